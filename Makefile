@@ -1,0 +1,77 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+RELEASES := bookworm trixie
+RELEASE ?= bookworm
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/racefree-block
+
+RUN := tests/setup/run
+STEP := tests/setup/step
+
+FAST := units sanity lint docs-lint changelog-lint licences importer integration-loop
+
+.PHONY: help test test-fast demo $(FAST) units-all test-host molecule build install clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
+
+test: $(FAST) ## Everything: test-fast, then the scenarios on emulated Xen hosts of every release
+	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory test-host RELEASE=$$release; done
+
+test-fast: $(FAST) ## Everything that needs no Xen host
+
+demo: ## Bring up an emulated Xen host, do the main job there, take everything down
+	@tests/demo/run
+
+units: ## Unit tests, with Debian's Python
+	@$(STEP) units tests/setup/units
+
+units-all: ## Unit tests by ansible-test, with every Python it finds here
+	@$(STEP) units-all tests/setup/ansible-test units --venv --num-workers 2
+
+sanity: ## ansible-test sanity, with every Python it finds here
+	@$(STEP) sanity tests/setup/ansible-test sanity --venv --color no
+
+lint: ## ansible-lint, yamllint, shellcheck
+	@$(STEP) ansible-lint $(RUN) ansible-lint --strict
+	@$(STEP) yamllint $(RUN) yamllint --strict .
+	@$(STEP) shellcheck $(RUN) tests/setup/shell-lint
+
+docs-lint: ## Documentation of plugins and roles
+	@$(STEP) docs-lint $(RUN) antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all .
+
+changelog-lint: ## Changelog fragments
+	@$(STEP) changelog-lint $(RUN) antsibull-changelog lint
+
+licences: ## Licence and copyright of every file
+	@$(STEP) licences $(RUN) reuse lint
+
+importer: ## galaxy-importer on the built archive
+	@$(STEP) importer tests/setup/importer
+
+integration-loop: ## Integration targets on this machine's own loop and device-mapper devices
+	@$(STEP) integration-loop tests/setup/integration
+
+test-host: ## Scenarios on the emulated Xen host of RELEASE (bookworm or trixie)
+	@if [ -e tests/host/run ]; then $(STEP) test-host-$(RELEASE) tests/host/run $(RELEASE); \
+	else echo 'tests/host/run is not there: nothing was tested on an emulated host' >&2; fi
+
+molecule: ## Scenarios on the running emulated host, or on those of RACEFREE_INVENTORY
+	@$(STEP) molecule tests/setup/molecule test --all --no-command-borders
+
+build: ## Build the archive into .build/
+	@rm -f .build/*.tar.gz
+	@$(RUN) ansible-galaxy collection build --output-path '$(CURDIR)/.build'
+
+# The staged copy must not count as an installed one: the archive would be unpacked over it.
+install: build ## Install the collection where ansible looks, or into COLLECTIONS=DIRECTORY
+	@$(RUN) env --unset=ANSIBLE_COLLECTIONS_PATH --unset=ANSIBLE_HOME ansible-galaxy collection install --force --offline \
+		$(if $(COLLECTIONS),--collections-path '$(abspath $(COLLECTIONS))') '$(CURDIR)'/.build/*.tar.gz
+
+clean: ## Remove what the targets above have cached, but for images of emulated hosts
+	rm -rf -- .build '$(CACHE)'/{venv-*,stage-*,home,hypothesis}

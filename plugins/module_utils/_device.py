@@ -1,0 +1,332 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+One block device, held: its identity and the open descriptor that proves it.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The kernel reuses ``major:minor`` and names as soon as nothing holds a device open. So every ``open_*`` here opens
+first, proves on the open descriptor what it got, and returns the descriptor inside a :class:`Device`; while that
+lives, the numbers cannot be given to another device (block/bdev.c: an open block device keeps its dev_t).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+import struct
+from typing import NamedTuple
+
+from . import _uapi
+from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
+
+# O_NONBLOCK: a drive with removable media would wait for its medium (drivers/cdrom/cdrom.c).
+_OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+_U64_MAX = 2**64 - 1
+_NUMBER = re.compile(r"([0-9]{1,10}):([0-9]{1,10})\Z")
+
+
+class DeviceId(NamedTuple):
+    """What names one device for as long as the kernel runs; ``diskseq`` is never given twice (block/genhd.c, Linux 5.15)."""
+
+    major: int
+    minor: int
+    diskseq: int
+
+    @property
+    def number(self):
+        """``major:minor`` in decimal, as device-mapper tables and sysfs write it."""
+        return f"{self.major}:{self.minor}"
+
+    @property
+    def rdev(self):
+        return os.makedev(self.major, self.minor)
+
+
+class Device:
+    """
+    A block device with the open descriptor that proves it. Leaving the context closes the descriptor.
+
+    ``id`` (DeviceId), ``fd`` (int), ``name`` (the kernel's, like ``dm-3``). Sizes are in bytes.
+    """
+
+    __slots__ = ("fd", "id", "name", "writable")
+
+    def __init__(self, fd, device_id, name, writable=False):
+        self.fd = fd
+        self.id = device_id
+        self.name = name
+        self.writable = writable
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def __repr__(self):
+        return f"<Device {self.name} {self.id.number} diskseq {self.id.diskseq}{'' if self.fd >= 0 else ' closed'}>"
+
+    def close(self):
+        """Give the device up; from here on its number may be reused. Calling it twice is fine."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+    @property
+    def path(self):
+        """The node's path; valid as a name for the device for as long as this object is open."""
+        return "/dev/" + self.name
+
+    @property
+    def held_path(self):
+        """A path that leads to this very device for as long as it is held, for programs that take only a path."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    @property
+    def by_diskseq(self):
+        return f"/dev/disk/by-diskseq/{self.id.diskseq}"
+
+    @property
+    def size(self):
+        """Size in bytes (BLKGETSIZE64)."""
+        return _get(self.fd, _uapi.lib.BLKGETSIZE64, "Q", self.name)
+
+    @property
+    def logical_block(self):
+        """Logical block size in bytes (BLKSSZGET)."""
+        return _get(self.fd, _uapi.lib.BLKSSZGET, "i", self.name)
+
+    @property
+    def read_only(self):
+        return bool(_get(self.fd, _uapi.lib.BLKROGET, "i", self.name))
+
+    @property
+    def sysfs(self):
+        return f"/sys/dev/block/{self.id.number}"
+
+    def prove(self):
+        """
+        Raise WrongDevice unless the descriptor still leads to the medium it was opened with.
+
+        A held loop device can get another file only by LOOP_CHANGE_FD, a drive another medium; both change the diskseq.
+        """
+        now = read_diskseq(self.fd, self.name)
+        if now != self.id.diskseq:
+            raise WrongDevice(f"its diskseq is now {now}, it was {self.id.diskseq} when it was opened", device=self.path)
+
+    def duplicate(self):
+        """Another Device on a descriptor of its own, for a holder that outlives this one."""
+        return Device(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.id, self.name, self.writable)
+
+    def as_dict(self):
+        """The identity as plain data: what every module of the collection returns."""
+        return {
+            "path": self.path,
+            "name": self.name,
+            "major": self.id.major,
+            "minor": self.id.minor,
+            "diskseq": self.id.diskseq,
+            "by_diskseq": self.by_diskseq,
+            "size": self.size,
+            "sector_size": self.logical_block,
+            "read_only": self.read_only,
+        }
+
+
+def check_diskseq(value, option="diskseq"):
+    """A disk sequence number as an int from 1 to 2**64-1, or InvalidValue; 0 is never given by the kernel."""
+    text = str(value)
+    if isinstance(value, bool) or not re.match(r"[0-9]{1,20}\Z", text) or not 1 <= int(text) <= _U64_MAX:
+        raise InvalidValue(option, value, "a disk sequence number is a whole number from 1 to 2^64-1")
+    return int(text)
+
+
+def open_path(path, writable=False, diskseq=None, option="path"):
+    """
+    Open a block device by a path and prove what it is.
+
+    ``diskseq`` is what it must be (WrongDevice otherwise). Raises InvalidValue when the path is not absolute or leads
+    to something else than a block device, DeviceGone when nothing is there.
+    """
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise InvalidValue(option, path, "an absolute path of a block device")
+    _uapi.require()
+    try:
+        # O_PATH has no side effects: opening a FIFO, a tape or a watchdog for real would.
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise DeviceGone("there is no such device", device=path, errno=error.errno) from error
+        raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+    try:
+        there = os.fstat(handle)
+        if not stat.S_ISBLK(there.st_mode):
+            raise InvalidValue(option, path, f"it must be a block device, and this is a {kind_of_file(there.st_mode)}")
+        device = _reopen(handle, path, writable)
+    finally:
+        os.close(handle)
+    return _expect(device, diskseq, path)
+
+
+def open_number(major, minor, writable=False, diskseq=None):
+    """Open the device that has ``major:minor`` now; DeviceGone when none has."""
+    number = f"{major}:{minor}"
+    name = kernel_name(major, minor)
+    if name is None:
+        raise DeviceGone("no block device has this number", device=number)
+    device = open_path("/dev/" + name, writable=writable, diskseq=diskseq)
+    if (device.id.major, device.id.minor) != (major, minor):
+        device.close()
+        raise WrongDevice(f"/dev/{name} is not the device {number} that sysfs names so", device=number)
+    return device
+
+
+def open_diskseq(diskseq, writable=False):
+    """Open the whole disk that has this disk sequence number; DeviceGone when none has (any more)."""
+    wanted = check_diskseq(diskseq)
+    _uapi.require()
+    for name in os.listdir("/sys/block"):
+        if read_sysfs(f"/sys/block/{name}/diskseq") != str(wanted):
+            continue
+        try:
+            # sysfs only says where to look: the proof is made on the descriptor.
+            return open_path("/dev/" + name.replace("!", "/"), writable=writable, diskseq=wanted)
+        except (WrongDevice, DeviceGone):
+            break
+    raise DeviceGone(
+        f"no disk has the disk sequence number {wanted}",
+        device=f"diskseq:{wanted}",
+        hint="It was removed, or given another medium, or the number is from before the last boot",
+    )
+
+
+def parse_number(text):
+    """``(major, minor)`` from ``"253:4"`` in decimal, or None."""
+    found = _NUMBER.match(text)
+    return (int(found.group(1)), int(found.group(2))) if found else None
+
+
+def kernel_name(major, minor):
+    """The kernel's name of the device with this number (``dm-3``, ``cciss/c0d0``), or None."""
+    try:
+        return os.path.basename(os.readlink(f"/sys/dev/block/{major}:{minor}")).replace("!", "/")
+    except OSError:
+        return None
+
+
+def read_sysfs(path):
+    """A sysfs attribute without its newline, or None when it is not there (any more)."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as attribute:
+            return attribute.read().rstrip("\n")
+    except OSError:
+        return None
+
+
+def is_claimed(device):
+    """
+    Whether someone has the device exclusively: a mount, a mapped device, md, swap, an O_EXCL opener (block/bdev.c).
+
+    A plain opener, such as blkback or QEMU, is not seen by this.
+    """
+    try:
+        handle = os.open(f"/proc/self/fd/{device.fd}", os.O_RDONLY | os.O_EXCL | _OPEN_FLAGS)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return True
+        raise KernelError.from_oserror(error, "open it exclusively", device=device.path) from error
+    os.close(handle)
+    return False
+
+
+def _reopen(handle, path, writable):
+    try:
+        fd = os.open(f"/proc/self/fd/{handle}", (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOENT):
+            raise DeviceGone("the node has no device behind it", device=path, errno=error.errno) from error
+        if error.errno == errno.EBUSY:
+            raise DeviceBusy("it cannot be opened: someone has it exclusively", device=path, errno=error.errno) from error
+        raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+    try:
+        return from_fd(fd, writable)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def from_fd(fd, writable=False):
+    """A Device that takes over an open descriptor of a block device."""
+    _uapi.require()
+    opened = os.fstat(fd)
+    if not stat.S_ISBLK(opened.st_mode):
+        raise WrongDevice(f"the descriptor leads to a {kind_of_file(opened.st_mode)}, not to a block device")
+    major, minor = os.major(opened.st_rdev), os.minor(opened.st_rdev)
+    number = f"{major}:{minor}"
+    diskseq = read_diskseq(fd, number)
+    # The descriptor keeps the number, so sysfs cannot show another device under it now; a dead disk has no entry.
+    name = kernel_name(major, minor)
+    if name is None:
+        raise DeviceGone("it went away while it was being opened", device=number)
+    return Device(fd, DeviceId(major, minor, diskseq), name, writable)
+
+
+def _expect(device, diskseq, path):
+    if diskseq is not None and device.id.diskseq != diskseq:
+        found = device.id.diskseq
+        device.close()
+        raise WrongDevice(
+            f"its disk sequence number is {found}, not {diskseq}",
+            device=path,
+            hint="The name now belongs to another device than the one that was asked for; nothing was done",
+        )
+    return device
+
+
+def read_diskseq(fd, name):
+    """BLKGETDISKSEQ on an open block device; NotSupported on a kernel that has none (before Linux 5.15)."""
+    try:
+        number = _get(fd, _uapi.lib.BLKGETDISKSEQ, "Q", name)
+    except KernelError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL):
+            raise NotSupported(
+                "this kernel gives no disk sequence numbers",
+                device=name, errno=error.errno, hint="Linux 5.15 or newer is needed to tell devices apart",
+            ) from error
+        raise
+    if number == 0:
+        raise WrongDevice("the kernel gave the disk sequence number 0, which is never valid", device=name)
+    return number
+
+
+def _get(fd, request, form, name):
+    buffer = bytearray(struct.calcsize(form))
+    try:
+        fcntl.ioctl(fd, request, buffer)
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"ask the device ({_request_name(request)})", device=name) from error
+    return struct.unpack(form, buffer)[0]
+
+
+def _request_name(request):
+    for name in ("BLKGETSIZE64", "BLKSSZGET", "BLKROGET", "BLKGETDISKSEQ"):
+        if getattr(_uapi.lib, name) == request:
+            return name
+    return hex(request)
+
+
+def kind_of_file(mode):
+    """A word for what a file is, for messages."""
+    for test, name in (
+        (stat.S_ISREG, "regular file"), (stat.S_ISDIR, "directory"), (stat.S_ISCHR, "character device"),
+        (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISLNK, "symbolic link"), (stat.S_ISBLK, "block device"),
+    ):
+        if test(mode):
+            return name
+    return "file of an unknown kind"

@@ -1,0 +1,350 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Mapped devices: make, find, change, remove.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The orders of calls here were tried on Linux 6.1 and 6.12. What makes them free of races: a uuid that nobody else has
+names the device until it is open, and from then on its number does, which cannot be reused while it is open.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from typing import NamedTuple
+
+from . import _device, _dm_ioctl
+from ._errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
+
+MARK = "RACEFREE-"
+_FORBIDDEN = ("control", ".", "..")
+_NAME = re.compile(r"[A-Za-z0-9#+\-.:=@_]+\Z")
+_MARKED = re.compile(r"RACEFREE-([0-9]+)-([0-9]+)-[0-9a-f]{32}\Z")
+
+
+class Mapped(NamedTuple):
+    """A mapped device as found: ``device`` is held, or None for one without any table, which cannot be opened."""
+
+    device: _device.Device | None
+    status: _dm_ioctl.MappedStatus
+
+
+class Table(NamedTuple):
+    """What to load: ``targets`` as ``(start, length, type, params)`` in sectors and bytes; ``secure`` when it holds a key."""
+
+    targets: tuple
+    read_only: bool = False
+    secure: bool = False
+
+
+class Suspend(NamedTuple):
+    """How to suspend: ``noflush`` keeps outstanding I/O queued, ``nolockfs`` leaves a file system on it as it is."""
+
+    noflush: bool = False
+    nolockfs: bool = False
+
+
+def check_name(name, option="name"):
+    """The name, or InvalidValue: what some kernel refuses, or udev and libdm would write in another way."""
+    if not isinstance(name, str) or not _NAME.match(name) or name in _FORBIDDEN or len(name) > 127:
+        raise InvalidValue(
+            option, name, "1 to 127 characters out of A-Z a-z 0-9 # + - . : = @ _, and not 'control', '.' or '..'",
+        )
+    return name
+
+
+def check_uuid(uuid, option="uuid"):
+    """The uuid of a mapped device, any text that libdm does not have to mangle, or InvalidValue."""
+    if not isinstance(uuid, str) or not _NAME.match(uuid) or len(uuid) > 128:
+        raise InvalidValue(option, uuid, "1 to 128 characters out of A-Z a-z 0-9 # + - . : = @ _")
+    return uuid
+
+
+def new_uuid():
+    """A uuid that nobody else has and that tells a later run who made the device: process and its start time."""
+    return f"{MARK}{os.getpid()}-{_start_time('self')}-{secrets.token_hex(16)}"
+
+
+def maker_is_gone(uuid):
+    """Whether a device with this uuid was made here by a process that has ended; False for other people's uuids."""
+    found = _MARKED.match(uuid)
+    return found is not None and _start_time(found.group(1)) != found.group(2)
+
+
+def make(control, name, uuid, table, event_nr, persist=True):
+    """
+    Make a mapped device, take its table live, and return it, held.
+
+    ``event_nr`` (from a Cookie) goes with the resume. Unless ``persist`` the device goes with its last user, which from
+    the return on is the returned Device. On any error nothing is left. Raises DeviceBusy that describes who has the
+    name or the uuid.
+    """
+    try:
+        control.create(name, uuid)
+    except DeviceBusy as error:
+        raise taken(control, name, uuid) from error
+    address = _dm_ioctl.by_uuid(uuid)
+    device = None
+    try:
+        status = control.load(address, table.targets, table.read_only, table.secure)
+        device = _device.open_path(f"/dev/dm-{status.minor}")
+        _prove(control, device, uuid)
+        if not persist:
+            # Before it is live: from here on a killed process leaves nothing behind.
+            control.remove(_number(device), deferred=True)
+        control.resume(address, event_nr=event_nr)
+    except BaseException:
+        if device is not None:
+            device.close()
+        _drop(control, address)
+        raise
+    return device
+
+
+def find(control, name="", uuid=""):
+    """
+    The mapped device with this uuid, or else with this name, held and proved; None when there is none.
+
+    With both given and a device that has only one of them, that one is returned: the caller compares.
+    """
+    for address in ([_dm_ioctl.by_uuid(uuid)] if uuid else []) + ([_dm_ioctl.by_name(name)] if name else []):
+        mapped = open_mapped(control, address)
+        if mapped is not None:
+            return mapped
+    return None
+
+
+def open_mapped(control, address):
+    """The mapped device at this address, held and proved to be there, or None."""
+    for _try in range(100):
+        try:
+            status = control.status(address)
+        except DeviceGone:
+            return None
+        if not (status.has_live_table or status.has_inactive_table) and _device.kernel_name(status.major, status.minor) is None:
+            return Mapped(None, status)
+        try:
+            device = _device.open_number(status.major, status.minor)
+        except (DeviceGone, WrongDevice):
+            continue
+        try:
+            held = control.status(_number(device))
+            again = control.status(address)
+        except DeviceGone:
+            device.close()
+            continue
+        # The number is pinned by the descriptor; only if the address still leads to it, is it the one that was asked for.
+        if (again.major, again.minor) == (held.major, held.minor):
+            return Mapped(device, held)
+        device.close()
+    raise DeviceBusy("it is being made and removed all the time by others", device=str(address))
+
+
+def taken(control, name, uuid):
+    """A DeviceBusy that tells who has the name or the uuid: the kernel's EBUSY does not."""
+    for what, address in (("name", _dm_ioctl.by_name(name)), ("uuid", _dm_ioctl.by_uuid(uuid))):
+        try:
+            mapped = open_mapped(control, address)
+        except BlockError:
+            continue
+        if mapped is None:
+            continue
+        try:
+            return DeviceBusy(f"the {what} is taken by {describe(control, mapped)}", device=name)
+        finally:
+            if mapped.device is not None:
+                mapped.device.close()
+    return DeviceBusy("the name or the uuid was taken by a device that has gone since", device=name, hint="Try again")
+
+
+def describe(control, mapped):
+    """One line that tells a mapped device whole: name, uuid, number, diskseq and table."""
+    status = mapped.status
+    parts = [f"mapped device {status.name}", f"uuid {status.uuid or '(none)'}", f"number {status.number}"]
+    if mapped.device is not None:
+        parts.append(f"diskseq {mapped.device.id.diskseq}")
+    try:
+        targets = control.table(_dm_ioctl.by_number(status.major, status.minor))[1]
+        # Parameters can hold a key: only what kind of targets there are.
+        parts.append("table " + (", ".join(f"{line.start}+{line.length} {line.type.decode('ascii', 'replace')}" for line in targets[:4]) or "(none)"))
+        if len(targets) > 4:
+            parts.append(f"and {len(targets) - 4} more targets")
+    except BlockError:
+        pass
+    return ", ".join(parts)
+
+
+def reload(control, device, table, event_nr, how=Suspend()):
+    """
+    Give a held mapped device a new table. If the kernel refuses it at resume, the old table is live again.
+
+    A reload changes no diskseq. ``how``: Suspend. Raises KernelError.
+    """
+    address = _number(device)
+    was_suspended = control.status(address).suspended
+    control.load(address, table.targets, table.read_only, table.secure)
+    try:
+        control.suspend(address, how.noflush, how.nolockfs)
+    except BaseException:
+        control.clear(address)
+        raise
+    try:
+        control.resume(address, how.noflush, how.nolockfs, event_nr)
+    except BaseException as error:
+        # The kernel dropped the new table and kept the old one, suspended.
+        try:
+            control.clear(address)
+        except BlockError:
+            pass
+        if not was_suspended:
+            control.resume(address, how.noflush, how.nolockfs)
+        if isinstance(error, KernelError):
+            error.hint = "The old table is in place again" + (f". {error.hint}" if error.hint else "")
+        raise
+
+
+def complete(control, mapped, name, uuid, table, event_nr):
+    """Load and resume a device that was made but never got a live table; returns it, held."""
+    address = _dm_ioctl.by_uuid(uuid) if uuid else _dm_ioctl.by_number(mapped.status.major, mapped.status.minor)
+    status = control.load(address, table.targets, table.read_only, table.secure)
+    device = mapped.device if mapped.device is not None else _device.open_path(f"/dev/dm-{status.minor}")
+    try:
+        now = control.status(_number(device))
+        if (now.name, now.uuid) != (name, mapped.status.uuid):
+            raise WrongDevice(f"this is {now.name} (uuid {now.uuid or 'none'}) now", device=name)
+        control.resume(_number(device), event_nr=event_nr)
+    except BaseException:
+        if mapped.device is None:
+            device.close()
+        raise
+    return device
+
+
+def rename(control, device, new_name, event_nr):
+    """Rename a held mapped device; whether an uevent was sent. WrongDevice when another one had its name meanwhile."""
+    old = control.status(_number(device)).name
+    sent = control.rename(old, new_name, event_nr)
+    # The kernel finds it by its old name only, which may have moved between the two calls.
+    now = control.status(_number(device)).name
+    if now != new_name:
+        control.rename(new_name, old)
+        raise WrongDevice(f"its name changed to {now} while it was being renamed; the other device has its name back", device=old)
+    return sent
+
+
+def remove(control, device, cookie, deferred=False, timeout=5.0):
+    """
+    Remove a held mapped device, close it, and return whether it is gone already.
+
+    Unless ``deferred``, a device that others hold after ``timeout`` seconds stays: DeviceBusy.
+    """
+    address, identity = _number(device), device.id
+    status = control.status(address) if deferred else wait_unused(control, device, timeout)
+    until = time.monotonic() + (0 if deferred else timeout)
+    event_nr = cookie.next()
+    try:
+        if not control.remove(address, deferred=True, event_nr=event_nr):
+            cookie.not_sent()
+    except BaseException:
+        cookie.not_sent()
+        raise
+    device.close()
+    while _is_there(identity):
+        if time.monotonic() > until:
+            if deferred:
+                return False
+            _undo_remove(control, identity, status)
+        time.sleep(0.005)
+    return True
+
+
+def wait_unused(control, device, timeout):
+    """The status of a held mapped device that nobody else has open; DeviceBusy if that is not so within ``timeout`` seconds."""
+    until = time.monotonic() + timeout
+    while True:
+        status = control.status(_number(device))
+        if status.open_count <= 1:
+            return status
+        # udev's probers open a new device for a moment, and not exclusively
+        if time.monotonic() > until or _device.is_claimed(device):
+            raise _busy(device, status)
+        time.sleep(0.01)
+
+
+def set_persist(control, device, wanted):
+    """Whether a held mapped device stays when its last user goes (message ``@cancel_deferred_remove``, interface 4.27)."""
+    if control.status(_number(device)).deferred_remove != wanted:
+        return
+    if wanted:
+        control.message(_number(device), "@cancel_deferred_remove")
+    else:
+        control.remove(_number(device), deferred=True)
+
+
+def number_of(device):
+    """The ioctl address of a held mapped device: its number, pinned by the descriptor."""
+    return _number(device)
+
+
+def is_mapped(device):
+    return os.path.isdir(f"{device.sysfs}/dm")
+
+
+def _number(device):
+    return _dm_ioctl.by_number(device.id.major, device.id.minor)
+
+
+def _prove(control, device, uuid):
+    """While it is held: the kernel says that the uuid belongs to the number that was opened."""
+    status = control.status(_dm_ioctl.by_uuid(uuid))
+    if (status.major, status.minor) != (device.id.major, device.id.minor):
+        raise WrongDevice(f"uuid {uuid} is the device {status.number}, and {device.id.number} was opened", device=device.path)
+
+
+def _drop(control, address):
+    """Take back what an unfinished make left; it may be held for a moment by udev, so deferred."""
+    try:
+        control.remove(address, deferred=True)
+    except BlockError:
+        pass
+
+
+def _is_there(identity):
+    return _device.read_sysfs(f"/sys/dev/block/{identity.number}/diskseq") == str(identity.diskseq)
+
+
+def _undo_remove(control, identity, status):
+    try:
+        device = _device.open_number(identity.major, identity.minor, diskseq=identity.diskseq)
+    except (DeviceGone, WrongDevice):
+        return
+    with device:
+        set_persist(control, device, True)
+        raise _busy(device, status)
+
+
+def _busy(device, status):
+    names = []
+    try:
+        names = sorted(os.listdir(f"{device.sysfs}/holders"))
+    except OSError:
+        pass
+    return DeviceBusy(
+        f"{status.name} is in use" + (f" by {', '.join(names)}" if names else " (open, or mounted)"),
+        device=device.path, hint="End that use first, or say deferred=true to have it go with its last user",
+    )
+
+
+def _start_time(pid):
+    """Field 22 of /proc/PID/stat, in clock ticks since boot; with the pid it names one process of this boot."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="surrogateescape") as stat:
+            return stat.read().rpartition(")")[2].split()[19]
+    except OSError:
+        return None

@@ -1,0 +1,21 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The device-mapper table language: parse, check, print and compare tables as pure data.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Nothing here does I/O: what is known of devices and kernels comes in with a ``Context``. ``TARGETS`` maps the kernel's names of target types to
+their classes, which are imported on first use.
+"""
+
+from __future__ import annotations
+
+from ._context import Context, DeviceFacts
+from ._limits import Limits
+from ._registry import TARGETS
+from ._table import Table, format_table, parse_table
+
+__all__ = ("Context", "DeviceFacts", "Limits", "TARGETS", "Table", "format_table", "parse_table")

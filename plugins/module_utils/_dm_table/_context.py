@@ -1,0 +1,74 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What is known about the place where a table will be loaded.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from ._kernels import KERNELS
+
+
+class DeviceFacts:
+    """
+    What is known of one block device.
+
+    ``size_sectors`` is in sectors of 512 bytes, ``logical_block`` in bytes. ``dm_uuid`` is None unless the device is a mapped device, and then
+    its uuid, which may be empty. ``stack`` holds the ``(major, minor)`` of everything that the device itself stands on.
+    """
+
+    __slots__ = ("major", "minor", "size_sectors", "logical_block", "read_only", "dm_uuid", "stack")
+
+    def __init__(self, major, minor, size_sectors, logical_block=512, read_only=False, dm_uuid=None, stack=frozenset()):
+        self.major = major
+        self.minor = minor
+        self.size_sectors = size_sectors
+        self.logical_block = logical_block
+        self.read_only = read_only
+        self.dm_uuid = dm_uuid
+        self.stack = frozenset(stack)
+
+    @property
+    def number(self):
+        return (self.major, self.minor)
+
+    def __repr__(self):
+        return f"DeviceFacts({self.major}:{self.minor}, {self.size_sectors} sectors, logical block {self.logical_block})"
+
+
+class Context:
+    """
+    Where a table will be loaded.
+
+    ``kernels``: names from ``_kernels.KERNELS`` that all have to take the table; None: it is enough that one known kernel does.
+    ``targets``: the target types that the host has, ``{type: version}``; None: not known.
+    ``devices``: called with a ``Slot``, returns its ``DeviceFacts``, or None when the device is not there (yet).
+    ``read_only``: the table is to be loaded read-only; None: not known. ``page_size``: in bytes.
+    ``device``: ``(major, minor)`` of the mapped device that the table is for, when it exists already; a stack through it would be a loop.
+    """
+
+    __slots__ = ("kernels", "targets", "devices", "read_only", "page_size", "device")
+
+    def __init__(self, kernels=None, targets=None, devices=None, read_only=False, page_size=4096, device=None):
+        if kernels is not None:
+            unknown = [kernel for kernel in kernels if kernel not in KERNELS]
+            if unknown:
+                raise ValueError(f"unknown kernels {unknown}, known are {', '.join(KERNELS)}")
+        self.kernels = None if kernels is None else tuple(kernels)
+        self.targets = targets
+        self.devices = devices
+        self.read_only = read_only
+        self.page_size = page_size
+        self.device = device
+
+    def refused_by(self, takes):
+        """
+        The kernels that make the table unusable when only those in ``takes`` take it; empty when it is usable.
+        """
+        if self.kernels is None:
+            return () if takes else KERNELS
+        return tuple(kernel for kernel in self.kernels if kernel not in takes)

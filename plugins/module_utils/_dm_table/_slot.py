@@ -1,0 +1,131 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Device slots: the places of a target where a device is named.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A slot holds, as text, ``MAJ:MIN`` in decimal, an absolute path, ``diskseq:N``, ``file:/path`` or ``path:/path``; or a source as plain data, which
+is carried but not looked into. In a line such a source stands as one word of JSON. Before a table goes to the kernel every slot becomes ``MAJ:MIN``
+(``dm_devt_from_path()`` in ``drivers/md/dm-table.c`` reads that without a look-up by name).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import namedtuple
+
+from ._limits import Limits
+
+RULE = (
+    "a device: MAJ:MIN in decimal (major to 4095, minor to 1048575), an absolute path, diskseq:N, file:/PATH, path:/PATH, "
+    "or in structured form a source with one of the keys diskseq, path, file, table"
+)
+_NUMBERS = re.compile(r"([0-9]{1,10}):([0-9]{1,10})\Z")
+_LIKE_NUMBERS = re.compile(r"[0-9]+:")
+_DISKSEQ = re.compile(r"[1-9][0-9]{0,19}\Z")
+_KEYS = ("diskseq", "path", "file", "table")
+
+# ``field``: the path of the field in the target; ``area``: (offset, length) in sectors that must be inside the device, or None.
+Slot = namedtuple("Slot", ("field", "value", "access", "area"))
+Slot.text = property(lambda self: slot_text(self.value))
+
+
+def parse_numbers(text):
+    """``(major, minor)`` of ``MAJ:MIN``, or None."""
+    found = _NUMBERS.match(text)
+    if not found:
+        return None
+    major, minor = int(found.group(1)), int(found.group(2))
+    if major > Limits.MAJOR or minor > Limits.MINOR:
+        return None
+    return major, minor
+
+
+def _path_rule(path):
+    if not path.startswith("/"):
+        return "an absolute path"
+    if len(path.encode("utf-8", "surrogatepass")) > Limits.PATH:
+        return f"a path of at most {Limits.PATH} bytes"
+    if any(ord(char) < 32 or ord(char) == 127 for char in path):
+        return "a path without control characters"
+    return None
+
+
+def check_word(word):
+    """``(value, None)`` of a slot written as text, or ``(None, rule)``."""
+    if word.startswith("/"):
+        rule = _path_rule(word)
+        if rule is None and not word.isascii():
+            rule = "ASCII only, the kernel splits other characters; write path:/PATH"
+        return (word, None) if rule is None else (None, rule)
+    if _LIKE_NUMBERS.match(word):
+        numbers = parse_numbers(word)
+        return (None, RULE) if numbers is None else (f"{numbers[0]}:{numbers[1]}", None)
+    if word.startswith("diskseq:"):
+        number = word[8:]
+        if not _DISKSEQ.match(number) or int(number) > Limits.U64:
+            return None, "diskseq: and a whole number from 1 to 18446744073709551615"
+        return word, None
+    if word.startswith("file:") or word.startswith("path:"):
+        rule = _path_rule(word[5:])
+        return (word, None) if rule is None else (None, f"{word[:5]} and {rule}")
+    if word.startswith("{"):
+        try:
+            plain = json.loads(word)
+        except (ValueError, RecursionError):
+            return None, "a source as one word of valid JSON"
+        return check_plain(plain)
+    return None, RULE
+
+
+def check_plain(plain):
+    """``(value, None)`` of a slot in structured form, or ``(None, rule)``."""
+    if isinstance(plain, str):
+        return check_word(plain)
+    if isinstance(plain, dict):
+        keys = [key for key in _KEYS if key in plain]
+        if not keys:
+            return None, RULE
+        if len(plain) == 1 and keys[0] != "table":
+            return check_word(f"{keys[0]}:{plain[keys[0]]}")
+        try:
+            # A copy by way of JSON: what a line cannot carry is refused here, and nobody can change the table from outside.
+            return json.loads(json.dumps(plain, sort_keys=True, allow_nan=False)), None
+        except (TypeError, ValueError, RecursionError):
+            return None, "a source of plain data: text, numbers, lists and dictionaries"
+    if isinstance(plain, int) and not isinstance(plain, bool):
+        return None, f"{RULE}; write MAJ:MIN in quotes, YAML 1.1 takes 253:4 for a number"
+    return None, RULE
+
+
+def slot_text(value):
+    """The one word, without escapes, that stands for a slot's value in a line."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def canonical_slot(value):
+    """The value in which equal ways of writing are equal."""
+    if isinstance(value, str) and value.startswith("path:/") and value.isascii():
+        return value[5:]
+    return value
+
+
+def resolved_text(answer, slot):
+    """``MAJ:MIN`` from what a resolver answered: text, a pair of numbers, or anything with ``major`` and ``minor``."""
+    if isinstance(answer, str):
+        numbers = parse_numbers(answer)
+    elif isinstance(answer, tuple):
+        numbers = answer
+    elif hasattr(answer, "major") and hasattr(answer, "minor"):
+        numbers = (answer.major, answer.minor)
+    else:
+        numbers = None
+    if numbers is None or len(numbers) != 2 or not (0 <= numbers[0] <= Limits.MAJOR and 0 <= numbers[1] <= Limits.MINOR):
+        raise ValueError(f"no device numbers for {slot.field} {slot.text!r}: {answer!r}")
+    return f"{numbers[0]}:{numbers[1]}"

@@ -1,0 +1,75 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Words of a table line: splitting, escapes, printing.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+``dm_split_args()`` in ``drivers/md/dm-table.c`` splits on white space and takes ``\\x`` as a literal ``x``; there is no other quoting, so an
+empty word cannot be written. The kernel's isspace() also takes the byte 0xA0 for white space, which occurs inside UTF-8 characters: that is
+why nothing but ASCII may reach it.
+"""
+
+from __future__ import annotations
+
+import re
+
+_WORD = re.compile(r"(?:\\.|[^\\ \t\r\n\v\f])+\\?|\\", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_SPECIAL = re.compile(r"([\\ \t#])")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_COMMENT = re.compile(r"(?:\\.|[^\\#])*", re.DOTALL)
+
+
+def cut_comment(line):
+    """The line up to an unescaped ``#``, without white space at its end."""
+    if "#" in line:
+        line = _COMMENT.match(line).group()
+    return strip_end(line)
+
+
+def strip_end(line):
+    """The line without white space at its end, save for what a backslash makes a part of the last word."""
+    stripped = line.rstrip(" \t\r\n")
+    escapes = len(stripped) - len(stripped.rstrip("\\"))
+    return line[:len(stripped) + 1] if escapes % 2 and line[len(stripped):len(stripped) + 1] in (" ", "\t") else stripped
+
+
+def find_control(text):
+    """Position of the first control character other than a tab, or None."""
+    found = _CONTROL.search(text)
+    return found.start() if found else None
+
+
+def find_not_ascii(text):
+    """Position of the first character beyond ASCII, or None."""
+    found = _NOT_ASCII.search(text)
+    return found.start() if found else None
+
+
+def split_words(text, start=0):
+    """
+    The words of ``text`` from ``start`` on, as the kernel sees them: lists of words and of their columns (from 0).
+    """
+    words = []
+    columns = []
+    for found in _WORD.finditer(text, start):
+        word = found.group()
+        if "\\" in word:
+            word = _ESCAPE.sub(r"\1", word)
+        words.append(word)
+        columns.append(found.start())
+    return words, columns
+
+
+def escape(word):
+    """``word`` as it has to stand in a line: white space, ``\\`` and ``#`` behind a backslash."""
+    return _SPECIAL.sub(r"\\\1", word)
+
+
+def join_words(words):
+    """The reverse of ``split_words``."""
+    return " ".join([escape(word) for word in words])

@@ -1,0 +1,119 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+udev cookies: wait until udev has made or removed the nodes of mapped devices.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A cookie is a SysV semaphore that ``dmsetup udevcomplete``, run by udev's rules, counts down; the protocol is libdm's
+(lib/libdm-common.c). One cookie serves a whole batch of devices, and every wait has a deadline.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+
+from . import _uapi
+from ._deadline import Deadline
+from ._errors import KernelError
+
+_PREFIX = 0x0D4D
+_SHIFT = 16
+DISABLE_DM = 0x01
+DISABLE_SUBSYSTEM = 0x02
+DISABLE_DISK = 0x04
+DISABLE_OTHER = 0x08
+LOW_PRIORITY = 0x10
+DISABLE_LIBRARY_FALLBACK = 0x20
+# Without it udev's rules take a later coldplug event for a spurious one and drop the device.
+PRIMARY_SOURCE = 0x40
+# What makes the rules leave a device alone: no probing, no links but those of the DM layer itself.
+HIDDEN = DISABLE_DM | DISABLE_SUBSYSTEM | DISABLE_DISK | DISABLE_OTHER
+
+
+def is_running():
+    """Whether udevd is there to answer; without it nobody would, so nothing is waited for."""
+    return os.path.exists("/run/udev/control")
+
+
+class Cookie:
+    """
+    A cookie for a batch. ``event_nr(flags)`` goes into an ioctl; ``settle`` waits for all of them.
+
+    Used as ``with Cookie() as cookie: control.resume(..., event_nr=cookie.next(flags)) ...; cookie.wait(seconds)``.
+    Leaving the context removes the semaphore in any case.
+    """
+
+    def __init__(self):
+        self._semaphore = -1
+        self._number = 0
+
+    def __enter__(self):
+        if is_running():
+            self._make()
+        return self
+
+    def __exit__(self, *exc):
+        if self._semaphore >= 0:
+            semaphore, self._semaphore = self._semaphore, -1
+            _uapi.lib.semctl(semaphore, 0, _uapi.lib.IPC_RMID)
+
+    def next(self, flags=0):
+        """The ``event_nr`` of one more ioctl whose udev event is to be waited for."""
+        if self._semaphore >= 0:
+            self._change(1)
+        return (flags | PRIMARY_SOURCE) << _SHIFT | self._number
+
+    def not_sent(self):
+        """Take the last ``next`` back: the ioctl failed, or sent no event."""
+        if self._semaphore >= 0:
+            self._change(-1)
+
+    def wait(self, seconds):
+        """Wait until udev has dealt with every event, at most ``seconds``; whether it has."""
+        if self._semaphore < 0:
+            return True
+        self._change(-1)
+        done = self._operate(0, seconds)
+        self._change(1)
+        return done
+
+    def _make(self):
+        ffi, lib = _uapi.ffi, _uapi.lib
+        for _try in range(100):
+            number = random.randint(1, 0xFFFF)
+            semaphore = lib.semget(_PREFIX << _SHIFT | number, 1, 0o600 | lib.IPC_CREAT | lib.IPC_EXCL)
+            if semaphore >= 0:
+                # 1 for ourselves, so that it cannot reach zero before the batch is complete
+                if lib.semctl(semaphore, 0, lib.SETVAL, ffi.cast("int", 1)) < 0:
+                    problem = ffi.errno
+                    lib.semctl(semaphore, 0, lib.IPC_RMID)
+                    raise KernelError("cannot set a udev cookie", errno=problem)
+                self._semaphore, self._number = semaphore, number
+                return
+            if ffi.errno != errno.EEXIST:
+                raise KernelError("cannot make a udev cookie", errno=ffi.errno, hint="Old ones may fill the system: see dmsetup udevcookies")
+        raise KernelError("cannot find a free number for a udev cookie", hint="Old ones may fill the system: see dmsetup udevcookies")
+
+    def _change(self, by):
+        self._operate(by, 0)
+
+    def _operate(self, by, seconds):
+        ffi, lib = _uapi.ffi, _uapi.lib
+        deadline = Deadline(seconds)
+        operation = ffi.new("struct sembuf *", {"sem_num": 0, "sem_op": by, "sem_flg": 0})
+        while True:
+            left = deadline.left()
+            limit = ffi.new("struct timespec *", {"tv_sec": int(left), "tv_nsec": int(left % 1 * 10**9)})
+            if lib.semtimedop(self._semaphore, operation, 1, limit) == 0:
+                return True
+            problem = ffi.errno
+            if problem == errno.EAGAIN:
+                return False
+            # A signal ends the call, but not the wait.
+            if problem != errno.EINTR:
+                raise KernelError("the udev cookie was taken away", errno=problem)

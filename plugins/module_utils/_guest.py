@@ -1,0 +1,99 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Guests that run now, as XenStore knows them. Only reads.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A domain id belongs to one guest only until that guest ends. So whoever writes for a guest proves in the same transaction that
+the id still is this guest's (:func:`prove`): a change between that and the commit makes the commit fail.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Optional
+
+from ._errors import GuestError, InvalidValue
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_DOMID = re.compile(r"(?:0|[1-9][0-9]{0,4})\Z")
+_FIRST_RESERVED = 0x7FF0  # DOMID_FIRST_RESERVED, xen/include/public/xen.h
+
+
+class Guest(NamedTuple):
+    """A running guest. ``kind`` is ``pv``, ``pvh``, ``hvm`` or None when the toolstack did not say."""
+
+    domid: int
+    uuid: str
+    name: Optional[str]
+    kind: Optional[str] = None
+
+    def __str__(self):
+        return f"guest {self.name or self.uuid} (domain {self.domid})"
+
+
+def find(store, wanted, option="domain"):
+    """
+    The running guest with this name, id (int or digits) or uuid.
+
+    GuestError when there is none, when it is domain 0, or when several guests fit; InvalidValue for what can be none of these.
+    """
+    text = str(wanted)
+    if isinstance(wanted, bool) or not text or len(text) > 256 or not text.isprintable():
+        raise InvalidValue(option, wanted, "the name, the id or the uuid of a running guest")
+    fitting = [guest for guest in running(store, with_domain_0=True) if text in (str(guest.domid), guest.name) or text.lower() == guest.uuid]
+    if isinstance(wanted, int):
+        fitting = [guest for guest in fitting if guest.domid == wanted]
+    if not fitting:
+        raise GuestError("no guest of this name, id or uuid runs on this host", device=text)
+    if len(fitting) > 1:
+        ids = ", ".join(str(guest.domid) for guest in fitting)
+        raise GuestError(f"several guests fit, with the ids {ids}", device=text, hint="Give the guest's uuid, or its id as a number")
+    if fitting[0].domid == 0:
+        raise GuestError("this is domain 0, which gets no disks from itself", device=text)
+    return fitting[0]
+
+
+def running(store, with_domain_0=False):
+    """All guests that run now, by id."""
+    ids = sorted(int(name) for name in store.list("/local/domain") or [] if _DOMID.match(name) and int(name) < _FIRST_RESERVED)
+    if not with_domain_0:
+        ids = [domid for domid in ids if domid]
+    values = store.read_many([path for domid in ids for path in (_home(domid) + "/vm", _home(domid) + "/name", f"/libxl/{domid}/type")])
+    guests = []
+    for domid in ids:
+        uuid = _uuid(values[_home(domid) + "/vm"])
+        if uuid is None and domid:
+            # On its way up or down: it cannot be told from the next guest with this id.
+            continue
+        guests.append(Guest(domid, uuid or "", values[_home(domid) + "/name"], values[f"/libxl/{domid}/type"]))
+    return guests
+
+
+def lives(store, guest):
+    """Whether the guest's domain is there and still this guest's."""
+    return _uuid(store.read(_home(guest.domid) + "/vm")) == guest.uuid
+
+
+def prove(transaction, guest):
+    """Raise GuestError unless the id still belongs to this guest; for use inside of the transaction that writes."""
+    value = transaction.read(_home(guest.domid) + "/vm")
+    if value is None:
+        raise GuestError("the guest has ended", device=str(guest))
+    if _uuid(value) != guest.uuid:
+        raise GuestError(f"the guest has ended, and its id {guest.domid} now is another guest's; nothing was done", device=str(guest))
+
+
+def _home(domid):
+    return f"/local/domain/{domid}"
+
+
+def _uuid(vm):
+    """The uuid out of ``/vm/<uuid>``; toolstacks add ``-1`` and so on when a guest of that uuid is there already."""
+    if vm is None or not vm.startswith("/vm/"):
+        return None
+    uuid = vm[4:40].lower()
+    return uuid if _UUID.match(uuid) else None

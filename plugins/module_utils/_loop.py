@@ -1,0 +1,484 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Loop devices: make, find, change, remove.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A loop device is known by its backing file's device and inode, its offset and its size limit: ``lo_file_name`` is cut at
+63 bytes and may lie. Behaviour noted here was seen on Linux 6.1, 6.12 and 6.18 (drivers/block/loop.c).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from typing import NamedTuple
+
+from . import _device, _uapi
+from ._errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
+
+CONTROL = "/dev/loop-control"
+MAJOR = 7
+# What LOOP_CONFIGURE answers when another process took the free number first, or it is just being removed.
+_TAKEN = (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.ENOENT, errno.ENODEV)
+_ATTACH_SECONDS = 30
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class LoopInfo(NamedTuple):
+    """LOOP_GET_STATUS64 of a bound loop device; ``offset`` and ``sizelimit`` in bytes, ``sizelimit`` 0 is "to the end"."""
+
+    number: int
+    backing_device: int
+    backing_inode: int
+    offset: int
+    sizelimit: int
+    flags: int
+
+    @property
+    def read_only(self):
+        return bool(self.flags & _uapi.lib.LO_FLAGS_READ_ONLY)
+
+    @property
+    def autoclear(self):
+        return bool(self.flags & _uapi.lib.LO_FLAGS_AUTOCLEAR)
+
+    @property
+    def partitions(self):
+        return bool(self.flags & _uapi.lib.LO_FLAGS_PARTSCAN)
+
+    @property
+    def direct_io(self):
+        return bool(self.flags & _uapi.lib.LO_FLAGS_DIRECT_IO)
+
+
+class Backing:
+    """An open backing file: ``path`` as given, ``fd``, ``device`` and ``inode`` that identify it, ``size`` in bytes."""
+
+    def __init__(self, path, read_only=False, option="backing_file"):
+        self.path = path
+        self.read_only = read_only
+        self.fd = _open_backing(path, read_only, option)
+        there = os.fstat(self.fd)
+        self.device, self.inode, self.size = there.st_dev, there.st_ino, there.st_size
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+
+def check_geometry(backing, offset=0, size=0, sector_size=None):
+    """
+    Raise InvalidValue unless the area fits the file and whole sectors; all in bytes, ``size`` 0 is "to the end of the file".
+
+    Checked before the kernel sees it: it announces a new medium before it refuses a block size.
+    """
+    block = 512 if sector_size is None else sector_size
+    if not 512 <= block <= _PAGE or block & (block - 1):
+        raise InvalidValue("sector_size", sector_size, f"a power of 2 from 512 to {_PAGE} bytes", device=backing.path)
+    if offset < 0 or offset % 512:
+        raise InvalidValue("offset", offset, "a multiple of 512 bytes, 0 or more", device=backing.path)
+    if size < 0 or size % block:
+        raise InvalidValue("size", size, f"a multiple of the sector size, {block} bytes", device=backing.path)
+    if not backing.size:
+        raise InvalidValue("backing_file", backing.path, "the file is empty: give it the size that the disk shall have")
+    if offset + size > backing.size or offset >= backing.size:
+        what, value = ("size", size) if size and offset < backing.size else ("offset", offset)
+        raise InvalidValue(what, value, f"offset and size must lie inside the file, which has {backing.size} bytes", device=backing.path)
+    rest = backing.size - offset
+    if not size and rest % block:
+        raise InvalidValue(
+            "backing_file", backing.path,
+            f"its {rest} bytes are not a multiple of the sector size {block}: the last {rest % block} bytes would be cut off; "
+            f"pad the file, or say size={rest - rest % block}",
+        )
+
+
+def check_direct_io(backing):
+    """Raise NotSupported when the file system has no direct I/O at all; its alignment is only known once it is bound."""
+    try:
+        os.close(os.open(f"/proc/self/fd/{backing.fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
+    except OSError as error:
+        raise _no_direct_io(backing.path) from error
+
+
+def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_io=False, partitions=False):
+    """
+    Bind a free loop device to the open file and return it, held, with autoclear set.
+
+    Until :func:`set_autoclear` takes that back the device goes with its last user, also when this process is killed.
+    Offsets and sizes in bytes. Raises InvalidValue, NotSupported (direct I/O, kernel), DeadlineExceeded, KernelError.
+    """
+    _uapi.require()
+    check_geometry(backing, offset, size, sector_size)
+    lib = _uapi.lib
+    flags = lib.LO_FLAGS_AUTOCLEAR | (lib.LO_FLAGS_PARTSCAN if partitions else 0) | (lib.LO_FLAGS_DIRECT_IO if direct_io else 0)
+    if read_only or backing.read_only:
+        flags |= lib.LO_FLAGS_READ_ONLY
+    config = _configuration(backing, offset, size, sector_size, flags)
+    until = time.monotonic() + _ATTACH_SECONDS
+    last = None
+    with _Control() as control:
+        while True:
+            number = control.free_number()
+            device = _bind(number, config, backing, not flags & lib.LO_FLAGS_READ_ONLY)
+            if device is not None:
+                break
+            if time.monotonic() > until:
+                raise DeadlineExceeded("a free loop device", _ATTACH_SECONDS, device=backing.path)
+            if number == last:
+                # Not a rival binding his file, but somebody who has this free device open exclusively for a while.
+                time.sleep(0.001)
+            last = number
+    try:
+        _check_bound(device, backing, direct_io)
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+def info(device):
+    """LoopInfo of a held loop device; DeviceGone when no file is bound to it."""
+    status = _uapi.ffi.new("struct loop_info64 *")
+    try:
+        fcntl.ioctl(device.fd, _uapi.lib.LOOP_GET_STATUS64, _uapi.ffi.buffer(status))
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise DeviceGone("no file is bound to it", device=device.path, errno=error.errno) from error
+        raise KernelError.from_oserror(error, "read the loop device's status", device=device.path) from error
+    return LoopInfo(
+        status.lo_number, status.lo_device, status.lo_inode, status.lo_offset, status.lo_sizelimit, status.lo_flags,
+    )
+
+
+def backing_path(device):
+    """The backing file's path as sysfs tells it (a deleted file's ends in `` (deleted)``), or None."""
+    return _device.read_sysfs(f"{device.sysfs}/loop/backing_file")
+
+
+def is_loop(device):
+    return device.id.major == MAJOR
+
+
+def bound_numbers():
+    """Minor numbers of the loop devices that have a file now, from sysfs: where to look, not a proof."""
+    minors = []
+    for name in os.listdir("/sys/block"):
+        if name.startswith("loop") and name[4:].isdigit() and os.path.exists(f"/sys/block/{name}/loop"):
+            number = _device.parse_number(_device.read_sysfs(f"/sys/block/{name}/dev") or "")
+            if number is not None:
+                minors.append(number[1])
+    return sorted(minors)
+
+
+def open_bound():
+    """Yield ``(Device, LoopInfo)`` for each bound loop device; the caller closes each Device."""
+    # Also when nothing is bound: a prediction must not promise what cannot be done.
+    _uapi.require()
+    for minor in bound_numbers():
+        device, status = _open_if_bound(minor)
+        if device is not None:
+            yield device, status
+
+
+def is_same(status, backing, offset=0, size=0):
+    """Whether the bound file, offset and size limit (bytes) are these."""
+    return (
+        (status.backing_device, status.backing_inode, status.offset) == (backing.device, backing.inode, offset)
+        and status.sizelimit in _same_limits(backing, offset, size)
+    )
+
+
+class LoopIndex:
+    """
+    Which files the bound loop devices have, read once for a run over many files.
+
+    It only says where to look: whatever :meth:`find` returns was opened and proved then.
+    """
+
+    def __init__(self):
+        self._minors = None
+
+    def find(self, backing, offset=0, size=0):
+        """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
+        found = []
+        try:
+            for minor in sorted(self._scanned().get((backing.device, backing.inode), ())):
+                device, status = _open_if_bound(minor)
+                if device is None:
+                    continue
+                if is_same(status, backing, offset, size):
+                    found.append((device, status))
+                else:
+                    device.close()
+        except BaseException:
+            for device, _status in found:
+                device.close()
+            raise
+        return found
+
+    def add(self, device, status):
+        """Take note of a loop device made since."""
+        self._scanned().setdefault((status.backing_device, status.backing_inode), set()).add(device.id.minor)
+
+    def _scanned(self):
+        if self._minors is None:
+            self._minors = {}
+            for device, status in open_bound():
+                with device:
+                    self._minors.setdefault((status.backing_device, status.backing_inode), set()).add(device.id.minor)
+        return self._minors
+
+
+def find(backing, offset=0, size=0):
+    """LoopIndex.find for one file."""
+    return LoopIndex().find(backing, offset, size)
+
+
+def set_autoclear(device, wanted):
+    """Whether the device goes with its last user. SET_STATUS64 may set and clear this flag and changes no diskseq."""
+    _set_flags(device, _uapi.lib.LO_FLAGS_AUTOCLEAR, wanted)
+
+
+def set_partitions(device):
+    """Have the kernel scan for partitions; this cannot be taken back on a bound device."""
+    _set_flags(device, _uapi.lib.LO_FLAGS_PARTSCAN, True)
+
+
+def set_direct_io(device, wanted):
+    """Switch direct I/O; NotSupported when the file or its file system is not aligned for it."""
+    try:
+        fcntl.ioctl(device.fd, _uapi.lib.LOOP_SET_DIRECT_IO, int(wanted))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise _no_direct_io(device.path) from error
+        raise KernelError.from_oserror(error, "switch direct I/O", device=device.path) from error
+
+
+def set_capacity(device):
+    """Let the device follow the size of its file, which has changed."""
+    try:
+        fcntl.ioctl(device.fd, _uapi.lib.LOOP_SET_CAPACITY, 0)
+    except OSError as error:
+        raise KernelError.from_oserror(error, "take over the file's new size", device=device.path) from error
+
+
+def detach(device, deferred=False, timeout=5.0):
+    """
+    Take the file off a held loop device, close it, and return whether it is gone already.
+
+    Autoclear and closing is used rather than LOOP_CLR_FD: it can be undone, and Linux 6.11 made LOOP_CLR_FD the same.
+    Unless ``deferred``, a device that others still hold after ``timeout`` seconds stays as it was: DeviceBusy.
+    """
+    identity = device.id
+    if not deferred and _device.is_claimed(device):
+        raise busy(device)
+    was_autoclear = info(device).autoclear
+    set_autoclear(device, True)
+    device.close()
+    until = time.monotonic() + (min(timeout, 1.0) if deferred else timeout)
+    # A user for a moment, such as udev's prober after an event, is waited for; a lasting one is not cut off.
+    while _still_bound(identity):
+        if time.monotonic() < until:
+            time.sleep(0.01)
+            continue
+        if deferred:
+            return False
+        try:
+            again = _device.open_number(identity.major, identity.minor, diskseq=identity.diskseq)
+        except (DeviceGone, WrongDevice):
+            break
+        with again:
+            if not was_autoclear:
+                set_autoclear(again, False)
+            raise busy(again)
+    return True
+
+
+def users(device):
+    """What is known to use the device: names of mapped devices and the like above it, and mount points."""
+    names = []
+    try:
+        names += sorted(os.listdir(f"{device.sysfs}/holders"))
+    except OSError:
+        pass
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                fields = line.split()
+                if fields[2] == device.id.number:
+                    names.append(f"mount {fields[4]}")
+    except OSError:
+        pass
+    return names
+
+
+def busy(device):
+    names = users(device)
+    return DeviceBusy(
+        "it is in use" + (f" by {', '.join(names)}" if names else " by a program that has it open"),
+        device=device.path,
+        hint="End that use first, or say deferred=true to have it go with its last user",
+    )
+
+
+def _open_if_bound(minor):
+    try:
+        device = _device.open_number(MAJOR, minor)
+    except (DeviceGone, WrongDevice):
+        return None, None
+    try:
+        return device, info(device)
+    except DeviceGone:
+        device.close()
+        return None, None
+    except BaseException:
+        device.close()
+        raise
+
+
+def _still_bound(identity):
+    base = f"/sys/dev/block/{identity.number}"
+    return _device.read_sysfs(f"{base}/diskseq") == str(identity.diskseq) and os.path.exists(f"{base}/loop")
+
+
+def _same_limits(backing, offset, size):
+    # "To the end of the file" and a limit that says the same today are one device for who asks for the whole rest.
+    return (size,) if size else (0, backing.size - offset)
+
+
+def _open_backing(path, read_only, option):
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise InvalidValue(option, path, "an absolute path of a regular file")
+    try:
+        # O_NONBLOCK so that a FIFO does not hang; a regular file does not mind.
+        fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise InvalidValue(option, path, "the file does not exist") from error
+        if error.errno == errno.EISDIR:
+            raise InvalidValue(option, path, "it must be a regular file, and this is a directory") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ETXTBSY) and not read_only:
+            why = f"it cannot be opened for writing ({errno.errorcode[error.errno]}); say read_only=true to have it read-only"
+            raise InvalidValue(option, path, why) from error
+        raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise InvalidValue(option, path, f"it must be a regular file, and this is a {_device.kind_of_file(mode)}")
+    return fd
+
+
+class _Control:
+    """/dev/loop-control, open."""
+
+    def __init__(self):
+        try:
+            self.fd = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+                raise NotSupported("this host has no loop devices", device=CONTROL, hint="Load the kernel module loop") from error
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise KernelError("only root may make loop devices", device=CONTROL, errno=error.errno, hint="Use become: true") from error
+            raise KernelError.from_oserror(error, f"open {CONTROL}") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        os.close(self.fd)
+
+    def free_number(self):
+        # It reserves nothing: the number may be taken by another process before it is used.
+        try:
+            return fcntl.ioctl(self.fd, _uapi.lib.LOOP_CTL_GET_FREE)
+        except OSError as error:
+            raise KernelError.from_oserror(error, "get a free loop device", device=CONTROL) from error
+
+
+def _configuration(backing, offset, size, sector_size, flags):
+    config = _uapi.ffi.new("struct loop_config *")
+    config.fd = backing.fd
+    config.block_size = sector_size or 0
+    config.info.lo_offset = offset
+    config.info.lo_sizelimit = size
+    config.info.lo_flags = flags
+    name = os.fsencode(backing.path)[:_uapi.lib.LO_NAME_SIZE - 1]
+    _uapi.ffi.memmove(config.info.lo_file_name, name, len(name))
+    return config
+
+
+def _bind(number, config, backing, writable):
+    """The held device, or None when another process was first with this number."""
+    path = f"/dev/loop{number}"
+    try:
+        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return None
+        raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+    try:
+        there = os.fstat(fd)
+        if not stat.S_ISBLK(there.st_mode) or os.major(there.st_rdev) != MAJOR:
+            raise WrongDevice("this node is not a loop device", device=path)
+        # Asked before anything is bound: a kernel without the number (before 5.15) is refused here.
+        _device.read_diskseq(fd, path)
+        # Never LOOP_CLR_FD when this fails: the file bound by then is somebody else's.
+        fcntl.ioctl(fd, _uapi.lib.LOOP_CONFIGURE, _uapi.ffi.buffer(config))
+    except OSError as error:
+        os.close(fd)
+        if error.errno in _TAKEN:
+            return None
+        raise KernelError.from_oserror(error, f"bind {backing.path}", device=path) from error
+    except BaseException:
+        os.close(fd)
+        raise
+    try:
+        return _device.from_fd(fd, writable)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _check_bound(device, backing, direct_io):
+    status = info(device)
+    if (status.backing_device, status.backing_inode) != (backing.device, backing.inode):
+        raise WrongDevice(f"it is bound to another file than {backing.path}", device=device.path)
+    # The kernel drops the flag in silence when the file is not aligned for direct I/O.
+    if direct_io and not status.direct_io:
+        raise _no_direct_io(backing.path)
+
+
+def _no_direct_io(what):
+    return NotSupported(
+        "direct I/O cannot be had", device=what, errno=errno.EINVAL,
+        hint="The file system must offer it, and offset and sector_size must be multiples of its block size",
+    )
+
+
+def _set_flags(device, flag, wanted):
+    """Read, change one flag, write back: the device is held, so offset and size limit are still its own."""
+    ffi, lib = _uapi.ffi, _uapi.lib
+    status = ffi.new("struct loop_info64 *")
+    try:
+        fcntl.ioctl(device.fd, lib.LOOP_GET_STATUS64, ffi.buffer(status))
+        flags = status.lo_flags | flag if wanted else status.lo_flags & ~flag
+        if flags != status.lo_flags:
+            status.lo_flags = flags
+            fcntl.ioctl(device.fd, lib.LOOP_SET_STATUS64, ffi.buffer(status))
+    except OSError as error:
+        raise KernelError.from_oserror(error, "change the loop device's flags", device=device.path) from error

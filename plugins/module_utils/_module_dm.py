@@ -1,0 +1,395 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What ``dm_device`` and ``dm_devices`` do with one mapped device.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from . import _device, _dm, _dm_ioctl, _dm_udev, _reap, _source, _table_slots
+from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
+from ._module import Item, Plan
+
+ARGUMENTS = {
+    "name": {"type": "str"},
+    "uuid": {"type": "str"},
+    "diskseq": {"type": "int"},
+    "table": {"type": "raw"},
+    "keys": {"type": "dict", "no_log": True},
+    "read_only": {"type": "bool", "default": False},
+    "persist": {"type": "bool", "default": True},
+    "hold": {"type": "int", "default": 60},
+    "noflush": {"type": "bool", "default": False},
+    "nolockfs": {"type": "bool", "default": False},
+    "udev": {"type": "str", "choices": ["full", "hidden"], "default": "full"},
+    "deferred": {"type": "bool", "default": False},
+    "timeout": {"type": "int", "default": 10},
+    "state": {"type": "str", "choices": ["present", "suspended", "absent"], "default": "present"},
+}
+_LONGEST_HOLD = 86400
+
+
+class DmItem(Item):
+    ARGUMENTS = ARGUMENTS
+    CONSTRAINTS = {
+        "required_one_of": [("name", "uuid", "diskseq")],
+        "required_if": [("state", "present", ("name",)), ("state", "suspended", ("name",))],
+    }
+
+    def __init__(self, params, host):
+        super().__init__(params, host)
+        self.mapped = None
+        self.device = None
+        self.slots = None
+        self.value = None
+        self.opener = None
+        self.created = False
+        self.gone = None
+        self._restore = []
+
+    def key(self):
+        for option in ("name", "uuid"):
+            if self.params[option]:
+                return option, self.params[option]
+        return "diskseq", self.params["diskseq"]
+
+    def check(self):
+        params = self.params
+        if params["name"] is not None:
+            _dm.check_name(params["name"])
+        if params["uuid"] is not None:
+            _dm.check_uuid(params["uuid"])
+        if params["diskseq"] is not None:
+            _device.check_diskseq(params["diskseq"])
+        if not 0 <= params["hold"] <= _LONGEST_HOLD:
+            raise InvalidValue("hold", params["hold"], f"seconds from 0 to {_LONGEST_HOLD}")
+        if params["timeout"] < 0:
+            raise InvalidValue("timeout", params["timeout"], "seconds, 0 or more")
+        self.value = None if params["table"] is None else with_keys(table_lines(params["table"]), params["keys"] or {})
+
+    def plan(self):
+        self.mapped = self._find()
+        if self.mapped is not None and self.mapped.device is not None:
+            self.device = self.host.enter_context(self.mapped.device)
+            self._guard(self.device)
+        if self.params["state"] == "absent":
+            return self._plan_absent()
+        self._check_owner()
+        before = self._now()
+        after = self._wanted(before)
+        return Plan(before != after, _shown(before), _shown(after))
+
+    def apply(self):
+        _reap.reap(self.host)
+        if self.params["state"] == "absent":
+            self._remove()
+        elif self.device is None:
+            self._create()
+        else:
+            self._change()
+
+    def commit(self):
+        if self.opener is not None and self.params["persist"]:
+            self.opener.keep()
+        if self.created and self.params["persist"]:
+            _dm.set_persist(self.host.dm, self.device, True)
+        elif self.params["state"] != "absent" and not self.params["persist"] and self.params["hold"]:
+            from . import _hold
+
+            _hold.hold_for([self.device], self.params["hold"])
+
+    def undo(self):
+        if self.opener is not None:
+            self.opener.give_up()
+        if self.created:
+            # With its deferred remove set it goes with this descriptor; if another item failed after our commit, that is off by now.
+            with self.device:
+                _dm.set_persist(self.host.dm, self.device, False)
+        while self._restore:
+            self._restore.pop()()
+
+    def result(self):
+        if self.params["state"] == "absent":
+            return {"device": None, "gone": self.gone is not False}
+        if self.device is None:
+            return {"device": None}
+        return {"device": describe(self.host, self.device)}
+
+    # Finding
+
+    def _find(self):
+        params = self.params
+        if params["name"] or params["uuid"]:
+            return _dm.find(self.host.dm, params["name"] or "", params["uuid"] or "")
+        try:
+            device = _device.open_diskseq(params["diskseq"])
+        except DeviceGone:
+            return None
+        if not _dm.is_mapped(device):
+            device.close()
+            raise WrongDevice("this is not a mapped device", device=f"diskseq:{params['diskseq']}")
+        return _dm.Mapped(device, self.host.dm.status(_dm.number_of(device)))
+
+    def _guard(self, device):
+        wanted = self.params["diskseq"]
+        if wanted is not None and device.id.diskseq != wanted:
+            raise WrongDevice(
+                f"its disk sequence number is {device.id.diskseq}, not {wanted}", device=self.mapped.status.name,
+                hint="The name belongs to another device than the one that was asked for; nothing was done",
+            )
+
+    def _check_owner(self):
+        """The device found is the one that name and uuid ask for, and none has to be pushed aside for it."""
+        params, mapped = self.params, self.mapped
+        if mapped is None:
+            if params["diskseq"] is not None:
+                raise WrongDevice(
+                    f"it is not there, and diskseq={params['diskseq']} was asked for", device=params["name"],
+                    hint="The device that had this number is gone; leave diskseq out to make a new one",
+                )
+            if self.value is None:
+                raise InvalidValue("table", None, f"there is no mapped device {params['name']}, and one cannot be made without a table")
+            return
+        if params["uuid"] and mapped.status.uuid != params["uuid"]:
+            raise DeviceBusy(
+                f"the name is taken by another device: {_dm.describe(self.host.dm, mapped)}", device=params["name"],
+                hint=f"It has not the uuid {params['uuid']}; nothing was done",
+            )
+        if mapped.status.name != params["name"]:
+            other = _dm.open_mapped(self.host.dm, _dm_ioctl.by_name(params["name"]))
+            if other is not None:
+                if other.device is not None:
+                    self.host.enter_context(other.device)
+                raise DeviceBusy(
+                    f"{mapped.status.name} (uuid {params['uuid']}) cannot be renamed: the name is taken by {_dm.describe(self.host.dm, other)}",
+                    device=params["name"],
+                )
+
+    # Comparing
+
+    def _now(self):
+        """The settings of the device as it is; empty when there is none with a live table."""
+        if self.mapped is None or self.device is None or not self.mapped.status.has_live_table:
+            return {}
+        status = self.mapped.status
+        return {
+            "name": status.name,
+            "uuid": status.uuid,
+            "table": _table_slots.live_table(self.host, self.device),
+            "read_only": status.read_only,
+            "suspended": status.suspended,
+            "persist": not status.deferred_remove,
+        }
+
+    def _wanted(self, now):
+        params = self.params
+        return {
+            "name": params["name"],
+            "uuid": params["uuid"] or now.get("uuid", ""),
+            "table": self._wanted_table(now),
+            "read_only": params["read_only"] if self.value is not None else now["read_only"],
+            "suspended": params["state"] == "suspended",
+            "persist": params["persist"],
+        }
+
+    def _wanted_table(self, now):
+        if self.value is None:
+            if not now:
+                raise InvalidValue("table", None, f"{self.params['name']} has no live table, and none is given")
+            return now["table"]
+        own = None if self.device is None else (self.device.id.major, self.device.id.minor)
+        self.slots = _table_slots.Slots(self.host, own)
+        wanted = self.slots.look(self.value, self.params["read_only"])
+        live = now.get("table")
+        # What is the same in meaning is not written in another way.
+        return live if live is not None and wanted.is_complete and live.same_as(wanted.table) else wanted.table
+
+    # Changing
+
+    def _create(self):
+        params = self.params
+        self.opener = _source.Opener(self.host)
+        table = (self.slots or _table_slots.Slots(self.host)).make(self.value, params["read_only"], self.opener)
+        event_nr = self._event()
+        if self.mapped is None:
+            device = self._made_by(event_nr, lambda: _dm.make(
+                self.host.dm, params["name"], params["uuid"] or _dm.new_uuid(), table, event_nr, persist=False,
+            ))
+            self.created = True
+        else:
+            # Made by a run that was ended before it got a live table: name and uuid are the ones asked for.
+            device = self._made_by(event_nr, lambda: _dm.complete(self.host.dm, self.mapped, params["name"], self.mapped.status.uuid, table, event_nr))
+        self.device = self.host.enter_context(device)
+        if params["state"] == "suspended":
+            self._set_suspended(True)
+
+    def _made_by(self, event_nr, make):
+        try:
+            return make()
+        except BaseException:
+            if event_nr & 0xFFFF:
+                self.host.cookie.not_sent()
+            raise
+
+    def _change(self):
+        if not self.mapped.status.has_live_table:
+            self._create()
+            return
+        before = self._now()
+        after = self._wanted(before)
+        if before["name"] != after["name"]:
+            self._rename(after["name"])
+            self._restore.append(lambda: self._rename(before["name"]))
+        if before["table"] != after["table"] or before["read_only"] != after["read_only"]:
+            self._reload(before, after)
+        if before["suspended"] != after["suspended"]:
+            self._set_suspended(after["suspended"])
+            self._restore.append(lambda: self._set_suspended(before["suspended"]))
+        if before["persist"] != after["persist"]:
+            _dm.set_persist(self.host.dm, self.device, after["persist"])
+            self._restore.append(lambda: _dm.set_persist(self.host.dm, self.device, before["persist"]))
+
+    def _reload(self, before, after):
+        how = _dm.Suspend(self.params["noflush"], self.params["nolockfs"])
+        old = _table_slots.loadable(before["table"], before["read_only"]) if before["table"] is not None else None
+        self.opener = _source.Opener(self.host)
+        if self.value is None:
+            table = _table_slots.loadable(after["table"], after["read_only"])
+        else:
+            table = self.slots.make(self.value, after["read_only"], self.opener)
+        event_nr = self._event()
+        self._made_by(event_nr, lambda: _dm.reload(self.host.dm, self.device, table, event_nr, how))
+        if before["suspended"]:
+            self._set_suspended(True)
+        if old is not None:
+            self._restore.append(lambda: _dm.reload(self.host.dm, self.device, old, self._event(), how))
+
+    def _rename(self, name):
+        event_nr = self._event()
+        if not self._made_by(event_nr, lambda: _dm.rename(self.host.dm, self.device, name, event_nr)):
+            self.host.cookie.not_sent()
+
+    def _set_suspended(self, wanted):
+        address, how = _dm.number_of(self.device), (self.params["noflush"], self.params["nolockfs"])
+        if wanted:
+            self.host.dm.suspend(address, *how)
+        else:
+            event_nr = self._event()
+            status = self._made_by(event_nr, lambda: self.host.dm.resume(address, *how, event_nr=event_nr))
+            if not status.uevent_generated:
+                self.host.cookie.not_sent()
+
+    def _event(self):
+        return self.host.cookie.next(_dm_udev.HIDDEN if self.params["udev"] == "hidden" else 0)
+
+    # Removing
+
+    def _plan_absent(self):
+        if self.mapped is None:
+            return Plan(False, {}, {})
+        params, status = self.params, self.mapped.status
+        for option, has in (("name", status.name), ("uuid", status.uuid)):
+            if params[option] and params[option] != has:
+                raise WrongDevice(
+                    f"its {option} is {has or '(none)'}, not {params[option]}: {_dm.describe(self.host.dm, self.mapped)}", device=status.name,
+                    hint="It is not the device that was asked for; nothing was done",
+                )
+        if self.device is None and params["diskseq"] is not None:
+            raise WrongDevice("it has no table yet, so no disk sequence number", device=status.name)
+        if self.device is not None and not params["deferred"]:
+            _dm.wait_unused(self.host.dm, self.device, params["timeout"])
+        row = {"name": status.name, "uuid": status.uuid}
+        if self.device is not None:
+            row.update(path=self.device.path, diskseq=self.device.id.diskseq)
+        return Plan(True, row, {})
+
+    def _remove(self):
+        status = self.mapped.status
+        if self.device is None:
+            self.host.dm.remove(_dm_ioctl.by_uuid(status.uuid) if status.uuid else _dm_ioctl.by_name(status.name))
+            self.gone = True
+            return
+        self.gone = _dm.remove(self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"])
+        if self.gone:
+            self.host.link_goes(status.name, status.minor)
+
+
+def with_keys(lines, keys):
+    """
+    The table with crypt keys put in: ``var:NAME`` in the key's place stands for ``keys[NAME]``.
+
+    A key in clear is refused: the table is logged and shown, the option ``keys`` is not.
+    """
+    unused = set(keys)
+    result = []
+    for line in lines:
+        if isinstance(line, dict):
+            if line.get("target") == "crypt" and "key" in line:
+                line = dict(line, key=_key(line["key"], keys, unused))
+        else:
+            words = str(line).split()
+            if len(words) > 4 and words[2] == "crypt":
+                words[4] = _key(words[4], keys, unused)
+                line = " ".join(words)
+        result.append(line)
+    if unused:
+        raise InvalidValue("keys", sorted(unused)[0], "no crypt target of the table names this key as var:NAME")
+    return result
+
+
+def describe(host, device):
+    """What the modules return of a mapped device: its identity and its settings."""
+    status = host.dm.status(_dm.number_of(device))
+    table = _table_slots.live_table(host, device)
+    return dict(
+        device.as_dict(),
+        mapper_path=f"/dev/mapper/{status.name}",
+        mapper_name=status.name,
+        uuid=status.uuid,
+        table=None if table is None else table.redacted().lines(),
+        suspended=status.suspended,
+        persist=not status.deferred_remove,
+        open_count=status.open_count - 1,
+    )
+
+
+def table_lines(value):
+    """A table option as a list: text is cut into lines, also inside a list."""
+    rows = value if isinstance(value, list) else [value]
+    result = []
+    for row in rows:
+        if isinstance(row, dict):
+            result.append(row)
+        elif isinstance(row, str):
+            result.extend(row.splitlines())
+        else:
+            raise InvalidValue("table", row, "text lines as for dmsetup, or dictionaries with start, length and target")
+    return result
+
+
+def _key(value, keys, unused):
+    text = str(value)
+    if text == "-" or text.startswith(":"):
+        return text
+    if not text.startswith("var:"):
+        raise InvalidValue(
+            "table", "(a crypt key)", "a key does not stand in the table, which is logged: write var:NAME and give the key in the option keys, "
+            "or use a keyring key (:SIZE:TYPE:DESCRIPTION)",
+        )
+    name = text[4:]
+    if name not in keys:
+        raise InvalidValue("table", text, f"the option keys has no key of this name; it has {', '.join(sorted(keys)) or 'none'}")
+    unused.discard(name)
+    return str(keys[name])
+
+
+def _shown(settings):
+    """Settings for the diff: the table as lines, without keys."""
+    if not settings:
+        return {}
+    table = settings["table"]
+    return dict(settings, table=None if table is None else table.redacted().lines())

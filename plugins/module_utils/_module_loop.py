@@ -1,0 +1,299 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What ``loop_device`` and ``loop_devices`` do with one loop device.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import _device, _loop
+from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
+from ._module import Item, Plan
+
+ARGUMENTS = {
+    "backing_file": {"type": "path"},
+    "path": {"type": "path"},
+    "diskseq": {"type": "int"},
+    "offset": {"type": "int", "default": 0},
+    "size": {"type": "int", "default": 0},
+    "sector_size": {"type": "int"},
+    "read_only": {"type": "bool", "default": False},
+    "direct_io": {"type": "bool"},
+    "partitions": {"type": "bool"},
+    "persist": {"type": "bool", "default": True},
+    "hold": {"type": "int", "default": 60},
+    "deferred": {"type": "bool", "default": False},
+    "timeout": {"type": "int", "default": 10},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+_LONGEST_HOLD = 86400
+
+
+class LoopItem(Item):
+    ARGUMENTS = ARGUMENTS
+    CONSTRAINTS = {
+        "required_if": [("state", "present", ("backing_file",))],
+        "required_one_of": [("backing_file", "path", "diskseq")],
+    }
+
+    def __init__(self, params, host):
+        super().__init__(params, host)
+        self.backing = None
+        self.device = None
+        self.status = None
+        self.created = False
+        self.removing = []
+        self.gone = None
+        self._restore = []
+
+    def key(self):
+        for option in ("backing_file", "path"):
+            if self.params[option]:
+                return option, (os.path.normpath(self.params[option]), self.params["offset"], self.params["size"])
+        return "diskseq", self.params["diskseq"]
+
+    def title(self):
+        return self.params["backing_file"] or self.params["path"] or f"diskseq:{self.params['diskseq']}"
+
+    def check(self):
+        params = self.params
+        if params["diskseq"] is not None:
+            _device.check_diskseq(params["diskseq"])
+        for option in ("offset", "size"):
+            if params[option] < 0:
+                raise InvalidValue(option, params[option], "a number of bytes, 0 or more")
+        if not 0 <= params["hold"] <= _LONGEST_HOLD:
+            raise InvalidValue("hold", params["hold"], f"seconds from 0 to {_LONGEST_HOLD}")
+        if params["timeout"] < 0:
+            raise InvalidValue("timeout", params["timeout"], "seconds, 0 or more")
+        if params["state"] == "present" and params["path"]:
+            raise InvalidValue("path", params["path"], "the kernel picks the device; path is for state=absent only")
+        if params["backing_file"] and params["path"]:
+            raise InvalidValue("path", params["path"], "either backing_file or path says which device, not both")
+
+    def plan(self):
+        return self._plan_absent() if self.params["state"] == "absent" else self._plan_present()
+
+    def apply(self):
+        if self.params["state"] == "absent":
+            self._remove()
+        elif self.device is None:
+            self._create()
+        else:
+            self._change()
+
+    def commit(self):
+        if self.created and self.params["persist"]:
+            _loop.set_autoclear(self.device, False)
+        elif self.params["state"] == "present" and not self.params["persist"] and self.params["hold"]:
+            from . import _hold
+
+            _hold.hold_for([self.device], self.params["hold"])
+
+    def undo(self):
+        if self.created:
+            # With autoclear it goes with this descriptor; if another item failed after our commit, that is off by now.
+            with self.device:
+                _loop.set_autoclear(self.device, True)
+        while self._restore:
+            self._restore.pop()()
+
+    def result(self):
+        if self.params["state"] == "absent":
+            return {"device": None, "gone": self.gone is not False}
+        if self.device is None:
+            return {"device": None}
+        return {"device": describe(self.device, _loop.info(self.device))}
+
+    def _plan_present(self):
+        params = self.params
+        self.backing = self.host.enter_context(_loop.Backing(params["backing_file"], params["read_only"]))
+        _loop.check_geometry(self.backing, params["offset"], params["size"], params["sector_size"])
+        if params["direct_io"]:
+            _loop.check_direct_io(self.backing)
+        self.device, self.status = self._existing()
+        wanted = self._wanted()
+        if self.device is None:
+            if params["diskseq"] is not None:
+                raise WrongDevice(
+                    f"the file has no loop device, and diskseq={params['diskseq']} was asked for", device=params["backing_file"],
+                    hint="The device that had this number is gone; leave diskseq out to make a new one",
+                )
+            return Plan(True, {}, wanted)
+        before = settings(self.device, self.status, self.backing)
+        return Plan(before != wanted, before, wanted)
+
+    def _existing(self):
+        """The device to use out of those that the file has; the others are left alone."""
+        params = self.params
+        chosen = None
+        found = self.host.loops.find(self.backing, params["offset"], params["size"])
+        for device, _status in found:
+            self.host.enter_context(device)
+        fitting = [row for row in found if row[1].read_only == params["read_only"]]
+        if params["diskseq"] is not None and found:
+            fitting = [row for row in fitting if row[0].id.diskseq == params["diskseq"]]
+            if not fitting:
+                raise WrongDevice(
+                    f"its loop device has the disk sequence number {found[0][0].id.diskseq}, not {params['diskseq']}", device=params["backing_file"],
+                    hint="It is not the device that was asked for any more; nothing was done",
+                )
+        if fitting:
+            chosen = fitting[0]
+        elif found:
+            has, asked = ("read-only", "read_only=false") if found[0][1].read_only else ("writable", "read_only=true")
+            raise DeviceBusy(
+                f"{params['backing_file']} is bound {has} already, and {asked} was asked for", device=found[0][0].path,
+                hint="A bound loop device cannot change that: remove it first (state=absent)",
+            )
+        return chosen or (None, None)
+
+    def _wanted(self):
+        """The settings after the run. What an option leaves open stays as it is, or is the kernel's default."""
+        params = self.params
+        now = None if self.device is None else settings(self.device, self.status, self.backing)
+        wanted = {
+            "backing_file": params["backing_file"],
+            "offset": params["offset"],
+            "size": params["size"] or _whole(self.backing.size - params["offset"], params["sector_size"] or 512),
+            "sector_size": params["sector_size"] or (now["sector_size"] if now else 512),
+            "read_only": params["read_only"],
+            "direct_io": params["direct_io"] if params["direct_io"] is not None else (now["direct_io"] if now else False),
+            "partitions": params["partitions"] if params["partitions"] is not None else (now["partitions"] if now else False),
+            "persist": params["persist"],
+        }
+        if now is not None:
+            self._check_change(now, wanted)
+        return wanted
+
+    def _check_change(self, now, wanted):
+        for option, why in (
+            ("sector_size", "it cannot be changed while the device is bound"),
+            ("partitions", "the kernel cannot be told to forget partitions while the device is bound"),
+        ):
+            if now[option] != wanted[option] and not (option == "partitions" and wanted[option]):
+                raise InvalidValue(option, wanted[option], f"{self.device.path} has {now[option]}, and {why}; remove it first (state=absent)")
+
+    def _create(self):
+        params = self.params
+        self.device = self.host.enter_context(_loop.attach(
+            self.backing, params["offset"], params["size"], params["sector_size"],
+            params["read_only"], bool(params["direct_io"]), bool(params["partitions"]),
+        ))
+        self.created = True
+        self.host.loops.add(self.device, _loop.info(self.device))
+
+    def _change(self):
+        now, wanted = settings(self.device, self.status, self.backing), self._wanted()
+        if now["direct_io"] != wanted["direct_io"]:
+            _loop.set_direct_io(self.device, wanted["direct_io"])
+            self._restore.append(lambda: _loop.set_direct_io(self.device, now["direct_io"]))
+        if now["persist"] != wanted["persist"]:
+            _loop.set_autoclear(self.device, not wanted["persist"])
+            self._restore.append(lambda: _loop.set_autoclear(self.device, not now["persist"]))
+        if now["partitions"] != wanted["partitions"]:
+            _loop.set_partitions(self.device)
+        if now["size"] != wanted["size"]:
+            _loop.set_capacity(self.device)
+
+    def _plan_absent(self):
+        params = self.params
+        self.removing = [self.host.enter_context(device) for device in self._to_remove()]
+        if params["diskseq"] is not None and (params["path"] or params["backing_file"]):
+            for device in self.removing:
+                if device.id.diskseq != params["diskseq"]:
+                    raise WrongDevice(
+                        f"its disk sequence number is {device.id.diskseq}, not {params['diskseq']}", device=device.path,
+                        hint="It is not the device that was asked for any more; nothing was done",
+                    )
+        if not params["deferred"]:
+            for device in self.removing:
+                if _device.is_claimed(device):
+                    raise _loop.busy(device)
+        before = {"devices": [_removal_row(device, _loop.info(device)) for device in self.removing]} if self.removing else {}
+        return Plan(bool(self.removing), before, {})
+
+    def _to_remove(self):
+        params = self.params
+        if params["backing_file"]:
+            return self._bound_to_file()
+        try:
+            device = _device.open_path(params["path"]) if params["path"] else _device.open_diskseq(params["diskseq"])
+        except DeviceGone:
+            return []
+        if not _loop.is_loop(device):
+            device.close()
+            raise WrongDevice("this is not a loop device", device=params["path"] or f"diskseq:{params['diskseq']}")
+        try:
+            _loop.info(device)
+        except DeviceGone:
+            device.close()
+            return []
+        return [device]
+
+    def _bound_to_file(self):
+        params = self.params
+        try:
+            backing = _loop.Backing(params["backing_file"], read_only=True)
+        except InvalidValue:
+            if os.path.lexists(params["backing_file"]):
+                raise
+            self._refuse_deleted()
+            return []
+        with backing:
+            return [device for device, _status in self.host.loops.find(backing, params["offset"], params["size"])]
+
+    def _refuse_deleted(self):
+        """The file is gone, so its identity cannot be known: what once had its name is named, not touched."""
+        for device, _status in _loop.open_bound():
+            with device:
+                if _loop.backing_path(device) == f"{self.params['backing_file']} (deleted)":
+                    raise WrongDevice(
+                        f"the file was deleted while it was bound to {device.path} (diskseq {device.id.diskseq})", device=self.params["backing_file"],
+                        hint="A name is no proof: say path or diskseq to remove that device",
+                    )
+
+    def _remove(self):
+        gone = [_loop.detach(device, self.params["deferred"], self.params["timeout"]) for device in self.removing]
+        self.gone = all(gone)
+
+
+def settings(device, status, backing):
+    """A bound device's settings in the words of the module's options; sizes in bytes."""
+    return {
+        "backing_file": backing.path,
+        "offset": status.offset,
+        "size": device.size,
+        "sector_size": device.logical_block,
+        "read_only": status.read_only,
+        "direct_io": status.direct_io,
+        "partitions": status.partitions,
+        "persist": not status.autoclear,
+    }
+
+
+def describe(device, status):
+    """What the modules return of a loop device: its identity and its settings."""
+    return dict(
+        device.as_dict(),
+        backing_file=_loop.backing_path(device),
+        offset=status.offset,
+        size_limit=status.sizelimit,
+        direct_io=status.direct_io,
+        partitions=status.partitions,
+        persist=not status.autoclear,
+    )
+
+
+def _removal_row(device, status):
+    return {"path": device.path, "diskseq": device.id.diskseq, "backing_file": _loop.backing_path(device), "offset": status.offset}
+
+
+def _whole(size, sector):
+    return size - size % sector

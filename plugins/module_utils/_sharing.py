@@ -1,0 +1,189 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The sharing check: a device that one guest writes is not given to another, whatever lies between the two and the same storage.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Xen's own script compares device numbers and mounts (tools/hotplug/Linux/block), so it lets two guests have one file through a loop device and
+a mapped device. This looks at what both stand on (see ``_footprint``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import NamedTuple, Optional
+
+from . import _device, _vbd_nodes, _vdev
+from ._blkback import list_keys
+from ._errors import DeviceBusy, DeviceGone, WrongDevice
+from ._footprint import Extent, Questions, conflict, footprint
+from ._vbd_nodes import Key
+
+_HINT = "Detach it there, or give both only a read-only disk; shared: true is for guests that agree on who writes what (a cluster file system)"
+
+
+# Written once and never changed, so that reading them in a transaction does not make it meet the changes of busy guests.
+_NODES = ("physical-device", "diskseq", "mode", "dev", "params")
+
+
+class Use(NamedTuple):
+    """A guest's use of some storage."""
+
+    key: Key
+    vm: Optional[str]
+    dev: str
+    extents: list
+
+    def __str__(self):
+        return f"disk {self.dev} of domain {self.key.domid}"
+
+
+class Sharing:
+    """
+    What the guests use; a context manager that keeps their devices open, so that no number it saw can be given to another device.
+
+    ``questions`` are the functions of ``_footprint.Questions``. Give :meth:`guard` to ``_blkback.attach``: it runs inside of the
+    transaction that writes, so whoever attaches something else at the same time makes that transaction run again.
+    """
+
+    def __init__(self, questions, open_number=_device.open_number):
+        self._questions = Questions(*questions)
+        self._open_number = open_number
+        self._held = contextlib.ExitStack()
+        self._by_number = {}
+        self._devices = {}
+        self._uses = {}
+        self._seen_in = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """Let go of the devices."""
+        self._held.close()
+        self._uses.clear()
+        self._by_number.clear()
+        self._devices.clear()
+
+    def look(self, store):
+        """
+        See what all guests use now; the Uses, by backend path.
+
+        In one transaction nodes do not change, so there the second look only reads what is new.
+        """
+        if self._seen_in is not store:
+            self._uses.clear()
+            self._seen_in = store
+        present = {}
+        for kind, read in (("vbd", self._blkback_use), ("qdisk", self._qemu_use)):
+            for key in list_keys(store, kind=kind):
+                present[f"/local/domain/{key.backend_domid}/backend/{kind}/{key.domid}/{key.devid}"] = (key, read)
+        for path in set(self._uses) - set(present):
+            del self._uses[path]
+        new = {path: entry for path, entry in present.items() if path not in self._uses}
+        nodes = store.read_many(
+            [f"{path}/{name}" for path in new for name in _NODES]
+            + [f"/local/domain/{key.domid}/vm" for key, dummy in new.values()]
+        )
+        for path, (key, read) in new.items():
+            extents = read(key, {name: nodes[f"{path}/{name}"] for name in _NODES}, store)
+            if extents is None:
+                # Nothing is behind it (yet); it is looked at again the next time.
+                continue
+            dev = nodes[f"{path}/dev"] or _vdev.name_of(key.devid)
+            self._uses[path] = Use(key, nodes[f"/local/domain/{key.domid}/vm"], dev, extents)
+        return dict(self._uses)
+
+    def guard(self, transaction, request):
+        """Raise DeviceBusy when the request's device must not be given away; for ``_blkback.attach``."""
+        device = request.device
+        mine = self._footprint(device.id.major, device.id.minor, request.mode == "w")
+        self.check_extents(transaction, mine, request, device.path)
+        if not device.read_only and _device.is_claimed(device):
+            raise DeviceBusy(
+                "this host itself uses it: it is mounted, swapped to, or part of a mapped device or an array", device=device.path,
+                hint="Unmount it or take down what stands on it, or hand over that instead",
+            )
+
+    def check_extents(self, store, mine, request, name):
+        """
+        Raise DeviceBusy when a guest uses what the Extents ``mine`` touch. ``request`` needs ``key`` and ``guest`` only, so that
+        this also serves for a file that has no device yet.
+        """
+        for use in self.look(store).values():
+            if use.key == request.key or self._is_same_guest_moving(use, request):
+                continue
+            pair = conflict(mine, use.extents)
+            if pair:
+                raise DeviceBusy(f"{describe(*pair)} is in use as {use}", device=f"{name} for {request}", hint=_HINT)
+
+    @staticmethod
+    def _is_same_guest_moving(use, request):
+        """Two domains with one uuid are one guest on its way from the one to the other (migration to the same host)."""
+        return use.key.domid != request.guest.domid and use.vm is not None and use.vm[4:40].lower() == request.guest.uuid
+
+    def _footprint(self, major, minor, writes):
+        """Cached, as many guests may use one device; the devices are held, so a number cannot come to mean another one."""
+        key = (major, minor, writes)
+        if key not in self._by_number:
+            self._by_number[key] = footprint(major, minor, writes, self._questions)
+        return self._by_number[key]
+
+    def _blkback_use(self, key, nodes, store):
+        number = _vbd_nodes.parse_number(nodes["physical-device"])
+        if number is None:
+            return None
+        if not os.path.exists(key.sysfs) and store.read(f"{key.backend}/state") == str(_vbd_nodes.CLOSED):
+            # blkback has let go of it; the number may be another device's by now.
+            return None
+        device = self._open(number)
+        if device is None or nodes["diskseq"] not in (None, f"{device.id.diskseq:x}"):
+            # blkback cannot have it either: an open device does not go away, nor does its number.
+            return None
+        return self._footprint(number[0], number[1], "w" in (nodes["mode"] or "w"))
+
+    def _open(self, number):
+        if number not in self._devices:
+            try:
+                self._devices[number] = self._held.enter_context(self._open_number(*number))
+            except (DeviceGone, WrongDevice):
+                return None
+        return self._devices[number]
+
+    def _qemu_use(self, dummy, nodes, dummy2):
+        """QEMU serves a file or device by its path, ``format:path``."""
+        path = (nodes["params"] or "").partition(":")[2]
+        writes = "w" in (nodes["mode"] or "w")
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        if stat.S_ISREG(found.st_mode):
+            return [Extent(("file", found.st_dev, found.st_ino), 0, None, writes)]
+        if not stat.S_ISBLK(found.st_mode):
+            return None
+        number = os.major(found.st_rdev), os.minor(found.st_rdev)
+        return None if self._open(number) is None else self._footprint(number[0], number[1], writes)
+
+
+def describe(mine, other):
+    """What two extents have in common, in words."""
+    kind = mine.leaf[0]
+    if kind == "file":
+        what = f"the file with inode {mine.leaf[2]} on {os.major(mine.leaf[1])}:{os.minor(mine.leaf[1])}"
+    elif kind == "thin":
+        what = f"the thin volume {mine.leaf[3]} of the pool {mine.leaf[1]}:{mine.leaf[2]}"
+    else:
+        what = f"the disk {mine.leaf[1]}:{mine.leaf[2]}"
+    low = max(mine.start, other.start)
+    ends = [end for end in (mine.end, other.end) if end is not None]
+    span = f"from byte {low}" + (f" to {min(ends)}" if ends else " on")
+    return f"{what}, {span},"

@@ -1,0 +1,149 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Tables meet devices: the device slots of a table looked up, held, and written as numbers.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from . import _device, _dm, _dm_table, _loop, _source
+from ._errors import TableError
+
+
+TARGETS = _dm_table.TARGETS
+
+
+class Wanted(NamedTuple):
+    """
+    A checked table; ``is_complete``: every slot is ``major:minor`` of a device that the host holds. ``written``: the same table with its slots
+    as they were written.
+    """
+
+    table: _dm_table.Table
+    is_complete: bool
+    written: _dm_table.Table
+
+
+class Slots:
+    """
+    The device slots of tables, each opened once and held by the host (``_host.Host``) for as long as that lives.
+
+    The kernel looks a device of a table up by the number it is given; a number cannot move while the device is held.
+    ``mapped``: number of the device that the table is for; ``kernels`` and ``targets`` as for ``_dm_table.Context``.
+    """
+
+    def __init__(self, host, mapped=None, kernels=None, targets=None):
+        self._host = host
+        self._devices = {}
+        self._files = {}
+        self._mapped = mapped
+        self._kernels = kernels
+        self._targets = targets
+
+    def look(self, value, read_only):
+        """The Wanted table for ``value`` with the devices that are there; those that would be made stay as they are."""
+        table = _dm_table.parse_table(value, context=self._context(read_only, self._find, self._facts_to_be))
+        complete = all(self._find(slot) is not None for _index, slot in table.devices(read_only))
+        return Wanted(table.with_devices(self._number_or_text) if complete else table, complete, table)
+
+    def device(self, slot):
+        """The held device of a slot that was looked at; None when it would have to be made first."""
+        return self._devices.get(slot.text)
+
+    def make(self, value, read_only, opener):
+        """A ``_dm.Table`` to load, with the devices that were not there made by ``opener`` (``_source.Opener``)."""
+
+        def find_or_make(slot):
+            if self._devices.get(slot.text) is None:
+                self._devices[slot.text] = opener.open(_source.parse_slot(slot))
+            return self._devices[slot.text]
+
+        table = _dm_table.parse_table(value, context=self._context(read_only, find_or_make)).with_devices(self._number_or_text)
+        return loadable(table, read_only)
+
+    def _context(self, read_only, find, otherwise=lambda slot: None):
+
+        def facts(slot):
+            device = find(slot)
+            return otherwise(slot) if device is None else _facts(device, self._host)
+
+        return _dm_table.Context(
+            kernels=self._kernels, targets=self._targets, devices=facts, read_only=read_only, page_size=os.sysconf("SC_PAGE_SIZE"), device=self._mapped,
+        )
+
+    def _facts_to_be(self, slot):
+        """What will be true of the loop device that a file has not got yet; None for another slot."""
+        source = _source.parse_slot(slot)
+        if not isinstance(source, _source.FileSource):
+            return None
+        with _loop.Backing(source.file, source.read_only, option=slot.field) as backing:
+            size = source.size or backing.size - source.offset
+            # Major 0 is no block device's; the minor keeps files apart.
+            minor = self._files.setdefault((backing.device, backing.inode, source.offset, size), len(self._files))
+        return _dm_table.DeviceFacts(0, minor, size // 512, source.sector_size or 512, source.read_only)
+
+    def _find(self, slot):
+        if slot.text not in self._devices:
+            device = _source.find(_source.parse_slot(slot), self._host)
+            self._devices[slot.text] = None if device is None else self._host.enter_context(device)
+        return self._devices[slot.text]
+
+    def _number_or_text(self, slot):
+        return self._devices[slot.text].id.number
+
+
+def loadable(table, read_only):
+    """What ``_dm.make`` and ``_dm.reload`` take."""
+    return _dm.Table(tuple(table.kernel_targets()), read_only, has_secrets(table))
+
+
+def has_secrets(table):
+    return table.redacted() != table
+
+
+def live_table(host, device):
+    """The parsed live table of a held mapped device; None when it holds something that this language does not know."""
+    lines = host.dm.table(_dm.number_of(device), secure=True)[1]
+    try:
+        return _dm_table.parse_table([line_text(line) for line in lines]) if lines else None
+    except TableError:
+        return None
+
+
+def line_text(line):
+    """A table line as dmsetup writes it, from the kernel's answer."""
+    text = f"{line.start} {line.length} {line.type.decode('ascii', 'replace')}"
+    return f"{text} {line.params.decode('utf-8', 'surrogateescape')}" if line.params else text
+
+
+def stack_below(major, minor):
+    """``{(major, minor)}`` of all that a device stands on, by sysfs; the device must be held."""
+    below, todo = set(), [(major, minor)]
+    while todo:
+        number = todo.pop()
+        try:
+            names = os.listdir(f"/sys/dev/block/{number[0]}:{number[1]}/slaves")
+        except OSError:
+            continue
+        for name in names:
+            lower = _device.parse_number(_device.read_sysfs(f"/sys/class/block/{name}/dev") or "")
+            if lower is not None and lower not in below:
+                below.add(lower)
+                todo.append(lower)
+    return below
+
+
+def _facts(device, host):
+    if device is None:
+        return None
+    uuid = host.dm.status(_dm.number_of(device)).uuid if _dm.is_mapped(device) else None
+    return _dm_table.DeviceFacts(
+        device.id.major, device.id.minor, device.size // 512, device.logical_block, device.read_only, uuid, stack_below(device.id.major, device.id.minor),
+    )

@@ -1,0 +1,255 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The XenStore nodes of a virtual block device (vbd), as pure data: what is written, with which permissions, and what is read.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Sources: device_disk_add and libxl__device_generic_add (tools/libs/light/libxl_disk.c, libxl_device.c of Xen), write_dev
+(tools/hotplug/Linux/block-common.sh), xen_vbd_create and backend_changed (drivers/block/xen-blkback/xenbus.c of Linux).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Optional
+
+from ._errors import InvalidValue, XenStoreError
+
+INITIALISING, INIT_WAIT, CONNECTED, CLOSING, CLOSED = 1, 2, 4, 5, 6  # enum xenbus_state
+
+STOCK_SCRIPT = "/etc/xen/scripts/block"
+
+# How a device's sequence number is told to blkback. A released blkback ignores nodes that it does not know, so the plain node
+# is always right; the others are from the review of the patches, for backends that are known to want them.
+FORMS = {
+    "diskseq": "diskseq",
+    "diskseq@number": None,
+    "physical-device-uuid": "physical-device-uuid",
+    "physical-device-luid": "physical-device-luid",
+    "physical-device-uid": "physical-device-uid",
+}
+
+_NUMBER = re.compile(r"(?:([1-9a-f][0-9a-f]{0,15})@)?([0-9a-f]{1,3}):([0-9a-f]{1,5})\Z")
+_DISKSEQ = re.compile(r"[1-9a-f][0-9a-f]{0,15}\Z")
+_STATE = re.compile(r"[0-8]\Z")
+_FLAG = re.compile(r"[01]\Z")
+_MODE = re.compile(r"(?:r|w|rw)!?\Z")
+_ID = re.compile(r"(?:0|[1-9][0-9]{0,9})\Z")
+
+
+class Key(NamedTuple):
+    """Which vbd: the guest's domain id, the disk's number there, and the domain that serves it."""
+
+    domid: int
+    devid: int
+    backend_domid: int = 0
+
+    @property
+    def backend(self):
+        return f"/local/domain/{self.backend_domid}/backend/vbd/{self.domid}/{self.devid}"
+
+    @property
+    def frontend(self):
+        return f"/local/domain/{self.domid}/device/vbd/{self.devid}"
+
+    @property
+    def libxl(self):
+        return f"/libxl/{self.domid}/device/vbd/{self.devid}"
+
+    @property
+    def backend_error(self):
+        """Where the backend's kernel writes why it failed (xenbus_dev_error)."""
+        return f"/local/domain/{self.backend_domid}/error/backend/vbd/{self.domid}/{self.devid}"
+
+    @property
+    def frontend_error(self):
+        """Where the guest's kernel writes why it failed; the guest's words, not to be trusted."""
+        return f"/local/domain/{self.domid}/error/device/vbd/{self.devid}/error"
+
+    @property
+    def sysfs(self):
+        """The device of blkback itself; it is there for as long as blkback has anything to do with the vbd."""
+        return f"/sys/bus/xen-backend/devices/vbd-{self.domid}-{self.devid}"
+
+
+class Disk(NamedTuple):
+    """What a guest is to get, apart from the device: plain data. ``params`` is what xl and libvirt show as the disk's target."""
+
+    dev: str
+    params: str
+    writable: bool
+    cdrom: bool = False
+    discard: Optional[bool] = None
+    script: str = STOCK_SCRIPT
+    form: str = "diskseq"
+    protocol: Optional[str] = None
+
+
+class Vbd(NamedTuple):
+    """A vbd as it was read. ``number`` is (major, minor) or None before it is known, the states are None when not written."""
+
+    key: Key
+    dev: str
+    params: Optional[str]
+    writable: bool
+    cdrom: bool
+    state: Optional[int]
+    frontend_state: Optional[int]
+    online: bool
+    number: Optional[tuple]
+    diskseq: Optional[int]
+    opened: Optional[bool]
+    script: Optional[str]
+    physical_device_path: Optional[str]
+    error: Optional[str]
+
+    def as_dict(self):
+        """Plain data for return values."""
+        return {
+            "domid": self.key.domid,
+            "devid": self.key.devid,
+            "vdev": self.dev,
+            "path": self.physical_device_path,
+            "params": self.params,
+            "mode": "w" if self.writable else "r",
+            "device_type": "cdrom" if self.cdrom else "disk",
+            "state": self.state,
+            "frontend_state": self.frontend_state,
+            "connected": self.state == CONNECTED and self.frontend_state in (CONNECTED, None),
+            "major": None if self.number is None else self.number[0],
+            "minor": None if self.number is None else self.number[1],
+            "diskseq": self.diskseq,
+        }
+
+
+def number_text(major, minor):
+    """``major:minor`` in hexadecimal, as blkback reads physical-device (``%x:%x``)."""
+    return f"{major:x}:{minor:x}"
+
+
+def parse_number(text):
+    """``(major, minor)`` out of a physical-device node in any form, or None."""
+    found = _NUMBER.match(text or "")
+    return (int(found.group(2), 16), int(found.group(3), 16)) if found else None
+
+
+def identity(form, major, minor, diskseq, path):
+    """
+    The nodes that give blkback its device, ``[(name, value)]`` in the order in which they are to be written.
+
+    physical-device comes last: it is what blkback acts on, and the others must be there by then.
+    """
+    if form not in FORMS:
+        raise InvalidValue("form", form, "one of " + ", ".join(FORMS))
+    nodes = [("physical-device-path", path)]
+    if FORMS[form] is None:
+        return nodes + [("physical-device", f"{diskseq:x}@{number_text(major, minor)}")]
+    return nodes + [(FORMS[form], f"{diskseq:x}"), ("physical-device", number_text(major, minor))]
+
+
+def layout(key, disk, identity_nodes):
+    """
+    All nodes of a new vbd, ``[(path, value or None for a directory, permissions or None for the parent's)]``, as libxl writes them
+    and its script completes them.
+
+    The frontend's belong to the guest and the backend may read them; the backend's belong to the backend, the guest may read.
+    """
+    frontend_perms = [f"n{key.domid}", f"r{key.backend_domid}"]
+    backend_perms = [f"n{key.backend_domid}", f"r{key.domid}"]
+    discard = disk.writable if disk.discard is None else disk.discard
+    back = [
+        ("params", disk.params), ("script", disk.script), ("frontend-id", str(key.domid)), ("online", "1"),
+        ("removable", "1" if disk.cdrom else "0"), ("bootable", "1"), ("state", str(INITIALISING)), ("dev", disk.dev), ("type", "phy"),
+        ("mode", "w" if disk.writable else "r"), ("device-type", "cdrom" if disk.cdrom else "disk"),
+        ("discard-enable", "1" if discard else "0"), ("specification", "xen"),
+    ]
+    front = [
+        ("backend-id", str(key.backend_domid)), ("state", str(INITIALISING)), ("virtual-device", str(key.devid)),
+        ("device-type", "cdrom" if disk.cdrom else "disk"), ("trusted", "1"),
+    ]
+    if disk.protocol is not None:
+        front.append(("protocol", disk.protocol))
+    nodes = [(f"{key.libxl}/frontend", key.frontend, None), (f"{key.libxl}/backend", key.backend, None)]
+    nodes += [(key.frontend, None, frontend_perms), (f"{key.frontend}/backend", key.backend, None)]
+    nodes += [(f"{key.frontend}/{name}", value, frontend_perms) for name, value in front]
+    nodes += [(key.backend, None, backend_perms), (f"{key.backend}/frontend", key.frontend, None)]
+    nodes += [(f"{key.backend}/{name}", value, None) for name, value in back]
+    nodes += [(f"{key.libxl}/{name}", value, None) for name, value in back]
+    nodes += [(f"{key.backend}/{name}", value, None) for name, value in identity_nodes]
+    return nodes + [(f"{key.backend}/hotplug-status", "connected", None)]
+
+
+# Every node that is read of a vbd: name in the backend directory -> (pattern, what it must be).
+_READ = {
+    "state": (_STATE, "a state from 0 to 8"),
+    "online": (_FLAG, "0 or 1"),
+    "mode": (_MODE, "r or w"),
+    "device-type": (re.compile(r"(?:disk|cdrom)\Z"), "disk or cdrom"),
+    "dev": (re.compile(r"[ -~]{1,64}\Z"), "a device name"),
+    "frontend-id": (_ID, "a domain id"),
+    "frontend": (re.compile(r"/[!-~]{1,200}\Z"), "a path"),
+    "physical-device": (_NUMBER, "major:minor in hexadecimal without leading blanks, NULs or signs"),
+    "diskseq": (_DISKSEQ, "1 to 16 hexadecimal digits without a leading 0"),
+    "physical-device-uuid": (_DISKSEQ, "1 to 16 hexadecimal digits without a leading 0"),
+    "physical-device-luid": (_DISKSEQ, "1 to 16 hexadecimal digits without a leading 0"),
+    "physical-device-uid": (_DISKSEQ, "1 to 16 hexadecimal digits without a leading 0"),
+    "opened": (_FLAG, "0 or 1"),
+    "params": (re.compile(r"[ -~]*\Z"), "printable text"),
+    "script": (re.compile(r"[ -~]*\Z"), "printable text"),
+    "physical-device-path": (re.compile(r"/[ -~]*\Z"), "an absolute path"),
+}
+
+
+def read_paths(key):
+    """The paths that :func:`from_nodes` wants the values of."""
+    return [f"{key.backend}/{name}" for name in _READ] + [f"{key.backend_error}/error", f"{key.frontend}/state"]
+
+
+def from_nodes(key, values):
+    """
+    A Vbd from ``{path: value}``, or None when there is no such vbd. Strict: junk in any node is an XenStoreError that names it.
+
+    The guest's own state is what the guest wrote, so junk there is no error; it counts as no state.
+    """
+    nodes = {}
+    for name, (pattern, allowed) in _READ.items():
+        value = nodes[name] = values[f"{key.backend}/{name}"]
+        if value is not None and not pattern.match(value):
+            raise XenStoreError(f"the node holds {value!r}, which is not {allowed}", device=f"{key.backend}/{name}")
+    if all(value is None for value in nodes.values()):
+        return None
+    if nodes["frontend-id"] not in (None, str(key.domid)):
+        raise XenStoreError(f"the node names domain {nodes['frontend-id']} as the guest", device=f"{key.backend}/frontend-id")
+    number = _NUMBER.match(nodes["physical-device"]) if nodes["physical-device"] else None
+    frontend_state = values[f"{key.frontend}/state"]
+    return Vbd(
+        key=key,
+        dev=nodes["dev"] or str(key.devid),
+        params=nodes["params"],
+        # blkback looks for a w; without the node it does not open anything, which may change any moment.
+        writable=nodes["mode"] is None or "w" in nodes["mode"],
+        cdrom=nodes["device-type"] == "cdrom",
+        state=int(nodes["state"]) if nodes["state"] else None,
+        frontend_state=int(frontend_state) if frontend_state and _STATE.match(frontend_state) else None,
+        online=nodes["online"] == "1",
+        number=(int(number.group(2), 16), int(number.group(3), 16)) if number else None,
+        diskseq=_diskseq(key, nodes, number),
+        opened=None if nodes["opened"] is None else nodes["opened"] == "1",
+        script=nodes["script"],
+        physical_device_path=nodes["physical-device-path"],
+        error=values[f"{key.backend_error}/error"],
+    )
+
+
+def _diskseq(key, nodes, number):
+    """The one sequence number of all forms; XenStoreError when two of them differ."""
+    found = {name: int(nodes[name], 16) for name in FORMS.values() if name and nodes[name] is not None}
+    if number is not None and number.group(1):
+        found["physical-device"] = int(number.group(1), 16)
+    if len(set(found.values())) > 1:
+        texts = ", ".join(f"{name} {value:x}" for name, value in found.items())
+        raise XenStoreError(f"the nodes give different disk sequence numbers: {texts}", device=key.backend)
+    return next(iter(found.values()), None)

@@ -1,0 +1,137 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: device_info
+short_description: Tell the identity of loop and device-mapper devices, who uses them, and what the host offers
+version_added: 0.1.0
+description:
+  - Lists all bound loop devices and all device-mapper devices with their identity, settings, and the devices above and below each.
+  - Tells what the kernel, Xen and libvirt of the host offer to this collection.
+author:
+  - The racefree.block contributors (@racefree)
+extends_documentation_fragment:
+  - racefree.block.block.info
+seealso:
+  - module: racefree.block.loop_device
+  - module: racefree.block.dm_device
+options:
+  diskseq:
+    description:
+      - Only the device that has this disk sequence number. The list is empty when no device has it.
+    type: int
+  path:
+    description:
+      - Only the block device at this path, of any kind. The list is empty when there is none.
+    type: path
+  features:
+    description:
+      - Whether to tell the host's features, too.
+    type: bool
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: See what is there
+  racefree.block.device_info:
+  register: found
+
+- name: Loop devices whose file was deleted
+  ansible.builtin.debug:
+    msg: "{{ found.devices | selectattr('kind', 'eq', 'loop') | selectattr('backing_file', 'search', ' \\(deleted\\)$') }}"
+
+- name: Which device is this?
+  racefree.block.device_info:
+    diskseq: 42
+    features: false
+"""
+
+RETURN = r"""
+devices:
+  description:
+    - The devices, each with the values of RV(racefree.block.loop_device#module:device) or RV(racefree.block.dm_device#module:device), and those below.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description: What kind of device it is. V(other) only for one that was asked for by path or number.
+      type: str
+      choices: [loop, dm, other]
+    path:
+      description: The node's path.
+      type: str
+      sample: /dev/loop7
+    name:
+      description: The kernel's name of the device.
+      type: str
+      sample: loop7
+    major:
+      description: Major number.
+      type: int
+    minor:
+      description: Minor number.
+      type: int
+    diskseq:
+      description: The disk sequence number.
+      type: int
+    by_diskseq:
+      description: The link that udev makes for the disk sequence number, where udev has that rule.
+      type: str
+    size:
+      description: Size in bytes.
+      type: int
+    sector_size:
+      description: Logical sector size in bytes.
+      type: int
+    read_only:
+      description: Whether the device is read-only.
+      type: bool
+    holders:
+      description: The devices that stand on this one, with C(name) and C(diskseq).
+      type: list
+      elements: dict
+    slaves:
+      description: The devices that this one stands on, with C(name) and C(diskseq).
+      type: list
+      elements: dict
+    used_by:
+      description: What is known to use the device, like names of devices above it and mount points.
+      type: list
+      elements: str
+features:
+  description: What the host offers.
+  returned: success and O(features=true)
+  type: dict
+  contains:
+    kernel:
+      description: The kernel's release, and whether it has disk sequence numbers and loop devices; and whether cffi is installed.
+      type: dict
+    device_mapper:
+      description: Interface version, loaded targets with their versions, and whether the strict interface version 5 is there. V(null) without device-mapper.
+      type: dict
+    udev:
+      description: Whether udev is running.
+      type: bool
+    xen:
+      description: Xen's version, whether this is domain 0, whether blkback is there, and the XenStore daemon's socket. V(null) when not on Xen.
+      type: dict
+    libvirt:
+      description: Versions of libvirt's binding and of the daemon for Xen. V(null) when the binding is not installed.
+      type: dict
+"""
+
+from ansible_collections.racefree.block.plugins.module_utils._module import run_info
+from ansible_collections.racefree.block.plugins.module_utils._module_info import ARGUMENTS, collect
+
+
+def main():
+    run_info(collect, ARGUMENTS)
+
+
+if __name__ == "__main__":
+    main()

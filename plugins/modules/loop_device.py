@@ -1,0 +1,228 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: loop_device
+short_description: Make, change and remove a loop device, and say which device it is
+version_added: 0.1.0
+description:
+  - Binds a file to a loop device and returns the device's identity, which includes the disk sequence number that the kernel never gives twice.
+  - A loop device is known by its backing file's device and inode, its offset and its size, never by the text of a path, so that a second run finds
+    the device of the first.
+  - The device is bound in such a way that it goes by itself when the task fails or its process is killed before it is done.
+author:
+  - The racefree.block contributors (@racefree)
+extends_documentation_fragment:
+  - racefree.block.block
+seealso:
+  - module: racefree.block.loop_devices
+  - module: racefree.block.dm_device
+  - module: racefree.block.device_info
+options:
+  backing_file:
+    description:
+      - Absolute path of the regular file.
+      - Required when O(state=present).
+    type: path
+  path:
+    description:
+      - The loop device to remove, like V(/dev/loop7). Only with O(state=absent), instead of O(backing_file).
+      - Such a name can move to another device; say O(diskseq) as well.
+    type: path
+  diskseq:
+    description:
+      - Alone, with O(state=absent), the device to remove. When no device has this number any more, nothing is changed.
+      - Beside O(backing_file) or O(path) it is a guard. The task fails, with nothing done, unless the device still has this disk sequence number.
+    type: int
+  offset:
+    description:
+      - Where in the file the device begins, in bytes. A multiple of 512.
+    type: int
+    default: 0
+  size:
+    description:
+      - Size of the device in bytes, a multiple of the sector size. V(0) is all of the file behind O(offset).
+    type: int
+    default: 0
+  sector_size:
+    description:
+      - Logical sector size in bytes, a power of 2 from 512 to the page size. The kernel's default is 512.
+      - It cannot be changed while the device is bound.
+    type: int
+  read_only:
+    description:
+      - Whether the device is read-only. It cannot be changed while the device is bound.
+    type: bool
+    default: false
+  direct_io:
+    description:
+      - Whether the file is read and written without the page cache. When not given, it stays as it is.
+      - The kernel ignores in silence what the file system cannot do. This module fails instead.
+    type: bool
+  partitions:
+    description:
+      - Whether the kernel looks for partitions. When not given, it stays as it is. It cannot be switched off while the device is bound.
+    type: bool
+  persist:
+    description:
+      - With V(true), the device stays until it is removed.
+      - With V(false), it goes with its last user. See O(hold).
+    type: bool
+    default: true
+  hold:
+    description:
+      - With O(persist=false), for how many seconds a device that the task has made or changed is held open for its first user to come.
+        After that it goes by itself if nobody has opened it. Until then it is in use, also for O(state=absent).
+    type: int
+    default: 60
+  deferred:
+    description:
+      - With O(state=absent), whether a device in use is to go with its last user. With V(false) such a device is left as it is, and the task fails.
+    type: bool
+    default: false
+  timeout:
+    description:
+      - With O(state=absent), for how many seconds to wait for those who have the device open for a moment, such as udev.
+    type: int
+    default: 10
+  state:
+    description:
+      - Whether the device is to be there.
+    type: str
+    choices: [present, absent]
+    default: present
+"""
+
+EXAMPLES = r"""
+- name: Have a loop device over an image
+  racefree.block.loop_device:
+    backing_file: /srv/guests/web1.raw
+  register: disk
+
+- name: Say which device it is
+  ansible.builtin.debug:
+    msg: "{{ disk.device.path }} has the disk sequence number {{ disk.device.diskseq }}"
+
+- name: Have a read-only loop device over the second MiB of a file, without the page cache
+  racefree.block.loop_device:
+    backing_file: /srv/images/parts.raw
+    offset: 1048576
+    size: 1048576
+    read_only: true
+    direct_io: true
+
+- name: Remove the device, but only if it is still the one that was made above
+  racefree.block.loop_device:
+    path: "{{ disk.device.path }}"
+    diskseq: "{{ disk.device.diskseq }}"
+    state: absent
+
+- name: Have a device that goes with its last user, and in any case after two minutes without one
+  racefree.block.loop_device:
+    backing_file: /srv/guests/web2.raw
+    persist: false
+    hold: 120
+"""
+
+RETURN = r"""
+device:
+  description: The loop device. V(null) when O(state=absent), or in check mode when there is none yet.
+  returned: success
+  type: dict
+  contains:
+    path:
+      description: The node's path. It names this device only for as long as the device lives.
+      type: str
+      sample: /dev/loop7
+    name:
+      description: The kernel's name of the device.
+      type: str
+      sample: loop7
+    major:
+      description: Major number.
+      type: int
+      sample: 7
+    minor:
+      description: Minor number.
+      type: int
+      sample: 7
+    diskseq:
+      description: The disk sequence number, which the kernel gives to no other device until the next boot.
+      type: int
+      sample: 42
+    by_diskseq:
+      description: The link that udev makes for the disk sequence number, where udev has that rule. Made late and removed late.
+      type: str
+      sample: /dev/disk/by-diskseq/42
+    size:
+      description: Size in bytes.
+      type: int
+      sample: 1073741824
+    sector_size:
+      description: Logical sector size in bytes.
+      type: int
+      sample: 512
+    read_only:
+      description: Whether the device is read-only.
+      type: bool
+    backing_file:
+      description: The backing file's path as the kernel tells it.
+      type: str
+      sample: /srv/guests/web1.raw
+    offset:
+      description: Where in the file the device begins, in bytes.
+      type: int
+    size_limit:
+      description: The size that the device was limited to, in bytes; V(0) for all of the file.
+      type: int
+    direct_io:
+      description: Whether the page cache is left out.
+      type: bool
+    partitions:
+      description: Whether the kernel looks for partitions.
+      type: bool
+    persist:
+      description: Whether the device stays when its last user goes.
+      type: bool
+gone:
+  description: Whether the device is gone already; V(false) if its last user has yet to close it.
+  returned: success and O(state=absent)
+  type: bool
+error:
+  description: What went wrong, as data.
+  returned: failure
+  type: dict
+  contains:
+    kind:
+      description: The kind of error.
+      type: str
+      sample: WrongDevice
+    message:
+      description: What was tried and what happened.
+      type: str
+    device:
+      description: The device, file or name concerned.
+      type: str
+    errno:
+      description: The name of the kernel's error number, if there was one.
+      type: str
+      sample: EBUSY
+    hint:
+      description: What to do about it.
+      type: str
+"""
+
+from ansible_collections.racefree.block.plugins.module_utils._module import run_one
+from ansible_collections.racefree.block.plugins.module_utils._module_loop import LoopItem
+
+
+def main():
+    run_one(LoopItem)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: valid_dm_table
+author:
+  - The racefree.block contributors (@racefree)
+short_description: Whether a device-mapper table is valid
+version_added: 0.1.0
+description:
+  - Checks a device-mapper table on the controller, before any host is touched.
+  - What can only be known on the host, such as the sizes of devices and the target types that its kernel has, is not checked.
+  - Use the filter P(racefree.block.dm_targets#filter) to see what is wrong with a table. It fails with the line, the field and the rule of every error.
+positional: _input
+options:
+  _input:
+    description:
+      - The table, as text with one target per line, or as a list of such lines and of dictionaries with the keys V(start), V(length), V(target) and
+        the fields of the target.
+    type: raw
+    required: true
+  kernels:
+    description:
+      - Kernels that all have to take the table.
+      - Without this option it is enough that one known kernel takes it.
+    type: list
+    elements: str
+    choices:
+      - '6.1'
+      - '6.12'
+      - '7.2'
+  read_only:
+    description:
+      - Whether the table is going to be loaded read-only.
+      - Without this option nothing is refused for that reason.
+    type: bool
+seealso:
+  - plugin: racefree.block.dm_targets
+    plugin_type: filter
+  - plugin: racefree.block.dm_lines
+    plugin_type: filter
+"""
+
+EXAMPLES = r"""
+- name: Refuse a bad table before any host is touched
+  ansible.builtin.assert:
+    that:
+      - root_table is racefree.block.valid_dm_table
+  vars:
+    root_table: |
+      0 2097152 linear diskseq:42 0
+      2097152 2097152 linear /dev/vg/more 0
+
+- name: The table has to suit the kernels of all hosts
+  ansible.builtin.assert:
+    that:
+      - test_table is racefree.block.valid_dm_table(kernels=['6.1', '6.12'])
+"""
+
+RETURN = r"""
+_value:
+  description: Whether the table is valid.
+  type: bool
+"""
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import Context, parse_table
+from ansible_collections.racefree.block.plugins.module_utils._errors import TableError
+
+
+def valid_dm_table(value, kernels=None, read_only=None):
+    """True when the table is valid."""
+    try:
+        context = Context(kernels=kernels, read_only=read_only)
+    except ValueError as error:
+        raise AnsibleFilterError(f"valid_dm_table: {error}") from error
+    try:
+        parse_table(value, context=context)
+    except TableError:
+        return False
+    return True
+
+
+class TestModule:
+    """Jinja2 test for device-mapper tables."""
+
+    def tests(self):
+        return {"valid_dm_table": valid_dm_table}

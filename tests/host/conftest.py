@@ -1,0 +1,164 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Fixtures for tests that run on a real Xen host (tests/host/run brings one up and copies this there).
+
+Modules are run whole, with their own main(), but in this process: starting Python for each would take most of the time of
+an emulated host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+
+sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+
+from ansible.module_utils.testing import patch_module_args  # noqa: E402
+
+from ansible_collections.racefree.block.plugins.module_utils import _device, _dm_ioctl, _loop  # noqa: E402
+
+MODULES = "ansible_collections.racefree.block.plugins.modules."
+
+
+class Failed(Exception):
+    """A module answered with fail_json; ``result`` is what it said."""
+
+    def __init__(self, result):
+        super().__init__(result.get("msg"))
+        self.result = result
+
+
+def run_module(module_name, check=False, **arguments):
+    """What the module answers, as Ansible would get it; Failed when it failed."""
+    module = importlib.import_module(MODULES + module_name)
+    output = io.StringIO()
+    arguments = dict(arguments, _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp")
+    with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+        module.main()
+    result = json.loads(output.getvalue().strip().splitlines()[-1])
+    result.pop("invocation", None)
+    if result.get("failed"):
+        raise Failed(result)
+    return result
+
+
+def predict_and_run(module_name, **arguments):
+    """Run in check mode, then for real: the prediction must be what then happens, and a second run changes nothing."""
+    before = snapshot()
+    predicted = run_module(module_name, check=True, **arguments)
+    assert snapshot() == before, "check mode changed something"
+    done = run_module(module_name, **arguments)
+    assert (predicted["changed"], predicted.get("diff")) == (done["changed"], done.get("diff"))
+    again = run_module(module_name, **arguments)
+    assert not again["changed"]
+    again_checked = run_module(module_name, check=True, **arguments)
+    assert not again_checked["changed"]
+    return done
+
+
+def refused(module_name, *words, **arguments):
+    """The module fails with all ``words`` in its message, in check mode too, and leaves everything as it was."""
+    before = snapshot()
+    for check in (True, False):
+        with pytest.raises(Failed) as caught:
+            run_module(module_name, check=check, **arguments)
+        for word in words:
+            assert word in str(caught.value), str(caught.value)
+        assert "Traceback" not in str(caught.value.result)
+    assert snapshot() == before, "a refused call changed something"
+    return caught.value.result
+
+
+def snapshot():
+    """What there is to be left behind: bound loop devices, mapped devices, semaphores, vbds."""
+    loops = []
+    for device, status in _loop.open_bound():
+        with device:
+            loops.append((device.name, device.id.diskseq, status))
+    mapped = subprocess.run(["dmsetup", "table"], capture_output=True, text=True, check=True).stdout
+    info = subprocess.run(
+        ["dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,open,attr"], capture_output=True, text=True, check=True,
+    ).stdout
+    semaphores = subprocess.run(["ipcs", "-s"], capture_output=True, text=True, check=True).stdout
+    vbds = subprocess.run(["xenstore-list", "/local/domain/0/backend/vbd"], capture_output=True, text=True, check=False).stdout.split()
+    served = subprocess.run(["ls", "/sys/bus/xen-backend/devices"], capture_output=True, text=True, check=False).stdout.split()
+    return loops, sorted(mapped.splitlines()), sorted(info.splitlines()), semaphores, vbds, [name for name in served if name.startswith("vbd")]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """Every test leaves the host as it was."""
+    before = snapshot()
+    yield
+    udev_settle()
+    after = snapshot()
+    if after != before:
+        # The next test shall not suffer from this one.
+        subprocess.run(["dmsetup", "remove_all", "--force"], check=False)
+        subprocess.run(["losetup", "-D"], check=False)
+    assert after == before, "the test left something behind"
+
+
+def udev_settle():
+    subprocess.run(["udevadm", "settle", "--timeout=30"], check=False)
+
+
+@pytest.fixture
+def image(tmp_path):
+    """A function that makes a sparse file: ``image("a.raw", size in bytes)``."""
+
+    def make(name="disk.raw", size=16 * 2**20, content=b""):
+        path = tmp_path / name
+        with open(path, "wb") as file:
+            file.write(content)
+            file.truncate(size)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def name():
+    """A name that no device has."""
+    return "t-" + uuid.uuid4().hex[:12]
+
+
+@pytest.fixture
+def cleanup():
+    """``cleanup(loop=path)`` or ``cleanup(dm=name)``: removed at the end of the test, if still there."""
+    todo = []
+    yield lambda **what: todo.append(what)
+    udev_settle()
+    for what in reversed(todo):
+        with contextlib.suppress(Failed):
+            if "dm" in what:
+                run_module("dm_device", name=what["dm"], state="absent")
+            else:
+                run_module("loop_device", backing_file=what["loop"], state="absent")
+
+
+@pytest.fixture
+def control():
+    with _dm_ioctl.Control() as opened:
+        yield opened
+
+
+def read_device(path, offset=0, size=512):
+    with open(path, "rb") as device:
+        device.seek(offset)
+        return device.read(size)
+
+
+def open_device(path):
+    return _device.open_path(path)

@@ -1,0 +1,470 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Generated tables, each judged by the parser and by the kernel of this host; every disagreement has to have a name (known.py).
+
+Runs on a host as root, and takes udevd down while it does: nobody may read from the devices made here, some of which are
+made to panic at a wrong read. ``differential.py --help`` has the options. Exit code 0: no disagreement without a name;
+1: some; 3: the kernel did not answer in time, and the table in question was printed.
+
+A table is loaded and then resumed, on a device that has no table before. What the kernel has taken is read back and held
+against what was sent: the two have to be the same for the parser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import glob
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import namedtuple
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+
+import generate
+import known
+
+from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl, _dm_reason, _dm_table, _dm_udev, _host, _loop, _table_slots
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import _kernels
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, KernelError, TableError
+
+BLKDISCARD = 0x1277
+SECTORS = 98304
+POOL_DEVICES = 12
+# Targets that leave something on their devices that another one would stumble over.
+WRITERS = frozenset((
+    "cache", "clone", "era", "integrity", "log-writes", "mirror", "raid", "snapshot", "snapshot-merge", "thin-pool", "vdo", "writecache", "zoned",
+))
+# Targets that open a device for less than the table is.
+MIXED = frozenset(("clone", "snapshot", "snapshot-merge", "thin", "thin-pool", "verity"))
+SILENCE = 60
+EVENT = (_dm_udev.HIDDEN | _dm_udev.PRIMARY_SOURCE) << 16
+_U64 = 1 << 64
+
+# ``phase``: load or resume, or None when the kernel took it; ``table``: what it prints back.
+Verdict = namedtuple("Verdict", ("phase", "errno", "reason", "table"))
+TAKEN = Verdict(None, None, None, None)
+Disagreement = namedtuple("Disagreement", ("kind", "name", "about"))
+
+
+def load_targets():
+    """Every device-mapper target that the host's kernel has, loaded: {type: version}."""
+    directory = f"/lib/modules/{os.uname().release}/kernel/drivers/md"
+    paths = glob.glob(f"{directory}/dm-*.ko*") + glob.glob(f"{directory}/dm-vdo/*.ko*") + glob.glob(f"{directory}/persistent-data/*.ko*")
+    modules = sorted({os.path.basename(path).split(".")[0] for path in paths})
+    subprocess.run(["modprobe", "-a", "-q", *modules, "raid0", "raid1", "raid10", "raid456"], check=False)
+    with _dm_ioctl.Control() as control:
+        return control.target_versions()
+
+
+@contextlib.contextmanager
+def udev_stopped():
+    """udevd down: events of thousands of devices that live for milliseconds would only be read, and answered, in vain."""
+    units = ["systemd-udevd.service", "systemd-udevd-kernel.socket", "systemd-udevd-control.socket"]
+    running = subprocess.run(["systemctl", "-q", "is-active", units[0]], check=False).returncode == 0
+    if running:
+        subprocess.run(["systemctl", "stop", *units], check=True)
+    try:
+        yield
+    finally:
+        if running:
+            subprocess.run(["systemctl", "start", *reversed(units)], check=True)
+
+
+@contextlib.contextmanager
+def fast_removal():
+    """Most of the time for a table goes into waiting for the kernel's RCU when its device is removed; this shortens it."""
+    switch = "/sys/kernel/rcu_expedited"
+    with open(switch, encoding="ascii") as file:
+        before = file.read()
+    with open(switch, "w", encoding="ascii") as file:
+        file.write("1")
+    try:
+        yield
+    finally:
+        with open(switch, "w", encoding="ascii") as file:
+            file.write(before)
+
+
+class Devices:
+    """The loop devices that tables are made over: ordinary ones, one with blocks of 4096 bytes, one that is read-only."""
+
+    def __init__(self, directory):
+        self.held = []
+        self.pool = []
+        for number in range(POOL_DEVICES):
+            path = os.path.join(directory, f"{number}.raw")
+            with open(path, "wb") as file:
+                file.truncate(SECTORS * 512)
+            block = 4096 if number == 0 else 512
+            read_only = number == 1
+            with _loop.Backing(path, read_only=read_only) as backing:
+                device = _loop.attach(backing, sector_size=block, read_only=read_only)
+            self.held.append((device, None if read_only else os.open(device.path, os.O_RDWR | os.O_CLOEXEC)))
+            self.pool.append(generate.PoolDevice(device.id.number, SECTORS, block))
+
+    def wipe(self, numbers):
+        for device, fd in self.held:
+            if fd is not None and device.id.number in numbers:
+                fcntl.ioctl(fd, BLKDISCARD, struct.pack("QQ", 0, SECTORS * 512))
+
+    def close(self):
+        for device, fd in self.held:
+            if fd is not None:
+                os.close(fd)
+            device.close()
+
+
+class ThinPool:
+    """A live thin-pool with the volumes 0 to 3, over two files of its own."""
+
+    def __init__(self, control, directory):
+        self.held = []
+        for name in ("meta", "data"):
+            path = os.path.join(directory, f"{name}.raw")
+            with open(path, "wb") as file:
+                file.truncate(SECTORS * 512)
+            with _loop.Backing(path) as backing:
+                self.held.append(_loop.attach(backing))
+        meta, data = (device.id.number for device in self.held)
+        table = _dm.Table(((0, SECTORS, b"thin-pool", f"{meta} {data} 128 0".encode()),))
+        uuid = _dm.new_uuid()
+        self.device = _dm.make(control, f"differential-pool-{os.getpid()}", uuid, table, EVENT, persist=False)
+        for number in range(4):
+            control.message(_dm.number_of(self.device), f"create_thin {number}")
+
+    def close(self):
+        self.device.close()
+        for device in self.held:
+            device.close()
+
+
+class Kernel:
+    """One mapped device, made anew whenever it had a table."""
+
+    def __init__(self, control):
+        self.control = control
+        self.log = _dm_reason.KernelLog()
+        self.made = 0
+        self.address = None
+        self.number = None
+        self._create()
+
+    def _create(self):
+        self.made += 1
+        uuid = _dm.new_uuid()
+        status = self.control.create(f"differential-{os.getpid()}-{self.made}", uuid)
+        self.address, self.number = _dm_ioctl.by_uuid(uuid), status.number
+
+    def judge(self, targets, read_only):
+        """The Verdict on ``(start, length, type, params)`` in order, as they are."""
+        self.log.lines()
+        phase = "load"
+        try:
+            self.control.load(self.address, targets, read_only)
+            phase = "resume"
+            self.control.resume(self.address, event_nr=EVENT)
+            phase = None
+            lines = self.control.table(self.address)[1]
+            return Verdict(None, None, None, [_table_slots.line_text(line) for line in lines])
+        except KernelError as error:
+            return Verdict(phase, error.errno_name, _dm_reason.find_reason(self.log.lines(), self.number), None)
+        finally:
+            if phase != "load":
+                self._remove()
+                self._create()
+
+    def _remove(self):
+        until = time.monotonic() + 60
+        while True:
+            try:
+                self.control.remove(self.address, event_nr=EVENT)
+                return
+            except KernelError as error:
+                # Work queues of a target may hold it for a moment.
+                if error.errno_name != "EBUSY" or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
+
+    def close(self):
+        self.log.close()
+        with contextlib.suppress(BlockError):
+            self.control.remove(self.address, deferred=True, event_nr=EVENT)
+
+
+def sendable(lines):
+    """The lines as the kernel's interface takes them, or None for what does not fit into its fields."""
+    targets = []
+    for line in lines:
+        start, length, kind, params = (line.split(" ", 3) + ["", "", ""])[:4]
+        if not (re.fullmatch("[0-9]+", start) and re.fullmatch("[0-9]+", length) and int(start) < _U64 and int(length) < _U64):
+            return None
+        kind, params = kind.encode(), params.encode()
+        if not 1 <= len(kind) <= 15:
+            return None
+        targets.append((int(start), int(length), kind, params))
+    return targets or None
+
+
+def is_dangerous(lines, read_only, errors):
+    """
+    Whether the kernel may crash or hang over the table (``device-modes`` and ``integrity-recovery`` in the documentation, a switch with very many
+    regions): it is never sent then. What the parser could not read it cannot tell, so there every device that occurs twice counts, and every
+    recalculation in mode R.
+    """
+    if any("memory that it has freed" in error["rule"] or "stops with a BUG" in error["rule"] for error in errors):
+        return True
+    for line in lines:
+        # One step for each region, uninterrupted: minutes at the lengths that are made here to be refused.
+        if " switch " in line and re.match(r"[0-9]+ [0-9]{8,} ", line):
+            return True
+    words = [word for line in lines for word in line.split(" ")]
+    devices = [word for word in words if re.fullmatch("[0-9]+:[0-9]+", word)]
+    if "integrity" in words and "R" in words and any("recalculate" in word for word in words):
+        return True
+    return bool(errors) and len(set(devices)) < len(devices) and bool(MIXED.intersection(words) or read_only and WRITERS.intersection(words))
+
+
+class Run:
+    """The comparison; ``result`` is plain data."""
+
+    def __init__(self, options, targets):
+        self.options = options
+        self.kernel_name = _kernels.same_grammar(os.uname().release)
+        if self.kernel_name is None:
+            raise SystemExit(f"Linux {os.uname().release} is none of {', '.join(_kernels.KERNELS)}")
+        self.targets = targets
+        self.types = [name for name in generate.TYPES if name in targets and name not in options.without]
+        if options.types:
+            self.types = [name for name in self.types if name in options.types]
+        self.seconds = {"parser": 0.0, "kernel": 0.0}
+        self.counts = {}
+        self.classes = {}
+        self.totals = dict.fromkeys((
+            "tables", "both took", "both refused", "no table to the interface", "dangerous, never sent", "disagreements", "without a name",
+        ), 0)
+
+    def work(self, tell):
+        options = self.options
+        with contextlib.ExitStack() as stack:
+            directory = tempfile.mkdtemp(prefix="differential-", dir=options.directory)
+            stack.callback(shutil.rmtree, directory)
+            host = stack.enter_context(_host.Host())
+            devices = Devices(directory)
+            stack.callback(devices.close)
+            thin_pool = None
+            if "thin" in self.types and "thin-pool" in self.targets:
+                thin_pool = ThinPool(host.dm, directory)
+                stack.callback(thin_pool.close)
+            kernel = Kernel(host.dm)
+            stack.callback(kernel.close)
+            slots = _table_slots.Slots(host, kernels=(self.kernel_name,), targets=self.targets)
+            maker = generate.Generator(options.seed, devices.pool, self.types, None if thin_pool is None else thin_pool.device.id.number)
+            for index, (kind, lines) in enumerate(maker.tables(options.skip + options.count)):
+                words = [line.split(" ") for line in lines]
+                read_only = any("verity" in row for row in words) or maker.random.random() < 0.1
+                if index < options.skip:
+                    continue
+                tell({"index": index, "lines": lines, "read_only": read_only})
+                if any(WRITERS.intersection(row) for row in words):
+                    devices.wipe({word for row in words for word in row})
+                self._one(kind, lines, read_only, slots, kernel)
+                if any(WRITERS.intersection(row) for row in words):
+                    devices.wipe({word for row in words for word in row})
+
+    def _one(self, kind, lines, read_only, slots, kernel):
+        started = time.monotonic()
+        errors, table = judge(lines, read_only, slots)
+        self.seconds["parser"] += time.monotonic() - started
+        targets = sendable(lines)
+        self.totals["tables"] += 1
+        if is_dangerous(lines, read_only, errors):
+            self.totals["dangerous, never sent"] += 1
+            return
+        started = time.monotonic()
+        verdict = None if targets is None else kernel.judge(targets, read_only)
+        self.seconds["kernel"] += time.monotonic() - started
+        types = {line.split(" ")[2] for line in lines if line.count(" ") > 1} & set(generate.TYPES)
+        for name in types:
+            row = self.counts.setdefault(name, {"tables": 0, "taken": 0})
+            row["tables"] += 1
+            row["taken"] += verdict is not None and verdict.phase is None
+        if verdict is None:
+            self.totals["no table to the interface"] += 1
+            found = [] if errors else [Disagreement("not sendable, taken by the parser", None, "")]
+        else:
+            found = compare(errors, table, verdict, self.kernel_name)
+            if not found:
+                self.totals["both refused" if errors else "both took"] += 1
+        for disagreement in found:
+            self._note(disagreement, kind, lines, read_only, errors, verdict)
+
+    def _note(self, disagreement, kind, lines, read_only, errors, verdict):
+        self.totals["disagreements"] += 1
+        self.totals["without a name"] += disagreement.name is None
+        key = " | ".join((disagreement.kind, disagreement.name or "WITHOUT A NAME", disagreement.about))
+        row = self.classes.setdefault(key, {"count": 0, "name": disagreement.name, "examples": []})
+        row["count"] += 1
+        if len(row["examples"]) < (1 if disagreement.name else 3):
+            row["examples"].append({
+                "lines": lines, "made as": kind, "read_only": read_only,
+                "parser": [f"line {error['line']}: {error['field']} {error['value']!r}: {error['rule']}" for error in errors],
+                "kernel": None if verdict is None else verdict._asdict(),
+            })
+
+
+def judge(lines, read_only, slots):
+    """``(errors, Table or None)`` of the parser; a device that is not there is an error, too."""
+    try:
+        return [], slots.look(lines, read_only).table
+    except TableError as error:
+        return error.errors, None
+    except BlockError as error:
+        return [{"line": None, "target": None, "field": "device", "value": str(error.device), "rule": error.message}], None
+
+
+def compare(errors, table, verdict, kernel):
+    """The Disagreements; empty when there is none."""
+    if errors and verdict.phase is None:
+        return [
+            Disagreement(
+                "refused by the parser, taken by the kernel", known.stricter(error, errors), f"{error['target']} {error['field']}: {plain(error['rule'])}",
+            )
+            for error in errors
+        ]
+    if not errors and verdict.phase is not None:
+        types = ",".join(sorted({target.TYPE for target in table}))
+        about = f"{verdict.phase} {verdict.errno} {plain(verdict.reason or f'({types}, no reason logged)')}"
+        return [Disagreement("taken by the parser, refused by the kernel", known.undecided(table, verdict), about)]
+    if verdict.phase is None:
+        return _compare_printed(table, verdict.table)
+    return []
+
+
+def _compare_printed(table, printed):
+    try:
+        again = _dm_table.parse_table(printed)
+    except TableError as error:
+        row = error.errors[0]
+        return [Disagreement("printed back as what the parser refuses", None, f"{row['target']} {row['field']}: {plain(row['rule'])}")]
+    differences = table.same_as(again).differences
+    return [
+        Disagreement("printed back differently", None, f"{row['target']} {row['field']}") for row in differences
+    ]
+
+
+def plain(text):
+    """``text`` without numbers, so that the same complaint about another value is the same class."""
+    return re.sub(r"'[^']*'", "'...'", re.sub(r"[0-9]+", "N", text))
+
+
+def watch(run):
+    """Work in a child, which may hang in the kernel for ever; ``(exit code, result)``."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        code = 2
+        try:
+            os.close(reading)
+            out = os.fdopen(writing, "w", encoding="utf-8")
+            run.work(lambda row: print(json.dumps(row), file=out, flush=True))
+            print(json.dumps({"counts": run.counts, "classes": run.classes, "totals": run.totals, "spent": run.seconds}), file=out, flush=True)
+            code = 0
+        finally:
+            sys.stderr.flush()
+            if code:
+                import traceback
+
+                traceback.print_exc()
+            os._exit(code)
+    os.close(writing)
+    last, buffer = None, b""
+    while True:
+        if not select.select([reading], [], [], SILENCE)[0]:
+            os.kill(child, signal.SIGKILL)
+            print(f"nothing for {SILENCE} s after: {last}", flush=True)
+            return 3, None
+        piece = os.read(reading, 1 << 16)
+        if not piece:
+            break
+        *rows, buffer = (buffer + piece).split(b"\n")
+        if rows:
+            last = json.loads(rows[-1])
+            if run.options.trace:
+                for row in rows:
+                    print(row.decode(), flush=True)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code or "totals" not in (last or {}):
+        print(f"the run ended with {code} after: {last}", flush=True)
+        return 3, None
+    return (1 if last["totals"]["without a name"] else 0), last
+
+
+def compare_tables(**options):
+    """``(exit code, result)`` of a whole run; options as on the command line."""
+    options = argparse.Namespace(**dict({
+        "seed": 1, "count": 600, "skip": 0, "types": [], "without": [], "directory": "/var/tmp", "trace": False, "report": None,
+    }, **options))
+    run = Run(options, load_targets())
+    started = time.monotonic()
+    with udev_stopped(), fast_removal():
+        code, result = watch(run)
+    if result is not None:
+        result.update(seed=options.seed, kernel=os.uname().release, seconds=round(time.monotonic() - started, 1), types=run.types)
+        if options.report:
+            with open(options.report, "w", encoding="utf-8") as file:
+                json.dump(result, file, indent=1)
+    return code, result
+
+
+def show(result):
+    """The result as text."""
+    totals = result["totals"]
+    print(f"seed {result['seed']}, Linux {result['kernel']}: {totals['tables']} tables in {result['seconds']} s, "
+          + ", ".join(f"{value} {name}" for name, value in totals.items() if name != "tables"))
+    for name, row in sorted(result["counts"].items()):
+        print(f"  {name:16} {row['tables']:6} tables, {row['taken']:6} taken by the kernel")
+    for key, row in sorted(result["classes"].items(), key=lambda item: (item[1]["name"] is not None, -item[1]["count"])):
+        print(f"{row['count']:6} {key}")
+        example = row["examples"][0]
+        print("       " + "\n       ".join(example["lines"]) + ("   (read-only)" if example["read_only"] else ""))
+        if row["name"] is None:
+            for text in example["parser"][:3]:
+                print(f"       parser: {text}")
+            if example["kernel"]:
+                print(f"       kernel: {example['kernel']}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=600, help="how many tables")
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first tables")
+    parser.add_argument("--types", type=lambda text: text.split(","), default=[], help="only these target types")
+    parser.add_argument("--without", type=lambda text: text.split(","), default=[], help="all but these target types")
+    parser.add_argument("--directory", default="/var/tmp", help="where to make the files for loop devices")
+    parser.add_argument("--report", help="write everything there, as JSON")
+    parser.add_argument("--trace", action="store_true", help="print every table before it is tried")
+    options = parser.parse_args()
+    code, result = compare_tables(**vars(options))
+    if result is not None:
+        show(result)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

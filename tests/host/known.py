@@ -1,0 +1,80 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Which disagreements between the parser and a kernel belong to which name in docs/device-mapper-tables.md.
+
+Every row has a name, a target type or None for all, and a pattern: of the parser's ``field: rule`` where the parser is stricter, of the
+kernel's ``errno reason`` where the parser cannot tell.
+"""
+
+from __future__ import annotations
+
+import re
+
+STRICTER = (
+    ("read-only-devices", None, r": a device that can be written, or make the table read-only"),
+    ("error-arguments", "error", r"parameters: nothing more"),
+    ("leftovers", None, r": (nothing more|the number of (words|groups|paths))|#\S+: "),
+    ("duplicates", None, r": (an option occurs once only|one of these options, and once only|each value once)"),
+    ("same-device", None, r": (another device than|three different devices|each device once)"),
+    ("paths", None, r": a device: MAJ:MIN"),
+    ("ascii", None, r": ASCII only"),
+    ("control-characters", None, r": no control characters"),
+    ("snapshot-persistence", "snapshot", r"persistence: "),
+    ("snapshot-persistence", "snapshot-merge", r"persistence: "),
+    ("crypt-no-iv", "crypt", r"only ecb goes without an IV"),
+    ("verity-algorithm", "verity", r"root_digest: |hash: a device of at least"),
+    ("integrity-recalculate", "integrity", r"(recalculate|reset_recalculate): only with internal_hash"),
+    ("mirror-userspace", "mirror", r"log: "),
+    ("raid-devices", "raid", r"members: at least|#members: at least"),
+    ("raid-chunk", "raid", r"chunk_size: a whole number"),
+    ("cache-policy", "cache", r"(policy: one of|policy mq only|policy_arguments: one of)"),
+    ("unstriped-index", "unstriped", r"index: less than"),
+    ("multipath-first-group", "multipath", r"first_group: "),
+    ("multipath-selectors", "multipath", r"(selector: one of|arguments: at most)"),
+    ("multipath-handler", "multipath", r"handler: none with"),
+    ("vdo-version", "vdo", r"version: "),
+    ("vdo-keys", "vdo", r"features: one of"),
+    ("vdo-era", "vdo", r"(era|cache_blocks): "),
+)
+
+UNDECIDED = (
+    ("zoned-devices", "zoned", r"zoned: "),
+    ("contents", "snapshot", r"snapshot: Failed to read snapshot metadata"),
+    ("contents", "snapshot-merge", r"snapshot-merge: Failed to read snapshot metadata"),
+    ("crypto", "verity", r"ENOENT .*verity: Cannot initialize hash function"),
+    ("crypto", "crypt", r"crypt: Error allocating crypto tfm"),
+    ("integrity-room", "integrity", r"integrity: (Not enough provided sectors|The device is too small)"),
+    ("thin-volumes", "thin", r"thin: Couldn't open thin internal device"),
+)
+
+
+def stricter(error, errors):
+    """
+    The name, out of ``_stricter.STRICTER``, of why the parser refuses what the kernel took; None when there is none. ``errors``: all of the
+    table; where a count could not be read, what else the line lacks follows from that.
+    """
+    for other in errors:
+        if other is not error and other["line"] == error["line"] and other["field"].startswith("#") and "is missing" in error["rule"]:
+            return stricter(other, ())
+    text = f"{error['field']}: {error['rule']}"
+    value = str(error["value"])
+    if "a whole number" in error["rule"] and (not re.fullmatch("[0-9]+", value) or int(value) >= 1 << 32):
+        return "numbers"
+    if error["target"] == "crypt" and error["field"] == "sector_size" and value.isdigit() and int(value) >= 1 << 16:
+        return "crypt-sector-size-wrap"
+    return _first(STRICTER, {error["target"]}, text)
+
+
+def undecided(table, verdict):
+    """The name, out of ``_undecided.UNDECIDED``, of why the kernel refused what the parser took; None when there is none."""
+    return _first(UNDECIDED, {target.TYPE for target in table}, f"{verdict.errno} {verdict.reason}")
+
+
+def _first(rows, types, text):
+    for name, target, pattern in rows:
+        if (target is None or target in types) and re.search(pattern, text):
+            return name
+    return None

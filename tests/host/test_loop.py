@@ -1,0 +1,267 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Modules loop_device and loop_devices on a real kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import time
+
+import pytest
+from conftest import Failed, predict_and_run, read_device, refused, run_module, snapshot, udev_settle
+
+MIB = 2**20
+
+
+def test_life_of_a_device(image, cleanup):
+    path = image(content=b"hello")
+    cleanup(loop=path)
+    made = predict_and_run("loop_device", backing_file=path)
+    assert made["changed"]
+    device = made["device"]
+    assert device["size"] == 16 * MIB and device["persist"] and not device["read_only"]
+    assert read_device(device["path"], 0, 5) == b"hello"
+    with open(f"/sys/block/{device['name']}/diskseq", encoding="ascii") as number:
+        assert int(number.read()) == device["diskseq"]
+    gone = predict_and_run("loop_device", backing_file=path, state="absent")
+    assert gone["changed"] and gone["gone"]
+    assert not os.path.exists(f"/sys/block/{device['name']}/loop")
+
+
+def test_a_device_is_known_by_its_file_not_by_text(image, cleanup, tmp_path):
+    path = image()
+    cleanup(loop=path)
+    made = run_module("loop_device", backing_file=path)["device"]
+    link, hard = tmp_path / "link", tmp_path / "hard"
+    link.symlink_to(path)
+    os.link(path, hard)
+    for other in (link, hard, tmp_path / "." / "x" / ".." / "disk.raw"):
+        os.makedirs(tmp_path / "x", exist_ok=True)
+        again = run_module("loop_device", backing_file=str(other))
+        assert not again["changed"] and again["device"]["diskseq"] == made["diskseq"]
+
+
+def test_another_file_under_the_same_name_is_another_device(image, cleanup, tmp_path):
+    path = image(content=b"old")
+    old = run_module("loop_device", backing_file=path)["device"]
+    os.rename(path, tmp_path / "moved")
+    cleanup(loop=str(tmp_path / "moved"))
+    image(content=b"new")
+    cleanup(loop=path)
+    new = run_module("loop_device", backing_file=path)
+    assert new["changed"] and new["device"]["diskseq"] != old["diskseq"]
+    assert read_device(new["device"]["path"], 0, 3) == b"new"
+
+
+def test_offset_and_size_are_part_of_the_identity(image, cleanup):
+    path = image(content=b"\0" * MIB + b"second")
+    whole = run_module("loop_device", backing_file=path)["device"]
+    cleanup(loop=path)
+    part = predict_and_run("loop_device", backing_file=path, offset=MIB, size=2 * MIB)["device"]
+    assert part["diskseq"] != whole["diskseq"] and part["size"] == 2 * MIB
+    assert read_device(part["path"], 0, 6) == b"second"
+    predict_and_run("loop_device", backing_file=path, offset=MIB, size=2 * MIB, state="absent")
+    assert not run_module("loop_device", backing_file=path)["changed"]
+
+
+@pytest.mark.parametrize("options", [
+    {"sector_size": 4096}, {"read_only": True}, {"partitions": True}, {"direct_io": False},
+])
+def test_options_are_what_the_kernel_then_says(image, cleanup, options):
+    path = image()
+    made = predict_and_run("loop_device", backing_file=path, **options)["device"]
+    cleanup(loop=path)
+    for option, value in options.items():
+        assert made[option] == value
+
+
+def test_changed_options(image, cleanup):
+    path = image()
+    cleanup(loop=path)
+    first = run_module("loop_device", backing_file=path)["device"]
+    changed = predict_and_run("loop_device", backing_file=path, partitions=True)
+    assert changed["changed"] and changed["device"]["partitions"] and changed["device"]["diskseq"] == first["diskseq"]
+    os.truncate(path, 32 * MIB)
+    grown = predict_and_run("loop_device", backing_file=path)
+    assert grown["changed"] and grown["device"]["size"] == 32 * MIB and grown["device"]["diskseq"] == first["diskseq"]
+    refused("loop_device", "sector_size", "4096", backing_file=path, sector_size=4096)
+    refused("loop_device", "partitions", backing_file=path, partitions=False)
+    refused("loop_device", "read_only", "remove it first", backing_file=path, read_only=True)
+
+
+def test_guard_by_diskseq(image, cleanup):
+    path = image()
+    made = run_module("loop_device", backing_file=path)["device"]
+    cleanup(loop=path)
+    assert not run_module("loop_device", backing_file=path, diskseq=made["diskseq"])["changed"]
+    refused("loop_device", "disk sequence number", str(made["diskseq"]), backing_file=path, diskseq=made["diskseq"] + 1000)
+    refused("loop_device", "disk sequence number", path=made["path"], diskseq=made["diskseq"] + 1000, state="absent")
+    assert not run_module("loop_device", diskseq=made["diskseq"] + 1000, state="absent")["changed"]
+    assert run_module("loop_device", path=made["path"], diskseq=made["diskseq"], state="absent")["changed"]
+    # the name may well be another device's by now: what was asked for is gone
+    assert not run_module("loop_device", diskseq=made["diskseq"], state="absent")["changed"]
+
+
+def test_a_device_in_use_stays(image, cleanup, tmp_path):
+    path = image(size=4 * MIB)
+    made = run_module("loop_device", backing_file=path)["device"]
+    cleanup(loop=path)
+    subprocess.run(["mkfs.ext4", "-q", made["path"]], check=True)
+    point = tmp_path / "mnt"
+    point.mkdir()
+    subprocess.run(["mount", made["path"], point], check=True)
+    try:
+        refused("loop_device", "in use", str(point), backing_file=path, state="absent", timeout=0)
+        assert run_module("loop_device", backing_file=path)["device"]["persist"]
+    finally:
+        subprocess.run(["umount", point], check=True)
+    with open(made["path"], "rb"):
+        with pytest.raises(Failed, match="in use"):
+            run_module("loop_device", backing_file=path, state="absent", timeout=0)
+        assert run_module("loop_device", backing_file=path)["device"]["persist"]
+        waits = run_module("loop_device", backing_file=path, state="absent", deferred=True)
+        assert waits["changed"] and not waits["gone"]
+
+
+def test_persist_false_goes_with_its_last_user(image):
+    path = image()
+    made = run_module("loop_device", backing_file=path, persist=False, hold=0)
+    assert made["changed"] and not made["device"]["persist"]
+    assert run_module("loop_device", check=True, backing_file=path)["changed"]
+
+
+def test_persist_false_is_held_for_its_first_user(image):
+    path = image()
+    made = run_module("loop_device", backing_file=path, persist=False, hold=3)["device"]
+    with open(made["path"], "rb") as user:
+        subprocess.run(["sleep", "4"], check=True)
+        assert not run_module("loop_device", backing_file=path, persist=False, diskseq=made["diskseq"])["changed"]
+        user.read(1)
+
+
+def test_wrong_use(image, tmp_path):
+    path = image()
+    refused("loop_device", "backing_file", "does not exist", backing_file=str(tmp_path / "none"))
+    refused("loop_device", "backing_file", "directory", backing_file=str(tmp_path))
+    refused("loop_device", "backing_file", "character device", backing_file="/dev/null")
+    refused("loop_device", "backing_file", "empty", backing_file=image("empty", 0))
+    refused("loop_device", "backing_file", "not a multiple of the sector size 512", backing_file=image("odd", 1000))
+    refused("loop_device", "sector_size", "power of 2", backing_file=path, sector_size=1000)
+    refused("loop_device", "sector_size", "power of 2", backing_file=path, sector_size=65536)
+    refused("loop_device", "size", "multiple of the sector size", backing_file=path, size=1000)
+    refused("loop_device", "offset", "512", backing_file=path, offset=100)
+    refused("loop_device", "offset", "inside the file", backing_file=path, offset=64 * MIB)
+    refused("loop_device", "size", "inside the file", backing_file=path, size=64 * MIB)
+    refused("loop_device", "diskseq", "1 to 2^64-1", backing_file=path, diskseq=0)
+    refused("loop_device", "backing_file", backing_file=None, state="present")
+    refused("loop_device", "backing_file", path="/dev/loop0")
+    refused("loop_device", "either backing_file or path", backing_file=path, path="/dev/loop0", state="absent")
+
+
+def test_file_on_a_read_only_file_system(tmp_path, image, cleanup):
+    outer = image("outer.raw", 4 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", outer], check=True)
+    point = tmp_path / "ro"
+    point.mkdir()
+    subprocess.run(["mount", "-o", "loop", outer, point], check=True)
+    try:
+        with open(point / "inner.raw", "wb") as inner:
+            inner.truncate(MIB)
+        subprocess.run(["mount", "-o", "remount,ro", point], check=True)
+        refused("loop_device", "backing_file", "EROFS", "read_only=true", backing_file=str(point / "inner.raw"))
+        made = predict_and_run("loop_device", backing_file=str(point / "inner.raw"), read_only=True)
+        assert made["device"]["read_only"]
+        run_module("loop_device", backing_file=str(point / "inner.raw"), state="absent")
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_a_deleted_file_is_named_not_touched(image, cleanup):
+    path = image()
+    made = run_module("loop_device", backing_file=path)["device"]
+    os.unlink(path)
+    refused("loop_device", "deleted", made["path"], backing_file=path, state="absent")
+    assert run_module("loop_device", path=made["path"], diskseq=made["diskseq"], state="absent")["changed"]
+
+
+def test_not_root(image):
+    path = image()
+    child = os.fork()
+    if not child:
+        os.chmod(path, 0o666)
+        for directory in (path, *[parent for parent in pathlib.Path(path).parents if str(parent).startswith("/tmp/")]):
+            os.chmod(directory, 0o777)
+        os.setgid(65534)
+        os.setuid(65534)
+        code = 1
+        with contextlib.suppress(BaseException):
+            with pytest.raises(Failed, match="only root .* become: true"):
+                run_module("loop_device", backing_file=path)
+            code = 0
+        os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_persist_false_for_a_device_that_stayed(image):
+    path = image()
+    made = run_module("loop_device", backing_file=path)["device"]
+    changed = run_module("loop_device", backing_file=path, persist=False, hold=2)
+    assert changed["changed"] and not changed["device"]["persist"] and changed["device"]["diskseq"] == made["diskseq"]
+    assert not run_module("loop_device", backing_file=path, persist=False, hold=2, diskseq=made["diskseq"])["changed"]
+    time.sleep(3)
+
+
+def test_many_in_one_task(image):
+    paths = [image(f"{number}.raw", MIB) for number in range(64)]
+    devices = [{"backing_file": path} for path in paths]
+    made = predict_and_run("loop_devices", devices=devices)
+    assert len({row["device"]["diskseq"] for row in made["devices"]}) == 64
+    gone = predict_and_run("loop_devices", devices=[dict(row, state="absent") for row in devices])
+    assert gone["changed"] and all(row["gone"] for row in gone["devices"])
+
+
+def test_one_failing_takes_the_others_back_or_not(image, tmp_path):
+    good = [{"backing_file": image(f"{number}.raw", MIB)} for number in range(3)]
+    bad = {"backing_file": str(tmp_path / "none")}
+    result = refused("loop_devices", "1 of 4 failed", "does not exist", "rollback", devices=[good[0], bad, *good[1:]])
+    assert [row.get("failed", False) for row in result["devices"]] == [False, True, False, False]
+    with pytest.raises(Failed) as caught:
+        run_module("loop_devices", devices=[good[0], bad, *good[1:]], on_error="keep")
+    kept = caught.value.result
+    assert kept["changed"] and [row["changed"] for row in kept["devices"]] == [True, False, True, True]
+    run_module("loop_devices", devices=[dict(row, state="absent") for row in good])
+
+
+def test_an_error_while_they_are_made_takes_them_back(image, tmp_path):
+    """The second fails only when it is bound: its disk has sectors of 4096 bytes, and direct I/O cannot begin at 512."""
+    good = {"backing_file": image("good.raw", MIB)}
+    outer = run_module("loop_device", backing_file=image("outer.raw"), sector_size=4096)["device"]["path"]
+    subprocess.run(["mkfs.ext4", "-q", outer], check=True)
+    point = tmp_path / "mnt"
+    point.mkdir()
+    subprocess.run(["mount", outer, point], check=True)
+    try:
+        with open(point / "inner.raw", "wb") as inner:
+            inner.truncate(MIB)
+        before = snapshot()
+        with pytest.raises(Failed, match="direct I/O") as caught:
+            run_module("loop_devices", devices=[good, {"backing_file": str(point / "inner.raw"), "offset": 512, "direct_io": True}])
+        assert not caught.value.result["changed"] and caught.value.result["devices"][0]["taken_back"]
+        # udev may look at a device for a moment, and it goes with that.
+        until = time.monotonic() + 30
+        while snapshot() != before and time.monotonic() < until:
+            udev_settle()
+        assert snapshot() == before
+    finally:
+        subprocess.run(["umount", point], check=True)
+        run_module("loop_device", path=outer, state="absent")
+
+
+def test_the_same_twice_in_a_list(image):
+    path = image()
+    refused("loop_devices", "twice", devices=[{"backing_file": path}, {"backing_file": path}])

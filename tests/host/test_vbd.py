@@ -1,0 +1,309 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Modules xen_vbd and xen_vbds: a real guest reads and writes real disks through blkback."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import Failed, predict_and_run, refused, run_module, udev_settle
+
+MIB = 2**20
+GUEST = "vbdtest"
+
+
+def xenguest(*words, check=True):
+    return subprocess.run(["xenguest", *words], capture_output=True, text=True, check=check, timeout=180)
+
+
+def in_guest(command, name=GUEST, timeout=90):
+    return xenguest("run", name, "--timeout", str(timeout), "--", command).stdout
+
+
+@pytest.fixture(scope="module")
+def guest():
+    xenguest("stop", GUEST, check=False)
+    xenguest("start", GUEST)
+    yield GUEST
+    xenguest("stop", GUEST)
+
+
+@pytest.fixture(scope="module")
+def second_guest():
+    name = GUEST + "2"
+    xenguest("stop", name, check=False)
+    xenguest("start", name)
+    yield name
+    xenguest("stop", name)
+
+
+@pytest.fixture
+def detached(guest):
+    """Detaches at the end whatever the test attached as the given vdevs."""
+    vdevs = []
+    yield lambda *names, domain=GUEST: vdevs.extend((domain, name) for name in names)
+    for domain, vdev in vdevs:
+        run_module("xen_vbd", domain=domain, vdev=vdev, state="detached", force=True)
+    time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def many_files(tmp_path_factory):
+    """A directory with 300 files, and an ext4 image of it; ``(directory, image, {path: sha256})``."""
+    tree = tmp_path_factory.mktemp("tree")
+    sums = {}
+    for number in range(300):
+        path = tree / f"d{number % 10}" / f"file{number}"
+        path.parent.mkdir(exist_ok=True)
+        content = hashlib.sha256(str(number).encode()).digest() * (1 + number % 50)
+        path.write_bytes(content)
+        sums[str(path.relative_to(tree))] = hashlib.sha256(content).hexdigest()
+    image = tmp_path_factory.mktemp("image") / "fs.raw"
+    subprocess.run(["mkfs.ext4", "-q", "-d", tree, image, "16M"], check=True)
+    return str(image), sums
+
+
+def guest_sums(device):
+    """sha256 of every file of the file system on the guest's device."""
+    text = in_guest(f"mkdir -p /m && mount -t ext4 -o ro /dev/{device} /m && cd /m && find . -type f -exec sha256sum {{}} + ; cd / ; umount /m")
+    pairs = (line.split() for line in text.splitlines())
+    return {path[2:]: digest for digest, path in pairs}
+
+
+def copy_of(many_files, tmp_path):
+    path = tmp_path / "copy.raw"
+    subprocess.run(["cp", "--sparse=always", many_files[0], path], check=True)
+    return str(path)
+
+
+def test_through_loop_and_linear(guest, many_files, tmp_path, name, cleanup, detached):
+    image = copy_of(many_files, tmp_path)
+    cleanup(loop=image)
+    cleanup(dm=name)
+    loop = run_module("loop_device", backing_file=image)["device"]
+    root = run_module("dm_device", name=name, table=f"0 {16 * 2048} linear diskseq:{loop['diskseq']} 0")["device"]
+    detached("xvdb")
+    made = predict_and_run("xen_vbd", domain=guest, vdev="xvdb", source={"diskseq": root["diskseq"]}, wait_connected=True)
+    assert made["changed"] and made["device"]["diskseq"] == root["diskseq"]
+    assert made["vbd"]["diskseq"] == root["diskseq"] and made["vbd"]["vdev"] == "xvdb"
+    assert guest_sums("xvdb") == many_files[1]
+    in_guest("mount -t ext4 /dev/xvdb /m && echo written by the guest > /m/new && umount /m && sync")
+    gone = predict_and_run("xen_vbd", domain=guest, vdev="xvdb", state="detached")
+    assert gone["changed"]
+    run_module("dm_device", name=name, state="absent")
+    run_module("loop_device", backing_file=image, state="absent")
+    assert "written by the guest" in subprocess.run(["debugfs", "-R", "cat new", image], capture_output=True, text=True, check=True).stdout
+
+
+def test_through_loop_and_snapshot(guest, many_files, tmp_path, image, name, cleanup, detached):
+    origin, cow = copy_of(many_files, tmp_path), image("cow.raw", 8 * MIB)
+    before = hashlib.sha256(open(origin, "rb").read()).hexdigest()
+    cleanup(loop=cow)
+    cleanup(dm=name)
+    table = [{
+        "start": 0, "length": 16 * 2048, "target": "snapshot", "origin": {"file": origin, "read_only": True}, "cow": {"file": cow},
+        "persistence": "P", "chunk_size": 8,
+    }]
+    snapshot = run_module("dm_device", name=name, table=table)["device"]
+    detached("xvdb")
+    run_module("xen_vbd", domain=guest, vdev="xvdb", source={"path": f"/dev/mapper/{name}", "diskseq": snapshot["diskseq"]}, wait_connected=True)
+    assert guest_sums("xvdb") == many_files[1]
+    in_guest("mount -t ext4 /dev/xvdb /m && echo only in the cow > /m/new && umount /m && sync")
+    run_module("xen_vbd", domain=guest, vdev="xvdb", state="detached")
+    run_module("dm_device", name=name, state="absent")
+    run_module("loop_device", backing_file=origin, state="absent")
+    run_module("loop_device", backing_file=cow, state="absent")
+    assert hashlib.sha256(open(origin, "rb").read()).hexdigest() == before
+    assert b"only in the cow" in open(cow, "rb").read()
+
+
+def test_a_file_in_one_step_leaves_nothing(guest, image, detached):
+    path = image(content=b"in one step")
+    detached("xvdc")
+    made = predict_and_run("xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, persist=False, wait_connected=True)
+    assert in_guest("dd if=/dev/xvdc bs=11 count=1 2>/dev/null") == "in one step"
+    assert made["device"]["path"].startswith("/dev/loop")
+    predict_and_run("xen_vbd", domain=guest, vdev="xvdc", state="detached")
+    time.sleep(0.2)
+    assert run_module("device_info", features=False)["devices"] == []
+
+
+def test_read_only_for_the_guest(guest, image, detached):
+    path = image(content=b"golden")
+    detached("xvdc")
+    made = predict_and_run("xen_vbd", domain=guest, vdev="xvdc", source=f"file:{path}", mode="r", persist=False, wait_connected=True)
+    assert made["device"]["read_only"] and made["vbd"]["mode"] == "r"
+    assert "1" in in_guest("cat /sys/block/xvdc/ro")
+    refused("xen_vbd", "mode", "detach it first", domain=guest, vdev="xvdc", source={"file": path}, mode="w")
+
+
+def test_xl_lists_and_detaches(guest, image):
+    run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, wait_connected=True)
+    devid = str(51712 + 32)
+    listed = subprocess.run(["xl", "block-list", guest], capture_output=True, text=True, check=True).stdout
+    assert devid in listed
+    subprocess.run(["xl", "block-detach", guest, "xvdc"], check=True, timeout=120)
+    listed = subprocess.run(["xl", "block-list", guest], capture_output=True, text=True, check=True).stdout
+    assert devid not in listed
+    assert not run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]
+    time.sleep(0.5)
+
+
+def test_domain_by_name_id_and_uuid(guest, image, detached):
+    path = image()
+    detached("xvdc")
+    made = run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, persist=False)["vbd"]
+    for other in (str(made["domid"]), made["uuid"]):
+        for vdev in ("xvdc", "51744", "d2"):
+            assert not run_module("xen_vbd", domain=other, vdev=vdev, source={"file": path}, persist=False)["changed"]
+
+
+def test_many_disks_in_one_task(guest, image):
+    vdevs = [f"xvd{letter}" for letter in "cdefghij"]
+    paths = {vdev: image(f"{vdev}.raw", MIB, vdev.encode()) for vdev in vdevs}
+    wanted = [{"domain": guest, "vdev": vdev, "source": {"file": paths[vdev]}, "persist": False, "wait_connected": True} for vdev in vdevs]
+    made = predict_and_run("xen_vbds", vbds=wanted)
+    assert len({row["device"]["diskseq"] for row in made["vbds"]}) == len(vdevs)
+    for vdev in vdevs:
+        assert in_guest(f"dd if=/dev/{vdev} bs=4 count=1 2>/dev/null") == vdev
+    predict_and_run("xen_vbds", vbds=[{"domain": guest, "vdev": vdev, "state": "detached"} for vdev in vdevs])
+    time.sleep(0.2)
+
+
+def test_one_failing_takes_the_others_back(guest, image):
+    good = {"domain": guest, "vdev": "xvdc", "source": {"file": image("a.raw")}, "persist": False}
+    bad = {"domain": guest, "vdev": "xvdd", "source": {"file": "/none"}}
+    refused("xen_vbds", "1 of 2 failed", "does not exist", vbds=[good, bad])
+    with pytest.raises(Failed):
+        run_module("xen_vbds", vbds=[good, bad], on_error="keep")
+    assert run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]
+    time.sleep(0.2)
+
+
+def test_what_one_guest_writes_is_refused_to_another(guest, second_guest, image, name, cleanup, detached):
+    """Directly, and through a loop device and a mapped device over the same file."""
+    path = image()
+    detached("xvdc")
+    detached("xvdc", "xvdd", domain=second_guest)
+    cleanup(dm=name)
+    run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, persist=False)
+    other = {"domain": second_guest, "vdev": "xvdc"}
+    refused("xen_vbd", "in use", "xvdc", source={"file": path}, **other)
+    refused("xen_vbd", "in use", source={"file": path, "offset": MIB, "size": MIB}, mode="r", **other)
+    cleanup(loop=path)
+    mapped = run_module("dm_device", name=name, table=f"0 2048 linear file:{path} 0")["device"]
+    refused("xen_vbd", "in use", source={"diskseq": mapped["diskseq"]}, **other)
+    assert run_module("xen_vbd", source={"diskseq": mapped["diskseq"]}, shared=True, **other)["changed"]
+    run_module("xen_vbd", state="detached", force=True, **other)
+    run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached", force=True)
+    run_module("dm_device", name=name, state="absent")
+    # two areas of one file are two disks, and readers do not disturb each other
+    for vdev, offset in (("xvdc", 0), ("xvdd", MIB)):
+        source = {"file": path, "offset": offset, "size": MIB}
+        run_module("xen_vbd", domain=guest if offset else second_guest, vdev=vdev, source=source, persist=False)
+        run_module("xen_vbd", domain=guest if offset else second_guest, vdev=vdev, state="detached", force=True)
+
+
+def test_a_disk_mounted_here_is_refused(guest, image, tmp_path, cleanup):
+    path = image(size=8 * MIB)
+    cleanup(loop=path)
+    loop = run_module("loop_device", backing_file=path)["device"]
+    subprocess.run(["mkfs.ext4", "-q", loop["path"]], check=True)
+    point = tmp_path / "mnt"
+    point.mkdir()
+    subprocess.run(["mount", loop["path"], point], check=True)
+    try:
+        refused("xen_vbd", "mounted", domain=guest, vdev="xvdc", source={"diskseq": loop["diskseq"]})
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_wrong_use(guest, image, cleanup, detached):
+    path, other = image(), image("other.raw")
+    ok = {"domain": guest, "vdev": "xvdc", "source": {"file": path}}
+    refused("xen_vbd", "no guest", **{**ok, "domain": "nobody"})
+    refused("xen_vbd", "domain 0", **{**ok, "domain": "0"})
+    refused("xen_vbd", "vdev", **{**ok, "vdev": "nonsense"})
+    refused("xen_vbd", "source", **{**ok, "source": "nonsense"})
+    refused("xen_vbd", "source.file", "does not exist", **{**ok, "source": {"file": "/none"}})
+    refused("xen_vbd", "disk sequence number", **{**ok, "source": {"diskseq": 2**40}})
+    refused("xen_vbd", "timeout", **{**ok, "timeout": 0})
+    refused("xen_vbd", "source", domain=guest, vdev="xvdc")
+    assert not run_module("xen_vbd", domain="nobody", vdev="xvdc", state="detached")["changed"]
+    loop = run_module("loop_device", backing_file=path)["device"]
+    cleanup(loop=path)
+    refused("xen_vbd", "disk sequence number", **{**ok, "source": {"path": loop["path"], "diskseq": loop["diskseq"] + 1}})
+    detached("xvdc")
+    run_module("xen_vbd", **ok)
+    refused("xen_vbd", "another disk there", **{**ok, "source": {"file": other}})
+    refused("xen_vbd", "another disk there", domain=guest, vdev="xvdc", source={"file": other}, state="detached")
+    refused("xen_vbd", "disk sequence number", domain=guest, vdev="xvdc", diskseq=2**40, state="detached")
+
+
+def test_a_guest_that_does_not_answer(guest, image):
+    """A paused guest cannot give its disk up: the detach ends in time and says so; force takes it."""
+    run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, wait_connected=True)
+    xenguest("pause", guest)
+    try:
+        began = time.monotonic()
+        with pytest.raises(Failed, match="force"):
+            run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached", timeout=5)
+        assert time.monotonic() - began < 30
+        assert run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached", force=True)["changed"]
+    finally:
+        xenguest("unpause", guest)
+    time.sleep(0.5)
+
+
+def test_a_hung_xenstored_is_an_error_in_time(guest, image):
+    pid = int(subprocess.run(["pidof", "xenstored", "oxenstored"], capture_output=True, text=True, check=False).stdout.split()[0])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(Failed, match="xenstored"):
+            run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()})
+        assert time.monotonic() - began < 30
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    udev_settle()
+
+
+def test_missing_pyxs_is_said(guest, image):
+    script = (
+        "import sys, json; sys.path.insert(0, '/root/site'); sys.modules['pyxs'] = None\n"
+        "import pytest, conftest\n"
+        f"with pytest.raises(conftest.Failed, match='python3-pyxs'): conftest.run_module('xen_vbd', domain='x', vdev='xvda', source={{'file': {image()!r}}})\n"
+    )
+    subprocess.run(["python3", "-B", "-c", script], check=True, cwd=os.path.dirname(__file__))
+
+
+def test_missing_libvirt_is_said(guest, image, monkeypatch):
+    from ansible_collections.racefree.block.plugins.module_utils import _libvirt_vbd
+
+    monkeypatch.setattr(_libvirt_vbd, "libvirt", None)
+    with pytest.raises(Failed, match="python3-libvirt"):
+        run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, toolstack="libvirt")
+    assert not run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]
+
+
+def test_a_backend_that_does_not_answer(guest, image):
+    """Without blkback nobody answers: an error in time, and nothing is left of the disk."""
+    blocked = "/etc/modprobe.d/no-blkback.conf"
+    subprocess.run(["modprobe", "-r", "xen-blkback"], check=True)
+    with open(blocked, "w", encoding="ascii") as config:
+        config.write("install xen_blkback /bin/false\ninstall xen-blkback /bin/false\n")
+    try:
+        with pytest.raises(Failed, match="waited 3 s for blkback"):
+            run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, timeout=3)
+        assert not run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]
+    finally:
+        os.unlink(blocked)
+        subprocess.run(["modprobe", "xen-blkback"], check=True)
+    time.sleep(0.5)

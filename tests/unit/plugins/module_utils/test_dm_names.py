@@ -1,0 +1,154 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Names, uuids and addresses of mapped devices: what needs no device-mapper."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_codec, _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue, NotSupported
+
+GOOD = "ABCXYZabcxyz0189#+-.:=@_"
+ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), st.binary(), st.lists(st.text()), st.dictionaries(st.text(), st.text()))
+
+
+@given(st.text(alphabet=GOOD, min_size=1, max_size=127).filter(lambda name: name not in (".", "..")))
+def test_good_names(name):
+    assert _dm.check_name(name) == name and _dm.check_uuid(name) == name
+
+
+@pytest.mark.parametrize("name", [
+    "", "control", ".", "..", "a/b", "/", "a" * 128, "a b", "a\n", "\na", "a\0", "a\\x20b", "a*", "a?", "a\"", "a'", "a,b", "a%", "ä", "\u0661", "a\t", "~",
+    "a$b", "[a]",
+])
+def test_bad_names(name):
+    for option in ("name", "source.name"):
+        with pytest.raises(InvalidValue) as caught:
+            _dm.check_name(name, option)
+        assert caught.value.option == option
+
+
+@pytest.mark.parametrize("uuid", ["", "a" * 129, "a/b", "a b", "a\n", "\0", "ä"])
+def test_bad_uuids(uuid):
+    with pytest.raises(InvalidValue) as caught:
+        _dm.check_uuid(uuid)
+    assert caught.value.option == "uuid"
+
+
+@pytest.mark.parametrize("uuid", ["a" * 128, "control", ".", "..", "CRYPT-PLAIN-x", "LVM-abc", _dm.new_uuid()])
+def test_good_uuids(uuid):
+    assert _dm.check_uuid(uuid) == uuid
+
+
+def test_the_longest_name():
+    assert _dm.check_name("n" * 127) and _dm.check_name("...") and _dm.check_name("Control")
+
+
+@given(st.one_of(st.text(), ANYTHING))
+def test_names_and_uuids_are_checked_whatever_they_are(value):
+    for check, longest in ((_dm.check_name, 127), (_dm.check_uuid, 128)):
+        try:
+            checked = check(value)
+        except InvalidValue:
+            continue
+        assert checked is value and re.fullmatch("[A-Za-z0-9#+.:=@_-]+", value) and len(value) <= longest
+        # it fits the kernel's field
+        assert _dm_codec.encode((4, 0, 0), **{"name" if longest == 127 else "uuid": value.encode()})
+
+
+def test_a_new_uuid_is_one_that_nobody_has():
+    made = {_dm.new_uuid() for dummy in range(1000)}
+    assert len(made) == 1000
+    for uuid in made:
+        assert _dm.check_uuid(uuid) and uuid.startswith(_dm.MARK) and len(uuid) <= 128
+
+
+def test_a_maker_that_lives():
+    assert _dm.maker_is_gone(_dm.new_uuid()) is False
+
+
+def test_a_maker_that_has_ended():
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from ansible_collections.racefree.block.plugins.module_utils import _dm; print(_dm.new_uuid(), flush=True); input()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    uuid = child.stdout.readline().strip()
+    assert uuid.startswith(f"RACEFREE-{child.pid}-")
+    assert _dm.maker_is_gone(uuid) is False
+    child.communicate("\n")
+    assert _dm.maker_is_gone(uuid) is True
+
+
+def test_another_process_with_the_number_of_the_maker():
+    """Process numbers are reused: only with the time of its start does one name a process."""
+    mark, pid, began, rest = _dm.new_uuid().split("-")
+    assert _dm.maker_is_gone("-".join((mark, pid, str(int(began) - 1), rest))) is True
+    assert _dm.maker_is_gone("-".join((mark, pid, began, rest))) is False
+
+
+def age(pid):
+    """Seconds since the process began."""
+    with open("/proc/uptime", encoding="ascii") as uptime:
+        now = float(uptime.read().split()[0])
+    return now - int(_dm._start_time(pid)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_start_time_is_in_ticks_since_boot():
+    assert 0 <= age("self") < 86400
+    assert _dm._start_time("999999999") is None
+
+
+def test_a_process_with_a_name_that_looks_like_fields(tmp_path):
+    """The second field of /proc/PID/stat is the program's name, which may hold spaces and brackets."""
+    program = tmp_path / "a) S 1 (b"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "30"]) as child:
+        try:
+            end = time.monotonic() + 10
+            while ") S 1 (" not in open(f"/proc/{child.pid}/stat", encoding="utf-8").read():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            assert 0 <= age(child.pid) < 60
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize("uuid", [
+    "", "LVM-x", "CRYPT-LUKS2-1-2-" + "0" * 32, "RACEFREE-", "RACEFREE-1-2-x", "RACEFREE-1-2-" + "0" * 31, "RACEFREE-1-2-" + "0" * 33,
+    "xRACEFREE-1-2-" + "0" * 32,
+    "RACEFREE-1-2-" + "G" * 32, "RACEFREE-a-2-" + "0" * 32, "RACEFREE-1-2-" + "0" * 32 + "\n",
+])
+def test_uuids_of_others_are_none_of_our_business(uuid):
+    assert _dm.maker_is_gone(uuid) is False
+
+
+@given(st.text())
+def test_whatever_a_uuid_is(uuid):
+    assert _dm.maker_is_gone(uuid) is False
+
+
+def test_addresses():
+    """Exactly one way to name a device goes to the kernel: giving two is EINVAL."""
+    for address, fields, text in (
+        (_dm_ioctl.by_uuid("LVM-x"), {"uuid": b"LVM-x"}, "uuid LVM-x"),
+        (_dm_ioctl.by_name("web1"), {"name": b"web1"}, "web1"),
+        (_dm_ioctl.by_number(253, 300), {"dev": _dm_codec.encode_dev(253, 300)}, "253:300"),
+    ):
+        assert address.fields() == fields and str(address) == text
+
+
+def test_a_host_without_device_mapper(monkeypatch, tmp_path):
+    monkeypatch.setattr(_dm_ioctl, "CONTROL", str(tmp_path / "none"))
+    with pytest.raises(NotSupported, match="dm_mod"):
+        _dm_ioctl.Control()

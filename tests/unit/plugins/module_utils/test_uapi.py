@@ -1,0 +1,162 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The generated interface against its source and against the real headers of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils import _uapi
+from ansible_collections.racefree.block.plugins.module_utils._errors import NotSupported
+
+ROOT = Path(__file__).resolve().parents[4]
+TOOLS = ROOT / "tools" / "uapi"
+HEADER = re.sub(r"/\*.*?\*/", "", (TOOLS / "uapi.h").read_text(encoding="ascii"), flags=re.DOTALL)
+CONSTANTS = re.findall(r"^#define (\w+) ", HEADER, flags=re.MULTILINE)
+STRUCTS = {name: re.findall(r"(\w+)(?:\[\w*\])?;", body) for name, body in re.findall(r"^struct (\w+) \{(.*?)^\};", HEADER, flags=re.MULTILINE | re.DOTALL)}
+PROTOTYPES = re.findall(r"^\w[^#{};]*\);", HEADER, flags=re.MULTILINE)
+
+# Constants that are newer than the headers of a Debian release: name -> since when.
+NEWER = {}
+
+INCLUDES = """
+#define _GNU_SOURCE
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <time.h>
+#include <sys/types.h>
+#include <sys/ipc.h>
+#include <sys/sem.h>
+#include <linux/loop.h>
+#include <linux/dm-ioctl.h>
+#include <linux/fs.h>
+"""
+
+
+def is_flexible(kind):
+    return kind.kind == "array" and kind.length is None
+
+
+def is_scalar(kind):
+    return kind.kind == "primitive"
+
+
+def program():
+    """C that prints, as JSON, what the headers say of all that uapi.h declares."""
+    rows = [f'printf("\\"{name}\\": %llu,\\n", (unsigned long long)({name}));' for name in CONSTANTS if name not in NEWER]
+    for name, fields in STRUCTS.items():
+        rows.append(f'printf("\\"{name}\\": %zu,\\n", sizeof(struct {name}));')
+        kinds = dict(_uapi.ffi.typeof(f"struct {name}").fields)
+        for field in fields:
+            member = f"((struct {name} *)0)->{field}"
+            kind = kinds[field].type
+            size = f"sizeof({member}[0])" if is_flexible(kind) else f"sizeof({member})"
+            signed = f"((__typeof__({member}))-1 < 0)" if is_scalar(kind) else "0"
+            rows.append(
+                f'printf("\\"{name}.{field}\\": [%zu, %zu, %d],\\n", offsetof(struct {name}, {field}), (size_t){size}, (int){signed});'
+            )
+    # Our prototypes again, after the headers': if they differed it would not compile.
+    return INCLUDES + "\n".join(PROTOTYPES) + '\nint main(void)\n{\nprintf("{\\n");\n' + "\n".join(rows) + '\nprintf("\\"end\\": 0}\\n");\nreturn 0;\n}\n'
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """What the headers of this machine say."""
+    if not shutil.which("gcc") or not os.path.exists("/usr/include/linux/dm-ioctl.h"):
+        pytest.skip("gcc or the kernel's headers are missing: apt-get install gcc libc6-dev linux-libc-dev")
+    directory = tmp_path_factory.mktemp("uapi")
+    source = directory / "ask.c"
+    source.write_text(program(), encoding="ascii")
+    subprocess.run(["gcc", "-Wall", "-Werror", "-Wno-type-limits", "-o", directory / "ask", source], check=True)
+    return json.loads(subprocess.run([directory / "ask"], stdout=subprocess.PIPE, check=True).stdout)
+
+
+def test_the_generated_file_is_what_the_generator_makes():
+    done = subprocess.run([sys.executable, TOOLS / "generate", "--check"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    assert done.returncode == 0, done.stdout.decode()
+
+
+def test_the_check_sees_a_change(tmp_path):
+    for part in ("tools/uapi", "plugins/module_utils"):
+        (tmp_path / part).mkdir(parents=True)
+    shutil.copy(TOOLS / "generate", tmp_path / "tools/uapi")
+    changed = (TOOLS / "uapi.h").read_text(encoding="ascii").replace("LO_FLAGS_AUTOCLEAR 4", "LO_FLAGS_AUTOCLEAR 5")
+    (tmp_path / "tools/uapi/uapi.h").write_text(changed, encoding="ascii")
+    shutil.copy(ROOT / "plugins/module_utils/_uapi_cffi.py", tmp_path / "plugins/module_utils")
+    done = subprocess.run([sys.executable, tmp_path / "tools/uapi/generate", "--check"], stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1 and b"run it" in done.stderr
+
+
+def test_everything_of_the_header_was_understood():
+    """The lists that the other tests use, against what cffi itself has."""
+    assert len(CONSTANTS) == HEADER.count("#define ") and len(set(CONSTANTS)) == len(CONSTANTS)
+    functions = [re.search(r"(\w+)\(", text).group(1) for text in PROTOTYPES]
+    assert set(dir(_uapi.lib)) == set(CONSTANTS) | set(functions)
+    dummy, structs, unions = _uapi.ffi.list_types()
+    assert sorted(structs) == sorted(STRUCTS) and not unions
+    for name, fields in STRUCTS.items():
+        assert fields == [field for field, dummy in _uapi.ffi.typeof(f"struct {name}").fields]
+    assert set(NEWER) <= set(CONSTANTS)
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constant(name, real):
+    if name in NEWER:
+        pytest.skip(f"{name} is newer than these headers: {NEWER[name]}")
+    assert getattr(_uapi.lib, name) == real[name]
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_structure(name, real):
+    kind = _uapi.ffi.typeof(f"struct {name}")
+    assert _uapi.ffi.sizeof(kind) == real[name]
+    for field, info in kind.fields:
+        measured = info.type.item if is_flexible(info.type) else info.type
+        signed = int(is_scalar(info.type) and int(_uapi.ffi.cast(info.type, -1)) < 0)
+        assert [info.offset, _uapi.ffi.sizeof(measured), signed] == real[f"{name}.{field}"], field
+
+
+def test_without_cffi_the_error_says_what_to_install(monkeypatch):
+    _uapi.require()
+    monkeypatch.setattr(_uapi, "ffi", None)
+    with pytest.raises(NotSupported, match="python3-cffi"):
+        _uapi.require()
+
+
+@pytest.mark.parametrize("module", ["loop_device", "loop_devices", "dm_device", "dm_devices"])
+@pytest.mark.parametrize("check", [True, False])
+def test_modules_without_cffi(module, check, tmp_path):
+    """The whole module on a host without the library: one clear sentence, in check mode too, and nothing done."""
+    image = tmp_path / "disk.raw"
+    image.write_bytes(bytes(4096))
+    one = {"backing_file": str(image)} if module.startswith("loop") else {"name": "racefree-none", "table": "0 8 zero"}
+    arguments = dict({"devices": [one]} if module.endswith("s") else one, _ansible_check_mode=check, _ansible_remote_tmp=str(tmp_path))
+    code = (
+        "import sys\n"
+        "sys.modules['_cffi_backend'] = None\n"
+        "from ansible.module_utils.testing import patch_module_args\n"
+        f"from ansible_collections.racefree.block.plugins.modules import {module}\n"
+        f"with patch_module_args({arguments!r}):\n"
+        f"    {module}.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    answer = json.loads(done.stdout)
+    assert done.returncode == 1 and answer["failed"] and not answer.get("changed")
+    assert "python3-cffi" in answer["msg"] and "Traceback" not in answer["msg"]
+    assert "exception" not in answer and not done.stderr
+    error = answer["devices"][0]["error"] if module.endswith("s") else answer["error"]
+    assert error["kind"] == "NotSupported"

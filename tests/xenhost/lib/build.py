@@ -1,0 +1,246 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Building an image: debootstrap, packages, files, file system.
+
+All that mounts or runs in the new system happens in a child with a mount and process namespace of its own (``inner``): when that child
+ends, however it ends, its mounts and processes are gone. The child gets a signal when this process dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lib import kernel, locks, mirror, paths, tools
+from lib.errors import Failed, Problem
+from lib.progress import say, step
+from lib.recipe import Recipe
+
+LOCK_SECONDS = 3600
+SPACE_MIB = 5000
+
+
+def is_built(recipe):
+    return (recipe.directory / "meta.json").exists()
+
+
+def host_key_alias(recipe):
+    return f"xenhost-{recipe.key}"
+
+
+def build(recipe, rebuild=False):
+    """Make the recipe's image in the cache unless it is there; returns its directory."""
+    if is_built(recipe) and not rebuild:
+        return recipe.directory
+    tools.require_root("building an image")
+    tools.require(tools.FOR_BUILD, tools.FOR_UP)
+    tools.require_keyring(recipe.release)
+    with locks.locked(f"build-{recipe.directory.name}", LOCK_SECONDS, f"build the same image ({recipe.title})") as fd:
+        if is_built(recipe) and not rebuild:
+            return recipe.directory
+        sweep(recipe)
+        tools.require_space(paths.cache(), SPACE_MIB, "building an image")
+        work = paths.cache() / f".{recipe.directory.name}.building"
+        work.mkdir(mode=0o700)
+        started = time.monotonic()
+        say(f"building the image of {recipe.title} in {recipe.directory}; what the tools print is in {work}/log until it is done")
+        try:
+            _run_inner(recipe, work, fd)
+            if rebuild and recipe.directory.exists():
+                remove_tree(recipe.directory)
+            os.rename(work / "out", recipe.directory)
+        except Failed:
+            keep = paths.cache() / f"failed-{recipe.directory.name}.log"
+            if (work / "log").exists():
+                shutil.copyfile(work / "log", keep)
+                say(f"what the tools printed is in {keep}")
+            raise
+        finally:
+            remove_tree(work)
+        say(f"built the image of {recipe.title} in {time.monotonic() - started:.0f} s")
+    return recipe.directory
+
+
+def sweep(recipe):
+    """Remove what an interrupted build of the same image left; the lock is held, so that no build is under way."""
+    left = paths.cache() / f".{recipe.directory.name}.building"
+    if left.exists():
+        say("removing what an interrupted build left")
+        remove_tree(left)
+
+
+def remove_tree(tree):
+    """Delete a tree, never across a mount point."""
+    tree = Path(tree)
+    if not tree.exists():
+        return
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        mounted = [line.split()[4] for line in file]
+    inside = [point for point in mounted if point == str(tree) or point.startswith(f"{tree}/")]
+    if inside:
+        raise Failed(f"{inside[0]} is mounted: unmount it, then delete {tree}")
+    subprocess.run(["rm", "-rf", "--one-file-system", str(tree)], check=True)
+
+
+def _run_inner(recipe, work, lock_fd):
+    argv = [
+        "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
+        sys.executable, "-B", str(paths.HERE / "_main.py"), "_build", recipe.release, recipe.blkback, recipe.key, str(work),
+    ]
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, pass_fds=[lock_fd], env=dict(os.environ, PATH=tools.SEARCH, XENHOST_CACHE=str(paths.cache())))
+    try:
+        code = process.wait()
+    except BaseException:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        raise
+    if code:
+        raise Failed(f"the image of {recipe.title} could not be built; the line above says where it ended")
+
+
+class Inner:
+    """The steps of a build, in the namespaces of its own."""
+
+    def __init__(self, recipe, expected, work):
+        self.recipe = recipe
+        self.expected = expected
+        self.work = Path(work)
+        self.root = self.work / "root"
+        self.out = self.work / "out"
+
+    def run(self):
+        self.out.mkdir()
+        own = mirror.own_codename()
+        address, sources = mirror.sources_for(self.recipe.release, mirror.configured(), own)
+        with step("base system (debootstrap)"):
+            self._debootstrap(address)
+        with step(f"{len(self.recipe.packages)} packages and what they need (apt)"):
+            self._prepare(sources)
+            self._mount()
+            self._chroot(self.recipe.scripts[0], *self.recipe.packages)
+        with step("files, services, guest"):
+            self._keys()
+            self._files()
+            self._vmlinux()
+            for script in self.recipe.scripts[1:]:
+                self._chroot(script, f"/image/{os.path.dirname(script)}")
+            self._collect()
+        with step("file system"):
+            self._unmount()
+            self._file_system()
+        (self.out / "meta.json").write_text(json.dumps({
+            "release": self.recipe.release, "blkback": self.recipe.blkback, "recipe": self.recipe.key,
+            "built": int(time.time()), "packages": self.versions}, indent=1) + "\n", encoding="utf-8")
+
+    def _call(self, argv, **more):
+        with open(self.work / "log", "ab") as log:
+            log.write(f"\n$ {' '.join(argv)}\n".encode())
+            log.flush()
+            done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False, **more)
+        if done.returncode:
+            tail = (self.work / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-8:]
+            raise Failed(f"{' '.join(argv[:4])} ...: exit code {done.returncode}; its last lines:\n  " + "\n  ".join(tail))
+
+    def _debootstrap(self, address):
+        script = Path("/usr/share/debootstrap/scripts") / self.recipe.release
+        if not script.exists():
+            # All of Debian's later releases use one script, under different names.
+            script = self.work / self.recipe.release
+            script.symlink_to("/usr/share/debootstrap/scripts/sid")
+        self._call([
+            "debootstrap", "--variant=minbase", f"--keyring={tools.require_keyring(self.recipe.release)}", self.recipe.release, str(self.root), address,
+            str(script)], env=dict(os.environ, **mirror.proxy_environment()))
+
+    def _prepare(self, sources):
+        apt = self.root / "etc/apt"
+        (apt / "sources.list").write_text(sources, encoding="utf-8")
+        (apt / "apt.conf.d/90xenhost-build").write_text(mirror.apt_settings() + 'Acquire::Languages "none";\n', encoding="utf-8")
+        (self.root / "etc/dpkg/dpkg.cfg.d/xenhost").write_text(
+            "force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\npath-exclude=/usr/share/doc/*\n", encoding="utf-8")
+        policy = self.root / "usr/sbin/policy-rc.d"
+        policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
+        policy.chmod(0o755)
+        shutil.copyfile("/etc/resolv.conf", self.root / "etc/resolv.conf")
+        shutil.copytree(paths.IMAGE_FILES, self.root / "image", ignore=shutil.ignore_patterns("__pycache__"))
+        if Recipe(self.recipe.release, self.recipe.blkback).key != self.expected:
+            raise Failed(f"files below {paths.IMAGE_FILES} were changed while the image was being built: build again")
+
+    def _mount(self):
+        for kind, place in (("proc", "proc"), ("sysfs", "sys"), ("devpts", "dev/pts")):
+            self._call(["mount", "-t", kind, kind, str(self.root / place)])
+
+    def _unmount(self):
+        for place in ("dev/pts", "sys", "proc"):
+            self._call(["umount", str(self.root / place)])
+
+    def _chroot(self, script, *arguments):
+        proxies = mirror.proxy_environment()
+        self._call(["chroot", str(self.root), f"/image/{script}", *arguments], env=dict(
+            proxies, PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", HOME="/root", LC_ALL="C"))
+
+    def _keys(self):
+        self._call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xenhost", "-f", str(self.out / "id_ed25519")])
+        ssh = self.root / "root/.ssh"
+        ssh.mkdir(mode=0o700, exist_ok=True)
+        (ssh / "authorized_keys").write_bytes((self.out / "id_ed25519.pub").read_bytes())
+        (ssh / "authorized_keys").chmod(0o600)
+
+    def _files(self):
+        files = self.root / "image"
+        shutil.copytree(files / "root", self.root, dirs_exist_ok=True)
+        shutil.copytree(files / "xenguest", self.root / "usr/local/lib/xenguest")
+
+    def _vmlinux(self):
+        found = sorted((self.root / "boot").glob("vmlinuz-*"))
+        if len(found) != 1:
+            raise Failed(f"the image has {len(found)} kernels, not one")
+        data = kernel.vmlinux(found[0].read_bytes())
+        place = self.root / "usr/lib/xenguest"
+        place.mkdir()
+        (place / "vmlinux").write_bytes(data)
+        (self.out / "vmlinux").write_bytes(data)
+
+    def _collect(self):
+        hypervisors = sorted((self.root / "boot").glob("xen-*.gz"))
+        initrds = sorted((self.root / "boot").glob("initrd.img-*"))
+        if len(hypervisors) != 1 or len(initrds) != 1:
+            raise Failed(f"the image has {len(hypervisors)} hypervisors and {len(initrds)} initial RAM disks, not one of each")
+        with open(self.out / "xen", "wb") as file:
+            subprocess.run(["gzip", "-dc", str(hypervisors[0])], stdout=file, check=True)
+        shutil.copyfile(initrds[0], self.out / "initrd")
+        key = (self.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text(encoding="utf-8").split()
+        (self.out / "known_hosts").write_text(f"{host_key_alias(self.recipe)} {key[0]} {key[1]}\n", encoding="utf-8")
+        listing = subprocess.run(
+            ["chroot", str(self.root), "dpkg-query", "-W", "-f", "${Package} ${Version}\\n"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        self.versions = dict(line.split(" ", 1) for line in listing.splitlines())
+
+    def _file_system(self):
+        for left in ("image", "usr/sbin/policy-rc.d", "etc/apt/apt.conf.d/90xenhost-build"):
+            remove_tree(self.root / left)
+        for directory in ("var/lib/apt/lists", "var/cache/apt"):
+            for path in (self.root / directory).iterdir():
+                remove_tree(path)
+        disk = self.out / "disk.img"
+        with open(disk, "wb") as file:
+            file.truncate(self.recipe.disk_bytes)
+        # The journal's size and the inode tables matter little here; lazy initialisation would write in the background at each cold boot.
+        self._call([
+            "mkfs.ext4", "-q", "-F", "-L", "xenhost", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=0", "-d", str(self.root), str(disk)])
+
+
+def inner(recipe, expected, work):
+    """Entry of the child."""
+    os.umask(0o022)
+    if os.getpid() != 1:
+        raise Problem("_build is a part of build and cannot be called on its own")
+    Inner(recipe, expected, work).run()

@@ -1,0 +1,44 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Locks between xenhost processes, each with a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+
+from lib import paths
+from lib.errors import Failed
+from lib.progress import say
+
+
+@contextlib.contextmanager
+def locked(name, seconds, purpose):
+    """
+    Hold the lock ``name``; yields its descriptor, which a child may inherit so that the lock lasts until the child has ended too.
+
+    Raises Failed when another process holds it for longer than ``seconds``.
+    """
+    paths.locks().mkdir(parents=True, exist_ok=True)
+    fd = os.open(paths.locks() / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + seconds
+        told = False
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Failed(f"waited {seconds:g} s for another xenhost to {purpose}, in vain") from None
+                if not told:
+                    say(f"waiting for another xenhost to {purpose}")
+                    told = True
+                time.sleep(0.2)
+        yield fd
+    finally:
+        os.close(fd)

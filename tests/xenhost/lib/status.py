@@ -1,0 +1,82 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What there is: hosts, images, and their removal."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from lib import build, locks, paths
+from lib.instance import all_instances
+from lib.progress import say
+from lib.recipe import BLKBACKS, RELEASES, Recipe
+
+
+def size(tree):
+    """MiB that a tree takes on the disk; holes take none."""
+    return sum(path.lstat().st_blocks for path in tree.rglob("*")) // 2048
+
+
+def images():
+    """(directory, meta data or None when it is incomplete) of each image in the cache."""
+    if not paths.cache().is_dir():
+        return []
+    found = []
+    for path in sorted(paths.cache().iterdir()):
+        if path.is_dir() and path.name.split("-")[0] in RELEASES:
+            try:
+                found.append((path, json.loads((path / "meta.json").read_text(encoding="utf-8"))))
+            except FileNotFoundError:
+                found.append((path, None))
+    return found
+
+
+def table(rows):
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def moment(seconds):
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def report():
+    rows = [("HOST", "RELEASE", "STATE", "PORT", "PID", "UP SINCE", "FROM")]
+    for instance in all_instances():
+        data = instance.data
+        if data is None:
+            rows.append((instance.name, "-", "incomplete", "-", "-", "-", "-"))
+            continue
+        rows.append((
+            instance.name, data["release"], instance.state, str(data["port"]), str(data["process"]["pid"]), moment(data["since"]),
+            "snapshot" if data["restored"] else "cold boot"))
+    parts = [table(rows) if len(rows) > 1 else "no hosts"]
+    current = {Recipe(release, blkback).key for release in RELEASES for blkback in BLKBACKS}
+    rows = [("IMAGE", "MIB", "BUILT", "SNAPSHOTS", "RECIPE")]
+    for path, meta in images():
+        kept = len(list(path.glob("snapshot-*")))
+        rows.append((
+            path.name, str(size(path)), moment(meta["built"]) if meta else "incomplete", str(kept),
+            "current" if meta and meta["recipe"] in current else "old"))
+    parts.append(table(rows) if len(rows) > 1 else "no images")
+    return "\n\n".join([*parts, f"cache: {paths.cache()}"])
+
+
+def clean(stale_only):
+    """Remove the images that no host uses; with ``stale_only``, those of the current recipes stay."""
+    used = {instance.data["recipe"] for instance in all_instances() if instance.alive}
+    current = {Recipe(release, blkback).key for release in RELEASES for blkback in BLKBACKS}
+    for path, meta in images():
+        key = path.name.rpartition("-")[2]
+        if key in used:
+            say(f"{path.name} stays: a host runs from it")
+        elif not (stale_only and meta and key in current):
+            with locks.locked(f"build-{path.name}", 10, f"build {path.name}"):
+                mebibytes = size(path)
+                build.remove_tree(path)
+                say(f"removed {path.name}, {mebibytes} MiB")
+    for left in paths.cache().glob("failed-*.log"):
+        left.unlink()
