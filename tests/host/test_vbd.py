@@ -296,14 +296,18 @@ def test_missing_libvirt_is_said(guest, image, monkeypatch):
 def test_a_backend_that_does_not_answer(guest, image):
     """Without blkback nobody answers: an error in time, and nothing is left of the disk."""
     blocked = "/etc/modprobe.d/no-blkback.conf"
-    subprocess.run(["modprobe", "-r", "xen-blkback"], check=True)
     with open(blocked, "w", encoding="ascii") as config:
         config.write("install xen_blkback /bin/false\ninstall xen-blkback /bin/false\n")
+    # udevd loads modules by itself and looks at most every three seconds whether modprobe.d has changed.
+    subprocess.run(["udevadm", "control", "--reload"], check=True)
+    subprocess.run(["udevadm", "control", "--ping"], check=True)
+    subprocess.run(["modprobe", "-r", "xen-blkback"], check=True)
     try:
         with pytest.raises(Failed, match="waited 3 s for blkback"):
             run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, timeout=3)
         assert not run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]
     finally:
         os.unlink(blocked)
+        subprocess.run(["udevadm", "control", "--reload"], check=True)
         subprocess.run(["modprobe", "xen-blkback"], check=True)
     time.sleep(0.5)
