@@ -175,7 +175,7 @@ class Kernel:
         self.log.lines()
         phase = "load"
         try:
-            self.control.load(self.address, targets, read_only)
+            self.control.load(self.address, targets, read_only, strict=False)
             phase = "resume"
             self.control.resume(self.address, event_nr=EVENT)
             phase = None
