@@ -307,7 +307,7 @@ class Run:
             self.totals["no table to the interface"] += 1
             found = [] if errors else [Disagreement("not sendable, taken by the parser", None, "")]
         else:
-            found = compare(errors, table, verdict, self.kernel_name)
+            found = compare(errors, table, verdict, types)
             if not found:
                 self.totals["both refused" if errors else "both took"] += 1
         for disagreement in found:
@@ -337,9 +337,9 @@ def judge(lines, read_only, slots):
         return [{"line": None, "target": None, "field": "device", "value": str(error.device), "rule": error.message}], None
 
 
-def compare(errors, table, verdict, kernel):
-    """The Disagreements; empty when there is none."""
-    if errors and verdict.phase is None:
+def compare(errors, table, verdict, types):
+    """The Disagreements; empty when there is none. ``types``: those of the lines, known to the generator."""
+    if errors and known.words_taken(types, verdict):
         return [
             Disagreement(
                 "refused by the parser, taken by the kernel", known.stricter(error, errors), f"{error['target']} {error['field']}: {plain(error['rule'])}",
@@ -431,11 +431,17 @@ def compare_tables(**options):
     return code, result
 
 
+def summary(result):
+    """One line: seed, kernel and totals."""
+    totals = result["totals"]
+    return f"seed {result['seed']}, Linux {result['kernel']}: {totals['tables']} tables in {result['seconds']} s, " + ", ".join(
+        f"{value} {name}" for name, value in totals.items() if name != "tables"
+    )
+
+
 def show(result):
     """The result as text."""
-    totals = result["totals"]
-    print(f"seed {result['seed']}, Linux {result['kernel']}: {totals['tables']} tables in {result['seconds']} s, "
-          + ", ".join(f"{value} {name}" for name, value in totals.items() if name != "tables"))
+    print(summary(result))
     for name, row in sorted(result["counts"].items()):
         print(f"  {name:16} {row['tables']:6} tables, {row['taken']:6} taken by the kernel")
     for key, row in sorted(result["classes"].items(), key=lambda item: (item[1]["name"] is not None, -item[1]["count"])):
