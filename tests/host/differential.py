@@ -285,7 +285,10 @@ class Run:
         return {"counts": self.counts, "classes": self.classes, "totals": self.totals, "spent": self.seconds}
 
     def work(self, tell, place, number):
-        """The tables of process ``number``, in threes: the kinds come in turn, and all shall have some of each. Files go to ``place``, ``tell`` is called before each table."""
+        """
+        The tables of process ``number``, in threes: the kinds come in turn, and every process shall have some of each. ``place`` is for files,
+        ``tell`` is called before each table.
+        """
         options = self.options
         with contextlib.ExitStack() as stack:
             directory = os.path.join(place, str(number))
