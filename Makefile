@@ -15,7 +15,7 @@ STEP := tests/setup/step
 
 FAST := units sanity lint docs-lint changelog-lint licences importer integration-loop
 
-.PHONY: help test test-fast demo $(FAST) units-all test-host molecule build install clean
+.PHONY: help test test-fast demo $(FAST) units-all test-host molecule bench build install clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -63,6 +63,9 @@ test-host: ## Scenarios on the emulated Xen host of RELEASE (bookworm or trixie)
 
 molecule: ## Scenarios on the running emulated host, or on those of RACEFREE_INVENTORY
 	@$(STEP) molecule tests/setup/molecule test --all --no-command-borders
+
+bench: ## What tables of 10,000, 50,000 and 100,000 lines cost in time and memory
+	@$(STEP) bench $(RUN) python tests/bench/tables.py
 
 build: ## Build the archive into .build/
 	@rm -f .build/*.tar.gz

@@ -147,6 +147,17 @@ def check_diskseq(value, option="diskseq"):
     return int(text)
 
 
+def check_path(path, option, allowed="an absolute path"):
+    """An absolute path that the kernel can be asked for, or InvalidValue: no NUL, no lone surrogates."""
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise InvalidValue(option, path, allowed)
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InvalidValue(option, path, f"{allowed}, of characters that file names here can have ({error.reason})") from error
+    return path
+
+
 def open_path(path, writable=False, diskseq=None, option="path"):
     """
     Open a block device by a path and prove what it is.
@@ -154,8 +165,7 @@ def open_path(path, writable=False, diskseq=None, option="path"):
     ``diskseq`` is what it must be (WrongDevice otherwise). Raises InvalidValue when the path is not absolute or leads
     to something else than a block device, DeviceGone when nothing is there.
     """
-    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
-        raise InvalidValue(option, path, "an absolute path of a block device")
+    check_path(path, option, "an absolute path of a block device")
     _uapi.require()
     try:
         # O_PATH has no side effects: opening a FIFO, a tape or a watchdog for real would.

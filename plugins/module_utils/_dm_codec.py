@@ -120,11 +120,13 @@ def encode(version, name=b"", uuid=b"", dev=0, flags=0, event_nr=0, target_count
     return buffer
 
 
-def encode_targets(targets):
+def encode_targets(targets, strict=True):
     """
     The payload of DM_TABLE_LOAD from ``(start, length, type, params)`` in order; sectors, and bytes without NUL.
 
-    ``next`` is relative to its own spec here, and set in the last one too, which the kernel does not look at.
+    ``next`` is relative to its own spec here, and set in the last one too, which the kernel does not look at. ``strict``: the sectors must
+    follow each other from 0 on, as :func:`decode_table_request` wants them; without it, any that fit their fields are written, so that a
+    kernel's own checks can be tried. Raises InvalidValue when something does not fit its field, BadBuffer for the table as a whole.
     """
     if not targets:
         raise BadBuffer("count", HEADER, "a table needs at least one target")
@@ -134,6 +136,7 @@ def encode_targets(targets):
     spec = ffi.new("struct dm_target_spec *")
     raw = ffi.buffer(spec)
     pieces = []
+    place, expected = HEADER, 0
     for start, length, kind, params in targets:
         _check_text("target", kind, _uapi.lib.DM_MAX_TYPE_NAME - 1)
         if b"\0" in params:
@@ -142,6 +145,9 @@ def encode_targets(targets):
             raise InvalidValue("target", kind, "a target needs a type")
         _check_number("start", start, _U64_MAX)
         _check_number("length", length, _U64_MAX)
+        if strict:
+            _check_sectors(start, length, expected, place)
+            expected = start + length
         spec.sector_start = start
         spec.length = length
         size = align(SPEC + len(params) + 1)
@@ -152,6 +158,7 @@ def encode_targets(targets):
         spec.target_type = kind.ljust(16, b"\0")
         pieces.append(raw[:])
         pieces.append(params.ljust(size - SPEC, b"\0"))
+        place += size
     return b"".join(pieces)
 
 
@@ -199,7 +206,7 @@ def decode_table_request(buffer):
     for index in range(header.target_count):
         last = index == header.target_count - 1
         line, following, params_end = _target(buffer, place, end, None if last else "relative", place)
-        _check_sequence(targets, line, place)
+        _check_sectors(line.start, line.length, targets[-1].start + targets[-1].length if targets else 0, place)
         targets.append(line)
         if not last:
             _check_next(following, params_end, place, end)
@@ -286,19 +293,23 @@ def _target(buffer, place, end, next_from, origin):
     kind = _text(buffer, place + 24, place + SPEC)
     if not kind:
         raise BadBuffer("text", place + 24, "an empty target type")
-    if spec.sector_start + spec.length > _U64_MAX:
-        raise BadBuffer("overflow", place, "start and length overflow 64 bits")
+    _check_end(spec.sector_start, spec.length, place)
     params, after = _string(buffer, place + SPEC, end)
     following = None if next_from is None else origin + spec.next
     return TargetLine(spec.sector_start, spec.length, kind, params), following, after
 
 
-def _check_sequence(targets, line, place):
-    """Sectors of a request: from 0, without a gap, none empty (drivers/md/dm-table.c)."""
-    expected = targets[-1].start + targets[-1].length if targets else 0
-    if line.start != expected:
-        raise BadBuffer("overlap" if line.start < expected else "gap", place, f"the target starts at sector {line.start}, not {expected}")
-    if not line.length:
+def _check_end(start, length, place):
+    if start + length > _U64_MAX:
+        raise BadBuffer("overflow", place, "start and length overflow 64 bits")
+
+
+def _check_sectors(start, length, expected, place):
+    """Sectors of one target in a request: where the one before ends (``expected``), not empty (drivers/md/dm-table.c)."""
+    _check_end(start, length, place)
+    if start != expected:
+        raise BadBuffer("overlap" if start < expected else "gap", place, f"the target starts at sector {start}, not {expected}")
+    if not length:
         raise BadBuffer("overflow", place + 8, "a target without sectors")
 
 

@@ -219,17 +219,18 @@ class Control:
         """MappedStatus; DeviceGone when there is none."""
         return _status(self._on(address, "DM_DEV_STATUS", "ask for its status")[1])
 
-    def load(self, address, targets, read_only=False, secure=False):
+    def load(self, address, targets, read_only=False, secure=False, strict=True):
         """
         Load the inactive table from ``(start, length, type, params)``: sectors, bytes.
 
-        ``secure``: the kernel wipes its copy of the buffer, and so is ours, for tables with a key.
+        ``secure``: the kernel wipes its copy of the buffer, and so is ours, for tables with a key. ``strict`` as for the codec's
+        ``encode_targets``: without it the kernel is left to find gaps and overlaps.
         """
         lib = _uapi.lib
         flags = (lib.DM_READONLY_FLAG if read_only else 0) | (lib.DM_SECURE_DATA_FLAG if secure else 0)
         return _status(self._on(
             address, "DM_TABLE_LOAD", "load its table", flags=flags, target_count=len(targets),
-            payload=codec.encode_targets(targets), minor=_SECURE if secure else 0,
+            payload=codec.encode_targets(targets, strict), minor=_SECURE if secure else 0,
         )[1])
 
     def clear(self, address):

@@ -362,8 +362,7 @@ def _same_limits(backing, offset, size):
 
 
 def _open_backing(path, read_only, option):
-    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
-        raise InvalidValue(option, path, "an absolute path of a regular file")
+    _device.check_path(path, option, "an absolute path of a regular file")
     try:
         # O_NONBLOCK so that a FIFO does not hang; a regular file does not mind.
         fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)

@@ -248,9 +248,9 @@ def _only(value, option, allowed):
 
 
 def _absolute(value, option):
-    if not isinstance(value, str) or not value.startswith("/") or "\0" in value or "\n" in value:
+    if isinstance(value, str) and "\n" in value:
         raise InvalidValue(option, value, "an absolute path")
-    return value
+    return _device.check_path(value, option)
 
 
 def _bytes(value, option, key):

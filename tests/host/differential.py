@@ -10,7 +10,8 @@ made to panic at a wrong read. ``differential.py --help`` has the options. Exit 
 1: some; 3: the kernel did not answer in time, and the table in question was printed.
 
 A table is loaded and then resumed, on a device that has no table before. What the kernel has taken is read back and held
-against what was sent: the two have to be the same for the parser.
+against what was sent: the two have to be the same for the parser. Most of the time goes into removing such devices; that
+is why several processes share the tables, and only take turns where the kernel's log has to be told apart.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import namedtuple
 
 if __name__ == "__main__":
@@ -52,6 +54,7 @@ WRITERS = frozenset((
 # Targets that open a device for less than the table is.
 MIXED = frozenset(("clone", "snapshot", "snapshot-merge", "thin", "thin-pool", "verity"))
 SILENCE = 60
+JOBS = 3
 EVENT = (_dm_udev.HIDDEN | _dm_udev.PRIMARY_SOURCE) << 16
 _U64 = 1 << 64
 
@@ -153,11 +156,28 @@ class ThinPool:
             device.close()
 
 
-class Kernel:
-    """One mapped device, made anew whenever it had a table."""
+class Turn:
+    """One process at a time: the lines of the kernel's log in between are its own."""
 
-    def __init__(self, control):
+    def __init__(self, path):
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def __enter__(self):
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *exc):
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def close(self):
+        os.close(self.fd)
+
+
+class Kernel:
+    """One mapped device, made anew whenever it had a table. ``turn``: a :class:`Turn`."""
+
+    def __init__(self, control, turn):
         self.control = control
+        self.turn = turn
         self.log = _dm_reason.KernelLog()
         self.made = 0
         self.address = None
@@ -172,21 +192,23 @@ class Kernel:
 
     def judge(self, targets, read_only):
         """The Verdict on ``(start, length, type, params)`` in order, as they are."""
+        with self.turn:
+            verdict = self._judge(targets, read_only)
+        if verdict.phase != "load":
+            self._remove()
+            self._create()
+        return verdict
+
+    def _judge(self, targets, read_only):
         self.log.lines()
         phase = "load"
         try:
-            self.control.load(self.address, targets, read_only)
+            self.control.load(self.address, targets, read_only, strict=False)
             phase = "resume"
             self.control.resume(self.address, event_nr=EVENT)
-            phase = None
-            lines = self.control.table(self.address)[1]
-            return Verdict(None, None, None, [_table_slots.line_text(line) for line in lines])
         except KernelError as error:
             return Verdict(phase, error.errno_name, _dm_reason.find_reason(self.log.lines(), self.number), None)
-        finally:
-            if phase != "load":
-                self._remove()
-                self._create()
+        return Verdict(None, None, None, [_table_slots.line_text(line) for line in self.control.table(self.address)[1]])
 
     def _remove(self):
         until = time.monotonic() + 60
@@ -240,7 +262,7 @@ def is_dangerous(lines, read_only, errors):
 
 
 class Run:
-    """The comparison; ``result`` is plain data."""
+    """The comparison, or the share of it that one process has."""
 
     def __init__(self, options, targets):
         self.options = options
@@ -258,11 +280,19 @@ class Run:
             "tables", "both took", "both refused", "no table to the interface", "dangerous, never sent", "disagreements", "without a name",
         ), 0)
 
-    def work(self, tell):
+    def result(self):
+        """Plain data, for :func:`add_up`."""
+        return {"counts": self.counts, "classes": self.classes, "totals": self.totals, "spent": self.seconds}
+
+    def work(self, tell, place, number):
+        """
+        The tables of process ``number``, in threes: the kinds come in turn, and every process shall have some of each. ``place`` is for files,
+        ``tell`` is called before each table.
+        """
         options = self.options
         with contextlib.ExitStack() as stack:
-            directory = tempfile.mkdtemp(prefix="differential-", dir=options.directory)
-            stack.callback(shutil.rmtree, directory)
+            directory = os.path.join(place, str(number))
+            os.mkdir(directory)
             host = stack.enter_context(_host.Host())
             devices = Devices(directory)
             stack.callback(devices.close)
@@ -270,18 +300,18 @@ class Run:
             if "thin" in self.types and "thin-pool" in self.targets:
                 thin_pool = ThinPool(host.dm, directory)
                 stack.callback(thin_pool.close)
-            kernel = Kernel(host.dm)
+            turn = Turn(os.path.join(place, "turn"))
+            stack.callback(turn.close)
+            kernel = Kernel(host.dm, turn)
             stack.callback(kernel.close)
             slots = _table_slots.Slots(host, kernels=(self.kernel_name,), targets=self.targets)
             maker = generate.Generator(options.seed, devices.pool, self.types, None if thin_pool is None else thin_pool.device.id.number)
             for index, (kind, lines) in enumerate(maker.tables(options.skip + options.count)):
                 words = [line.split(" ") for line in lines]
                 read_only = any("verity" in row for row in words) or maker.random.random() < 0.1
-                if index < options.skip:
+                if index < options.skip or index // 3 % options.jobs != number:
                     continue
                 tell({"index": index, "lines": lines, "read_only": read_only})
-                if any(WRITERS.intersection(row) for row in words):
-                    devices.wipe({word for row in words for word in row})
                 self._one(kind, lines, read_only, slots, kernel)
                 if any(WRITERS.intersection(row) for row in words):
                     devices.wipe({word for row in words for word in row})
@@ -297,17 +327,19 @@ class Run:
             return
         started = time.monotonic()
         verdict = None if targets is None else kernel.judge(targets, read_only)
-        self.seconds["kernel"] += time.monotonic() - started
+        spent = time.monotonic() - started
+        self.seconds["kernel"] += spent
         types = {line.split(" ")[2] for line in lines if line.count(" ") > 1} & set(generate.TYPES)
         for name in types:
-            row = self.counts.setdefault(name, {"tables": 0, "taken": 0})
+            row = self.counts.setdefault(name, {"tables": 0, "taken": 0, "seconds": 0.0})
             row["tables"] += 1
+            row["seconds"] += spent
             row["taken"] += verdict is not None and verdict.phase is None
         if verdict is None:
             self.totals["no table to the interface"] += 1
             found = [] if errors else [Disagreement("not sendable, taken by the parser", None, "")]
         else:
-            found = compare(errors, table, verdict, self.kernel_name)
+            found = compare(errors, table, verdict, types)
             if not found:
                 self.totals["both refused" if errors else "both took"] += 1
         for disagreement in found:
@@ -337,9 +369,9 @@ def judge(lines, read_only, slots):
         return [{"line": None, "target": None, "field": "device", "value": str(error.device), "rule": error.message}], None
 
 
-def compare(errors, table, verdict, kernel):
-    """The Disagreements; empty when there is none."""
-    if errors and verdict.phase is None:
+def compare(errors, table, verdict, types):
+    """The Disagreements; empty when there is none. ``types``: those of the lines, known to the generator."""
+    if errors and known.words_taken(types, verdict):
         return [
             Disagreement(
                 "refused by the parser, taken by the kernel", known.stricter(error, errors), f"{error['target']} {error['field']}: {plain(error['rule'])}",
@@ -372,72 +404,136 @@ def plain(text):
     return re.sub(r"'[^']*'", "'...'", re.sub(r"[0-9]+", "N", text))
 
 
-def watch(run):
-    """Work in a child, which may hang in the kernel for ever; ``(exit code, result)``."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
+class Worker:
+    """A process with its share of the run, which may hang in the kernel for ever."""
+
+    def __init__(self, run, place, number):
+        self.reading, writing = os.pipe()
+        self.child = os.fork()
+        if not self.child:
+            self._work(run, place, number, writing)
+        os.close(writing)
+        self.buffer = b""
+        self.last = None
+        self.heard = time.monotonic()
+
+    def _work(self, run, place, number, writing):
         code = 2
         try:
-            os.close(reading)
+            os.close(self.reading)
             out = os.fdopen(writing, "w", encoding="utf-8")
-            run.work(lambda row: print(json.dumps(row), file=out, flush=True))
-            print(json.dumps({"counts": run.counts, "classes": run.classes, "totals": run.totals, "spent": run.seconds}), file=out, flush=True)
+            run.work(lambda row: print(json.dumps(row), file=out, flush=True), place, number)
+            print(json.dumps(run.result()), file=out, flush=True)
             code = 0
         finally:
-            sys.stderr.flush()
             if code:
-                import traceback
-
                 traceback.print_exc()
+            sys.stderr.flush()
             os._exit(code)
-    os.close(writing)
-    last, buffer = None, b""
-    while True:
-        if not select.select([reading], [], [], SILENCE)[0]:
-            os.kill(child, signal.SIGKILL)
-            print(f"nothing for {SILENCE} s after: {last}", flush=True)
-            return 3, None
-        piece = os.read(reading, 1 << 16)
-        if not piece:
-            break
-        *rows, buffer = (buffer + piece).split(b"\n")
+
+    def hear(self, trace):
+        """Read what it says; whether it has ended."""
+        piece = os.read(self.reading, 1 << 16)
+        self.heard = time.monotonic()
+        *rows, self.buffer = (self.buffer + piece).split(b"\n")
         if rows:
-            last = json.loads(rows[-1])
-            if run.options.trace:
-                for row in rows:
-                    print(row.decode(), flush=True)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code or "totals" not in (last or {}):
-        print(f"the run ended with {code} after: {last}", flush=True)
-        return 3, None
-    return (1 if last["totals"]["without a name"] else 0), last
+            self.last = json.loads(rows[-1])
+        for row in rows if trace else ():
+            print(row.decode(), flush=True)
+        return not piece
+
+    def end(self):
+        """Its result; None, with a word about it, when there is none."""
+        os.close(self.reading)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
+        if code == 0 and "totals" in (self.last or {}):
+            return self.last
+        print(f"a process ended with {code} after: {self.last}", flush=True)
+        return None
+
+    def kill(self):
+        """Without waiting: what hangs in the kernel does not die."""
+        os.kill(self.child, signal.SIGKILL)
+        os.close(self.reading)
+
+
+def watch(run):
+    """Work in as many processes as the options say; their results, or None when one of them hung or failed."""
+    place = tempfile.mkdtemp(prefix="differential-", dir=run.options.directory)
+    try:
+        workers = {}
+        for number in range(run.options.jobs):
+            worker = Worker(run, place, number)
+            workers[worker.reading] = worker
+        results = []
+        while workers:
+            for fd in select.select(list(workers), [], [], 5)[0]:
+                if workers[fd].hear(run.options.trace):
+                    results.append(workers.pop(fd).end())
+            silent = [worker for worker in workers.values() if time.monotonic() > worker.heard + SILENCE]
+            if silent or None in results:
+                for worker in silent:
+                    print(f"nothing for {SILENCE} s after: {worker.last}", flush=True)
+                for worker in workers.values():
+                    worker.kill()
+                return None
+        return results
+    finally:
+        shutil.rmtree(place)
+
+
+def add_up(results):
+    """One result of those of all processes."""
+    total = {"counts": {}, "classes": {}, "totals": {}, "spent": {}}
+    for result in results:
+        for name, row in result["counts"].items():
+            _add(total["counts"].setdefault(name, {}), row)
+        for key, row in result["classes"].items():
+            same = total["classes"].setdefault(key, {"count": 0, "name": row["name"], "examples": []})
+            same["count"] += row["count"]
+            same["examples"] += row["examples"]
+        _add(total["totals"], result["totals"])
+        _add(total["spent"], result["spent"])
+    return total
+
+
+def _add(sums, row):
+    for name, value in row.items():
+        sums[name] = sums.get(name, 0) + value
 
 
 def compare_tables(**options):
-    """``(exit code, result)`` of a whole run; options as on the command line."""
+    """``(exit code, result or None)`` of a whole run; options as on the command line."""
     options = argparse.Namespace(**dict({
-        "seed": 1, "count": 600, "skip": 0, "types": [], "without": [], "directory": "/var/tmp", "trace": False, "report": None,
+        "seed": 1, "count": 600, "skip": 0, "types": [], "without": [], "jobs": JOBS, "directory": "/var/tmp", "trace": False, "report": None,
     }, **options))
     run = Run(options, load_targets())
     started = time.monotonic()
     with udev_stopped(), fast_removal():
-        code, result = watch(run)
-    if result is not None:
-        result.update(seed=options.seed, kernel=os.uname().release, seconds=round(time.monotonic() - started, 1), types=run.types)
-        if options.report:
-            with open(options.report, "w", encoding="utf-8") as file:
-                json.dump(result, file, indent=1)
-    return code, result
+        results = watch(run)
+    if results is None:
+        return 3, None
+    result = add_up(results)
+    result.update(seed=options.seed, skip=options.skip, kernel=os.uname().release, seconds=round(time.monotonic() - started, 1), types=run.types)
+    if options.report:
+        with open(options.report, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=1)
+    return (1 if result["totals"]["without a name"] else 0), result
+
+
+def summary(result):
+    """One line: seed, kernel and totals."""
+    totals = result["totals"]
+    return f"seed {result['seed']}, Linux {result['kernel']}: {totals['tables']} tables in {result['seconds']} s, " + ", ".join(
+        f"{value} {name}" for name, value in totals.items() if name != "tables"
+    )
 
 
 def show(result):
     """The result as text."""
-    totals = result["totals"]
-    print(f"seed {result['seed']}, Linux {result['kernel']}: {totals['tables']} tables in {result['seconds']} s, "
-          + ", ".join(f"{value} {name}" for name, value in totals.items() if name != "tables"))
+    print(summary(result))
     for name, row in sorted(result["counts"].items()):
-        print(f"  {name:16} {row['tables']:6} tables, {row['taken']:6} taken by the kernel")
+        print(f"  {name:16} {row['tables']:6} tables, {row['taken']:6} taken by the kernel, {1000 * row['seconds'] / row['tables']:6.0f} ms each")
     for key, row in sorted(result["classes"].items(), key=lambda item: (item[1]["name"] is not None, -item[1]["count"])):
         print(f"{row['count']:6} {key}")
         example = row["examples"][0]
@@ -456,6 +552,7 @@ def main():
     parser.add_argument("--skip", type=int, default=0, help="leave out the first tables")
     parser.add_argument("--types", type=lambda text: text.split(","), default=[], help="only these target types")
     parser.add_argument("--without", type=lambda text: text.split(","), default=[], help="all but these target types")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="how many processes share the tables")
     parser.add_argument("--directory", default="/var/tmp", help="where to make the files for loop devices")
     parser.add_argument("--report", help="write everything there, as JSON")
     parser.add_argument("--trace", action="store_true", help="print every table before it is tried")

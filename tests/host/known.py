@@ -37,13 +37,17 @@ STRICTER = (
     ("multipath-handler", "multipath", r"handler: none with"),
     ("vdo-version", "vdo", r"version: "),
     ("vdo-keys", "vdo", r"features: one of"),
-    ("vdo-era", "vdo", r"(era|cache_blocks): "),
+    ("vdo-era", "vdo", r"(era|cache_blocks): a whole number"),
 )
+
+# A kernel that says so has read all the words before, and taken them.
+FORMAT = ("contents", "vdo", r"vdo: Could not load geometry block")
 
 UNDECIDED = (
     ("zoned-devices", "zoned", r"zoned: "),
     ("contents", "snapshot", r"snapshot: Failed to read snapshot metadata"),
     ("contents", "snapshot-merge", r"snapshot-merge: Failed to read snapshot metadata"),
+    FORMAT,
     ("crypto", "verity", r"ENOENT .*verity: Cannot initialize hash function"),
     ("crypto", "crypt", r"crypt: Error allocating crypto tfm"),
     ("integrity-room", "integrity", r"integrity: (Not enough provided sectors|The device is too small)"),
@@ -59,6 +63,8 @@ def stricter(error, errors):
     for other in errors:
         if other is not error and other["line"] == error["line"] and other["field"].startswith("#") and "is missing" in error["rule"]:
             return stricter(other, ())
+    if error["rule"].startswith("is missing") and not error["field"].startswith("#"):
+        return None
     text = f"{error['field']}: {error['rule']}"
     value = str(error["value"])
     if "a whole number" in error["rule"] and (not re.fullmatch("[0-9]+", value) or int(value) >= 1 << 32):
@@ -71,6 +77,14 @@ def stricter(error, errors):
 def undecided(table, verdict):
     """The name, out of ``_undecided.UNDECIDED``, of why the kernel refused what the parser took; None when there is none."""
     return _first(UNDECIDED, {target.TYPE for target in table}, f"{verdict.errno} {verdict.reason}")
+
+
+def words_taken(types, verdict):
+    """
+    Whether the kernel took the words of a table with these target types: it took the table, or refused it for what it then read from a device
+    (a VDO volume would have to be formatted).
+    """
+    return verdict.phase is None or _first((FORMAT,), types, f"{verdict.errno} {verdict.reason}") is not None
 
 
 def _first(rows, types, text):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -41,8 +42,6 @@ WAYS = ("diskseq", "path and diskseq", "file", "dmsetup")
 
 def adversary(number, files):
     """For ever: attach one of the files to the loop device, leave it for a moment, take it away."""
-    import fcntl
-
     node = f"/dev/loop{number}"
     fds = [os.open(path, os.O_RDWR) for path in files]
     turn = 0
@@ -79,7 +78,7 @@ def read_marker(path):
 
 
 def look_up(number, marker, until):
-    """The diskseq that the loop device has while this file is behind it, as a user would have noted it; None when it never was."""
+    """The diskseq that the loop device has while this file is behind it, as a user would have noted it."""
     while time.monotonic() < until:
         try:
             with _device.open_path(f"/dev/loop{number}") as device:
@@ -87,14 +86,16 @@ def look_up(number, marker, until):
                     return device.id.diskseq
         except (BlockError, OSError):
             continue
-    return None
+    raise RuntimeError(f"the file never came to /dev/loop{number}: is the adversary at work?")
 
 
 class Counter:
-    """How often each way got the ``right`` device, ``refused``, and got a ``wrong`` one (or nothing but the end of a device that was gone)."""
+    """
+    How often each way got the ``right`` device, ``refused``, and got a ``wrong`` one; ``gone``: it got a device that has no content (any more).
+    """
 
     def __init__(self):
-        self.rows = {way: {"tries": 0, "right": 0, "refused": 0, "gone": 0, "wrong": 0, "examples": []} for way in WAYS}
+        self.rows = {way: {"tries": 0, "right": 0, "refused": 0, "gone": 0, "wrong": 0} for way in WAYS}
 
     def note(self, way, marker, wanted):
         row = self.rows[way]
@@ -153,8 +154,6 @@ def dmsetup(control, number, name):
 def swap(tries, dmsetup_tries, number=NUMBER, directory="/var/tmp"):
     """``{way: counts}`` of so many tries of each of the collection's ways together, and of dmsetup."""
     counter = Counter()
-    import fcntl
-
     with contextlib.ExitStack() as stack:
         place = tempfile.mkdtemp(prefix="swap-", dir=directory)
         stack.callback(shutil.rmtree, place)
@@ -206,8 +205,13 @@ def _play(counter, number, files, tries, dmsetup_tries):
             value = {"diskseq": diskseq} if way == "diskseq" else {"path": f"/dev/loop{number}", "diskseq": diskseq}
             counter.note(way, ours(control, value, name), wanted)
         for turn in range(dmsetup_tries):
-            if look_up(number, wanted, time.monotonic() + 30) is not None:
-                counter.note("dmsetup", dmsetup(control, number, f"swap-{os.getpid()}-d{turn}"), wanted)
+            look_up(number, wanted, time.monotonic() + 30)
+            counter.note("dmsetup", dmsetup(control, number, f"swap-{os.getpid()}-d{turn}"), wanted)
+
+
+def summary(rows):
+    """One line for each way."""
+    return "\n".join(f"{way:18}" + "".join(f"{number:8} {name}" for name, number in row.items()) for way, row in rows.items())
 
 
 def main():
@@ -217,9 +221,8 @@ def main():
     options = parser.parse_args()
     started = time.monotonic()
     rows = swap(options.tries, options.dmsetup)
-    for way, row in rows.items():
-        print(f"{way:18}" + "".join(f"{row[name]:8} {name}" for name in ("tries", "right", "refused", "gone", "wrong")))
-    print(f"{time.monotonic() - started:.0f} s")
+    print(f"Linux {os.uname().release}, {time.monotonic() - started:.0f} s")
+    print(summary(rows))
     return 1 if any(row["wrong"] for way, row in rows.items() if way != "dmsetup") else 0
 
 

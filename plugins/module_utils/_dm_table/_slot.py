@@ -48,7 +48,12 @@ def parse_numbers(text):
 def _path_rule(path):
     if not path.startswith("/"):
         return "an absolute path"
-    if len(path.encode("utf-8", "surrogatepass")) > Limits.PATH:
+    try:
+        # U+DC80 to U+DCFF stand for bytes that are not UTF-8 (PEP 383); no file name can have other surrogates.
+        size = len(path.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return "a path of whole characters, without lone surrogates"
+    if size > Limits.PATH:
         return f"a path of at most {Limits.PATH} bytes"
     if any(ord(char) < 32 or ord(char) == 127 for char in path):
         return "a path without control characters"

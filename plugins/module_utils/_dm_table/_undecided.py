@@ -23,7 +23,9 @@ UNDECIDED = (
         "Whether a device has zones is not among what the parser is told.",
     ),
     Undecided(
-        "contents", None, "Devices that hold something else than the target expects of its metadata, and read-only ones that it would have to format.",
+        "contents", None,
+        "Devices that hold something else than the target expects of its metadata (a VDO volume is formatted by a program), "
+        "and read-only ones that it would have to format.",
         "It stands on the device, not in the table.",
     ),
     Undecided(

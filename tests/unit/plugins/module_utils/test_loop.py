@@ -248,7 +248,7 @@ def test_what_is_no_regular_file(tmp_path, name, content, word):
 
 
 def test_a_path_that_is_none():
-    for value in (None, 1, "", "disk.raw", "/srv/\0"):
+    for value in (None, 1, "", "disk.raw", "/srv/\0", "/srv/\udfff"):
         with pytest.raises(InvalidValue):
             _loop.Backing(value)
 

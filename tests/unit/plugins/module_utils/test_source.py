@@ -39,6 +39,7 @@ U64 = 2**64 - 1
     ({"path": "/dev/a", "diskseq": "7", "uuid": "LVM-x"}, PathSource("/dev/a", "LVM-x", 7)),
     ({"path": "/dev/a", "diskseq": None, "uuid": None}, PathSource("/dev/a")),
     ({"file": "/srv/a"}, FileSource("/srv/a")),
+    ("file:/srv/b\udce4r.raw", FileSource("/srv/b\udce4r.raw")),
     (
         {"file": "/srv/a", "offset": 512, "size": "1024", "read_only": True, "direct_io": "yes", "sector_size": 4096},
         FileSource("/srv/a", 512, 1024, True, True, 4096),
@@ -97,6 +98,7 @@ def test_what_a_table_source_is_called():
     ({"diskseq": ""}, "x.diskseq"),
     ({"diskseq": 1, "uuid": "a"}, "x.uuid"), ({"diskseq": 1, "offset": 0}, "x.offset"),
     ({"path": ""}, "x.path"), ({"path": "a"}, "x.path"), ({"path": 1}, "x.path"), ({"path": ["/a"]}, "x.path"), ({"path": "/a\0"}, "x.path"),
+    ("/dev/\ud800", "x"), ("file:/srv/\udfff", "x"), ({"path": "/dev/\udbff"}, "x.path"), ({"file": "/srv/\ud800", "size": 512}, "x.file"),
     ({"path": "/a", "diskseq": 0}, "x.diskseq"), ({"path": "/a", "uuid": ""}, "x.uuid"), ({"path": "/a", "uuid": "a b"}, "x.uuid"),
     ({"path": "/a", "uuid": 1}, "x.uuid"),
     ({"path": "/a", "size": 1}, "x.size"), ({"path": "/a", "name": "b"}, "x.name"), ({"path": "/a", 1: 2}, "x.1"),

@@ -1,0 +1,40 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The table parser against the kernel of this host: a small run of differential.py, which does larger ones.
+
+RACEFREE_SEED takes another seed, to make a failure again or to see other tables.
+"""
+
+from __future__ import annotations
+
+import os
+
+import differential
+import known
+
+SEED = int(os.environ.get("RACEFREE_SEED") or 1)
+COUNT = 500
+
+
+def test_every_disagreement_has_a_name(capsys):
+    code, result = differential.compare_tables(seed=SEED, count=COUNT)
+    assert result is not None, f"seed {SEED}: no answer in time"
+    differential.show(result)
+    with capsys.disabled():
+        print(f"\n{differential.summary(result)}")
+    totals = result["totals"]
+    # A run in which one side refused everything would agree with itself.
+    assert totals["tables"] == COUNT and totals["both took"] > COUNT // 6 and totals["both refused"] > COUNT // 6, differential.summary(result)
+    assert code == 0 and not totals["without a name"], differential.summary(result)
+
+
+def test_a_disagreement_without_a_name_is_found(monkeypatch):
+    """The same comparison with no names to give: what is stricter on purpose must come out."""
+    monkeypatch.setattr(known, "STRICTER", ())
+    code, result = differential.compare_tables(seed=SEED, count=60, types=["error", "linear", "snapshot-origin", "zero"])
+    assert code == 1 and result["totals"]["without a name"]
+    rows = [row for row in result["classes"].values() if row["name"] is None]
+    assert rows and all(row["examples"] for row in rows)

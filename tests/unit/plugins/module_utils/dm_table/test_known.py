@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The names that the comparison with a kernel gives to disagreements are those of the documentation."""
+
+from __future__ import annotations
+
+import re
+from collections import namedtuple
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import TARGETS, parse_table
+from ansible_collections.racefree.block.plugins.module_utils._dm_table._stricter import STRICTER
+from ansible_collections.racefree.block.plugins.module_utils._dm_table._undecided import UNDECIDED
+from ansible_collections.racefree.block.plugins.module_utils._errors import TableError
+from ansible_collections.racefree.block.tests.host import known
+
+Verdict = namedtuple("Verdict", ("phase", "errno", "reason", "table"))
+
+
+def test_every_name_is_documented():
+    for rows, documented in ((known.STRICTER, STRICTER), (known.UNDECIDED, UNDECIDED)):
+        names = {entry.name: entry.target for entry in documented}
+        for name, target, pattern in rows:
+            assert name in names
+            assert target is None or target in TARGETS
+            # snapshot-merge has the grammar of snapshot, and is meant by its entries.
+            assert names[name] in (None, target, (target or "").replace("-merge", ""))
+            re.compile(pattern)
+
+
+@pytest.mark.parametrize("line, name", [
+    ("0 8 linear 8:0 4294967296x", "numbers"),
+    ("0 8 zero x", "leftovers"),
+    ("0 8 error x", "error-arguments"),
+    ("0 8 linear relative 0", "paths"),
+    ("0 8 crypt aes-xts-plain64 " + "00" * 32 + " 0 8:0 0 1 sector_size:66048", "crypt-sector-size-wrap"),
+    ("0 8 snapshot 8:0 8:1 Never 8", "snapshot-persistence"),
+    ("0 8 flakey 8:0 0 1 1 2 drop_writes drop_writes", "duplicates"),
+    ("0 8 linear 8:0", None),
+])
+def test_an_error_of_the_parser_gets_its_name(line, name):
+    with pytest.raises(TableError) as caught:
+        parse_table(line)
+    errors = caught.value.errors
+    assert known.stricter(errors[0], errors) == name
+
+
+def test_a_reason_of_the_kernel_gets_its_name():
+    volume = parse_table("0 8 vdo V4 8:0 1000 4096 32768 16380")
+    unformatted = Verdict("load", "EIO", "vdo: Could not load geometry block", None)
+    other = Verdict("load", "EINVAL", "vdo: Invalid version number", None)
+    assert known.undecided(volume, unformatted) == "contents"
+    assert known.undecided(volume, other) is None
+    assert known.undecided(parse_table("0 8 zero"), unformatted) is None
+
+
+def test_what_is_refused_for_its_contents_had_its_words_taken():
+    unformatted = Verdict("load", "EIO", "vdo: Could not load geometry block", None)
+    assert known.words_taken({"vdo"}, unformatted)
+    assert not known.words_taken({"zero"}, unformatted)
+    assert not known.words_taken({"vdo"}, Verdict("load", "EINVAL", "vdo: Invalid version number", None))
+    assert known.words_taken({"zero"}, Verdict(None, None, None, ["0 8 zero"]))
