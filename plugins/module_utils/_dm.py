@@ -13,6 +13,7 @@ names the device until it is open, and from then on its number does, which canno
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -20,6 +21,7 @@ import time
 from typing import NamedTuple
 
 from . import _device, _dm_ioctl
+from ._deadline import interrupting
 from ._errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
 
 MARK = "RACEFREE-"
@@ -44,10 +46,14 @@ class Table(NamedTuple):
 
 
 class Suspend(NamedTuple):
-    """How to suspend: ``noflush`` keeps outstanding I/O queued, ``nolockfs`` leaves a file system on it as it is."""
+    """
+    How to suspend: ``noflush`` keeps outstanding I/O queued, ``nolockfs`` leaves a file system on it as it is, ``seconds`` is the limit
+    for the I/O to end.
+    """
 
     noflush: bool = False
     nolockfs: bool = False
+    seconds: float = 60.0
 
 
 def check_name(name, option="name"):
@@ -69,6 +75,11 @@ def check_uuid(uuid, option="uuid"):
 def new_uuid():
     """A uuid that nobody else has and that tells a later run who made the device: process and its start time."""
     return f"{MARK}{os.getpid()}-{_start_time('self')}-{secrets.token_hex(16)}"
+
+
+def unused_name(uuid):
+    """A name for a device with a uuid from :func:`new_uuid`, for one that needs none."""
+    return MARK.lower() + uuid.rpartition("-")[2][:16]
 
 
 def maker_is_gone(uuid):
@@ -180,33 +191,62 @@ def describe(control, mapped):
     return ", ".join(parts)
 
 
+def suspend(control, device, how=Suspend()):
+    """Suspend a held mapped device; DeadlineExceeded, and the device as it was, when its I/O does not end in time."""
+    address = _number(device)
+    name = control.status(address).name
+    with interrupting(
+        how.seconds, "the outstanding reads and writes to end", device=name,
+        hint="What they wait for is slow, suspended or out of space. Raise timeout, or say noflush=true for a target that keeps them",
+    ):
+        control.suspend(address, how.noflush, how.nolockfs)
+
+
 def reload(control, device, table, event_nr, how=Suspend()):
     """
     Give a held mapped device a new table. If the kernel refuses it at resume, the old table is live again.
 
-    A reload changes no diskseq. ``how``: Suspend. Raises KernelError.
+    A reload changes no diskseq. ``how``: Suspend. Raises KernelError, DeadlineExceeded.
     """
     address = _number(device)
-    was_suspended = control.status(address).suspended
-    control.load(address, table.targets, table.read_only, table.secure)
-    try:
-        control.suspend(address, how.noflush, how.nolockfs)
-    except BaseException:
-        control.clear(address)
-        raise
-    try:
-        control.resume(address, how.noflush, how.nolockfs, event_nr)
-    except BaseException as error:
-        # The kernel dropped the new table and kept the old one, suspended.
+    with contextlib.ExitStack() as below:
+        # A new table that is taken but does not start has replaced the old one by then, whose devices would go with it.
+        for number in control.deps(address):
+            with contextlib.suppress(DeviceGone):
+                below.enter_context(_device.open_number(*number))
+        status, old = control.table(address, secure=True)
+        control.load(address, table.targets, table.read_only, table.secure)
         try:
+            suspend(control, device, how)
+        except BaseException:
             control.clear(address)
-        except BlockError:
-            pass
-        if not was_suspended:
-            control.resume(address, how.noflush, how.nolockfs)
-        if isinstance(error, KernelError):
-            error.hint = "The old table is in place again" + (f". {error.hint}" if error.hint else "")
-        raise
+            if not status.suspended and control.status(address).suspended:
+                # The time was up just when it was done.
+                control.resume(address)
+            raise
+        try:
+            control.resume(address, how.noflush, how.nolockfs, event_nr)
+        except BaseException as error:
+            _put_back(control, address, status, old, error)
+            raise
+
+
+def _put_back(control, address, status, old, error):
+    """Have the table ``old`` live again, and the device suspended if it was, after ``error`` at a resume."""
+    try:
+        if control.table(address, secure=True)[1] != old:
+            targets = [(line.start, line.length, line.type, line.params) for line in old]
+            control.load(address, targets, status.read_only, secure=True)
+            control.resume(address)
+        elif not status.suspended:
+            control.resume(address)
+        if status.suspended and not control.status(address).suspended:
+            control.suspend(address, noflush=True, nolockfs=True)
+        told = "The old table is in place again"
+    except BlockError as problem:
+        told = f"The old table could not be put back, and the device is suspended: {problem.message}"
+    if isinstance(error, BlockError):
+        error.hint = told + (f". {error.hint}" if error.hint else "")
 
 
 def complete(control, mapped, name, uuid, table, event_nr):

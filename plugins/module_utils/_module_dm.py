@@ -10,7 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import _device, _dm, _dm_ioctl, _dm_udev, _reap, _source, _table_slots
+from . import _device, _dm, _dm_ioctl, _dm_thin, _dm_udev, _reap, _source, _table_slots
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan
 
@@ -20,6 +20,14 @@ ARGUMENTS = {
     "diskseq": {"type": "int"},
     "table": {"type": "raw"},
     "keys": {"type": "dict", "no_log": True},
+    "volumes": {
+        "type": "list", "elements": "dict",
+        "options": {
+            "id": {"type": "int", "required": True},
+            "snapshot_of": {"type": "int"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        },
+    },
     "read_only": {"type": "bool", "default": False},
     "persist": {"type": "bool", "default": True},
     "hold": {"type": "int", "default": 60},
@@ -49,6 +57,7 @@ class DmItem(Item):
         self.opener = None
         self.created = False
         self.gone = None
+        self.volumes = None
         self._restore = []
 
     def key(self):
@@ -69,6 +78,10 @@ class DmItem(Item):
             raise InvalidValue("hold", params["hold"], f"seconds from 0 to {_LONGEST_HOLD}")
         if params["timeout"] < 0:
             raise InvalidValue("timeout", params["timeout"], "seconds, 0 or more")
+        if params["volumes"] is not None:
+            if params["state"] != "present":
+                raise InvalidValue("volumes", params["volumes"], f"nothing with state={params['state']}: a pool is live when its volumes are changed")
+            self.volumes = _dm_thin.Volumes(self.host, _dm_thin.parse_volumes(params["volumes"]), max(1, params["timeout"]))
         self.value = None if params["table"] is None else with_keys(table_lines(params["table"]), params["keys"] or {})
 
     def plan(self):
@@ -81,6 +94,8 @@ class DmItem(Item):
         self._check_owner()
         before = self._now()
         after = self._wanted(before)
+        if self.volumes is not None:
+            self._plan_volumes(before, after)
         return Plan(before != after, _shown(before), _shown(after))
 
     def apply(self):
@@ -91,8 +106,12 @@ class DmItem(Item):
             self._create()
         else:
             self._change()
+        if self.volumes is not None:
+            self.volumes.make(self.device)
 
     def commit(self):
+        if self.volumes is not None:
+            self.volumes.delete(self.device)
         if self.opener is not None and self.params["persist"]:
             self.opener.keep()
         if self.created and self.params["persist"]:
@@ -103,6 +122,13 @@ class DmItem(Item):
             _hold.hold_for([self.device], self.params["hold"])
 
     def undo(self):
+        try:
+            if self.volumes is not None and self.device is not None:
+                self.volumes.undo(self.device)
+        finally:
+            self._undo_device()
+
+    def _undo_device(self):
         if self.opener is not None:
             self.opener.give_up()
         if self.created:
@@ -208,6 +234,19 @@ class DmItem(Item):
         # What is the same in meaning is not written in another way.
         return live if live is not None and wanted.is_complete and live.same_as(wanted.table) else wanted.table
 
+    def _plan_volumes(self, before, after):
+        table = after["table"]
+        if table is None or [target.TYPE for target in table] != ["thin-pool"]:
+            raise InvalidValue("volumes", self.params["volumes"], "only for a device whose table is one thin-pool target", device=self.params["name"])
+        if not before:
+            after["volumes"] = self.volumes.wanted()
+        elif before["suspended"] or [target.TYPE for target in before["table"] or ()] != ["thin-pool"]:
+            # The kernel does not look a volume up now; it is asked when the pool is live.
+            before["volumes"], after["volumes"] = None, self.volumes.wanted()
+        else:
+            before["volumes"] = self.volumes.look(self.device)
+            after["volumes"] = self.volumes.wanted(before["volumes"])
+
     # Changing
 
     def _create(self):
@@ -254,7 +293,7 @@ class DmItem(Item):
             self._restore.append(lambda: _dm.set_persist(self.host.dm, self.device, before["persist"]))
 
     def _reload(self, before, after):
-        how = _dm.Suspend(self.params["noflush"], self.params["nolockfs"])
+        how = self._how()
         old = _table_slots.loadable(before["table"], before["read_only"]) if before["table"] is not None else None
         self.opener = _source.Opener(self.host)
         if self.value is None:
@@ -274,14 +313,17 @@ class DmItem(Item):
             self.host.cookie.not_sent()
 
     def _set_suspended(self, wanted):
-        address, how = _dm.number_of(self.device), (self.params["noflush"], self.params["nolockfs"])
         if wanted:
-            self.host.dm.suspend(address, *how)
+            _dm.suspend(self.host.dm, self.device, self._how())
         else:
-            event_nr = self._event()
-            status = self._made_by(event_nr, lambda: self.host.dm.resume(address, *how, event_nr=event_nr))
+            address, how, event_nr = _dm.number_of(self.device), self._how(), self._event()
+            status = self._made_by(event_nr, lambda: self.host.dm.resume(address, how.noflush, how.nolockfs, event_nr))
             if not status.uevent_generated:
                 self.host.cookie.not_sent()
+
+    def _how(self):
+        params = self.params
+        return _dm.Suspend(params["noflush"], params["nolockfs"], max(1, params["timeout"]))
 
     def _event(self):
         return self.host.cookie.next(_dm_udev.HIDDEN if self.params["udev"] == "hidden" else 0)
@@ -354,6 +396,7 @@ def describe(host, device):
         suspended=status.suspended,
         persist=not status.deferred_remove,
         open_count=status.open_count - 1,
+        status=[_table_slots.line_text(line) for line in host.dm.target_status(_dm.number_of(device))[1]],
     )
 
 

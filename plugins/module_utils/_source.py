@@ -171,7 +171,7 @@ class Opener:
 
         table = _table_slots.Slots(self.host).make(source.table, source.read_only, self)
         uuid = source.uuid or _dm.new_uuid()
-        name = source.name or _dm.MARK.lower() + uuid.rpartition("-")[2][:16]
+        name = source.name or _dm.unused_name(uuid)
         return _dm.make(self.host.dm, name, uuid, table, self.host.cookie.next(), persist=False)
 
 

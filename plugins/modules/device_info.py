@@ -91,6 +91,40 @@ devices:
     read_only:
       description: Whether the device is read-only.
       type: bool
+    mapper_path:
+      description: The link that udev makes for a mapped device's name.
+      returned: for mapped devices
+      type: str
+      sample: /dev/mapper/web1-root
+    mapper_name:
+      description: A mapped device's name.
+      returned: for mapped devices
+      type: str
+      sample: web1-root
+    uuid:
+      description: A mapped device's uuid.
+      returned: for mapped devices
+      type: str
+    table:
+      description: A mapped device's live table in dmsetup's lines, without keys. V(null) when it has a target that this collection does not know.
+      returned: for mapped devices
+      type: list
+      elements: str
+      sample: ["0 2097152 linear 7:7 0"]
+    suspended:
+      description: Whether a mapped device is suspended.
+      returned: for mapped devices
+      type: bool
+    open_count:
+      description: How many others have a mapped device open.
+      returned: for mapped devices
+      type: int
+    status:
+      description: What each target of a mapped device says of its state, in dmsetup's lines.
+      returned: for mapped devices
+      type: list
+      elements: str
+      sample: ["0 2097152 snapshot-merge 16/2097152 16"]
     holders:
       description: The devices that stand on this one, with C(name) and C(diskseq).
       type: list

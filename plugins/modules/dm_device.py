@@ -53,6 +53,34 @@ options:
       - Keys for C(crypt) targets, in hexadecimal. The target names one as C(var:NAME) in the place of its key.
       - They are in no log, diff or return value. A key in clear in O(table) is refused.
     type: dict
+  volumes:
+    description:
+      - Volumes that a thin pool is to have, or not to have. Only for a device whose table is one C(thin-pool) target, with O(state=present).
+        Volumes that are not named are left alone.
+      - Each is used through a mapped device of its own, with a C(thin) target.
+      - A pool does not list its volumes. Each one named is asked for, which takes a mapped device for a moment and changes nothing in the pool.
+    type: list
+    elements: dict
+    suboptions:
+      id:
+        description:
+          - Number of the volume in its pool, from 0 to 16777215.
+        type: int
+        required: true
+      snapshot_of:
+        description:
+          - The volume to make it from, as a snapshot, when it is not there yet. The pool has that volume, or it stands before this one in the list.
+          - Mapped devices that have that volume active are suspended meanwhile, so that the snapshot is of one single moment. They are resumed
+            also when the task is killed.
+          - Nothing tells later of what a volume was made. One that is there is not looked at any further.
+        type: int
+      state:
+        description:
+          - Whether the volume is to be there. One that a mapped device uses is not deleted, and the task fails.
+          - Volumes are deleted when all else in the task has succeeded. Volumes that were made are deleted again when the task fails.
+        type: str
+        choices: [present, absent]
+        default: present
   read_only:
     description:
       - Whether the device is read-only.
@@ -94,6 +122,8 @@ options:
   timeout:
     description:
       - With O(state=absent), for how many seconds to wait for those who have the device open for a moment, such as udev.
+      - Where the device is suspended, also for a moment for another table or a snapshot of one of its O(volumes), for how many seconds, at
+        least 1, to wait for outstanding reads and writes to end. If they do not, the task fails and the device is as it was.
     type: int
     default: 10
   state:
@@ -131,6 +161,49 @@ EXAMPLES = r"""
         offset: 0
     keys:
       data: "{{ vault_web1_key }}"
+
+- name: Have a thin pool with a volume, and with a snapshot of that volume
+  racefree.block.dm_device:
+    name: pool
+    table: "0 209715200 thin-pool /dev/vg/pool-meta /dev/vg/pool-data 128 0"
+    volumes:
+      - {id: 0}
+      - {id: 1, snapshot_of: 0}
+
+- name: Have devices for the two
+  racefree.block.dm_devices:
+    devices:
+      - {name: web1-root, table: "0 20971520 thin /dev/mapper/pool 0"}
+      - {name: web1-backup, table: "0 20971520 thin /dev/mapper/pool 1", read_only: true}
+
+- name: Have a disk whose changes go into a snapshot's store
+  racefree.block.dm_device:
+    name: web1-trial
+    table: "0 2097152 snapshot /dev/vg/web1 /dev/vg/web1-changes P 8"
+
+- name: Later, to merge the changes into the disk, end the snapshot's use
+  racefree.block.dm_device:
+    name: web1-trial
+    state: absent
+
+- name: Merge them. The device web1 shows the merged content from the beginning, whether it was there before, as a snapshot-origin, or not
+  racefree.block.dm_device:
+    name: web1
+    table: "0 2097152 snapshot-merge /dev/vg/web1 /dev/vg/web1-changes P 8"
+
+- name: Wait for the end of it, when the store holds its own metadata only
+  racefree.block.device_info:
+    path: /dev/mapper/web1
+    features: false
+  register: web1
+  until: web1.devices[0].status[0].split()[3].split('/')[0] == web1.devices[0].status[0].split()[4]
+  retries: 600
+  delay: 5
+
+- name: Go on without the store
+  racefree.block.dm_device:
+    name: web1
+    table: "0 2097152 linear /dev/vg/web1 0"
 
 - name: Remove the device, but only if it is still the one that was made above
   racefree.block.dm_device:
@@ -205,6 +278,11 @@ device:
     open_count:
       description: How many others have the device open.
       type: int
+    status:
+      description: What each target says of its state, in dmsetup's lines.
+      type: list
+      elements: str
+      sample: ["0 2097152 snapshot-merge 16/2097152 16"]
 gone:
   description: Whether the device is gone already; V(false) if its last user has yet to close it.
   returned: success and O(state=absent)

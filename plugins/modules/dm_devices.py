@@ -60,6 +60,34 @@ options:
           - Keys for C(crypt) targets, in hexadecimal. The target names one as C(var:NAME) in the place of its key.
           - They are in no log, diff or return value. A key in clear in O(devices[].table) is refused.
         type: dict
+      volumes:
+        description:
+          - Volumes that a thin pool is to have, or not to have. Only for a device whose table is one C(thin-pool) target, with O(devices[].state=present).
+            Volumes that are not named are left alone.
+          - Each is used through a mapped device of its own, with a C(thin) target.
+          - A pool does not list its volumes. Each one named is asked for, which takes a mapped device for a moment and changes nothing in the pool.
+        type: list
+        elements: dict
+        suboptions:
+          id:
+            description:
+              - Number of the volume in its pool, from 0 to 16777215.
+            type: int
+            required: true
+          snapshot_of:
+            description:
+              - The volume to make it from, as a snapshot, when it is not there yet. The pool has that volume, or it stands before this one in the list.
+              - Mapped devices that have that volume active are suspended meanwhile, so that the snapshot is of one single moment. They are resumed
+                also when the task is killed.
+              - Nothing tells later of what a volume was made. One that is there is not looked at any further.
+            type: int
+          state:
+            description:
+              - Whether the volume is to be there. One that a mapped device uses is not deleted, and the task fails.
+              - Volumes are deleted when all else in the task has succeeded. Volumes that were made are deleted again when the task fails.
+            type: str
+            choices: [present, absent]
+            default: present
       read_only:
         description:
           - Whether the device is read-only.
@@ -102,6 +130,8 @@ options:
       timeout:
         description:
           - With O(devices[].state=absent), for how many seconds to wait for those who have the device open for a moment, such as udev.
+          - Where the device is suspended, also for a moment for another table or a snapshot of one of its O(devices[].volumes), for how many seconds, at
+            least 1, to wait for outstanding reads and writes to end. If they do not, the task fails and the device is as it was.
         type: int
         default: 10
       state:
@@ -217,6 +247,11 @@ devices:
         open_count:
           description: How many others have the device open.
           type: int
+        status:
+          description: What each target says of its state, in dmsetup's lines.
+          type: list
+          elements: str
+          sample: ["0 2097152 snapshot-merge 16/2097152 16"]
     gone:
       description: Whether the device is gone already; V(false) if its last user has yet to close it.
       returned: when O(devices[].state=absent)

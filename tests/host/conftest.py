@@ -18,6 +18,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 
 import pytest
@@ -39,15 +40,16 @@ class Failed(Exception):
         self.result = result
 
 
-def run_module(module_name, check=False, **arguments):
-    """What the module answers, as Ansible would get it; Failed when it failed."""
+def run_module(module_name, check=False, invocation=False, **arguments):
+    """What the module answers, as Ansible would get it, with ``invocation`` as -vvv shows it; Failed when it failed."""
     module = importlib.import_module(MODULES + module_name)
     output = io.StringIO()
     arguments = dict(arguments, _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp")
     with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
         module.main()
     result = json.loads(output.getvalue().strip().splitlines()[-1])
-    result.pop("invocation", None)
+    if not invocation:
+        result.pop("invocation", None)
     if result.get("failed"):
         raise Failed(result)
     return result
@@ -158,6 +160,14 @@ def read_device(path, offset=0, size=512):
     with open(path, "rb") as device:
         device.seek(offset)
         return device.read(size)
+
+
+def wait_until(condition, seconds=120):
+    """Wait until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(0.05)
 
 
 def open_device(path):

@@ -1,0 +1,245 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Changes of live mapped devices on a real kernel: reload, suspend, merge, what is hidden and what is secret."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+import pytest
+from conftest import Failed, predict_and_run, read_device, run_module, snapshot, udev_settle, wait_until
+
+MIB = 2**20
+SECTORS = 2048
+
+
+@pytest.fixture
+def origin_and_store(image, cleanup):
+    """``(diskseq:N, diskseq:N)`` of loop devices, one with 1 MiB of content and one for the changes to it."""
+    slots = []
+    for path in (image("origin.raw", MIB, content=b"golden" * 20000), image("store.raw", 4 * MIB)):
+        cleanup(loop=path)
+        slots.append(f"diskseq:{run_module('loop_device', backing_file=path)['device']['diskseq']}")
+    return slots
+
+
+def write(path, offset, data):
+    with open(path, "r+b") as device:
+        device.seek(offset)
+        device.write(data)
+        device.flush()
+        os.fsync(device.fileno())
+
+
+def is_merged(name):
+    """Whether the store holds nothing but its own metadata (Documentation/admin-guide/device-mapper/snapshot.rst)."""
+    status = run_module("device_info", path=f"/dev/mapper/{name}", features=False)["devices"][0]["status"]
+    assert len(status) == 1 and " snapshot-merge " in status[0]
+    allocated, metadata = status[0].split()[3:5]
+    return allocated.split("/")[0] == metadata
+
+
+def test_a_snapshot_is_merged(origin_and_store, image, name, cleanup):
+    origin, store = origin_and_store
+    trial, base = name + "-trial", name + "-base"
+    cleanup(dm=base)
+    cleanup(dm=trial)
+    run_module("dm_device", name=base, table=f"0 {SECTORS} snapshot-origin {origin}")
+    made = predict_and_run("dm_device", name=trial, table=f"0 {SECTORS} snapshot {origin} {store} P 8")["device"]
+    assert made["status"][0].startswith(f"0 {SECTORS} snapshot ")
+    for offset in (0, 12345, MIB - 5):
+        write(made["path"], offset, b"trial")
+    expected = read_device(made["path"], 0, MIB)
+    assert expected[12345:12350] == b"trial" and expected[6:12] == b"golden"
+    assert b"trial" not in read_device(f"/dev/mapper/{base}", 0, MIB)
+    run_module("dm_device", name=trial, state="absent")
+    merging = predict_and_run("dm_device", name=base, table=f"0 {SECTORS} snapshot-merge {origin} {store} P 8")["device"]
+    assert read_device(merging["path"], 0, MIB) == expected
+    wait_until(lambda: is_merged(base))
+    predict_and_run("dm_device", name=base, table=f"0 {SECTORS} linear {origin} 0")
+    assert read_device(merging["path"], 0, MIB) == expected
+    run_module("dm_device", name=base, state="absent")
+    merged = run_module("device_info", diskseq=int(origin.split(":")[1]), features=False)["devices"][0]
+    assert read_device(merged["path"], 0, MIB) == expected
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_table_that_does_not_start_gives_way_to_the_old_one(origin_and_store, name, cleanup, suspended):
+    """Taking over a snapshot's store is refused at resume, while that snapshot is live, when the old table is gone already."""
+    origin, store = origin_and_store
+    trial, base = name + "-trial", name + "-base"
+    cleanup(dm=base)
+    cleanup(dm=trial)
+    run_module("dm_device", name=trial, table=f"0 {SECTORS} snapshot {origin} {store} P 8")
+    made = run_module("dm_device", name=base, table=f"0 {SECTORS} snapshot-origin {origin}", state="suspended" if suspended else "present")["device"]
+    before = snapshot()
+    merge = {"name": base, "table": f"0 {SECTORS} snapshot-merge {origin} {store} P 8", "state": "suspended" if suspended else "present"}
+    assert run_module("dm_device", check=True, **merge)["changed"]
+    with pytest.raises(Failed) as caught:
+        run_module("dm_device", **merge)
+    for words in ("EINVAL", "The old table is in place again", "until source is suspended"):
+        assert words in str(caught.value), str(caught.value)
+    udev_settle()
+    assert snapshot() == before
+    after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
+    assert after["table"] == made["table"] and after["suspended"] == suspended
+    if not suspended:
+        assert read_device(made["path"], 0, 12) == b"goldengolden"
+
+
+def test_the_old_tables_devices_do_not_go_meanwhile(image, origin_and_store, name, cleanup):
+    """As above, with an old table over a loop device that goes with its last user."""
+    origin, store = origin_and_store
+    trial, base = name + "-trial", name + "-base"
+    alone = image("alone.raw", MIB, content=b"alone")
+    cleanup(dm=base)
+    cleanup(dm=trial)
+    run_module("dm_device", name=trial, table=f"0 {SECTORS} snapshot {origin} {store} P 8")
+    made = run_module("dm_device", name=base, table=f"0 {SECTORS} linear file:{alone} 0")["device"]
+    run_module("loop_device", backing_file=alone, persist=False, hold=0)
+    with pytest.raises(Failed) as caught:
+        run_module("dm_device", name=base, table=f"0 {SECTORS} snapshot-merge {origin} {store} P 8")
+    assert "The old table is in place again" in str(caught.value)
+    assert read_device(made["path"], 0, 5) == b"alone"
+
+
+def test_suspend_has_a_time_limit(name, cleanup):
+    """A suspend waits for the I/O of the device, here for what is stuck below."""
+    low, top = name + "-low", name + "-top"
+    cleanup(dm=low)
+    cleanup(dm=top)
+    run_module("dm_device", name=low, table=f"0 {SECTORS} zero")
+    made = run_module("dm_device", name=top, table=f"0 {SECTORS} linear /dev/mapper/{low} 0")["device"]
+    subprocess.run(["dmsetup", "suspend", low], check=True)
+    reader = subprocess.Popen(["dd", f"if={made['path']}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"])
+    try:
+        with open(f"/sys/block/{made['name']}/inflight", encoding="ascii") as inflight:
+            wait_until(lambda: inflight.seek(0) or inflight.read().split() != ["0", "0"])
+        for change in ({"state": "suspended"}, {"table": f"0 8 linear /dev/mapper/{low} 0"}):
+            with pytest.raises(Failed) as caught:
+                run_module("dm_device", name=top, timeout=1, **change)
+            assert caught.value.result["error"]["kind"] == "DeadlineExceeded"
+            after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
+            assert not after["suspended"] and after["table"] == made["table"]
+        info = subprocess.run(["dmsetup", "info", "-c", "--noheadings", "-o", "attr", top], capture_output=True, text=True, check=True).stdout
+        assert info.strip() == "L--w", info
+    finally:
+        subprocess.run(["dmsetup", "resume", low], check=True)
+        assert reader.wait() == 0
+
+
+def test_a_file_system_is_frozen_unless_told_otherwise(image, name, cleanup, tmp_path):
+    path = image(size=16 * MIB)
+    cleanup(loop=path)
+    cleanup(dm=name)
+    made = run_module("dm_device", name=name, table=f"0 {16 * SECTORS} linear file:{path} 0")["device"]
+    subprocess.run(["mkfs.ext4", "-q", made["path"]], check=True)
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    subprocess.run(["mount", made["path"], mounted], check=True)
+    try:
+        for nolockfs, option, answer in ((False, "--freeze", "Device or resource busy"), (True, "--unfreeze", "Invalid argument")):
+            run_module("dm_device", name=name, state="suspended", nolockfs=nolockfs)
+            try:
+                told = subprocess.run(["fsfreeze", option, mounted], capture_output=True, text=True, check=False, timeout=60)
+            finally:
+                run_module("dm_device", name=name)
+            assert answer in told.stderr, (nolockfs, told)
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+
+
+def test_read_only_and_back(image, name, cleanup):
+    path = image()
+    cleanup(loop=path)
+    cleanup(dm=name)
+    table = f"0 {SECTORS} linear file:{path} 0"
+    made = run_module("dm_device", name=name, table=table)["device"]
+    assert predict_and_run("dm_device", name=name, table=table, read_only=True)["device"]["read_only"]
+    with pytest.raises(OSError):
+        write(made["path"], 0, b"x")
+    back = predict_and_run("dm_device", name=name, table=table)["device"]
+    assert not back["read_only"] and back["diskseq"] == made["diskseq"]
+    write(made["path"], 0, b"x")
+
+
+def test_the_guard_holds_for_every_change(name, cleanup):
+    uuid = f"TEST-{name}"
+    cleanup(dm=name)
+    made = run_module("dm_device", name=name, uuid=uuid, table="0 8 zero")["device"]
+    before = snapshot()
+    for change in (
+        {"name": name, "table": "0 16 zero"},
+        {"name": name + "-new", "uuid": uuid, "table": "0 8 zero"},
+        {"name": name, "table": "0 8 zero", "read_only": True},
+        {"name": name, "state": "suspended"},
+        {"name": name, "persist": False, "hold": 0},
+        {"name": name, "state": "absent", "deferred": True},
+    ):
+        with pytest.raises(Failed) as caught:
+            run_module("dm_device", diskseq=made["diskseq"] + 1000, **change)
+        assert caught.value.result["error"]["kind"] == "WrongDevice" and str(made["diskseq"]) in str(caught.value)
+        assert snapshot() == before, change
+    assert run_module("dm_device", diskseq=made["diskseq"], name=name, table="0 16 zero")["changed"]
+
+
+def test_hidden_from_udev(name, cleanup):
+    cleanup(dm=name)
+    made = predict_and_run("dm_device", name=name, table="0 8 zero", udev="hidden")["device"]
+    udev_settle()
+    told = subprocess.run(["udevadm", "info", "--query=property", made["path"]], capture_output=True, text=True, check=True).stdout
+    for flag in ("DM", "SUBSYSTEM", "DISK", "OTHER"):
+        assert f"DM_UDEV_DISABLE_{flag}_RULES_FLAG=1" in told.split()
+    assert not os.path.exists(f"/dev/mapper/{name}")
+    run_module("dm_device", name=name, table="0 16 zero", udev="hidden")
+    udev_settle()
+    assert not os.path.exists(f"/dev/mapper/{name}")
+
+
+def test_a_key_is_shown_nowhere(image, name, cleanup):
+    """Not in what -vvv shows, not in the diff, not in an error, not in the host's log."""
+    path = image()
+    cleanup(loop=path)
+    cleanup(dm=name)
+    key, since = os.urandom(64).hex(), f"@{int(time.time())}"
+    row = {"name": name, "table": f"0 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0", "keys": {"data": key}}
+    told = [
+        run_module("dm_device", invocation=True, **row),
+        run_module("dm_devices", invocation=True, devices=[dict(row, table=row["table"].replace("crypt", "crypt ", 1))]),
+        run_module("dm_device", invocation=True, check=True, **dict(row, table=f"0 8 zero\n8 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0")),
+        run_module("device_info"),
+    ]
+    assert told[0]["invocation"]["module_args"]["table"] == row["table"] and told[2]["diff"]["before"]
+    for broken in (f"{row['table']} x", row["table"].replace(path, "/dev/none"), row["table"].replace("aes-xts", "aes-xxx")):
+        with pytest.raises(Failed) as caught:
+            run_module("dm_devices", invocation=True, devices=[dict(row, table=broken)])
+        told.append(caught.value.result)
+    log = subprocess.run(["journalctl", f"--since={since}", "--output=cat", "--quiet"], capture_output=True, text=True, check=True).stdout
+    assert "Invoked with" in log and name in log
+    for text in (*map(str, told), log):
+        assert key not in text and key[:16] not in text and key[-16:] not in text
+
+
+def test_a_key_from_a_keyring(image, name, cleanup):
+    path, description = image(), f"racefree:{name}"
+    cleanup(loop=path)
+    cleanup(dm=name)
+    number = subprocess.run(
+        ["keyctl", "padd", "logon", description, "@s"], input=os.urandom(32), capture_output=True, check=True,
+    ).stdout.decode("ascii").strip()
+    try:
+        table = f"0 {SECTORS} crypt aes-xts-plain64 :32:logon:{description} 0 file:{path} 0"
+        made = predict_and_run("dm_device", name=name, table=table)["device"]
+        write(made["path"], 0, b"plain text")
+        subprocess.run(["blockdev", "--flushbufs", made["path"]], check=True)
+        with open(path, "rb") as raw:
+            assert b"plain text" not in raw.read(4096)
+        with pytest.raises(Failed) as caught:
+            run_module("dm_device", name=name, table=table.replace(":32:", ":64:"))
+        assert "key" in str(caught.value) and not run_module("dm_device", name=name, table=table)["changed"]
+    finally:
+        subprocess.run(["keyctl", "unlink", number, "@s"], check=True)
