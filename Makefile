@@ -15,7 +15,7 @@ STEP := tests/setup/step
 
 FAST := units sanity lint docs-lint changelog-lint licences importer integration-loop
 
-.PHONY: help test test-fast demo $(FAST) units-all test-host molecule bench build install clean
+.PHONY: help test test-fast demo $(FAST) units-all test-host test-extended molecule bench build install clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -60,6 +60,9 @@ integration-loop: ## Integration targets on this machine's own loop and device-m
 test-host: ## Scenarios on the emulated Xen host of RELEASE (bookworm or trixie)
 	@if [ -e tests/host/run ]; then $(STEP) test-host-$(RELEASE) tests/host/run $(RELEASE); \
 	else echo 'tests/host/run is not there: nothing was tested on an emulated host' >&2; fi
+
+test-extended: ## Tests of blkback on a host of RELEASE whose blkback compares disk sequence numbers
+	@$(STEP) test-extended-$(RELEASE) tests/host/run --blkback extended $(RELEASE) test_extended.py test_blkback.py test_vbd.py test_libvirt_vbd.py
 
 molecule: ## Scenarios on the running emulated host, or on those of RACEFREE_INVENTORY
 	@$(STEP) molecule tests/setup/molecule test --all --no-command-borders

@@ -401,6 +401,19 @@ def list_vbds(store, guest=None, backend_domid=0):
     return [vbd for vbd in (_vbd_nodes.from_nodes(key, values) for key in keys) if vbd is not None]
 
 
+def offers_opened(store, backend_domid=0):
+    """
+    Whether blkback compares disk sequence numbers and tells by the node ``opened`` that it has a device open; None while no
+    guest has a disk to tell it by.
+
+    A backend that has the one has the other, and says so at each disk that it serves. Only disks that blkback has open are looked at:
+    there are other programs that serve vbds.
+    """
+    keys = [key for key in list_keys(store, backend_domid=backend_domid) if opened_number(key) is not None]
+    found = store.read_many([f"{key.backend}/opened" for key in keys])
+    return any(value is not None for value in found.values()) if found else None
+
+
 def opened_number(key):
     """``(major, minor)`` of the device blkback has opened for the vbd, or None; only for backends in this domain."""
     text = read_sysfs(key.sysfs + "/physical_device")

@@ -19,11 +19,12 @@ from . import _device, _dm_udev, _loop, _uapi
 from ._errors import BlockError
 
 _LIBVIRT_SECONDS = 10
+_XENSTORE_SECONDS = 10
 
 
 def collect(host):
     """All features as plain data; what is not there is None or False, never an error."""
-    return {"kernel": _kernel(), "device_mapper": _device_mapper(host), "udev": _dm_udev.is_running(), "xen": _xen(), "libvirt": _libvirt()}
+    return {"kernel": _kernel(), "device_mapper": _device_mapper(host), "udev": _dm_udev.is_running(), "xen": _xen(host), "libvirt": _libvirt()}
 
 
 def _kernel():
@@ -52,7 +53,7 @@ def _device_mapper(host):
         return None
 
 
-def _xen():
+def _xen(host):
     if _device.read_sysfs("/sys/hypervisor/type") != "xen":
         return None
     version = [_device.read_sysfs(f"/sys/hypervisor/version/{part}") for part in ("major", "minor")]
@@ -61,8 +62,20 @@ def _xen():
         "version": ".".join(part or "?" for part in version) + extra,
         "domain_0": "control_d" in (_device.read_sysfs("/proc/xen/capabilities") or ""),
         "blkback": os.path.isdir("/sys/bus/xen-backend/drivers/vbd"),
+        "blkback_diskseq": _blkback_diskseq(host),
         "xenstored_socket": next((path for path in ("/run/xenstored/socket", "/var/run/xenstored/socket") if os.path.exists(path)), None),
     }
+
+
+def _blkback_diskseq(host):
+    """Whether blkback itself refuses a device with another sequence number; None when that cannot be told."""
+    from . import _blkback
+
+    try:
+        with host.store.within(_XENSTORE_SECONDS):
+            return _blkback.offers_opened(host.store)
+    except BlockError:
+        return None
 
 
 def _libvirt():

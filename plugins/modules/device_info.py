@@ -152,7 +152,10 @@ features:
       description: Whether udev is running.
       type: bool
     xen:
-      description: Xen's version, whether this is domain 0, whether blkback is there, and the XenStore daemon's socket. V(null) when not on Xen.
+      description:
+        - Xen's version, whether this is domain 0, whether blkback is there, and the XenStore daemon's socket. V(null) when not on Xen.
+        - C(blkback_diskseq) tells whether blkback itself refuses a device that has another disk sequence number, which no released kernel does.
+          It is V(null) while no guest has a disk to tell it by.
       type: dict
     libvirt:
       description: Versions of libvirt's binding and of the daemon for Xen. V(null) when the binding is not installed.

@@ -52,6 +52,30 @@ def test_key_changes_with_release_backend_files_and_modes(monkeypatch, tmp_path)
     assert len(keys) == 5
 
 
+def test_key_of_another_blkback_is_its_own(monkeypatch, tmp_path):
+    from lib import paths
+    from lib.recipe import BLKBACKS, Recipe
+    stock, extended = (Recipe("bookworm", blkback) for blkback in BLKBACKS)
+    assert (stock.base, extended.base) == (None, stock)
+    assert extended.directory.name == f"bookworm-extended-{extended.key}" and stock.directory.name == f"bookworm-{stock.key}"
+    copy = tmp_path / "blkback"
+    shutil.copytree(XENHOST / "blkback", copy)
+    monkeypatch.setattr(paths, "BLKBACK_FILES", copy)
+    assert Recipe("bookworm", "extended").key == extended.key
+    with open(copy / "extended.patch", "a", encoding="utf-8") as file:
+        file.write("more\n")
+    assert Recipe("bookworm", "extended").key != extended.key and Recipe("bookworm").key == stock.key
+    monkeypatch.setattr(paths, "IMAGE_FILES", tmp_path)
+    changed = Recipe("bookworm", "extended").key
+    monkeypatch.setattr(paths, "BLKBACK_FILES", XENHOST / "blkback")
+    assert len({changed, Recipe("bookworm", "extended").key, extended.key}) == 3, "both the stock image's files and its own count"
+
+
+def test_a_patch_for_every_blkback_that_is_not_stock():
+    from lib.recipe import BLKBACKS
+    assert {path.stem for path in (XENHOST / "blkback").glob("*.patch")} == set(BLKBACKS) - {"stock"}
+
+
 def test_key_is_taken_once(monkeypatch, tmp_path):
     from lib import paths
     from lib.recipe import Recipe
@@ -90,12 +114,13 @@ def test_inventory_groups_and_connection():
     from lib import inventory
     from lib.recipe import Recipe
     from lib.remote import Remote
-    hosts = [(name, release, Remote(Recipe(release), port, Path("/run/x y")))
-             for name, release, port in (("a", "bookworm", 2201), ("b", "trixie", 2202), ("c", "bookworm", 2203))]
+    hosts = [(name, release, Remote(Recipe(release, blkback), port, Path("/run/x y"))) for name, release, blkback, port in (
+        ("a", "bookworm", "stock", 2201), ("b", "trixie", "stock", 2202), ("c", "bookworm", "extended", 2203))]
     groups = json.loads(inventory.text(hosts))["all"]["children"]
     assert {name: sorted(group["hosts"]) for name, group in groups.items()} == {"xen_hosts": ["a", "b", "c"], "bookworm": ["a", "c"], "trixie": ["b"]}
     variables = groups["xen_hosts"]["hosts"]["b"]
     assert variables["ansible_port"] == 2202
+    assert {name: row["xenhost_blkback"] for name, row in groups["xen_hosts"]["hosts"].items()} == {"a": "stock", "b": "stock", "c": "extended"}
     assert variables["ansible_ssh_private_key_file"].endswith("/id_ed25519")
     assert "'ControlPath=/run/x y/ssh'" in variables["ansible_ssh_args"]
 
@@ -103,7 +128,8 @@ def test_inventory_groups_and_connection():
 def test_wrong_calls_say_what_is_wrong():
     for words, said in (
             (("up", "--name", "../x"), "not allowed"), (("ssh", "true"), "is not up"), (("inventory",), "no host is up"),
-            (("down", "--all", "--name", "a"), "either"), (("up", "--port", "99999"), "1 to 65535"), (("build", "--release", "sid"), "invalid choice")):
+            (("down", "--all", "--name", "a"), "either"), (("up", "--port", "99999"), "1 to 65535"), (("build", "--release", "sid"), "invalid choice"),
+            (("up", "--blkback", "none"), "invalid choice")):
         done = call(*words)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, (words, done)
 

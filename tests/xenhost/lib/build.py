@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Building an image: debootstrap, packages, files, file system.
+Building an image: debootstrap, packages, files, file system. One with another xen-blkback is made out of the stock image (lib.blkback).
 
 All that mounts or runs in the new system happens in a child with a mount and process namespace of its own (``inner``): when that child
 ends, however it ends, its mounts and processes are gone. The child gets a signal when this process dies.
@@ -11,6 +11,7 @@ ends, however it ends, its mounts and processes are gone. The child gets a signa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,7 +21,8 @@ import sys
 import time
 from pathlib import Path
 
-from lib import kernel, locks, mirror, paths, tools
+from lib import blkback, kernel, locks, mirror, paths, tools
+from lib.chroot import Chroot
 from lib.errors import Failed, Problem
 from lib.progress import say, step
 from lib.recipe import Recipe
@@ -33,10 +35,6 @@ def is_built(recipe):
     return (recipe.directory / "meta.json").exists()
 
 
-def host_key_alias(recipe):
-    return f"xenhost-{recipe.key}"
-
-
 def build(recipe, rebuild=False):
     """Make the recipe's image in the cache unless it is there; returns its directory."""
     if is_built(recipe) and not rebuild:
@@ -44,9 +42,16 @@ def build(recipe, rebuild=False):
     tools.require_root("building an image")
     tools.require(tools.FOR_BUILD, tools.FOR_UP)
     tools.require_keyring(recipe.release)
-    with locks.locked(f"build-{recipe.directory.name}", LOCK_SECONDS, f"build the same image ({recipe.title})") as fd:
+    with contextlib.ExitStack() as held:
+        fds = [held.enter_context(_locked(recipe))]
         if is_built(recipe) and not rebuild:
             return recipe.directory
+        if recipe.base:
+            build(recipe.base)
+            # Nobody shall remove it while it is being copied.
+            fds.append(held.enter_context(_locked(recipe.base)))
+            if not is_built(recipe.base):
+                raise Failed(f"the image of {recipe.base.title} was removed meanwhile: try again")
         sweep(recipe)
         tools.require_space(paths.cache(), SPACE_MIB, "building an image")
         work = paths.cache() / f".{recipe.directory.name}.building"
@@ -54,7 +59,7 @@ def build(recipe, rebuild=False):
         started = time.monotonic()
         say(f"building the image of {recipe.title} in {recipe.directory}; what the tools print is in {work}/log until it is done")
         try:
-            _run_inner(recipe, work, fd)
+            _run_inner(recipe, work, fds)
             if rebuild and recipe.directory.exists():
                 remove_tree(recipe.directory)
             os.rename(work / "out", recipe.directory)
@@ -68,6 +73,10 @@ def build(recipe, rebuild=False):
             remove_tree(work)
         say(f"built the image of {recipe.title} in {time.monotonic() - started:.0f} s")
     return recipe.directory
+
+
+def _locked(recipe):
+    return locks.locked(f"build-{recipe.directory.name}", LOCK_SECONDS, f"build the same image ({recipe.title})")
 
 
 def sweep(recipe):
@@ -91,13 +100,13 @@ def remove_tree(tree):
     subprocess.run(["rm", "-rf", "--one-file-system", str(tree)], check=True)
 
 
-def _run_inner(recipe, work, lock_fd):
+def _run_inner(recipe, work, lock_fds):
     argv = [
         "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
         sys.executable, "-B", str(paths.HERE / "_main.py"), "_build", recipe.release, recipe.blkback, recipe.key, str(work),
     ]
     process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, pass_fds=[lock_fd], env=dict(os.environ, PATH=tools.SEARCH, XENHOST_CACHE=str(paths.cache())))
+        argv, stdin=subprocess.DEVNULL, pass_fds=lock_fds, env=dict(os.environ, PATH=tools.SEARCH, XENHOST_CACHE=str(paths.cache())))
     try:
         code = process.wait()
     except BaseException:
@@ -108,15 +117,15 @@ def _run_inner(recipe, work, lock_fd):
         raise Failed(f"the image of {recipe.title} could not be built; the line above says where it ended")
 
 
-class Inner:
+class Stock:
     """The steps of a build, in the namespaces of its own."""
 
     def __init__(self, recipe, expected, work):
         self.recipe = recipe
         self.expected = expected
-        self.work = Path(work)
-        self.root = self.work / "root"
-        self.out = self.work / "out"
+        self.tree = Chroot(work)
+        self.root = self.tree.root
+        self.out = self.tree.work / "out"
 
     def run(self):
         self.out.mkdir()
@@ -125,71 +134,37 @@ class Inner:
         with step("base system (debootstrap)"):
             self._debootstrap(address)
         with step(f"{len(self.recipe.packages)} packages and what they need (apt)"):
-            self._prepare(sources)
-            self._mount()
-            self._chroot(self.recipe.scripts[0], *self.recipe.packages)
+            self.tree.prepare(sources, paths.IMAGE_FILES)
+            if Recipe(self.recipe.release, self.recipe.blkback).key != self.expected:
+                raise Failed(f"files below {paths.IMAGE_FILES} were changed while the image was being built: build again")
+            self.tree.mount()
+            self.tree.run(self.recipe.scripts[0], *self.recipe.packages)
         with step("files, services, guest"):
             self._keys()
             self._files()
             self._vmlinux()
             for script in self.recipe.scripts[1:]:
-                self._chroot(script, f"/image/{os.path.dirname(script)}")
+                self.tree.run(script, f"/image/{os.path.dirname(script)}")
             self._collect()
         with step("file system"):
-            self._unmount()
+            self.tree.unmount()
             self._file_system()
         (self.out / "meta.json").write_text(json.dumps({
             "release": self.recipe.release, "blkback": self.recipe.blkback, "recipe": self.recipe.key,
             "built": int(time.time()), "packages": self.versions}, indent=1) + "\n", encoding="utf-8")
 
-    def _call(self, argv, **more):
-        with open(self.work / "log", "ab") as log:
-            log.write(f"\n$ {' '.join(argv)}\n".encode())
-            log.flush()
-            done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False, **more)
-        if done.returncode:
-            tail = (self.work / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-8:]
-            raise Failed(f"{' '.join(argv[:4])} ...: exit code {done.returncode}; its last lines:\n  " + "\n  ".join(tail))
-
     def _debootstrap(self, address):
         script = Path("/usr/share/debootstrap/scripts") / self.recipe.release
         if not script.exists():
             # All of Debian's later releases use one script, under different names.
-            script = self.work / self.recipe.release
+            script = self.tree.work / self.recipe.release
             script.symlink_to("/usr/share/debootstrap/scripts/sid")
-        self._call([
+        self.tree.call([
             "debootstrap", "--variant=minbase", f"--keyring={tools.require_keyring(self.recipe.release)}", self.recipe.release, str(self.root), address,
             str(script)], env=dict(os.environ, **mirror.proxy_environment()))
 
-    def _prepare(self, sources):
-        apt = self.root / "etc/apt"
-        (apt / "sources.list").write_text(sources, encoding="utf-8")
-        (apt / "apt.conf.d/90xenhost-build").write_text(mirror.apt_settings() + 'Acquire::Languages "none";\n', encoding="utf-8")
-        (self.root / "etc/dpkg/dpkg.cfg.d/xenhost").write_text(
-            "force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\npath-exclude=/usr/share/doc/*\n", encoding="utf-8")
-        policy = self.root / "usr/sbin/policy-rc.d"
-        policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
-        policy.chmod(0o755)
-        shutil.copyfile("/etc/resolv.conf", self.root / "etc/resolv.conf")
-        shutil.copytree(paths.IMAGE_FILES, self.root / "image", ignore=shutil.ignore_patterns("__pycache__"))
-        if Recipe(self.recipe.release, self.recipe.blkback).key != self.expected:
-            raise Failed(f"files below {paths.IMAGE_FILES} were changed while the image was being built: build again")
-
-    def _mount(self):
-        for kind, place in (("proc", "proc"), ("sysfs", "sys"), ("devpts", "dev/pts")):
-            self._call(["mount", "-t", kind, kind, str(self.root / place)])
-
-    def _unmount(self):
-        for place in ("dev/pts", "sys", "proc"):
-            self._call(["umount", str(self.root / place)])
-
-    def _chroot(self, script, *arguments):
-        proxies = mirror.proxy_environment()
-        self._call(["chroot", str(self.root), f"/image/{script}", *arguments], env=dict(
-            proxies, PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", HOME="/root", LC_ALL="C"))
-
     def _keys(self):
-        self._call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xenhost", "-f", str(self.out / "id_ed25519")])
+        self.tree.call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xenhost", "-f", str(self.out / "id_ed25519")])
         ssh = self.root / "root/.ssh"
         ssh.mkdir(mode=0o700, exist_ok=True)
         (ssh / "authorized_keys").write_bytes((self.out / "id_ed25519.pub").read_bytes())
@@ -219,7 +194,7 @@ class Inner:
             subprocess.run(["gzip", "-dc", str(hypervisors[0])], stdout=file, check=True)
         shutil.copyfile(initrds[0], self.out / "initrd")
         key = (self.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text(encoding="utf-8").split()
-        (self.out / "known_hosts").write_text(f"{host_key_alias(self.recipe)} {key[0]} {key[1]}\n", encoding="utf-8")
+        (self.out / "known_hosts").write_text(f"{self.recipe.host_key_alias} {key[0]} {key[1]}\n", encoding="utf-8")
         listing = subprocess.run(
             ["chroot", str(self.root), "dpkg-query", "-W", "-f", "${Package} ${Version}\\n"], stdout=subprocess.PIPE, text=True, check=True).stdout
         self.versions = dict(line.split(" ", 1) for line in listing.splitlines())
@@ -234,7 +209,7 @@ class Inner:
         with open(disk, "wb") as file:
             file.truncate(self.recipe.disk_bytes)
         # The journal's size and the inode tables matter little here; lazy initialisation would write in the background at each cold boot.
-        self._call([
+        self.tree.call([
             "mkfs.ext4", "-q", "-F", "-L", "xenhost", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=0", "-d", str(self.root), str(disk)])
 
 
@@ -243,4 +218,4 @@ def inner(recipe, expected, work):
     os.umask(0o022)
     if os.getpid() != 1:
         raise Problem("_build is a part of build and cannot be called on its own")
-    Inner(recipe, expected, work).run()
+    (blkback.Extended if recipe.base else Stock)(recipe, expected, work).run()

@@ -36,6 +36,10 @@ def parser():
     def install(command):
         command.add_argument("--install", action="store_true", help="install missing programs first, with apt-get")
 
+    def backend(command):
+        command.add_argument("--blkback", choices=recipe.BLKBACKS, default="stock",
+                             help="xen-blkback of the host: the kernel's own (stock, the default), or one that compares disk sequence numbers (extended)")
+
     def shape(command):
         command.add_argument("--memory", type=number(2304, 65536), default=machine.MEMORY_MIB, metavar="MIB",
                              help=f"memory of the host (default: {machine.MEMORY_MIB}; domain 0 has {machine.DOM0_MIB}, guests the rest)")
@@ -44,12 +48,14 @@ def parser():
     add("setup", "install the programs that xenhost needs, with apt-get")
     command = add("build", "build the image of a release, unless it is in the cache", release=True)
     command.add_argument("--rebuild", action="store_true", help="build it anew")
+    backend(command)
     install(command)
     command = add("up", "bring a host up; the image and the snapshot are made when they are not there", host=True)
     command.add_argument("--port", type=number(1, 65535), help="port of 127.0.0.1 for ssh (default: a free one)")
     command.add_argument("--cold", action="store_true", help="boot from scratch, without the snapshot")
     command.add_argument("--fresh-snapshot", action="store_true", help="make the snapshot anew")
     command.add_argument("--timeout", type=number(10, 3600), default=400, metavar="S", help="seconds for a boot (default: 400)")
+    backend(command)
     shape(command)
     install(command)
     command = add("inventory", "print an Ansible inventory of the hosts that are up")
@@ -98,13 +104,13 @@ def run_setup(_options):
 def run_build(options):
     if options.install:
         tools.setup([options.release])
-    print(build.build(recipe.Recipe(options.release), options.rebuild))
+    print(build.build(recipe.Recipe(options.release, options.blkback), options.rebuild))
 
 
 def run_up(options):
     if options.install:
         tools.setup([options.release])
-    wanted, shape = recipe.Recipe(options.release), machine.Shape(options.memory, options.cpus)
+    wanted, shape = recipe.Recipe(options.release, options.blkback), machine.Shape(options.memory, options.cpus)
     if options.fresh_snapshot and snapshot.exists(wanted, shape):
         snapshot.discard(wanted, shape)
     host = instance.up(options.name or options.release, wanted, shape, options.port, options.cold, options.timeout)

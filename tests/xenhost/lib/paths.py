@@ -17,6 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
 IMAGE_FILES = HERE / "image"
+BLKBACK_FILES = HERE / "blkback"
 
 
 def cache():

@@ -5,8 +5,8 @@
 """
 What an image is made of, as plain data, and its hash: a change of any of it makes a new image beside the old one.
 
-``Recipe.blkback`` names the xen-blkback module of the image: "stock" is the kernel package's own. Another variant adds its packages to
-``packages`` and its own script to ``scripts``; all of that is in the hash, so that variants are images of their own.
+``Recipe.blkback`` names the xen-blkback module of the image: "stock" is the kernel package's own. An image with another module is made out of
+the stock image (``Recipe.base``) and of the files below blkback/. Those are in its hash alone, so that the stock image stays when they change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from lib import paths
 
 RELEASES = ("bookworm", "trixie")
-BLKBACKS = ("stock",)
+BLKBACKS = ("stock", "extended")
 
 BASE_PACKAGES = (
     # a machine that boots and takes commands
@@ -59,7 +59,15 @@ class Recipe:
         digest = hashlib.sha256(json.dumps([asdict(self), self.packages, self.scripts]).encode())
         for path, mode, content in image_files(paths.IMAGE_FILES):
             digest.update(json.dumps([path, mode, hashlib.sha256(content).hexdigest()]).encode())
+        if self.base:
+            for path, mode, content in image_files(paths.BLKBACK_FILES):
+                digest.update(json.dumps(["blkback", path, mode, hashlib.sha256(content).hexdigest()]).encode())
         return digest.hexdigest()[:12]
+
+    @property
+    def base(self):
+        """The recipe of the image that this one is made out of, or None."""
+        return None if self.blkback == "stock" else Recipe(self.release, disk_bytes=self.disk_bytes, version=self.version)
 
     @property
     def title(self):
@@ -67,7 +75,13 @@ class Recipe:
 
     @property
     def directory(self):
-        return paths.cache() / f"{self.release}-{self.key}"
+        variant = "" if self.blkback == "stock" else f"-{self.blkback}"
+        return paths.cache() / f"{self.release}{variant}-{self.key}"
+
+    @property
+    def host_key_alias(self):
+        """The name under which ssh knows the host key of the image."""
+        return f"xenhost-{self.key}"
 
 
 def image_files(root):

@@ -32,7 +32,7 @@ class Remote:
     def options(self):
         return [
             "-F", "/dev/null",
-            "-o", f"HostKeyAlias=xenhost-{self.recipe.key}",
+            "-o", f"HostKeyAlias={self.recipe.host_key_alias}",
             "-o", f"UserKnownHostsFile={self.recipe.directory / 'known_hosts'}",
             "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes", "-o", "PreferredAuthentications=publickey",
             "-o", f"ControlPath={self.sockets / 'ssh'}", "-o", "ControlMaster=auto", "-o", "ControlPersist=yes",

@@ -44,14 +44,14 @@ def moment(seconds):
 
 
 def report():
-    rows = [("HOST", "RELEASE", "STATE", "PORT", "PID", "UP SINCE", "FROM")]
+    rows = [("HOST", "RELEASE", "BLKBACK", "STATE", "PORT", "PID", "UP SINCE", "FROM")]
     for instance in all_instances():
         data = instance.data
         if data is None:
-            rows.append((instance.name, "-", "incomplete", "-", "-", "-", "-"))
+            rows.append((instance.name, "-", "-", "incomplete", "-", "-", "-", "-"))
             continue
         rows.append((
-            instance.name, data["release"], instance.state, str(data["port"]), str(data["process"]["pid"]), moment(data["since"]),
+            instance.name, data["release"], data["blkback"], instance.state, str(data["port"]), str(data["process"]["pid"]), moment(data["since"]),
             "snapshot" if data["restored"] else "cold boot"))
     parts = [table(rows) if len(rows) > 1 else "no hosts"]
     current = {Recipe(release, blkback).key for release in RELEASES for blkback in BLKBACKS}

@@ -16,7 +16,7 @@ from lib.progress import say, step
 
 # program -> Debian package
 FOR_BUILD = {
-    "debootstrap": "debootstrap", "mkfs.ext4": "e2fsprogs", "unshare": "util-linux", "setpriv": "util-linux", "apt-get": "apt",
+    "debootstrap": "debootstrap", "mkfs.ext4": "e2fsprogs", "debugfs": "e2fsprogs", "unshare": "util-linux", "setpriv": "util-linux", "apt-get": "apt",
     "ssh-keygen": "openssh-client",
 }
 FOR_UP = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "ssh": "openssh-client", "tar": "tar"}

@@ -132,17 +132,91 @@ def test_opened_by_sysfs(store, daemon, device, sysfs):
 
 
 def test_a_backend_that_offers_opened_is_believed_only_then(store, daemon, device, sysfs):
+    said = threading.Event()
+
     def act(store, key):
         store.write(f"{key.backend}/opened", "0")
         opens(number_of(device))(store, key)
         time.sleep(0.4)
+        said.set()
         store.write(f"{key.backend}/opened", "1")
 
-    began = time.monotonic()
     Backend(daemon, Key(5, 51712), act).start()
     outcome, = _blkback.attach(store, [request(device)], 10)
     assert outcome.error is None and outcome.vbd.opened is True
-    assert time.monotonic() - began > 0.35
+    assert said.is_set()
+
+
+def compares(device, found=None):
+    """As blkback with the extension: it opens only what has the number in the node diskseq, and tells when it has."""
+
+    def act(store, key):
+        store.write(f"{key.backend}/opened", "0")
+        store.write(f"{key.backend}/state", "2")
+        wanted, has = store.read(f"{key.backend}/diskseq"), f"{found or device.id.diskseq:x}"
+        if wanted != has:
+            store.write(f"{key.backend_error}/error", f"19 {number_of(device)} has diskseq {has}, not {wanted}")
+            store.write(f"{key.backend}/state", "5")
+            return
+        opens(number_of(device))(store, key)
+        store.write(f"{key.backend}/opened", "1")
+    return act
+
+
+def test_a_backend_that_compares_gets_what_it_can_compare(store, daemon, device, sysfs):
+    assert _blkback.offers_opened(store) is None
+    backend = Backend(daemon, Key(5, 51712), compares(device))
+    backend.start()
+    outcome, = _blkback.attach(store, [request(device)], 10)
+    backend.join()
+    assert outcome.error is None and outcome.vbd.opened is True
+    assert _blkback.offers_opened(store) is True
+
+
+def test_what_a_backend_finds_different_is_taken_back(store, daemon, device, sysfs):
+    before = everything(store)
+    backend = Backend(daemon, Key(5, 51712), compares(device, device.id.diskseq + 1))
+    backend.start()
+    outcome, = _blkback.attach(store, [request(device)], 10)
+    backend.join()
+    assert isinstance(outcome.error, GuestError)
+    assert f"has diskseq {device.id.diskseq + 1:x}, not {device.id.diskseq:x}" in str(outcome.error)
+    assert everything(store) == before
+
+
+def test_a_backend_that_never_has_it_open_is_late(store, daemon, device, sysfs):
+    def act(store, key):
+        store.write(f"{key.backend}/opened", "0")
+        opens(number_of(device))(store, key)
+
+    threading.Timer(1.5, lambda: subprocess.run(["rm", "-r", str(sysfs / "vbd-5-51712")], check=True)).start()
+    before = everything(store)
+    Backend(daemon, Key(5, 51712), act).start()
+    outcome, = _blkback.attach(store, [request(device)], 1)
+    assert isinstance(outcome.error, DeadlineExceeded) and "(the node opened is 0)" in str(outcome.error)
+    assert everything(store) == before
+
+
+@pytest.mark.parametrize("junk", ["", "2", "01", "1 ", "true"])
+def test_junk_as_opened_is_named(store, daemon, device, sysfs, junk):
+    def act(store, key):
+        store.write(f"{key.backend}/opened", junk)
+
+    Backend(daemon, Key(5, 51712), act).start()
+    outcome, = _blkback.attach(store, [request(device)], 10)
+    assert isinstance(outcome.error, XenStoreError) and "backend/vbd/5/51712/opened" in str(outcome.error)
+
+
+def test_a_stock_backend_offers_nothing(store, vbd):
+    assert vbd.opened is None
+    assert _blkback.offers_opened(store) is False
+
+
+def test_what_other_programs_serve_tells_nothing(store, sysfs):
+    """Nothing in sysfs: whoever wrote this is not blkback."""
+    store.write("/local/domain/0/backend/vbd/5/51712/opened", "1")
+    store.write("/local/domain/0/backend/vbd/5/51712/state", "4")
+    assert _blkback.offers_opened(store) is None
 
 
 def test_opened_is_asked_for_after_the_number_was_seen(store, daemon, device, sysfs, monkeypatch):
