@@ -10,9 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import contextlib
-import random
-import signal
+import os
 import time
 
 from ._errors import DeadlineExceeded
@@ -57,34 +55,10 @@ def pauses(first=0.002, most=0.05, jitter=0.0):
     """Endless pauses in seconds that double from ``first`` to ``most``; ``jitter`` is the part of each that is random, 0 to 1."""
     pause = first
     while True:
-        yield pause * (1 - jitter * random.random())  # noqa: S311 - spreads retries, is no secret
+        yield pause * (1 - jitter * _random()) if jitter else pause
         pause = min(most, pause * 2)
 
 
-@contextlib.contextmanager
-def interrupting(seconds, waited_for, device=None, hint=None):
-    """
-    Break a system call of the block that a signal can break, and raise DeadlineExceeded, after ``seconds``. For the main thread.
-
-    The call may have ended well a moment before: what it did is to be asked for, not concluded from the error.
-    """
-
-    def ring(signum, frame):
-        raise _Rang
-
-    before = signal.signal(signal.SIGALRM, ring)
-    try:
-        try:
-            # Again and again: the first one may come just before the call begins, and breaks nothing then.
-            signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1)
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    except _Rang:
-        raise Deadline(seconds).exceeded(waited_for, device=device, hint=hint) from None
-    finally:
-        signal.signal(signal.SIGALRM, before)
-
-
-class _Rang(Exception):
-    pass
+def _random():
+    """From 0 to 1. Spreads retries and is no secret; the module random takes long to import, for what is hardly ever needed."""
+    return int.from_bytes(os.urandom(4), "little") / 2**32

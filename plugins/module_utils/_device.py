@@ -17,21 +17,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import stat
 import struct
-from typing import NamedTuple
 
 from . import _uapi
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
+from ._record import Record
 
 # O_NONBLOCK: a drive with removable media would wait for its medium (drivers/cdrom/cdrom.c).
 _OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _U64_MAX = 2**64 - 1
-_NUMBER = re.compile(r"([0-9]{1,10}):([0-9]{1,10})\Z")
 
 
-class DeviceId(NamedTuple):
+class DeviceId(Record):
     """What names one device for as long as the kernel runs; ``diskseq`` is never given twice (block/genhd.c, Linux 5.15)."""
 
     major: int
@@ -142,7 +140,7 @@ class Device:
 def check_diskseq(value, option="diskseq"):
     """A disk sequence number as an int from 1 to 2**64-1, or InvalidValue; 0 is never given by the kernel."""
     text = str(value)
-    if isinstance(value, bool) or not re.match(r"[0-9]{1,20}\Z", text) or not 1 <= int(text) <= _U64_MAX:
+    if isinstance(value, bool) or not is_decimal(text, 20) or not 1 <= int(text) <= _U64_MAX:
         raise InvalidValue(option, value, "a disk sequence number is a whole number from 1 to 2^64-1")
     return int(text)
 
@@ -218,8 +216,13 @@ def open_diskseq(diskseq, writable=False):
 
 def parse_number(text):
     """``(major, minor)`` from ``"253:4"`` in decimal, or None."""
-    found = _NUMBER.match(text)
-    return (int(found.group(1)), int(found.group(2))) if found else None
+    major, dummy, minor = text.partition(":")
+    return (int(major), int(minor)) if is_decimal(major, 10) and is_decimal(minor, 10) else None
+
+
+def is_decimal(text, longest):
+    """Whether it is 1 to ``longest`` of the digits 0 to 9, and nothing else."""
+    return 1 <= len(text) <= longest and text.isascii() and text.isdigit()
 
 
 def kernel_name(major, minor):

@@ -20,13 +20,12 @@ import secrets
 import time
 from typing import NamedTuple
 
-from . import _device, _dm_ioctl
-from ._deadline import interrupting
-from ._errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
+from . import _device, _dm_ioctl, _dm_name
+from ._errors import BlockError, DeviceBusy, DeviceGone, KernelError, WrongDevice
+from ._interrupt import interrupting
 
+check_name, check_uuid = _dm_name.check_name, _dm_name.check_uuid
 MARK = "RACEFREE-"
-_FORBIDDEN = ("control", ".", "..")
-_NAME = re.compile(r"[A-Za-z0-9#+\-.:=@_]+\Z")
 _MARKED = re.compile(r"RACEFREE-([0-9]+)-([0-9]+)-[0-9a-f]{32}\Z")
 
 
@@ -54,22 +53,6 @@ class Suspend(NamedTuple):
     noflush: bool = False
     nolockfs: bool = False
     seconds: float = 60.0
-
-
-def check_name(name, option="name"):
-    """The name, or InvalidValue: what some kernel refuses, or udev and libdm would write in another way."""
-    if not isinstance(name, str) or not _NAME.match(name) or name in _FORBIDDEN or len(name) > 127:
-        raise InvalidValue(
-            option, name, "1 to 127 characters out of A-Z a-z 0-9 # + - . : = @ _, and not 'control', '.' or '..'",
-        )
-    return name
-
-
-def check_uuid(uuid, option="uuid"):
-    """The uuid of a mapped device, any text that libdm does not have to mangle, or InvalidValue."""
-    if not isinstance(uuid, str) or not _NAME.match(uuid) or len(uuid) > 128:
-        raise InvalidValue(option, uuid, "1 to 128 characters out of A-Z a-z 0-9 # + - . : = @ _")
-    return uuid
 
 
 def new_uuid():

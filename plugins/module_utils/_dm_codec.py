@@ -14,10 +14,9 @@ buffer can be wrong has a rule of its own in :class:`BadBuffer`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from . import _uapi
 from ._errors import BlockError, InvalidValue
+from ._record import Record
 
 HEADER = 312
 # offsetof(struct dm_ioctl, data): what data_size is in an answer that has nothing behind the header.
@@ -42,7 +41,7 @@ class BadBuffer(BlockError):
         self.offset = offset
 
 
-class Header(NamedTuple):
+class Header(Record):
     """``struct dm_ioctl`` decoded; ``dev`` in the kernel's huge encoding, ``name`` and ``uuid`` as bytes."""
 
     version: tuple
@@ -57,7 +56,7 @@ class Header(NamedTuple):
     uuid: bytes
 
 
-class TargetLine(NamedTuple):
+class TargetLine(Record):
     """One target: ``start`` and ``length`` in sectors of 512 bytes, ``type`` and ``params`` as bytes without NUL."""
 
     start: int
@@ -66,7 +65,7 @@ class TargetLine(NamedTuple):
     params: bytes
 
 
-class NameEntry(NamedTuple):
+class NameEntry(Record):
     """One row of DM_LIST_DEVICES; ``event_nr`` and ``uuid`` are None where the kernel does not tell."""
 
     dev: int

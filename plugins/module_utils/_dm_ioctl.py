@@ -16,11 +16,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import NamedTuple
 
 from . import _dm_codec as codec
-from . import _dm_reason, _uapi
+from . import _uapi
 from ._errors import BlockError, DeviceBusy, DeviceGone, KernelError, NotSupported
+from ._record import Record
 
 CONTROL = "/dev/mapper/control"
 _ROOM = 16384
@@ -36,7 +36,7 @@ _EXPLAINED = frozenset(("DM_TABLE_LOAD", "DM_DEV_SUSPEND", "DM_TARGET_MSG"))
 _BY_DEV, _NOFLUSH, _UUID_RENAME, _SECURE, _DEFERRED = 3, 12, 19, 20, 27
 
 
-class Address(NamedTuple):
+class Address(Record):
     """How a mapped device is named to the kernel: exactly one of uuid, name and number."""
 
     uuid: str = ""
@@ -66,7 +66,7 @@ def by_number(major, minor):
     return Address(number=(major, minor))
 
 
-class MappedStatus(NamedTuple):
+class MappedStatus(Record):
     """What DM_DEV_STATUS tells of a mapped device."""
 
     name: str
@@ -274,6 +274,9 @@ class Control:
     def _on(self, address, command, tried, minor=0, **fields):
         if command not in _EXPLAINED:
             return self._call(command, tried, device=str(address), minor=max(minor, _BY_DEV), **address.fields(), **fields)
+        # Regular expressions take long to import, for what is needed by few.
+        from . import _dm_reason
+
         with _dm_reason.KernelLog() as log:
             try:
                 return self._call(command, tried, device=str(address), minor=max(minor, _BY_DEV), **address.fields(), **fields)

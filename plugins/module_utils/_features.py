@@ -69,11 +69,11 @@ def _xen(host):
 
 def _blkback_diskseq(host):
     """Whether blkback itself refuses a device with another sequence number; None when that cannot be told."""
-    from . import _blkback
+    from . import _vbd_read
 
     try:
         with host.store.within(_XENSTORE_SECONDS):
-            return _blkback.offers_opened(host.store)
+            return _vbd_read.offers_opened(host.store)
     except BlockError:
         return None
 

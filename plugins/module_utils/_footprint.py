@@ -15,16 +15,15 @@ Pure: what it has to ask is given as functions.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
-
 from ._device import parse_number
 from ._errors import NotSupported
+from ._record import Record
 
 SECTOR = 512
 _DEPTH = 64  # more than any stack the kernel lets one build
 
 
-class Extent(NamedTuple):
+class Extent(Record):
     """
     Bytes ``start`` to ``end`` (exclusive; None: to the end, whatever it is) of a leaf, which is ``("disk", major, minor)``,
     ``("file", st_dev, st_ino)`` or ``("thin", major, minor, id)`` with the pool's number.
@@ -32,7 +31,7 @@ class Extent(NamedTuple):
 
     leaf: tuple
     start: int
-    end: Optional[int]
+    end: int | None
     writes: bool
 
     def meets(self, other):
@@ -47,7 +46,7 @@ class Extent(NamedTuple):
         )
 
 
-class Questions(NamedTuple):
+class Questions(Record):
     """
     What the footprint has to ask about a device, each a function of ``(major, minor)``.
 

@@ -13,23 +13,21 @@ the id still is this guest's (:func:`prove`): a change between that and the comm
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple, Optional
-
+from ._device import is_decimal
 from ._errors import GuestError, InvalidValue
+from ._record import Record
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
-_DOMID = re.compile(r"(?:0|[1-9][0-9]{0,4})\Z")
+_UUID = (8, 4, 4, 4, 12)  # hexadecimal digits of each part
 _FIRST_RESERVED = 0x7FF0  # DOMID_FIRST_RESERVED, xen/include/public/xen.h
 
 
-class Guest(NamedTuple):
+class Guest(Record):
     """A running guest. ``kind`` is ``pv``, ``pvh``, ``hvm`` or None when the toolstack did not say."""
 
     domid: int
     uuid: str
-    name: Optional[str]
-    kind: Optional[str] = None
+    name: str | None
+    kind: str | None = None
 
     def __str__(self):
         return f"guest {self.name or self.uuid} (domain {self.domid})"
@@ -59,13 +57,13 @@ def find(store, wanted, option="domain"):
 
 def running(store, with_domain_0=False):
     """All guests that run now, by id."""
-    ids = sorted(int(name) for name in store.list("/local/domain") or [] if _DOMID.match(name) and int(name) < _FIRST_RESERVED)
+    ids = sorted(int(name) for name in store.list("/local/domain") or [] if _is_domid(name))
     if not with_domain_0:
         ids = [domid for domid in ids if domid]
     values = store.read_many([path for domid in ids for path in (_home(domid) + "/vm", _home(domid) + "/name", f"/libxl/{domid}/type")])
     guests = []
     for domid in ids:
-        uuid = _uuid(values[_home(domid) + "/vm"])
+        uuid = uuid_of(values[_home(domid) + "/vm"])
         if uuid is None and domid:
             # On its way up or down: it cannot be told from the next guest with this id.
             continue
@@ -75,7 +73,7 @@ def running(store, with_domain_0=False):
 
 def lives(store, guest):
     """Whether the guest's domain is there and still this guest's."""
-    return _uuid(store.read(_home(guest.domid) + "/vm")) == guest.uuid
+    return uuid_of(store.read(_home(guest.domid) + "/vm")) == guest.uuid
 
 
 def prove(transaction, guest):
@@ -83,7 +81,7 @@ def prove(transaction, guest):
     value = transaction.read(_home(guest.domid) + "/vm")
     if value is None:
         raise GuestError("the guest has ended", device=str(guest))
-    if _uuid(value) != guest.uuid:
+    if uuid_of(value) != guest.uuid:
         raise GuestError(f"the guest has ended, and its id {guest.domid} now is another guest's; nothing was done", device=str(guest))
 
 
@@ -91,9 +89,14 @@ def _home(domid):
     return f"/local/domain/{domid}"
 
 
-def _uuid(vm):
+def uuid_of(vm):
     """The uuid out of ``/vm/<uuid>``; toolstacks add ``-1`` and so on when a guest of that uuid is there already."""
     if vm is None or not vm.startswith("/vm/"):
         return None
     uuid = vm[4:40].lower()
-    return uuid if _UUID.match(uuid) else None
+    parts = uuid.split("-")
+    return uuid if tuple(map(len, parts)) == _UUID and set("".join(parts)) <= set("0123456789abcdef") else None
+
+
+def _is_domid(text):
+    return is_decimal(text, 5) and str(int(text)) == text and int(text) < _FIRST_RESERVED

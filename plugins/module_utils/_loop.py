@@ -18,10 +18,10 @@ import fcntl
 import os
 import stat
 import time
-from typing import NamedTuple
 
 from . import _device, _uapi
 from ._errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
+from ._record import Record
 
 CONTROL = "/dev/loop-control"
 MAJOR = 7
@@ -31,7 +31,7 @@ _ATTACH_SECONDS = 30
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class LoopInfo(NamedTuple):
+class LoopInfo(Record):
     """LOOP_GET_STATUS64 of a bound loop device; ``offset`` and ``sizelimit`` in bytes, ``sizelimit`` 0 is "to the end"."""
 
     number: int
@@ -115,12 +115,12 @@ def check_direct_io(backing):
         raise _no_direct_io(backing.path) from error
 
 
-def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_io=False, partitions=False):
+def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_io=False, partitions=False, seconds=None):
     """
     Bind a free loop device to the open file and return it, held, with autoclear set.
 
     Until :func:`set_autoclear` takes that back the device goes with its last user, also when this process is killed.
-    Offsets and sizes in bytes. Raises InvalidValue, NotSupported (direct I/O, kernel), DeadlineExceeded, KernelError.
+    Offsets and sizes in bytes; ``seconds`` limits the tries when others take each free device first. Raises InvalidValue, NotSupported (direct I/O, kernel), DeadlineExceeded, KernelError.
     """
     _uapi.require()
     check_geometry(backing, offset, size, sector_size)
@@ -129,7 +129,8 @@ def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_
     if read_only or backing.read_only:
         flags |= lib.LO_FLAGS_READ_ONLY
     config = _configuration(backing, offset, size, sector_size, flags)
-    until = time.monotonic() + _ATTACH_SECONDS
+    seconds = _ATTACH_SECONDS if seconds is None else seconds
+    until = time.monotonic() + seconds
     last = None
     with _Control() as control:
         while True:
@@ -138,7 +139,7 @@ def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_
             if device is not None:
                 break
             if time.monotonic() > until:
-                raise DeadlineExceeded("a free loop device", _ATTACH_SECONDS, device=backing.path)
+                raise DeadlineExceeded("a free loop device", seconds, device=backing.path)
             if number == last:
                 # Not a rival binding his file, but somebody who has this free device open exclusively for a while.
                 time.sleep(0.001)

@@ -13,16 +13,15 @@ a mapped device. This looks at what both stand on (see ``_footprint``).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-from typing import NamedTuple, Optional
 
-from . import _device, _vbd_nodes, _vdev
-from ._blkback import list_keys
+from . import _device, _vbd_nodes
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._footprint import Extent, Questions, conflict, footprint
+from ._record import Record
 from ._vbd_nodes import Key
+from ._vbd_read import list_keys
 
 _HINT = "Detach it there, or give both only a read-only disk; shared: true is for guests that agree on who writes what (a cluster file system)"
 
@@ -31,11 +30,11 @@ _HINT = "Detach it there, or give both only a read-only disk; shared: true is fo
 _NODES = ("physical-device", "diskseq", "mode", "dev", "params")
 
 
-class Use(NamedTuple):
+class Use(Record):
     """A guest's use of some storage."""
 
     key: Key
-    vm: Optional[str]
+    vm: str | None
     dev: str
     extents: list
 
@@ -54,7 +53,6 @@ class Sharing:
     def __init__(self, questions, open_number=_device.open_number):
         self._questions = Questions(*questions)
         self._open_number = open_number
-        self._held = contextlib.ExitStack()
         self._by_number = {}
         self._devices = {}
         self._uses = {}
@@ -68,7 +66,8 @@ class Sharing:
 
     def close(self):
         """Let go of the devices."""
-        self._held.close()
+        for device in self._devices.values():
+            device.close()
         self._uses.clear()
         self._by_number.clear()
         self._devices.clear()
@@ -98,7 +97,7 @@ class Sharing:
             if extents is None:
                 # Nothing is behind it (yet); it is looked at again the next time.
                 continue
-            dev = nodes[f"{path}/dev"] or _vdev.name_of(key.devid)
+            dev = nodes[f"{path}/dev"] or _name_of(key.devid)
             self._uses[path] = Use(key, nodes[f"/local/domain/{key.domid}/vm"], dev, extents)
         return dict(self._uses)
 
@@ -153,7 +152,7 @@ class Sharing:
     def _open(self, number):
         if number not in self._devices:
             try:
-                self._devices[number] = self._held.enter_context(self._open_number(*number))
+                self._devices[number] = self._open_number(*number)
             except (DeviceGone, WrongDevice):
                 return None
         return self._devices[number]
@@ -172,6 +171,12 @@ class Sharing:
             return None
         number = os.major(found.st_rdev), os.minor(found.st_rdev)
         return None if self._open(number) is None else self._footprint(number[0], number[1], writes)
+
+
+def _name_of(devid):
+    from . import _vdev
+
+    return _vdev.name_of(devid)
 
 
 def describe(mine, other):

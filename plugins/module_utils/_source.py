@@ -7,89 +7,18 @@ Sources: the one language for "which device". Plain data in, a held device out.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``{diskseq: 42}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42}``, ``{file: /srv/a.raw, offset, size, read_only, direct_io,
-sector_size}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``, ``path:/dev/vg/a``, ``file:/srv/a.raw``,
-an absolute path, or ``major:minor`` where a table asks for a device.
+The language itself is in ``_recipe``.
 """
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
-
-from . import _device, _dm, _loop
-from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
+from . import _device, _dm, _loop, _recipe
+from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._host import Host
 
-_KINDS = "diskseq, path, file, table"
-
-
-class DiskseqSource(NamedTuple):
-    """The disk that has this number now."""
-
-    diskseq: int
-
-    def __str__(self):
-        return f"diskseq:{self.diskseq}"
-
-
-class NumberSource(NamedTuple):
-    """The device that has this number now: only for what is held by somebody, such as a device in a live table."""
-
-    major: int
-    minor: int
-
-    def __str__(self):
-        return f"{self.major}:{self.minor}"
-
-
-class PathSource(NamedTuple):
-    """The device at a path, which must have the uuid (of a mapped device) and the diskseq that are given."""
-
-    path: str
-    uuid: str | None = None
-    diskseq: int | None = None
-
-    def __str__(self):
-        return f"path:{self.path}"
-
-
-class FileSource(NamedTuple):
-    """A loop device over a file; ``offset`` and ``size`` in bytes, ``size`` 0 is "to the end"."""
-
-    file: str
-    offset: int = 0
-    size: int = 0
-    read_only: bool = False
-    direct_io: bool = False
-    sector_size: int | None = None
-
-    def __str__(self):
-        return f"file:{self.file}"
-
-
-class TableSource(NamedTuple):
-    """A mapped device with this table, whose device slots are sources again."""
-
-    table: object
-    name: str | None = None
-    uuid: str | None = None
-    read_only: bool = False
-
-    def __str__(self):
-        return f"table:{self.name or self.uuid or '(unnamed)'}"
-
-
-def parse(value, option="source", numbers=False):
-    """A typed source out of plain data or text, or InvalidValue; nothing is looked up. ``numbers``: allow major:minor."""
-    if isinstance(value, str):
-        return _parse_text(value, option, numbers)
-    if not isinstance(value, dict):
-        raise InvalidValue(option, value, f"a source is text or a dictionary with one of {_KINDS}")
-    kinds = [kind for kind in _PARSERS if value.get(kind) is not None and not (kind == "diskseq" and value.get("path") is not None)]
-    if len(kinds) != 1:
-        raise InvalidValue(option, value, f"a source has exactly one of {_KINDS} (a path may have a diskseq beside it)")
-    return _PARSERS[kinds[0]](value, option)
+DiskseqSource, NumberSource, PathSource = _recipe.DiskseqSource, _recipe.NumberSource, _recipe.PathSource
+FileSource, TableSource = _recipe.FileSource, _recipe.TableSource
+parse = _recipe.parse
 
 
 def find(source, host):
@@ -178,101 +107,6 @@ class Opener:
 def parse_slot(slot):
     """The source that a table's device slot holds."""
     return parse(slot.value, option=slot.field, numbers=True)
-
-
-def _parse_text(text, option, numbers):
-    kind, colon, rest = text.partition(":")
-    if text.startswith("/"):
-        return PathSource(_absolute(text, option))
-    if colon and kind == "diskseq":
-        return DiskseqSource(_device.check_diskseq(rest, option))
-    if colon and kind == "path":
-        return PathSource(_absolute(rest, option))
-    if colon and kind == "file":
-        return FileSource(_absolute(rest, option))
-    number = _device.parse_number(text) if numbers else None
-    if number is not None:
-        return NumberSource(*number)
-    forms = "diskseq:N, path:/dev/..., file:/..., or an absolute path" + (", or major:minor" if numbers else "")
-    raise InvalidValue(option, text, forms)
-
-
-def _parse_diskseq(value, option):
-    _only(value, option, ("diskseq",))
-    return DiskseqSource(_device.check_diskseq(value["diskseq"], f"{option}.diskseq"))
-
-
-def _parse_path(value, option):
-    _only(value, option, ("path", "uuid", "diskseq"))
-    diskseq, uuid = value.get("diskseq"), value.get("uuid")
-    return PathSource(
-        _absolute(value["path"], f"{option}.path"),
-        None if uuid is None else _dm.check_uuid(uuid, f"{option}.uuid"),
-        None if diskseq is None else _device.check_diskseq(diskseq, f"{option}.diskseq"),
-    )
-
-
-def _parse_file(value, option):
-    _only(value, option, FileSource._fields)
-    sector_size = value.get("sector_size")
-    return FileSource(
-        _absolute(value["file"], f"{option}.file"),
-        _bytes(value, option, "offset"),
-        _bytes(value, option, "size"),
-        _boolean(value, option, "read_only"),
-        _boolean(value, option, "direct_io"),
-        None if sector_size is None else _bytes(value, option, "sector_size"),
-    )
-
-
-def _parse_table(value, option):
-    _only(value, option, TableSource._fields)
-    name, uuid = value.get("name"), value.get("uuid")
-    return TableSource(
-        value["table"],
-        None if name is None else _dm.check_name(name, f"{option}.name"),
-        None if uuid is None else _dm.check_uuid(uuid, f"{option}.uuid"),
-        _boolean(value, option, "read_only"),
-    )
-
-
-_PARSERS = {"diskseq": _parse_diskseq, "path": _parse_path, "file": _parse_file, "table": _parse_table}
-_KNOWN = {*DiskseqSource._fields, *PathSource._fields, *FileSource._fields, *TableSource._fields}
-
-
-def _only(value, option, allowed):
-    for key in value:
-        # An option of another kind that is null was not given: module options have all of them.
-        if key not in allowed and not (key in _KNOWN and value[key] is None):
-            raise InvalidValue(f"{option}.{key}", value[key], f"there is no such option beside {allowed[0]}; there are {', '.join(allowed)}")
-
-
-def _absolute(value, option):
-    if isinstance(value, str) and "\n" in value:
-        raise InvalidValue(option, value, "an absolute path")
-    return _device.check_path(value, option)
-
-
-def _bytes(value, option, key):
-    found = value.get(key)
-    if found is None:
-        return 0
-    text = str(found)
-    if isinstance(found, bool) or not re.match(r"[0-9]{1,19}\Z", text):
-        raise InvalidValue(f"{option}.{key}", found, "a whole number of bytes, 0 or more")
-    return int(text)
-
-
-def _boolean(value, option, key):
-    found = value.get(key, False)
-    if found is None:
-        return False
-    if not isinstance(found, bool):
-        words = {"true": True, "yes": True, "false": False, "no": False}
-        found = words.get(str(found).lower())
-    if found is None:
-        raise InvalidValue(f"{option}.{key}", value[key], "true or false")
-    return found
 
 
 def _open_path(source, host):

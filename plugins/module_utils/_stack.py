@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from . import _device, _dm_ioctl, _loop, _sysfs_stack
+from . import _device, _loop, _sysfs_stack
 from ._errors import BlockError, DeviceGone
 from ._footprint import Questions
 
@@ -27,6 +27,8 @@ def questions(host):
 def _table(host, major, minor):
     if not os.path.isdir(f"/sys/dev/block/{major}:{minor}/dm"):
         return None
+    from . import _dm_ioctl
+
     try:
         lines = host.dm.table(_dm_ioctl.by_number(major, minor), secure=True)[1]
     except DeviceGone:

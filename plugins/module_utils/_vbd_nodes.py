@@ -13,14 +13,16 @@ Sources: device_disk_add and libxl__device_generic_add (tools/libs/light/libxl_d
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple, Optional
-
+from ._device import is_decimal
 from ._errors import InvalidValue, XenStoreError
+from ._record import Record
+from ._vbd_key import Key as _Key
 
 INITIALISING, INIT_WAIT, CONNECTED, CLOSING, CLOSED = 1, 2, 4, 5, 6  # enum xenbus_state
 
 STOCK_SCRIPT = "/etc/xen/scripts/block"
+
+Key = _Key
 
 # How a device's sequence number is told to blkback. A released blkback ignores nodes that it does not know, so the plain node
 # is always right; the others are from the review of the patches, for backends that are known to want them.
@@ -32,79 +34,39 @@ FORMS = {
     "physical-device-uid": "physical-device-uid",
 }
 
-_NUMBER = re.compile(r"(?:([1-9a-f][0-9a-f]{0,15})@)?([0-9a-f]{1,3}):([0-9a-f]{1,5})\Z")
-_DISKSEQ = re.compile(r"[1-9a-f][0-9a-f]{0,15}\Z")
-_STATE = re.compile(r"[0-8]\Z")
-_FLAG = re.compile(r"[01]\Z")
-_MODE = re.compile(r"(?:r|w|rw)!?\Z")
-_ID = re.compile(r"(?:0|[1-9][0-9]{0,9})\Z")
+_HEXADECIMAL = frozenset("0123456789abcdef")
 
 
-class Key(NamedTuple):
-    """Which vbd: the guest's domain id, the disk's number there, and the domain that serves it."""
-
-    domid: int
-    devid: int
-    backend_domid: int = 0
-
-    @property
-    def backend(self):
-        return f"/local/domain/{self.backend_domid}/backend/vbd/{self.domid}/{self.devid}"
-
-    @property
-    def frontend(self):
-        return f"/local/domain/{self.domid}/device/vbd/{self.devid}"
-
-    @property
-    def libxl(self):
-        return f"/libxl/{self.domid}/device/vbd/{self.devid}"
-
-    @property
-    def backend_error(self):
-        """Where the backend's kernel writes why it failed (xenbus_dev_error)."""
-        return f"/local/domain/{self.backend_domid}/error/backend/vbd/{self.domid}/{self.devid}"
-
-    @property
-    def frontend_error(self):
-        """Where the guest's kernel writes why it failed; the guest's words, not to be trusted."""
-        return f"/local/domain/{self.domid}/error/device/vbd/{self.devid}/error"
-
-    @property
-    def sysfs(self):
-        """The device of blkback itself; it is there for as long as blkback has anything to do with the vbd."""
-        return f"/sys/bus/xen-backend/devices/vbd-{self.domid}-{self.devid}"
-
-
-class Disk(NamedTuple):
+class Disk(Record):
     """What a guest is to get, apart from the device: plain data. ``params`` is what xl and libvirt show as the disk's target."""
 
     dev: str
     params: str
     writable: bool
     cdrom: bool = False
-    discard: Optional[bool] = None
+    discard: bool | None = None
     script: str = STOCK_SCRIPT
     form: str = "diskseq"
-    protocol: Optional[str] = None
+    protocol: str | None = None
 
 
-class Vbd(NamedTuple):
+class Vbd(Record):
     """A vbd as it was read. ``number`` is (major, minor) or None before it is known, the states are None when not written."""
 
     key: Key
     dev: str
-    params: Optional[str]
+    params: str | None
     writable: bool
     cdrom: bool
-    state: Optional[int]
-    frontend_state: Optional[int]
+    state: int | None
+    frontend_state: int | None
     online: bool
-    number: Optional[tuple]
-    diskseq: Optional[int]
-    opened: Optional[bool]
-    script: Optional[str]
-    physical_device_path: Optional[str]
-    error: Optional[str]
+    number: tuple | None
+    diskseq: int | None
+    opened: bool | None
+    script: str | None
+    physical_device_path: str | None
+    error: str | None
 
     def as_dict(self):
         """Plain data for return values."""
@@ -132,8 +94,26 @@ def number_text(major, minor):
 
 def parse_number(text):
     """``(major, minor)`` out of a physical-device node in any form, or None."""
-    found = _NUMBER.match(text or "")
-    return (int(found.group(2), 16), int(found.group(3), 16)) if found else None
+    found = _split_number(text or "")
+    return found and found[1:]
+
+
+def parse_diskseq(text):
+    """A disk sequence number out of a node: 1 to 16 hexadecimal digits, in lower case and without a leading 0; None for anything else."""
+    return int(text, 16) if _is_hexadecimal(text, 16) and text[0] != "0" else None
+
+
+def _split_number(text):
+    """``(diskseq or None, major, minor)`` out of ``[diskseq@]major:minor``, or None."""
+    diskseq, at, number = text.rpartition("@")
+    major, dummy, minor = number.partition(":")
+    if not _is_hexadecimal(major, 3) or not _is_hexadecimal(minor, 5) or (at and parse_diskseq(diskseq) is None):
+        return None
+    return parse_diskseq(diskseq) if at else None, int(major, 16), int(minor, 16)
+
+
+def _is_hexadecimal(text, longest):
+    return 1 <= len(text) <= longest and _HEXADECIMAL.issuperset(text)
 
 
 def identity(form, major, minor, diskseq, path):
@@ -182,24 +162,41 @@ def layout(key, disk, identity_nodes):
     return nodes + [(f"{key.backend}/hotplug-status", "connected", None)]
 
 
-# Every node that is read of a vbd: name in the backend directory -> (pattern, what it must be).
+def is_mode(text):
+    """Whether it is a mode; with an exclamation mark it says that the guests agree on who writes what."""
+    return text in ("r", "w", "rw", "r!", "w!", "rw!")
+
+
+def _is_text(text):
+    return text.isascii() and text.isprintable()
+
+
+def _is_state(text):
+    return len(text) == 1 and text in "012345678"
+
+
+_FLAG = ("0", "1").__contains__, "0 or 1"
+_TEXT = _is_text, "printable text"
+_DISKSEQ = parse_diskseq, "1 to 16 hexadecimal digits without a leading 0"
+
+# Every node that is read of a vbd: name in the backend directory -> (what is true or not None of it when it is right, what it must be).
 _READ = {
-    "state": (_STATE, "a state from 0 to 8"),
-    "online": (_FLAG, "0 or 1"),
-    "mode": (_MODE, "r or w"),
-    "device-type": (re.compile(r"(?:disk|cdrom)\Z"), "disk or cdrom"),
-    "dev": (re.compile(r"[ -~]{1,64}\Z"), "a device name"),
-    "frontend-id": (_ID, "a domain id"),
-    "frontend": (re.compile(r"/[!-~]{1,200}\Z"), "a path"),
-    "physical-device": (_NUMBER, "major:minor in hexadecimal without leading blanks, NULs or signs"),
-    "diskseq": (_DISKSEQ, "1 to 16 hexadecimal digits without a leading 0"),
-    "physical-device-uuid": (_DISKSEQ, "1 to 16 hexadecimal digits without a leading 0"),
-    "physical-device-luid": (_DISKSEQ, "1 to 16 hexadecimal digits without a leading 0"),
-    "physical-device-uid": (_DISKSEQ, "1 to 16 hexadecimal digits without a leading 0"),
-    "opened": (_FLAG, "0 or 1"),
-    "params": (re.compile(r"[ -~]*\Z"), "printable text"),
-    "script": (re.compile(r"[ -~]*\Z"), "printable text"),
-    "physical-device-path": (re.compile(r"/[ -~]*\Z"), "an absolute path"),
+    "state": (_is_state, "a state from 0 to 8"),
+    "online": _FLAG,
+    "mode": (is_mode, "r or w"),
+    "device-type": (("disk", "cdrom").__contains__, "disk or cdrom"),
+    "dev": (lambda text: 1 <= len(text) <= 64 and _is_text(text), "a device name"),
+    "frontend-id": (lambda text: is_decimal(text, 10) and str(int(text)) == text, "a domain id"),
+    "frontend": (lambda text: text[:1] == "/" and 2 <= len(text) <= 201 and " " not in text and _is_text(text), "a path"),
+    "physical-device": (_split_number, "major:minor in hexadecimal without leading blanks, NULs or signs"),
+    "diskseq": _DISKSEQ,
+    "physical-device-uuid": _DISKSEQ,
+    "physical-device-luid": _DISKSEQ,
+    "physical-device-uid": _DISKSEQ,
+    "opened": _FLAG,
+    "params": _TEXT,
+    "script": _TEXT,
+    "physical-device-path": (lambda text: text[:1] == "/" and _is_text(text), "an absolute path"),
 }
 
 
@@ -215,15 +212,15 @@ def from_nodes(key, values):
     The guest's own state is what the guest wrote, so junk there is no error; it counts as no state.
     """
     nodes = {}
-    for name, (pattern, allowed) in _READ.items():
+    for name, (is_right, allowed) in _READ.items():
         value = nodes[name] = values[f"{key.backend}/{name}"]
-        if value is not None and not pattern.match(value):
+        if value is not None and not is_right(value):
             raise XenStoreError(f"the node holds {value!r}, which is not {allowed}", device=f"{key.backend}/{name}")
     if all(value is None for value in nodes.values()):
         return None
     if nodes["frontend-id"] not in (None, str(key.domid)):
         raise XenStoreError(f"the node names domain {nodes['frontend-id']} as the guest", device=f"{key.backend}/frontend-id")
-    number = _NUMBER.match(nodes["physical-device"]) if nodes["physical-device"] else None
+    number = _split_number(nodes["physical-device"]) if nodes["physical-device"] else None
     frontend_state = values[f"{key.frontend}/state"]
     return Vbd(
         key=key,
@@ -233,9 +230,9 @@ def from_nodes(key, values):
         writable=nodes["mode"] is None or "w" in nodes["mode"],
         cdrom=nodes["device-type"] == "cdrom",
         state=int(nodes["state"]) if nodes["state"] else None,
-        frontend_state=int(frontend_state) if frontend_state and _STATE.match(frontend_state) else None,
+        frontend_state=int(frontend_state) if frontend_state and _is_state(frontend_state) else None,
         online=nodes["online"] == "1",
-        number=(int(number.group(2), 16), int(number.group(3), 16)) if number else None,
+        number=number and number[1:],
         diskseq=_diskseq(key, nodes, number),
         opened=None if nodes["opened"] is None else nodes["opened"] == "1",
         script=nodes["script"],
@@ -247,8 +244,8 @@ def from_nodes(key, values):
 def _diskseq(key, nodes, number):
     """The one sequence number of all forms; XenStoreError when two of them differ."""
     found = {name: int(nodes[name], 16) for name in FORMS.values() if name and nodes[name] is not None}
-    if number is not None and number.group(1):
-        found["physical-device"] = int(number.group(1), 16)
+    if number is not None and number[0] is not None:
+        found["physical-device"] = number[0]
     if len(set(found.values())) > 1:
         texts = ", ".join(f"{name} {value:x}" for name, value in found.items())
         raise XenStoreError(f"the nodes give different disk sequence numbers: {texts}", device=key.backend)

@@ -15,16 +15,16 @@ connection is closed there and then. Message format: xen/include/public/io/xs_wi
 
 from __future__ import annotations
 
+import _socket as socket  # what the module socket adds are enumerations, which take longer to make than a hotplug script to run
 import errno
 import os
 import select
-import socket
 import stat
 import struct
-from typing import NamedTuple
 
 from ._deadline import Deadline, pauses
 from ._errors import XenStoreError
+from ._record import Record
 
 PAYLOAD_MAX = 4096  # XENSTORE_PAYLOAD_MAX, in bytes
 _HEADER = struct.Struct("=IIII")
@@ -41,7 +41,7 @@ class Refused(Exception):
         self.name = name
 
 
-class Packet(NamedTuple):
+class Packet(Record):
     """A message, with the fields pyxs's own has; unlike that one it may carry any operation (XS_DIRECTORY_PART)."""
 
     op: int

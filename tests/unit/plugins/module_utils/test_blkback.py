@@ -18,7 +18,7 @@ import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _vdev
+from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _vbd_read, _vdev
 from ansible_collections.racefree.block.plugins.module_utils._blkback import Detachment, Request
 from ansible_collections.racefree.block.plugins.module_utils._errors import (
     DeadlineExceeded,
@@ -164,13 +164,13 @@ def compares(device, found=None):
 
 
 def test_a_backend_that_compares_gets_what_it_can_compare(store, daemon, device, sysfs):
-    assert _blkback.offers_opened(store) is None
+    assert _vbd_read.offers_opened(store) is None
     backend = Backend(daemon, Key(5, 51712), compares(device))
     backend.start()
     outcome, = _blkback.attach(store, [request(device)], 10)
     backend.join()
     assert outcome.error is None and outcome.vbd.opened is True
-    assert _blkback.offers_opened(store) is True
+    assert _vbd_read.offers_opened(store) is True
 
 
 def test_what_a_backend_finds_different_is_taken_back(store, daemon, device, sysfs):
@@ -209,14 +209,14 @@ def test_junk_as_opened_is_named(store, daemon, device, sysfs, junk):
 
 def test_a_stock_backend_offers_nothing(store, vbd):
     assert vbd.opened is None
-    assert _blkback.offers_opened(store) is False
+    assert _vbd_read.offers_opened(store) is False
 
 
 def test_what_other_programs_serve_tells_nothing(store, sysfs):
     """Nothing in sysfs: whoever wrote this is not blkback."""
     store.write("/local/domain/0/backend/vbd/5/51712/opened", "1")
     store.write("/local/domain/0/backend/vbd/5/51712/state", "4")
-    assert _blkback.offers_opened(store) is None
+    assert _vbd_read.offers_opened(store) is None
 
 
 def test_opened_is_asked_for_after_the_number_was_seen(store, daemon, device, sysfs, monkeypatch):

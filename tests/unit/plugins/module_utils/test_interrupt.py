@@ -11,7 +11,7 @@ import signal
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils._deadline import interrupting
+from ansible_collections.racefree.block.plugins.module_utils._interrupt import interrupting
 from ansible_collections.racefree.block.plugins.module_utils._errors import DeadlineExceeded
 
 

@@ -1,0 +1,71 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What libxl calls when a guest gets a disk and when it has lost it: the hotplug script, without lock, without leak, without another program.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+libxl calls ``SCRIPT add|remove`` with XENBUS_PATH, waits for the exit code and reads the node hotplug-error (device_hotplug in
+tools/libs/light/libxl_device.c of Xen). Xen starts it twice for every disk, so each floor is imported only where it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import _hotplug_state
+from ._errors import BlockError, InvalidValue
+from ._vbd_key import Key
+
+# Of the 40 s that libxl gives a script (LIBXL_HOTPLUG_TIMEOUT).
+SECONDS = 20.0
+# Where the role xen_host keeps Xen's own script when this one has its place, and that place.
+STOCK_KEPT = "/etc/xen/scripts/block.stock"
+STOCK_PLACE = "/etc/xen/scripts/block"
+
+
+def main(argv, environ):
+    """Do what was called for; the exit code. What went wrong is printed, and for ``add`` written where libxl looks for it."""
+    try:
+        command, key = parse_call(argv, environ)
+        if command == "add":
+            from ._hotplug_add import add
+
+            add(key, SECONDS)
+        else:
+            remove(key, environ)
+    except BlockError as error:
+        print(f"block-racefree: {' '.join(argv[1:])} {environ.get('XENBUS_PATH', '')}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_call(argv, environ):
+    """``(command, Key)`` of a call, or InvalidValue."""
+    if len(argv) != 2 or argv[1] not in ("add", "remove"):
+        raise InvalidValue("arguments", " ".join(argv[1:]), "add or remove, as libxl calls it")
+    path = environ.get("XENBUS_PATH", "")
+    parts = path.split("/")
+    domids = ["0"]
+    if path.startswith("/local/domain/"):
+        domids, parts = [parts[3]], parts[4:]
+    numbers = domids + parts[2:]
+    if parts[:2] != ["backend", "vbd"] or len(parts) != 4 or not all(number.isascii() and number.isdigit() and len(number) <= 10 for number in numbers):
+        raise InvalidValue("XENBUS_PATH", path, "backend/vbd/DOMID/DEVID, as libxl sets it")
+    return argv[1], Key(int(parts[2]), int(parts[3]), int(domids[0]))
+
+
+def remove(key, environ):
+    """
+    Forget the vbd; its nodes may be gone already, and are not looked at.
+
+    There is nothing to take down: what ``add`` made goes when blkback closes it, which can be later than this. What ``add`` does not know was
+    served by Xen's own script before this one took its place, and that one takes it down.
+    """
+    known = _hotplug_state.forget(key)
+    _hotplug_state.reap()
+    if not known and environ.get("script") == STOCK_PLACE and os.access(STOCK_KEPT, os.X_OK):
+        os.execve(STOCK_KEPT, [STOCK_KEPT, "remove"], dict(environ))

@@ -1,0 +1,81 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The device that a disk's target names, for the hotplug script: what xl passes on as it was written.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from . import _device, _loop, _recipe
+from ._errors import DeviceGone, InvalidValue, KernelError, WrongDevice
+from ._recipe import DiskseqSource, FileSource, PathSource
+
+_FORMS = ("diskseq:", "file:", "path:", "dm:")
+
+
+def parse(text, writable):
+    """
+    The recipe (``_recipe``) of a target: one of its text forms, or as with Xen's own script a path of a block device or a regular file,
+    to which ``/dev/`` is added when it is not absolute.
+
+    What a guest may not write, nobody needs to be able to write for it: a file is then bound read-only.
+    """
+    if not text.isascii() or not text.isprintable():
+        raise InvalidValue("target", text, "printable ASCII")
+    if text.startswith(_FORMS):
+        recipe = _recipe.parse(text, option="target")
+    else:
+        recipe = _guess(_full(text))
+    return recipe._replace(read_only=True) if isinstance(recipe, FileSource) and not writable else recipe
+
+
+def open_device(recipe, seconds):
+    """
+    The device, held and proved. For a file a loop device is made, which goes with its last user; that may take ``seconds``.
+
+    Always a new one: one that is there already would go, or stay, with somebody else's decision.
+    """
+    if isinstance(recipe, FileSource):
+        with _loop.Backing(recipe.file, recipe.read_only, option="target") as backing:
+            return _loop.attach(backing, recipe.offset, recipe.size, recipe.sector_size, recipe.read_only, recipe.direct_io, seconds=seconds)
+    if isinstance(recipe, DiskseqSource):
+        return _device.open_diskseq(recipe.diskseq)
+    device = _device.open_path(recipe.path, diskseq=recipe.diskseq, option="target")
+    if recipe.uuid is not None:
+        _prove_uuid(device, recipe)
+    return device
+
+
+def _full(text):
+    path = text[4:] if text.startswith("phy:") else text
+    return path if path.startswith("/") else "/dev/" + path
+
+
+def _guess(path):
+    """Only a guess: whatever is opened is proved to be what it is taken for here."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DeviceGone("there is no such device or file", device=path, errno=error.errno) from error
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"look at {path}", device=path) from error
+    if stat.S_ISREG(mode):
+        return FileSource(path)
+    if stat.S_ISBLK(mode):
+        return PathSource(path)
+    raise InvalidValue("target", path, f"it must be a block device or a regular file, and this is a {_device.kind_of_file(mode)}")
+
+
+def _prove_uuid(device, recipe):
+    """The descriptor keeps the number, so what sysfs says of it is about this device; a mapped device's uuid never changes."""
+    uuid = _device.read_sysfs(f"{device.sysfs}/dm/uuid")
+    if uuid != recipe.uuid:
+        device.close()
+        raise WrongDevice("it is not a mapped device" if uuid is None else f"its uuid is {uuid or '(none)'}, not {recipe.uuid}", device=recipe.path)

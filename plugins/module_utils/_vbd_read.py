@@ -1,0 +1,64 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What vbds there are, and what blkback has opened for them. Only reads.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from . import _vbd_nodes
+from ._device import read_sysfs
+from ._vbd_nodes import Key
+
+
+def read_vbd(store, domid, devid, backend_domid=0):
+    """The Vbd as it is now, or None. XenStoreError that names the node when it holds junk."""
+    key = Key(domid, devid, backend_domid)
+    return _vbd_nodes.from_nodes(key, store.read_many(_vbd_nodes.read_paths(key)))
+
+
+def list_keys(store, guest=None, backend_domid=0, kind="vbd"):
+    """The Keys of all vbds that blkback serves, or of one guest's; ``kind`` qdisk: of those that QEMU serves."""
+    root = f"/local/domain/{backend_domid}/backend/{kind}"
+    domids = [guest.domid] if guest else [int(name) for name in store.list(root) or [] if name.isdigit()]
+    listed = store.list_many([f"{root}/{domid}" for domid in domids])
+    return [
+        Key(domid, int(name), backend_domid)
+        for domid in sorted(domids) for name in sorted(listed[f"{root}/{domid}"] or []) if name.isdigit()
+    ]
+
+
+def list_vbds(store, guest=None, backend_domid=0):
+    """All vbds that blkback serves, or one guest's, as Vbds."""
+    keys = list_keys(store, guest, backend_domid)
+    values = store.read_many([path for key in keys for path in _vbd_nodes.read_paths(key)])
+    return [vbd for vbd in (_vbd_nodes.from_nodes(key, values) for key in keys) if vbd is not None]
+
+
+def opened_number(key):
+    """``(major, minor)`` of the device blkback has opened for the vbd, or None; only for backends in this domain."""
+    text = read_sysfs(key.sysfs + "/physical_device")
+    if text is None:
+        return None
+    try:
+        major, minor = text.split(":")
+        return int(major, 16), int(minor, 16)
+    except ValueError:
+        return None
+
+
+def offers_opened(store, backend_domid=0):
+    """
+    Whether blkback compares disk sequence numbers and tells by the node ``opened`` that it has a device open; None while no
+    guest has a disk to tell it by.
+
+    A backend that has the one has the other, and says so at each disk that it serves. Only disks that blkback has open are looked at:
+    there are other programs that serve vbds.
+    """
+    keys = [key for key in list_keys(store, backend_domid=backend_domid) if opened_number(key) is not None]
+    found = store.read_many([f"{key.backend}/opened" for key in keys])
+    return any(value is not None for value in found.values()) if found else None
