@@ -19,7 +19,7 @@ import secrets
 import time
 from typing import NamedTuple
 
-from . import _device, _dm_ioctl
+from . import _device, _dm_ioctl, _process
 from ._errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
 
 MARK = "RACEFREE-"
@@ -68,13 +68,13 @@ def check_uuid(uuid, option="uuid"):
 
 def new_uuid():
     """A uuid that nobody else has and that tells a later run who made the device: process and its start time."""
-    return f"{MARK}{os.getpid()}-{_start_time('self')}-{secrets.token_hex(16)}"
+    return f"{MARK}{os.getpid()}-{_process.start_time('self')}-{secrets.token_hex(16)}"
 
 
 def maker_is_gone(uuid):
     """Whether a device with this uuid was made here by a process that has ended; False for other people's uuids."""
     found = _MARKED.match(uuid)
-    return found is not None and _start_time(found.group(1)) != found.group(2)
+    return found is not None and _process.start_time(found.group(1)) != found.group(2)
 
 
 def make(control, name, uuid, table, event_nr, persist=True):
@@ -339,12 +339,3 @@ def _busy(device, status):
         f"{status.name} is in use" + (f" by {', '.join(names)}" if names else " (open, or mounted)"),
         device=device.path, hint="End that use first, or say deferred=true to have it go with its last user",
     )
-
-
-def _start_time(pid):
-    """Field 22 of /proc/PID/stat, in clock ticks since boot; with the pid it names one process of this boot."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="surrogateescape") as stat:
-            return stat.read().rpartition(")")[2].split()[19]
-    except OSError:
-        return None
