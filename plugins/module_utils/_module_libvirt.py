@@ -77,6 +77,8 @@ class DiskItem(Item):
             raise InvalidValue("live", True, f"only for Xen, since only there it can be proved which device the guest got, and the uri is {params['uri']}")
         if params["source"] is not None:
             self._check_source()
+        elif params["state"] == "present":
+            raise InvalidValue("source", None, "required with state=present")
 
     def _check_source(self):
         source = _source.parse(self.params["source"])

@@ -61,4 +61,4 @@ def test_without_the_library():
 
 def test_twins():
     result = run(libvirt_disks, disks=[dict(GOOD), dict(GOOD, vdev="51712")])
-    assert "in the list twice" in result["msg"] and [row.get("failed", False) for row in result["disks"]] == [False, True]
+    assert "in the list twice" in result["disks"][1]["msg"] and not result["changed"]
