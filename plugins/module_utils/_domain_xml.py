@@ -95,7 +95,7 @@ class Domain:
         self.type = root.get("type")
         self.id = root.get("id")
         self.name = _text(root.first("name"))
-        self.uuid = (_text(root.first("uuid")) or "").lower() or None
+        self.uuid = _canonical_uuid(_text(root.first("uuid")))
 
     def disks(self):
         """All disks, as a list of Present, in the definition's order."""
@@ -214,6 +214,14 @@ def excerpt(text, target):
 
 def _text(element):
     return None if element is None else element.text.strip()
+
+
+def _canonical_uuid(text):
+    """libvirt writes it with dashes, and reads it without them too."""
+    digits = (text or "").replace("-", "").lower()
+    if len(digits) != 32:
+        return text or None
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _target(element):

@@ -24,6 +24,7 @@ from ansible_collections.racefree.block.plugins.module_utils import _domain_xml,
 pytestmark = pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0")
 
 TEST = "test:///default"
+DEFINITION = "<domain type='test'><name>{name}</name><memory>65536</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os><devices/></domain>"
 CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
 
 
@@ -33,6 +34,15 @@ def test_driver():
     connection = libvirt.open(TEST)
     yield connection
     connection.close()
+
+
+@pytest.fixture
+def domain(test_driver):
+    """A domain with a definition, and no disks."""
+    text = DEFINITION.format(name="td-" + uuid.uuid4().hex[:8])
+    made = test_driver.defineXML(text)
+    yield made
+    made.undefine()
 
 
 def for_the_test_driver(text):
@@ -67,54 +77,55 @@ def test_definitions_through_libvirt(test_driver, image, file):
     domain = test_driver.defineXML(for_the_test_driver(text))
     try:
         before = inactive(domain)
-        path = image("a.raw")
+        path, other = image("a.raw"), image("b.raw")
         arguments = {"domain": domain.name(), "vdev": "xvdq", "source": {"file": path}, "uri": TEST, "bus": "xen"}
-        done = predict_and_run("libvirt_disk", **arguments)
+        done = run_module("libvirt_disk", **arguments)
         assert done["changed"] and done["disk"]["path"] in inactive(domain) and json.loads(done["disk"]["recipe"]) == {"file": path}
         assert any(path in line for line in done["diff"]["after"]["definition"]) and done["diff"]["before"]["definition"] == []
-        other = image("b.raw")
-        changed = predict_and_run("libvirt_disk", **dict(arguments, source={"file": other}, mode="r"))
-        assert changed["changed"] and _domain_xml.Domain(inactive(domain)).disk("xvdq").read_only
-        refused("libvirt_disk", "another disk there", state="absent", **arguments)
-        assert predict_and_run("libvirt_disk", **dict(arguments, state="absent", source={"file": other}))["changed"]
-        assert inactive(domain) == before
+        arguments.update(source={"file": other}, mode="r")
+        assert run_module("libvirt_disk", **arguments)["changed"] and _domain_xml.Domain(inactive(domain)).disk("xvdq").read_only
+        assert not run_module("libvirt_disk", **arguments)["changed"]
+        assert run_module("libvirt_disk", **dict(arguments, state="absent"))["changed"]
+        assert inactive(domain) == before.replace("  <metadata/>\n", "")
     finally:
         domain.undefine()
 
 
-def test_by_uuid_and_in_one_go(test_driver, image):
-    name = "fleet-" + uuid.uuid4().hex[:8]
-    domain = test_driver.defineXML(for_the_test_driver(open(os.path.join(CORPUS, "test-driver.xml"), encoding="utf-8").read().replace(
-        "<name>test</name>", f"<name>{name}</name>").replace("6695eb01-f6a4-8304-79aa-97f2502e193f", str(uuid.uuid4()))))
-    try:
-        before = inactive(domain)
-        disks = [{"domain": domain.UUIDString(), "vdev": f"xvd{letter}", "source": "file:" + image(f"{letter}.raw"), "uri": TEST} for letter in "abcd"]
-        done = predict_and_run("libvirt_disks", disks=disks)
-        assert [disk.target for disk in _domain_xml.Domain(inactive(domain)).disks()] == ["xvda", "xvdb", "xvdc", "xvdd"] and done["changed"]
-        after = inactive(domain)
-        # One that cannot be done takes the others back.
-        more = [dict(disks[0], mode="r"), dict(disks[1], vdev="xvde", source="file:/not/there")]
-        refused("libvirt_disks", "does not exist", disks=more)
-        assert inactive(domain) == after
-        assert predict_and_run("libvirt_disks", disks=[dict(disk, state="absent") for disk in disks])["changed"]
-        assert inactive(domain) == before
-    finally:
-        domain.undefine()
-
-
-def test_what_libvirt_drops(test_driver, image, monkeypatch):
-    """A definition that libvirt takes and changes the meaning of is put back."""
-    domain = test_driver.lookupByName("test")
+def test_one(domain, image):
     before = inactive(domain)
-    put = _domain_xml.put
-    monkeypatch.setattr(_domain_xml, "put", lambda text, disk, recipe: put(text, disk, recipe).replace("</driver>", "").replace("</domain>", "<unknown/></domain>"))
-    with pytest.raises(Failed, match="did not keep"):
-        run_module("libvirt_disk", domain="test", vdev="vda", source="file:" + image(), uri=TEST)
+    arguments = {"domain": domain.name(), "vdev": "vda", "source": {"file": image("a.raw")}, "uri": TEST}
+    assert predict_and_run("libvirt_disk", **arguments)["changed"]
+    refused("libvirt_disk", "another disk there", **dict(arguments, state="absent", source={"file": image("b.raw")}))
+    assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
     assert inactive(domain) == before
 
 
-def test_someone_else_changes_it(test_driver, image, monkeypatch):
-    domain = test_driver.lookupByName("test")
+def test_by_uuid_and_in_one_go(domain, image):
+    before = inactive(domain)
+    disks = [{"domain": domain.UUIDString(), "vdev": f"xvd{letter}", "source": "file:" + image(f"{letter}.raw"), "uri": TEST} for letter in "abcd"]
+    done = predict_and_run("libvirt_disks", disks=disks)
+    assert [disk.target for disk in _domain_xml.Domain(inactive(domain)).disks()] == ["xvda", "xvdb", "xvdc", "xvdd"] and done["changed"]
+    after = inactive(domain)
+    # One that cannot be done takes the others back.
+    more = [dict(disks[0], mode="r"), dict(disks[1], vdev="xvde", source="file:/not/there")]
+    refused("libvirt_disks", "does not exist", disks=more)
+    assert inactive(domain) == after
+    assert predict_and_run("libvirt_disks", disks=[dict(disk, state="absent") for disk in disks])["changed"]
+    assert inactive(domain) == before
+
+
+def test_what_libvirt_drops(domain, image, monkeypatch):
+    """A definition that libvirt takes and changes the meaning of is put back."""
+    before = inactive(domain)
+    put = _domain_xml.put
+    # Something that libvirt does not know, so that it is missing when it is looked for again.
+    monkeypatch.setattr(_domain_xml, "put", lambda text, disk, recipe: put(text, disk, recipe).replace("</disk>", "<unknown/></disk>", "<unknown/>" not in text))
+    with pytest.raises(Failed, match="did not keep"):
+        run_module("libvirt_disk", domain=domain.name(), vdev="vda", source="file:" + image(), uri=TEST)
+    assert inactive(domain) == before
+
+
+def test_someone_else_changes_it(test_driver, domain, image, monkeypatch):
     before = inactive(domain)
     define = _libvirt.define
 
@@ -124,9 +135,8 @@ def test_someone_else_changes_it(test_driver, image, monkeypatch):
 
     monkeypatch.setattr(_libvirt, "define", first)
     with pytest.raises(Failed, match="changed by someone else"):
-        run_module("libvirt_disk", domain="test", vdev="vda", source="file:" + image(), uri=TEST)
+        run_module("libvirt_disk", domain=domain.name(), vdev="vda", source="file:" + image(), uri=TEST)
     assert "vda" not in inactive(domain) and "<title>another" in inactive(domain)
-    test_driver.defineXML(before)
 
 
 @pytest.mark.parametrize("name", ["no-such", "a'b", "../x", "&lt;", "00000000-1111-2222-3333-444444444444", "x\"<y>"])
@@ -143,30 +153,29 @@ def test_bad_uris(image, uri, words):
     ("file:/not/there", ["/not/there", "does not exist"]), ("file:/", ["directory"]), ("/dev/null", ["block device"]), ("/dev/loop0", ["first"]),
     ({"table": "0 8 linear /dev/not/there 0"}, ["not/there"]), ("/dev/mapper/not-there", ["not-there"]),
 ])
-def test_bad_sources(test_driver, source, words):
-    before = inactive(test_driver.lookupByName("test"))
-    refused("libvirt_disk", *words, domain="test", vdev="vda", source=source, uri=TEST)
-    assert inactive(test_driver.lookupByName("test")) == before
-
-
-def test_a_hostile_file_name(test_driver, image):
-    domain = test_driver.lookupByName("test")
+def test_bad_sources(domain, source, words):
     before = inactive(domain)
-    path = image("a'\"<b>&amp;]]>\u00fc ../c.raw".replace("/", "-"))
-    done = predict_and_run("libvirt_disk", domain="test", vdev="vda", source={"file": path}, uri=TEST)
-    assert json.loads(_domain_xml.Domain(inactive(domain)).recipes()["vda"])["file"] == path and path not in done["disk"]["path"]
-    run_module("libvirt_disk", domain="test", vdev="vda", state="absent", uri=TEST)
+    refused("libvirt_disk", *words, domain=domain.name(), vdev="vda", source=source, uri=TEST)
     assert inactive(domain) == before
 
 
-def test_the_uuid_is_kept_with_the_path(test_driver, image, cleanup, name):
+def test_a_hostile_file_name(domain, image):
+    before = inactive(domain)
+    path = image("a'\"<b>&amp;]]>\u00fc ../c.raw".replace("/", "-"))
+    done = predict_and_run("libvirt_disk", domain=domain.name(), vdev="vda", source={"file": path}, uri=TEST)
+    assert json.loads(_domain_xml.Domain(inactive(domain)).recipes()["vda"])["file"] == path and path not in done["disk"]["path"]
+    run_module("libvirt_disk", domain=domain.name(), vdev="vda", state="absent", uri=TEST)
+    assert inactive(domain) == before
+
+
+def test_the_uuid_is_kept_with_the_path(domain, image, cleanup, name):
     path = image()
     cleanup(loop=path)
     loop = run_module("loop_device", backing_file=path)["device"]
     cleanup(dm=name)
     mapped = run_module("dm_device", name=name, uuid="KEEP-" + name, table=f"0 2048 linear diskseq:{loop['diskseq']} 0")
     assert mapped["changed"]
-    arguments = {"domain": "test", "vdev": "vda", "source": f"/dev/mapper/{name}", "uri": TEST}
+    arguments = {"domain": domain.name(), "vdev": "vda", "source": f"/dev/mapper/{name}", "uri": TEST}
     done = predict_and_run("libvirt_disk", **arguments)
     assert json.loads(done["disk"]["recipe"]) == {"path": f"/dev/mapper/{name}", "uuid": "KEEP-" + name}
     assert predict_and_run("libvirt_disk", state="absent", **arguments)["changed"]
