@@ -87,7 +87,8 @@ def locked(limit):
 
 def make(host, wanted, limit, store=None):
     """
-    The device for a disk, held by the host, with nobody else's storage in it; called :func:`locked`. ``store`` is for the sharing check, None where no Xen runs.
+    The device for a disk, held by the host, with nobody else's storage in it; called :func:`locked`. ``store`` is for the sharing check, None where
+    no Xen runs.
 
     Not yet at its path: see :func:`settle`. Raises what opening the source raises, DeviceBusy, InvalidValue.
     """

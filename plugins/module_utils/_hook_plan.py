@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from . import _domain_xml, _recipe, _vdev
+from . import _domain_xml, _kept_recipe, _vdev
 from ._errors import DefinitionError
 from ._guest_disk import Wanted
 
@@ -75,7 +75,7 @@ def _disks(domain, uuid):
             raise DefinitionError(f"there is a recipe for it, but its source is {disk.source or '(none)'} instead of {path}", device=title, hint=_HINT)
         _vdev.parse(disk.target)
         read_only = disk.read_only or disk.device == "cdrom"
-        found.append(Wanted(domain.name, uuid, disk.target, _recipe.parse(recipe, title), read_only, disk.shareable))
+        found.append(Wanted(domain.name, uuid, disk.target, _kept_recipe.parse(recipe, title), read_only, disk.shareable))
     return found
 
 

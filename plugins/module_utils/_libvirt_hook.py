@@ -118,7 +118,9 @@ def _prove(host, job, wanted, limit):
             raise limit.exceeded(f"blkback to open {device.path}", device=str(wanted), hint="Disks of a recipe are served by blkback: driver name='phy'")
         limit.sleep(pause)
     if opened != (device.id.major, device.id.minor):
-        raise WrongDevice(f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}", device=str(wanted), hint="The path was made to lead elsewhere")
+        raise WrongDevice(
+            f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}", device=str(wanted), hint="The path was made to lead elsewhere",
+        )
     return f"{wanted.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"
 
 

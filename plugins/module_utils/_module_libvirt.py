@@ -11,7 +11,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from . import (
-    _blkback, _device, _dm, _domain_xml, _guest, _guest_disk, _libvirt, _libvirt_vbd, _loop, _recipe, _sharing, _source, _stack, _table_slots, _vbd_nodes, _vdev,
+    _blkback, _device, _dm, _domain_xml, _guest, _guest_disk, _kept_recipe, _libvirt, _libvirt_vbd, _loop, _sharing, _source, _stack, _table_slots,
+    _vbd_nodes, _vdev,
 )
 from ._deadline import Deadline
 from ._errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
@@ -87,7 +88,7 @@ class DiskItem(Item):
         if isinstance(source, _source.FileSource) and self.params["mode"] == "r":
             source = source._replace(read_only=True)
         if self.params["config"]:
-            _recipe.check(source)
+            _kept_recipe.check(source)
         self.source = source
 
     # What there is, and what would become of it
@@ -116,7 +117,7 @@ class DiskItem(Item):
         else:
             self._look_at_device()
         if self.params["config"]:
-            self.recipe = _recipe.text_of(self.source)
+            self.recipe = _kept_recipe.text_of(self.source)
 
     def _look_at_device(self):
         device = self.host.enter_context(_source.find(self.source, self.host))
@@ -146,7 +147,7 @@ class DiskItem(Item):
             return
         domain = _domain_xml.Domain(xml)
         disk, recipe = domain.disk(self.target), domain.recipes().get(self.target)
-        if disk is not None and (recipe is None or _recipe.parse(recipe, self.title()) != self._kept_source(recipe)):
+        if disk is not None and (recipe is None or _kept_recipe.parse(recipe, self.title()) != self._kept_source(recipe)):
             raise WrongDevice(
                 f"the definition has another disk there: {recipe or disk.source}", device=self.title(),
                 hint="It is not the source that was given; leave source out to remove whatever is there",
@@ -154,7 +155,7 @@ class DiskItem(Item):
 
     def _kept_source(self, recipe):
         """The source as it would have been kept: with the uuid that was found then, when only the path is given now."""
-        kept = _recipe.parse(recipe, self.title())
+        kept = _kept_recipe.parse(recipe, self.title())
         if isinstance(self.source, _source.PathSource) and isinstance(kept, _source.PathSource) and self.source.uuid is None:
             return self.source._replace(uuid=kept.uuid)
         if isinstance(self.source, _source.FileSource) and isinstance(kept, _source.FileSource):
@@ -199,7 +200,8 @@ class DiskItem(Item):
         if self.params["state"] == "present":
             for option, has in (("mode", "w" if vbd.writable else "r"), ("device_type", "cdrom" if vbd.cdrom else "disk")):
                 if self.params[option] != has:
-                    raise InvalidValue(option, self.params[option], f"the guest has it with {option}={has}, which cannot be changed while it runs; or say live: false")
+                    allowed = f"the guest has it with {option}={has}, which cannot be changed while it runs; or say live: false"
+                    raise InvalidValue(option, self.params[option], allowed)
         self.device = self._opened(vbd)
         if self.device is None or not self._is_source(self.device):
             here = "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"

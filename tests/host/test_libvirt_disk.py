@@ -119,7 +119,11 @@ def test_what_libvirt_drops(domain, image, monkeypatch):
     before = inactive(domain)
     put = _domain_xml.put
     # Something that libvirt does not know, so that it is missing when it is looked for again.
-    monkeypatch.setattr(_domain_xml, "put", lambda text, disk, recipe: put(text, disk, recipe).replace("</disk>", "<unknown/></disk>", "<unknown/>" not in text))
+
+    def put_more(text, disk, recipe):
+        return put(text, disk, recipe).replace("</disk>", "<unknown/></disk>", 0 if "<unknown/>" in text else 1)
+
+    monkeypatch.setattr(_domain_xml, "put", put_more)
     with pytest.raises(Failed, match="did not keep"):
         run_module("libvirt_disk", domain=domain.name(), vdev="vda", source="file:" + image(), uri=TEST)
     assert inactive(domain) == before

@@ -66,13 +66,15 @@ def _check_path(source, option):
     if source.diskseq is not None:
         raise InvalidValue(f"{option}.diskseq", source.diskseq, "a number is given anew at every boot, and a definition outlives it: give the uuid instead")
     if source.path.startswith(("/dev/loop", "/dev/dm-")):
-        raise InvalidValue(option, source.path, "this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid")
+        allowed = "this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
+        raise InvalidValue(option, source.path, allowed)
 
 
 def _check_table(source, option):
     table = _dm_table.parse_table(source.table)
     if _table_slots.has_secrets(table):
-        raise InvalidValue(f"{option}.table", "(not shown)", "no key: a definition can be read by many. Name a key of the kernel's keyring (:SIZE:TYPE:DESCRIPTION)")
+        allowed = "no key: a definition can be read by many. Name a key of the kernel's keyring (:SIZE:TYPE:DESCRIPTION)"
+        raise InvalidValue(f"{option}.table", "(not shown)", allowed)
     for dummy, slot in table.devices(source.read_only):
         check(_source.parse_slot(slot), option=f"{option}.table {slot.field}")
 
