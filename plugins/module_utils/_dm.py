@@ -20,7 +20,7 @@ import secrets
 import time
 from typing import NamedTuple
 
-from . import _device, _dm_ioctl, _dm_name
+from . import _device, _dm_ioctl, _dm_name, _process
 from ._errors import BlockError, DeviceBusy, DeviceGone, KernelError, WrongDevice
 from ._interrupt import interrupting
 
@@ -57,7 +57,7 @@ class Suspend(NamedTuple):
 
 def new_uuid():
     """A uuid that nobody else has and that tells a later run who made the device: process and its start time."""
-    return f"{MARK}{os.getpid()}-{_start_time('self')}-{secrets.token_hex(16)}"
+    return f"{MARK}{os.getpid()}-{_process.start_time('self')}-{secrets.token_hex(16)}"
 
 
 def unused_name(uuid):
@@ -68,7 +68,7 @@ def unused_name(uuid):
 def maker_is_gone(uuid):
     """Whether a device with this uuid was made here by a process that has ended; False for other people's uuids."""
     found = _MARKED.match(uuid)
-    return found is not None and _start_time(found.group(1)) != found.group(2)
+    return found is not None and _process.start_time(found.group(1)) != found.group(2)
 
 
 def make(control, name, uuid, table, event_nr, persist=True):
@@ -362,12 +362,3 @@ def _busy(device, status):
         f"{status.name} is in use" + (f" by {', '.join(names)}" if names else " (open, or mounted)"),
         device=device.path, hint="End that use first, or say deferred=true to have it go with its last user",
     )
-
-
-def _start_time(pid):
-    """Field 22 of /proc/PID/stat, in clock ticks since boot; with the pid it names one process of this boot."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="surrogateescape") as stat:
-            return stat.read().rpartition(")")[2].split()[19]
-    except OSError:
-        return None

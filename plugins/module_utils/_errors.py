@@ -114,6 +114,10 @@ class GuestError(BlockError):
     """The guest, its frontend or its backend did not do what was asked."""
 
 
+class DefinitionError(BlockError):
+    """A libvirt domain definition cannot be read, or holds something that stands in the way."""
+
+
 class TableError(BlockError):
     """
     A device-mapper table is not valid.

@@ -15,25 +15,15 @@ collection: the Device stays open, hence its node and number stay its own, and w
 from __future__ import annotations
 
 import os
-import threading
-import traceback
 from xml.sax.saxutils import quoteattr
 
-from . import _blkback
+from . import _blkback, _libvirt
 from ._blkback import Detachment, Outcome
 from ._deadline import Deadline
-from ._errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, NotSupported, WrongDevice
+from ._errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
 from ._hold import hold_for
+from ._libvirt import URI, libvirt
 
-try:
-    import libvirt
-except ImportError:
-    libvirt = None
-    LIBVIRT_IMPORT_ERROR = traceback.format_exc()
-else:
-    LIBVIRT_IMPORT_ERROR = None
-
-URI = "xen:///system"
 # Seconds; much more than a daemon needs that goes on after a pause.
 _LATE = 600
 # LIBXL_STATE_DIR, src/libxl/libxl_conf.h
@@ -65,14 +55,14 @@ def attach(store, requests, timeout=30.0, guard=None, uri=URI):
     There is no transaction that ``guard`` could be part of, so it is asked before and after; what it refuses then is detached again.
     Raises NotSupported without libvirt-python.
     """
-    _require()
+    _libvirt.require()
     limit = Deadline(timeout)
     return [_attach(store, request, limit, guard, uri) for request in requests]
 
 
 def detach(store, detachments, timeout=30.0, uri=URI):
     """Take disks back that libvirt lists; a list of Outcomes. For force, and for what libvirt does not list, see ``_blkback.detach``."""
-    _require()
+    _libvirt.require()
     limit = Deadline(timeout)
     return [_detach(store, detachment, limit, uri) for detachment in detachments]
 
@@ -86,7 +76,7 @@ def disk_xml(dev, path, writable, cdrom=False):
 
 
 def _attach(store, request, limit, guard, uri):
-    xml = disk_xml(request.vdev.name, request.device.path, request.mode == "w", request.device_type == "cdrom")
+    xml = disk_xml(request.vdev.name, request.params or request.device.path, request.mode == "w", request.device_type == "cdrom")
     called = False
     try:
         _blkback.check(request)
@@ -168,50 +158,6 @@ def _detach(store, detachment, limit, uri):
         return Outcome(detachment, None, error)
 
 
-def _require():
-    if libvirt is None:
-        raise NotSupported(
-            "the Python library libvirt is missing on this host",
-            hint="Install python3-libvirt (Debian) or libvirt-python from PyPI for the Python that Ansible uses there",
-        )
-
-
 def _with_domain(guest, uri, limit, function):
     """``function(domain)`` on a connection of its own, within the limit."""
-
-    def call():
-        connection = libvirt.open(uri)
-        try:
-            return function(connection.lookupByUUIDString(guest.uuid))
-        finally:
-            connection.close()
-
-    return _bounded(call, limit, guest)
-
-
-def _bounded(function, limit, guest):
-    """
-    Run it in a thread that is left behind when it takes too long: libvirt's calls wait for the daemon without a limit.
-
-    A thread that is left behind may still succeed, so the caller looks at what is there before it does anything else.
-    """
-    result = {}
-
-    def run():
-        try:
-            result["value"] = function()
-        except Exception as error:  # pylint: disable=broad-exception-caught
-            result["error"] = error
-
-    thread = threading.Thread(target=run, daemon=True, name="libvirt")
-    thread.start()
-    thread.join(None if limit.left() == float("inf") else limit.left())
-    if thread.is_alive():
-        hint = "Check that libvirtd (or virtxend) answers: virsh list"
-        raise DeadlineExceeded("libvirt to do what it was asked", limit.seconds or 0, device=str(guest), hint=hint)
-    if "error" in result:
-        error = result["error"]
-        if not isinstance(error, libvirt.libvirtError):
-            raise error
-        raise GuestError(f"libvirt refused: {error.get_error_message()}", device=str(guest)) from error
-    return result["value"]
+    return _libvirt.with_connection(uri, limit, guest, lambda connection: function(connection.lookupByUUIDString(guest.uuid)))

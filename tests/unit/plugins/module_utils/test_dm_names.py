@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_codec, _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_codec, _dm_ioctl, _process
 from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue, NotSupported
 
 GOOD = "ABCXYZabcxyz0189#+-.:=@_"
@@ -101,12 +101,12 @@ def age(pid):
     """Seconds since the process began."""
     with open("/proc/uptime", encoding="ascii") as uptime:
         now = float(uptime.read().split()[0])
-    return now - int(_dm._start_time(pid)) / os.sysconf("SC_CLK_TCK")
+    return now - int(_process.start_time(pid)) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_start_time_is_in_ticks_since_boot():
     assert 0 <= age("self") < 86400
-    assert _dm._start_time("999999999") is None
+    assert _process.start_time("999999999") is None
 
 
 def test_a_process_with_a_name_that_looks_like_fields(tmp_path):

@@ -16,7 +16,10 @@ import yaml
 MODULES = "ansible_collections.racefree.block.plugins.modules"
 ROOT = os.path.dirname(importlib.import_module(MODULES + ".device_info").__file__)
 NAMES = sorted(name[:-3] for name in os.listdir(ROOT) if name.endswith(".py") and name != "__init__.py")
-PLURALS = {"loop_devices": ("loop_device", "devices"), "dm_devices": ("dm_device", "devices"), "xen_vbds": ("xen_vbd", "vbds")}
+PLURALS = {
+    "loop_devices": ("loop_device", "devices"), "dm_devices": ("dm_device", "devices"), "xen_vbds": ("xen_vbd", "vbds"),
+    "libvirt_disks": ("libvirt_disk", "disks"),
+}
 
 
 def documentation(name, what="DOCUMENTATION"):

@@ -1,0 +1,221 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The mapped device that a domain definition's path names: made over the disk's source, proved, and gone with its last user.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+libvirt opens a path late. A mapped device of its own for every disk makes that safe: its name and uuid are this disk's alone, the kernel gives
+neither to a second device, its table keeps the source open, and while it is held itself nobody can remove it, so that the path leads to it until
+the guest has it. It is made with its deferred remove already set: whoever holds it last, a holder that is killed included, takes it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from typing import NamedTuple, Optional
+
+from . import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _guest, _sharing, _source, _stack
+from ._deadline import pauses
+from ._errors import BlockError, DeviceBusy, InvalidValue, WrongDevice
+from ._footprint import conflict, footprint
+
+PREFIX = "RACEFREE-LIBVIRT-"
+STATE = "/run/racefree-block/libvirt"
+# The host has no business in a guest's disk: no probing, no links by its labels, no volume group of the guest's brought up.
+_HANDS_OFF = _dm_udev.DISABLE_DISK | _dm_udev.DISABLE_OTHER | _dm_udev.DISABLE_SUBSYSTEM
+# Seconds that an earlier run of the same guest has for letting go.
+_LETTING_GO = 20
+
+
+class Wanted(NamedTuple):
+    """One disk of one domain. ``source`` as of ``_source.parse``; ``shareable``: other guests may use the same storage."""
+
+    domain: str
+    uuid: str
+    target: str
+    source: object
+    read_only: bool = False
+    shareable: bool = False
+
+    @property
+    def path(self):
+        return _domain_xml.path_of(self.uuid, self.target)
+
+    @property
+    def mapped_uuid(self):
+        return _domain_xml.mapped_uuid(self.uuid, self.target)
+
+    def __str__(self):
+        return f"{self.target} of {self.domain}"
+
+
+class _Place(NamedTuple):
+    """What the sharing check wants to know of who is to get it."""
+
+    key: Optional[object]
+    guest: _guest.Guest
+
+
+@contextlib.contextmanager
+def locked(limit):
+    """
+    One at a time: from the look at what others use until the device is there for others to see.
+
+    The lock goes with its process. DeadlineExceeded when another has it for too long.
+    """
+    os.makedirs(STATE, mode=0o700, exist_ok=True)
+    handle = os.open(f"{STATE}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        for pause in pauses():
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if limit.expired:
+                    raise limit.exceeded("another guest's disks to be made", device=f"{STATE}/lock") from error
+                limit.sleep(pause)
+        yield
+    finally:
+        os.close(handle)
+
+
+def make(host, wanted, limit, store=None):
+    """
+    The device for a disk, held by the host, with nobody else's storage in it; called :func:`locked`. ``store`` is for the sharing check, None where
+    no Xen runs.
+
+    Not yet at its path: see :func:`settle`. Raises what opening the source raises, DeviceBusy, InvalidValue.
+    """
+    _make_room(host, wanted, limit)
+    source = wanted.source
+    if wanted.read_only and isinstance(source, _source.FileSource):
+        source = source._replace(read_only=True)
+    below = _source.Opener(host).open(source)
+    if below.read_only and not wanted.read_only:
+        raise InvalidValue("mode", "w", f"{below.path} is read-only, so the guest can have it only as r", device=str(wanted))
+    _check_sharing(host, wanted, below, store)
+    line = (0, below.size // 512, b"linear", f"{below.id.number} 0".encode())
+    device = _dm.make(
+        host.dm, _domain_xml.mapped_name(wanted.uuid, wanted.target), wanted.mapped_uuid, _dm.Table((line,), wanted.read_only),
+        host.cookie.next(_HANDS_OFF), persist=False,
+    )
+    return host.enter_context(device)
+
+
+def settle(host, pairs, limit):
+    """Wait until each path of ``pairs``, a list of ``(Wanted, Device)``, leads to its device; DeadlineExceeded, WrongDevice."""
+    host.settle(limit.left())
+    for wanted, device in pairs:
+        for pause in pauses():
+            found = _number_at(wanted.path)
+            if found == device.id.rdev:
+                break
+            if limit.expired and found is not None:
+                raise WrongDevice(f"{wanted.path} leads to {os.major(found)}:{os.minor(found)}, not to {device.id.number}", device=str(wanted))
+            if limit.expired:
+                raise limit.exceeded(f"udev to make {wanted.path}", device=str(wanted), hint="Check that systemd-udevd runs")
+            limit.sleep(pause)
+
+
+def find(host, wanted):
+    """The held device of a disk, or None; DeviceBusy when its name is another's."""
+    mapped = _dm.find(host.dm, _domain_xml.mapped_name(wanted.uuid, wanted.target), wanted.mapped_uuid)
+    if mapped is None or mapped.device is None:
+        return None
+    if mapped.status.uuid != wanted.mapped_uuid:
+        raise _taken(host, mapped, wanted)
+    return host.enter_context(mapped.device)
+
+
+def is_made_of(host, device, source):
+    """Whether a held device of ours stands on what the source names."""
+    lines = host.dm.table(_dm.number_of(device))[1]
+    if len(lines) != 1 or lines[0].type != b"linear":
+        return False
+    number = _device.parse_number(lines[0].params.decode("ascii", "replace").partition(" ")[0])
+    # The table has it open, so its number is its own.
+    with _device.open_number(*number) as below:
+        return _source.is_device(source, below, host)
+
+
+def of_domain(host, uuid):
+    """``[(target, Device)]`` of all devices made for a domain's disks, held by the host."""
+    start = f"{PREFIX}{uuid}-"
+    return [(full[len(start):], device) for full, device in _ours(host) if full.startswith(start)]
+
+
+def _ours(host):
+    found = []
+    for entry in host.dm.list_devices("racefree-"):
+        try:
+            mapped = _dm.open_mapped(host.dm, _dm_ioctl.by_name(os.fsdecode(entry.name)))
+        except BlockError:
+            continue
+        if mapped is not None and mapped.device is not None:
+            device = host.enter_context(mapped.device)
+            if mapped.status.uuid.startswith(PREFIX):
+                found.append((mapped.status.uuid, device))
+    return found
+
+
+def _make_room(host, wanted, limit):
+    """Take away what an earlier run has left under this name; DeviceBusy when it is in use, or somebody else's."""
+    name, patience = _domain_xml.mapped_name(wanted.uuid, wanted.target), limit.sooner(_LETTING_GO)
+    for pause in pauses():
+        mapped = _dm.find(host.dm, name, wanted.mapped_uuid)
+        if mapped is None:
+            return
+        if (mapped.status.name, mapped.status.uuid) != (name, wanted.mapped_uuid):
+            raise _taken(host, mapped, wanted)
+        if mapped.device is None:
+            host.dm.remove(_dm_ioctl.by_uuid(wanted.mapped_uuid))
+            continue
+        with mapped.device as device:
+            # One is this descriptor. What others hold is a guest's, which on its way down lets go of it.
+            if host.dm.status(_dm.number_of(device)).open_count <= 1:
+                _dm.set_persist(host.dm, device, False)
+            elif patience.expired:
+                raise DeviceBusy(f"an earlier run of the guest still has it: {_dm.describe(host.dm, mapped)}", device=str(wanted))
+        patience.sleep(pause)
+
+
+def _taken(host, mapped, wanted):
+    """The error for a device that is not ours under our name; it is let go of."""
+    try:
+        return DeviceBusy(f"its name is taken by {_dm.describe(host.dm, mapped)}", device=str(wanted), hint="Nothing but this collection makes such names")
+    finally:
+        if mapped.device is not None:
+            mapped.device.close()
+
+
+def _check_sharing(host, wanted, below, store):
+    """Also against disks that are made and not attached yet, which XenStore does not show. """
+    if wanted.shareable:
+        return
+    questions = _stack.questions(host)
+    mine = footprint(below.id.major, below.id.minor, not wanted.read_only, questions)
+    if store is not None:
+        with _sharing.Sharing(questions) as sharing:
+            sharing.check_extents(store, mine, _Place(None, _guest.Guest(-1, wanted.uuid, wanted.domain)), below.path)
+    for uuid, device in _ours(host):
+        pair = uuid != wanted.mapped_uuid and conflict(mine, footprint(device.id.major, device.id.minor, not device.read_only, questions))
+        if pair:
+            raise DeviceBusy(
+                f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37:]} of the domain {uuid[len(PREFIX):len(PREFIX) + 36]}",
+                device=f"{below.path} for {wanted}", hint="Give both only a read-only disk, or say shared: true for guests that agree on who writes what",
+            )
+
+
+def _number_at(path):
+    """The number of the block device at a path, None when nothing is there (yet)."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        return None
+    return there.st_rdev if stat.S_ISBLK(there.st_mode) else 0

@@ -1,0 +1,82 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What libvirt's hook has to do at which moment for which disks of a domain.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Pure. libvirt's Xen driver calls ``HOOK guest operation suboperation extra`` with the definition on standard input (docs/hooks.rst). A non-zero
+exit stops ``prepare``, ``start`` and ``started``; of a domain that runs already it must not be used.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+from . import _domain_xml, _kept_recipe, _vdev
+from ._errors import DefinitionError
+from ._guest_disk import Wanted
+
+# Operation: what is done, and the seconds that it may take. Everything else (start, migrate, and what is to come) is none of its business.
+OPERATIONS = {
+    "prepare": ("make", 60),
+    "started": ("hand_over", 30),
+    "reconnect": ("adopt", 20),
+    "stopped": ("take_back", 20),
+    "release": ("take_back", 20),
+}
+# What is in the definition of any domain that is of interest, so that the others cost nothing.
+MARKS = (_domain_xml.NAMESPACE, _domain_xml.PATHS)
+
+
+class Job(NamedTuple):
+    """``action`` and ``seconds`` of OPERATIONS; ``domid`` of a running domain, or None."""
+
+    action: str
+    seconds: int
+    domain: str
+    uuid: str
+    domid: Optional[int]
+    disks: list
+
+
+def concerns(operation, text):
+    """Whether the hook has anything to do at all."""
+    return operation in OPERATIONS and any(mark in text for mark in MARKS)
+
+
+def job_of(operation, text):
+    """
+    The Job for a definition (text). For ``make`` and ``hand_over`` DefinitionError when it contradicts itself; the others take what they can read.
+    """
+    action, seconds = OPERATIONS[operation]
+    domain = _domain_xml.Domain(text)
+    uuid = _domain_xml.check_uuid(domain.uuid)
+    strict = action in ("make", "hand_over")
+    domid = int(domain.id) if (domain.id or "").isdigit() else None
+    return Job(action, seconds, domain.name or uuid, uuid, domid, _disks(domain, uuid) if strict or action == "adopt" else [])
+
+
+def _disks(domain, uuid):
+    recipes = domain.recipes()
+    found = []
+    for disk in domain.disks():
+        recipe = recipes.get(disk.target)
+        ours = disk.type == "block" and (disk.source or "").startswith(_domain_xml.PATHS)
+        if recipe is None and not ours:
+            continue
+        title = f"{disk.target} of {domain.name}"
+        if recipe is None:
+            raise DefinitionError(f"its path is {disk.source}, and there is no recipe for what is to be there", device=title, hint=_HINT)
+        path = _domain_xml.path_of(uuid, disk.target)
+        if (disk.type, disk.source) != ("block", path):
+            raise DefinitionError(f"there is a recipe for it, but its source is {disk.source or '(none)'} instead of {path}", device=title, hint=_HINT)
+        _vdev.parse(disk.target)
+        read_only = disk.read_only or disk.device == "cdrom"
+        found.append(Wanted(domain.name, uuid, disk.target, _kept_recipe.parse(recipe, title), read_only, disk.shareable))
+    return found
+
+
+_HINT = "The definition was copied, or changed by hand: define the disk again with racefree.block.libvirt_disk, state present or absent"

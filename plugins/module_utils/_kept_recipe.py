@@ -1,0 +1,80 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Recipes: sources that are kept in a domain definition, and are still right after the next boot.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The text is JSON in ASCII on one line, so that no rewriting of the XML around it can change it. A definition can be read by many, so
+nothing secret may be in it, and it outlives the kernel that gave a disk its sequence number.
+"""
+
+from __future__ import annotations
+
+import json
+
+from . import _dm_table, _source, _table_slots
+from ._errors import DefinitionError, InvalidValue
+
+MOST_CHARACTERS = 65536
+
+
+def check(source, option="source"):
+    """Raise InvalidValue for a source (of ``_source.parse``) that means nothing, or something else, after the next boot."""
+    if isinstance(source, (_source.DiskseqSource, _source.NumberSource)):
+        raise InvalidValue(
+            option, str(source), "a number is given anew at every boot, and a definition outlives it: give the file, the table, or the path with its uuid",
+        )
+    if isinstance(source, _source.PathSource):
+        _check_path(source, option)
+    elif isinstance(source, _source.TableSource):
+        _check_table(source, option)
+
+
+def text_of(source):
+    """The recipe's text: equal sources have equal texts. InvalidValue when it is too long, or cannot be kept (:func:`check`)."""
+    check(source)
+    plain = {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
+    if len(text) > MOST_CHARACTERS:
+        raise InvalidValue("source", text[:100] + "...", f"a recipe in a definition has {MOST_CHARACTERS} characters at most")
+    return text
+
+
+def parse(text, target="source"):
+    """The source of a recipe's text; DefinitionError for what this collection cannot have written."""
+    if len(text) > MOST_CHARACTERS:
+        raise DefinitionError(f"the recipe has more than {MOST_CHARACTERS} characters", device=target)
+    try:
+        plain = json.loads(text, parse_constant=_no_constant)
+        if not isinstance(plain, dict):
+            raise ValueError("it is not an object")
+        source = _source.parse(plain, option=f"recipe of {target}")
+        check(source, option=f"recipe of {target}")
+    except (ValueError, RecursionError) as error:
+        raise DefinitionError(f"the recipe cannot be read: {error}", device=target) from error
+    return source
+
+
+def _no_constant(name):
+    raise ValueError(f"{name} is no JSON")
+
+
+def _check_path(source, option):
+    if source.diskseq is not None:
+        raise InvalidValue(f"{option}.diskseq", source.diskseq, "a number is given anew at every boot, and a definition outlives it: give the uuid instead")
+    if source.path.startswith(("/dev/loop", "/dev/dm-")):
+        allowed = "this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
+        raise InvalidValue(option, source.path, allowed)
+
+
+def _check_table(source, option):
+    table = _dm_table.parse_table(source.table)
+    if _table_slots.has_secrets(table):
+        allowed = "no key: a definition can be read by many. Name a key of the kernel's keyring (:SIZE:TYPE:DESCRIPTION)"
+        raise InvalidValue(f"{option}.table", "(not shown)", allowed)
+    for dummy, slot in table.devices(source.read_only):
+        check(_source.parse_slot(slot), option=f"{option}.table {slot.field}")
+

@@ -1,0 +1,156 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The hook for libvirt's Xen driver: makes and proves the devices of a domain's disks when it starts, and hands them over.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+``prepare`` makes a device at each path and leaves a holder behind that keeps it open; ``started`` proves that blkback has opened that very device,
+and ends the holder, so that the devices go with the guest; ``stopped`` and ``release`` end a holder that is left. It never asks libvirt, which
+waits for it. What it says on standard error becomes part of libvirt's error message.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import syslog
+
+from . import _blkback, _dm, _guest_disk, _hold, _hook_plan, _process, _vdev
+from ._deadline import Deadline, pauses
+from ._errors import BlockError, DeviceGone, GuestError, WrongDevice
+from ._host import Host
+from ._supervise import supervised
+from ._vbd_nodes import Key
+
+# Seconds for which a holder waits for `started`; libxl gives a guest's disks 40 s each.
+HOLD = 600
+# Seconds that blkback has for opening a device, and that devices have for going once nobody holds them.
+_OPENING = 15
+_GOING = 5
+
+
+def main(argv, text):
+    """The exit code for ``argv`` (guest, operation, ...) and the definition (text) that libvirt gave."""
+    guest, operation = (argv + ["", ""])[:2]
+    if not _hook_plan.concerns(operation, text):
+        return 0
+    syslog.openlog("racefree-libvirt-hook", syslog.LOG_PID, syslog.LOG_DAEMON)
+    try:
+        job = _hook_plan.job_of(operation, text)
+        lines = supervised(lambda: _ACTIONS[job.action](job), job.seconds, f"the disks of {job.domain} ({operation})")
+    except BlockError as error:
+        # Line ends of a hostile name must not start a line of their own.
+        message = " ".join(f"racefree.block: {guest}: {operation}: {error}".split())
+        syslog.syslog(syslog.LOG_ERR, message)
+        print(message, file=sys.stderr)
+        # A domain that runs already is not ended for what is found afterwards.
+        return 1 if operation in ("prepare", "started") else 0
+    for line in lines:
+        syslog.syslog(syslog.LOG_INFO, f"{guest}: {operation}: {line}")
+    return 0
+
+
+def make(job):
+    """``prepare``: the devices, at their paths, with a holder. What was done, as lines of text; on any error nothing is left."""
+    limit = Deadline(job.seconds - 2)
+    end_holder(job.uuid)
+    if not job.disks:
+        return []
+    with Host() as host:
+        with _guest_disk.locked(limit):
+            pairs = [(wanted, _guest_disk.make(host, wanted, limit, host.store)) for wanted in job.disks]
+        _guest_disk.settle(host, pairs, limit)
+        start_holder(job.uuid, [device for dummy, device in pairs])
+        return [f"{wanted.target} is {device.path} {device.id.number} diskseq {device.id.diskseq}" for wanted, device in pairs]
+
+
+def hand_over(job):
+    """``started``: blkback has opened the devices that were made, so that they need no holder any more."""
+    limit = Deadline(_OPENING)
+    with Host() as host:
+        try:
+            return [_prove(host, job, wanted, limit) for wanted in job.disks]
+        finally:
+            end_holder(job.uuid)
+
+
+def adopt(job):
+    """``reconnect``: the same look at a domain that ran before the daemon did."""
+    return hand_over(job)
+
+
+def take_back(job):
+    """``stopped``, ``release``: nobody is to hold the devices now. Those that are in use go with their last user."""
+    end_holder(job.uuid)
+    limit = Deadline(_GOING)
+    for pause in pauses():
+        with Host() as host:
+            there = _guest_disk.of_domain(host, job.uuid)
+            for dummy, device in there:
+                _dm.set_persist(host.dm, device, False)
+            names = ", ".join(f"{target} ({device.path})" for target, device in there)
+        if not there:
+            return []
+        if limit.expired:
+            return [f"still in use, to go with its last user: {names}"]
+        limit.sleep(pause)
+    return []
+
+
+_ACTIONS = {"make": make, "hand_over": hand_over, "adopt": adopt, "take_back": take_back}
+
+
+def _prove(host, job, wanted, limit):
+    device = _guest_disk.find(host, wanted)
+    if device is None:
+        raise DeviceGone("the device that was made for it is gone", device=str(wanted))
+    if job.domid is None:
+        raise GuestError("libvirt gave no domain id", device=str(wanted))
+    key = Key(job.domid, _vdev.parse(wanted.target).number)
+    for pause in pauses():
+        opened = _blkback.opened_number(key)
+        if opened is not None:
+            break
+        if limit.expired:
+            raise limit.exceeded(f"blkback to open {device.path}", device=str(wanted), hint="Disks of a recipe are served by blkback: driver name='phy'")
+        limit.sleep(pause)
+    if opened != (device.id.major, device.id.minor):
+        raise WrongDevice(
+            f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}", device=str(wanted), hint="The path was made to lead elsewhere",
+        )
+    return f"{wanted.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"
+
+
+# Holders: one for each domain, named in a file so that a later run of this program can end it.
+
+def start_holder(uuid, devices):
+    """Leave a process behind that keeps the devices open, for HOLD seconds at most."""
+    os.makedirs(_guest_disk.STATE, mode=0o700, exist_ok=True)
+    holder = _hold.hold(devices, HOLD)
+    try:
+        new = f"{_record(uuid)}.new"
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
+            file.write(f"{holder.pid} {_process.start_time(holder.pid)}\n")
+        os.rename(new, _record(uuid))
+    except BaseException:
+        holder.release()
+        raise
+
+
+def end_holder(uuid):
+    """End the holder of a domain's devices, if there is one."""
+    try:
+        with open(_record(uuid), encoding="ascii") as file:
+            pid, dummy, started = file.read().strip().partition(" ")
+        if pid.isdigit():
+            _process.end(int(pid), started)
+        os.unlink(_record(uuid))
+    except FileNotFoundError:
+        pass
+
+
+def _record(uuid):
+    return f"{_guest_disk.STATE}/{uuid}.holder"

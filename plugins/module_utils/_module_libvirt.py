@@ -1,0 +1,342 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What ``libvirt_disk`` and ``libvirt_disks`` do with one disk of one domain.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from . import (
+    _blkback, _device, _dm, _domain_xml, _guest, _guest_disk, _kept_recipe, _libvirt, _libvirt_vbd, _loop, _sharing, _source, _stack, _table_slots,
+    _vbd_nodes, _vdev,
+)
+from ._deadline import Deadline
+from ._errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
+from ._module import Item, Plan
+
+ARGUMENTS = {
+    "domain": {"type": "str", "required": True},
+    "vdev": {"type": "str", "required": True},
+    "source": {"type": "raw"},
+    "mode": {"type": "str", "choices": ["r", "w"], "default": "w"},
+    "device_type": {"type": "str", "choices": ["disk", "cdrom"], "default": "disk"},
+    "bus": {"type": "str"},
+    "shared": {"type": "bool", "default": False},
+    "config": {"type": "bool", "default": True},
+    "live": {"type": "bool", "default": False},
+    "uri": {"type": "str", "default": _libvirt.URI},
+    "timeout": {"type": "int", "default": 60},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+_BUSES = ("xen", "virtio", "ide", "scsi", "sata", "usb", "fdc", "uml", "sd")
+
+
+class DiskItem(Item):
+    ARGUMENTS = ARGUMENTS
+    CONSTRAINTS = {"required_if": [("state", "present", ("source",))]}
+
+    def __init__(self, params, host):
+        super().__init__(params, host)
+        self.target = params["vdev"]
+        self.source = None
+        self.recipe = None
+        self.definition = None
+        self.changes_config = False
+        # Of the running domain: the guest, the disk that it has, and whether there is anything to do about that.
+        self.guest = None
+        self.vbd = None
+        self.device = None
+        self.changes_live = False
+        self.exchange = None
+
+    def key(self):
+        return "vdev", (self.params["uri"], self.definition.uuid if self.definition else self.params["domain"], self.target)
+
+    def title(self):
+        return f"{self.target} of {self.params['domain']}"
+
+    # Checks
+
+    def check(self):
+        params = self.params
+        self.target = _canonical_target(params["vdev"])
+        if not params["domain"] or not params["domain"].isprintable() or len(params["domain"]) > 256:
+            raise InvalidValue("domain", params["domain"], "the name or the uuid of a domain")
+        if not params["config"] and not params["live"]:
+            raise InvalidValue("config", False, "config or live, or both: there is nothing else to change")
+        if params["timeout"] < 1:
+            raise InvalidValue("timeout", params["timeout"], "seconds, 1 or more")
+        if params["bus"] not in (None, *_BUSES):
+            raise InvalidValue("bus", params["bus"], f"one of {', '.join(_BUSES)}")
+        if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "present":
+            raise InvalidValue("mode", "w", "a cdrom is r")
+        if params["live"] and not params["uri"].startswith("xen:"):
+            raise InvalidValue("live", True, f"only for Xen, since only there it can be proved which device the guest got, and the uri is {params['uri']}")
+        if params["source"] is not None:
+            self._check_source()
+        elif params["state"] == "present":
+            raise InvalidValue("source", None, "required with state=present")
+
+    def _check_source(self):
+        source = _source.parse(self.params["source"])
+        if isinstance(source, (_source.FileSource, _source.TableSource)) and source.read_only and self.params["mode"] == "w":
+            raise InvalidValue("mode", "w", "the source is read_only, so the guest can have it only as r")
+        if isinstance(source, _source.FileSource) and self.params["mode"] == "r":
+            source = source._replace(read_only=True)
+        if self.params["config"]:
+            _kept_recipe.check(source)
+        self.source = source
+
+    # What there is, and what would become of it
+
+    def plan(self):
+        self.definition = definition = _libvirt.read(self.params["uri"], self.params["domain"], self._limit())
+        before, after = {}, {}
+        if self.params["state"] == "present":
+            self._look_at_source()
+        if self.params["config"]:
+            self._plan_config(before, after)
+        if self.params["live"] and definition.live is not None:
+            self._plan_live(before, after)
+        elif self.params["live"] and not self.params["config"]:
+            raise GuestError("it does not run, so it has no running disks to change", device=definition.name, hint="config: true changes its definition")
+        return Plan(self.changes_config or self.changes_live, before, after)
+
+    def _look_at_source(self):
+        """What the recipe needs must be there when it is written, though it is only opened when the guest starts."""
+        source = self.source
+        if isinstance(source, _source.FileSource):
+            with _loop.Backing(source.file, source.read_only, option="source.file") as backing:
+                _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
+        elif isinstance(source, _source.TableSource):
+            _table_slots.Slots(self.host).look(source.table, source.read_only)
+        else:
+            self._look_at_device()
+        if self.params["config"]:
+            self.recipe = _kept_recipe.text_of(self.source)
+
+    def _look_at_device(self):
+        device = self.host.enter_context(_source.find(self.source, self.host))
+        if device.read_only and self.params["mode"] == "w":
+            raise InvalidValue("mode", "w", f"{device.path} is read-only, so the guest can have it only as r")
+        if isinstance(self.source, _source.PathSource) and self.source.uuid is None and _dm.is_mapped(device):
+            # The name can be another device's at the next start; the uuid, which is kept with the volume, cannot.
+            self.source = self.source._replace(uuid=self.host.dm.status(_dm.number_of(device)).uuid or None)
+        elif isinstance(self.source, _source.PathSource) and self.source.uuid is None and not self.source.path.startswith("/dev/disk/by-"):
+            self.warnings.append(
+                f"{self.source.path} is a name that another disk may have after the next boot, and there is no uuid to tell: use its path in /dev/disk/by-id",
+            )
+
+    def _plan_config(self, before, after):
+        definition = self.definition
+        if definition.xml is None:
+            raise GuestError("it is transient: it has no definition that would outlive it", device=definition.name, hint="Say config: false and live: true")
+        self._guard(definition.xml)
+        changed = self.edit(definition.xml)
+        self.changes_config = changed != definition.xml
+        before["definition"] = _domain_xml.excerpt(definition.xml, self.target).splitlines()
+        after["definition"] = _domain_xml.excerpt(changed, self.target).splitlines()
+
+    def _guard(self, xml):
+        """A disk that is removed must be the source, when one is given."""
+        if self.params["state"] == "present" or self.source is None:
+            return
+        domain = _domain_xml.Domain(xml)
+        disk, recipe = domain.disk(self.target), domain.recipes().get(self.target)
+        if disk is not None and (recipe is None or _kept_recipe.parse(recipe, self.title()) != self._kept_source(recipe)):
+            raise WrongDevice(
+                f"the definition has another disk there: {recipe or disk.source}", device=self.title(),
+                hint="It is not the source that was given; leave source out to remove whatever is there",
+            )
+
+    def _kept_source(self, recipe):
+        """The source as it would have been kept: with the uuid that was found then, when only the path is given now."""
+        kept = _kept_recipe.parse(recipe, self.title())
+        if isinstance(self.source, _source.PathSource) and isinstance(kept, _source.PathSource) and self.source.uuid is None:
+            return self.source._replace(uuid=kept.uuid)
+        if isinstance(self.source, _source.FileSource) and isinstance(kept, _source.FileSource):
+            return self.source._replace(read_only=kept.read_only)
+        return self.source
+
+    def edit(self, xml):
+        """The definition as it is to be."""
+        if self.params["state"] == "absent":
+            return _domain_xml.drop(xml, self.target)
+        domain = _domain_xml.Domain(xml)
+        if domain.type == "xen":
+            _vdev.parse(self.target)
+        disk = _domain_xml.Disk(
+            self.target, _domain_xml.path_of(self.definition.uuid, self.target), "phy" if domain.type == "xen" else "qemu", self.params["device_type"],
+            self.params["mode"] == "r", self.params["shared"], self.params["bus"] or ("xen" if self.target.startswith("xvd") else None),
+        )
+        return _domain_xml.put(xml, disk, self.recipe)
+
+    def _plan_live(self, before, after):
+        self.guest = _guest.find(self.host.store, self.definition.uuid)
+        self.vbd = _blkback.read_vbd(self.host.store, self.guest.domid, _vdev.parse(self.target).number)
+        if self.vbd is not None:
+            before["running"] = self._settings(self.vbd.params, "w" if self.vbd.writable else "r", "cdrom" if self.vbd.cdrom else "disk")
+        if self.params["state"] == "absent":
+            self.changes_live = self.vbd is not None
+            if self.vbd is not None and self.source is not None:
+                self._check_running()
+            return
+        after["running"] = self._settings(self._wanted().path, self.params["mode"], self.params["device_type"])
+        if self.vbd is None:
+            self.changes_live = True
+            return
+        self._check_running()
+        # The same storage by another path, as it was attached before there was a definition.
+        after["running"] = before["running"]
+
+    def _check_running(self):
+        vbd = self.vbd
+        if vbd.state in (_vbd_nodes.CLOSING, _vbd_nodes.CLOSED) or not vbd.online:
+            raise DeviceBusy(f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})", device=self.title(), hint="Wait, and try again")
+        if self.params["state"] == "present":
+            for option, has in (("mode", "w" if vbd.writable else "r"), ("device_type", "cdrom" if vbd.cdrom else "disk")):
+                if self.params[option] != has:
+                    allowed = f"the guest has it with {option}={has}, which cannot be changed while it runs; or say live: false"
+                    raise InvalidValue(option, self.params[option], allowed)
+        self.device = self._opened(vbd)
+        if self.device is None or not self._is_source(self.device):
+            here = "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"
+            raise DeviceBusy(
+                f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}", device=self.title(),
+                hint="A disk is not exchanged under a running guest: say state=absent first, or live: false to have it from the next start on",
+            )
+
+    def _opened(self, vbd):
+        number = _blkback.opened_number(vbd.key) or vbd.number
+        try:
+            return None if number is None else self.host.enter_context(_device.open_number(*number))
+        except (DeviceGone, WrongDevice):
+            return None
+
+    def _is_source(self, device):
+        if _dm.is_mapped(device) and self.host.dm.status(_dm.number_of(device)).uuid == self._wanted().mapped_uuid:
+            return _guest_disk.is_made_of(self.host, device, self.source)
+        return _source.is_device(self.source, device, self.host)
+
+    def _wanted(self):
+        return _guest_disk.Wanted(
+            self.definition.name, self.definition.uuid, self.target, self.source, self.params["mode"] == "r", self.params["shared"],
+        )
+
+    def _settings(self, path, mode, device_type):
+        return {"path": path, "mode": mode, "device_type": device_type}
+
+    def _limit(self):
+        return Deadline(self.params["timeout"])
+
+    # Doing it
+
+    def apply(self):
+        """All that an item does is done together with the others of its domain."""
+
+    @classmethod
+    def apply_together(cls, items):
+        errors = {}
+        for item in items:
+            if item.changes_live:
+                errors[id(item)] = _error_of(item.change_running)
+        domains = {}
+        for item in items:
+            if item.changes_config and errors.get(id(item)) is None:
+                domains.setdefault((item.params["uri"], item.definition.uuid), []).append(item)
+        for chosen in domains.values():
+            exchange = _Exchange(chosen)
+            error = _error_of(exchange.run)
+            for item in chosen:
+                item.exchange = exchange
+                errors[id(item)] = error
+        return [errors.get(id(item)) for item in items]
+
+    def change_running(self):
+        if self.params["state"] == "absent":
+            outcome, = _libvirt_vbd.detach(self.host.store, [_blkback.Detachment(self.vbd, self.guest)], self.params["timeout"], self.params["uri"])
+        else:
+            outcome = self._attach()
+        if outcome.error is not None:
+            raise outcome.error
+        self.vbd = outcome.vbd
+
+    def _attach(self):
+        limit, wanted = self._limit(), self._wanted()
+        with _guest_disk.locked(limit):
+            device = _guest_disk.make(self.host, wanted, limit, self.host.store)
+        _guest_disk.settle(self.host, [(wanted, device)], limit)
+        request = _blkback.Request(self.guest, _vdev.parse(self.target), device, self.params["mode"], self.params["device_type"], wanted.path)
+        with _sharing.Sharing(_stack.questions(self.host)) as sharing:
+            guard = None if self.params["shared"] else sharing.guard
+            outcome, = _libvirt_vbd.attach(self.host.store, [request], limit.left(), guard, self.params["uri"])
+        self.device = device
+        return outcome
+
+    def undo(self):
+        """What was attached is detached, and the definition that was there before is defined again."""
+        failures = [_error_of(self.exchange.undo)] if self.exchange is not None else []
+        if self.changes_live and self.vbd is not None:
+            detachment = _blkback.Detachment(self.vbd, self.guest)
+            failures += [outcome.error for outcome in _libvirt_vbd.detach(self.host.store, [detachment], self.params["timeout"], self.params["uri"])]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    def result(self):
+        if self.params["state"] == "absent" or self.definition is None:
+            return {"disk": None, "device": None}
+        disk = {
+            "domain": self.definition.name, "uuid": self.definition.uuid, "vdev": self.target, "path": self._wanted().path, "mode": self.params["mode"],
+            "device_type": self.params["device_type"], "recipe": self.recipe, "running": self.definition.live is not None,
+        }
+        return {"disk": disk, "device": None if self.device is None else self.device.as_dict()}
+
+
+class _Exchange:
+    """The changes of several disks of one domain's definition, made at once."""
+
+    def __init__(self, items):
+        self.items = items
+        self.before = items[0].definition.xml
+        self.now = None
+        self.was_undone = False
+
+    def run(self):
+        first = self.items[0]
+        after = self.before
+        for item in self.items:
+            after = item.edit(after)
+        self.now = _libvirt.define(first.params["uri"], first.definition.uuid, self.before, after, first._limit())
+        for item in self.items:
+            # What it does not know, libvirt leaves out without a word.
+            if item.edit(self.now) != self.now:
+                error = GuestError("libvirt did not keep the disk as it was defined", device=item.title(), hint="The definition is as it was before")
+                self.undo()
+                raise error
+
+    def undo(self):
+        if self.was_undone or self.now is None:
+            return
+        self.was_undone = True
+        first = self.items[0]
+        _libvirt.define(first.params["uri"], first.definition.uuid, self.now, self.before, first._limit())
+
+
+def _canonical_target(value):
+    """libvirt knows only names; Xen's numbers and short forms have one."""
+    if value[:1].isdigit() or (value[:1] == "d" and value[1:2].isdigit()):
+        value = _vdev.parse(value).name
+    return _domain_xml.check_target(value)
+
+
+def _error_of(function):
+    try:
+        function()
+    except BlockError as error:
+        return error
+    return None

@@ -1,0 +1,88 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A function with a time limit that holds whatever it waits for, in a process of its own.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A call into the kernel that never returns cannot be interrupted from inside, and whoever waits for this program waits for the end of its output
+too. So the work is done by a child without that output, which is given up when its time is over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+
+from ._deadline import Deadline
+from ._errors import BlockError
+
+
+def supervised(function, seconds, what):
+    """
+    What ``function()`` returns (plain data), or BlockError with what it raised; DeadlineExceeded, ``what`` completing "waited 5 s for ...".
+
+    After the limit the child is killed, and this does not wait for a child that does not die.
+    """
+    limit = Deadline(seconds)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        _run(function, writer)
+    os.close(writer)
+    try:
+        answer = _read_all(reader, limit)
+    finally:
+        os.close(reader)
+    if answer is None:
+        os.kill(child, signal.SIGKILL)
+        _reap(child, Deadline(1))
+        raise limit.exceeded(what)
+    status = os.waitpid(child, 0)[1]
+    if not answer:
+        raise BlockError(f"the process that worked on it ended without a word (status {os.waitstatus_to_exitcode(status)})")
+    result = json.loads(answer)
+    if "error" in result:
+        raise BlockError(result["error"])
+    return result["value"]
+
+
+def _run(function, writer):
+    """In the child; never returns."""
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        try:
+            result = {"value": function()}
+        except BlockError as error:
+            result = {"error": str(error)}
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            result = {"error": f"unexpected {type(error).__name__}: {error}"}
+        data = json.dumps(result).encode()
+        while data:
+            data = data[os.write(writer, data):]
+    finally:
+        os._exit(0)
+
+
+def _read_all(reader, limit):
+    """Everything until the other end is closed, or None when the limit is reached first."""
+    parts = []
+    while True:
+        if not select.select([reader], [], [], limit.left())[0]:
+            return None
+        part = os.read(reader, 65536)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+def _reap(child, limit):
+    while not limit.expired and os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(0.01)

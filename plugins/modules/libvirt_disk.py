@@ -1,0 +1,240 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: libvirt_disk
+short_description: Add, change or remove a disk of a libvirt domain
+version_added: 0.1.0
+description:
+  - Writes a disk into the definition of a domain as a recipe, so that the guest gets the right device at every start. A definition alone can
+    only name a path, which libvirt opens late and which may lead to another device by then.
+  - The recipe is kept in the definition's C(<metadata>). The path in C(<source>) belongs to this disk of this domain alone. What is at it is
+    made and proved by the collection's hook for libvirt when the domain starts, and the start is refused when that cannot be done.
+  - Everything else in the definition stays as it was, and what libvirt adds to it or writes in another way counts as no change.
+author:
+  - The racefree.block contributors (@racefree)
+extends_documentation_fragment:
+  - racefree.block.block
+requirements:
+  - libvirt-python (Debian's package is python3-libvirt)
+  - for O(live=true), Xen with xen-blkback in domain 0, and pyxs (Debian's package is python3-pyxs)
+  - for domains to start, the collection's hook in C(/etc/libvirt/hooks/libxl.d)
+seealso:
+  - module: racefree.block.libvirt_disks
+  - module: racefree.block.xen_vbd
+notes:
+  - Diffs show the disk and its recipe only, and never the rest of the definition, which may hold passwords.
+  - A key in a table is refused, since definitions can be read by many.
+options:
+  domain:
+    description:
+      - The domain's name or uuid. It need not run.
+    type: str
+    required: true
+  vdev:
+    description:
+      - The disk in the guest, like V(xvda), V(vda), V(hda) or V(sda). For Xen, a device number like V(51712) is understood too.
+    type: str
+    required: true
+  source:
+    description:
+      - The recipe, required when O(state=present). Text such as V(file:/srv/a.raw), V(path:/dev/vg/a) or an absolute path of a block device, or a
+        dictionary of one of these forms.
+      - With C(file), a loop device over this file, found or made; and optionally C(offset), C(size) (bytes), C(read_only), C(direct_io) and
+        C(sector_size).
+      - With C(path), a block device, and optionally the C(uuid) (of a mapped device, such as a logical volume) that it must have. When it is
+        left out, the uuid that the device has now is kept with the path.
+      - With C(table), a mapped device, found or made; and optionally its C(name), C(uuid) and C(read_only).
+        See O(racefree.block.dm_device#module:table).
+      - Disk sequence numbers mean nothing after the next boot, so V(diskseq:42) is possible only with O(config=false).
+      - When O(state=absent), a guard. Only a disk with this recipe is removed.
+    type: raw
+  mode:
+    description:
+      - Whether the guest may only read (V(r)) or also write (V(w)).
+    type: str
+    choices: [r, w]
+    default: w
+  device_type:
+    description:
+      - What kind of device the guest sees.
+    type: str
+    choices: [disk, cdrom]
+    default: disk
+  bus:
+    description:
+      - The bus that the disk is on, like V(xen), V(virtio), V(ide), V(scsi) or V(sata). By default libvirt chooses by the name in O(vdev), and a
+        disk that is there already stays on its bus.
+    type: str
+  shared:
+    description:
+      - Whether the disk may be used by several guests of which one writes. They must agree on who writes what, as cluster file systems do.
+    type: bool
+    default: false
+  config:
+    description:
+      - Whether to change the definition, which counts from the domain's next start on.
+    type: bool
+    default: true
+  live:
+    description:
+      - Whether to change the running domain too, if it runs. Only for Xen.
+      - With O(config=false), the domain must be running.
+    type: bool
+    default: false
+  uri:
+    description:
+      - The libvirt driver to connect to, like V(xen:///system) or V(qemu:///system).
+    type: str
+    default: xen:///system
+  timeout:
+    description:
+      - For how many seconds to wait for libvirt, and for blkback or the guest when O(live=true).
+    type: int
+    default: 60
+  state:
+    description:
+      - Whether the domain is to have the disk.
+    type: str
+    choices: [present, absent]
+    default: present
+"""
+
+EXAMPLES = r"""
+- name: Have a guest start with an image as its disk
+  racefree.block.libvirt_disk:
+    domain: web1
+    vdev: xvda
+    source: {file: /srv/guests/web1.raw}
+
+- name: A logical volume, now and at every start
+  racefree.block.libvirt_disk:
+    domain: web1
+    vdev: xvdb
+    source: {path: /dev/vg0/web1-data}
+    live: true
+
+- name: Remove it from the definition
+  racefree.block.libvirt_disk:
+    domain: web1
+    vdev: xvdb
+    state: absent
+"""
+
+RETURN = r"""
+disk:
+  description: The disk as it is defined. V(null) when O(state=absent).
+  returned: success
+  type: dict
+  contains:
+    domain:
+      description: The domain's name.
+      type: str
+      sample: web1
+    uuid:
+      description: The domain's uuid.
+      type: str
+      sample: 4dea22b3-1d52-d8f3-2516-782e98ab3fa0
+    vdev:
+      description: The disk's name in the guest.
+      type: str
+      sample: xvda
+    path:
+      description: The path in the definition. Something is there only while the guest runs or starts.
+      type: str
+      sample: /dev/mapper/racefree-4dea22b3-1d52-d8f3-2516-782e98ab3fa0-xvda
+    mode:
+      description: Whether the guest may only read (V(r)) or also write (V(w)).
+      type: str
+      sample: w
+    device_type:
+      description: What kind of device the guest sees.
+      type: str
+      sample: disk
+    recipe:
+      description: The recipe as it is kept in the definition. V(null) when O(config=false).
+      type: str
+      sample: '{"file": "/srv/guests/web1.raw"}'
+    running:
+      description: Whether the domain was running.
+      type: bool
+device:
+  description:
+    - The identity of the device that the running guest has. V(null) when O(live=false), when the domain does not run, and in check mode when there
+      is none yet.
+  returned: success
+  type: dict
+  contains:
+    path:
+      description: The node's path. It names this device only for as long as the device lives.
+      type: str
+      sample: /dev/dm-7
+    name:
+      description: The kernel's name of the device.
+      type: str
+      sample: dm-7
+    major:
+      description: Major number.
+      type: int
+      sample: 253
+    minor:
+      description: Minor number.
+      type: int
+      sample: 7
+    diskseq:
+      description: The disk sequence number, which the kernel gives to no other device until the next boot.
+      type: int
+      sample: 42
+    by_diskseq:
+      description: The link that udev makes for the disk sequence number, where udev has that rule. Made late and removed late.
+      type: str
+      sample: /dev/disk/by-diskseq/42
+    size:
+      description: Size in bytes.
+      type: int
+      sample: 1073741824
+    sector_size:
+      description: Logical sector size in bytes.
+      type: int
+      sample: 512
+    read_only:
+      description: Whether the device is read-only.
+      type: bool
+error:
+  description: What went wrong, as data.
+  returned: failure
+  type: dict
+  contains:
+    kind:
+      description: The kind of error.
+      type: str
+      sample: DeadlineExceeded
+    message:
+      description: What was tried and what happened.
+      type: str
+    device:
+      description: The device, file or name concerned.
+      type: str
+    errno:
+      description: The name of the error number, if there was one.
+      type: str
+      sample: EBUSY
+    hint:
+      description: What to do about it.
+      type: str
+"""
+
+from ansible_collections.racefree.block.plugins.module_utils._module import run_one
+from ansible_collections.racefree.block.plugins.module_utils._module_libvirt import DiskItem
+
+
+def main():
+    run_one(DiskItem)
+
+
+if __name__ == "__main__":
+    main()

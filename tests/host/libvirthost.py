@@ -1,0 +1,113 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""libvirt on an emulated host for tests: virsh, guests that are defined, and the hook put where the role puts it."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import py_compile
+import shutil
+import subprocess
+import time
+
+KERNEL, INITRD = "/usr/lib/xenguest/vmlinux", "/usr/lib/xenguest/initrd"
+SITE = os.environ.get("RACEFREE_SITE", "/root/site") + "/ansible_collections/racefree/block"
+LIBRARY = "/usr/local/lib/racefree-block"
+HOOK = "/etc/libvirt/hooks/libxl.d/50-racefree"
+STATE = "/run/racefree-block/libvirt"
+
+
+def run(*argv, check=True, seconds=600, **more):
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False, **more)
+    text = done.stdout.decode(errors="replace")
+    assert done.returncode == 0 or not check, f"{argv}: {text}"
+    return text.strip()
+
+
+def virsh(*words, check=True):
+    return run("virsh", "-q", "-c", "xen:///system", *words, check=check)
+
+
+def definition(name, devices="", reboot="restart"):
+    """A small paravirtual guest that takes commands (xenguest)."""
+    return (
+        f"<domain type='xen'><name>{name}</name><memory unit='MiB'>128</memory><vcpu>1</vcpu>"
+        f"<os><type arch='x86_64' machine='xenpv'>linux</type><kernel>{KERNEL}</kernel><initrd>{INITRD}</initrd>"
+        f"<cmdline>console=hvc0 quiet loglevel=1 mitigations=off random.trust_cpu=on panic=5</cmdline></os>"
+        f"<on_poweroff>destroy</on_poweroff><on_reboot>{reboot}</on_reboot><on_crash>destroy</on_crash>"
+        f"<devices>{devices}<console type='pty'/></devices></domain>"
+    )
+
+
+@contextlib.contextmanager
+def defined(tmp_path, name, **more):
+    """A guest with a definition, which is gone afterwards whatever became of it."""
+    path = tmp_path / f"{name}.xml"
+    path.write_text(definition(name, **more))
+    virsh("define", str(path))
+    try:
+        yield name
+    finally:
+        virsh("destroy", name, check=False)
+        virsh("undefine", name, check=False)
+
+
+def wait_for(question, seconds=120, pause=0.2):
+    """The first true answer, or the last one after so many seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        answer = question()
+        if answer or time.monotonic() > until:
+            return answer
+        time.sleep(pause)
+
+
+def in_guest(name, command, seconds=180):
+    """What a shell command in the guest prints; again until the guest takes commands."""
+
+    def ask():
+        done = subprocess.run(["xenguest", "run", name, "--", command], stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False)
+        return (done.stdout.decode(errors="replace").strip(),) if done.returncode == 0 else None
+
+    answer = wait_for(ask, seconds, 1)
+    assert answer is not None, f"{name} did not do: {command}"
+    return answer[0]
+
+
+def is_running(name):
+    return virsh("domstate", name, check=False) == "running"
+
+
+def ours():
+    """Mapped devices that the collection has made for domains."""
+    return [line for line in run("dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid").splitlines() if "RACEFREE-LIBVIRT-" in line]
+
+
+@contextlib.contextmanager
+def hook(library=True):
+    """The hook in its place, and a daemon that knows it."""
+    for path in (os.path.dirname(HOOK), LIBRARY):
+        os.makedirs(path, exist_ok=True)
+    if library:
+        shutil.copytree(f"{SITE}/plugins/module_utils", f"{LIBRARY}/racefree_block", dirs_exist_ok=True)
+        for path in glob.glob(f"{LIBRARY}/racefree_block/**/*.py", recursive=True):
+            py_compile.compile(path)
+    shutil.copy(f"{SITE}/roles/xen_host/files/libvirt-hook", HOOK)
+    os.chmod(HOOK, 0o755)
+    restart_daemon()
+    try:
+        yield
+    finally:
+        os.unlink(HOOK)
+        shutil.rmtree(f"{LIBRARY}/racefree_block", ignore_errors=True)
+        restart_daemon()
+
+
+def restart_daemon():
+    run("systemctl", "reset-failed", "libvirtd", check=False)
+    run("systemctl", "restart", "libvirtd")
+    assert wait_for(lambda: "Domain-0" in virsh("list", "--all", check=False)), "libvirtd does not answer"

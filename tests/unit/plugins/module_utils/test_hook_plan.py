@@ -1,0 +1,89 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _hook_plan, _source
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DefinitionError
+
+CORPUS = os.path.join(os.path.dirname(__file__), "domain_xml", "corpus")
+UUID = "11111111-2222-3333-4444-55555555555b"
+PROGRAM = os.path.join(os.path.dirname(__file__), *[".."] * 4, "roles", "xen_host", "files", "libvirt-hook")
+
+
+def load(name):
+    with open(os.path.join(CORPUS, name), encoding="utf-8") as file:
+        return file.read()
+
+
+@pytest.fixture
+def text():
+    return load("ours-already.xml")
+
+
+def test_the_disks(text):
+    job = _hook_plan.job_of("prepare", text)
+    assert (job.action, job.domain, job.uuid, job.domid) == ("make", "ours", UUID, None)
+    disk, = job.disks
+    assert (disk.target, disk.source, disk.read_only, disk.shareable) == ("xvda", _source.FileSource("/srv/ours.raw"), False, False)
+    assert disk.path == _domain_xml.path_of(UUID, "xvda") and str(disk) == "xvda of ours"
+    started = _hook_plan.job_of("started", text.replace("type='xen'", "type='xen' id='12'"))
+    assert (started.action, started.domid, started.disks) == ("hand_over", 12, [disk])
+    second = _domain_xml.Disk("xvdb", _domain_xml.path_of(UUID, "xvdb"), read_only=True, shareable=True)
+    both = _hook_plan.job_of("prepare", _domain_xml.put(text, second, '{"file": "/b"}')).disks
+    assert [(one.target, one.read_only, one.shareable) for one in both] == [("xvda", False, False), ("xvdb", True, True)]
+
+
+@pytest.mark.parametrize("name", sorted(set(os.listdir(CORPUS)) - {"ours-already.xml"}))
+def test_domains_that_are_none_of_its_business(name):
+    for operation in _hook_plan.OPERATIONS:
+        assert not _hook_plan.concerns(operation, load(name))
+        assert _hook_plan.job_of(operation, load(name)).disks == []
+
+
+@pytest.mark.parametrize("operation", ["start", "migrate", "", "PREPARE", "prepare\n", "restore"])
+def test_operations_that_are_none_of_its_business(operation, text):
+    assert not _hook_plan.concerns(operation, text)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda text: text.replace('d:disk target="xvda"', 'd:disk target="xvdb"'), "no recipe"),
+    (lambda text: text.replace("/dev/mapper/racefree-11111111", "/dev/mapper/racefree-21111111"), "instead of"),
+    (lambda text: text.replace("source dev='/dev/mapper/racefree-", "source dev='/dev/vg/"), "instead of"),
+    (lambda text: text.replace("<uuid>1", "<uuid>2"), "instead of"),
+    (lambda text: text.replace("disk type='block'", "disk type='file'").replace("source dev", "source file"), "instead of"),
+    (lambda text: text.replace("/srv/ours.raw", "relative"), "absolute path"),
+    (lambda text: text.replace('{"file": "/srv/ours.raw"}', "{}"), "exactly one"),
+    (lambda text: text.replace('{"file": "/srv/ours.raw"}', '{"diskseq": 5}'), "every boot"),
+    (lambda text: text.replace("</d:disks>", '<d:disk target="xvda">{}</d:disk></d:disks>'), "two recipes"),
+    (lambda text: text.replace("<uuid>11111111-2222-3333-4444-55555555555b</uuid>", ""), "uuid"),
+])
+def test_contradictions(text, change, words):
+    changed = change(text)
+    assert changed != text
+    with pytest.raises(BlockError, match=words):
+        _hook_plan.job_of("prepare", changed)
+
+
+def test_what_ends_is_not_asked_for_its_recipes(text):
+    """However broken they are, what was made has to be taken back."""
+    broken = text.replace('{"file": "/srv/ours.raw"}', "{}")
+    for operation in ("stopped", "release"):
+        assert _hook_plan.job_of(operation, broken)[:4] == ("take_back", 20, "ours", UUID)
+
+
+def test_a_document_that_is_none():
+    with pytest.raises(DefinitionError):
+        _hook_plan.job_of("release", "<!DOCTYPE domain><domain/>")
+
+
+@pytest.mark.skipif(not os.path.exists(PROGRAM), reason="only with the whole tree at hand")
+def test_the_program_looks_for_the_same_marks():
+    with open(PROGRAM, encoding="utf-8") as file:
+        program = file.read()
+    assert "MARKS = (" + ", ".join('b"%s"' % mark for mark in _hook_plan.MARKS) + ")" in program

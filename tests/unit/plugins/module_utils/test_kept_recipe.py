@@ -1,0 +1,82 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.racefree.block.plugins.module_utils import _kept_recipe, _source
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DefinitionError, InvalidValue
+
+KEY = "00" * 32
+CRYPT = {"start": 0, "length": 8, "target": "crypt", "cipher": "aes-xts-plain64", "key": KEY, "iv_offset": 0, "device": "/dev/vg/a", "offset": 0}
+
+
+def linear(device):
+    return [{"start": 0, "length": 8, "target": "linear", "device": device, "offset": 0}]
+
+
+@pytest.mark.parametrize("value, text", [
+    ("file:/srv/a.raw", '{"file": "/srv/a.raw"}'),
+    ({"file": "/\u00fc'\".raw", "size": 512, "offset": 1024, "read_only": True}, '{"file": "/\\u00fc\'\\".raw", "offset": 1024, "read_only": true, "size": 512}'),
+    ({"path": "/dev/mapper/a", "uuid": "LVM-x"}, '{"path": "/dev/mapper/a", "uuid": "LVM-x"}'),
+    ({"table": linear({"file": "/a"}), "name": "n"}, None),
+    ({"table": "0 8 linear /dev/vg/a 0"}, '{"table": "0 8 linear /dev/vg/a 0"}'),
+])
+def test_there_and_back(value, text):
+    source = _source.parse(value)
+    found = _kept_recipe.text_of(source)
+    assert text in (None, found) and found.isascii() and found.isprintable()
+    assert _kept_recipe.parse(found) == source
+
+
+@pytest.mark.parametrize("value, words", [
+    ("diskseq:42", ["diskseq:42", "every boot"]),
+    ({"path": "/dev/vg/a", "diskseq": 42}, ["source.diskseq", "uuid instead"]),
+    ("/dev/loop7", ["/dev/loop7", "whichever device comes first"]),
+    ("/dev/dm-3", ["whichever device comes first"]),
+    ({"table": linear("diskseq:7")}, ["every boot"]),
+    ({"table": linear("7:1")}, ["every boot"]),
+    ({"table": linear({"path": "/dev/vg/a", "diskseq": 1})}, ["every boot"]),
+    ({"table": [CRYPT]}, ["no key"]),
+    ({"table": "0 8 crypt aes-xts-plain64 %s 0 /dev/vg/a 0" % KEY}, ["no key"]),
+])
+def test_what_means_nothing_after_a_boot(value, words):
+    with pytest.raises(InvalidValue) as caught:
+        _kept_recipe.text_of(_source.parse(value))
+    for word in words:
+        assert word in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [
+    "", "5", "[]", "null", '{"file": "relative"}', '{"file": "/a", "path": "/b"}', '{"file": "/a", "more": 1}', "{", '{"file": NaN}', "[" * 5000,
+    '{"diskseq": 4}', '{"file": "/a"}' + " " * 70000,
+])
+def test_no_recipe(text):
+    with pytest.raises(BlockError) as caught:
+        _kept_recipe.parse(text, "xvda of web1")
+    assert "xvda of web1" in str(caught.value)
+
+
+def test_too_long():
+    with pytest.raises(InvalidValue, match="65536"):
+        _kept_recipe.text_of(_source.parse("file:/" + "a" * 70000))
+
+
+@given(st.text(max_size=50), st.integers(0, 2**40), st.booleans())
+def test_any_file(name, size, read_only):
+    try:
+        source = _source.parse({"file": "/" + name, "size": size, "read_only": read_only})
+    except InvalidValue:
+        return
+    assert _kept_recipe.parse(_kept_recipe.text_of(source)) == source
+
+
+@given(st.text(max_size=200))
+def test_any_text(text):
+    with pytest.raises((DefinitionError, InvalidValue)):
+        _kept_recipe.parse(text + "}")

@@ -1,0 +1,64 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What libvirt_disk refuses before it asks libvirt. What it does then is tested with libvirt itself: tests/host/test_libvirt_disk.py."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+
+import pytest
+
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.racefree.block.plugins.module_utils import _libvirt
+from ansible_collections.racefree.block.plugins.modules import libvirt_disk, libvirt_disks
+
+
+def run(module=libvirt_disk, **arguments):
+    output = io.StringIO()
+    with patch_module_args(dict(arguments, _ansible_remote_tmp="/tmp")), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+        module.main()
+    return json.loads(output.getvalue().strip().splitlines()[-1])
+
+
+GOOD = {"domain": "web1", "vdev": "xvda", "source": "file:/srv/a.raw"}
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"domain": ""}, ["domain", "name or the uuid"]),
+    ({"domain": "a\nb"}, ["domain"]),
+    ({"vdev": "../xvda"}, ["vdev", "xvda, vdb"]),
+    ({"vdev": "xvda'/><disk"}, ["vdev"]),
+    ({"vdev": "9999999999"}, ["vdev"]),
+    ({"source": None}, ["source"]),
+    ({"source": "diskseq:5"}, ["source", "every boot"]),
+    ({"source": "relative"}, ["source", "absolute path"]),
+    ({"source": {"file": "/srv/a.raw", "read_only": True}}, ["mode", "only as r"]),
+    ({"device_type": "cdrom"}, ["mode", "a cdrom is r"]),
+    ({"device_type": "floppy"}, ["device_type"]),
+    ({"bus": "x'y"}, ["bus", "virtio"]),
+    ({"config": False}, ["config or live"]),
+    ({"live": True, "uri": "qemu:///system"}, ["live", "only for Xen"]),
+    ({"timeout": 0}, ["timeout", "1 or more"]),
+])
+def test_refused(change, words):
+    result = run(**{**GOOD, **change})
+    assert result["failed"] and "Traceback" not in str(result)
+    for word in words:
+        assert word in result["msg"], result["msg"]
+
+
+@pytest.mark.skipif(_libvirt.libvirt is not None, reason="the library is here")
+def test_without_the_library():
+    for check in (True, False):
+        result = run(**GOOD, _ansible_check_mode=check)
+        assert result["error"]["kind"] == "NotSupported" and "python3-libvirt" in result["msg"]
+
+
+def test_twins():
+    result = run(libvirt_disks, disks=[dict(GOOD), dict(GOOD, vdev="51712")])
+    assert "in the list twice" in result["disks"][1]["msg"] and not result["changed"]
