@@ -21,7 +21,7 @@ help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 test: $(FAST) ## Everything: test-fast, then the scenarios on emulated Xen hosts of every release
-	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory test-host RELEASE=$$release; done
+	@tests/host/all $(RELEASES)
 
 test-fast: $(FAST) ## Everything that needs no Xen host
 
@@ -58,8 +58,7 @@ integration-loop: ## Integration targets on this machine's own loop and device-m
 	@$(STEP) integration-loop tests/setup/integration
 
 test-host: ## Scenarios on the emulated Xen host of RELEASE (bookworm or trixie)
-	@if [ -e tests/host/run ]; then $(STEP) test-host-$(RELEASE) tests/host/run $(RELEASE); \
-	else echo 'tests/host/run is not there: nothing was tested on an emulated host' >&2; fi
+	@$(STEP) test-host-$(RELEASE) tests/host/run $(RELEASE)
 
 test-extended: ## Tests of blkback on a host of RELEASE whose blkback compares disk sequence numbers
 	@$(STEP) test-extended-$(RELEASE) tests/host/run --blkback extended $(RELEASE) test_extended.py test_blkback.py test_vbd.py test_libvirt_vbd.py
