@@ -27,6 +27,7 @@ from ._record import Record
 # O_NONBLOCK: a drive with removable media would wait for its medium (drivers/cdrom/cdrom.c).
 _OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _U64_MAX = 2**64 - 1
+LOOP_MAJOR = 7
 
 
 class DeviceId(Record):
@@ -110,10 +111,11 @@ class Device:
 
     def prove(self):
         """
-        Raise WrongDevice unless the descriptor still leads to the medium it was opened with.
+        Raise WrongDevice unless the descriptor still leads to the medium it was opened with; DeviceGone when there is none (any more).
 
-        A held loop device can get another file only by LOOP_CHANGE_FD, a drive another medium; both change the diskseq.
+        A drive can get another medium while it is held, and a loop device another file; both change the diskseq.
         """
+        check_bound(self.fd, self.id.major, self.path)
         now = read_diskseq(self.fd, self.name)
         if now != self.id.diskseq:
             raise WrongDevice(f"its diskseq is now {now}, it was {self.id.diskseq} when it was opened", device=self.path)
@@ -290,7 +292,32 @@ def from_fd(fd, writable=False):
     return Device(fd, DeviceId(major, minor, diskseq), name, writable)
 
 
+def check_bound(fd, major, path):
+    """
+    Raise DeviceGone when this is a loop device without a file; nothing for other devices.
+
+    LOOP_CLR_FD leaves the file of a device that others hold to its last user, but an open that comes while the file is being taken away
+    succeeds too (drivers/block/loop.c, loop_clr_fd), still with the old diskseq, and the device can then be given another file. The status is
+    refused from the beginning of that on, so a descriptor that gets it once is one of those others.
+    """
+    if major != LOOP_MAJOR:
+        return
+    status = _uapi.ffi.new("struct loop_info64 *")
+    try:
+        fcntl.ioctl(fd, _uapi.lib.LOOP_GET_STATUS64, _uapi.ffi.buffer(status))
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise DeviceGone("no file is bound to this loop device (any more)", device=path, errno=error.errno) from error
+        raise KernelError.from_oserror(error, "read the loop device's status", device=path) from error
+
+
 def _expect(device, diskseq, path):
+    if diskseq is not None:
+        try:
+            check_bound(device.fd, device.id.major, path)
+        except BaseException:
+            device.close()
+            raise
     if diskseq is not None and device.id.diskseq != diskseq:
         found = device.id.diskseq
         device.close()

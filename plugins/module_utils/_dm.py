@@ -37,11 +37,24 @@ class Mapped(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What to load: ``targets`` as ``(start, length, type, params)`` in sectors and bytes; ``secure`` when it holds a key."""
+    """
+    What to load: ``targets`` as ``(start, length, type, params)`` in sectors and bytes; ``secure`` when it holds a key; ``held``: the Devices that
+    the targets name by number.
+    """
 
     targets: tuple
     read_only: bool = False
     secure: bool = False
+    held: tuple = ()
+
+    def prove(self):
+        """
+        Once it is loaded: raise WrongDevice or DeviceGone unless every device is still the one that was looked up.
+
+        From the load on the kernel has them exclusively, so that a loop device can get no other file by LOOP_CONFIGURE.
+        """
+        for device in self.held:
+            device.prove()
 
 
 class Suspend(NamedTuple):
@@ -87,6 +100,7 @@ def make(control, name, uuid, table, event_nr, persist=True):
     device = None
     try:
         status = control.load(address, table.targets, table.read_only, table.secure)
+        table.prove()
         device = _device.open_path(f"/dev/dm-{status.minor}")
         _prove(control, device, uuid)
         if not persist:
@@ -200,6 +214,7 @@ def reload(control, device, table, event_nr, how=Suspend()):
         status, old = control.table(address, secure=True)
         control.load(address, table.targets, table.read_only, table.secure)
         try:
+            table.prove()
             suspend(control, device, how)
         except BaseException:
             control.clear(address)
@@ -236,6 +251,11 @@ def complete(control, mapped, name, uuid, table, event_nr):
     """Load and resume a device that was made but never got a live table; returns it, held."""
     address = _dm_ioctl.by_uuid(uuid) if uuid else _dm_ioctl.by_number(mapped.status.major, mapped.status.minor)
     status = control.load(address, table.targets, table.read_only, table.secure)
+    try:
+        table.prove()
+    except BaseException:
+        control.clear(_dm_ioctl.by_number(status.major, status.minor))
+        raise
     device = mapped.device if mapped.device is not None else _device.open_path(f"/dev/dm-{status.minor}")
     try:
         now = control.status(_number(device))

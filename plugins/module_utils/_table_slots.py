@@ -65,8 +65,10 @@ class Slots:
                 self._devices[slot.text] = opener.open(_source.parse_slot(slot))
             return self._devices[slot.text]
 
-        table = _dm_table.parse_table(value, context=self._context(read_only, find_or_make)).with_devices(self._number_or_text)
-        return loadable(table, read_only)
+        written = _dm_table.parse_table(value, context=self._context(read_only, find_or_make))
+        table = loadable(written.with_devices(self._number_or_text), read_only)
+        held = {self._devices[slot.text].id: self._devices[slot.text] for _index, slot in written.devices()}
+        return table._replace(held=tuple(held.values()))
 
     def _context(self, read_only, find, otherwise=lambda slot: None):
 

@@ -34,6 +34,8 @@ from ansible_collections.racefree.block.plugins.module_utils._errors import Bloc
 SIZE = 1 << 20
 SECTORS = 8
 MARKERS = {"a": b"A" * 512, "b": b"B" * 512}
+# Seconds for which a file stays: from shorter than any step of those who use it to longer than all of them.
+PAUSES = (0, 0.0005, 0.002, 0.005, 0.01, 0.02, 0.05)
 NUMBER = 240
 LOOP_CTL_ADD = 0x4C80
 LOOP_CTL_REMOVE = 0x4C81
@@ -58,7 +60,7 @@ def adversary(number, files):
                 fcntl.ioctl(device, _uapi.lib.LOOP_CONFIGURE, _uapi.ffi.buffer(config))
             except OSError:
                 pass
-            time.sleep(0.0005 * (turn % 4))
+            time.sleep(PAUSES[turn // 2 % len(PAUSES)])
             try:
                 fcntl.ioctl(device, _uapi.lib.LOOP_CLR_FD, 0)
             except OSError:

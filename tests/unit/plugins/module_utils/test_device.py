@@ -267,7 +267,7 @@ def test_claims(loop):
 # What changes under it
 
 def test_prove_sees_another_file_in_the_device(place):
-    """LOOP_CHANGE_FD is the one way to put another file under a loop device that is held open."""
+    """LOOP_CHANGE_FD puts another file under a loop device that is held open."""
     flags = loopdevices.READ_ONLY | loopdevices.AUTOCLEAR
     fd, number = loopdevices.bind_free(loopdevices.image(place, "old", content=b"old"), flags)
     try:
@@ -283,6 +283,22 @@ def test_prove_sees_another_file_in_the_device(place):
                 copy.prove()
     finally:
         os.close(fd)
+
+
+def test_a_loop_device_can_lose_its_file_while_it_is_held(place):
+    """LOOP_CLR_FD takes the file at once where it sees nobody else; what was opened meanwhile stays open, and shows the old diskseq."""
+    fd, number = loopdevices.bind_free(loopdevices.image(place, "old", content=b"old"), 0)
+    with _device.from_fd(fd) as device:
+        diskseq = device.id.diskseq
+        device.prove()
+        fcntl.ioctl(fd, loopdevices.LOOP_CLR_FD)
+        assert loopdevices.diskseq_of(fd) == diskseq
+        with pytest.raises(DeviceGone, match="no file is bound"):
+            device.prove()
+        with pytest.raises(DeviceGone):
+            _device.open_path(f"/dev/loop{number}", diskseq=diskseq)
+        with pytest.raises(DeviceGone):
+            _device.open_diskseq(diskseq)
 
 
 ADVERSARY = """
