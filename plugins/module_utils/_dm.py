@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from . import _device, _dm_ioctl
 from ._deadline import interrupting
+from ._dm_standby import standby
 from ._errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
 
 MARK = "RACEFREE-"
@@ -216,6 +217,8 @@ def reload(control, device, table, event_nr, how=Suspend()):
                 below.enter_context(_device.open_number(*number))
         status, old = control.table(address, secure=True)
         control.load(address, table.targets, table.read_only, table.secure)
+        if not status.suspended:
+            below.enter_context(standby(control, [device]))
         try:
             suspend(control, device, how)
         except BaseException:
