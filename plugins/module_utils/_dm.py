@@ -21,6 +21,7 @@ import time
 from typing import NamedTuple
 
 from . import _device, _dm_ioctl, _dm_name, _process
+from ._dm_standby import standby
 from ._errors import BlockError, DeviceBusy, DeviceGone, KernelError, WrongDevice
 from ._interrupt import interrupting
 
@@ -213,6 +214,8 @@ def reload(control, device, table, event_nr, how=Suspend()):
                 below.enter_context(_device.open_number(*number))
         status, old = control.table(address, secure=True)
         control.load(address, table.targets, table.read_only, table.secure)
+        if not status.suspended:
+            below.enter_context(standby(control, [device]))
         try:
             table.prove()
             suspend(control, device, how)

@@ -52,6 +52,8 @@ options:
     description:
       - Keys for C(crypt) targets, in hexadecimal. The target names one as C(var:NAME) in the place of its key.
       - They are in no log, diff or return value. A key in clear in O(table) is refused.
+      - A key in the kernel's keyring is named in the table instead, as C(:SIZE:TYPE:DESCRIPTION). The session that the module runs in has to
+        reach it, such as in root's user keyring (C(@u)) where C(pam_keyinit) links that into every session.
     type: dict
   volumes:
     description:

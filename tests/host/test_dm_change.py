@@ -8,13 +8,34 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 
 import pytest
 from conftest import Failed, predict_and_run, read_device, run_module, snapshot, udev_settle, wait_until
 
+from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl
+
 MIB = 2**20
 SECTORS = 2048
+
+# Only this process is killed, not the one that stands by.
+KILLED_IN_A_RELOAD = """
+import os, signal, sys
+sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_ioctl
+
+class Control(_dm_ioctl.Control):
+    def resume(self, address, *more):
+        if os.getpid() == first:
+            print(self.status(address).suspended, flush=True)
+            os.kill(first, signal.SIGKILL)
+        return super().resume(address, *more)
+
+first = os.getpid()
+with Control() as control, _device.open_path(sys.argv[1]) as device:
+    _dm.reload(control, device, _dm.Table(((0, 16, b"zero", b""),)), 0)
+"""
 
 
 @pytest.fixture
@@ -107,6 +128,15 @@ def test_the_old_tables_devices_do_not_go_meanwhile(image, origin_and_store, nam
     assert read_device(made["path"], 0, 5) == b"alone"
 
 
+def test_killed_in_a_reload(name, cleanup, control):
+    cleanup(dm=name)
+    made = run_module("dm_device", name=name, table="0 8 zero")["device"]
+    killed = subprocess.run([sys.executable, "-c", KILLED_IN_A_RELOAD, made["path"]], capture_output=True, text=True, check=False)
+    assert killed.returncode == -9 and killed.stdout == "True\n", killed.stderr
+    wait_until(lambda: not control.status(_dm_ioctl.by_name(name)).suspended)
+    assert not run_module("dm_device", name=name, table="0 16 zero")["changed"]
+
+
 def test_suspend_has_a_time_limit(name, cleanup):
     """A suspend waits for the I/O of the device, here for what is stuck below."""
     low, top = name + "-low", name + "-top"
@@ -144,11 +174,14 @@ def test_a_file_system_is_frozen_unless_told_otherwise(image, name, cleanup, tmp
     try:
         for nolockfs, option, answer in ((False, "--freeze", "Device or resource busy"), (True, "--unfreeze", "Invalid argument")):
             run_module("dm_device", name=name, state="suspended", nolockfs=nolockfs)
+            asked = subprocess.Popen(["fsfreeze", option, mounted], stderr=subprocess.PIPE, text=True)
             try:
-                told = subprocess.run(["fsfreeze", option, mounted], capture_output=True, text=True, check=False, timeout=60)
+                # At once, and for a wrong state never while the device is suspended.
+                told = asked.communicate(timeout=60)[1]
             finally:
                 run_module("dm_device", name=name)
-            assert answer in told.stderr, (nolockfs, told)
+                asked.wait()
+            assert answer in told, nolockfs
     finally:
         subprocess.run(["umount", mounted], check=True)
 
