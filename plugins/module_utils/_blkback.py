@@ -28,8 +28,10 @@ from ._hotplug_remove import is_needed, run_remove
 from ._vbd_nodes import CLOSED, CLOSING, CONNECTED, Disk, Key, Vbd
 from ._xenstore import NodeError
 
-# Seconds that taking back a half attached vbd, or giving up one by force, may take on top of the caller's own limit.
-_CLEANUP = 5.0
+# Seconds that taking back what is half attached, or removing what was given up, may take on top of the caller's own limit.
+_CLEANUP = 15.0
+# Seconds for a backend to close a vbd that was taken by force.
+_PATIENCE = 5.0
 # Seconds that xenstored has for telling how things stand when a limit is reached.
 _LAST_LOOK = 2.0
 _NATIVE_PROTOCOL = {"x86_64": "x86_64-abi", "aarch64": "arm-abi"}
@@ -109,7 +111,7 @@ def attach(store, requests, timeout=30.0, wait_connected=False, guard=None):
 
     ``guard(transaction, request)`` is called inside of the transaction that writes and raises to refuse (``_sharing.Sharing.guard``).
     Each ends when blkback has opened the device (``wait_connected``: when the guest has connected too), or with an error within
-    ``timeout`` seconds for all together; what failed is taken back, in up to 5 s more. The others go on.
+    ``timeout`` seconds for all together; what failed is taken back, in up to 15 s more. The others go on.
     """
     limit = Deadline(timeout)
     jobs = [_Attach(request) for request in requests]
@@ -119,7 +121,7 @@ def attach(store, requests, timeout=30.0, wait_connected=False, guard=None):
     # Whoever kills this process between the write and blkback's open must not free the numbers.
     with hold([job.request.device for job in ready], timeout + _CLEANUP) if ready else contextlib.nullcontext():
         with store.within(limit):
-            _write_all(store, ready, guard, limit)
+            _all_in_one(store, ready, limit, lambda tx, job: job.write_in(tx, guard))
             _poll(store, [job for job in ready if not job.error], limit, lambda job, values: job.look(values, wait_connected))
         cleanup = Deadline(_CLEANUP)
         for job in ready:
@@ -128,23 +130,33 @@ def attach(store, requests, timeout=30.0, wait_connected=False, guard=None):
     return [job.outcome() for job in jobs]
 
 
-def _write_all(store, jobs, guard, limit):
-    """All in one transaction; when xenstored refuses that because of one of them, each in its own."""
+def _all_in_one(store, jobs, limit, step):
+    """
+    ``step(transaction, job)`` for every job in one transaction; when xenstored refuses that because of one of them, each in its own.
 
-    def write(tx):
+    What else a step raises is its job's error, so it raises before it writes.
+    """
+
+    def run(tx):
         for job in jobs:
             job.error, job.written = None, False
         for job in jobs:
-            job.write_in(tx, guard)
+            try:
+                step(tx, job)
+                job.written = True
+            except (XenStoreError, DeadlineExceeded):
+                raise
+            except BlockError as error:
+                job.error = error
 
     if not jobs:
         return
     try:
-        store.transaction(write, limit)
+        store.transaction(run, limit)
     except BlockError as error:
         if isinstance(error, NodeError) and error.errno != errno.EAGAIN and len(jobs) > 1:
             for job in jobs:
-                _write_all(store, [job], guard, limit)
+                _all_in_one(store, [job], limit, step)
             return
         for job in jobs:
             job.error = job.error or _own(error)
@@ -158,6 +170,8 @@ class _Job:
         self.request = request
         self.error = None
         self.done = False
+        # Whether nodes were, or may have been, written for it.
+        self.written = False
         # What it waits for, and what to do about it, in case it never comes.
         self.last = None
         self.hint = _HINT_BLKBACK
@@ -180,7 +194,6 @@ class _Attach(_Job):
 
     def __init__(self, request):
         super().__init__(request.key, request)
-        self.written = False
         self.seen_open = False
         self.nodes = None
         self.vbd = None
@@ -196,19 +209,13 @@ class _Attach(_Job):
         )
 
     def write_in(self, tx, guard):
-        """Write the nodes, unless this request must not be served: then that is its error, and nothing is written for it."""
-        try:
-            _guest.prove(tx, self.request.guest)
-            # As libxl: its own copy says whether there is such a disk; a backend without it is in use all the same.
-            if tx.exists(self.key.libxl) or tx.exists(self.key.backend):
-                raise DeviceBusy(f"the guest has a disk {self.request.vdev.name} already", device=str(self.request))
-            if guard is not None:
-                guard(tx, self.request)
-        except (XenStoreError, DeadlineExceeded):
-            raise
-        except BlockError as error:
-            self.error = error
-            return
+        """Write the nodes, unless this request must not be served: then that is raised, and nothing is written for it."""
+        _guest.prove(tx, self.request.guest)
+        # As libxl: its own copy says whether there is such a disk; a backend without it is in use all the same.
+        if tx.exists(self.key.libxl) or tx.exists(self.key.backend):
+            raise DeviceBusy(f"the guest has a disk {self.request.vdev.name} already", device=str(self.request))
+        if guard is not None:
+            guard(tx, self.request)
         self.written = True
         for path in (self.key.frontend, self.key.backend_error, self.key.frontend_error):
             # Leftovers of an earlier disk would be taken for this one's.
@@ -278,8 +285,9 @@ def detach(store, detachments, timeout=10.0, force=False):
     limit = Deadline(timeout)
     jobs = [_Detach(detachment, force, timeout) for detachment in detachments]
     with store.within(limit):
+        _all_in_one(store, jobs, limit, lambda tx, job: job.ask_in(tx))
         for job in jobs:
-            job.run(job.ask, store, limit)
+            job.changed = job.changed and not job.error
         _poll(store, [job for job in jobs if not job.gone], limit, _Detach.look)
     given_up = [job for job in jobs if not job.error and not job.gone]
     for job in given_up:
@@ -288,8 +296,7 @@ def detach(store, detachments, timeout=10.0, force=False):
     # Removing what the guest has given up is not the guest's time.
     rest = Deadline(_CLEANUP)
     with store.within(rest):
-        for job in given_up:
-            job.run(store.transaction, job.remove_in, rest)
+        _all_in_one(store, given_up, rest, lambda tx, job: job.remove_in(tx))
         for job in jobs:
             if not job.error:
                 job.run(wait_released, job.request, rest)
@@ -305,37 +312,33 @@ class _Detach(_Job):
         self.gone = False
         self.hint = _HINT_BLKBACK if force else _HINT_FORCE
         # A backend that has not closed a vbd without a frontend by then never will: its nodes go all the same.
-        self.patience = Deadline(min(_CLEANUP, timeout / 2))
+        self.patience = Deadline(min(_PATIENCE, timeout / 2))
         self.guest_path = f"/local/domain/{self.key.domid}/vm"
         self.extra_paths = [self.guest_path]
 
-    def ask(self, store, limit):
+    def ask_in(self, tx):
         """online 0 and state 5, in one transaction, as libxl__initiate_device_generic_remove does."""
-        self.changed = store.transaction(self._ask_in, limit)
-
-    def _ask_in(self, tx):
-        self.gone = False
+        self.changed = self.gone = False
         state = tx.read(f"{self.key.backend}/state")
         if state is None:
             # The backend is gone; what is left of the vbd helps nobody.
             self.gone = True
-            left = [path for path in (self.key.backend, self.key.frontend, self.key.libxl) if tx.exists(path)]
-            remove_nodes(tx, self.key)
-            return bool(left)
+            self.changed = remove_nodes(tx, self.key)
+            return
         self._prove_in(tx)
+        self.changed = True
         if self.force and tx.remove(self.key.frontend):
             tx.remove_empty_parents(self.key.frontend)
         tx.write(f"{self.key.backend}/online", "0")
         if state != str(CLOSED):
             tx.write(f"{self.key.backend}/state", str(CLOSING))
-        return True
 
     def _prove_in(self, tx):
         """Still the same guest, and the same device."""
         guest, vbd = self.request.guest, self.request.vbd
         if guest is not None and tx.exists(self.guest_path):
             _guest.prove(tx, guest)
-        now = _vbd_nodes.from_nodes(self.key, {path: tx.read(path) for path in _vbd_nodes.read_paths(self.key)})
+        now = _vbd_nodes.from_nodes(self.key, tx.read_many(_vbd_nodes.read_paths(self.key)))
         if now is not None and (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
             raise WrongDevice(
                 f"the guest's disk now is {_device_words(now)}, it was {_device_words(vbd)}; it is left alone", device=str(self.request)
@@ -411,11 +414,16 @@ def opened_number(key):
 
 
 def remove_nodes(tx, key):
-    """Remove all nodes of a vbd, and the directories that are empty without them, as libxl__device_destroy does."""
-    for path in (key.frontend, key.libxl, key.backend, key.backend_error, key.frontend_error):
+    """Remove all nodes of a vbd, and the directories that are empty without them, as libxl__device_destroy does; whether there were any."""
+    own = (key.frontend, key.libxl, key.backend)
+    there = tx.read_many(own + (key.backend_error, key.frontend_error))
+    for path, value in there.items():
+        if value is not None:
+            tx.remove(path)
         # The guest's directory on the backend's side is nobody else's, so it goes even when the vbd itself was removed before.
-        if tx.remove(path) or path == key.backend:
+        if value is not None or path == key.backend:
             tx.remove_empty_parents(path)
+    return any(there[path] is not None for path in own)
 
 
 def _disk(request):
