@@ -163,6 +163,20 @@ def test_what_is_left_of_metadata_stays():
     assert "metadata" not in _domain_xml.drop(load("ours-already.xml"), "xvda")
 
 
+def test_line_ends_are_of_one_kind():
+    added = _domain_xml.put(load("xen-pv-virt-install.xml with CRLF"), NEW, RECIPE)
+    assert added.count("\n") == added.count("\r\n") and "\r\r" not in added
+
+
+def test_the_bus():
+    text = _domain_xml.put(load("xen-pv-virt-install.xml"), NEW, RECIPE)
+    scsi = _domain_xml.put(text, NEW._replace(bus="scsi"), RECIPE)
+    assert Domain(scsi).disk("xvdq").bus == "scsi"
+    # Who does not say which bus leaves it as it is.
+    assert _domain_xml.put(scsi, NEW._replace(bus=None), RECIPE) == scsi
+    assert _domain_xml.put(scsi, NEW, RECIPE) == text
+
+
 def test_two_recipes_for_one_disk():
     text = load("ours-already.xml").replace("</d:disks>", '<d:disk target="xvda">2</d:disk></d:disks>')
     with pytest.raises(DefinitionError, match="two recipes"):

@@ -1,0 +1,62 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: guest_disk_files
+author:
+  - The racefree.block contributors (@racefree)
+short_description: Files of guests' disks
+version_added: 0.1.0
+description:
+  - Lists the files that guests' disks are kept in, or, with O(sizes), those that have to be made or to grow.
+positional: _input
+options:
+  _input:
+    description:
+      - Guests and their disks, as the role P(racefree.block.guest_disks#role) takes them.
+    type: list
+    elements: dict
+    required: true
+  sizes:
+    description:
+      - Bytes of the files that are there, by path.
+      - With this option only files that have to be made or to grow are listed. It fails for files that would have to be cut.
+    type: dict
+"""
+
+EXAMPLES = r"""
+- name: Show the files
+  ansible.builtin.debug:
+    msg: "{{ guests | racefree.block.guest_disk_files | map(attribute='path') }}"
+"""
+
+RETURN = r"""
+_value:
+  description: Dictionaries with V(path), V(size) in bytes or none, V(image), V(state), V(remove) and V(label).
+  type: list
+  elements: dict
+"""
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.racefree.block.plugins.module_utils import _guest_list
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+
+
+def guest_disk_files(value, sizes=None):
+    """The files of the disks."""
+    try:
+        files = _guest_list.files_of(value)
+        return files if sizes is None else _guest_list.to_resize(files, sizes)
+    except BlockError as error:
+        raise AnsibleFilterError(f"guest_disk_files: {error}") from error
+
+
+class FilterModule:
+    """Jinja2 filter for guests' disks."""
+
+    def filters(self):
+        return {"guest_disk_files": guest_disk_files}
