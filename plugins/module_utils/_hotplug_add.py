@@ -23,6 +23,8 @@ from ._xenstore_session import Session
 # Seconds for saying what went wrong and taking back what was written, on top of the caller's own limit.
 _CLEANUP = 5.0
 _LONGEST_ERROR = 1000
+# Seconds that xenstored has for telling how things stand when the limit is reached.
+_LAST_LOOK = 2.0
 # How long blkback is given before the nodes are looked at for what it says, instead of only whether it has the device.
 _PATIENCE = 0.03
 _GIVEN_UP = (str(CLOSING), str(CLOSED))
@@ -162,17 +164,20 @@ class _Add:
         waited_for = "blkback to open the device"
         patience = Deadline(_PATIENCE)
         for pause in pauses(0.001, 0.02):
+            late = self.limit.expired
             found = opened_number(self.key)
-            if found is not None:
-                if found != (device.id.major, device.id.minor):
-                    raise WrongDevice(f"blkback opened {found[0]}:{found[1]} instead of {device.id.number}", device=device.path)
-                device.prove()
-                if self.store.transaction(lambda tx: self._finish_in(tx, device), self.limit):
-                    return
-                waited_for = "blkback to open the device (the node opened is 0)"
-            elif patience.expired:
-                self._check_alive(self.store, device)
-            if self.limit.expired:
+            # The last look has some time of its own: the error is to tell what is late, not who was asked.
+            with self.store.within(Deadline(max(self.limit.left(), _LAST_LOOK))) as limit:
+                if found is not None:
+                    if found != (device.id.major, device.id.minor):
+                        raise WrongDevice(f"blkback opened {found[0]}:{found[1]} instead of {device.id.number}", device=device.path)
+                    device.prove()
+                    if self.store.transaction(lambda tx: self._finish_in(tx, device), limit):
+                        return
+                    waited_for = "blkback to open the device (the node opened is 0)"
+                elif late or patience.expired:
+                    self._check_alive(self.store, device)
+            if late:
                 raise self.limit.exceeded(waited_for, device=device.path, hint=_HINT)
             self.limit.sleep(pause)
 

@@ -1,0 +1,159 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What the tests and programs around the hotplug script share: putting it in place, and disks made as libxl makes them.
+
+A disk made here has all that libxl writes, and the script is called as libxl calls it, so that single calls can be timed, killed and
+disturbed.
+"""
+
+from __future__ import annotations
+
+import compileall
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+
+from ansible_collections.racefree.block.plugins.module_utils import _guest, _vbd_nodes
+from ansible_collections.racefree.block.plugins.module_utils._vbd_key import Key
+from ansible_collections.racefree.block.plugins.module_utils._xenstore_session import Session
+
+COLLECTION = os.path.join(os.environ.get("RACEFREE_SITE", "/root/site"), "ansible_collections/racefree/block")
+LIBRARY = "/usr/local/lib/racefree-block"
+SCRIPT = "/etc/xen/scripts/block-racefree"
+STOCK = "/etc/xen/scripts/block"
+STATE = "/run/racefree-block/hotplug"
+# xvdb and on; the guest's own disks, if it has any, come before.
+FIRST = (202 << 8) + 16
+
+
+def install():
+    """What the role xen_host does, for hosts that no Ansible reaches: the tests run on the host itself."""
+    shutil.rmtree(LIBRARY, ignore_errors=True)
+    package = os.path.join(LIBRARY, "racefree_block")
+    shutil.copytree(os.path.join(COLLECTION, "plugins/module_utils"), package, ignore=shutil.ignore_patterns("__pycache__"))
+    with open(os.path.join(package, "__init__.py"), "w", encoding="utf-8"):
+        pass
+    compileall.compile_dir(LIBRARY, quiet=1)
+    with open(os.path.join(COLLECTION, "roles/xen_host/files/block-racefree"), encoding="utf-8") as source:
+        text = source.read()
+    with open(SCRIPT, "w", encoding="utf-8") as script:
+        script.write("#!/usr/bin/python3 -IS\n" + text)
+    os.chmod(SCRIPT, 0o755)
+
+
+def environment(key, script=SCRIPT):
+    """libxl's (get_hotplug_env in tools/libs/light/libxl_linux.c of Xen)."""
+    return {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "script": script, "XENBUS_TYPE": "vbd",
+        "XENBUS_PATH": f"backend/vbd/{key.domid}/{key.devid}", "XENBUS_BASE_PATH": "backend",
+    }
+
+
+class Disk:
+    """A guest's disk that has no device yet, for a guest that need not answer; a context, which takes it away again."""
+
+    def __init__(self, store, guest_name, number, params, mode="w", script=SCRIPT):
+        self.store = store
+        self.guest = _guest.find(store, guest_name)
+        self.devid = FIRST + 16 * number if number < 15 else (1 << 28) + (number + 1 << 8)
+        self.key = Key(self.guest.domid, self.devid)
+        self.params = params
+        self.mode = mode
+        self.script = script
+
+    def __enter__(self):
+        disk = _vbd_nodes.Disk(dev=f"d{self.devid}", params="/", writable="w" in self.mode, script=self.script)
+        nodes = [
+            (path, self.params if path.endswith("/params") else self.mode if path.endswith("/mode") else value, perms)
+            for path, value, perms in _vbd_nodes.layout(self.key, disk, []) if not path.endswith("/hotplug-status")
+        ]
+
+        def write(tx):
+            for path in (self.key.frontend, self.key.backend_error, self.key.frontend_error):
+                tx.remove(path)
+            tx.lay(nodes)
+
+        self.store.transaction(write, 30)
+        self.wait_for("state", "2", 60)
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def node(self, name):
+        return self.store.read(f"{self.key.backend}/{name}")
+
+    def wait_for(self, name, value, seconds):
+        end = time.monotonic() + seconds
+        while self.node(name) != value:
+            assert time.monotonic() < end, f"{self.key.backend}/{name} is {self.node(name)!r} and did not become {value!r}"
+            time.sleep(0.02)
+
+    def start(self, command, **options):
+        """The script's process."""
+        return subprocess.Popen([self.script, command], env=environment(self.key, self.script), stdin=subprocess.DEVNULL, cwd="/", **options)
+
+    def call(self, command):
+        """``(exit code, what it printed, seconds)``; as libxl, no longer than 40 s."""
+        began = time.monotonic()
+        with self.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            try:
+                output = process.communicate(timeout=40)[0]
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return process.returncode, output.decode(errors="replace"), time.monotonic() - began
+
+    def ask_back(self):
+        """As libxl before it calls remove, the backend is to close; and as a guest that answers, the frontend has closed."""
+
+        def write(tx):
+            if tx.exists(f"{self.key.backend}/state"):
+                tx.write(f"{self.key.backend}/online", "0")
+                tx.write(f"{self.key.backend}/state", "5")
+                tx.write(f"{self.key.frontend}/state", "6")
+
+        self.store.transaction(write, 30)
+
+    def remove_nodes(self, seconds=30):
+        """As libxl after remove, and wait until blkback has nothing to do with it any more."""
+        from ansible_collections.racefree.block.plugins.module_utils import _blkback
+
+        self.store.transaction(lambda tx: _blkback.remove_nodes(tx, self.key), 30)
+        end = time.monotonic() + seconds
+        while os.path.exists(self.key.sysfs):
+            assert time.monotonic() < end, f"{self.key.sysfs} is still there"
+            time.sleep(0.01)
+
+    def close(self):
+        self.ask_back()
+        self.remove_nodes()
+
+
+def connect():
+    return Session(30)
+
+
+def loops():
+    """What losetup lists: bound loop devices."""
+    return subprocess.run(["losetup", "-a"], stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
+
+
+def wait_until(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}, in vain"
+        time.sleep(0.02)
+
+
+def wait_no_loops(allowed=(), seconds=15):
+    """What is autoclear goes when blkback's work item has closed it, an instant after the nodes are gone."""
+    wait_until(lambda: not set(loops()) - set(allowed), seconds, f"loop devices to go: {loops()}")

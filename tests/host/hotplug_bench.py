@@ -1,0 +1,101 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+How long the hotplug script takes beside Xen's own, in turns on the same host: one call at a time, and several at once.
+
+Run it on a Xen host: python3 hotplug_bench.py --help. It makes a guest that answers for no disk, so that only scripts and blkback work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+
+import hotplug
+
+GUEST = "bench"
+
+
+def together(disks, command):
+    """Seconds from the first start to the last end of the scripts, all at once."""
+    began = time.monotonic()
+    processes = [disk.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for disk in disks]
+    for process in processes:
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 0 or command == "remove", output
+    return time.monotonic() - began
+
+
+def turn(store, script, targets):
+    """``(seconds of add, seconds of remove)`` with one disk for each target."""
+    with contextlib.ExitStack() as stack:
+        disks = [stack.enter_context(hotplug.Disk(store, GUEST, number, target, script=script)) for number, target in enumerate(targets)]
+        added = together(disks, "add")
+        assert all(disk.node("hotplug-status") == "connected" for disk in disks)
+        for disk in disks:
+            disk.ask_back()
+        for disk in disks:
+            disk.wait_for("state", "6", 60)
+        removed = together(disks, "remove")
+    hotplug.wait_no_loops(KEPT)
+    return added, removed
+
+
+KEPT = []
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--at-once", type=int, default=8)
+    options = parser.parse_args()
+    hotplug.install()
+    subprocess.run(["xenguest", "start", GUEST, "--memory", "128", "--no-frontend"], check=True, stdout=subprocess.DEVNULL)
+    try:
+        with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+            store = stack.enter_context(hotplug.connect())
+            files, devices = [], []
+            for number in range(options.at_once):
+                for kind in (files, devices):
+                    path = os.path.join(place, f"{len(kind)}-{'file' if kind is files else 'device'}.raw")
+                    with open(path, "wb") as file:
+                        file.truncate(1 << 20)
+                    kind.append(path)
+            for index, path in enumerate(devices):
+                devices[index] = subprocess.run(["losetup", "--show", "-f", path], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
+                stack.callback(subprocess.run, ["losetup", "-d", devices[index]], check=False)
+            KEPT.extend(hotplug.loops())
+            for count in (1, options.at_once):
+                for kind, targets in (("device", devices), ("file", files)):
+                    times = {hotplug.SCRIPT: [], hotplug.STOCK: []}
+                    for _turn in range(options.turns if count == 1 else max(1, options.turns // 2)):
+                        for script, found in times.items():
+                            found.append(turn(store, script, targets[:count]))
+                    report(kind, count, times)
+    finally:
+        subprocess.run(["xenguest", "stop", GUEST], check=False)
+    return 0
+
+
+def report(kind, count, times):
+    medians = {}
+    for script, found in times.items():
+        added, removed = (statistics.median(values) for values in zip(*found))
+        medians[script] = statistics.median(sum(both) for both in found)
+        print(f"{count} {kind:7} {os.path.basename(script):15} add {added:7.2f} s  remove {removed:7.2f} s  both {medians[script]:7.2f} s")
+    print(f"{count} {kind:7} {medians[hotplug.STOCK] / medians[hotplug.SCRIPT]:.1f} times faster", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,606 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The hotplug script against a real xenstored and real loop devices.
+
+This machine has no blkback, so the backend's side is spoken by the test: what blkback itself does is tests/host/test_hotplug.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils import _hotplug, _hotplug_add, _hotplug_keeper, _hotplug_state, _hotplug_target, _vbd_nodes
+from ansible_collections.racefree.block.plugins.module_utils._errors import (
+    BlockError,
+    DeadlineExceeded,
+    DeviceBusy,
+    DeviceGone,
+    GuestError,
+    InvalidValue,
+    WrongDevice,
+)
+from ansible_collections.racefree.block.plugins.module_utils._recipe import DiskseqSource, FileSource, PathSource
+from ansible_collections.racefree.block.plugins.module_utils._vbd_key import Key
+from ansible_collections.racefree.block.plugins.module_utils._xenstore_session import Session
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="loop devices need root")
+
+KEY = Key(5, 51728)
+UUID = "00000005-1111-2222-3333-444444444444"
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with Xenstored() as running:
+        yield running
+
+
+@pytest.fixture
+def store(daemon, monkeypatch):
+    monkeypatch.setenv("XENSTORED_PATH", daemon.socket)
+    with Session(5, daemon.socket) as opened:
+        guest(opened, KEY.domid)
+        yield opened
+        opened.remove("/local")
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """State and sysfs in directories of the test's own."""
+    sysfs = tmp_path / "xen-backend"
+    sysfs.mkdir()
+    monkeypatch.setattr(Key, "sysfs", property(lambda key: f"{sysfs}/vbd-{key.domid}-{key.devid}"))
+    monkeypatch.setattr(_hotplug_state, "DIRECTORY", str(tmp_path / "run" / "hotplug"))
+
+
+@pytest.fixture(autouse=True)
+def no_loops_left(tmp_path):
+    """Others may use loop devices on this machine too."""
+    yield
+    end = time.monotonic() + 10
+    while loops(tmp_path) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert loops(tmp_path) == []
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "disk.raw"
+    path.write_bytes(os.urandom(1 << 20))
+    return str(path)
+
+
+@pytest.fixture
+def loop(file):
+    path = subprocess.run(["losetup", "--show", "-f", file], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+    yield path
+    subprocess.run(["losetup", "-d", path], check=True)
+
+
+def loops(place):
+    lines = subprocess.run(["losetup", "-n", "-O", "NAME,BACK-FILE"], stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
+    return [line for line in lines if str(place) in line]
+
+
+def guest(store, domid):
+    store.write(f"/local/domain/{domid}/vm", f"/vm/{domid:08}{UUID[8:]}")
+
+
+def vbd(store, params, mode="w", key=KEY, state="2"):
+    """The nodes that libxl writes before it calls the script."""
+    os.makedirs(key.sysfs, exist_ok=True)
+    disk = _vbd_nodes.Disk(dev="xvdb", params="/", writable="w" in mode)
+    store.lay([
+        (path, {"params": params, "mode": mode, "state": state}.get(path.rpartition("/")[2], value), perms)
+        for path, value, perms in _vbd_nodes.layout(key, disk, [])
+        if path.startswith(key.backend) and not path.endswith("hotplug-status")
+    ])
+
+
+class Backend(threading.Thread):
+    """blkback: opens what it is told, keeps it open, and ``act(store)`` may make it behave otherwise."""
+
+    def __init__(self, daemon, key=KEY, act=None, wait=0.0):
+        super().__init__(daemon=True)
+        self.path, self.key, self.act, self.wait = daemon.socket, key, act, wait
+        self.fd = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.join(20)
+        if self.fd is not None:
+            os.close(self.fd)
+
+    def run(self):
+        with Session(5, self.path) as store:
+            end = time.monotonic() + 10
+            while store.read(f"{self.key.backend}/physical-device") is None and time.monotonic() < end:
+                time.sleep(0.002)
+            if self.act:
+                self.act(store)
+                return
+            time.sleep(self.wait)
+            number = store.read(f"{self.key.backend}/physical-device")
+            minor = int(number.partition(":")[2], 16)
+            self.fd = os.open(f"/dev/loop{minor}", os.O_RDWR)
+            opened(self.key, number)
+
+
+def opened(key, number):
+    with open(key.sysfs + "/new", "w") as file:
+        file.write(number + "\n")
+    os.rename(key.sysfs + "/new", key.sysfs + "/physical_device")
+
+
+def node(store, name, key=KEY):
+    return store.read(f"{key.backend}/{name}")
+
+
+def call(*words, path="backend/vbd/5/51728", script="/etc/xen/scripts/block-racefree"):
+    return _hotplug.main(["block-racefree", *words], {"XENBUS_PATH": path, "script": script})
+
+
+def fails(store, kind, *words, seconds=5):
+    """``add`` raises this, and says so in the nodes."""
+    with pytest.raises(kind) as caught:
+        _hotplug_add.add(KEY, seconds)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+        assert word in node(store, "hotplug-error"), node(store, "hotplug-error")
+    assert node(store, "hotplug-status") == "error"
+    return caught.value
+
+
+def test_a_file(store, daemon, file):
+    vbd(store, file)
+    with Backend(daemon) as backend:
+        assert call("add") == 0
+        assert node(store, "hotplug-status") == "connected"
+        assert os.pread(backend.fd, 1 << 20, 0) == open(file, "rb").read()
+        path = node(store, "physical-device-path")
+        with open(f"/sys/block/{path[5:]}/diskseq") as attribute:
+            assert int(node(store, "diskseq"), 16) == int(attribute.read())
+        assert store.get_perms(f"{KEY.backend}/diskseq") == ["n0", "r5"]
+        # It goes with blkback's close, so from here on nobody else has it.
+        with open(f"/sys/block/{path[5:]}/loop/autoclear") as attribute:
+            assert attribute.read().strip() == "1"
+        assert _hotplug_state.read(KEY)["target"] == file
+        assert call("add") == 0, "libxl may call twice"
+        store.remove(KEY.backend)
+        assert call("remove") == 0, "without nodes"
+        assert _hotplug_state.read(KEY) is None
+        assert call("remove") == 0, "twice"
+
+
+@pytest.mark.parametrize("form", ["{path}", "phy:{path}", "path:{path}", "diskseq:{diskseq}", "{short}"])
+def test_a_device_by_any_name(store, daemon, loop, form):
+    diskseq = open(f"/sys/block/{loop[5:]}/diskseq").read().strip()
+    vbd(store, form.format(path=loop, diskseq=diskseq, short=loop[5:]))
+    with Backend(daemon):
+        assert call("add") == 0
+    assert node(store, "physical-device-path") == loop
+    assert node(store, "physical-device") == "7:%x" % int(loop[9:])
+    assert int(node(store, "diskseq"), 16) == int(diskseq)
+
+
+def test_the_device_is_held_until_the_backend_has_it(store, daemon, file):
+    vbd(store, file)
+    with Backend(daemon, wait=0.7) as backend:
+        adding = threading.Thread(target=_hotplug_add.add, args=(KEY, 10))
+        adding.start()
+        time.sleep(0.5)
+        assert node(store, "physical-device") and node(store, "hotplug-status") is None
+        adding.join(10)
+        assert node(store, "hotplug-status") == "connected"
+        assert os.pread(backend.fd, 512, 0) == open(file, "rb").read(512)
+
+
+def test_a_backend_that_offers_opened_has_the_last_word(store, daemon, loop):
+    vbd(store, loop)
+    store.write(f"{KEY.backend}/opened", "0")
+
+    def act(its):
+        opened(KEY, its.read(f"{KEY.backend}/physical-device"))
+        time.sleep(0.3)
+        assert its.read(f"{KEY.backend}/hotplug-status") is None
+        its.write(f"{KEY.backend}/opened", "1")
+
+    with Backend(daemon, act=act):
+        _hotplug_add.add(KEY, 5)
+    assert node(store, "hotplug-status") == "connected"
+
+
+def test_a_backend_that_refuses(store, daemon, file):
+    vbd(store, file)
+
+    def act(its):
+        its.write(f"{KEY.backend_error}/error", "19 creating vbd structure")
+        its.write(f"{KEY.backend}/state", "5")
+
+    with Backend(daemon, act=act):
+        fails(store, GuestError, "did not take", "19 creating vbd structure")
+    assert node(store, "physical-device") is None and node(store, "diskseq") is None
+
+
+def test_the_error_of_an_earlier_disk_is_not_this_ones(store, daemon, loop):
+    vbd(store, loop)
+    store.write(f"{KEY.backend_error}/error", "19 creating vbd structure")
+    with Backend(daemon):
+        assert call("add") == 0
+
+
+def test_a_backend_that_never_opens(store, daemon, file):
+    vbd(store, file)
+    began = time.monotonic()
+    fails(store, DeadlineExceeded, "blkback to open the device", seconds=0.5)
+    assert time.monotonic() - began < 5
+    assert node(store, "physical-device") is None
+    # The copy of the script keeps the device for as long as blkback could be about to open it, and lets go when the vbd is gone.
+    assert loops(file)
+    os.rmdir(KEY.sysfs)
+
+
+def test_a_backend_that_opened_something_else(store, daemon, loop):
+    vbd(store, loop)
+    with Backend(daemon, act=lambda its: opened(KEY, "7:fff")):
+        fails(store, WrongDevice, "blkback opened 7:4095 instead of 7:")
+    os.unlink(KEY.sysfs + "/physical_device")
+    os.rmdir(KEY.sysfs)
+
+
+def test_nodes_removed_meanwhile(store, daemon, file):
+    vbd(store, file)
+    with Backend(daemon, act=lambda its: its.remove(KEY.backend)), pytest.raises(GuestError, match="were removed"):
+        _hotplug_add.add(KEY, 5)
+    assert store.read(KEY.backend) is None, "nodes written into a vbd that is gone would be left for ever"
+    os.rmdir(KEY.sysfs)
+
+
+def test_no_nodes_at_all(store):
+    with pytest.raises(GuestError, match="not there"):
+        _hotplug_add.add(KEY, 5)
+    assert store.read(KEY.backend) is None
+
+
+@pytest.mark.parametrize("target, kind, words", [
+    ("/no/such/file", DeviceGone, ["no such device or file"]),
+    ("file:/no/such/file", InvalidValue, ["does not exist"]),
+    ("/tmp", InvalidValue, ["block device or a regular file", "directory"]),
+    ("/dev/null", InvalidValue, ["character device"]),
+    ("diskseq:0", InvalidValue, ["1 to 2^64-1"]),
+    ("diskseq:18446744073709551615", DeviceGone, ["no disk has"]),
+    ("dm:name", InvalidValue, ["dm:NAME,UUID"]),
+    ("path:relative", InvalidValue, ["absolute path"]),
+    ("nosuchdisk", DeviceGone, ["/dev/nosuchdisk"]),
+])
+def test_wrong_targets(store, target, kind, words):
+    vbd(store, target)
+    fails(store, kind, *words)
+    assert _hotplug_state.read(KEY) is None
+    assert call("add") == 1
+
+
+def test_what_cannot_be_a_target(store, daemon):
+    vbd(store, "x")
+    store._execute("", "", 11, f"{KEY.backend}/params".encode() + b"\0/dev/a\x01b")
+    fails(store, InvalidValue, "printable ASCII")
+
+
+def test_a_uuid_that_is_not_this_devices(loop, monkeypatch):
+    with pytest.raises(WrongDevice, match="not a mapped device"):
+        _hotplug_target.open_device(PathSource(loop, uuid="X"), 1)
+
+
+def test_an_empty_drive(store):
+    vbd(store, "")
+    assert call("add") == 0
+    assert node(store, "hotplug-status") == "connected" and node(store, "physical-device") is None
+
+
+@pytest.mark.parametrize("mode", ["", "x", "w\\0"])
+def test_a_mode_that_is_none(store, loop, mode):
+    vbd(store, loop)
+    store.write(f"{KEY.backend}/mode", mode)
+    fails(store, InvalidValue, "r or w")
+
+
+def test_read_only(store, daemon, file, tmp_path):
+    vbd(store, file, mode="r")
+    with Backend(daemon) as backend:
+        assert call("add") == 0
+        with open(f"/sys/block/{node(store, 'physical-device-path')[5:]}/ro") as attribute:
+            assert attribute.read().strip() == "1"
+        with pytest.raises(OSError):
+            os.pwrite(backend.fd, b"x", 0)
+
+
+def test_a_read_only_device_for_a_guest_that_writes(store, file):
+    path = subprocess.run(["losetup", "--show", "-r", "-f", file], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+    try:
+        vbd(store, path)
+        fails(store, InvalidValue, "is read-only")
+    finally:
+        subprocess.run(["losetup", "-d", path], check=True)
+
+
+def test_another_guests_file_is_refused(store, daemon, file):
+    other = Key(6, 51712)
+    guest(store, 6)
+    vbd(store, file, key=other)
+    with Backend(daemon, other):
+        _hotplug_add.add(other, 5)
+        vbd(store, file)
+        fails(store, DeviceBusy, "is in use as disk xvdb of domain 6")
+        # The guests agree on who writes what.
+        store.remove(KEY.backend)
+        vbd(store, file, mode="w!")
+        with Backend(daemon):
+            _hotplug_add.add(KEY, 5)
+
+
+def test_the_same_guest_on_its_way_to_another_domain(store, daemon, file):
+    other = Key(6, 51712)
+    store.write("/local/domain/6/vm", f"/vm/{UUID}-1")
+    vbd(store, file, key=other)
+    with Backend(daemon, other) as before:
+        _hotplug_add.add(other, 5)
+        vbd(store, file)
+        with Backend(daemon) as after:
+            _hotplug_add.add(KEY, 5)
+            os.pwrite(before.fd, b"written before the move", 0)
+            os.fsync(before.fd)
+            assert os.pread(after.fd, 23, 0) == b"written before the move"
+
+
+def test_a_device_that_it_has_already_is_not_exchanged(store, daemon, file, loop):
+    vbd(store, loop)
+    with Backend(daemon):
+        assert call("add") == 0
+    store.write(f"{KEY.backend}/params", "/dev/null")
+    fails(store, DeviceBusy, "has a device already", "cannot be changed")
+    assert node(store, "physical-device") is not None
+
+
+def test_the_wrong_guest_in_the_nodes(store, loop):
+    vbd(store, loop)
+    store.write(f"{KEY.backend}/frontend-id", "6")
+    with pytest.raises(GuestError, match="names domain 6"):
+        _hotplug_add.add(KEY, 5)
+    assert node(store, "hotplug-error") is None, "they are not this vbd's"
+
+
+def test_a_guest_that_ended(store, loop):
+    vbd(store, loop)
+    store.remove("/local/domain/5/vm")
+    fails(store, GuestError, "has ended")
+
+
+def test_a_vbd_that_is_being_taken_back(store, loop):
+    vbd(store, loop, state="5")
+    fails(store, GuestError, "detached")
+
+
+def test_xenstored_that_does_not_answer(store, daemon, file, monkeypatch):
+    vbd(store, file)
+    monkeypatch.setattr(_hotplug_add, "_CLEANUP", 0.3)
+    daemon.freeze()
+    try:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="xenstored"):
+            _hotplug_add.add(KEY, 0.5)
+        assert time.monotonic() - began < 5
+    finally:
+        daemon.thaw()
+
+
+def test_many_writers(store, daemon, loop):
+    """Conflicts are met by trying again."""
+    vbd(store, loop)
+    stop = threading.Event()
+
+    def meddle(number):
+        with Session(5, daemon.socket) as its:
+            while not stop.is_set():
+                its.transaction(lambda tx: tx.write("/local/domain/5/data", str(number)))
+
+    threads = [threading.Thread(target=meddle, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    try:
+        with Backend(daemon):
+            _hotplug_add.add(KEY, 20)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert node(store, "hotplug-status") == "connected"
+
+
+# Calls
+
+
+@pytest.mark.parametrize("words, path", [
+    ([], "backend/vbd/5/51728"), (["online"], "backend/vbd/5/51728"), (["add", "x"], "backend/vbd/5/51728"), (["add"], ""), (["add"], "backend/vif/5/0"),
+    (["add"], "backend/vbd/5"), (["add"], "backend/vbd/5/x"), (["add"], "backend/vbd/5/1/2"), (["add"], "/local/domain/x/backend/vbd/5/1"),
+    (["remove"], "../../etc/5/1"), (["add"], "backend/vbd/5/\xb2"), (["add"], "/local/domain/"),
+])
+def test_wrong_calls(words, path, capsys):
+    assert call(*words, path=path) == 1
+    assert "is not allowed" in capsys.readouterr().err
+
+
+def test_the_vbd_out_of_the_path():
+    assert _hotplug.parse_call(["x", "add"], {"XENBUS_PATH": "backend/vbd/5/51728"}) == ("add", Key(5, 51728))
+    assert _hotplug.parse_call(["x", "remove"], {"XENBUS_PATH": "/local/domain/3/backend/vbd/5/51728"}) == ("remove", Key(5, 51728, 3))
+
+
+def test_what_the_stock_script_made_it_takes_down(tmp_path, monkeypatch):
+    """When this script has the place of Xen's own, that one's disks are still there."""
+    stock = tmp_path / "block.stock"
+    stock.write_text(f"#!/bin/sh\necho \"$1 $XENBUS_PATH\" > {tmp_path}/called\n")
+    stock.chmod(0o755)
+    code = (
+        "import sys; from ansible_collections.racefree.block.plugins.module_utils import _hotplug, _hotplug_state as state\n"
+        f"state.DIRECTORY = {_hotplug_state.DIRECTORY!r}; _hotplug.STOCK_KEPT = {str(stock)!r}\n"
+        "sys.exit(_hotplug.main(['x', 'remove'], {'XENBUS_PATH': 'backend/vbd/5/51728', 'script': sys.argv[1]}))"
+    )
+    for script, called in (("/etc/xen/scripts/block-racefree", False), ("/etc/xen/scripts/block", True)):
+        subprocess.run([sys.executable, "-c", code, script], check=True)
+        assert (tmp_path / "called").exists() == called
+    assert (tmp_path / "called").read_text() == "remove backend/vbd/5/51728\n"
+    (tmp_path / "called").unlink()
+    _hotplug_state.write(KEY, {"target": "x"})
+    subprocess.run([sys.executable, "-c", code, "/etc/xen/scripts/block"], check=True)
+    assert not (tmp_path / "called").exists(), "what this script served is its own"
+
+
+# State
+
+
+def test_state():
+    assert _hotplug_state.read(KEY) is None and not _hotplug_state.forget(KEY) and _hotplug_state.reap() == []
+    _hotplug_state.write(KEY, {"target": "/a=b", "x": ""})
+    assert _hotplug_state.read(KEY) == {"target": "/a=b", "x": ""}
+    assert os.stat(_hotplug_state.DIRECTORY).st_mode & 0o777 == 0o700
+    assert _hotplug_state.forget(KEY) and not _hotplug_state.forget(KEY)
+
+
+def test_reaping():
+    living, dead = Key(7, 1), Key(8, 2)
+    os.makedirs(living.sysfs)
+    for key in (living, dead):
+        _hotplug_state.write(key, {})
+    for pid in (os.getpid(), 4194305):
+        with open(f"{_hotplug_state.DIRECTORY}/.9-9.{pid}", "w"):
+            pass
+    assert sorted(_hotplug_state.reap()) == [".9-9.4194305", "8-2"]
+    assert sorted(os.listdir(_hotplug_state.DIRECTORY)) == [f".9-9.{os.getpid()}", "7-1"]
+
+
+# Targets
+
+
+@pytest.mark.parametrize("text, recipe", [
+    ("diskseq:42", DiskseqSource(42)), ("path:/dev/x", PathSource("/dev/x")), ("file:/srv/a,b.raw", FileSource("/srv/a,b.raw")),
+    ("dm:web1-root,LVM-x", PathSource("/dev/mapper/web1-root", uuid="LVM-x")),
+])
+def test_forms(text, recipe):
+    assert _hotplug_target.parse(text, True) == recipe
+
+
+def test_a_file_that_is_only_read_is_bound_so(file):
+    assert _hotplug_target.parse(file, False) == FileSource(file, read_only=True)
+    assert _hotplug_target.parse(file, True) == FileSource(file)
+
+
+# The keeper
+
+
+def keeper_of(loop, seconds):
+    """A process that makes a keeper and is killed; its keeper's pid."""
+    code = (
+        "import os, sys, time\n"
+        "from ansible_collections.racefree.block.plugins.module_utils import _device, _hotplug_keeper\n"
+        f"class K: sysfs = {KEY.sysfs!r}\n"
+        f"keeper = _hotplug_keeper.Keeper(_device.open_path({loop!r}), K, {seconds}).__enter__()\n"
+        "print(keeper._pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    pid = int(process.stdout.readline())
+    process.kill()
+    # Its end of the pipe is closed although the keeper lives: nobody waits for it.
+    assert process.stdout.read() == b""
+    process.wait()
+    return pid
+
+
+def lives(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def ends(pid, seconds=5):
+    end = time.monotonic() + seconds
+    while lives(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not lives(pid)
+
+
+def test_a_killed_scripts_device_is_kept_until_the_backend_has_it(loop):
+    os.makedirs(KEY.sysfs)
+    pid = keeper_of(loop, 30)
+    time.sleep(0.3)
+    assert lives(pid)
+    assert loop in [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+    assert len(os.listdir(f"/proc/{pid}/fd")) == 1
+    opened(KEY, "7:0")
+    assert ends(pid)
+
+
+def test_a_killed_scripts_device_is_let_go_when_the_vbd_is_gone(loop):
+    os.makedirs(KEY.sysfs)
+    pid = keeper_of(loop, 30)
+    time.sleep(0.2)
+    assert lives(pid)
+    os.rmdir(KEY.sysfs)
+    assert ends(pid)
+
+
+def test_a_keeper_ends_at_its_time(loop):
+    os.makedirs(KEY.sysfs)
+    pid = keeper_of(loop, 0.5)
+    assert ends(pid)
+
+
+def test_a_keeper_that_is_not_needed_ends_with_its_context(loop):
+    from ansible_collections.racefree.block.plugins.module_utils import _device
+
+    with _device.open_path(loop) as device:
+        with _hotplug_keeper.Keeper(device, KEY, 30) as keeper:
+            pid = keeper._pid
+            assert lives(pid)
+        assert not lives(pid)
+
+
+def test_errors_fit_into_a_node(store, monkeypatch):
+    vbd(store, "/x")
+
+    def long(*arguments):
+        raise BlockError("\u00e4\n" + "x" * 5000)
+
+    monkeypatch.setattr(_hotplug_target, "parse", long)
+    with pytest.raises(BlockError):
+        _hotplug_add.add(KEY, 5)
+    assert node(store, "hotplug-error") == "??" + "x" * 998
+
+
+def test_an_interrupt_is_said_too(store, monkeypatch):
+    vbd(store, "/x")
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    monkeypatch.setattr(_hotplug_target, "parse", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _hotplug_add.add(KEY, 5)
+    assert node(store, "hotplug-error") == "ended by KeyboardInterrupt"
