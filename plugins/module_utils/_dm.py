@@ -23,7 +23,7 @@ from typing import NamedTuple
 from . import _device, _dm_ioctl
 from ._deadline import interrupting
 from ._dm_standby import standby
-from ._errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
+from ._errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 
 MARK = "RACEFREE-"
 _FORBIDDEN = ("control", ".", "..")
