@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from . import _device, _dm_ioctl, _dm_name, _process
 from ._dm_standby import standby
-from ._errors import BlockError, DeviceBusy, DeviceGone, KernelError, WrongDevice
+from ._errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 from ._interrupt import interrupting
 
 check_name, check_uuid = _dm_name.check_name, _dm_name.check_uuid

@@ -163,6 +163,8 @@ class Volumes:
 def existing(control, pool, ids):
     """Which of the volumes ``ids`` a held live pool has, as a set."""
     found = set()
+    if not ids:
+        return found
     uuid = _dm.new_uuid()
     address = _dm_ioctl.by_uuid(uuid)
     control.create(_dm.unused_name(uuid), uuid)

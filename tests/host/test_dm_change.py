@@ -240,10 +240,11 @@ def test_a_key_is_shown_nowhere(image, name, cleanup):
     cleanup(dm=name)
     key, since = os.urandom(64).hex(), f"@{int(time.time())}"
     row = {"name": name, "table": f"0 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0", "keys": {"data": key}}
+    longer = f"0 8 zero\n8 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0"
     told = [
         run_module("dm_device", invocation=True, **row),
         run_module("dm_devices", invocation=True, devices=[dict(row, table=row["table"].replace("crypt", "crypt ", 1))]),
-        run_module("dm_device", invocation=True, check=True, **dict(row, table=f"0 8 zero\n8 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0")),
+        run_module("dm_device", invocation=True, check=True, name=name, table=longer, keys=row["keys"]),
         run_module("device_info"),
     ]
     assert told[0]["invocation"]["module_args"]["table"] == row["table"] and told[2]["diff"]["before"]
