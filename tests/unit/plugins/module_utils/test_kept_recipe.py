@@ -21,7 +21,8 @@ def linear(device):
 
 @pytest.mark.parametrize("value, text", [
     ("file:/srv/a.raw", '{"file": "/srv/a.raw"}'),
-    ({"file": "/\u00fc'\".raw", "size": 512, "offset": 1024, "read_only": True}, '{"file": "/\\u00fc\'\\".raw", "offset": 1024, "read_only": true, "size": 512}'),
+    ({"file": "/\u00fc'\".raw", "size": 512, "offset": 1024, "read_only": True},
+     '{"file": "/\\u00fc\'\\".raw", "offset": 1024, "read_only": true, "size": 512}'),
     ({"path": "/dev/mapper/a", "uuid": "LVM-x"}, '{"path": "/dev/mapper/a", "uuid": "LVM-x"}'),
     ({"table": linear({"file": "/a"}), "name": "n"}, None),
     ({"table": "0 8 linear /dev/vg/a 0"}, '{"table": "0 8 linear /dev/vg/a 0"}'),

@@ -1,0 +1,86 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils import _process
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DeadlineExceeded, DeviceBusy
+from ansible_collections.racefree.block.plugins.module_utils._supervise import supervised
+
+
+@pytest.fixture(autouse=True)
+def descriptors():
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_result():
+    assert supervised(lambda: ["a", {"b": 1}], 30, "nothing") == ["a", {"b": 1}]
+    assert supervised(lambda: "x" * 1000000, 30, "nothing") == "x" * 1000000
+    assert supervised(os.getpid, 30, "nothing") != os.getpid()
+
+
+def test_errors():
+
+    def busy():
+        raise DeviceBusy("it is in use", device="/dev/x", hint="Wait")
+
+    with pytest.raises(BlockError, match="/dev/x: it is in use. Wait"):
+        supervised(busy, 30, "nothing")
+    with pytest.raises(BlockError, match="unexpected ZeroDivisionError"):
+        supervised(lambda: 1 // 0, 30, "nothing")
+    with pytest.raises(BlockError, match="without a word"):
+        supervised(lambda: os.kill(os.getpid(), signal.SIGKILL), 30, "nothing")
+
+
+def test_a_hang(tmp_path):
+
+    def hang():
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        # What it could be interrupted with does not reach it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+        time.sleep(100)
+
+    with pytest.raises(DeadlineExceeded, match="waited 1 s for the disks"):
+        supervised(hang, 1, "the disks")
+    assert _process.start_time((tmp_path / "pid").read_text()) is None
+
+
+def test_who_reads_its_output_does_not_wait_for_what_it_leaves(tmp_path):
+    """As libvirt does: until the end of the hook's standard error."""
+    reader, writer = os.pipe()
+    kept = os.dup(2)
+    os.dup2(writer, 2)
+    try:
+        supervised(lambda: subprocess.Popen(["sleep", "5"]).pid, 30, "nothing")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(writer)
+    os.set_blocking(reader, False)
+    # An end, and not "nothing yet".
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_a_process_is_ended():
+    process = subprocess.Popen(["sleep", "100"])
+    started = _process.start_time(process.pid)
+    try:
+        # Another process may have the id by now: that is left alone.
+        assert _process.end(process.pid, str(int(started) + 1)) and process.poll() is None
+        assert _process.end(process.pid, started)
+        assert process.wait(10) == -signal.SIGKILL
+        assert _process.end(process.pid, started)
+    finally:
+        process.kill()
+        process.wait()
