@@ -24,7 +24,7 @@ class Keeper:
     """
     A context; leaving it ends the copy unless it is still ``needed``: blkback may be about to open the device.
 
-    By itself it ends when the script is gone and blkback has the device or nothing to do with the vbd any more.
+    By itself it ends when blkback has nothing to do with the vbd any more, or has the device and the script is gone.
     """
 
     def __init__(self, device, key, seconds):
@@ -61,5 +61,5 @@ def _keep(parent, fd, sysfs, until):
     os.closerange(fd + 1, 1 << 16)
     while time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)
-        if os.getppid() != parent and (os.path.exists(f"{sysfs}/physical_device") or not os.path.exists(sysfs)):
+        if not os.path.exists(sysfs) or (os.getppid() != parent and os.path.exists(f"{sysfs}/physical_device")):
             return

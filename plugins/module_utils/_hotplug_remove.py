@@ -27,9 +27,10 @@ def is_needed(vbd):
     """
     Whether the script has anything to take down for the vbd.
 
-    What this collection handed over had no script. The stock script does nothing at ``remove`` for a block device.
+    What this collection's modules handed over names the stock script and never had it run. The stock script does nothing at ``remove`` for a
+    block device.
     """
-    if vbd.diskseq is not None or not vbd.script:
+    if not vbd.script or (vbd.diskseq is not None and vbd.script == STOCK_SCRIPT):
         return False
     if vbd.script != STOCK_SCRIPT or not vbd.params:
         return True

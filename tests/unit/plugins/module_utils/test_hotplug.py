@@ -234,6 +234,7 @@ def test_a_backend_that_refuses(store, daemon, file):
     with Backend(daemon, act=act):
         fails(store, GuestError, "did not take", "19 creating vbd structure")
     assert node(store, "physical-device") is None and node(store, "diskseq") is None
+    os.rmdir(KEY.sysfs)
 
 
 def test_the_error_of_an_earlier_disk_is_not_this_ones(store, daemon, loop):

@@ -1,0 +1,220 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+An adversary that gives a loop device another file while the hotplug script runs, against the collection's script and against Xen's own.
+
+For each try the device has the file A, which is what the disk is to be; at a random moment of the script's run the adversary takes A away and
+binds B, for as long as it is let. Counted is what blkback then has open: A is right, B is wrong, nothing is a refusal. ``rebind.py --help``
+has the options. Exit code 1 when the collection's script ever exported a wrong device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+
+import hotplug
+
+from ansible_collections.racefree.block.plugins.module_utils import _uapi
+from ansible_collections.racefree.block.plugins.module_utils._device import open_path
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+
+GUEST = "rebind"
+NUMBER = 241
+NODE = f"/dev/loop{NUMBER}"
+SIZE = 1 << 20
+LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81
+# What is passed to which script: ours knows which device is meant, or at least tells blkback which one it has proved.
+WAYS = (("diskseq", hotplug.SCRIPT), ("path", hotplug.SCRIPT), ("stock", hotplug.STOCK))
+
+
+def bind(backing):
+    """Give the device this file if it has none; whether it got it."""
+    try:
+        device = os.open(NODE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        config = _uapi.ffi.new("struct loop_config *")
+        config.fd = backing
+        fcntl.ioctl(device, _uapi.lib.LOOP_CONFIGURE, _uapi.ffi.buffer(config))
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(device)
+
+
+def unbind():
+    with contextlib.suppress(OSError):
+        device = os.open(NODE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(device, _uapi.lib.LOOP_CLR_FD, 0)
+        finally:
+            os.close(device)
+
+
+def marker():
+    """Which file the device has: its first byte, or an empty text."""
+    try:
+        fd = os.open(NODE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return os.pread(fd, 1, 0)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+class Place:
+    """The two files, open, and the loop device that they take turns behind."""
+
+    def __enter__(self):
+        self.directory = tempfile.TemporaryDirectory(prefix="rebind-", dir="/var/tmp")
+        self.files = {}
+        for letter in "AB":
+            fd = os.open(os.path.join(self.directory.name, letter), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+            os.pwrite(fd, letter.encode() * 512, 0)
+            os.ftruncate(fd, SIZE)
+            self.files[letter] = fd
+        self.control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+        with contextlib.suppress(FileExistsError):
+            fcntl.ioctl(self.control, LOOP_CTL_ADD, NUMBER)
+        if not os.path.exists(NODE):
+            os.mknod(NODE, 0o600 | 0o060000, os.makedev(7, NUMBER))
+        return self
+
+    def __exit__(self, *exc):
+        self.clear()
+        for _again in range(100):
+            try:
+                fcntl.ioctl(self.control, LOOP_CTL_REMOVE, NUMBER)
+                break
+            except OSError:
+                time.sleep(0.05)
+        for fd in (*self.files.values(), self.control):
+            os.close(fd)
+        self.directory.cleanup()
+
+    def clear(self):
+        end = time.monotonic() + 20
+        while os.path.exists(f"/sys/block/loop{NUMBER}/loop"):
+            unbind()
+            assert time.monotonic() < end, f"{NODE} is still bound"
+            time.sleep(0.005)
+
+    def begin(self):
+        """A is behind the device; its sequence number."""
+        self.clear()
+        assert bind(self.files["A"])
+        with open_path(NODE) as device:
+            return device.id.diskseq
+
+    def disturb(self, process, moment):
+        """At ``moment`` (monotonic), and until the script has ended, exchange A for B."""
+        time.sleep(max(0.0, moment - time.monotonic()))
+        done = False
+        while process.poll() is None:
+            if not done:
+                unbind()
+                done = bind(self.files["B"])
+            time.sleep(0.001)
+
+
+def one(store, place, way, script, delay):
+    """``(outcome, seconds that the script took)`` of one try."""
+    diskseq = place.begin()
+    target = f"diskseq:{diskseq}" if way == "diskseq" else NODE
+    with hotplug.Disk(store, GUEST, 0, target, script=script) as disk:
+        began = time.monotonic()
+        process = disk.start("add", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if delay is not None:
+            place.disturb(process, began + delay)
+        process.wait(40)
+        took = time.monotonic() - began
+        outcome = look(disk, process.returncode, way)
+        if script == hotplug.SCRIPT:
+            disk.call("remove")
+    return outcome, took
+
+
+def look(disk, code, way):
+    """What blkback has open now. It keeps the file of a loop device that it has open, whatever is asked to be unbound."""
+    end = time.monotonic() + 2
+    opened = f"{disk.key.sysfs}/physical_device"
+    while code == 0 and not os.path.exists(opened) and time.monotonic() < end:
+        # Xen's own script does not wait for it.
+        time.sleep(0.01)
+    if not os.path.exists(opened):
+        return "refused"
+    found = marker()
+    if way != "path":
+        return {b"A": "right", b"B": "wrong"}.get(found, "gone")
+    # A path was asked for, so either file may be it; but it must be the device that was proved, and that blkback was told of.
+    try:
+        with open_path(NODE) as device:
+            return "right" if f"{device.id.diskseq:x}" == disk.node("diskseq") else "wrong"
+    except BlockError:
+        return "gone"
+
+
+def rebind(tries, stock_tries):
+    """``{way: {outcome: count}}``; ``tries`` of the collection's ways together."""
+    rows = {way: {"right": 0, "refused": 0, "gone": 0, "wrong": 0} for way, script in WAYS}
+    with Place() as place, hotplug.connect() as store:
+        length = {}
+        for way, script in WAYS:
+            if script == hotplug.STOCK and not stock_tries:
+                continue
+            outcome, length[way] = one(store, place, way, script, None)
+            assert outcome == "right", f"undisturbed, {way} got a device that is {outcome}"
+        for turn in range(tries):
+            way, script = WAYS[turn % 2]
+            rows[way][one(store, place, way, script, random.uniform(0, 1.1 * length[way]))[0]] += 1
+        for _turn in range(stock_tries):
+            rows["stock"][one(store, place, "stock", hotplug.STOCK, random.uniform(0, 1.1 * length["stock"]))[0]] += 1
+    return rows
+
+
+@contextlib.contextmanager
+def guest():
+    """A guest that answers for no disk: it is not asked, blkback opens the device all the same."""
+    subprocess.run(["xenguest", "start", GUEST, "--memory", "128", "--no-frontend"], check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        subprocess.run(["xenguest", "stop", GUEST], check=False)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tries", type=int, default=2000, help="of the collection's ways together")
+    parser.add_argument("--stock", type=int, default=100, help="tries with Xen's own script, which takes longer")
+    options = parser.parse_args()
+    hotplug.install()
+    started = time.monotonic()
+    with guest():
+        rows = rebind(options.tries, options.stock)
+    for way, row in rows.items():
+        print(f"{way:8}" + "".join(f"{count:8} {outcome}" for outcome, count in row.items()))
+    print(f"{time.monotonic() - started:.0f} s")
+    return 1 if any(rows[way]["wrong"] for way, script in WAYS if script == hotplug.SCRIPT) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,330 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The hotplug script as xl calls it, for real guests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import threading
+
+import hotplug
+import hotplug_kill
+import pytest
+import rebind
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0")
+
+GUEST = "hot"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    hotplug.install()
+    yield
+    os.unlink(hotplug.SCRIPT)
+
+
+@pytest.fixture(autouse=True)
+def no_state_left():
+    yield
+    hotplug.wait_no_loops()
+    assert not os.path.isdir(hotplug.STATE) or os.listdir(hotplug.STATE) == []
+
+
+def run(*argv, check=True, seconds=300):
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False)
+    text = done.stdout.decode(errors="replace")
+    assert done.returncode == 0 or not check, f"{argv}: {text}"
+    return text.strip()
+
+
+def in_guest(command, name=GUEST):
+    return run("xenguest", "run", name, "--timeout", "120", "--", command)
+
+
+def spec(vdev, target, access="w"):
+    return f"vdev={vdev},access={access},script=block-racefree,target={target}"
+
+
+def start(*disks, name=GUEST, options=()):
+    run("xenguest", "start", name, "--memory", "128", *options, *(word for disk in disks for word in ("--disk", disk)), seconds=600)
+
+
+def vbds_of(name=GUEST):
+    """Key of each of the guest's vbds, by its name there."""
+    with hotplug.connect() as store:
+        from ansible_collections.racefree.block.plugins.module_utils import _blkback, _guest
+
+        return {vbd.dev: vbd for vbd in _blkback.list_vbds(store, _guest.find(store, name))}
+
+
+@pytest.fixture(scope="module")
+def guest(installed):
+    start()
+    yield GUEST
+    run("xenguest", "stop", GUEST)
+
+
+@pytest.fixture
+def detached(guest):
+    """Whatever the guest has at the end of the test is detached."""
+    yield
+    for dev in vbds_of():
+        run("xl", "block-detach", GUEST, dev)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A function that makes a file with random content: ``(path, sha256)``."""
+
+    def make(name="disk.raw", mebibytes=2):
+        path, content = tmp_path / name, os.urandom(mebibytes << 20)
+        path.write_bytes(content)
+        return str(path), hashlib.sha256(content).hexdigest()
+
+    return make
+
+
+@pytest.fixture
+def loop(raw):
+    """A loop device that stays: ``(path, diskseq, sha256)``."""
+    path, digest = raw("loop.raw")
+    device = run("losetup", "--show", "-f", path)
+    with open(f"/sys/block/{device[5:]}/diskseq", encoding="ascii") as attribute:
+        diskseq = int(attribute.read())
+    yield device, diskseq, digest
+    run("losetup", "-d", device)
+
+
+def guest_sum(dev, name=GUEST):
+    return in_guest(f"sha256sum < /dev/{dev}", name).split()[0]
+
+
+def test_attach_and_detach(guest, raw, detached):
+    path, digest = raw()
+    run("xl", "block-attach", guest, spec("xvdb", path))
+    vbd = vbds_of()["xvdb"]
+    assert guest_sum("xvdb") == digest
+    assert vbd.diskseq and vbd.script == hotplug.SCRIPT and vbd.params == path
+    assert os.listdir(hotplug.STATE) == [f"{vbd.key.domid}-{vbd.key.devid}"]
+    in_guest("echo written by the guest | dd of=/dev/xvdb conv=notrunc; sync")
+    run("xl", "block-detach", guest, "xvdb")
+    with open(path, "rb") as file:
+        assert file.read(21) == b"written by the guest\n"
+    hotplug.wait_no_loops()
+
+
+@pytest.mark.parametrize("form", ["diskseq:{diskseq}", "path:{path}", "{path}", "phy:{path}"])
+def test_a_device_in_every_form(guest, loop, detached, form):
+    path, diskseq, digest = loop
+    run("xl", "block-attach", guest, spec("xvdb", form.format(path=path, diskseq=diskseq)))
+    assert guest_sum("xvdb") == digest
+    assert vbds_of()["xvdb"].diskseq == diskseq
+    run("xl", "block-detach", guest, "xvdb")
+    assert any(line.startswith(path) for line in hotplug.loops()), "what the script did not make it leaves alone"
+
+
+def test_a_mapped_device_by_name_and_uuid(guest, loop, name, detached):
+    path, dummy, digest = loop
+    run("dmsetup", "create", name, "--uuid", "TEST-" + name, "--table", f"0 4096 linear {path} 0")
+    try:
+        refused = run("xl", "block-attach", guest, spec("xvdb", f"dm:{name},TEST-other"), check=False)
+        assert f"its uuid is TEST-{name}, not TEST-other" in refused
+        run("xl", "block-detach", guest, "xvdb", check=False)
+        run("xl", "block-attach", guest, spec("xvdb", f"dm:{name},TEST-{name}"))
+        assert guest_sum("xvdb") == digest
+        run("xl", "block-detach", guest, "xvdb")
+    finally:
+        hotplug.wait_until(lambda: subprocess.run(["dmsetup", "remove", name], check=False).returncode == 0, 10, "the mapped device to be unused")
+
+
+def test_read_only(guest, raw, detached):
+    path, digest = raw()
+    run("xl", "block-attach", guest, spec("xvdb", path, access="r"))
+    assert in_guest("cat /sys/block/xvdb/ro") == "1" and guest_sum("xvdb") == digest
+    with open(f"/sys/block/{vbds_of()['xvdb'].physical_device_path[5:]}/ro", encoding="ascii") as attribute:
+        assert attribute.read().strip() == "1"
+
+
+@pytest.mark.parametrize("target, words", [
+    ("/no/such/file", "there is no such device or file"), ("diskseq:18446744073709551615", "no disk has the disk sequence number"),
+    ("/etc", "it must be a block device or a regular file, and this is a directory"), ("dm:name", "dm:NAME,UUID"),
+])
+def test_a_wrong_target_says_why(guest, target, words):
+    said = run("xl", "block-attach", guest, spec("xvdb", target), check=False)
+    assert words in said, said
+    # xl leaves the nodes of what failed, with the stock script too.
+    run("xl", "block-detach", guest, "xvdb", check=False)
+    assert vbds_of() == {}
+
+
+def test_a_file_that_another_guest_writes(guest, raw, detached):
+    path, digest = raw()
+    run("xl", "block-attach", guest, spec("xvdb", path))
+    said = run("xenguest", "start", "other", "--memory", "128", "--disk", spec("xvda", path), check=False)
+    assert "is in use as disk xvdb of domain" in said, said
+    assert "other" not in run("xl", "list")
+    assert guest_sum("xvdb") == digest
+
+
+def test_the_frontend_goes_and_comes_back(guest, raw, detached):
+    path, digest = raw()
+    run("xl", "block-attach", guest, spec("xvdb", path))
+    assert guest_sum("xvdb") == digest
+    in_guest("echo vbd-51728 > /sys/bus/xen/drivers/vbd/unbind; sleep 1; echo vbd-51728 > /sys/bus/xen/drivers/vbd/bind; sleep 1")
+    assert guest_sum("xvdb") == digest
+
+
+def test_the_life_of_a_guest(raw, loop, tmp_path):
+    """Created, rebooted, saved, restored and moved with its disks, then destroyed."""
+    path, digest = raw()
+    device, diskseq, other = loop
+    name = "life"
+    start(spec("xvda", path), spec("xvdb", f"diskseq:{diskseq}"), name=name)
+
+    def check(what):
+        assert (guest_sum("xvda", name), guest_sum("xvdb", name)) == (digest, other), what
+        assert sorted(os.listdir(hotplug.STATE)) == sorted(f"{vbd.key.domid}-{vbd.key.devid}" for vbd in vbds_of(name).values()), what
+
+    try:
+        check("created")
+        before = run("xl", "domid", name)
+        run("xl", "reboot", name)
+        hotplug.wait_until(lambda: run("xl", "domid", name, check=False) not in ("", before) and answers(name), 240, "the guest to reboot")
+        check("rebooted")
+        run("xl", "save", name, str(tmp_path / "saved"))
+        hotplug.wait_until(lambda: len(hotplug.loops()) == 1, 15, "the saved guest's disk to be gone")
+        run("xl", "restore", str(tmp_path / "saved"))
+        hotplug.wait_until(lambda: answers(name), 120, "the restored guest to answer")
+        check("restored")
+        run("xl", "migrate", "-s", "", name, "xl migrate-receive")
+        hotplug.wait_until(lambda: answers(name), 120, "the moved guest to answer")
+        check("moved")
+        run("xl", "destroy", name)
+    finally:
+        run("xenguest", "stop", name)
+    hotplug.wait_until(lambda: len(hotplug.loops()) == 1, 15, "the destroyed guest's disk to be gone")
+
+
+def answers(name):
+    return run("xenguest", "run", name, "--timeout", "20", "--grace", "20", "--", "echo here", check=False) == "here"
+
+
+def test_eight_at_once(raw):
+    """libxl starts the scripts of all disks of a guest together."""
+    disks = [raw(f"{number}.raw", 1) for number in range(8)]
+    name = "eight"
+    start(*(spec(f"xvd{'abcdefgh'[number]}", path) for number, (path, dummy) in enumerate(disks)), name=name)
+    try:
+        sums = in_guest("; ".join(f"sha256sum < /dev/xvd{letter}" for letter in "abcdefgh"), name).split()[::2]
+        assert sums == [digest for dummy, digest in disks]
+        assert len(os.listdir(hotplug.STATE)) == 8
+    finally:
+        run("xenguest", "stop", name)
+
+
+def test_a_guest_that_writes_junk_into_its_nodes(guest, raw, detached):
+    path, digest = raw()
+    run("xl", "block-attach", guest, spec("xvdb", path))
+    vbd = vbds_of()["xvdb"]
+    own = f"device/vbd/{vbd.key.devid}"
+    assert in_guest(f"xenstore-write {vbd.key.backend}/physical-device 7:0 2>/dev/null && echo wrote || echo refused") == "refused"
+    assert in_guest(f"xenstore-write {vbd.key.backend}/junk 1 2>/dev/null && echo wrote || echo refused") == "refused"
+    in_guest(
+        f"xenstore-write {own}/ring-ref 99999999999999999999 {own}/state 77 {own}/backend /local/domain/0/backend/vbd/0/1 {own}/virtual-device x; "
+        f"i=0; while [ $i -lt 50 ]; do xenstore-write {own}/junk$i $i; i=$((i + 1)); done"
+    )
+    second, other = raw("second.raw")
+    run("xl", "block-attach", guest, spec("xvdc", second))
+    assert guest_sum("xvdc") == other
+    run("xl", "block-detach", guest, "xvdc")
+    # It never answers for this one any more, so it is taken away without asking, as xl does when it destroys the guest.
+    run("xl", "-f", "block-detach", guest, "xvdb", check=False)
+    if vbds_of():
+        with hotplug.connect() as store:
+            from ansible_collections.racefree.block.plugins.module_utils import _blkback
+
+            outcome, = _blkback.detach(store, [_blkback.Detachment(vbds_of()["xvdb"])], 10, force=True)
+            assert outcome.error is None
+
+
+def test_a_guest_that_floods_its_nodes(guest, raw, detached):
+    flooding = threading.Thread(target=lambda: in_guest("end=$(($(date +%s) + 40)); while [ $(date +%s) -lt $end ]; do xenstore-write data/x 1; done"))
+    flooding.start()
+    try:
+        path, dummy = raw()
+        run("xl", "block-attach", guest, spec("xvdb", path))
+        assert vbds_of()["xvdb"].diskseq
+    finally:
+        flooding.join()
+
+
+def test_a_guest_without_a_driver(raw):
+    """The guest need not answer: blkback has the device all the same, and it goes with the guest."""
+    path, dummy = raw()
+    start(spec("xvda", path), name="mute", options=("--no-frontend",))
+    assert vbds_of("mute")["xvda"].state == 2
+    run("xenguest", "stop", "mute")
+
+
+# Single calls
+
+
+@pytest.fixture(scope="module")
+def mute(installed):
+    with hotplug_kill.guest():
+        yield hotplug_kill.GUEST
+
+
+def test_remove_when_the_nodes_are_gone(mute, raw):
+    path, dummy = raw()
+    with hotplug.connect() as store, hotplug.Disk(store, mute, 0, path) as disk:
+        assert disk.call("add")[:2] == (0, "")
+        disk.ask_back()
+        disk.remove_nodes()
+        assert os.listdir(hotplug.STATE) != []
+        assert disk.call("remove")[:2] == (0, "")
+        assert disk.call("remove")[:2] == (0, "")
+
+
+def test_a_state_that_nobody_removes_goes_with_the_next_call(mute, raw):
+    path, dummy = raw()
+    with hotplug.connect() as store:
+        with hotplug.Disk(store, mute, 0, path) as disk:
+            assert disk.call("add")[0] == 0
+        assert len(os.listdir(hotplug.STATE)) == 1
+        with hotplug.Disk(store, mute, 1, path) as disk:
+            assert disk.call("add")[0] == 0
+            assert os.listdir(hotplug.STATE) == [f"{disk.key.domid}-{disk.key.devid}"]
+            assert disk.call("remove")[0] == 0
+
+
+def test_the_same_disk_is_not_exchanged(mute, raw):
+    path, dummy = raw()
+    with hotplug.connect() as store, hotplug.Disk(store, mute, 0, path) as disk:
+        assert disk.call("add")[0] == 0
+        number = disk.node("physical-device")
+        assert disk.call("add")[:2] == (0, "")
+        store.write(f"{disk.key.backend}/params", "/etc/passwd")
+        code, said, dummy = disk.call("add")
+        assert code == 1 and "cannot be changed" in said
+        assert disk.node("physical-device") == number
+        disk.call("remove")
+
+
+def test_killed_at_system_calls(mute):
+    """Whole with the program hotplug_kill.py."""
+    kills, bad = hotplug_kill.kill(60)
+    assert bad == [] and kills > 5
+
+
+def test_an_adversary_that_rebinds_the_device(mute, monkeypatch):
+    """Many more with the program rebind.py."""
+    monkeypatch.setattr(rebind, "GUEST", mute)
+    rows = rebind.rebind(30, 0)
+    assert {way: rows[way]["wrong"] for way in ("diskseq", "path")} == {"diskseq": 0, "path": 0}
+    assert rows["diskseq"]["right"] + rows["path"]["right"] > 0
