@@ -296,9 +296,9 @@ def check_bound(fd, major, path):
     """
     Raise DeviceGone when this is a loop device without a file; nothing for other devices.
 
-    LOOP_CLR_FD leaves the file of a device that others hold to its last user, but an open that comes while the file is being taken away
-    succeeds too (drivers/block/loop.c, loop_clr_fd), still with the old diskseq, and the device can then be given another file. The status is
-    refused from the beginning of that on, so a descriptor that gets it once is one of those others.
+    LOOP_CLR_FD leaves the file of a device that others hold to its last user, but before Linux 6.11 an open that comes while the file is being
+    taken away succeeds too (drivers/block/loop.c, loop_clr_fd), still with the old diskseq, and the device can then be given another file. The
+    status is refused from the beginning of that on, so a descriptor that gets it once is one of those others.
     """
     if major != LOOP_MAJOR:
         return

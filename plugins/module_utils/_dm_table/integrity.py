@@ -69,6 +69,10 @@ class _AlgorithmField(Secret):
         return f"{algorithm}:{HIDDEN}" if colon else value
 
 
+# SB_SECTORS
+_SUPERBLOCK = 8
+
+
 class Integrity(Target):
     """
     ``offset`` and what is named sectors in sectors, ``tag_size`` and ``block_size`` in bytes, times in milliseconds. A key in one of the algorithms
@@ -159,6 +163,10 @@ class Integrity(Target):
 
     def check_devices(self, facts, report):
         must_differ(facts, "device", "meta_device", report)
+        place = "device" if self.meta_device is None else "meta_device"
+        size = facts[place].size_sectors if facts.get(place) else 0
+        if size and self.offset + _SUPERBLOCK > size:
+            report.error("offset", self.offset, f"the superblock, {_SUPERBLOCK} sectors from there, inside {place}, which has {size} sectors")
 
     def canonical(self):
         target = super().canonical()

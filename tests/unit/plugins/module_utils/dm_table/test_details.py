@@ -284,3 +284,17 @@ def test_a_device_that_is_opened_for_more_later():
         parse_table("0 8 integrity /a 0 - R 2 internal_hash:crc32c recalculate")
     with pytest.raises(TableError):
         parse_table("0 1024 raid raid10 1 64 2 - /a - /b")
+
+
+@pytest.mark.parametrize("offset, options, error", [
+    (0, "", None), (1016, "", None), (1017, "", "offset"), (1 << 32, "", "offset"),
+    (16, "1 meta_device:8:2", "offset"), (8, "1 meta_device:8:2", None),
+])
+def test_the_superblock_of_integrity_is_on_its_device(offset, options, error):
+    facts = {"8:1": DeviceFacts(8, 1, 1024), "8:2": DeviceFacts(8, 2, 16)}
+    try:
+        parse_table(f"0 8 integrity 8:1 {offset} 4 D {options or 0}", context=Context(devices=lambda slot: facts[slot.text]))
+    except TableError as caught:
+        assert [row["field"] for row in caught.errors] == [error] and "superblock" in caught.errors[0]["rule"]
+    else:
+        assert error is None

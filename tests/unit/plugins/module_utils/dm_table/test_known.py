@@ -55,6 +55,8 @@ def test_a_reason_of_the_kernel_gets_its_name():
     assert known.undecided(volume, unformatted) == "contents"
     assert known.undecided(volume, other) is None
     assert known.undecided(parse_table("0 8 zero"), unformatted) is None
+    shared = Verdict("load", "EILSEQ", "block manager: superblock validator check failed for block 0; cache: Error creating metadata object", None)
+    assert known.undecided(parse_table("0 8 cache 8:0 8:1 8:2 64 0 default 0"), shared) == "contents"
 
 
 def test_what_is_refused_for_its_contents_had_its_words_taken():
