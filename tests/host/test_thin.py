@@ -130,7 +130,10 @@ def test_what_fails_is_taken_back(pool, name, image):
     before = snapshot()
     with pytest.raises(Failed) as caught:
         run_module("dm_devices", devices=[{"name": name, "volumes": made + [{"id": 7, "state": "absent"}]}, bad])
-    assert caught.value.result["changed"] is False and snapshot() == before
+    assert caught.value.result["changed"] is False
+    # udev has a new device open for a moment
+    udev_settle()
+    wait_until(lambda: snapshot() == before)
     assert [is_there(name, number) for number in (0, 1, 2, 3, 7)] == [True, False, False, False, True]
 
 
