@@ -26,7 +26,7 @@ _LONGEST_ERROR = 1000
 # Seconds that xenstored has for telling how things stand when the limit is reached.
 _LAST_LOOK = 2.0
 # How long blkback is given before the nodes are looked at for what it says, instead of only whether it has the device.
-_PATIENCE = 0.03
+_PATIENCE = 0.5
 _GIVEN_UP = (str(CLOSING), str(CLOSED))
 _HINT = "See the kernel's messages (dmesg) of this host"
 
