@@ -20,7 +20,7 @@ import time
 from typing import NamedTuple
 
 from . import _device, _dm_ioctl, _dm_name
-from ._errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
+from ._errors import BlockError, DeviceBusy, DeviceGone, KernelError, WrongDevice
 
 check_name, check_uuid = _dm_name.check_name, _dm_name.check_uuid
 MARK = "RACEFREE-"
