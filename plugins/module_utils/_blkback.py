@@ -28,7 +28,7 @@ from ._hotplug_remove import is_needed, run_remove
 from ._vbd_nodes import CLOSED, CLOSING, CONNECTED, Disk, Key, Vbd
 from ._xenstore_nodes import NodeError
 
-read_vbd, list_keys, list_vbds, opened_number = _vbd_read.read_vbd, _vbd_read.list_keys, _vbd_read.list_vbds, _vbd_read.opened_number
+read_vbd, list_vbds, opened_number = _vbd_read.read_vbd, _vbd_read.list_vbds, _vbd_read.opened_number
 
 # Seconds that taking back what is half attached, or removing what was given up, may take on top of the caller's own limit.
 _CLEANUP = 15.0

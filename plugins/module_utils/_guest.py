@@ -78,10 +78,14 @@ def lives(store, guest):
 
 def prove(transaction, guest):
     """Raise GuestError unless the id still belongs to this guest; for use inside of the transaction that writes."""
-    value = transaction.read(_home(guest.domid) + "/vm")
-    if value is None:
+    prove_vm(transaction.read(_home(guest.domid) + "/vm"), guest)
+
+
+def prove_vm(vm, guest):
+    """The same with the value of ``/local/domain/ID/vm`` that was read in the transaction."""
+    if vm is None:
         raise GuestError("the guest has ended", device=str(guest))
-    if uuid_of(value) != guest.uuid:
+    if uuid_of(vm) != guest.uuid:
         raise GuestError(f"the guest has ended, and its id {guest.domid} now is another guest's; nothing was done", device=str(guest))
 
 

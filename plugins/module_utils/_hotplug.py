@@ -38,7 +38,7 @@ def main(argv, environ):
         else:
             remove(key, environ)
     except BlockError as error:
-        print(f"block-racefree: {' '.join(argv[1:])} {environ.get('XENBUS_PATH', '')}: {error}", file=sys.stderr)
+        sys.stderr.write(f"block-racefree: {' '.join(argv[1:])} {environ.get('XENBUS_PATH', '')}: {error}\n")
         return 1
     return 0
 

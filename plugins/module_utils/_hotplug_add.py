@@ -26,7 +26,7 @@ _LONGEST_ERROR = 1000
 # Seconds that xenstored has for telling how things stand when the limit is reached.
 _LAST_LOOK = 2.0
 # How long blkback is given before the nodes are looked at for what it says, instead of only whether it has the device.
-_PATIENCE = 0.03
+_PATIENCE = 0.5
 _GIVEN_UP = (str(CLOSING), str(CLOSED))
 _HINT = "See the kernel's messages (dmesg) of this host"
 
@@ -152,10 +152,10 @@ class _Add:
 
     def _prove_in(self, tx, guest):
         """Still the same vbd of the same guest, and nobody gave it a device; written to what was removed, the nodes would be left for ever."""
-        now = self._read(tx, "params", "mode", "frontend-id", "physical-device", "state")
+        now = self._read(tx, "params", "mode", "frontend-id", "physical-device", "state", "vm")
         if any(now[name] != self.nodes[name] for name in ("params", "mode", "frontend-id", "physical-device")) or now["state"] in _GIVEN_UP:
             raise GuestError("the disk was detached or changed meanwhile", device=self.key.backend)
-        _guest.prove(tx, guest)
+        _guest.prove_vm(now["vm"], guest)
         if self.nodes["error"] is not None:
             # An earlier disk's, which would be taken for this one's.
             tx.remove(self.key.backend_error)

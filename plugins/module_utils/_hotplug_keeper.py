@@ -17,7 +17,7 @@ import _signal as signal  # what the module signal adds are enumerations, which 
 import os
 import time
 
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.25
 
 
 class Keeper:

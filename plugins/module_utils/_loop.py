@@ -120,7 +120,8 @@ def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_
     Bind a free loop device to the open file and return it, held, with autoclear set.
 
     Until :func:`set_autoclear` takes that back the device goes with its last user, also when this process is killed.
-    Offsets and sizes in bytes; ``seconds`` limits the tries when others take each free device first. Raises InvalidValue, NotSupported (direct I/O, kernel), DeadlineExceeded, KernelError.
+    Offsets and sizes in bytes; ``seconds`` limits the tries when others take each free device first. Raises InvalidValue, NotSupported
+    (direct I/O, kernel), DeadlineExceeded, KernelError.
     """
     _uapi.require()
     check_geometry(backing, offset, size, sector_size)

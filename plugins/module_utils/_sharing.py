@@ -21,7 +21,7 @@ from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._footprint import Extent, Questions, conflict, footprint
 from ._record import Record
 from ._vbd_nodes import Key
-from ._vbd_read import list_keys
+from ._vbd_read import list_served
 
 _HINT = "Detach it there, or give both only a read-only disk; shared: true is for guests that agree on who writes what (a cluster file system)"
 
@@ -81,10 +81,7 @@ class Sharing:
         if self._seen_in is not store:
             self._uses.clear()
             self._seen_in = store
-        present = {}
-        for kind, read in (("vbd", self._blkback_use), ("qdisk", self._qemu_use)):
-            for key in list_keys(store, kind=kind):
-                present[f"/local/domain/{key.backend_domid}/backend/{kind}/{key.domid}/{key.devid}"] = (key, read)
+        present = {path: (key, self._qemu_use if "/backend/qdisk/" in path else self._blkback_use) for path, key in list_served(store)}
         for path in set(self._uses) - set(present):
             del self._uses[path]
         new = {path: entry for path, entry in present.items() if path not in self._uses}

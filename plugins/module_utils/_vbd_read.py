@@ -21,14 +21,27 @@ def read_vbd(store, domid, devid, backend_domid=0):
     return _vbd_nodes.from_nodes(key, store.read_many(_vbd_nodes.read_paths(key)))
 
 
-def list_keys(store, guest=None, backend_domid=0, kind="vbd"):
-    """The Keys of all vbds that blkback serves, or of one guest's; ``kind`` qdisk: of those that QEMU serves."""
-    root = f"/local/domain/{backend_domid}/backend/{kind}"
-    domids = [guest.domid] if guest else [int(name) for name in store.list(root) or [] if name.isdigit()]
-    listed = store.list_many([f"{root}/{domid}" for domid in domids])
+def list_keys(store, guest=None, backend_domid=0):
+    """The Keys of all vbds that blkback serves, or of one guest's."""
+    root = f"/local/domain/{backend_domid}/backend/vbd"
+    domids = [str(guest.domid)] if guest else store.list(root) or []
+    return [key for dummy, key in _keys_below(store, {root: domids}, backend_domid)]
+
+
+def list_served(store, backend_domid=0):
+    """``[(path of its nodes, Key)]`` of all disks that blkback (vbd) or QEMU (qdisk) serves."""
+    roots = [f"/local/domain/{backend_domid}/backend/{kind}" for kind in ("vbd", "qdisk")]
+    return _keys_below(store, store.list_many(roots), backend_domid)
+
+
+def _keys_below(store, domids, backend_domid):
+    """``domids``: what is listed below each root."""
+    places = [(root, int(name)) for root, names in domids.items() for name in names or [] if name.isdigit()]
+    listed = store.list_many([f"{root}/{domid}" for root, domid in places])
     return [
-        Key(domid, int(name), backend_domid)
-        for domid in sorted(domids) for name in sorted(listed[f"{root}/{domid}"] or []) if name.isdigit()
+        (f"{root}/{domid}/{name}", Key(domid, int(name), backend_domid))
+        for root, domid in sorted(places)
+        for name in sorted(listed[f"{root}/{domid}"] or []) if name.isdigit()
     ]
 
 

@@ -218,7 +218,7 @@ def pipeline(wire, arm, tx_id, next_id, requests):
     for start in range(0, len(requests), step):
         some = requests[start:start + step]
         arm(f"{some[0][0]} {some[0][1]} and {len(some) - 1} more" if len(some) > 1 else f"{some[0][0]} {some[0][1]}")
-        pending = [wire.send(Packet(op, next_id(), tx_id, len(payload), payload)) for doing, path, op, payload in some]
+        pending = wire.send_many([Packet(op, next_id(), tx_id, len(payload), payload) for doing, path, op, payload in some])
         for (doing, path, op, payload), answer in zip(some, pending):
             try:
                 replies.append(answer.get().payload)

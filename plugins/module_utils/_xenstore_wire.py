@@ -83,6 +83,7 @@ class Wire:
         self.reply = None
         self._socket = None
         self._fd = -1
+        self._received = b""
 
     # What pyxs's Client calls.
 
@@ -108,6 +109,7 @@ class Wire:
 
     def terminate(self):
         """Close; nothing is sent, so this never waits."""
+        self._received = b""
         fd, self._fd = self._fd, -1
         sock, self._socket = self._socket, None
         if sock is not None:
@@ -117,10 +119,16 @@ class Wire:
 
     def send(self, packet):
         """Send one request; its answer is read when it is asked for."""
+        return self.send_many([packet])[0]
+
+    def send_many(self, packets):
+        """Send requests, ``at_once`` at most; a list of what :meth:`send` returns."""
         if not self.is_connected:
             raise XenStoreError("the connection to xenstored is closed", device=self.path)
-        self._guarded(self._send_all, _HEADER.pack(packet.op, packet.rq_id, packet.tx_id, len(packet.payload)) + packet.payload)
-        return _Answer(self, packet)
+        self._guarded(self._send_all, b"".join(
+            _HEADER.pack(packet.op, packet.rq_id, packet.tx_id, len(packet.payload)) + packet.payload for packet in packets
+        ))
+        return [_Answer(self, packet) for packet in packets]
 
     # The rest is for _Answer and below.
 
@@ -191,17 +199,17 @@ class Wire:
                 self._wait(select.POLLOUT)
 
     def _receive_all(self, size):
-        data = b""
-        # The kernel's device blocks or fails on a read of nothing, so an empty payload is not asked for.
-        while len(data) < size:
+        # Answers that came together are taken together; what is not asked for yet is kept.
+        while len(self._received) < size:
             try:
-                part = os.read(self._fd, size - len(data))
+                part = os.read(self._fd, _HEADER.size + PAYLOAD_MAX)
             except BlockingIOError:
                 self._wait(select.POLLIN)
                 continue
             if not part:
                 raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-            data += part
+            self._received += part
+        data, self._received = self._received[:size], self._received[size:]
         return data
 
     def _wait(self, event):
