@@ -16,7 +16,6 @@ import copy
 import traceback
 
 from ._errors import NotSupported
-from ._xenstore_nodes import DIRECTORY_PART as _DIRECTORY_PART
 from ._xenstore_nodes import refused
 from ._xenstore_session import Session
 from ._xenstore_wire import Packet, Refused

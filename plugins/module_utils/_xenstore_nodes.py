@@ -143,7 +143,7 @@ class Nodes:
 
     def _list_parts(self, path):
         """
-        The children in several answers (XSDIRECTORY_PART): a generation, names, and an empty name at the end.
+        The children in several answers (XS_DIRECTORY_PART): a generation, names, and an empty name at the end.
 
         When the generation changes the node was changed meanwhile, and it begins anew.
         """
@@ -156,7 +156,7 @@ class Nodes:
                     raise
                 raise NotSupported(
                     "the node has more children than this xenstored can list", device=path, errno=errno.E2BIG,
-                    hint="A xenstored with XSDIRECTORY_PART lists them: the C xenstored of Xen 4.9 or newer",
+                    hint="A xenstored with XS_DIRECTORY_PART lists them: the C xenstored of Xen 4.9 or newer",
                 )
             now, separator, part = reply.partition(b"\0")
             if not separator:

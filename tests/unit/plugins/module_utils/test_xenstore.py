@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.racefree.block.plugins.module_utils import _xenstore
+from ansible_collections.racefree.block.plugins.module_utils import _xenstore, _xenstore_nodes
 from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._errors import (
     DeadlineExceeded,
@@ -141,7 +141,7 @@ def test_a_long_list_is_read_anew_when_it_changes_meanwhile(store):
     original, calls = _xenstore.execute, []
 
     def meddling(client, doing, path, op, *payload):
-        if op == _xenstore._DIRECTORY_PART and len(calls) < 3:
+        if op == _xenstore_nodes.DIRECTORY_PART and len(calls) < 3:
             calls.append(op)
             if len(calls) == 2:
                 with Store(5, store._client.router.path) as other:
