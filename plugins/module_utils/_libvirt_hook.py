@@ -46,7 +46,7 @@ def main(argv, text):
         # Line ends of a hostile name must not start a line of their own.
         message = " ".join(f"racefree.block: {guest}: {operation}: {error}".split())
         syslog.syslog(syslog.LOG_ERR, message)
-        print(message, file=sys.stderr)
+        sys.stderr.write(message + "\n")
         # A domain that runs already is not ended for what is found afterwards.
         return 1 if operation in ("prepare", "started") else 0
     for line in lines:

@@ -96,7 +96,8 @@ def hook(library=True):
         shutil.copytree(f"{SITE}/plugins/module_utils", f"{LIBRARY}/racefree_block", dirs_exist_ok=True)
         for path in glob.glob(f"{LIBRARY}/racefree_block/**/*.py", recursive=True):
             py_compile.compile(path)
-    shutil.copy(f"{SITE}/roles/xen_host/files/libvirt-hook", HOOK)
+    with open(f"{SITE}/roles/xen_host/files/libvirt-hook", encoding="utf-8") as program, open(HOOK, "w", encoding="utf-8") as file:
+        file.write("#!/usr/bin/python3 -I\n" + program.read())
     os.chmod(HOOK, 0o755)
     restart_daemon()
     try:

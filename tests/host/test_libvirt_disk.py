@@ -95,7 +95,7 @@ def test_one(domain, image):
     before = inactive(domain)
     arguments = {"domain": domain.name(), "vdev": "vda", "source": {"file": image("a.raw")}, "uri": TEST}
     assert predict_and_run("libvirt_disk", **arguments)["changed"]
-    refused("libvirt_disk", "another disk there", **dict(arguments, state="absent", source={"file": image("b.raw")}))
+    refused("libvirt_disk", "another disk there", **{**arguments, "state": "absent", "source": {"file": image("b.raw")}})
     assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
     assert inactive(domain) == before
 
@@ -228,6 +228,6 @@ def test_a_running_guest(tmp_path, image):
         assert done["disk"]["path"] in virsh("domblklist", name) and done["disk"]["path"] in virsh("domblklist", name, "--inactive")
         assert re.search(r"^51728 ", run("xl", "block-list", name), re.MULTILINE)
         assert in_guest(name, "sha256sum < /dev/xvdb").split()[0] == run("sha256sum", path).split()[0]
-        refused("libvirt_disk", "another disk", **dict(arguments, source={"file": image("other.raw")}))
+        refused("libvirt_disk", "another disk", **{**arguments, "source": {"file": image("other.raw")}})
         assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         assert ours() == [] and "xvdb" not in virsh("domblklist", name)

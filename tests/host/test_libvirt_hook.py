@@ -147,7 +147,7 @@ def test_other_scripts_of_the_folder_run(tmp_path, image):
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda path: os.unlink(path), ["does not exist"]),
+    (os.unlink, ["does not exist"]),
     (lambda path: os.truncate(path, 0), ["empty"]),
     (lambda path: (os.unlink(path), os.mkdir(path)), ["directory"]),
     (lambda path: (os.unlink(path), os.mkfifo(path)), ["FIFO"]),
