@@ -77,4 +77,3 @@ def _check_table(source, option):
         raise InvalidValue(f"{option}.table", "(not shown)", allowed)
     for dummy, slot in table.devices(source.read_only):
         check(_source.parse_slot(slot), option=f"{option}.table {slot.field}")
-
