@@ -12,6 +12,7 @@ disturbed.
 from __future__ import annotations
 
 import compileall
+import contextlib
 import os
 import shutil
 import subprocess
@@ -47,6 +48,21 @@ def install():
     with open(SCRIPT, "w", encoding="utf-8") as script:
         script.write("#!/usr/bin/python3 -IS\n" + text)
     os.chmod(SCRIPT, 0o755)
+
+
+def uninstall():
+    """The role would not take a directory of somebody else's for its own."""
+    os.unlink(SCRIPT)
+    shutil.rmtree(LIBRARY)
+
+
+@contextlib.contextmanager
+def installed():
+    install()
+    try:
+        yield
+    finally:
+        uninstall()
 
 
 def environment(key, script=SCRIPT):

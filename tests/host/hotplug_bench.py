@@ -60,10 +60,9 @@ def main():
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--at-once", type=int, default=8)
     options = parser.parse_args()
-    hotplug.install()
     subprocess.run(["xenguest", "start", GUEST, "--memory", "128", "--no-frontend"], check=True, stdout=subprocess.DEVNULL)
     try:
-        with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
+        with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack, hotplug.installed():
             store = stack.enter_context(hotplug.connect())
             files, devices = [], []
             for number in range(options.at_once):

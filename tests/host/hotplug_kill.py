@@ -140,9 +140,8 @@ def main():
     parser.add_argument("--every", type=int, default=1, help="only every so many calls of each name")
     parser.add_argument("--command", choices=["add", "remove"], action="append", help="only this one")
     options = parser.parse_args()
-    hotplug.install()
     started = time.monotonic()
-    with guest():
+    with hotplug.installed(), guest():
         kills, bad = kill(options.every, options.command or ("add", "remove"))
     print(f"{kills} kills, {len(bad)} left something, {time.monotonic() - started:.0f} s")
     return 1 if bad else 0

@@ -206,9 +206,8 @@ def main():
     parser.add_argument("--tries", type=int, default=2000, help="of the collection's ways together")
     parser.add_argument("--stock", type=int, default=100, help="tries with Xen's own script, which takes longer")
     options = parser.parse_args()
-    hotplug.install()
     started = time.monotonic()
-    with guest():
+    with hotplug.installed(), guest():
         rows = rebind(options.tries, options.stock)
     for way, row in rows.items():
         print(f"{way:8}" + "".join(f"{count:8} {outcome}" for outcome, count in row.items()))

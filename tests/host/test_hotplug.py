@@ -23,9 +23,8 @@ GUEST = "hot"
 
 @pytest.fixture(scope="module", autouse=True)
 def installed():
-    hotplug.install()
-    yield
-    os.unlink(hotplug.SCRIPT)
+    with hotplug.installed():
+        yield
 
 
 @pytest.fixture(autouse=True)
