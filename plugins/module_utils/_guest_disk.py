@@ -8,8 +8,9 @@ The mapped device that a domain definition's path names: made over the disk's so
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 libvirt opens a path late. A mapped device of its own for every disk makes that safe: its name and uuid are this disk's alone, the kernel gives
-neither to a second device, its table keeps the source open, and while it is held itself nobody can remove it, so that the path leads to it until
-the guest has it. It is made with its deferred remove already set: whoever holds it last, a holder that is killed included, takes it away.
+neither to a second device, its table keeps the source open, and while it is held itself nobody can remove it. Only who renames it, or turns the
+link elsewhere, makes the path lead to something else, which is found out by comparing what blkback has opened. It is made with its deferred
+remove already set: whoever holds it last, a holder that is killed included, takes it away.
 """
 
 from __future__ import annotations
