@@ -32,6 +32,10 @@ from ansible_collections.racefree.block.plugins.module_utils import _device, _dm
 MODULES = "ansible_collections.racefree.block.plugins.modules."
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes many minutes on an emulated host and is no part of make test (tests/host/run RELEASE -m long)")
+
+
 class Failed(Exception):
     """A module answered with fail_json; ``result`` is what it said."""
 

@@ -1,0 +1,189 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The device under a definition's path is swapped between the definition and the guest's getting it, again and again.
+
+``recipe`` is a disk of libvirt_disk, ``plain`` a definition with just a path. An adversary removes and makes mapped devices under the very name:
+before the start, all through it, or not at all, in turn; a way that only ever refuses would be of no use. Told is what was read: ``right`` bytes,
+``wrong`` ones, or ``refused``.
+
+A whole start takes half a minute under emulation. So most tries do what libvirt and libxl do with the path and no more: the hook, the hotplug
+script's look at the number, a pause, and the opening by that number, as blkback opens it. ``--whole`` tries start a guest, which reads the bytes.
+``swaplibvirt.py --help`` has the options; exit code 1 when a recipe ever gave wrong bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+
+from conftest import run_module
+from libvirthost import defined, hook, in_guest, is_running, run, virsh, wait_for
+
+from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _libvirt_hook
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+
+SECTORS = 256
+NAME = "swapped"
+MODES = ("nobody", "before", "all through")
+PAUSE = 0.02
+
+
+def swap(quick, whole, way, directory):
+    """``{outcome: count}`` of so many tries of each kind in this way."""
+    counts = {"right": 0, "refused": 0, "wrong": 0}
+    with contextlib.ExitStack() as stack:
+        good, bad = (stack.enter_context(_loop_over(directory, letter)) for letter in "GB")
+        text = stack.enter_context(_defined(way, directory, os.path.join(directory, "G.raw")))
+        path = _domain_xml.Domain(text).disk("xvda").source
+        name = os.path.basename(path)
+        stack.callback(_clear, name)
+        for turn in range(quick + whole):
+            mode = MODES[turn % 3]
+            _clear(name)
+            if way == "plain":
+                _put(name, good)
+            if mode == "before":
+                _clear(name)
+                _put(name, bad)
+            with _adversary(name, bad) if mode == "all through" else contextlib.nullcontext():
+                counts[_start_and_read() if turn >= quick else _take_and_read(way, text, path)] += 1
+    return counts
+
+
+@contextlib.contextmanager
+def _loop_over(directory, letter):
+    path = os.path.join(directory, f"{letter}.raw")
+    with open(path, "wb") as file:
+        file.write(letter.encode() * (SECTORS * 512))
+    loop = run("losetup", "--show", "-f", path)
+    try:
+        yield loop
+    finally:
+        run("losetup", "-d", loop)
+
+
+@contextlib.contextmanager
+def _defined(way, directory, good):
+    """A guest with its disk in that way; its definition."""
+    plain = f"<disk type='block' device='disk'><driver name='phy' type='raw'/><source dev='/dev/mapper/{NAME}'/><target dev='xvda' bus='xen'/></disk>"
+    with defined(pathlib.Path(directory), NAME, devices=plain if way == "plain" else ""):
+        if way == "recipe":
+            run_module("libvirt_disk", domain=NAME, vdev="xvda", source={"file": good})
+        yield virsh("dumpxml", NAME, "--inactive")
+
+
+def _put(name, loop):
+    """A mapped device of this name over the loop device, as anybody would make it."""
+    with _dm_ioctl.Control() as control, _device.open_path(loop) as below, _dm_udev.Cookie() as cookie:
+        _make(control, name, _table(below), cookie.next())
+        cookie.wait(30)
+
+
+def _table(below):
+    return _dm.Table(((0, SECTORS, b"linear", f"{below.id.number} 0".encode()),))
+
+
+def _make(control, name, table, event_nr):
+    _dm.make(control, name, _dm.new_uuid(), table, event_nr).close()
+
+
+def _clear(name):
+    """Until there is no device of this name, whoever made it."""
+    wait_for(lambda: subprocess.run(["dmsetup", "info", name], capture_output=True, check=False).returncode != 0 or not _remove(name), 60, 0.05)
+    run("udevadm", "settle", "--timeout=30", check=False)
+
+
+def _remove(name):
+    """False once it is gone."""
+    return subprocess.run(["dmsetup", "remove", "--retry", name], capture_output=True, check=False).returncode != 0
+
+
+@contextlib.contextmanager
+def _adversary(name, loop):
+    """A process that for as long as it lives removes whatever has the name, and puts its own device there."""
+    child = os.fork()
+    if not child:
+        try:
+            _swap_for_ever(name, loop)
+        finally:
+            os._exit(1)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _swap_for_ever(name, loop):
+    with _dm_ioctl.Control() as control, _device.open_path(loop) as below:
+        table, turn = _table(below), 0
+        while True:
+            turn += 1
+            with contextlib.suppress(BlockError):
+                control.remove(_dm_ioctl.by_name(name))
+            # It leaves the place free for a while, so that others can take it.
+            time.sleep(0.01 * (turn % 8))
+            with contextlib.suppress(BlockError):
+                _make(control, name, table, _dm_udev.PRIMARY_SOURCE << 16)
+            time.sleep(0.005 * (turn % 5))
+
+
+def _take_and_read(way, text, path):
+    """What is read by who takes the path as the hotplug script and blkback do, after the hook."""
+    if way == "recipe" and _libvirt_hook.main([NAME, "prepare"], text):
+        return "refused"
+    try:
+        # The script looks at the path, and blkback opens the number.
+        number = os.stat(path).st_rdev
+        time.sleep(PAUSE)
+        with _device.open_number(os.major(number), os.minor(number)) as device:
+            return {b"G": "right", b"B": "wrong"}.get(os.pread(device.fd, 1, 0), "refused")
+    except (OSError, BlockError):
+        return "refused"
+    finally:
+        if way == "recipe":
+            _libvirt_hook.main([NAME, "release"], text)
+
+
+def _start_and_read():
+    """What a guest reads from its disk, when it can be started at all."""
+    done = subprocess.run(["virsh", "-q", "-c", "xen:///system", "start", NAME], capture_output=True, timeout=600, check=False)
+    if done.returncode or not is_running(NAME):
+        return "refused"
+    try:
+        read = in_guest(NAME, "head -c 1 /dev/xvda")
+    finally:
+        virsh("destroy", NAME, check=False)
+        wait_for(lambda: not is_running(NAME))
+    return {"G": "right", "B": "wrong"}.get(read, "refused")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tries", type=int, default=500, help="without a guest, in each way")
+    parser.add_argument("--whole", type=int, default=12, help="with a guest, in each way")
+    options = parser.parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, hook():
+        rows = {way: swap(options.tries, options.whole, way, directory) for way in ("recipe", "plain")}
+    for way, row in rows.items():
+        print(f"{way:10}" + "".join(f"{row[name]:8} {name}" for name in row))
+    print(f"{time.monotonic() - started:.0f} s")
+    return 1 if rows["recipe"]["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,329 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The hook in a real libvirtd: what guests get, and what is left when they are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import time
+
+import pytest
+import swaplibvirt
+from conftest import run_module
+from libvirthost import HOOK, LIBRARY, STATE, defined, hook, in_guest, is_running, ours, restart_daemon, run, virsh, wait_for
+
+pytestmark = [
+    pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0"),
+    pytest.mark.long,
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    with hook():
+        yield
+
+
+@pytest.fixture
+def image(tmp_path):
+    """A file of 1 MiB that no other is like."""
+
+    def make(name="disk.raw"):
+        (tmp_path / name).write_bytes(os.urandom(1 << 20))
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_of_ours():
+    yield
+    assert wait_for(lambda: not ours(), 20), "mapped devices are left"
+    assert [name for name in os.listdir(STATE) if name != "lock"] == []
+
+
+def checksum(path):
+    return run("sha256sum", path).split()[0]
+
+
+def in_guest_checksum(name, vdev="xvda"):
+    return in_guest(name, f"sha256sum < /dev/{vdev}").split()[0]
+
+
+def hook_call(*words, text, **more):
+    return subprocess.run([HOOK, *words], input=text.encode(), capture_output=True, timeout=120, check=False, **more)
+
+
+def refusal(name):
+    """What virsh says when it must not start the guest."""
+    done = subprocess.run(["virsh", "-q", "-c", "xen:///system", "start", name], capture_output=True, timeout=600, check=False)
+    assert done.returncode and not is_running(name)
+    return done.stderr.decode()
+
+
+def test_a_whole_life(tmp_path, image):
+    """Start, reboot, daemon restart, shutdown, start, destroy: the right bytes each time, nothing left at the end."""
+    root, data = image("root.raw"), image("data.raw")
+    with defined(tmp_path, "hk1") as name:
+        run_module("libvirt_disks", disks=[
+            {"domain": name, "vdev": "xvda", "source": {"file": root}},
+            {"domain": name, "vdev": "xvdb", "source": {"file": data, "offset": 4096}, "mode": "r"},
+        ])
+        assert ours() == []
+        virsh("start", name)
+        assert in_guest_checksum(name) == checksum(root)
+        assert in_guest(name, "head -c 4096 /dev/xvdb | sha256sum").split()[0] == run("sh", "-c", f"tail -c +4097 {data} | head -c 4096 | sha256sum").split()[0]
+        assert len(ours()) == 2 and not [file for file in os.listdir(STATE) if file.endswith(".holder")]
+        shown = virsh("domblklist", name)
+        assert all(f"/dev/mapper/racefree-{virsh('domuuid', name).strip()}-{target}" in shown for target in ("xvda", "xvdb"))
+        assert len(run("xl", "block-list", name).splitlines()) == 3
+        in_guest(name, "echo written | dd of=/dev/xvda conv=fsync 2>/dev/null; ! echo x 2>/dev/null > /dev/xvdb")
+
+        restart_daemon()
+        assert is_running(name) and len(ours()) == 2 and in_guest(name, "head -n 1 /dev/xvda") == "written"
+        before = run("xl", "domid", name)
+        virsh("reboot", name)
+        assert wait_for(lambda: run("xl", "domid", name, check=False) not in ("", before) and is_running(name))
+        assert in_guest(name, "head -n 1 /dev/xvda") == "written" and len(ours()) == 2
+
+        virsh("shutdown", name)
+        assert wait_for(lambda: not is_running(name))
+        assert wait_for(lambda: not ours(), 20) and run("losetup", "-j", root) == ""
+        virsh("start", name)
+        assert in_guest_checksum(name) == checksum(root)
+        virsh("destroy", name)
+    assert wait_for(lambda: run("losetup", "-a") == "", 20)
+
+
+def test_swapped(tmp_path):
+    """See swaplibvirt.py; 500 tries are a command."""
+    directory = str(tmp_path)
+    recipe = swaplibvirt.swap(30, 3, "recipe", directory)
+    plain = swaplibvirt.swap(15, 0, "plain", directory)
+    assert recipe["wrong"] == 0 and recipe["right"] >= 10 and recipe["refused"] >= 10
+    # The comparison: that there is something to be saved from.
+    assert plain["wrong"] >= 5
+
+
+def test_the_link_is_turned_elsewhere(tmp_path, image):
+    """Who replaces the link itself, between the hook and the hotplug script, gets a domain that is ended at once."""
+    other = image("other.raw")
+    loop = run("losetup", "--show", "-f", other)
+    second = os.path.join(os.path.dirname(HOOK), "60-evil")
+    with open(second, "w", encoding="utf-8") as file:
+        # The hooks of `start` run between those of `prepare` and the opening of the path.
+        file.write(f'#!/bin/sh\n[ "$2" != start ] || ln -sf {loop} /dev/mapper/racefree-*-xvda\n')
+    os.chmod(second, 0o755)
+    try:
+        with defined(tmp_path, "hk2") as name:
+            run_module("libvirt_disk", domain=name, vdev="xvda", source={"file": image()})
+            assert "blkback opened" in refusal(name)
+    finally:
+        os.unlink(second)
+        run("losetup", "-d", loop)
+        for link in os.listdir("/dev/mapper"):
+            if link.startswith("racefree-"):
+                os.unlink(f"/dev/mapper/{link}")
+
+
+def test_other_scripts_of_the_folder_run(tmp_path, image):
+    """In order, with the same input, and what they refuse is refused; nothing of ours is left then."""
+    log, second = tmp_path / "log", os.path.join(os.path.dirname(HOOK), "70-other")
+    with open(second, "w", encoding="utf-8") as file:
+        file.write(f'#!/bin/sh\necho "$2 $(grep -c racefree)" >> {log}\n[ "$2" != start ]\n')
+    os.chmod(second, 0o755)
+    try:
+        with defined(tmp_path, "hk3") as name:
+            run_module("libvirt_disk", domain=name, vdev="xvda", source={"file": image()})
+            refusal(name)
+            assert wait_for(lambda: not ours(), 20)
+        said = log.read_text().split("\n")
+        assert said[0].startswith("prepare ") and said[0] != "prepare 0" and said[1].startswith("start ")
+    finally:
+        os.unlink(second)
+
+
+@pytest.mark.parametrize("change, words", [
+    (os.unlink, ["does not exist"]),
+    (lambda path: os.truncate(path, 0), ["empty"]),
+    (lambda path: (os.unlink(path), os.mkdir(path)), ["directory"]),
+    (lambda path: (os.unlink(path), os.mkfifo(path)), ["FIFO"]),
+])
+def test_what_the_recipe_names_is_not_there(tmp_path, image, change, words):
+    path = image()
+    with defined(tmp_path, "hk4") as name:
+        run_module("libvirt_disk", domain=name, vdev="xvda", source={"file": image("first.raw")})
+        run_module("libvirt_disk", domain=name, vdev="xvdb", source={"file": path})
+        change(path)
+        said = refusal(name)
+        for word in ["racefree.block", *words]:
+            assert word in said, said
+        # The first disk's device went too.
+        assert wait_for(lambda: not ours() and run("losetup", "-a") == "", 20)
+    journal = run("journalctl", "-t", "racefree-libvirt-hook", "-n", "5", "--no-pager")
+    assert words[0] in journal
+
+
+def test_an_uuid_that_is_another_device_now(tmp_path, image):
+    one, two = image("one.raw"), image("two.raw")
+    loops = [run("losetup", "--show", "-f", path) for path in (one, two)]
+    try:
+        run("dmsetup", "create", "vol", "-u", "VOL-1", "--table", f"0 2048 linear {loops[0]} 0")
+        with defined(tmp_path, "hk5") as name:
+            run_module("libvirt_disk", domain=name, vdev="xvda", source="/dev/mapper/vol")
+            virsh("start", name)
+            assert in_guest_checksum(name) == checksum(one)
+            virsh("destroy", name)
+            wait_for(lambda: not ours(), 20)
+            run("dmsetup", "remove", "--retry", "vol")
+            run("dmsetup", "create", "vol", "-u", "VOL-2", "--table", f"0 2048 linear {loops[1]} 0")
+            assert "VOL-1" in refusal(name)
+    finally:
+        run("dmsetup", "remove", "--retry", "vol", check=False)
+        for loop in loops:
+            run("losetup", "-d", loop)
+
+
+def test_two_guests_want_one_file(tmp_path, image):
+    path = image()
+    with defined(tmp_path, "hk6") as one, defined(tmp_path, "hk7") as two:
+        for name in (one, two):
+            run_module("libvirt_disk", domain=name, vdev="xvda", source={"file": path})
+        virsh("start", one)
+        assert "in use as" in refusal(two)
+        virsh("destroy", one)
+        assert wait_for(lambda: not ours(), 20)
+        virsh("start", two)
+        assert in_guest_checksum(two) == checksum(path)
+
+
+def test_a_copied_definition(tmp_path, image):
+    """A clone has another uuid, and must not start with the disk of the first."""
+    with defined(tmp_path, "hk8") as name:
+        run_module("libvirt_disk", domain=name, vdev="xvda", source={"file": image()})
+        uuid = virsh("domuuid", name).strip()
+        text = virsh("dumpxml", name, "--inactive").replace(f"<uuid>{uuid}</uuid>", "<uuid>11111111-2222-3333-4444-555555555555</uuid>")
+        (tmp_path / "copy.xml").write_text(text.replace("<name>hk8<", "<name>hk9<"))
+        virsh("define", str(tmp_path / "copy.xml"))
+        try:
+            assert "define the disk again" in refusal("hk9")
+            run_module("libvirt_disk", domain="hk9", vdev="xvda", source={"file": image("second.raw")})
+            virsh("start", "hk9")
+            virsh("destroy", "hk9")
+        finally:
+            virsh("undefine", "hk9")
+
+
+# The program itself, called as libvirt calls it
+
+@pytest.fixture
+def text(tmp_path, image):
+    with defined(tmp_path, "hk0") as name:
+        run_module("libvirt_disk", domain=name, vdev="xvda", source={"file": image()})
+        yield virsh("dumpxml", name, "--inactive")
+
+
+def test_prepare_and_release(text):
+    assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
+    line, = ours()
+    path = "/dev/mapper/" + line.partition(":")[0]
+    assert stat.S_ISBLK(os.stat(path).st_mode)
+    # While it waits for the guest nobody can take it away. (A rename the kernel allows; `started` finds that out.)
+    assert "busy" in run("dmsetup", "remove", path, check=False) and ours() == [line]
+    again = hook_call("hk0", "prepare", "begin", "-", text=text)
+    assert again.returncode == 0 and len(ours()) == 1
+    assert hook_call("hk0", "release", "end", "-", text=text).returncode == 0
+    assert ours() == [] and run("losetup", "-a") == ""
+    assert hook_call("hk0", "release", "end", "-", text=text).returncode == 0
+
+
+def test_a_killed_holder(text):
+    """Nothing to keep it: the device goes, the path leads nowhere, and the start after that begins anew."""
+    assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
+    record, = [name for name in os.listdir(STATE) if name.endswith(".holder")]
+    with open(f"{STATE}/{record}", encoding="ascii") as file:
+        os.kill(int(file.read().split()[0]), signal.SIGKILL)
+    assert wait_for(lambda: not ours(), 20)
+    assert hook_call("hk0", "started", "begin", "-", text=text).returncode == 1
+    assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
+    assert hook_call("hk0", "stopped", "end", "-", text=text).returncode == 0
+
+
+def test_somebody_elses_device_under_the_name(text):
+    """Made by hand under our very name: refused, and left alone."""
+    name = next(part for part in text.split("'") if part.startswith("/dev/mapper/racefree-")).rpartition("/")[2]
+    run("dmsetup", "create", name, "--table", "0 2048 zero")
+    try:
+        done = hook_call("hk0", "prepare", "begin", "-", text=text)
+        assert done.returncode == 1 and b"its name is taken by" in done.stderr
+        assert name in run("dmsetup", "ls")
+        assert run("losetup", "-a") == ""
+    finally:
+        run("dmsetup", "remove", "--retry", name)
+
+
+def test_a_leftover_of_ours(text):
+    """With our name and uuid and another table, in nobody's use: made anew."""
+    name = next(part for part in text.split("'") if part.startswith("/dev/mapper/racefree-")).rpartition("/")[2]
+    run("dmsetup", "create", name, "-u", name.replace("racefree-", "RACEFREE-LIBVIRT-"), "--table", "0 2048 zero")
+    assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
+    assert "linear" in run("dmsetup", "table", name)
+    hook_call("hk0", "release", "end", "-", text=text)
+
+
+@pytest.mark.parametrize("operation, code", [
+    ("prepare", 1), ("started", 1), ("reconnect", 0), ("stopped", 0), ("release", 0), ("start", 0), ("migrate", 0), ("x\ny", 0),
+])
+def test_nonsense(text, operation, code):
+    """Only what has not begun yet is refused, and nothing is written where libvirt would take it for a definition."""
+    broken = text.replace("<devices>", "<devices><disk><target dev='xvda'/></disk>")
+    for nonsense in (broken, "<!DOCTYPE d>" + text, text[:-20], "urn:ansible:racefree.block:disks:1 \xff"):
+        done = hook_call("x", operation, "begin", "-", text=nonsense)
+        assert done.stdout == b"" and b"Traceback" not in done.stderr
+        assert done.returncode == code, done.stderr
+
+
+def test_without_the_library(text):
+    os.rename(f"{LIBRARY}/racefree_block", f"{LIBRARY}/away")
+    try:
+        assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 1
+        assert hook_call("hk0", "stopped", "end", "-", text=text).returncode == 0
+        assert hook_call("x", "prepare", "begin", "-", text="<domain/>").returncode == 0
+    finally:
+        os.rename(f"{LIBRARY}/away", f"{LIBRARY}/racefree_block")
+
+
+def test_it_gives_up_in_time(text, tmp_path):
+    """xenstored stands still: the start is refused when the hook's own time is over, and nothing is left."""
+    pids = [int(pid) for pid in run("pidof", "xenstored", check=False).split() or run("pidof", "oxenstored").split()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        done = hook_call("hk0", "prepare", "begin", "-", text=text)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert done.returncode == 1 and b"waited" in done.stderr
+    assert time.monotonic() - began < 110
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: not ours(), 20)
+    assert run("losetup", "-a") == ""
+
+
+def test_a_lock_that_is_kept(text):
+    """Another start that never ends its part: waited for within the limit only."""
+    holder = subprocess.Popen(["flock", f"{STATE}/lock", "sleep", "100"], start_new_session=True)
+    try:
+        time.sleep(1)
+        done = hook_call("hk0", "prepare", "begin", "-", text=text)
+        assert done.returncode == 1 and b"waited" in done.stderr
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
+        holder.wait()
