@@ -21,7 +21,7 @@ help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 test: $(FAST) ## Everything: test-fast, then the scenarios on emulated Xen hosts of every release
-	@tests/host/all $(RELEASES)
+	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory test-host RELEASE=$$release; done
 
 test-fast: $(FAST) ## Everything that needs no Xen host
 
