@@ -17,6 +17,7 @@ import contextlib
 import errno
 import os
 import platform
+import time
 from typing import NamedTuple, Optional
 
 from . import _guest, _vbd_nodes, _vbd_read, _vdev
@@ -416,6 +417,7 @@ def _poll(store, jobs, limit, look):
             for job in pending:
                 job.error = limit.exceeded(job.last, device=str(job.request), hint=job.hint)
             return
+        began = time.monotonic()
         try:
             # The last look gets some time of its own: on a busy machine, the error is to tell what is late, not who was asked.
             with store.within(max(limit.left(), _LAST_LOOK)):
@@ -427,7 +429,8 @@ def _poll(store, jobs, limit, look):
         for job in pending:
             job.done = bool(job.run(look, job, values))
         late = limit.expired
-        limit.sleep(pause)
+        # xenstored serves the guest and blkback, too: looking takes a third of its time at most.
+        limit.sleep(max(pause, 2 * (time.monotonic() - began)))
 
 
 def _own(error):

@@ -39,7 +39,7 @@ def test_the_adversary_is_at_work(rows, capsys):
         print(f"\n{swap.summary(rows)}")
     assert rows["diskseq"]["refused"] and rows["path and diskseq"]["refused"], swap.summary(rows)
     assert rows["diskseq"]["right"] + rows["path and diskseq"]["right"], swap.summary(rows)
-    assert rows["file"]["right"] == TRIES // 3, swap.summary(rows)
+    assert rows["file"]["right"], swap.summary(rows)
     assert rows["dmsetup"]["tries"] == 20
 
 

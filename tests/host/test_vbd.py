@@ -285,8 +285,9 @@ def test_missing_pyxs_is_said(guest, image):
 
 
 def test_missing_libvirt_is_said(guest, image, monkeypatch):
-    from ansible_collections.racefree.block.plugins.module_utils import _libvirt_vbd
+    from ansible_collections.racefree.block.plugins.module_utils import _libvirt, _libvirt_vbd
 
+    monkeypatch.setattr(_libvirt, "libvirt", None)
     monkeypatch.setattr(_libvirt_vbd, "libvirt", None)
     with pytest.raises(Failed, match="python3-libvirt"):
         run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, toolstack="libvirt")
