@@ -29,8 +29,6 @@ from ._hotplug_remove import is_needed, run_remove
 from ._vbd_nodes import CLOSED, CLOSING, CONNECTED, Disk, Key, Vbd
 from ._xenstore_nodes import NodeError
 
-read_vbd, list_vbds, opened_number = _vbd_read.read_vbd, _vbd_read.list_vbds, _vbd_read.opened_number
-
 # Seconds that taking back what is half attached, or removing what was given up, may take on top of the caller's own limit.
 _CLEANUP = 15.0
 # Seconds for a backend to close a vbd that was taken by force.
@@ -237,7 +235,7 @@ class _Attach(_Job):
         if vbd.opened is False:
             self.last = "blkback to open the device (the node opened is 0)"
             return False
-        found = opened_number(self.key)
+        found = _vbd_read.opened_number(self.key)
         if found is None:
             self.last = f"blkback to open the device (state {vbd.state})"
             return False

@@ -20,13 +20,14 @@ import secrets
 import time
 from typing import NamedTuple
 
-from . import _device, _dm_ioctl, _dm_name, _process
+from . import _device, _dm_ioctl, _dm_name, _dm_udev, _process
 from ._dm_standby import standby
 from ._errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 from ._interrupt import interrupting
 
-check_name, check_uuid = _dm_name.check_name, _dm_name.check_uuid
 MARK = "RACEFREE-"
+# The most that udev may take for the event of an old table that is put back.
+_UDEV_SECONDS = 30
 _MARKED = re.compile(r"RACEFREE-([0-9]+)-([0-9]+)-[0-9a-f]{32}\Z")
 
 
@@ -228,21 +229,26 @@ def reload(control, device, table, event_nr, how=Suspend()):
         try:
             control.resume(address, how.noflush, how.nolockfs, event_nr)
         except BaseException as error:
-            _put_back(control, address, status, old, error)
+            _put_back(control, address, status, old, event_nr, error)
             raise
 
 
-def _put_back(control, address, status, old, error):
-    """Have the table ``old`` live again, and the device suspended if it was, after ``error`` at a resume."""
+def _put_back(control, address, status, old, event_nr, error):
+    """Have the table ``old`` live again, and the device suspended if it was, after ``error`` at a resume with ``event_nr``."""
     try:
-        if control.table(address, secure=True)[1] != old:
-            targets = [(line.start, line.length, line.type, line.params) for line in old]
-            control.load(address, targets, status.read_only, secure=True)
-            control.resume(address)
-        elif not status.suspended:
-            control.resume(address)
-        if status.suspended and not control.status(address).suspended:
-            control.suspend(address, noflush=True, nolockfs=True)
+        with _dm_udev.Cookie() as cookie:
+            replaced = control.table(address, secure=True)[1] != old
+            if replaced:
+                targets = [(line.start, line.length, line.type, line.params) for line in old]
+                control.load(address, targets, status.read_only, secure=True)
+            if replaced or not status.suspended:
+                resumed = control.resume(address, event_nr=cookie.again(event_nr))
+                if not resumed.uevent_generated:
+                    cookie.not_sent()
+            # Before it is suspended again, too: udev's probers would read from it, and hang.
+            cookie.wait(_UDEV_SECONDS)
+            if status.suspended and not control.status(address).suspended:
+                control.suspend(address, noflush=True, nolockfs=True)
         told = "The old table is in place again"
     except BlockError as problem:
         told = f"The old table could not be put back, and the device is suspended: {problem.message}"

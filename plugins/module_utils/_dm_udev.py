@@ -68,6 +68,10 @@ class Cookie:
             self._change(1)
         return (flags | PRIMARY_SOURCE) << _SHIFT | self._number
 
+    def again(self, event_nr):
+        """As ``next``, with the flags of an ``event_nr`` made before, by this cookie or another."""
+        return self.next(event_nr >> _SHIFT)
+
     def not_sent(self):
         """Take the last ``next`` back: the ioctl failed, or sent no event."""
         if self._semaphore >= 0:

@@ -18,7 +18,7 @@ import os
 import sys
 import syslog
 
-from . import _blkback, _dm, _guest_disk, _hold, _hook_plan, _process, _vdev
+from . import _dm, _guest_disk, _hold, _hook_plan, _process, _vbd_read, _vdev
 from ._deadline import Deadline, pauses
 from ._errors import BlockError, DeviceGone, GuestError, WrongDevice
 from ._host import Host
@@ -112,7 +112,7 @@ def _prove(host, job, wanted, limit):
         raise GuestError("libvirt gave no domain id", device=str(wanted))
     key = Key(job.domid, _vdev.parse(wanted.target).number)
     for pause in pauses():
-        opened = _blkback.opened_number(key)
+        opened = _vbd_read.opened_number(key)
         if opened is not None:
             break
         if limit.expired:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from xml.sax.saxutils import quoteattr
 
-from . import _blkback, _libvirt
+from . import _blkback, _libvirt, _vbd_read
 from ._blkback import Detachment, Outcome
 from ._deadline import Deadline
 from ._errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
@@ -82,7 +82,7 @@ def _attach(store, request, limit, guard, uri):
         _blkback.check(request)
         request.device.prove()
         with store.within(limit):
-            if _blkback.read_vbd(store, *request.key) is not None:
+            if _vbd_read.read_vbd(store, *request.key) is not None:
                 raise DeviceBusy(f"the guest has a disk {request.vdev.name} already", device=str(request))
             if guard is not None:
                 guard(store, request)
@@ -105,8 +105,8 @@ def _attach(store, request, limit, guard, uri):
 def _proven(store, request):
     """What libvirt attached, once it is certain that it is the held device."""
     device = request.device
-    vbd = _blkback.read_vbd(store, *request.key)
-    opened = _blkback.opened_number(request.key)
+    vbd = _vbd_read.read_vbd(store, *request.key)
+    opened = _vbd_read.opened_number(request.key)
     if vbd is None or opened is None:
         raise GuestError("libvirt says that it attached the disk, and blkback does not have it", device=str(request))
     if not vbd.number == opened == (device.id.major, device.id.minor):
@@ -126,14 +126,14 @@ def _take_back(store, request, xml, error, uri):
     limit = Deadline(20)
     try:
         with store.within(limit):
-            vbd = _blkback.read_vbd(store, *request.key)
+            vbd = _vbd_read.read_vbd(store, *request.key)
             if vbd is None:
                 return
             try:
                 _with_domain(request.guest, uri, limit, lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE))
             except GuestError:
-                vbd = _blkback.read_vbd(store, *request.key)
-        if _blkback.read_vbd(store, *request.key) is not None:
+                vbd = _vbd_read.read_vbd(store, *request.key)
+        if _vbd_read.read_vbd(store, *request.key) is not None:
             outcome, = _blkback.detach(store, [Detachment(vbd, request.guest)], 10, force=True)
             if outcome.error:
                 raise outcome.error
@@ -145,7 +145,7 @@ def _detach(store, detachment, limit, uri):
     vbd = detachment.vbd
     try:
         with store.within(limit):
-            now = _blkback.read_vbd(store, *vbd.key)
+            now = _vbd_read.read_vbd(store, *vbd.key)
             if now is None:
                 return Outcome(detachment, None, None, False)
             if (now.number, now.diskseq) != (vbd.number, vbd.diskseq):

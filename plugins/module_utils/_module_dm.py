@@ -10,7 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import _device, _dm, _dm_ioctl, _dm_thin, _dm_udev, _reap, _source, _table_slots
+from . import _device, _dm, _dm_ioctl, _dm_name, _dm_thin, _dm_udev, _reap, _source, _table_slots
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan
 
@@ -69,9 +69,9 @@ class DmItem(Item):
     def check(self):
         params = self.params
         if params["name"] is not None:
-            _dm.check_name(params["name"])
+            _dm_name.check_name(params["name"])
         if params["uuid"] is not None:
-            _dm.check_uuid(params["uuid"])
+            _dm_name.check_uuid(params["uuid"])
         if params["diskseq"] is not None:
             _device.check_diskseq(params["diskseq"])
         if not 0 <= params["hold"] <= _LONGEST_HOLD:
@@ -300,12 +300,15 @@ class DmItem(Item):
             table = _table_slots.loadable(after["table"], after["read_only"])
         else:
             table = self.slots.make(self.value, after["read_only"], self.opener)
+        self._take_live(table, how, before["suspended"])
+        if old is not None:
+            self._restore.append(lambda: self._take_live(old, how, before["suspended"]))
+
+    def _take_live(self, table, how, suspended):
         event_nr = self._event()
         self._made_by(event_nr, lambda: _dm.reload(self.host.dm, self.device, table, event_nr, how))
-        if before["suspended"]:
+        if suspended:
             self._set_suspended(True)
-        if old is not None:
-            self._restore.append(lambda: _dm.reload(self.host.dm, self.device, old, self._event(), how))
 
     def _rename(self, name):
         event_nr = self._event()
@@ -313,10 +316,13 @@ class DmItem(Item):
             self.host.cookie.not_sent()
 
     def _set_suspended(self, wanted):
+        how = self._how()
         if wanted:
-            _dm.suspend(self.host.dm, self.device, self._how())
+            # udev's probers would read from it, and hang.
+            self.host.cookie.wait(how.seconds)
+            _dm.suspend(self.host.dm, self.device, how)
         else:
-            address, how, event_nr = _dm.number_of(self.device), self._how(), self._event()
+            address, event_nr = _dm.number_of(self.device), self._event()
             status = self._made_by(event_nr, lambda: self.host.dm.resume(address, how.noflush, how.nolockfs, event_nr))
             if not status.uevent_generated:
                 self.host.cookie.not_sent()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from . import _dm, _module_dm, _table_slots
+from . import _dm, _dm_name, _module_dm, _table_slots
 from ._dm_table import _kernels
 from ._errors import BlockError, DeviceGone, InvalidValue, TableError
 
@@ -52,7 +52,7 @@ def _mapped(name, host):
     """The device that the table is for, held by the host, or None."""
     if name is None:
         return None
-    mapped = _dm.find(host.dm, _dm.check_name(name))
+    mapped = _dm.find(host.dm, _dm_name.check_name(name))
     if mapped is None:
         raise DeviceGone("there is no such mapped device", device=name, hint="Leave name out for a device that is not there yet")
     if mapped.device is not None:

@@ -177,7 +177,7 @@ class DiskItem(Item):
 
     def _plan_live(self, before, after):
         self.guest = _guest.find(self.host.store, self.definition.uuid)
-        self.vbd = _blkback.read_vbd(self.host.store, self.guest.domid, _vdev.parse(self.target).number)
+        self.vbd = _vbd_read.read_vbd(self.host.store, self.guest.domid, _vdev.parse(self.target).number)
         if self.vbd is not None:
             before["running"] = self._settings(self.vbd.params, "w" if self.vbd.writable else "r", "cdrom" if self.vbd.cdrom else "disk")
         if self.params["state"] == "absent":
@@ -211,7 +211,7 @@ class DiskItem(Item):
             )
 
     def _opened(self, vbd):
-        number = _blkback.opened_number(vbd.key) or vbd.number
+        number = _vbd_read.opened_number(vbd.key) or vbd.number
         try:
             return None if number is None else self.host.enter_context(_device.open_number(*number))
         except (DeviceGone, WrongDevice):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import _blkback, _device, _guest, _libvirt_vbd, _loop, _sharing, _source, _stack, _vbd_nodes, _vdev
+from . import _blkback, _device, _guest, _libvirt_vbd, _loop, _sharing, _source, _stack, _vbd_nodes, _vbd_read, _vdev
 from ._errors import DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
 from ._footprint import Extent
 from ._module import Item, Plan
@@ -129,7 +129,7 @@ class VbdItem(Item):
 
     def _plan_attached(self):
         self.guest = _guest.find(self.host.store, self.params["domain"])
-        vbd = _blkback.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
+        vbd = _vbd_read.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
         after = self._settings(str(self.source), self.params["mode"], self.params["device_type"])
         if vbd is not None:
             self._check_same(vbd)
@@ -161,7 +161,7 @@ class VbdItem(Item):
 
     def _opened(self, vbd):
         """The device that blkback has open for the vbd, held; its number cannot be another's while blkback has it."""
-        number = _blkback.opened_number(vbd.key) or vbd.number
+        number = _vbd_read.opened_number(vbd.key) or vbd.number
         if number is None:
             return None
         try:
@@ -236,7 +236,7 @@ class VbdItem(Item):
             if self._is_running():
                 raise
             return Plan(False, {}, {})
-        self.vbd = _blkback.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
+        self.vbd = _vbd_read.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
         if self.vbd is None:
             return Plan(False, {}, {})
         device = self._opened(self.vbd)

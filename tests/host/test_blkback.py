@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _guest, _vdev
+from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _guest, _vbd_read, _vdev
 from ansible_collections.racefree.block.plugins.module_utils._blkback import Detachment, Request
 from ansible_collections.racefree.block.plugins.module_utils._errors import (
     DeadlineExceeded,
@@ -105,7 +105,7 @@ def guest(shared_guest, store):
     found = _guest.find(store, shared_guest)
     yield found
     run("xenguest", "unpause", shared_guest, check=False)
-    left = _blkback.list_vbds(store, found)
+    left = _vbd_read.list_vbds(store, found)
     outcomes = _blkback.detach(store, [Detachment(vbd) for vbd in left], 20, force=True)
     assert [outcome.error for outcome in outcomes] == [None] * len(left)
 
@@ -154,7 +154,7 @@ def test_what_xl_lists_detaches_and_writes_is_the_same(store, guest, loops):
     ours, theirs = loops(), loops()
     mine = attach(store, guest, "xvdb", ours)
     run("xl", "block-attach", guest.name, f"{theirs.path},raw,xvdc,w")
-    yours = _blkback.read_vbd(store, guest.domid, _vdev.parse("xvdc").number)
+    yours = _vbd_read.read_vbd(store, guest.domid, _vdev.parse("xvdc").number)
 
     def nodes(vbd, root, loop):
         return {
@@ -185,7 +185,7 @@ def test_a_file_that_xl_attached_is_taken_down_by_its_script(store, guest, tmp_p
     # Debian's libxl takes qdisk for files unless told otherwise; a script makes it phy, and the script makes the loop device.
     run("xl", "block-attach", guest.name, f"vdev=xvdb,access=w,script=/etc/xen/scripts/block,target={path}")
     assert str(path) in run("losetup", "-a")
-    vbd = _blkback.read_vbd(store, guest.domid, _vdev.parse("xvdb").number)
+    vbd = _vbd_read.read_vbd(store, guest.domid, _vdev.parse("xvdb").number)
     outcome, = _blkback.detach(store, [Detachment(vbd, guest)], 60)
     assert outcome.error is None
     assert str(path) not in run("losetup", "-a")
@@ -203,9 +203,9 @@ def test_many_at_once(store, guest, loops):
     names = [outcome.vbd.dev for outcome in outcomes]
     sums = in_guest(guest.name, "; ".join(f"sha256sum < /dev/{name}" for name in names)).split()[::2]
     assert sums == [loop.checksum() for loop in disks]
-    listed = _blkback.list_vbds(store, guest)
+    listed = _vbd_read.list_vbds(store, guest)
     assert sorted(listed) == sorted(outcome.vbd for outcome in outcomes)
-    assert set(listed) <= set(_blkback.list_vbds(store))
+    assert set(listed) <= set(_vbd_read.list_vbds(store))
     outcomes = _blkback.detach(store, [Detachment(vbd, guest) for vbd in listed], 120)
     assert [outcome.error for outcome in outcomes] == [None] * 8
     assert [left_of(store, vbd) for vbd in listed] == [[]] * 8
@@ -236,8 +236,8 @@ def test_one_failing_request_does_not_touch_the_others(store, guest, loops):
     assert "has a disk xvdb already" in str(outcomes[0].error)
     assert "its id" in str(outcomes[2].error)
     assert store.list("/local/domain/30000") is None
-    assert _blkback.read_vbd(store, *first.key) == first
-    assert sorted(vbd.dev for vbd in _blkback.list_vbds(store, guest)) == ["xvdb", "xvdf"]
+    assert _vbd_read.read_vbd(store, *first.key) == first
+    assert sorted(vbd.dev for vbd in _vbd_read.list_vbds(store, guest)) == ["xvdb", "xvdf"]
 
 
 def test_a_guest_that_does_not_answer(store, guest, loops):
@@ -250,7 +250,7 @@ def test_a_guest_that_does_not_answer(store, guest, loops):
     assert "for the guest to give the disk up (backend state 5, the guest's own state 4)" in str(outcome.error)
     assert "With force it is taken away" in str(outcome.error)
     assert time.monotonic() - began < 20
-    assert os.path.exists(vbd.key.sysfs) and _blkback.read_vbd(store, *vbd.key).state == 5
+    assert os.path.exists(vbd.key.sysfs) and _vbd_read.read_vbd(store, *vbd.key).state == 5
     outcome, = _blkback.detach(store, [Detachment(vbd, guest)], 20, force=True)
     assert outcome.error is None
     assert left_of(store, vbd) == []
@@ -267,7 +267,7 @@ def test_a_paused_guest_gets_its_disk_but_does_not_connect(store, guest, loops):
         assert outcome.error is None and outcome.vbd.state == 2
         outcome, = _blkback.attach(store, [request(guest, "xvdc", device)], 15, wait_connected=True)
     assert isinstance(outcome.error, DeadlineExceeded) and "for the guest to connect (state 1" in str(outcome.error)
-    assert [vbd.dev for vbd in _blkback.list_vbds(store, guest)] == ["xvdb"], "what did not connect is taken back"
+    assert [vbd.dev for vbd in _vbd_read.list_vbds(store, guest)] == ["xvdb"], "what did not connect is taken back"
 
 
 def test_a_device_that_goes_and_comes_back_as_another(store, guest, loops):
@@ -275,7 +275,7 @@ def test_a_device_that_goes_and_comes_back_as_another(store, guest, loops):
     vbd = attach(store, guest, "xvdb", loop)
     outcome, = _blkback.detach(store, [Detachment(vbd._replace(diskseq=vbd.diskseq + 1), guest)], 10)
     assert isinstance(outcome.error, WrongDevice) and "it is left alone" in str(outcome.error)
-    assert _blkback.read_vbd(store, *vbd.key) == vbd
+    assert _vbd_read.read_vbd(store, *vbd.key) == vbd
 
 
 def test_junk_in_a_node_is_named(store, guest, loops):
@@ -284,7 +284,7 @@ def test_junk_in_a_node_is_named(store, guest, loops):
         before = store.read(f"{vbd.key.backend}/{name}")
         store.write(f"{vbd.key.backend}/{name}", value)
         with pytest.raises(XenStoreError, match=name):
-            _blkback.read_vbd(store, *vbd.key)
+            _vbd_read.read_vbd(store, *vbd.key)
         store.write(f"{vbd.key.backend}/{name}", before)
 
 
@@ -306,7 +306,7 @@ def test_blkback_that_cannot_open_says_so(store, guest, loops):
             _blkback._Attach = original
     assert isinstance(outcome.error, GuestError) and "the backend did not take" in str(outcome.error)
     assert "creating vbd structure" in str(outcome.error)
-    assert _blkback.list_vbds(store, guest) == [] and not os.path.exists(job.key.sysfs)
+    assert _vbd_read.list_vbds(store, guest) == [] and not os.path.exists(job.key.sysfs)
 
 
 def test_xenstored_stops_answering(store, guest, loops):
@@ -321,7 +321,7 @@ def test_xenstored_stops_answering(store, guest, loops):
             outcome, = _blkback.attach(hung, [request(guest, "xvdb", device)], 5)
             took = time.monotonic() - began
             with pytest.raises(DeadlineExceeded):
-                _blkback.list_vbds(hung)
+                _vbd_read.list_vbds(hung)
         finally:
             os.kill(pid, signal.SIGCONT)
     assert isinstance(outcome.error, DeadlineExceeded)

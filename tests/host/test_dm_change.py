@@ -200,6 +200,21 @@ def test_read_only_and_back(image, name, cleanup):
     write(made["path"], 0, b"x")
 
 
+def test_a_suspended_device_is_taken_back_suspended(image, name, cleanup):
+    """With its old table, when another device of the task fails."""
+    cleanup(dm=name)
+    made = run_module("dm_device", name=name, table="0 8 zero", state="suspended")["device"]
+    # valid by itself: the kernel refuses it, for the pool's metadata is not what it says
+    junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
+    failing = {"name": name + "-other", "table": f"0 {64 * MIB // 512} thin-pool file:{junk} file:{data} 128 0"}
+    before = snapshot()
+    with pytest.raises(Failed):
+        run_module("dm_devices", devices=[{"name": name, "table": "0 16 zero", "state": "suspended"}, failing])
+    assert snapshot() == before
+    after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
+    assert after["suspended"] and after["table"] == made["table"]
+
+
 def test_the_guard_holds_for_every_change(name, cleanup):
     uuid = f"TEST-{name}"
     cleanup(dm=name)

@@ -17,7 +17,7 @@ import subprocess
 import pytest
 from conftest import run_module
 
-from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _guest, _vbd_nodes, _vdev
+from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _guest, _vbd_nodes, _vbd_read, _vdev
 from ansible_collections.racefree.block.plugins.module_utils._blkback import Detachment, Request
 from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline, pauses
 from ansible_collections.racefree.block.plugins.module_utils._errors import GuestError
@@ -147,7 +147,7 @@ def assert_refused(store, key, words):
     assert wait_for(lambda: words_of(key, store), "blkback's word") == words
     assert wait_for(lambda: int(store.read(f"{key.backend}/state") or 0) in (CLOSING, CLOSED), "blkback to close")
     assert store.read(f"{key.backend}/opened") == "0"
-    assert _blkback.opened_number(key) is None
+    assert _vbd_read.opened_number(key) is None
     # The guest hears of it, and answers.
     wait_for(lambda: store.read(f"{key.frontend}/state") == str(CLOSED), "the guest to close its side")
     assert store.read(f"{key.backend}/sectors") is None
@@ -218,10 +218,10 @@ def test_without_the_node_nothing_is_compared(store, lay, loop):
 def test_opened_is_0_until_it_is_open(store, lay, loop):
     key = lay(loop, f"{loop.id.diskseq:x}", but=["physical-device"])
     taken_up(store, key)
-    assert _blkback.read_vbd(store, *key).opened is False and _blkback.opened_number(key) is None
+    assert _vbd_read.read_vbd(store, *key).opened is False and _vbd_read.opened_number(key) is None
     store.write(f"{key.backend}/physical-device", _vbd_nodes.number_text(loop.id.major, loop.id.minor))
-    wait_for(lambda: _blkback.read_vbd(store, *key).opened, "blkback to say that it is open")
-    assert _blkback.opened_number(key) == (loop.id.major, loop.id.minor)
+    wait_for(lambda: _vbd_read.read_vbd(store, *key).opened, "blkback to say that it is open")
+    assert _vbd_read.opened_number(key) == (loop.id.major, loop.id.minor)
 
 
 def test_the_guest_cannot_write_them(store, guest, lay, loop):
@@ -229,7 +229,7 @@ def test_the_guest_cannot_write_them(store, guest, lay, loop):
     taken_up(store, key)
     for name in ("diskseq", "opened", "physical-device"):
         assert "written" not in in_guest(f"xenstore-write {key.backend}/{name} 1 2>&1 && echo written; true")
-    vbd = _blkback.read_vbd(store, *key)
+    vbd = _vbd_read.read_vbd(store, *key)
     assert (vbd.diskseq, vbd.opened, vbd.number) == (loop.id.diskseq, False, None)
 
 

@@ -56,9 +56,9 @@ def start(*disks, name=GUEST, options=()):
 def vbds_of(name=GUEST):
     """Key of each of the guest's vbds, by its name there."""
     with hotplug.connect() as store:
-        from ansible_collections.racefree.block.plugins.module_utils import _blkback, _guest
+        from ansible_collections.racefree.block.plugins.module_utils import _guest, _vbd_read
 
-        return {vbd.dev: vbd for vbd in _blkback.list_vbds(store, _guest.find(store, name))}
+        return {vbd.dev: vbd for vbd in _vbd_read.list_vbds(store, _guest.find(store, name))}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _guest, _libvirt_vbd, _vdev
+from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _guest, _libvirt_vbd, _vbd_read, _vdev
 from ansible_collections.racefree.block.plugins.module_utils._blkback import Detachment, Request
 from ansible_collections.racefree.block.plugins.module_utils._errors import DeadlineExceeded, DeviceBusy
 from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
@@ -79,10 +79,10 @@ def test_through_libvirt(store, guest, loop):
         assert outcome.vbd.diskseq == device.id.diskseq
     assert loop in virsh("domblklist", "lv1")
     assert run("xenguest", "run", "lv1", "--", "sha256sum < /dev/xvdc").split()[0] == run("sha256sum", loop).split()[0]
-    outcome, = _libvirt_vbd.detach(store, [Detachment(_blkback.read_vbd(store, *outcome.vbd.key), guest)], 120)
+    outcome, = _libvirt_vbd.detach(store, [Detachment(_vbd_read.read_vbd(store, *outcome.vbd.key), guest)], 120)
     assert outcome.error is None
     assert "xvdc" not in virsh("domblklist", "lv1")
-    assert _blkback.list_vbds(store, guest) == []
+    assert _vbd_read.list_vbds(store, guest) == []
 
 
 def test_virsh_detaches_it(store, guest, loop):
@@ -90,12 +90,12 @@ def test_virsh_detaches_it(store, guest, loop):
         outcome, = _libvirt_vbd.attach(store, [Request(guest, _vdev.parse("xvdd"), device)], 120)
     assert outcome.error is None
     virsh("detach-disk", "lv1", "xvdd", "--live")
-    assert _blkback.list_vbds(store, guest) == []
+    assert _vbd_read.list_vbds(store, guest) == []
 
 
 def test_a_hung_daemon(store, guest, loop, monkeypatch):
     """In time, and what the daemon does when it goes on is still done with the right device, which is held for it."""
-    monkeypatch.setattr(_libvirt_vbd, "_LATE", 60)
+    monkeypatch.setattr(_libvirt_vbd, "_LATE", 35)
     pid = int(run("pidof", "libvirtd").split()[0])
     with _device.open_path(loop, writable=True) as device:
         os.kill(pid, signal.SIGSTOP)
@@ -110,9 +110,9 @@ def test_a_hung_daemon(store, guest, loop, monkeypatch):
     assert isinstance(outcome.error, DeadlineExceeded) and "libvirt to do what it was asked" in str(outcome.error)
     assert took < 30
     key = (guest.domid, _vdev.parse("xvde").number)
-    until = time.monotonic() + 50
+    until = time.monotonic() + 28
     while time.monotonic() < until:
-        vbd = _blkback.read_vbd(store, *key)
+        vbd = _vbd_read.read_vbd(store, *key)
         if vbd is not None and vbd.number is not None and loop in virsh("domblklist", "lv1"):
             assert vbd.number == (identity.major, identity.minor)
             outcome, = _libvirt_vbd.detach(store, [Detachment(vbd, guest)], 120)
@@ -122,4 +122,4 @@ def test_a_hung_daemon(store, guest, loop, monkeypatch):
     with _device.open_path(loop) as still:
         assert still.id == identity
     # until the holder has ended
-    time.sleep(max(0.0, began + 66 - time.monotonic()))
+    time.sleep(max(0.0, began + 41 - time.monotonic()))

@@ -221,7 +221,7 @@ def test_what_other_programs_serve_tells_nothing(store, sysfs):
 
 def test_opened_is_asked_for_after_the_number_was_seen(store, daemon, device, sysfs, monkeypatch):
     """The nodes may have been read just before blkback offered the node, and sysfs just after."""
-    original, looks = _blkback.opened_number, []
+    original, looks = _vbd_read.opened_number, []
 
     def late(key):
         found = original(key)
@@ -231,7 +231,7 @@ def test_opened_is_asked_for_after_the_number_was_seen(store, daemon, device, sy
                 other.write(f"{key.backend}/opened", "0")
         return found
 
-    monkeypatch.setattr(_blkback, "opened_number", late)
+    monkeypatch.setattr(_vbd_read, "opened_number", late)
     Backend(daemon, Key(5, 51712), opens(number_of(device))).start()
     outcome, = _blkback.attach(store, [request(device)], 1)
     assert looks and "(the node opened is 0)" in str(outcome.error)
@@ -246,7 +246,7 @@ def test_what_is_anothers_by_now_is_not_taken_back(store, daemon, device, sysfs)
     outcome, = _blkback.attach(store, [request(device)], 2)
     backend.join()
     assert outcome.error is not None
-    assert _blkback.read_vbd(store, 5, 51712).diskseq == 1
+    assert _vbd_read.read_vbd(store, 5, 51712).diskseq == 1
 
 
 def test_the_wrong_number_is_an_error(store, daemon, device, sysfs):
@@ -399,7 +399,7 @@ def test_a_guest_that_does_not_answer(store, vbd):
     outcome, = _blkback.detach(store, [Detachment(vbd, GUEST)], 0.5)
     assert isinstance(outcome.error, DeadlineExceeded) and "(backend state 5, the guest's own state 1)" in str(outcome.error)
     assert time.monotonic() - began < 2
-    assert _blkback.read_vbd(store, *vbd.key).state == 5
+    assert _vbd_read.read_vbd(store, *vbd.key).state == 5
 
 
 def test_the_guests_own_words_are_passed_on_safely(store, vbd):
@@ -442,10 +442,10 @@ def test_blkback_that_never_lets_go(store, daemon, vbd, monkeypatch):
 
 
 def test_listing(store, vbd):
-    assert _blkback.list_vbds(store) == _blkback.list_vbds(store, GUEST) == [_blkback.read_vbd(store, 5, 51712)]
-    assert _blkback.list_vbds(store, GUEST._replace(domid=6)) == []
+    assert _vbd_read.list_vbds(store) == _vbd_read.list_vbds(store, GUEST) == [_vbd_read.read_vbd(store, 5, 51712)]
+    assert _vbd_read.list_vbds(store, GUEST._replace(domid=6)) == []
     store.write("/local/domain/0/backend/vbd/7/51728/physical-device", "7:0")
-    assert [found.key for found in _blkback.list_vbds(store)] == [Key(5, 51712), Key(7, 51728)]
+    assert [found.key for found in _vbd_read.list_vbds(store)] == [Key(5, 51712), Key(7, 51728)]
     store.write("/local/domain/0/backend/vbd/7/51728/diskseq", "0")
     with pytest.raises(XenStoreError, match="backend/vbd/7/51728/diskseq"):
-        _blkback.list_vbds(store)
+        _vbd_read.list_vbds(store)

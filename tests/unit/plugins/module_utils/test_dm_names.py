@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_codec, _dm_ioctl, _process
+from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_codec, _dm_ioctl, _dm_name, _process
 from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue, NotSupported
 
 GOOD = "ABCXYZabcxyz0189#+-.:=@_"
@@ -25,7 +25,7 @@ ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), st.binary(), st.li
 
 @given(st.text(alphabet=GOOD, min_size=1, max_size=127).filter(lambda name: name not in (".", "..")))
 def test_good_names(name):
-    assert _dm.check_name(name) == name and _dm.check_uuid(name) == name
+    assert _dm_name.check_name(name) == name and _dm_name.check_uuid(name) == name
 
 
 @pytest.mark.parametrize("name", [
@@ -35,29 +35,29 @@ def test_good_names(name):
 def test_bad_names(name):
     for option in ("name", "source.name"):
         with pytest.raises(InvalidValue) as caught:
-            _dm.check_name(name, option)
+            _dm_name.check_name(name, option)
         assert caught.value.option == option
 
 
 @pytest.mark.parametrize("uuid", ["", "a" * 129, "a/b", "a b", "a\n", "\0", "ä"])
 def test_bad_uuids(uuid):
     with pytest.raises(InvalidValue) as caught:
-        _dm.check_uuid(uuid)
+        _dm_name.check_uuid(uuid)
     assert caught.value.option == "uuid"
 
 
 @pytest.mark.parametrize("uuid", ["a" * 128, "control", ".", "..", "CRYPT-PLAIN-x", "LVM-abc", _dm.new_uuid()])
 def test_good_uuids(uuid):
-    assert _dm.check_uuid(uuid) == uuid
+    assert _dm_name.check_uuid(uuid) == uuid
 
 
 def test_the_longest_name():
-    assert _dm.check_name("n" * 127) and _dm.check_name("...") and _dm.check_name("Control")
+    assert _dm_name.check_name("n" * 127) and _dm_name.check_name("...") and _dm_name.check_name("Control")
 
 
 @given(st.one_of(st.text(), ANYTHING))
 def test_names_and_uuids_are_checked_whatever_they_are(value):
-    for check, longest in ((_dm.check_name, 127), (_dm.check_uuid, 128)):
+    for check, longest in ((_dm_name.check_name, 127), (_dm_name.check_uuid, 128)):
         try:
             checked = check(value)
         except InvalidValue:
@@ -71,7 +71,7 @@ def test_a_new_uuid_is_one_that_nobody_has():
     made = {_dm.new_uuid() for dummy in range(1000)}
     assert len(made) == 1000
     for uuid in made:
-        assert _dm.check_uuid(uuid) and uuid.startswith(_dm.MARK) and len(uuid) <= 128
+        assert _dm_name.check_uuid(uuid) and uuid.startswith(_dm.MARK) and len(uuid) <= 128
 
 
 def test_a_maker_that_lives():
