@@ -24,6 +24,7 @@ ARGUMENTS = {
     "mode": {"type": "str", "choices": ["r", "w"], "default": "w"},
     "device_type": {"type": "str", "choices": ["disk", "cdrom"], "default": "disk"},
     "diskseq": {"type": "int"},
+    "diskseq_form": {"type": "str", "choices": list(_vbd_nodes.FORMS), "default": "diskseq"},
     "shared": {"type": "bool", "default": False},
     "persist": {"type": "bool", "default": True},
     "wait_connected": {"type": "bool", "default": False},
@@ -137,6 +138,8 @@ class VbdItem(Item):
             return Plan(False, after, after)
         if self.params["diskseq"] is not None and not isinstance(self.source, (_source.DiskseqSource, _source.PathSource)):
             raise InvalidValue("diskseq", self.params["diskseq"], "a guard for a disk that is attached, or for a source that names a device by its path")
+        if self.params["diskseq_form"] != "diskseq" and self.by_libvirt():
+            raise InvalidValue("diskseq_form", self.params["diskseq_form"], "libvirt writes no such node: diskseq, or say toolstack=xenstore")
         self._check_free()
         return Plan(True, {}, after)
 
@@ -201,7 +204,7 @@ class VbdItem(Item):
             sharing.check_extents(self.host.store, mine, place, source.file)
 
     def _request(self, device):
-        return _blkback.Request(self.guest, self.vdev, device, self.params["mode"], self.params["device_type"])
+        return _blkback.Request(self.guest, self.vdev, device, self.params["mode"], self.params["device_type"], form=self.params["diskseq_form"])
 
     def _settings(self, source, mode, device_type):
         return {"domain": self.guest.name or self.guest.uuid, "vdev": self.vdev.name, "source": source, "mode": mode, "device_type": device_type}

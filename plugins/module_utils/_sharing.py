@@ -118,13 +118,19 @@ class Sharing:
             if use.key == request.key or self._is_same_guest_moving(use, request):
                 continue
             pair = conflict(mine, use.extents)
-            if pair:
+            if pair and not self._is_device_model(store, use.key.domid, request.key.domid):
                 raise DeviceBusy(f"{describe(*pair)} is in use as {use}", device=f"{name} for {request}", hint=_HINT)
 
     @staticmethod
     def _is_same_guest_moving(use, request):
         """Two domains with one uuid are one guest on its way from the one to the other (migration to the same host)."""
         return use.key.domid != request.guest.domid and use.vm is not None and use.vm[4:40].lower() == request.guest.uuid
+
+    @staticmethod
+    def _is_device_model(store, one, other):
+        """Whether the one domain is the stub domain that runs the device model of the other, which has the same disks (libxl_dm.c of Xen)."""
+        targets = store.read_many([f"/local/domain/{one}/target", f"/local/domain/{other}/target"])
+        return (targets[f"/local/domain/{one}/target"], targets[f"/local/domain/{other}/target"]) in ((str(other), None), (None, str(one)))
 
     def _footprint(self, major, minor, writes):
         """Cached, as many guests may use one device; the devices are held, so a number cannot come to mean another one."""

@@ -68,6 +68,16 @@ options:
     description:
       - A guard. The task fails, with nothing done, unless the disk, or the device at the source's path, has this disk sequence number.
     type: int
+  diskseq_form:
+    description:
+      - How a new disk's sequence number is told to the backend. A released blkback looks at none of these nodes; others may want one of those
+        that were proposed for it.
+      - With V(diskseq), V(physical-device-uuid), V(physical-device-luid) or V(physical-device-uid), in a node of this name.
+      - With V(diskseq@number), in front of the number in the node C(physical-device). A released blkback refuses that.
+      - Not for disks that libvirt attaches.
+    type: str
+    choices: [diskseq, diskseq@number, physical-device-uuid, physical-device-luid, physical-device-uid]
+    default: diskseq
   shared:
     description:
       - Whether the disk may be used by several guests of which one writes. They must agree on who writes what, as cluster file systems do.

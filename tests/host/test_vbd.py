@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import Failed, predict_and_run, refused, run_module, udev_settle
+from conftest import Failed, predict_and_run, refused, run_module, snapshot, udev_settle
 
 MIB = 2**20
 GUEST = "vbdtest"
@@ -245,6 +245,25 @@ def test_wrong_use(guest, image, cleanup, detached):
     refused("xen_vbd", "another disk there", **{**ok, "source": {"file": other}})
     refused("xen_vbd", "another disk there", domain=guest, vdev="xvdc", source={"file": other}, state="detached")
     refused("xen_vbd", "disk sequence number", domain=guest, vdev="xvdc", diskseq=2**40, state="detached")
+
+
+def test_the_forms_of_the_sequence_number(guest, image, detached):
+    """In a node that blkback does not know it is there for others to see; in front of the number a released blkback refuses it."""
+    detached("xvdc")
+    path = image()
+    made = predict_and_run("xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, diskseq_form="physical-device-luid", persist=False)
+    node = f"/local/domain/0/backend/vbd/{made['vbd']['domid']}/{made['vbd']['devid']}"
+    shown = subprocess.run(["xenstore-read", f"{node}/physical-device-luid"], capture_output=True, text=True, check=True).stdout
+    assert int(shown, 16) == made["device"]["diskseq"] == made["vbd"]["diskseq"]
+    assert subprocess.run(["xenstore-read", f"{node}/diskseq"], capture_output=True, check=False).returncode
+    assert not run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": path})["changed"]
+    run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")
+    before = snapshot()
+    with pytest.raises(Failed, match="did not take") as caught:
+        run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, diskseq_form="diskseq@number", persist=False)
+    assert "physical-device" in str(caught.value)
+    udev_settle()
+    assert snapshot() == before
 
 
 def test_a_guest_that_does_not_answer(guest, image):

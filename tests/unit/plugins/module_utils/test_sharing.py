@@ -134,6 +134,16 @@ def test_a_guest_that_moves(store, loops):
     assert refused(store, loops, path)
 
 
+@pytest.mark.parametrize("targets, expected", [
+    ({9: "5"}, False), ({5: "9"}, False), ({}, True), ({9: "6"}, True), ({9: "5x"}, True), ({5: "9", 9: "5"}, True),
+])
+def test_a_stub_domain_has_the_disks_of_its_guest(store, loops, targets, expected):
+    path = loops.make()
+    in_use(store, path)
+    store.write_many({f"/local/domain/{domid}/target": target for domid, target in targets.items()})
+    assert bool(refused(store, loops, path)) == expected
+
+
 def test_leftovers_of_another_device_do_not_count(store, loops):
     path = loops.make()
     in_use(store, path, diskseq="1")
