@@ -56,8 +56,8 @@ def defined(tmp_path, name, **more):
         virsh("undefine", name, check=False)
 
 
-def wait_for(question, seconds=120, pause=0.2):
-    """The first true answer, or the last one after so many seconds."""
+def wait_for(question, seconds=120, pause=1):
+    """The first true answer, or the last one after so many seconds. Programs that ask are a load of their own on an emulated host."""
     until = time.monotonic() + seconds
     while True:
         answer = question()
@@ -73,7 +73,7 @@ def in_guest(name, command, seconds=180):
         done = subprocess.run(["xenguest", "run", name, "--", command], stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False)
         return (done.stdout.decode(errors="replace").strip(),) if done.returncode == 0 else None
 
-    answer = wait_for(ask, seconds, 1)
+    answer = wait_for(ask, seconds, 2)
     assert answer is not None, f"{name} did not do: {command}"
     return answer[0]
 

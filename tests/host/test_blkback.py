@@ -331,6 +331,43 @@ def test_xenstored_stops_answering(store, guest, loops):
     assert not loop.busy()
 
 
+@pytest.mark.long
+def test_a_hundred_writers(store, guest, loops):
+    """Each changes, in transactions, the very directory that an attach reads in its own; no change is lost, and the guest gets its disk."""
+    root, count, problems = "/local/domain/0/backend/vbd", "/racefree-count", []
+
+    def meddle(number):
+        try:
+            with Store(300) as its:
+                for dummy in range(3):
+
+                    def add(tx):
+                        tx.write_many({f"{root}/99{number:03}": "", count: str(int(tx.read(count)) + 1)})
+
+                    its.transaction(add, 300)
+                    its.transaction(lambda tx: tx.remove(f"{root}/99{number:03}"), 300)
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            problems.append(error)
+
+    store.write(count, "0")
+    loop = loops()
+    threads = [threading.Thread(target=meddle, args=(number,)) for number in range(100)]
+    try:
+        for thread in threads:
+            thread.start()
+        attach(store, guest, "xvdb", loop, 300)
+        busy = sum(thread.is_alive() for thread in threads)
+        for thread in threads:
+            thread.join()
+        assert not problems and store.read(count) == "300" and busy
+        assert in_guest(guest.name, "sha256sum < /dev/xvdb").split()[0] == loop.checksum()
+    finally:
+        for thread in threads:
+            thread.join()
+        store.remove(count)
+    assert not [name for name in store.list(root) if name.startswith("99")]
+
+
 def test_the_kernels_own_device_for_xenstore(guest):
     with Store(20, "/dev/xen/xenbus") as store:
         assert _guest.find(store, guest.name) == guest

@@ -89,11 +89,12 @@ def test_a_whole_life(tmp_path, image):
         assert is_running(name) and len(ours()) == 2 and in_guest(name, "head -n 1 /dev/xvda") == "written"
         before = run("xl", "domid", name)
         virsh("reboot", name)
-        assert wait_for(lambda: run("xl", "domid", name, check=False) not in ("", before) and is_running(name))
+        # Xen gives each of its own scripts 40 s, which is little where asking takes seconds.
+        assert wait_for(lambda: run("xl", "domid", name, check=False) not in ("", before), 300, 10) and wait_for(lambda: is_running(name), 60, 5)
         assert in_guest(name, "head -n 1 /dev/xvda") == "written" and len(ours()) == 2
 
         virsh("shutdown", name)
-        assert wait_for(lambda: not is_running(name))
+        assert wait_for(lambda: not is_running(name), pause=3)
         assert wait_for(lambda: not ours(), 20) and run("losetup", "-j", root) == ""
         virsh("start", name)
         assert in_guest_checksum(name) == checksum(root)
