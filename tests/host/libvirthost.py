@@ -82,30 +82,43 @@ def is_running(name):
     return virsh("domstate", name, check=False) == "running"
 
 
+def is_off(name):
+    """All of it: libvirt has more to do when the guest and its devices are gone."""
+    return virsh("domstate", name, check=False) == "shut off"
+
+
 def ours():
     """Mapped devices that the collection has made for domains."""
     return [line for line in run("dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid").splitlines() if "RACEFREE-LIBVIRT-" in line]
 
 
-@contextlib.contextmanager
-def hook(library=True):
+def install():
     """The hook in its place, and a daemon that knows it."""
     for path in (os.path.dirname(HOOK), LIBRARY):
         os.makedirs(path, exist_ok=True)
-    if library:
-        shutil.copytree(f"{SITE}/plugins/module_utils", f"{LIBRARY}/racefree_block", dirs_exist_ok=True)
-        for path in glob.glob(f"{LIBRARY}/racefree_block/**/*.py", recursive=True):
-            py_compile.compile(path)
+    shutil.copytree(f"{SITE}/plugins/module_utils", f"{LIBRARY}/racefree_block", dirs_exist_ok=True)
+    for path in glob.glob(f"{LIBRARY}/racefree_block/**/*.py", recursive=True):
+        py_compile.compile(path)
     with open(f"{SITE}/roles/xen_host/files/libvirt-hook", encoding="utf-8") as program, open(HOOK, "w", encoding="utf-8") as file:
         file.write("#!/usr/bin/python3 -I\n" + program.read())
     os.chmod(HOOK, 0o755)
     restart_daemon()
+
+
+def uninstall():
+    os.unlink(HOOK)
+    shutil.rmtree(f"{LIBRARY}/racefree_block", ignore_errors=True)
+    restart_daemon()
+
+
+@contextlib.contextmanager
+def hook():
+    """The hook in its place for a time."""
+    install()
     try:
         yield
     finally:
-        os.unlink(HOOK)
-        shutil.rmtree(f"{LIBRARY}/racefree_block", ignore_errors=True)
-        restart_daemon()
+        uninstall()
 
 
 def restart_daemon():

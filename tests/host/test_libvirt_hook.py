@@ -16,7 +16,7 @@ import time
 import pytest
 import swaplibvirt
 from conftest import run_module
-from libvirthost import HOOK, LIBRARY, STATE, defined, hook, in_guest, is_running, ours, restart_daemon, run, virsh, wait_for
+from libvirthost import HOOK, LIBRARY, STATE, defined, hook, in_guest, is_off, is_running, ours, restart_daemon, run, virsh, wait_for
 
 pytestmark = [
     pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0"),
@@ -94,8 +94,8 @@ def test_a_whole_life(tmp_path, image):
         assert in_guest(name, "head -n 1 /dev/xvda") == "written" and len(ours()) == 2
 
         virsh("shutdown", name)
-        assert wait_for(lambda: not is_running(name), pause=3)
-        assert wait_for(lambda: not ours(), 20) and run("losetup", "-j", root) == ""
+        assert wait_for(lambda: is_off(name), pause=3)
+        assert wait_for(lambda: not ours() and run("losetup", "-a") == "", 20)
         virsh("start", name)
         assert in_guest_checksum(name) == checksum(root)
         virsh("destroy", name)

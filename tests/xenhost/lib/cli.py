@@ -72,6 +72,8 @@ def parser():
     command = add("guest", "boot a small guest on a host, or talk to one: calls xenguest there", host=True)
     command.add_argument("words", nargs=argparse.REMAINDER, metavar="NAME [OPTIONS] | run NAME -- CMD | console NAME | stop NAME | list",
                          help="xenhost guest --help-guest shows all")
+    command = add("reset", "turn a host off and on, as when the power fails", host=True)
+    command.add_argument("--timeout", type=number(10, 3600), default=400, metavar="S", help="seconds for the boot (default: 400)")
     command = add("down", "take a host down and remove what it had; the images stay", host=True)
     command.add_argument("--all", action="store_true", help="every host of this cache, whoever brought it up")
     command.add_argument("--now", action="store_true", help="do not wait for an orderly power-off")
@@ -81,7 +83,7 @@ def parser():
     command = commands.add_parser("_build")
     for name in ("release", "blkback", "key", "work"):
         command.add_argument(name)
-    commands.metavar = "{setup,build,up,inventory,ssh,push,pull,guest,down,status,clean}"
+    commands.metavar = "{setup,build,up,inventory,ssh,push,pull,guest,reset,down,status,clean}"
     return top
 
 
@@ -153,6 +155,10 @@ def run_guest(options):
     elif words[0] not in GUEST_COMMANDS:
         words = ["start", *words]
     return remote_of(options).run(shlex.join(["xenguest", *words]))
+
+
+def run_reset(options):
+    instance.reset(options.name or options.release, options.timeout)
 
 
 def run_down(options):

@@ -11,7 +11,7 @@ import json
 import re
 import time
 
-from lib import build, locks, machine, paths, process, snapshot, tools
+from lib import build, locks, machine, paths, process, qmp, snapshot, tools
 from lib.errors import Failed, Problem
 from lib.progress import say, step
 from lib.recipe import Recipe
@@ -145,6 +145,24 @@ def _start(instance, recipe, shape, port, seconds, restored):
             # Between the choice of a free port and QEMU's use of it, another program can take it.
             if attempt == tries or not isinstance(problem, Problem) or "was taken by another program" not in str(problem):
                 raise
+
+
+def reset(name, seconds):
+    """Turn a host off and on, as when the power fails: what domain 0 has not written to its disk is lost. Its shape and disk stay."""
+    with locks.locked(f"instance-{name}", seconds + 60, f"reset the host {name}"):
+        instance = Instance(name)
+        instance.remote.close()
+        with step(f"{name}: turning it off and on"):
+            with qmp.Qmp(instance.directory) as control:
+                control("set-action", reboot="reset")
+                control("system_reset")
+                control.wait_event("RESET")
+                control("set-action", reboot="shutdown")
+            vm = machine.Machine(instance.recipe, machine.Shape(instance.data["memory"], instance.data["cpus"]), instance.directory, instance.data["port"],
+                                 instance.sockets)
+            vm.identity = instance.data["process"]
+            vm.wait_ssh(seconds)
+            vm.wait_services(seconds)
 
 
 def down(name, now=False):

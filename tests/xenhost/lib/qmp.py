@@ -34,6 +34,7 @@ class Qmp:
                     time.sleep(0.05)
         finally:
             os.close(fd)
+        self._events = []
         self._file = self._socket.makefile("r", encoding="utf-8")
         self._line()
         self("qmp_capabilities")
@@ -62,3 +63,10 @@ class Qmp:
                 return answer["return"]
             if "error" in answer:
                 raise Failed(f"QEMU's {command}: {answer['error'].get('desc')}")
+            self._events.append(answer.get("event"))
+
+    def wait_event(self, name):
+        """Wait for an event that a command brings about."""
+        while name not in self._events:
+            self._events.append(self._line().get("event"))
+        self._events.clear()

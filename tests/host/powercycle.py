@@ -1,0 +1,72 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A guest that runs by its recipe when the power of its host fails: ``before`` starts it, ``after`` looks at the host and starts it again.
+
+Run by ``power-cycle``, which turns the host off and on in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import sys
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+
+from conftest import run_module
+from libvirthost import STATE, definition, in_guest, install, is_running, ours, run, uninstall, virsh, wait_for
+
+GUEST = "power"
+PLACE = pathlib.Path("/var/tmp/racefree-powercycle")
+
+
+def before():
+    PLACE.mkdir()
+    install()
+    image = PLACE / "root.raw"
+    image.write_bytes(os.urandom(1 << 20))
+    (PLACE / "guest.xml").write_text(definition(GUEST))
+    virsh("define", str(PLACE / "guest.xml"))
+    run_module("libvirt_disks", disks=[
+        {"domain": GUEST, "vdev": "xvda", "source": {"file": str(image)}},
+        {"domain": GUEST, "vdev": "xvdb", "source": {"table": f"0 2048 linear file:{image} 0"}, "mode": "r", "shared": True},
+    ])
+    virsh("start", GUEST)
+    in_guest(GUEST, "echo written by the guest | dd of=/dev/xvda conv=fsync 2>/dev/null")
+    assert len(ours()) == 2
+    # The host's own data is to be there after the power cut; the guest's is by its own fsync.
+    os.sync()
+
+
+def after():
+    try:
+        assert not is_running(GUEST) and ours() == [] and run("losetup", "-a") == ""
+        assert virsh("dumpxml", GUEST, "--inactive").count("<racefree:disk ") == 2
+        other = PLACE / "other.raw"
+        other.write_bytes(b"other" * 1000)
+        # Device names and sequence numbers begin anew: what was /dev/loop0 may be something else's now.
+        taken = run("losetup", "--show", "-f", str(other))
+        virsh("start", GUEST)
+        assert in_guest(GUEST, "head -n 1 /dev/xvda; head -n 1 /dev/xvdb") == "written by the guest\nwritten by the guest"
+        assert in_guest(GUEST, "sha256sum < /dev/xvda").split()[0] == hashlib.sha256((PLACE / "root.raw").read_bytes()).hexdigest()
+        run("losetup", "-d", taken)
+        virsh("destroy", GUEST)
+        assert wait_for(lambda: not ours() and run("losetup", "-a") == "", 20)
+        assert [name for name in os.listdir(STATE) if name != "lock"] == []
+    finally:
+        with contextlib.suppress(AssertionError):
+            virsh("destroy", GUEST)
+        virsh("undefine", GUEST)
+        uninstall()
+        run("rm", "-r", str(PLACE))
+    print("the guest had the right bytes after the power cut, and nothing is left")
+
+
+if __name__ == "__main__":
+    {"before": before, "after": after}[sys.argv[1]]()
