@@ -111,14 +111,14 @@ class Sharing:
 
     def check_extents(self, store, mine, request, name):
         """
-        Raise DeviceBusy when a guest uses what the Extents ``mine`` touch. ``request`` needs ``key`` and ``guest`` only, so that
+        Raise DeviceBusy when a guest uses what the Extents ``mine`` touch. ``request`` needs ``key`` (or None) and ``guest`` only, so that
         this also serves for a file that has no device yet.
         """
         for use in self.look(store).values():
             if use.key == request.key or self._is_same_guest_moving(use, request):
                 continue
             pair = conflict(mine, use.extents)
-            if pair and not self._is_device_model(store, use.key.domid, request.key.domid):
+            if pair and not self._is_device_model(store, use.key.domid, request.guest.domid):
                 raise DeviceBusy(f"{describe(*pair)} is in use as {use}", device=f"{name} for {request}", hint=_HINT)
 
     @staticmethod

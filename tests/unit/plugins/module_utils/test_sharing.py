@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+from typing import NamedTuple
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _sharing, _sysfs_stack, _vdev
+from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _footprint, _sharing, _sysfs_stack, _vdev
 from ansible_collections.racefree.block.plugins.module_utils._blkback import Request
 from ansible_collections.racefree.block.plugins.module_utils._errors import DeviceBusy
 from ansible_collections.racefree.block.plugins.module_utils._guest import Guest
@@ -32,6 +33,13 @@ def store(daemon):
     with Store(5, daemon.socket) as opened:
         yield opened
         opened.remove("/local")
+
+
+class Place(NamedTuple):
+    """A request before it has a device."""
+
+    key: object
+    guest: Guest
 
 
 class Loops:
@@ -142,6 +150,17 @@ def test_a_stub_domain_has_the_disks_of_its_guest(store, loops, targets, expecte
     in_use(store, path)
     store.write_many({f"/local/domain/{domid}/target": target for domid, target in targets.items()})
     assert bool(refused(store, loops, path)) == expected
+
+
+def test_a_guest_that_does_not_run_yet(store, loops):
+    """It has no id, and no disk by which it is known."""
+    path = loops.make()
+    in_use(store, path)
+    request = Place(None, Guest(-1, GUEST.uuid, "web"))
+    with _device.open_path(path) as device, _sharing.Sharing(loops.questions) as sharing:
+        mine = _footprint.footprint(device.id.major, device.id.minor, True, _footprint.Questions(*loops.questions))
+        with pytest.raises(DeviceBusy, match="in use as disk xvda of domain 9"):
+            sharing.check_extents(store, mine, request, path)
 
 
 def test_leftovers_of_another_device_do_not_count(store, loops):
