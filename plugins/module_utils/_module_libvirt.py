@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from . import (
     _blkback, _device, _dm, _domain_xml, _guest, _guest_disk, _kept_recipe, _libvirt, _libvirt_vbd, _loop, _sharing, _source, _stack, _table_slots,
-    _vbd_nodes, _vdev,
+    _vbd_nodes, _vbd_read, _vdev,
 )
 from ._deadline import Deadline
 from ._errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
