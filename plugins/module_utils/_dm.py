@@ -20,7 +20,7 @@ import secrets
 import time
 from typing import NamedTuple
 
-from . import _device, _dm_ioctl, _dm_name, _dm_udev, _process
+from . import _device, _dm_ioctl, _dm_udev, _process
 from ._dm_standby import standby
 from ._errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 from ._interrupt import interrupting
