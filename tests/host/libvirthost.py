@@ -83,8 +83,8 @@ def is_running(name):
 
 
 def is_off(name):
-    """All of it: libvirt has more to do when the guest and its devices are gone."""
-    return virsh("domstate", name, check=False) == "shut off"
+    """All of it: libvirt says "shut off" while it still has to do with a guest that has ended."""
+    return virsh("domid", name, check=False) == "-"
 
 
 def ours():
