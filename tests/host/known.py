@@ -30,6 +30,7 @@ STRICTER = (
     ("mirror-userspace", "mirror", r"log: "),
     ("raid-devices", "raid", r"members: at least|#members: at least"),
     ("raid-chunk", "raid", r"chunk_size: a whole number"),
+    ("raid-region", "raid", r"region_size: a whole number"),
     ("cache-policy", "cache", r"(policy: one of|policy mq only|policy_arguments: one of)"),
     ("unstriped-index", "unstriped", r"index: less than"),
     ("multipath-first-group", "multipath", r"first_group: "),
@@ -53,6 +54,7 @@ UNDECIDED = (
     # Two targets of one table with the same device for their metadata.
     ("contents", None, r"block manager: superblock validator check failed"),
     ("contents", "integrity", r"EIO .*integrity: Error initializing (journal|superblock)"),
+    ("metadata-room", "era", r"ENOSPC era: metadata_resize"),
     ("integrity-room", "integrity", r"integrity: (Not enough provided sectors|The device is too small)"),
     ("thin-volumes", "thin", r"thin: Couldn't open thin internal device"),
 )

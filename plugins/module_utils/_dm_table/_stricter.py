@@ -76,6 +76,10 @@ STRICTER = (
     Stricter("mirror-userspace", "mirror", "Logs other than core and disk.", "A daemon in user space would have to say whether it takes them."),
     Stricter("raid-devices", "raid", "Fewer devices than the level is made for, or too many of them absent.", "md refuses most of it, at some later time."),
     Stricter("raid-chunk", "raid", "A negative chunk size for raid1.", "The kernel ignores what it is."),
+    Stricter(
+        "raid-region", "raid", "A region_size of 0, which stands for the kernel's choice: it is left out for that.",
+        "The kernel prints what it chose, and refuses just that for a target that is shorter.",
+    ),
     Stricter("cache-policy", "cache", "The arguments of mq with another policy, and unknown policies.", "Which policies there are depends on modules."),
     Stricter("clone-counts", "clone", "The same core argument twice.", "The kernel takes the last one and prints both."),
     Stricter("unstriped-index", "unstriped", "An index that is the number of stripes, or any index when there is one stripe.", "The kernel is off by one."),

@@ -33,6 +33,10 @@ UNDECIDED = (
         "Which algorithms there are, and what they take, depends on the kernel's modules.",
     ),
     Undecided(
+        "metadata-room", "era", "A metadata device too small for what is to be kept there of each block.",
+        "How much room it takes follows from the kernel's own way of keeping it.",
+    ),
+    Undecided(
         "integrity-room", "integrity", "A length that the device has no room for beside the checksums and the journal.",
         "How much room these take follows from the superblock, or from the kernel's own choice.",
     ),

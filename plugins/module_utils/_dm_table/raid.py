@@ -122,7 +122,7 @@ class Raid(Target):
             Many(Number("write_mostly", high=_MOST - 1)),
             Pair(Number("max_write_behind", high=2 * 16382 + 1)),
             Pair(Number("stripe_cache", high=Limits.INT)),
-            Pair(Number("region_size", high=Limits.INT, unit="sectors")),
+            Pair(Number("region_size", low=1, high=Limits.INT, unit="sectors")),
             Pair(Number("raid10_copies", low=2, high=_MOST)),
             Pair(Word("raid10_format", ("near", "far", "offset"))),
             Pair(Signed("delta_disks", low=-_MOST, high=_MOST)),
@@ -159,7 +159,7 @@ class Raid(Target):
         if level != 1 and not (is_power_of_two(self.chunk_size) and self.chunk_size >= 8):
             report.error("chunk_size", self.chunk_size, "a power of 2, at least 8 sectors")
         region = self.region_size
-        if region and level != 0:
+        if region is not None and level != 0:
             fewest = self.length // (1 << 21)
             if not is_power_of_two(region):
                 report.error("region_size", region, "a power of 2, in sectors")

@@ -39,6 +39,7 @@ def test_every_name_is_documented():
     ("0 8 crypt aes-xts-plain64 " + "00" * 32 + " 0 8:0 0 1 sector_size:66048", "crypt-sector-size-wrap"),
     ("0 8 snapshot 8:0 8:1 Never 8", "snapshot-persistence"),
     ("0 8 flakey 8:0 0 1 1 2 drop_writes drop_writes", "duplicates"),
+    ("0 9000 raid raid1 3 0 region_size 0 2 - 8:0 - 8:16", "raid-region"),
     ("0 8 linear 8:0", None),
 ])
 def test_an_error_of_the_parser_gets_its_name(line, name):
