@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -50,10 +51,18 @@ class Xenstored:
             stdin=subprocess.DEVNULL, cwd=self.directory,
         )
         end = time.monotonic() + 20
-        while not os.path.exists(self.socket):
+        while not self._listens():
             assert self.process.poll() is None, "xenstored ended at once"
             assert time.monotonic() < end, "xenstored made no socket"
             time.sleep(0.02)
+
+    def _listens(self):
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(self.socket)
+            except OSError:
+                return False
+            return True
 
     def stop(self):
         if self.process is not None:
