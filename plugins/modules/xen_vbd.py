@@ -86,8 +86,8 @@ options:
   persist:
     description:
       - Whether a loop or mapped device that is made for O(source) stays when the guest no longer uses it.
-      - With V(false), it goes when blkback closes it, so nothing is left behind whenever the guest goes. A guest that disconnects and connects
-        again, as some do when they boot, would then find it gone.
+      - With V(false), it goes when blkback closes it, so nothing is left behind whenever the guest goes. blkback keeps it while the guest has the
+        disk, also when a guest disconnects to connect again, as some do when they boot.
     type: bool
     default: true
   wait_connected:
