@@ -47,7 +47,7 @@ class _Checker:
         self.positions()
         self.kinds()
         if not self.report.errors:
-            self.modes()
+            self.shared()
         if self.context.devices is not None:
             self.devices()
 
@@ -110,26 +110,33 @@ class _Checker:
             if name in _kernels.IMMUTABLE and len(seen) > 1:
                 self.place(line).error("target", name, "not together with other target types")
 
-    def modes(self):
+    def shared(self):
         """
-        No device is opened for less first and for more later on: ``upgrade_mode()`` in ``drivers/md/dm-table.c`` then frees what the first target
-        has of it, and goes on using that.
+        What two targets must not share: a device that one of them has its own records on, and one that is opened for less first and for more
+        later on. ``upgrade_mode()`` in ``drivers/md/dm-table.c`` then frees what the first target has of it, and goes on using that.
         """
         read_only = bool(self.context.read_only)
         if all(isinstance(line.target, Linear) for line in self.lines):
             return
         opened = {}
+        owned = {}
         for line in self.lines:
             if line.target is None:
                 continue
             for slot in line.target.devices(None, read_only):
                 device = self.identity(slot)
-                before = opened.setdefault(device, (slot.access, line.number))
-                if set(slot.access) - set(before[0]):
-                    opened[device] = (slot.access + before[0], line.number)
+                access, number = opened.setdefault(device, (slot.access, line.number))
+                owner = owned.setdefault(device, line.number) if slot.own else owned.get(device, line.number)
+                if owner != line.number or (slot.own and number != line.number):
+                    self.place(line).error(slot.field, slot.text, "a device that nothing else in the table uses: " + (
+                        f"line {owner} keeps records of its own there" if owner != line.number
+                        else f"{line.target.TYPE} keeps records of its own there, and line {number} uses it"
+                    ))
+                elif set(slot.access) - set(access):
+                    opened[device] = (slot.access + access, line.number)
                     self.place(line).error(
                         slot.field, slot.text,
-                        f"a device that line {before[1]} does not open for {'reading' if before[0] == 'r' else 'writing'} only: "
+                        f"a device that line {number} does not open for {'reading' if access == 'r' else 'writing'} only: "
                         "the kernel would go on with memory that it has freed; put this target before that one, or use another device",
                     )
 

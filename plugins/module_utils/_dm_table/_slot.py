@@ -30,7 +30,7 @@ _DISKSEQ = re.compile(r"[1-9][0-9]{0,19}\Z")
 _KEYS = ("diskseq", "path", "file", "table")
 
 # ``field``: the path of the field in the target; ``area``: (offset, length) in sectors that must be inside the device, or None.
-Slot = namedtuple("Slot", ("field", "value", "access", "area"))
+Slot = namedtuple("Slot", ("field", "value", "access", "area", "own"))
 Slot.text = property(lambda self: slot_text(self.value))
 
 

@@ -48,7 +48,7 @@ STRICTER = (
         "The kernel frees what the first target holds, and goes on using it; seen to crash 6.1 at a read-only table with crypt and cache on one device.",
     ),
     Stricter(
-        "same-device", None, "The same device in slots that must not share one, such as metadata and data.",
+        "same-device", None, "The same device in slots that must not share one, such as metadata and data, of one target or of two.",
         "Most constructors compare the words only, or not at all; data and metadata then overwrite each other.",
     ),
     Stricter(
@@ -82,6 +82,7 @@ STRICTER = (
     ),
     Stricter("cache-policy", "cache", "The arguments of mq with another policy, and unknown policies.", "Which policies there are depends on modules."),
     Stricter("clone-counts", "clone", "The same core argument twice.", "The kernel takes the last one and prints both."),
+    Stricter("unstriped-stripes", "unstriped", "More than 2147483647 stripes.", "The kernel prints their number as a negative one."),
     Stricter("unstriped-index", "unstriped", "An index that is the number of stripes, or any index when there is one stripe.", "The kernel is off by one."),
     Stricter("multipath-first-group", "multipath", "A first group that does not exist.", "The kernel takes it and then picks one itself."),
     Stricter("multipath-selectors", "multipath", "Unknown path selectors, and arguments that a selector ignores.", "Which ones there are depends on modules."),

@@ -65,6 +65,8 @@ class Target(metaclass=TargetType):
     ITEMS = ()
     NAMES = ()
     DEFAULTS = {}
+    # Device fields for ``owns``.
+    OWN = ()
     # The source of the grammar, for the reader of the code.
     SOURCE = None
 
@@ -212,7 +214,7 @@ class Target(metaclass=TargetType):
         """
         areas = self.areas(facts or {})
         return [
-            Slot(path, value, self.access(path, field) or ("r" if read_only else "rw"), areas.get(path))
+            Slot(path, value, self.access(path, field) or ("r" if read_only else "rw"), areas.get(path), self.owns(path))
             for path, field, value in self.fields() if field.is_device
         ]
 
@@ -223,6 +225,10 @@ class Target(metaclass=TargetType):
     def access(self, path, field):
         """What the kernel opens a slot for whatever the table's mode: "r", "rw", "w" or None."""
         return field.access
+
+    def owns(self, path):
+        """Whether the target keeps records of its own on a slot's device, from its first sector on."""
+        return path.rpartition(".")[2] in self.OWN
 
     def logical_block(self):
         """The logical block size in bytes that the target itself asks for (``io_hints``)."""

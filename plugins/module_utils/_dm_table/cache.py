@@ -26,6 +26,7 @@ class Cache(Target):
     """``block_size`` in sectors (32 KiB to 1 GiB), ``migration_threshold`` in sectors."""
 
     TYPE = "cache"
+    OWN = ("metadata", "cache")
     LAYOUT = (
         Device("metadata", access="rw"),
         Device("cache", access="rw"),

@@ -23,6 +23,7 @@ class Clone(Target):
     """``region_size`` in sectors (4 KiB to 1 GiB), the hydration numbers in regions."""
 
     TYPE = "clone"
+    OWN = ("metadata",)
     LAYOUT = (
         Device("metadata", access="rw"),
         Device("destination", access="rw"),

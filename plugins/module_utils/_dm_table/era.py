@@ -20,6 +20,7 @@ class Era(Target):
     """``block_size`` in sectors."""
 
     TYPE = "era"
+    OWN = ("metadata",)
     LAYOUT = (Device("metadata", access="rw"), Device("origin", access="rw"), Number("block_size", low=8, step=8, unit="sectors"))
 
     def check(self, report):

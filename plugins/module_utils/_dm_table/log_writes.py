@@ -20,6 +20,7 @@ class LogWrites(Target):
     """``device`` is used from its first sector on."""
 
     TYPE = "log-writes"
+    OWN = ("log_device",)
     LAYOUT = (Device("device"), Device("log_device"))
 
     def check(self, report):

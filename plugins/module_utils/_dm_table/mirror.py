@@ -72,6 +72,7 @@ class Mirror(Target):
     """``region_size`` in sectors, offsets in sectors."""
 
     TYPE = "mirror"
+    OWN = ("log_device",)
     LAYOUT = (
         _Log(),
         CountOf("mirrors", low=2, high=9),

@@ -110,6 +110,7 @@ class Raid(Target):
     """``chunk_size``, ``region_size`` and ``data_offset`` in sectors, rates in KiB/s; ``rebuild`` and ``write_mostly`` are lists of indexes."""
 
     TYPE = "raid"
+    OWN = ("metadata",)
     LAYOUT = (
         Word("level", tuple(TYPES)),
         _Parameters((

@@ -25,6 +25,7 @@ class Snapshot(Target):
     """
 
     TYPE = "snapshot"
+    OWN = ("cow",)
     LAYOUT = (
         Device("origin", access="r"),
         Device("cow"),

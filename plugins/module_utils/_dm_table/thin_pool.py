@@ -22,6 +22,7 @@ class ThinPool(Target):
     """``block_size`` in sectors (64 KiB to 1 GiB), ``low_water_mark`` in blocks."""
 
     TYPE = "thin-pool"
+    OWN = ("metadata", "data")
     LAYOUT = (
         Device("metadata"),
         Device("data", access="rw"),

@@ -13,6 +13,7 @@ Source: ``drivers/md/dm-unstripe.c``.
 from __future__ import annotations
 
 from ._fields import Device, Number, Sectors
+from ._limits import Limits
 from ._target import Target
 
 
@@ -21,7 +22,7 @@ class Unstriped(Target):
 
     TYPE = "unstriped"
     LAYOUT = (
-        Number("stripes", low=1), Number("chunk_size", low=1, unit="sectors"), Number("index"), Device("device"), Sectors("offset"),
+        Number("stripes", low=1, high=Limits.INT), Number("chunk_size", low=1, unit="sectors"), Number("index"), Device("device"), Sectors("offset"),
     )
 
     def check(self, report):

@@ -24,6 +24,7 @@ class Writecache(Target):
     """``type`` s (SSD) or p (persistent memory) is the field ``medium``; ``block_size`` in bytes, times in milliseconds, watermarks in percent."""
 
     TYPE = "writecache"
+    OWN = ("cache",)
     LAYOUT = (
         Word("medium", ("s", "p")),
         Device("origin"),
@@ -46,6 +47,10 @@ class Writecache(Target):
             high=18, required=True,
         ),
     )
+
+    def owns(self, path):
+        # What is before the start sector is anybody's.
+        return super().owns(path) and not self.start_sector
 
     def check(self, report):
         if self.block_size > report.context.page_size:

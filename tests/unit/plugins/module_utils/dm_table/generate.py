@@ -23,6 +23,8 @@ TYPES = (
     "zoned",
 )
 READERS = ("clone", "snapshot", "snapshot-merge", "thin")
+# They have records of their own on a device, which no other target of the table can use.
+OWNERS = ("cache", "clone", "era", "log-writes", "mirror", "raid", "snapshot", "snapshot-merge", "writecache")
 ALONE = ("integrity", "multipath", "thin-pool", "verity", "vdo", "zoned")
 ODD_WORDS = (
     "0", "1", "-1", "+1", "2", "3", "7", "63", "100", "101", "255", "256", "480", "481", "4095", "4097", "65536", "2147483648", "4294967295", "4294967296",
@@ -46,6 +48,7 @@ class Generator:
         self.seed = seed
         self.random = random.Random(seed)
         self.pool = list(pool or default_pool())
+        self.names = {device.text for device in self.pool}
         self.types = tuple(types)
         self.live_pool = live_pool
         self.free = []
@@ -298,16 +301,24 @@ class Generator:
             return [self._target(name, 0)[1]]
         lines = []
         start = 0
+        used, owned = set(), set()
         # What opens a device for reading only comes last: the kernel crashes when another one opens the same for more later.
         together = [kind for kind in self.types if kind not in ALONE and kind not in READERS] or [name]
         count = self.random.randint(1, 4)
         for index in range(count):
             if index == count - 1:
                 together = [kind for kind in self.types if kind not in ALONE]
-            length, line = self._target(self.random.choice(together), start)
-            # On whole 4 KiB blocks, so that no target's end disturbs another's logical block.
-            while length % 8:
-                length, line = self._target(self.random.choice(together), start)
+            for unused in range(50):
+                kind = self.random.choice(together)
+                length, line = self._target(kind, start)
+                devices = self.names.intersection(line.split(" "))
+                # On whole 4 KiB blocks, so that no target's end disturbs another's logical block.
+                if not length % 8 and devices.isdisjoint(used if kind in OWNERS else owned):
+                    break
+            else:
+                break
+            used |= devices
+            owned |= devices if kind in OWNERS else set()
             lines.append(line)
             start += length
         return lines

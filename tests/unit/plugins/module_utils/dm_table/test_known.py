@@ -40,6 +40,8 @@ def test_every_name_is_documented():
     ("0 8 snapshot 8:0 8:1 Never 8", "snapshot-persistence"),
     ("0 8 flakey 8:0 0 1 1 2 drop_writes drop_writes", "duplicates"),
     ("0 9000 raid raid1 3 0 region_size 0 2 - 8:0 - 8:16", "raid-region"),
+    ("0 8 unstriped 2147483648 8 0 8:0 0", "unstriped-stripes"),
+    ("0 16 era 8:0 8:16 8\n16 16 era 8:0 8:32 8", "same-device"),
     ("0 8 linear 8:0", None),
 ])
 def test_an_error_of_the_parser_gets_its_name(line, name):

@@ -97,12 +97,12 @@ def test_a_source_is_not_shared_with_the_caller():
 def test_devices_in_order_with_access_and_area():
     table = parse_table("0 16 striped 2 8 /dev/a 0 /dev/b 64\n16 8 snapshot /dev/o /dev/c P 16\n24 8 thin /dev/p 1 /dev/x")
     assert [(index, *slot) for index, slot in table.devices()] == [
-        (0, "stripes[0].device", "/dev/a", "rw", (0, 8)),
-        (0, "stripes[1].device", "/dev/b", "rw", (64, 8)),
-        (1, "origin", "/dev/o", "r", (0, 8)),
-        (1, "cow", "/dev/c", "rw", None),
-        (2, "pool", "/dev/p", "rw", None),
-        (2, "origin", "/dev/x", "r", None),
+        (0, "stripes[0].device", "/dev/a", "rw", (0, 8), False),
+        (0, "stripes[1].device", "/dev/b", "rw", (64, 8), False),
+        (1, "origin", "/dev/o", "r", (0, 8), False),
+        (1, "cow", "/dev/c", "rw", None, True),
+        (2, "pool", "/dev/p", "rw", None, False),
+        (2, "origin", "/dev/x", "r", None, False),
     ]
     assert [slot.access for index, slot in table.devices(read_only=True)] == ["r"] * 6
     assert [slot.access for index, slot in parse_table("0 8 snapshot-merge /dev/o /dev/c P 16").devices(read_only=True)] == ["w", "r"]
