@@ -21,13 +21,15 @@ import time
 from typing import NamedTuple
 
 from . import _device, _dm_ioctl, _dm_udev, _process
-from ._dm_standby import standby
+from ._dm_standby import resume_all, standby
 from ._errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 from ._interrupt import interrupting
 
 MARK = "RACEFREE-"
 # The most that udev may take for the event of an old table that is put back.
 _UDEV_SECONDS = 30
+# For how long a device that may be in use is waited for, once it is to go with its last user.
+_GOING_SECONDS = 1.0
 _MARKED = re.compile(r"RACEFREE-([0-9]+)-([0-9]+)-[0-9a-f]{32}\Z")
 
 
@@ -193,12 +195,29 @@ def describe(control, mapped):
 def suspend(control, device, how=Suspend()):
     """Suspend a held mapped device; DeadlineExceeded, and the device as it was, when its I/O does not end in time."""
     address = _number(device)
-    name = control.status(address).name
-    with interrupting(
-        how.seconds, "the outstanding reads and writes to end", device=name,
-        hint="What they wait for is slow, suspended or out of space. Raise timeout, or say noflush=true for a target that keeps them",
-    ):
-        control.suspend(address, how.noflush, how.nolockfs)
+    status = control.status(address)
+    try:
+        with interrupting(
+            how.seconds, "the outstanding reads and writes to end", device=status.name,
+            hint="What they wait for is slow, suspended or out of space. Raise timeout, or say noflush=true for a target that keeps them",
+        ):
+            control.suspend(address, how.noflush, how.nolockfs)
+    except BaseException:
+        # The time was up just when it was done. Another table would be taken live by a resume: that is the caller's to decide.
+        if not (status.suspended or status.has_inactive_table) and control.status(address).suspended:
+            control.resume(address)
+        raise
+
+
+def live_table(control, device, stack):
+    """The live Table of a held mapped device as the kernel has it, for :func:`reload` to go back to; ``stack`` holds what it stands on."""
+    address = _number(device)
+    status, lines = control.table(address, secure=True)
+    held = []
+    for number in control.deps(address):
+        with contextlib.suppress(DeviceGone):
+            held.append(stack.enter_context(_device.open_number(*number)))
+    return Table(tuple((line.start, line.length, line.type, line.params) for line in lines), status.read_only, True, tuple(held))
 
 
 def reload(control, device, table, event_nr, how=Suspend()):
@@ -210,13 +229,16 @@ def reload(control, device, table, event_nr, how=Suspend()):
     address = _number(device)
     with contextlib.ExitStack() as below:
         # A new table that is taken but does not start has replaced the old one by then, whose devices would go with it.
-        for number in control.deps(address):
-            with contextlib.suppress(DeviceGone):
-                below.enter_context(_device.open_number(*number))
-        status, old = control.table(address, secure=True)
+        old = live_table(control, device, below)
+        status = control.status(address)
+
+        def keep_old(control, devices):
+            control.clear(address)
+            if not status.suspended:
+                resume_all(control, devices)
+
+        below.enter_context(standby(control, [device], keep_old))
         control.load(address, table.targets, table.read_only, table.secure)
-        if not status.suspended:
-            below.enter_context(standby(control, [device]))
         try:
             table.prove()
             suspend(control, device, how)
@@ -234,13 +256,12 @@ def reload(control, device, table, event_nr, how=Suspend()):
 
 
 def _put_back(control, address, status, old, event_nr, error):
-    """Have the table ``old`` live again, and the device suspended if it was, after ``error`` at a resume with ``event_nr``."""
+    """Have the Table ``old`` live again, and the device suspended if it was, after ``error`` at a resume with ``event_nr``."""
     try:
         with _dm_udev.Cookie() as cookie:
-            replaced = control.table(address, secure=True)[1] != old
+            replaced = tuple((line.start, line.length, line.type, line.params) for line in control.table(address, secure=True)[1]) != old.targets
             if replaced:
-                targets = [(line.start, line.length, line.type, line.params) for line in old]
-                control.load(address, targets, status.read_only, secure=True)
+                control.load(address, old.targets, old.read_only, secure=True)
             if replaced or not status.suspended:
                 resumed = control.resume(address, event_nr=cookie.again(event_nr))
                 if not resumed.uevent_generated:
@@ -257,23 +278,34 @@ def _put_back(control, address, status, old, event_nr, error):
 
 
 def complete(control, mapped, name, uuid, table, event_nr):
-    """Load and resume a device that was made but never got a live table; returns it, held."""
+    """
+    Load and resume a device that was made but never got a live table; returns it, held, to go with its last user.
+
+    DeviceBusy when its maker is at work on it.
+    """
+    marked = _MARKED.match(mapped.status.uuid)
+    if marked is not None and not maker_is_gone(mapped.status.uuid):
+        raise DeviceBusy(f"process {marked.group(1)} is making it just now", device=name, hint="Try again")
     address = _dm_ioctl.by_uuid(uuid) if uuid else _dm_ioctl.by_number(mapped.status.major, mapped.status.minor)
     status = control.load(address, table.targets, table.read_only, table.secure)
+    device = mapped.device
     try:
         table.prove()
-    except BaseException:
-        control.clear(_dm_ioctl.by_number(status.major, status.minor))
-        raise
-    device = mapped.device if mapped.device is not None else _device.open_path(f"/dev/dm-{status.minor}")
-    try:
+        if device is None:
+            device = _device.open_path(f"/dev/dm-{status.minor}")
         now = control.status(_number(device))
         if (now.name, now.uuid) != (name, mapped.status.uuid):
             raise WrongDevice(f"this is {now.name} (uuid {now.uuid or 'none'}) now", device=name)
+        control.remove(_number(device), deferred=True)
         control.resume(_number(device), event_nr=event_nr)
     except BaseException:
-        if mapped.device is None:
-            device.close()
+        with contextlib.suppress(BlockError):
+            control.clear(_dm_ioctl.by_number(status.major, status.minor) if device is None else _number(device))
+        if device is not None:
+            with contextlib.suppress(BlockError):
+                set_persist(control, device, not mapped.status.deferred_remove)
+            if mapped.device is None:
+                device.close()
         raise
     return device
 
@@ -298,7 +330,8 @@ def remove(control, device, cookie, deferred=False, timeout=5.0):
     """
     address, identity = _number(device), device.id
     status = control.status(address) if deferred else wait_unused(control, device, timeout)
-    until = time.monotonic() + (0 if deferred else timeout)
+    # The kernel removes one that nobody has open a moment after the last close.
+    until = time.monotonic() + (min(timeout, _GOING_SECONDS) if deferred else timeout)
     event_nr = cookie.next()
     try:
         if not control.remove(address, deferred=True, event_nr=event_nr):
@@ -377,7 +410,7 @@ def _undo_remove(control, identity, status):
     except (DeviceGone, WrongDevice):
         return
     with device:
-        set_persist(control, device, True)
+        set_persist(control, device, not status.deferred_remove)
         raise _busy(device, status)
 
 

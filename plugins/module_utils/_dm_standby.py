@@ -20,8 +20,11 @@ from ._errors import BlockError
 
 
 @contextlib.contextmanager
-def standby(control, devices):
-    """Have a child process during the block that has the held mapped ``devices`` open, too, and resumes them if this process ends meanwhile."""
+def standby(control, devices, then=None):
+    """
+    Have a child process during the block that has the held mapped ``devices`` open, too, and does ``then(control, devices)`` if this process
+    ends meanwhile: :func:`resume_all` unless it is given.
+    """
     reading, writing = os.pipe()
     try:
         child = os.fork()
@@ -30,7 +33,7 @@ def standby(control, devices):
         os.close(writing)
         raise
     if not child:
-        _stand_by(control, devices, reading, writing)
+        _stand_by(lambda: (then or resume_all)(control, devices), reading, writing)
     os.close(reading)
     try:
         yield
@@ -57,13 +60,13 @@ def resume_all(control, devices):
         raise problem
 
 
-def _stand_by(control, devices, reading, writing):
+def _stand_by(then, reading, writing):
     """In the child: wait for the parent's word, or for its end."""
     try:
         os.close(writing)
         # What kills the parent's process group shall not kill this.
         os.setsid()
         if not os.read(reading, 1):
-            resume_all(control, devices)
+            then()
     finally:
         os._exit(0)

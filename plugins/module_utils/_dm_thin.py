@@ -79,6 +79,8 @@ class Volumes:
         self._seconds = seconds
         self._there = None
         self._made = []
+        # Whether something was deleted: from then on what was made may be the only copy, and stays.
+        self.deleted = False
 
     def wanted(self, before=None):
         """Plain data for the diff: the volumes' states when all is done; ``before``: what :meth:`look` found, if it could."""
@@ -149,6 +151,7 @@ class Volumes:
                     gone = f"Already deleted, which cannot be taken back: volumes {', '.join(deleted)}"
                     error.hint = f"{gone}. {error.hint}" if error.hint else gone
                 raise
+            self.deleted = True
             deleted.append(str(volume.id))
 
     def undo(self, pool):

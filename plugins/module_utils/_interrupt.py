@@ -38,6 +38,8 @@ def interrupting(seconds, waited_for, device=None, hint=None):
     except _Rang:
         raise Deadline(seconds).exceeded(waited_for, device=device, hint=hint) from None
     finally:
+        # It may have rung just before the inner one, which was left undone then.
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 

@@ -72,15 +72,31 @@ class Item:
     def commit(self):
         """Make what was applied last."""
 
+    def finish(self):
+        """What cannot be taken back, when everything else of the task is done."""
+
     def undo(self):
         """Take back what was applied; not called for a removal, which cannot be."""
 
     def is_removal(self):
+        """Whether something is gone that nothing brings back."""
         return self.params.get("state") in ("absent", "detached")
 
     def result(self):
         """The item's own return values."""
         return {}
+
+
+def undo_steps(steps):
+    """Do them, the last one first, whatever becomes of each, and empty the list; the first error is raised at the end."""
+    problem = None
+    while steps:
+        try:
+            steps.pop()()
+        except BlockError as error:
+            problem = problem or error
+    if problem is not None:
+        raise problem
 
 
 def run_one(item_class, **module_options):
@@ -196,7 +212,7 @@ class _Row:
 
 
 class _Task:
-    """Plan all, apply all, settle once, commit all."""
+    """Plan all, apply all, settle once, commit all, finish all."""
 
     def __init__(self, items, check_mode, on_error):
         self.rows = [_Row(item) for item in items]
@@ -231,11 +247,12 @@ class _Task:
             return
         if pending and not pending[0].item.host.settle():
             self.warnings.append(f"udev did not answer within {UDEV_SECONDS} s: links such as those in /dev/mapper may be late")
-        for row in pending:
-            if row.error is None:
-                self._each([row], lambda row: row.item.commit())
-                if self._stopped():
-                    return
+        for step in (lambda row: row.item.commit(), lambda row: row.item.finish()):
+            for row in pending:
+                if row.error is None:
+                    self._each([row], step)
+                    if self._stopped():
+                        return
 
     def _apply_together(self, rows):
         if not rows:
@@ -281,9 +298,9 @@ class _Task:
             if row.item.is_removal():
                 # What is gone is gone; the result says that it was changed.
                 continue
-            row.changed = False
             try:
                 row.item.undo()
+                row.changed = False
             except Exception as error:  # the others are to be taken back all the same
                 self.warnings.append(f"could not be taken back: {error}")
 

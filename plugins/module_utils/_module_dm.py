@@ -10,9 +10,9 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import _device, _dm, _dm_ioctl, _dm_name, _dm_thin, _dm_udev, _reap, _source, _table_slots
+from . import _device, _dm, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _reap, _source, _table_slots
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
-from ._module import Item, Plan
+from ._module import Item, Plan, undo_steps
 
 ARGUMENTS = {
     "name": {"type": "str"},
@@ -94,12 +94,15 @@ class DmItem(Item):
         self._check_owner()
         before = self._now()
         after = self._wanted(before)
+        if before and before["suspended"] and not after["suspended"] and (before["table"], before["read_only"]) == (after["table"], after["read_only"]):
+            _dm_quiet.check(self.host.dm, self.device)
         if self.volumes is not None:
             self._plan_volumes(before, after)
         return Plan(before != after, _shown(before), _shown(after))
 
     def apply(self):
-        _reap.reap(self.host)
+        if _reap.reap(self.host) and self.mapped is not None and self.device is None:
+            self._find_again()
         if self.params["state"] == "absent":
             self._remove()
         elif self.device is None:
@@ -109,9 +112,14 @@ class DmItem(Item):
         if self.volumes is not None:
             self.volumes.make(self.device)
 
-    def commit(self):
+    def finish(self):
         if self.volumes is not None:
             self.volumes.delete(self.device)
+
+    def is_removal(self):
+        return super().is_removal() or (self.volumes is not None and self.volumes.deleted)
+
+    def commit(self):
         if self.opener is not None and self.params["persist"]:
             self.opener.keep()
         if self.created and self.params["persist"]:
@@ -135,8 +143,7 @@ class DmItem(Item):
             # With its deferred remove set it goes with this descriptor; if another item failed after our commit, that is off by now.
             with self.device:
                 _dm.set_persist(self.host.dm, self.device, False)
-        while self._restore:
-            self._restore.pop()()
+        undo_steps(self._restore)
 
     def result(self):
         if self.params["state"] == "absent":
@@ -194,6 +201,13 @@ class DmItem(Item):
                     f"{mapped.status.name} (uuid {params['uuid']}) cannot be renamed: the name is taken by {_dm.describe(self.host.dm, other)}",
                     device=params["name"],
                 )
+
+    def _find_again(self):
+        """What was found without a table may have been a killed run's, and is gone then."""
+        self.mapped = self._find()
+        if self.mapped is not None and self.mapped.device is not None:
+            self.device = self.host.enter_context(self.mapped.device)
+            self._guard(self.device)
 
     # Comparing
 
@@ -258,10 +272,10 @@ class DmItem(Item):
             device = self._made_by(event_nr, lambda: _dm.make(
                 self.host.dm, params["name"], params["uuid"] or _dm.new_uuid(), table, event_nr, persist=False,
             ))
-            self.created = True
         else:
-            # Made by a run that was ended before it got a live table: name and uuid are the ones asked for.
+            # Made by others, or by a run that was ended before it got a live table: name and uuid are the ones asked for.
             device = self._made_by(event_nr, lambda: _dm.complete(self.host.dm, self.mapped, params["name"], self.mapped.status.uuid, table, event_nr))
+        self.created = True
         self.device = self.host.enter_context(device)
         if params["state"] == "suspended":
             self._set_suspended(True)
@@ -294,15 +308,14 @@ class DmItem(Item):
 
     def _reload(self, before, after):
         how = self._how()
-        old = _table_slots.loadable(before["table"], before["read_only"]) if before["table"] is not None else None
+        old = _dm.live_table(self.host.dm, self.device, self.host)
         self.opener = _source.Opener(self.host)
         if self.value is None:
             table = _table_slots.loadable(after["table"], after["read_only"])
         else:
             table = self.slots.make(self.value, after["read_only"], self.opener)
         self._take_live(table, how, before["suspended"])
-        if old is not None:
-            self._restore.append(lambda: self._take_live(old, how, before["suspended"]))
+        self._restore.append(lambda: self._take_live(old, how, before["suspended"]))
 
     def _take_live(self, table, how, suspended):
         event_nr = self._event()
@@ -322,6 +335,7 @@ class DmItem(Item):
             self.host.cookie.wait(how.seconds)
             _dm.suspend(self.host.dm, self.device, how)
         else:
+            _dm_quiet.check(self.host.dm, self.device)
             address, event_nr = _dm.number_of(self.device), self._event()
             status = self._made_by(event_nr, lambda: self.host.dm.resume(address, how.noflush, how.nolockfs, event_nr))
             if not status.uevent_generated:
@@ -348,6 +362,10 @@ class DmItem(Item):
                 )
         if self.device is None and params["diskseq"] is not None:
             raise WrongDevice("it has no table yet, so no disk sequence number", device=status.name)
+        if self.device is not None and params["deferred"] and status.deferred_remove and status.open_count > 1:
+            # It is to go with its last user already.
+            self.gone = False
+            return Plan(False, {}, {})
         if self.device is not None and not params["deferred"]:
             _dm.wait_unused(self.host.dm, self.device, params["timeout"])
         row = {"name": status.name, "uuid": status.uuid}
@@ -356,6 +374,9 @@ class DmItem(Item):
         return Plan(True, row, {})
 
     def _remove(self):
+        if self.mapped is None:
+            self.gone = True
+            return
         status = self.mapped.status
         if self.device is None:
             self.host.dm.remove(_dm_ioctl.by_uuid(status.uuid) if status.uuid else _dm_ioctl.by_name(status.name))

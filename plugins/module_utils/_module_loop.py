@@ -14,7 +14,7 @@ import os
 
 from . import _device, _loop
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
-from ._module import Item, Plan
+from ._module import Item, Plan, undo_steps
 
 ARGUMENTS = {
     "backing_file": {"type": "path"},
@@ -101,8 +101,7 @@ class LoopItem(Item):
             # With autoclear it goes with this descriptor; if another item failed after our commit, that is off by now.
             with self.device:
                 _loop.set_autoclear(self.device, True)
-        while self._restore:
-            self._restore.pop()()
+        undo_steps(self._restore)
 
     def result(self):
         if self.params["state"] == "absent":

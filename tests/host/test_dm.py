@@ -283,6 +283,22 @@ def test_what_a_killed_run_left_is_reaped(name, control, cleanup):
         run_module("dm_device", name=f"{name}-{rest}", state="absent")
 
 
+def test_what_a_killed_run_left_under_the_name_is_made_anew(name, cleanup):
+    cleanup(dm=name)
+    script = (
+        "import os, signal, sys; sys.path.insert(0, os.environ.get('RACEFREE_SITE', '/root/site'))\n"
+        "from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl\n"
+        f"_dm_ioctl.Control().create('{name}', _dm.new_uuid())\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert run_module("dm_device", **zero(name))["changed"]
+    run_module("dm_device", name=name, state="absent")
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert run_module("dm_device", name=name, state="absent")["changed"]
+    assert not run_module("dm_device", name=name, state="absent")["changed"]
+
+
 def test_a_half_made_device_is_completed(name, control, cleanup):
     cleanup(dm=name)
     control.create(name, "TEST-" + name)

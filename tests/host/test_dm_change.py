@@ -12,7 +12,7 @@ import sys
 import time
 
 import pytest
-from conftest import Failed, predict_and_run, read_device, run_module, snapshot, udev_settle, wait_until
+from conftest import Failed, predict_and_run, read_device, refused, run_module, snapshot, udev_settle, wait_until
 
 from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl
 
@@ -25,12 +25,15 @@ import os, signal, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_ioctl
 
-class Control(_dm_ioctl.Control):
-    def resume(self, address, *more):
-        if os.getpid() == first:
+def killed_before(call):
+    def method(self, address, *more):
+        if os.getpid() == first and self.status(address).has_inactive_table:
             print(self.status(address).suspended, flush=True)
             os.kill(first, signal.SIGKILL)
-        return super().resume(address, *more)
+        return getattr(_dm_ioctl.Control, call)(self, address, *more)
+    return method
+
+Control = type("Control", (_dm_ioctl.Control,), {sys.argv[2]: killed_before(sys.argv[2])})
 
 first = os.getpid()
 with Control() as control, _device.open_path(sys.argv[1]) as device:
@@ -128,13 +131,47 @@ def test_the_old_tables_devices_do_not_go_meanwhile(image, origin_and_store, nam
     assert read_device(made["path"], 0, 5) == b"alone"
 
 
-def test_killed_in_a_reload(name, cleanup, control):
+@pytest.mark.parametrize("state, call, told", [("present", "resume", "True"), ("present", "suspend", "False"), ("suspended", "resume", "True")])
+def test_killed_in_a_reload(name, cleanup, control, state, call, told):
+    """The old table stays, and nothing of the new one."""
     cleanup(dm=name)
-    made = run_module("dm_device", name=name, table="0 8 zero")["device"]
-    killed = subprocess.run([sys.executable, "-c", KILLED_IN_A_RELOAD, made["path"]], capture_output=True, text=True, check=False)
-    assert killed.returncode == -9 and killed.stdout == "True\n", killed.stderr
-    wait_until(lambda: not control.status(_dm_ioctl.by_name(name)).suspended)
-    assert not run_module("dm_device", name=name, table="0 16 zero")["changed"]
+    made = run_module("dm_device", name=name, table="0 8 zero", state=state)["device"]
+    killed = subprocess.run([sys.executable, "-c", KILLED_IN_A_RELOAD, made["path"], call], capture_output=True, text=True, check=False)
+    assert killed.returncode == -9 and killed.stdout == told + "\n", killed.stderr
+
+    def is_as_before():
+        status = control.status(_dm_ioctl.by_name(name))
+        return status.suspended == (state == "suspended") and not status.has_inactive_table
+
+    wait_until(is_as_before)
+    assert not run_module("dm_device", name=name, table="0 8 zero", state=state)["changed"]
+
+
+def test_another_table_is_not_taken_live_by_the_way(name, cleanup):
+    """Somebody loaded it, and a resume would take it live: refused, unless this task brings a table itself."""
+    cleanup(dm=name)
+    run_module("dm_device", name=name, table="0 8 zero", state="suspended")
+    subprocess.run(["dmsetup", "load", name, "--table", "0 16 zero"], check=True)
+    refused("dm_device", "another table loaded", name=name)
+    refused("dm_device", "another table loaded", name=name, table="0 8 zero")
+    assert run_module("dm_device", name=name, table="0 24 zero")["device"]["table"] == ["0 24 zero"]
+
+
+def test_a_reload_is_taken_back_with_the_old_devices(image, name, cleanup):
+    """Which nothing else gets meanwhile: the old loop device would go with the old table."""
+    old, new, other = (image(f"{word}.raw", MIB, content=word.encode()) for word in ("old", "new", "other"))
+    junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
+    cleanup(dm=name)
+    made = run_module("dm_device", name=name, table=f"0 {SECTORS} linear file:{old} 0", persist=False, hold=600)["device"]
+    rows = [
+        {"name": name, "table": f"0 {SECTORS} linear file:{new} 0", "persist": False, "hold": 600},
+        {"name": name + "-other", "table": f"0 {SECTORS} linear file:{other} 0", "persist": False},
+        {"name": name + "-bad", "table": f"0 {64 * MIB // 512} thin-pool file:{junk} file:{data} 128 0"},
+    ]
+    with pytest.raises(Failed):
+        run_module("dm_devices", devices=rows)
+    after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
+    assert after["table"] == made["table"] and read_device(made["path"], 0, 3) == b"old"
 
 
 def test_suspend_has_a_time_limit(name, cleanup):

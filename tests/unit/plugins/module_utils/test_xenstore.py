@@ -202,7 +202,7 @@ def test_the_root_is_never_removed(store):
         store.remove("/")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet=[chr(code) for code in range(0x20, 0x7F)], max_size=2000))
 def test_every_printable_value_comes_back(shared_daemon, value):
     with Store(5, shared_daemon.socket) as store:

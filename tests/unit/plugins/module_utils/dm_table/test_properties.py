@@ -41,14 +41,14 @@ def check_round_trips(table):
         assert entry[3].isascii() and b"\0" not in entry[3] and len(entry[2]) <= 15
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SEEDS)
 def test_valid_tables_round_trip(seed):
     lines = Generator(seed).valid()
     check_round_trips(parse_table(lines))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SEEDS)
 def test_changed_tables_round_trip_or_are_refused(seed):
     lines, unused = Generator(seed).changed()
@@ -85,7 +85,7 @@ def test_valid_tables_suit_their_devices():
         assert len(table) == len(lines)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.lists(WORDS, max_size=12).map(" ".join), max_size=4))
 def test_random_text_gives_nothing_but_table_errors(lines):
     for value in (lines, "\n".join(lines)):
@@ -95,7 +95,7 @@ def test_random_text_gives_nothing_but_table_errors(lines):
             assert error.errors and str(error)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(TYPES)), st.lists(WORDS, max_size=14))
 def test_random_parameters_give_nothing_but_table_errors(name, words):
     try:
@@ -111,7 +111,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(sorted(TYPES)), st.data())
 def test_random_data_gives_nothing_but_table_errors(name, data):
     names = TARGETS[name].NAMES
@@ -192,7 +192,7 @@ def structured(draw):
     return plain
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(structured())
 def test_structured_to_lines_to_structured(plain):
     try:

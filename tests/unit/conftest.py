@@ -1,0 +1,11 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("racefree", deadline=None)
+settings.load_profile("racefree")
