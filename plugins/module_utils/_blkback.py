@@ -24,13 +24,15 @@ from . import _guest, _vbd_nodes, _vbd_read, _vdev
 from ._deadline import Deadline, pauses
 from ._device import Device
 from ._errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, InvalidValue, WrongDevice, XenStoreError
-from ._hold import hold
+from ._hold import hold, hold_for
 from ._hotplug_remove import is_needed, run_remove
 from ._vbd_nodes import CLOSED, CLOSING, CONNECTED, Disk, Key, Vbd
 from ._xenstore_nodes import NodeError
 
 # Seconds that taking back what is half attached, or removing what was given up, may take on top of the caller's own limit.
 _CLEANUP = 15.0
+# Seconds for which devices are held for a blkback that may open them yet, when nobody is left who could tell.
+_KEPT = 120.0
 # Seconds for a backend to close a vbd that was taken by force.
 _PATIENCE = 5.0
 # Seconds that xenstored has for telling how things stand when a limit is reached.
@@ -120,14 +122,14 @@ def attach(store, requests, timeout=30.0, wait_connected=False, guard=None):
         job.run(job.prepare)
     ready = [job for job in jobs if not job.error]
     # Whoever kills this process between the write and blkback's open must not free the numbers.
-    with hold([job.request.device for job in ready], timeout + _CLEANUP) if ready else contextlib.nullcontext():
+    with hold([job.request.device for job in ready], timeout + _KEPT) if ready else contextlib.nullcontext():
         with store.within(limit):
             _all_in_one(store, ready, limit, lambda tx, job: job.write_in(tx, guard))
             _poll(store, [job for job in ready if not job.error], limit, lambda job, values: job.look(values, wait_connected))
         cleanup = Deadline(_CLEANUP)
         for job in ready:
-            if job.error and job.written:
-                job.take_back(store, cleanup)
+            if job.error and job.written and not job.take_back(store, cleanup):
+                hold_for([job.request.device], _KEPT)
     return [job.outcome() for job in jobs]
 
 
@@ -215,6 +217,8 @@ class _Attach(_Job):
         # As libxl: its own copy says whether there is such a disk; a backend without it is in use all the same.
         if tx.exists(self.key.libxl) or tx.exists(self.key.backend):
             raise DeviceBusy(f"the guest has a disk {self.request.vdev.name} already", device=str(self.request))
+        if os.path.exists(self.key.sysfs):
+            raise DeviceBusy(f"blkback still has the disk that the guest had as {self.request.vdev.name}", device=str(self.request), hint="Try again in a moment")
         if guard is not None:
             guard(tx, self.request)
         self.written = True
@@ -254,13 +258,15 @@ class _Attach(_Job):
         return True
 
     def take_back(self, store, limit):
-        """Remove what was written for this vbd, after a failure; what fails here is added to the error."""
+        """Remove what was written for this vbd, after a failure, and return whether it is gone; if not, the error says so."""
         try:
             with store.within(limit):
                 store.transaction(self._remove_in, limit)
             wait_released(self.request, limit)
+            return True
         except BlockError as error:
             self.error.hint = f"{self.error.hint or 'It could not be taken back'}. Nodes of {self.key.backend} may be left: {error}"
+            return False
 
     def _remove_in(self, tx):
         # A lost connection leaves open whether anything was written: only what bears this device's number is removed.

@@ -19,6 +19,7 @@ import fcntl
 import os
 import stat
 import struct
+import time
 
 from . import _uapi
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
@@ -250,14 +251,19 @@ def is_claimed(device):
 
     A plain opener, such as blkback or QEMU, is not seen by this.
     """
-    try:
-        handle = os.open(f"/proc/self/fd/{device.fd}", os.O_RDONLY | os.O_EXCL | _OPEN_FLAGS)
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            return True
-        raise KernelError.from_oserror(error, "open it exclusively", device=device.path) from error
-    os.close(handle)
-    return False
+    # Another one who asks has it for a moment, too.
+    for pause in (0.002, 0.01, None):
+        try:
+            handle = os.open(f"/proc/self/fd/{device.fd}", os.O_RDONLY | os.O_EXCL | _OPEN_FLAGS)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise KernelError.from_oserror(error, "open it exclusively", device=device.path) from error
+            if pause is not None:
+                time.sleep(pause)
+        else:
+            os.close(handle)
+            return False
+    return True
 
 
 def _reopen(handle, path, writable):

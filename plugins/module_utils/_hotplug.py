@@ -25,6 +25,7 @@ SECONDS = 20.0
 # Where the role xen_host keeps Xen's own script when this one has its place, and that place.
 STOCK_KEPT = "/etc/xen/scripts/block.stock"
 STOCK_PLACE = "/etc/xen/scripts/block"
+_HANDED_ON = "RACEFREE_HANDED_ON"
 
 
 def main(argv, environ):
@@ -37,7 +38,7 @@ def main(argv, environ):
             add(key, SECONDS)
         else:
             remove(key, environ)
-    except BlockError as error:
+    except (BlockError, OSError) as error:
         sys.stderr.write(f"block-racefree: {' '.join(argv[1:])} {environ.get('XENBUS_PATH', '')}: {error}\n")
         return 1
     return 0
@@ -67,5 +68,6 @@ def remove(key, environ):
     """
     known = _hotplug_state.forget(key)
     _hotplug_state.reap()
-    if not known and environ.get("script") == STOCK_PLACE and os.access(STOCK_KEPT, os.X_OK):
-        os.execve(STOCK_KEPT, [STOCK_KEPT, "remove"], dict(environ))
+    # What is kept as Xen's own may be this script by mistake.
+    if not known and environ.get("script") == STOCK_PLACE and os.access(STOCK_KEPT, os.X_OK) and _HANDED_ON not in environ:
+        os.execve(STOCK_KEPT, [STOCK_KEPT, "remove"], dict(environ, **{_HANDED_ON: "1"}))

@@ -20,6 +20,8 @@ from ._vbd_nodes import CLOSED, CLOSING
 from ._vbd_read import opened_number
 from ._xenstore_session import Session
 
+# Seconds for which a copy of the script keeps the device when blkback neither opens it nor lets go of the vbd.
+_KEPT = 120.0
 # Seconds for saying what went wrong and taking back what was written, on top of the caller's own limit.
 _CLEANUP = 5.0
 _LONGEST_ERROR = 1000
@@ -69,12 +71,15 @@ class _Add:
         self.limit = limit
         self.nodes = None
         self.identity = {}
+        # Whether what is there is another call's, and to be left as it is.
+        self.is_served = False
         self.host = _Host()
 
     def run(self):
         self.nodes = nodes = self._read(self.store, "params", "mode", "frontend-id", "dev", "physical-device", "diskseq", "hotplug-status", "error", "vm")
         self._check_nodes(nodes)
         if nodes["physical-device"] is not None:
+            self.is_served = True
             return self._check_same()
         if not nodes["params"]:
             # A drive without a medium.
@@ -88,15 +93,16 @@ class _Add:
                 raise InvalidValue("mode", nodes["mode"], f"{device.path} is read-only, so the guest can have it only as r")
             self.identity = dict(_vbd_nodes.identity("diskseq", device.id.major, device.id.minor, device.id.diskseq, device.path))
             _hotplug_state.write(self.key, dict(facts, **self.identity))
-            with _hotplug_keeper.Keeper(device, self.key, self.limit.left() + _CLEANUP) as keeper:
+            with _hotplug_keeper.Keeper(device, self.key, _KEPT) as keeper:
                 self._hand_over(device, keeper)
+        _hotplug_state.reap()
         return None
 
     def fail(self, error):
         """Take back what was written and say why; what fails here adds nothing to know."""
-        text = str(error) if isinstance(error, BlockError) else f"ended by {type(error).__name__}"
+        text = str(error) if isinstance(error, BlockError) else f"ended by {type(error).__name__} {error}".rstrip()
         text = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text)[:_LONGEST_ERROR]
-        if not self.identity:
+        if not self.identity and not self.is_served:
             _hotplug_state.forget(self.key)
         try:
             with self.store.within(Deadline(_CLEANUP)):
@@ -155,7 +161,9 @@ class _Add:
         now = self._read(tx, "params", "mode", "frontend-id", "physical-device", "state", "vm")
         if any(now[name] != self.nodes[name] for name in ("params", "mode", "frontend-id", "physical-device")) or now["state"] in _GIVEN_UP:
             raise GuestError("the disk was detached or changed meanwhile", device=self.key.backend)
-        _guest.prove_vm(now["vm"], guest)
+        if self.key.domid:
+            # Domain 0, which gets the disk for a boot loader (pygrub), has no such node and does not end.
+            _guest.prove_vm(now["vm"], guest)
         if self.nodes["error"] is not None:
             # An earlier disk's, which would be taken for this one's.
             tx.remove(self.key.backend_error)
@@ -204,7 +212,7 @@ class _Add:
             for name, value in self.identity.items():
                 if now[name] == value:
                     tx.remove(f"{self.key.backend}/{name}")
-        self._say_in(tx, {"hotplug-error": text, "hotplug-status": "error"})
+        self._say_in(tx, {"hotplug-error": text} if self.is_served else {"hotplug-error": text, "hotplug-status": "error"})
 
     def _say_in(self, tx, values):
         """Write nodes, but never into a vbd that is not there."""

@@ -202,6 +202,7 @@ class VbdItem(Item):
         place = _Place(_vbd_nodes.Key(self.guest.domid, self.vdev.number), self.guest, self.vdev.name)
         with _sharing.Sharing(_stack.questions(self.host)) as sharing:
             sharing.check_extents(self.host.store, mine, place, source.file)
+        _sharing.refuse_mounted(mine, source.file)
 
     def _request(self, device):
         return _blkback.Request(self.guest, self.vdev, device, self.params["mode"], self.params["device_type"], form=self.params["diskseq_form"])

@@ -16,12 +16,12 @@ from __future__ import annotations
 import os
 import stat
 
-from . import _device, _vbd_nodes
+from . import _device, _loop, _vbd_nodes
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._footprint import Extent, Questions, conflict, footprint
 from ._record import Record
 from ._vbd_nodes import Key
-from ._vbd_read import list_served
+from ._vbd_read import list_served, opened_number
 
 _HINT = "Detach it there, or give both only a read-only disk; shared: true is for guests that agree on who writes what (a cluster file system)"
 
@@ -103,6 +103,7 @@ class Sharing:
         device = request.device
         mine = self._footprint(device.id.major, device.id.minor, request.mode == "w")
         self.check_extents(transaction, mine, request, device.path)
+        refuse_mounted(mine, device.path, device)
         if not device.read_only and _device.is_claimed(device):
             raise DeviceBusy(
                 "this host itself uses it: it is mounted, swapped to, or part of a mapped device or an array", device=device.path,
@@ -147,8 +148,9 @@ class Sharing:
             # blkback has let go of it; the number may be another device's by now.
             return None
         device = self._open(number)
-        if device is None or nodes["diskseq"] not in (None, f"{device.id.diskseq:x}"):
-            # blkback cannot have it either: an open device does not go away, nor does its number.
+        if device is None or (nodes["diskseq"] not in (None, f"{device.id.diskseq:x}") and opened_number(key) != number):
+            # blkback cannot have it either: an open device does not go away, nor does its number, though a change of its medium gives it another
+            # disk sequence number.
             return None
         return self._footprint(number[0], number[1], "w" in (nodes["mode"] or "w"))
 
@@ -174,6 +176,25 @@ class Sharing:
             return None
         number = os.major(found.st_rdev), os.minor(found.st_rdev)
         return None if self._open(number) is None else self._footprint(number[0], number[1], writes)
+
+
+def refuse_mounted(extents, name, own=None):
+    """
+    DeviceBusy when this host itself uses a file among the Extents through a loop device other than the Device ``own``, as after ``mount -o loop``.
+
+    Not one that something stands on: a mapped device may be what is to be handed over, and is looked at by itself.
+    """
+    files = [extent for extent in extents if extent.leaf[0] == "file"]
+    if not files:
+        return
+    for device, status in _loop.open_bound():
+        with device:
+            leaf = ("file", status.backing_device, status.backing_inode)
+            end = status.offset + status.sizelimit if status.sizelimit else None
+            if (own is not None and device.id == own.id) or not conflict(files, [Extent(leaf, status.offset, end, not status.read_only)]):
+                continue
+            if not os.listdir(f"{device.sysfs}/holders") and _device.is_claimed(device):
+                raise DeviceBusy(f"this host itself uses the file, as {device.path}: it is mounted, or swapped to", device=name, hint="Unmount it first")
 
 
 def _name_of(devid):

@@ -225,6 +225,20 @@ def test_a_disk_mounted_here_is_refused(guest, image, tmp_path, cleanup):
         subprocess.run(["umount", point], check=True)
 
 
+def test_a_file_mounted_here_is_refused(guest, image, tmp_path):
+    """Through a loop device of its own, which is claimed, and the guest would have another one."""
+    path = image()
+    subprocess.run(["mkfs.ext4", "-q", path], check=True)
+    point = tmp_path / "mnt"
+    point.mkdir()
+    subprocess.run(["mount", "-o", "loop", path, point], check=True)
+    try:
+        for mode in ("w", "r"):
+            refused("xen_vbd", "this host itself uses", domain=guest, vdev="xvdc", source={"file": path}, mode=mode, persist=False)
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
 def test_wrong_use(guest, image, cleanup, detached):
     path, other = image(), image("other.raw")
     ok = {"domain": guest, "vdev": "xvdc", "source": {"file": path}}

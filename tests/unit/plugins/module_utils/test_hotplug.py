@@ -154,14 +154,14 @@ def call(*words, path="backend/vbd/5/51728", script="/etc/xen/scripts/block-race
     return _hotplug.main(["block-racefree", *words], {"XENBUS_PATH": path, "script": script})
 
 
-def fails(store, kind, *words, seconds=5):
+def fails(store, kind, *words, seconds=5, status="error"):
     """``add`` raises this, and says so in the nodes."""
     with pytest.raises(kind) as caught:
         _hotplug_add.add(KEY, seconds)
     for word in words:
         assert word in str(caught.value), str(caught.value)
         assert word in node(store, "hotplug-error"), node(store, "hotplug-error")
-    assert node(store, "hotplug-status") == "error"
+    assert node(store, "hotplug-status") == status
     return caught.value
 
 
@@ -372,8 +372,26 @@ def test_a_device_that_it_has_already_is_not_exchanged(store, daemon, file, loop
     with Backend(daemon):
         assert call("add") == 0
     store.write(f"{KEY.backend}/params", "/dev/null")
-    fails(store, DeviceBusy, "has a device already", "cannot be changed")
-    assert node(store, "physical-device") is not None
+    kept = _hotplug_state.read(KEY)
+    fails(store, DeviceBusy, "has a device already", "cannot be changed", status="connected")
+    assert node(store, "physical-device") is not None and kept and _hotplug_state.read(KEY) == kept
+
+
+def test_the_boot_loaders_disk(store, daemon, loop):
+    """libxl gives domain 0 a disk for a boot loader (pygrub); domain 0 has no vm node."""
+    key = Key(0, KEY.devid)
+    vbd(store, loop, key=key)
+    with Backend(daemon, key):
+        _hotplug_add.add(key, 5)
+    assert node(store, "hotplug-status", key) == "connected"
+
+
+def test_what_was_forgotten_goes_with_the_next_add(store, daemon, loop):
+    _hotplug_state.write(Key(77, 51712), {"target": "gone"})
+    vbd(store, loop)
+    with Backend(daemon):
+        _hotplug_add.add(KEY, 5)
+    assert _hotplug_state.read(Key(77, 51712)) is None and _hotplug_state.read(KEY) is not None
 
 
 def test_the_wrong_guest_in_the_nodes(store, loop):

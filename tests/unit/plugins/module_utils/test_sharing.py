@@ -192,6 +192,20 @@ def test_what_this_host_has_claimed(store, loops):
     assert refused(store, loops, path) is None
 
 
+def test_what_this_host_has_mounted_by_another_loop_device(store, loops):
+    """The claim is on the other one, as after mount -o loop."""
+    mounted, ours, rest = loops.make(), loops.make(), loops.make("other")
+    assert refused(store, loops, ours) is None
+    handle = os.open(mounted, os.O_RDONLY | os.O_EXCL)
+    try:
+        reason = refused(store, loops, ours)
+        assert f"uses the file, as {mounted}" in reason
+        assert refused(store, loops, rest) is None
+    finally:
+        os.close(handle)
+    assert refused(store, loops, ours) is None
+
+
 def test_who_comes_in_between_is_seen(store, daemon, loops):
     """The check is part of the transaction: what another attaches meanwhile makes it run again."""
     path, runs = loops.make(), []
