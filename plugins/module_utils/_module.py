@@ -58,6 +58,10 @@ class Item:
     def check(self):
         """Raise InvalidValue for options that can be refused without looking at the host."""
 
+    @classmethod
+    def prepare(cls, host):
+        """What is done once before the plans are made, save in check mode."""
+
     def plan(self):
         raise NotImplementedError
 
@@ -223,6 +227,8 @@ class _Task:
     def run(self):
         self._each(self.rows, lambda row: row.item.check())
         self._refuse_twins()
+        if not self.check_mode:
+            self._each(self._good()[:1], lambda row: row.item.prepare(row.item.host))
         self._each(self._good(), self._plan)
         if self._stopped():
             return

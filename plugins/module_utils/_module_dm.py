@@ -84,6 +84,10 @@ class DmItem(Item):
             self.volumes = _dm_thin.Volumes(self.host, _dm_thin.parse_volumes(params["volumes"]), max(1, params["timeout"]))
         self.value = None if params["table"] is None else with_keys(table_lines(params["table"]), params["keys"] or {})
 
+    @classmethod
+    def prepare(cls, host):
+        _reap.reap_hidden(host)
+
     def plan(self):
         self.mapped = self._find()
         if self.mapped is not None and self.mapped.device is not None:

@@ -38,15 +38,34 @@ def find_orphans(control):
 def reap(host):
     """Remove the orphans, once in a run; the names that they had."""
     if host.reaped is None:
-        host.reaped = []
-        for uuid in find_orphans(host.dm):
-            try:
-                # By uuid: nobody else can have it, so this cannot hit another device.
-                host.reaped.append(host.dm.status(_dm_ioctl.by_uuid(uuid)).name)
-                host.dm.remove(_dm_ioctl.by_uuid(uuid))
-            except BlockError:
-                continue
+        host.reaped = _remove(host.dm, find_orphans(host.dm))
     return host.reaped
+
+
+def reap_hidden(host):
+    """Remove those orphans only that have no name of anybody's choice; they may hold what a run is to look at."""
+    control = host.dm
+    _remove(control, [uuid for uuid in find_orphans(control) if _name(control, uuid) == _dm.unused_name(uuid)])
+
+
+def _remove(control, uuids):
+    removed = []
+    for uuid in uuids:
+        try:
+            # By uuid: nobody else can have it, so this cannot hit another device.
+            name = _name(control, uuid)
+            control.remove(_dm_ioctl.by_uuid(uuid))
+            removed.append(name)
+        except BlockError:
+            continue
+    return removed
+
+
+def _name(control, uuid):
+    try:
+        return control.status(_dm_ioctl.by_uuid(uuid)).name
+    except DeviceGone:
+        return None
 
 
 def _ask_uuid(control, entry):

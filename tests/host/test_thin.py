@@ -117,6 +117,20 @@ def test_a_volume_in_use_stays(pool, name, cleanup):
     assert [is_there(name, number) for number in (0, 1, 2)] == [False, False, True]
 
 
+def test_a_probe_that_was_killed_does_not_keep_the_pool(pool, name):
+    made = run_module("dm_device", **pool(volumes=present(0)))["device"]
+    script = (
+        "import os, signal, sys; sys.path.insert(0, os.environ.get('RACEFREE_SITE', '/root/site'))\n"
+        "from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl\n"
+        "control, uuid = _dm_ioctl.Control(), _dm.new_uuid()\n"
+        "control.create(_dm.unused_name(uuid), uuid)\n"
+        f"control.load(_dm_ioctl.by_uuid(uuid), ((0, 8, b'thin', b'{made['major']}:{made['minor']} 0'),), read_only=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert run_module("dm_device", name=name, state="absent")["gone"]
+
+
 def test_what_fails_is_taken_back(pool, name, image):
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("more.raw", 64 * MIB)
     bad = {"name": f"{name}-bad", "table": f"0 {64 * SECTORS} thin-pool file:{junk} file:{data} 128 0"}
