@@ -90,7 +90,7 @@ def _devices(slots, table, read_only):
     for index, slot in table.devices(read_only):
         device = slots.device(slot)
         rows.append({
-            "target": index + 1, "field": slot.field, "written": slot.text, "access": slot.access,
+            "target": index + 1, "field": slot.field, "written": slot.shown, "access": slot.access,
             "device": None if device is None else device.as_dict(),
         })
     return rows
