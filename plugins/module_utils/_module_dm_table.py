@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from . import _dm, _dm_name, _module_dm, _table_slots
+from . import _dm, _dm_name, _module_dm, _table_keys, _table_slots
 from ._dm_table import _kernels
 from ._errors import BlockError, DeviceGone, InvalidValue, TableError
 
@@ -28,7 +28,7 @@ ARGUMENTS = {
 
 def collect(params, host):
     """The module's return values; raises TableError for a table that is not valid, if that is to ``fail``."""
-    lines = _module_dm.with_keys(_module_dm.table_lines(params["table"]), params["keys"] or {})
+    lines = _table_keys.with_keys(_module_dm.table_lines(params["table"]), params["keys"] or {})
     slots = None
     try:
         mapped = _mapped(params["name"], host)

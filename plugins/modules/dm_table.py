@@ -32,7 +32,7 @@ options:
     required: true
   keys:
     description:
-      - Keys for C(crypt) targets, as for O(racefree.block.dm_device#module:keys). They are in no log or return value.
+      - Keys for C(crypt) and C(integrity) targets, as for O(racefree.block.dm_device#module:keys). They are in no log or return value.
     type: dict
   read_only:
     description:
