@@ -229,11 +229,14 @@ class DmItem(Item):
                 raise InvalidValue("table", None, f"{self.params['name']} has no live table, and none is given")
             return now["table"]
         own = None if self.device is None else (self.device.id.major, self.device.id.minor)
-        self.slots = _table_slots.Slots(self.host, own)
+        self.slots = _table_slots.host_slots(self.host, self.value, own)
         wanted = self.slots.look(self.value, self.params["read_only"])
         live = now.get("table")
+        if live is None:
+            return wanted.table
+        wanted.table.check_replaces(live)
         # What is the same in meaning is not written in another way.
-        return live if live is not None and wanted.is_complete and live.same_as(wanted.table) else wanted.table
+        return live if wanted.is_complete and live.same_as(wanted.table) else wanted.table
 
     def _plan_volumes(self, before, after):
         table = after["table"]
@@ -253,7 +256,7 @@ class DmItem(Item):
     def _create(self):
         params = self.params
         self.opener = _source.Opener(self.host)
-        table = (self.slots or _table_slots.Slots(self.host)).make(self.value, params["read_only"], self.opener)
+        table = (self.slots or _table_slots.host_slots(self.host, self.value)).make(self.value, params["read_only"], self.opener)
         event_nr = self._event()
         if self.mapped is None:
             device = self._made_by(event_nr, lambda: _dm.make(

@@ -10,8 +10,6 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import os
-
 from . import _dm, _dm_name, _module_dm, _table_keys, _table_slots
 from ._dm_table import _kernels
 from ._errors import BlockError, DeviceGone, InvalidValue, TableError
@@ -32,7 +30,7 @@ def collect(params, host):
     slots = None
     try:
         mapped = _mapped(params["name"], host)
-        slots = _table_slots.Slots(host, mapped and mapped.device and mapped.device.id[:2], _kernels_of(params), _targets_of(lines, host))
+        slots = _table_slots.host_slots(host, lines, mapped and mapped.device and mapped.device.id[:2], params["kernels"])
         wanted = slots.look(lines, params["read_only"])
         if mapped is not None and mapped.status.has_live_table:
             live = _table_slots.live_table(host, mapped.device)
@@ -58,24 +56,6 @@ def _mapped(name, host):
     if mapped.device is not None:
         host.enter_context(mapped.device)
     return mapped
-
-
-def _kernels_of(params):
-    """The kernels that have to take the table: this host's, if its grammar is known, and those that were named."""
-    own = _kernels.same_grammar(os.uname().release)
-    return tuple(kernel for kernel in _kernels.KERNELS if kernel == own or kernel in params["kernels"]) or None
-
-
-def _targets_of(lines, host):
-    """{type: version} of the targets that the host has; the kernel loads the modules of those that the table names."""
-    found = host.dm.target_versions()
-    for line in lines:
-        name = line.get("target") if isinstance(line, dict) else (line.split() + ["", "", ""])[2]
-        if isinstance(name, str) and name in _table_slots.TARGETS and name not in found:
-            version = host.dm.target_version(name)
-            if version is not None:
-                found[name] = version
-    return found
 
 
 def _errors(error):

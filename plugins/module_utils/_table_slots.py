@@ -14,10 +14,8 @@ import os
 from typing import NamedTuple
 
 from . import _device, _dm, _dm_table, _loop, _source
+from ._dm_table import _kernels
 from ._errors import TableError
-
-
-TARGETS = _dm_table.TARGETS
 
 
 class Wanted(NamedTuple):
@@ -99,6 +97,29 @@ class Slots:
 
     def _number_or_text(self, slot):
         return self._devices[slot.text].id.number
+
+
+def host_slots(host, value, mapped=None, kernels=()):
+    """Slots that hold the table ``value`` against this host's kernel and its target types; ``kernels`` are others that have to take it, too."""
+    return Slots(host, mapped, _kernels_of(kernels), _targets_of(value, host))
+
+
+def _kernels_of(others):
+    """The kernels that have to take the table: this host's, if its grammar is known, and the others."""
+    own = _kernels.same_grammar(os.uname().release)
+    return tuple(kernel for kernel in _kernels.KERNELS if kernel == own or kernel in others) or None
+
+
+def _targets_of(value, host):
+    """{type: version} of the targets that the host has; the kernel loads the modules of those that the table names."""
+    found = host.dm.target_versions()
+    for line in value.split("\n") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ():
+        name = line.get("target") if isinstance(line, dict) else (str(line).split() + ["", "", ""])[2]
+        if isinstance(name, str) and name in _dm_table.TARGETS and name not in found:
+            version = host.dm.target_version(name)
+            if version is not None:
+                found[name] = version
+    return found
 
 
 def loadable(table, read_only):

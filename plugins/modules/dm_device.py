@@ -11,7 +11,8 @@ short_description: Make, change and remove a device-mapper device, and say which
 version_added: 0.1.0
 description:
   - Makes a mapped device with a table, and returns its identity, which includes the disk sequence number that the kernel never gives twice.
-  - The table is checked as a whole before the kernel sees it. The devices in it are opened, proved and held until the kernel has them.
+  - The table is checked as a whole, against this host's kernel and its target types, before the kernel sees it, also in check mode. The kernel
+    loads its module of a target type that the table names, if it has not done so yet. The devices in it are opened, proved and held until the kernel has them.
   - The device goes by itself when the task fails or its process is killed before it is done.
 author:
   - The racefree.block contributors (@racefree)

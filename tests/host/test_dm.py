@@ -209,6 +209,7 @@ def test_thin_pool_and_volume(image, name, cleanup):
     cleanup(dm=name + "-v")
     run_module("dm_device", name=name, table=f"0 {64 * MIB // 512} thin-pool file:{meta} file:{data} 128 0")
     assert not run_module("dm_device", name=name, table=f"0 {64 * MIB // 512} thin-pool file:{meta} file:{data} 128 0")["changed"]
+    refused("dm_device", "cannot be exchanged", check=True, name=name, table="0 8 zero")
     subprocess.run(["dmsetup", "message", name, "0", "create_thin 0"], check=True)
     made = predict_and_run("dm_device", name=name + "-v", table=f"0 {SECTORS} thin path:/dev/mapper/{name} 0")
     assert made["device"]["size"] == MIB
