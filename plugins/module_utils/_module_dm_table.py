@@ -31,7 +31,7 @@ def collect(params, host):
     try:
         mapped = _mapped(params["name"], host)
         slots = _table_slots.host_slots(host, lines, mapped and mapped.device and mapped.device.id[:2], params["kernels"])
-        wanted = slots.look(lines, params["read_only"])
+        wanted = slots.look(lines, params["read_only"], whole=True)
         if mapped is not None and mapped.status.has_live_table:
             live = _table_slots.live_table(host, mapped.device)
             if live is not None:

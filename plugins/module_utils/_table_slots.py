@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from . import _device, _dm, _dm_table, _loop, _source
 from ._dm_table import _kernels
-from ._errors import TableError
+from ._errors import BlockError, TableError
 
 
 class Wanted(NamedTuple):
@@ -45,9 +45,12 @@ class Slots:
         self._kernels = kernels
         self._targets = targets
 
-    def look(self, value, read_only):
-        """The Wanted table for ``value`` with the devices that are there; those that would be made stay as they are."""
-        table = _dm_table.parse_table(value, context=self._context(read_only, self._find, self._facts_to_be))
+    def look(self, value, read_only, whole=False):
+        """
+        The Wanted table for ``value`` with the devices that are there; those that would be made stay as they are. ``whole``: a device that cannot
+        be had is one error of the table among the others, rather than one that ends the look.
+        """
+        table = _dm_table.parse_table(value, context=self._context(read_only, self._find, self._facts_to_be, whole))
         complete = all(self._find(slot) is not None for _index, slot in table.devices(read_only))
         return Wanted(table.with_devices(self._number_or_text) if complete else table, complete, table)
 
@@ -68,11 +71,16 @@ class Slots:
         held = {self._devices[slot.text].id: self._devices[slot.text] for _index, slot in written.devices()}
         return table._replace(held=tuple(held.values()))
 
-    def _context(self, read_only, find, otherwise=lambda slot: None):
+    def _context(self, read_only, find, otherwise=lambda slot: None, whole=False):
 
         def facts(slot):
-            device = find(slot)
-            return otherwise(slot) if device is None else _facts(device, self._host)
+            try:
+                device = find(slot)
+                return otherwise(slot) if device is None else _facts(device, self._host)
+            except BlockError as error:
+                if not whole:
+                    raise
+                return _dm_table.NoDevice(str(error))
 
         return _dm_table.Context(
             kernels=self._kernels, targets=self._targets, devices=facts, read_only=read_only, page_size=os.sysconf("SC_PAGE_SIZE"), device=self._mapped,

@@ -83,7 +83,7 @@ valid:
   returned: success
   type: bool
 errors:
-  description: Everything that is wrong with the table.
+  description: Everything that is wrong with the table. A device that cannot be had is one error among the others, with the reason in its rule.
   returned: success
   type: list
   elements: dict
