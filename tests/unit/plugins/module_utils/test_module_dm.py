@@ -102,7 +102,8 @@ def test_devices_that_cannot_be_had_are_errors_among_the_others(any_host):
     table = [
         "0 8 linear /dev/no/such 0", {"start": 8, "length": 8, "target": "linear", "device": {"file": "/no/such.raw"}, "offset": 0},
         "16 8 linear /dev/null 0", "24 8 linear diskseq:18446744073709551615 0", "32 8 linear /dev/a 5x",
-        {"start": 40, "length": 8, "target": "striped", "chunk_size": 4, "stripes": [{"device": "/dev/no/such", "offset": 0}, {"device": "/dev/null", "offset": 0}]},
+        {"start": 40, "length": 8, "target": "striped", "chunk_size": 4,
+         "stripes": [{"device": "/dev/no/such", "offset": 0}, {"device": "/dev/null", "offset": 0}]},
         {"start": 48, "length": 8, "target": "linear", "device": {"path": "/dev/a", "colour": "red"}, "offset": 0}, "57 8 error",
     ]
     result = checked(any_host, table)

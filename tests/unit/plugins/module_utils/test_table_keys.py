@@ -71,7 +71,9 @@ def test_a_key_in_clear_is_refused_and_not_shown(place):
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("bad", ["c0ffee c0ffee", "c0ffe", "c0ffee\tx", "c0ffee\\", "coffee", "", " ", "\u0661\u0662", "c0ffee\n0 8 zero", 12, None, ["c0ffee"], "var:data"])
+@pytest.mark.parametrize("bad", [
+    "c0ffee c0ffee", "c0ffe", "c0ffee\tx", "c0ffee\\", "coffee", "", " ", "\u0661\u0662", "c0ffee\n0 8 zero", 12, None, ["c0ffee"], "var:data",
+])
 def test_what_is_no_key_is_refused_by_its_name(place, bad):
     with pytest.raises(InvalidValue, match=r"keys\.data.*hexadecimal") as caught:
         with_keys([place("var:data")], {"data": bad})
@@ -87,7 +89,8 @@ def test_a_keyring_key_can_come_from_keys_where_the_kernel_takes_one():
 
 @pytest.mark.parametrize("line", [
     "0 8 linear /dev/a\\ b 0 # a comment", {"start": 0, "length": 8, "target": "zero"}, crypt_line(":64:logon:a"), crypt("-"),
-    "0 8 integrity /dev/a 0 - J 1 internal_hash:crc32c", "", "0 8", "0 8 linear {broken 0", '0 8 linear {"diskseq":4} 0', linear(7), linear({"a": 1}), crypt(None),
+    "0 8 integrity /dev/a 0 - J 1 internal_hash:crc32c", "", "0 8", "0 8 linear {broken 0",
+    '0 8 linear {"diskseq":4} 0', linear(7), linear({"a": 1}), crypt(None),
 ])
 def test_what_has_no_key_stays_as_it_was_written(line):
     assert with_keys([line], {}) == [line]
