@@ -72,8 +72,8 @@ def _check_path(source, option):
 
 def _check_table(source, option):
     table = _dm_table.parse_table(source.table)
+    for dummy, slot in table.devices(source.read_only):
+        check(_source.parse_slot(slot), option=f"{option}.table {slot.field}")
     if _table_slots.has_secrets(table):
         allowed = "no key: a definition can be read by many. Name a key of the kernel's keyring (:SIZE:TYPE:DESCRIPTION)"
         raise InvalidValue(f"{option}.table", "(not shown)", allowed)
-    for dummy, slot in table.devices(source.read_only):
-        check(_source.parse_slot(slot), option=f"{option}.table {slot.field}")

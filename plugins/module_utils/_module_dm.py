@@ -13,6 +13,7 @@ from __future__ import annotations
 from . import _device, _dm, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _reap, _source, _table_slots
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan, undo_steps
+from ._table_keys import with_keys
 
 ARGUMENTS = {
     "name": {"type": "str"},
@@ -246,11 +247,14 @@ class DmItem(Item):
                 raise InvalidValue("table", None, f"{self.params['name']} has no live table, and none is given")
             return now["table"]
         own = None if self.device is None else (self.device.id.major, self.device.id.minor)
-        self.slots = _table_slots.Slots(self.host, own)
+        self.slots = _table_slots.host_slots(self.host, self.value, own)
         wanted = self.slots.look(self.value, self.params["read_only"])
         live = now.get("table")
+        if live is None:
+            return wanted.table
+        wanted.table.check_replaces(live)
         # What is the same in meaning is not written in another way.
-        return live if live is not None and wanted.is_complete and live.same_as(wanted.table) else wanted.table
+        return live if wanted.is_complete and live.same_as(wanted.table) else wanted.table
 
     def _plan_volumes(self, before, after):
         table = after["table"]
@@ -270,7 +274,7 @@ class DmItem(Item):
     def _create(self):
         params = self.params
         self.opener = _source.Opener(self.host)
-        table = (self.slots or _table_slots.Slots(self.host)).make(self.value, params["read_only"], self.opener)
+        table = (self.slots or _table_slots.host_slots(self.host, self.value)).make(self.value, params["read_only"], self.opener)
         event_nr = self._event()
         if self.mapped is None:
             device = self._made_by(event_nr, lambda: _dm.make(
@@ -391,29 +395,6 @@ class DmItem(Item):
             self.host.link_goes(status.name, status.minor)
 
 
-def with_keys(lines, keys):
-    """
-    The table with crypt keys put in: ``var:NAME`` in the key's place stands for ``keys[NAME]``.
-
-    A key in clear is refused: the table is logged and shown, the option ``keys`` is not.
-    """
-    unused = set(keys)
-    result = []
-    for line in lines:
-        if isinstance(line, dict):
-            if line.get("target") == "crypt" and "key" in line:
-                line = dict(line, key=_key(line["key"], keys, unused))
-        else:
-            words = str(line).split()
-            if len(words) > 4 and words[2] == "crypt":
-                words[4] = _key(words[4], keys, unused)
-                line = " ".join(words)
-        result.append(line)
-    if unused:
-        raise InvalidValue("keys", sorted(unused)[0], "no crypt target of the table names this key as var:NAME")
-    return result
-
-
 def describe(host, device):
     """What the modules return of a mapped device: its identity and its settings."""
     status = host.dm.status(_dm.number_of(device))
@@ -443,22 +424,6 @@ def table_lines(value):
         else:
             raise InvalidValue("table", row, "text lines as for dmsetup, or dictionaries with start, length and target")
     return result
-
-
-def _key(value, keys, unused):
-    text = str(value)
-    if text == "-" or text.startswith(":"):
-        return text
-    if not text.startswith("var:"):
-        raise InvalidValue(
-            "table", "(a crypt key)", "a key does not stand in the table, which is logged: write var:NAME and give the key in the option keys, "
-            "or use a keyring key (:SIZE:TYPE:DESCRIPTION)",
-        )
-    name = text[4:]
-    if name not in keys:
-        raise InvalidValue("table", text, f"the option keys has no key of this name; it has {', '.join(sorted(keys)) or 'none'}")
-    unused.discard(name)
-    return str(keys[name])
 
 
 def _shown(settings):

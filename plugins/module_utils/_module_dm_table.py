@@ -10,9 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import os
-
-from . import _dm, _dm_name, _module_dm, _table_slots
+from . import _dm, _dm_name, _module_dm, _table_keys, _table_slots
 from ._dm_table import _kernels
 from ._errors import BlockError, DeviceGone, InvalidValue, TableError
 
@@ -28,12 +26,12 @@ ARGUMENTS = {
 
 def collect(params, host):
     """The module's return values; raises TableError for a table that is not valid, if that is to ``fail``."""
-    lines = _module_dm.with_keys(_module_dm.table_lines(params["table"]), params["keys"] or {})
+    lines = _table_keys.with_keys(_module_dm.table_lines(params["table"]), params["keys"] or {})
     slots = None
     try:
         mapped = _mapped(params["name"], host)
-        slots = _table_slots.Slots(host, mapped and mapped.device and mapped.device.id[:2], _kernels_of(params), _targets_of(lines, host))
-        wanted = slots.look(lines, params["read_only"])
+        slots = _table_slots.host_slots(host, lines, mapped and mapped.device and mapped.device.id[:2], params["kernels"])
+        wanted = slots.look(lines, params["read_only"], whole=True)
         if mapped is not None and mapped.status.has_live_table:
             live = _table_slots.live_table(host, mapped.device)
             if live is not None:
@@ -60,24 +58,6 @@ def _mapped(name, host):
     return mapped
 
 
-def _kernels_of(params):
-    """The kernels that have to take the table: this host's, if its grammar is known, and those that were named."""
-    own = _kernels.same_grammar(os.uname().release)
-    return tuple(kernel for kernel in _kernels.KERNELS if kernel == own or kernel in params["kernels"]) or None
-
-
-def _targets_of(lines, host):
-    """{type: version} of the targets that the host has; the kernel loads the modules of those that the table names."""
-    found = host.dm.target_versions()
-    for line in lines:
-        name = line.get("target") if isinstance(line, dict) else (line.split() + ["", "", ""])[2]
-        if isinstance(name, str) and name in _table_slots.TARGETS and name not in found:
-            version = host.dm.target_version(name)
-            if version is not None:
-                found[name] = version
-    return found
-
-
 def _errors(error):
     if isinstance(error, TableError):
         return error.errors
@@ -90,7 +70,7 @@ def _devices(slots, table, read_only):
     for index, slot in table.devices(read_only):
         device = slots.device(slot)
         rows.append({
-            "target": index + 1, "field": slot.field, "written": slot.text, "access": slot.access,
+            "target": index + 1, "field": slot.field, "written": slot.shown, "access": slot.access,
             "device": None if device is None else device.as_dict(),
         })
     return rows

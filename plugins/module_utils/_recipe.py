@@ -85,7 +85,9 @@ def parse(value, option="source", numbers=False):
         raise InvalidValue(option, value, f"a source is text or a dictionary with one of {_KINDS}")
     kinds = [kind for kind in _PARSERS if value.get(kind) is not None and not (kind == "diskseq" and value.get("path") is not None)]
     if len(kinds) != 1:
-        raise InvalidValue(option, value, f"a source has exactly one of {_KINDS} (a path may have a diskseq beside it)")
+        # A table may hold keys.
+        shown = {key: "(not shown)" if key == "table" else part for key, part in value.items()}
+        raise InvalidValue(option, shown, f"a source has exactly one of {_KINDS} (a path may have a diskseq beside it)")
     return _PARSERS[kinds[0]](value, option)
 
 

@@ -98,7 +98,7 @@ class Opener:
     def _make_table(self, source):
         from . import _table_slots
 
-        table = _table_slots.Slots(self.host).make(source.table, source.read_only, self)
+        table = _table_slots.host_slots(self.host, source.table).make(source.table, source.read_only, self)
         uuid = source.uuid or _dm.new_uuid()
         name = source.name or _dm.unused_name(uuid)
         return _dm.make(self.host.dm, name, uuid, table, self.host.cookie.next(), persist=False)

@@ -14,10 +14,8 @@ import os
 from typing import NamedTuple
 
 from . import _device, _dm, _dm_table, _loop, _source
-from ._errors import TableError
-
-
-TARGETS = _dm_table.TARGETS
+from ._dm_table import _kernels
+from ._errors import BlockError, TableError
 
 
 class Wanted(NamedTuple):
@@ -47,9 +45,12 @@ class Slots:
         self._kernels = kernels
         self._targets = targets
 
-    def look(self, value, read_only):
-        """The Wanted table for ``value`` with the devices that are there; those that would be made stay as they are."""
-        table = _dm_table.parse_table(value, context=self._context(read_only, self._find, self._facts_to_be))
+    def look(self, value, read_only, whole=False):
+        """
+        The Wanted table for ``value`` with the devices that are there; those that would be made stay as they are. ``whole``: a device that cannot
+        be had is one error of the table among the others, rather than one that ends the look.
+        """
+        table = _dm_table.parse_table(value, context=self._context(read_only, self._find, self._facts_to_be, whole))
         complete = all(self._find(slot) is not None for _index, slot in table.devices(read_only))
         return Wanted(table.with_devices(self._number_or_text) if complete else table, complete, table)
 
@@ -70,11 +71,16 @@ class Slots:
         held = {self._devices[slot.text].id: self._devices[slot.text] for _index, slot in written.devices()}
         return table._replace(held=tuple(held.values()))
 
-    def _context(self, read_only, find, otherwise=lambda slot: None):
+    def _context(self, read_only, find, otherwise=lambda slot: None, whole=False):
 
         def facts(slot):
-            device = find(slot)
-            return otherwise(slot) if device is None else _facts(device, self._host)
+            try:
+                device = find(slot)
+                return otherwise(slot) if device is None else _facts(device, self._host)
+            except BlockError as error:
+                if not whole:
+                    raise
+                return _dm_table.NoDevice(str(error))
 
         return _dm_table.Context(
             kernels=self._kernels, targets=self._targets, devices=facts, read_only=read_only, page_size=os.sysconf("SC_PAGE_SIZE"), device=self._mapped,
@@ -99,6 +105,29 @@ class Slots:
 
     def _number_or_text(self, slot):
         return self._devices[slot.text].id.number
+
+
+def host_slots(host, value, mapped=None, kernels=()):
+    """Slots that hold the table ``value`` against this host's kernel and its target types; ``kernels`` are others that have to take it, too."""
+    return Slots(host, mapped, _kernels_of(kernels), _targets_of(value, host))
+
+
+def _kernels_of(others):
+    """The kernels that have to take the table: this host's, if its grammar is known, and the others."""
+    own = _kernels.same_grammar(os.uname().release)
+    return tuple(kernel for kernel in _kernels.KERNELS if kernel == own or kernel in others) or None
+
+
+def _targets_of(value, host):
+    """{type: version} of the targets that the host has; the kernel loads the modules of those that the table names."""
+    found = host.dm.target_versions()
+    for line in value.split("\n") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ():
+        name = line.get("target") if isinstance(line, dict) else (str(line).split() + ["", "", ""])[2]
+        if isinstance(name, str) and name in _dm_table.TARGETS and name not in found:
+            version = host.dm.target_version(name)
+            if version is not None:
+                found[name] = version
+    return found
 
 
 def loadable(table, read_only):

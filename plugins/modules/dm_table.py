@@ -32,7 +32,7 @@ options:
     required: true
   keys:
     description:
-      - Keys for C(crypt) targets, as for O(racefree.block.dm_device#module:keys). They are in no log or return value.
+      - Keys for C(crypt) and C(integrity) targets, as for O(racefree.block.dm_device#module:keys). They are in no log or return value.
     type: dict
   read_only:
     description:
@@ -83,7 +83,7 @@ valid:
   returned: success
   type: bool
 errors:
-  description: Everything that is wrong with the table.
+  description: Everything that is wrong with the table. A device that cannot be had is one error among the others, with the reason in its rule.
   returned: success
   type: list
   elements: dict

@@ -209,6 +209,7 @@ def test_thin_pool_and_volume(image, name, cleanup):
     cleanup(dm=name + "-v")
     run_module("dm_device", name=name, table=f"0 {64 * MIB // 512} thin-pool file:{meta} file:{data} 128 0")
     assert not run_module("dm_device", name=name, table=f"0 {64 * MIB // 512} thin-pool file:{meta} file:{data} 128 0")["changed"]
+    refused("dm_device", "cannot be exchanged", name=name, table="0 8 zero")
     subprocess.run(["dmsetup", "message", name, "0", "create_thin 0"], check=True)
     made = predict_and_run("dm_device", name=name + "-v", table=f"0 {SECTORS} thin path:/dev/mapper/{name} 0")
     assert made["device"]["size"] == MIB
@@ -346,6 +347,10 @@ def test_a_table_checked_on_the_host(image, name, cleanup):
         assert not checked["valid"] and checked["lines"] is None, table
         assert field in [row["field"] for row in checked["errors"]], checked
         refused("dm_table", name=None, table=table)
+    gone = ["0 8 linear /dev/none 0", "8 8 linear file:/srv/none.raw 0", f"16 8 linear {loop['path']} 99999999", "24 8 linear diskseq:99999999 5x"]
+    checked = run_module("dm_table", table=gone, fail=False)
+    assert [(row["line"], row["field"]) for row in checked["errors"]] == [(1, "device"), (2, "device"), (3, "device"), (4, "offset")], checked
+    refused("dm_table", "4 errors", "/dev/none", "/srv/none.raw", table=gone)
 
 
 def test_a_table_checked_for_a_device(image, name, cleanup):

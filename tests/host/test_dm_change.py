@@ -299,6 +299,13 @@ def test_a_key_is_shown_nowhere(image, name, cleanup):
         run_module("dm_device", invocation=True, check=True, name=name, table=longer, keys=row["keys"]),
         run_module("device_info"),
     ]
+    inside = {"start": 0, "length": SECTORS, "target": "linear", "device": {"table": row["table"], "name": f"{name}-inside"}, "offset": 0}
+    check = f"0 8 integrity file:{path} 0 - J 1 internal_hash:hmac(sha256):var:data"
+    for table in ([inside], check):
+        told.append(run_module("dm_device", invocation=True, check=True, name=f"{name}-outside", table=table, keys=row["keys"]))
+        told.append(run_module("dm_table", invocation=True, table=table, keys=row["keys"]))
+        assert "hidden" in str(told[-2]["diff"]["after"]) and "hidden" in str(told[-1]["targets"])
+    assert "hidden" not in str(told[-1]["devices"]) and "hidden" in str(told[-3]["devices"])
     assert told[0]["invocation"]["module_args"]["table"] == row["table"] and told[2]["diff"]["before"]
     for broken in (f"{row['table']} x", row["table"].replace(path, "/dev/none"), row["table"].replace("aes-xts", "aes-xxx")):
         with pytest.raises(Failed) as caught:

@@ -13,9 +13,9 @@ their classes, which are imported on first use.
 
 from __future__ import annotations
 
-from ._context import Context, DeviceFacts
+from ._context import Context, DeviceFacts, NoDevice
 from ._limits import Limits
 from ._registry import TARGETS
 from ._table import Table, format_table, parse_table
 
-__all__ = ("Context", "DeviceFacts", "Limits", "TARGETS", "Table", "format_table", "parse_table")
+__all__ = ("Context", "DeviceFacts", "Limits", "NoDevice", "TARGETS", "Table", "format_table", "parse_table")

@@ -40,13 +40,22 @@ class DeviceFacts:
         return f"DeviceFacts({self.major}:{self.minor}, {self.size_sectors} sectors, logical block {self.logical_block})"
 
 
+class NoDevice:
+    """What stands for the facts of a device that cannot be had, and ``reason`` says why."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason):
+        self.reason = reason
+
+
 class Context:
     """
     Where a table will be loaded.
 
     ``kernels``: names from ``_kernels.KERNELS`` that all have to take the table; None: it is enough that one known kernel does.
     ``targets``: the target types that the host has, ``{type: version}``; None: not known.
-    ``devices``: called with a ``Slot``, returns its ``DeviceFacts``, or None when the device is not there (yet).
+    ``devices``: called with a ``Slot``, returns its ``DeviceFacts``, None when the device is not there yet, or ``NoDevice``, which is an error.
     ``read_only``: the table is to be loaded read-only; None: not known. ``page_size``: in bytes.
     ``device``: ``(major, minor)`` of the mapped device that the table is for, when it exists already; a stack through it would be a loop.
     """

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 
 from ._limits import Limits
-from ._report import HIDDEN
+from ._redact import HIDDEN, redact
 from ._slot import canonical_slot, check_plain, check_word, slot_text
 
 _DIGITS = re.compile(r"[0-9]+\Z")
@@ -78,6 +78,10 @@ class Field:
         return value
 
     def canonical(self, value):
+        return value
+
+    def redact(self, value):
+        """What may be shown of the value."""
         return value
 
 
@@ -212,6 +216,9 @@ class Device(Field):
 
     def canonical(self, value):
         return canonical_slot(value)
+
+    def redact(self, value):
+        return redact(value)
 
 
 class Secret(Field):

@@ -61,8 +61,6 @@ def read_field(field, words, path):
     if word is None:
         words.missing(path, field.rule if hasattr(field, "rule") else "a device")
         return BAD
-    if field.secret:
-        words.report.hide(words.columns[words.at - 1], len(word))
     return field.read(word, path, words.report)
 
 
@@ -419,8 +417,6 @@ class Colon(Pair):
     def read(self, word, words, report):
         column = words.columns[words.at - 1]
         skip = len(self.word) + 1
-        if self.field.secret:
-            report.hide(column + skip, len(word) - skip)
         report.columns[self.name] = column + skip
         return self.field.read(word[skip:], self.name, report)
 

@@ -10,14 +10,12 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import json
 import re
 from collections import namedtuple
 
 from ._fields import BAD, Number
 from ._limits import Limits
 from ._registry import TARGETS
-from ._report import HIDDEN
 from ._text import cut_comment, find_control, find_not_ascii, split_words, strip_end
 from .linear import read_fast
 
@@ -101,21 +99,10 @@ def read_line(number, text, report):
     return Line(number, text, target, start, length), line
 
 
-def _shown(plain, kind):
-    """A dictionary as text for messages, without secrets."""
-    secrets = kind.secret_fields() if kind is not None else ("key",)
-    try:
-        return json.dumps({str(key): HIDDEN if key in secrets else value for key, value in plain.items()}, default=repr)
-    except (TypeError, ValueError, RecursionError):
-        return None
-
-
 def read_dict(number, plain, report):
     """One target in structured form; errors go to ``report``."""
-    line = report.line(number, None)
+    line = report.line(number, plain)
     name = plain.get("target")
-    kind = TARGETS[name] if isinstance(name, str) and name in TARGETS else None
-    line.text = _shown(plain, kind)
     values = []
     for field in (START, LENGTH):
         if plain.get(field.name) is None:
@@ -127,7 +114,8 @@ def read_dict(number, plain, report):
     if not isinstance(name, str):
         line.error("target", name, "a target type as text" if name is not None else "is missing: a target type")
         return Line(number, plain, None, start, length), line
-    if _check_type(name, line) is None:
+    kind = _check_type(name, line)
+    if kind is None:
         return Line(number, plain, None, start, length), line
     line.target = name
     target = kind.from_dict(start, length, {key: value for key, value in plain.items() if key not in ("start", "length", "target")}, line)

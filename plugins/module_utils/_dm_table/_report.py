@@ -10,21 +10,12 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import re
-
 from .._errors import TableError
 from ._context import Context
+from ._redact import HIDDEN, dict_text, hide_in_line, hide_secrets, redact
 
-HIDDEN = "<hidden>"
 _SHOWN = 20
 _WIDTH = 140
-# A key in a line that could not be parsed must not be shown either; no other field of this length is of use in a message.
-_LONG_HEX = re.compile(r"[0-9A-Fa-f]{32,}")
-
-
-def hide_secrets(text):
-    """``text`` with everything that could be a key replaced by ``*``, so that columns stay where they are."""
-    return _LONG_HEX.sub(lambda found: "*" * len(found.group()), text)
 
 
 class Report:
@@ -49,11 +40,10 @@ class LineReport:
     """
     The errors of one target.
 
-    ``columns`` maps a field's path to its column; ``failed`` tells whether anything was found; ``secret`` holds ``(column, length)`` spans that
-    are never shown.
+    ``text``: the line as it was written, a dictionary too; ``columns`` maps a field's path to its column; ``failed`` tells whether anything was found.
     """
 
-    __slots__ = ("table", "number", "text", "target", "columns", "failed", "secret")
+    __slots__ = ("table", "number", "text", "target", "columns", "failed")
 
     def __init__(self, table, number, text, target):
         self.table = table
@@ -62,28 +52,23 @@ class LineReport:
         self.target = target
         self.columns = {}
         self.failed = False
-        self.secret = []
 
     @property
     def context(self):
         return self.table.context
 
-    def hide(self, column, length):
-        self.secret.append((column, length))
-
     def shown_text(self):
-        text = self.text
-        if text is None:
+        if self.text is None:
             return None
-        for column, length in self.secret:
-            text = text[:column] + "*" * length + text[column + length:]
-        return text if self.target == "verity" else hide_secrets(text)
+        text = dict_text(self.text) if isinstance(self.text, dict) else hide_in_line(self.text)
+        return text if text is None or self.target == "verity" else hide_secrets(text)
 
     def error(self, field, value, rule, column=None, kernels=()):
         """Note an error; ``rule`` says what is allowed, ``kernels`` which of them refuse it."""
         self.failed = True
         if column is None:
             column = self.columns.get(field)
+        value = redact(value)
         if isinstance(value, str) and self.target != "verity":
             value = hide_secrets(value)
         if kernels:
@@ -135,3 +120,6 @@ def message(errors):
     if count > _SHOWN:
         lines.append(f"and {count - _SHOWN} more")
     return "\n".join(lines)
+
+
+__all__ = ("HIDDEN", "LineReport", "Report", "hide_secrets", "message")

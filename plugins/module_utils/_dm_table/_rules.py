@@ -13,6 +13,7 @@ Source: ``drivers/md/dm-table.c`` (dm_table_add_target, device_area_is_invalid, 
 from __future__ import annotations
 
 from . import _kernels
+from ._context import NoDevice
 from ._fields import BAD
 from ._limits import Limits
 from ._read import read
@@ -29,6 +30,8 @@ class _Checker:
         self.report = report
         self.context = report.context
         self.known = {}
+        # Text of a slot: why there is no such device.
+        self.missing = {}
 
     def place(self, line):
         """A line report with the columns of the line's fields, which are found only now that they are needed."""
@@ -145,7 +148,10 @@ class _Checker:
         if self.context.devices is None:
             return str(canonical_slot(slot.value))
         if slot.text not in self.known:
-            self.known[slot.text] = self.context.devices(slot)
+            found = self.context.devices(slot)
+            if isinstance(found, NoDevice):
+                self.missing[slot.text], found = found.reason, None
+            self.known[slot.text] = found
         known = self.known[slot.text]
         return str(canonical_slot(slot.value)) if known is None else known.number
 
@@ -185,6 +191,9 @@ class _Checker:
         for slot in slots:
             device = facts[slot.field]
             if device is None:
+                if slot.text in self.missing:
+                    place = place or self.place(line)
+                    place.error(slot.field, slot.text, f"a device that can be had: {self.missing[slot.text]}")
                 continue
             shown = f"{device.major}:{device.minor}"
             errors = []

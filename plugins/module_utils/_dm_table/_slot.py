@@ -32,6 +32,13 @@ _KEYS = ("diskseq", "path", "file", "table")
 # ``field``: the path of the field in the target; ``area``: (offset, length) in sectors that must be inside the device, or None.
 Slot = namedtuple("Slot", ("field", "value", "access", "area", "own"))
 Slot.text = property(lambda self: slot_text(self.value))
+# The same for messages and results: a table inside may hold keys.
+Slot.shown = property(lambda self: slot_text(_redact(self.value)))
+
+
+def _redact(value):
+    from ._redact import redact
+    return redact(value)
 
 
 def parse_numbers(text):
@@ -132,5 +139,5 @@ def resolved_text(answer, slot):
     else:
         numbers = None
     if numbers is None or len(numbers) != 2 or not (0 <= numbers[0] <= Limits.MAJOR and 0 <= numbers[1] <= Limits.MINOR):
-        raise ValueError(f"no device numbers for {slot.field} {slot.text!r}: {answer!r}")
+        raise ValueError(f"no device numbers for {slot.field} {slot.shown!r}: {answer!r}")
     return f"{numbers[0]}:{numbers[1]}"

@@ -95,7 +95,7 @@ class Table:
         for target in self.targets:
             for slot in target.devices():
                 if not isinstance(slot.value, str) or parse_numbers(slot.value) is None:
-                    raise InvalidValue(slot.field, slot.text, "MAJ:MIN: the kernel is given numbers only, never names that can change hands")
+                    raise InvalidValue(slot.field, slot.shown, "MAJ:MIN: the kernel is given numbers only, never names that can change hands")
             result.append((target.start, target.length, target.TYPE.encode("ascii"), target.params().encode("ascii")))
         return result
 
@@ -169,11 +169,11 @@ class _Resolve:
             if answer is None and isinstance(value, str) and parse_numbers(value):
                 answer = value
         if answer is None:
-            raise InvalidValue(slot.field, slot.text, "a device that is there")
+            raise InvalidValue(slot.field, slot.shown, "a device that is there")
         try:
             return resolved_text(answer, slot)
         except ValueError as error:
-            raise InvalidValue(slot.field, slot.text, str(error)) from error
+            raise InvalidValue(slot.field, slot.shown, str(error)) from error
 
 
 def parse_table(value, *, context=None):

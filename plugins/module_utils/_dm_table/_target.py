@@ -196,13 +196,18 @@ class Target(metaclass=TargetType):
 
     def redacted(self):
         """A copy that is safe to print."""
-        if not self.secret_fields():
+        if not self.secret_fields() and all(isinstance(slot.value, str) for slot in self.devices()):
             return self
-        return self.map_values(lambda path, field, value: field.redact(value) if field.secret else value)
+        return self.map_values(lambda path, field, value: field.redact(value))
 
     @classmethod
     def secret_fields(cls):
         """Names of the fields that hold secrets."""
+        return ()
+
+    @classmethod
+    def secret_words(cls, words):
+        """``(index, characters before the secret)`` of the words of a line's parameters, right or wrong, that hold one."""
         return ()
 
     # Devices

@@ -126,12 +126,8 @@ class Crypt(Target):
         return ("key",)
 
     @classmethod
-    def from_words(cls, start, length, words, columns, end, report):
-        # Before anything else: no error of any field may show the line with the key in it.
-        if len(words) > 1:
-            stop = columns[2] - 1 if len(columns) > 2 else end
-            report.hide(columns[1], stop - columns[1])
-        return super().from_words(start, length, words, columns, end, report)
+    def secret_words(cls, words):
+        return ((1, 0),) if len(words) > 1 else ()
 
     @property
     def key_size(self):

@@ -116,13 +116,9 @@ class Integrity(Target):
         return ("internal_hash", "journal_crypt", "journal_mac")
 
     @classmethod
-    def from_words(cls, start, length, words, columns, end, report):
-        # Before anything else: no error of any field may show the line with a key in it.
-        for word, column in zip(words, columns):
-            if word.startswith(tuple(f"{name}:" for name in cls.secret_fields())) and word.count(":") > 1:
-                key = word.split(":", 2)[2]
-                report.hide(column + len(word) - len(key), len(key))
-        return super().from_words(start, length, words, columns, end, report)
+    def secret_words(cls, words):
+        heads = tuple(f"{name}:" for name in cls.secret_fields())
+        return [(index, word.index(":", word.index(":") + 1) + 1) for index, word in enumerate(words) if word.startswith(heads) and word.count(":") > 1]
 
     def check(self, report):
         if self.mode == "I":

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from ansible_collections.racefree.block.plugins.module_utils import _dm_table
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import TARGETS, Context, DeviceFacts, Table, format_table, parse_table
+from ansible_collections.racefree.block.plugins.module_utils._dm_table._text import escape
 from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue, TableError
 
 KEY = "00112233445566778899aabbccddeeff" * 2
@@ -162,6 +164,68 @@ def test_short_keys_are_not_shown_either():
         with pytest.raises(TableError) as caught:
             parse_table(line)
         assert "secret" not in str(caught.value) + repr(caught.value.errors)
+
+
+@pytest.mark.parametrize("line", [
+    "x 8 crypt aes-cbc-plain SHORT 0 /dev/a 0", "0 x crypt aes-cbc-plain SHORT 0 /dev/a 0", "0 8 crypt aes-cbc-plain SHORT 0 /dev/a 0\v",
+    "x 8 integrity /dev/a 0 - J 1 internal_hash:hmac(md5):SHORT", "0 8 integrity /dev/a 0 - J 9 journal_mac:hmac(md5):SHORT \x01",
+])
+def test_an_error_before_the_key_does_not_show_it(line):
+    with pytest.raises(TableError) as caught:
+        parse_table(line.replace("SHORT", "c0ffee"))
+    assert "c0ffee" not in str(caught.value) + repr(caught.value.errors)
+
+
+NESTED = (
+    "0 8 crypt aes-xts-plain64 %s 0 /dev/a 0" % KEY,
+    f"0 8 integrity /dev/a 0 - J 1 internal_hash:hmac(sha256):{KEY}",
+    {"start": 0, "length": 8, "target": "crypt", "cipher": "aes-xts-plain64", "key": KEY, "iv_offset": 0, "device": "/dev/a", "offset": 0},
+    [{"start": 0, "length": 8, "target": "linear", "device": {"table": ["0 8 crypt aes-xts-plain64 %s 0 /dev/a 0" % KEY]}, "offset": 0}],
+    "0 8 crypt none %s" % KEY,
+    [{"start": 0, "length": 8, "target": "cript", "key": KEY}],
+    {"wrong": KEY},
+)
+
+
+@pytest.mark.parametrize("nested", NESTED)
+@pytest.mark.parametrize("form", ["dictionary", "JSON in a line", "list of devices"])
+@pytest.mark.parametrize("end", [8, 9])
+def test_keys_of_a_table_in_a_slot_are_never_shown(nested, form, end):
+    source = {"table": nested if isinstance(nested, (str, list)) else [nested], "name": "inner"}
+    if form == "dictionary":
+        lines = [{"start": end - 8, "length": 8, "target": "linear", "device": source, "offset": 0}]
+    elif form == "JSON in a line":
+        lines = [f"{end - 8} 8 linear {escape(json.dumps(source))} 0"]
+    else:
+        lines = [{"start": end - 8, "length": 8, "target": "striped", "chunk_size": 8, "stripes": [{"device": source, "offset": 0}] * (end - 7)}]
+    try:
+        table = parse_table(lines)
+    except TableError as error:
+        assert end == 9
+        shown = str(error) + repr(error.errors)
+    else:
+        shown = repr(table) + repr(table.redacted().lines()) + repr(table.redacted().to_list())
+        shown += repr([slot.shown for _index, slot in table.devices()]) + repr(parse_table("0 8 linear /dev/b 0").same_as(table).differences)
+        assert KEY in table.lines()[0] and "inner" in repr(table)
+        with pytest.raises(InvalidValue) as caught:
+            table.with_devices({})
+        shown += str(caught.value)
+        with pytest.raises(InvalidValue) as caught:
+            table.kernel_targets()
+        shown += str(caught.value)
+    assert KEY not in shown and KEY[8:24] not in shown
+
+
+def test_a_table_in_a_slot_without_a_key_is_shown_as_it_was_written():
+    source = {"table": ["0 8 crypt aes-cbc-plain :32:logon:a:b 0 /dev/a 0"]}
+    table = parse_table([{"start": 0, "length": 8, "target": "linear", "device": source, "offset": 0}])
+    assert table.redacted() == table
+
+
+def test_a_slot_that_cannot_be_read_does_not_show_what_may_be_a_key():
+    with pytest.raises(TableError) as caught:
+        parse_table('0 8 linear {"table":["0\\ 8\\ crypt\\ aes-cbc-plain\\ c0ffee"} 0')
+    assert "c0ffee" not in str(caught.value) + repr(caught.value.errors)
 
 
 def test_description_of_a_keyring_key_is_shown():
