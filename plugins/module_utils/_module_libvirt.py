@@ -216,6 +216,11 @@ class DiskItem(Item):
         self.device = self._opened(vbd)
         if self.device is None or not self._is_source(self.device):
             here = "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"
+            if self.params["state"] == "absent":
+                raise WrongDevice(
+                    f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}", device=self.title(),
+                    hint="It is not the source that was given; leave source out to remove whatever is there",
+                )
             raise DeviceBusy(
                 f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}", device=self.title(),
                 hint="A disk is not exchanged under a running guest: say state=absent first, or live: false to have it from the next start on",
