@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -20,7 +21,7 @@ ROLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."
 
 @pytest.fixture
 def role(tmp_path):
-    """Runs the tasks for guests; the names of the tasks that did something in order, what libvirt was asked for, and how many have changed."""
+    """Runs the tasks for a guest's disks; ``refuse`` is the name of a task in which libvirt_disks fails."""
     with open(os.path.join(ROLE, "tasks", "main.yml"), encoding="utf-8") as file:
         tasks = yaml.safe_load(file)
     for task in tasks:
@@ -31,8 +32,11 @@ def role(tmp_path):
     with open(os.path.join(ROLE, "vars", "main.yml"), encoding="utf-8") as file, open(os.path.join(ROLE, "defaults", "main.yml"), encoding="utf-8") as other:
         variables = dict(yaml.safe_load(other) or {}, **(yaml.safe_load(file) or {}))
 
-    def run(disks, *options, fails=False):
+    def run(disks, *options, fails=False, refuse=None):
         guests = [{"domain": "g", "disks": disks}]
+        for task in tasks:
+            if refuse is not None and task["name"] == refuse:
+                task["failed_when"] = True
         play = [{"hosts": "localhost", "gather_facts": False, "vars": dict(variables, guest_disks_guests=guests), "tasks": tasks}]
         book = tmp_path / "play.yml"
         book.write_text(json.dumps(play))
@@ -47,10 +51,12 @@ def role(tmp_path):
 
 
 class Done:
+    """``asked``: what libvirt_disks was asked for, task by task, as pairs of vdev and state."""
 
     def __init__(self, text):
         self.text = text
-        self.names = re.findall(r"^TASK \[(.*?)\]", text, re.MULTILINE)
+        lists = [json.loads(base64.b64decode(found)) for found in re.findall(r"ASKED ([A-Za-z0-9+/=]+)", text)]
+        self.asked = [[(disk["vdev"], disk["state"]) for disk in disks] for disks in lists]
         self.changed = int(re.search(r"changed=(\d+)", text).group(1))
 
 
@@ -60,7 +66,6 @@ def test_links_are_followed_and_files_grow(role, tmp_path):
     real.write_bytes(b"x" * 2**20)
     link.symlink_to(real)
     assert "lose data" in role([{"vdev": "xvda", "file": str(link), "size": 4096}], fails=True).text
-    assert role([{"vdev": "xvda", "file": str(link), "size": "1M"}]).changed == 0
     assert role([{"vdev": "xvda", "file": str(link), "size": "2M"}]).changed == 1
     assert link.is_symlink() and real.stat().st_size == 2**21 and real.read_bytes()[:2**20] == b"x" * 2**20
 
@@ -73,3 +78,46 @@ def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
     path.write_bytes(b"x" * 8192)
     subprocess.run([word.replace("{{ item.size }}", "4096").replace("{{ item.path }}", str(path)) for word in task["ansible.builtin.command"]["argv"]], check=True)
     assert path.stat().st_size == 8192
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    """One disk to keep, one to grow, one to make, one to remove with its file."""
+    for name, size in (("keep", 2**20), ("grow", 2**20), ("old", 512)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    return [
+        {"vdev": "xvda", "file": str(tmp_path / "keep"), "size": "1M"},
+        {"vdev": "xvdb", "file": str(tmp_path / "grow"), "size": "2M"},
+        {"vdev": "xvdc", "file": str(tmp_path / "make"), "size": "1M"},
+        {"vdev": "xvdd", "file": str(tmp_path / "old"), "state": "absent", "remove_file": True},
+    ]
+
+
+def sizes(where):
+    return {path.name: path.stat().st_size for path in where.iterdir() if path.name in ("keep", "grow", "make", "old")}
+
+
+BEFORE = {"keep": 2**20, "grow": 2**20, "old": 512}
+AFTER = {"keep": 2**20, "grow": 2**21, "make": 2**20}
+
+
+def test_the_order(role, fleet, tmp_path):
+    """What can be looked at is, before anything is changed; then disks go, and come, and files go when nobody is to have them any more."""
+    predicted = role(fleet, "--check")
+    # Files to be made and grown (one task), and to be removed.
+    assert predicted.changed == 2 and sizes(tmp_path) == BEFORE
+    done = role(fleet)
+    present = [(vdev, "present") for vdev in ("xvda", "xvdb", "xvdc")]
+    assert predicted.asked == [present[:2], [("xvdd", "absent")], present[:2]] and done.asked == [present[:2], [("xvdd", "absent")], present]
+    assert sizes(tmp_path) == AFTER and done.changed == 2
+    assert role(fleet, "--check").changed == 0
+
+
+def test_nothing_is_changed_when_a_disk_is_refused(role, fleet, tmp_path):
+    done = role(fleet, refuse="Look whether the disks can be had", fails=True)
+    assert "absent" not in str(done.asked) and sizes(tmp_path) == BEFORE
+
+
+def test_no_file_is_removed_when_a_disk_cannot_be_had(role, fleet, tmp_path):
+    role(fleet, refuse="Have the disks in the guests' definitions", fails=True)
+    assert sizes(tmp_path) == dict(AFTER, old=512)
