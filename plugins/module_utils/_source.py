@@ -54,6 +54,20 @@ def is_device(source, device, host):
         return found.id == device.id
 
 
+def size_to_be(source, device):
+    """The size in bytes that a device found for the source has once it is used: a file's device follows its file, which may have grown."""
+    if not isinstance(source, FileSource) or source.size:
+        return device.size
+    with _loop.Backing(source.file, read_only=True, option="source.file") as backing:
+        return max(device.size, (backing.size - source.offset) // 512 * 512)
+
+
+def follow_file(source, device):
+    """Have a device that was found for the source that size."""
+    if size_to_be(source, device) > device.size:
+        _loop.set_capacity(device)
+
+
 class Opener:
     """
     Opens sources, making what is not there yet; ``made`` lists the devices made, which go with their last user.
@@ -68,9 +82,12 @@ class Opener:
     def open(self, source):
         """The device, held by the host."""
         device = find(source, self.host)
-        if device is None:
-            device = self._make_file(source) if isinstance(source, FileSource) else self._make_table(source)
-            self.made.append(device)
+        if device is not None:
+            device = self.host.enter_context(device)
+            follow_file(source, device)
+            return device
+        device = self._make_file(source) if isinstance(source, FileSource) else self._make_table(source)
+        self.made.append(device)
         return self.host.enter_context(device)
 
     def keep(self):
