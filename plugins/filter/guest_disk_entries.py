@@ -12,6 +12,8 @@ short_description: Guests' disks as libvirt_disks takes them
 version_added: 0.1.0
 description:
   - Turns a list of guests and their disks into what M(racefree.block.libvirt_disks) takes.
+  - The entry of a disk that a guest is not to have carries its file as O(racefree.block.libvirt_disks#module:disks[].source), so that another
+    disk that is there by now is not removed.
 positional: _input
 options:
   _input:
@@ -28,8 +30,13 @@ options:
     default: present
   sizes:
     description:
-      - Bytes of the files and images that are there, by path. Disks whose file is not there are left out.
+      - Bytes of the files and images that are there, by path. It fails for a disk that a guest is to have and whose file is not among them.
     type: dict
+  check_mode:
+    description:
+      - Whether to leave out the disks whose files are not there yet, or are yet to grow.
+    type: bool
+    default: false
   common:
     description:
       - Options for every entry, such as V(uri).
@@ -55,10 +62,10 @@ from ansible_collections.racefree.block.plugins.module_utils import _guest_list
 from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
 
 
-def guest_disk_entries(value, state="present", sizes=None, common=None):
+def guest_disk_entries(value, state="present", sizes=None, common=None, check_mode=False):
     """The entries of the disks."""
     try:
-        return _guest_list.entries_of(value, state, sizes or {}, common)
+        return _guest_list.entries_of(value, state, sizes, common, check_mode)
     except BlockError as error:
         raise AnsibleFilterError(f"guest_disk_entries: {error}") from error
 

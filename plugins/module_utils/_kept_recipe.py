@@ -14,23 +14,35 @@ nothing secret may be in it, and it outlives the kernel that gave a disk its seq
 from __future__ import annotations
 
 import json
+import os
 
 from . import _dm_table, _source, _table_slots
 from ._errors import DefinitionError, InvalidValue
 
 MOST_CHARACTERS = 65536
+_FIRST_COMER = "this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
+_EVERY_BOOT = "a number is given anew at every boot, and a definition outlives it: give the file, the table, or the path with its uuid"
+_PASSING = {"/dev/loop": _FIRST_COMER, "/dev/dm-": _FIRST_COMER, "/dev/block/": _FIRST_COMER, "/dev/disk/by-diskseq/": _EVERY_BOOT}
+# What the hardware says, and where it is plugged in. Labels and uuids are written by whoever writes the disk, such as a guest.
+_LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 
 
 def check(source, option="source"):
     """Raise InvalidValue for a source (of ``_source.parse``) that means nothing, or something else, after the next boot."""
     if isinstance(source, (_source.DiskseqSource, _source.NumberSource)):
-        raise InvalidValue(
-            option, str(source), "a number is given anew at every boot, and a definition outlives it: give the file, the table, or the path with its uuid",
-        )
+        raise InvalidValue(option, str(source), _EVERY_BOOT)
     if isinstance(source, _source.PathSource):
         _check_path(source, option)
     elif isinstance(source, _source.TableSource):
         _check_table(source, option)
+
+
+def doubt(path, is_mapped, uuid):
+    """What to say of a path that may lead to another device after the next boot, or None. ``uuid``: of the mapped device, as it is kept with the path."""
+    if uuid or not is_mapped and _plain(path).startswith(_LASTING):
+        return None
+    advice = "give its uuid too, or make it with a uuid" if is_mapped else "use its path in /dev/disk/by-id"
+    return f"{path} is a name that another disk may have after the next boot, and no uuid is kept with it to tell: {advice}"
 
 
 def text_of(source):
@@ -62,12 +74,18 @@ def _no_constant(name):
     raise ValueError(f"{name} is no JSON")
 
 
+def _plain(path):
+    # POSIX lets normpath keep two slashes in front.
+    return "/" + os.path.normpath(path).lstrip("/")
+
+
 def _check_path(source, option):
     if source.diskseq is not None:
         raise InvalidValue(f"{option}.diskseq", source.diskseq, "a number is given anew at every boot, and a definition outlives it: give the uuid instead")
-    if source.path.startswith(("/dev/loop", "/dev/dm-")):
-        allowed = "this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
-        raise InvalidValue(option, source.path, allowed)
+    path = _plain(source.path)
+    for start, allowed in _PASSING.items():
+        if path.startswith(start):
+            raise InvalidValue(option, source.path, allowed)
 
 
 def _check_table(source, option):

@@ -25,9 +25,10 @@ from ._host import Host
 from ._supervise import supervised
 from ._vbd_nodes import Key
 
-# Seconds for which a holder waits for `started`; libxl gives each disk's script 40 s. libvirt calls no `release` when another script refuses
-# `prepare` (libxlDomainStartPrepare), so what was made for that start goes at this limit, or at the next start.
-HOLD = 300
+# Seconds for which a holder waits for `started`: as long as the memory of a big guest takes to be read when it is restored, since libxl adds the
+# disks after that. libvirt calls no `release` when another script refuses `prepare` (libxlDomainStartPrepare), so what was made for that start
+# goes at this limit, or at the next start.
+HOLD = 3600
 # Seconds that blkback has for opening a device, and that devices have for going once nobody holds them.
 _OPENING = 15
 _GOING = 5

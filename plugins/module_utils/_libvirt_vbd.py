@@ -9,7 +9,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 libvirt's Xen driver knows only the disks that it attached itself (src/libxl/libxl_driver.c): what is written to XenStore beside it works, and xl
 shows it, but ``virsh domblklist`` and ``virsh detach-disk`` do not. libvirt takes only a path, so what makes this safe is the rule of the
-collection: the Device stays open, hence its node and number stay its own, and what blkback opened is compared with it afterwards.
+collection: the Device stays open (by a holder too, which outlives a killed run), hence its node and number stay its own, and what blkback
+opened is compared with it afterwards.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from . import _blkback, _libvirt, _vbd_read
 from ._blkback import Detachment, Outcome
 from ._deadline import Deadline
 from ._errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
-from ._hold import hold_for
+from ._hold import hold, hold_for
 from ._libvirt import URI, libvirt
 
 # Seconds; much more than a daemon needs that goes on after a pause.
 _LATE = 600
+# Seconds for undoing what libvirt did, on top of the caller's own limit.
+_TAKING_BACK = 20
 # LIBXL_STATE_DIR, src/libxl/libxl_conf.h
 _STATE = "/run/libvirt/libxl"
 
@@ -76,11 +79,20 @@ def disk_xml(dev, path, writable, cdrom=False):
 
 
 def _attach(store, request, limit, guard, uri):
-    xml = disk_xml(request.vdev.name, request.params or request.device.path, request.mode == "w", request.device_type == "cdrom")
-    called = False
     try:
         _blkback.check(request)
         request.device.prove()
+        # Whoever kills this process while libvirt attaches must not free the number before blkback's open.
+        with hold([request.device], limit.left() + _TAKING_BACK):
+            return _attach_held(store, request, limit, guard, uri)
+    except BlockError as error:
+        return Outcome(request, None, error, False)
+
+
+def _attach_held(store, request, limit, guard, uri):
+    xml = disk_xml(request.vdev.name, request.params or request.device.path, request.mode == "w", request.device_type == "cdrom")
+    called = False
+    try:
         with store.within(limit):
             if _vbd_read.read_vbd(store, *request.key) is not None:
                 raise DeviceBusy(f"the guest has a disk {request.vdev.name} already", device=str(request))
@@ -123,7 +135,7 @@ def _take_back(store, request, xml, error, uri):
 
     libvirt gives up on a slow hotplug script and forgets the disk, while the guest goes on to connect: then it is taken from XenStore.
     """
-    limit = Deadline(20)
+    limit = Deadline(_TAKING_BACK)
     try:
         with store.within(limit):
             vbd = _vbd_read.read_vbd(store, *request.key)

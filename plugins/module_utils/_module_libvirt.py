@@ -113,7 +113,7 @@ class DiskItem(Item):
             with _loop.Backing(source.file, source.read_only, option="source.file") as backing:
                 _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
         elif isinstance(source, _source.TableSource):
-            _table_slots.Slots(self.host).look(source.table, source.read_only)
+            self._look_at_table()
         else:
             self._look_at_device()
         if self.params["config"]:
@@ -123,13 +123,24 @@ class DiskItem(Item):
         device = self.host.enter_context(_source.find(self.source, self.host))
         if device.read_only and self.params["mode"] == "w":
             raise InvalidValue("mode", "w", f"{device.path} is read-only, so the guest can have it only as r")
-        if isinstance(self.source, _source.PathSource) and self.source.uuid is None and _dm.is_mapped(device):
-            # The name can be another device's at the next start; the uuid, which is kept with the volume, cannot.
-            self.source = self.source._replace(uuid=self.host.dm.status(_dm.number_of(device)).uuid or None)
-        elif isinstance(self.source, _source.PathSource) and self.source.uuid is None and not self.source.path.startswith("/dev/disk/by-"):
-            self.warnings.append(
-                f"{self.source.path} is a name that another disk may have after the next boot, and there is no uuid to tell: use its path in /dev/disk/by-id",
-            )
+        if isinstance(self.source, _source.PathSource):
+            if self.source.uuid is None and _dm.is_mapped(device):
+                # The name can be another device's at the next start; the uuid, which is kept with the volume, cannot.
+                self.source = self.source._replace(uuid=self.host.dm.status(_dm.number_of(device)).uuid or None)
+            self._warn(self.source, device)
+
+    def _warn(self, source, device):
+        doubt = _kept_recipe.doubt(source.path, _dm.is_mapped(device), source.uuid) if self.params["config"] else None
+        if doubt and doubt not in self.warnings:
+            self.warnings.append(doubt)
+
+    def _look_at_table(self):
+        slots = _table_slots.Slots(self.host)
+        table = slots.look(self.source.table, self.source.read_only).written
+        for dummy, slot in table.devices(self.source.read_only):
+            source, device = _source.parse_slot(slot), slots.device(slot)
+            if device is not None and isinstance(source, _source.PathSource):
+                self._warn(source, device)
 
     def _plan_config(self, before, after):
         definition = self.definition
@@ -205,6 +216,11 @@ class DiskItem(Item):
         self.device = self._opened(vbd)
         if self.device is None or not self._is_source(self.device):
             here = "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"
+            if self.params["state"] == "absent":
+                raise WrongDevice(
+                    f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}", device=self.title(),
+                    hint="It is not the source that was given; leave source out to remove whatever is there",
+                )
             raise DeviceBusy(
                 f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}", device=self.title(),
                 hint="A disk is not exchanged under a running guest: say state=absent first, or live: false to have it from the next start on",

@@ -12,7 +12,7 @@ The language itself is in ``_recipe``.
 
 from __future__ import annotations
 
-from . import _device, _dm, _loop, _recipe
+from . import _device, _dm, _dm_table, _loop, _recipe
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._host import Host
 
@@ -42,6 +42,8 @@ def is_device(source, device, host):
         with _loop.Backing(source.file, read_only=True, option="source.file") as backing:
             status = _loop.info(device)
             return _loop.is_same(status, backing, source.offset, source.size) and _fits(source, device, status)
+    if isinstance(source, TableSource) and not source.name and not source.uuid:
+        return _has_table(source, device, host)
     try:
         found = find(source, host)
     except DeviceGone:
@@ -50,6 +52,20 @@ def is_device(source, device, host):
         return False
     with found:
         return found.id == device.id
+
+
+def size_to_be(source, device):
+    """The size in bytes that a device found for the source has once it is used: a file's device follows its file, which may have grown."""
+    if not isinstance(source, FileSource) or source.size:
+        return device.size
+    with _loop.Backing(source.file, read_only=True, option="source.file") as backing:
+        return max(device.size, (backing.size - source.offset) // 512 * 512)
+
+
+def follow_file(source, device):
+    """Have a device that was found for the source that size."""
+    if size_to_be(source, device) > device.size:
+        _loop.set_capacity(device)
 
 
 class Opener:
@@ -66,9 +82,12 @@ class Opener:
     def open(self, source):
         """The device, held by the host."""
         device = find(source, self.host)
-        if device is None:
-            device = self._make_file(source) if isinstance(source, FileSource) else self._make_table(source)
-            self.made.append(device)
+        if device is not None:
+            device = self.host.enter_context(device)
+            follow_file(source, device)
+            return device
+        device = self._make_file(source) if isinstance(source, FileSource) else self._make_table(source)
+        self.made.append(device)
         return self.host.enter_context(device)
 
     def keep(self):
@@ -158,6 +177,28 @@ def _find_table(source, host):
             mapped.device.close()
         raise
     return mapped.device
+
+
+def _has_table(source, device, host):
+    """Whether a held mapped device has this table, which names no device: over what its slots name, also when they would pick another."""
+    from . import _table_slots
+
+    if not _dm.is_mapped(device) or host.dm.status(_dm.number_of(device)).read_only != source.read_only:
+        return False
+    live = _table_slots.live_table(host, device)
+    wanted = _dm_table.parse_table(source.table)
+    there = {(index, slot.field): slot.value for index, slot in live.devices()} if live is not None else {}
+    numbers = {}
+    for index, slot in wanted.devices():
+        number = _device.parse_number(there.get((index, slot.field), ""))
+        if number is None:
+            return False
+        # The table has it open, so its number is its own.
+        with _device.open_number(*number) as below:
+            if not is_device(parse_slot(slot), below, host):
+                return False
+        numbers[slot.text] = below.id.number
+    return live is not None and bool(wanted.with_devices(numbers).same_as(live))
 
 
 def _check_same_table(source, host, mapped):

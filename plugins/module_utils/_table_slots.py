@@ -62,8 +62,10 @@ class Slots:
         """A ``_dm.Table`` to load, with the devices that were not there made by ``opener`` (``_source.Opener``)."""
 
         def find_or_make(slot):
+            source = _source.parse_slot(slot)
             if self._devices.get(slot.text) is None:
-                self._devices[slot.text] = opener.open(_source.parse_slot(slot))
+                self._devices[slot.text] = opener.open(source)
+            _source.follow_file(source, self._devices[slot.text])
             return self._devices[slot.text]
 
         written = _dm_table.parse_table(value, context=self._context(read_only, find_or_make))
@@ -76,7 +78,7 @@ class Slots:
         def facts(slot):
             try:
                 device = find(slot)
-                return otherwise(slot) if device is None else _facts(device, self._host)
+                return otherwise(slot) if device is None else _facts(device, self._host, _source.size_to_be(_source.parse_slot(slot), device))
             except BlockError as error:
                 if not whole:
                     raise
@@ -171,10 +173,8 @@ def stack_below(major, minor):
     return below
 
 
-def _facts(device, host):
-    if device is None:
-        return None
+def _facts(device, host, size):
     uuid = host.dm.status(_dm.number_of(device)).uuid if _dm.is_mapped(device) else None
     return _dm_table.DeviceFacts(
-        device.id.major, device.id.minor, device.size // 512, device.logical_block, device.read_only, uuid, stack_below(device.id.major, device.id.minor),
+        device.id.major, device.id.minor, size // 512, device.logical_block, device.read_only, uuid, stack_below(device.id.major, device.id.minor),
     )

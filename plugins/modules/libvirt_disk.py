@@ -51,6 +51,9 @@ options:
       - With C(table), a mapped device, found or made; and optionally its C(name), C(uuid) and C(read_only).
         See O(racefree.block.dm_device#module:table).
       - Disk sequence numbers mean nothing after the next boot, so V(diskseq:42) is possible only with O(config=false).
+      - So do names that are given to whichever device comes first, such as C(/dev/loop7), C(/dev/dm-3), C(/dev/block/253:3) and those in
+        C(/dev/disk/by-diskseq). Other paths without a uuid are warned of, but for those in C(/dev/disk/by-id) and C(/dev/disk/by-path); labels
+        and uuids of file systems are written by whoever writes the disk.
       - When O(state=absent), a guard. Only a disk with this recipe is removed.
     type: raw
   mode:

@@ -231,3 +231,24 @@ def test_a_running_guest(tmp_path, image):
         refused("libvirt_disk", "another disk", **{**arguments, "source": {"file": image("other.raw")}})
         assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         assert ours() == [] and "xvdb" not in virsh("domblklist", name)
+
+
+def test_a_running_guest_with_a_snapshot(tmp_path, image):
+    """A table without name and uuid, as the role guest_disks writes it: the second run finds what the first one made."""
+    golden, cow = image("golden.raw", content=os.urandom(4096)), image("a.cow")
+    sectors = os.path.getsize(golden) // 512
+    table = [{
+        "start": 0, "length": sectors, "target": "snapshot", "origin": {"file": golden, "read_only": True}, "cow": {"file": cow}, "persistence": "P",
+        "chunk_size": 8,
+    }]
+    with defined(tmp_path, "ld3") as name:
+        virsh("start", name)
+        in_guest(name, "true")
+        arguments = {"domain": name, "vdev": "xvdb", "source": {"table": table}, "live": True, "timeout": 120}
+        assert run_module("libvirt_disk", **arguments)["changed"]
+        assert not predict_and_run("libvirt_disk", **arguments)["changed"]
+        other = [dict(table[0], cow={"file": image("b.cow")})]
+        refused("libvirt_disk", "another disk", **{**arguments, "source": {"table": other}})
+        refused("libvirt_disk", "another disk", "leave source out", **{**arguments, "source": {"table": other}, "state": "absent", "config": False})
+        assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
+        assert ours() == [] and "xvdb" not in virsh("domblklist", name)

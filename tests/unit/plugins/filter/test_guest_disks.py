@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.racefree.block.plugins.filter.guest_disk_entries import FilterModule as Entries
 from ansible_collections.racefree.block.plugins.filter.guest_disk_files import FilterModule as Files
@@ -50,9 +51,37 @@ def test_entries():
     }
     for entry in found:
         assert _kept_recipe.text_of(_source.parse(entry["source"]))
-    assert entries(GUESTS, state="absent") == [{"domain": "old1", "vdev": "xvda", "state": "absent"}]
+    assert entries(GUESTS, state="absent") == [{"domain": "old1", "vdev": "xvda", "state": "absent", "source": {"file": "/old1.raw"}}]
     # In check mode the files are not there yet.
-    assert [entry["vdev"] for entry in entries(GUESTS, sizes={})] == ["xvdc"]
+    assert [entry["vdev"] for entry in entries(GUESTS, sizes={}, check_mode=True)] == ["xvdc"]
+
+
+@pytest.mark.parametrize("there", [{}, {"/golden.raw": 4096, "/web1.raw": 512}, {"/web1.cow": 512, "/web1.raw": 512}])
+def test_a_file_that_is_missing(there):
+    with pytest.raises(AnsibleFilterError, match=r"guests\[0\].disks\[0\].(file|image).*that is there"):
+        entries(GUESTS, sizes=there)
+
+
+@pytest.mark.parametrize("size, found", [(0, 0), (700, 0), (512, 1), (2**20, 1)])
+def test_a_file_that_is_yet_to_grow_into_a_disk(size, found):
+    assert len(entries(one(file="/a", size="1M"), sizes={"/a": size}, check_mode=True)) == found
+
+
+def test_what_is_removed_must_be_that_disk():
+    """An absent entry says which disk it means, as libvirt_disk keeps it."""
+
+    def source(sizes, **disk):
+        entry, = entries(one(state="absent", **disk), state="absent", sizes=sizes)
+        return entry.get("source"), entry.get("mode")
+
+    assert source({}, file="/a") == ({"file": "/a"}, None)
+    assert source({}, file="/a", mode="r") == ({"file": "/a"}, "r")
+    assert source({}, source="/dev/vg/a") == ("/dev/vg/a", None)
+    assert source({}) == (None, None)
+    made = entries(one(file="/a", image="/g", chunk_size=16), sizes={"/a": 512, "/g": 4096})
+    assert source({"/g": 4096}, file="/a", image="/g", chunk_size=16)[0] == made[0]["source"]
+    # Without the image nobody can tell what the table was: then only a disk that is the file itself may go.
+    assert source({}, file="/a", image="/g") == ({"file": "/a"}, None)
 
 
 @pytest.mark.parametrize("guests, words", [
@@ -70,10 +99,45 @@ def test_entries():
     (one(file="/a", size=0), "bytes"),
     (one(file="/a", size=True), "bytes"),
     (one(file="/a") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a"}]}], "a file of its own"),
+    (one(file="/a") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "//x/..//a"}]}], "a file of its own"),
+    (one(file="/a", shared="false") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a", "shared": "no"}]}], "a file of its own"),
+    (one(file="/a", shared="maybe"), "shared.*boolean"),
+    (one(file="/a", state="absent", remove_file="perhaps"), "remove_file.*boolean"),
+    # An image is never written, removed, or grown.
+    (one(file="/a", image="/g") + one(vdev="xvdb", file="/g"), r"guests\[0\].disks\[0\].image.*/g.*xvdb of g writes"),
+    (one(vdev="xvdb", file="/g", shared=True) + one(file="/a", image="/x/../g"), r"guests\[1\].disks\[0\].image.*writes"),
+    (one(file="/a", image="/a"), "image.*writes"),
+    (one(file="/a", image="/g") + one(vdev="xvdb", file="/g", state="absent", remove_file="yes"), "remove_file.*xvda of g uses"),
+    (one(file="/a") + one(vdev="xvdb", file="/./a", state="absent", remove_file=True), r"guests\[1\].disks\[0\].remove_file.*xvda of g uses"),
+    # One disk, one meaning.
+    (one(file="/a") + one(file="/b"), r"guests\[1\].disks\[0\].vdev.*once"),
+    (one(file="/a") + one(file="/b", state="absent"), "once"),
+    (one(file="/a") + one(file="/b", vdev="51712"), "once"),
+    (one(file="/a") + one(file="/b", vdev=51712), "once"),
 ])
 def test_refused(guests, words):
     with pytest.raises(AnsibleFilterError, match=words):
         files(guests)
+
+
+@pytest.mark.parametrize("value", [True, False, "yes", "No", "true", "FALSE", "on", "off", "1", "0", 1, 0, " y ", "n", "t", "f", 1.0, 0.0])
+def test_booleans_as_ansible_has_them(value):
+    found, = files(one(file="/a", state="absent", remove_file=value))
+    assert found["remove"] is boolean(value)
+
+
+def test_a_file_moves_to_another_guest():
+    guests = one(file="/a", state="absent") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a"}]}]
+    assert [file["state"] for file in files(guests)] == ["absent", "present"]
+    assert [entry["domain"] for entry in entries(guests, sizes={"/a": 512})] == ["h"]
+    assert [file["state"] for file in files(list(reversed(guests)))] == ["present", "absent"]
+
+
+def test_an_image_may_be_a_disk_that_is_only_read():
+    guests = one(file="/a", image="/g", size=512) + one(vdev="xvdb", file="/g", mode="r", size=4096)
+    assert files(guests, sizes={"/a": 512, "/g": 4096}) == []
+    with pytest.raises(AnsibleFilterError, match="image of"):
+        files(guests, sizes={"/a": 512, "/g": 512})
 
 
 @pytest.mark.parametrize("guests, sizes, words", [

@@ -39,9 +39,18 @@ def test_there_and_back(value, text):
     ({"path": "/dev/vg/a", "diskseq": 42}, ["source.diskseq", "uuid instead"]),
     ("/dev/loop7", ["/dev/loop7", "whichever device comes first"]),
     ("/dev/dm-3", ["whichever device comes first"]),
+    ("//dev/./x/../loop7", ["whichever device comes first"]),
+    ("/dev/disk/by-diskseq/42", ["every boot"]),
+    ("/dev//disk/../disk/by-diskseq/42-part1", ["every boot"]),
+    ("/dev/block/253:4", ["whichever device comes first"]),
+    ({"path": "/dev/block/253:4", "uuid": "LVM-x"}, ["whichever device comes first"]),
     ({"table": linear("diskseq:7")}, ["every boot"]),
     ({"table": linear("7:1")}, ["every boot"]),
     ({"table": linear({"path": "/dev/vg/a", "diskseq": 1})}, ["every boot"]),
+    ({"table": linear("/dev/./loop7")}, ["table", "whichever device comes first"]),
+    ({"table": linear({"path": "/dev/block/7:1"})}, ["table", "whichever device comes first"]),
+    ({"table": "0 8 linear /dev/disk/by-diskseq/4 0"}, ["table", "every boot"]),
+    ({"table": "0 8 linear /dev//dm-1 0"}, ["table", "whichever device comes first"]),
     ({"table": [CRYPT]}, ["no key"]),
     ({"table": "0 8 crypt aes-xts-plain64 %s 0 /dev/vg/a 0" % KEY}, ["no key"]),
 ])
@@ -51,6 +60,22 @@ def test_what_means_nothing_after_a_boot(value, words):
     for word in words:
         assert word in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("path, mapped, uuid, words", [
+    ("/dev/disk/by-id/wwn-0x5", False, None, None),
+    ("/dev/disk/by-path/pci-0-part1", False, None, None),
+    ("/dev/mapper/a", True, "LVM-x", None),
+    ("/dev/sda", False, None, "by-id"),
+    ("/dev/disk/by-id/../by-label/root", False, None, "by-id"),
+    ("/dev/disk/by-uuid/5", False, None, "by-id"),
+    ("/dev/disk/by-partlabel/a", False, None, "by-id"),
+    ("/dev/mapper/a", True, None, "make it with a uuid"),
+    ("/dev/disk/by-id/dm-name-a", True, None, "make it with a uuid"),
+])
+def test_a_name_that_may_be_anothers(path, mapped, uuid, words):
+    doubt = _kept_recipe.doubt(path, mapped, uuid)
+    assert doubt is None if words is None else words in doubt and path in doubt
 
 
 @pytest.mark.parametrize("text", [

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.racefree.block.plugins.module_utils import _loop, _source
+from ansible_collections.racefree.block.plugins.module_utils import _loop, _source, _table_slots
 from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue, WrongDevice
 from ansible_collections.racefree.block.plugins.module_utils._host import Host
 from ansible_collections.racefree.block.plugins.module_utils._source import (
@@ -226,3 +226,37 @@ def test_a_file_that_cannot_be_used(place):
             with pytest.raises(InvalidValue) as caught:
                 _source.Opener(host).open(source)
             assert caught.value.option == option
+
+
+def grow(path, size):
+    with open(path, "rb+") as file:
+        file.truncate(size)
+
+
+def test_a_device_follows_its_file_when_it_is_used(place):
+    """One that was made before the file grew serves, at the size that the file has now; looking alone changes nothing."""
+    path = loopdevices.image(place, "disk", 65536)
+    with Host() as host:
+        first = _source.Opener(host).open(FileSource(path))
+        grow(path, 2 * 65536)
+        with _source.find(FileSource(path), host) as found:
+            assert found.id == first.id and found.size == 65536
+        opener = _source.Opener(host)
+        assert opener.open(FileSource(path)).id == first.id and opener.made == [] and first.size == 2 * 65536
+        # A size that is said is kept; so is an offset.
+        limited = opener.open(FileSource(path, size=4096))
+        rest = opener.open(FileSource(path, offset=4096))
+        grow(path, 3 * 65536)
+        assert opener.open(FileSource(path, size=4096)).id == limited.id and limited.size == 4096
+        assert opener.open(FileSource(path, offset=4096)).id == rest.id and rest.size == 3 * 65536 - 4096
+
+
+def test_a_table_over_a_file_that_has_grown(place):
+    """Neither the look before nor the making refuses a line that is as long as the file is now."""
+    path = loopdevices.image(place, "disk", 65536)
+    with Host() as host:
+        first = _source.Opener(host).open(FileSource(path))
+        grow(path, 2 * 65536)
+        slots, text = _table_slots.Slots(host), f"0 256 linear file:{path} 0"
+        assert slots.look(text, False).is_complete and first.size == 65536
+        assert slots.make(text, False, _source.Opener(host)).targets[0][3] == f"{first.id.number} 0".encode() and first.size == 2 * 65536

@@ -1,0 +1,123 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role guest_disks with real files, and tasks that only say what they would ask of libvirt."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+ROLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "roles", "guest_disks")
+
+
+@pytest.fixture
+def role(tmp_path):
+    """Runs the tasks for a guest's disks; ``refuse`` is the name of a task in which libvirt_disks fails."""
+    with open(os.path.join(ROLE, "tasks", "main.yml"), encoding="utf-8") as file:
+        tasks = yaml.safe_load(file)
+    for task in tasks:
+        if "racefree.block.libvirt_disks" in task:
+            asked = task.pop("racefree.block.libvirt_disks")
+            task["ansible.builtin.debug"] = {"msg": "ASKED {{ asked | to_json | b64encode }}"}
+            task["vars"] = dict(task["vars"], asked=asked["disks"])
+    with open(os.path.join(ROLE, "vars", "main.yml"), encoding="utf-8") as file, open(os.path.join(ROLE, "defaults", "main.yml"), encoding="utf-8") as other:
+        variables = dict(yaml.safe_load(other) or {}, **(yaml.safe_load(file) or {}))
+
+    def run(disks, *options, fails=False, refuse=None):
+        guests = [{"domain": "g", "disks": disks}]
+        for task in tasks:
+            if refuse is not None and task["name"] == refuse:
+                task["failed_when"] = True
+        play = [{"hosts": "localhost", "gather_facts": False, "vars": dict(variables, guest_disks_guests=guests), "tasks": tasks}]
+        book = tmp_path / "play.yml"
+        book.write_text(json.dumps(play))
+        done = subprocess.run(
+            [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}", *options, str(book)],
+            capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return Done(done.stdout)
+
+    return run
+
+
+class Done:
+    """``asked``: what libvirt_disks was asked for, task by task, as pairs of vdev and state."""
+
+    def __init__(self, text):
+        self.text = text
+        lists = [json.loads(base64.b64decode(found)) for found in re.findall(r"ASKED ([A-Za-z0-9+/=]+)", text)]
+        self.asked = [[(disk["vdev"], disk["state"]) for disk in disks] for disks in lists]
+        self.changed = int(re.search(r"changed=(\d+)", text).group(1))
+
+
+def test_links_are_followed_and_files_grow(role, tmp_path):
+    """The size is the file's, not the link's, which is a few bytes."""
+    real, link = tmp_path / "real.raw", tmp_path / "link.raw"
+    real.write_bytes(b"x" * 2**20)
+    link.symlink_to(real)
+    assert "lose data" in role([{"vdev": "xvda", "file": str(link), "size": 4096}], fails=True).text
+    assert role([{"vdev": "xvda", "file": str(link), "size": "2M"}]).changed == 1
+    assert link.is_symlink() and real.stat().st_size == 2**21 and real.read_bytes()[:2**20] == b"x" * 2**20
+
+
+def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
+    """The size that is asked for is the least, whatever was found before."""
+    with open(os.path.join(ROLE, "tasks", "main.yml"), encoding="utf-8") as file:
+        task, = [task for task in yaml.safe_load(file) if "truncate" in str(task.get("ansible.builtin.command"))]
+    path = tmp_path / "a.raw"
+    path.write_bytes(b"x" * 8192)
+    subprocess.run([word.replace("{{ item.size }}", "4096").replace("{{ item.path }}", str(path)) for word in task["ansible.builtin.command"]["argv"]], check=True)
+    assert path.stat().st_size == 8192
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    """One disk to keep, one to grow, one to make, one to remove with its file."""
+    for name, size in (("keep", 2**20), ("grow", 2**20), ("old", 512)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    return [
+        {"vdev": "xvda", "file": str(tmp_path / "keep"), "size": "1M"},
+        {"vdev": "xvdb", "file": str(tmp_path / "grow"), "size": "2M"},
+        {"vdev": "xvdc", "file": str(tmp_path / "make"), "size": "1M"},
+        {"vdev": "xvdd", "file": str(tmp_path / "old"), "state": "absent", "remove_file": True},
+    ]
+
+
+def sizes(where):
+    return {path.name: path.stat().st_size for path in where.iterdir() if path.name in ("keep", "grow", "make", "old")}
+
+
+BEFORE = {"keep": 2**20, "grow": 2**20, "old": 512}
+AFTER = {"keep": 2**20, "grow": 2**21, "make": 2**20}
+
+
+def test_the_order(role, fleet, tmp_path):
+    """What can be looked at is, before anything is changed; then disks go, and come, and files go when nobody is to have them any more."""
+    predicted = role(fleet, "--check")
+    # Files to be made and grown (one task), and to be removed.
+    assert predicted.changed == 2 and sizes(tmp_path) == BEFORE
+    done = role(fleet)
+    present = [(vdev, "present") for vdev in ("xvda", "xvdb", "xvdc")]
+    assert predicted.asked == [present[:2], [("xvdd", "absent")], present[:2]] and done.asked == [present[:2], [("xvdd", "absent")], present]
+    assert sizes(tmp_path) == AFTER and done.changed == 2
+    assert role(fleet, "--check").changed == 0
+
+
+def test_nothing_is_changed_when_a_disk_is_refused(role, fleet, tmp_path):
+    done = role(fleet, refuse="Look whether the disks can be had", fails=True)
+    assert "absent" not in str(done.asked) and sizes(tmp_path) == BEFORE
+
+
+def test_no_file_is_removed_when_a_disk_cannot_be_had(role, fleet, tmp_path):
+    role(fleet, refuse="Have the disks in the guests' definitions", fails=True)
+    assert sizes(tmp_path) == dict(AFTER, old=512)
