@@ -40,8 +40,9 @@ def role(tmp_path):
         play = [{"hosts": "localhost", "gather_facts": False, "vars": dict(variables, guest_disks_guests=guests), "tasks": tasks}]
         book = tmp_path / "play.yml"
         book.write_text(json.dumps(play))
+        command = [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
         done = subprocess.run(
-            [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}", *options, str(book)],
+            [*command, *options, str(book)],
             capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
         )
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
@@ -76,7 +77,8 @@ def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
         task, = [task for task in yaml.safe_load(file) if "truncate" in str(task.get("ansible.builtin.command"))]
     path = tmp_path / "a.raw"
     path.write_bytes(b"x" * 8192)
-    subprocess.run([word.replace("{{ item.size }}", "4096").replace("{{ item.path }}", str(path)) for word in task["ansible.builtin.command"]["argv"]], check=True)
+    words = task["ansible.builtin.command"]["argv"]
+    subprocess.run([word.replace("{{ item.size }}", "4096").replace("{{ item.path }}", str(path)) for word in words], check=True)
     assert path.stat().st_size == 8192
 
 
