@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import pytest
 from conftest import Failed, predict_and_run, read_device, refused, run_module, udev_settle

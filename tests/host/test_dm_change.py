@@ -162,9 +162,10 @@ def test_a_reload_is_taken_back_with_the_old_devices(image, name, cleanup):
     old, new, other = (image(f"{word}.raw", MIB, content=word.encode()) for word in ("old", "new", "other"))
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
     cleanup(dm=name)
-    made = run_module("dm_device", name=name, table=f"0 {SECTORS} linear file:{old} 0", persist=False, hold=600)["device"]
+    before = snapshot()
+    made = run_module("dm_device", name=name, table=f"0 {SECTORS} linear file:{old} 0", persist=False, hold=25)["device"]
     rows = [
-        {"name": name, "table": f"0 {SECTORS} linear file:{new} 0", "persist": False, "hold": 600},
+        {"name": name, "table": f"0 {SECTORS} linear file:{new} 0", "persist": False, "hold": 25},
         {"name": name + "-other", "table": f"0 {SECTORS} linear file:{other} 0", "persist": False},
         {"name": name + "-bad", "table": f"0 {64 * MIB // 512} thin-pool file:{junk} file:{data} 128 0"},
     ]
@@ -172,6 +173,8 @@ def test_a_reload_is_taken_back_with_the_old_devices(image, name, cleanup):
         run_module("dm_devices", devices=rows)
     after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
     assert after["table"] == made["table"] and read_device(made["path"], 0, 3) == b"old"
+    # Nothing is left when nobody holds it any more.
+    wait_until(lambda: snapshot() == before)
 
 
 def test_suspend_has_a_time_limit(name, cleanup):

@@ -83,7 +83,9 @@ def test_what_cannot_be_exchanged_stays(host):
 
 def test_it_is_refused_also_where_it_would_be_made(host, monkeypatch):
     monkeypatch.setattr(_source, "find", lambda source, host: None if isinstance(source, _source.TableSource) else contextlib.nullcontext(source))
-    monkeypatch.setattr(_table_slots, "_facts", lambda device, host: None)
+    monkeypatch.setattr(_table_slots, "_facts", lambda device, host, size: None)
+    monkeypatch.setattr(_source, "size_to_be", lambda source, device: 0)
+    monkeypatch.setattr(_source, "follow_file", lambda source, device: None)
     item = device(host, "0 8 flakey /dev/a 0 1 1 1 error_reads")
     with pytest.raises(TableError, match="refused by Linux 6.1"):
         item._create()
