@@ -218,7 +218,8 @@ class _Attach(_Job):
         if tx.exists(self.key.libxl) or tx.exists(self.key.backend):
             raise DeviceBusy(f"the guest has a disk {self.request.vdev.name} already", device=str(self.request))
         if os.path.exists(self.key.sysfs):
-            raise DeviceBusy(f"blkback still has the disk that the guest had as {self.request.vdev.name}", device=str(self.request), hint="Try again in a moment")
+            old = f"the disk that the guest had as {self.request.vdev.name}"
+            raise DeviceBusy(f"blkback still has {old}", device=str(self.request), hint="Try again in a moment")
         if guard is not None:
             guard(tx, self.request)
         self.written = True
