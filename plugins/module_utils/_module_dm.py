@@ -90,10 +90,7 @@ class DmItem(Item):
         _reap.reap_hidden(host)
 
     def plan(self):
-        self.mapped = self._find()
-        if self.mapped is not None and self.mapped.device is not None:
-            self.device = self.host.enter_context(self.mapped.device)
-            self._guard(self.device)
+        self._look()
         if self.params["state"] == "absent":
             return self._plan_absent()
         self._check_owner()
@@ -107,7 +104,8 @@ class DmItem(Item):
 
     def apply(self):
         if _reap.reap(self.host) and self.mapped is not None and self.device is None:
-            self._find_again()
+            # What was found without a table may have been a killed run's, and is gone then.
+            self._look()
         if self.params["state"] == "absent":
             self._remove()
         elif self.device is None:
@@ -159,6 +157,12 @@ class DmItem(Item):
 
     # Finding
 
+    def _look(self):
+        self.mapped = self._find()
+        if self.mapped is not None and self.mapped.device is not None:
+            self.device = self.host.enter_context(self.mapped.device)
+            self._guard(self.device)
+
     def _find(self):
         params = self.params
         if params["name"] or params["uuid"]:
@@ -206,13 +210,6 @@ class DmItem(Item):
                     f"{mapped.status.name} (uuid {params['uuid']}) cannot be renamed: the name is taken by {_dm.describe(self.host.dm, other)}",
                     device=params["name"],
                 )
-
-    def _find_again(self):
-        """What was found without a table may have been a killed run's, and is gone then."""
-        self.mapped = self._find()
-        if self.mapped is not None and self.mapped.device is not None:
-            self.device = self.host.enter_context(self.mapped.device)
-            self._guard(self.device)
 
     # Comparing
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from .._errors import TableError
 from ._context import Context
-from ._redact import HIDDEN, dict_text, hide_in_line, hide_secrets, redact
+from ._redact import dict_text, hide_in_line, hide_secrets, redact
 
 _SHOWN = 20
 _WIDTH = 140
@@ -120,6 +120,3 @@ def message(errors):
     if count > _SHOWN:
         lines.append(f"and {count - _SHOWN} more")
     return "\n".join(lines)
-
-
-__all__ = ("HIDDEN", "LineReport", "Report", "hide_secrets", "message")

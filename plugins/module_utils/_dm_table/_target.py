@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from ._fields import BAD, REQUIRED
 from ._layout import Options, Words, items
-from ._report import HIDDEN
+from ._redact import HIDDEN
 from ._slot import Slot
 from ._text import join_words
 

@@ -19,7 +19,7 @@ from ._cipher import key_sizes, parse_cipher
 from ._fields import BAD, Device, Field, Number, Secret, Sectors
 from ._layout import Colon, Flag, Options
 from ._limits import Limits
-from ._report import HIDDEN
+from ._redact import HIDDEN
 from ._target import Target
 
 _HEX_KEY = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z")

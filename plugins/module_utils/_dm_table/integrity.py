@@ -18,7 +18,7 @@ from . import _kernels
 from ._fields import BAD, Device, Field, Number, Secret, Sectors, Word
 from ._layout import Colon, Flag, Options
 from ._limits import Limits
-from ._report import HIDDEN
+from ._redact import HIDDEN
 from ._target import Target, must_differ
 
 _ALGORITHM = re.compile(r"([!-9;-~]{1,127})(?::((?:[0-9A-Fa-f]{2})+))?\Z")
