@@ -30,6 +30,8 @@ MARK = "RACEFREE-"
 _UDEV_SECONDS = 30
 # For how long a device that may be in use is waited for, once it is to go with its last user.
 _GOING_SECONDS = 1.0
+# Of a table in a message.
+_LINES_SHOWN = 16
 _MARKED = re.compile(r"RACEFREE-([0-9]+)-([0-9]+)-[0-9a-f]{32}\Z")
 
 
@@ -176,20 +178,27 @@ def taken(control, name, uuid):
 
 
 def describe(control, mapped):
-    """One line that tells a mapped device whole: name, uuid, number, diskseq and table."""
+    """One line that tells a mapped device whole: name, uuid, number, diskseq and table, with ``*`` for what in it could be a key."""
+    from ._dm_table import hide_in_line
+
     status = mapped.status
     parts = [f"mapped device {status.name}", f"uuid {status.uuid or '(none)'}", f"number {status.number}"]
     if mapped.device is not None:
         parts.append(f"diskseq {mapped.device.id.diskseq}")
     try:
-        targets = control.table(_dm_ioctl.by_number(status.major, status.minor))[1]
-        # Parameters can hold a key: only what kind of targets there are.
-        parts.append("table " + (", ".join(f"{line.start}+{line.length} {line.type.decode('ascii', 'replace')}" for line in targets[:4]) or "(none)"))
-        if len(targets) > 4:
-            parts.append(f"and {len(targets) - 4} more targets")
+        targets = control.table(_dm_ioctl.by_number(status.major, status.minor), secure=True)[1]
+        parts.append("table " + ("; ".join(hide_in_line(line_text(line)) for line in targets[:_LINES_SHOWN]) or "(none)"))
+        if len(targets) > _LINES_SHOWN:
+            parts.append(f"and {len(targets) - _LINES_SHOWN} more targets")
     except BlockError:
         pass
     return ", ".join(parts)
+
+
+def line_text(line):
+    """A table line as dmsetup writes it, from the kernel's answer."""
+    text = f"{line.start} {line.length} {line.type.decode('ascii', 'replace')}"
+    return f"{text} {line.params.decode('utf-8', 'surrogateescape')}" if line.params else text
 
 
 def suspend(control, device, how=Suspend()):

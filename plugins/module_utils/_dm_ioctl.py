@@ -33,7 +33,7 @@ _MINORS = {
 }
 # What a target has its own opinion on, which it tells the kernel's log.
 _EXPLAINED = frozenset(("DM_TABLE_LOAD", "DM_DEV_SUSPEND", "DM_TARGET_MSG"))
-_BY_DEV, _NOFLUSH, _UUID_RENAME, _SECURE, _DEFERRED = 3, 12, 19, 20, 27
+_BY_DEV, _NOFLUSH, _SECURE, _DEFERRED = 3, 12, 20, 27
 
 
 class Address(Record):
@@ -195,13 +195,6 @@ class Control:
             payload=codec.encode_text(os.fsencode(new_name)), event_nr=event_nr,
         )
         return bool(header.flags & _uapi.lib.DM_UEVENT_GENERATED_FLAG)
-
-    def set_uuid(self, name, uuid):
-        """Give a uuid to a mapped device that has none."""
-        self._call(
-            "DM_DEV_RENAME", f"give {name} a uuid", device=name, name=os.fsencode(name),
-            payload=codec.encode_text(os.fsencode(uuid)), flags=_uapi.lib.DM_UUID_FLAG, minor=_UUID_RENAME,
-        )
 
     def suspend(self, address, noflush=False, nolockfs=False):
         flags = _uapi.lib.DM_SUSPEND_FLAG | (_uapi.lib.DM_NOFLUSH_FLAG if noflush else 0)

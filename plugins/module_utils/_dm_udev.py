@@ -9,6 +9,9 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 A cookie is a SysV semaphore that ``dmsetup udevcomplete``, run by udev's rules, counts down; the protocol is libdm's
 (lib/libdm-common.c). One cookie serves a whole batch of devices, and every wait has a deadline.
+
+No semaphore ends with its process. Ours come in sets of four, where libdm's are alone: the other three tell who made the set, so
+that the next run removes those of a killed one.
 """
 
 from __future__ import annotations
@@ -16,13 +19,20 @@ from __future__ import annotations
 import errno
 import os
 import random
+import time
 
-from . import _uapi
+from . import _process, _uapi
 from ._deadline import Deadline
 from ._errors import KernelError
 
 _PREFIX = 0x0D4D
 _SHIFT = 16
+# The count, then who made the set: two parts of the process's id, the first of them plus one, and of its start time. Each has 15 bits.
+_SEMAPHORES = 4
+_BITS = 15
+_MASK = (1 << _BITS) - 1
+# What has not said by then who made it never will.
+_SECONDS_TO_SIGN = 60
 DISABLE_DM = 0x01
 DISABLE_SUBSYSTEM = 0x02
 DISABLE_DISK = 0x04
@@ -54,6 +64,7 @@ class Cookie:
 
     def __enter__(self):
         if is_running():
+            reap()
             self._make()
         return self
 
@@ -90,10 +101,10 @@ class Cookie:
         ffi, lib = _uapi.ffi, _uapi.lib
         for _try in range(100):
             number = random.randint(1, 0xFFFF)
-            semaphore = lib.semget(_PREFIX << _SHIFT | number, 1, 0o600 | lib.IPC_CREAT | lib.IPC_EXCL)
+            semaphore = lib.semget(_PREFIX << _SHIFT | number, _SEMAPHORES, 0o600 | lib.IPC_CREAT | lib.IPC_EXCL)
             if semaphore >= 0:
                 # 1 for ourselves, so that it cannot reach zero before the batch is complete
-                if lib.semctl(semaphore, 0, lib.SETVAL, ffi.cast("int", 1)) < 0:
+                if any(lib.semctl(semaphore, place, lib.SETVAL, ffi.cast("int", value)) < 0 for place, value in ((0, 1), *_signature())):
                     problem = ffi.errno
                     lib.semctl(semaphore, 0, lib.IPC_RMID)
                     raise KernelError("cannot set a udev cookie", errno=problem)
@@ -121,3 +132,41 @@ class Cookie:
             # A signal ends the call, but not the wait.
             if problem != errno.EINTR:
                 raise KernelError("the udev cookie was taken away", errno=problem)
+
+
+def reap():
+    """Remove the semaphores of runs of this collection that have ended without doing so."""
+    lib = _uapi.lib
+    for identifier, changed in _sets():
+        high, low, started = (lib.semctl(identifier, place, lib.GETVAL) for place in range(1, _SEMAPHORES))
+        if min(high, low, started) < 0:
+            continue
+        if high:
+            now = _process.start_time((high - 1) << _BITS | low)
+            ended = now is None or int(now) & _MASK != started
+        else:
+            ended = time.time() > changed + _SECONDS_TO_SIGN
+        if ended:
+            # An id is used again only after all the others, so this is still the set that was looked at.
+            lib.semctl(identifier, 0, lib.IPC_RMID)
+
+
+def _signature():
+    """``(semaphore, value)`` by which :func:`reap` knows who made a set; the one that is never 0 comes last."""
+    pid = os.getpid()
+    return (2, pid & _MASK), (3, int(_process.start_time("self")) & _MASK), (1, (pid >> _BITS) + 1)
+
+
+def _sets():
+    """``[(id, time of the last change)]`` of the cookies that were made here, by this process or another."""
+    found = []
+    try:
+        with open("/proc/sysvipc/sem", encoding="ascii") as table:
+            columns = next(table).split()
+            for line in table:
+                row = dict(zip(columns, (int(word) for word in line.split())))
+                if row["key"] >> _SHIFT == _PREFIX and row["nsems"] == _SEMAPHORES:
+                    found.append((row["semid"], row["ctime"]))
+    except OSError:
+        pass
+    return found

@@ -405,7 +405,7 @@ def describe(host, device):
         suspended=status.suspended,
         persist=not status.deferred_remove,
         open_count=status.open_count - 1,
-        status=[_table_slots.line_text(line) for line in host.dm.target_status(_dm.number_of(device))[1]],
+        status=[_dm.line_text(line) for line in host.dm.target_status(_dm.number_of(device))[1]],
     )
 
 

@@ -40,7 +40,8 @@ class Slots:
     def __init__(self, host, mapped=None, kernels=None, targets=None):
         self._host = host
         self._devices = {}
-        self._files = {}
+        # Numbers with the major 0, which no block device has, for those that are yet to be made.
+        self._unmade = {}
         self._mapped = mapped
         self._kernels = kernels
         self._targets = targets
@@ -89,14 +90,17 @@ class Slots:
         )
 
     def _facts_to_be(self, slot):
-        """What will be true of the loop device that a file has not got yet; None for another slot."""
+        """What will be true of the device that a file or a table has not got yet. A table is checked here, as it will be when it is made."""
         source = _source.parse_slot(slot)
+        if isinstance(source, _source.TableSource):
+            table = host_slots(self._host, source.table, self._mapped, self._kernels or ()).look(source.table, source.read_only).table
+            minor = self._unmade.setdefault(source.name or source.uuid or slot.text, len(self._unmade))
+            return _dm_table.DeviceFacts(0, minor, table.length, 512, source.read_only, source.uuid or "")
         if not isinstance(source, _source.FileSource):
             return None
         with _loop.Backing(source.file, source.read_only, option=slot.field) as backing:
             size = source.size or backing.size - source.offset
-            # Major 0 is no block device's; the minor keeps files apart.
-            minor = self._files.setdefault((backing.device, backing.inode, source.offset, size), len(self._files))
+            minor = self._unmade.setdefault((backing.device, backing.inode, source.offset, size), len(self._unmade))
         return _dm_table.DeviceFacts(0, minor, size // 512, source.sector_size or 512, source.read_only)
 
     def _find(self, slot):
@@ -145,15 +149,9 @@ def live_table(host, device):
     """The parsed live table of a held mapped device; None when it holds something that this language does not know."""
     lines = host.dm.table(_dm.number_of(device), secure=True)[1]
     try:
-        return _dm_table.parse_table([line_text(line) for line in lines]) if lines else None
+        return _dm_table.parse_table([_dm.line_text(line) for line in lines]) if lines else None
     except TableError:
         return None
-
-
-def line_text(line):
-    """A table line as dmsetup writes it, from the kernel's answer."""
-    text = f"{line.start} {line.length} {line.type.decode('ascii', 'replace')}"
-    return f"{text} {line.params.decode('utf-8', 'surrogateescape')}" if line.params else text
 
 
 def stack_below(major, minor):

@@ -36,8 +36,9 @@ options:
       uuid:
         description:
           - The device's device-mapper uuid, up to 128 characters. When not given, a new device gets one that nobody else has.
-          - A device with this uuid and another name is renamed to O(devices[].name). A device with this name and another uuid is left
-            alone, and the task fails.
+          - A device with this uuid and another name is renamed to O(devices[].name). A device with this name and another uuid, or
+            none, is left alone, and the task fails. The kernel would give a uuid to whichever device has the name at that moment, and no uuid can
+            be taken back.
         type: str
       diskseq:
         description:

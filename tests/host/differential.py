@@ -213,7 +213,7 @@ class Kernel:
             self.control.resume(self.address, event_nr=EVENT)
         except KernelError as error:
             return Verdict(phase, error.errno_name, _dm_reason.find_reason(self.log.lines(), self.number), None)
-        return Verdict(None, None, None, [_table_slots.line_text(line) for line in self.control.table(self.address)[1]])
+        return Verdict(None, None, None, [_dm.line_text(line) for line in self.control.table(self.address)[1]])
 
     def _remove(self):
         until = time.monotonic() + 60

@@ -113,12 +113,23 @@ def test_read_only(image, name, cleanup):
 def test_names_in_use_are_told_whole(name, cleanup):
     cleanup(dm=name)
     made = run_module("dm_device", **zero(name, uuid=f"TEST-{name}"))["device"]
-    result = refused("dm_device", f"TEST-{name}", str(made["diskseq"]), "zero", **zero(name, uuid="TEST-other"))
+    result = refused(
+        "dm_device", f"TEST-{name}", f"{made['major']}:{made['minor']}", f"diskseq {made['diskseq']}", f"0 {SECTORS} zero", **zero(name, uuid="TEST-other"),
+    )
     assert result["error"]["kind"] == "DeviceBusy"
     other = name + "-2"
     cleanup(dm=other)
     run_module("dm_device", **zero(other, uuid=f"TEST-{other}"))
     refused("dm_device", "cannot be renamed", f"TEST-{other}", **zero(other, uuid=f"TEST-{name}"))
+
+
+def test_a_table_that_is_told_keeps_its_key(image, name, cleanup):
+    path, key = image(), "c0ffee00" * 16
+    cleanup(loop=path)
+    cleanup(dm=name)
+    run_module("dm_device", name=name, table=f"0 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0", keys={"data": key})
+    result = refused("dm_device", f"0 {SECTORS} crypt aes-xts-plain64 {len(key) * '*'} 0 ", **zero(name, uuid="TEST-other"))
+    assert "c0ffee" not in str(result)
 
 
 @pytest.mark.parametrize("bad", ["control", ".", "..", "a/b", "n" * 128, "", "a b", "ü"])

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from ._context import Context, DeviceFacts, NoDevice
 from ._limits import Limits
+from ._redact import hide_in_line
 from ._registry import TARGETS
 from ._table import Table, format_table, parse_table
 
-__all__ = ("Context", "DeviceFacts", "Limits", "NoDevice", "TARGETS", "Table", "format_table", "parse_table")
+__all__ = ("Context", "DeviceFacts", "Limits", "NoDevice", "TARGETS", "Table", "format_table", "hide_in_line", "parse_table")

@@ -34,7 +34,9 @@ def hide_in_line(text):
     if len(words) < 4:
         return text
     stops = [column - 1 for column in columns[1:]] + [len(text)]
-    spans = [(3 + index, skip) for index, skip in TARGETS[words[2]].secret_words(words[3:])] if words[2] in TARGETS else []
+    if words[2] not in TARGETS:
+        return hide_secrets(text)
+    spans = [(3 + index, skip) for index, skip in TARGETS[words[2]].secret_words(words[3:])]
     spans.extend((index, 0) for index, word in enumerate(words) if index > 2 and redact(word) != word)
     for index, skip in spans:
         start, stop = columns[index] + skip, stops[index]

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -86,7 +87,7 @@ def test_the_semaphore_is_only_ours():
         event_nr = cookie.next()
         with open("/proc/sysvipc/sem", encoding="ascii") as table:
             row = [line.split() for line in table if line.split()[1] == str(semaphore(event_nr))][0]
-        assert row[2] == "600" and row[3] == "1"
+        assert row[2] == "600"
 
 
 def test_waits_until_the_deadline_and_no_longer():
@@ -219,3 +220,49 @@ def test_a_run_has_one_cookie():
         complete(event_nr)
         assert host.settle(1) is True
     assert semaphore(event_nr) == -1
+
+
+LEFT = """
+import os, signal, sys
+from ansible_collections.racefree.block.plugins.module_utils import _dm_udev
+_dm_udev.is_running = lambda: True
+with _dm_udev.Cookie() as cookie:
+    print(cookie.next(), flush=True)
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next():
+    path = os.path.abspath(os.path.join(os.path.dirname(_dm_udev.__file__), *[".."] * 5))
+    with subprocess.Popen(
+        [sys.executable, "-c", LEFT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=path),
+    ) as other:
+        event_nr = int(other.stdout.readline())
+        with _dm_udev.Cookie():
+            assert semaphore(event_nr) >= 0, "its process lives"
+        other.stdin.close()
+        assert other.wait(30) == -signal.SIGKILL
+    assert semaphore(event_nr) >= 0
+    with _dm_udev.Cookie():
+        assert semaphore(event_nr) == -1
+
+
+def test_what_others_left_is_not_removed():
+    """libdm's cookies are one semaphore, which says nothing of who made it; a set that is not signed yet is being made."""
+    free = (number for number in range(1, 0xFFFF) if _uapi.lib.semget(KEY | number, 1, 0) < 0)
+    made = [_uapi.lib.semget(KEY | next(free), count, 0o600 | _uapi.lib.IPC_CREAT | _uapi.lib.IPC_EXCL) for count in (1, 4)]
+    try:
+        _dm_udev.reap()
+        assert min(made) >= 0 and all(_uapi.lib.semctl(one, 0, _uapi.lib.GETVAL) == 0 for one in made)
+    finally:
+        for one in made:
+            _uapi.lib.semctl(one, 0, _uapi.lib.IPC_RMID)
+
+
+def test_a_set_that_was_never_signed_is_removed_later(monkeypatch):
+    free = next(number for number in range(1, 0xFFFF) if _uapi.lib.semget(KEY | number, 1, 0) < 0)
+    made = _uapi.lib.semget(KEY | free, 4, 0o600 | _uapi.lib.IPC_CREAT | _uapi.lib.IPC_EXCL)
+    monkeypatch.setattr(_dm_udev, "_SECONDS_TO_SIGN", -5)
+    _dm_udev.reap()
+    assert _uapi.lib.semctl(made, 0, _uapi.lib.GETVAL) == -1

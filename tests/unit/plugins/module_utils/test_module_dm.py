@@ -21,7 +21,7 @@ class Targets:
     """device-mapper's answers about target types: those that are loaded, and those that there is a module of."""
 
     loaded = {"linear": (1, 4, 0), "striped": (1, 6, 0), "error": (1, 5, 0)}
-    modules = {"flakey": (1, 5, 0), "thin-pool": (1, 22, 0), "zero": (1, 1, 0)}
+    modules = {"crypt": (1, 24, 0), "flakey": (1, 5, 0), "thin-pool": (1, 22, 0), "zero": (1, 1, 0)}
 
     def __init__(self):
         self.asked = []
@@ -139,3 +139,24 @@ def test_what_is_written_in_a_slot_is_returned_without_its_key(host):
         {"table": table, "keys": {"data": "c0ffee00" * 4}, "read_only": False, "name": None, "kernels": [], "fail": True}, host,
     )
     assert result["valid"] and "c0ffee" not in str(result) and "hidden" in result["devices"][0]["written"]
+
+
+@pytest.mark.parametrize("nested, words", [
+    ("0 8 dust /dev/a 0 512", "a target type that this host has"),
+    ("0 8 flakey /dev/a 0 1 1 1 error_reads", "refused by Linux 6.1"),
+    ("0 8 linear /dev/a x", "offset"),
+    ({"table": "0 8 dust /dev/a 0 512"}, "a target type that this host has"),
+])
+def test_a_table_in_a_slot_is_checked_before_anything_is_made(host, nested, words):
+    if isinstance(nested, dict):
+        nested = [{"start": 0, "length": 8, "target": "linear", "device": nested, "offset": 0}]
+    with pytest.raises(TableError, match=words):
+        wanted(host, [{"start": 0, "length": 8, "target": "linear", "device": {"table": nested}, "offset": 0}])
+
+
+def test_a_table_longer_than_the_table_in_its_slot_is_refused(host):
+    table = [{"start": 0, "length": 9, "target": "linear", "device": {"table": "0 8 zero"}, "offset": 0}]
+    with pytest.raises(TableError, match="8 sectors"):
+        wanted(host, table)
+    table[0]["length"] = 8
+    assert wanted(host, table).length == 8
