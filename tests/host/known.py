@@ -31,6 +31,7 @@ STRICTER = (
     ("raid-devices", "raid", r"members: at least|#members: at least"),
     ("raid-chunk", "raid", r"chunk_size: a whole number"),
     ("raid-region", "raid", r"region_size: a whole number"),
+    ("raid-rounding", "raid", r"data: a length that is a multiple of the logical block"),
     ("cache-policy", "cache", r"(policy: one of|policy mq only|policy_arguments: one of)"),
     ("unstriped-stripes", "unstriped", r"stripes: a whole number"),
     ("unstriped-index", "unstriped", r"index: less than"),

@@ -80,6 +80,10 @@ STRICTER = (
         "raid-region", "raid", "A region_size of 0, which stands for the kernel's choice: it is left out for that.",
         "The kernel prints what it chose, and refuses just that for a target that is shorter.",
     ),
+    Stricter(
+        "raid-rounding", "raid", "A length of which each device's part ends inside a logical block.",
+        "md rounds the parts down to whole chunks before device-mapper looks at them; what the table then has too much is never read nor written.",
+    ),
     Stricter("cache-policy", "cache", "The arguments of mq with another policy, and unknown policies.", "Which policies there are depends on modules."),
     Stricter("clone-counts", "clone", "The same core argument twice.", "The kernel takes the last one and prints both."),
     Stricter("unstriped-stripes", "unstriped", "More than 2147483647 stripes.", "The kernel prints their number as a negative one."),

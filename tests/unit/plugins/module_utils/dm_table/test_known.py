@@ -11,7 +11,7 @@ from collections import namedtuple
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import TARGETS, parse_table
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import TARGETS, Context, DeviceFacts, parse_table
 from ansible_collections.racefree.block.plugins.module_utils._dm_table._stricter import STRICTER
 from ansible_collections.racefree.block.plugins.module_utils._dm_table._undecided import UNDECIDED
 from ansible_collections.racefree.block.plugins.module_utils._errors import TableError
@@ -49,6 +49,16 @@ def test_an_error_of_the_parser_gets_its_name(line, name):
         parse_table(line)
     errors = caught.value.errors
     assert known.stricter(errors[0], errors) == name
+
+
+def test_what_md_rounds_has_a_name_and_other_areas_have_none():
+    blocks = Context(devices=lambda slot: DeviceFacts(8, int(slot.text[-1]), 1 << 20, 4096))
+    for line, name in (
+        ("0 37880 raid raid4 1 32 5 - 8:0 - 8:1 - 8:2 - 8:3 - 8:4", "raid-rounding"), ("0 37876 linear 8:0 0", None),
+    ):
+        with pytest.raises(TableError, match="multiple of the logical block") as caught:
+            parse_table(line, context=blocks)
+        assert known.stricter(caught.value.errors[0], caught.value.errors) == name
 
 
 def test_a_reason_of_the_kernel_gets_its_name():
