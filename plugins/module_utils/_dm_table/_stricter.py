@@ -82,7 +82,7 @@ STRICTER = (
     ),
     Stricter(
         "raid-rounding", "raid", "A length of which each device's part ends inside a logical block.",
-        "md rounds the parts down to whole chunks before device-mapper looks at them; what the table then has too much is never read nor written.",
+        "md rounds the parts down to whole chunks before device-mapper looks at them; what lies behind can be used, but is not rebuilt when a device fails.",
     ),
     Stricter("cache-policy", "cache", "The arguments of mq with another policy, and unknown policies.", "Which policies there are depends on modules."),
     Stricter("clone-counts", "clone", "The same core argument twice.", "The kernel takes the last one and prints both."),
