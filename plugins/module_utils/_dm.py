@@ -30,6 +30,9 @@ MARK = "RACEFREE-"
 _UDEV_SECONDS = 30
 # For how long a device that may be in use is waited for, once it is to go with its last user.
 _GOING_SECONDS = 1.0
+# For how long a snapshot that others have over the same store is waited for, and the target types that have one.
+_STORE_SECONDS = 5.0
+_SNAPSHOTS = (b"snapshot", b"snapshot-merge")
 # Of a table in a message.
 _LINES_SHOWN = 16
 _MARKED = re.compile(r"RACEFREE-([0-9]+)-([0-9]+)-[0-9a-f]{32}\Z")
@@ -105,7 +108,7 @@ def make(control, name, uuid, table, event_nr, persist=True):
     address = _dm_ioctl.by_uuid(uuid)
     device = None
     try:
-        status = control.load(address, table.targets, table.read_only, table.secure)
+        status = _load_new(control, address, table)
         table.prove()
         device = _device.open_path(f"/dev/dm-{status.minor}")
         _prove(control, device, uuid)
@@ -296,7 +299,7 @@ def complete(control, mapped, name, uuid, table, event_nr):
     if marked is not None and not maker_is_gone(mapped.status.uuid):
         raise DeviceBusy(f"process {marked.group(1)} is making it just now", device=name, hint="Try again")
     address = _dm_ioctl.by_uuid(uuid) if uuid else _dm_ioctl.by_number(mapped.status.major, mapped.status.minor)
-    status = control.load(address, table.targets, table.read_only, table.secure)
+    status = _load_new(control, address, table)
     device = mapped.device
     try:
         table.prove()
@@ -317,6 +320,30 @@ def complete(control, mapped, name, uuid, table, event_nr):
                 device.close()
         raise
     return device
+
+
+def _load_new(control, address, table):
+    """
+    Load the table of a device that has none; DeviceBusy when another device has a snapshot over the same store.
+
+    The kernel would have the new snapshot take the other one's records over at the resume (snapshot_ctr in drivers/md/dm-snap.c). It refuses that
+    when the other one is live then, and when that has gone by then, the new one has no records: its I/O fails, and what was kept is not seen. A
+    snapshot goes a moment after its last user, so it is waited for. Until records are taken over, the chunk size is 0.
+    """
+    until = time.monotonic() + _STORE_SECONDS
+    while True:
+        status = control.load(address, table.targets, table.read_only, table.secure)
+        if not any(target[2] in _SNAPSHOTS for target in table.targets):
+            return status
+        lines = control.table(address, inactive=True, secure=True)[1]
+        if not any(line.type in _SNAPSHOTS and line.params.split()[3:4] == [b"0"] for line in lines):
+            return status
+        control.clear(address)
+        if time.monotonic() > until:
+            raise DeviceBusy(
+                "the store of its snapshot is another snapshot's", device=str(address), hint="Remove that one first: a store belongs to one snapshot at a time",
+            )
+        time.sleep(0.02)
 
 
 def rename(control, device, new_name, event_nr):

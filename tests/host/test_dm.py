@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Failed, predict_and_run, read_device, refused, run_module, udev_settle
+from conftest import Failed, predict_and_run, read_device, refused, run_module, snapshot, udev_settle
 
 MIB = 2**20
 SECTORS = 2048
@@ -211,6 +211,34 @@ def test_snapshot(image, name, cleanup):
     with open(origin, "rb") as file:
         assert file.read(6) == b"golden"
     assert read_device(made["path"], 0, 6) == b"change"
+
+
+def test_a_store_belongs_to_one_snapshot_at_a_time(image, name, cleanup):
+    """A second one waits for the first to go, and then has what was kept; the kernel would leave it without."""
+    origin, cow = image("origin.raw", content=b"golden"), image("cow.raw", 4 * MIB)
+    first, second = name, name + "-2"
+    for path in (origin, cow):
+        run_module("loop_device", backing_file=path)
+        cleanup(loop=path)
+    cleanup(dm=first)
+    cleanup(dm=second)
+    table = f"0 {SECTORS} snapshot file:{origin} file:{cow} P 8"
+    made = run_module("dm_device", name=first, table=table)["device"]
+    with open(made["path"], "r+b", buffering=0) as device:
+        device.write(b"change")
+        os.fsync(device.fileno())
+    before = snapshot()
+    with pytest.raises(Failed, match="another snapshot's"):
+        run_module("dm_device", name=second, table=table)
+    assert snapshot() == before
+    with subprocess.Popen(["sh", "-c", 'sleep 1; exec dmsetup remove "$0"', first]) as remover:
+        made = run_module("dm_device", name=second, table=table)["device"]
+    assert remover.returncode == 0
+    with open(made["path"], "r+b", buffering=0) as device:
+        assert device.read(6) == b"change"
+        device.write(b"again")
+        os.fsync(device.fileno())
+    assert read_device(made["path"], 0, 11) == b"changeagain"
 
 
 def test_thin_pool_and_volume(image, name, cleanup):
