@@ -34,14 +34,13 @@ def hide_in_line(text):
     if len(words) < 4:
         return text
     stops = [column - 1 for column in columns[1:]] + [len(text)]
-    if words[2] not in TARGETS:
-        return hide_secrets(text)
-    spans = [(3 + index, skip) for index, skip in TARGETS[words[2]].secret_words(words[3:])]
+    known = words[2] in TARGETS
+    spans = [(3 + index, skip) for index, skip in TARGETS[words[2]].secret_words(words[3:])] if known else []
     spans.extend((index, 0) for index, word in enumerate(words) if index > 2 and redact(word) != word)
     for index, skip in spans:
         start, stop = columns[index] + skip, stops[index]
         text = text[:start] + "*" * (stop - start) + text[stop:]
-    return text
+    return text if known else hide_secrets(text)
 
 
 def dict_text(plain):

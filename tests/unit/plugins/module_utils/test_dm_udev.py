@@ -87,7 +87,7 @@ def test_the_semaphore_is_only_ours():
         event_nr = cookie.next()
         with open("/proc/sysvipc/sem", encoding="ascii") as table:
             row = [line.split() for line in table if line.split()[1] == str(semaphore(event_nr))][0]
-        assert row[2] == "600"
+        assert row[2] == "600" and row[3] == "4"
 
 
 def test_waits_until_the_deadline_and_no_longer():

@@ -322,3 +322,10 @@ def test_a_blank_behind_a_backslash_counts_at_the_end_too(pad):
         assert parse_table(table.lines()) == table
     # two backslashes are one character, and the blank is only a blank
     assert parse_table("0 8 thin /pool 0 /origin\\\\ " + pad).targets[0].origin == "/origin\\"
+
+
+def test_a_line_of_an_unknown_type_shows_no_key():
+    short = escape(json.dumps({"table": ["0 8 integrity /dev/a 0 - J 1 internal_hash:hmac(sha256):c0ffee"]}))
+    line = f"0 8 cript {'ab' * 16} {short} 0"
+    shown = _dm_table.hide_in_line(line)
+    assert "ab" not in shown and "c0ffee" not in shown and len(shown) == len(line) and shown.startswith("0 8 cript ***")
