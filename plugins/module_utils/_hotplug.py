@@ -20,22 +20,25 @@ from . import _hotplug_state
 from ._errors import BlockError, InvalidValue
 from ._vbd_key import Key
 
-# Of the 40 s that libxl gives a script (LIBXL_HOTPLUG_TIMEOUT).
+# Of the 40 s that libxl gives a script (LIBXL_HOTPLUG_TIMEOUT): for the work, and for all of it when storage does not answer.
 SECONDS = 20.0
+_LONGEST = 27.0
 # Where the role xen_host keeps Xen's own script when this one has its place, and that place.
 STOCK_KEPT = "/etc/xen/scripts/block.stock"
 STOCK_PLACE = "/etc/xen/scripts/block"
 _HANDED_ON = "RACEFREE_HANDED_ON"
 
 
-def main(argv, environ):
-    """Do what was called for; the exit code. What went wrong is printed, and for ``add`` written where libxl looks for it."""
+def main(argv, environ, form="diskseq"):
+    """
+    Do what was called for; the exit code. What went wrong is printed, and for ``add`` written where libxl looks for it.
+
+    ``form``: how the disk sequence number is told to the backend (_vbd_nodes.FORMS).
+    """
     try:
         command, key = parse_call(argv, environ)
         if command == "add":
-            from ._hotplug_add import add
-
-            add(key, SECONDS)
+            add(key, form)
         else:
             remove(key, environ)
     except (BlockError, OSError) as error:
@@ -57,6 +60,23 @@ def parse_call(argv, environ):
     if parts[:2] != ["backend", "vbd"] or len(parts) != 4 or not all(number.isascii() and number.isdigit() and len(number) <= 10 for number in numbers):
         raise InvalidValue("XENBUS_PATH", path, "backend/vbd/DOMID/DEVID, as libxl sets it")
     return argv[1], Key(int(parts[2]), int(parts[3]), int(domids[0]))
+
+
+def add(key, form):
+    """Give the vbd its device, in a process that is given up when it hangs."""
+    from . import _hotplug_pair
+
+    def work(link):
+        from ._hotplug_add import add as add_here
+
+        add_here(key, SECONDS, form, link)
+
+    def give_up(error, was_shared):
+        from ._hotplug_add import give_up as give_up_here
+
+        give_up_here(key, error, was_shared)
+
+    _hotplug_pair.run(work, key, _LONGEST, give_up)
 
 
 def remove(key, environ):

@@ -7,12 +7,13 @@ A guest gets a disk: the hotplug script's ``add``.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The device is open from before its number is written until blkback has it open. Only then does hotplug-status say connected.
+The device is open from before its number is written until blkback has it open, in two processes (``_hotplug_pair``). Only then does
+hotplug-status say connected.
 """
 
 from __future__ import annotations
 
-from . import _guest, _hotplug_keeper, _hotplug_state, _hotplug_target, _sharing, _stack, _vbd_nodes
+from . import _guest, _hotplug_pair, _hotplug_state, _hotplug_target, _sharing, _stack, _vbd_nodes
 from ._deadline import Deadline, pauses
 from ._errors import BlockError, DeviceBusy, GuestError, InvalidValue, WrongDevice
 from ._record import Record
@@ -20,8 +21,6 @@ from ._vbd_nodes import CLOSED, CLOSING
 from ._vbd_read import opened_number
 from ._xenstore_session import Session
 
-# Seconds for which a copy of the script keeps the device when blkback neither opens it nor lets go of the vbd.
-_KEPT = 120.0
 # Seconds for saying what went wrong and taking back what was written, on top of the caller's own limit.
 _CLEANUP = 5.0
 _LONGEST_ERROR = 1000
@@ -33,21 +32,38 @@ _GIVEN_UP = (str(CLOSING), str(CLOSED))
 _HINT = "See the kernel's messages (dmesg) of this host"
 
 
-def add(key, seconds):
+def add(key, seconds, form="diskseq", link=None):
     """
     Give the vbd the device that its target names; BlockError, with the reason in the node hotplug-error, when that cannot be done.
 
-    Takes ``seconds`` at most, and 5 s more to take back what was done.
+    Takes ``seconds`` at most, and 5 s more to take back what was done, unless storage does not answer. ``form`` is one of _vbd_nodes.FORMS,
+    ``link`` leads to the process that watches over this one.
     """
     limit = Deadline(seconds)
     with Session() as store:
-        job = _Add(store, key, limit)
+        job = _Add(store, key, limit, form, link or _hotplug_pair.Link())
         try:
             with store.within(limit):
                 job.run()
         except BaseException as error:
             job.fail(error)
             raise
+
+
+def give_up(key, error, was_shared):
+    """Take back and say why, for a process that cannot do so itself: it was killed, or hangs. ``was_shared``: it may have written nodes."""
+    with Session() as store:
+        job = _Add(store, key, Deadline(_CLEANUP), None, None)
+        known = _hotplug_state.read(key)
+        if was_shared and known is not None:
+            job.identity = {name: value for name, value in known.items() if name != "target"}
+        elif not was_shared:
+            try:
+                with store.within(Deadline(_LAST_LOOK)):
+                    job.is_served = store.read(f"{key.backend}/hotplug-status") == "connected"
+            except BlockError:
+                pass
+        job.fail(error)
 
 
 class _Request(Record):
@@ -65,10 +81,12 @@ class _Request(Record):
 
 class _Add:
 
-    def __init__(self, store, key, limit):
+    def __init__(self, store, key, limit, form, link):
         self.store = store
         self.key = key
         self.limit = limit
+        self.form = form
+        self.link = link
         self.nodes = None
         self.identity = {}
         # Whether what is there is another call's, and to be left as it is.
@@ -91,10 +109,10 @@ class _Add:
         with self.host, _hotplug_target.open_device(recipe, self.limit.left()) as device:
             if writable and device.read_only:
                 raise InvalidValue("mode", nodes["mode"], f"{device.path} is read-only, so the guest can have it only as r")
-            self.identity = dict(_vbd_nodes.identity("diskseq", device.id.major, device.id.minor, device.id.diskseq, device.path))
+            self.identity = dict(_vbd_nodes.identity(self.form, device.id.major, device.id.minor, device.id.diskseq, device.path))
             _hotplug_state.write(self.key, dict(facts, **self.identity))
-            with _hotplug_keeper.Keeper(device, self.key, _KEPT) as keeper:
-                self._hand_over(device, keeper)
+            self.link.share(device)
+            self._hand_over(device)
         _hotplug_state.reap()
         return None
 
@@ -123,10 +141,9 @@ class _Add:
     def _check_nodes(self, nodes):
         if nodes["params"] is None or nodes["mode"] is None:
             raise GuestError("the disk's nodes are not there: the guest has ended, or the disk is being detached", device=self.key.backend)
+        _vbd_nodes.check_nodes(self.key, nodes)
         if nodes["frontend-id"] != str(self.key.domid):
             raise GuestError(f"the node names domain {nodes['frontend-id']} as the guest", device=f"{self.key.backend}/frontend-id")
-        if not _vbd_nodes.is_mode(nodes["mode"]):
-            raise InvalidValue("mode", nodes["mode"], "r or w", device=self.key.backend)
 
     def _check_same(self):
         """libxl may call twice. What the guest has is not exchanged under it, and blkback would not look at another number."""
@@ -138,26 +155,28 @@ class _Add:
                 f"the disk has a device already ({nodes['physical-device']}), which cannot be changed", device=self.key.backend, hint="Detach it first",
             )
 
-    def _hand_over(self, device, keeper):
+    def _hand_over(self, device):
         guest = _guest.Guest(self.key.domid, _guest.uuid_of(self.nodes["vm"]) or "", None)
         request = _Request(self.key, guest, device, "w" if "w" in self.nodes["mode"] else "r", self.nodes["dev"] or str(self.key.devid))
         device.prove()
         with _sharing.Sharing(_stack.questions(self.host)) as sharing:
 
             def write(tx):
-                keeper.needed = False
+                self.link.needed = False
                 self._prove_in(tx, guest)
                 if "!" not in self.nodes["mode"]:
                     sharing.guard(tx, request)
-                keeper.needed = True
+                self.link.needed = True
                 tx.write_many({f"{self.key.backend}/{name}": value for name, value in self.identity.items()})
 
             self.store.transaction(write, self.limit)
         self._wait_opened(device)
-        keeper.needed = False
+        self.link.needed = False
 
     def _prove_in(self, tx, guest):
         """Still the same vbd of the same guest, and nobody gave it a device; written to what was removed, the nodes would be left for ever."""
+        if self.link.is_alone:
+            raise GuestError("the script was killed meanwhile", device=self.key.backend)
         now = self._read(tx, "params", "mode", "frontend-id", "physical-device", "state", "vm")
         if any(now[name] != self.nodes[name] for name in ("params", "mode", "frontend-id", "physical-device")) or now["state"] in _GIVEN_UP:
             raise GuestError("the disk was detached or changed meanwhile", device=self.key.backend)
@@ -199,6 +218,7 @@ class _Add:
     def _check_alive(self, store, device):
         """The nodes, or an error when the backend will never have this device."""
         now = self._read(store, "state", "physical-device", "opened", "error")
+        _vbd_nodes.check_nodes(self.key, {"opened": now["opened"]})
         if now["error"] is not None or now["state"] in _GIVEN_UP:
             reason = now["error"] or "without saying why"
             raise GuestError(f"the backend did not take {device.path}: {reason}", device=self.key.backend, hint=_HINT)

@@ -205,17 +205,23 @@ def read_paths(key):
     return [f"{key.backend}/{name}" for name in _READ] + [f"{key.backend_error}/error", f"{key.frontend}/state"]
 
 
+def check_nodes(key, nodes):
+    """XenStoreError that names the node when one of ``{name in the backend directory: value or None}`` holds junk."""
+    for name, value in nodes.items():
+        if value is not None and name in _READ:
+            is_right, allowed = _READ[name]
+            if not is_right(value):
+                raise XenStoreError(f"the node holds {value!r}, which is not {allowed}", device=f"{key.backend}/{name}")
+
+
 def from_nodes(key, values):
     """
     A Vbd from ``{path: value}``, or None when there is no such vbd. Strict: junk in any node is an XenStoreError that names it.
 
     The guest's own state is what the guest wrote, so junk there is no error; it counts as no state.
     """
-    nodes = {}
-    for name, (is_right, allowed) in _READ.items():
-        value = nodes[name] = values[f"{key.backend}/{name}"]
-        if value is not None and not is_right(value):
-            raise XenStoreError(f"the node holds {value!r}, which is not {allowed}", device=f"{key.backend}/{name}")
+    nodes = {name: values[f"{key.backend}/{name}"] for name in _READ}
+    check_nodes(key, nodes)
     if all(value is None for value in nodes.values()):
         return None
     if nodes["frontend-id"] not in (None, str(key.domid)):

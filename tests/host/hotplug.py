@@ -22,7 +22,7 @@ import time
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
-from ansible_collections.racefree.block.plugins.module_utils import _guest, _vbd_nodes
+from ansible_collections.racefree.block.plugins.module_utils import _guest, _hotplug, _hotplug_add, _hotplug_pair, _vbd_nodes  # noqa: F401 (what is here already, a fork need not import)
 from ansible_collections.racefree.block.plugins.module_utils._vbd_key import Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore_session import Session
 
@@ -117,6 +117,18 @@ class Disk:
         """The script's process."""
         return subprocess.Popen([self.script, command], env=environment(self.key, self.script), stdin=subprocess.DEVNULL, cwd="/", **options)
 
+    def main(self, command):
+        """The script's work, here and now: what it does after the start of its interpreter; its exit code."""
+        return _hotplug.main([self.script, command], environment(self.key, self.script))
+
+    def execute(self, command):
+        """The script itself in place of this process."""
+        os.execve(self.script, [self.script, command], environment(self.key, self.script))
+
+    def fork(self, command):
+        """The script's work in a process of its own, which takes a fraction of the time of starting an interpreter."""
+        return Forked(lambda: self.main(command))
+
     def call(self, command):
         """``(exit code, what it printed, seconds)``; as libxl, no longer than 40 s."""
         began = time.monotonic()
@@ -152,6 +164,37 @@ class Disk:
     def close(self):
         self.ask_back()
         self.remove_nodes()
+
+
+class Forked:
+    """A child that runs ``function()``, whose value is its exit code; as much of subprocess.Popen as is used here."""
+
+    def __init__(self, function):
+        self.returncode = None
+        self.pid = os.fork()
+        if not self.pid:
+            code = 255
+            try:
+                null = os.open(os.devnull, os.O_RDWR)
+                for standard in (0, 1, 2):
+                    os.dup2(null, standard)
+                code = function()
+            finally:
+                os._exit(code)
+
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, seconds):
+        end = time.monotonic() + seconds
+        while self.poll() is None:
+            assert time.monotonic() < end, f"process {self.pid} did not end within {seconds} s"
+            time.sleep(0.005)
+        return self.returncode
 
 
 def connect():

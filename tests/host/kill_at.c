@@ -1,0 +1,114 @@
+/* Copyright (c) 2026, The racefree.block contributors
+ * GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+ * SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The loop of ptrace.py, for x86-64: on an emulated host a stop at every system call costs ten times as much in Python.
+ */
+
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+enum { MOST = 16 };
+
+struct tracee {
+    pid_t pid;
+    int inside;
+    int gone;
+};
+
+static struct tracee *find(struct tracee *all, int *known, pid_t pid)
+{
+    for (int i = 0; i < *known; i++)
+        if (all[i].pid == pid)
+            return &all[i];
+    if (*known == MOST)
+        return NULL;
+    all[*known] = (struct tracee){ .pid = pid };
+    return &all[(*known)++];
+}
+
+/* Whether a system call changes nothing that outlives the process: killed before or after it, the same is left. */
+static int is_harmless(long number)
+{
+    switch (number) {
+    case SYS_read: case SYS_pread64: case SYS_readv: case SYS_lseek: case SYS_stat: case SYS_fstat: case SYS_lstat: case SYS_newfstatat:
+    case SYS_statx: case SYS_access: case SYS_readlink: case SYS_readlinkat: case SYS_getdents64: case SYS_poll: case SYS_select:
+    case SYS_pselect6: case SYS_ppoll: case SYS_recvfrom: case SYS_recvmsg: case SYS_mmap: case SYS_munmap: case SYS_mprotect: case SYS_mremap:
+    case SYS_brk: case SYS_madvise: case SYS_rt_sigaction: case SYS_rt_sigprocmask: case SYS_getpid: case SYS_getppid: case SYS_gettid:
+    case SYS_getuid: case SYS_geteuid: case SYS_getgid: case SYS_getegid: case SYS_getcwd: case SYS_uname: case SYS_fcntl: case SYS_futex:
+    case SYS_nanosleep: case SYS_clock_nanosleep: case SYS_clock_gettime: case SYS_getrandom: case SYS_wait4: case SYS_sysinfo:
+    case SYS_arch_prctl: case SYS_set_tid_address: case SYS_set_robust_list: case SYS_rseq: case SYS_prlimit64: case SYS_getrusage:
+        return 1;
+    }
+    return 0;
+}
+
+/*
+ * The child has stopped itself and is traced (PTRACE_TRACEME). Kills the which-th process right after its count-th system call: of all that it
+ * makes with every, else of those that are not harmless. 0 is before the first. Whether one was killed, or -1 with errno; *status is the child's.
+ */
+int kill_at(pid_t child, int which, long count, int every, int *status)
+{
+    struct tracee all[MOST];
+    int known = 0, killed = 0, ended = 0, left = 1;
+    long calls = 0;
+
+    find(all, &known, child);
+    if (ptrace(PTRACE_SETOPTIONS, child, NULL, (void *)(uintptr_t)(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+                                                                   PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)))
+        return -1;
+    ptrace(PTRACE_SYSCALL, child, NULL, NULL);
+    while (left && !(killed && ended)) {
+        int state, pass_on = 0;
+        pid_t pid = waitpid(-1, &state, __WALL);
+        if (pid == -1) {
+            if (errno == EINTR)
+                continue;
+            return -1;
+        }
+        int before = known;
+        struct tracee *one = find(all, &known, pid);
+        if (!one)
+            return errno = E2BIG, -1;
+        left += known - before;
+        if (WIFEXITED(state) || WIFSIGNALED(state)) {
+            one->gone = 1;
+            left--;
+            if (pid == child) {
+                *status = state;
+                ended = 1;
+            }
+            continue;
+        }
+        int stop = WSTOPSIG(state);
+        if (stop == (SIGTRAP | 0x80)) {
+            one->inside = !one->inside;
+            if (one - all == which && !killed) {
+                long number = ptrace(PTRACE_PEEKUSER, pid, (void *)offsetof(struct user_regs_struct, orig_rax), NULL);
+                if (!one->inside && (every || !is_harmless(number)))
+                    calls++;
+                if (calls == count && (!one->inside || !count)) {
+                    kill(pid, SIGKILL);
+                    killed = 1;
+                }
+            }
+        } else if (stop != SIGTRAP && stop != SIGSTOP) {
+            pass_on = stop;
+        }
+        ptrace(PTRACE_SYSCALL, pid, NULL, (void *)(uintptr_t)pass_on);
+    }
+    /* Each of the others stops at its next system call at the latest, and can be let go of only then. */
+    for (int i = 0; i < known; i++) {
+        int state;
+        if (!all[i].gone && waitpid(all[i].pid, &state, __WALL) == all[i].pid && WIFSTOPPED(state))
+            ptrace(PTRACE_DETACH, all[i].pid, NULL, NULL);
+    }
+    return killed;
+}
