@@ -73,12 +73,23 @@ def environment(key, script=SCRIPT):
     }
 
 
-class Disk:
-    """A guest's disk that has no device yet, for a guest that need not answer; a context, which takes it away again."""
+# What blkback and the scripts read.
+_ENOUGH = (
+    "frontend", "frontend-id", "online", "state", "dev", "type", "mode", "device-type", "params", "script", "backend", "backend-id", "virtual-device",
+)
 
-    def __init__(self, store, guest_name, number, params, mode="w", script=SCRIPT):
+
+class Disk:
+    """
+    A guest's disk that has no device yet, for a guest that need not answer; a context, which takes it away again.
+
+    With ``bare`` only nodes that somebody reads, and it goes as with a guest that is destroyed: for many in a row.
+    """
+
+    def __init__(self, store, guest_name, number, params, mode="w", script=SCRIPT, bare=False):
         self.store = store
-        self.guest = _guest.find(store, guest_name)
+        self.guest = guest_name if isinstance(guest_name, _guest.Guest) else _guest.find(store, guest_name)
+        self.bare = bare
         self.devid = FIRST + 16 * number if number < 15 else (1 << 28) + (number + 1 << 8)
         self.key = Key(self.guest.domid, self.devid)
         self.params = params
@@ -91,6 +102,8 @@ class Disk:
             (path, self.params if path.endswith("/params") else self.mode if path.endswith("/mode") else value, perms)
             for path, value, perms in _vbd_nodes.layout(self.key, disk, []) if not path.endswith("/hotplug-status")
         ]
+        if self.bare:
+            nodes = [node for node in nodes if node[1] is None or not node[0].startswith("/libxl") and node[0].rpartition("/")[2] in _ENOUGH]
 
         def write(tx):
             for path in (self.key.frontend, self.key.backend_error, self.key.frontend_error):
@@ -162,7 +175,8 @@ class Disk:
             time.sleep(0.01)
 
     def close(self):
-        self.ask_back()
+        if not self.bare:
+            self.ask_back()
         self.remove_nodes()
 
 
@@ -195,6 +209,17 @@ class Forked:
             assert time.monotonic() < end, f"process {self.pid} did not end within {seconds} s"
             time.sleep(0.005)
         return self.returncode
+
+
+@contextlib.contextmanager
+def without_udev():
+    """Nobody looks into every device that comes and goes, which on an emulated host takes longer than what is to be looked at."""
+    units = [f"systemd-udevd{kind}" for kind in ("-control.socket", "-kernel.socket", ".service")]
+    subprocess.run(["systemctl", "stop", *units], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["systemctl", "start", *units], check=True)
 
 
 def connect():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import threading
 
@@ -283,6 +284,40 @@ def test_a_guest_that_floods_its_nodes(guest, raw, detached):
         flooding.join()
 
 
+FILL = (
+    "i=0; for size in 40 1; do while [ $i -lt 3000 ]; do a=; n=0; "
+    "while [ $n -lt $size ]; do a=\"$a data/$size-$i-$n 1\"; n=$((n + 1)); done; xenstore-write $a 2>/dev/null || break; i=$((i + 1)); done; done; "
+    "xenstore-list data | wc -l; xenstore-write data/more 1 2>&1"
+)
+
+
+@pytest.mark.long
+def test_a_guest_that_has_used_up_its_quota(raw):
+    """Other guests go on getting their disks; its own it gets whole, where xenstored does not count what domain 0 writes, or not at all."""
+    path, digest = raw()
+    second, other = raw("second.raw")
+    for name in ("greedy", "modest"):
+        start(name=name)
+    try:
+        said = run("xenguest", "run", "greedy", "--timeout", "240", "--", FILL, check=False)
+        assert int(said.splitlines()[0]) > 500 and len(said.splitlines()) > 1, said
+        refused = run("xl", "block-attach", "greedy", spec("xvdb", path), check=False)
+        if refused:
+            run("xl", "block-detach", "greedy", "xvdb", check=False)
+            assert vbds_of("greedy") == {}, refused
+            hotplug.wait_no_loops()
+        else:
+            assert guest_sum("xvdb", "greedy") == digest
+        run("xl", "block-attach", "modest", spec("xvdc", second))
+        assert guest_sum("xvdc", "modest") == other
+        in_guest("xenstore-rm data; echo", "greedy")
+        run("xl", "block-attach", "greedy", spec("xvdd", raw("third.raw")[0]))
+        assert vbds_of("greedy")["xvdd"].diskseq
+    finally:
+        for name in ("greedy", "modest"):
+            run("xenguest", "stop", name)
+
+
 @pytest.mark.long
 def test_a_guest_without_a_driver(raw):
     """The guest need not answer: blkback has the device all the same, and it goes with the guest."""
@@ -338,6 +373,31 @@ def test_the_same_disk_is_not_exchanged(mute, raw):
         assert code == 1 and "cannot be changed" in said
         assert disk.node("physical-device") == number
         disk.call("remove")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seconds", [3, None])
+def test_xenstored_stops_and_goes_on(mute, raw, seconds):
+    """For a while, and the disk is attached all the same; for longer than the script may take, and it ends in time, leaving nothing."""
+    path, dummy = raw()
+    daemon = int(run("pidof", "xenstored", "oxenstored", check=False).split()[0])
+    with hotplug.connect() as store, hotplug.Disk(store, mute, 0, path) as disk:
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            process = disk.start("add", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            try:
+                said = process.communicate(timeout=seconds or 38)[0].decode()
+            except subprocess.TimeoutExpired:
+                assert seconds, "it did not end in time"
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        if seconds:
+            said = process.communicate(timeout=38)[0].decode()
+            assert (process.returncode, said) == (0, "") and disk.node("hotplug-status") == "connected"
+            assert disk.call("remove")[0] == 0
+        else:
+            assert process.returncode == 1 and "xenstored" in said
+            assert disk.node("physical-device") is None and not any(path in line for line in hotplug.loops())
 
 
 @pytest.fixture
