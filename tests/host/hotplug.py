@@ -103,10 +103,13 @@ class Disk:
             for path, value, perms in _vbd_nodes.layout(self.key, disk, []) if not path.endswith("/hotplug-status")
         ]
         if self.bare:
-            nodes = [node for node in nodes if node[1] is None or not node[0].startswith("/libxl") and node[0].rpartition("/")[2] in _ENOUGH]
+            nodes = [
+                (path, value, perms if value is None else None) for path, value, perms in nodes
+                if not path.startswith("/libxl") and (value is None or path.rpartition("/")[2] in _ENOUGH)
+            ]
 
         def write(tx):
-            for path in (self.key.frontend, self.key.backend_error, self.key.frontend_error):
+            for path in (self.key.backend_error,) if self.bare else (self.key.frontend, self.key.backend_error, self.key.frontend_error):
                 tx.remove(path)
             tx.lay(nodes)
 
@@ -124,7 +127,7 @@ class Disk:
         end = time.monotonic() + seconds
         while self.node(name) != value:
             assert time.monotonic() < end, f"{self.key.backend}/{name} is {self.node(name)!r} and did not become {value!r}"
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def start(self, command, **options):
         """The script's process."""
@@ -168,7 +171,10 @@ class Disk:
         """As libxl after remove, and wait until blkback has nothing to do with it any more."""
         from ansible_collections.racefree.block.plugins.module_utils import _blkback
 
-        self.store.transaction(lambda tx: _blkback.remove_nodes(tx, self.key), 30)
+        if self.bare:
+            self.store.transaction(lambda tx: [tx.remove(path) for path in (self.key.frontend, self.key.backend)], 30)
+        else:
+            self.store.transaction(lambda tx: _blkback.remove_nodes(tx, self.key), 30)
         end = time.monotonic() + seconds
         while os.path.exists(self.key.sysfs):
             assert time.monotonic() < end, f"{self.key.sysfs} is still there"
