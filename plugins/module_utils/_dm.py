@@ -30,6 +30,8 @@ MARK = "RACEFREE-"
 _UDEV_SECONDS = 30
 # For how long a device that may be in use is waited for, once it is to go with its last user.
 _GOING_SECONDS = 1.0
+# For how long others may take from creating a device to its live table.
+_MAKING_SECONDS = 2.0
 # For how long a snapshot that others have over the same store is waited for, and the target types that have one.
 _STORE_SECONDS = 5.0
 _SNAPSHOTS = (b"snapshot", b"snapshot-merge")
@@ -122,6 +124,20 @@ def make(control, name, uuid, table, event_nr, persist=True):
         _drop(control, address)
         raise
     return device
+
+
+def drop_unfinished(control, uuid):
+    """Remove the device with this uuid if it never gets a live table: its maker was killed. One that is being made just now is waited for."""
+    until = time.monotonic() + _MAKING_SECONDS
+    with contextlib.suppress(DeviceGone):
+        while True:
+            status = control.status(_dm_ioctl.by_uuid(uuid))
+            if status.has_live_table:
+                return
+            if time.monotonic() > until:
+                break
+            time.sleep(0.02)
+        control.remove(_dm_ioctl.by_uuid(uuid))
 
 
 def find(control, name="", uuid=""):

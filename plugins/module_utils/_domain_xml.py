@@ -30,7 +30,8 @@ from ._errors import DefinitionError, InvalidValue
 
 NAMESPACE = "urn:ansible:racefree.block:disks:1"
 PATHS = "/dev/mapper/racefree-"
-_PREFIX = "racefree:"
+KEY = "racefree"
+_PREFIX = KEY + ":"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _TARGET = re.compile(r"(?:xvd|vd|sd|hd|fd|ubd)[a-z]{1,3}[0-9]{0,3}\Z")
 # What stands for the medium of a disk beside its <source>, and means nothing for another one.
@@ -108,13 +109,14 @@ class Domain:
 
     def recipes(self):
         """The text of each recipe by its target; DefinitionError when one target has two."""
-        found = {}
-        for entry in self.recipe_elements():
-            target = entry.get("target", "")
-            if target in found:
-                raise DefinitionError(f"the definition has two recipes for {target!r}", device=self.name)
-            found[target] = entry.text.strip()
-        return found
+        return {target: self.recipe(target) for target in sorted({entry.get("target", "") for entry in self.recipe_elements()})}
+
+    def recipe(self, target):
+        """The text of this target's recipe, or None; DefinitionError when it has two."""
+        found = self.recipe_elements(target)
+        if len(found) > 1:
+            raise DefinitionError(f"the definition has two recipes for {target!r}", device=self.name)
+        return found[0].text.strip() if found else None
 
     def disk_element(self, target):
         found = [element for element in self._disk_elements() if _target(element) == target]
@@ -125,7 +127,7 @@ class Domain:
     def recipe_elements(self, target=None):
         metadata = self.root.first("metadata")
         lists = [] if metadata is None else metadata.all("disks", NAMESPACE)
-        return [entry for element in lists for entry in element.all("disk", NAMESPACE) if target in (None, entry.get("target"))]
+        return [entry for element in lists for entry in element.all("disk", NAMESPACE) if target in (None, entry.get("target", ""))]
 
     def slice(self, element):
         return self.raw[element.start:element.end].decode("utf-8")
@@ -201,6 +203,14 @@ def drop(text, target):
         edits.remove(element)
     _remove_recipe(domain, edits, target)
     return edits.done().decode("utf-8")
+
+
+def recipe_list(recipes):
+    """
+    What libvirt's call for metadata (virDomainSetMetadata) takes, for ``{target: recipe}``; None for none. The call adds the namespace, and refuses a
+    text that has it already (virXMLInjectNamespace in src/util/virxml.c).
+    """
+    return "<disks>" + "".join(_entry(target, recipe, "") for target, recipe in sorted(recipes.items())) + "</disks>" if recipes else None
 
 
 def excerpt(text, target):
@@ -353,7 +363,7 @@ def _add_metadata(domain, edits, target, recipe):
 
 def _list(target, recipe, indent):
     entry = (indent and indent + "  ") + _entry(target, recipe, _PREFIX)
-    return f"{indent}<{_PREFIX}disks xmlns:{_PREFIX[:-1]}={_xml_spans.quoted(NAMESPACE)}>{entry}{indent}</{_PREFIX}disks>"
+    return f"{indent}<{_PREFIX}disks xmlns:{KEY}={_xml_spans.quoted(NAMESPACE)}>{entry}{indent}</{_PREFIX}disks>"
 
 
 def _entry(target, recipe, prefix):

@@ -21,14 +21,14 @@ import os
 import stat
 from typing import NamedTuple, Optional
 
-from . import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _guest, _sharing, _source, _stack
+from . import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _guest, _reap, _sharing, _source, _stack
 from ._deadline import pauses
 from ._errors import BlockError, DeviceBusy, InvalidValue, WrongDevice
 from ._footprint import conflict, footprint
 
 PREFIX = "RACEFREE-LIBVIRT-"
 STATE = "/run/racefree-block/libvirt"
-# The host has no business in a guest's disk: no probing, no links by its labels, no volume group of the guest's brought up.
+# The host has no business in a guest's disk, nor in what lies below: no probing, no links by its labels, no volume group of the guest's brought up.
 _HANDS_OFF = _dm_udev.DISABLE_DISK | _dm_udev.DISABLE_OTHER | _dm_udev.DISABLE_SUBSYSTEM
 # Seconds that an earlier run of the same guest has for letting go.
 _LETTING_GO = 20
@@ -86,6 +86,26 @@ def locked(limit):
         os.close(handle)
 
 
+def reap(host, wanted):
+    """
+    Remove what killed runs have left; called :func:`locked`, so nobody is making a guest's device now, and one without a live table never gets it.
+
+    Devices below tell by their uuid whether their maker is gone, but for those whose uuid is in a recipe: of the disks in the list ``wanted``.
+    """
+    for entry in host.dm.list_devices("racefree-"):
+        # A device that goes, or is used, meanwhile is none that was left.
+        with contextlib.suppress(BlockError):
+            status = host.dm.status(_dm_ioctl.by_name(os.fsdecode(entry.name)))
+            if status.uuid.startswith(PREFIX) and not status.has_live_table and not status.open_count:
+                host.dm.remove(_dm_ioctl.by_uuid(status.uuid))
+    for disk in wanted:
+        for uuid in _source.uuids(disk.source):
+            with contextlib.suppress(BlockError):
+                _dm.drop_unfinished(host.dm, uuid)
+    _reap.reap(host)
+    _dm_udev.reap()
+
+
 def make(host, wanted, limit, store=None):
     """
     The device for a disk, held by the host, with nobody else's storage in it; called :func:`locked`. ``store`` is for the sharing check, None where
@@ -97,7 +117,7 @@ def make(host, wanted, limit, store=None):
     source = wanted.source
     if wanted.read_only and isinstance(source, _source.FileSource):
         source = source._replace(read_only=True)
-    below = _source.Opener(host).open(source)
+    below = _source.Opener(host, _HANDS_OFF).open(source)
     if below.read_only and not wanted.read_only:
         raise InvalidValue("mode", "w", f"{below.path} is read-only, so the guest can have it only as r", device=str(wanted))
     _check_sharing(host, wanted, below, store)

@@ -21,6 +21,7 @@ from ._errors import KernelError
 
 # cd: a holder must not keep the current directory's file system busy. The shell is gone as soon as sleep runs.
 _ATTACHED = 'cd / && exec sleep "$0"'
+_TOLD = 'cd / && read -r word && exec sleep "$0" < /dev/null'
 _DETACHED = 'cd / && { sleep "$0" & }'
 
 
@@ -46,6 +47,40 @@ class Holder:
         os.waitpid(pid, 0)
 
 
+class Pending(Holder):
+    """A holder that ends together with this process, until it is told to :meth:`stay`."""
+
+    def __init__(self, pid, pipe):
+        super().__init__(pid)
+        self._pipe = pipe
+
+    def stay(self):
+        """From here on it is as one of :func:`hold`."""
+        os.write(self._pipe, b"stay\n")
+        self._close()
+
+    def release(self):
+        self._close()
+        super().release()
+
+    def _close(self):
+        pipe, self._pipe = self._pipe, -1
+        if pipe >= 0:
+            os.close(pipe)
+
+
+def hold_pending(devices, seconds):
+    """A Pending holder, for who has to write down whom to end later, before there is anybody to be ended."""
+    reader, writer = os.pipe()
+    try:
+        return Pending(_spawn(_TOLD, devices, seconds, reader), writer)
+    except BaseException:
+        os.close(writer)
+        raise
+    finally:
+        os.close(reader)
+
+
 def hold(devices, seconds):
     """A Holder that keeps the devices open until it is released, or for ``seconds`` when nobody is left to do so."""
     return Holder(_spawn(_ATTACHED, devices, seconds))
@@ -58,7 +93,7 @@ def hold_for(devices, seconds):
         raise KernelError(f"cannot start a process that holds {_names(devices)}: /bin/sh ended with {os.waitstatus_to_exitcode(status)}")
 
 
-def _spawn(script, devices, seconds):
+def _spawn(script, devices, seconds, standard_input=None):
     """Start the shell with copies of the descriptors and nothing else; returns once it has them."""
     copies = []
     try:
@@ -69,7 +104,7 @@ def _spawn(script, devices, seconds):
                 os.set_inheritable(copy.fd, True)
             return os.posix_spawn(
                 "/bin/sh", ["sh", "-c", script, str(max(1, math.ceil(seconds)))], {"PATH": "/usr/bin:/bin"},
-                file_actions=_redirections({copy.fd for copy in copies}), setsid=True, setsigmask=(), setsigdef=_SIGNALS,
+                file_actions=_redirections({copy.fd for copy in copies}, standard_input), setsid=True, setsigmask=(), setsigdef=_SIGNALS,
             )
         except OSError as error:
             raise KernelError.from_oserror(error, f"start a process that holds {_names(devices)}") from error
@@ -82,10 +117,10 @@ def _spawn(script, devices, seconds):
 _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
-def _redirections(keep):
+def _redirections(keep, standard_input):
     """Standard streams from and to /dev/null (a pipe kept open would make the reader wait), everything else closed."""
     actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0) if standard_input is None else (os.POSIX_SPAWN_DUP2, standard_input, 0),
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
         (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
     ]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple, Optional
 
 from . import _domain_xml, _kept_recipe, _vdev
-from ._errors import DefinitionError
+from ._errors import BlockError, DefinitionError
 from ._guest_disk import Wanted
 
 # Operation: what is done, and the seconds that it may take. Everything else (start, migrate, and what is to come) is none of its business.
@@ -32,7 +32,7 @@ MARKS = (_domain_xml.NAMESPACE, _domain_xml.PATHS)
 
 
 class Job(NamedTuple):
-    """``action`` and ``seconds`` of OPERATIONS; ``domid`` of a running domain, or None."""
+    """``action`` and ``seconds`` of OPERATIONS; ``domid`` of a running domain, or None; ``problems``: what is wrong with disks left out, in words."""
 
     action: str
     seconds: int
@@ -40,6 +40,7 @@ class Job(NamedTuple):
     uuid: str
     domid: Optional[int]
     disks: list
+    problems: list
 
 
 def concerns(operation, text):
@@ -49,34 +50,47 @@ def concerns(operation, text):
 
 def job_of(operation, text):
     """
-    The Job for a definition (text). For ``make`` and ``hand_over`` DefinitionError when it contradicts itself; the others take what they can read.
+    The Job for a definition (text). For ``make`` and ``hand_over`` DefinitionError when it contradicts itself; the others take each disk
+    that they can read.
     """
     action, seconds = OPERATIONS[operation]
     domain = _domain_xml.Domain(text)
     uuid = _domain_xml.check_uuid(domain.uuid)
-    strict = action in ("make", "hand_over")
     domid = int(domain.id) if (domain.id or "").isdigit() else None
-    return Job(action, seconds, domain.name or uuid, uuid, domid, _disks(domain, uuid) if strict or action == "adopt" else [])
+    job = Job(action, seconds, domain.name or uuid, uuid, domid, [], [])
+    if action in ("adopt", "take_back"):
+        disks, problems = _lenient(domain, uuid)
+        return job._replace(disks=disks, problems=problems)
+    domain.recipes()
+    return job._replace(disks=[wanted for disk in domain.disks() for wanted in _wanted(domain, uuid, disk)])
 
 
-def _disks(domain, uuid):
-    recipes = domain.recipes()
-    found = []
+def _lenient(domain, uuid):
+    """``(disks, problems)``: what is wrong with one disk says nothing of the others."""
+    found, problems = [], []
     for disk in domain.disks():
-        recipe = recipes.get(disk.target)
-        ours = disk.type == "block" and (disk.source or "").startswith(_domain_xml.PATHS)
-        if recipe is None and not ours:
-            continue
-        title = f"{disk.target} of {domain.name}"
-        if recipe is None:
-            raise DefinitionError(f"its path is {disk.source}, and there is no recipe for what is to be there", device=title, hint=_HINT)
-        path = _domain_xml.path_of(uuid, disk.target)
-        if (disk.type, disk.source) != ("block", path):
-            raise DefinitionError(f"there is a recipe for it, but its source is {disk.source or '(none)'} instead of {path}", device=title, hint=_HINT)
-        _vdev.parse(disk.target)
-        read_only = disk.read_only or disk.device == "cdrom"
-        found.append(Wanted(domain.name, uuid, disk.target, _kept_recipe.parse(recipe, title), read_only, disk.shareable))
-    return found
+        try:
+            found += _wanted(domain, uuid, disk)
+        except BlockError as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _wanted(domain, uuid, disk):
+    """A list of the one Wanted disk, or of none when it is not the collection's."""
+    recipe = domain.recipe(disk.target)
+    ours = disk.type == "block" and (disk.source or "").startswith(_domain_xml.PATHS)
+    if recipe is None and not ours:
+        return []
+    title = f"{disk.target} of {domain.name}"
+    if recipe is None:
+        raise DefinitionError(f"its path is {disk.source}, and there is no recipe for what is to be there", device=title, hint=_HINT)
+    path = _domain_xml.path_of(uuid, disk.target)
+    if (disk.type, disk.source) != ("block", path):
+        raise DefinitionError(f"there is a recipe for it, but its source is {disk.source or '(none)'} instead of {path}", device=title, hint=_HINT)
+    _vdev.parse(disk.target)
+    read_only = disk.read_only or disk.device == "cdrom"
+    return [Wanted(domain.name, uuid, disk.target, _kept_recipe.parse(recipe, title), read_only, disk.shareable)]
 
 
 _HINT = "The definition was copied, or changed by hand: define the disk again with racefree.block.libvirt_disk, state present or absent"

@@ -14,13 +14,14 @@ waits for it. What it says on standard error becomes part of libvirt's error mes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import syslog
 
 from . import _dm, _guest_disk, _hold, _hook_plan, _process, _vbd_read, _vdev
 from ._deadline import Deadline, pauses
-from ._errors import BlockError, DeviceGone, GuestError, WrongDevice
+from ._errors import BlockError, DeadlineExceeded, DeviceGone, GuestError, WrongDevice
 from ._host import Host
 from ._supervise import supervised
 from ._vbd_nodes import Key
@@ -32,6 +33,8 @@ HOLD = 3600
 # Seconds that blkback has for opening a device, and that devices have for going once nobody holds them.
 _OPENING = 15
 _GOING = 5
+# Seconds for which others may be making devices while the end of a domain is waited for: they reap, too.
+_REAPING = 2
 
 
 def main(argv, text):
@@ -40,33 +43,46 @@ def main(argv, text):
     if not _hook_plan.concerns(operation, text):
         return 0
     syslog.openlog("racefree-libvirt-hook", syslog.LOG_PID, syslog.LOG_DAEMON)
+    job = None
     try:
         job = _hook_plan.job_of(operation, text)
         lines = supervised(lambda: _ACTIONS[job.action](job), job.seconds, f"the disks of {job.domain} ({operation})")
     except BlockError as error:
-        # Line ends of a hostile name must not start a line of their own.
-        message = " ".join(f"racefree.block: {guest}: {operation}: {error}".split())
+        message = _one_line(f"racefree.block: {guest}: {operation}: {error}")
         syslog.syslog(syslog.LOG_ERR, message)
         sys.stderr.write(message + "\n")
+        if job is not None and job.action == "make":
+            # The child may have been killed with its work done and not told.
+            end_holder(job.uuid)
         # A domain that runs already is not ended for what is found afterwards.
         return 1 if operation in ("prepare", "started") else 0
-    for line in lines:
-        syslog.syslog(syslog.LOG_INFO, f"{guest}: {operation}: {line}")
+    for priority, line in lines:
+        syslog.syslog(priority, _one_line(f"{guest}: {operation}: {line}"))
     return 0
 
 
+def _one_line(text):
+    """Line ends of a hostile name must not start a line of their own."""
+    return " ".join(text.split())
+
+
+def _good(lines):
+    return [(syslog.LOG_INFO, line) for line in lines]
+
+
 def make(job):
-    """``prepare``: the devices, at their paths, with a holder. What was done, as lines of text; on any error nothing is left."""
+    """``prepare``: the devices, at their paths, with a holder. What was done, as lines for the log; on any error nothing is left."""
     limit = Deadline(job.seconds - 2)
     end_holder(job.uuid)
     if not job.disks:
         return []
     with Host() as host:
         with _guest_disk.locked(limit):
+            _guest_disk.reap(host, job.disks)
             pairs = [(wanted, _guest_disk.make(host, wanted, limit, host.store)) for wanted in job.disks]
         _guest_disk.settle(host, pairs, limit)
         start_holder(job.uuid, [device for dummy, device in pairs])
-        return [f"{wanted.target} is {device.path} {device.id.number} diskseq {device.id.diskseq}" for wanted, device in pairs]
+        return _good(f"{wanted.target} is {device.path} {device.id.number} diskseq {device.id.diskseq}" for wanted, device in pairs)
 
 
 def hand_over(job):
@@ -74,19 +90,29 @@ def hand_over(job):
     limit = Deadline(_OPENING)
     with Host() as host:
         try:
-            return [_prove(host, job, wanted, limit) for wanted in job.disks]
+            return _good([_prove(host, job, wanted, limit) for wanted in job.disks])
         finally:
             end_holder(job.uuid)
 
 
 def adopt(job):
-    """``reconnect``: the same look at a domain that ran before the daemon did."""
-    return hand_over(job)
+    """``reconnect``: the same look at a domain that ran before the daemon did, at each disk whatever is wrong with the others."""
+    limit, lines = Deadline(_OPENING), [(syslog.LOG_ERR, problem) for problem in job.problems]
+    with Host() as host:
+        for wanted in job.disks:
+            try:
+                lines += _good([_prove(host, job, wanted, limit)])
+            except BlockError as error:
+                lines.append((syslog.LOG_ERR, str(error)))
+    end_holder(job.uuid)
+    return lines
 
 
 def take_back(job):
     """``stopped``, ``release``: nobody is to hold the devices now. Those that are in use go with their last user."""
     end_holder(job.uuid)
+    with contextlib.suppress(DeadlineExceeded), Host() as host, _guest_disk.locked(Deadline(_REAPING)):
+        _guest_disk.reap(host, job.disks)
     limit = Deadline(_GOING)
     for pause in pauses():
         with Host() as host:
@@ -97,7 +123,7 @@ def take_back(job):
         if not there:
             return []
         if limit.expired:
-            return [f"still in use, to go with its last user: {names}"]
+            return _good([f"still in use, to go with its last user: {names}"])
         limit.sleep(pause)
     return []
 
@@ -131,12 +157,14 @@ def _prove(host, job, wanted, limit):
 def start_holder(uuid, devices):
     """Leave a process behind that keeps the devices open, for HOLD seconds at most."""
     os.makedirs(_guest_disk.STATE, mode=0o700, exist_ok=True)
-    holder = _hold.hold(devices, HOLD)
+    # One that nobody knows of would keep the domain from starting until its time is over.
+    holder = _hold.hold_pending(devices, HOLD)
     try:
         new = f"{_record(uuid)}.new"
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
             file.write(f"{holder.pid} {_process.start_time(holder.pid)}\n")
         os.rename(new, _record(uuid))
+        holder.stay()
     except BaseException:
         holder.release()
         raise
@@ -144,14 +172,14 @@ def start_holder(uuid, devices):
 
 def end_holder(uuid):
     """End the holder of a domain's devices, if there is one."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{_record(uuid)}.new")
+    with contextlib.suppress(FileNotFoundError):
         with open(_record(uuid), encoding="ascii") as file:
             pid, dummy, started = file.read().strip().partition(" ")
         if pid.isdigit():
             _process.end(int(pid), started)
         os.unlink(_record(uuid))
-    except FileNotFoundError:
-        pass
 
 
 def _record(uuid):

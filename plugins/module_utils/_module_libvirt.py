@@ -11,11 +11,11 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from . import (
-    _blkback, _device, _dm, _domain_xml, _guest, _guest_disk, _kept_recipe, _libvirt, _libvirt_vbd, _loop, _sharing, _source, _stack, _table_slots,
-    _vbd_nodes, _vbd_read, _vdev,
+    _blkback, _device, _dm, _domain_xml, _guest, _guest_disk, _kept_recipe, _libvirt, _libvirt_vbd, _live_recipe, _loop, _sharing, _source, _stack,
+    _table_slots, _vbd_nodes, _vbd_read, _vdev,
 )
 from ._deadline import Deadline
-from ._errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
+from ._errors import BlockError, DeadlineExceeded, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
 from ._module import Item, Plan
 
 ARGUMENTS = {
@@ -44,6 +44,7 @@ class DiskItem(Item):
         self.target = params["vdev"]
         self.source = None
         self.recipe = None
+        self.doubts = []
         self.definition = None
         self.changes_config = False
         # Of the running domain: the guest, the disk that it has, and whether there is anything to do about that.
@@ -51,6 +52,10 @@ class DiskItem(Item):
         self.vbd = None
         self.device = None
         self.changes_live = False
+        # The recipe that the running definition has for it, and the one that it is to have.
+        self.had_recipe = None
+        self.running_recipe = None
+        self.put_recipe = False
         self.exchange = None
 
     def key(self):
@@ -104,7 +109,11 @@ class DiskItem(Item):
             self._plan_live(before, after)
         elif self.params["live"] and not self.params["config"]:
             raise GuestError("it does not run, so it has no running disks to change", device=definition.name, hint="config: true changes its definition")
-        return Plan(self.changes_config or self.changes_live, before, after)
+        return Plan(self.changes_config or self.changes_live or self.changes_recipe, before, after)
+
+    @property
+    def changes_recipe(self):
+        return self.had_recipe != self.running_recipe
 
     def _look_at_source(self):
         """What the recipe needs must be there when it is written, though it is only opened when the guest starts."""
@@ -118,6 +127,20 @@ class DiskItem(Item):
             self._look_at_device()
         if self.params["config"]:
             self.recipe = _kept_recipe.text_of(self.source)
+            self.warnings += self.doubts
+        else:
+            self.recipe = self._recipe_of_the_run()
+
+    def _recipe_of_the_run(self):
+        """What a saved guest can be restored by; None, with a warning, when that could be another disk by then."""
+        try:
+            recipe, doubts = _kept_recipe.text_of(self.source), self.doubts
+        except InvalidValue as error:
+            recipe, doubts = None, [str(error)]
+        if not doubts:
+            return recipe
+        self.warnings.append(f"{self.title()}: no recipe is kept for it, so a guest that is saved cannot be restored with this disk: {doubts[0]}")
+        return None
 
     def _look_at_device(self):
         device = self.host.enter_context(_source.find(self.source, self.host))
@@ -130,9 +153,9 @@ class DiskItem(Item):
             self._warn(self.source, device)
 
     def _warn(self, source, device):
-        doubt = _kept_recipe.doubt(source.path, _dm.is_mapped(device), source.uuid) if self.params["config"] else None
-        if doubt and doubt not in self.warnings:
-            self.warnings.append(doubt)
+        doubt = _kept_recipe.doubt(source.path, _dm.is_mapped(device), source.uuid)
+        if doubt and doubt not in self.doubts:
+            self.doubts.append(doubt)
 
     def _look_at_table(self):
         slots = _table_slots.Slots(self.host)
@@ -189,20 +212,34 @@ class DiskItem(Item):
     def _plan_live(self, before, after):
         self.guest = _guest.find(self.host.store, self.definition.uuid)
         self.vbd = _vbd_read.read_vbd(self.host.store, self.guest.domid, _vdev.parse(self.target).number)
+        live = _domain_xml.Domain(self.definition.live)
+        listed = live.disk(self.target)
+        self.had_recipe = live.recipe(self.target)
         if self.vbd is not None:
-            before["running"] = self._settings(self.vbd.params, "w" if self.vbd.writable else "r", "cdrom" if self.vbd.cdrom else "disk")
+            before["running"] = self._settings(self.vbd.params, "w" if self.vbd.writable else "r", "cdrom" if self.vbd.cdrom else "disk", self.had_recipe)
+        elif self.had_recipe is not None:
+            before["running"] = {"recipe": self.had_recipe}
         if self.params["state"] == "absent":
             self.changes_live = self.vbd is not None
             if self.vbd is not None and self.source is not None:
                 self._check_running()
+            if self.vbd is None and listed is not None:
+                # libvirt would save it with the guest.
+                self.running_recipe = self.had_recipe
+                after.update(before)
             return
-        after["running"] = self._settings(self._wanted().path, self.params["mode"], self.params["device_type"])
+        self.running_recipe = self.recipe
+        after["running"] = self._settings(self._wanted().path, self.params["mode"], self.params["device_type"], self.running_recipe)
         if self.vbd is None:
             self.changes_live = True
             return
         self._check_running()
-        # The same storage by another path, as it was attached before there was a definition.
-        after["running"] = before["running"]
+        if listed is None or listed.source != self._wanted().path:
+            # The same storage by another path, as it was attached before there was a definition.
+            self.running_recipe = None
+        elif self.running_recipe is None:
+            self.running_recipe = self.had_recipe
+        after["running"] = dict(before["running"], recipe=self.running_recipe)
 
     def _check_running(self):
         vbd = self.vbd
@@ -243,8 +280,8 @@ class DiskItem(Item):
             self.definition.name, self.definition.uuid, self.target, self.source, self.params["mode"] == "r", self.params["shared"],
         )
 
-    def _settings(self, path, mode, device_type):
-        return {"path": path, "mode": mode, "device_type": device_type}
+    def _settings(self, path, mode, device_type, recipe):
+        return {"path": path, "mode": mode, "device_type": device_type, "recipe": recipe}
 
     def _limit(self):
         return Deadline(self.params["timeout"])
@@ -258,7 +295,7 @@ class DiskItem(Item):
     def apply_together(cls, items):
         errors = {}
         for item in items:
-            if item.changes_live:
+            if item.changes_live or item.changes_recipe:
                 errors[id(item)] = _error_of(item.change_running)
         domains = {}
         for item in items:
@@ -273,13 +310,34 @@ class DiskItem(Item):
         return [errors.get(id(item)) for item in items]
 
     def change_running(self):
+        """
+        A guest that is saved at any moment, and restored, has each disk by its own recipe: that is there before the disk is, and goes after it. Alone,
+        it means nothing.
+        """
         if self.params["state"] == "absent":
-            outcome, = _libvirt_vbd.detach(self.host.store, [_blkback.Detachment(self.vbd, self.guest)], self.params["timeout"], self.params["uri"])
-        else:
+            if self.changes_live:
+                self._detach()
+            self._put_recipe(self.running_recipe)
+            return
+        self._put_recipe(self.running_recipe)
+        if self.changes_live:
             outcome = self._attach()
+            if outcome.error is not None:
+                # libvirt may attach it yet: then it needs its recipe.
+                self.put_recipe = self.put_recipe and not isinstance(outcome.error, DeadlineExceeded)
+                raise outcome.error
+            self.vbd = outcome.vbd
+
+    def _detach(self):
+        outcome, = _libvirt_vbd.detach(self.host.store, [_blkback.Detachment(self.vbd, self.guest)], self.params["timeout"], self.params["uri"])
         if outcome.error is not None:
             raise outcome.error
         self.vbd = outcome.vbd
+
+    def _put_recipe(self, recipe):
+        if self.changes_recipe:
+            self.put_recipe = True
+            _live_recipe.put(self.params["uri"], self.definition.uuid, self.target, recipe, self._limit())
 
     def _attach(self):
         limit, wanted = self._limit(), self._wanted()
@@ -294,21 +352,27 @@ class DiskItem(Item):
         return outcome
 
     def undo(self):
-        """What was attached is detached, and the definition that was there before is defined again."""
+        """What was attached is detached, and the definitions that were there before are there again."""
         failures = [_error_of(self.exchange.undo)] if self.exchange is not None else []
-        if self.changes_live and self.vbd is not None:
-            detachment = _blkback.Detachment(self.vbd, self.guest)
-            failures += [outcome.error for outcome in _libvirt_vbd.detach(self.host.store, [detachment], self.params["timeout"], self.params["uri"])]
+        failures.append(_error_of(self._undo_running))
         for failure in failures:
             if failure is not None:
                 raise failure
+
+    def _undo_running(self):
+        if self.changes_live and self.vbd is not None:
+            self._detach()
+        # A disk that could not be taken back needs its recipe.
+        if self.put_recipe and not (self.changes_live and _vbd_read.read_vbd(self.host.store, self.guest.domid, _vdev.parse(self.target).number)):
+            _live_recipe.put(self.params["uri"], self.definition.uuid, self.target, self.had_recipe, self._limit())
 
     def result(self):
         if self.params["state"] == "absent" or self.definition is None:
             return {"disk": None, "device": None}
         disk = {
             "domain": self.definition.name, "uuid": self.definition.uuid, "vdev": self.target, "path": self._wanted().path, "mode": self.params["mode"],
-            "device_type": self.params["device_type"], "recipe": self.recipe, "running": self.definition.live is not None,
+            "device_type": self.params["device_type"], "recipe": self.recipe if self.params["config"] else self.running_recipe,
+            "running": self.definition.live is not None,
         }
         return {"disk": disk, "device": None if self.device is None else self.device.as_dict()}
 

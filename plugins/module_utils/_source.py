@@ -72,11 +72,13 @@ class Opener:
     """
     Opens sources, making what is not there yet; ``made`` lists the devices made, which go with their last user.
 
-    :meth:`keep` has those made stay. Everything is held until the opener's host is left.
+    :meth:`keep` has those made stay. Everything is held until the opener's host is left. ``flags`` (of ``_dm_udev``) go with the udev events of the
+    mapped devices made.
     """
 
-    def __init__(self, host):
+    def __init__(self, host, flags=0):
         self.host = host
+        self.flags = flags
         self.made = []
 
     def open(self, source):
@@ -120,7 +122,18 @@ class Opener:
         table = _table_slots.host_slots(self.host, source.table).make(source.table, source.read_only, self)
         uuid = source.uuid or _dm.new_uuid()
         name = source.name or _dm.unused_name(uuid)
-        return _dm.make(self.host.dm, name, uuid, table, self.host.cookie.next(), persist=False)
+        if source.uuid:
+            _dm.drop_unfinished(self.host.dm, source.uuid)
+        return _dm.make(self.host.dm, name, uuid, table, self.host.cookie.next(self.flags), persist=False)
+
+
+def uuids(source):
+    """The uuids that the source has mapped devices made with, those that stand on others first."""
+    if isinstance(source, TableSource):
+        if source.uuid:
+            yield source.uuid
+        for dummy, slot in _dm_table.parse_table(source.table).devices(source.read_only):
+            yield from uuids(parse_slot(slot))
 
 
 def parse_slot(slot):
@@ -169,6 +182,11 @@ def _find_table(source, host):
         return None
     mapped = _dm.find(host.dm, source.name or "", source.uuid or "")
     if mapped is None:
+        return None
+    if not mapped.status.has_live_table and mapped.status.uuid == source.uuid and source.name in (None, "", mapped.status.name):
+        # Left by a run that was killed, or about to be complete: the opener tells them apart.
+        if mapped.device is not None:
+            mapped.device.close()
         return None
     try:
         _check_same_table(source, host, mapped)

@@ -8,7 +8,8 @@ A function with a time limit that holds whatever it waits for, in a process of i
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 A call into the kernel that never returns cannot be interrupted from inside, and whoever waits for this program waits for the end of its output
-too. So the work is done by a child without that output, which is given up when its time is over.
+too. So the work is done by a child without that output, which is given up when its time is over. It dies with this process too:
+who is no longer waited for must not make anything beside the next one who is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import select
 import signal
 import time
 
+from . import _uapi
 from ._deadline import Deadline
 from ._errors import BlockError
 
@@ -31,9 +33,9 @@ def supervised(function, seconds, what):
     """
     limit = Deadline(seconds)
     reader, writer = os.pipe()
-    child = os.fork()
+    parent, child = os.getpid(), os.fork()
     if not child:
-        _run(function, writer)
+        _run(function, writer, parent)
     os.close(writer)
     try:
         answer = _read_all(reader, limit)
@@ -52,13 +54,14 @@ def supervised(function, seconds, what):
     return result["value"]
 
 
-def _run(function, writer):
+def _run(function, writer, parent):
     """In the child; never returns."""
     try:
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(null, standard)
         try:
+            _die_with(parent)
             result = {"value": function()}
         except BlockError as error:
             result = {"error": str(error)}
@@ -69,6 +72,14 @@ def _run(function, writer):
             data = data[os.write(writer, data):]
     finally:
         os._exit(0)
+
+
+def _die_with(parent):
+    _uapi.require()
+    _uapi.lib.prctl(_uapi.lib.PR_SET_PDEATHSIG, _uapi.ffi.cast("unsigned long", signal.SIGKILL))
+    # The parent may have ended before that.
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _read_all(reader, limit):

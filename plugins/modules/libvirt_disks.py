@@ -89,6 +89,8 @@ options:
         description:
           - Whether to change the running domain too, if it runs. Only for Xen.
           - With O(disks[].config=false), the domain must be running.
+          - The recipe goes into the definition of the running domain too, so that the domain can be saved and restored, also after a boot of the host.
+            With O(disks[].config=false) that is left out, with a warning, when the source could mean another disk by then.
         type: bool
         default: false
       uri:
@@ -177,7 +179,8 @@ disks:
           type: str
           sample: disk
         recipe:
-          description: The recipe as it is kept in the definition. V(null) when O(disks[].config=false).
+          description:
+            - The recipe as it is kept in the definition, or with O(disks[].config=false) in that of the running domain. V(null) when none can be kept there.
           type: str
           sample: '{"file": "/srv/guests/web1.raw"}'
         running:

@@ -12,6 +12,7 @@ import re
 import signal
 import uuid
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 import pytest
 from conftest import Failed, predict_and_run, refused, run_module
@@ -19,7 +20,9 @@ from libvirthost import defined, in_guest, ours, run, virsh
 
 libvirt = pytest.importorskip("libvirt")
 
-from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _libvirt  # noqa: E402
+from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _libvirt, _live_recipe  # noqa: E402
+from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline  # noqa: E402
+from ansible_collections.racefree.block.plugins.module_utils._errors import DefinitionError  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0")
 
@@ -143,6 +146,30 @@ def test_someone_else_changes_it(test_driver, domain, image, monkeypatch):
     assert "vda" not in inactive(domain) and "<title>another" in inactive(domain)
 
 
+def test_recipes_of_the_run(domain):
+    """Through libvirt's own call for metadata: what is not ours stays, and the inactive definition knows nothing of it."""
+    before = inactive(domain)
+    domain.create()
+    try:
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, "<mine><a>1</a></mine>", "x", "urn:other", libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        recipes = {"xvdb": json.dumps({"file": "/srv/it's \"<b>&amp;]]>\u00fc"}), "xvdc": '{"file": "/c"}'}
+        for target, recipe in recipes.items():
+            _live_recipe.put(TEST, domain.UUIDString(), target, recipe, Deadline(60))
+        text = domain.XMLDesc(0)
+        assert _domain_xml.Domain(text).recipes() == recipes and "urn:other" in text and inactive(domain) == before
+        _live_recipe.put(TEST, domain.UUIDString(), "xvdc", recipes["xvdc"], Deadline(60))
+        assert domain.XMLDesc(0) == text
+        for target in recipes:
+            _live_recipe.put(TEST, domain.UUIDString(), target, None, Deadline(60))
+        assert "racefree" not in domain.XMLDesc(0) and "urn:other" in domain.XMLDesc(0)
+        with pytest.raises(DefinitionError, match="two recipes"):
+            twice = _domain_xml.recipe_list(recipes).replace("xvdb", "xvdc")
+            domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, twice, _domain_xml.KEY, _domain_xml.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            _live_recipe.put(TEST, domain.UUIDString(), "xvdd", recipes["xvdc"], Deadline(60))
+    finally:
+        domain.destroy()
+
+
 @pytest.mark.parametrize("name", ["no-such", "a'b", "../x", "&lt;", "00000000-1111-2222-3333-444444444444", "x\"<y>"])
 def test_no_such_domain(test_driver, image, name):
     refused("libvirt_disk", "knows no domain", domain=name, vdev="vda", source="file:" + image(), uri=TEST)
@@ -185,10 +212,36 @@ def test_the_uuid_is_kept_with_the_path(domain, image, cleanup, name):
     assert predict_and_run("libvirt_disk", state="absent", **arguments)["changed"]
 
 
-def test_a_daemon_that_is_down(image):
+@pytest.mark.parametrize("name", ["it's", 'a "b"', "<&>", "..x", "%s{0}$(id)", "\u00fc", "-f"])
+def test_a_hostile_domain_name(test_driver, image, name):
+    domain = test_driver.defineXML(DEFINITION.format(name=escape(name)))
+    try:
+        before = inactive(domain)
+        done = predict_and_run("libvirt_disk", domain=name, vdev="vda", source={"file": image()}, uri=TEST)
+        assert done["disk"]["domain"] == name and done["disk"]["path"] == f"/dev/mapper/racefree-{domain.UUIDString()}-vda"
+        predict_and_run("libvirt_disk", domain=name, vdev="vda", state="absent", uri=TEST)
+        assert inactive(domain) == before
+    finally:
+        domain.undefine()
+
+
+@pytest.mark.parametrize("vdev", ["../x", "xvda'", 'xvda"/><disk', "xvda\n", "", "xvda xvdb", "/dev/xvda", "\u00e4", "x" * 300])
+def test_hostile_targets(domain, image, vdev):
+    before = inactive(domain)
+    refused("libvirt_disk", "vdev", domain=domain.name(), vdev=vdev, source="file:" + image(), uri=TEST)
+    assert inactive(domain) == before
+
+
+@pytest.mark.parametrize("name", ["a\nb", "", "a\tb", "x" * 300])
+def test_domain_names_that_are_none(image, name):
+    refused("libvirt_disk", "domain", domain=name, vdev="vda", source="file:" + image(), uri=TEST)
+
+
+@pytest.mark.parametrize("more", [{}, {"live": True}, {"live": True, "config": False}, {"state": "absent"}, {"state": "absent", "live": True}])
+def test_a_daemon_that_is_down(image, more):
     run("systemctl", "stop", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd", check=False)
     try:
-        refused("libvirt_disk", "cannot connect", "Check that the daemon", domain="x", vdev="xvda", source="file:" + image())
+        refused("libvirt_disk", "cannot connect", "Check that the daemon", **{"domain": "x", "vdev": "xvda", "source": "file:" + image(), **more})
     finally:
         run("systemctl", "start", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd", check=False)
 
@@ -228,9 +281,24 @@ def test_a_running_guest(tmp_path, image):
         assert done["disk"]["path"] in virsh("domblklist", name) and done["disk"]["path"] in virsh("domblklist", name, "--inactive")
         assert re.search(r"^51728 ", run("xl", "block-list", name), re.MULTILINE)
         assert in_guest(name, "sha256sum < /dev/xvdb").split()[0] == run("sha256sum", path).split()[0]
+        assert json.loads(_domain_xml.Domain(virsh("dumpxml", name)).recipes()["xvdb"]) == {"file": path}
+        # As it was attached by a version that kept no recipe there.
+        _live_recipe.put("xen:///system", virsh("domuuid", name).strip(), "xvdb", None, Deadline(60))
+        assert predict_and_run("libvirt_disk", **arguments)["changed"]
+        assert "xvdb" in _domain_xml.Domain(virsh("dumpxml", name)).recipes()
         refused("libvirt_disk", "another disk", **{**arguments, "source": {"file": image("other.raw")}})
         assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
-        assert ours() == [] and "xvdb" not in virsh("domblklist", name)
+        assert ours() == [] and "xvdb" not in virsh("domblklist", name) and "racefree" not in virsh("dumpxml", name)
+        # What means nothing after the next boot is not kept.
+        loop = run_module("loop_device", backing_file=path)["device"]
+        try:
+            arguments.update(source=f"diskseq:{loop['diskseq']}", config=False)
+            done = run_module("libvirt_disk", **arguments)
+            assert done["changed"] and done["disk"]["recipe"] is None and "cannot be restored" in done["warnings"][0]
+            assert not run_module("libvirt_disk", **arguments)["changed"] and "<racefree" not in virsh("dumpxml", name)
+            assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
+        finally:
+            run_module("loop_device", backing_file=path, state="absent")
 
 
 def test_a_running_guest_with_a_snapshot(tmp_path, image):

@@ -7,16 +7,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import stat
 import subprocess
 import time
 
+import hookkill
 import pytest
 import swaplibvirt
 from conftest import run_module
-from libvirthost import HOOK, LIBRARY, STATE, defined, hook, in_guest, is_off, is_running, ours, restart_daemon, run, virsh, wait_for
+from libvirthost import HOOK, LIBRARY, STATE, default_script, defined, hook, in_guest, is_off, is_running, ours, restart_daemon, run, virsh, wait_for
+
+from ansible_collections.racefree.block.plugins.module_utils import _domain_xml
 
 pytestmark = [
     pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0"),
@@ -100,6 +104,40 @@ def test_a_whole_life(tmp_path, image):
         assert in_guest_checksum(name) == checksum(root)
         virsh("destroy", name)
     assert wait_for(lambda: run("losetup", "-a") == "", 20)
+
+
+def recipes(name, *words):
+    """Of the running definition, or with ``--inactive`` of the other."""
+    return _domain_xml.Domain(virsh("dumpxml", name, *words)).recipes()
+
+
+@pytest.mark.parametrize("config, managed", [(True, False), (False, True)])
+def test_a_saved_guest(tmp_path, image, config, managed):
+    """
+    With a disk of its definition and one that it got while it ran: each has its own bytes when it is back, saved to a file or managed by libvirt.
+
+    With the collection's hotplug script: Xen's own served two disks at once within its 40 s only at every second try under emulation.
+    """
+    root, data, saved = image("root.raw"), image("data.raw"), str(tmp_path / "saved")
+    save, restore = (["managedsave", "hk10"], ["start", "hk10"]) if managed else (["save", "hk10", saved], ["restore", saved])
+    with default_script(), defined(tmp_path, "hk10") as name:
+        run_module("libvirt_disk", domain=name, vdev="xvda", source={"file": root})
+        virsh("start", name)
+        in_guest(name, "echo kept > /kept")
+        arguments = {"domain": name, "vdev": "xvdb", "source": {"file": data}, "config": config, "live": True, "timeout": 120}
+        assert run_module("libvirt_disk", **arguments)["changed"]
+        assert json.loads(recipes(name)["xvdb"]) == {"file": data} and ("xvdb" in recipes(name, "--inactive")) == config
+        assert not run_module("libvirt_disk", **arguments)["changed"]
+        virsh(*save)
+        assert wait_for(lambda: is_off(name)) and wait_for(lambda: not ours() and run("losetup", "-a") == "", 20)
+        virsh(*restore)
+        # It went on, rather than starting anew.
+        assert in_guest(name, "cat /kept") == "kept"
+        assert in_guest_checksum(name) == checksum(root) and in_guest_checksum(name, "xvdb") == checksum(data)
+        assert sorted(recipes(name)) == ["xvda", "xvdb"] and len(ours()) == 2
+        assert not run_module("libvirt_disk", **arguments)["changed"]
+        assert run_module("libvirt_disk", **dict(arguments, state="absent"))["changed"]
+        assert sorted(recipes(name)) == ["xvda"] and sorted(recipes(name, "--inactive")) == ["xvda"]
 
 
 def test_swapped(tmp_path):
@@ -242,6 +280,32 @@ def test_prepare_and_release(text):
     assert hook_call("hk0", "release", "end", "-", text=text).returncode == 0
     assert ours() == [] and run("losetup", "-a") == ""
     assert hook_call("hk0", "release", "end", "-", text=text).returncode == 0
+
+
+def test_udev_keeps_its_hands_off(tmp_path):
+    """Also of the tables below what the guest gets: three of them here, of which one is over a file with an LVM signature."""
+    with hookkill.guest(str(tmp_path)) as nested:
+        with open(tmp_path / "b.raw", "r+b") as file:
+            file.seek(512)
+            file.write(b"LABELONE" + bytes(16) + b"LVM2 001")
+        assert hook_call(hookkill.NAME, "prepare", "begin", "-", text=nested).returncode == 0
+        try:
+            names = run("dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname").split()
+            assert len(names) == 4
+            for name in names:
+                told = run("udevadm", "info", "--query=property", f"--name={name}").splitlines()
+                assert {f"DM_UDEV_DISABLE_{what}_RULES_FLAG=1" for what in ("DISK", "OTHER", "SUBSYSTEM")} <= set(told), (name, told)
+                assert not any(line.startswith("ID_FS_TYPE=") for line in told), told
+        finally:
+            assert hook_call(hookkill.NAME, "release", "end", "-", text=nested).returncode == 0
+
+
+def test_killed_in_the_middle(tmp_path):
+    """See hookkill.py; more of them are a command."""
+    with hookkill.guest(str(tmp_path)) as nested:
+        kills, bad = hookkill.at_random(12, nested, 1)
+        more = hookkill.at_calls({"ioctl": 40, "rename": 1}, 20, nested)
+    assert bad == more[1] == [] and kills >= 6 and more[0] >= 2
 
 
 def test_a_killed_holder(text):

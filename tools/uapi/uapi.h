@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
  * The kernel interface that the collection uses, in the subset of C that cffi reads.
- * Sources: include/uapi/linux/{loop,dm-ioctl,fs}.h and sem.h of Linux 6.12; numbers are expanded for x86-64.
+ * Sources: include/uapi/linux/{loop,dm-ioctl,fs,prctl}.h and sem.h of Linux 6.12; numbers are expanded for x86-64.
  * tests/unit/plugins/module_utils/test_uapi.py compares every size, offset and constant with the real headers.
  */
 
@@ -168,3 +168,8 @@ struct timespec {
 int semget(int key, int nsems, int semflg);
 int semctl(int semid, int semnum, int cmd, ...);
 int semtimedop(int semid, struct sembuf *sops, size_t nsops, const struct timespec *timeout);
+
+/* linux/prctl.h */
+#define PR_SET_PDEATHSIG 1
+
+int prctl(int option, ...);

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -97,6 +98,35 @@ def test_a_holder_survives_its_maker(device, tmp_path):
     assert not closed(reader, 0.5)
     assert closed(reader, 5)
     assert time.monotonic() - began < 10
+
+
+def test_a_pending_holder_stays_when_told(device):
+    held, reader = device
+    before = children()
+    with _hold.hold_pending([held], 30):
+        assert children() != before
+    assert children() == before
+    holder = _hold.hold_pending([held], 30)
+    holder.stay()
+    held.close()
+    assert not closed(reader, 0.2)
+    assert set(descriptors(holder)) == {"/dev/null", os.readlink(f"/proc/self/fd/{reader}")}
+    holder.release()
+    holder.release()
+    assert closed(reader, 0) and children() == before
+
+
+def test_a_pending_holder_ends_with_its_maker(device):
+    held, reader = device
+    maker = os.fork()
+    if not maker:
+        try:
+            _hold.hold_pending([held], 30)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(maker, 0)
+    held.close()
+    assert closed(reader, 5)
 
 
 def test_a_detached_holder(device):

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _hook_plan, _source
+from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _hook_plan, _source, _xml_spans
 from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DefinitionError
 
 CORPUS = os.path.join(os.path.dirname(__file__), "domain_xml", "corpus")
@@ -70,6 +72,55 @@ def test_contradictions(text, change, words):
         _hook_plan.job_of("prepare", changed)
 
 
+HOSTILE = ["../../etc/passwd", "xvda'/><x/>", "xv\nda", "xvda ", "", "xvda\0"[:4] + "\u00e4", "a" * 300]
+
+
+@pytest.mark.parametrize("target", HOSTILE)
+def test_hostile_targets(text, target):
+    quoted = _xml_spans.quoted(target)
+    changed = text.replace('d:disk target="xvda"', f"d:disk target={quoted}").replace("target dev='xvda'", f"target dev={quoted}")
+    assert changed.count(quoted) >= 2
+    with pytest.raises(BlockError, match="a disk's name"):
+        _hook_plan.job_of("prepare", changed)
+    problem, = _hook_plan.job_of("reconnect", changed).problems
+    assert "a disk's name" in problem
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "b"', "a\nb", "../../x", "<&>", "%s{0}$(id)"])
+def test_hostile_domain_names(text, name):
+    """Names are for messages only; what is made is named by uuid and target."""
+    job = _hook_plan.job_of("prepare", text.replace("<name>ours<", f"<name>{_xml_spans.text_of(name)}<"))
+    assert job.domain == name and job.disks[0].path == _domain_xml.path_of(UUID, "xvda") and str(job.disks[0]) == f"xvda of {name}"
+
+
+@pytest.mark.parametrize("source", ["/srv/../etc/shadow", "/srv/it's \"<&>", "/srv/%s{0}$(id)"])
+def test_hostile_files(text, source):
+    """They are taken as they are: nothing reads them as anything but a name."""
+    recipe = _xml_spans.text_of(json.dumps({"file": source}))
+    assert _hook_plan.job_of("prepare", text.replace('{"file": "/srv/ours.raw"}', recipe)).disks[0].source == _source.FileSource(source)
+
+
+@pytest.mark.parametrize("document", [
+    "", "<domain", "<domain>&file;</domain>", "<!DOCTYPE d [<!ENTITY f SYSTEM 'file:///etc/passwd'>]><domain>&f;</domain>", "<other/>", "<a>" * 300 + "</a>" * 300,
+    "<domain><uuid>&#0;</uuid></domain>", "<domain xmlns='urn:other'/>", "<domain/><domain/>",
+])
+@pytest.mark.parametrize("operation", sorted(_hook_plan.OPERATIONS))
+def test_documents_that_are_none(operation, document):
+    with pytest.raises(BlockError):
+        _hook_plan.job_of(operation, document)
+
+
+def test_one_disk_does_not_hide_the_others(text):
+    for letter, recipe in (("b", '{"file": "/b"}'), ("c", "{}"), ("d", '{"file": "/d"}')):
+        text = _domain_xml.put(text, _domain_xml.Disk(f"xvd{letter}", _domain_xml.path_of(UUID, f"xvd{letter}")), recipe)
+    text = text.replace(_domain_xml.path_of(UUID, "xvdb"), "/dev/vg/b")
+    job = _hook_plan.job_of("reconnect", text)
+    assert [wanted.target for wanted in job.disks] == ["xvda", "xvdd"]
+    assert len(job.problems) == 2 and "xvdb of ours: there is a recipe" in job.problems[0] and "xvdc" in job.problems[1]
+    twice = text.replace("</d:disks>", '<d:disk target="xvdd">{}</d:disk></d:disks>')
+    assert [wanted.target for wanted in _hook_plan.job_of("reconnect", twice).disks] == ["xvda"]
+
+
 def test_what_ends_is_not_asked_for_its_recipes(text):
     """However broken they are, what was made has to be taken back."""
     broken = text.replace('{"file": "/srv/ours.raw"}', "{}")
@@ -87,3 +138,11 @@ def test_the_program_looks_for_the_same_marks():
     with open(PROGRAM, encoding="utf-8") as file:
         program = file.read()
     assert "MARKS = (" + ", ".join('b"%s"' % mark for mark in _hook_plan.MARKS) + ")" in program
+
+
+@pytest.mark.skipif(not os.path.exists(PROGRAM), reason="only with the whole tree at hand")
+def test_the_role_knows_the_program_again():
+    with open(os.path.join(os.path.dirname(PROGRAM), "..", "vars", "main.yml"), encoding="utf-8") as file:
+        mark = re.search('^xen_host__hook_mark: "(.+)"$', file.read(), re.MULTILINE).group(1)
+    with open(PROGRAM, encoding="utf-8") as file:
+        assert mark in file.read()

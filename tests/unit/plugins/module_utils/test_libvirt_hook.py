@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import syslog
 import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _guest_disk, _libvirt_hook
+from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _guest_disk, _libvirt_hook
 from ansible_collections.racefree.block.plugins.module_utils._device import Device, DeviceId
+from ansible_collections.racefree.block.plugins.module_utils._errors import WrongDevice
 
 UUID = "11111111-2222-3333-4444-55555555555b"
 # A guest of 1 TiB whose memory comes at 400 MB/s.
@@ -53,3 +55,51 @@ def test_a_holder_outlasts_the_restore_of_a_big_guest(device):
         os.waitpid(pid, 0)
         _libvirt_hook.end_holder(UUID)
     assert os.listdir(_guest_disk.STATE) == []
+
+
+def test_a_file_that_a_killed_run_left(device):
+    for name in ("holder.new", "holder"):
+        with open(f"{_guest_disk.STATE}/{UUID}.{name}", "w", encoding="ascii") as file:
+            # Of no process: ids end at 2^22.
+            file.write("4194305 1\n")
+    _libvirt_hook.end_holder(UUID)
+    assert os.listdir(_guest_disk.STATE) == []
+
+
+@pytest.fixture
+def log(monkeypatch):
+    lines = []
+    monkeypatch.setattr(syslog, "syslog", lambda priority, line: lines.append((priority, line)))
+    return lines
+
+
+@pytest.fixture
+def running(monkeypatch, tmp_path):
+    """The definition of a domain that runs with the disks xvda to xvdd, of which all but xvdb and xvdc are as they should be."""
+    monkeypatch.setattr(_guest_disk, "STATE", str(tmp_path))
+
+    def prove(host, job, wanted, limit):
+        if wanted.target == "xvdb":
+            raise WrongDevice("blkback opened another\none", device=str(wanted))
+        return f"{wanted.target} is in use"
+
+    monkeypatch.setattr(_libvirt_hook, "_prove", prove)
+    text = f"<domain type='xen' id='5'><name>web&#10;1</name><uuid>{UUID}</uuid><devices/></domain>"
+    for letter in "abcd":
+        path = _domain_xml.path_of(UUID, f"xvd{letter}")
+        text = _domain_xml.put(text, _domain_xml.Disk(f"xvd{letter}", path), '{"file": "/srv/%s"}' % letter)
+    return text.replace('{"file": "/srv/c"}', "{}")
+
+
+def test_after_a_restart_each_disk_has_its_own_line(running, log, capfd):
+    """Whatever is wrong with the others, and the guest runs on."""
+    assert _libvirt_hook.main(["web\n1", "reconnect"], running) == 0
+    assert all("\n" not in line for dummy, line in log)
+    said = {word: priority for priority, line in log for word in ("xvda", "xvdb", "xvdc", "xvdd") if word in line}
+    assert said == {"xvda": syslog.LOG_INFO, "xvdb": syslog.LOG_ERR, "xvdc": syslog.LOG_ERR, "xvdd": syslog.LOG_INFO} and len(log) == 4
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_start_is_refused_for_the_first(running, log):
+    assert _libvirt_hook.main(["web1", "started"], running) == 1
+    assert len(log) == 1 and log[0][0] == syslog.LOG_ERR and "xvdc" in log[0][1]

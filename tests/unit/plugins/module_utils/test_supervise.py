@@ -55,6 +55,39 @@ def test_a_hang(tmp_path):
     assert _process.start_time((tmp_path / "pid").read_text()) is None
 
 
+def test_it_dies_with_its_parent(tmp_path):
+    """Whoever is killed with the hook's own process id must not be followed by a child that goes on by itself."""
+
+    def work():
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        time.sleep(100)
+
+    parent = os.fork()
+    if not parent:
+        try:
+            supervised(work, 90, "nothing")
+        finally:
+            os._exit(0)
+    end = time.monotonic() + 10
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    child = (tmp_path / "pid").read_text()
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    while _process.start_time(child) is not None and _state(child) != "Z":
+        assert time.monotonic() < end, "the child is still there"
+        time.sleep(0.01)
+
+
+def _state(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            return stat.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
 def test_who_reads_its_output_does_not_wait_for_what_it_leaves(tmp_path):
     """As libvirt does: until the end of the hook's standard error."""
     reader, writer = os.pipe()

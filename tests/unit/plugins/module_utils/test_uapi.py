@@ -38,6 +38,7 @@ INCLUDES = """
 #include <sys/types.h>
 #include <sys/ipc.h>
 #include <sys/sem.h>
+#include <sys/prctl.h>
 #include <linux/loop.h>
 #include <linux/dm-ioctl.h>
 #include <linux/fs.h>
