@@ -97,7 +97,7 @@ def make(host, wanted, limit, store=None):
     source = wanted.source
     if wanted.read_only and isinstance(source, _source.FileSource):
         source = source._replace(read_only=True)
-    below = _source.Opener(host).open(source)
+    below = _source.Opener(host, _HANDS_OFF).open(source)
     if below.read_only and not wanted.read_only:
         raise InvalidValue("mode", "w", f"{below.path} is read-only, so the guest can have it only as r", device=str(wanted))
     _check_sharing(host, wanted, below, store)

@@ -55,6 +55,21 @@ def text_of(source):
     return text
 
 
+def without_times(source):
+    """The source without the modification times that its files must have: which storage is meant does not depend on them."""
+    if isinstance(source, _source.FileSource):
+        return source._replace(mtime_ns=None)
+    if isinstance(source, _source.TableSource):
+        return source._replace(table=_without_times(source.table))
+    return source
+
+
+def _without_times(plain):
+    if isinstance(plain, dict):
+        return {key: _without_times(value) for key, value in plain.items() if key != "mtime_ns"}
+    return [_without_times(part) for part in plain] if isinstance(plain, list) else plain
+
+
 def parse(text, target="source"):
     """The source of a recipe's text; DefinitionError for what this collection cannot have written."""
     if len(text) > MOST_CHARACTERS:

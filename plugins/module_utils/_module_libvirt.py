@@ -110,7 +110,7 @@ class DiskItem(Item):
         """What the recipe needs must be there when it is written, though it is only opened when the guest starts."""
         source = self.source
         if isinstance(source, _source.FileSource):
-            with _loop.Backing(source.file, source.read_only, option="source.file") as backing:
+            with _source.backing_of(source) as backing:
                 _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
         elif isinstance(source, _source.TableSource):
             self._look_at_table()
@@ -158,11 +158,15 @@ class DiskItem(Item):
             return
         domain = _domain_xml.Domain(xml)
         disk, recipe = domain.disk(self.target), domain.recipes().get(self.target)
-        if disk is not None and (recipe is None or _kept_recipe.parse(recipe, self.title()) != self._kept_source(recipe)):
+        if disk is not None and (recipe is None or not self._is_kept(recipe)):
             raise WrongDevice(
                 f"the definition has another disk there: {recipe or disk.source}", device=self.title(),
                 hint="It is not the source that was given; leave source out to remove whatever is there",
             )
+
+    def _is_kept(self, recipe):
+        kept = _kept_recipe.parse(recipe, self.title())
+        return _kept_recipe.without_times(kept) == _kept_recipe.without_times(self._kept_source(recipe))
 
     def _kept_source(self, recipe):
         """The source as it would have been kept: with the uuid that was found then, when only the path is given now."""

@@ -196,7 +196,7 @@ class VbdItem(Item):
 
     def _check_file(self):
         source = self.source
-        with _loop.Backing(source.file, source.read_only, option="source.file") as backing:
+        with _source.backing_of(source) as backing:
             leaf = ("file", backing.device, backing.inode)
         mine = [Extent(leaf, source.offset, source.offset + source.size if source.size else None, self.params["mode"] == "w")]
         place = _Place(_vbd_nodes.Key(self.guest.domid, self.vdev.number), self.guest, self.vdev.name)

@@ -168,3 +168,6 @@ struct timespec {
 int semget(int key, int nsems, int semflg);
 int semctl(int semid, int semnum, int cmd, ...);
 int semtimedop(int semid, struct sembuf *sops, size_t nsops, const struct timespec *timeout);
+
+/* unistd.h: for calls that the C library has no function for */
+long syscall(long number, ...);
