@@ -151,8 +151,9 @@ def _check_kind(disk, option, absent, flags):
     if len(given) > 1 or not (given or absent):
         raise InvalidValue(option, given, "either file or thin or source")
     kind = given[0] if given else None
-    if disk.get("file") is not None and not str(disk["file"]).startswith("/"):
-        raise InvalidValue(f"{option}.file", disk["file"], "an absolute path")
+    for key in ("file", "image"):
+        if disk.get(key) is not None and (not str(disk[key]).startswith("/") or len(str(disk[key]).splitlines()) != 1):
+            raise InvalidValue(f"{option}.{key}", disk[key], "an absolute path")
     if disk.get("image") is not None and kind != "file":
         raise InvalidValue(f"{option}.image", disk["image"], "only with file, which keeps what differs from the image")
     for key in ("disk_size", "adopt"):

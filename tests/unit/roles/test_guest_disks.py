@@ -21,7 +21,10 @@ ROLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."
 
 @pytest.fixture
 def role(tmp_path):
-    """Runs the tasks for a guest's disks; ``refuse`` is the name of a task in which libvirt_disks fails."""
+    """
+    Runs the tasks for a guest's disks; ``refuse``: the name of a task in which libvirt_disks fails; ``before``: that of a task, and a command that
+    runs before it.
+    """
     with open(os.path.join(ROLE, "tasks", "main.yml"), encoding="utf-8") as file:
         tasks = yaml.safe_load(file)
     for task in tasks:
@@ -33,12 +36,16 @@ def role(tmp_path):
     with open(os.path.join(ROLE, "vars", "main.yml"), encoding="utf-8") as file, open(os.path.join(ROLE, "defaults", "main.yml"), encoding="utf-8") as other:
         variables = dict(yaml.safe_load(other) or {}, **(yaml.safe_load(file) or {}))
 
-    def run(disks, *options, fails=False, refuse=None):
+    def run(disks, *options, fails=False, refuse=None, before=(None, None)):
         guests = [{"domain": "g", "disks": disks}]
+        steps = []
         for task in tasks:
+            if task["name"] == before[0]:
+                steps.append({"name": "Meanwhile", "ansible.builtin.command": {"cmd": before[1]}})
+            steps.append(task)
             if refuse is not None and task["name"] == refuse:
                 task["failed_when"] = True
-        play = [{"hosts": "localhost", "gather_facts": False, "vars": dict(variables, guest_disks_guests=guests), "tasks": tasks}]
+        play = [{"hosts": "localhost", "gather_facts": False, "vars": dict(variables, guest_disks_guests=guests), "tasks": steps}]
         book = tmp_path / "play.yml"
         book.write_text(json.dumps(play))
         command = [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
@@ -81,12 +88,9 @@ def test_links_are_followed_and_files_grow(role, tmp_path):
 
 def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
     """The size that is asked for is the least, whatever was found before."""
-    with open(os.path.join(ROLE, "tasks", "main.yml"), encoding="utf-8") as file:
-        task, = [task for task in yaml.safe_load(file) if "truncate" in str(task.get("ansible.builtin.command"))]
     path = tmp_path / "a.raw"
-    path.write_bytes(b"x" * 8192)
-    words = task["ansible.builtin.command"]["argv"]
-    subprocess.run([word.replace("{{ item.size }}", "4096").replace("{{ item.path }}", str(path)) for word in words], check=True)
+    path.write_bytes(b"x" * 512)
+    role([{"vdev": "xvda", "file": str(path), "size": 4096}], before=("Make and grow files", f"truncate --size=8192 {path}"))
     assert path.stat().st_size == 8192
 
 
