@@ -49,7 +49,8 @@ def files_of(guests):
         })
     for pool in pools.values():
         found += [
-            {"path": path, "size": size, "exact": exact, "image": None, "state": "present", "remove": [], "label": str(pool)} for path, size, exact in pool.files
+            {"path": path, "size": size, "exact": exact, "image": None, "state": "present", "remove": [], "label": str(pool)}
+            for path, size, exact in pool.files
         ]
     return found
 

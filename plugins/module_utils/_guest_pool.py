@@ -47,7 +47,8 @@ class Pool(Record):
 def pool_of(value, option):
     """The Pool, or InvalidValue."""
     if not isinstance(value, dict) or (value.get("path") is None) == (value.get("name") is None):
-        raise InvalidValue(option, value, "a dictionary with path and uuid, for a pool that is there, or with name, metadata, data and size, for one to be made")
+        allowed = "a dictionary with path and uuid, for a pool that is there, or with name, metadata, data and size, for one to be made"
+        raise InvalidValue(option, value, allowed)
     return _mapped(value, option) if value.get("path") is not None else _made(value, option)
 
 
@@ -62,7 +63,8 @@ def _mapped(value, option):
     if source.uuid is None:
         raise InvalidValue(f"{option}.uuid", None, "the pool's uuid (dmsetup info): after the next boot another pool may have the path")
     if source.uuid.startswith(_LVM):
-        raise InvalidValue(f"{option}.uuid", source.uuid, "another pool than LVM's, which keeps the numbers itself: make a volume with lvcreate, and say source")
+        allowed = "another pool than LVM's, which keeps the numbers itself: make a volume with lvcreate, and say source"
+        raise InvalidValue(f"{option}.uuid", source.uuid, allowed)
     return Pool(source.uuid, {"path": source.path, "uuid": source.uuid}, [])
 
 

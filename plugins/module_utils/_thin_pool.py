@@ -30,7 +30,8 @@ def check(source, option="pool"):
     if isinstance(source, _source.PathSource):
         return
     if not isinstance(source, _source.TableSource) or not (source.name and source.uuid):
-        raise InvalidValue(option, str(source), "a mapped device's path, with its uuid; or a table with a name and a uuid, by which the next user finds the pool")
+        allowed = "a mapped device's path, with its uuid; or a table with a name and a uuid, by which the next user finds the pool"
+        raise InvalidValue(option, str(source), allowed)
     if [target.TYPE for target in _dm_table.parse_table(source.table)] != [_TYPE]:
         raise InvalidValue(f"{option}.table", str(source), f"one {_TYPE} target")
 

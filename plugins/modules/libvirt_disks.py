@@ -52,6 +52,7 @@ options:
             out, the uuid that the device has now is kept with the path.
           - With C(table), a mapped device, found or made; and optionally its C(name), C(uuid) and C(read_only). See
             O(racefree.block.dm_device#module:table).
+          - The same snapshot or thin volume as before is never made shorter, encrypted or not.
           - Disk sequence numbers mean nothing after the next boot, so V(diskseq:42) is possible only with O(disks[].config=false).
           - So do names that are given to whichever device comes first, such as C(/dev/loop7), C(/dev/dm-3), C(/dev/block/253:3) and those in
             C(/dev/disk/by-diskseq). Other paths without a uuid are warned of, but for those in C(/dev/disk/by-id) and C(/dev/disk/by-path); labels
