@@ -79,7 +79,9 @@ def to_resize(files, sizes):
 
 def stores_of(guests):
     """What ``snapshot_stores`` takes for all snapshots that guests are to have."""
-    return [{"path": entry.file, "image": entry.image, "adopt": entry.adopt} for entry in entries(guests) if entry.image is not None and not entry.absent]
+    # A store that guests share is one.
+    found = {plain(entry.file): entry for entry in entries(guests) if entry.image is not None and not entry.absent}
+    return [{"path": entry.file, "image": entry.image, "adopt": entry.adopt} for entry in found.values()]
 
 
 def volumes_of(guests, states=("present", "absent")):

@@ -211,6 +211,7 @@ def test_the_very_image():
 def test_stores():
     guests = one(file="/a", image="/g", adopt="yes") + one(vdev="xvdb", file="/b") + one(vdev="xvdc", file="/c", image="/h", state="absent")
     assert stores(guests) == [{"path": "/a", "image": "/g", "adopt": True}]
+    assert len(stores(one(file="/a", image="/g", shared=True) + one(vdev="xvdb", file="//a", image="/g", shared=True))) == 1
 
 
 def test_a_record_goes_with_its_store():
