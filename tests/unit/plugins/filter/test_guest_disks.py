@@ -371,6 +371,15 @@ def test_any_disk_can_be_encrypted():
     assert [entry["source"]["table"][0]["length"] for entry in entries(guests, state="absent", sizes=sizes)] == lengths
 
 
+def test_an_encrypted_file_that_is_gone():
+    """How long its table was, its size tells, or nobody."""
+    gone = dict(file="/a", crypt=CRYPT, state="absent")
+    entry, = entries(one(**gone), state="absent")
+    assert entry["source"] == {"file": "/a"}
+    entry, = entries(one(size=4096, **gone), state="absent")
+    assert entry["source"]["table"][0]["length"] == 8
+
+
 SECRET = "00112233" * 16
 
 
