@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import _blkback, _device, _guest, _libvirt_vbd, _loop, _sharing, _source, _stack, _vbd_nodes, _vbd_read, _vdev
+from . import _blkback, _device, _guest, _libvirt_vbd, _sharing, _source, _stack, _vbd_nodes, _vbd_read, _vdev
 from ._errors import DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
 from ._footprint import Extent
 from ._module import Item, Plan

@@ -15,6 +15,7 @@ description:
     and its hook for libvirt link that keyring into their own while they load a table, so it does not matter how they were started.
   - The keyring is in the kernel's memory and gone after a boot. Add the keys again then, before guests start.
   - The payload is in no argument of a program, log, diff or return value.
+  - The role P(racefree.block.guest_disks#role) uses what this module does for the disks of guests.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -27,8 +28,6 @@ notes:
 seealso:
   - module: racefree.block.dm_device
   - module: racefree.block.libvirt_disk
-  - plugin: racefree.block.guest_disks
-    plugin_type: role
 options:
   description:
     description:

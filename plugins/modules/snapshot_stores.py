@@ -17,6 +17,7 @@ description:
   - The image is read when the record is made, once for all stores of a task, and again only when its path, size or modification time has
     changed. Then an image with the same contents is accepted, and the record brought up to date.
   - Neither stores nor images are written.
+  - The role P(racefree.block.guest_disks#role) uses what this module does for the disks of guests.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -24,8 +25,6 @@ extends_documentation_fragment:
   - racefree.block.block.many
 seealso:
   - module: racefree.block.libvirt_disks
-  - plugin: racefree.block.guest_disks
-    plugin_type: role
 options:
   stores:
     description:

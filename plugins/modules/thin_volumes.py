@@ -15,14 +15,13 @@ description:
   - A pool whose table is larger than before grows. It is never cut. A new pool is made when its metadata begins with zeros; anything else that is
     kept there is refused.
   - M(racefree.block.dm_device) does the same for a pool that is to stay live.
+  - The role P(racefree.block.guest_disks#role) uses what this module does for the disks of guests.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
   - racefree.block.block
 seealso:
   - module: racefree.block.dm_device
-  - plugin: racefree.block.guest_disks
-    plugin_type: role
 options:
   pool:
     description:
