@@ -37,6 +37,10 @@ options:
       - Whether to leave out the disks whose files are not there yet, or are yet to grow.
     type: bool
     default: false
+  mtimes:
+    description:
+      - When images were last changed, in nanoseconds, by path. Disks of an image that is among them are refused once that has changed again.
+    type: dict
   common:
     description:
       - Options for every entry, such as V(uri).
@@ -62,10 +66,10 @@ from ansible_collections.racefree.block.plugins.module_utils import _guest_list
 from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
 
 
-def guest_disk_entries(value, state="present", sizes=None, common=None, check_mode=False):
+def guest_disk_entries(value, state="present", sizes=None, common=None, check_mode=False, mtimes=None):
     """The entries of the disks."""
     try:
-        return _guest_list.entries_of(value, state, sizes, common, check_mode)
+        return _guest_list.entries_of(value, state, sizes, common, check_mode, mtimes)
     except BlockError as error:
         raise AnsibleFilterError(f"guest_disk_entries: {error}") from error
 

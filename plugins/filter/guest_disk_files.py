@@ -11,7 +11,7 @@ author:
 short_description: Files of guests' disks
 version_added: 0.1.0
 description:
-  - Lists the files that guests' disks are kept in, or, with O(sizes), those that have to be made or to grow.
+  - Lists the files that guests' disks and their thin pools are kept in, or, with O(sizes), those that have to be made or to grow.
 positional: _input
 options:
   _input:
@@ -35,7 +35,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: Dictionaries with V(path), V(size) in bytes or none, V(image), V(state), V(remove) and V(label).
+  description: Dictionaries with V(path), V(size) in bytes or none, V(exact), V(image), V(state), V(remove) (a list of paths) and V(label).
   type: list
   elements: dict
 """

@@ -14,15 +14,16 @@ names the device until it is open, and from then on its number does, which canno
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
 import time
 from typing import NamedTuple
 
-from . import _device, _dm_ioctl, _dm_udev, _process
+from . import _device, _dm_ioctl, _dm_keys, _dm_udev, _process
 from ._dm_standby import resume_all, standby
-from ._errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
+from ._errors import BlockError, DeviceBusy, DeviceGone, KernelError, WrongDevice
 from ._interrupt import interrupting
 
 MARK = "RACEFREE-"
@@ -35,6 +36,7 @@ _MAKING_SECONDS = 2.0
 # For how long a snapshot that others have over the same store is waited for, and the target types that have one.
 _STORE_SECONDS = 5.0
 _SNAPSHOTS = (b"snapshot", b"snapshot-merge")
+_POOL = b"thin-pool"
 # Of a table in a message.
 _LINES_SHOWN = 16
 _MARKED = re.compile(r"RACEFREE-([0-9]+)-([0-9]+)-[0-9a-f]{32}\Z")
@@ -266,7 +268,8 @@ def reload(control, device, table, event_nr, how=Suspend()):
                 resume_all(control, devices)
 
         below.enter_context(standby(control, [device], keep_old))
-        control.load(address, table.targets, table.read_only, table.secure)
+        with _dm_keys.reachable(table.targets):
+            control.load(address, table.targets, table.read_only, table.secure)
         try:
             table.prove()
             suspend(control, device, how)
@@ -348,7 +351,7 @@ def _load_new(control, address, table):
     """
     until = time.monotonic() + _STORE_SECONDS
     while True:
-        status = control.load(address, table.targets, table.read_only, table.secure)
+        status = _load_pool(control, address, table, until)
         if not any(target[2] in _SNAPSHOTS for target in table.targets):
             return status
         lines = control.table(address, inactive=True, secure=True)[1]
@@ -359,6 +362,22 @@ def _load_new(control, address, table):
             raise DeviceBusy(
                 "the store of its snapshot is another snapshot's", device=str(address), hint="Remove that one first: a store belongs to one snapshot at a time",
             )
+        time.sleep(0.02)
+
+
+def _load_pool(control, address, table, until):
+    """
+    Load a table; for one of a thin pool again while another device is the same pool (__pool_find in drivers/md/dm-thin.c: EBUSY).
+
+    A pool that is going has lost its name before it lets go of its metadata.
+    """
+    while True:
+        try:
+            with _dm_keys.reachable(table.targets):
+                return control.load(address, table.targets, table.read_only, table.secure)
+        except KernelError as error:
+            if error.errno != errno.EBUSY or all(target[2] != _POOL for target in table.targets) or time.monotonic() > until:
+                raise
         time.sleep(0.02)
 
 
@@ -392,7 +411,7 @@ def remove(control, device, cookie, deferred=False, timeout=5.0):
         cookie.not_sent()
         raise
     device.close()
-    while _is_there(identity):
+    while is_there(identity):
         if time.monotonic() > until:
             if deferred:
                 return False
@@ -452,7 +471,8 @@ def _drop(control, address):
         pass
 
 
-def _is_there(identity):
+def is_there(identity):
+    """Whether the device of this DeviceId, which nobody need hold, is there yet."""
     return _device.read_sysfs(f"/sys/dev/block/{identity.number}/diskseq") == str(identity.diskseq)
 
 

@@ -30,6 +30,8 @@ class Host(contextlib.ExitStack):
         self._store = None
         self.loops = _loop.LoopIndex()
         self.reaped = None
+        # SHA-256 of files, by device, inode, size and modification time.
+        self.checksums = {}
         self._links = []
 
     @property

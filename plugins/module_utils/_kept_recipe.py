@@ -55,6 +55,50 @@ def text_of(source):
     return text
 
 
+def without_times(source):
+    """The source without the modification times that its files must have: which storage is meant does not depend on them."""
+    if isinstance(source, _source.FileSource):
+        return source._replace(mtime_ns=None)
+    if isinstance(source, _source.TableSource):
+        return source._replace(table=_without_times(source.table))
+    return source
+
+
+def cut_of(kept, wanted):
+    """
+    The sectors of the disk that ``kept`` is, when ``wanted`` is the same snapshot or thin volume, encrypted or not, and shorter; else None.
+
+    Nothing else says how large such a disk was, and what is behind its new end would be out of the guest's reach.
+    """
+    if not isinstance(kept, _source.TableSource) or not isinstance(wanted, _source.TableSource) or _storage(kept) is None:
+        return None
+    length = _dm_table.parse_table(kept.table).length
+    return length if _storage(kept) == _storage(wanted) and _dm_table.parse_table(wanted.table).length < length else None
+
+
+def _storage(source):
+    """What a snapshot's changes, or a thin volume's data, are kept in, as something to compare; None for other sources."""
+    if not isinstance(source, _source.TableSource):
+        return None
+    targets = _dm_table.parse_table(source.table).targets
+    if len(targets) != 1:
+        return None
+    slots = {slot.field: _source.parse_slot(slot) for slot in targets[0].devices()}
+    if targets[0].TYPE == "snapshot":
+        return "snapshot", slots["cow"]
+    if targets[0].TYPE == "thin":
+        # A pool grows, too.
+        pool = slots["pool"]
+        return "thin", getattr(pool, "uuid", None) or str(pool), targets[0].id
+    return _storage(slots["device"]) if targets[0].TYPE == "crypt" else None
+
+
+def _without_times(plain):
+    if isinstance(plain, dict):
+        return {key: _without_times(value) for key, value in plain.items() if key != "mtime_ns"}
+    return [_without_times(part) for part in plain] if isinstance(plain, list) else plain
+
+
 def parse(text, target="source"):
     """The source of a recipe's text; DefinitionError for what this collection cannot have written."""
     if len(text) > MOST_CHARACTERS:

@@ -59,14 +59,14 @@ class LoopInfo(Record):
 
 
 class Backing:
-    """An open backing file: ``path`` as given, ``fd``, ``device`` and ``inode`` that identify it, ``size`` in bytes."""
+    """An open backing file: ``path`` as given, ``fd``, ``device`` and ``inode`` that identify it, ``size`` in bytes, ``mtime_ns``."""
 
     def __init__(self, path, read_only=False, option="backing_file"):
         self.path = path
         self.read_only = read_only
         self.fd = _open_backing(path, read_only, option)
         there = os.fstat(self.fd)
-        self.device, self.inode, self.size = there.st_dev, there.st_ino, there.st_size
+        self.device, self.inode, self.size, self.mtime_ns = there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns
 
     def __enter__(self):
         return self

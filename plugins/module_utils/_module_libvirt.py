@@ -11,8 +11,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from . import (
-    _blkback, _device, _dm, _domain_xml, _guest, _guest_disk, _kept_recipe, _libvirt, _libvirt_vbd, _live_recipe, _loop, _sharing, _source, _stack,
-    _table_slots, _vbd_nodes, _vbd_read, _vdev,
+    _blkback, _device, _dm, _dm_table, _domain_xml, _guest, _guest_disk, _kept_recipe, _libvirt, _libvirt_vbd, _live_recipe, _loop, _sharing, _source,
+    _stack, _table_slots, _vbd_nodes, _vbd_read, _vdev,
 )
 from ._deadline import Deadline
 from ._errors import BlockError, DeadlineExceeded, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
@@ -119,7 +119,7 @@ class DiskItem(Item):
         """What the recipe needs must be there when it is written, though it is only opened when the guest starts."""
         source = self.source
         if isinstance(source, _source.FileSource):
-            with _loop.Backing(source.file, source.read_only, option="source.file") as backing:
+            with _source.backing_of(source) as backing:
                 _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
         elif isinstance(source, _source.TableSource):
             self._look_at_table()
@@ -170,6 +170,7 @@ class DiskItem(Item):
         if definition.xml is None:
             raise GuestError("it is transient: it has no definition that would outlive it", device=definition.name, hint="Say config: false and live: true")
         self._guard(definition.xml)
+        self._refuse_cut(definition.xml)
         changed = self.edit(definition.xml)
         self.changes_config = changed != definition.xml
         before["definition"] = _domain_xml.excerpt(definition.xml, self.target).splitlines()
@@ -181,11 +182,29 @@ class DiskItem(Item):
             return
         domain = _domain_xml.Domain(xml)
         disk, recipe = domain.disk(self.target), domain.recipes().get(self.target)
-        if disk is not None and (recipe is None or _kept_recipe.parse(recipe, self.title()) != self._kept_source(recipe)):
+        if disk is not None and (recipe is None or not self._is_kept(recipe)):
             raise WrongDevice(
                 f"the definition has another disk there: {recipe or disk.source}", device=self.title(),
                 hint="It is not the source that was given; leave source out to remove whatever is there",
             )
+
+    def _refuse_cut(self, xml):
+        """The same snapshot or volume as before is not made shorter, which would take from the guest what is behind the new end."""
+        recipe = _domain_xml.Domain(xml).recipes().get(self.target) if self.params["state"] == "present" else None
+        try:
+            cut = None if recipe is None else _kept_recipe.cut_of(_kept_recipe.parse(recipe, self.title()), self.source)
+        except BlockError:
+            # One that cannot be read is to be replaced.
+            return
+        if cut is not None:
+            raise InvalidValue(
+                "source.table", f"{_dm_table.parse_table(self.source.table).length} sectors",
+                f"{cut} sectors or more: the disk is that large in the definition. If it is meant, say state=absent first", device=self.title(),
+            )
+
+    def _is_kept(self, recipe):
+        kept = _kept_recipe.parse(recipe, self.title())
+        return _kept_recipe.without_times(kept) == _kept_recipe.without_times(self._kept_source(recipe))
 
     def _kept_source(self, recipe):
         """The source as it would have been kept: with the uuid that was found then, when only the path is given now."""

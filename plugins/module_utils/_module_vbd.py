@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import _blkback, _device, _guest, _libvirt_vbd, _loop, _sharing, _source, _stack, _vbd_nodes, _vbd_read, _vdev
+from . import _blkback, _device, _guest, _libvirt_vbd, _sharing, _source, _stack, _vbd_nodes, _vbd_read, _vdev
 from ._errors import DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
 from ._footprint import Extent
 from ._module import Item, Plan
@@ -196,7 +196,7 @@ class VbdItem(Item):
 
     def _check_file(self):
         source = self.source
-        with _loop.Backing(source.file, source.read_only, option="source.file") as backing:
+        with _source.backing_of(source) as backing:
             leaf = ("file", backing.device, backing.inode)
         mine = [Extent(leaf, source.offset, source.offset + source.size if source.size else None, self.params["mode"] == "w")]
         place = _Place(_vbd_nodes.Key(self.guest.domid, self.vdev.number), self.guest, self.vdev.name)

@@ -8,7 +8,7 @@ Recipes: which device is meant, as plain data or text. Pure: nothing is looked u
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 ``{diskseq: 42}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42}``, ``{file: /srv/a.raw, offset, size, read_only, direct_io,
-sector_size}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``, ``path:/dev/vg/a``, ``file:/srv/a.raw``, ``dm:NAME,UUID``
+sector_size, mtime_ns}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``, ``path:/dev/vg/a``, ``file:/srv/a.raw``, ``dm:NAME,UUID``
 (a mapped device that must have both), an absolute path, or ``major:minor`` where a table asks for a device.
 """
 
@@ -52,7 +52,10 @@ class PathSource(Record):
 
 
 class FileSource(Record):
-    """A loop device over a file; ``offset`` and ``size`` in bytes, ``size`` 0 is "to the end"."""
+    """
+    A loop device over a file; ``offset`` and ``size`` in bytes, ``size`` 0 is "to the end". ``mtime_ns``: the modification time that the file
+    must have, in nanoseconds since the epoch (st_mtim), for a file that nobody is to change.
+    """
 
     file: str
     offset: int = 0
@@ -60,6 +63,7 @@ class FileSource(Record):
     read_only: bool = False
     direct_io: bool = False
     sector_size: int | None = None
+    mtime_ns: int | None = None
 
     def __str__(self):
         return f"file:{self.file}"
@@ -135,7 +139,9 @@ def _parse_path(value, option):
 
 def _parse_file(value, option):
     _only(value, option, FileSource._fields)
-    sector_size = value.get("sector_size")
+    sector_size, mtime_ns = value.get("sector_size"), value.get("mtime_ns")
+    if mtime_ns is not None and not _boolean(value, option, "read_only"):
+        raise InvalidValue(f"{option}.mtime_ns", mtime_ns, "only with read_only=true: who writes a file changes the time")
     return FileSource(
         _absolute(value["file"], f"{option}.file"),
         _bytes(value, option, "offset"),
@@ -143,6 +149,7 @@ def _parse_file(value, option):
         _boolean(value, option, "read_only"),
         _boolean(value, option, "direct_io"),
         None if sector_size is None else _bytes(value, option, "sector_size"),
+        None if mtime_ns is None else _number(value, option, "mtime_ns", "nanoseconds since the epoch"),
     )
 
 
@@ -175,12 +182,16 @@ def _absolute(value, option):
 
 
 def _bytes(value, option, key):
+    return _number(value, option, key, "a whole number of bytes, 0 or more")
+
+
+def _number(value, option, key, allowed):
     found = value.get(key)
     if found is None:
         return 0
     text = str(found)
     if isinstance(found, bool) or not _device.is_decimal(text, 19):
-        raise InvalidValue(f"{option}.{key}", found, "a whole number of bytes, 0 or more")
+        raise InvalidValue(f"{option}.{key}", found, allowed)
     return int(text)
 
 

@@ -12,6 +12,8 @@ The language itself is in ``_recipe``.
 
 from __future__ import annotations
 
+import time
+
 from . import _device, _dm, _dm_table, _loop, _recipe
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._host import Host
@@ -39,7 +41,7 @@ def is_device(source, device, host):
     if isinstance(source, FileSource):
         if not _loop.is_loop(device):
             return False
-        with _loop.Backing(source.file, read_only=True, option="source.file") as backing:
+        with backing_of(source, read_only=True) as backing:
             status = _loop.info(device)
             return _loop.is_same(status, backing, source.offset, source.size) and _fits(source, device, status)
     if isinstance(source, TableSource) and not source.name and not source.uuid:
@@ -58,7 +60,7 @@ def size_to_be(source, device):
     """The size in bytes that a device found for the source has once it is used: a file's device follows its file, which may have grown."""
     if not isinstance(source, FileSource) or source.size:
         return device.size
-    with _loop.Backing(source.file, read_only=True, option="source.file") as backing:
+    with backing_of(source, read_only=True) as backing:
         return max(device.size, (backing.size - source.offset) // 512 * 512)
 
 
@@ -66,6 +68,19 @@ def follow_file(source, device):
     """Have a device that was found for the source that size."""
     if size_to_be(source, device) > device.size:
         _loop.set_capacity(device)
+
+
+def backing_of(source, read_only=None, option="source.file"):
+    """The open file (``_loop.Backing``) of a FileSource; WrongDevice when it has changed since the source was written."""
+    backing = _loop.Backing(source.file, source.read_only if read_only is None else read_only, option=option)
+    if source.mtime_ns not in (None, backing.mtime_ns):
+        backing.close()
+        raise WrongDevice(
+            f"it was changed at {_time_of(backing.mtime_ns)}, and is asked for as it was at {_time_of(source.mtime_ns)}", device=source.file,
+            hint="A snapshot's store that is used with a changed image shows a mixture of both. Put the image back as it was; if it is unchanged "
+            "(only its time differs), the role guest_disks finds that out by its checksum",
+        )
+    return backing
 
 
 class Opener:
@@ -109,7 +124,7 @@ class Opener:
             _dm.set_persist(self.host.dm, device, wanted)
 
     def _make_file(self, source):
-        with _loop.Backing(source.file, source.read_only, option="source.file") as backing:
+        with backing_of(source) as backing:
             device = _loop.attach(
                 backing, source.offset, source.size, source.sector_size, source.read_only, source.direct_io,
             )
@@ -136,6 +151,11 @@ def uuids(source):
             yield from uuids(parse_slot(slot))
 
 
+def _time_of(nanoseconds):
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest:09} UTC"
+
+
 def parse_slot(slot):
     """The source that a table's device slot holds."""
     return parse(slot.value, option=slot.field, numbers=True)
@@ -158,7 +178,7 @@ def _open_path(source, host):
 
 
 def _find_file(source, host):
-    with _loop.Backing(source.file, source.read_only, option="source.file") as backing:
+    with backing_of(source) as backing:
         _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
         chosen = None
         for device, status in host.loops.find(backing, source.offset, source.size):

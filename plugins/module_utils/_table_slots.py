@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from . import _device, _dm, _dm_table, _loop, _source
+from . import _device, _dm, _dm_table, _source
 from ._dm_table import _kernels
 from ._errors import BlockError, TableError
 
@@ -98,7 +98,7 @@ class Slots:
             return _dm_table.DeviceFacts(0, minor, table.length, 512, source.read_only, source.uuid or "")
         if not isinstance(source, _source.FileSource):
             return None
-        with _loop.Backing(source.file, source.read_only, option=slot.field) as backing:
+        with _source.backing_of(source, option=slot.field) as backing:
             size = source.size or backing.size - source.offset
             minor = self._unmade.setdefault((backing.device, backing.inode, source.offset, size), len(self._unmade))
         return _dm_table.DeviceFacts(0, minor, size // 512, source.sector_size or 512, source.read_only)

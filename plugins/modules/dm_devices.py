@@ -52,7 +52,7 @@ options:
             with C(start), C(length), C(target) and the target's own fields, or as a list of both.
           - Where a target takes a device, this is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw), or a dictionary with
             C(diskseq); with C(path) and perhaps the C(uuid) or C(diskseq) that it must have; with C(file) and perhaps C(offset), C(size),
-            C(read_only), C(direct_io) and C(sector_size); or with a C(table) and perhaps C(name), C(uuid) and C(read_only).
+            C(read_only), C(direct_io), C(sector_size) and C(mtime_ns); or with a C(table) and perhaps C(name), C(uuid) and C(read_only).
           - A file gets a loop device, which goes when the mapped device goes unless O(devices[].persist=true) says otherwise.
           - Required for a device that is not there yet. When not given, an existing device keeps its table.
         type: raw
@@ -61,8 +61,8 @@ options:
           - Keys for C(crypt) and C(integrity) targets, in hexadecimal, as text. The target names one as C(var:NAME) in the place of its key,
             such as in V(internal_hash:hmac(sha256\):var:NAME), also where it is in a table that stands for a device.
           - They are in no log, diff or return value. A key in clear in O(devices[].table) is refused.
-          - A C(crypt) key in the kernel's keyring is named in the table instead, as C(:SIZE:TYPE:DESCRIPTION). The session that the module runs in has to
-            reach it, such as in root's user keyring (C(@u)) where C(pam_keyinit) links that into every session.
+          - A C(crypt) key in the kernel's keyring is named in the table instead, as C(:SIZE:TYPE:DESCRIPTION). It is looked for in
+            root's user keyring (C(@u)), where M(racefree.block.kernel_key) puts it, and in the session's.
         type: dict
       volumes:
         description:

@@ -44,12 +44,13 @@ options:
     description:
       - The recipe, required when O(state=present). Text such as V(file:/srv/a.raw), V(path:/dev/vg/a) or an absolute path of a block device, or a
         dictionary of one of these forms.
-      - With C(file), a loop device over this file, found or made; and optionally C(offset), C(size) (bytes), C(read_only), C(direct_io) and
-        C(sector_size).
+      - With C(file), a loop device over this file, found or made; and optionally C(offset), C(size) (bytes), C(read_only), C(direct_io),
+        C(sector_size), and C(mtime_ns), the modification time (nanoseconds) that a read-only file must have.
       - With C(path), a block device, and optionally the C(uuid) (of a mapped device, such as a logical volume) that it must have. When it is
         left out, the uuid that the device has now is kept with the path.
       - With C(table), a mapped device, found or made; and optionally its C(name), C(uuid) and C(read_only).
         See O(racefree.block.dm_device#module:table).
+      - The same snapshot or thin volume as before is never made shorter, encrypted or not.
       - Disk sequence numbers mean nothing after the next boot, so V(diskseq:42) is possible only with O(config=false).
       - So do names that are given to whichever device comes first, such as C(/dev/loop7), C(/dev/dm-3), C(/dev/block/253:3) and those in
         C(/dev/disk/by-diskseq). Other paths without a uuid are warned of, but for those in C(/dev/disk/by-id) and C(/dev/disk/by-path); labels

@@ -46,8 +46,8 @@ options:
         block device, or a dictionary of one of these forms.
       - With C(diskseq), the disk that has this number.
       - With C(path), a block device, and optionally the C(uuid) (of a mapped device) and the C(diskseq) that it must have.
-      - With C(file), a loop device over this file, found or made; and optionally C(offset), C(size) (bytes), C(read_only), C(direct_io) and
-        C(sector_size).
+      - With C(file), a loop device over this file, found or made; and optionally C(offset), C(size) (bytes), C(read_only), C(direct_io),
+        C(sector_size), and C(mtime_ns), the modification time (nanoseconds) that a read-only file must have.
       - With C(table), a mapped device, found or made; and optionally its C(name), C(uuid) and C(read_only).
         See O(racefree.block.dm_device#module:table).
       - When O(state=detached), a guard. Only a disk that is this source is detached.

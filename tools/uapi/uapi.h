@@ -173,3 +173,6 @@ int semtimedop(int semid, struct sembuf *sops, size_t nsops, const struct timesp
 #define PR_SET_PDEATHSIG 1
 
 int prctl(int option, ...);
+
+/* unistd.h: for calls that the C library has no function for */
+long syscall(long number, ...);

@@ -21,23 +21,31 @@ ROLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."
 
 @pytest.fixture
 def role(tmp_path):
-    """Runs the tasks for a guest's disks; ``refuse`` is the name of a task in which libvirt_disks fails."""
+    """
+    Runs the tasks for a guest's disks; ``refuse``: the name of a task in which libvirt_disks fails; ``before``: that of a task, and a command that
+    runs before it.
+    """
     with open(os.path.join(ROLE, "tasks", "main.yml"), encoding="utf-8") as file:
         tasks = yaml.safe_load(file)
     for task in tasks:
-        if "racefree.block.libvirt_disks" in task:
-            asked = task.pop("racefree.block.libvirt_disks")
-            task["ansible.builtin.debug"] = {"msg": "ASKED {{ asked | to_json | b64encode }}"}
-            task["vars"] = dict(task["vars"], asked=asked["disks"])
+        for module, option, word in (("libvirt_disks", "disks", "ASKED"), ("thin_volumes", "volumes", "VOLUMES")):
+            if f"racefree.block.{module}" in task:
+                asked = task.pop(f"racefree.block.{module}")
+                task["ansible.builtin.debug"] = {"msg": word + " {{ asked | to_json | b64encode }}"}
+                task["vars"] = dict(task.get("vars", {}), asked=asked[option])
     with open(os.path.join(ROLE, "vars", "main.yml"), encoding="utf-8") as file, open(os.path.join(ROLE, "defaults", "main.yml"), encoding="utf-8") as other:
         variables = dict(yaml.safe_load(other) or {}, **(yaml.safe_load(file) or {}))
 
-    def run(disks, *options, fails=False, refuse=None):
+    def run(disks, *options, fails=False, refuse=None, before=(None, None)):
         guests = [{"domain": "g", "disks": disks}]
+        steps = []
         for task in tasks:
+            if task["name"] == before[0]:
+                steps.append({"name": "Meanwhile", "ansible.builtin.command": {"cmd": before[1]}})
+            steps.append(task)
             if refuse is not None and task["name"] == refuse:
                 task["failed_when"] = True
-        play = [{"hosts": "localhost", "gather_facts": False, "vars": dict(variables, guest_disks_guests=guests), "tasks": tasks}]
+        play = [{"hosts": "localhost", "gather_facts": False, "vars": dict(variables, guest_disks_guests=guests), "tasks": steps}]
         book = tmp_path / "play.yml"
         book.write_text(json.dumps(play))
         command = [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
@@ -52,13 +60,20 @@ def role(tmp_path):
 
 
 class Done:
-    """``asked``: what libvirt_disks was asked for, task by task, as pairs of vdev and state."""
+    """
+    ``disks``: what libvirt_disks was asked for, task by task; ``asked``: the same as pairs of vdev and state; ``volumes``: what thin_volumes was
+    asked for, as pairs of id and state.
+    """
 
     def __init__(self, text):
         self.text = text
-        lists = [json.loads(base64.b64decode(found)) for found in re.findall(r"ASKED ([A-Za-z0-9+/=]+)", text)]
-        self.asked = [[(disk["vdev"], disk["state"]) for disk in disks] for disks in lists]
+        self.disks = self._lists("ASKED")
+        self.asked = [[(disk["vdev"], disk["state"]) for disk in disks] for disks in self.disks]
+        self.volumes = [[(volume["id"], volume["state"]) for volume in volumes] for volumes in self._lists("VOLUMES")]
         self.changed = int(re.search(r"changed=(\d+)", text).group(1))
+
+    def _lists(self, word):
+        return [json.loads(base64.b64decode(found)) for found in re.findall(word + r" ([A-Za-z0-9+/=]+)", self.text)]
 
 
 def test_links_are_followed_and_files_grow(role, tmp_path):
@@ -73,12 +88,9 @@ def test_links_are_followed_and_files_grow(role, tmp_path):
 
 def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
     """The size that is asked for is the least, whatever was found before."""
-    with open(os.path.join(ROLE, "tasks", "main.yml"), encoding="utf-8") as file:
-        task, = [task for task in yaml.safe_load(file) if "truncate" in str(task.get("ansible.builtin.command"))]
     path = tmp_path / "a.raw"
-    path.write_bytes(b"x" * 8192)
-    words = task["ansible.builtin.command"]["argv"]
-    subprocess.run([word.replace("{{ item.size }}", "4096").replace("{{ item.path }}", str(path)) for word in words], check=True)
+    path.write_bytes(b"x" * 512)
+    role([{"vdev": "xvda", "file": str(path), "size": 4096}], before=("Make and grow files", f"truncate --size=8192 {path}"))
     assert path.stat().st_size == 8192
 
 
@@ -123,3 +135,42 @@ def test_nothing_is_changed_when_a_disk_is_refused(role, fleet, tmp_path):
 def test_no_file_is_removed_when_a_disk_cannot_be_had(role, fleet, tmp_path):
     role(fleet, refuse="Have the disks in the guests' definitions", fails=True)
     assert sizes(tmp_path) == dict(AFTER, old=512)
+
+
+def test_a_snapshot_is_of_the_very_image(role, tmp_path):
+    """Its store gets a record; once the image has changed, nothing is done but to say so."""
+    image, store = tmp_path / "golden", tmp_path / "a.cow"
+    image.write_bytes(b"golden" + bytes(4090))
+    disk = {"vdev": "xvda", "image": str(image), "file": str(store), "size": 4096, "disk_size": 8192}
+    predicted = role([disk], "--check")
+    assert not os.path.exists(f"{store}.image") and predicted.changed == 2
+    done = role([disk])
+    line, = done.disks[-1][0]["source"]["table"]
+    assert line["length"] == 16 and line["origin"]["table"][0]["device"]["mtime_ns"] == image.stat().st_mtime_ns
+    assert json.loads((tmp_path / "a.cow.image").read_text())["image"] == str(image) and done.changed == 2
+    again = role([disk])
+    assert again.changed == 0 and again.disks == [again.disks[-1], done.disks[-1]]
+    store.write_bytes(b"SnAp" + bytes(4092))
+    image.write_bytes(b"GOLDEN" + bytes(4090))
+    refused = role([disk], fails=True)
+    assert refused.disks == [] and "another image" in refused.text and str(store) in refused.text and str(image) in refused.text
+    done = role([dict(disk, state="absent", remove_file=True)])
+    assert sorted(os.listdir(tmp_path)) == ["golden", "play.yml"] and "mtime_ns" not in str(done.disks)
+
+
+def test_volumes_come_first_and_go_last(role, tmp_path):
+    pool = {"name": "p", "metadata": f"file:{tmp_path}/p.meta", "data": f"file:{tmp_path}/p.data", "size": "1M"}
+    disks = [
+        {"vdev": "xvda", "thin": {"pool": pool, "id": 1}, "size": "1M"},
+        {"vdev": "xvdb", "thin": {"pool": pool, "id": 2}, "size": "1M", "state": "absent", "remove_volume": True},
+    ]
+    predicted = role(disks, "--check")
+    assert predicted.volumes == [[(1, "present"), (2, "absent")], [(1, "present")], [(2, "absent")]] and predicted.asked == [[("xvdb", "absent")]]
+    done = role(disks)
+    assert done.volumes == predicted.volumes and done.asked == [[("xvdb", "absent")], [("xvda", "present")]]
+    words = [done.text.index(word) for word in ("Remove disks", "Make and grow", "Have the thin", "Have the disks", "Delete the thin", "Remove the files")]
+    assert words == sorted(words)
+    assert (tmp_path / "p.data").stat().st_size == 2**20 and (tmp_path / "p.meta").stat().st_size == 2**22
+    live = role([dict(disk, thin=dict(disk["thin"])) for disk in disks], "-e", '{"guest_disks_live": true}')
+    # What is yet to be detached is in use until then.
+    assert live.volumes == [[(1, "present")], [(1, "present")], [(2, "absent")]]

@@ -2,20 +2,28 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The filters guest_disk_files and guest_disk_entries."""
+"""The filters over a list of guests and their disks."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ansible_collections.racefree.block.plugins.filter.guest_disk_entries import FilterModule as Entries
 from ansible_collections.racefree.block.plugins.filter.guest_disk_files import FilterModule as Files
+from ansible_collections.racefree.block.plugins.filter.guest_disk_stores import FilterModule as Stores
+from ansible_collections.racefree.block.plugins.filter.guest_disk_volumes import FilterModule as Volumes
 from ansible_collections.racefree.block.plugins.module_utils import _kept_recipe, _source
 
 entries = Entries().filters()["guest_disk_entries"]
 files = Files().filters()["guest_disk_files"]
+stores = Stores().filters()["guest_disk_stores"]
+volumes = Volumes().filters()["guest_disk_volumes"]
 
 GUESTS = [
     {"domain": "web1", "disks": [
@@ -35,7 +43,7 @@ def one(**disk):
 def test_files():
     found = files(GUESTS)
     assert [(file["path"], file["size"], file["state"], file["remove"]) for file in found] == [
-        ("/web1.cow", 2**20, "present", False), ("/web1.raw", 2**21, "present", False), ("/old1.raw", None, "absent", True),
+        ("/web1.cow", 2**20, "present", []), ("/web1.raw", 2**21, "present", []), ("/old1.raw", None, "absent", ["/old1.raw"]),
     ]
     assert [file["path"] for file in files(GUESTS, sizes=SIZES)] == ["/web1.raw"]
     assert files(GUESTS, sizes=dict(SIZES, **{"/web1.raw": 2**21})) == []
@@ -88,8 +96,12 @@ def test_what_is_removed_must_be_that_disk():
     ({}, "a list of guests"),
     ([{"domain": "a"}], "a list of disks"),
     ([{"disks": []}], "domain"),
-    (one(), "either file or source"),
-    (one(file="/a", source="/dev/b"), "either file or source"),
+    ([{"domain": "g", "disks": [{"file": "/a"}]}], r"guests\[0\].disks\[0\].*a dictionary with vdev"),
+    ([{"domain": "g", "disks": ["xvda"]}], "a dictionary with vdev"),
+    (one(file="/a\n/b"), "absolute path"),
+    (one(file="/a", image="g"), "image.*absolute path"),
+    (one(), "either file or thin or source"),
+    (one(file="/a", source="/dev/b"), "either file or thin or source"),
     (one(file="a"), "absolute path"),
     (one(source="/dev/a", image="/b"), "only with file"),
     (one(file="/a", state="gone"), "present or absent"),
@@ -123,7 +135,7 @@ def test_refused(guests, words):
 @pytest.mark.parametrize("value", [True, False, "yes", "No", "true", "FALSE", "on", "off", "1", "0", 1, 0, " y ", "n", "t", "f", 1.0, 0.0])
 def test_booleans_as_ansible_has_them(value):
     found, = files(one(file="/a", state="absent", remove_file=value))
-    assert found["remove"] is boolean(value)
+    assert found["remove"] == (["/a"] if boolean(value) else [])
 
 
 def test_a_file_moves_to_another_guest():
@@ -153,3 +165,249 @@ def test_what_is_there_does_not_fit(guests, sizes, words):
 def test_an_odd_image():
     with pytest.raises(AnsibleFilterError, match="whole sectors"):
         entries(one(file="/a", image="/g"), sizes={"/a": 512, "/g": 700})
+
+
+# A disk larger than its image, and the very image
+
+def table_of(sizes, mtimes=None, **disk):
+    entry, = entries(one(file="/a", image="/g", **disk), sizes=dict({"/a": 512}, **sizes), mtimes=mtimes)
+    return entry["source"]["table"][0]
+
+
+def test_an_image_is_followed_by_zeros():
+    plain = table_of({"/g": 4096})
+    assert (plain["length"], plain["origin"]) == (8, {"file": "/g", "read_only": True})
+    assert table_of({"/g": 4096}, disk_size=4096) == plain
+    larger = table_of({"/g": 4096}, disk_size="1M")
+    assert larger["length"] == 2048 and larger["origin"] == {"read_only": True, "table": [
+        {"start": 0, "length": 8, "target": "linear", "device": {"file": "/g", "read_only": True}, "offset": 0},
+        {"start": 8, "length": 2040, "target": "zero"},
+    ]}
+    assert {key: value for key, value in larger.items() if key not in ("length", "origin")} == {
+        key: value for key, value in plain.items() if key not in ("length", "origin")
+    }
+
+
+@given(st.integers(1, 2**30), st.integers(0, 2**30))
+def test_any_size(image, more):
+    line = table_of({"/g": image * 512}, disk_size=(image + more) * 512)
+    _kept_recipe.text_of(_source.parse({"table": [line]}))
+    parts = line["origin"].get("table", [{"start": 0, "length": image}])
+    assert parts[0]["length"] == image and parts[-1]["start"] + parts[-1]["length"] == line["length"] == image + more
+
+
+def test_a_disk_smaller_than_its_image():
+    with pytest.raises(AnsibleFilterError, match=r"guests\[0\].disks\[0\].disk_size: 512.*4096 or more.*/g"):
+        table_of({"/g": 4096}, disk_size=512)
+
+
+def test_the_very_image():
+    assert table_of({"/g": 4096}, {"/g": 17, "/h": 18})["origin"] == {"file": "/g", "read_only": True, "mtime_ns": 17}
+    assert table_of({"/g": 4096}, {"/g": 17}, disk_size=8192)["origin"]["table"][0]["device"]["mtime_ns"] == 17
+    guard, = entries(one(file="/a", image="/g", state="absent"), state="absent", sizes={"/g": 4096}, mtimes={"/g": 17})
+    assert "mtime_ns" not in str(guard)
+
+
+def test_stores():
+    guests = one(file="/a", image="/g", adopt="yes") + one(vdev="xvdb", file="/b") + one(vdev="xvdc", file="/c", image="/h", state="absent")
+    assert stores(guests) == [{"path": "/a", "image": "/g", "adopt": True}]
+    assert len(stores(one(file="/a", image="/g", shared=True) + one(vdev="xvdb", file="//a", image="/g", shared=True))) == 1
+
+
+def test_a_record_goes_with_its_store():
+    guests = one(file="/a", image="/g", state="absent", remove_file=True) + one(vdev="xvdb", file="/b", state="absent", remove_file=True)
+    assert [file["remove"] for file in files(guests)] == [["/a", "/a.image"], ["/b"]]
+
+
+# Thin volumes
+
+MADE = {"name": "p", "metadata": "file:/p.meta", "data": {"file": "/p.data"}, "size": "1G"}
+THERE = {"path": "/dev/mapper/q", "uuid": "Q-1"}
+
+
+def thin(number=5, pool=None, vdev="xvda", state="present", mode=None, **more):
+    change = {} if mode is None else {"mode": mode}
+    keys = {key: more.pop(key) for key in ("snapshot_of",) if key in more}
+    return one(vdev=vdev, thin=dict({"id": number, "pool": copy.deepcopy(pool or MADE)}, **keys), state=state, **dict({"size": "10G"}, **change, **more))
+
+
+def test_a_volume_of_a_pool_that_is_made():
+    entry, = entries(thin())
+    line, = entry["source"]["table"]
+    assert (line["target"], line["length"], line["id"]) == ("thin", 10 * 2**21, 5)
+    assert line["pool"] == {"name": "p", "uuid": "RACEFREE-POOL-p", "table": [{
+        "start": 0, "length": 2**21, "target": "thin-pool", "metadata": {"file": "/p.meta"}, "data": {"file": "/p.data"}, "block_size": 128,
+        "low_water_mark": 0,
+    }]}
+    assert _kept_recipe.parse(_kept_recipe.text_of(_source.parse(entry["source"]))) == _source.parse(entry["source"])
+    # 64 bytes for each block, no less than 4 MiB, no more than 16 GiB.
+    for size, metadata in (("1G", 4 * 2**20), ("128G", 128 * 2**20), ("900T", 16 * 2**30)):
+        assert [(file["path"], file["size"], file["exact"]) for file in files(thin(pool=dict(MADE, size=size)))] == [
+            ("/p.meta", metadata, False), ("/p.data", int(size[:-1]) * {"G": 2**30, "T": 2**40}[size[-1]], True),
+        ]
+
+
+def test_files_of_a_pool():
+    guests = thin() + thin(6, vdev="xvdb")
+    assert [file["path"] for file in files(guests, sizes={})] == ["/p.meta", "/p.data"]
+    # More metadata than by default is no error, less than asked for is.
+    assert files(guests, sizes={"/p.meta": 2**30, "/p.data": 2**30}) == []
+    with pytest.raises(AnsibleFilterError, match="lose data"):
+        files(thin(pool=dict(MADE, metadata_size="2M")), sizes={"/p.meta": 2**30, "/p.data": 2**30})
+    with pytest.raises(AnsibleFilterError, match="lose data"):
+        files(guests, sizes={"/p.meta": 2**30, "/p.data": 2**31})
+    assert [entry["vdev"] for entry in entries(guests, sizes={"/p.meta": 2**22, "/p.data": 2**30}, check_mode=True)] == ["xvda", "xvdb"]
+    for there in ({}, {"/p.meta": 2**22}, {"/p.meta": 2**22, "/p.data": 2**29}):
+        assert entries(guests, sizes=there, check_mode=True) == []
+    device = dict(MADE, metadata="/dev/disk/by-id/a", data={"file": "/p.data", "offset": 512})
+    assert files(thin(pool=device)) == []
+
+
+def test_volumes():
+    guests = thin() + thin(6, vdev="xvdb", snapshot_of=5) + thin(7, THERE, vdev="xvdc") + thin(8, vdev="xvdd", state="absent", remove_volume=True)
+    guests += thin(9, vdev="xvde", state="absent")
+    made, there = volumes(guests)
+    assert made["volumes"] == [{"id": 5, "state": "present"}, {"id": 6, "state": "present", "snapshot_of": 5}, {"id": 8, "state": "absent"}]
+    assert (there["pool"], there["volumes"]) == (THERE, [{"id": 7, "state": "present"}])
+    assert [row["volumes"] for row in volumes(guests, states=["absent"])] == [[{"id": 8, "state": "absent"}]]
+    assert [[volume["id"] for volume in row["volumes"]] for row in volumes(guests, states=["present"])] == [[5, 6], [7]]
+
+
+def test_what_is_removed_must_be_that_volume():
+    there, = entries(thin())
+    gone, = entries(thin(state="absent"), state="absent")
+    assert gone["source"] == there["source"]
+
+
+@pytest.mark.parametrize("guests, words", [
+    (thin(size=None), r"guests\[0\].disks\[0\].size"),
+    (thin(number=2**24), "thin.id.*16777215"),
+    (thin(number="x"), "thin.id"),
+    (thin(number=True), "thin.id"),
+    (one(thin={"pool": MADE}, size="1G"), "pool and id"),
+    (thin(snapshot_of=5), "snapshot_of.*itself"),
+    (thin(snapshot_of=-1), "snapshot_of"),
+    (one(thin=dict({"id": 1, "pool": MADE}, more=1), size="1G"), "thin.more"),
+    (one(thin={"id": 1, "pool": {}}, size="1G"), "thin.pool"),
+    (one(thin={"id": 1}, size="1G"), "thin.pool"),
+    (thin(pool=dict(MADE, path="/dev/mapper/p")), "thin.pool"),
+    (thin(pool={"path": "/dev/mapper/p"}), "pool.uuid"),
+    (thin(pool={"path": "/dev/mapper/p", "uuid": "LVM-x-tpool"}), "LVM.*lvcreate"),
+    (thin(pool={"path": "p", "uuid": "x"}), "absolute"),
+    (thin(pool=dict(THERE, size="1G")), "pool.size"),
+    (thin(pool=dict(MADE, name="a/b")), "pool.name"),
+    (thin(pool=dict(MADE, size=None)), "pool.size"),
+    (thin(pool=dict(MADE, data=None)), "pool.data.*a file or a block device"),
+    (thin(pool=dict(MADE, data="diskseq:5")), "pool.data"),
+    (thin(pool=dict(MADE, data="/p.meta", metadata="/p.meta")), "metadata"),
+    (thin(pool=dict(MADE, data="file:/p.meta")), "another device than metadata"),
+    (thin(pool=dict(MADE, data="file:/x/../p.meta")), r"guests\[0\].disks\[0\].thin.pool.data.*another device than metadata"),
+    (thin(pool=dict(MADE, block_size=100)), "block_size"),
+    (thin(pool=dict(MADE, chunk=1)), "pool.chunk"),
+    (one(thin={"id": 1, "pool": MADE}, file="/a", size="1G"), "either"),
+    (one(thin={"id": 1, "pool": MADE}, image="/a", size="1G"), "only with file"),
+    # One volume, one disk.
+    (thin() + thin(vdev="xvdb"), r"guests\[1\].disks\[0\].thin.id.*xvda of g"),
+    (thin() + thin(vdev="xvdb", mode="r"), "volume of its own"),
+    (thin() + thin(vdev="xvdb", state="absent", remove_volume=True), r"guests\[1\].disks\[0\].remove_volume.*xvda of g"),
+    (thin(6, snapshot_of=5) + thin(vdev="xvdb", state="absent", remove_volume="yes"), "remove_volume.*xvda of g"),
+    (one(file="/a", state="absent", remove_volume=True), "remove_volume.*only with thin"),
+    (one(state="absent", remove_file=True), "remove_file.*only with file"),
+    # One name, one pool; one device, one pool; what a pool has is nobody else's.
+    (thin() + thin(6, dict(MADE, size="2G"), "xvdb"), r"guests\[1\].disks\[0\].thin.pool.*the same as in guests\[0\]"),
+    (thin() + thin(6, dict(MADE, name="r"), "xvdb"), r"/p.meta.*the pool p has"),
+    (thin() + thin(6, dict(MADE, name="r", metadata="file:/r.meta", data="file:/r.data", uuid="RACEFREE-POOL-p"), "xvdb"), "the pool p has"),
+    (thin() + one(vdev="xvdb", file="/x/../p.data"), r"guests\[1\].disks\[0\].file.*the pool p"),
+    (thin() + one(vdev="xvdb", file="/p.meta", shared=True), "the pool p"),
+    (thin() + one(vdev="xvdb", file="/a", image="/p.data"), r"image.*the pool p"),
+    (thin() + one(vdev="xvdb", file="/p.data", state="absent", remove_file=True), r"remove_file.*the pool p"),
+    (one(file="/a", image="/g") + one(vdev="xvdb", file="/a.image"), r"/a.image"),
+    # What goes only with an image.
+    (one(file="/a", disk_size="1G"), "disk_size.*only with image"),
+    (one(file="/a", adopt=True), "adopt.*only with image"),
+    (one(file="/a", image="/g", chunk_size="x"), "chunk_size"),
+    (one(source="/dev/vg/a", size="1G"), "size.*nothing beside source"),
+])
+def test_refused_volumes_and_images(guests, words):
+    for question in (files, volumes, stores):
+        with pytest.raises(AnsibleFilterError, match=words):
+            question(guests)
+
+
+def test_a_volume_that_is_shared():
+    guests = thin(shared=True) + thin(vdev="xvdb", shared=True)
+    assert volumes(guests)[0]["volumes"] == [{"id": 5, "state": "present"}]
+    guests = thin(mode="r") + thin(vdev="xvdb", mode="r")
+    assert len(entries(guests)) == 2
+
+
+# Encryption
+
+KEY = ":64:logon:guests:web1"
+CRYPT = {"cipher": "aes-xts-plain64", "key": KEY}
+
+
+def test_any_disk_can_be_encrypted():
+    guests = [{"domain": "g", "disks": [
+        {"vdev": "xvda", "file": "/a", "crypt": CRYPT},
+        {"vdev": "xvdb", "file": "/b", "image": "/g", "crypt": dict(CRYPT, sector_size=4096, allow_discards="yes"), "disk_size": 8192},
+        {"vdev": "xvdc", "thin": {"id": 5, "pool": MADE}, "size": "1M", "crypt": CRYPT},
+        {"vdev": "xvdd", "source": "/dev/vg/a", "size": "1M", "crypt": CRYPT},
+    ]}]
+    bare = copy.deepcopy(guests)
+    for disk in bare[0]["disks"]:
+        del disk["crypt"]
+    bare[0]["disks"][3].pop("size")
+    sizes = {"/a": 4096, "/b": 512, "/g": 4096}
+    for entry, plain in zip(entries(guests, sizes=sizes), entries(bare, sizes=sizes)):
+        line, = entry["source"]["table"]
+        assert (line["target"], line["cipher"], line["key"], line["device"], line["offset"]) == ("crypt", "aes-xts-plain64", KEY, plain["source"], 0)
+        assert _kept_recipe.text_of(_source.parse(entry["source"]))
+    lengths = [entry["source"]["table"][0]["length"] for entry in entries(guests, sizes=sizes)]
+    assert lengths == [8, 16, 2048, 2048]
+    assert entries(guests, sizes=sizes)[1]["source"]["table"][0].items() >= {"sector_size": 4096, "allow_discards": True}.items()
+    for disk in guests[0]["disks"]:
+        disk["state"] = "absent"
+    assert [entry["source"]["table"][0]["length"] for entry in entries(guests, state="absent", sizes=sizes)] == lengths
+
+
+def test_an_encrypted_file_that_is_gone():
+    """How long its table was, its size tells, or nobody."""
+    gone = dict(file="/a", crypt=CRYPT, state="absent")
+    entry, = entries(one(**gone), state="absent")
+    assert entry["source"] == {"file": "/a"}
+    entry, = entries(one(size=4096, **gone), state="absent")
+    assert entry["source"]["table"][0]["length"] == 8
+
+
+SECRET = "00112233" * 16
+
+
+@pytest.mark.parametrize("crypt, words", [
+    ({}, "cipher and key"),
+    ("aes", "cipher and key"),
+    (dict(CRYPT, key=SECRET), "crypt.key.*kernel_key"),
+    (dict(CRYPT, key=f"{SECRET}:logon:a"), "crypt.key"),
+    (dict(CRYPT, key=":64:logon:web1"), "crypt.key.*PREFIX:NAME"),
+    (dict(CRYPT, key=":63:logon:a:b"), "crypt.key.*it has 63"),
+    (dict(CRYPT, cipher="aes"), "crypt.key.*aes"),
+    (dict(CRYPT, cipher="a b"), "crypt.cipher"),
+    (dict(CRYPT, sector_size=1000), "crypt.sector_size"),
+    (dict(CRYPT, sector_size="x"), "crypt.sector_size"),
+    (dict(CRYPT, allow_discards="x"), "crypt.allow_discards"),
+    (dict(CRYPT, password=SECRET), "crypt.password"),
+])
+def test_refused_encryption(crypt, words):
+    with pytest.raises(AnsibleFilterError, match=words) as caught:
+        files(one(file="/a", crypt=crypt))
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("disk, words", [
+    ({"file": "/a", "crypt": dict(CRYPT, sector_size=4096)}, r"disks\[0\].crypt.sector_size.*4608"),
+    ({"source": "/dev/vg/a", "crypt": CRYPT}, "size"),
+    ({"crypt": CRYPT, "state": "absent"}, "only with file, thin or source"),
+])
+def test_encryption_that_does_not_fit(disk, words):
+    with pytest.raises(AnsibleFilterError, match=words):
+        entries(one(**disk), state=disk.get("state", "present"), sizes={"/a": 4608})

@@ -93,6 +93,60 @@ def test_too_long():
         _kept_recipe.text_of(_source.parse("file:/" + "a" * 70000))
 
 
+def test_without_times():
+    image = {"file": "/g", "read_only": True, "mtime_ns": 5}
+    origin = {"table": [{"start": 0, "length": 8, "target": "linear", "device": image, "offset": 0}], "read_only": True}
+    line = {"start": 0, "length": 8, "target": "snapshot", "origin": origin, "cow": {"file": "/c"}, "persistence": "P", "chunk_size": 8}
+    one, two = ({"table": [line], "name": "n"}, {"table": [dict(line, origin=dict(origin, table=[dict(origin["table"][0], device=dict(image, mtime_ns=6))]))],
+                                                 "name": "n"})
+    one, two = _source.parse(one), _source.parse(two)
+    assert one != two and _kept_recipe.without_times(one) == _kept_recipe.without_times(two)
+    assert _kept_recipe.parse(_kept_recipe.text_of(one)) == one
+    assert _kept_recipe.without_times(_source.parse(image)) == _source.FileSource("/g", read_only=True)
+    path = _source.parse("/dev/vg/a")
+    assert _kept_recipe.without_times(path) == path
+
+
+def snapshot(length=16, cow="/c", origin="/g"):
+    return {"table": [{
+        "start": 0, "length": length, "target": "snapshot", "origin": {"file": origin, "read_only": True}, "cow": {"file": cow}, "persistence": "P",
+        "chunk_size": 8,
+    }]}
+
+
+def thin(length=16, number=1, pool_length=2048, uuid="P"):
+    pool = {"name": "p", "uuid": uuid, "table": f"0 {pool_length} thin-pool file:/m file:/d 128 0"}
+    return {"table": [{"start": 0, "length": length, "target": "thin", "pool": pool, "id": number}]}
+
+
+def encrypted(source):
+    line = {"start": 0, "target": "crypt", "cipher": "aes-xts-plain64", "key": ":64:logon:a:b", "iv_offset": 0, "device": source, "offset": 0}
+    return {"table": [dict(line, length=source["table"][0]["length"])]}
+
+
+@pytest.mark.parametrize("kept, wanted, cut", [
+    (snapshot(), snapshot(8), 16),
+    (snapshot(), snapshot(8, origin="/h"), 16),
+    (snapshot(), snapshot(), None),
+    (snapshot(8), snapshot(), None),
+    (snapshot(), snapshot(8, cow="/d"), None),
+    (thin(), thin(8), 16),
+    (thin(), thin(8, pool_length=4096), 16),
+    (thin(), thin(8, number=2), None),
+    (thin(), thin(8, uuid="Q"), None),
+    (thin(), thin(32), None),
+    ({"table": "0 16 thin path:/dev/mapper/p 1"}, {"table": "0 8 thin /dev/mapper/p 1"}, 16),
+    (encrypted(thin()), encrypted(thin(8)), 16),
+    (thin(), snapshot(8), None),
+    ({"table": linear("/dev/vg/a")}, {"table": "0 4 linear /dev/vg/a 0"}, None),
+    ({"table": "0 8 zero\n8 8 zero"}, {"table": "0 8 zero"}, None),
+    ("file:/a", thin(8), None),
+    (thin(), "file:/a", None),
+])
+def test_cut(kept, wanted, cut):
+    assert _kept_recipe.cut_of(_source.parse(kept), _source.parse(wanted)) == cut
+
+
 @given(st.text(max_size=50), st.integers(0, 2**40), st.booleans())
 def test_any_file(name, size, read_only):
     try:

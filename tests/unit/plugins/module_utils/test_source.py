@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -260,3 +261,31 @@ def test_a_table_over_a_file_that_has_grown(place):
         slots, text = _table_slots.Slots(host), f"0 256 linear file:{path} 0"
         assert slots.look(text, False).is_complete and first.size == 65536
         assert slots.make(text, False, _source.Opener(host)).targets[0][3] == f"{first.id.number} 0".encode() and first.size == 2 * 65536
+
+
+# A file that nobody is to change
+
+def test_a_file_that_has_changed(tmp_path):
+    path = tmp_path / "golden"
+    path.write_bytes(bytes(512))
+    os.utime(path, ns=(0, 1500000000123456789))
+    source = parse({"file": str(path), "read_only": "yes", "mtime_ns": "1500000000123456789"})
+    with _source.backing_of(source) as backing:
+        assert backing.size == 512
+    os.utime(path, ns=(0, 1500000000123456788))
+    with pytest.raises(WrongDevice) as caught:
+        _source.backing_of(source)
+    for word in (str(path), "changed at 2017-07-14 02:40:00.123456788 UTC", "as it was at 2017-07-14 02:40:00.123456789 UTC"):
+        assert word in str(caught.value)
+    assert _source.backing_of(source._replace(mtime_ns=None)).size == 512
+
+
+@pytest.mark.parametrize("value, words", [
+    ({"file": "/a", "mtime_ns": 5}, "read_only=true"),
+    ({"file": "/a", "mtime_ns": -5, "read_only": True}, "nanoseconds"),
+    ({"file": "/a", "mtime_ns": "x", "read_only": True}, "nanoseconds"),
+    ({"file": "/a", "mtime_ns": 1.5, "read_only": True}, "nanoseconds"),
+])
+def test_no_such_time(value, words):
+    with pytest.raises(InvalidValue, match=f"source.mtime_ns.*{words}"):
+        parse(value)

@@ -14,7 +14,8 @@ import pytest
 
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.racefree.block.plugins.module_utils import _libvirt
+from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _libvirt, _module_libvirt
+from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue
 from ansible_collections.racefree.block.plugins.modules import libvirt_disk, libvirt_disks
 
 
@@ -62,3 +63,28 @@ def test_without_the_library():
 def test_twins():
     result = run(libvirt_disks, disks=[dict(GOOD), dict(GOOD, vdev="51712")])
     assert "in the list twice" in result["disks"][1]["msg"] and not result["changed"]
+
+
+def thin(length, number=1):
+    pool = {"path": "/dev/mapper/pool", "uuid": "POOL-1"}
+    return {"table": [{"start": 0, "length": length, "target": "thin", "pool": pool, "id": number}]}
+
+
+@pytest.mark.parametrize("recipe, length, refused", [
+    (json.dumps(thin(16)), 8, True), (json.dumps(thin(16)), 16, False), (json.dumps(thin(16)), 24, False), (json.dumps(thin(16, 2)), 8, False),
+    # One that cannot be read is replaced by one that can.
+    ("{", 8, False), ('{"table": "0 x"}', 8, False),
+])
+def test_a_volume_is_not_made_shorter(recipe, length, refused):
+    uuid = "11111111-2222-3333-4444-55555555555b"
+    xml = f"<domain type='xen'><name>web1</name><uuid>{uuid}</uuid><devices></devices></domain>"
+    xml = _domain_xml.put(xml, _domain_xml.Disk("xvda", _domain_xml.path_of(uuid, "xvda")), recipe)
+    params = dict.fromkeys(_module_libvirt.ARGUMENTS, None)
+    params.update({key: spec["default"] for key, spec in _module_libvirt.ARGUMENTS.items() if "default" in spec}, **GOOD)
+    item = _module_libvirt.DiskItem(dict(params, source=thin(length)), None)
+    item.check()
+    if not refused:
+        item._refuse_cut(xml)
+        return
+    with pytest.raises(InvalidValue, match="8 sectors.*16 sectors or more.*state=absent"):
+        item._refuse_cut(xml)

@@ -1,0 +1,56 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: guest_disk_stores
+author:
+  - The racefree.block contributors (@racefree)
+short_description: Snapshots' stores of guests' disks
+version_added: 0.1.0
+description:
+  - Lists the stores of the snapshots that guests are to have, with their images, as M(racefree.block.snapshot_stores) takes them.
+positional: _input
+options:
+  _input:
+    description:
+      - Guests and their disks, as the role P(racefree.block.guest_disks#role) takes them.
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Have the stores know their images
+  racefree.block.snapshot_stores:
+    stores: "{{ guests | racefree.block.guest_disk_stores }}"
+"""
+
+RETURN = r"""
+_value:
+  description: One entry for each store.
+  type: list
+  elements: dict
+"""
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.racefree.block.plugins.module_utils import _guest_list
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+
+
+def guest_disk_stores(value):
+    """The stores of the snapshots."""
+    try:
+        return _guest_list.stores_of(value)
+    except BlockError as error:
+        raise AnsibleFilterError(f"guest_disk_stores: {error}") from error
+
+
+class FilterModule:
+    """Jinja2 filter for guests' disks."""
+
+    def filters(self):
+        return {"guest_disk_stores": guest_disk_stores}

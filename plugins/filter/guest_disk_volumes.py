@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: guest_disk_volumes
+author:
+  - The racefree.block contributors (@racefree)
+short_description: Thin volumes of guests' disks
+version_added: 0.1.0
+description:
+  - Lists the thin pools of guests' disks, each with the volumes that it is to have or not to have, as M(racefree.block.thin_volumes) takes them.
+positional: _input
+options:
+  _input:
+    description:
+      - Guests and their disks, as the role P(racefree.block.guest_disks#role) takes them.
+    type: list
+    elements: dict
+    required: true
+  states:
+    description:
+      - Whether to list volumes that guests are to have (V(present)), those that are to be removed (V(absent)), or both.
+    type: list
+    elements: str
+    choices: [present, absent]
+    default: [present, absent]
+"""
+
+EXAMPLES = r"""
+- name: Have the volumes
+  racefree.block.thin_volumes:
+    pool: "{{ item.pool }}"
+    volumes: "{{ item.volumes }}"
+  loop: "{{ guests | racefree.block.guest_disk_volumes(states=['present']) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: One entry for each pool, with V(pool), V(volumes) and V(label).
+  type: list
+  elements: dict
+"""
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.racefree.block.plugins.module_utils import _guest_list
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+
+
+def guest_disk_volumes(value, states=("present", "absent")):
+    """The pools and their volumes."""
+    try:
+        return _guest_list.volumes_of(value, states)
+    except BlockError as error:
+        raise AnsibleFilterError(f"guest_disk_volumes: {error}") from error
+
+
+class FilterModule:
+    """Jinja2 filter for guests' disks."""
+
+    def filters(self):
+        return {"guest_disk_volumes": guest_disk_volumes}

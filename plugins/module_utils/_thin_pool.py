@@ -1,0 +1,146 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The thin pool that a source names: found, or brought up for a moment, so that its volumes can be looked at; and grown.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A pool that is brought up as large as its metadata says is left as it was (__commit_transaction in ``drivers/md/dm-thin-metadata.c`` writes nothing
+before the first change); a larger table grows it at once (maybe_resize_data_dev in ``drivers/md/dm-thin.c``). One without metadata is made by that,
+so it is brought up only to be changed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import _dm, _dm_table, _dm_udev, _source, _table_slots, _thin_superblock
+from ._deadline import Deadline, pauses
+from ._errors import DeviceBusy, InvalidValue, WrongDevice
+
+_TYPE = "thin-pool"
+_GOING_SECONDS = 2
+_HANDS_OFF = _dm_udev.DISABLE_DISK | _dm_udev.DISABLE_OTHER | _dm_udev.DISABLE_SUBSYSTEM
+
+
+def check(source, option="pool"):
+    """InvalidValue for a source (of ``_source.parse``) that cannot be a pool's."""
+    if isinstance(source, _source.PathSource):
+        return
+    if not isinstance(source, _source.TableSource) or not (source.name and source.uuid):
+        allowed = "a mapped device's path, with its uuid; or a table with a name and a uuid, by which the next user finds the pool"
+        raise InvalidValue(option, str(source), allowed)
+    if [target.TYPE for target in _dm_table.parse_table(source.table)] != [_TYPE]:
+        raise InvalidValue(f"{option}.table", str(source), f"one {_TYPE} target")
+
+
+class Pool:
+    """A pool: ``device`` is held by the host, or None while nothing of it is there; ``length`` in sectors, 0 for a new one."""
+
+    def __init__(self, host, source):
+        self._host = host
+        self._source = source
+        # Called when all that is held below is closed.
+        host.callback(self._wait_gone)
+        self._opener = _source.Opener(host, _HANDS_OFF)
+        self.device = None
+        self.length = 0
+        self.wanted = 0
+
+    def look(self):
+        """Find it, or bring it up as it is. DeviceBusy for another device under its name, InvalidValue for a table that would cut it."""
+        if isinstance(self._source, _source.PathSource):
+            self.device = self._host.enter_context(_source.find(self._source, self._host))
+            self.length = self.wanted = self._live().length
+            return
+        self.wanted = _dm_table.parse_table(self._source.table).length
+        mapped = _dm.find(self._host.dm, self._source.name, self._source.uuid)
+        if mapped is not None:
+            self._look_at(mapped)
+            return
+        found = self._superblock()
+        if found is None or not found.length:
+            return
+        blocks = self.wanted // found.block_size
+        self.length = self.wanted if blocks == found.blocks else found.length
+        if blocks < found.blocks:
+            raise self._cut()
+        self.device = self._opener.open(self._source._replace(table=self._table_of(self.length)))
+
+    @property
+    def grows(self):
+        """Whether the source asks for more than there is."""
+        return self.wanted > self.length
+
+    def make(self):
+        """Have it live, and as large as the source says; within ``seconds`` for outstanding reads and writes."""
+        if self.device is None:
+            self.device = self._opener.open(self._source)
+            self.length = self.wanted
+
+    def grow(self, seconds):
+        """Have it as large as the source says; ``seconds`` is the limit for outstanding reads and writes to end."""
+        slots = _table_slots.host_slots(self._host, self._source.table)
+        table = slots.make(self._source.table, False, self._opener)
+        event_nr = self._host.cookie.next(_HANDS_OFF)
+        try:
+            _dm.reload(self._host.dm, self.device, table, event_nr, _dm.Suspend(seconds=seconds))
+        except BaseException:
+            self._host.cookie.not_sent()
+            raise
+        self.length = self.wanted
+
+    def _look_at(self, mapped):
+        """A device that is there must be the pool: all but its size."""
+        if mapped.device is None:
+            raise DeviceBusy(f"it has no table: {_dm.describe(self._host.dm, mapped)}", device=self._source.name)
+        self.device = self._host.enter_context(mapped.device)
+        if (mapped.status.name, mapped.status.uuid) != (self._source.name, self._source.uuid):
+            raise DeviceBusy(f"there is another device under this name or uuid: {_dm.describe(self._host.dm, mapped)}", device=self._source.name)
+        live = self._live()
+        self.length = live.length
+        # As large as it is: what it is to grow into may not be there yet.
+        table = self._table_of(live.length)
+        wanted = _table_slots.host_slots(self._host, table).look(table, False)
+        if not wanted.is_complete or not wanted.table.same_as(live):
+            raise DeviceBusy(f"it is there with another table: {_dm.describe(self._host.dm, mapped)}", device=self._source.name)
+        if self.wanted < self.length:
+            raise self._cut()
+
+    def _live(self):
+        """The live table, of a pool that answers."""
+        if not _dm.is_mapped(self.device):
+            raise WrongDevice("it is not a mapped device", device=self.device.path)
+        if self._host.dm.status(_dm.number_of(self.device)).suspended:
+            raise DeviceBusy("the pool is suspended", device=self.device.path, hint="Resume it first: a suspended pool does not answer")
+        live = _table_slots.live_table(self._host, self.device)
+        if live is None or [target.TYPE for target in live] != [_TYPE]:
+            raise WrongDevice("it is not a thin pool", device=self.device.path)
+        return live
+
+    def _table_of(self, length):
+        return [dict(_dm_table.parse_table(self._source.table).to_list()[0], length=length)]
+
+    def _superblock(self):
+        slot, = (slot for dummy, slot in _dm_table.parse_table(self._source.table).devices() if slot.field == "metadata")
+        source = _source.parse_slot(slot)
+        if isinstance(source, _source.FileSource):
+            if not os.path.exists(source.file):
+                return None
+            with _source.backing_of(source, read_only=True) as backing:
+                return _thin_superblock.parse(os.pread(backing.fd, _thin_superblock.BYTES, source.offset), source.file)
+        with _source.find(source, self._host) as device:
+            return _thin_superblock.parse(os.pread(device.fd, _thin_superblock.BYTES, 0), device.path)
+
+    def _wait_gone(self):
+        """What was brought up goes a moment after its last user. When that is a guest by now, it stays."""
+        deadline = Deadline(_GOING_SECONDS)
+        for pause in pauses():
+            if deadline.expired or not any(_dm.is_there(device.id) for device in self._opener.made):
+                return
+            deadline.sleep(pause)
+
+    def _cut(self):
+        return InvalidValue("pool.table", self.wanted, f"{self.length} sectors or more: a pool is never cut", device=self._source.name)

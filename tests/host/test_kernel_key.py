@@ -1,0 +1,134 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""kernel_key and crypt targets that name its keys, on a real kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+
+import pytest
+from conftest import Failed, predict_and_run, read_device, refused, run_module, wait_until
+
+SECTORS = 2048
+LOADS = """
+import os, sys
+sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl, _dm_keys, _keyring
+with _dm_ioctl.Control() as control:
+    uuid = _dm.new_uuid()
+    control.create(_dm.unused_name(uuid), uuid)
+    try:
+        targets = ((0, 8, b"crypt", sys.argv[1].encode()),)
+        with _dm_keys.reachable(targets):
+            control.load(_dm_ioctl.by_uuid(uuid), targets)
+        print("loaded")
+    finally:
+        control.remove(_dm_ioctl.by_uuid(uuid))
+"""
+
+
+@pytest.fixture
+def key():
+    """A function: options of kernel_key with this payload, a fresh one if none is given."""
+    name = f"test:{secrets.token_hex(8)}"
+    yield lambda payload=None, **more: dict({"description": name, "payload": payload or secrets.token_hex(32)}, **more)
+    for kind in ("logon", "user"):
+        run_module("kernel_key", description=name, type=kind, state="absent")
+
+
+def in_keyring(text):
+    with open("/proc/keys", encoding="utf-8") as file:
+        return [line for line in file if text in line]
+
+
+@pytest.mark.parametrize("kind", ["logon", "user"])
+def test_there_changed_and_gone(key, kind):
+    one, two = key(type=kind), key(type=kind)
+    name = one["description"]
+    done = predict_and_run("kernel_key", **one)
+    assert done["key"]["table_key"] == f":32:{kind}:{name}" and done["key"]["serial"] > 0
+    assert done["diff"]["before"] == {} and len(in_keyring(name)) == 2
+    changed = predict_and_run("kernel_key", **two)
+    assert changed["key"]["serial"] == done["key"]["serial"]
+    assert one["payload"] not in json.dumps([done, changed]) and two["payload"] not in json.dumps([done, changed])
+    invocation = run_module("kernel_key", invocation=True, **two)
+    assert two["payload"] not in json.dumps(invocation)
+    predict_and_run("kernel_key", description=name, type=kind, state="absent")
+    # The kernel collects what nobody has any more.
+    wait_until(lambda: not in_keyring(name))
+
+
+def test_a_key_of_somebody_elses(key):
+    """Nobody can tell what is in it."""
+    options = key()
+    from ansible_collections.racefree.block.plugins.module_utils import _keyring
+
+    _keyring.reach()
+    _keyring.add("logon", options["description"], bytes.fromhex(options["payload"]))
+    assert predict_and_run("kernel_key", **options)["changed"]
+    # Removed and added again: the marker is of another key.
+    _keyring.remove(_keyring.find("logon", options["description"]))
+    _keyring.add("logon", options["description"], b"other" * 8)
+    assert predict_and_run("kernel_key", **options)["changed"]
+
+
+def test_refused(key):
+    refused("kernel_key", "description", "PREFIX:NAME", **key(description="plain"))
+    refused("kernel_key", "description", "spaces", **key(description="a:b c"))
+    for payload in ("xyz", "abc", "0"):
+        result = refused("kernel_key", "payload", "(not shown)", "hexadecimal", **key(payload=payload))
+        assert payload not in result["error"]["message"]
+    with pytest.raises(Failed, match="payload"):
+        run_module("kernel_key", description="a:b")
+
+
+def test_a_device_over_its_own_key_only(key, name, image, cleanup):
+    options, path = key(), image("disk.raw")
+    cleanup(loop=path)
+    cleanup(dm=name)
+    table = [{
+        "start": 0, "length": SECTORS, "target": "crypt", "cipher": "aes-xts-plain64", "key": f":32:logon:{options['description']}", "iv_offset": 0,
+        "device": {"file": path}, "offset": 0,
+    }]
+    with pytest.raises(Failed) as caught:
+        run_module("dm_device", name=name, table=table)
+    error = caught.value.result["error"]
+    assert options["description"] in error["message"] and "kernel_key" in error["hint"] and error["errno"] == "ENOKEY"
+    run_module("kernel_key", **options)
+    made = run_module("dm_device", name=name, table=table)["device"]
+    with open(made["path"], "r+b", buffering=0) as disk:
+        disk.write(b"secret" * 1024)
+        os.fsync(disk.fileno())
+    with open(path, "rb") as file:
+        assert b"secret" not in file.read()
+    run_module("dm_device", name=name, state="absent")
+    run_module("kernel_key", **dict(options, payload=secrets.token_hex(32)))
+    made = run_module("dm_device", name=name, table=table)["device"]
+    assert read_device(made["path"], 0, 6) != b"secret"
+    run_module("dm_device", name=name, state="absent")
+    run_module("kernel_key", **options)
+    made = run_module("dm_device", name=name, table=table)["device"]
+    assert read_device(made["path"], 0, 6) == b"secret"
+
+
+def test_from_a_service_that_was_started_by_the_init_system(key, image):
+    """As libvirtd and with it the hook are: their session's keyring has no link to root's."""
+    options, path = key(), image("disk.raw")
+    run_module("kernel_key", **options)
+    loop = subprocess.run(["losetup", "--show", "-f", path], capture_output=True, text=True, check=True).stdout.strip()
+    number = "%d:%d" % (os.major(os.stat(loop).st_rdev), os.minor(os.stat(loop).st_rdev))
+    try:
+        params = f"aes-xts-plain64 :32:logon:{options['description']} 0 {number} 0"
+        done = subprocess.run(
+            ["systemd-run", "--quiet", "--wait", "--pipe", "-p", "KeyringMode=private", sys.executable, "-c", LOADS, params],
+            capture_output=True, text=True, check=False,
+        )
+        assert done.stdout == "loaded\n", done.stderr
+    finally:
+        subprocess.run(["losetup", "-d", loop], check=True)

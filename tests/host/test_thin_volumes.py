@@ -1,0 +1,164 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""thin_volumes on a real kernel, with pools that are live and pools that are not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+
+import pytest
+from conftest import predict_and_run, read_device, refused, run_module, udev_settle, wait_until
+
+MIB = 2**20
+SECTORS = 2048
+BLOCK = 128
+
+
+@pytest.fixture
+def pool(image, name):
+    """A function: a pool's source over two files, which it makes when they are not there."""
+
+    def source(size=16 * SECTORS, data_size=None, **change):
+        meta, data = image("meta.raw", 4 * MIB) if not made else made[0], image("data.raw", 64 * MIB) if not made else made[1]
+        made[:] = [meta, data]
+        line = {
+            "start": 0, "length": size, "target": "thin-pool", "metadata": {"file": meta}, "data": {"file": data}, "block_size": BLOCK, "low_water_mark": 0,
+        }
+        return dict({"name": name, "uuid": f"TEST-{name}", "table": [line]}, **change)
+
+    made = []
+    return source
+
+
+@pytest.fixture(autouse=True)
+def gone(name):
+    """What a pool was brought up for is over: it has gone by itself."""
+    yield
+    wait_until(lambda: not is_live(name))
+
+
+def is_live(name):
+    return subprocess.run(["dmsetup", "info", name], capture_output=True, check=False).returncode == 0
+
+
+def present(*numbers):
+    return [{"id": number} for number in numbers]
+
+
+def absent(*numbers):
+    return [{"id": number, "state": "absent"} for number in numbers]
+
+
+def states(result):
+    return {row["id"]: row["state"] for row in result["volumes"]}
+
+
+def checksums(source):
+    line = source["table"][0]
+    found = []
+    for device in (line["metadata"], line["data"]):
+        with open(device["file"], "rb") as file:
+            found.append(hashlib.sha256(file.read()).hexdigest())
+    return found
+
+
+def test_of_a_pool_that_is_not_live(pool, name):
+    source = pool()
+    assert not run_module("thin_volumes", pool=source, volumes=absent(5))["changed"]
+    first = predict_and_run("thin_volumes", pool=source, volumes=[{"id": 5}, {"id": 6, "snapshot_of": 5}])
+    assert states(first) == {5: "present", 6: "present"} and first["diff"]["before"] == {"size": 0, "volumes": {"5": "absent", "6": "absent"}}
+    wait_until(lambda: not is_live(name))
+    second = predict_and_run("thin_volumes", pool=source, volumes=present(5, 7) + absent(6))
+    assert second["diff"]["before"]["volumes"] == {"5": "present", "7": "absent", "6": "present"}
+    assert states(second) == {5: "present", 7: "present", 6: "absent"}
+    predict_and_run("thin_volumes", pool=source, volumes=absent(5, 6, 7))
+
+
+def test_to_look_changes_nothing_of_it(pool, name):
+    source = pool()
+    before = checksums(source)
+    run_module("thin_volumes", check=True, pool=source, volumes=present(1))
+    assert checksums(source) == before
+    run_module("thin_volumes", pool=source, volumes=present(1))
+    wait_until(lambda: not is_live(name))
+    before = checksums(source)
+    assert run_module("thin_volumes", check=True, pool=pool(32 * SECTORS), volumes=present(1, 2))["changed"]
+    wait_until(lambda: not is_live(name))
+    assert checksums(source) == before
+
+
+def test_grown(pool, name):
+    """By more than a block, of which a table may have a part at its end."""
+    assert states(run_module("thin_volumes", pool=pool(), volumes=present(1))) == {1: "present"}
+    assert not run_module("thin_volumes", pool=pool(16 * SECTORS + 8), volumes=present(1))["changed"]
+    grown = predict_and_run("thin_volumes", pool=pool(32 * SECTORS), volumes=present(1))
+    assert (grown["diff"]["before"]["size"], grown["diff"]["after"]["size"]) == (16 * MIB, 32 * MIB)
+    refused("thin_volumes", "never cut", str(32 * SECTORS), pool=pool(31 * SECTORS), volumes=present(1))
+    wait_until(lambda: not is_live(name))
+
+
+def test_of_a_pool_that_is_in_use(pool, name, cleanup):
+    """As the first guest makes it: found by name and uuid, grown while the guest goes on, and its volumes stay the guest's."""
+    user = name + "-user"
+    run_module("thin_volumes", pool=pool(), volumes=present(1))
+    cleanup(dm=user)
+    made = run_module("dm_device", name=user, persist=False, hold=60, table=[
+        {"start": 0, "length": 4 * SECTORS, "target": "thin", "pool": pool(), "id": 1},
+    ])["device"]
+    with open(made["path"], "r+b", buffering=0) as disk:
+        disk.write(b"kept" * 1024)
+        os.fsync(disk.fileno())
+    predict_and_run("thin_volumes", pool=pool(), volumes=[{"id": 2, "snapshot_of": 1}])
+    refused("thin_volumes", "in use", user, pool=pool(), volumes=absent(2, 1))
+    predict_and_run("thin_volumes", pool=pool(24 * SECTORS), volumes=present(1, 2))
+    refused("thin_volumes", "never cut", pool=pool(), volumes=present(1))
+    other = pool(24 * SECTORS)
+    other["table"] = [dict(other["table"][0], block_size=256)]
+    refused("thin_volumes", "another table", pool=other, volumes=present(1))
+    refused("thin_volumes", "name or uuid", pool=pool(24 * SECTORS, uuid="TEST-other"), volumes=present(1))
+    assert read_device(made["path"], 0, 4) == b"kept"
+    run_module("dm_device", name=user, state="absent", deferred=True)
+
+
+def test_by_its_path(pool, name, cleanup):
+    source = pool()
+    cleanup(dm=name)
+    run_module("dm_device", name=name, uuid="TEST-path", table=source["table"], persist=True)
+    there = {"path": f"/dev/mapper/{name}", "uuid": "TEST-path"}
+    predict_and_run("thin_volumes", pool=there, volumes=present(3))
+    refused("thin_volumes", "TEST-path", pool=dict(there, uuid="TEST-other"), volumes=present(3))
+    run_module("dm_device", name=name, state="suspended")
+    refused("thin_volumes", "suspended", pool=there, volumes=present(3))
+    run_module("dm_device", name=name)
+    assert is_live(name)
+    run_module("dm_device", name=name, state="absent", timeout=10)
+    for file in ("metadata", "data"):
+        cleanup(loop=source["table"][0][file]["file"])
+
+
+def test_what_is_no_pool(pool, name, image, cleanup):
+    refused("thin_volumes", "name and a uuid", pool={"table": pool()["table"]}, volumes=present(1))
+    refused("thin_volumes", "thin-pool", pool=dict(pool(), table="0 8 zero"), volumes=present(1))
+    refused("thin_volumes", "something else", pool=dict(
+        pool(), table=f"0 {SECTORS} thin-pool file:{image('other.raw', 4 * MIB, b'x' * 5000)} file:{image('d.raw')} 128 0",
+    ), volumes=present(1))
+    refused("thin_volumes", "volumes[1].id", pool=pool(), volumes=present(1, 1))
+    refused("thin_volumes", "timeout", pool=pool(), volumes=present(1), timeout=0)
+    cleanup(dm=name)
+    run_module("dm_device", name=name, table="0 8 zero")
+    refused("thin_volumes", "not a thin pool", pool={"path": f"/dev/mapper/{name}"}, volumes=present(1))
+    udev_settle()
+
+
+def test_nothing_is_kept_when_it_fails(pool, name):
+    source = pool()
+    run_module("thin_volumes", pool=source, volumes=present(1))
+    wait_until(lambda: not is_live(name))
+    refused("thin_volumes", "snapshot_of", pool=source, volumes=[{"id": 2}, {"id": 3, "snapshot_of": 9}])
+    wait_until(lambda: not is_live(name))
+    assert states(run_module("thin_volumes", check=True, pool=source, volumes=present(2)))[2] == "present"
+    assert run_module("thin_volumes", check=True, pool=source, volumes=present(2))["changed"]

@@ -1,0 +1,174 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""snapshot_stores: which image a store belongs to, with files of any file system."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+
+import pytest
+
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.racefree.block.plugins.module_utils import _snapshot_store
+from ansible_collections.racefree.block.plugins.modules import snapshot_stores
+
+USED = b"SnAp" + bytes(508)
+
+
+def run(*stores, check=False, **more):
+    output = io.StringIO()
+    arguments = dict(more, stores=list(stores), _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp")
+    with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+        snapshot_stores.main()
+    return json.loads(output.getvalue().strip().splitlines()[-1])
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "golden").write_bytes(b"golden" * 1000)
+    (tmp_path / "other").write_bytes(b"others" * 1000)
+    return tmp_path
+
+
+@pytest.fixture
+def store(place):
+    """A function: an entry, for a store that holds changes if it is ``used``."""
+
+    def entry(name="a.cow", image="golden", used=None, **more):
+        if used is not None:
+            (place / name).write_bytes(USED if used else bytes(512))
+        return dict({"path": str(place / name), "image": str(place / image)}, **more)
+
+    return entry
+
+
+def record(place, name="a.cow"):
+    return json.loads((place / f"{name}.image").read_text())
+
+
+def settled(*stores):
+    """It is so for good: check mode predicts that and the real run confirms it."""
+    return not run(*stores, check=True)["changed"] and not run(*stores)["changed"]
+
+
+def test_a_new_store(place, store):
+    predicted = run(store(), check=True)
+    assert predicted["changed"] and not os.path.exists(place / "a.cow.image") and predicted["stores"][0]["store"]["image"]["sha256"] is None
+    done = run(store(used=False))
+    there = os.stat(place / "golden")
+    assert record(place) == {
+        "image": str(place / "golden"), "size": 6000, "mtime_ns": there.st_mtime_ns, "sha256": hashlib.sha256(b"golden" * 1000).hexdigest(),
+    }
+    assert done["diff"] == predicted["diff"] and done["stores"][0]["store"]["image"]["sha256"] == record(place)["sha256"]
+    assert os.stat(place / "a.cow.image").st_mode & 0o777 == 0o600 and settled(store())
+    assert settled(store(used=True))
+
+
+def test_a_store_of_another_image(place, store):
+    run(store(used=False))
+    # Nothing is in it yet: it may be of any image.
+    assert run(store(image="other"))["changed"] and record(place)["image"].endswith("/other")
+    before = record(place)
+    for check in (True, False):
+        result = run(store(used=True), check=check)
+        assert result["failed"] and not result["changed"] and record(place) == before
+        for word in ("a.cow", str(place / "other"), str(place / "golden"), before["sha256"]):
+            assert word in result["msg"]
+
+
+def test_an_image_that_was_changed(place, store):
+    run(store(used=True, adopt=True))
+    for text in (b"changed" * 1000, b"GOLDEN" * 1000):
+        (place / "golden").write_bytes(text)
+        assert "another image" in run(store())["msg"]
+        assert "another image" in run(store(adopt=True))["msg"]
+
+
+@pytest.mark.parametrize("change", [
+    lambda place: os.utime(place / "golden", ns=(5, 5)),
+    lambda place: (os.unlink(place / "golden"), (place / "golden").write_bytes(b"golden" * 1000)),
+])
+def test_an_image_that_has_the_same_contents(place, store, change):
+    run(store(used=True, adopt=True))
+    change(place)
+    assert run(store(), check=True)["changed"] and run(store())["changed"] and settled(store())
+    assert record(place)["mtime_ns"] == os.stat(place / "golden").st_mtime_ns
+
+
+def test_an_image_that_was_moved(place, store):
+    run(store(used=True, adopt=True))
+    os.rename(place / "golden", place / "silver")
+    assert run(store(image="silver"))["changed"] and record(place)["image"] == str(place / "silver") and settled(store(image="silver"))
+
+
+def test_a_store_that_nothing_is_known_of(place, store):
+    for check in (True, False):
+        assert "a.cow.image is not there" in run(store(used=True), check=check)["msg"]
+    assert run(store(adopt=True))["changed"] and settled(store()) and settled(store(adopt=True))
+
+
+def test_an_image_is_read_once(place, store, monkeypatch):
+    """For all stores of a task; and not for a new one beside others of the same image."""
+    read = []
+    monkeypatch.setattr(_snapshot_store.hashlib, "sha256", lambda: read.append(1) or hashlib.blake2s())
+    run(store("a.cow"), store("b.cow"))
+    assert len(read) == 1
+    assert run(store("c.cow"), store("a.cow"))["changed"] and len(read) == 1
+    run(store("a.cow"), store("d.cow"))
+    assert len(read) == 1 and settled(store("a.cow"), store("d.cow")) and len(read) == 1
+
+
+def test_all_or_nothing(place, store):
+    """What was recorded is taken back when another entry fails."""
+    (place / "b.cow").mkdir()
+    result = run(store("a.cow", used=False), store("b.cow"))
+    assert result["failed"] and not os.path.exists(place / "a.cow.image")
+    (place / "c.cow").write_bytes(b"")
+    (place / "c.cow.image.new").mkdir()
+    result = run(store("a.cow"), store("c.cow"))
+    assert result["failed"] and "c.cow" in result["msg"] and not os.path.exists(place / "a.cow.image")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"image": "/a", "size": "x", "mtime_ns": 1, "sha256": ""}'])
+def test_a_record_that_is_none(place, store, text):
+    (place / "a.cow.image").write_text(text)
+    assert "a.cow.image" in run(store())["msg"]
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"path": "a"}, ["path", "absolute"]),
+    ({"image": "a"}, ["image", "absolute"]),
+    ({"image": "/nowhere/at/all"}, ["image", "does not exist"]),
+    ({"image": "/proc"}, ["image", "directory"]),
+    ({"image": "/dev/null"}, ["image", "regular file"]),
+])
+def test_refused(store, change, words):
+    result = run(dict(store(), **change))
+    assert result["failed"]
+    for word in words:
+        assert word in result["msg"]
+
+
+def test_an_image_that_is_empty(place, store):
+    (place / "golden").write_bytes(b"")
+    assert "not empty" in run(store())["msg"]
+
+
+def test_an_image_that_is_written_meanwhile(place, store, monkeypatch):
+    class Slow:
+        def update(self, piece):
+            os.utime(place / "golden", ns=(7, 7))
+
+    monkeypatch.setattr(_snapshot_store.hashlib, "sha256", Slow)
+    assert "somebody writes it" in run(store())["msg"] and not os.path.exists(place / "a.cow.image")
+
+
+def test_twins(store):
+    assert "twice" in run(store(), store())["msg"]
