@@ -22,7 +22,7 @@ import time
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
-from ansible_collections.racefree.block.plugins.module_utils import _guest, _hotplug, _hotplug_add, _hotplug_pair, _vbd_nodes  # noqa: F401 (what is here already, a fork need not import)
+from ansible_collections.racefree.block.plugins.module_utils import _guest, _hotplug, _hotplug_add, _hotplug_pair, _vbd_nodes
 from ansible_collections.racefree.block.plugins.module_utils._vbd_key import Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore_session import Session
 
@@ -31,6 +31,8 @@ LIBRARY = "/usr/local/lib/racefree-block"
 SCRIPT = "/etc/xen/scripts/block-racefree"
 STOCK = "/etc/xen/scripts/block"
 STATE = "/run/racefree-block/hotplug"
+# What is here already, a fork need not import.
+PRELOADED = (_hotplug_add, _hotplug_pair)
 # xvdb and on; the guest's own disks, if it has any, come before.
 FIRST = (202 << 8) + 16
 

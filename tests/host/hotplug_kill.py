@@ -119,7 +119,8 @@ def main():
     started = time.monotonic()
     with hotplug.installed(), guest():
         kills, bad = kill(options.step, options.name or tuple(PROCESSES), options.part, options.first, options.all)
-    print(f"{options.part}: {', '.join(f'{count} kills of {name}' for name, count in kills.items())}; {len(bad)} left something, {time.monotonic() - started:.0f} s")
+    counted = ", ".join(f"{count} kills of {name}" for name, count in kills.items())
+    print(f"{options.part}: {counted}; {len(bad)} left something, {time.monotonic() - started:.0f} s")
     return 1 if bad else 0
 
 

@@ -132,7 +132,6 @@ class Place:
             return device.id.diskseq
 
 
-
 class Adversary:
     """
     A process that, when it is told to, waits a while and then exchanges A for B, again and again until it is told to stop. A context.
@@ -252,6 +251,13 @@ class Try:
             disk.close()
             _hotplug_state.forget(disk.key)
 
+    def finish(self):
+        """Also the directories that bare disks leave."""
+        self.close()
+        backends = f"/local/domain/0/backend/vbd/{self.guest.domid}"
+        if self.store.list(backends) == []:
+            self.store.remove(backends)
+
 
 def look(disk, code, way):
     """What blkback has open now. It keeps the file of a loop device that it has open, whatever is asked to be unbound."""
@@ -278,7 +284,7 @@ def rebind(tries, stock_tries, whole=0):
     rows = {way: {"right": 0, "refused": 0, "gone": 0, "wrong": 0} for way, script in WAYS}
     with Place() as place, hotplug.connect() as store, Adversary(place) as adversary, contextlib.ExitStack() as stack:
         one, length = Try(store, place, adversary), {}
-        stack.callback(one.close)
+        stack.callback(one.finish)
         for way, script in WAYS:
             for is_whole in (False, True):
                 if not (stock_tries if script == hotplug.STOCK else whole or not is_whole):

@@ -101,7 +101,8 @@ def test_hostile_files(text, source):
 
 
 @pytest.mark.parametrize("document", [
-    "", "<domain", "<domain>&file;</domain>", "<!DOCTYPE d [<!ENTITY f SYSTEM 'file:///etc/passwd'>]><domain>&f;</domain>", "<other/>", "<a>" * 300 + "</a>" * 300,
+    "", "<domain", "<domain>&file;</domain>", "<!DOCTYPE d [<!ENTITY f SYSTEM 'file:///etc/passwd'>]><domain>&f;</domain>", "<other/>",
+    "<a>" * 300 + "</a>" * 300,
     "<domain><uuid>&#0;</uuid></domain>", "<domain xmlns='urn:other'/>", "<domain/><domain/>",
 ])
 @pytest.mark.parametrize("operation", sorted(_hook_plan.OPERATIONS))
