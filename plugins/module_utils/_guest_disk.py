@@ -73,17 +73,22 @@ def locked(limit):
     os.makedirs(STATE, mode=0o700, exist_ok=True)
     handle = os.open(f"{STATE}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        for pause in pauses():
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if limit.expired:
-                    raise limit.exceeded("another guest's disks to be made", device=f"{STATE}/lock") from error
-                limit.sleep(pause)
+        lock(handle, limit, "another guest's disks to be made", f"{STATE}/lock")
         yield
     finally:
         os.close(handle)
+
+
+def lock(handle, limit, waited_for, device):
+    """Have the open descriptor's lock to oneself; DeadlineExceeded, with ``waited_for``, when another keeps it."""
+    for pause in pauses():
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if limit.expired:
+                raise limit.exceeded(waited_for, device=device) from error
+            limit.sleep(pause)
 
 
 def reap(host, wanted):

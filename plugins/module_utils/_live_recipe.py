@@ -14,11 +14,9 @@ the domain is restored, after a boot of the host too. A disk that is attached br
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 
-from . import _domain_xml, _libvirt
-from ._deadline import pauses
+from . import _domain_xml, _guest_disk, _libvirt
 from ._errors import GuestError
 from ._guest_disk import STATE
 from ._libvirt import libvirt
@@ -63,14 +61,7 @@ def _locked(limit):
     os.makedirs(STATE, mode=0o700, exist_ok=True)
     handle = os.open(STATE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for pause in pauses():
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if limit.expired:
-                    raise limit.exceeded("another run to write a recipe", device=STATE) from error
-                limit.sleep(pause)
+        _guest_disk.lock(handle, limit, "another run to write a recipe", STATE)
         yield
     finally:
         os.close(handle)
