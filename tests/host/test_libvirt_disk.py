@@ -294,7 +294,7 @@ def test_a_running_guest(tmp_path, image):
         try:
             arguments.update(source=f"diskseq:{loop['diskseq']}", config=False)
             done = run_module("libvirt_disk", **arguments)
-            assert done["changed"] and done["disk"]["recipe"] is None and "cannot be restored" in done["warnings"][0]
+            assert done["changed"] and done["disk"]["recipe"] is None and "cannot be restored" in str(done["warnings"][0])
             assert not run_module("libvirt_disk", **arguments)["changed"] and "<racefree" not in virsh("dumpxml", name)
             assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         finally:

@@ -13,6 +13,8 @@ import subprocess
 import pytest
 from conftest import predict_and_run, read_device, refused, run_module, udev_settle, wait_until
 
+pytestmark = pytest.mark.long
+
 MIB = 2**20
 SECTORS = 2048
 BLOCK = 128
