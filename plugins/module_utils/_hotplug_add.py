@@ -178,8 +178,10 @@ class _Add:
         if self.link.is_alone:
             raise GuestError("the script was killed meanwhile", device=self.key.backend)
         now = self._read(tx, "params", "mode", "frontend-id", "physical-device", "state", "vm")
-        if any(now[name] != self.nodes[name] for name in ("params", "mode", "frontend-id", "physical-device")) or now["state"] in _GIVEN_UP:
+        if any(now[name] != self.nodes[name] for name in ("params", "mode", "frontend-id", "physical-device")):
             raise GuestError("the disk was detached or changed meanwhile", device=self.key.backend)
+        if now["state"] in _GIVEN_UP:
+            raise GuestError(f"the disk is being detached, or the guest has closed it (state {now['state']})", device=self.key.backend)
         if self.key.domid:
             # Domain 0, which gets the disk for a boot loader (pygrub), has no such node and does not end.
             _guest.prove_vm(now["vm"], guest)

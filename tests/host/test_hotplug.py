@@ -304,14 +304,16 @@ def test_a_guest_that_has_used_up_its_quota(raw):
         assert int(batches) > 20 and "could not write" in refusal, said
         refused = run("xl", "block-attach", "greedy", spec("xvdb", path), check=False)
         if refused:
-            run("xl", "block-detach", "greedy", "xvdb", check=False)
-            assert vbds_of("greedy") == {}, refused
+            # What its own kernel could not write makes it close the disk; it can say so only when it has room again.
+            assert "the guest has closed it" in refused and vbds_of("greedy")["xvdb"].number is None, refused
             hotplug.wait_no_loops()
         else:
             assert guest_sum("xvdb", "greedy") == digest
         run("xl", "block-attach", "modest", spec("xvdc", second))
         assert guest_sum("xvdc", "modest") == other
         in_guest("xenstore-rm data; echo", "greedy")
+        if refused:
+            run("xl", "block-detach", "greedy", "xvdb", check=False)
         run("xl", "block-attach", "greedy", spec("xvdd", raw("third.raw")[0]))
         assert vbds_of("greedy")["xvdd"].diskseq
     finally:
