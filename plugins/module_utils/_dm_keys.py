@@ -13,12 +13,9 @@ The kernel looks for them in the keyrings of the process that loads the table (c
 from __future__ import annotations
 
 import contextlib
-import errno
 
 from . import _keyring
 from ._errors import BlockError, KernelError
-
-_MISSING = (errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED)
 
 
 @contextlib.contextmanager
@@ -32,7 +29,7 @@ def reachable(targets):
     try:
         yield
     except KernelError as error:
-        if names and error.errno in _MISSING:
+        if names and error.errno in _keyring.NOT_THERE:
             raise KernelError(
                 f"the key {' or '.join(names)} is not in the kernel's keyring", device=error.device, errno=error.errno,
                 hint="Keys are gone after a boot: add it with the module racefree.block.kernel_key, then try again",

@@ -43,6 +43,8 @@ DISABLE_LIBRARY_FALLBACK = 0x20
 PRIMARY_SOURCE = 0x40
 # What makes the rules leave a device alone: no probing, no links but those of the DM layer itself.
 HIDDEN = DISABLE_DM | DISABLE_SUBSYSTEM | DISABLE_DISK | DISABLE_OTHER
+# The host has no business in a guest's disk, nor in what lies below: no probing, no links by its labels, no volume group of the guest's brought up.
+HANDS_OFF = DISABLE_DISK | DISABLE_OTHER | DISABLE_SUBSYSTEM
 
 
 def is_running():

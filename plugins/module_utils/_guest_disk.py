@@ -28,8 +28,6 @@ from ._footprint import conflict, footprint
 
 PREFIX = "RACEFREE-LIBVIRT-"
 STATE = "/run/racefree-block/libvirt"
-# The host has no business in a guest's disk, nor in what lies below: no probing, no links by its labels, no volume group of the guest's brought up.
-_HANDS_OFF = _dm_udev.DISABLE_DISK | _dm_udev.DISABLE_OTHER | _dm_udev.DISABLE_SUBSYSTEM
 # Seconds that an earlier run of the same guest has for letting go.
 _LETTING_GO = 20
 
@@ -122,14 +120,14 @@ def make(host, wanted, limit, store=None):
     source = wanted.source
     if wanted.read_only and isinstance(source, _source.FileSource):
         source = source._replace(read_only=True)
-    below = _source.Opener(host, _HANDS_OFF).open(source)
+    below = _source.Opener(host, _dm_udev.HANDS_OFF).open(source)
     if below.read_only and not wanted.read_only:
         raise InvalidValue("mode", "w", f"{below.path} is read-only, so the guest can have it only as r", device=str(wanted))
     _check_sharing(host, wanted, below, store)
     line = (0, below.size // 512, b"linear", f"{below.id.number} 0".encode())
     device = _dm.make(
         host.dm, _domain_xml.mapped_name(wanted.uuid, wanted.target), wanted.mapped_uuid, _dm.Table((line,), wanted.read_only),
-        host.cookie.next(_HANDS_OFF), persist=False,
+        host.cookie.next(_dm_udev.HANDS_OFF), persist=False,
     )
     return host.enter_context(device)
 

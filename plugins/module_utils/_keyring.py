@@ -27,7 +27,7 @@ _NUMBERS = {"x86_64": (248, 250), "aarch64": (217, 219), "riscv64": (217, 219)}
 # include/uapi/linux/keyctl.h
 _PROCESS_KEYRING, _USER_KEYRING = -2, -4
 _LINK, _UNLINK, _SEARCH, _READ = 8, 9, 10, 11
-_NOT_THERE = (errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED)
+NOT_THERE = (errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED)
 MOST_BYTES = 32767
 
 
@@ -41,7 +41,7 @@ def find(kind, description):
     try:
         return _keyctl("look for the key", _SEARCH, _USER_KEYRING, _text(kind), _text(description), 0, device=description)
     except KernelError as error:
-        if error.errno in _NOT_THERE:
+        if error.errno in NOT_THERE:
             return None
         raise
 

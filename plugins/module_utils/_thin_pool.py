@@ -22,7 +22,6 @@ from ._errors import DeviceBusy, InvalidValue, WrongDevice
 
 _TYPE = "thin-pool"
 _GOING_SECONDS = 2
-_HANDS_OFF = _dm_udev.DISABLE_DISK | _dm_udev.DISABLE_OTHER | _dm_udev.DISABLE_SUBSYSTEM
 
 
 def check(source, option="pool"):
@@ -44,7 +43,7 @@ class Pool:
         self._source = source
         # Called when all that is held below is closed.
         host.callback(self._wait_gone)
-        self._opener = _source.Opener(host, _HANDS_OFF)
+        self._opener = _source.Opener(host, _dm_udev.HANDS_OFF)
         self.device = None
         self.length = 0
         self.wanted = 0
@@ -84,7 +83,7 @@ class Pool:
         """Have it as large as the source says; ``seconds`` is the limit for outstanding reads and writes to end."""
         slots = _table_slots.host_slots(self._host, self._source.table)
         table = slots.make(self._source.table, False, self._opener)
-        event_nr = self._host.cookie.next(_HANDS_OFF)
+        event_nr = self._host.cookie.next(_dm_udev.HANDS_OFF)
         try:
             _dm.reload(self._host.dm, self.device, table, event_nr, _dm.Suspend(seconds=seconds))
         except BaseException:
