@@ -55,10 +55,10 @@ def pauses(first=0.002, most=0.05, jitter=0.0):
     """Endless pauses in seconds that double from ``first`` to ``most``; ``jitter`` is the part of each that is random, 0 to 1."""
     pause = first
     while True:
-        yield pause * (1 - jitter * _random()) if jitter else pause
+        yield pause * (1 - jitter * random()) if jitter else pause
         pause = min(most, pause * 2)
 
 
-def _random():
+def random():
     """From 0 to 1. Spreads retries and is no secret; the module random takes long to import, for what is hardly ever needed."""
     return int.from_bytes(os.urandom(4), "little") / 2**32

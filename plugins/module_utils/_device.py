@@ -14,14 +14,14 @@ lives, the numbers cannot be given to another device (block/bdev.c: an open bloc
 
 from __future__ import annotations
 
+import _struct as struct  # the module struct adds nothing but a file to be found and read
 import errno
 import fcntl
 import os
 import stat
-import struct
 import time
 
-from . import _uapi
+from . import _uapi_plain
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
 from ._record import Record
 
@@ -29,6 +29,7 @@ from ._record import Record
 _OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _U64_MAX = 2**64 - 1
 LOOP_MAJOR = 7
+_STATUS_SIZE = struct.calcsize(_uapi_plain.LOOP_INFO64)
 
 
 class DeviceId(Record):
@@ -95,16 +96,16 @@ class Device:
     @property
     def size(self):
         """Size in bytes (BLKGETSIZE64)."""
-        return _get(self.fd, _uapi.lib.BLKGETSIZE64, "Q", self.name)
+        return _get(self.fd, _uapi_plain.BLKGETSIZE64, "Q", self.name)
 
     @property
     def logical_block(self):
         """Logical block size in bytes (BLKSSZGET)."""
-        return _get(self.fd, _uapi.lib.BLKSSZGET, "i", self.name)
+        return _get(self.fd, _uapi_plain.BLKSSZGET, "i", self.name)
 
     @property
     def read_only(self):
-        return bool(_get(self.fd, _uapi.lib.BLKROGET, "i", self.name))
+        return bool(_get(self.fd, _uapi_plain.BLKROGET, "i", self.name))
 
     @property
     def sysfs(self):
@@ -167,7 +168,6 @@ def open_path(path, writable=False, diskseq=None, option="path"):
     to something else than a block device, DeviceGone when nothing is there.
     """
     check_path(path, option, "an absolute path of a block device")
-    _uapi.require()
     try:
         # O_PATH has no side effects: opening a FIFO, a tape or a watchdog for real would.
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -201,7 +201,6 @@ def open_number(major, minor, writable=False, diskseq=None):
 def open_diskseq(diskseq, writable=False):
     """Open the whole disk that has this disk sequence number; DeviceGone when none has (any more)."""
     wanted = check_diskseq(diskseq)
-    _uapi.require()
     for name in os.listdir("/sys/block"):
         if read_sysfs(f"/sys/block/{name}/diskseq") != str(wanted):
             continue
@@ -284,7 +283,6 @@ def _reopen(handle, path, writable):
 
 def from_fd(fd, writable=False):
     """A Device that takes over an open descriptor of a block device."""
-    _uapi.require()
     opened = os.fstat(fd)
     if not stat.S_ISBLK(opened.st_mode):
         raise WrongDevice(f"the descriptor leads to a {kind_of_file(opened.st_mode)}, not to a block device")
@@ -308,9 +306,8 @@ def check_bound(fd, major, path):
     """
     if major != LOOP_MAJOR:
         return
-    status = _uapi.ffi.new("struct loop_info64 *")
     try:
-        fcntl.ioctl(fd, _uapi.lib.LOOP_GET_STATUS64, _uapi.ffi.buffer(status))
+        fcntl.ioctl(fd, _uapi_plain.LOOP_GET_STATUS64, bytearray(_STATUS_SIZE))
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise DeviceGone("no file is bound to this loop device (any more)", device=path, errno=error.errno) from error
@@ -338,7 +335,7 @@ def _expect(device, diskseq, path):
 def read_diskseq(fd, name):
     """BLKGETDISKSEQ on an open block device; NotSupported on a kernel that has none (before Linux 5.15)."""
     try:
-        number = _get(fd, _uapi.lib.BLKGETDISKSEQ, "Q", name)
+        number = _get(fd, _uapi_plain.BLKGETDISKSEQ, "Q", name)
     except KernelError as error:
         if error.errno in (errno.ENOTTY, errno.EINVAL):
             raise NotSupported(
@@ -362,7 +359,7 @@ def _get(fd, request, form, name):
 
 def _request_name(request):
     for name in ("BLKGETSIZE64", "BLKSSZGET", "BLKROGET", "BLKGETDISKSEQ"):
-        if getattr(_uapi.lib, name) == request:
+        if getattr(_uapi_plain, name) == request:
             return name
     return hex(request)
 

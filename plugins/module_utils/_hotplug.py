@@ -22,7 +22,7 @@ from ._vbd_key import Key
 
 # Of the 40 s that libxl gives a script (LIBXL_HOTPLUG_TIMEOUT): for the work, and for all of it when storage does not answer.
 SECONDS = 20.0
-_LONGEST = 27.0
+LONGEST = 27.0
 # Where the role xen_host keeps Xen's own script when this one has its place, and that place.
 STOCK_KEPT = "/etc/xen/scripts/block.stock"
 STOCK_PLACE = "/etc/xen/scripts/block"
@@ -51,7 +51,11 @@ def parse_call(argv, environ):
     """``(command, Key)`` of a call, or InvalidValue."""
     if len(argv) != 2 or argv[1] not in ("add", "remove"):
         raise InvalidValue("arguments", " ".join(argv[1:]), "add or remove, as libxl calls it")
-    path = environ.get("XENBUS_PATH", "")
+    return argv[1], parse_path(environ.get("XENBUS_PATH", ""))
+
+
+def parse_path(path):
+    """The Key of a XENBUS_PATH, or InvalidValue."""
     parts = path.split("/")
     domids = ["0"]
     if path.startswith("/local/domain/"):
@@ -59,7 +63,7 @@ def parse_call(argv, environ):
     numbers = domids + parts[2:]
     if parts[:2] != ["backend", "vbd"] or len(parts) != 4 or not all(number.isascii() and number.isdigit() and len(number) <= 10 for number in numbers):
         raise InvalidValue("XENBUS_PATH", path, "backend/vbd/DOMID/DEVID, as libxl sets it")
-    return argv[1], Key(int(parts[2]), int(parts[3]), int(domids[0]))
+    return Key(int(parts[2]), int(parts[3]), int(domids[0]))
 
 
 def add(key, form):
@@ -76,18 +80,26 @@ def add(key, form):
 
         give_up_here(key, error, was_shared)
 
-    _hotplug_pair.run(work, key, _LONGEST, give_up)
+    _hotplug_pair.run(work, key, LONGEST, give_up)
 
 
 def remove(key, environ):
     """
     Forget the vbd; its nodes may be gone already, and are not looked at.
 
-    There is nothing to take down: what ``add`` made goes when blkback closes it, which can be later than this. What ``add`` does not know was
-    served by Xen's own script before this one took its place, and that one takes it down.
+    There is nothing to take down: what ``add`` made goes when blkback closes it, which can be later than this. But Xen's own script may have
+    made a loop device for the disk before this one took its place, and that one takes it down.
     """
     known = _hotplug_state.forget(key)
     _hotplug_state.reap()
     # What is kept as Xen's own may be this script by mistake.
-    if not known and environ.get("script") == STOCK_PLACE and os.access(STOCK_KEPT, os.X_OK) and _HANDED_ON not in environ:
+    if not known and environ.get("script") == STOCK_PLACE and os.access(STOCK_KEPT, os.X_OK) and _HANDED_ON not in environ and _has_stock_loop(key):
         os.execve(STOCK_KEPT, [STOCK_KEPT, "remove"], dict(environ, **{_HANDED_ON: "1"}))
+
+
+def _has_stock_loop(key):
+    """Xen's own script writes the node ``node`` for a file, and without it has nothing to take down (tools/hotplug/Linux/block of Xen)."""
+    from ._xenstore_session import Session
+
+    with Session() as store:
+        return store.exists(f"{key.backend}/node")

@@ -46,7 +46,9 @@ def add(key, seconds, form="diskseq", link=None):
             with store.within(limit):
                 job.run()
         except BaseException as error:
-            job.fail(error)
+            # Otherwise that has been done, and the vbd may be another one by now.
+            if not job.link.is_given_up:
+                job.fail(error)
             raise
 
 
@@ -105,12 +107,12 @@ class _Add:
         writable = "w" in nodes["mode"]
         recipe = _hotplug_target.parse(nodes["params"], writable)
         facts = {"target": nodes["params"]}
-        _hotplug_state.write(self.key, facts)
+        self.link.record(self.key, facts)
         with self.host, _hotplug_target.open_device(recipe, self.limit.left()) as device:
             if writable and device.read_only:
                 raise InvalidValue("mode", nodes["mode"], f"{device.path} is read-only, so the guest can have it only as r")
             self.identity = dict(_vbd_nodes.identity(self.form, device.id.major, device.id.minor, device.id.diskseq, device.path))
-            _hotplug_state.write(self.key, dict(facts, **self.identity))
+            self.link.record(self.key, dict(facts, **self.identity))
             self.link.share(device)
             self._hand_over(device)
         _hotplug_state.reap()
@@ -160,16 +162,19 @@ class _Add:
         request = _Request(self.key, guest, device, "w" if "w" in self.nodes["mode"] else "r", self.nodes["dev"] or str(self.key.devid))
         device.prove()
         with _sharing.Sharing(_stack.questions(self.host)) as sharing:
+            is_shared = "!" in self.nodes["mode"]
+            if not is_shared:
+                sharing.prepare(request)
 
             def write(tx):
                 self.link.needed = False
                 self._prove_in(tx, guest)
-                if "!" not in self.nodes["mode"]:
+                if not is_shared:
                     sharing.guard(tx, request)
                 self.link.needed = True
                 tx.write_many({f"{self.key.backend}/{name}": value for name, value in self.identity.items()})
 
-            self.store.transaction(write, self.limit)
+            self.link.transaction(self.store, write, self.limit)
         self._wait_opened(device)
         self.link.needed = False
 
@@ -195,16 +200,19 @@ class _Add:
         for pause in pauses(0.001, 0.02):
             late = self.limit.expired
             found = opened_number(self.key)
+            if found is None and not late and not patience.expired:
+                self.limit.sleep(pause)
+                continue
             # The last look has some time of its own: the error is to tell what is late, not who was asked.
             with self.store.within(Deadline(max(self.limit.left(), _LAST_LOOK))) as limit:
                 if found is not None:
                     if found != (device.id.major, device.id.minor):
                         raise WrongDevice(f"blkback opened {found[0]}:{found[1]} instead of {device.id.number}", device=device.path)
                     device.prove()
-                    if self.store.transaction(lambda tx: self._finish_in(tx, device), limit):
+                    if self.link.transaction(self.store, lambda tx: self._finish_in(tx, device), limit):
                         return
                     waited_for = "blkback to open the device (the node opened is 0)"
-                elif late or patience.expired:
+                else:
                     self._check_alive(self.store, device)
             if late:
                 raise self.limit.exceeded(waited_for, device=device.path, hint=_HINT)

@@ -20,12 +20,13 @@ import _socket as socket
 import os
 import time
 
+from . import _hotplug_state
 from ._deadline import Deadline
 from ._errors import BlockError
 
 # Seconds for which a device is kept when blkback neither opens it nor lets go of the vbd.
 _KEPT = 120.0
-_LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.25
 # Seconds that a killed worker has for its end; one that hangs in the kernel needs longer.
 _DYING = 1.0
 _LONGEST = 4096
@@ -42,6 +43,8 @@ class Link:
 
     def __init__(self, connection=None, parent=None):
         self.needed = False
+        # A worker that is given up is killed.
+        self.is_given_up = False
         self._connection = connection
         self._parent = parent
         self._fd = None
@@ -55,7 +58,15 @@ class Link:
         """Have the watcher keep the Device too; a descriptor on its way is open already (unix(7), SCM_RIGHTS)."""
         if self._connection is not None:
             self._fd = os.dup(device.fd)
-            self._say(_DEVICE, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, device.fd.to_bytes(4, "little"))])
+            self._say(_DEVICE, ancillary_of(device))
+
+    def record(self, key, facts):
+        """``_hotplug_state.write``."""
+        _hotplug_state.write(key, facts)
+
+    def transaction(self, store, function, limit):
+        """``store.transaction``, which others may have reason to wait with."""
+        return store.transaction(function, limit)
 
     def end(self, error, sysfs):
         """Tell how it ended, and keep the device if need be."""
@@ -112,34 +123,72 @@ def _hear(connection, limit, shared):
         try:
             message, ancillary = connection.recvmsg(_LONGEST, 64)[:2]
         except socket.timeout:
-            raise limit.exceeded(
-                "the storage to answer, which cannot be interrupted", hint="See the kernel's messages (dmesg) of this host, and what its disks do",
-            ) from None
+            raise silent_storage(limit) from None
         if not message:
-            raise BlockError("the process that worked on it was killed")
+            raise worker_killed()
         if message != _DEVICE:
             return message
-        shared.append(int.from_bytes(ancillary[0][2], "little"))
+        shared.append(fd_of(ancillary))
 
 
 def _work(work, link, sysfs):
     """In the worker; never returns."""
     try:
-        # What interrupts the script from a terminal must not end this one too, and whoever reads what the script prints must not wait for it.
-        os.setsid()
-        null = os.open("/dev/null", os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(null, standard)
-        error = None
-        try:
-            work(link)
-        except (BlockError, OSError) as raised:
-            error = str(raised)
-        except BaseException as raised:  # pylint: disable=broad-exception-caught
-            error = f"ended by {type(raised).__name__}: {raised}"
-        link.end(error, sysfs)
+        leave_terminal()
+        link.end(failure_of(lambda: work(link)), sysfs)
     finally:
         os._exit(0)
+
+
+def failure_of(function):
+    """What went wrong in ``function()``, as a text, or None."""
+    try:
+        function()
+    except (BlockError, OSError) as raised:
+        return str(raised)
+    except BaseException as raised:  # pylint: disable=broad-exception-caught
+        return f"ended by {type(raised).__name__}: {raised}"
+    return None
+
+
+def leave_terminal():
+    """What interrupts the script from a terminal must not end this process too, and whoever reads what the script prints must not wait for it."""
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+
+
+def ancillary_of(device):
+    """What sendmsg passes a copy of the Device's descriptor with (unix(7), SCM_RIGHTS)."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, device.fd.to_bytes(4, "little"))]
+
+
+def fd_of(ancillary):
+    """The descriptor that recvmsg got."""
+    return int.from_bytes(ancillary[0][2], "little")
+
+
+def silent_storage(limit):
+    """The error of who waited for it."""
+    return limit.exceeded(
+        "the storage to answer, which cannot be interrupted", hint="See the kernel's messages (dmesg) of this host, and what its disks do",
+    )
+
+
+def worker_killed():
+    """The error of who stands in for it."""
+    return BlockError("the process that worked on it was killed")
+
+
+def keeping_limit():
+    """The Deadline for a device that is kept from now on."""
+    return Deadline(_KEPT)
+
+
+def may_be_opened(sysfs, limit):
+    """Whether blkback may yet open the device that is kept for the vbd."""
+    return os.path.exists(sysfs) and not os.path.exists(f"{sysfs}/physical_device") and not limit.expired
 
 
 def _keep(fd, sysfs):
@@ -147,9 +196,9 @@ def _keep(fd, sysfs):
     try:
         os.closerange(0, fd)
         os.closerange(fd + 1, 1 << 16)
-        until = time.monotonic() + _KEPT
-        while os.path.exists(sysfs) and not os.path.exists(f"{sysfs}/physical_device") and time.monotonic() < until:
-            time.sleep(_LOOK_SECONDS)
+        limit = keeping_limit()
+        while may_be_opened(sysfs, limit):
+            time.sleep(LOOK_SECONDS)
     finally:
         os._exit(0)
 

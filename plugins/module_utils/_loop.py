@@ -13,13 +13,14 @@ A loop device is known by its backing file's device and inode, its offset and it
 
 from __future__ import annotations
 
+import _struct as struct  # the module struct adds nothing but a file to be found and read
 import errno
 import fcntl
 import os
 import stat
 import time
 
-from . import _device, _uapi
+from . import _device, _uapi_plain
 from ._errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
 from ._record import Record
 
@@ -29,6 +30,8 @@ MAJOR = 7
 _TAKEN = (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.ENOENT, errno.ENODEV)
 _ATTACH_SECONDS = 30
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_STATUS = struct.Struct(_uapi_plain.LOOP_INFO64)
+_CONFIG = struct.Struct(_uapi_plain.LOOP_CONFIG)
 
 
 class LoopInfo(Record):
@@ -43,19 +46,19 @@ class LoopInfo(Record):
 
     @property
     def read_only(self):
-        return bool(self.flags & _uapi.lib.LO_FLAGS_READ_ONLY)
+        return bool(self.flags & _uapi_plain.LO_FLAGS_READ_ONLY)
 
     @property
     def autoclear(self):
-        return bool(self.flags & _uapi.lib.LO_FLAGS_AUTOCLEAR)
+        return bool(self.flags & _uapi_plain.LO_FLAGS_AUTOCLEAR)
 
     @property
     def partitions(self):
-        return bool(self.flags & _uapi.lib.LO_FLAGS_PARTSCAN)
+        return bool(self.flags & _uapi_plain.LO_FLAGS_PARTSCAN)
 
     @property
     def direct_io(self):
-        return bool(self.flags & _uapi.lib.LO_FLAGS_DIRECT_IO)
+        return bool(self.flags & _uapi_plain.LO_FLAGS_DIRECT_IO)
 
 
 class Backing:
@@ -123,12 +126,10 @@ def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_
     Offsets and sizes in bytes; ``seconds`` limits the tries when others take each free device first. Raises InvalidValue, NotSupported
     (direct I/O, kernel), DeadlineExceeded, KernelError.
     """
-    _uapi.require()
     check_geometry(backing, offset, size, sector_size)
-    lib = _uapi.lib
-    flags = lib.LO_FLAGS_AUTOCLEAR | (lib.LO_FLAGS_PARTSCAN if partitions else 0) | (lib.LO_FLAGS_DIRECT_IO if direct_io else 0)
+    flags = _uapi_plain.LO_FLAGS_AUTOCLEAR | (_uapi_plain.LO_FLAGS_PARTSCAN if partitions else 0) | (_uapi_plain.LO_FLAGS_DIRECT_IO if direct_io else 0)
     if read_only or backing.read_only:
-        flags |= lib.LO_FLAGS_READ_ONLY
+        flags |= _uapi_plain.LO_FLAGS_READ_ONLY
     config = _configuration(backing, offset, size, sector_size, flags)
     seconds = _ATTACH_SECONDS if seconds is None else seconds
     until = time.monotonic() + seconds
@@ -136,7 +137,7 @@ def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_
     with _Control() as control:
         while True:
             number = control.free_number()
-            device = _bind(number, config, backing, not flags & lib.LO_FLAGS_READ_ONLY)
+            device = _bind(number, config, backing, not flags & _uapi_plain.LO_FLAGS_READ_ONLY)
             if device is not None:
                 break
             if time.monotonic() > until:
@@ -155,16 +156,13 @@ def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_
 
 def info(device):
     """LoopInfo of a held loop device; DeviceGone when no file is bound to it."""
-    status = _uapi.ffi.new("struct loop_info64 *")
     try:
-        fcntl.ioctl(device.fd, _uapi.lib.LOOP_GET_STATUS64, _uapi.ffi.buffer(status))
+        status = _get_status(device.fd)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise DeviceGone("no file is bound to it", device=device.path, errno=error.errno) from error
         raise KernelError.from_oserror(error, "read the loop device's status", device=device.path) from error
-    return LoopInfo(
-        status.lo_number, status.lo_device, status.lo_inode, status.lo_offset, status.lo_sizelimit, status.lo_flags,
-    )
+    return LoopInfo(*(status["lo_" + name] for name in ("number", "device", "inode", "offset", "sizelimit", "flags")))
 
 
 def backing_path(device):
@@ -176,22 +174,28 @@ def is_loop(device):
     return device.id.major == MAJOR
 
 
-def bound_numbers():
-    """Minor numbers of the loop devices that have a file now, from sysfs: where to look, not a proof."""
+def bound_numbers(files=None):
+    """
+    Minor numbers of the loop devices that have a file now, from sysfs: where to look, not a proof.
+
+    ``files``: a set of ``(st_dev, st_ino)``, to leave out the devices that have none of them.
+    """
     minors = []
     for name in os.listdir("/sys/block"):
-        if name.startswith("loop") and name[4:].isdigit() and os.path.exists(f"/sys/block/{name}/loop"):
+        if name.startswith("loop") and name[4:].isdigit() and os.path.exists(f"/sys/block/{name}/loop") and (files is None or _may_have(name, files)):
             number = _device.parse_number(_device.read_sysfs(f"/sys/block/{name}/dev") or "")
             if number is not None:
                 minors.append(number[1])
     return sorted(minors)
 
 
-def open_bound():
-    """Yield ``(Device, LoopInfo)`` for each bound loop device; the caller closes each Device."""
-    # Also when nothing is bound: a prediction must not promise what cannot be done.
-    _uapi.require()
-    for minor in bound_numbers():
+def open_bound(files=None):
+    """
+    Yield ``(Device, LoopInfo)`` for each bound loop device; the caller closes each Device.
+
+    ``files``: as for :func:`bound_numbers`; the devices that are left out are not opened to be proved, which takes most of the time.
+    """
+    for minor in bound_numbers(files):
         device, status = _open_if_bound(minor)
         if device is not None:
             yield device, status
@@ -253,18 +257,18 @@ def find(backing, offset=0, size=0):
 
 def set_autoclear(device, wanted):
     """Whether the device goes with its last user. SET_STATUS64 may set and clear this flag and changes no diskseq."""
-    _set_flags(device, _uapi.lib.LO_FLAGS_AUTOCLEAR, wanted)
+    _set_flags(device, _uapi_plain.LO_FLAGS_AUTOCLEAR, wanted)
 
 
 def set_partitions(device):
     """Have the kernel scan for partitions; this cannot be taken back on a bound device."""
-    _set_flags(device, _uapi.lib.LO_FLAGS_PARTSCAN, True)
+    _set_flags(device, _uapi_plain.LO_FLAGS_PARTSCAN, True)
 
 
 def set_direct_io(device, wanted):
     """Switch direct I/O; NotSupported when the file or its file system is not aligned for it."""
     try:
-        fcntl.ioctl(device.fd, _uapi.lib.LOOP_SET_DIRECT_IO, int(wanted))
+        fcntl.ioctl(device.fd, _uapi_plain.LOOP_SET_DIRECT_IO, int(wanted))
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise _no_direct_io(device.path) from error
@@ -274,7 +278,7 @@ def set_direct_io(device, wanted):
 def set_capacity(device):
     """Let the device follow the size of its file, which has changed."""
     try:
-        fcntl.ioctl(device.fd, _uapi.lib.LOOP_SET_CAPACITY, 0)
+        fcntl.ioctl(device.fd, _uapi_plain.LOOP_SET_CAPACITY, 0)
     except OSError as error:
         raise KernelError.from_oserror(error, "take over the file's new size", device=device.path) from error
 
@@ -353,6 +357,19 @@ def _open_if_bound(minor):
         raise
 
 
+def _may_have(name, files):
+    """Whether the loop device of that name in sysfs has one of the files, or could not be asked."""
+    try:
+        fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            status = _get_status(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return error.errno not in (errno.ENXIO, errno.ENOENT, errno.ENODEV)
+    return (status["lo_device"], status["lo_inode"]) in files
+
+
 def _still_bound(identity):
     base = f"/sys/dev/block/{identity.number}"
     return _device.read_sysfs(f"{base}/diskseq") == str(identity.diskseq) and os.path.exists(f"{base}/loop")
@@ -406,21 +423,25 @@ class _Control:
     def free_number(self):
         # It reserves nothing: the number may be taken by another process before it is used.
         try:
-            return fcntl.ioctl(self.fd, _uapi.lib.LOOP_CTL_GET_FREE)
+            return fcntl.ioctl(self.fd, _uapi_plain.LOOP_CTL_GET_FREE)
         except OSError as error:
             raise KernelError.from_oserror(error, "get a free loop device", device=CONTROL) from error
 
 
 def _configuration(backing, offset, size, sector_size, flags):
-    config = _uapi.ffi.new("struct loop_config *")
-    config.fd = backing.fd
-    config.block_size = sector_size or 0
-    config.info.lo_offset = offset
-    config.info.lo_sizelimit = size
-    config.info.lo_flags = flags
-    name = os.fsencode(backing.path)[:_uapi.lib.LO_NAME_SIZE - 1]
-    _uapi.ffi.memmove(config.info.lo_file_name, name, len(name))
-    return config
+    """struct loop_config, packed."""
+    empty = dict(zip(_uapi_plain.LOOP_CONFIG_FIELDS, _CONFIG.unpack(bytes(_CONFIG.size))))
+    return _CONFIG.pack(*dict(
+        empty, fd=backing.fd, block_size=sector_size or 0, lo_offset=offset, lo_sizelimit=size, lo_flags=flags,
+        lo_file_name=os.fsencode(backing.path)[:_uapi_plain.LO_NAME_SIZE - 1],
+    ).values())
+
+
+def _get_status(fd):
+    """struct loop_info64 of an open loop device as a dictionary."""
+    buffer = bytearray(_STATUS.size)
+    fcntl.ioctl(fd, _uapi_plain.LOOP_GET_STATUS64, buffer)
+    return dict(zip(_uapi_plain.LOOP_INFO64_FIELDS, _STATUS.unpack(buffer)))
 
 
 def _bind(number, config, backing, writable):
@@ -439,7 +460,7 @@ def _bind(number, config, backing, writable):
         # Asked before anything is bound: a kernel without the number (before 5.15) is refused here.
         _device.read_diskseq(fd, path)
         # Never LOOP_CLR_FD when this fails: the file bound by then is somebody else's.
-        fcntl.ioctl(fd, _uapi.lib.LOOP_CONFIGURE, _uapi.ffi.buffer(config))
+        fcntl.ioctl(fd, _uapi_plain.LOOP_CONFIGURE, config)
     except OSError as error:
         os.close(fd)
         if error.errno in _TAKEN:
@@ -473,13 +494,10 @@ def _no_direct_io(what):
 
 def _set_flags(device, flag, wanted):
     """Read, change one flag, write back: the device is held, so offset and size limit are still its own."""
-    ffi, lib = _uapi.ffi, _uapi.lib
-    status = ffi.new("struct loop_info64 *")
     try:
-        fcntl.ioctl(device.fd, lib.LOOP_GET_STATUS64, ffi.buffer(status))
-        flags = status.lo_flags | flag if wanted else status.lo_flags & ~flag
-        if flags != status.lo_flags:
-            status.lo_flags = flags
-            fcntl.ioctl(device.fd, lib.LOOP_SET_STATUS64, ffi.buffer(status))
+        status = _get_status(device.fd)
+        flags = status["lo_flags"] | flag if wanted else status["lo_flags"] & ~flag
+        if flags != status["lo_flags"]:
+            fcntl.ioctl(device.fd, _uapi_plain.LOOP_SET_STATUS64, _STATUS.pack(*dict(status, lo_flags=flags).values()))
     except OSError as error:
         raise KernelError.from_oserror(error, "change the loop device's flags", device=device.path) from error

@@ -13,6 +13,8 @@ and Xen starts the script twice for every disk.
 
 from __future__ import annotations
 
+from _operator import itemgetter  # the module operator adds a file to be found and read
+
 
 class Record(tuple):
     """
@@ -22,6 +24,8 @@ class Record(tuple):
     """
 
     __slots__ = ()
+    # From a tuple of all fields, unchecked; for what is made by the thousand.
+    _make = classmethod(tuple.__new__)
     _fields = ()
     _defaults = {}
 
@@ -29,7 +33,7 @@ class Record(tuple):
         cls._fields = tuple(cls.__annotations__)
         cls._defaults = {name: cls.__dict__[name] for name in cls._fields if name in cls.__dict__}
         for index, name in enumerate(cls._fields):
-            setattr(cls, name, property(lambda self, index=index: self[index]))
+            setattr(cls, name, property(itemgetter(index)))
 
     def __new__(cls, *values, **named):
         fields = cls._fields

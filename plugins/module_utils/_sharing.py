@@ -27,19 +27,16 @@ _HINT = "Detach it there, or give both only a read-only disk; shared: true is fo
 
 
 # Written once and never changed, so that reading them in a transaction does not make it meet the changes of busy guests.
-_NODES = ("physical-device", "diskseq", "mode", "dev", "params")
+# The first says what is behind the disk.
+_BLKBACK_NODES = ("physical-device", "diskseq", "mode")
+_QEMU_NODES = ("params", "mode")
 
 
 class Use(Record):
     """A guest's use of some storage."""
 
     key: Key
-    vm: str | None
-    dev: str
     extents: list
-
-    def __str__(self):
-        return f"disk {self.dev} of domain {self.key.domid}"
 
 
 class Sharing:
@@ -57,6 +54,10 @@ class Sharing:
         self._devices = {}
         self._uses = {}
         self._seen_in = None
+        # What was there the last time, in another transaction maybe, and whether anything was behind it: the answers to all questions then come
+        # together, and the shorter a transaction is, the fewer meet changes by others.
+        self._expected = {}
+        self._prepared = set()
 
     def __enter__(self):
         return self
@@ -69,6 +70,7 @@ class Sharing:
         for device in self._devices.values():
             device.close()
         self._uses.clear()
+        self._prepared.clear()
         self._by_number.clear()
         self._devices.clear()
 
@@ -81,51 +83,68 @@ class Sharing:
         if self._seen_in is not store:
             self._uses.clear()
             self._seen_in = store
-        present = {path: (key, self._qemu_use if "/backend/qdisk/" in path else self._blkback_use) for path, key in list_served(store)}
-        for path in set(self._uses) - set(present):
+        before = {path: entry for path, entry in self._expected.items() if path not in self._uses}
+        served, nodes = list_served(store, self._expected, [
+            *map(_what, before), *_all_nodes(path for path, (dummy, had_device) in before.items() if had_device),
+        ])
+        for path in set(self._uses) - {path for path, dummy in served}:
             del self._uses[path]
-        new = {path: entry for path, entry in present.items() if path not in self._uses}
-        nodes = store.read_many(
-            [f"{path}/{name}" for path in new for name in _NODES]
-            + [f"/local/domain/{key.domid}/vm" for key, dummy in new.values()]
-        )
-        for path, (key, read) in new.items():
-            extents = read(key, {name: nodes[f"{path}/{name}"] for name in _NODES}, store)
-            if extents is None:
-                # Nothing is behind it (yet); it is looked at again the next time.
-                continue
-            dev = nodes[f"{path}/dev"] or _name_of(key.devid)
-            self._uses[path] = Use(key, nodes[f"/local/domain/{key.domid}/vm"], dev, extents)
+        unseen = {path: key for path, key in served if path not in self._uses}
+        nodes.update(store.read_many([_what(path) for path in unseen if path not in before]))
+        # Most disks that are attached at the same time have no device yet.
+        new = {path: key for path, key in unseen.items() if nodes[_what(path)] is not None}
+        nodes.update(store.read_many([path for path in _all_nodes(new) if path not in nodes]))
+        self._expected = {path: (key, path in new or path in self._uses) for path, key in served}
+        for path, key in new.items():
+            read = self._qemu_use if "/backend/qdisk/" in path else self._blkback_use
+            extents = read(key, {name: nodes[f"{path}/{name}"] for name in _names_of(path)}, store)
+            if extents is not None:
+                # Otherwise nothing is behind it (any more); it is looked at again the next time.
+                self._uses[path] = Use(key, extents)
         return dict(self._uses)
 
-    def guard(self, transaction, request):
-        """Raise DeviceBusy when the request's device must not be given away; for ``_blkback.attach``."""
+    def prepare(self, request):
+        """
+        The Extents of the request's device; DeviceBusy when this host itself uses it. What :meth:`guard` asks of this host, and once for each device:
+        to be called before the transaction, which is then shorter.
+        """
         device = request.device
         mine = self._footprint(device.id.major, device.id.minor, request.mode == "w")
-        self.check_extents(transaction, mine, request, device.path)
+        if (device.id, request.mode) in self._prepared:
+            return mine
         refuse_mounted(mine, device.path, device)
         if not device.read_only and _device.is_claimed(device):
             raise DeviceBusy(
                 "this host itself uses it: it is mounted, swapped to, or part of a mapped device or an array", device=device.path,
                 hint="Unmount it or take down what stands on it, or hand over that instead",
             )
+        self._prepared.add((device.id, request.mode))
+        return mine
+
+    def guard(self, transaction, request):
+        """Raise DeviceBusy when the request's device must not be given away; for ``_blkback.attach``."""
+        self.check_extents(transaction, self.prepare(request), request, request.device.path)
 
     def check_extents(self, store, mine, request, name):
         """
         Raise DeviceBusy when a guest uses what the Extents ``mine`` touch. ``request`` needs ``key`` (or None) and ``guest`` only, so that
         this also serves for a file that has no device yet.
         """
-        for use in self.look(store).values():
-            if use.key == request.key or self._is_same_guest_moving(use, request):
+        for path, use in self.look(store).items():
+            pair = None if use.key == request.key else conflict(mine, use.extents)
+            if pair is None:
                 continue
-            pair = conflict(mine, use.extents)
-            if pair and not self._is_device_model(store, use.key.domid, request.guest.domid):
-                raise DeviceBusy(f"{describe(*pair)} is in use as {use}", device=f"{name} for {request}", hint=_HINT)
+            domid = use.key.domid
+            nodes = store.read_many([f"{path}/dev", f"/local/domain/{domid}/vm"])
+            if self._is_same_guest_moving(domid, nodes[f"/local/domain/{domid}/vm"], request) or self._is_device_model(store, domid, request.guest.domid):
+                continue
+            dev = nodes[f"{path}/dev"] or _name_of(use.key.devid)
+            raise DeviceBusy(f"{describe(*pair)} is in use as disk {dev} of domain {domid}", device=f"{name} for {request}", hint=_HINT)
 
     @staticmethod
-    def _is_same_guest_moving(use, request):
+    def _is_same_guest_moving(domid, vm, request):
         """Two domains with one uuid are one guest on its way from the one to the other (migration to the same host)."""
-        return use.key.domid != request.guest.domid and use.vm is not None and use.vm[4:40].lower() == request.guest.uuid
+        return domid != request.guest.domid and vm is not None and vm[4:40].lower() == request.guest.uuid
 
     @staticmethod
     def _is_device_model(store, one, other):
@@ -187,7 +206,7 @@ def refuse_mounted(extents, name, own=None):
     files = [extent for extent in extents if extent.leaf[0] == "file"]
     if not files:
         return
-    for device, status in _loop.open_bound():
+    for device, status in _loop.open_bound({extent.leaf[1:] for extent in files}):
         with device:
             leaf = ("file", status.backing_device, status.backing_inode)
             end = status.offset + status.sizelimit if status.sizelimit else None
@@ -195,6 +214,19 @@ def refuse_mounted(extents, name, own=None):
                 continue
             if not os.listdir(f"{device.sysfs}/holders") and _device.is_claimed(device):
                 raise DeviceBusy(f"this host itself uses the file, as {device.path}: it is mounted, or swapped to", device=name, hint="Unmount it first")
+
+
+def _what(path):
+    """The node of a backend path that says what is behind it."""
+    return f"{path}/{_names_of(path)[0]}"
+
+
+def _names_of(path):
+    return _QEMU_NODES if "/backend/qdisk/" in path else _BLKBACK_NODES
+
+
+def _all_nodes(paths):
+    return [f"{path}/{name}" for path in paths for name in _names_of(path)]
 
 
 def _name_of(devid):

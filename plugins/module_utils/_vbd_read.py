@@ -10,6 +10,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import os
+
 from . import _vbd_nodes
 from ._device import read_sysfs
 from ._vbd_nodes import Key
@@ -25,19 +27,24 @@ def list_keys(store, guest=None, backend_domid=0):
     """The Keys of all vbds that blkback serves, or of one guest's."""
     root = f"/local/domain/{backend_domid}/backend/vbd"
     domids = [str(guest.domid)] if guest else store.list(root) or []
-    return [key for dummy, key in _keys_below(store, {root: domids}, backend_domid)]
+    return [key for dummy, key in _keys_below(store, {root: domids}, {}, backend_domid)]
 
 
-def list_served(store, backend_domid=0):
-    """``[(path of its nodes, Key)]`` of all disks that blkback (vbd) or QEMU (qdisk) serves."""
+def list_served(store, expected=(), nodes=(), backend_domid=0):
+    """
+    ``([(path of its nodes, Key)], {path: value})``: all disks that blkback (vbd) or QEMU (qdisk) serves, and the values of ``nodes``.
+
+    What is ``expected``, paths as in the result, is asked for together with all else.
+    """
     roots = [f"/local/domain/{backend_domid}/backend/{kind}" for kind in ("vbd", "qdisk")]
-    return _keys_below(store, store.list_many(roots), backend_domid)
+    listed, values = store.list_and_read([*roots, *(path.rpartition("/")[0] for path in expected)], nodes)
+    return _keys_below(store, {root: listed.pop(root) for root in roots}, listed, backend_domid), values
 
 
-def _keys_below(store, domids, backend_domid):
-    """``domids``: what is listed below each root."""
+def _keys_below(store, domids, listed, backend_domid):
+    """``domids``: what is listed below each root; ``listed``: what is known to be listed below those."""
     places = [(root, int(name)) for root, names in domids.items() for name in names or [] if name.isdigit()]
-    listed = store.list_many([f"{root}/{domid}" for root, domid in places])
+    listed = dict(listed, **store.list_many([path for path in (f"{root}/{domid}" for root, domid in places) if path not in listed]))
     return [
         (f"{root}/{domid}/{name}", Key(domid, int(name), backend_domid))
         for root, domid in sorted(places)
@@ -54,7 +61,9 @@ def list_vbds(store, guest=None, backend_domid=0):
 
 def opened_number(key):
     """``(major, minor)`` of the device blkback has opened for the vbd, or None; only for backends in this domain."""
-    text = read_sysfs(key.sysfs + "/physical_device")
+    path = key.sysfs + "/physical_device"
+    # Whoever waits for blkback asks often, and for many disks at once; this costs less than opening what is not there.
+    text = read_sysfs(path) if os.access(path, os.F_OK) else None
     if text is None:
         return None
     try:

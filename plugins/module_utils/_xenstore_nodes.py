@@ -68,18 +68,7 @@ class Nodes:
 
     def read_many(self, paths):
         """A dictionary of the values of many nodes, None for those that do not exist."""
-        paths = list(dict.fromkeys(paths))
-        for path in paths:
-            check_path(path)
-        result = {}
-        for path, reply in zip(paths, self._pipeline([("to read", path, READ, _nul(path)) for path in paths])):
-            if isinstance(reply, NodeError):
-                if reply.errno != errno.ENOENT:
-                    raise reply
-                result[path] = None
-            else:
-                result[path] = decode(reply)
-        return result
+        return self.list_and_read((), paths)[1]
 
     def write(self, path, value):
         """Set the node's value, making it and its parents if need be. InvalidValue before anything is sent."""
@@ -126,20 +115,26 @@ class Nodes:
 
     def list_many(self, paths):
         """A dictionary of the children of many nodes, None for those that do not exist."""
-        paths = list(dict.fromkeys(paths))
-        for path in paths:
-            check_path(path)
-        result = {}
-        for path, reply in zip(paths, self._pipeline([("to list", path, DIRECTORY, _nul(path)) for path in paths])):
+        return self.list_and_read(paths, ())[0]
+
+    def list_and_read(self, directories, paths):
+        """``(list_many(directories), read_many(paths))`` without waiting for the one before the other."""
+        requests = [("to list", check_path(path), DIRECTORY, _nul(path)) for path in dict.fromkeys(directories)]
+        listed = len(requests)
+        requests += [("to read", check_path(path), READ, _nul(path)) for path in dict.fromkeys(paths)]
+        children, values = {}, {}
+        for index, ((dummy, path, dummy, dummy), reply) in enumerate(zip(requests, self._pipeline(requests))):
+            is_list = index < listed
             if not isinstance(reply, NodeError):
-                result[path] = [decode(name) for name in reply.split(b"\0") if name]
+                result = [decode(name) for name in reply.split(b"\0") if name] if is_list else decode(reply)
             elif reply.errno == errno.ENOENT:
-                result[path] = None
-            elif reply.errno == errno.E2BIG:
-                result[path] = self._list_parts(path)
+                result = None
+            elif is_list and reply.errno == errno.E2BIG:
+                result = self._list_parts(path)
             else:
                 raise reply
-        return result
+            (children if is_list else values)[path] = result
+        return children, values
 
     def _list_parts(self, path):
         """
@@ -218,12 +213,8 @@ def pipeline(wire, arm, tx_id, next_id, requests):
     for start in range(0, len(requests), step):
         some = requests[start:start + step]
         arm(f"{some[0][0]} {some[0][1]} and {len(some) - 1} more" if len(some) > 1 else f"{some[0][0]} {some[0][1]}")
-        pending = wire.send_many([Packet(op, next_id(), tx_id, len(payload), payload) for doing, path, op, payload in some])
-        for (doing, path, op, payload), answer in zip(some, pending):
-            try:
-                replies.append(answer.get().payload)
-            except Refused as refusal:
-                replies.append(refused(doing, path, refusal.name))
+        answers = wire.exchange([Packet._make((op, next_id(), tx_id, len(payload), payload)) for doing, path, op, payload in some])
+        replies += [refused(doing, path, answer.name) if isinstance(answer, Refused) else answer for (doing, path, op, payload), answer in zip(some, answers)]
     return replies
 
 

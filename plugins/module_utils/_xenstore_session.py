@@ -11,8 +11,9 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import errno
+import time
 
-from ._deadline import Deadline, pauses
+from ._deadline import Deadline, pauses, random
 from ._errors import XenStoreError
 from ._xenstore_nodes import TRANSACTION_END, TRANSACTION_START, NodeError, Nodes, pipeline, refused
 from ._xenstore_wire import Packet, Refused, Wire, default_path
@@ -67,17 +68,20 @@ class Session(Nodes):
 
         When others changed the same nodes meanwhile it is run again, after a pause of random length, until ``deadline`` (a
         Deadline, or seconds; by default the connection's timeout): so it must have no other effects. Whatever it raises ends
-        the transaction without any change.
+        the transaction without any change. The pause grows with the time that a try takes: of several that go on at once only the first to commit
+        does so, and the others keep each other from it.
         """
         with self.within(self._deadline.sooner(self.timeout) if deadline is None else deadline) as limit:
             tries = 0
             for pause in pauses(0.002, 0.1, jitter=0.9):
                 tries += 1
+                began = time.monotonic()
                 try:
                     return self._try_transaction(function)
                 except NodeError as error:
                     if error.errno != errno.EAGAIN:
                         raise
+                    pause = max(pause, random() * (time.monotonic() - began))
                     if limit.left() <= pause:
                         raise XenStoreError(
                             f"the transaction met changes by others {tries} times within {limit.seconds or 0:g} s and was given up; "

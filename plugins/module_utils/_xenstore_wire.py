@@ -16,11 +16,11 @@ connection is closed there and then. Message format: xen/include/public/io/xs_wi
 from __future__ import annotations
 
 import _socket as socket  # what the module socket adds are enumerations, which take longer to make than a hotplug script to run
+import _struct as struct
 import errno
 import os
 import select
 import stat
-import struct
 
 from ._deadline import Deadline, pauses
 from ._errors import XenStoreError
@@ -119,16 +119,14 @@ class Wire:
 
     def send(self, packet):
         """Send one request; its answer is read when it is asked for."""
-        return self.send_many([packet])[0]
+        self._check_connected()
+        self._guarded(self._send_all, packet)
+        return _Answer(self, packet)
 
-    def send_many(self, packets):
-        """Send requests, ``at_once`` at most; a list of what :meth:`send` returns."""
-        if not self.is_connected:
-            raise XenStoreError("the connection to xenstored is closed", device=self.path)
-        self._guarded(self._send_all, b"".join(
-            _HEADER.pack(packet.op, packet.rq_id, packet.tx_id, len(packet.payload)) + packet.payload for packet in packets
-        ))
-        return [_Answer(self, packet) for packet in packets]
+    def exchange(self, packets):
+        """Send requests, ``at_once`` at most, and read their answers: a list of payloads, and of Refused where one was refused."""
+        self._check_connected()
+        return self._guarded(self._exchange, packets)
 
     # The rest is for _Answer and below.
 
@@ -136,15 +134,26 @@ class Wire:
         """The answer to ``request``; raises Refused when it is an error, XenStoreError or DeadlineExceeded otherwise."""
         packet = self.reply = self._guarded(self._receive, request)
         if packet.op == _ERROR:
-            raise Refused(packet.payload.split(b"\0")[0].decode("ascii", "backslashreplace"))
+            raise _refused(packet)
         return packet
 
+    def _exchange(self, packets):
+        self._send_all(*packets)
+        answers = [self._receive(packet) for packet in packets]
+        return [_refused(answer) if answer.op == _ERROR else answer.payload for answer in answers]
+
     def _receive(self, request):
+        """Answers that came together are taken together; what is not asked for yet is kept."""
         while True:
-            op, rq_id, tx_id, size = _HEADER.unpack(self._receive_all(_HEADER.size))
+            while len(self._received) < _HEADER.size:
+                self._receive_more()
+            op, rq_id, tx_id, size = _HEADER.unpack_from(self._received)
             if size > PAYLOAD_MAX:
                 raise self._nonsense(f"a message of {size} bytes")
-            payload = self._receive_all(size)
+            end = _HEADER.size + size
+            while len(self._received) < end:
+                self._receive_more()
+            payload, self._received = self._received[_HEADER.size:end], self._received[end:]
             if op == _WATCH_EVENT:
                 # No watch is ever set here; a daemon that sends one all the same does no harm.
                 continue
@@ -152,7 +161,11 @@ class Wire:
                 raise self._nonsense(f"an answer to request {rq_id} instead of {request.rq_id}")
             if op not in (request.op, _ERROR):
                 raise self._nonsense(f"an answer of type {op} to a request of type {request.op}")
-            return Packet(op, rq_id, tx_id, size, payload)
+            return Packet._make((op, rq_id, tx_id, size, payload))
+
+    def _check_connected(self):
+        if not self.is_connected:
+            raise XenStoreError("the connection to xenstored is closed", device=self.path)
 
     def _nonsense(self, what):
         return XenStoreError(f"xenstored sent {what} when it was asked {self.doing}", device=self.path, errno=errno.EPROTO)
@@ -186,8 +199,10 @@ class Wire:
                     raise self._late() from error
                 self.deadline.sleep(next(pause))
 
-    def _send_all(self, data):
-        view = memoryview(data)
+    def _send_all(self, *packets):
+        view = memoryview(b"".join([
+            part for packet in packets for part in (_HEADER.pack(packet.op, packet.rq_id, packet.tx_id, len(packet.payload)), packet.payload)
+        ]))
         while view:
             try:
                 if self._socket is None:
@@ -198,19 +213,15 @@ class Wire:
             except BlockingIOError:
                 self._wait(select.POLLOUT)
 
-    def _receive_all(self, size):
-        # Answers that came together are taken together; what is not asked for yet is kept.
-        while len(self._received) < size:
-            try:
-                part = os.read(self._fd, _HEADER.size + PAYLOAD_MAX)
-            except BlockingIOError:
-                self._wait(select.POLLIN)
-                continue
-            if not part:
-                raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-            self._received += part
-        data, self._received = self._received[:size], self._received[size:]
-        return data
+    def _receive_more(self):
+        try:
+            part = os.read(self._fd, _HEADER.size + PAYLOAD_MAX)
+        except BlockingIOError:
+            self._wait(select.POLLIN)
+            return
+        if not part:
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        self._received += part
 
     def _wait(self, event):
         poll = select.poll()
@@ -221,6 +232,10 @@ class Wire:
 
     def _late(self):
         return self.deadline.exceeded(f"xenstored when it was asked {self.doing}", device=self.path, hint=_HINT)
+
+
+def _refused(packet):
+    return Refused(packet.payload.split(b"\0")[0].decode("ascii", "backslashreplace"))
 
 
 class _Answer:

@@ -11,9 +11,11 @@ disturbed.
 
 from __future__ import annotations
 
-import compileall
 import contextlib
+import glob
+import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -22,33 +24,40 @@ import time
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
-from ansible_collections.racefree.block.plugins.module_utils import _guest, _hotplug, _hotplug_add, _hotplug_pair, _vbd_nodes
+from ansible_collections.racefree.block.plugins.module_utils import _guest, _hotplug, _hotplug_add, _hotplug_pair, _hotplug_service, _vbd_nodes
 from ansible_collections.racefree.block.plugins.module_utils._vbd_key import Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore_session import Session
 
 COLLECTION = os.path.join(os.environ.get("RACEFREE_SITE", "/root/site"), "ansible_collections/racefree/block")
+FILES = os.path.join(COLLECTION, "roles/xen_host/files")
 LIBRARY = "/usr/local/lib/racefree-block"
 SCRIPT = "/etc/xen/scripts/block-racefree"
 STOCK = "/etc/xen/scripts/block"
 STATE = "/run/racefree-block/hotplug"
+SERVICE = _hotplug_service.DIRECTORY
 # What is here already, a fork need not import.
 PRELOADED = (_hotplug_add, _hotplug_pair)
 # xvdb and on; the guest's own disks, if it has any, come before.
 FIRST = (202 << 8) + 16
 
 
-def install():
+def install_library():
     """What the role xen_host does, for hosts that no Ansible reaches: the tests run on the host itself."""
-    shutil.rmtree(LIBRARY, ignore_errors=True)
-    package = os.path.join(LIBRARY, "racefree_block")
-    shutil.copytree(os.path.join(COLLECTION, "plugins/module_utils"), package, ignore=shutil.ignore_patterns("__pycache__"))
-    with open(os.path.join(package, "__init__.py"), "w", encoding="utf-8"):
-        pass
-    compileall.compile_dir(LIBRARY, quiet=1)
-    with open(os.path.join(COLLECTION, "roles/xen_host/files/block-racefree"), encoding="utf-8") as source:
-        text = source.read()
-    with open(SCRIPT, "w", encoding="utf-8") as script:
-        script.write("#!/usr/bin/python3 -IS\n" + text)
+    floor = os.path.join(COLLECTION, "plugins/module_utils")
+    paths = {os.path.relpath(path, floor): path for path in glob.glob(f"{floor}/**/*.py", recursive=True)}
+    paths["hotplug_start.py"] = f"{FILES}/hotplug_start.py"
+    texts = {name: pathlib.Path(path).read_text(encoding="utf-8") for name, path in paths.items()}
+    shutil.rmtree(f"{LIBRARY}/racefree_block", ignore_errors=True)
+    subprocess.run([sys.executable, "-I", f"{FILES}/unpack.py", f"{LIBRARY}/racefree_block"], input=json.dumps(texts).encode(), check=True)
+
+
+def install():
+    install_library()
+    install_script()
+
+
+def install_script():
+    shutil.copy(f"{FILES}/block-racefree", SCRIPT)
     os.chmod(SCRIPT, 0o755)
 
 
@@ -65,6 +74,66 @@ def installed():
         yield
     finally:
         uninstall()
+
+
+@contextlib.contextmanager
+def alone():
+    """The script does not find the service."""
+    os.rename(f"{SERVICE}/server", f"{SERVICE}/hidden")
+    try:
+        yield
+    finally:
+        os.rename(f"{SERVICE}/hidden", f"{SERVICE}/server")
+
+
+def is_served():
+    """Whether the service is there, as the script looks for it; its process, or None."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(f"{SERVICE}/server", encoding="ascii") as file:
+            pid = int(file.read())
+        if os.path.samefile(f"/proc/{pid}/fd/{_hotplug_service.ALIVE_FD}", f"{SERVICE}/alive"):
+            return pid
+    return None
+
+
+@contextlib.contextmanager
+def mute_guest(name):
+    """
+    A guest that answers for no disk; its name. It is not asked, blkback opens the device all the same.
+
+    Even an idle one would take a quarter of a processor on an emulated host. But it is not paused: oxenstored has whoever writes wait until the
+    guest has taken the events that it gets of it.
+    """
+    subprocess.run(["xenguest", "start", name, "--memory", "128", "--no-frontend"], check=True, stdout=subprocess.DEVNULL)
+    try:
+        subprocess.run(["xl", "sched-credit2", "-d", name, "-c", "5"], check=True)
+        yield name
+    finally:
+        # Its end takes some work of its own.
+        subprocess.run(["xl", "sched-credit2", "-d", name, "-c", "0"], check=False)
+        subprocess.run(["xenguest", "stop", name], check=False)
+
+
+class Service:
+    """The process that does add for the script; a context, that may be stopped and started meanwhile."""
+
+    process = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()
+        shutil.rmtree(SERVICE)
+
+    def start(self):
+        self.process = subprocess.Popen([sys.executable, "-IS", f"{LIBRARY}/racefree_block/hotplug_start.py", "serve"], stdin=subprocess.DEVNULL)
+        wait_until(lambda: is_served() == self.process.pid, 30, "the service to begin")
+
+    def stop(self, kill=False):
+        (self.process.kill if kill else self.process.terminate)()
+        self.process.wait(60)
 
 
 def environment(key, script=SCRIPT):
@@ -99,6 +168,12 @@ class Disk:
         self.script = script
 
     def __enter__(self):
+        self.store.transaction(self.lay, 30)
+        self.wait_for_backend()
+        return self
+
+    def lay(self, tx):
+        """Write its nodes."""
         disk = _vbd_nodes.Disk(dev=f"d{self.devid}", params="/", writable="w" in self.mode, script=self.script)
         nodes = [
             (path, self.params if path.endswith("/params") else self.mode if path.endswith("/mode") else value, perms)
@@ -109,15 +184,14 @@ class Disk:
                 (path, value, perms if value is None else None) for path, value, perms in nodes
                 if not path.startswith("/libxl") and (value is None or path.rpartition("/")[2] in _ENOUGH)
             ]
+        for path in (self.key.backend_error,) if self.bare else (self.key.frontend, self.key.backend_error, self.key.frontend_error):
+            tx.remove(path)
+        tx.lay(nodes)
 
-        def write(tx):
-            for path in (self.key.backend_error,) if self.bare else (self.key.frontend, self.key.backend_error, self.key.frontend_error):
-                tx.remove(path)
-            tx.lay(nodes)
-
-        self.store.transaction(write, 30)
+    def wait_for_backend(self):
+        """What libxl does before it calls the script; a look into sysfs costs less than one into XenStore."""
+        wait_until(lambda: os.path.exists(self.key.sysfs), 60, f"{self.key.sysfs} to come")
         self.wait_for("state", "2", 60)
-        return self
 
     def __exit__(self, *exc):
         self.close()
@@ -169,18 +243,17 @@ class Disk:
 
         self.store.transaction(write, 30)
 
-    def remove_nodes(self, seconds=30):
+    def remove_nodes(self, seconds=30, wait=True):
         """As libxl after remove, and wait until blkback has nothing to do with it any more."""
         from ansible_collections.racefree.block.plugins.module_utils import _blkback
 
         if self.bare:
-            self.store.transaction(lambda tx: [tx.remove(path) for path in (self.key.frontend, self.key.backend)], 30)
+            for path in (self.key.frontend, self.key.backend):
+                self.store.remove(path)
         else:
             self.store.transaction(lambda tx: _blkback.remove_nodes(tx, self.key), 30)
-        end = time.monotonic() + seconds
-        while os.path.exists(self.key.sysfs):
-            assert time.monotonic() < end, f"{self.key.sysfs} is still there"
-            time.sleep(0.01)
+        if wait:
+            wait_until(lambda: not os.path.exists(self.key.sysfs), seconds, f"{self.key.sysfs} to go")
 
     def close(self):
         if not self.bare:

@@ -8,16 +8,17 @@ Kills the hotplug script after one system call after the other, and counts what 
 ``add`` has two processes, the one that libxl waits for and the one that works; each is killed after each of its calls, and ``remove`` after each
 of its own. A call that only reads changes nothing of what is left, so only the others count, but with ``--all``. The part ``work`` is what is
 done when the interpreter has been started; ``start`` begins with the program itself, whose first thousand calls import modules.
+The part ``service`` kills the service instead while it does an ``add``, in its first thread, its keeper and the thread that works; and the script
+that waits for it.
 ``hotplug_kill.py --help`` has the options. Exit code 1 when anything was ever left.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
 import os
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -28,9 +29,12 @@ if __name__ == "__main__":
 import hotplug
 import ptrace
 
+from ansible_collections.racefree.block.plugins.module_utils import _hotplug_service
+
 GUEST = "killed"
-# Which process of which call.
+# Which process of which call, and which process or thread of the service.
 PROCESSES = {"add": 0, "worker": 1, "remove": 0}
+SERVICE = {"script": None, "service": 0, "keeper": 1, "thread": 2}
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -57,14 +61,35 @@ def run_killed(store, image, name, count, part, every):
         if command == "remove":
             assert disk.fork("add").wait(40) == 0
             disk.ask_back()
-        run = _quietly(lambda: disk.main(command)) if part == "work" else _quietly(lambda: disk.execute(command))
-        killed = ptrace.run_killed(run, PROCESSES[name], count, every)[0]
+        if part == "service":
+            killed = _served_and_killed(disk, SERVICE[name], count, every)
+        else:
+            run = _quietly(lambda: disk.main(command)) if part == "work" else _quietly(lambda: disk.execute(command))
+            killed = ptrace.run_killed(run, PROCESSES[name], count, every)[0]
     # The next run, for any other disk: what the killed one had to itself is nobody's.
     assert hotplug.Disk(store, GUEST, 1, image).fork("remove").wait(40) == 0
     end = time.monotonic() + 15
     while (now := left(store)) != before and time.monotonic() < end:
         time.sleep(0.02)
     return killed, [entry for entry in now if entry not in before]
+
+
+def _served_and_killed(disk, which, count, every):
+    """Whether it was killed; the script must have been told whatever became of it, and be right when it says that the disk is connected."""
+    serve = _quietly(lambda: _hotplug_service.serve() or 0)
+    tracer = hotplug.Forked(serve if which is None else lambda: ptrace.run_killed(serve, which, count, every)[0])
+    hotplug.wait_until(lambda: hotplug.is_served() or tracer.poll() is not None, 60, "the service to begin")
+    if which is None:
+        killed = ptrace.run_killed(_quietly(lambda: disk.execute("add")), 0, count, every)[0]
+        os.kill(hotplug.is_served(), signal.SIGTERM)
+        tracer.wait(60)
+        return killed
+    code = disk.call("add")[0]
+    assert code or disk.node("hotplug-status") == "connected", f"exit code 0 and {disk.node('hotplug-status')}"
+    service = hotplug.is_served()
+    if service:
+        os.kill(service, signal.SIGTERM)
+    return bool(tracer.wait(60))
 
 
 def _quietly(function):
@@ -77,7 +102,7 @@ def _quietly(function):
     return run
 
 
-def kill(step=1, names=tuple(PROCESSES), part="work", first=0, every=False):
+def kill(step=1, names=None, part="work", first=0, every=False):
     """``(number of kills by name, [(name, count, what was left)])``, after each ``step``-th call from ``first`` on."""
     kills, bad = {}, []
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -85,7 +110,7 @@ def kill(step=1, names=tuple(PROCESSES), part="work", first=0, every=False):
         image = os.path.join(place, "disk.raw")
         with open(image, "wb") as file:
             file.truncate(1 << 20)
-        for name in names:
+        for name in names or (SERVICE if part == "service" else PROCESSES):
             kills[name], count, killed = 0, first, True
             while killed:
                 killed, rest = run_killed(store, image, name, count, part, every)
@@ -99,26 +124,17 @@ def kill(step=1, names=tuple(PROCESSES), part="work", first=0, every=False):
     return kills, bad
 
 
-@contextlib.contextmanager
-def guest():
-    subprocess.run(["xenguest", "start", GUEST, "--memory", "128", "--no-frontend"], check=True, stdout=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        subprocess.run(["xenguest", "stop", GUEST], check=False)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step", type=int, default=1, help="only after every so many calls")
     parser.add_argument("--first", type=int, default=0, help="from this call on")
     parser.add_argument("--all", action="store_true", help="after calls that only read, too")
-    parser.add_argument("--part", choices=["work", "start"], default="work")
-    parser.add_argument("--name", choices=list(PROCESSES), action="append", help="only this one")
+    parser.add_argument("--part", choices=["work", "start", "service"], default="work")
+    parser.add_argument("--name", choices=[*PROCESSES, *SERVICE], action="append", help="only this one")
     options = parser.parse_args()
     started = time.monotonic()
-    with hotplug.installed(), guest():
-        kills, bad = kill(options.step, options.name or tuple(PROCESSES), options.part, options.first, options.all)
+    with hotplug.installed(), hotplug.mute_guest(GUEST):
+        kills, bad = kill(options.step, options.name, options.part, options.first, options.all)
     counted = ", ".join(f"{count} kills of {name}" for name, count in kills.items())
     print(f"{options.part}: {counted}; {len(bad)} left something, {time.monotonic() - started:.0f} s")
     return 1 if bad else 0

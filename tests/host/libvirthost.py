@@ -7,19 +7,16 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
-import py_compile
 import shutil
 import subprocess
 import time
 
+from hotplug import FILES, LIBRARY, SCRIPT, STOCK, install_library, install_script
+
 KERNEL, INITRD = "/usr/lib/xenguest/vmlinux", "/usr/lib/xenguest/initrd"
-SITE = os.environ.get("RACEFREE_SITE", "/root/site") + "/ansible_collections/racefree/block"
-LIBRARY = "/usr/local/lib/racefree-block"
 HOOK = "/etc/libvirt/hooks/libxl.d/50-racefree"
 STATE = "/run/racefree-block/libvirt"
-SCRIPT, STOCK = "/etc/xen/scripts/block-racefree", "/etc/xen/scripts/block"
 
 
 def run(*argv, check=True, seconds=600, **more):
@@ -53,7 +50,8 @@ def defined(tmp_path, name, **more):
     try:
         yield name
     finally:
-        virsh("destroy", name, check=False)
+        # A guest that is on its way, as in a reboot, is libvirt's own job for up to 30 s.
+        wait_for(lambda: virsh("destroy", name, check=False) == "" or is_off(name), 120, 3)
         virsh("undefine", name, "--managed-save", check=False)
 
 
@@ -95,12 +93,9 @@ def ours():
 
 def install():
     """The hook in its place, and a daemon that knows it."""
-    for path in (os.path.dirname(HOOK), LIBRARY):
-        os.makedirs(path, exist_ok=True)
-    shutil.copytree(f"{SITE}/plugins/module_utils", f"{LIBRARY}/racefree_block", dirs_exist_ok=True)
-    for path in glob.glob(f"{LIBRARY}/racefree_block/**/*.py", recursive=True):
-        py_compile.compile(path)
-    with open(f"{SITE}/roles/xen_host/files/libvirt-hook", encoding="utf-8") as program, open(HOOK, "w", encoding="utf-8") as file:
+    install_library()
+    os.makedirs(os.path.dirname(HOOK), exist_ok=True)
+    with open(f"{FILES}/libvirt-hook", encoding="utf-8") as program, open(HOOK, "w", encoding="utf-8") as file:
         file.write("#!/usr/bin/python3 -I\n" + program.read())
     os.chmod(HOOK, 0o755)
     restart_daemon()
@@ -128,9 +123,7 @@ def default_script():
     The collection's hotplug script in the place of Xen's own, as the role puts it, for tests that have the hook installed. Xen's own may need more
     than the 40 s that it has on an emulated host, for two disks at once.
     """
-    with open(f"{SITE}/roles/xen_host/files/block-racefree", encoding="utf-8") as program, open(SCRIPT, "w", encoding="utf-8") as file:
-        file.write("#!/usr/bin/python3 -IS\n" + program.read())
-    os.chmod(SCRIPT, 0o755)
+    install_script()
     os.rename(STOCK, f"{STOCK}.stock")
     os.symlink(SCRIPT, STOCK)
     try:

@@ -6,9 +6,9 @@
 An adversary that gives a loop device another file while the hotplug script runs, against the collection's script and against Xen's own.
 
 For each try the device has the file A, which is what the disk is to be; at a random moment of the script's run the adversary takes A away and
-binds B, for as long as it is let. Counted is what blkback then has open: A is right, B is wrong, nothing is a refusal. Most tries begin when
-the script's interpreter has been started, since nothing is done before. ``rebind.py --help`` has the options. Exit code 1 when the collection's
-script ever exported a wrong device.
+binds B, for as long as it is let. Counted is what blkback then has open: A is right, B is wrong, nothing is a refusal. The part ``work`` is what
+the script does when its interpreter has been started, ``served`` the script with its service, ``stock`` Xen's own. ``rebind.py --help`` has the
+options. Exit code 1 when the collection's script ever exported a wrong device.
 """
 
 from __future__ import annotations
@@ -37,58 +37,23 @@ from ansible_collections.racefree.block.plugins.module_utils._errors import Bloc
 
 GUEST = "rebind"
 NUMBER = 241
-NODE = f"/dev/loop{NUMBER}"
 SIZE = 1 << 20
 LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81
-# What is passed to which script: ours knows which device is meant, or at least tells blkback which one it has proved.
+# What is passed: the collection's script knows which device is meant, or at least tells blkback which one it has proved.
+WAYS = {"work": ("diskseq", "path"), "served": ("diskseq", "path"), "stock": ("stock",)}
+SCRIPTS = {"work": None, "served": hotplug.SCRIPT, "stock": hotplug.STOCK}
 # xl would kill Xen's own script after 40 s, which a busy emulated host may need.
 _STOCK_SECONDS = 300
-WAYS = (("diskseq", hotplug.SCRIPT), ("path", hotplug.SCRIPT), ("stock", hotplug.STOCK))
-
-
-def bind(backing):
-    """Give the device this file if it has none; whether it got it."""
-    try:
-        device = os.open(NODE, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        config = _uapi.ffi.new("struct loop_config *")
-        config.fd = backing
-        fcntl.ioctl(device, _uapi.lib.LOOP_CONFIGURE, _uapi.ffi.buffer(config))
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(device)
-
-
-def unbind():
-    with contextlib.suppress(OSError):
-        device = os.open(NODE, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(device, _uapi.lib.LOOP_CLR_FD, 0)
-        finally:
-            os.close(device)
-
-
-def marker():
-    """Which file the device has: its first byte, or an empty text."""
-    try:
-        fd = os.open(NODE, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        return os.pread(fd, 1, 0)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
+_BATCH = 4
 
 
 class Place:
-    """The two files, open, and the loop device that they take turns behind."""
+    """The two files, open, and the loop device with this number, that they take turns behind; a context."""
+
+    def __init__(self, number):
+        self.number = number
+        self.node = f"/dev/loop{number}"
+        self.sysfs = f"/sys/block/loop{number}/loop"
 
     def __enter__(self):
         self.directory = tempfile.TemporaryDirectory(prefix="rebind-", dir="/var/tmp")
@@ -100,16 +65,16 @@ class Place:
             self.files[letter] = fd
         self.control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
         with contextlib.suppress(FileExistsError):
-            fcntl.ioctl(self.control, LOOP_CTL_ADD, NUMBER)
-        if not os.path.exists(NODE):
-            os.mknod(NODE, 0o600 | 0o060000, os.makedev(7, NUMBER))
+            fcntl.ioctl(self.control, LOOP_CTL_ADD, self.number)
+        if not os.path.exists(self.node):
+            os.mknod(self.node, 0o600 | 0o060000, os.makedev(7, self.number))
         return self
 
     def __exit__(self, *exc):
         self.clear()
         for _again in range(100):
             try:
-                fcntl.ioctl(self.control, LOOP_CTL_REMOVE, NUMBER)
+                fcntl.ioctl(self.control, LOOP_CTL_REMOVE, self.number)
                 break
             except OSError:
                 time.sleep(0.05)
@@ -117,19 +82,57 @@ class Place:
             os.close(fd)
         self.directory.cleanup()
 
-    def clear(self):
-        end = time.monotonic() + 20
-        while os.path.exists(f"/sys/block/loop{NUMBER}/loop"):
-            unbind()
-            assert time.monotonic() < end, f"{NODE} is still bound"
-            time.sleep(0.005)
-
     def begin(self):
         """A is behind the device; its sequence number."""
         self.clear()
-        assert bind(self.files["A"])
-        with open_path(NODE) as device:
+        assert self.bind("A")
+        with open_path(self.node) as device:
             return device.id.diskseq
+
+    def clear(self):
+        end = time.monotonic() + 20
+        while os.path.exists(self.sysfs):
+            self.unbind()
+            assert time.monotonic() < end, f"{self.node} is still bound"
+            time.sleep(0.005)
+
+    def bind(self, letter):
+        """Give the device this file if it has none; whether it got it."""
+        try:
+            device = os.open(self.node, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            config = _uapi.ffi.new("struct loop_config *")
+            config.fd = self.files[letter]
+            fcntl.ioctl(device, _uapi.lib.LOOP_CONFIGURE, _uapi.ffi.buffer(config))
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(device)
+
+    def unbind(self):
+        with contextlib.suppress(OSError):
+            device = os.open(self.node, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(device, _uapi.lib.LOOP_CLR_FD, 0)
+            finally:
+                os.close(device)
+
+    def marker(self):
+        """Which file the device has: its first byte, or an empty text."""
+        try:
+            fd = os.open(self.node, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return b""
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            return os.pread(fd, 1, 0)
+        except OSError:
+            return b""
+        finally:
+            os.close(fd)
 
 
 class Adversary:
@@ -178,14 +181,14 @@ class Adversary:
             os.read(self._answers[0], 1)
 
     def _disturb(self, moment):
-        while self._running[0] and time.monotonic() < moment:
-            time.sleep(0.0005)
+        # It seldom wakes up: the processor is for what it is to disturb.
+        time.sleep(max(0, moment - time.monotonic()))
         done = False
         while self._running[0]:
             if not done:
-                unbind()
-                done = bind(self._place.files["B"])
-            time.sleep(0.002 if done else 0.0005)
+                self._place.unbind()
+                done = self._place.bind("B")
+            time.sleep(0.01 if done else 0.0005)
 
 
 class _Link(_hotplug_pair.Link):
@@ -198,44 +201,53 @@ class _Link(_hotplug_pair.Link):
 
 
 class Try:
-    """One try after the other in one way of WAYS; the disk is used again when nothing was ever written for it."""
+    """One try after the other in one way of WAYS; a disk is used again when nothing was ever written for it."""
 
-    def __init__(self, store, place, adversary):
+    def __init__(self, store, place, adversary, guest_name):
         self.store, self.place, self.adversary = store, place, adversary
-        self.guest = _guest.find(store, GUEST)
+        self.guest = _guest.find(store, guest_name)
         self.disk = None
+        # Disks whose nodes are written already, and what has been numbered.
+        self.ready = []
+        self.numbered = 0
 
-    def __call__(self, way, script, delay, whole=False):
-        """``(outcome, seconds that the script took)``; ``whole``: with the start of the interpreter, during which nothing can go wrong."""
+    def __call__(self, way, script, delay):
+        """``(outcome, seconds that the script took)``; without a script it is the worker's part, in this process."""
         diskseq = self.place.begin()
-        self._have_disk(f"diskseq:{diskseq}" if way == "diskseq" else NODE, script)
+        self._have_disk(f"diskseq:{diskseq}" if way == "diskseq" else self.place.node, script)
         began = time.monotonic()
         with self.adversary.at_work(delay):
-            if script == hotplug.STOCK or whole:
+            if script:
                 code, used = self.disk.start("add", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait(_STOCK_SECONDS), True
             else:
                 code, used = self._add()
             took = time.monotonic() - began
-        outcome = look(self.disk, code, way)
+        outcome = look(self.disk, self.place, code, way)
         if used or outcome != "refused":
             self.close()
         return outcome, took
 
     def _have_disk(self, target, script):
-        if self.disk is not None and self.disk.script != script:
-            self.close()
-        if self.disk is None:
-            self.disk = hotplug.Disk(self.store, self.guest, 0, target, script=script, bare=True)
-            self.disk.__enter__()
-            return
-        backend = self.disk.key.backend
+        is_new = self.disk is None
+        if is_new:
+            self.disk = self._next()
+        disk, backend = self.disk, self.disk.key.backend
+        self.store.write(f"{backend}/params", target)
+        for node in () if is_new else ("hotplug-error", "hotplug-status"):
+            self.store.remove(f"{backend}/{node}")
+        disk.params, disk.script = target, script or hotplug.SCRIPT
 
-        def begin_anew(tx):
-            tx.write(f"{backend}/params", target)
-            tx.remove(f"{backend}/hotplug-error")
-            tx.remove(f"{backend}/hotplug-status")
-
-        self.store.transaction(begin_anew, 30)
+    def _next(self):
+        """The kernel takes its time with a new vbd, so the next ones are begun before they are needed."""
+        if len(self.ready) < 2:
+            new = [hotplug.Disk(self.store, self.guest, (self.numbered + number) % (3 * _BATCH), "/", bare=True) for number in range(_BATCH)]
+            self.numbered += _BATCH
+            hotplug.wait_until(lambda: not any(os.path.exists(disk.key.sysfs) for disk in new), 60, "earlier disks to go")
+            self.store.transaction(lambda tx: [disk.lay(tx) for disk in new], 60)
+            self.ready += new
+        disk = self.ready.pop(0)
+        disk.wait_for_backend()
+        return disk
 
     def _add(self):
         link = _Link()
@@ -246,20 +258,23 @@ class Try:
             return 1, link.was_shared
 
     def close(self):
+        """Its number is not used again before the kernel has done with it."""
         if self.disk is not None:
             disk, self.disk = self.disk, None
-            disk.close()
+            disk.remove_nodes(wait=False)
             _hotplug_state.forget(disk.key)
 
     def finish(self):
         """Also the directories that bare disks leave."""
         self.close()
+        for disk in self.ready:
+            disk.remove_nodes()
         backends = f"/local/domain/0/backend/vbd/{self.guest.domid}"
         if self.store.list(backends) == []:
             self.store.remove(backends)
 
 
-def look(disk, code, way):
+def look(disk, place, code, way):
     """What blkback has open now. It keeps the file of a loop device that it has open, whatever is asked to be unbound."""
     end = time.monotonic() + 2
     opened = f"{disk.key.sysfs}/physical_device"
@@ -268,63 +283,58 @@ def look(disk, code, way):
         time.sleep(0.01)
     if not os.path.exists(opened):
         return "refused"
-    found = marker()
+    found = place.marker()
     if way != "path":
         return {b"A": "right", b"B": "wrong"}.get(found, "gone")
     # A path was asked for, so either file may be it; but it must be the device that was proved, and that blkback was told of.
     try:
-        with open_path(NODE) as device:
+        with open_path(place.node) as device:
             return "right" if f"{device.id.diskseq:x}" == disk.node("diskseq") else "wrong"
     except BlockError:
         return "gone"
 
 
-def rebind(tries, stock_tries, whole=0):
-    """``{way: {outcome: count}}``; ``tries`` of the collection's ways together, of which the last ``whole`` are with the interpreter's start."""
-    rows = {way: {"right": 0, "refused": 0, "gone": 0, "wrong": 0} for way, script in WAYS}
-    with Place() as place, hotplug.connect() as store, Adversary(place) as adversary, contextlib.ExitStack() as stack:
-        one, length = Try(store, place, adversary), {}
+def rebind(guest_name, **counts):
+    """``{part: {way: {outcome: count}}}`` for so many tries of each part of WAYS."""
+    rows = {}
+    with Place(NUMBER) as place, hotplug.connect() as store, Adversary(place) as adversary, contextlib.ExitStack() as stack:
+        one = Try(store, place, adversary, guest_name)
         stack.callback(one.finish)
-        for way, script in WAYS:
-            for is_whole in (False, True):
-                if not (stock_tries if script == hotplug.STOCK else whole or not is_whole):
-                    continue
-                outcome, length[way, is_whole] = one(way, script, None, is_whole)
-                assert outcome == "right", f"undisturbed, {way} got a device that is {outcome}"
-        for turn in range(tries):
-            way, script = WAYS[turn % 2]
-            is_whole = turn >= tries - whole
-            rows[way][one(way, script, random.uniform(0, 1.1 * length[way, is_whole]), is_whole)[0]] += 1
-            if turn % 50 == 49:
-                print(f"{turn + 1} tries: {rows}", file=sys.stderr, flush=True)
-        for _turn in range(stock_tries):
-            rows["stock"][one("stock", hotplug.STOCK, random.uniform(0, 1.1 * length["stock", False]))[0]] += 1
+        for part, count in counts.items():
+            rows[part] = {way: {"right": 0, "refused": 0, "gone": 0, "wrong": 0} for way in WAYS[part]}
+            _rebind_part(one, SCRIPTS[part], count, rows[part])
     return rows
 
 
-@contextlib.contextmanager
-def guest():
-    """A guest that answers for no disk: it is not asked, blkback opens the device all the same."""
-    subprocess.run(["xenguest", "start", GUEST, "--memory", "128", "--no-frontend"], check=True, stdout=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        subprocess.run(["xenguest", "stop", GUEST], check=False)
+def _rebind_part(one, script, count, rows):
+    length = {}
+    for turn in range(count):
+        way = list(rows)[turn % len(rows)]
+        for _again in range(0 if way in length else 2):
+            # The first one imports what the others have.
+            outcome, length[way] = one(way, script, None)
+            assert outcome == "right", f"undisturbed, {way} got a device that is {outcome}"
+        rows[way][one(way, script, random.uniform(0, 1.1 * length[way]))[0]] += 1
+        if turn % 50 == 49:
+            print(f"{turn + 1} of {count} tries: {rows}", file=sys.stderr, flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tries", type=int, default=2000, help="of the collection's ways together")
-    parser.add_argument("--whole", type=int, default=100, help="how many of them with the start of the script's interpreter, which takes most of its time")
+    parser.add_argument("--work", type=int, default=1000, help="tries of the collection's ways without the script's start and service")
+    parser.add_argument("--served", type=int, default=1000, help="tries with the script and its service")
     parser.add_argument("--stock", type=int, default=30, help="tries with Xen's own script, which takes longer")
     options = parser.parse_args()
     started = time.monotonic()
-    with hotplug.installed(), guest(), hotplug.without_udev():
-        rows = rebind(options.tries, options.stock, options.whole)
-    for way, row in rows.items():
-        print(f"{way:8}" + "".join(f"{count:8} {outcome}" for outcome, count in row.items()))
+    with hotplug.installed(), hotplug.without_udev(), hotplug.Service(), hotplug.mute_guest(GUEST):
+        rows = rebind(GUEST, work=options.work, served=options.served, stock=options.stock)
+    wrong = 0
+    for part, ways in rows.items():
+        for way, row in ways.items():
+            print(f"{part:7} {way:8}" + "".join(f"{count:8} {outcome}" for outcome, count in row.items()))
+            wrong += part != "stock" and row["wrong"]
     print(f"{time.monotonic() - started:.0f} s")
-    return 1 if any(rows[way]["wrong"] for way, script in WAYS if script == hotplug.SCRIPT) else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

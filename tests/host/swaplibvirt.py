@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import random
 import signal
 import subprocess
 import sys
@@ -60,6 +61,9 @@ def swap(quick, whole, way, directory):
                 _put(name, bad)
             with _adversary(name, bad) if mode == "all through" else contextlib.nullcontext():
                 counts[_start_and_read() if turn >= quick else _take_and_read(way, text, path)] += 1
+            if turn % 50 == 49:
+                # What a run that is interrupted has shown.
+                print(f"{way}, {turn + 1} tries: {counts}", flush=True)
     return counts
 
 
@@ -138,16 +142,17 @@ def _adversary(name, loop):
 
 def _swap_for_ever(name, loop):
     with _dm_ioctl.Control() as control, _device.open_path(loop) as below:
-        table, turn = _table(below), 0
+        # Its own: a fork begins with the state of its parent's.
+        table, chance = _table(below), random.Random()
         while True:
-            turn += 1
             with contextlib.suppress(BlockError):
                 control.remove(_dm_ioctl.by_name(name))
-            # It leaves the place free for a while, so that others can take it.
-            time.sleep(0.01 * (turn % 8))
+            # It leaves the place free for a while, so that others can take it; and udev, which takes a tenth of a second for an event on an
+            # emulated host, is not to be far behind, or nothing has a link.
+            time.sleep(chance.uniform(0, 0.3))
             with contextlib.suppress(BlockError):
                 _make(control, name, table, _dm_udev.PRIMARY_SOURCE << 16)
-            time.sleep(0.005 * (turn % 5))
+            time.sleep(chance.uniform(0, 0.1))
 
 
 def _take_and_read(way, text, path):
@@ -182,16 +187,18 @@ def _start_and_read():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tries", type=int, default=500, help="without a guest, in each way")
-    parser.add_argument("--whole", type=int, default=12, help="with a guest, in each way")
+    parser.add_argument("--tries", type=int, default=500, help="of the recipe, without a guest")
+    parser.add_argument("--whole", type=int, default=12, help="of the recipe, with a guest")
+    parser.add_argument("--plain", type=int, default=90, help="of the plain definition, without a guest, for comparison")
+    parser.add_argument("--plain-whole", type=int, default=3, help="of the plain definition, with a guest")
     options = parser.parse_args()
-    started = time.monotonic()
+    rows = {}
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, hook():
-        rows = {way: swap(options.tries, options.whole, way, directory) for way in ("recipe", "plain")}
-    for way, row in rows.items():
-        print(f"{way:10}" + "".join(f"{row[name]:8} {name}" for name in row))
-    seconds = time.monotonic() - started
-    print(f"{seconds:.0f} s" + (f", {seconds / (2 * options.tries):.2f} s for each try" if options.tries and not options.whole else ""))
+        for way, quick, whole in (("recipe", options.tries, options.whole), ("plain", options.plain, options.plain_whole)):
+            started = time.monotonic()
+            rows[way] = swap(quick, whole, way, directory)
+            counts = "".join(f"{count:8} {name}" for name, count in rows[way].items())
+            print(f"{way:10}{counts}  of {quick + whole} tries, {whole} with a guest, {time.monotonic() - started:.0f} s", flush=True)
     return 1 if rows["recipe"]["wrong"] else 0
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -24,8 +25,15 @@ GUEST = "hot"
 
 @pytest.fixture(scope="module", autouse=True)
 def installed():
-    with hotplug.installed():
-        yield
+    """The script with its service; the Service."""
+    with hotplug.installed(), hotplug.Service() as service:
+        yield service
+
+
+@pytest.fixture(params=["with service", "alone"])
+def way(request, installed):
+    with hotplug.alone() if request.param == "alone" else contextlib.nullcontext():
+        yield request.param
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +112,7 @@ def guest_sum(dev, name=GUEST):
     return in_guest(f"sha256sum < /dev/{dev}", name).split()[0]
 
 
-def test_attach_and_detach(guest, raw, detached):
+def test_attach_and_detach(guest, raw, detached, way):
     path, digest = raw()
     run("xl", "block-attach", guest, spec("xvdb", path))
     vbd = vbds_of()["xvdb"]
@@ -235,7 +243,8 @@ def answers(name):
     return run("xenguest", "run", name, "--timeout", "20", "--grace", "20", "--", "echo here", check=False) == "here"
 
 
-def test_eight_at_once(raw):
+@pytest.mark.parametrize("way", ["with service", pytest.param("alone", marks=pytest.mark.long)], indirect=True)
+def test_eight_at_once(raw, way):
     """libxl starts the scripts of all disks of a guest together."""
     disks = [raw(f"{number}.raw", 1) for number in range(8)]
     name = "eight"
@@ -335,8 +344,8 @@ def test_a_guest_without_a_driver(raw):
 
 @pytest.fixture(scope="module")
 def mute(installed):
-    with hotplug_kill.guest():
-        yield hotplug_kill.GUEST
+    with hotplug.mute_guest(hotplug_kill.GUEST) as name:
+        yield name
 
 
 @pytest.mark.long
@@ -380,7 +389,7 @@ def test_the_same_disk_is_not_exchanged(mute, raw):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seconds", [3, None])
-def test_xenstored_stops_and_goes_on(mute, raw, seconds):
+def test_xenstored_stops_and_goes_on(mute, raw, seconds, way):
     """For a while, and the disk is attached all the same; for longer than the script may take, and it ends in time, leaving nothing."""
     path, dummy = raw()
     daemon = int(run("pidof", "xenstored", "oxenstored", check=False).split()[0])
@@ -430,7 +439,7 @@ def hanging(raw, tmp_path):
 
 
 @pytest.mark.long
-def test_storage_that_does_not_answer(mute, hanging):
+def test_storage_that_does_not_answer(mute, hanging, installed, way):
     """Nothing can end the process that waits for it; the script ends in time all the same, says why, and what comes late does no harm."""
     path, name = hanging
     with hotplug.connect() as store, hotplug.Disk(store, mute, 0, path) as disk:
@@ -439,21 +448,45 @@ def test_storage_that_does_not_answer(mute, hanging):
         assert "storage to answer" in said and "storage to answer" in disk.node("hotplug-error") and disk.node("hotplug-status") == "error"
         run("dmsetup", "resume", name)
         hotplug.wait_until(lambda: not run("pgrep", "-f", hotplug.SCRIPT, check=False), 20, "what hung to end")
+        hotplug.wait_until(lambda: len(os.listdir(f"/proc/{installed.process.pid}/task")) == 1, 20, "the service's thread to end")
         assert disk.node("physical-device") is None and not any(path in line for line in hotplug.loops())
         assert not os.path.isdir(hotplug.STATE) or os.listdir(hotplug.STATE) == []
 
 
 @pytest.mark.long
-def test_killed_at_system_calls(mute):
+@pytest.mark.parametrize("part, step", [("work", 10), ("service", 12)])
+def test_killed_at_system_calls(mute, part, step, installed):
     """Whole with the program hotplug_kill.py."""
-    kills, bad = hotplug_kill.kill(step=10)
+    installed.stop()
+    try:
+        kills, bad = hotplug_kill.kill(step=step, part=part)
+    finally:
+        installed.start()
     assert bad == [] and all(kills.values()), kills
 
 
+def test_the_service_is_killed_and_the_next_one_goes_on(guest, raw, detached, installed):
+    """What is attached stays, and the script does without in between."""
+    path, digest = raw()
+    run("xl", "block-attach", guest, spec("xvdb", path))
+    installed.stop(kill=True)
+    assert guest_sum("xvdb") == digest
+    run("xl", "block-detach", guest, "xvdb")
+    # Without it, and then with the next one.
+    for begin in (installed.start, lambda: None):
+        said = run("xl", "block-attach", guest, spec("xvdb", "/no/such/file"), check=False)
+        assert "there is no such device or file" in said
+        run("xl", "block-detach", guest, "xvdb", check=False)
+        run("xl", "block-attach", guest, spec("xvdb", path))
+        assert guest_sum("xvdb") == digest
+        run("xl", "block-detach", guest, "xvdb")
+        begin()
+    assert hotplug.is_served()
+
+
 @pytest.mark.long
-def test_an_adversary_that_rebinds_the_device(mute, monkeypatch):
+def test_an_adversary_that_rebinds_the_device(mute):
     """Many more with the program rebind.py."""
-    monkeypatch.setattr(rebind, "GUEST", mute)
-    rows = rebind.rebind(30, 0)
-    assert {way: rows[way]["wrong"] for way in ("diskseq", "path")} == {"diskseq": 0, "path": 0}
-    assert rows["diskseq"]["right"] + rows["path"]["right"] > 0
+    rows = rebind.rebind(mute, work=20, served=20)
+    assert all(row["wrong"] == 0 for ways in rows.values() for row in ways.values()), rows
+    assert all(row["right"] > 0 for ways in rows.values() for row in ways.values()), rows

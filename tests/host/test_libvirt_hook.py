@@ -94,7 +94,7 @@ def test_a_whole_life(tmp_path, image):
         before = run("xl", "domid", name)
         virsh("reboot", name)
         # Xen gives each of its own scripts 40 s, which is little where asking takes seconds.
-        assert wait_for(lambda: run("xl", "domid", name, check=False) not in ("", before), 300, 10) and wait_for(lambda: is_running(name), 60, 5)
+        assert wait_for(lambda: run("xl", "domid", name, check=False) not in ("", before), 300, 10) and wait_for(lambda: is_running(name), 180, 5)
         assert in_guest(name, "head -n 1 /dev/xvda") == "written" and len(ours()) == 2
 
         virsh("shutdown", name)

@@ -10,12 +10,21 @@ The role runs this on the host: one transfer, where copying a hundred files woul
 
 from __future__ import annotations
 
+import __future__
+import ast
 import compileall
+import importlib.util
 import json
+import marshal
 import os
 import shutil
 import sys
 import tempfile
+
+PACKAGE = "racefree_block"
+# Where the hotplug script begins, and the size in bytes of its file's index (hotplug_start.py).
+ENTRY = "_hotplug"
+INDEX_SIZE = 4096
 
 
 def unpack(texts, destination):
@@ -30,12 +39,44 @@ def unpack(texts, destination):
             with open(target, "w", encoding="utf-8") as file:
                 file.write(text)
         # Starting the script must not compile anything; the directory's name is not in the result.
-        if not compileall.compile_dir(place, quiet=1, stripdir=place, prependdir=os.path.join(parent, "racefree_block")):
+        if not compileall.compile_dir(place, quiet=1, stripdir=place, prependdir=os.path.join(parent, PACKAGE)):
             raise SystemExit("the library could not be compiled")
+        with open(os.path.join(place, "hotplug.codes"), "wb") as file:
+            file.write(codes(texts, os.path.join(parent, PACKAGE)))
         os.rename(place, destination)
     except BaseException:
         shutil.rmtree(place)
         raise
+
+
+def codes(texts, directory):
+    """The modules that the hotplug script may need, compiled, in one file: the interpreter's number, an index, and their codes."""
+    index, parts, end = {}, [], INDEX_SIZE
+    for name, tree in {"__init__": ast.parse(""), **reachable(texts)}.items():
+        # Imports of __future__ matter to the compiler only, and texts of documentation to nobody there.
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+        code = compile(tree, os.path.join(directory, f"{name}.py"), "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True, optimize=2)
+        parts.append(marshal.dumps(code))
+        index[PACKAGE if name == "__init__" else f"{PACKAGE}.{name}"] = (end, len(parts[-1]))
+        end += len(parts[-1])
+    head = importlib.util.MAGIC_NUMBER + marshal.dumps(index)
+    if len(head) > INDEX_SIZE:
+        raise SystemExit(f"the index of the hotplug script's modules has {len(head)} bytes, which is more than {INDEX_SIZE}")
+    return b"".join([head.ljust(INDEX_SIZE, b"\0"), *parts])
+
+
+def reachable(texts):
+    """``{name: syntax tree}`` of all modules of the package's own directory that the hotplug script's can import, wherever in them it is written."""
+    found, new = {}, [ENTRY]
+    while new:
+        name = new.pop()
+        if name in found or f"{name}.py" not in texts:
+            continue
+        found[name] = ast.parse(texts[f"{name}.py"])
+        for node in ast.walk(found[name]):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                new += [node.module] if node.module else [alias.name for alias in node.names]
+    return found
 
 
 if __name__ == "__main__":

@@ -39,12 +39,13 @@ def closed(reader, seconds):
 
 
 def descriptors(holder):
-    """Of the holder, once it runs what it is to run: until its exec is complete the kernel still shows the maker's."""
+    """Of the holder, once it sleeps: before, they are those of the shell or of the loader that opens libraries."""
     end = time.monotonic() + 10
     while True:
-        with open(f"/proc/{holder.pid}/cmdline") as words:
-            if words.read().startswith("sleep\0"):
-                return [os.readlink(f"/proc/{holder.pid}/fd/{name}") for name in os.listdir(f"/proc/{holder.pid}/fd")]
+        with open(f"/proc/{holder.pid}/stat") as stat:
+            name, state = stat.read().split(" ", 1)[1].rsplit(") ", 1)
+        if (name, state[0]) == ("(sleep", "S"):
+            return [os.readlink(f"/proc/{holder.pid}/fd/{name}") for name in os.listdir(f"/proc/{holder.pid}/fd")]
         assert time.monotonic() < end
         time.sleep(0.01)
 

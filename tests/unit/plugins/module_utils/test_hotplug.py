@@ -494,8 +494,8 @@ def test_the_vbd_out_of_the_path():
     assert _hotplug.parse_call(["x", "remove"], {"XENBUS_PATH": "/local/domain/3/backend/vbd/5/51728"}) == ("remove", Key(5, 51728, 3))
 
 
-def test_what_the_stock_script_made_it_takes_down(tmp_path, monkeypatch):
-    """When this script has the place of Xen's own, that one's disks are still there."""
+def test_what_the_stock_script_made_it_takes_down(store, tmp_path, monkeypatch):
+    """When this script has the place of Xen's own, that one's loop devices are still there."""
     stock = tmp_path / "block.stock"
     stock.write_text(f"#!/bin/sh\necho \"$1 $XENBUS_PATH\" > {tmp_path}/called\n")
     stock.chmod(0o755)
@@ -504,6 +504,9 @@ def test_what_the_stock_script_made_it_takes_down(tmp_path, monkeypatch):
         f"state.DIRECTORY = {_hotplug_state.DIRECTORY!r}; _hotplug.STOCK_KEPT = {str(stock)!r}\n"
         "sys.exit(_hotplug.main(['x', 'remove'], {'XENBUS_PATH': 'backend/vbd/5/51728', 'script': sys.argv[1]}))"
     )
+    subprocess.run([sys.executable, "-c", code, "/etc/xen/scripts/block"], check=True)
+    assert not (tmp_path / "called").exists(), "it made none, or this script served the disk and another call has forgotten it"
+    store.write(f"{KEY.backend}/node", "/dev/loop7")
     for script, called in (("/etc/xen/scripts/block-racefree", False), ("/etc/xen/scripts/block", True)):
         subprocess.run([sys.executable, "-c", code, script], check=True)
         assert (tmp_path / "called").exists() == called
@@ -650,7 +653,7 @@ def test_a_killed_worker_of_a_disk_that_is_served_changes_nothing(store, daemon,
 def test_storage_that_does_not_answer(store, tmp_path, monkeypatch, capsys):
     """Here it only sleeps; what hangs in the kernel, and does not die, is in tests/host/test_hotplug.py."""
     vbd(store, "/dev/x")
-    monkeypatch.setattr(_hotplug, "_LONGEST", 0.5)
+    monkeypatch.setattr(_hotplug, "LONGEST", 0.5)
     monkeypatch.setattr(_hotplug_target, "parse", lambda *dummy: time.sleep(60))
     began = time.monotonic()
     assert call("add") == 1

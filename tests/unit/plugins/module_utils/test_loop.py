@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _device, _loop, _uapi
+from ansible_collections.racefree.block.plugins.module_utils import _device, _loop, _uapi_plain
 from ansible_collections.racefree.block.plugins.module_utils._errors import (
     DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice,
 )
@@ -129,7 +129,7 @@ def test_direct_io_is_never_dropped_in_silence(place, monkeypatch):
     """As the kernel does for a file that is not aligned: here the flag just does not get there."""
     path = loopdevices.image(place, "disk")
     real = _loop._configuration
-    monkeypatch.setattr(_loop, "_configuration", lambda *arguments: real(*arguments[:-1], arguments[-1] & ~_uapi.lib.LO_FLAGS_DIRECT_IO))
+    monkeypatch.setattr(_loop, "_configuration", lambda *arguments: real(*arguments[:-1], arguments[-1] & ~_uapi_plain.LO_FLAGS_DIRECT_IO))
     with pytest.raises(NotSupported, match="direct I/O cannot be had"):
         attach(path, direct_io=True)
     assert loopdevices.nothing_bound(place)
@@ -219,15 +219,6 @@ def test_an_index_for_a_run(place):
         # the index only says where to look
         with _loop.Backing(second) as backing2:
             assert index.find(backing2) == []
-
-
-def test_the_index_without_cffi(monkeypatch):
-    """Also when there is nothing to look at: check mode must not promise what cannot be done."""
-    monkeypatch.setattr(_uapi, "ffi", None)
-    with pytest.raises(NotSupported, match="cffi"):
-        _loop.LoopIndex()._scanned()
-    with pytest.raises(NotSupported, match="cffi"):
-        list(_loop.open_bound())
 
 
 # What is refused

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _footprint, _sharing, _sysfs_stack, _vdev
+from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _footprint, _sharing, _sysfs_stack, _vdev, _xenstore_session
 from ansible_collections.racefree.block.plugins.module_utils._blkback import Request
 from ansible_collections.racefree.block.plugins.module_utils._errors import DeviceBusy
 from ansible_collections.racefree.block.plugins.module_utils._guest import Guest
@@ -236,6 +236,49 @@ def test_each_transaction_sees_for_itself(store, loops):
         in_use(store, path)
         with pytest.raises(DeviceBusy):
             store.transaction(lambda tx: sharing.guard(tx, request))
+
+
+def test_the_second_transaction_is_short(store, loops, monkeypatch):
+    """
+    All that is there is asked for in one go, so that of many that attach at once most meet no changes by others; what is new then is seen, and what
+    is gone is not.
+    """
+    path, other, third = loops.make(), loops.make("other"), loops.make("third")
+    for devid, disk in ((51712, other), (51728, third)):
+        in_use(store, disk, devid=devid)
+    in_use(store, third, domid=10)
+    store.write("/local/domain/0/backend/vbd/10/51728/state", "2")
+    with _device.open_path(path, writable=True) as device, _sharing.Sharing(loops.questions) as sharing:
+        request = Request(GUEST, _vdev.parse("xvda"), device)
+        assert len(store.transaction(sharing.look)) == 3
+        asked = []
+        with monkeypatch.context() as patch:
+            for kind in (type(store), _xenstore_session.Transaction):
+                real = kind._pipeline
+                patch.setattr(kind, "_pipeline", lambda self, requests, real=real: asked.append(len(requests)) or real(self, requests))
+            assert len(store.transaction(sharing.look)) == 3
+        # What lies below two roots and two domains, three nodes of each disk with a device and one of the other.
+        assert [count for count in asked if count] == [2 + 2 + 3 * 3 + 1]
+        store.remove("/local/domain/0/backend/vbd/9/51712")
+        store.transaction(lambda tx: sharing.guard(tx, request))
+        in_use(store, path, domid=11)
+        assert sorted(use.key.domid for use in store.transaction(sharing.look).values()) == [9, 10, 11]
+        with pytest.raises(DeviceBusy, match="domain 11"):
+            store.transaction(lambda tx: sharing.guard(tx, request))
+
+
+def test_this_host_is_asked_once(store, loops, monkeypatch):
+    """Before the transaction, however often that runs; for another mode again."""
+    with _device.open_path(loops.make()) as device, _sharing.Sharing(loops.questions) as sharing:
+        asked = []
+        monkeypatch.setattr(_sharing, "refuse_mounted", lambda *words: asked.append(words))
+        request = Request(GUEST, _vdev.parse("xvda"), device, mode="r")
+        mine = sharing.prepare(request)
+        assert sharing.prepare(request) == mine and len(asked) == 1
+        store.transaction(lambda tx: sharing.guard(tx, request))
+        assert len(asked) == 1
+        sharing.prepare(request._replace(mode="w"))
+        assert len(asked) == 2
 
 
 def test_two_guests_in_one_call(store, loops, daemon):

@@ -10,13 +10,14 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _uapi
+from ansible_collections.racefree.block.plugins.module_utils import _uapi, _uapi_plain
 from ansible_collections.racefree.block.plugins.module_utils._errors import NotSupported
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -94,9 +95,15 @@ def test_the_check_sees_a_change(tmp_path):
     shutil.copy(TOOLS / "generate", tmp_path / "tools/uapi")
     changed = (TOOLS / "uapi.h").read_text(encoding="ascii").replace("LO_FLAGS_AUTOCLEAR 4", "LO_FLAGS_AUTOCLEAR 5")
     (tmp_path / "tools/uapi/uapi.h").write_text(changed, encoding="ascii")
-    shutil.copy(ROOT / "plugins/module_utils/_uapi_cffi.py", tmp_path / "plugins/module_utils")
-    done = subprocess.run([sys.executable, tmp_path / "tools/uapi/generate", "--check"], stderr=subprocess.PIPE, check=False)
-    assert done.returncode == 1 and b"run it" in done.stderr
+    generator = [sys.executable, tmp_path / "tools/uapi/generate"]
+    subprocess.run(generator, check=True)
+    subprocess.run([*generator, "--check"], check=True)
+    for name in ("_uapi_cffi.py", "_uapi_plain.py"):
+        made = (tmp_path / "plugins/module_utils" / name).read_bytes()
+        shutil.copy(ROOT / "plugins/module_utils" / name, tmp_path / "plugins/module_utils")
+        done = subprocess.run([*generator, "--check"], stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 1 and f"{name} is not what".encode() in done.stderr
+        (tmp_path / "plugins/module_utils" / name).write_bytes(made)
 
 
 def test_everything_of_the_header_was_understood():
@@ -128,6 +135,26 @@ def test_structure(name, real):
         assert [info.offset, _uapi.ffi.sizeof(measured), signed] == real[f"{name}.{field}"], field
 
 
+def test_the_plain_numbers():
+    """What needs no cffi is the same as what does."""
+    names = [name for name in CONSTANTS if name.startswith(("BLK", "LOOP_", "LO_"))]
+    assert len(names) > 20 and {name: getattr(_uapi_plain, name) for name in names} == {name: getattr(_uapi.lib, name) for name in names}
+
+
+@pytest.mark.parametrize("name", ["loop_info64", "loop_config"])
+def test_a_plain_structure(name):
+    """Each field lies where cffi has it: one byte is set in it, and read by cffi."""
+    form, fields = (getattr(_uapi_plain, name.upper() + suffix) for suffix in ("", "_FIELDS"))
+    zeroes = struct.unpack(form, bytes(struct.calcsize(form)))
+    assert len(zeroes) == len(fields)
+    for index, field in enumerate(fields):
+        value = 1 if zeroes[index] == 0 else b"\1"
+        there = _uapi.ffi.from_buffer(f"struct {name} *", struct.pack(form, *zeroes[:index], value, *zeroes[index + 1:]))
+        where = there.info if name == "loop_config" and field.startswith("lo_") else there
+        found = getattr(where, field)
+        assert (found if isinstance(value, int) else _uapi.ffi.buffer(found)[0:1]) == value, field
+
+
 def test_without_cffi_the_error_says_what_to_install(monkeypatch):
     _uapi.require()
     monkeypatch.setattr(_uapi, "ffi", None)
@@ -135,13 +162,8 @@ def test_without_cffi_the_error_says_what_to_install(monkeypatch):
         _uapi.require()
 
 
-@pytest.mark.parametrize("module", ["loop_device", "loop_devices", "dm_device", "dm_devices"])
-@pytest.mark.parametrize("check", [True, False])
-def test_modules_without_cffi(module, check, tmp_path):
-    """The whole module on a host without the library: one clear sentence, in check mode too, and nothing done."""
-    image = tmp_path / "disk.raw"
-    image.write_bytes(bytes(4096))
-    one = {"backing_file": str(image)} if module.startswith("loop") else {"name": "racefree-none", "table": "0 8 zero"}
+def answer_without_cffi(module, one, check, tmp_path):
+    """Exit code and answer of the whole module on a host without the library."""
     arguments = dict({"devices": [one]} if module.endswith("s") else one, _ansible_check_mode=check, _ansible_remote_tmp=str(tmp_path))
     code = (
         "import sys\n"
@@ -155,9 +177,25 @@ def test_modules_without_cffi(module, check, tmp_path):
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=60,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    answer = json.loads(done.stdout)
-    assert done.returncode == 1 and answer["failed"] and not answer.get("changed")
+    assert not done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("module", ["dm_device", "dm_devices"])
+@pytest.mark.parametrize("check", [True, False])
+def test_modules_without_cffi(module, check, tmp_path):
+    """One clear sentence, in check mode too, and nothing done."""
+    code, answer = answer_without_cffi(module, {"name": "racefree-none", "table": "0 8 zero"}, check, tmp_path)
+    assert code == 1 and answer["failed"] and not answer.get("changed")
     assert "python3-cffi" in answer["msg"] and "Traceback" not in answer["msg"]
-    assert "exception" not in answer and not done.stderr
+    assert "exception" not in answer
     error = answer["devices"][0]["error"] if module.endswith("s") else answer["error"]
     assert error["kind"] == "NotSupported"
+
+
+@pytest.mark.parametrize("module", ["loop_device", "loop_devices"])
+def test_loop_devices_need_no_cffi(module, tmp_path):
+    image = tmp_path / "disk.raw"
+    image.write_bytes(bytes(4096))
+    code, answer = answer_without_cffi(module, {"backing_file": str(image)}, True, tmp_path)
+    assert code == 0 and answer["changed"]

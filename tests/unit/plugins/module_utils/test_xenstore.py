@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.racefree.block.plugins.module_utils import _xenstore, _xenstore_nodes
+from ansible_collections.racefree.block.plugins.module_utils import _xenstore, _xenstore_nodes, _xenstore_session
 from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._errors import (
     DeadlineExceeded,
@@ -243,6 +243,25 @@ def test_a_conflict_runs_it_again(store, shared_daemon):
     assert store.transaction(add) == 11
     assert runs == [0, 10]
     assert store.read("/t") == "11"
+
+
+def test_who_takes_long_waits_long(store, shared_daemon, monkeypatch):
+    """Of several that run at once each keeps the others from committing: the pause is of the try's own length at most, and the usual one at least."""
+    store.write("/t", "0")
+    paused, runs = [], []
+    monkeypatch.setattr(Deadline, "sleep", lambda self, seconds: paused.append(seconds))
+    monkeypatch.setattr(_xenstore_session, "random", lambda: 1.0)
+    with Store(5, shared_daemon.socket) as other:
+
+        def late(tx):
+            tx.write("/t", tx.read("/t") + "x")
+            if len(runs) < 2:
+                time.sleep(0.3 * len(runs))
+                other.write("/t", "1")
+            runs.append(1)
+
+        store.transaction(late)
+    assert len(paused) == 2 and paused[0] < 0.2 and 0.3 <= paused[1] < 1
 
 
 def test_conflicts_without_end_reach_the_deadline(store, shared_daemon):

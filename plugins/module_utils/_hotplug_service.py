@@ -1,0 +1,285 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A process that does the hotplug script's ``add`` for it: nothing is to be started and imported then, which takes longer than all the rest.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The script writes a line, ``PID FORM XENBUS_PATH``, into the FIFO ``calls``, and reads from the FIFO ``alive``, which says nothing and ends with
+this process. It is answered by a signal: SIGUSR1 when the disk is connected, SIGUSR2 when not.
+
+Each call has a thread, and a keeper (``_hotplug_keeper``), forked before there is any, a copy of each device.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # see _hotplug_pair
+import _socket as socket
+import _thread
+import os
+import select
+import sys
+
+from . import _dm_ioctl, _hotplug_add, _vdev
+from ._deadline import Deadline
+from ._errors import BlockError, GuestError
+from ._hotplug import LONGEST, SECONDS, parse_path
+from ._hotplug_keeper import BEGIN, DEVICE, END, KEEP, Keeper, encoded
+from ._hotplug_pair import Link, ancillary_of, failure_of, silent_storage
+
+DIRECTORY = "/run/racefree-block/service"
+# The descriptor by which each knows the other (proc(5), /proc/PID/fd): alive in this process, where nothing else has so high a number, and calls
+# in the script.
+ALIVE_FD = 60
+_SCRIPT_FD = 3
+# What a call may import: it is here already, also when the library has been replaced.
+PRELOADED = (_dm_ioctl, _vdev)
+_LINE = 512
+# How often an answer is repeated: a signal that comes just before the script reads is seen only after that.
+_AGAIN_SECONDS = 0.02
+# How long the others wait for a call that does not come forward.
+_TURN_SECONDS = 1.0
+# Threads that wait for the interpreter ask for it so often; each of ours lets go of it anyway, within a few milliseconds, for a system call.
+_SWITCH_SECONDS = 0.05
+
+
+def serve(directory=DIRECTORY):
+    """Serve until SIGTERM, or until the keeper is gone, and then end what was begun."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    keeper = os.fork()
+    if not keeper:
+        mine.close()
+        Keeper(its).run()
+    its.close()
+    calls = _open_fifo(f"{directory}/calls")
+    alive = _open_fifo(f"{directory}/alive")
+    os.dup2(alive, ALIVE_FD, inheritable=False)
+    os.close(alive)
+    _Service(keeper, mine, calls, f"{directory}/server").run()
+
+
+def _open_fifo(path):
+    try:
+        os.mkfifo(path, 0o600)
+    except FileExistsError:
+        pass
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+class _Turns:
+    """
+    Who works: one call at a time, but for the wait for blkback.
+
+    Threads that take the interpreter from each other take twice as long for the same work, and of transactions that go on at once only the first
+    to commit does so. But nobody waits for who hangs.
+    """
+
+    def __init__(self):
+        self._lock = _thread.allocate_lock()
+        self._taken = 0
+
+    def take(self, limit):
+        """The lock, to be released, or None for who need not wait any more."""
+        while True:
+            lock, taken = self._lock, self._taken
+            if lock.acquire(timeout=max(0, min(limit.left(), _TURN_SECONDS))):
+                self._taken += 1
+                return lock
+            if limit.expired:
+                return None
+            if self._taken == taken:
+                # Who has it may have it for ever; those who come later have another one.
+                self._lock = _thread.allocate_lock()
+                return None
+
+
+class _Call(Link):
+    """A call that is being worked on; what the worker has of the others."""
+
+    def __init__(self, number, key, form, pid, pidfd, keeper, turns):
+        super().__init__()
+        self.number = number
+        self.key = key
+        self.form = form
+        self.pid = pid
+        self.pidfd = pidfd
+        self.limit = Deadline(LONGEST)
+        self.was_shared = False
+        self._keeper = keeper
+        self._turns = turns
+        self._turn = None
+        # Whoever has it answers.
+        self.answering = _thread.allocate_lock()
+        self._recording = _thread.allocate_lock()
+
+    @property
+    def is_alone(self):
+        """Whether nobody waits for it any more: the script was killed, or has been told that it took too long."""
+        return self.is_given_up or _has_ended(self.pidfd)
+
+    def share(self, device):
+        self.tell(DEVICE, ancillary_of(device))
+        self.was_shared = True
+
+    def record(self, key, facts):
+        """What is recorded of a call that is given up would be nobody's, or in place of another call's."""
+        with self._recording:
+            if self.is_given_up:
+                raise GuestError("the script has given up meanwhile", device=key.backend)
+            super().record(key, facts)
+
+    def give_up(self):
+        with self._recording:
+            self.is_given_up = True
+
+    def transaction(self, store, function, limit):
+        """``store.transaction`` in this call's turn, which ends with it."""
+        self.take_turn(limit)
+        try:
+            return super().transaction(store, function, limit)
+        finally:
+            self.end_turn()
+
+    def take_turn(self, limit):
+        if self._turn is None:
+            self._turn = self._turns.take(limit)
+
+    def end_turn(self):
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.release()
+
+    def tell(self, kind, ancillary=()):
+        try:
+            self._keeper.sendmsg([encoded(kind, self.number, self.key)], ancillary)
+        except OSError:
+            # The keeper was killed.
+            pass
+
+
+class _Service:
+
+    def __init__(self, keeper_pid, keeper, calls, said):
+        self.keeper_pid = keeper_pid
+        self.keeper = keeper
+        self.calls = calls
+        self.said = said
+        self.running = {}
+        self.turns = _Turns()
+        self.taken = 0
+        self.rest = b""
+        self.is_ending = False
+
+    def run(self):
+        signal.signal(signal.SIGTERM, self._end)
+        with open(f"{self.said}.new", "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+        os.rename(f"{self.said}.new", self.said)
+        poll = select.poll()
+        poll.register(self.calls, select.POLLIN)
+        while not self.is_ending or self.running:
+            # A signal does not end it.
+            if poll.poll(1000):
+                self._take()
+            if not self.is_ending and os.waitpid(self.keeper_pid, os.WNOHANG)[0]:
+                # Nobody has a second copy of the devices; whoever started this process starts another.
+                self._end()
+            for call in [call for call in list(self.running.values()) if call.limit.expired]:
+                self._give_up(call)
+
+    def _end(self, *dummy):
+        self.is_ending = True
+        try:
+            os.unlink(self.said)
+        except FileNotFoundError:
+            pass
+
+    def _take(self):
+        *lines, self.rest = (self.rest + os.read(self.calls, 65536)).split(b"\n")
+        self.rest = self.rest[:_LINE]
+        for line in lines:
+            try:
+                pid, form, path = line.decode().split(" ")
+                key = parse_path(path)
+                pidfd = os.pidfd_open(int(pid))
+            except (ValueError, BlockError, OSError):
+                # Nobody waits for an answer (any more).
+                continue
+            if not _has_open(int(pid), self.calls) or _has_ended(pidfd):
+                os.close(pidfd)
+                continue
+            self.taken += 1
+            call = self.running[self.taken] = _Call(self.taken, key, form, int(pid), pidfd, self.keeper, self.turns)
+            call.tell(BEGIN)
+            _thread.start_new_thread(self._work, (call,))
+
+    def _work(self, call):
+        call.take_turn(call.limit)
+        error = failure_of(lambda: _hotplug_add.add(call.key, SECONDS, call.form, call))
+        call.end_turn()
+        call.tell(KEEP if error is not None and call.needed and call.was_shared else END)
+        if call.answering.acquire(False):
+            self._answer(call, error)
+
+    def _give_up(self, call):
+        """Storage hangs, and the thread with it; what comes after that ends by itself."""
+        if call.answering.acquire(False):
+            call.give_up()
+            _thread.start_new_thread(self._say_late, (call,))
+
+    def _say_late(self, call):
+        error = silent_storage(call.limit)
+        _hotplug_add.give_up(call.key, error, call.was_shared)
+        self._answer(call, str(error))
+
+    def _answer(self, call, error):
+        if error is not None:
+            _print_there(call.pid, f"block-racefree: add {call.key.backend}: {error}\n")
+        limit = Deadline(10)
+        while not _has_ended(call.pidfd) and not limit.expired:
+            try:
+                signal.pidfd_send_signal(call.pidfd, signal.SIGUSR1 if error is None else signal.SIGUSR2)
+            except OSError:
+                break
+            _wait_end(call.pidfd, _AGAIN_SECONDS)
+        self.running.pop(call.number, None)
+        os.close(call.pidfd)
+
+
+def _has_open(pid, fifo):
+    """Whether the process is the script: nobody else has the FIFO open. To be asked when a pidfd says which process it is."""
+    found = os.fstat(fifo)
+    try:
+        theirs = os.stat(f"/proc/{pid}/fd/{_SCRIPT_FD}")
+    except OSError:
+        return False
+    return (theirs.st_dev, theirs.st_ino) == (found.st_dev, found.st_ino)
+
+
+def _has_ended(pidfd):
+    return _wait_end(pidfd, 0)
+
+
+def _wait_end(pidfd, seconds):
+    """Whether the process has ended within so many seconds (pidfd_open(2): it can be read then)."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def _print_there(pid, text):
+    """On the script's standard error, if that can be opened; libxl reads the node hotplug-error."""
+    try:
+        fd = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return
+    try:
+        os.write(fd, text.encode(errors="replace"))
+    except OSError:
+        pass
+    finally:
+        os.close(fd)

@@ -1,0 +1,73 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The Python half of the hotplug script block-racefree: hotplug_start.py FORM add|remove.
+
+Lies in the library. Its modules come out of one file, hotplug.codes, which unpack.py has made of them: to find, open and read thirty files takes as
+long as all that the script does. What is not in that file, and everything when it is another Python's, is imported as ever.
+"""
+
+import marshal
+import os
+import sys
+from _frozen_importlib_external import MAGIC_NUMBER
+
+HERE = __file__.rpartition("/")[0]
+PACKAGE = "racefree_block"
+# The index has this many bytes of the file, at its beginning.
+INDEX_SIZE = 4096
+Spec = type(sys.__spec__)
+
+
+class Codes:
+    """Finder and loader (importlib.abc) of the modules in the file."""
+
+    def __init__(self, path):
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self.index = {}
+            return
+        head = os.pread(self.fd, INDEX_SIZE, 0)
+        # Where each module's code is, and its size in bytes.
+        self.index = marshal.loads(head[4:]) if head[:4] == MAGIC_NUMBER else {}
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in self.index:
+            return None
+        spec = Spec(name, self, is_package=name == PACKAGE)
+        if name == PACKAGE:
+            spec.submodule_search_locations.append(HERE)
+        return spec
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        place, size = self.index[module.__name__]
+        exec(marshal.loads(os.pread(self.fd, size, place)), module.__dict__)  # the library's own code, which the role compiled
+
+
+def main():
+    # The interpreter is started without site packages, which takes a third of the time: cffi is looked for where Debian has it, or in the library.
+    sys.path.insert(0, HERE.rpartition("/")[0])
+    sys.path.append("/usr/lib/python3/dist-packages")
+    sys.meta_path.insert(0, Codes(HERE + "/hotplug.codes"))
+    form = sys.argv.pop(1)
+    if form == "serve":
+        from racefree_block._hotplug_service import serve
+
+        serve()
+        os._exit(0)
+
+    from racefree_block._hotplug import main as hotplug
+
+    code = hotplug(sys.argv, os.environ, form)
+    sys.stderr.flush()
+    # Not sys.exit: nothing is left to be tidied up, and the kernel does it faster.
+    os._exit(code)
+
+
+main()

@@ -1,0 +1,294 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The hotplug script as the role puts it together: the shell's half, the Python half, and the file that has its modules."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+FILES = ROOT / "roles/xen_host/files"
+FLOOR = ROOT / "plugins/module_utils"
+PYTHON = os.path.realpath(sys.executable)
+
+
+class Host:
+    """The script with all its places below a directory of its own."""
+
+    def __init__(self, place):
+        self.state = place / "state"
+        self.vbds = place / "devices"
+        self.library = place / "lib/racefree_block"
+        self.service = place / "service"
+        for directory in (self.state, self.vbds):
+            directory.mkdir()
+        texts = {str(path.relative_to(FLOOR)): path.read_text(encoding="utf-8") for path in FLOOR.rglob("*.py")}
+        assert "/run/racefree-block/service" in texts["_hotplug_service.py"]
+        texts["_hotplug_service.py"] = texts["_hotplug_service.py"].replace("/run/racefree-block/service", str(self.service))
+        texts["hotplug_start.py"] = (FILES / "hotplug_start.py").read_text(encoding="utf-8")
+        subprocess.run([PYTHON, "-I", FILES / "unpack.py", self.library], input=json.dumps(texts).encode(), check=True, timeout=120)
+        program = (FILES / "block-racefree").read_text(encoding="utf-8")
+        for ours, its in (
+            ("/usr/local/lib/racefree-block/racefree_block", self.library), ("/run/racefree-block/hotplug", self.state),
+            ("/sys/bus/xen-backend/devices", self.vbds), ("/usr/bin/python3", PYTHON), ("/run/racefree-block/service", self.service),
+        ):
+            assert ours in program
+            program = program.replace(ours, str(its))
+        self.script = place / "block-racefree"
+        self.script.write_text(program, encoding="utf-8")
+        self.script.chmod(0o755)
+
+    @contextlib.contextmanager
+    def serving(self, store="/nonexistent"):
+        """The service's process, for a XenStore at that socket."""
+        with subprocess.Popen(
+            [PYTHON, "-IS", self.library / "hotplug_start.py", "serve"], env={"XENSTORED_PATH": str(store), "XENSTORED_RUNDIR": "/nonexistent"},
+        ) as process:
+            try:
+                wait_until((self.service / "server").exists, "the service")
+                yield process
+            finally:
+                process.kill()
+
+    def call(self, *words, path="backend/vbd/5/51728", **more):
+        """``(exit code, what it printed)``."""
+        done = subprocess.run(
+            [self.script, *words], env={"XENBUS_PATH": path, "PATH": "/usr/bin:/bin", **more}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            check=False, timeout=60,
+        )
+        return done.returncode, done.stdout.decode()
+
+    def keep(self, *names):
+        for name in names:
+            (self.state / name).write_text("target=/dev/none\n", encoding="ascii")
+
+    def remove_sources(self):
+        """All modules of the library but the program itself."""
+        for path in self.library.rglob("*.py"):
+            if path.name != "hotplug_start.py":
+                path.unlink()
+
+    def begin_with(self, lines):
+        """Have the program do this before its own work."""
+        start, first = self.library / "hotplug_start.py", "from racefree_block._hotplug import main as hotplug"
+        text = start.read_text(encoding="utf-8")
+        assert text.count(first) == 1
+        start.write_text(text.replace(first, f"{lines}\n    {first}"), encoding="utf-8")
+
+    def kept(self):
+        return sorted(path.name for path in self.state.iterdir())
+
+
+def wait_until(condition, what, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited for {what}, in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Host(tmp_path)
+
+
+@pytest.mark.parametrize("words, path, message", [
+    (["add"], "backend/vbd/5", "backend/vbd/DOMID/DEVID"), (["add", "more"], "backend/vbd/5/51728", "add or remove"), ([], "", "add or remove"),
+    (["remove"], "backend/vbd/5/x", "backend/vbd/DOMID/DEVID"), (["remove"], "backend/vbd//51728", "backend/vbd/DOMID/DEVID"),
+    (["remove"], "backend/vbd/5/1/../../x", "backend/vbd/DOMID/DEVID"), (["remove"], "/etc/passwd", "backend/vbd/DOMID/DEVID"),
+])
+def test_wrong_calls(host, words, path, message):
+    code, text = host.call(*words, path=path)
+    assert code == 1 and message in text and "Traceback" not in text
+
+
+def test_remove_needs_no_python_for_what_the_script_served(host):
+    """Its own file goes, and what killed runs left; what belongs to other disks stays, and the guest's others have calls of their own."""
+    host.script.write_text(host.script.read_text().replace(PYTHON, "/nonexistent"))
+    own = os.getpid()
+    host.keep("5-51728", "5-51744", "5-51760", "55-51760", "6-51712", "7-51712", f".8-51712.{own}", ".8-51712.999999999")
+    for name in ("5-51744", "7-51712"):
+        (host.vbds / f"vbd-{name}").mkdir()
+    assert host.call("remove") == (0, "")
+    assert host.kept() == [f".8-51712.{own}", "5-51744", "5-51760", "7-51712"]
+    # Another call has forgotten it already; but in the place of Xen's own script it may be that one's, which Python looks into.
+    assert host.call("remove") == (0, "")
+    assert host.call("remove", script="/etc/xen/scripts/block")[0] == 127
+
+
+def test_names_are_taken_as_they_are(host):
+    host.keep("5-51728", "6-5 -rf", "6-$(id)", "6-;id")
+    assert host.call("remove") == (0, "") and host.kept() == []
+
+
+def test_the_modules_come_out_of_the_one_file(host):
+    host.remove_sources()
+    code, text = host.call("add", XENSTORED_PATH="/nonexistent/socket", XENSTORED_RUNDIR="/nonexistent")
+    assert code == 1 and ("xenstored cannot be reached" in text or "XenStore" in text) and "Traceback" not in text
+
+
+@pytest.mark.parametrize("damage", ["another Python's", "gone"])
+def test_without_the_one_file(host, damage):
+    codes = host.library / "hotplug.codes"
+    if damage == "gone":
+        codes.unlink()
+    else:
+        codes.write_bytes(b"\0\0\r\n" + codes.read_bytes()[4:])
+    code, text = host.call("add", path="nonsense")
+    assert code == 1 and "backend/vbd/DOMID/DEVID" in text and "Traceback" not in text
+    host.remove_sources()
+    assert "ModuleNotFoundError" in host.call("add", path="nonsense")[1]
+
+
+def test_what_is_not_in_the_one_file_is_found_beside_it(host):
+    """The hook's modules, for one."""
+    host.begin_with(
+        "from racefree_block import _hotplug, _libvirt_hook\n    print(type(_hotplug.__spec__.loader).__name__, _libvirt_hook.__file__, file=sys.stderr)"
+    )
+    code, text = host.call("add", path="nonsense")
+    assert code == 1 and text.startswith(f"Codes {host.library}/_libvirt_hook.py")
+
+
+def test_all_that_it_may_need_is_in_it(host):
+    """Each module of the hotplug script, with nothing else to be had."""
+    names = [path.stem for path in FLOOR.glob("_hotplug*.py") if path.stem not in ("_hotplug_remove", "_hotplug_service", "_hotplug_keeper")]
+    assert len(names) >= 5
+    host.remove_sources()
+    host.begin_with(f"from racefree_block import {', '.join(names)}, _dm_ioctl, _vdev")
+    assert "backend/vbd/DOMID/DEVID" in host.call("add", path="nonsense")[1]
+
+
+def test_the_role_replaces_what_is_there():
+    """The texts that vars/main.yml looks for."""
+    program = (FILES / "block-racefree").read_text(encoding="utf-8")
+    variables = (ROOT / "roles/xen_host/vars/main.yml").read_text(encoding="utf-8")
+    for text in ("\nPYTHON=/usr/bin/python3\n", "\nFORM=diskseq\n"):
+        assert program.count(text) == 1 and f"replace('{text.strip()}', " in variables
+
+
+def children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def descriptors(pid):
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        # A thread may close it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(path))
+    return sorted(found)
+
+
+def test_the_service_does_what_the_script_would(host):
+    """Python is not started, and what goes wrong is told as ever."""
+    without = host.call("add")
+    assert without[0] == 1
+    host.script.write_text(host.script.read_text().replace(f"PYTHON={PYTHON}", "PYTHON=/nonexistent"))
+    with host.serving() as service:
+        before = descriptors(service.pid)
+        # Modules are read from there as they are needed.
+        assert str(host.library / "hotplug.codes") in before
+        code, text = host.call("add", XENSTORED_PATH="/elsewhere")
+        assert code == 1 and text.startswith("block-racefree: add ") and "/nonexistent" in text and "Traceback" not in text
+        with contextlib.ExitStack() as stack:
+            calls = [stack.enter_context(subprocess.Popen(
+                [host.script, "add"], env={"XENBUS_PATH": f"backend/vbd/5/{number}", "PATH": "/usr/bin:/bin"}, stderr=subprocess.PIPE,
+            )) for number in range(20)]
+            answers = [(call.communicate(timeout=60)[1].decode(), call.returncode) for call in calls]
+        assert all(f"/5/{number}: " in answer and code == 1 for number, (answer, code) in enumerate(answers)), answers
+        wait_until(lambda: descriptors(service.pid) == before, "its descriptors to be closed")
+        # What is no call of the script's.
+        assert host.call("add", path="backend/vbd/5/1/../2")[0] == 127 and host.call("remove", path="backend/vbd/5/1/../2")[0] == 127
+
+
+def test_without_the_service_the_script_does_it_itself(host):
+    with host.serving() as service:
+        keeper = children(service.pid)
+    assert service.wait() == -signal.SIGKILL
+    wait_until(lambda: not os.path.exists(f"/proc/{keeper[0]}"), "the keeper's end")
+    assert (host.service / "server").exists()
+    code, text = host.call("add", XENSTORED_PATH="/elsewhere", XENSTORED_RUNDIR="/nonexistent")
+    assert code == 1 and "/elsewhere" in text
+
+
+def test_a_script_that_sees_other_mounts_does_it_itself(host):
+    """The same path may be another file there."""
+    with host.serving():
+        script, host.script = host.script, "unshare"
+        assert "/elsewhere" not in host.call("--fork", script, "add", XENSTORED_PATH="/elsewhere", XENSTORED_RUNDIR="/nonexistent")[1]
+        assert "/elsewhere" in host.call("--mount", script, "add", XENSTORED_PATH="/elsewhere", XENSTORED_RUNDIR="/nonexistent")[1]
+
+
+@pytest.fixture
+def mute_store(host):
+    """A socket where nobody answers, as with a xenstored that was stopped."""
+    path = host.script.parent / "xs"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        yield listener
+
+
+# Ends as soon as it has taken a call.
+SHORT_LIVED = """
+import os, sys
+os.chdir(sys.argv[1])
+for name in ("calls", "alive"):
+    os.path.exists(name) or os.mkfifo(name)
+calls, alive = (os.open(name, os.O_RDWR) for name in ("calls", "alive"))
+os.dup2(alive, 60)
+with open("server.new", "w") as file:
+    file.write(f"{os.getpid()}\\n")
+os.rename("server.new", "server")
+os.read(calls, 1)
+"""
+
+
+def test_a_service_that_ends_before_the_script_waits(host):
+    host.service.mkdir()
+    for _again in range(20):
+        with subprocess.Popen([PYTHON, "-IS", "-c", SHORT_LIVED, host.service]) as service:
+            wait_until((host.service / "server").exists, "the service")
+            assert host.call("add") == (1, "block-racefree: add backend/vbd/5/51728: the service was killed\n")
+        assert service.returncode == 0
+        (host.service / "server").unlink()
+
+
+@pytest.mark.parametrize("victim", ["service", "keeper", "ended"])
+def test_killed_while_it_works(host, mute_store, victim):
+    """Its end is told at once; without the keeper it takes no more calls, and the script goes its own way."""
+    with host.serving(mute_store.getsockname()) as service:
+        keeper, idle = children(service.pid)[0], len(descriptors(service.pid))
+        with subprocess.Popen([host.script, "add"], env={"XENBUS_PATH": "backend/vbd/5/1", "PATH": "/usr/bin:/bin"}, stderr=subprocess.PIPE) as call:
+            wait_until(lambda: len(descriptors(service.pid)) > idle, "the call to be taken")
+            {"service": service.kill, "ended": service.terminate, "keeper": lambda: os.kill(keeper, signal.SIGKILL)}[victim]()
+            mute_store.close()
+            said = call.communicate(timeout=60)[1].decode()
+        assert call.returncode == 1
+        assert ("the service was killed" if victim == "service" else "xenstored") in said
+        assert service.wait(20) == (-signal.SIGKILL if victim == "service" else 0)
+    wait_until(lambda: not os.path.exists(f"/proc/{keeper}"), "the keeper's end")
+    assert (host.service / "server").exists() == (victim == "service")
+
+
+def test_a_call_that_nobody_waits_for(host):
+    """Lines that are none, and of processes that are not the script: they are not signalled."""
+    with host.serving(), subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            with open(host.service / "calls", "wb") as calls:
+                calls.write(f"\n\0\n1 2\n{other.pid} diskseq backend/vbd/5/1\n999999999 diskseq backend/vbd/5/1\nx diskseq y\n".encode() + b"\xff\n")
+            assert host.call("add")[0] == 1
+            assert other.poll() is None
+        finally:
+            other.kill()
