@@ -66,6 +66,15 @@ def turn(store, script, targets):
 KEPT = []
 
 
+def make_loops(files):
+    """Loop devices stay when they have no file any more: who comes first is not to pay for making them."""
+    with contextlib.ExitStack() as stack:
+        for path in files:
+            device = subprocess.run(["losetup", "--show", "-f", path], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
+            stack.callback(subprocess.run, ["losetup", "-d", device], check=True)
+    hotplug.wait_no_loops(KEPT)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
@@ -84,6 +93,7 @@ def main():
             devices[index] = subprocess.run(["losetup", "--show", "-f", path], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
             stack.callback(subprocess.run, ["losetup", "-d", devices[index]], check=False)
         KEPT.extend(hotplug.loops())
+        make_loops(files)
         for count in (1, options.at_once):
             for kind, targets in (("device", devices), ("file", files)):
                 times = {way: [] for way in WAYS}
