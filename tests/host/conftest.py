@@ -34,7 +34,7 @@ MODULES = "ansible_collections.racefree.block.plugins.modules."
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "long: takes many minutes on an emulated host and is no part of make test (tests/host/run RELEASE -m long)")
-    config.addinivalue_line("markers", "gate(release): make test runs it on the host of this release only, as it hardly depends on the release")
+    config.addinivalue_line("markers", "gate(release): make test runs it on the host of this release only, for the time it takes")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -15,6 +15,8 @@ import os
 import differential
 import known
 
+pytestmark = pytest.mark.gate("bookworm")
+
 SEED = int(os.environ.get("RACEFREE_SEED") or 1)
 COUNT = 500
 

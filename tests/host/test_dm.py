@@ -13,6 +13,8 @@ import sys
 import pytest
 from conftest import Failed, predict_and_run, read_device, refused, run_module, snapshot, udev_settle
 
+pytestmark = pytest.mark.gate("trixie")
+
 MIB = 2**20
 SECTORS = 2048
 

@@ -16,6 +16,8 @@ from conftest import Failed, predict_and_run, read_device, refused, run_module, 
 
 from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl
 
+pytestmark = pytest.mark.gate("bookworm")
+
 MIB = 2**20
 SECTORS = 2048
 

@@ -15,6 +15,8 @@ import sys
 import pytest
 from conftest import Failed, predict_and_run, read_device, refused, run_module, wait_until
 
+pytestmark = pytest.mark.gate("bookworm")
+
 SECTORS = 2048
 LOADS = """
 import os, sys

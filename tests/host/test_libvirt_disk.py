@@ -24,7 +24,10 @@ from ansible_collections.racefree.block.plugins.module_utils import _domain_xml,
 from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline  # noqa: E402
 from ansible_collections.racefree.block.plugins.module_utils._errors import DefinitionError  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0")
+pytestmark = [
+    pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0"),
+    pytest.mark.gate("trixie"),
+]
 
 TEST = "test:///default"
 DEFINITION = "<domain type='test'><name>{name}</name><memory>65536</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os><devices/></domain>"

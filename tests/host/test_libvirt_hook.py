@@ -24,7 +24,7 @@ from ansible_collections.racefree.block.plugins.module_utils import _domain_xml
 
 pytestmark = [
     pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0"),
-    pytest.mark.long,
+    pytest.mark.gate("trixie"),
 ]
 
 
@@ -111,6 +111,7 @@ def recipes(name, *words):
     return _domain_xml.Domain(virsh("dumpxml", name, *words)).recipes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config, managed", [(True, False), (False, True)])
 def test_a_saved_guest(tmp_path, image, config, managed):
     """
@@ -140,6 +141,7 @@ def test_a_saved_guest(tmp_path, image, config, managed):
         assert sorted(recipes(name)) == ["xvda"] and sorted(recipes(name, "--inactive")) == ["xvda"]
 
 
+@pytest.mark.long
 def test_swapped(tmp_path):
     """See swaplibvirt.py; 500 tries are a command."""
     directory = str(tmp_path)
@@ -150,6 +152,7 @@ def test_swapped(tmp_path):
     assert plain["wrong"] >= 5
 
 
+@pytest.mark.long
 def test_the_link_is_turned_elsewhere(tmp_path, image):
     """Who replaces the link itself, between the hook and the hotplug script, gets a domain that is ended at once."""
     other = image("other.raw")
@@ -171,6 +174,7 @@ def test_the_link_is_turned_elsewhere(tmp_path, image):
                 os.unlink(f"/dev/mapper/{link}")
 
 
+@pytest.mark.long
 def test_other_scripts_of_the_folder_run(tmp_path, image):
     """In order, with the same input, and what they refuse is refused; nothing of ours is left then."""
     log, second = tmp_path / "log", os.path.join(os.path.dirname(HOOK), "70-other")
@@ -188,6 +192,7 @@ def test_other_scripts_of_the_folder_run(tmp_path, image):
         os.unlink(second)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change, words", [
     (os.unlink, ["does not exist"]),
     (lambda path: os.truncate(path, 0), ["empty"]),
@@ -209,6 +214,7 @@ def test_what_the_recipe_names_is_not_there(tmp_path, image, change, words):
     assert words[0] in journal
 
 
+@pytest.mark.long
 def test_an_uuid_that_is_another_device_now(tmp_path, image):
     one, two = image("one.raw"), image("two.raw")
     loops = [run("losetup", "--show", "-f", path) for path in (one, two)]
@@ -229,6 +235,7 @@ def test_an_uuid_that_is_another_device_now(tmp_path, image):
             run("losetup", "-d", loop)
 
 
+@pytest.mark.long
 def test_two_guests_want_one_file(tmp_path, image):
     path = image()
     with defined(tmp_path, "hk6") as one, defined(tmp_path, "hk7") as two:
@@ -242,6 +249,7 @@ def test_two_guests_want_one_file(tmp_path, image):
         assert in_guest_checksum(two) == checksum(path)
 
 
+@pytest.mark.long
 def test_a_copied_definition(tmp_path, image):
     """A clone has another uuid, and must not start with the disk of the first."""
     with defined(tmp_path, "hk8") as name:
@@ -282,6 +290,7 @@ def test_prepare_and_release(text):
     assert hook_call("hk0", "release", "end", "-", text=text).returncode == 0
 
 
+@pytest.mark.long
 def test_udev_keeps_its_hands_off(tmp_path):
     """Also of the tables below what the guest gets: three of them here, of which one is over a file with an LVM signature."""
     with hookkill.guest(str(tmp_path)) as nested:
@@ -300,6 +309,7 @@ def test_udev_keeps_its_hands_off(tmp_path):
             assert hook_call(hookkill.NAME, "release", "end", "-", text=nested).returncode == 0
 
 
+@pytest.mark.long
 def test_killed_in_the_middle(tmp_path):
     """See hookkill.py; more of them are a command."""
     with hookkill.guest(str(tmp_path)) as nested:
@@ -308,6 +318,7 @@ def test_killed_in_the_middle(tmp_path):
     assert bad == more[1] == [] and kills >= 6 and more[0] >= 2
 
 
+@pytest.mark.long
 def test_a_killed_holder(text):
     """Nothing to keep it: the device goes, the path leads nowhere, and the start after that begins anew."""
     assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
@@ -320,6 +331,7 @@ def test_a_killed_holder(text):
     assert hook_call("hk0", "stopped", "end", "-", text=text).returncode == 0
 
 
+@pytest.mark.long
 def test_somebody_elses_device_under_the_name(text):
     """Made by hand under our very name: refused, and left alone."""
     name = next(part for part in text.split("'") if part.startswith("/dev/mapper/racefree-")).rpartition("/")[2]
@@ -342,6 +354,7 @@ def test_a_leftover_of_ours(text):
     hook_call("hk0", "release", "end", "-", text=text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("operation, code", [
     ("prepare", 1), ("started", 1), ("reconnect", 0), ("stopped", 0), ("release", 0), ("start", 0), ("migrate", 0), ("x\ny", 0),
 ])
@@ -354,6 +367,7 @@ def test_nonsense(text, operation, code):
         assert done.returncode == code, done.stderr
 
 
+@pytest.mark.long
 def test_without_the_library(text):
     os.rename(f"{LIBRARY}/racefree_block", f"{LIBRARY}/away")
     try:
@@ -364,6 +378,7 @@ def test_without_the_library(text):
         os.rename(f"{LIBRARY}/away", f"{LIBRARY}/racefree_block")
 
 
+@pytest.mark.long
 def test_it_gives_up_in_time(text, tmp_path):
     """xenstored stands still: the start is refused when the hook's own time is over, and nothing is left."""
     pids = [int(pid) for pid in run("pidof", "xenstored", check=False).split() or run("pidof", "oxenstored").split()]
@@ -382,6 +397,7 @@ def test_it_gives_up_in_time(text, tmp_path):
     assert run("losetup", "-a") == ""
 
 
+@pytest.mark.long
 def test_a_lock_that_is_kept(text):
     """Another start that never ends its part: waited for within the limit only."""
     holder = subprocess.Popen(["flock", f"{STATE}/lock", "sleep", "100"], start_new_session=True)

@@ -18,7 +18,10 @@ from ansible_collections.racefree.block.plugins.module_utils._blkback import Det
 from ansible_collections.racefree.block.plugins.module_utils._errors import DeadlineExceeded, DeviceBusy
 from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0")
+pytestmark = [
+    pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0"),
+    pytest.mark.gate("trixie"),
+]
 
 
 def run(*argv, check=True):

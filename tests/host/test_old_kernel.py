@@ -19,6 +19,8 @@ import pytest
 from ansible_collections.racefree.block.plugins.module_utils import _uapi
 from conftest import Failed, run_module
 
+pytestmark = pytest.mark.gate("bookworm")
+
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2  # linux/prctl.h, linux/seccomp.h
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h

@@ -18,6 +18,8 @@ import swap
 from ansible_collections.racefree.block.plugins.module_utils import _dm, _host, _loop, _source, _table_slots, _uapi
 from ansible_collections.racefree.block.plugins.module_utils._errors import DeviceGone, KernelError, WrongDevice
 
+pytestmark = pytest.mark.gate("trixie")
+
 TRIES = 300
 
 

@@ -15,6 +15,8 @@ import time
 import pytest
 from conftest import Failed, predict_and_run, refused, run_module, snapshot, udev_settle
 
+pytestmark = pytest.mark.gate("bookworm")
+
 MIB = 2**20
 GUEST = "vbdtest"
 
