@@ -14,6 +14,7 @@ import os
 
 import differential
 import known
+import pytest
 
 pytestmark = pytest.mark.gate("bookworm")
 

@@ -71,6 +71,7 @@ def refusal(name):
     return done.stderr.decode()
 
 
+@pytest.mark.long
 def test_a_whole_life(tmp_path, image):
     """Start, reboot, daemon restart, shutdown, start, destroy: the right bytes each time, nothing left at the end."""
     root, data = image("root.raw"), image("data.raw")
