@@ -136,8 +136,8 @@ def test_a_device_in_every_form(guest, loop, detached, form):
     run("xl", "block-detach", guest, "xvdb")
     assert any(line.startswith(path) for line in hotplug.loops()), "what the script did not make it leaves alone"
 
-@pytest.mark.gate("bookworm")
 
+@pytest.mark.gate("bookworm")
 def test_a_mapped_device_by_name_and_uuid(guest, loop, name, detached):
     path, dummy, digest = loop
     run("dmsetup", "create", name, "--uuid", "TEST-" + name, "--table", f"0 4096 linear {path} 0")
@@ -151,8 +151,8 @@ def test_a_mapped_device_by_name_and_uuid(guest, loop, name, detached):
     finally:
         hotplug.wait_until(lambda: subprocess.run(["dmsetup", "remove", name], check=False).returncode == 0, 10, "the mapped device to be unused")
 
-@pytest.mark.gate("bookworm")
 
+@pytest.mark.gate("bookworm")
 def test_read_only(guest, raw, detached):
     path, digest = raw()
     run("xl", "block-attach", guest, spec("xvdb", path, access="r"))
@@ -173,8 +173,8 @@ def test_a_wrong_target_says_why(guest, target, words):
     run("xl", "block-detach", guest, "xvdb", check=False)
     assert vbds_of() == {}
 
-@pytest.mark.gate("bookworm")
 
+@pytest.mark.gate("bookworm")
 def test_a_file_that_another_guest_writes(guest, raw, detached):
     path, digest = raw()
     run("xl", "block-attach", guest, spec("xvdb", path))
@@ -261,8 +261,8 @@ def test_eight_at_once(raw, way):
     finally:
         run("xenguest", "stop", name)
 
-@pytest.mark.gate("bookworm")
 
+@pytest.mark.gate("bookworm")
 def test_a_guest_that_writes_junk_into_its_nodes(guest, raw, detached):
     path, digest = raw()
     run("xl", "block-attach", guest, spec("xvdb", path))
@@ -287,8 +287,8 @@ def test_a_guest_that_writes_junk_into_its_nodes(guest, raw, detached):
             outcome, = _blkback.detach(store, [_blkback.Detachment(vbds_of()["xvdb"])], 10, force=True)
             assert outcome.error is None
 
-@pytest.mark.gate("bookworm")
 
+@pytest.mark.gate("bookworm")
 def test_a_guest_that_floods_its_nodes(guest, raw, detached):
     flooding = threading.Thread(target=lambda: in_guest("end=$(($(date +%s) + 20)); while [ $(date +%s) -lt $end ]; do xenstore-write data/x 1; done"))
     flooding.start()
