@@ -66,12 +66,18 @@ def turn(store, script, targets):
 KEPT = []
 
 
+def attach(stack, path):
+    """The path of a loop device over the file, which goes with the ExitStack."""
+    device = subprocess.run(["losetup", "--show", "-f", path], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
+    stack.callback(subprocess.run, ["losetup", "-d", device], check=True)
+    return device
+
+
 def make_loops(files):
     """Loop devices stay when they have no file any more: who comes first is not to pay for making them."""
     with contextlib.ExitStack() as stack:
         for path in files:
-            device = subprocess.run(["losetup", "--show", "-f", path], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
-            stack.callback(subprocess.run, ["losetup", "-d", device], check=True)
+            attach(stack, path)
     hotplug.wait_no_loops(KEPT)
 
 
@@ -89,9 +95,7 @@ def main():
                 with open(path, "wb") as file:
                     file.truncate(1 << 20)
                 kind.append(path)
-        for index, path in enumerate(devices):
-            devices[index] = subprocess.run(["losetup", "--show", "-f", path], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
-            stack.callback(subprocess.run, ["losetup", "-d", devices[index]], check=False)
+        devices = [attach(stack, path) for path in devices]
         KEPT.extend(hotplug.loops())
         make_loops(files)
         for count in (1, options.at_once):
