@@ -21,7 +21,7 @@ import os
 import stat
 from typing import NamedTuple, Optional
 
-from . import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _guest, _reap, _sharing, _source, _stack
+from . import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _guest, _reap, _run_directory, _sharing, _source, _stack
 from ._deadline import pauses
 from ._errors import BlockError, DeviceBusy, InvalidValue, WrongDevice
 from ._footprint import conflict, footprint
@@ -68,7 +68,7 @@ def locked(limit):
 
     The lock goes with its process. DeadlineExceeded when another has it for too long.
     """
-    os.makedirs(STATE, mode=0o700, exist_ok=True)
+    _run_directory.make(STATE)
     handle = os.open(f"{STATE}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         lock(handle, limit, "another guest's disks to be made", f"{STATE}/lock")

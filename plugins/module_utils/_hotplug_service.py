@@ -22,7 +22,7 @@ import os
 import select
 import sys
 
-from . import _dm_ioctl, _hotplug_add, _vdev
+from . import _dm_ioctl, _hotplug_add, _run_directory, _vdev
 from ._deadline import Deadline
 from ._errors import BlockError, GuestError
 from ._hotplug import LONGEST, SECONDS, parse_path
@@ -48,7 +48,7 @@ _SWITCH_SECONDS = 0.05
 def serve(directory=DIRECTORY):
     """Serve until SIGTERM, or until the keeper is gone, and then end what was begun."""
     sys.setswitchinterval(_SWITCH_SECONDS)
-    os.makedirs(directory, 0o700, exist_ok=True)
+    _run_directory.make(directory)
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     keeper = os.fork()
     if not keeper:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 
+from . import _run_directory
 from ._vbd_key import Key
 
 DIRECTORY = "/run/racefree-block/hotplug"
@@ -27,7 +28,7 @@ def write(key, facts):
     try:
         fd = _create(temporary)
     except FileNotFoundError:
-        os.makedirs(DIRECTORY, 0o700, exist_ok=True)
+        _run_directory.make(DIRECTORY)
         fd = _create(temporary)
     try:
         os.write(fd, text.encode())

@@ -19,7 +19,7 @@ import os
 import sys
 import syslog
 
-from . import _dm, _guest_disk, _hold, _hook_plan, _process, _vbd_read, _vdev
+from . import _dm, _guest_disk, _hold, _hook_plan, _process, _run_directory, _vbd_read, _vdev
 from ._deadline import Deadline, pauses
 from ._errors import BlockError, DeadlineExceeded, DeviceGone, GuestError, WrongDevice
 from ._host import Host
@@ -156,7 +156,7 @@ def _prove(host, job, wanted, limit):
 
 def start_holder(uuid, devices):
     """Leave a process behind that keeps the devices open, for HOLD seconds at most."""
-    os.makedirs(_guest_disk.STATE, mode=0o700, exist_ok=True)
+    _run_directory.make(_guest_disk.STATE)
     # One that nobody knows of would keep the domain from starting until its time is over.
     holder = _hold.hold_pending(devices, HOLD)
     try:

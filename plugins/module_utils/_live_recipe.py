@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from . import _domain_xml, _guest_disk, _libvirt
+from . import _domain_xml, _guest_disk, _libvirt, _run_directory
 from ._errors import GuestError
 from ._guest_disk import STATE
 from ._libvirt import libvirt
@@ -58,7 +58,7 @@ def _locked(limit):
     Against other runs of the collection, by the lock of a directory. Not the lock for making devices: the hook waits for that while libvirt has the
     domain locked, which this waits for.
     """
-    os.makedirs(STATE, mode=0o700, exist_ok=True)
+    _run_directory.make(STATE)
     handle = os.open(STATE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _guest_disk.lock(handle, limit, "another run to write a recipe", STATE)
