@@ -24,6 +24,7 @@ import time
 from . import _uapi_plain
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
 from ._record import Record
+from ._regular_file import kind_of_file
 
 # O_NONBLOCK: a drive with removable media would wait for its medium (drivers/cdrom/cdrom.c).
 _OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
@@ -362,14 +363,3 @@ def _request_name(request):
         if getattr(_uapi_plain, name) == request:
             return name
     return hex(request)
-
-
-def kind_of_file(mode):
-    """A word for what a file is, for messages."""
-    for test, name in (
-        (stat.S_ISREG, "regular file"), (stat.S_ISDIR, "directory"), (stat.S_ISCHR, "character device"),
-        (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISLNK, "symbolic link"), (stat.S_ISBLK, "block device"),
-    ):
-        if test(mode):
-            return name
-    return "file of an unknown kind"

@@ -23,6 +23,7 @@ import time
 from . import _device, _uapi_plain
 from ._errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
 from ._record import Record
+from ._regular_file import open_regular
 
 CONTROL = "/dev/loop-control"
 MAJOR = 7
@@ -383,22 +384,14 @@ def _same_limits(backing, offset, size):
 def _open_backing(path, read_only, option):
     _device.check_path(path, option, "an absolute path of a regular file")
     try:
-        # O_NONBLOCK so that a FIFO does not hang; a regular file does not mind.
-        fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        return open_regular(path, option, os.O_RDONLY if read_only else os.O_RDWR)
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise InvalidValue(option, path, "the file does not exist") from error
-        if error.errno == errno.EISDIR:
-            raise InvalidValue(option, path, "it must be a regular file, and this is a directory") from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ETXTBSY) and not read_only:
             why = f"it cannot be opened for writing ({errno.errorcode[error.errno]}); say read_only=true to have it read-only"
             raise InvalidValue(option, path, why) from error
         raise KernelError.from_oserror(error, f"open {path}", device=path) from error
-    mode = os.fstat(fd).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(fd)
-        raise InvalidValue(option, path, f"it must be a regular file, and this is a {_device.kind_of_file(mode)}")
-    return fd
 
 
 class _Control:

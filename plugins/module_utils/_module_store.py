@@ -42,13 +42,14 @@ class StoreItem(Item):
 
     def plan(self):
         path = self.params["path"]
+        is_used = _snapshot_store.is_used(path)
         self.image = _snapshot_store.look(self.params["image"])
         self.before = _snapshot_store.read_record(path)
         if self.before is not None:
             _snapshot_store.learn(self.before, self.host.checksums)
             if self.before.is_untouched(self.image):
                 self.image = self.before
-        if self.image.sha256 is None and _snapshot_store.is_used(path):
+        if self.image.sha256 is None and is_used:
             self._check_used(path)
         return Plan(self.image != self.before, _shown(self.before), _shown(self.image))
 

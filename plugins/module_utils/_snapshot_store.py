@@ -21,6 +21,7 @@ import os
 from . import _loop
 from ._errors import InvalidValue, KernelError, WrongDevice
 from ._record import Record
+from ._regular_file import open_regular
 
 RECORD = ".image"
 # SNAP_MAGIC in the first bytes of a store that has been used.
@@ -46,9 +47,9 @@ class Image(Record):
 
 
 def is_used(path):
-    """Whether a store holds anything; False also when it is not there."""
+    """Whether a store holds anything; False also when it is not there. InvalidValue when it is no regular file."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path, "path"), "rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
     except FileNotFoundError:
         return False
@@ -97,14 +98,14 @@ def read_record(store):
     """The Image that is recorded for a store, or None; InvalidValue for a record that is none."""
     path = store + RECORD
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path, "path"), "rb") as file:
             plain = json.loads(file.read(_MOST_BYTES))
         return Image(str(plain["image"]), int(plain["size"]), int(plain["mtime_ns"]), str(plain["sha256"]))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise KernelError.from_oserror(error, "read which image the store is of", device=path) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidValue("path", store, f"a store whose record, {path}, can be read: {error!r}") from error
 
 

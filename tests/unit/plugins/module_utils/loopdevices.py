@@ -16,6 +16,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import struct
 import tempfile
 import time
@@ -59,6 +60,20 @@ def image(where, name, size=65536, content=b""):
         file.write(content)
         file.truncate(size)
     return path
+
+
+def special_file(path, kind):
+    """Make what is no regular file: a dir, fifo, socket, or link to a FIFO; nothing for None."""
+    if kind == "dir":
+        os.mkdir(path)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+    elif kind == "link":
+        os.mkfifo(f"{path}.fifo")
+        os.symlink(f"{path}.fifo", path)
 
 
 def bind(number, path, flags=AUTOCLEAR):

@@ -224,18 +224,31 @@ def test_an_index_for_a_run(place):
 # What is refused
 
 @pytest.mark.parametrize("name, content, word", [
-    ("none", None, "does not exist"), ("dir", "dir", "directory"), ("fifo", "fifo", "FIFO"), ("/dev/null", None, "character device"),
+    ("none", None, "does not exist"), ("dir", "dir", "directory"), ("fifo", "fifo", "FIFO"), ("/dev/zero", None, "character device"),
+    ("socket", "socket", "socket"), ("link", "link", "FIFO"),
 ])
 def test_what_is_no_regular_file(tmp_path, name, content, word):
     path = os.path.join(str(tmp_path), name)
-    if content == "dir":
-        os.mkdir(path)
-    elif content == "fifo":
-        os.mkfifo(path)
+    loopdevices.special_file(path, content)
     for read_only in (False, True):
         with loopdevices.at_most(5), pytest.raises(InvalidValue) as caught:
             _loop.Backing(path, read_only, option="source.file")
         assert word in str(caught.value) and caught.value.option == "source.file"
+
+
+def test_what_is_no_regular_file_is_never_opened(tmp_path, monkeypatch):
+    """A watchdog would start to count down, a tape would wind."""
+    opened, really = [], os.open
+
+    def count(path, flags, *more, **named):
+        opened.append((path, flags & os.O_PATH))
+        return really(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", count)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InvalidValue):
+        _loop.Backing(str(tmp_path / "fifo"))
+    assert opened == [(str(tmp_path / "fifo"), os.O_PATH)]
 
 
 def test_a_path_that_is_none():

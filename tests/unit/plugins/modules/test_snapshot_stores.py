@@ -18,6 +18,7 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.racefree.block.plugins.module_utils import _snapshot_store
 from ansible_collections.racefree.block.plugins.modules import snapshot_stores
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
 USED = b"SnAp" + bytes(508)
 
@@ -172,3 +173,36 @@ def test_an_image_that_is_written_meanwhile(place, store, monkeypatch):
 
 def test_twins(store):
     assert "twice" in run(store(), store())["msg"]
+
+
+@pytest.mark.parametrize("which", ["a.cow", "a.cow.image", "golden"])
+@pytest.mark.parametrize("kind, word", [("fifo", "FIFO"), ("socket", "socket"), ("dir", "directory"), ("link", "FIFO"), ("/dev/zero", "character device")])
+@pytest.mark.parametrize("check", [False, True])
+def test_what_is_no_regular_file(place, store, which, kind, word, check):
+    entry = store(used=False)
+    (place / which).unlink(missing_ok=True)
+    if kind == "/dev/zero":
+        (place / which).symlink_to(kind)
+    else:
+        loopdevices.special_file(place / which, kind)
+    with loopdevices.at_most(5):
+        result = run(entry, check=check)
+    assert result["failed"] and str(place / which) in result["msg"] and f"this is a {word}" in result["msg"]
+
+
+def test_a_store_that_became_a_fifo(place, store):
+    """Also when image and record agree, so that nothing has to be read."""
+    entry = store(used=True, adopt=True)
+    assert run(entry)["changed"]
+    (place / "a.cow").unlink()
+    os.mkfifo(place / "a.cow")
+    with loopdevices.at_most(5):
+        assert "this is a FIFO" in run(entry)["msg"]
+
+
+@pytest.mark.parametrize("text", ["[" * 30000, '{"image": "/x", "size": 1e999, "mtime_ns": 1, "sha256": "x"}'])
+def test_a_record_that_is_none(place, store, text):
+    entry = store(used=True)
+    (place / "a.cow.image").write_text(text)
+    result = run(entry)
+    assert result["failed"] and "whose record" in result["msg"] and "unexpected" not in result["msg"]
