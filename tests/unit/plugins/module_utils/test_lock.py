@@ -1,0 +1,233 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Locks between processes: every other holder here is a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils import _hold, _lock
+from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline
+from ansible_collections.racefree.block.plugins.module_utils._errors import KernelError, WrongDevice
+
+A, B, C = (_lock.Lock(f"test {name}", f"the thing {name}") for name in "abc")
+# What no child needs, while the tests that fail for it still end.
+PLENTY = 20
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path, monkeypatch):
+    """Locks that nobody outside of the test has."""
+    monkeypatch.setattr(_lock, "DIRECTORY", str(tmp_path / "locks"))
+    _lock._STATE.clear()
+    yield
+    _lock._STATE.clear()
+
+
+class Child:
+    """A process that does ``function(say)`` and then waits to be ended; ``say(text)`` is heard by :meth:`hear`."""
+
+    def __init__(self, function):
+        self.reading, writing = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                function(lambda text: os.write(writing, text.encode() + b"\n"))
+                signal.pause()
+            finally:
+                os._exit(1)
+        os.close(writing)
+
+    def hear(self, seconds=PLENTY):
+        """The next line, or None when there is none in that time."""
+        if not select.select([self.reading], [], [], seconds)[0]:
+            return None
+        return os.read(self.reading, 65536).decode().strip()
+
+    def end(self):
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.reading)
+
+
+@pytest.fixture
+def child():
+    with contextlib.ExitStack() as stack:
+        def start(function):
+            started = Child(function)
+            stack.callback(started.end)
+            return started
+
+        yield start
+
+
+def holder(*locks):
+    def function(say):
+        _lock.held(locks)
+        say("held")
+    return function
+
+
+def taker(*locks):
+    """Says ``yes`` or ``no`` for what can be had at once."""
+    def function(say):
+        mine = _lock.Locks()
+        say(" ".join("yes" if mine.try_take(lock) else "no" for lock in locks))
+    return function
+
+
+def test_one_process_has_it_and_the_others_do_not(child):
+    with _lock.held([A]):
+        assert child(taker(A, B)).hear() == "no yes"
+    assert child(taker(A)).hear() == "yes"
+
+
+def test_it_ends_with_its_process():
+    other = Child(holder(A))
+    assert other.hear() == "held"
+    with pytest.raises(_lock.Unavailable):
+        _lock.held([A], Deadline(0))
+    other.end()
+    _lock.held([A], Deadline(PLENTY)).close()
+
+
+def test_it_is_waited_for(child):
+    waiting = child(lambda say: (say("wait"), _lock.held([A], Deadline(PLENTY)), say("held")))
+    with _lock.held([A]):
+        assert waiting.hear() == "wait"
+        assert waiting.hear(0.2) is None
+    assert waiting.hear() == "held"
+
+
+def test_who_has_it_is_said(child):
+    other = child(holder(A))
+    assert other.hear() == "held"
+    with pytest.raises(_lock.Unavailable) as caught:
+        _lock.held([A], Deadline(0))
+    text = str(caught.value)
+    assert f"process {other.pid} (" in text and "python" in text and "the thing a" in text
+    assert caught.value.lock == A and text.startswith("waited 0 s for process")
+
+
+def test_none_of_a_list_is_kept_when_one_cannot_be_had(child):
+    other = child(holder(C))
+    assert other.hear() == "held"
+    mine = _lock.held([B])
+    with pytest.raises(_lock.Unavailable):
+        mine.take([A, B, C], Deadline(0))
+    assert mine.has(B) and not mine.has(A)
+    assert child(taker(A, B)).hear() == "yes no"
+    mine.close()
+    assert child(taker(B)).hear() == "yes"
+
+
+def test_lists_in_any_order_do_not_stop_each_other(child):
+    """Two processes that take the same locks, listed the other way round, again and again."""
+    def both_ways(order):
+        def function(say):
+            for dummy in range(300):
+                _lock.held(order, Deadline(PLENTY)).close()
+            say("done")
+        return function
+
+    first, second = child(both_ways([A, B, C])), child(both_ways([C, B, A]))
+    assert first.hear(2 * PLENTY) == second.hear(2 * PLENTY) == "done"
+
+
+def test_a_child_has_none_and_keeps_none(child):
+    """Neither one that is forked and goes on, nor one that holds devices."""
+    mine = _lock.held([A])
+    forked = child(lambda say: (mine.close(), say("closed")))
+    assert forked.hear() == "closed"
+    assert child(taker(A)).hear() == "no"
+    with _hold.hold([], PLENTY):
+        mine.close()
+        assert child(taker(A)).hear() == "yes"
+
+
+def test_taken_twice_it_is_had_until_both_are_released(child):
+    with _lock.held([A]):
+        with _lock.held([A, A]):
+            pass
+        assert child(taker(A)).hear() == "no"
+    assert child(taker(A)).hear() == "yes"
+
+
+def test_threads_are_parted_too(child):
+    found = []
+    mine = _lock.held([A])
+
+    def in_thread():
+        other = _lock.Locks()
+        found.append(other.try_take(A))
+        with pytest.raises(_lock.Unavailable, match="another thread"):
+            other.take([A], Deadline(0))
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    assert found == [False]
+    assert child(taker(A)).hear() == "no"
+    mine.close()
+
+
+def test_it_is_the_inode_that_is_locked(tmp_path, child):
+    path, link, hard, other = (str(tmp_path / name) for name in ("file", "link", "hard", "other"))
+    for name in (path, other):
+        with open(name, "wb"):
+            pass
+    os.symlink(path, link)
+    os.link(path, hard)
+    with _lock.held(_lock.of_file(path)):
+        assert child(taker(*_lock.of_file(link), *_lock.of_file(hard), *_lock.of_file(other))).hear() == "no no yes"
+    assert [lock.name for lock in _lock.of_file(path)] == [lock.name for lock in _lock.of_file(hard)]
+
+
+@pytest.mark.parametrize("path", ["missing", "file/below", "dangling", "loop", "x" * 300])
+def test_a_path_that_leads_to_no_file_has_no_lock(tmp_path, path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert _lock.of_file(str(tmp_path / path)) == []
+
+
+def test_a_path_that_cannot_be_looked_at_is_an_error(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(_lock.os, "stat", denied)
+    with pytest.raises(KernelError, match="EACCES"):
+        _lock.of_file(str(tmp_path / "x"))
+
+
+def test_the_file_is_only_for_its_owner(tmp_path):
+    before = os.umask(0)
+    try:
+        with _lock.held([A]):
+            assert os.stat(_lock.DIRECTORY).st_mode & 0o777 == 0o700
+            assert os.stat(f"{_lock.DIRECTORY}/bytes").st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_a_link_in_place_of_the_file_is_refused(tmp_path):
+    os.mkdir(_lock.DIRECTORY, 0o700)
+    os.symlink(tmp_path / "elsewhere", f"{_lock.DIRECTORY}/bytes")
+    with pytest.raises((KernelError, WrongDevice)):
+        _lock.held([A])
+    assert not os.path.lexists(tmp_path / "elsewhere")
+
+
+def test_many_at_once(child):
+    locks = [_lock.Lock(f"test {number}", str(number)) for number in range(2000)]
+    with _lock.held(locks):
+        assert set(child(taker(*locks)).hear().split()) == {"no"}
+    assert set(child(taker(*locks)).hear().split()) == {"yes"}
