@@ -25,6 +25,13 @@ options:
       - Bytes of the files that are there, by path.
       - With this option only files that have to be made or to grow are listed. It fails for files that would have to be cut.
     type: dict
+  identities:
+    description:
+      - What tells that two paths lead to one file, by path. That is device and inode, as C(stat) prints them with C(%d:%i), and for a file that is
+        not there the path without symbolic links, as C(realpath) prints it with C(--canonicalize-missing).
+      - With this option a file is one whichever symbolic or hard link leads to it, and a file that two disks would have is refused.
+        Paths that are not in it are compared as they are written.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -46,11 +53,11 @@ from ansible_collections.racefree.block.plugins.module_utils import _guest_list
 from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
 
 
-def guest_disk_files(value, sizes=None):
+def guest_disk_files(value, sizes=None, identities=None):
     """The files of the disks."""
     try:
-        files = _guest_list.files_of(value)
-        return files if sizes is None else _guest_list.to_resize(files, sizes)
+        files = _guest_list.files_of(value, identities)
+        return files if sizes is None else _guest_list.to_resize(files, sizes, identities)
     except BlockError as error:
         raise AnsibleFilterError(f"guest_disk_files: {error}") from error
 

@@ -51,8 +51,9 @@ def parse_volumes(rows, option="volumes"):
     for index, row in enumerate(rows):
         where = f"{option}[{index}]"
         number = _check_id(row["id"], f"{where}.id")
-        if number in [volume.id for volume in volumes]:
-            raise InvalidValue(f"{where}.id", number, "it is in the list twice")
+        others = [volume.option for volume in volumes if volume.id == number]
+        if others:
+            raise InvalidValue(f"{where}.id", number, f"it is in the list twice, also as {others[0]}.id. Keep one of the two entries")
         origin = row.get("snapshot_of")
         present = row.get("state", "present") == "present"
         if origin is not None:

@@ -19,8 +19,12 @@ from ._guest_size import SECTOR
 from ._guest_storage import RECORD, plain
 
 
-def entries(guests):
-    """[Entry] of all disks, each checked, and with one another; InvalidValue for what cannot be meant, such as one file for two disks."""
+def entries(guests, identities=None):
+    """
+    [Entry] of all disks, each checked, and with one another; InvalidValue for what cannot be meant, such as one file for two disks.
+
+    ``identities``: what the host says of paths, as :func:`_guest_storage.check` takes it.
+    """
     if not isinstance(guests, list):
         raise InvalidValue("guests", guests, "a list of guests")
     found = []
@@ -28,17 +32,17 @@ def entries(guests):
         if not isinstance(guest, dict) or not guest.get("domain") or not isinstance(guest.get("disks"), list):
             raise InvalidValue(f"guests[{number}]", guest, "a dictionary with domain and a list of disks")
         found += [entry_of(disk, guest["domain"], f"guests[{number}].disks[{index}]") for index, disk in enumerate(guest["disks"])]
-    _guest_storage.check(found)
+    _guest_storage.check(found, identities)
     return found
 
 
-def files_of(guests):
+def files_of(guests, identities=None):
     """
     ``[{path, size, exact, image, state, remove, label}]`` of all files that disks and pools are kept in; sizes in bytes, or None. ``exact``: one
     that is larger is refused. ``remove``: the paths to remove, or none.
     """
     found, pools = [], {}
-    for entry in entries(guests):
+    for entry in entries(guests, identities):
         if entry.thin is not None and not entry.absent:
             pools[entry.thin.pool.key] = entry.thin.pool
         if entry.file is None:
@@ -55,10 +59,11 @@ def files_of(guests):
     return found
 
 
-def to_resize(files, sizes):
+def to_resize(files, sizes, identities=None):
     """Those of :func:`files_of` that have to be made or to grow, by ``sizes``: bytes by path of what is there. Raises InvalidValue for a cut."""
     found = []
-    images = {plain(file["image"]): file["label"] for file in files if file["image"] is not None and file["state"] == "present"}
+    key = _guest_storage.key_by(identities)
+    images = {key(file["image"]): file["label"] for file in files if file["image"] is not None and file["state"] == "present"}
     for file in files:
         there = sizes.get(file["path"])
         if file["state"] == "absent":
@@ -70,7 +75,7 @@ def to_resize(files, sizes):
         if file["image"] is not None and not sizes.get(file["image"]):
             raise InvalidValue("image", file["image"], "an image that is there, and not empty", device=file["label"])
         if there is None or (file["size"] or 0) > there:
-            user = images.get(plain(file["path"]))
+            user = images.get(key(file["path"]))
             if user is not None:
                 raise InvalidValue("size", file["size"], f"{there}: {file['path']} is the image of {user}, and stays as it is", device=file["label"])
             found.append(file)

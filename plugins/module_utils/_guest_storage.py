@@ -20,17 +20,31 @@ from ._errors import InvalidValue
 RECORD = ".image"
 
 
-def check(entries):
-    """Raise InvalidValue for Entries (of ``_guest_entry``) that would have the same storage, or the same place in a guest."""
+def check(entries, identities=None):
+    """
+    Raise InvalidValue for Entries (of ``_guest_entry``) that would have the same storage, or the same place in a guest.
+
+    ``identities``: texts by path that are equal for paths of one file, such as device and inode; other paths are compared as they are written.
+    """
+    key = key_by(identities)
     _check_vdevs(entries)
     present = [entry for entry in entries if not entry.absent]
-    pools = _pools_of(entries)
-    files, images = _check_files(present, pools), _images_of(present)
-    _check_images(present, files)
+    pools = _pools_of(entries, key)
+    (files, writers), images = _check_files(present, pools, key), {}
+    for entry in present:
+        if entry.image is not None:
+            images.setdefault(key(entry.image), entry.label)
+    _check_images(present, writers, key)
     volumes = _check_volumes(present)
     for entry in entries:
         if entry.remove:
-            _check_removed(entry, files, images, volumes)
+            _check_removed(entry, files.get(key(entry.file), images.get(key(entry.file))) if entry.thin is None else None, volumes)
+
+
+def key_by(identities):
+    """A function: what a path is compared by."""
+    known = {plain(path): identity for path, identity in (identities or {}).items()}
+    return lambda path: None if path is None else known.get(plain(path), plain(path))
 
 
 def plain(path):
@@ -46,7 +60,7 @@ def _check_vdevs(entries):
         seen[entry.label] = entry.option
 
 
-def _pools_of(entries):
+def _pools_of(entries, key):
     """``{key: (pool, option)}``; the same name, uuid or device is the same pool everywhere."""
     found, parts = {}, {}
     for entry in entries:
@@ -56,57 +70,58 @@ def _pools_of(entries):
         other = found.setdefault(pool.key, (pool, option))
         if other[0].source != pool.source:
             raise InvalidValue(option, pool.key, f"the same as in {other[1]}, which has the same name or uuid")
-        for part in _parts_of(pool, option):
+        for part in _parts_of(pool, option, key):
             if parts.setdefault(part, pool.key) != pool.key:
                 raise InvalidValue(option, part, f"a uuid and devices of its own: the pool {parts[part]} has this one")
     return found
 
 
-def _parts_of(pool, option):
+def _parts_of(pool, option, key):
     source = pool.source
-    parts = [plain(source["path"])] if "path" in source else []
+    parts = [key(source["path"])] if "path" in source else []
     for line in source.get("table", ()):
-        parts += [plain(device.get("file") or device["path"]) for device in (line["metadata"], line["data"]) if not device.get("offset")]
+        parts += [key(device.get("file") or device["path"]) for device in (line["metadata"], line["data"]) if not device.get("offset")]
     if len(set(parts)) < len(parts):
         # Metadata and data; the kernel would refuse it, too.
         raise InvalidValue(f"{option}.data", parts[0], "another device than metadata")
     return [*parts, source["uuid"]]
 
 
-def _check_files(present, pools):
-    """``{path: label of who has it}`` of all that is written or made."""
-    users = {}
-    for pool, option in pools.values():
-        for path, *dummy in pool.files:
-            users[plain(path)] = [(str(pool), None)]
+def _check_files(present, pools, key):
+    """``{what a path is compared by: label of who has the file}`` of all that is written or made."""
+    users = {key(path): [(str(pool), None, path)] for pool, dummy in pools.values() for path, *dummy in pool.files}
     for entry in present:
         if entry.file is None:
             continue
-        for other, theirs in users.setdefault(plain(entry.file), []):
+        for other, theirs, path in users.setdefault(key(entry.file), []):
             if theirs is None or (entry.writes or theirs.writes) and not (entry.shared and theirs.shared):
                 hint = "" if theirs is None else "; or shared=true for both"
-                raise InvalidValue(f"{entry.option}.file", entry.file, f"a file of its own: {other} has this one{hint}")
-        users[plain(entry.file)].append((entry.label, entry))
+                raise InvalidValue(f"{entry.option}.file", entry.file, f"a file of its own: {other} has this one{_also(entry.file, path)}{hint}")
+        users[key(entry.file)].append((entry.label, entry, entry.file))
+    _check_records(present, users)
+    return {identity: rows[0][0] for identity, rows in users.items()}, {
+        identity: [(label, entry, path) for label, entry, path in rows if entry is None or entry.writes] for identity, rows in users.items()
+    }
+
+
+def _check_records(present, users):
+    """The record beside a snapshot's store is nobody's file."""
+    paths = {plain(path): label for rows in users.values() for label, dummy, path in rows}
     for entry in present:
         record = None if entry.image is None else plain(entry.file) + RECORD
-        if record in users:
-            raise InvalidValue(f"{entry.option}.file", entry.file, f"another name: {record}, which tells the store's image, is of {users[record][0][0]}")
-    return users
+        if record in paths:
+            raise InvalidValue(f"{entry.option}.file", entry.file, f"another name: {record}, which tells the store's image, is of {paths[record]}")
 
 
-def _images_of(present):
-    images = {}
+def _check_images(present, writers, key):
     for entry in present:
-        if entry.image is not None:
-            images.setdefault(plain(entry.image), entry.label)
-    return images
+        for other, dummy, path in writers.get(key(entry.image), ()):
+            what = f"{other} writes this file{_also(entry.image, path)}"
+            raise InvalidValue(f"{entry.option}.image", entry.image, f"an image that nobody writes: {what}")
 
 
-def _check_images(present, users):
-    for entry in present:
-        for other, theirs in users.get(plain(entry.image), ()) if entry.image is not None else ():
-            if theirs is None or theirs.writes:
-                raise InvalidValue(f"{entry.option}.image", entry.image, f"an image that nobody writes: {other} writes this file")
+def _also(path, other):
+    return "" if plain(path) == plain(other) else f" as {other}"
 
 
 def _check_volumes(present):
@@ -127,13 +142,11 @@ def _check_volumes(present):
     return labels
 
 
-def _check_removed(entry, files, images, volumes):
+def _check_removed(entry, user, volumes):
+    """``user``: who has the file of the Entry, or None."""
+    option, what = f"{entry.option}.remove_file", entry.file
     if entry.thin is not None:
+        option, what = f"{entry.option}.remove_volume", f"the volume {entry.thin.id} of {entry.thin.pool}"
         user = volumes.get((entry.thin.pool.key, entry.thin.id))
-        if user is not None:
-            raise InvalidValue(f"{entry.option}.remove_volume", True, f"false: {user} uses the volume {entry.thin.id} of {entry.thin.pool}")
-        return
-    path = plain(entry.file)
-    user = files[path][0][0] if path in files else images.get(path)
     if user is not None:
-        raise InvalidValue(f"{entry.option}.remove_file", True, f"false: {user} uses {entry.file}")
+        raise InvalidValue(option, True, f"false: {user} uses {what}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+import urllib.parse
 from typing import NamedTuple, Optional
 
 from ._errors import DeadlineExceeded, GuestError, InvalidValue, NotSupported
@@ -68,6 +69,17 @@ def define(uri, domain, before, after, limit):
         return _read(connection, now.uuid).xml
 
     return with_connection(uri, limit, domain, exchange)
+
+
+def driver_of(uri):
+    """
+    What a connection URI leads to, as something to compare: libvirt's driver for Xen has one instance on a host, whatever the path says.
+
+    The transport (``xen+ssh://``) and parameters do not change which one it is (docs/uri.rst of libvirt).
+    """
+    parts = urllib.parse.urlsplit(uri)
+    driver = parts.scheme.partition("+")[0].lower()
+    return driver, parts.netloc.rpartition("@")[2].lower(), "" if driver == "xen" else parts.path.rstrip("/")
 
 
 def with_connection(uri, limit, device, function):

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ._errors import BlockError, InvalidValue
+from . import _duplicates
+from ._errors import BlockError
 from ._host import UDEV_SECONDS, Host
 
 
@@ -48,8 +49,16 @@ class Item:
         self.warnings = []
 
     def key(self):
-        """What no two items of a task may have in common, as ``(option, value)``."""
+        """The option that says which device it is, and its value, as ``(option, value)``: for messages."""
         raise NotImplementedError
+
+    def identities(self):
+        """
+        What no two items of a task may have in common, as ``{identity: words for it}``: asked after ``check``, when it can only be what was
+        written, and again after ``plan``, when it is what the kernel, XenStore or libvirt says.
+        """
+        option, value = self.key()
+        return {(option, value): ""}
 
     def title(self):
         """The item's name in a diff."""
@@ -152,7 +161,7 @@ def _one(module, item_class):
 def _many(module, item_class, list_option):
     with Host() as host:
         items = [item_class(params, host) for params in module.params[list_option]]
-        task = _Task(items, module.check_mode, module.params["on_error"])
+        task = _Task(items, module.check_mode, module.params["on_error"], list_option)
         task.run()
         result = {"changed": any(row.changed for row in task.rows), list_option: [row.values(False) for row in task.rows]}
         if module._diff:
@@ -218,7 +227,8 @@ class _Row:
 class _Task:
     """Plan all, apply all, settle once, commit all, finish all."""
 
-    def __init__(self, items, check_mode, on_error):
+    def __init__(self, items, check_mode, on_error, list_option="devices"):
+        self.list_option = list_option
         self.rows = [_Row(item) for item in items]
         self.check_mode = check_mode
         self.on_error = on_error
@@ -226,10 +236,11 @@ class _Task:
 
     def run(self):
         self._each(self.rows, lambda row: row.item.check())
-        self._refuse_twins()
+        self._refuse_duplicates()
         if not self.check_mode:
             self._each(self._good()[:1], lambda row: row.item.prepare(row.item.host))
         self._each(self._good(), self._plan)
+        self._refuse_duplicates()
         if self._stopped():
             return
         if self.check_mode:
@@ -310,13 +321,13 @@ class _Task:
             except Exception as error:  # the others are to be taken back all the same
                 self.warnings.append(f"could not be taken back: {error}")
 
-    def _refuse_twins(self):
-        seen = {}
-        for row in self._good():
-            option, value = row.item.key()
-            if value in seen:
-                row.error = InvalidValue(option, value, "it is in the list twice")
-            seen[value] = row
+    def _refuse_duplicates(self):
+        """Of two rows for one device neither is done: nobody can tell which one is meant."""
+        found = {}
+        self._each(self._good(), lambda row: found.update({row: row.item.identities()}))
+        entries = [(row.item.key(), found.get(row, {})) for row in self.rows]
+        for index, error in _duplicates.find(entries, self.list_option):
+            self.rows[index].error = error
 
 
 def _allow_many_files():

@@ -67,6 +67,16 @@ class DmItem(Item):
                 return option, self.params[option]
         return "diskseq", self.params["diskseq"]
 
+    def identities(self):
+        params, found = self.params, {}
+        if self.device is not None:
+            found[self.device.id] = f"{self.device.path} (diskseq {self.device.id.diskseq})"
+        if self.mapped is not None:
+            status = self.mapped.status
+            found["device", status.name] = f"the mapped device {status.name} (uuid {status.uuid or '(none)'})"
+        found.update({(option, params[option]): "" for option in ("name", "uuid", "diskseq") if params[option]})
+        return found
+
     def check(self):
         params = self.params
         if params["name"] is not None:

@@ -59,7 +59,17 @@ class DiskItem(Item):
         self.exchange = None
 
     def key(self):
-        return "vdev", (self.params["uri"], self.definition.uuid if self.definition else self.params["domain"], self.target)
+        return "vdev", f"{self.params['vdev']} of {self.params['domain']}"
+
+    def identities(self):
+        """A domain can be named by name and uuid, and libvirt's driver for Xen by several URIs."""
+        driver = _libvirt.driver_of(self.params["uri"])
+        found = {}
+        if self.definition is not None:
+            words = f"{self.target} of the domain {self.definition.name} (uuid {self.definition.uuid})"
+            found[driver, self.definition.uuid, self.target] = words
+        found[driver, self.params["domain"], self.target] = f"the disk {self.target}"
+        return found
 
     def title(self):
         return f"{self.target} of {self.params['domain']}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from . import _device, _loop
+from . import _device, _duplicates, _loop
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan, undo_steps
 
@@ -47,6 +47,8 @@ class LoopItem(Item):
         self.backing = None
         self.device = None
         self.status = None
+        # The identity of the file's area, and words for it.
+        self.area = None
         self.created = False
         self.removing = []
         self.gone = None
@@ -55,8 +57,20 @@ class LoopItem(Item):
     def key(self):
         for option in ("backing_file", "path"):
             if self.params[option]:
-                return option, (os.path.normpath(self.params[option]), self.params["offset"], self.params["size"])
+                return option, self.params[option]
         return "diskseq", self.params["diskseq"]
+
+    def identities(self):
+        """The area of the file, and the devices that there are for it; the option as it was written while nothing is known yet."""
+        devices = [*self.removing, *([] if self.device is None else [self.device])]
+        found = {device.id: f"{device.path} (diskseq {device.id.diskseq})" for device in devices}
+        if self.area is not None:
+            found.update([self.area])
+        option, value = self.key()
+        if option != "diskseq":
+            value = (os.path.normpath(value), self.params["offset"], self.params["size"])
+        found[option, value] = ""
+        return found
 
     def title(self):
         return self.params["backing_file"] or self.params["path"] or f"diskseq:{self.params['diskseq']}"
@@ -110,9 +124,17 @@ class LoopItem(Item):
             return {"device": None}
         return {"device": describe(self.device, _loop.info(self.device))}
 
+    def _area(self, backing):
+        """One area of a file is one device, whichever path leads to the file, and whether its size is said or not (bytes)."""
+        offset, size = self.params["offset"], self.params["size"]
+        size = size or max(0, backing.size - offset)
+        identity, words = _duplicates.file_identity(os.fstat(backing.fd))
+        return (*identity, offset, size), f"{words}, {size} bytes from {offset} on"
+
     def _plan_present(self):
         params = self.params
         self.backing = self.host.enter_context(_loop.Backing(params["backing_file"], params["read_only"]))
+        self.area = self._area(self.backing)
         _loop.check_geometry(self.backing, params["offset"], params["size"], params["sector_size"])
         if params["direct_io"]:
             _loop.check_direct_io(self.backing)
@@ -246,6 +268,7 @@ class LoopItem(Item):
             self._refuse_deleted()
             return []
         with backing:
+            self.area = self._area(backing)
             return [device for device, _status in self.host.loops.find(backing, params["offset"], params["size"])]
 
     def _refuse_deleted(self):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from . import _snapshot_store
+from . import _duplicates, _snapshot_store
 from ._errors import InvalidValue, WrongDevice
 from ._module import Item, Plan
 
@@ -33,7 +33,14 @@ class StoreItem(Item):
         self.image = None
 
     def key(self):
-        return "path", os.path.normpath(self.params["path"])
+        return "path", self.params["path"]
+
+    def title(self):
+        return os.path.normpath(self.params["path"])
+
+    def identities(self):
+        """A store is one by whichever path or hard link; one that is not there yet, by where it would be made."""
+        return dict([_duplicates.path_identity(self.params["path"])])
 
     def check(self):
         for option in ("path", "image"):

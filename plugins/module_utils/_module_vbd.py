@@ -60,7 +60,15 @@ class VbdItem(Item):
         self.opener = _source.Opener(host)
 
     def key(self):
-        return "vdev", (self.params["domain"], self.vdev.number if self.vdev else self.params["vdev"])
+        return "vdev", self.title()
+
+    def identities(self):
+        number = self.vdev.number
+        found = {}
+        if self.guest is not None:
+            found[self.guest.domid, number] = f"{self.vdev.name} ({number}) of {self.guest}"
+        found[self.params["domain"], number] = f"{self.vdev.name} ({number})"
+        return found
 
     def title(self):
         return f"{self.params['vdev']} of {self.params['domain']}"

@@ -122,19 +122,44 @@ def test_the_order(role, fleet, tmp_path):
     assert predicted.changed == 2 and sizes(tmp_path) == BEFORE
     done = role(fleet)
     present = [(vdev, "present") for vdev in ("xvda", "xvdb", "xvdc")]
-    assert predicted.asked == [present[:2], [("xvdd", "absent")], present[:2]] and done.asked == [present[:2], [("xvdd", "absent")], present]
+    gone = [("xvdd", "absent")]
+    assert predicted.asked == [gone + present[:2], gone, present[:2]] and done.asked == [gone + present[:2], gone, present]
     assert sizes(tmp_path) == AFTER and done.changed == 2
     assert role(fleet, "--check").changed == 0
 
 
 def test_nothing_is_changed_when_a_disk_is_refused(role, fleet, tmp_path):
-    done = role(fleet, refuse="Look whether the disks can be had", fails=True)
-    assert "absent" not in str(done.asked) and sizes(tmp_path) == BEFORE
+    done = role(fleet, refuse="Look whether the disks can be had, and can go", fails=True)
+    assert [("xvdd", "absent")] not in done.asked and sizes(tmp_path) == BEFORE
 
 
 def test_no_file_is_removed_when_a_disk_cannot_be_had(role, fleet, tmp_path):
     role(fleet, refuse="Have the disks in the guests' definitions", fails=True)
     assert sizes(tmp_path) == dict(AFTER, old=512)
+
+
+@pytest.mark.parametrize("first, second", [
+    ("a", "link"), ("a", "hard"), ("a", "way/a"), ("none", "dangling"), ("none", "way/none"), ("link", "hard"),
+])
+def test_one_file_by_two_names(role, tmp_path, first, second):
+    """Refused before anything is made, whichever is there already, for two disks, for an image that is written, and for a file that is to go."""
+    (tmp_path / "a").write_bytes(b"x" * 2**20)
+    (tmp_path / "link").symlink_to("a")
+    os.link(tmp_path / "a", tmp_path / "hard")
+    (tmp_path / "way").symlink_to(tmp_path)
+    (tmp_path / "dangling").symlink_to("none")
+    names = sorted(os.listdir(tmp_path))
+    one, other = str(tmp_path / first), str(tmp_path / second)
+    for disks, words in (
+        ([{"vdev": "xvda", "file": one, "size": "2M"}, {"vdev": "xvdb", "file": other, "size": "2M"}], "a file of its own"),
+        ([{"vdev": "xvda", "file": one, "size": "2M"}, {"vdev": "xvdb", "image": other, "file": f"{tmp_path}/new.cow", "size": 4096}], "nobody writes"),
+        ([{"vdev": "xvda", "file": one, "size": "2M"}, {"vdev": "xvdb", "file": other, "state": "absent", "remove_file": True}], "remove_file"),
+    ):
+        refused = role(disks, fails=True)
+        assert words in refused.text and other in refused.text and "disks[1]" in refused.text and refused.disks == [], refused.text
+        assert sorted(set(os.listdir(tmp_path)) - {"play.yml"}) == names and (tmp_path / "a").stat().st_size == 2**20
+    shared = [{"vdev": vdev, "file": path, "size": "2M", "mode": "r"} for vdev, path in (("xvda", one), ("xvdb", other))]
+    assert not role(shared, "--check").volumes, "what nobody writes two disks can have"
 
 
 def test_a_snapshot_is_of_the_very_image(role, tmp_path):
@@ -165,9 +190,9 @@ def test_volumes_come_first_and_go_last(role, tmp_path):
         {"vdev": "xvdb", "thin": {"pool": pool, "id": 2}, "size": "1M", "state": "absent", "remove_volume": True},
     ]
     predicted = role(disks, "--check")
-    assert predicted.volumes == [[(1, "present"), (2, "absent")], [(1, "present")], [(2, "absent")]] and predicted.asked == [[("xvdb", "absent")]]
+    assert predicted.volumes == [[(1, "present"), (2, "absent")], [(1, "present")], [(2, "absent")]] and predicted.asked == 2 * [[("xvdb", "absent")]]
     done = role(disks)
-    assert done.volumes == predicted.volumes and done.asked == [[("xvdb", "absent")], [("xvda", "present")]]
+    assert done.volumes == predicted.volumes and done.asked == [*predicted.asked, [("xvda", "present")]]
     words = [done.text.index(word) for word in ("Remove disks", "Make and grow", "Have the thin", "Have the disks", "Delete the thin", "Remove the files")]
     assert words == sorted(words)
     assert (tmp_path / "p.data").stat().st_size == 2**20 and (tmp_path / "p.meta").stat().st_size == 2**22
