@@ -7,8 +7,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from lib import cli
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
+
+from lib import cli  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(cli.main(sys.argv[1:]))

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="xenhost runs
 @pytest.fixture(autouse=True)
 def modules(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(XENHOST / "image" / "xenguest"))
+    monkeypatch.syspath_prepend(str(XENHOST.parent))
     monkeypatch.syspath_prepend(str(XENHOST))
     monkeypatch.setenv("XENHOST_CACHE", str(tmp_path / "cache"))
 
@@ -94,7 +95,7 @@ http://other.example/apt/|bookworm|bookworm|Somebody
 
 
 def test_mirror_of_the_own_release_serves_another():
-    from lib import mirror
+    from common import mirror
     found = mirror.parse_targets(TARGETS)
     assert mirror.sources_for("trixie", found, "bookworm") == ("http://mirror.example/debian", (
         "deb http://mirror.example/debian trixie main\n"
@@ -103,8 +104,8 @@ def test_mirror_of_the_own_release_serves_another():
 
 
 def test_mirror_of_somebody_else_is_not_taken():
-    from lib import mirror
-    from lib.errors import Problem
+    from common import mirror
+    from common.errors import Problem
     found = mirror.parse_targets(TARGETS.splitlines()[3])
     with pytest.raises(Problem, match="apt-get update"):
         mirror.sources_for("bookworm", found, "bookworm")
@@ -135,15 +136,15 @@ def test_wrong_calls_say_what_is_wrong():
 
 
 def test_missing_programs_are_named_with_their_packages():
-    from lib import tools
-    assert tools.missing({"sh": "dash", "no-such-program": "its-package"}) == ["its-package"]
-    with pytest.raises(tools.Problem, match="apt-get install its-package"):
-        tools.require({"no-such-program": "its-package"})
+    from common import needs
+    assert needs.missing({"sh": "dash", "no-such-program": "its-package"}) == ["its-package"]
+    with pytest.raises(needs.Problem, match="apt-get install its-package"):
+        needs.require({"no-such-program": "its-package"})
 
 
 def test_port_in_use_is_refused():
     from lib import machine
-    from lib.errors import Problem
+    from common.errors import Problem
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -152,7 +153,7 @@ def test_port_in_use_is_refused():
 
 
 def test_process_identity_tells_a_used_number_from_its_first_owner():
-    from lib import process
+    from common import process
     with subprocess.Popen(["sleep", "60"]) as child:
         identity = process.identity(child.pid)
         assert process.alive(identity)

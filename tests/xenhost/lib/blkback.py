@@ -17,10 +17,11 @@ import os
 import stat
 import time
 
-from lib import mirror, paths
-from lib.chroot import Chroot
-from lib.errors import Failed
-from lib.progress import step
+from common import mirror
+from common.chroot import Chroot
+from common.errors import Failed
+from common.progress import step
+from lib import paths
 from lib.recipe import Recipe
 
 # Made by hand, as a file system that is read without mounting it gives no device nodes: name -> minor number of major 1 (mem).

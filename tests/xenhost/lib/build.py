@@ -15,16 +15,16 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from lib import blkback, kernel, locks, mirror, paths, tools
-from lib.chroot import Chroot
-from lib.errors import Failed, Problem
-from lib.progress import say, step
+from common import locks, mirror, namespace, needs, tree
+from common.chroot import Chroot
+from common.errors import Failed, Problem
+from common.progress import say, step
+from lib import blkback, kernel, paths, tools
 from lib.recipe import Recipe
 
 LOCK_SECONDS = 3600
@@ -39,9 +39,9 @@ def build(recipe, rebuild=False):
     """Make the recipe's image in the cache unless it is there; returns its directory."""
     if is_built(recipe) and not rebuild:
         return recipe.directory
-    tools.require_root("building an image")
-    tools.require(tools.FOR_BUILD, tools.FOR_UP)
-    tools.require_keyring(recipe.release)
+    needs.require_root("building an image")
+    needs.require(tools.FOR_BUILD, tools.FOR_UP)
+    needs.require_keyring(recipe.release)
     with contextlib.ExitStack() as held:
         fds = [held.enter_context(_locked(recipe))]
         if is_built(recipe) and not rebuild:
@@ -53,7 +53,7 @@ def build(recipe, rebuild=False):
             if not is_built(recipe.base):
                 raise Failed(f"the image of {recipe.base.title} was removed meanwhile: try again")
         sweep(recipe)
-        tools.require_space(paths.cache(), SPACE_MIB, "building an image")
+        needs.require_space(paths.cache(), SPACE_MIB, "building an image")
         work = paths.cache() / f".{recipe.directory.name}.building"
         work.mkdir(mode=0o700)
         started = time.monotonic()
@@ -61,7 +61,7 @@ def build(recipe, rebuild=False):
         try:
             _run_inner(recipe, work, fds)
             if rebuild and recipe.directory.exists():
-                remove_tree(recipe.directory)
+                tree.remove_tree(recipe.directory)
             os.rename(work / "out", recipe.directory)
         except Failed:
             keep = paths.cache() / f"failed-{recipe.directory.name}.log"
@@ -70,7 +70,7 @@ def build(recipe, rebuild=False):
                 say(f"what the tools printed is in {keep}")
             raise
         finally:
-            remove_tree(work)
+            tree.remove_tree(work)
         say(f"built the image of {recipe.title} in {time.monotonic() - started:.0f} s")
     return recipe.directory
 
@@ -84,36 +84,14 @@ def sweep(recipe):
     left = paths.cache() / f".{recipe.directory.name}.building"
     if left.exists():
         say("removing what an interrupted build left")
-        remove_tree(left)
-
-
-def remove_tree(tree):
-    """Delete a tree, never across a mount point."""
-    tree = Path(tree)
-    if not tree.exists():
-        return
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        mounted = [line.split()[4] for line in file]
-    inside = [point for point in mounted if point == str(tree) or point.startswith(f"{tree}/")]
-    if inside:
-        raise Failed(f"{inside[0]} is mounted: unmount it, then delete {tree}")
-    subprocess.run(["rm", "-rf", "--one-file-system", str(tree)], check=True)
+        tree.remove_tree(left)
 
 
 def _run_inner(recipe, work, lock_fds):
     argv = [
-        "setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
         sys.executable, "-B", str(paths.HERE / "_main.py"), "_build", recipe.release, recipe.blkback, recipe.key, str(work),
     ]
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, pass_fds=lock_fds, env=dict(os.environ, PATH=tools.SEARCH, XENHOST_CACHE=str(paths.cache())))
-    try:
-        code = process.wait()
-    except BaseException:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        raise
-    if code:
+    if namespace.run(argv, pass_fds=lock_fds):
         raise Failed(f"the image of {recipe.title} could not be built; the line above says where it ended")
 
 
@@ -132,7 +110,7 @@ class Stock:
         own = mirror.own_codename()
         address, sources = mirror.sources_for(self.recipe.release, mirror.configured(), own)
         with step("base system (debootstrap)"):
-            self._debootstrap(address)
+            self.tree.debootstrap(self.recipe.release, address)
         with step(f"{len(self.recipe.packages)} packages and what they need (apt)"):
             self.tree.prepare(sources, paths.IMAGE_FILES)
             if Recipe(self.recipe.release, self.recipe.blkback).key != self.expected:
@@ -152,16 +130,6 @@ class Stock:
         (self.out / "meta.json").write_text(json.dumps({
             "release": self.recipe.release, "blkback": self.recipe.blkback, "recipe": self.recipe.key,
             "built": int(time.time()), "packages": self.versions}, indent=1) + "\n", encoding="utf-8")
-
-    def _debootstrap(self, address):
-        script = Path("/usr/share/debootstrap/scripts") / self.recipe.release
-        if not script.exists():
-            # All of Debian's later releases use one script, under different names.
-            script = self.tree.work / self.recipe.release
-            script.symlink_to("/usr/share/debootstrap/scripts/sid")
-        self.tree.call([
-            "debootstrap", "--variant=minbase", f"--keyring={tools.require_keyring(self.recipe.release)}", self.recipe.release, str(self.root), address,
-            str(script)], env=dict(os.environ, **mirror.proxy_environment()))
 
     def _keys(self):
         self.tree.call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xenhost", "-f", str(self.out / "id_ed25519")])
@@ -195,16 +163,11 @@ class Stock:
         shutil.copyfile(initrds[0], self.out / "initrd")
         key = (self.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text(encoding="utf-8").split()
         (self.out / "known_hosts").write_text(f"{self.recipe.host_key_alias} {key[0]} {key[1]}\n", encoding="utf-8")
-        listing = subprocess.run(
-            ["chroot", str(self.root), "dpkg-query", "-W", "-f", "${Package} ${Version}\\n"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        listing = self.tree.output(["dpkg-query", "-W", "-f", "${Package} ${Version}\\n"])
         self.versions = dict(line.split(" ", 1) for line in listing.splitlines())
 
     def _file_system(self):
-        for left in ("image", "usr/sbin/policy-rc.d", "etc/apt/apt.conf.d/90xenhost-build"):
-            remove_tree(self.root / left)
-        for directory in ("var/lib/apt/lists", "var/cache/apt"):
-            for path in (self.root / directory).iterdir():
-                remove_tree(path)
+        self.tree.strip()
         disk = self.out / "disk.img"
         with open(disk, "wb") as file:
             file.truncate(self.recipe.disk_bytes)

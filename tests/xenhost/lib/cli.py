@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 
+from common.command import guarded, number
+from common.errors import Problem
+from common.progress import say
 from lib import build, instance, inventory, machine, recipe, snapshot, status, tools, transfer
-from lib.errors import Failed, Problem
-from lib.progress import say
 
 GUEST_COMMANDS = ("start", "run", "console", "pause", "unpause", "stop", "list")
 
@@ -85,14 +85,6 @@ def parser():
         command.add_argument(name)
     commands.metavar = "{setup,build,up,inventory,ssh,push,pull,guest,reset,down,status,clean}"
     return top
-
-
-def number(least, most):
-    def convert(text):
-        if not text.isdigit() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {least} to {most}")
-        return int(text)
-    return convert
 
 
 def remote_of(options):
@@ -185,19 +177,4 @@ def run__build(options):
 
 def main(argv):
     options = parser().parse_args(argv)
-    try:
-        return globals()[f"run_{options.command}"](options) or 0
-    except Failed as problem:
-        say(problem)
-        return 1
-    except Problem as problem:
-        say(problem)
-        return 2
-    except BrokenPipeError:
-        os._exit(141)
-    except OSError as error:
-        say(f"{error.strerror or error}{': ' + str(error.filename) if error.filename else ''}")
-        return 2
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
+    return guarded(globals()[f"run_{options.command}"], options)

@@ -11,9 +11,10 @@ import json
 import re
 import time
 
-from lib import build, locks, machine, paths, process, qmp, snapshot, tools
-from lib.errors import Failed, Problem
-from lib.progress import say, step
+from common import locks, needs, process, tree
+from common.errors import Failed, Problem
+from common.progress import say, step
+from lib import build, machine, paths, qmp, snapshot, tools
 from lib.recipe import Recipe
 from lib.remote import Remote
 
@@ -69,8 +70,8 @@ class Instance:
         (self.directory / "instance.json").write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
 
     def remove(self):
-        build.remove_tree(self.directory)
-        build.remove_tree(self.sockets)
+        tree.remove_tree(self.directory)
+        tree.remove_tree(self.sockets)
         self.data = None
 
 
@@ -91,7 +92,7 @@ def all_instances():
 def up(name, recipe, shape, port, cold, seconds):
     """Bring a host up; returns the Instance. A host of that name that is up already is left as it is."""
     Instance(name)
-    tools.require(tools.FOR_UP)
+    needs.require(tools.FOR_UP)
     build.build(recipe)
     if not cold and not snapshot.exists(recipe, shape):
         snapshot.make(recipe, shape, seconds)
@@ -108,8 +109,8 @@ def up(name, recipe, shape, port, cold, seconds):
         instance.remove()
         if port is not None:
             machine.check_port(port)
-        tools.require_memory(shape.memory if cold else shape.memory // 2, "a host")
-        tools.require_space(paths.instances(), 1000, "a host's disk")
+        needs.require_memory(shape.memory if cold else shape.memory // 2, "a host")
+        needs.require_space(paths.instances(), 1000, "a host's disk")
         if not cold:
             try:
                 with step(f"{name}: restoring the booted host"):

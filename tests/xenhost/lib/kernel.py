@@ -11,8 +11,9 @@ import struct
 import subprocess
 import zlib
 
-from lib import tools
-from lib.errors import Failed
+from common import needs
+from common.errors import Failed
+
 
 
 def vmlinux(image):
@@ -33,7 +34,7 @@ def vmlinux(image):
         data = zlib.decompressobj(31).decompress(payload)
     elif payload.startswith(b"\x28\xb5\x2f\xfd"):
         # The last four bytes are the size; zstd warns of them and succeeds nonetheless only without them.
-        done = subprocess.run(["zstd", "-dcq"], input=payload[:-4], stdout=subprocess.PIPE, check=False, env={"PATH": tools.SEARCH})
+        done = subprocess.run(["zstd", "-dcq"], input=payload[:-4], stdout=subprocess.PIPE, check=False, env={"PATH": needs.SEARCH})
         data = done.stdout
     else:
         raise Failed(f"the kernel of the image is compressed in a way not known here: it starts with {payload[:6].hex()}")

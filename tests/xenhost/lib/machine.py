@@ -16,8 +16,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import process, tools
-from lib.errors import Failed, Problem
+from common import needs, process
+from common.errors import Failed, Problem
+from lib import tools
 from lib.remote import Remote
 
 MEMORY_MIB = 3072
@@ -70,8 +71,8 @@ class Shape:
 
 
 def qemu_version():
-    tools.require(tools.FOR_UP)
-    done = subprocess.run(["qemu-system-x86_64", "--version"], stdout=subprocess.PIPE, text=True, check=False, env={"PATH": tools.SEARCH})
+    needs.require(tools.FOR_UP)
+    done = subprocess.run(["qemu-system-x86_64", "--version"], stdout=subprocess.PIPE, text=True, check=False, env={"PATH": needs.SEARCH})
     return done.stdout.splitlines()[0] if done.stdout else "unknown"
 
 
@@ -98,7 +99,7 @@ def check_port(port):
 def make_overlay(path, backing, form):
     done = subprocess.run(
         ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", form, str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, check=False, env=dict(os.environ, PATH=tools.SEARCH))
+        text=True, check=False, env=dict(os.environ, PATH=needs.SEARCH))
     if done.returncode:
         raise Failed(f"qemu-img: {done.stdout.strip()}")
 
@@ -127,7 +128,7 @@ class Machine:
             argv += ["-incoming", "defer"]
         with open(self.directory / "qemu.log", "wb") as log:
             child = subprocess.Popen(
-                argv, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ, PATH=tools.SEARCH))
+                argv, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ, PATH=needs.SEARCH))
         self.identity = process.identity(child.pid)
         if self.on_start:
             self.on_start()

@@ -15,25 +15,15 @@ import hashlib
 import os
 from pathlib import Path
 
+from common.program import cache
+
 HERE = Path(__file__).resolve().parent.parent
 IMAGE_FILES = HERE / "image"
 BLKBACK_FILES = HERE / "blkback"
 
 
-def cache():
-    chosen = os.environ.get("XENHOST_CACHE")
-    if chosen:
-        return Path(chosen).absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache").absolute() / "racefree-block" / "xenhost"
-
-
 def instances():
     return cache() / "instances"
-
-
-def locks():
-    return cache() / "locks"
 
 
 def runtime(name):

@@ -11,7 +11,8 @@ import os
 import socket
 import time
 
-from lib.errors import Failed
+from common.errors import Failed
+
 
 
 class Qmp:

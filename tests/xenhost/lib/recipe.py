@@ -15,8 +15,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 
+from common.tree import image_files
 from lib import paths
 
 RELEASES = ("bookworm", "trixie")
@@ -82,10 +82,3 @@ class Recipe:
     def host_key_alias(self):
         """The name under which ssh knows the host key of the image."""
         return f"xenhost-{self.key}"
-
-
-def image_files(root):
-    """(relative path, is executable, content) of each file below ``root``, in a fixed order."""
-    for path in sorted(Path(root).rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield str(path.relative_to(root)), bool(path.stat().st_mode & 0o100), path.read_bytes()

@@ -10,8 +10,9 @@ import os
 import subprocess
 import time
 
-from lib import tools
-from lib.errors import Failed
+from common import needs
+from common.errors import Failed
+
 
 SSH_FAILED = 255
 
@@ -51,7 +52,7 @@ class Remote:
 
     def _environment(self):
         self.sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return dict(os.environ, PATH=tools.SEARCH)
+        return dict(os.environ, PATH=needs.SEARCH)
 
     def run(self, command, terminal=False):
         """Run with this process's own input and output; returns the exit code."""

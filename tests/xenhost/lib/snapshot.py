@@ -18,10 +18,11 @@ import os
 import subprocess
 import time
 
-from lib import build, locks, paths, process, tools
-from lib.errors import Failed
+from common import locks, needs, process, tree
+from common.errors import Failed
+from common.progress import say, step
+from lib import paths
 from lib.machine import Machine, free_port
-from lib.progress import say, step
 from lib.qmp import Qmp
 
 CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]
@@ -57,10 +58,10 @@ def make(recipe, shape, seconds):
     with locks.locked(f"snapshot-{recipe.key}-{shape.key()}", seconds + 600, f"make the same snapshot ({recipe.title})"):
         if exists(recipe, shape):
             return final
-        tools.require_space(recipe.directory, shape.memory + 500, "a snapshot")
-        tools.require_memory(shape.memory, "booting the host")
+        needs.require_space(recipe.directory, shape.memory + 500, "a snapshot")
+        needs.require_memory(shape.memory, "booting the host")
         work = recipe.directory / ".snapshot-making"
-        build.remove_tree(work)
+        tree.remove_tree(work)
         work.mkdir()
         machine = Machine(recipe, shape, work, free_port(), paths.runtime(f"snapshot-{os.getpid()}"))
         try:
@@ -78,7 +79,7 @@ def make(recipe, shape, seconds):
                 _save(machine, work)
         finally:
             machine.interrupt_safe_kill()
-            build.remove_tree(machine.remote.sockets)
+            tree.remove_tree(machine.remote.sockets)
         for name in ("xen", "vmlinux", "initrd", "qmp.sock", "qemu.log"):
             if os.path.lexists(work / name):
                 (work / name).unlink()
@@ -129,4 +130,4 @@ def restore(machine, seconds):
 
 def discard(recipe, shape):
     say("the snapshot is of no use and is removed")
-    build.remove_tree(directory(recipe, shape))
+    tree.remove_tree(directory(recipe, shape))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import time
 
-from lib import build, locks, paths
+from common import locks, tree
+from common.progress import say
+from lib import paths
 from lib.instance import all_instances
-from lib.progress import say
 from lib.recipe import BLKBACKS, RELEASES, Recipe
 
 
@@ -76,7 +77,7 @@ def clean(stale_only):
         elif not (stale_only and meta and key in current):
             with locks.locked(f"build-{path.name}", 10, f"build {path.name}"):
                 mebibytes = size(path)
-                build.remove_tree(path)
+                tree.remove_tree(path)
                 say(f"removed {path.name}, {mebibytes} MiB")
     for left in paths.cache().glob("failed-*.log"):
         left.unlink()

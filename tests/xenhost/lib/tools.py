@@ -2,98 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The programs, rights and space that xenhost needs, and how to get them."""
+"""The programs that xenhost needs."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-from pathlib import Path
-
-from lib.errors import Failed, Problem
-from lib.progress import say, step
+from common import needs
 
 # program -> Debian package
 FOR_BUILD = {
-    "debootstrap": "debootstrap", "mkfs.ext4": "e2fsprogs", "debugfs": "e2fsprogs", "unshare": "util-linux", "setpriv": "util-linux", "apt-get": "apt",
-    "ssh-keygen": "openssh-client",
+    "debootstrap": "debootstrap", "mkfs.ext4": "e2fsprogs", "debugfs": "e2fsprogs", "unshare": "util-linux",
+    "setpriv": "util-linux", "apt-get": "apt", "ssh-keygen": "openssh-client",
 }
 FOR_UP = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "ssh": "openssh-client", "tar": "tar"}
-# Root's PATH may lack these where xenhost is called from a user's environment.
-SEARCH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
-
-
-def missing(*tables):
-    """Packages of the programs that are not there."""
-    return sorted({package for table in tables for program, package in table.items() if not shutil.which(program, path=SEARCH)})
-
-
-def keyring_for(release):
-    """A keyring of debian-archive-keyring that knows the release's keys, or None."""
-    base = Path("/usr/share/keyrings")
-    for suffix in ("pgp", "gpg"):
-        ring = base / f"debian-archive-keyring.{suffix}"
-        if ring.exists() and any((base / f"debian-archive-{release}-automatic.{end}").exists() for end in ("pgp", "gpg")):
-            return ring
-    return None
-
-
-def apt_install(packages):
-    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", PATH=SEARCH)
-    for argv in (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]):
-        done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        if done.returncode:
-            raise Failed(f"{' '.join(argv)}: exit code {done.returncode}: {' '.join(done.stdout.strip().splitlines()[-3:])}")
 
 
 def setup(releases):
     """Install what is missing of everything; needs root and apt-get."""
-    packages = missing(FOR_BUILD, FOR_UP)
-    if any(keyring_for(release) is None for release in releases):
-        packages.append("debian-archive-keyring")
-    if not packages:
-        say("nothing is missing")
-        return
-    require_root("installing packages")
-    if not shutil.which("apt-get", path=SEARCH):
-        raise Problem("apt-get is not there: xenhost builds its images on Debian only")
-    with step(f"installing {' '.join(packages)}"):
-        apt_install(packages)
-    still = missing(FOR_BUILD, FOR_UP)
-    if still:
-        raise Failed(f"still missing after the installation: {' '.join(still)}")
-    for release in releases:
-        require_keyring(release)
-
-
-def require(*tables):
-    packages = missing(*tables)
-    if packages:
-        raise Problem(f"missing on this machine: {' '.join(packages)}; run as root: xenhost setup, or apt-get install {' '.join(packages)}")
-
-
-def require_keyring(release):
-    ring = keyring_for(release)
-    if ring is None:
-        raise Problem(f"the archive keys of {release} are not on this machine; run as root: xenhost setup, or apt-get install debian-archive-keyring")
-    return ring
-
-
-def require_root(purpose):
-    if os.geteuid() != 0:
-        raise Problem(f"{purpose} needs root: run it with sudo")
-
-
-def require_space(directory, mebibytes, purpose):
-    directory.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(directory).free // 2 ** 20
-    if free < mebibytes:
-        raise Problem(f"{purpose} needs {mebibytes} MiB below {directory}, where {free} MiB are free: make room or set XENHOST_CACHE to another directory")
-
-
-def require_memory(mebibytes, purpose):
-    with open("/proc/meminfo", encoding="ascii") as file:
-        available = next(int(line.split()[1]) // 1024 for line in file if line.startswith("MemAvailable:"))
-    if available < mebibytes:
-        raise Problem(f"{purpose} needs {mebibytes} MiB of memory, {available} MiB are available: take another host down, or give --memory")
+    needs.setup([FOR_BUILD, FOR_UP], releases)

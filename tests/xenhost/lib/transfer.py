@@ -10,7 +10,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from lib.errors import Failed, Problem
+from common.errors import Failed, Problem
+
 
 
 def push(remote, source, destination):

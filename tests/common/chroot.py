@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from lib import mirror
-from lib.errors import Failed
+from common import mirror, needs, tree
+from common.errors import Failed
 
 MOUNTS = (("proc", "proc"), ("sysfs", "sys"), ("devpts", "dev/pts"))
 
@@ -33,12 +34,23 @@ class Chroot:
             tail = (self.work / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-8:]
             raise Failed(f"{' '.join(argv[:4])} ...: exit code {done.returncode}; its last lines:\n  " + "\n  ".join(tail))
 
+    def debootstrap(self, release, address, keys=None):
+        """The base system of ``release``, whose archive is signed with the keys of the release ``keys`` (default: its own)."""
+        script = Path("/usr/share/debootstrap/scripts") / release
+        if not script.exists():
+            # All of Debian's later releases use one script, under different names.
+            script = self.work / release
+            script.symlink_to("/usr/share/debootstrap/scripts/sid")
+        self.call([
+            "debootstrap", "--variant=minbase", f"--keyring={needs.require_keyring(keys or release)}", release, str(self.root),
+            address, str(script)], env=dict(os.environ, **mirror.proxy_environment()))
+
     def prepare(self, sources, files):
         """Configure apt with ``sources`` (sources.list text), keep services from being started, and have ``files`` as /image."""
         apt = self.root / "etc/apt"
         (apt / "sources.list").write_text(sources, encoding="utf-8")
-        (apt / "apt.conf.d/90xenhost-build").write_text(mirror.apt_settings() + 'Acquire::Languages "none";\n', encoding="utf-8")
-        (self.root / "etc/dpkg/dpkg.cfg.d/xenhost").write_text(
+        (apt / "apt.conf.d/90build").write_text(mirror.apt_settings() + 'Acquire::Languages "none";\n', encoding="utf-8")
+        (self.root / "etc/dpkg/dpkg.cfg.d/90build").write_text(
             "force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\npath-exclude=/usr/share/doc/*\n", encoding="utf-8")
         policy = self.root / "usr/sbin/policy-rc.d"
         policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
@@ -59,3 +71,15 @@ class Chroot:
         proxies = mirror.proxy_environment()
         self.call(["chroot", str(self.root), f"/image/{script}", *arguments], env=dict(
             proxies, PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", HOME="/root", LC_ALL="C"))
+
+    def output(self, argv):
+        """What a program in it prints."""
+        return subprocess.run(["chroot", str(self.root), *argv], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    def strip(self):
+        """Take away what only the build needed."""
+        for left in ("image", "usr/sbin/policy-rc.d", "etc/apt/apt.conf.d/90build"):
+            tree.remove_tree(self.root / left)
+        for directory in ("var/lib/apt/lists", "var/cache/apt"):
+            for path in (self.root / directory).iterdir():
+                tree.remove_tree(path)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Locks between xenhost processes, each with a deadline."""
+"""Locks between processes of one program, each with a deadline."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import fcntl
 import os
 import time
 
-from lib import paths
-from lib.errors import Failed
-from lib.progress import say
+from common import program
+from common.errors import Failed
+from common.progress import say
 
 
 @contextlib.contextmanager
@@ -23,8 +23,8 @@ def locked(name, seconds, purpose):
 
     Raises Failed when another process holds it for longer than ``seconds``.
     """
-    paths.locks().mkdir(parents=True, exist_ok=True)
-    fd = os.open(paths.locks() / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    program.locks().mkdir(parents=True, exist_ok=True)
+    fd = os.open(program.locks() / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + seconds
         told = False
@@ -34,9 +34,9 @@ def locked(name, seconds, purpose):
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise Failed(f"waited {seconds:g} s for another xenhost to {purpose}, in vain") from None
+                    raise Failed(f"waited {seconds:g} s for another {program.name} to {purpose}, in vain") from None
                 if not told:
-                    say(f"waiting for another xenhost to {purpose}")
+                    say(f"waiting for another {program.name} to {purpose}")
                     told = True
                 time.sleep(0.2)
         yield fd

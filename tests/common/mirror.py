@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 
-from lib import tools
-from lib.errors import Problem
+from common import needs
+from common.errors import Problem
 
 TARGET_FORMAT = "$(REPO_URI)|$(RELEASE)|$(CODENAME)|$(ORIGIN)"
 
@@ -18,7 +18,7 @@ TARGET_FORMAT = "$(REPO_URI)|$(RELEASE)|$(CODENAME)|$(ORIGIN)"
 def _output(argv):
     return subprocess.run(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
-        env=dict(os.environ, PATH=tools.SEARCH, LC_ALL="C")).stdout
+        env=dict(os.environ, PATH=needs.SEARCH, LC_ALL="C")).stdout
 
 
 def parse_targets(text):
@@ -55,14 +55,14 @@ def own_codename():
             key, _sign, value = line.strip().partition("=")
             if key == "VERSION_CODENAME":
                 return value.strip('"')
-    raise Problem("/etc/os-release names no VERSION_CODENAME: xenhost builds its images on Debian only")
+    raise Problem("/etc/os-release names no VERSION_CODENAME: images are built on Debian only")
 
 
 def configured():
     text = _output(["apt-get", "indextargets", "--format", TARGET_FORMAT, "Identifier: Packages"])
     if "|Debian" not in text:
-        tools.require_root("apt-get update, as apt has no package lists yet,")
-        tools.apt_install(["debootstrap"])
+        needs.require_root("apt-get update, as apt has no package lists yet,")
+        needs.apt_install(["debootstrap"])
         text = _output(["apt-get", "indextargets", "--format", TARGET_FORMAT, "Identifier: Packages"])
     return parse_targets(text)
 

@@ -10,9 +10,11 @@ import contextlib
 import sys
 import time
 
+from common import program
+
 
 def say(text):
-    print(f"xenhost: {text}", file=sys.stderr, flush=True)
+    print(f"{program.name}: {text}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -21,11 +23,12 @@ def step(text):
     started = time.monotonic()
     terminal = sys.stderr.isatty()
     if terminal:
-        print(f"xenhost: {text} ...", end="", file=sys.stderr, flush=True)
+        print(f"{program.name}: {text} ...", end="", file=sys.stderr, flush=True)
     word = "failed after"
     try:
         yield
         word = "done in"
     finally:
         lead = "\r" if terminal else ""
-        print(f"{lead}xenhost: {text}: {word} {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+        print(f"{lead}{program.name}: {text}: {word} {time.monotonic() - started:.1f} s",
+              file=sys.stderr, flush=True)

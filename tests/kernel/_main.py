@@ -1,0 +1,19 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Start of the kernel program."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
+
+from common import program  # noqa: E402
+from uml import cli  # noqa: E402
+
+if __name__ == "__main__":
+    program.name, program.cache_name, program.setup_command = "tests/kernel", "kernel", "tests/kernel/kernel setup"
+    sys.exit(cli.main(sys.argv[1:]))

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Runs in the new system's chroot, after the packages are there.
+set -eu
+
+# Places for what a run brings along; the system itself is never written to.
+mkdir -p /racefree /root/site /usr/lib/modules
+echo racefree > /etc/hostname
+printf '127.0.0.1 localhost racefree\n' > /etc/hosts
+: > /etc/resolv.conf
+
+# Proved importable here.
+python3 -c 'import cffi, libvirt, pyxs, pytest, hypothesis'
+# The package keeps its modules elsewhere.
+for modules in /usr/lib/uml/modules/*; do
+    [ ! -d "$modules" ] || ln -s "$modules" /usr/lib/modules/
+done
