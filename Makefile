@@ -15,14 +15,17 @@ STEP := tests/setup/step
 
 FAST := units sanity lint docs-lint changelog-lint licences importer integration-loop
 
-.PHONY: help test test-fast demo $(FAST) units-all test-host test-extended molecule bench build install clean
+.PHONY: help test test-fast test-real demo $(FAST) units-all image test-host test-extended molecule bench build install clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
-test: ## Everything: test-fast, then the scenarios on emulated Xen hosts of every release
-	@tests/setup/ahead $(RELEASES) -- $(MAKE) --no-print-directory test-fast
-	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory test-host RELEASE=$$release; done
+test: ## Everything: test-fast, and beside it test-real
+	@$(STEP) packages tests/setup/packages
+	@tests/setup/lanes '$(MAKE) --no-print-directory test-fast' '$(MAKE) --no-print-directory test-real'
+
+test-real: ## Everything that needs other kernels than this machine's: emulated Xen hosts of every release, one after the other
+	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory image test-host RELEASE=$$release; done
 
 test-fast: $(FAST) ## Everything that needs no Xen host
 
@@ -57,6 +60,9 @@ importer: ## galaxy-importer on the built archive
 
 integration-loop: ## Integration targets on this machine's own loop and device-mapper devices
 	@$(STEP) integration-loop tests/setup/integration
+
+image: ## The image of the emulated Xen host of RELEASE, unless it is in the cache
+	@$(STEP) image-$(RELEASE) tests/xenhost/xenhost build --install --release $(RELEASE)
 
 test-host: ## Scenarios on the emulated Xen host of RELEASE (bookworm or trixie)
 	@$(STEP) test-host-$(RELEASE) tests/host/run $(RELEASE)
