@@ -15,7 +15,7 @@ import contextlib
 import os
 import time
 
-from . import _dm_ioctl, _dm_udev, _loop
+from . import _dm_ioctl, _dm_udev, _lock, _loop
 
 UDEV_SECONDS = 60
 
@@ -29,6 +29,8 @@ class Host(contextlib.ExitStack):
         self._cookie = None
         self._store = None
         self.loops = _loop.LoopIndex()
+        # First in, last out: what the run held is closed by then.
+        self.locks = self.enter_context(_lock.Locks())
         self.reaped = None
         # SHA-256 of files, by device, inode, size and modification time.
         self.checksums = {}

@@ -68,6 +68,17 @@ def of_file(path):
     return [of_inode(there.st_dev, there.st_ino, path)]
 
 
+def of_vbd(domid, devid, title):
+    """The lock of one disk of one running guest, which ``title`` tells."""
+    return Lock(f"vbd {domid} {devid}", f"the disk {title}")
+
+
+def of_mapped(name, uuid):
+    """A list with the locks of a mapped device's name and uuid, as far as they are given."""
+    locks = [Lock(f"dm name {name}", f"the mapped device {name}")] if name else []
+    return locks + ([Lock(f"dm uuid {uuid}", f"the mapped device with the uuid {uuid}")] if uuid else [])
+
+
 class Locks:
     """
     The locks of one run, each taken once however often it is asked for; a context, which leaves none behind.
@@ -151,13 +162,13 @@ def _wait(lock, limit):
 
 
 class _State:
-    """The descriptor of this process, and which of its threads has which byte, and how often."""
+    """The descriptor of this process, open while it has locks, and which of its threads has which byte, and how often."""
 
     def __init__(self):
         self.pid = os.getpid()
         self._guard = _thread.allocate_lock()
         self._owners = {}
-        self._fd = _open()
+        self._fd = -1
 
     def take(self, offset):
         """Whether this thread has the byte now."""
@@ -167,7 +178,9 @@ class _State:
             if owner is not None and owner[0] != me:
                 return False
             if owner is None:
+                self._need_file()
                 if not self._set(fcntl.LOCK_EX | fcntl.LOCK_NB, offset):
+                    self._close_unused()
                     return False
                 owner = self._owners[offset] = [me, 0]
             owner[1] += 1
@@ -183,18 +196,31 @@ class _State:
             if not owner[1]:
                 del self._owners[offset]
                 self._set(fcntl.LOCK_UN, offset)
+                self._close_unused()
 
     def holder(self, offset):
         """Who has the byte, for people."""
         with self._guard:
             if offset in self._owners:
                 return "another thread of this process"
+            self._need_file()
             try:
                 wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
                 found = _FLOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_GETLK, wanted))
             except OSError as error:
                 return f"another process, of which is not known which ({error.strerror}),"
+            finally:
+                self._close_unused()
         return "a process that has just ended" if found[0] == fcntl.F_UNLCK else _describe(found[4])
+
+    def _need_file(self):
+        if self._fd < 0:
+            self._fd = _open()
+
+    def _close_unused(self):
+        if not self._owners and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _set(self, how, offset):
         try:

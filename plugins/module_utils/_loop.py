@@ -219,6 +219,11 @@ class LoopIndex:
 
     def __init__(self):
         self._minors = None
+        self._made = []
+
+    def forget(self):
+        """Have everything read again: others may have made loop devices since."""
+        self._minors = None
 
     def find(self, backing, offset=0, size=0):
         """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
@@ -239,8 +244,25 @@ class LoopIndex:
         return found
 
     def add(self, device, status):
-        """Take note of a loop device made since."""
+        """Take note of a loop device made since, which the caller holds."""
+        self._made.append((device, status))
         self._scanned().setdefault((status.backing_device, status.backing_inode), set()).add(device.id.minor)
+
+    def doubles(self):
+        """
+        Look again, once after everything was made: ``{DeviceId: DeviceBusy}`` for each loop device noted with :meth:`add` that has a double, made
+        meanwhile by a program that does not ask for our locks (``_lock``). Looked for under the path that sysfs tells.
+        """
+        found = {}
+        numbers = {status.number for device, status in self._made if device.fd >= 0}
+        made = {backing_path(device): (device, status) for device, status in self._made if device.fd >= 0}
+        for name in os.listdir("/sys/block") if made else ():
+            if name.startswith("loop") and name[4:].isdigit() and int(name[4:]) not in numbers:
+                own = made.get(_device.read_sysfs(f"/sys/block/{name}/loop/backing_file"))
+                error = own and _double(name, *own)
+                if error:
+                    found[own[0].id] = error
+        return found
 
     def _scanned(self):
         if self._minors is None:
@@ -249,6 +271,22 @@ class LoopIndex:
                 with device:
                     self._minors.setdefault((status.backing_device, status.backing_inode), set()).add(device.id.minor)
         return self._minors
+
+
+def _double(name, device, status):
+    """The error for a held loop device when the one with this name has the same part of the same file; else None."""
+    number = _device.parse_number(_device.read_sysfs(f"/sys/block/{name}/dev") or "")
+    other, has = _open_if_bound(number[1]) if number else (None, None)
+    if other is None:
+        return None
+    with other:
+        alike = ("backing_device", "backing_inode", "offset", "sizelimit", "read_only")
+        if any(getattr(has, what) != getattr(status, what) for what in alike):
+            return None
+        return DeviceBusy(
+            f"another program bound it to {other.path} while it was being bound to {device.path}", device=backing_path(device),
+            hint="The device that was made here is gone again. Try again: then that one is found",
+        )
 
 
 def find(backing, offset=0, size=0):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from . import _duplicates
+from . import _duplicates, _lock, _module_locks
 from ._errors import BlockError
 from ._host import UDEV_SECONDS, Host
 
@@ -36,12 +36,16 @@ class Item:
     """
     One device and what is wanted of it. Subclasses set ARGUMENTS (an argument_spec) and fill in the methods.
 
-    The order of calls: ``check`` (pure), ``plan`` (reads), and, unless in check mode or unchanged, ``apply`` (makes,
+    The order of calls: ``check`` (pure), ``locks``, ``plan`` (reads), and, unless in check mode or unchanged, ``apply`` (makes,
     temporarily), ``apply_together``, then ``commit`` or ``undo``; ``result`` at any time.
     """
 
     ARGUMENTS = {}
     CONSTRAINTS = {}
+    # Whether ``plan`` makes something for a moment, so that other runs must not do so meanwhile, in check mode either.
+    PLANS_UNDER_LOCK = False
+    # For how long other runs are waited for.
+    LOCK_SECONDS = _lock.SECONDS
 
     def __init__(self, params, host):
         self.params = params
@@ -67,6 +71,14 @@ class Item:
     def check(self):
         """Raise InvalidValue for options that can be refused without looking at the host."""
 
+    def locks(self):
+        """What no other run may work on until this one has ended (``_lock.Lock``); a list, told by a look at the host, before ``plan``."""
+        return []
+
+    def unneeded_locks(self):
+        """Those of ``locks`` that are of no use any more after ``plan``."""
+        return []
+
     @classmethod
     def prepare(cls, host):
         """What is done once before the plans are made, save in check mode."""
@@ -81,6 +93,10 @@ class Item:
     def apply_together(cls, items):
         """What all applied items do in one go; an error or None for each."""
         return [None] * len(items)
+
+    def made(self):
+        """The held devices that ``apply`` has made, the lowest of a stack first."""
+        return []
 
     def commit(self):
         """Make what was applied last."""
@@ -200,6 +216,7 @@ class _Row:
         self.item = item
         self.plan = None
         self.error = None
+        self.locks = []
         self.applied = False
         self.changed = False
         self.taken_back = False
@@ -237,12 +254,14 @@ class _Task:
     def run(self):
         self._each(self.rows, lambda row: row.item.check())
         self._refuse_duplicates()
+        self._lock()
         if not self.check_mode:
             self._each(self._good()[:1], lambda row: row.item.prepare(row.item.host))
         self._each(self._good(), self._plan)
         self._refuse_duplicates()
         if self._stopped():
             return
+        _module_locks.settle(self._good())
         if self.check_mode:
             for row in self._good():
                 row.changed = row.plan.changed
@@ -253,6 +272,11 @@ class _Task:
             self._undo(row for row in reversed(self.rows) if row.applied)
             raise
 
+    def _lock(self):
+        rows = [row for row in self._good() if not self.check_mode or row.item.PLANS_UNDER_LOCK]
+        if rows:
+            _module_locks.take(rows, rows[0].item.host.locks, rows[0].item.LOCK_SECONDS)
+
     def _apply(self):
         pending = [row for row in self._good() if row.plan.changed]
         for row in pending:
@@ -260,6 +284,7 @@ class _Task:
             if self._stopped():
                 return
         self._apply_together([row for row in pending if row.error is None])
+        self._refuse_doubles(pending)
         if self._stopped():
             return
         if pending and not pending[0].item.host.settle():
@@ -277,6 +302,14 @@ class _Task:
         for row, error in zip(rows, type(rows[0].item).apply_together([row.item for row in rows])):
             if error is not None:
                 row.error = error
+                self._undo([row])
+
+    def _refuse_doubles(self, rows):
+        doubles = rows[0].item.host.loops.doubles() if rows else {}
+        for row in rows if doubles else ():
+            found = [doubles[device.id] for device in row.item.made() if device.id in doubles]
+            if found and row.error is None:
+                row.error = found[0]
                 self._undo([row])
 
     def _plan(self, row):

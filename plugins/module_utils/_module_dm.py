@@ -10,7 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import _device, _dm, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _reap, _source, _table_slots
+from . import _device, _dm, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _lock, _reap, _source, _source_locks, _table_slots
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan, undo_steps
 from ._table_keys import with_keys
@@ -99,6 +99,16 @@ class DmItem(Item):
     def prepare(cls, host):
         _reap.reap_hidden(host)
 
+    def locks(self):
+        names = [(self.params["name"], self.params["uuid"])]
+        found = self._find()
+        if found is not None:
+            names.append((found.status.name, found.status.uuid))
+            if found.device is not None:
+                found.device.close()
+        locks = [lock for name, uuid in names for lock in _lock.of_mapped(name, uuid)]
+        return locks + ([] if self.value is None else _source_locks.of_table(self.value, self.params["read_only"]))
+
     def plan(self):
         self._look()
         if self.params["state"] == "absent":
@@ -131,6 +141,10 @@ class DmItem(Item):
 
     def is_removal(self):
         return super().is_removal() or (self.volumes is not None and self.volumes.deleted)
+
+    def made(self):
+        below = [] if self.opener is None else self.opener.made
+        return below + ([self.device] if self.created else [])
 
     def commit(self):
         if self.opener is not None and self.params["persist"]:

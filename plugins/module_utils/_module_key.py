@@ -19,7 +19,7 @@ import re
 import secrets
 import struct
 
-from . import _keyring
+from . import _keyring, _lock
 from ._errors import InvalidValue, KernelError
 from ._module import Item, Plan
 
@@ -63,6 +63,9 @@ class KeyItem(Item):
             if not _HEX.match(payload) or len(payload) > 2 * _keyring.MOST_BYTES:
                 raise InvalidValue("payload", "(not shown)", f"an even number of hexadecimal digits, for up to {_keyring.MOST_BYTES} bytes; as text, in quotes")
             self.payload = bytes.fromhex(payload)
+
+    def locks(self):
+        return [_lock.Lock(f"key {self.params['type']} {self.params['description']}", f"the key {self.title()}")]
 
     def plan(self):
         _keyring.reach()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from . import _device, _duplicates, _loop
+from . import _device, _duplicates, _lock, _loop
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan, undo_steps
 
@@ -91,6 +91,15 @@ class LoopItem(Item):
         if params["backing_file"] and params["path"]:
             raise InvalidValue("path", params["path"], "either backing_file or path says which device, not both")
 
+    def locks(self):
+        if self.params["backing_file"]:
+            return _lock.of_file(self.params["backing_file"])
+        locks = []
+        for device in self._to_remove():
+            with device:
+                locks.append(_lock_of(device))
+        return locks
+
     def plan(self):
         return self._plan_absent() if self.params["state"] == "absent" else self._plan_present()
 
@@ -101,6 +110,9 @@ class LoopItem(Item):
             self._create()
         else:
             self._change()
+
+    def made(self):
+        return [self.device] if self.created else []
 
     def commit(self):
         if self.created and self.params["persist"]:
@@ -226,6 +238,8 @@ class LoopItem(Item):
     def _plan_absent(self):
         params = self.params
         self.removing = [self.host.enter_context(device) for device in self._to_remove()]
+        # Had already, unless it has got a file in the last moment.
+        self.host.locks.take([_lock_of(device) for device in self.removing])
         if params["diskseq"] is not None and (params["path"] or params["backing_file"]):
             for device in self.removing:
                 if device.id.diskseq != params["diskseq"]:
@@ -284,6 +298,11 @@ class LoopItem(Item):
     def _remove(self):
         gone = [_loop.detach(device, self.params["deferred"], self.params["timeout"]) for device in self.removing]
         self.gone = all(gone)
+
+
+def _lock_of(device):
+    status = _loop.info(device)
+    return _lock.of_inode(status.backing_device, status.backing_inode, _loop.backing_path(device))
 
 
 def settings(device, status, backing):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from . import _duplicates, _snapshot_store
+from . import _duplicates, _lock, _snapshot_store
 from ._errors import InvalidValue, WrongDevice
 from ._module import Item, Plan
 
@@ -25,6 +25,8 @@ ARGUMENTS = {
 
 class StoreItem(Item):
     ARGUMENTS = ARGUMENTS
+    # Another run may have to read an image whole.
+    LOCK_SECONDS = 1800
 
     def __init__(self, params, host):
         super().__init__(params, host)
@@ -46,6 +48,14 @@ class StoreItem(Item):
         for option in ("path", "image"):
             if not self.params[option].startswith("/"):
                 raise InvalidValue(option, self.params[option], "an absolute path")
+
+    def locks(self):
+        path = self.params["path"]
+        try:
+            above = os.stat(os.path.dirname(path))
+        except OSError:  # the plan, which writes there, says why
+            return []
+        return [_lock.Lock(f"store {above.st_dev} {above.st_ino} {os.path.basename(path)}", f"the record of the store {path}")]
 
     def plan(self):
         path = self.params["path"]
@@ -82,7 +92,9 @@ class StoreItem(Item):
         _snapshot_store.write_record(self.params["path"], self.image)
 
     def undo(self):
-        _snapshot_store.write_record(self.params["path"], self.before)
+        # Somebody who does not ask for our lock, such as another host of a shared file system, may have written another one since.
+        if _snapshot_store.read_record(self.params["path"]) == self.image:
+            _snapshot_store.write_record(self.params["path"], self.before)
 
     def result(self):
         return {"store": {"path": self.params["path"], "image": None if self.image is None else self.image._asdict()}}

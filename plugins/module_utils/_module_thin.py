@@ -10,8 +10,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import _dm_thin, _source, _thin_pool
-from ._errors import InvalidValue
+from . import _dm, _dm_thin, _lock, _source, _source_locks, _thin_pool
+from ._errors import BlockError, InvalidValue
 from ._module import Item, Plan
 
 ARGUMENTS = {
@@ -30,6 +30,8 @@ ARGUMENTS = {
 
 class VolumesItem(Item):
     ARGUMENTS = ARGUMENTS
+    # A pool that is not live is brought up to be looked at.
+    PLANS_UNDER_LOCK = True
 
     def __init__(self, params, host):
         super().__init__(params, host)
@@ -48,6 +50,16 @@ class VolumesItem(Item):
         if self.params["timeout"] < 1:
             raise InvalidValue("timeout", self.params["timeout"], "seconds, 1 or more")
         self.volumes = _dm_thin.Volumes(self.host, _dm_thin.parse_volumes(self.params["volumes"]), self.params["timeout"])
+
+    def locks(self):
+        if isinstance(self.source, _source.TableSource):
+            return _source_locks.of_source(self.source)
+        try:
+            with _source.find(self.source, self.host) as device:
+                status = self.host.dm.status(_dm.number_of(device))
+        except BlockError:  # the plan, which opens it too, says why
+            return []
+        return _lock.of_mapped(status.name, status.uuid)
 
     def plan(self):
         self.pool = _thin_pool.Pool(self.host, self.source)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import _blkback, _device, _guest, _libvirt_vbd, _sharing, _source, _stack, _vbd_nodes, _vbd_read, _vdev
-from ._errors import DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
+from . import _blkback, _device, _guest, _libvirt_vbd, _lock, _sharing, _source, _source_locks, _stack, _vbd_nodes, _vbd_read, _vdev
+from ._errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
 from ._footprint import Extent
 from ._module import Item, Plan
 
@@ -57,6 +57,8 @@ class VbdItem(Item):
         self.guest = None
         self.vbd = None
         self.device = None
+        # The source's device, if it is there already.
+        self.found = None
         self.opener = _source.Opener(host)
 
     def key(self):
@@ -90,6 +92,18 @@ class VbdItem(Item):
             # What a guest may not write, nobody needs to be able to write for it.
             self.source = self.source._replace(read_only=True)
 
+    def locks(self):
+        try:
+            domid = _guest.find(self.host.store, self.params["domain"]).domid
+        except BlockError:  # the plan, which looks for it too, says why, or that nothing is to be done
+            return []
+        locks = [_lock.of_vbd(domid, self.vdev.number, self.title())]
+        return locks + (_source_locks.of_source(self.source) if self.params["state"] == "attached" else [])
+
+    def unneeded_locks(self):
+        # Many guests can have one image: only who makes its device is waited for.
+        return [] if self.found is None else _source_locks.of_source(self.source)
+
     def plan(self):
         return self._plan_detached() if self.params["state"] == "detached" else self._plan_attached()
 
@@ -106,6 +120,9 @@ class VbdItem(Item):
             else:
                 cls._detach(chosen, how, errors)
         return [errors.get(id(item)) for item in items]
+
+    def made(self):
+        return self.opener.made
 
     def commit(self):
         if self.params["persist"]:
@@ -192,7 +209,7 @@ class VbdItem(Item):
         """What attach would refuse is refused already here, so that check mode tells it."""
         device = _source.find(self.source, self.host)
         if device is not None:
-            device = self.host.enter_context(device)
+            device = self.found = self.host.enter_context(device)
             self._guard(device)
             request = self._request(device)
             _blkback.check(request)

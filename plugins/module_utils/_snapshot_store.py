@@ -14,9 +14,11 @@ modification time tell cheaply that the image still is the one that was read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import secrets
 
 from . import _loop
 from ._errors import InvalidValue, KernelError, WrongDevice
@@ -117,14 +119,29 @@ def write_record(store, image):
             os.unlink(path)
             return
         text = json.dumps({"image": image.path, "size": image.size, "mtime_ns": image.mtime_ns, "sha256": image.sha256}, indent=1) + "\n"
-        new = path + ".new"
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+        _exchange(path, text)
+    except OSError as error:
+        raise KernelError.from_oserror(error, "record which image the store is of", device=path) from error
+
+
+def _exchange(path, text):
+    """Write the file anew, by a temporary one that no other run has; on an error it is as it was."""
+    ours = f"{path}.{hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]}-"
+    for name in os.listdir(os.path.dirname(path)):
+        # This host's runs come one after the other, so this is a killed one's. Of another host, with a shared file system, it may be in use.
+        if name.startswith(os.path.basename(ours)) and name.endswith(".new"):
+            os.unlink(os.path.join(os.path.dirname(path), name))
+    new = f"{ours}{secrets.token_hex(8)}.new"
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.rename(new, path)
-    except OSError as error:
-        raise KernelError.from_oserror(error, "record which image the store is of", device=path) from error
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        raise
 
 
 def _key(backing):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 
-from . import _device, _dm, _dm_table, _loop, _recipe
+from . import _device, _dm, _dm_table, _lock, _loop, _recipe
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._host import Host
 
@@ -103,9 +103,7 @@ class Opener:
             device = self.host.enter_context(device)
             follow_file(source, device)
             return device
-        device = self._make_file(source) if isinstance(source, FileSource) else self._make_table(source)
-        self.made.append(device)
-        return self.host.enter_context(device)
+        return self._find_or_make_file(source) if isinstance(source, FileSource) else self._find_or_make_table(source)
 
     def keep(self):
         """Take back "goes with its last user" for all that was made."""
@@ -123,13 +121,39 @@ class Opener:
         else:
             _dm.set_persist(self.host.dm, device, wanted)
 
-    def _make_file(self, source):
+    def _find_or_make_file(self, source):
         with backing_of(source) as backing:
-            device = _loop.attach(
+            if self._wait_turn([_lock.of_inode(backing.device, backing.inode, source.file)]):
+                self.host.loops.forget()
+                device = _find_file(source, self.host)
+                if device is not None:
+                    return self.host.enter_context(device)
+            device = self._keep_note(_loop.attach(
                 backing, source.offset, source.size, source.sector_size, source.read_only, source.direct_io,
-            )
+            ))
         self.host.loops.add(device, _loop.info(device))
         return device
+
+    def _find_or_make_table(self, source):
+        if self._wait_turn(_lock.of_mapped(source.name, source.uuid)):
+            device = _find_table(source, self.host)
+            if device is not None:
+                return self.host.enter_context(device)
+        return self._keep_note(self._make_table(source))
+
+    def _wait_turn(self, locks):
+        """
+        Have the locks, until the host is left: who comes next finds the device, or that it did not come to be.
+
+        Whether they were not had already, so that somebody may have made the device since it was looked for.
+        """
+        locks = [lock for lock in locks if not self.host.locks.has(lock)]
+        self.host.locks.take(locks)
+        return bool(locks)
+
+    def _keep_note(self, device):
+        self.made.append(device)
+        return self.host.enter_context(device)
 
     def _make_table(self, source):
         from . import _table_slots

@@ -100,8 +100,8 @@ def test_it_ends_with_its_process():
 
 
 def test_it_is_waited_for(child):
-    waiting = child(lambda say: (say("wait"), _lock.held([A], Deadline(PLENTY)), say("held")))
     with _lock.held([A]):
+        waiting = child(lambda say: (say("wait"), _lock.held([A], Deadline(PLENTY)), say("held")))
         assert waiting.hear() == "wait"
         assert waiting.hear(0.2) is None
     assert waiting.hear() == "held"
