@@ -21,7 +21,7 @@ import os
 import stat
 import time
 
-from . import _uapi_plain
+from . import _gone, _uapi_plain
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
 from ._record import Record
 from ._regular_file import kind_of_file
@@ -29,6 +29,8 @@ from ._regular_file import kind_of_file
 # O_NONBLOCK: a drive with removable media would wait for its medium (drivers/cdrom/cdrom.c).
 _OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _U64_MAX = 2**64 - 1
+_ATTRIBUTE = 65536  # bytes, as large as a page can be
+_MOST_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
 LOOP_MAJOR = 7
 _STATUS_SIZE = struct.calcsize(_uapi_plain.LOOP_INFO64)
 
@@ -86,6 +88,19 @@ class Device:
         return "/dev/" + self.name
 
     @property
+    def has_node(self):
+        """Whether :attr:`path` leads to this device: the node can be missing, or be another device's."""
+        return _is_node_of(self.path, self.id.rdev)
+
+    def need_node(self):
+        """WrongDevice unless :attr:`path` leads here, for who is to be told a path."""
+        if not self.has_node:
+            raise WrongDevice(
+                "its node in /dev is missing or is another device's", device=self.path,
+                hint=node_advice(self.name, self.id.major, self.id.minor),
+            )
+
+    @property
     def held_path(self):
         """A path that leads to this very device for as long as it is held, for programs that take only a path."""
         return f"/proc/{os.getpid()}/fd/{self.fd}"
@@ -128,9 +143,9 @@ class Device:
         return Device(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.id, self.name, self.writable)
 
     def as_dict(self):
-        """The identity as plain data: what every module of the collection returns."""
+        """The identity as plain data: what every module of the collection returns. ``path`` is None when it leads elsewhere."""
         return {
-            "path": self.path,
+            "path": self.path if self.has_node else None,
             "name": self.name,
             "major": self.id.major,
             "minor": self.id.minor,
@@ -165,49 +180,83 @@ def open_path(path, writable=False, diskseq=None, option="path"):
     """
     Open a block device by a path and prove what it is.
 
-    ``diskseq`` is what it must be (WrongDevice otherwise). Raises InvalidValue when the path is not absolute or leads
-    to something else than a block device, DeviceGone when nothing is there.
+    ``diskseq`` is what it must be (WrongDevice otherwise). A path that ends at the kernel's own name of a device, ``/dev/NAME``, means that
+    device: it is opened also when its node is missing, and a node there that is another device's is a WrongDevice. Raises InvalidValue when the
+    path is not absolute or leads to something else than a block device, DeviceGone when nothing is there.
     """
     check_path(path, option, "an absolute path of a block device")
     try:
         # O_PATH has no side effects: opening a FIFO, a tape or a watchdog for real would.
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if error.errno not in _gone.PATH:
+            raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+        number = number_named(path)
+        if number is None:
             raise DeviceGone("there is no such device", device=path, errno=error.errno) from error
-        raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+        return open_number(*number, writable=writable, diskseq=diskseq)
     try:
         there = os.fstat(handle)
         if not stat.S_ISBLK(there.st_mode):
             raise InvalidValue(option, path, f"it must be a block device, and this is a {kind_of_file(there.st_mode)}")
-        device = _reopen(handle, path, writable)
+        device = _reopen(f"/proc/self/fd/{handle}", path, writable, there.st_rdev)
     finally:
         os.close(handle)
     return _expect(device, diskseq, path)
 
 
 def open_number(major, minor, writable=False, diskseq=None):
-    """Open the device that has ``major:minor`` now; DeviceGone when none has."""
-    number = f"{major}:{minor}"
+    """
+    Open the device that has ``major:minor`` now; DeviceGone when none has.
+
+    Its node in /dev may be missing, or be another device's: a node of our own serves then.
+    """
     name = kernel_name(major, minor)
     if name is None:
-        raise DeviceGone("no block device has this number", device=number)
-    device = open_path("/dev/" + name, writable=writable, diskseq=diskseq)
-    if (device.id.major, device.id.minor) != (major, minor):
-        device.close()
-        raise WrongDevice(f"/dev/{name} is not the device {number} that sysfs names so", device=number)
-    return device
+        raise DeviceGone("no block device has this number", device=f"{major}:{minor}")
+    path = f"/dev/{name}"
+    try:
+        fd = open_node(name, major, minor, os.O_RDWR if writable else os.O_RDONLY)
+    except OSError as error:
+        raise _open_failed(error, path) from error
+    return _expect(_from_opened(fd, writable), diskseq, path)
+
+
+def open_node(name, major, minor, flags):
+    """
+    A descriptor of the device ``major:minor``, called ``name`` by the kernel, through its node or else one of our own; OSError of the open.
+
+    ``flags`` say how; the caller closes it.
+    """
+    path, rdev, flags = f"/dev/{name}", os.makedev(major, minor), flags | _OPEN_FLAGS | os.O_NOFOLLOW
+    if _is_node_of(path, rdev):
+        try:
+            fd = os.open(path, flags)
+        except FileNotFoundError:
+            # Removed meanwhile.
+            fd = -1
+        if fd >= 0:
+            if os.fstat(fd).st_rdev == rdev:
+                return fd
+            os.close(fd)
+    from . import _node  # rarely needed, and a file more to be found and read
+
+    return _node.open_own(name, major, minor, flags)
 
 
 def open_diskseq(diskseq, writable=False):
     """Open the whole disk that has this disk sequence number; DeviceGone when none has (any more)."""
     wanted = check_diskseq(diskseq)
-    for name in os.listdir("/sys/block"):
+    _gone.need_sysfs()
+    for name in _gone.list_directory("/sys/block"):
         if read_sysfs(f"/sys/block/{name}/diskseq") != str(wanted):
             continue
+        number = parse_number(read_sysfs(f"/sys/block/{name}/dev") or "")
+        if number is None:
+            break
         try:
             # sysfs only says where to look: the proof is made on the descriptor.
-            return open_path("/dev/" + name.replace("!", "/"), writable=writable, diskseq=wanted)
+            return open_number(*number, writable=writable, diskseq=wanted)
         except (WrongDevice, DeviceGone):
             break
     raise DeviceGone(
@@ -215,6 +264,41 @@ def open_diskseq(diskseq, writable=False):
         device=f"diskseq:{wanted}",
         hint="It was removed, or given another medium, or the number is from before the last boot",
     )
+
+
+def diskseq_of(major, minor):
+    """
+    The disk sequence number that sysfs shows for a device, without opening it (for a partition its disk's), or None when no device has the number.
+
+    The same before and after means that what was read in between is one device's.
+    """
+    base = f"/sys/dev/block/{major}:{minor}"
+    text = read_sysfs(f"{base}/diskseq")
+    if text is None and read_sysfs(f"{base}/partition") is not None:
+        text = read_sysfs(f"{base}/../diskseq")
+    if text is None and kernel_name(major, minor) is not None:
+        raise KernelError("sysfs shows no disk sequence number of it", device=f"{base}/diskseq", hint="Linux 5.15 or newer is needed")
+    return None if text is None else int(text)
+
+
+def number_named(path):
+    """``(major, minor)`` of the device that the kernel itself calls as the path says, ``/dev/NAME``, or as a link there says; or None."""
+    for dummy in range(_MOST_LINKS):
+        directory, dummy2, name = path.rpartition("/")
+        directory = os.path.realpath(directory or "/")
+        full = f"{directory}/{name}"
+        if full.startswith("/dev/") and len(full) > 5:
+            number = parse_number(read_sysfs(f"/sys/class/block/{full[5:].replace('/', '!')}/dev") or "")
+            if number is not None:
+                return number
+        try:
+            path = os.path.join(directory, os.readlink(full))
+        except OSError as error:
+            if error.errno == errno.EINVAL or error.errno in _gone.PATH:
+                # It is no link.
+                return None
+            raise _gone.not_seen(error, full) from error
+    return None
 
 
 def parse_number(text):
@@ -230,19 +314,30 @@ def is_decimal(text, longest):
 
 def kernel_name(major, minor):
     """The kernel's name of the device with this number (``dm-3``, ``cciss/c0d0``), or None."""
+    path = f"/sys/dev/block/{major}:{minor}"
     try:
-        return os.path.basename(os.readlink(f"/sys/dev/block/{major}:{minor}")).replace("!", "/")
-    except OSError:
-        return None
+        return os.path.basename(os.readlink(path)).replace("!", "/")
+    except OSError as error:
+        if error.errno not in _gone.SYSFS:
+            raise _gone.not_seen(error, path) from error
+    _gone.need_sysfs()
+    return None
 
 
 def read_sysfs(path):
-    """A sysfs attribute without its newline, or None when it is not there (any more)."""
+    """A sysfs attribute without its newline, or None when it is not there (any more); KernelError when it cannot be read."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as attribute:
-            return attribute.read().rstrip("\n")
-    except OSError:
-        return None
+        # A third of what open() takes; an attribute is a page at most, and comes whole.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, _ATTRIBUTE)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _gone.SYSFS:
+            return None
+        raise _gone.not_seen(error, path) from error
+    return data.decode("utf-8", "surrogateescape").rstrip("\n")
 
 
 def is_claimed(device):
@@ -266,15 +361,67 @@ def is_claimed(device):
     return True
 
 
-def _reopen(handle, path, writable):
+def _is_node_of(path, rdev):
+    """Whether the path itself, not what a link there leads to, is a node of this block device."""
     try:
-        fd = os.open(f"/proc/self/fd/{handle}", (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)
+        there = os.lstat(path)
     except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOENT):
-            raise DeviceGone("the node has no device behind it", device=path, errno=error.errno) from error
-        if error.errno == errno.EBUSY:
-            raise DeviceBusy("it cannot be opened: someone has it exclusively", device=path, errno=error.errno) from error
-        raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+        if error.errno in _gone.PATH:
+            return False
+        raise _gone.not_seen(error, path) from error
+    return stat.S_ISBLK(there.st_mode) and there.st_rdev == rdev
+
+
+def _reopen(link, path, writable, rdev):
+    """The Device behind a node with the number ``rdev``, which ``link`` leads to; ``path`` is how it was asked for."""
+    try:
+        device = _from_opened(_open_link(link, path, writable), writable)
+    except DeviceGone:
+        _refuse_foreign(path, rdev)
+        raise
+    if path != device.path:
+        try:
+            _refuse_foreign(path, rdev)
+        except BaseException:
+            device.close()
+            raise
+    return device
+
+
+def _refuse_foreign(path, rdev):
+    """WrongDevice when the kernel calls another device as the path says: the node there is not that device's."""
+    number = number_named(path)
+    if number is not None and os.makedev(*number) != rdev:
+        name = kernel_name(*number) or "NAME"
+        raise WrongDevice(
+            f"the node there is of {os.major(rdev)}:{os.minor(rdev)}, and the device {name} is {number[0]}:{number[1]}",
+            device=path, hint=node_advice(name, *number),
+        )
+
+
+def node_advice(name, major, minor):
+    """What to do about a node that is missing or wrong, for an error's hint."""
+    return f"Its node has to be: mknod /dev/{name} b {major} {minor}"
+
+
+def _open_link(link, path, writable):
+    try:
+        return os.open(link, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)
+    except OSError as error:
+        raise _open_failed(error, path) from error
+
+
+def _open_failed(error, path):
+    """The error of the collection for what the open of a device's node, which is there, has answered."""
+    if error.errno in _gone.DISK:
+        return DeviceGone("the node has no device behind it", device=path, errno=error.errno)
+    if error.errno == errno.EBUSY:
+        return DeviceBusy("it cannot be opened: someone has it exclusively", device=path, errno=error.errno)
+    return KernelError.from_oserror(error, f"open {path}", device=path)
+
+
+def _from_opened(fd, writable):
+    """:func:`from_fd`, which closes the descriptor when it fails."""
     try:
         return from_fd(fd, writable)
     except BaseException:

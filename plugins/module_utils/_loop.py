@@ -20,7 +20,7 @@ import os
 import stat
 import time
 
-from . import _device, _uapi_plain
+from . import _device, _gone, _uapi_plain
 from ._errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
 from ._record import Record
 from ._regular_file import open_regular
@@ -160,7 +160,7 @@ def info(device):
     try:
         status = _get_status(device.fd)
     except OSError as error:
-        if error.errno == errno.ENXIO:
+        if error.errno in _gone.LOOP_FILE:
             raise DeviceGone("no file is bound to it", device=device.path, errno=error.errno) from error
         raise KernelError.from_oserror(error, "read the loop device's status", device=device.path) from error
     return LoopInfo(*(status["lo_" + name] for name in ("number", "device", "inode", "offset", "sizelimit", "flags")))
@@ -181,13 +181,66 @@ def bound_numbers(files=None):
 
     ``files``: a set of ``(st_dev, st_ino)``, to leave out the devices that have none of them.
     """
+    _gone.need_sysfs()
     minors = []
-    for name in os.listdir("/sys/block"):
-        if name.startswith("loop") and name[4:].isdigit() and os.path.exists(f"/sys/block/{name}/loop") and (files is None or _may_have(name, files)):
-            number = _device.parse_number(_device.read_sysfs(f"/sys/block/{name}/dev") or "")
+    for name in _gone.list_directory("/sys/block"):
+        if is_name(name) and _gone.exists(f"/sys/block/{name}/loop") and (files is None or _has_one_of(name, files)):
+            number = _number_of(name)
             if number is not None:
                 minors.append(number[1])
     return sorted(minors)
+
+
+def is_name(name):
+    """Whether the kernel calls a loop device so: not a partition of one, nor loop-control."""
+    return name.startswith("loop") and name[4:].isdigit()
+
+
+def _number_of(name):
+    """``(major, minor)`` of the loop device that the kernel calls so, or None. The minor is another number when they have partitions' (max_part)."""
+    return _device.parse_number(_device.read_sysfs(f"/sys/block/{name}/dev") or "")
+
+
+def read_status(name):
+    """
+    LOOP_GET_STATUS64, as a dictionary, of the loop device that the kernel calls so, or None when no file is bound to it or there is no such device.
+
+    It is not held.
+    """
+    try:
+        status = _status_at(f"/dev/{name}")
+        if status is not None and status["lo_number"] == int(name[4:]):
+            return status
+        # Not bound, or the node is missing or another device's.
+        number = _number_of(name)
+        if number is None:
+            return None
+        fd = _device.open_node(name, *number, os.O_RDONLY)
+        try:
+            return _get_status(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _gone.LOOP_FILE or error.errno in _gone.DISK:
+            return None
+        raise KernelError.from_oserror(error, "read the loop device's status", device=f"/dev/{name}") from error
+
+
+def _status_at(path):
+    """The status of the loop device whose node it is, None when there is no such node or it has none; OSError for any other reason."""
+    try:
+        there = os.lstat(path)
+        if not stat.S_ISBLK(there.st_mode) or os.major(there.st_rdev) != MAJOR:
+            return None
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            return _get_status(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _gone.PATH or error.errno in _gone.LOOP_FILE or error.errno in _gone.DISK:
+            return None
+        raise
 
 
 def open_bound(files=None):
@@ -356,19 +409,16 @@ def detach(device, deferred=False, timeout=5.0):
 
 def users(device):
     """What is known to use the device: names of mapped devices and the like above it, and mount points."""
-    names = []
+    names = _gone.list_directory(f"{device.sysfs}/holders")
+    mountinfo = "/proc/self/mountinfo"
     try:
-        names += sorted(os.listdir(f"{device.sysfs}/holders"))
-    except OSError:
-        pass
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as mounts:
             for line in mounts:
                 fields = line.split()
                 if fields[2] == device.id.number:
                     names.append(f"mount {fields[4]}")
-    except OSError:
-        pass
+    except OSError as error:
+        raise _gone.not_seen(error, mountinfo) from error
     return names
 
 
@@ -384,7 +434,7 @@ def busy(device):
 def _open_if_bound(minor):
     try:
         device = _device.open_number(MAJOR, minor)
-    except (DeviceGone, WrongDevice):
+    except DeviceGone:
         return None, None
     try:
         return device, info(device)
@@ -396,22 +446,14 @@ def _open_if_bound(minor):
         raise
 
 
-def _may_have(name, files):
-    """Whether the loop device of that name in sysfs has one of the files, or could not be asked."""
-    try:
-        fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        try:
-            status = _get_status(fd)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        return error.errno not in (errno.ENXIO, errno.ENOENT, errno.ENODEV)
-    return (status["lo_device"], status["lo_inode"]) in files
+def _has_one_of(name, files):
+    status = read_status(name)
+    return status is not None and (status["lo_device"], status["lo_inode"]) in files
 
 
 def _still_bound(identity):
     base = f"/sys/dev/block/{identity.number}"
-    return _device.read_sysfs(f"{base}/diskseq") == str(identity.diskseq) and os.path.exists(f"{base}/loop")
+    return _device.read_sysfs(f"{base}/diskseq") == str(identity.diskseq) and _gone.exists(f"{base}/loop")
 
 
 def _same_limits(backing, offset, size):
@@ -479,15 +521,13 @@ def _bind(number, config, backing, writable):
     """The held device, or None when another process was first with this number."""
     path = f"/dev/loop{number}"
     try:
-        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        fd = _open_free(number, os.O_RDWR if writable else os.O_RDONLY)
     except OSError as error:
         if error.errno in _TAKEN:
             return None
         raise KernelError.from_oserror(error, f"open {path}", device=path) from error
     try:
-        there = os.fstat(fd)
-        if not stat.S_ISBLK(there.st_mode) or os.major(there.st_rdev) != MAJOR:
-            raise WrongDevice("this node is not a loop device", device=path)
+        _check_free_node(os.fstat(fd), number, path)
         # Asked before anything is bound: a kernel without the number (before 5.15) is refused here.
         _device.read_diskseq(fd, path)
         # Never LOOP_CLR_FD when this fails: the file bound by then is somebody else's.
@@ -505,6 +545,46 @@ def _bind(number, config, backing, writable):
     except BaseException:
         os.close(fd)
         raise
+
+
+def _open_free(number, flags):
+    """A descriptor of the loop device, whose node is made when it is missing: /dev may be one that the kernel adds nothing to."""
+    path, flags = f"/dev/loop{number}", flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        known = _number_of(f"loop{number}")
+        if known is None:
+            # The device has just been removed, and its node with it.
+            raise
+    except OSError as error:
+        if error.errno in _gone.DISK:
+            # Another node than the device's own would go on leading nowhere.
+            _check_free_node(os.lstat(path), number, path)
+        raise
+    from . import _node  # rarely needed, and a file more to be found and read
+
+    was_missing = _node.make(f"loop{number}", *known)
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        if was_missing and error.errno in _gone.DISK:
+            # As above, only later.
+            os.unlink(path)
+        raise
+
+
+def _check_free_node(there, number, path):
+    """WrongDevice unless the node (its stat) is this loop device's own, so that the path which is returned leads there."""
+    found = os.major(there.st_rdev), os.minor(there.st_rdev)
+    # Minor numbers are not the loop devices' own numbers where those have partitions' minors (max_part).
+    if stat.S_ISBLK(there.st_mode) and (
+        found == (MAJOR, number) or found == _number_of(f"loop{number}")
+    ):
+        return
+    raise WrongDevice(
+        "the node there is not the loop device's", device=path, hint=_device.node_advice(f"loop{number}", MAJOR, number),
+    )
 
 
 def _check_bound(device, backing, direct_io):

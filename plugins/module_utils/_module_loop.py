@@ -159,6 +159,8 @@ class LoopItem(Item):
                     hint="The device that had this number is gone; leave diskseq out to make a new one",
                 )
             return Plan(True, {}, wanted)
+        # A path is what the run returns, and it must lead there.
+        self.device.need_node()
         before = settings(self.device, self.status, self.backing)
         return Plan(before != wanted, before, wanted)
 

@@ -14,26 +14,38 @@ import os
 import select
 import signal
 
+from . import _gone
+from ._errors import KernelError
+
 
 def start_time(pid):
-    """Field 22 of /proc/PID/stat, in clock ticks since boot, as text; with the pid it names one process of this boot. None without one."""
+    """
+    Field 22 of /proc/PID/stat, in clock ticks since boot, as text; with the pid it names one process of this boot. None when there is no
+    such process; KernelError when that cannot be told.
+    """
+    path = f"/proc/{pid}/stat"
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="surrogateescape") as stat:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stat:
             return stat.read().rpartition(")")[2].split()[19]
-    except OSError:
-        return None
+    except OSError as error:
+        # Without /proc every process would seem to have ended.
+        if error.errno in _gone.PROC_FILE and _gone.exists("/proc/self"):
+            return None
+        raise _gone.not_seen(error, path) from error
 
 
 def end(pid, started, seconds=5.0):
     """
     Kill the process that has this id and began at ``started`` (:func:`start_time`), and wait for its end; whether it has ended.
 
-    True also when there is no such process. It need not be a child.
+    True also when there is no such process; KernelError when that cannot be told. It need not be a child.
     """
     try:
         handle = os.pidfd_open(pid)
-    except OSError:
-        return True
+    except OSError as error:
+        if error.errno in _gone.PROCESS:
+            return True
+        raise KernelError.from_oserror(error, f"look at the process {pid}") from error
     try:
         # The handle is one process's for good, so what is true of the id now is true of what is killed.
         if start_time(pid) != started:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import os
 import stat
 
-from . import _device, _loop, _vbd_nodes
-from ._errors import DeviceBusy, DeviceGone, WrongDevice
+from . import _device, _gone, _loop, _vbd_nodes
+from ._errors import DeviceBusy
 from ._footprint import Extent, Questions, conflict, footprint
 from ._record import Record
 from ._vbd_nodes import Key
@@ -30,6 +30,8 @@ _HINT = "Detach it there, or give both only a read-only disk; shared: true is fo
 # The first says what is behind the disk.
 _BLKBACK_NODES = ("physical-device", "diskseq", "mode")
 _QEMU_NODES = ("params", "mode")
+# How often a device that changes while it is looked at is looked at again.
+_TRIES = 20
 
 
 class Use(Record):
@@ -41,17 +43,20 @@ class Use(Record):
 
 class Sharing:
     """
-    What the guests use; a context manager that keeps their devices open, so that no number it saw can be given to another device.
+    What the guests use; a context manager.
+
+    No device of theirs is opened to see what lies below it: it may be dead, or its node missing, and that is to stop nobody else. What
+    blkback serves keeps its number, and a disk sequence number that is the same before and after says that it did.
+    What cannot be looked at is an error, so that nothing is given away then.
 
     ``questions`` are the functions of ``_footprint.Questions``. Give :meth:`guard` to ``_blkback.attach``: it runs inside of the
     transaction that writes, so whoever attaches something else at the same time makes that transaction run again.
     """
 
-    def __init__(self, questions, open_number=_device.open_number):
+    def __init__(self, questions, diskseq_of=_device.diskseq_of):
         self._questions = Questions(*questions)
-        self._open_number = open_number
+        self._diskseq_of = diskseq_of
         self._by_number = {}
-        self._devices = {}
         self._uses = {}
         self._seen_in = None
         # What was there the last time, in another transaction maybe, and whether anything was behind it: the answers to all questions then come
@@ -66,13 +71,10 @@ class Sharing:
         self.close()
 
     def close(self):
-        """Let go of the devices."""
-        for device in self._devices.values():
-            device.close()
+        """Forget what was seen."""
         self._uses.clear()
         self._prepared.clear()
         self._by_number.clear()
-        self._devices.clear()
 
     def look(self, store):
         """
@@ -109,7 +111,7 @@ class Sharing:
         to be called before the transaction, which is then shorter.
         """
         device = request.device
-        mine = self._footprint(device.id.major, device.id.minor, request.mode == "w")
+        mine = self._footprint(device.id, request.mode == "w")
         if (device.id, request.mode) in self._prepared:
             return mine
         refuse_mounted(mine, device.path, device)
@@ -152,49 +154,73 @@ class Sharing:
         targets = store.read_many([f"/local/domain/{one}/target", f"/local/domain/{other}/target"])
         return (targets[f"/local/domain/{one}/target"], targets[f"/local/domain/{other}/target"]) in ((str(other), None), (None, str(one)))
 
-    def _footprint(self, major, minor, writes):
-        """Cached, as many guests may use one device; the devices are held, so a number cannot come to mean another one."""
-        key = (major, minor, writes)
+    def _footprint(self, identity, writes):
+        """Cached, as many guests may use one device: a table below it that is changed meanwhile is seen by the next run only."""
+        key = (identity, writes)
         if key not in self._by_number:
-            self._by_number[key] = footprint(major, minor, writes, self._questions)
+            self._by_number[key] = footprint(identity.major, identity.minor, writes, self._questions)
         return self._by_number[key]
 
     def _blkback_use(self, key, nodes, store):
         number = _vbd_nodes.parse_number(nodes["physical-device"])
         if number is None:
             return None
-        if not os.path.exists(key.sysfs) and store.read(f"{key.backend}/state") == str(_vbd_nodes.CLOSED):
+        if not _gone.exists(key.sysfs, _gone.SYSFS) and store.read(f"{key.backend}/state") == str(_vbd_nodes.CLOSED):
             # blkback has let go of it; the number may be another device's by now.
             return None
-        device = self._open(number)
-        if device is None or (nodes["diskseq"] not in (None, f"{device.id.diskseq:x}") and opened_number(key) != number):
-            # blkback cannot have it either: an open device does not go away, nor does its number, though a change of its medium gives it another
-            # disk sequence number.
-            return None
-        return self._footprint(number[0], number[1], "w" in (nodes["mode"] or "w"))
+        writes = "w" in (nodes["mode"] or "w")
+        return self._use_of(number, writes, lambda diskseq: self._may_be_leftover(key, number, nodes["diskseq"], diskseq))
 
-    def _open(self, number):
-        if number not in self._devices:
-            try:
-                self._devices[number] = self._open_number(*number)
-            except (DeviceGone, WrongDevice):
+    @staticmethod
+    def _may_be_leftover(key, number, noted, diskseq):
+        """
+        Whether blkback cannot have the device: it is another one than was noted, and blkback has not opened it.
+
+        An open device does not go away, nor does its number, though a change of its medium gives it another disk sequence number.
+        """
+        return noted not in (None, f"{diskseq:x}") and opened_number(key) != number
+
+    def _use_of(self, number, writes, is_leftover=lambda diskseq: False):
+        """The Extents below the device that has the number, or None when it has gone."""
+        for dummy in range(_TRIES):
+            diskseq = self._diskseq_of(*number)
+            if diskseq is None or is_leftover(diskseq):
                 return None
-        return self._devices[number]
+            extents = self._footprint(_device.DeviceId(*number, diskseq), writes)
+            if self._diskseq_of(*number) == diskseq:
+                return extents
+            self._by_number.clear()
+        raise DeviceBusy("it becomes another device again and again, so what lies below it cannot be told", device="%d:%d" % number)
 
-    def _qemu_use(self, dummy, nodes, dummy2):
+    def _qemu_use(self, key, nodes, dummy):
         """QEMU serves a file or device by its path, ``format:path``."""
         path = (nodes["params"] or "").partition(":")[2]
-        writes = "w" in (nodes["mode"] or "w")
-        try:
-            found = os.stat(path)
-        except (OSError, ValueError):
+        if not path:
             return None
+        try:
+            found = os.stat(path) if path.startswith("/") and "\0" not in path else None
+        except OSError as error:
+            if error.errno not in _gone.PATH:
+                raise _gone.not_seen(error, path) from error
+            found = None
+        return self._of_qemu(key.domid) if found is None else self._extents_of(found, "w" in (nodes["mode"] or "w"))
+
+    def _extents_of(self, found, writes):
+        """The Extents of what a file's stat says, None when there can be none."""
         if stat.S_ISREG(found.st_mode):
             return [Extent(("file", found.st_dev, found.st_ino), 0, None, writes)]
         if not stat.S_ISBLK(found.st_mode):
             return None
-        number = os.major(found.st_rdev), os.minor(found.st_rdev)
-        return None if self._open(number) is None else self._footprint(number[0], number[1], writes)
+        return self._use_of((os.major(found.st_rdev), os.minor(found.st_rdev)), writes)
+
+    def _of_qemu(self, domid):
+        """For a path that leads nowhere (any more): what the guest's QEMU has open, which may be the file that it led to."""
+        from . import _open_files  # rarely needed, and a file more to be found and read
+
+        extents = []
+        for found, writes in _open_files.of_qemu(domid):
+            extents += self._extents_of(found, writes) or []
+        return sorted(set(extents), key=str)
 
 
 def refuse_mounted(extents, name, own=None):
@@ -212,7 +238,7 @@ def refuse_mounted(extents, name, own=None):
             end = status.offset + status.sizelimit if status.sizelimit else None
             if (own is not None and device.id == own.id) or not conflict(files, [Extent(leaf, status.offset, end, not status.read_only)]):
                 continue
-            if not os.listdir(f"{device.sysfs}/holders") and _device.is_claimed(device):
+            if not _gone.list_directory(f"{device.sysfs}/holders", _gone.SYSFS) and _device.is_claimed(device):
                 raise DeviceBusy(f"this host itself uses the file, as {device.path}: it is mounted, or swapped to", device=name, hint="Unmount it first")
 
 

@@ -7,41 +7,36 @@ What lies below a device: the answers to ``_footprint.Questions`` from sysfs, de
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The caller holds the device at the top; what it stands on cannot go away, or change its number, as long as that is so.
+The caller holds the device at the top, or somebody else does; what it stands on cannot go away, or change its number, as long as that is so.
 """
 
 from __future__ import annotations
 
-import os
-
-from . import _device, _loop, _sysfs_stack
-from ._errors import BlockError, DeviceGone
+from . import _device, _gone, _loop, _sysfs_stack
+from ._errors import DeviceGone
 from ._footprint import Questions
 
 
 def questions(host):
-    """The Questions that a run (``_host.Host``) can answer."""
+    """The Questions that a run (``_host.Host``) can answer. What cannot be looked at is an error."""
     return Questions(lambda major, minor: _table(host, major, minor), _loop_file, _sysfs_stack.partition_of, _sysfs_stack.members_of)
 
 
 def _table(host, major, minor):
-    if not os.path.isdir(f"/sys/dev/block/{major}:{minor}/dm"):
+    if not _gone.exists(f"/sys/dev/block/{major}:{minor}/dm", _gone.SYSFS):
         return None
     from . import _dm_ioctl
 
     try:
         lines = host.dm.table(_dm_ioctl.by_number(major, minor), secure=True)[1]
     except DeviceGone:
-        return []
+        # On its way out. Should it be there yet, it counts as a disk, not as one that stands on nothing.
+        return None
     return [(line.start, line.length, line.type.decode("ascii", "replace"), line.params.decode("utf-8", "surrogateescape")) for line in lines]
 
 
 def _loop_file(major, minor):
-    if major != _loop.MAJOR or _device.read_sysfs(f"/sys/dev/block/{major}:{minor}/partition") is not None:
-        return None
-    try:
-        with _device.open_number(major, minor) as device:
-            status = _loop.info(device)
-    except BlockError:
-        return None
-    return status.backing_device, status.backing_inode, status.offset, status.sizelimit
+    name = _device.kernel_name(major, minor) if major == _loop.MAJOR else None
+    # sysfs tells the file's path only, and a path can lead to another file by now, or in another mount namespace.
+    status = _loop.read_status(name) if name is not None and _loop.is_name(name) else None
+    return status and (status["lo_device"], status["lo_inode"], status["lo_offset"], status["lo_sizelimit"])

@@ -7,7 +7,7 @@ What sysfs says about the devices below a device: the disk of a partition, the m
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Sources: Documentation/ABI/stable/sysfs-block of Linux. For whoever holds the device open, so that its number stays its own.
+Sources: Documentation/ABI/stable/sysfs-block of Linux. For whoever knows that the device is open, so that its number stays its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 
 from ._device import parse_number, read_sysfs
+from ._gone import SYSFS, list_directory
 
 _SECTOR = 512  # of sysfs, whatever the device's own block size
 
@@ -34,9 +35,5 @@ def partition_of(major, minor):
 def members_of(major, minor):
     """The numbers of the devices that a stacked device (md, bcache, dm) is made of; an empty list for others."""
     directory = f"/sys/dev/block/{major}:{minor}/slaves"
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError:
-        return []
-    numbers = [parse_number(read_sysfs(f"{directory}/{name}/dev") or "") for name in names]
+    numbers = [parse_number(read_sysfs(f"{directory}/{name}/dev") or "") for name in list_directory(directory, SYSFS)]
     return [number for number in numbers if number is not None]

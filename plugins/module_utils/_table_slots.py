@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from . import _device, _dm, _dm_table, _source
+from . import _device, _dm, _dm_table, _source, _sysfs_stack
 from ._dm_table import _kernels
 from ._errors import BlockError, TableError
 
@@ -159,13 +159,8 @@ def stack_below(major, minor):
     below, todo = set(), [(major, minor)]
     while todo:
         number = todo.pop()
-        try:
-            names = os.listdir(f"/sys/dev/block/{number[0]}:{number[1]}/slaves")
-        except OSError:
-            continue
-        for name in names:
-            lower = _device.parse_number(_device.read_sysfs(f"/sys/class/block/{name}/dev") or "")
-            if lower is not None and lower not in below:
+        for lower in _sysfs_stack.members_of(*number):
+            if lower not in below:
                 below.add(lower)
                 todo.append(lower)
     return below

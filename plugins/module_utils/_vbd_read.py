@@ -10,9 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import os
-
-from . import _vbd_nodes
+from . import _gone, _vbd_nodes
 from ._device import read_sysfs
 from ._vbd_nodes import Key
 
@@ -63,7 +61,7 @@ def opened_number(key):
     """``(major, minor)`` of the device blkback has opened for the vbd, or None; only for backends in this domain."""
     path = key.sysfs + "/physical_device"
     # Whoever waits for blkback asks often, and for many disks at once; this costs less than opening what is not there.
-    text = read_sysfs(path) if os.access(path, os.F_OK) else None
+    text = read_sysfs(path) if _gone.exists(path, _gone.SYSFS) else None
     if text is None:
         return None
     try:

@@ -63,7 +63,7 @@ devices:
       type: str
       choices: [loop, dm, other]
     path:
-      description: The node's path.
+      description: The node's path. V(null) when the node is missing, or is another device's.
       type: str
       sample: /dev/loop7
     name:

@@ -1,0 +1,105 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A /dev of one's own, for tests that take nodes away or exchange them: in a child, in a mount namespace of its own.
+
+It is a plain directory in memory, as /dev is in many containers: the kernel adds no nodes there, and the nodes of the real one are untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pickle
+import select
+import stat
+import traceback
+
+CLONE_NEWNS = 0x20000
+MS_RDONLY, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 4, 32, 4096, 16384, 1 << 18
+_KEPT = ("null", "zero", "full", "random", "urandom", "tty", "loop-control")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def run(function, loops=True, nodev=False):
+    """
+    What ``function()`` returns (anything that can be pickled) in a child with a /dev of its own; AssertionError with what it raised.
+
+    ``loops``: with nodes for the loop devices that there are now. ``nodev``: mounted so that no node there can be opened.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        _work(function, loops, nodev, writer)
+    os.close(writer)
+    try:
+        data = _read(reader)
+    finally:
+        os.close(reader)
+        os.waitpid(child, 0)
+    is_good, value = pickle.loads(data)
+    assert is_good, value
+    return value
+
+
+def _work(function, loops, nodev, writer):
+    """In the child; never returns."""
+    try:
+        try:
+            _enter(loops, nodev)
+            told = True, function()
+        except BaseException:  # pylint: disable=broad-exception-caught
+            told = False, traceback.format_exc()
+        with open(writer, "wb") as pipe:
+            pipe.write(pickle.dumps(told))
+    finally:
+        os._exit(0)
+
+
+def _read(reader):
+    data = b""
+    while select.select([reader], [], [], 120)[0]:
+        part = os.read(reader, 1 << 16)
+        if not part:
+            return data
+        data += part
+    raise AssertionError("the child hangs")
+
+
+def _enter(loops, nodev):
+    _call("unshare", CLONE_NEWNS)
+    _mount(None, "/", None, MS_REC | MS_PRIVATE)
+    shared = os.open("/dev/shm", os.O_PATH)
+    names = [name for name in os.listdir("/dev") if name in _KEPT or loops and name.startswith("loop") and name[4:].isdigit()]
+    nodes = {name: os.lstat(f"/dev/{name}") for name in names}
+    _mount("dev", "/dev", "tmpfs", MS_NODEV if nodev else 0)
+    for name, there in nodes.items():
+        os.mknod(f"/dev/{name}", stat.S_IFMT(there.st_mode) | 0o666, there.st_rdev)
+    os.mkdir("/dev/shm")
+    _mount(f"/proc/self/fd/{shared}", "/dev/shm", None, MS_BIND)
+    os.close(shared)
+    with contextlib.suppress(FileExistsError):
+        os.symlink("/proc/self/fd", "/dev/fd")
+
+
+def _mount(source, target, kind, flags):
+    _call("mount", *(None if text is None else text.encode() for text in (source, target, kind)), ctypes.c_ulong(flags), None)
+
+
+def _call(name, *arguments):
+    if getattr(_libc, name)(*arguments):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+def read_only():
+    """In :func:`run`: nothing can be made in /dev any more."""
+    _mount(None, "/dev", None, MS_REMOUNT | MS_BIND | MS_RDONLY)
+
+
+def hide(path):
+    """In :func:`run`: the directory is empty."""
+    _mount("none", path, "tmpfs", 0)
