@@ -32,6 +32,7 @@ _U64_MAX = 2**64 - 1
 _ATTRIBUTE = 65536  # bytes, as large as a page can be
 _MOST_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
 LOOP_MAJOR = 7
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _STATUS_SIZE = struct.calcsize(_uapi_plain.LOOP_INFO64)
 
 
@@ -106,8 +107,24 @@ class Device:
         return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     @property
+    def partition(self):
+        """The number of the partition that this is, or None for a whole disk; DeviceGone when the kernel has it no more."""
+        text = read_sysfs(f"{self.sysfs}/partition")
+        if text is not None:
+            return int(text)
+        # Only now: what goes away in between would pass for a whole disk.
+        if read_sysfs(f"{self.sysfs}/dev") is None:
+            raise DeviceGone("it is gone, or is a partition that was deleted", device=self.id.number)
+        return None
+
+    @property
     def by_diskseq(self):
-        return f"/dev/disk/by-diskseq/{self.id.diskseq}"
+        """udev's link to this very device, which for a partition is not its disk's; None when the kernel has it no more."""
+        try:
+            partition = self.partition
+        except DeviceGone:
+            return None
+        return f"/dev/disk/by-diskseq/{self.id.diskseq}" + ("" if partition is None else f"-part{partition}")
 
     @property
     def size(self):
@@ -142,6 +159,12 @@ class Device:
         """Another Device on a descriptor of its own, for a holder that outlives this one."""
         return Device(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.id, self.name, self.writable)
 
+    def _partition_or_none(self):
+        try:
+            return self.partition
+        except DeviceGone:
+            return None
+
     def as_dict(self):
         """The identity as plain data: what every module of the collection returns. ``path`` is None when it leads elsewhere."""
         return {
@@ -150,6 +173,8 @@ class Device:
             "major": self.id.major,
             "minor": self.id.minor,
             "diskseq": self.id.diskseq,
+            "boot_id": boot_id(),
+            "partition": self._partition_or_none(),
             "by_diskseq": self.by_diskseq,
             "size": self.size,
             "sector_size": self.logical_block,
@@ -163,6 +188,32 @@ def check_diskseq(value, option="diskseq"):
     if isinstance(value, bool) or not is_decimal(text, 20) or not 1 <= int(text) <= _U64_MAX:
         raise InvalidValue(option, value, "a disk sequence number is a whole number from 1 to 2^64-1")
     return int(text)
+
+
+def boot_id():
+    """The kernel's name for this boot, a uuid: disk sequence numbers begin anew with the next one."""
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"read {_BOOT_ID}", device=_BOOT_ID) from error
+
+
+def check_boot_id(value, option="boot_id"):
+    """A boot's name as ``boot_id`` returns it, or InvalidValue."""
+    text = str(value).lower()
+    if tuple(map(len, text.split("-"))) != (8, 4, 4, 4, 12) or set(text) - set("0123456789abcdef-"):
+        raise InvalidValue(option, value, f"a boot_id as modules return it, and as {_BOOT_ID} has it")
+    return text
+
+
+def check_boot(boot, number):
+    """DeviceGone unless ``boot``, if it is not None, is this boot: a disk sequence number of another one is no device's, or another's."""
+    if boot is not None and boot != boot_id():
+        raise DeviceGone(
+            f"this number is of another boot, {boot}", device=f"diskseq:{number}",
+            hint="Disk sequence numbers begin anew with every boot: look the device up again, and give the number that it has now",
+        )
 
 
 def check_path(path, option, allowed="an absolute path"):

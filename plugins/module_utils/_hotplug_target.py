@@ -31,8 +31,11 @@ def parse(text, writable):
         raise InvalidValue("target", text, "printable ASCII")
     if text.startswith(_FORMS):
         recipe = _recipe.parse(text, option="target")
+        _check_kept(text, recipe)
     else:
-        recipe = _guess(_full(text))
+        path = _full(text)
+        _check_kept(text, PathSource(path))
+        recipe = _guess(path)
     return recipe._replace(read_only=True) if isinstance(recipe, FileSource) and not writable else recipe
 
 
@@ -46,11 +49,30 @@ def open_device(recipe, seconds):
         with _loop.Backing(recipe.file, recipe.read_only, option="target") as backing:
             return _loop.attach(backing, recipe.offset, recipe.size, recipe.sector_size, recipe.read_only, recipe.direct_io, seconds=seconds)
     if isinstance(recipe, DiskseqSource):
-        return _device.open_diskseq(recipe.diskseq)
+        _device.check_boot(recipe.boot_id, recipe.diskseq)
+        if recipe.partition is None:
+            return _device.open_diskseq(recipe.diskseq)
+        from . import _partition  # rarely needed, and a file more to be found and read
+
+        return _partition.open_partition(recipe.diskseq, recipe.partition)
     device = _device.open_path(recipe.path, diskseq=recipe.diskseq, option="target")
     if recipe.uuid is not None:
         _prove_uuid(device, recipe)
     return device
+
+
+def _check_kept(text, recipe):
+    """A target stands in a configuration that outlives the boot, and the number would be another disk's then."""
+    if isinstance(recipe, DiskseqSource):
+        is_bound = recipe.boot_id is not None
+    else:
+        is_bound = not isinstance(recipe, PathSource) or not os.path.normpath(recipe.path).lstrip("/").startswith("dev/disk/by-diskseq/")
+    if not is_bound:
+        raise InvalidValue(
+            "target", text, "a disk sequence number ends with the boot, and a guest's configuration can outlive that. Say diskseq:N@BOOT, "
+            "with the boot_id that was returned beside the number, for a disk that is attached now; in a configuration give the file, "
+            "dm:NAME,UUID, or a path in /dev/disk/by-id",
+        )
 
 
 def _full(text):

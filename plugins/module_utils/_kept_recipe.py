@@ -21,7 +21,10 @@ from ._errors import DefinitionError, InvalidValue
 
 MOST_CHARACTERS = 65536
 _FIRST_COMER = "this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
-_EVERY_BOOT = "a number is given anew at every boot, and a definition outlives it: give the file, the table, or the path with its uuid"
+_EVERY_BOOT = (
+    "a number is given anew at every boot, and a definition outlives it: give the file, the table, or the path with its uuid; "
+    "or the boot_id beside it, for a guest that is not to start after this boot"
+)
 _PASSING = {"/dev/loop": _FIRST_COMER, "/dev/dm-": _FIRST_COMER, "/dev/block/": _FIRST_COMER, "/dev/disk/by-diskseq/": _EVERY_BOOT}
 # What the hardware says, and where it is plugged in. Labels and uuids are written by whoever writes the disk, such as a guest.
 _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
@@ -29,12 +32,20 @@ _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 
 def check(source, option="source"):
     """Raise InvalidValue for a source (of ``_source.parse``) that means nothing, or something else, after the next boot."""
-    if isinstance(source, (_source.DiskseqSource, _source.NumberSource)):
+    if isinstance(source, _source.NumberSource) or isinstance(source, _source.DiskseqSource) and source.boot_id is None:
         raise InvalidValue(option, str(source), _EVERY_BOOT)
     if isinstance(source, _source.PathSource):
         _check_path(source, option)
     elif isinstance(source, _source.TableSource):
         _check_table(source, option)
+
+
+def boot_of(source):
+    """The boot that the source, or a device in its table, is bound to, or None for what outlives it."""
+    if isinstance(source, _source.TableSource):
+        slots = _dm_table.parse_table(source.table).devices(source.read_only)
+        return next(filter(None, (boot_of(_source.parse_slot(slot)) for dummy, slot in slots)), None)
+    return getattr(source, "boot_id", None)
 
 
 def doubt(path, is_mapped, uuid):
@@ -124,8 +135,12 @@ def _plain(path):
 
 
 def _check_path(source, option):
+    if source.boot_id is not None:
+        # Whatever the path leads to is that very device, or an error.
+        return
     if source.diskseq is not None:
-        raise InvalidValue(f"{option}.diskseq", source.diskseq, "a number is given anew at every boot, and a definition outlives it: give the uuid instead")
+        allowed = "a number is given anew at every boot, and a definition outlives it: give the uuid instead, or the boot_id beside the number"
+        raise InvalidValue(f"{option}.diskseq", source.diskseq, allowed)
     path = _plain(source.path)
     for start, allowed in _PASSING.items():
         if path.startswith(start):

@@ -138,6 +138,8 @@ class DiskItem(Item):
         if self.params["config"]:
             self.recipe = _kept_recipe.text_of(self.source)
             self.warnings += self.doubts
+            if _kept_recipe.boot_of(self.source):
+                self.warnings.append(f"{self.title()}: after the next boot of the host the guest does not start with it: its number is of this boot")
         else:
             self.recipe = self._recipe_of_the_run()
 

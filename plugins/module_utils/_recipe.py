@@ -7,8 +7,9 @@ Recipes: which device is meant, as plain data or text. Pure: nothing is looked u
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``{diskseq: 42}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42}``, ``{file: /srv/a.raw, offset, size, read_only, direct_io,
-sector_size, mtime_ns}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``, ``path:/dev/vg/a``, ``file:/srv/a.raw``, ``dm:NAME,UUID``
+``{diskseq: 42, partition, boot_id}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42, boot_id}``, ``{file: /srv/a.raw, offset, size, read_only, direct_io,
+sector_size, mtime_ns}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42`` (``diskseq:42-part1``,
+``diskseq:42@BOOT``), ``path:/dev/vg/a``, ``file:/srv/a.raw``, ``dm:NAME,UUID``
 (a mapped device that must have both), an absolute path, or ``major:minor`` where a table asks for a device.
 """
 
@@ -19,15 +20,20 @@ from ._errors import InvalidValue
 from ._record import Record
 
 _KINDS = "diskseq, path, file, table"
+_MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
 
 
 class DiskseqSource(Record):
-    """The disk that has this number now."""
+    """
+    The disk that has this number now, or a partition of it. ``boot_id``: the boot that the number is of, where it is kept: it ends with that.
+    """
 
     diskseq: int
+    partition: int | None = None
+    boot_id: str | None = None
 
     def __str__(self):
-        return f"diskseq:{self.diskseq}"
+        return f"diskseq:{self.diskseq}{f'-part{self.partition}' if self.partition else ''}{f'@{self.boot_id}' if self.boot_id else ''}"
 
 
 class NumberSource(Record):
@@ -41,11 +47,12 @@ class NumberSource(Record):
 
 
 class PathSource(Record):
-    """The device at a path, which must have the uuid (of a mapped device) and the diskseq that are given."""
+    """The device at a path, which must have the uuid (of a mapped device) and the diskseq (of the boot ``boot_id``) that are given."""
 
     path: str
     uuid: str | None = None
     diskseq: int | None = None
+    boot_id: str | None = None
 
     def __str__(self):
         return f"path:{self.path}"
@@ -100,7 +107,7 @@ def _parse_text(text, option, numbers):
     if text.startswith("/"):
         return PathSource(_absolute(text, option))
     if colon and kind == "diskseq":
-        return DiskseqSource(_device.check_diskseq(rest, option))
+        return _parse_diskseq_text(rest, option)
     if colon and kind == "path":
         return PathSource(_absolute(rest, option))
     if colon and kind == "file":
@@ -110,7 +117,7 @@ def _parse_text(text, option, numbers):
     number = _device.parse_number(text) if numbers else None
     if number is not None:
         return NumberSource(*number)
-    forms = "diskseq:N, path:/dev/..., file:/..., dm:NAME,UUID, or an absolute path" + (", or major:minor" if numbers else "")
+    forms = "diskseq:N, diskseq:N-partP, diskseq:N@BOOT, path:/dev/..., file:/..., dm:NAME,UUID, or an absolute path" + (", or major:minor" if numbers else "")
     raise InvalidValue(option, text, forms)
 
 
@@ -122,18 +129,43 @@ def _parse_mapped(text, option):
     return PathSource(f"/dev/mapper/{_dm_name.check_name(name, option)}", uuid=_dm_name.check_uuid(uuid, option))
 
 
+def _parse_diskseq_text(text, option):
+    number, at, boot = text.partition("@")
+    number, dash, partition = number.partition("-part")
+    return DiskseqSource(
+        _device.check_diskseq(number, option),
+        _partition(partition, option) if dash else None,
+        _device.check_boot_id(boot, option) if at else None,
+    )
+
+
 def _parse_diskseq(value, option):
-    _only(value, option, ("diskseq",))
-    return DiskseqSource(_device.check_diskseq(value["diskseq"], f"{option}.diskseq"))
+    _only(value, option, DiskseqSource._fields)
+    partition, boot = value.get("partition"), value.get("boot_id")
+    return DiskseqSource(
+        _device.check_diskseq(value["diskseq"], f"{option}.diskseq"),
+        None if partition is None else _partition(partition, f"{option}.partition"),
+        None if boot is None else _device.check_boot_id(boot, f"{option}.boot_id"),
+    )
+
+
+def _partition(value, option):
+    text = str(value)
+    if isinstance(value, bool) or not _device.is_decimal(text, 3) or not 1 <= int(text) <= _MOST_PARTITIONS:
+        raise InvalidValue(option, value, f"the number of a partition is a whole number from 1 to {_MOST_PARTITIONS}")
+    return int(text)
 
 
 def _parse_path(value, option):
-    _only(value, option, ("path", "uuid", "diskseq"))
-    diskseq, uuid = value.get("diskseq"), value.get("uuid")
+    _only(value, option, PathSource._fields)
+    diskseq, uuid, boot = value.get("diskseq"), value.get("uuid"), value.get("boot_id")
+    if boot is not None and diskseq is None:
+        raise InvalidValue(f"{option}.boot_id", boot, "only beside a diskseq, which it is of")
     return PathSource(
         _absolute(value["path"], f"{option}.path"),
         None if uuid is None else _dm_name.check_uuid(uuid, f"{option}.uuid"),
         None if diskseq is None else _device.check_diskseq(diskseq, f"{option}.diskseq"),
+        None if boot is None else _device.check_boot_id(boot, f"{option}.boot_id"),
     )
 
 

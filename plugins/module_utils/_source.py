@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 
-from . import _device, _dm, _dm_table, _lock, _loop, _recipe
+from . import _device, _dm, _dm_table, _lock, _loop, _partition, _recipe
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._host import Host
 
@@ -26,7 +26,7 @@ parse = _recipe.parse
 def find(source, host):
     """The existing device that the source names, held; None when a file or a table has no device yet."""
     if isinstance(source, DiskseqSource):
-        return _device.open_diskseq(source.diskseq)
+        return open_diskseq(source)
     if isinstance(source, NumberSource):
         return _device.open_number(source.major, source.minor)
     if isinstance(source, PathSource):
@@ -34,6 +34,14 @@ def find(source, host):
     if isinstance(source, FileSource):
         return _find_file(source, host)
     return _find_table(source, host)
+
+
+def open_diskseq(source):
+    """The disk or partition of a DiskseqSource; DeviceGone when it is not there, or the number is of another boot."""
+    _device.check_boot(source.boot_id, source.diskseq)
+    if source.partition is None:
+        return _device.open_diskseq(source.diskseq)
+    return _partition.open_partition(source.diskseq, source.partition)
 
 
 def is_device(source, device, host):
@@ -186,6 +194,7 @@ def parse_slot(slot):
 
 
 def _open_path(source, host):
+    _device.check_boot(source.boot_id, source.diskseq)
     device = _device.open_path(source.path, diskseq=source.diskseq)
     if source.uuid is None:
         return device

@@ -254,8 +254,15 @@ device:
       description: The disk sequence number, which the kernel gives to no other device until the next boot.
       type: int
       sample: 43
+    boot_id:
+      description: The boot that the disk sequence number is of, for where it is kept. Numbers begin anew with the next boot.
+      type: str
+      sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
+    partition:
+      description: The number of the partition that it is, none for a whole disk. A partition has its disk's disk sequence number.
+      type: int
     by_diskseq:
-      description: The link that udev makes for the disk sequence number, where udev has that rule. Made late and removed late.
+      description: The link that udev makes for the disk sequence number and the partition, where udev has that rule. Made late and removed late.
       type: str
       sample: /dev/disk/by-diskseq/43
     size:

@@ -53,7 +53,8 @@ options:
           - With C(table), a mapped device, found or made; and optionally its C(name), C(uuid) and C(read_only). See
             O(racefree.block.dm_device#module:table).
           - The same snapshot or thin volume as before is never made shorter, encrypted or not.
-          - Disk sequence numbers mean nothing after the next boot, so V(diskseq:42) is possible only with O(disks[].config=false).
+          - Disk sequence numbers mean nothing after the next boot, so V(diskseq:42) is possible only with O(disks[].config=false). With the C(boot_id)
+            that was returned beside it, as V(diskseq:42@BOOT), a number can be kept, and a start after the next boot of the host is refused.
           - So do names that are given to whichever device comes first, such as C(/dev/loop7), C(/dev/dm-3), C(/dev/block/253:3) and those in
             C(/dev/disk/by-diskseq). Other paths without a uuid are warned of, but for those in C(/dev/disk/by-id) and C(/dev/disk/by-path); labels
             and uuids of file systems are written by whoever writes the disk.
@@ -214,8 +215,15 @@ disks:
           description: The disk sequence number, which the kernel gives to no other device until the next boot.
           type: int
           sample: 42
+        boot_id:
+          description: The boot that the disk sequence number is of, for where it is kept. Numbers begin anew with the next boot.
+          type: str
+          sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
+        partition:
+          description: The number of the partition that it is, none for a whole disk. A partition has its disk's disk sequence number.
+          type: int
         by_diskseq:
-          description: The link that udev makes for the disk sequence number, where udev has that rule. Made late and removed late.
+          description: The link that udev makes for the disk sequence number and the partition, where udev has that rule. Made late and removed late.
           type: str
           sample: /dev/disk/by-diskseq/42
         size:

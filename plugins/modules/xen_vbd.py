@@ -44,7 +44,8 @@ options:
     description:
       - The device, required when O(state=attached). Text such as V(diskseq:42), V(path:/dev/vg/a), V(file:/srv/a.raw) or an absolute path of a
         block device, or a dictionary of one of these forms.
-      - With C(diskseq), the disk that has this number.
+      - With C(diskseq), the disk that has this number, or with C(partition) beside it that partition of the disk. A C(boot_id) beside it says which
+        boot the number is of, and another boot's is refused. As text V(diskseq:42-part1) and V(diskseq:42@BOOT).
       - With C(path), a block device, and optionally the C(uuid) (of a mapped device) and the C(diskseq) that it must have.
       - With C(file), a loop device over this file, found or made; and optionally C(offset), C(size) (bytes), C(read_only), C(direct_io),
         C(sector_size), and C(mtime_ns), the modification time (nanoseconds) that a read-only file must have.
@@ -232,8 +233,15 @@ device:
       description: The disk sequence number, which the kernel gives to no other device until the next boot.
       type: int
       sample: 42
+    boot_id:
+      description: The boot that the disk sequence number is of, for where it is kept. Numbers begin anew with the next boot.
+      type: str
+      sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
+    partition:
+      description: The number of the partition that it is, none for a whole disk. A partition has its disk's disk sequence number.
+      type: int
     by_diskseq:
-      description: The link that udev makes for the disk sequence number, where udev has that rule. Made late and removed late.
+      description: The link that udev makes for the disk sequence number and the partition, where udev has that rule. Made late and removed late.
       type: str
       sample: /dev/disk/by-diskseq/42
     size:

@@ -32,7 +32,7 @@ if __name__ == "__main__":
 import hotplug
 
 from ansible_collections.racefree.block.plugins.module_utils import _guest, _hotplug, _hotplug_add, _hotplug_pair, _hotplug_state, _uapi
-from ansible_collections.racefree.block.plugins.module_utils._device import open_path
+from ansible_collections.racefree.block.plugins.module_utils._device import boot_id, open_path
 from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
 
 GUEST = "rebind"
@@ -214,7 +214,7 @@ class Try:
     def __call__(self, way, script, delay):
         """``(outcome, seconds that the script took)``; without a script it is the worker's part, in this process."""
         diskseq = self.place.begin()
-        self._have_disk(f"diskseq:{diskseq}" if way == "diskseq" else self.place.node, script)
+        self._have_disk(f"diskseq:{diskseq}@{boot_id()}" if way == "diskseq" else self.place.node, script)
         began = time.monotonic()
         with self.adversary.at_work(delay):
             if script:

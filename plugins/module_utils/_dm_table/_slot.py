@@ -25,8 +25,14 @@ RULE = (
     "or in structured form a source with one of the keys diskseq, path, file, table"
 )
 _NUMBERS = re.compile(r"([0-9]{1,10}):([0-9]{1,10})\Z")
+_DISKSEQ_RULE = (
+    "diskseq: and a whole number from 1 to 18446744073709551615, with -partP for a partition, with @BOOT for the boot that it is of"
+)
 _LIKE_NUMBERS = re.compile(r"[0-9]+:")
-_DISKSEQ = re.compile(r"[1-9][0-9]{0,19}\Z")
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_DISKSEQ = re.compile(rf"([1-9][0-9]{{0,19}})(?:-part([1-9][0-9]{{0,2}}))?(?:@{_UUID})?\Z")
+_MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
+_OF_DISKSEQ = {"diskseq", "partition", "boot_id"}
 _KEYS = ("diskseq", "path", "file", "table")
 
 # ``field``: the path of the field in the target; ``area``: (offset, length) in sectors that must be inside the device, or None.
@@ -78,10 +84,10 @@ def check_word(word):
         numbers = parse_numbers(word)
         return (None, RULE) if numbers is None else (f"{numbers[0]}:{numbers[1]}", None)
     if word.startswith("diskseq:"):
-        number = word[8:]
-        if not _DISKSEQ.match(number) or int(number) > Limits.U64:
-            return None, "diskseq: and a whole number from 1 to 18446744073709551615"
-        return word, None
+        found = _DISKSEQ.match(word[8:])
+        if not found or int(found.group(1)) > Limits.U64 or int(found.group(2) or 0) > _MOST_PARTITIONS:
+            return None, _DISKSEQ_RULE
+        return word.lower(), None
     if word.startswith("file:") or word.startswith("path:"):
         rule = _path_rule(word[5:])
         return (word, None) if rule is None else (None, f"{word[:5]} and {rule}")
@@ -94,6 +100,11 @@ def check_word(word):
     return None, RULE
 
 
+def _diskseq_text(plain):
+    partition, boot = plain.get("partition"), plain.get("boot_id")
+    return f"diskseq:{plain['diskseq']}{'' if partition is None else f'-part{partition}'}{'' if boot is None else f'@{boot}'}"
+
+
 def check_plain(plain):
     """``(value, None)`` of a slot in structured form, or ``(None, rule)``."""
     if isinstance(plain, str):
@@ -102,6 +113,9 @@ def check_plain(plain):
         keys = [key for key in _KEYS if key in plain]
         if not keys:
             return None, RULE
+        given = {key: value for key, value in plain.items() if value is not None}
+        if "diskseq" in given and not set(given) - _OF_DISKSEQ:
+            return check_word(_diskseq_text(given))
         if len(plain) == 1 and keys[0] != "table":
             return check_word(f"{keys[0]}:{plain[keys[0]]}")
         try:

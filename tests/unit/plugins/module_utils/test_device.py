@@ -70,7 +70,8 @@ def test_identity_of_an_opened_device(loop):
             os.write(device.fd, b"x")
         assert not os.get_inheritable(device.fd)
         assert device.as_dict() == {
-            "path": path, "name": path[5:], "major": 7, "minor": device.id.minor, "diskseq": diskseq, "by_diskseq": f"/dev/disk/by-diskseq/{diskseq}",
+            "path": path, "name": path[5:], "major": 7, "minor": device.id.minor, "diskseq": diskseq, "partition": None,
+            "boot_id": _device.boot_id(), "by_diskseq": f"/dev/disk/by-diskseq/{diskseq}",
             "size": 65536, "sector_size": 512, "read_only": False,
         }
         assert "closed" not in repr(device) and str(diskseq) in repr(device)

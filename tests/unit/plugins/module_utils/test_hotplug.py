@@ -20,7 +20,9 @@ import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _hotplug, _hotplug_add, _hotplug_pair, _hotplug_state, _hotplug_target, _vbd_nodes
+from ansible_collections.racefree.block.plugins.module_utils import (
+    _device, _hotplug, _hotplug_add, _hotplug_pair, _hotplug_state, _hotplug_target, _vbd_nodes,
+)
 from ansible_collections.racefree.block.plugins.module_utils._errors import (
     BlockError,
     DeadlineExceeded,
@@ -188,10 +190,10 @@ def test_a_file(store, daemon, file):
         assert call("remove") == 0, "twice"
 
 
-@pytest.mark.parametrize("form", ["{path}", "phy:{path}", "path:{path}", "diskseq:{diskseq}", "{short}"])
+@pytest.mark.parametrize("form", ["{path}", "phy:{path}", "path:{path}", "diskseq:{diskseq}@{boot}", "{short}"])
 def test_a_device_by_any_name(store, daemon, loop, form):
     diskseq = open(f"/sys/block/{loop[5:]}/diskseq").read().strip()
-    vbd(store, form.format(path=loop, diskseq=diskseq, short=loop[5:]))
+    vbd(store, form.format(path=loop, diskseq=diskseq, boot=_device.boot_id(), short=loop[5:]))
     with Backend(daemon):
         assert call("add") == 0
     assert node(store, "physical-device-path") == loop
@@ -287,7 +289,10 @@ def test_no_nodes_at_all(store):
     ("/tmp", InvalidValue, ["block device or a regular file", "directory"]),
     ("/dev/null", InvalidValue, ["character device"]),
     ("diskseq:0", InvalidValue, ["1 to 2^64-1"]),
-    ("diskseq:18446744073709551615", DeviceGone, ["no disk has"]),
+    ("diskseq:42", InvalidValue, ["diskseq:42", "ends with the boot", "@BOOT"]),
+    ("/dev/disk/by-diskseq/42", InvalidValue, ["ends with the boot"]),
+    (f"diskseq:18446744073709551615@{_device.boot_id()}", DeviceGone, ["no disk has"]),
+    ("diskseq:42@11111111-2222-3333-4444-555555555555", DeviceGone, ["another boot"]),
     ("dm:name", InvalidValue, ["dm:NAME,UUID"]),
     ("path:relative", InvalidValue, ["absolute path"]),
     ("nosuchdisk", DeviceGone, ["/dev/nosuchdisk"]),
@@ -544,7 +549,7 @@ def test_reaping():
 
 
 @pytest.mark.parametrize("text, recipe", [
-    ("diskseq:42", DiskseqSource(42)), ("path:/dev/x", PathSource("/dev/x")), ("file:/srv/a,b.raw", FileSource("/srv/a,b.raw")),
+    (f"diskseq:42@{_device.boot_id()}", DiskseqSource(42, None, _device.boot_id())), ("path:/dev/x", PathSource("/dev/x")), ("file:/srv/a,b.raw", FileSource("/srv/a,b.raw")),
     ("dm:web1-root,LVM-x", PathSource("/dev/mapper/web1-root", uuid="LVM-x")),
 ])
 def test_forms(text, recipe):

@@ -12,6 +12,7 @@ from ansible_collections.racefree.block.plugins.module_utils import _kept_recipe
 from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DefinitionError, InvalidValue
 
 KEY = "00" * 32
+BOOT = "11111111-2222-3333-4444-555555555555"
 CRYPT = {"start": 0, "length": 8, "target": "crypt", "cipher": "aes-xts-plain64", "key": KEY, "iv_offset": 0, "device": "/dev/vg/a", "offset": 0}
 
 
@@ -36,6 +37,7 @@ def test_there_and_back(value, text):
 
 @pytest.mark.parametrize("value, words", [
     ("diskseq:42", ["diskseq:42", "every boot"]),
+    ("diskseq:42-part1", ["diskseq:42-part1", "every boot", "boot_id"]),
     ({"path": "/dev/vg/a", "diskseq": 42}, ["source.diskseq", "uuid instead"]),
     ("/dev/loop7", ["/dev/loop7", "whichever device comes first"]),
     ("/dev/dm-3", ["whichever device comes first"]),
@@ -60,6 +62,21 @@ def test_what_means_nothing_after_a_boot(value, words):
     for word in words:
         assert word in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [
+    f"diskseq:42@{BOOT}", {"diskseq": 42, "partition": 1, "boot_id": BOOT}, {"path": "/dev/loop7", "diskseq": 4, "boot_id": BOOT},
+    {"table": linear(f"diskseq:7@{BOOT}")}, {"table": linear({"path": "/dev/vg/a", "diskseq": 1, "boot_id": BOOT})},
+])
+def test_what_says_its_boot_is_kept_with_it(value):
+    source = _source.parse(value)
+    text = _kept_recipe.text_of(source)
+    assert BOOT in text and _kept_recipe.parse(text) == source and _kept_recipe.boot_of(source) == BOOT
+
+
+def test_what_outlives_the_boot_is_of_none():
+    for value in ("file:/a", {"table": linear("/dev/vg/a")}, {"path": "/dev/vg/a", "uuid": "LVM-x"}):
+        assert _kept_recipe.boot_of(_source.parse(value)) is None
 
 
 @pytest.mark.parametrize("path, mapped, uuid, words", [
