@@ -74,8 +74,9 @@ test-extended: ## Tests of blkback on a host of RELEASE whose blkback compares d
 molecule: ## Scenarios on the running emulated host, or on those of RACEFREE_INVENTORY
 	@$(STEP) molecule tests/setup/molecule test --all --no-command-borders
 
-bench: ## What tables of 10,000, 50,000 and 100,000 lines cost in time and memory
-	@$(STEP) bench $(RUN) python tests/bench/tables.py
+bench: ## What large tables and many loop devices cost, the latter with BASE=REVISION beside another version of the collection
+	@$(STEP) bench-tables $(RUN) python tests/bench/tables.py
+	@$(STEP) bench-loops $(RUN) python tests/bench/loops.py --checkout '$(CURDIR)' $(if $(BASE),--base '$(BASE)')
 
 build: ## Build the archive into .build/
 	@rm -f .build/*.tar.gz
