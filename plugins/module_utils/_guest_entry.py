@@ -22,7 +22,7 @@ from ._record import Record
 
 _KINDS = ("file", "thin", "source")
 _KEYS = (
-    "vdev", "file", "size", "image", "disk_size", "chunk_size", "adopt", "thin", "crypt", "source", "mode", "device_type", "shared", "state",
+    "vdev", "file", "format", "size", "image", "disk_size", "chunk_size", "adopt", "thin", "crypt", "source", "mode", "device_type", "shared", "state",
     "remove_file", "remove_volume",
 )
 _BOOLEAN_KEYS = ("shared", "remove_file", "remove_volume", "adopt")
@@ -119,7 +119,8 @@ def _base_of(entry, sizes, mtimes):
     if entry.file not in sizes:
         raise InvalidValue(f"{entry.option}.file", entry.file, "a file that is there")
     if entry.image is None:
-        return {"file": entry.file}, sizes[entry.file]
+        said = {"format": entry.given["format"]} if entry.given.get("format") is not None else {}
+        return {"file": entry.file, **said}, sizes[entry.file]
     return _snapshot_of(entry, sizes.get(entry.image), mtimes.get(entry.image))
 
 
@@ -159,6 +160,12 @@ def _check_kind(disk, option, absent, flags):
     for key in ("disk_size", "adopt"):
         if disk.get(key) not in (None, False) and disk.get("image") is None:
             raise InvalidValue(f"{option}.{key}", disk[key], "only with image")
+    if disk.get("format") is not None:
+        if disk["format"] != "raw":
+            allowed = "raw: an image of another format is not a disk byte for byte, so convert it (qemu-img convert -O raw)"
+            raise InvalidValue(f"{option}.format", disk["format"], allowed)
+        if kind != "file" or disk.get("image") is not None:
+            raise InvalidValue(f"{option}.format", disk["format"], "only with file, and without image")
     if disk.get("size") is None and (kind == "thin" or kind == "source" and disk.get("crypt") is not None):
         raise InvalidValue(f"{option}.size", None, "the size of the disk")
     if disk.get("size") is not None and kind == "source" and disk.get("crypt") is None:

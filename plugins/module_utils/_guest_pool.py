@@ -73,6 +73,9 @@ def _made(value, option):
     name = _dm_name.check_name(value["name"], f"{option}.name")
     uuid = _dm_name.check_uuid(value.get("uuid") or f"RACEFREE-POOL-{name}", f"{option}.uuid")
     devices = {field: _device(value.get(field), f"{option}.{field}") for field in ("metadata", "data")}
+    if isinstance(devices["data"], _recipe.FileSource):
+        # What is kept there first is a guest's to write; thin_volumes looks at it when the pool is made.
+        devices["data"] = devices["data"]._replace(format="raw")
     size = bytes_of(value.get("size"), f"{option}.size")
     block = whole(value.get("block_size") or 128, f"{option}.block_size")
     line = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 
-from . import _device, _loop, _recipe
+from . import _device, _loop, _new_loop, _recipe
 from ._errors import DeviceGone, InvalidValue, KernelError, WrongDevice
 from ._recipe import DiskseqSource, FileSource, PathSource
 
@@ -47,6 +47,7 @@ def open_device(recipe, seconds):
     """
     if isinstance(recipe, FileSource):
         with _loop.Backing(recipe.file, recipe.read_only, option="target") as backing:
+            _new_loop.check(backing, (recipe.offset, recipe.size), recipe, "target")
             return _loop.attach(backing, recipe.offset, recipe.size, recipe.sector_size, recipe.read_only, recipe.direct_io, seconds=seconds)
     if isinstance(recipe, DiskseqSource):
         _device.check_boot(recipe.boot_id, recipe.diskseq)

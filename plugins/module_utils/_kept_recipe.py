@@ -26,6 +26,8 @@ _EVERY_BOOT = (
     "or the boot_id beside it, for a guest that is not to start after this boot"
 )
 _PASSING = {"/dev/loop": _FIRST_COMER, "/dev/dm-": _FIRST_COMER, "/dev/block/": _FIRST_COMER, "/dev/disk/by-diskseq/": _EVERY_BOOT}
+# Fields of a file that are checked, and do not say which one it is.
+_GUARDS = ("mtime_ns", "format")
 # What the hardware says, and where it is plugged in. Labels and uuids are written by whoever writes the disk, such as a guest.
 _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 
@@ -66,12 +68,12 @@ def text_of(source):
     return text
 
 
-def without_times(source):
-    """The source without the modification times that its files must have: which storage is meant does not depend on them."""
+def without_guards(source):
+    """The source without what is only checked of its files: which storage is meant does not depend on that."""
     if isinstance(source, _source.FileSource):
-        return source._replace(mtime_ns=None)
+        return source._replace(**dict.fromkeys(_GUARDS))
     if isinstance(source, _source.TableSource):
-        return source._replace(table=_without_times(source.table))
+        return source._replace(table=_without_guards(source.table))
     return source
 
 
@@ -94,7 +96,7 @@ def _storage(source):
     targets = _dm_table.parse_table(source.table).targets
     if len(targets) != 1:
         return None
-    slots = {slot.field: _source.parse_slot(slot) for slot in targets[0].devices()}
+    slots = {slot.field: without_guards(_source.parse_slot(slot)) for slot in targets[0].devices()}
     if targets[0].TYPE == "snapshot":
         return "snapshot", slots["cow"]
     if targets[0].TYPE == "thin":
@@ -104,10 +106,11 @@ def _storage(source):
     return _storage(slots["device"]) if targets[0].TYPE == "crypt" else None
 
 
-def _without_times(plain):
+def _without_guards(plain):
     if isinstance(plain, dict):
-        return {key: _without_times(value) for key, value in plain.items() if key != "mtime_ns"}
-    return [_without_times(part) for part in plain] if isinstance(plain, list) else plain
+        unchecked = _GUARDS if "file" in plain else ()
+        return {key: _without_guards(value) for key, value in plain.items() if key not in unchecked}
+    return [_without_guards(part) for part in plain] if isinstance(plain, list) else plain
 
 
 def parse(text, target="source"):

@@ -11,7 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from . import (
-    _blkback, _device, _dm, _dm_table, _domain_xml, _guest, _guest_disk, _kept_recipe, _libvirt, _libvirt_vbd, _live_recipe, _loop, _sharing, _source,
+    _blkback, _device, _dm, _dm_table, _domain_xml, _guest, _guest_disk, _kept_format, _kept_recipe, _libvirt, _libvirt_vbd, _live_recipe, _sharing, _source,
     _stack, _table_slots, _vbd_nodes, _vbd_read, _vdev,
 )
 from ._deadline import Deadline
@@ -129,8 +129,13 @@ class DiskItem(Item):
         """What the recipe needs must be there when it is written, though it is only opened when the guest starts."""
         source = self.source
         if isinstance(source, _source.FileSource):
+            domains = [_domain_xml.Domain(text) for text in (self.definition.xml, self.definition.live) if text is not None]
+            source = _kept_format.known(source, domains, self.target)
             with _source.backing_of(source) as backing:
-                _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
+                _kept_format.refuse_driver(source, backing, domains)
+                _source.check_new(source, backing)
+            # From now on it is the guest that writes it.
+            self.source = source._replace(format="raw")
         elif isinstance(source, _source.TableSource):
             self._look_at_table()
         else:
@@ -216,7 +221,7 @@ class DiskItem(Item):
 
     def _is_kept(self, recipe):
         kept = _kept_recipe.parse(recipe, self.title())
-        return _kept_recipe.without_times(kept) == _kept_recipe.without_times(self._kept_source(recipe))
+        return _kept_recipe.without_guards(kept) == _kept_recipe.without_guards(self._kept_source(recipe))
 
     def _kept_source(self, recipe):
         """The source as it would have been kept: with the uuid that was found then, when only the path is given now."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from . import _device, _duplicates, _lock, _loop
+from . import _device, _duplicates, _lock, _loop, _new_loop
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan, undo_steps
 
@@ -26,6 +26,7 @@ ARGUMENTS = {
     "read_only": {"type": "bool", "default": False},
     "direct_io": {"type": "bool"},
     "partitions": {"type": "bool"},
+    "format": {"type": "str", "choices": ["raw"]},
     "persist": {"type": "bool", "default": True},
     "hold": {"type": "int", "default": 60},
     "deferred": {"type": "bool", "default": False},
@@ -147,10 +148,12 @@ class LoopItem(Item):
         params = self.params
         self.backing = self.host.enter_context(_loop.Backing(params["backing_file"], params["read_only"]))
         self.area = self._area(self.backing)
+        self.device, self.status = self._existing()
+        if self.device is None:
+            self._check_new()
         _loop.check_geometry(self.backing, params["offset"], params["size"], params["sector_size"])
         if params["direct_io"]:
             _loop.check_direct_io(self.backing)
-        self.device, self.status = self._existing()
         wanted = self._wanted()
         if self.device is None:
             if params["diskseq"] is not None:
@@ -215,8 +218,13 @@ class LoopItem(Item):
             if now[option] != wanted[option] and not (option == "partitions" and wanted[option]):
                 raise InvalidValue(option, wanted[option], f"{self.device.path} has {now[option]}, and {why}; remove it first (state=absent)")
 
+    def _check_new(self):
+        params = self.params
+        _new_loop.check(self.backing, (params["offset"], params["size"]), _new_loop.Said(params["format"]))
+
     def _create(self):
         params = self.params
+        self._check_new()
         self.device = self.host.enter_context(_loop.attach(
             self.backing, params["offset"], params["size"], params["sector_size"],
             params["read_only"], bool(params["direct_io"]), bool(params["partitions"]),

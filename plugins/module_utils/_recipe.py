@@ -7,10 +7,10 @@ Recipes: which device is meant, as plain data or text. Pure: nothing is looked u
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``{diskseq: 42, partition, boot_id}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42, boot_id}``, ``{file: /srv/a.raw, offset, size, read_only, direct_io,
-sector_size, mtime_ns}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42`` (``diskseq:42-part1``,
-``diskseq:42@BOOT``), ``path:/dev/vg/a``, ``file:/srv/a.raw``, ``dm:NAME,UUID``
-(a mapped device that must have both), an absolute path, or ``major:minor`` where a table asks for a device.
+``{diskseq: 42, partition, boot_id}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42, boot_id}``, ``{file: /srv/a.raw, offset,
+size, read_only, direct_io, sector_size, mtime_ns, format}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``
+(``diskseq:42-part1``, ``diskseq:42@BOOT``), ``path:/dev/vg/a``, ``file:/srv/a.raw``, ``file:raw:/srv/a.raw`` (with ``format: raw``),
+``dm:NAME,UUID`` (a mapped device that must have both), an absolute path, or ``major:minor`` where a table asks for a device.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class FileSource(Record):
     """
     A loop device over a file; ``offset`` and ``size`` in bytes, ``size`` 0 is "to the end". ``mtime_ns``: the modification time that the file
     must have, in nanoseconds since the epoch (st_mtim), for a file that nobody is to change.
+
+    ``format``: ``raw`` when the file is known to be a disk byte for byte, whatever it begins with.
     """
 
     file: str
@@ -71,6 +73,7 @@ class FileSource(Record):
     direct_io: bool = False
     sector_size: int | None = None
     mtime_ns: int | None = None
+    format: str | None = None
 
     def __str__(self):
         return f"file:{self.file}"
@@ -111,13 +114,17 @@ def _parse_text(text, option, numbers):
     if colon and kind == "path":
         return PathSource(_absolute(rest, option))
     if colon and kind == "file":
-        return FileSource(_absolute(rest, option))
+        is_raw = rest.startswith("raw:")
+        return FileSource(_absolute(rest[4:] if is_raw else rest, option), format="raw" if is_raw else None)
     if colon and kind == "dm":
         return _parse_mapped(rest, option)
     number = _device.parse_number(text) if numbers else None
     if number is not None:
         return NumberSource(*number)
-    forms = "diskseq:N, diskseq:N-partP, diskseq:N@BOOT, path:/dev/..., file:/..., dm:NAME,UUID, or an absolute path" + (", or major:minor" if numbers else "")
+    forms = (
+        "diskseq:N, diskseq:N-partP, diskseq:N@BOOT, path:/dev/..., file:/..., file:raw:/..., dm:NAME,UUID, or an absolute path"
+        + (", or major:minor" if numbers else "")
+    )
     raise InvalidValue(option, text, forms)
 
 
@@ -182,6 +189,7 @@ def _parse_file(value, option):
         _boolean(value, option, "direct_io"),
         None if sector_size is None else _bytes(value, option, "sector_size"),
         None if mtime_ns is None else _number(value, option, "mtime_ns", "nanoseconds since the epoch"),
+        _format(value, option),
     )
 
 
@@ -225,6 +233,14 @@ def _number(value, option, key, allowed):
     if isinstance(found, bool) or not _device.is_decimal(text, 19):
         raise InvalidValue(f"{option}.{key}", found, allowed)
     return int(text)
+
+
+def _format(value, option):
+    found = value.get("format")
+    if found not in (None, "raw"):
+        allowed = "raw: an image of another format is not a disk byte for byte, so convert it (qemu-img convert -O raw)"
+        raise InvalidValue(f"{option}.format", found, allowed)
+    return found
 
 
 def _boolean(value, option, key):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 
-from . import _device, _dm, _dm_table, _lock, _loop, _partition, _recipe
+from . import _device, _dm, _dm_table, _lock, _loop, _new_loop, _partition, _recipe
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._host import Host
 
@@ -136,6 +136,7 @@ class Opener:
                 device = _find_file(source, self.host)
                 if device is not None:
                     return self.host.enter_context(device)
+            check_new(source, backing)
             device = self._keep_note(_loop.attach(
                 backing, source.offset, source.size, source.sector_size, source.read_only, source.direct_io,
             ))
@@ -212,14 +213,21 @@ def _open_path(source, host):
 
 def _find_file(source, host):
     with backing_of(source) as backing:
-        _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
         chosen = None
         for device, status in host.loops.find(backing, source.offset, source.size):
             if chosen is None and _fits(source, device, status):
                 chosen = device
             else:
                 device.close()
+        if chosen is None:
+            check_new(source, backing)
         return chosen
+
+
+def check_new(source, backing, option="source.file"):
+    """InvalidValue when a FileSource's open file (``backing_of``) cannot be given a new loop device, or is not to be."""
+    _new_loop.check(backing, (source.offset, source.size), source, option)
+    _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
 
 
 def _fits(source, device, status):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 
-from . import _dm, _dm_table, _dm_udev, _source, _table_slots, _thin_superblock
+from . import _dm, _dm_table, _dm_udev, _new_loop, _source, _table_slots, _thin_superblock
 from ._deadline import Deadline, pauses
 from ._errors import DeviceBusy, InvalidValue, WrongDevice
 
@@ -61,6 +61,7 @@ class Pool:
             return
         found = self._superblock()
         if found is None or not found.length:
+            self._refuse_image()
             return
         blocks = self.wanted // found.block_size
         self.length = self.wanted if blocks == found.blocks else found.length
@@ -122,9 +123,22 @@ class Pool:
     def _table_of(self, length):
         return [dict(_dm_table.parse_table(self._source.table).to_list()[0], length=length)]
 
+    def _source_of(self, field):
+        slot, = (slot for dummy, slot in _dm_table.parse_table(self._source.table).devices() if slot.field == field)
+        return _source.parse_slot(slot)
+
+    def _refuse_image(self):
+        """A new pool's data is nothing that somebody wants to keep; later it is what guests write."""
+        source = self._source_of("data")
+        if not isinstance(source, _source.FileSource) or source.offset or not os.path.exists(source.file):
+            return
+        with _source.backing_of(source, read_only=True, option="pool.data") as backing:
+            found = _new_loop.format_of(backing)
+        if found is not None:
+            raise InvalidValue("pool.data", source.file, f"an empty file for a new pool: this is an image of the format {found}")
+
     def _superblock(self):
-        slot, = (slot for dummy, slot in _dm_table.parse_table(self._source.table).devices() if slot.field == "metadata")
-        source = _source.parse_slot(slot)
+        source = self._source_of("metadata")
         if isinstance(source, _source.FileSource):
             if not os.path.exists(source.file):
                 return None

@@ -67,6 +67,14 @@ options:
     description:
       - Whether the kernel looks for partitions. When not given, it stays as it is. It cannot be switched off while the device is bound.
     type: bool
+  format:
+    description:
+      - Says on purpose that the file is a disk byte for byte, although it begins as an image of another format does
+        (qcow2, VMDK, VHD, VHDX, VDI, QED). A new device over such a file is refused otherwise; convert it with C(qemu-img convert -O raw).
+      - A guest can write such bytes into a disk of its own, so say it for the disks of guests.
+      - A file is never opened as another format.
+    type: str
+    choices: [raw]
   persist:
     description:
       - With V(true), the device stays until it is removed.

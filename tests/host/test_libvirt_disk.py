@@ -86,7 +86,7 @@ def test_definitions_through_libvirt(test_driver, image, file):
         path, other = image("a.raw"), image("b.raw")
         arguments = {"domain": domain.name(), "vdev": "xvdq", "source": {"file": path}, "uri": TEST, "bus": "xen"}
         done = run_module("libvirt_disk", **arguments)
-        assert done["changed"] and done["disk"]["path"] in inactive(domain) and json.loads(done["disk"]["recipe"]) == {"file": path}
+        assert done["changed"] and done["disk"]["path"] in inactive(domain) and json.loads(done["disk"]["recipe"]) == {"file": path, "format": "raw"}
         assert any(path in line for line in done["diff"]["after"]["definition"]) and done["diff"]["before"]["definition"] == []
         arguments.update(source={"file": other}, mode="r")
         assert run_module("libvirt_disk", **arguments)["changed"] and _domain_xml.Domain(inactive(domain)).disk("xvdq").read_only
@@ -104,6 +104,28 @@ def test_one(domain, image):
     refused("libvirt_disk", "another disk there", **{**arguments, "state": "absent", "source": {"file": image("b.raw")}})
     assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
     assert inactive(domain) == before
+
+
+def test_an_image_that_is_not_raw(domain, image):
+    """By what it begins with, and by what the definition says; once known to be raw, whatever the guest writes."""
+    path = image("a.raw")
+    arguments = {"domain": domain.name(), "vdev": "vda", "source": {"file": path}, "uri": TEST}
+    with open(path, "r+b") as file:
+        file.write(b"QFI\xfb\0\0\0\3")
+    refused("libvirt_disk", "format qcow2", **arguments)
+    with open(path, "r+b") as file:
+        file.write(bytes(8))
+    before = inactive(domain)
+    disk = f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{path}'/><target dev='vdb' bus='virtio'/></disk>"
+    domain.connect().defineXML(before.replace("<devices/>", "<devices></devices>").replace("</devices>", disk + "</devices>"))
+    refused("libvirt_disk", "format qcow2 (driver of vdb)", **arguments)
+    domain.connect().defineXML(before)
+    assert predict_and_run("libvirt_disk", **arguments)["changed"]
+    with open(path, "r+b") as file:
+        file.write(b"QFI\xfb\0\0\0\3")
+    assert not run_module("libvirt_disk", **arguments)["changed"]
+    assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
+    assert predict_and_run("libvirt_disk", **dict(arguments, source={"file": path, "format": "raw"}))["changed"]
 
 
 def test_by_uuid_and_in_one_go(domain, image):
@@ -284,7 +306,7 @@ def test_a_running_guest(tmp_path, image):
         assert done["disk"]["path"] in virsh("domblklist", name) and done["disk"]["path"] in virsh("domblklist", name, "--inactive")
         assert re.search(r"^51728 ", run("xl", "block-list", name), re.MULTILINE)
         assert in_guest(name, "sha256sum < /dev/xvdb").split()[0] == run("sha256sum", path).split()[0]
-        assert json.loads(_domain_xml.Domain(virsh("dumpxml", name)).recipes()["xvdb"]) == {"file": path}
+        assert json.loads(_domain_xml.Domain(virsh("dumpxml", name)).recipes()["xvdb"]) == {"file": path, "format": "raw"}
         # As it was attached by a version that kept no recipe there.
         _live_recipe.put("xen:///system", virsh("domuuid", name).strip(), "xvdb", None, Deadline(60))
         assert predict_and_run("libvirt_disk", **arguments)["changed"]

@@ -128,7 +128,7 @@ def test_a_saved_guest(tmp_path, image, config, managed):
         in_guest(name, "echo kept > /kept")
         arguments = {"domain": name, "vdev": "xvdb", "source": {"file": data}, "config": config, "live": True, "timeout": 120}
         assert run_module("libvirt_disk", **arguments)["changed"]
-        assert json.loads(recipes(name)["xvdb"]) == {"file": data} and ("xvdb" in recipes(name, "--inactive")) == config
+        assert json.loads(recipes(name)["xvdb"]) == {"file": data, "format": "raw"} and ("xvdb" in recipes(name, "--inactive")) == config
         assert not run_module("libvirt_disk", **arguments)["changed"]
         virsh(*save)
         assert wait_for(lambda: is_off(name)) and wait_for(lambda: not ours() and run("losetup", "-a") == "", 20)

@@ -88,9 +88,10 @@ def check_word(word):
         if not found or int(found.group(1)) > Limits.U64 or int(found.group(2) or 0) > _MOST_PARTITIONS:
             return None, _DISKSEQ_RULE
         return word.lower(), None
-    if word.startswith("file:") or word.startswith("path:"):
-        rule = _path_rule(word[5:])
-        return (word, None) if rule is None else (None, f"{word[:5]} and {rule}")
+    for start in ("file:raw:", "file:", "path:"):
+        if word.startswith(start):
+            rule = _path_rule(word[len(start):])
+            return (word, None) if rule is None else (None, f"{start} and {rule}")
     if word.startswith("{"):
         try:
             plain = json.loads(word)
@@ -116,7 +117,7 @@ def check_plain(plain):
         given = {key: value for key, value in plain.items() if value is not None}
         if "diskseq" in given and not set(given) - _OF_DISKSEQ:
             return check_word(_diskseq_text(given))
-        if len(plain) == 1 and keys[0] != "table":
+        if len(plain) == 1 and keys[0] != "table" and not str(plain[keys[0]]).startswith("raw:"):
             return check_word(f"{keys[0]}:{plain[keys[0]]}")
         try:
             # A copy by way of JSON: what a line cannot carry is refused here, and nobody can change the table from outside.

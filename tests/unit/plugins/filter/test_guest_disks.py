@@ -221,7 +221,7 @@ def test_a_record_goes_with_its_store():
 
 # Thin volumes
 
-MADE = {"name": "p", "metadata": "file:/p.meta", "data": {"file": "/p.data"}, "size": "1G"}
+MADE = {"name": "p", "metadata": "file:/p.meta", "data": {"file": "/p.data", "format": "raw"}, "size": "1G"}
 THERE = {"path": "/dev/mapper/q", "uuid": "Q-1"}
 
 
@@ -236,7 +236,7 @@ def test_a_volume_of_a_pool_that_is_made():
     line, = entry["source"]["table"]
     assert (line["target"], line["length"], line["id"]) == ("thin", 10 * 2**21, 5)
     assert line["pool"] == {"name": "p", "uuid": "RACEFREE-POOL-p", "table": [{
-        "start": 0, "length": 2**21, "target": "thin-pool", "metadata": {"file": "/p.meta"}, "data": {"file": "/p.data"}, "block_size": 128,
+        "start": 0, "length": 2**21, "target": "thin-pool", "metadata": {"file": "/p.meta"}, "data": {"file": "/p.data", "format": "raw"}, "block_size": 128,
         "low_water_mark": 0,
     }]}
     assert _kept_recipe.parse(_kept_recipe.text_of(_source.parse(entry["source"]))) == _source.parse(entry["source"])
@@ -411,3 +411,20 @@ def test_refused_encryption(crypt, words):
 def test_encryption_that_does_not_fit(disk, words):
     with pytest.raises(AnsibleFilterError, match=words):
         entries(one(**disk), state=disk.get("state", "present"), sizes={"/a": 4608})
+
+
+def test_a_file_that_is_known_to_be_raw():
+    found, = entries(one(file="/a", format="raw"), sizes={"/a": 4096})
+    assert found["source"] == {"file": "/a", "format": "raw"}
+    crypt = {"cipher": "aes-xts-plain64", "key": ":64:logon:a:b"}
+    found, = entries(one(file="/a", format="raw", crypt=crypt), sizes={"/a": 4096})
+    assert found["source"]["table"][0]["device"] == {"file": "/a", "format": "raw"}
+
+
+@pytest.mark.parametrize("disk, words", [
+    ({"file": "/a", "format": "qcow2"}, "qemu-img convert -O raw"), ({"file": "/a", "image": "/b", "format": "raw"}, "only with file, and without image"),
+    ({"source": "/dev/vg/a", "format": "raw"}, "only with file, and without image"),
+])
+def test_formats_that_cannot_be_meant(disk, words):
+    with pytest.raises(AnsibleFilterError, match=words):
+        entries(one(**disk), sizes={"/a": 4096, "/b": 4096})

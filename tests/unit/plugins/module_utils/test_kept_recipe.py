@@ -110,18 +110,18 @@ def test_too_long():
         _kept_recipe.text_of(_source.parse("file:/" + "a" * 70000))
 
 
-def test_without_times():
+def test_without_guards():
     image = {"file": "/g", "read_only": True, "mtime_ns": 5}
     origin = {"table": [{"start": 0, "length": 8, "target": "linear", "device": image, "offset": 0}], "read_only": True}
     line = {"start": 0, "length": 8, "target": "snapshot", "origin": origin, "cow": {"file": "/c"}, "persistence": "P", "chunk_size": 8}
     one, two = ({"table": [line], "name": "n"}, {"table": [dict(line, origin=dict(origin, table=[dict(origin["table"][0], device=dict(image, mtime_ns=6))]))],
                                                  "name": "n"})
     one, two = _source.parse(one), _source.parse(two)
-    assert one != two and _kept_recipe.without_times(one) == _kept_recipe.without_times(two)
+    assert one != two and _kept_recipe.without_guards(one) == _kept_recipe.without_guards(two)
     assert _kept_recipe.parse(_kept_recipe.text_of(one)) == one
-    assert _kept_recipe.without_times(_source.parse(image)) == _source.FileSource("/g", read_only=True)
+    assert _kept_recipe.without_guards(_source.parse(image)) == _source.FileSource("/g", read_only=True)
     path = _source.parse("/dev/vg/a")
-    assert _kept_recipe.without_times(path) == path
+    assert _kept_recipe.without_guards(path) == path
 
 
 def snapshot(length=16, cow="/c", origin="/g"):
