@@ -74,24 +74,26 @@ def _pair(text, option):
     return source, target
 
 
-def run(recipe, job):
+def run(system, job):
     """The exit code of the command; Failed when the kernel does not start, twice."""
     needs.require_root("running a kernel on a system's tree")
     needs.require(tools.FOR_RUN)
     signal.signal(signal.SIGTERM, _terminated)
-    with _held(recipe) as system, _work() as work:
+    with _parts(system) as (root, linux), _work() as work:
         needs.require_memory(job.memory, "the kernel")
         for attempt in (1, 2):
             _prepare(work, job)
-            started = Kernel(system, work, job)
+            if linux:
+                os.link(linux, work / "share" / "linux")
+            started = Kernel(root, work, job, "/racefree/linux" if linux else KERNEL)
             code = started.wait()
             if started.ready:
                 break
             if attempt == 1:
-                say(f"the kernel of {recipe.release} did not start, and is tried once more: {console.reason(work)}")
+                say(f"the kernel of {system.release} did not start, and is tried once more: {console.reason(work)}")
         if not started.ready:
             raise Failed(
-                f"the kernel of {recipe.release} does not start on this machine: {console.reason(work)}; the last lines of "
+                f"the kernel of {system.release} does not start on this machine: {console.reason(work)}; the last lines of "
                 f"its console:\n{console.tail(work)}")
         _deliver(work, job)
     return code
@@ -102,19 +104,11 @@ def _terminated(_number, _frame):
 
 
 @contextlib.contextmanager
-def _held(recipe):
-    """The directory of the recipe's system, which is not removed before this ends."""
-    while True:
-        directory = build.build(recipe)
-        try:
-            with open(directory / "meta.json", "rb") as meta:
-                fcntl.flock(meta, fcntl.LOCK_SH)
-                if (directory / "meta.json").exists():
-                    yield directory / "root"
-                    return
-        except FileNotFoundError:
-            # A newer one has taken its place meanwhile.
-            continue
+def _parts(system):
+    """The tree of the system, and the file of its kernel when that was built here."""
+    with contextlib.ExitStack() as held:
+        linux = held.enter_context(build.kept(system.source)) / "linux" if system.source else None
+        yield held.enter_context(build.kept(system)) / "root", linux
 
 
 @contextlib.contextmanager
@@ -181,12 +175,12 @@ def _deliver(work, job):
 class Kernel:
     """A started kernel."""
 
-    def __init__(self, system, work, job):
+    def __init__(self, root, work, job, kernel):
         self.work = work
         self.job = job
         self.out = work / "share" / "out"
         self.started = time.monotonic()
-        argv = [str(work / "share" / "guest" / "enter"), str(system), str(work), str(job.memory), KERNEL]
+        argv = [str(work / "share" / "guest" / "enter"), str(root), str(work), str(job.memory), kernel]
         with open(work / "console", "wb") as printed:
             self.process = namespace.start(argv, stdout=printed, stderr=printed, start_new_session=True)
 

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Building a system: debootstrap, packages.
+Building a part of the tier: a system by debootstrap and apt, a kernel by a compiler.
 
-All that mounts or runs in the new system happens in a child with a mount and process namespace of its own (``inner``). A system is a
-directory RELEASE-KEY.TIME; it is complete once it has that name, and is never changed: a newer one is made beside it, and it goes when
-nothing runs from it any more.
+All that mounts or runs in the new system happens in a child with a mount and process namespace of its own (``inner``). A part is a
+directory NAME.TIME; it is complete once it has that name, and is never changed: a newer one is made beside it, and it goes when nothing
+runs from it any more.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,55 +27,68 @@ from common.chroot import Chroot
 from common.errors import Failed, Problem
 from common.progress import say, step
 from uml import tools
-from uml.recipe import HERE, IMAGE_FILES, KEYS, Recipe
+from uml.recipe import HERE, KEYS, Source, part
 
-LOCK_SECONDS = 3600
-SPACE_MIB = 2500
+LOCK_SECONDS = 5400
 
 
-def build(recipe, refresh=False):
-    """Make the recipe's system in the cache unless it is there; returns its directory."""
-    if recipe.built() and not refresh:
-        return recipe.built()[-1]
-    needs.require_root("building a system")
+def build(wanted, refresh=False):
+    """Make a part in the cache unless it is there; returns its directory."""
+    before = wanted.built()
+    if before and not refresh:
+        return before[-1]
+    needs.require_root(f"building {wanted.title}")
     needs.require(tools.FOR_BUILD)
-    needs.require_keyring(KEYS.get(recipe.release, recipe.release))
-    before = recipe.built()
-    with locks.locked(f"build-{recipe.name}", LOCK_SECONDS, f"build the same system ({recipe.release})") as lock:
-        if recipe.built() and (not refresh or recipe.built() != before):
-            return recipe.built()[-1]
-        work = program.cache() / f".{recipe.name}.building"
+    needs.require_keyring(KEYS.get(wanted.release, wanted.release))
+    with contextlib.ExitStack() as held:
+        lock = held.enter_context(locks.locked(f"build-{wanted.name}", LOCK_SECONDS, f"build {wanted.title}"))
+        if wanted.built() and (not refresh or wanted.built() != before):
+            return wanted.built()[-1]
+        base = held.enter_context(kept(part("system", wanted.release))) if wanted.kind == "source" else None
+        work = program.cache() / f".{wanted.name}.building"
         if work.exists():
             say("removing what an interrupted build left")
             tree.remove_tree(work)
-        needs.require_space(program.cache(), SPACE_MIB, "building a system")
+        needs.require_space(program.cache(), wanted.mebibytes, f"building {wanted.title}")
         work.mkdir(mode=0o700)
-        _build_in(recipe, work, lock)
-        sweep(recipe)
-    return recipe.built()[-1]
+        _build_in(wanted, work, lock, base)
+        for old in wanted.built()[:-1]:
+            remove(old)
+    return wanted.built()[-1]
 
 
-def _build_in(recipe, work, lock):
+def _build_in(wanted, work, lock, base):
     started = time.monotonic()
-    say(f"building the system of {recipe.release}; what the tools print is in {work}/log until it is done")
-    argv = [sys.executable, "-B", str(HERE / "_main.py"), "_build", recipe.release, recipe.key, str(work)]
+    say(f"building {wanted.title}; what the tools print is in {work}/log until it is done")
+    argv = [sys.executable, "-B", str(HERE / "_main.py"), "_build", wanted.kind, wanted.release, wanted.key, str(work), str(base or "")]
     try:
         if namespace.run(argv, pass_fds=[lock]):
-            keep = program.cache() / f"failed-{recipe.name}.log"
+            keep = program.cache() / f"failed-{wanted.name}.log"
             if (work / "log").exists():
                 shutil.copyfile(work / "log", keep)
                 say(f"what the tools printed is in {keep}")
-            raise Failed(f"the system of {recipe.release} could not be built; the line above says where it ended")
-        os.rename(work / "out", program.cache() / f"{recipe.name}.{time.time_ns()}")
+            raise Failed(f"{wanted.title} could not be built; the line above says where it ended")
+        os.rename(work / "out", program.cache() / f"{wanted.name}.{time.time_ns()}")
     finally:
         tree.remove_tree(work)
-    say(f"built the system of {recipe.release} in {time.monotonic() - started:.0f} s")
+    say(f"built {wanted.title} in {time.monotonic() - started:.0f} s")
 
 
-def sweep(recipe):
-    """Remove all but the recipe's newest system, unless something runs from them."""
-    for directory in recipe.built()[:-1]:
-        remove(directory)
+@contextlib.contextmanager
+def kept(wanted):
+    """The directory of a part, which is built if need be, and is not removed before this ends."""
+    while True:
+        directory = build(wanted)
+        try:
+            meta = open(directory / "meta.json", "rb")
+        except FileNotFoundError:
+            # A newer one has taken its place meanwhile.
+            continue
+        with meta:
+            fcntl.flock(meta, fcntl.LOCK_SH)
+            if (directory / "meta.json").exists():
+                yield directory
+                return
 
 
 def remove(directory):
@@ -90,32 +104,58 @@ def remove(directory):
     return True
 
 
-def inner(release, expected, work):
+def inner(kind, release, expected, work, base):
     """Entry of the child."""
     os.umask(0o022)
     if os.getpid() != 1:
         raise Problem("_build is a part of build and cannot be called on its own")
-    recipe = Recipe(release)
-    new = Chroot(work)
+    wanted = part(kind, release)
     out = Path(work) / "out"
     out.mkdir()
-    new.root = out / "root"
+    meta = {"release": release, "recipe": expected, "built": int(time.time())}
+    meta.update(_source(wanted, expected, work, base) if isinstance(wanted, Source) else _system(wanted, expected, work))
+    (out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+
+
+def _sources(release):
     address, sources = mirror.sources_for(release, mirror.configured(), mirror.own_codename())
+    # What is not released yet has neither security updates nor others.
+    return address, sources.splitlines()[0] + "\n" if release in KEYS else sources
+
+
+def _prepare(new, wanted, expected, sources):
+    new.prepare(sources, wanted.files)
+    if part(wanted.kind, wanted.release).key != expected:
+        raise Failed(f"files below {wanted.files} were changed meanwhile: build again")
+    new.mount()
+
+
+def _system(wanted, expected, work):
+    new = Chroot(work)
+    new.root = Path(work) / "out" / "root"
+    address, sources = _sources(wanted.release)
     with step("base system (debootstrap)"):
-        new.debootstrap(release, address, KEYS.get(release))
-    with step(f"{len(recipe.packages)} packages and what they need (apt)"):
-        if release in KEYS:
-            # Not released yet: it has neither security updates nor others.
-            sources = sources.splitlines()[0] + "\n"
-        new.prepare(sources, IMAGE_FILES)
-        if Recipe(release).key != expected:
-            raise Failed(f"files below {IMAGE_FILES} were changed while the system was being built: build again")
-        new.mount()
-        new.run("packages.sh", *recipe.packages)
+        new.debootstrap(wanted.release, address, KEYS.get(wanted.release))
+    with step(f"{len(wanted.contents)} packages and what they need (apt)"):
+        _prepare(new, wanted, expected, sources)
+        new.run("packages.sh", *wanted.contents)
         new.run("setup.sh")
         listing = new.output(["dpkg-query", "-W", "-f", "${Package} ${Version}\\n"])
         new.unmount()
         new.strip()
-    (out / "meta.json").write_text(json.dumps({
-        "release": release, "recipe": expected, "built": int(time.time()),
-        "packages": dict(line.split(" ", 1) for line in listing.splitlines())}, indent=1) + "\n", encoding="utf-8")
+    return {"packages": dict(line.split(" ", 1) for line in listing.splitlines())}
+
+
+def _source(wanted, expected, work, base):
+    new = Chroot(work)
+    with step("a copy of the system"):
+        subprocess.run(["cp", "-a", "--reflink=auto", str(Path(base) / "root"), str(new.root)], check=True)
+        (new.root / "var/cache/apt/archives/partial").mkdir(parents=True, exist_ok=True)
+        (new.root / "var/lib/apt/lists/partial").mkdir(parents=True, exist_ok=True)
+    with step("compiler, source, kernel"):
+        _prepare(new, wanted, expected, _sources(wanted.release)[1])
+        new.run("build.sh", wanted.contents)
+        new.unmount()
+    shutil.copy2(new.root / "linux", Path(work) / "out" / "linux")
+    version, package = (new.root / "linux.version").read_text(encoding="ascii").split()
+    return {"version": version, "package": package}

@@ -11,7 +11,7 @@ import argparse
 from common.command import guarded, number
 from common.errors import Problem
 from uml import boot, build, tools
-from uml.recipe import RELEASES, Recipe
+from uml.recipe import RELEASES, System
 
 
 def parser():
@@ -47,7 +47,7 @@ def parser():
                          help="have the checkout's collection and tests in /root/site, and start in its folder tests")
     command.add_argument("words", nargs=argparse.REMAINDER, metavar="CMD", help="a program and its arguments")
     command = commands.add_parser("_build")
-    for name in ("release", "key", "work"):
+    for name in ("kind", "release", "key", "work", "base"):
         command.add_argument(name)
     commands.metavar = "{setup,build,run}"
     return top
@@ -58,18 +58,21 @@ def run_setup(_options):
 
 
 def run_build(options):
-    print(build.build(Recipe(options.release), options.refresh))
+    system = System(options.release)
+    print(build.build(system, options.refresh))
+    if system.source:
+        print(build.build(system.source, options.refresh))
 
 
 def run_run(options):
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     if not words:
         raise Problem("run: which command? For a shell's words: run -- sh -c '...'")
-    return boot.run(Recipe(options.release), boot.Job.of(words, options))
+    return boot.run(System(options.release), boot.Job.of(words, options))
 
 
 def run__build(options):
-    build.inner(options.release, options.key, options.work)
+    build.inner(options.kind, options.release, options.key, options.work, options.base)
 
 
 def main(argv):

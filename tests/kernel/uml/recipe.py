@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What a release's system is made of, as plain data, and its hash: a change of any of it makes a new system beside the old one.
+What the tier is made of, as plain data, and its hash: a change of any of it makes a new one beside the old one.
 
-A system is a tree of the release's packages, with a kernel that runs as a process: its package user-mode-linux, or one that is built
-from its linux-source.
+A release's ``System`` is a tree of its packages. Its kernel, a program, is the package user-mode-linux there; or, where that does not
+start on every processor, a ``Source``: built from the release's linux-source.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from common.tree import image_files
 
 HERE = Path(__file__).resolve().parent.parent
 IMAGE_FILES = HERE / "image"
-RELEASES = ("forky",)
+SOURCE_FILES = HERE / "source"
+
 # The release whose keys sign another one's archive too: the keyring of a stable Debian does not know those of a later one.
 KEYS = {"forky": "trixie"}
+# Linux that is built from source.
+SOURCES = {"bookworm": "6.1", "trixie": "6.12"}
+RELEASES = ("forky", *SOURCES)
 
 PACKAGES = (
-    "udev", "kmod", "systemd-standalone-sysusers", "procps", "util-linux", "strace",
+    "udev", "kmod", "procps", "util-linux", "strace",
     # what the collection needs on a host
     "python3", "python3-cffi", "python3-pyxs", "python3-libvirt",
     # block devices
@@ -35,30 +39,75 @@ PACKAGES = (
     # tests
     "python3-pytest", "python3-hypothesis", "gcc", "libc6-dev",
 )
-EXTRA_PACKAGES = {"forky": ("user-mode-linux",)}
+EXTRA_PACKAGES = {
+    "forky": ("user-mode-linux", "systemd-standalone-sysusers"), "bookworm": (), "trixie": ("systemd-standalone-sysusers",),
+}
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Part:
+    """What is built and cached as one directory of the cache, NAME.TIME."""
+
     release: str
     version: int = 1
-
-    @property
-    def packages(self):
-        return PACKAGES + EXTRA_PACKAGES[self.release]
 
     @cached_property
     def key(self):
         """Taken once: an edit of the files during a build must not change the name of what is being built."""
-        digest = hashlib.sha256(json.dumps([asdict(self), self.packages]).encode())
-        for path, mode, content in image_files(IMAGE_FILES):
+        digest = hashlib.sha256(json.dumps([asdict(self), self.contents]).encode())
+        for path, mode, content in image_files(self.files):
             digest.update(json.dumps([path, mode, hashlib.sha256(content).hexdigest()]).encode())
         return digest.hexdigest()[:12]
+
+    def built(self):
+        """The directories of it that are complete, the newest last."""
+        return sorted(path.parent for path in program.cache().glob(f"{self.name}.*/meta.json"))
+
+
+class System(Part):
+    """root/: the packages."""
+
+    kind = "system"
+    files = IMAGE_FILES
+    mebibytes = 2500
+
+    @property
+    def contents(self):
+        return PACKAGES + EXTRA_PACKAGES[self.release]
 
     @property
     def name(self):
         return f"{self.release}-{self.key}"
 
-    def built(self):
-        """The directories of its systems that are complete, the newest last."""
-        return sorted(path.parent for path in program.cache().glob(f"{self.name}.*/meta.json"))
+    @property
+    def title(self):
+        return f"the system of {self.release}"
+
+    @property
+    def source(self):
+        """What its kernel is built from, or None when it is a package."""
+        return Source(self.release) if self.release in SOURCES else None
+
+
+class Source(Part):
+    """linux: the program."""
+
+    kind = "source"
+    files = SOURCE_FILES
+    mebibytes = 5000
+
+    @property
+    def contents(self):
+        return SOURCES[self.release]
+
+    @property
+    def name(self):
+        return f"linux-{self.release}-{self.key}"
+
+    @property
+    def title(self):
+        return f"Linux {self.contents} as a program"
+
+
+def part(kind, release):
+    return {"system": System, "source": Source}[kind](release)
