@@ -33,7 +33,7 @@ from ansible_collections.racefree.block.plugins.module_utils._errors import (
 from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
 
 pytestmark = [
-    pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0"),
+    pytest.mark.xen,
     pytest.mark.gate("trixie"),
 ]
 

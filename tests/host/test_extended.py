@@ -24,6 +24,8 @@ from ansible_collections.racefree.block.plugins.module_utils._errors import Gues
 from ansible_collections.racefree.block.plugins.module_utils._vbd_nodes import CLOSED, CLOSING, CONNECTED, INIT_WAIT, Disk, Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
 
+pytestmark = pytest.mark.xen
+
 STOCK = "the xen-blkback of this host is a released kernel's: it offers no node opened and compares nothing (xenhost up --blkback extended has one that does)"
 NAME = "exttest"
 VDEV = "xvdb"

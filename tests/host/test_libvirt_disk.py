@@ -25,7 +25,7 @@ from ansible_collections.racefree.block.plugins.module_utils._deadline import De
 from ansible_collections.racefree.block.plugins.module_utils._errors import DefinitionError  # noqa: E402
 
 pytestmark = [
-    pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0"),
+    pytest.mark.xen,
     pytest.mark.gate("trixie"),
 ]
 

@@ -23,7 +23,7 @@ from libvirthost import HOOK, LIBRARY, STATE, default_script, defined, hook, in_
 from ansible_collections.racefree.block.plugins.module_utils import _domain_xml
 
 pytestmark = [
-    pytest.mark.skipif(not os.path.isdir("/sys/bus/xen-backend"), reason="this is not a Xen host's domain 0"),
+    pytest.mark.xen,
     pytest.mark.gate("trixie"),
 ]
 

@@ -15,7 +15,7 @@ import time
 import pytest
 from conftest import Failed, predict_and_run, refused, run_module, snapshot, udev_settle
 
-pytestmark = pytest.mark.gate("bookworm")
+pytestmark = [pytest.mark.xen, pytest.mark.gate("bookworm")]
 
 MIB = 2**20
 GUEST = "vbdtest"

@@ -211,15 +211,15 @@ class Kernel:
 
     def _timed_out(self):
         if self.ready:
-            say(f"not done after {self._limit()} s: ended{console.doing(self.work)}")
+            say(f"the command was not done after {self._limit()} s, and was ended{console.doing(self.work)}")
         return TIMED_OUT
 
     def _code(self):
         with contextlib.suppress(FileNotFoundError, ValueError):
             return int((self.out / "code").read_text(encoding="ascii"))
         if self.ready:
-            say(f"the kernel ended before the command{console.doing(self.work)}: {console.reason(self.work)}\n"
-                f"{console.stack(self.work)}")
+            say(f"the kernel ended before the command: {console.reason(self.work)}{console.doing(self.work)}\n"
+                f"What the kernel said:\n{console.stack(self.work)}")
         return ENDED_EARLY
 
 

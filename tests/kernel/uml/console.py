@@ -55,7 +55,7 @@ def doing(work):
         words = (work / "share" / "out" / "now").read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
         return ""
-    return f", while it ran {words}" if words else ""
+    return f"; it was at {words}" if words else ""
 
 
 def _indented(lines):

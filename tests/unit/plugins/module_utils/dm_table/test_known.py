@@ -15,7 +15,7 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table import TA
 from ansible_collections.racefree.block.plugins.module_utils._dm_table._stricter import STRICTER
 from ansible_collections.racefree.block.plugins.module_utils._dm_table._undecided import UNDECIDED
 from ansible_collections.racefree.block.plugins.module_utils._errors import TableError
-from ansible_collections.racefree.block.tests.host import known
+from ansible_collections.racefree.block.tests.kernel import known
 
 Verdict = namedtuple("Verdict", ("phase", "errno", "reason", "table"))
 

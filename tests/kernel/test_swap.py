@@ -18,8 +18,6 @@ import swap
 from ansible_collections.racefree.block.plugins.module_utils import _dm, _host, _loop, _source, _table_slots, _uapi
 from ansible_collections.racefree.block.plugins.module_utils._errors import DeviceGone, KernelError, WrongDevice
 
-pytestmark = pytest.mark.gate("trixie")
-
 TRIES = 300
 
 
@@ -35,6 +33,8 @@ def test_never_the_wrong_device(rows, way):
     assert row["wrong"] == 0 and row["gone"] == 0, swap.summary(rows)
 
 
+@pytest.mark.processors
+@pytest.mark.gate("trixie")
 def test_the_adversary_is_at_work(rows, capsys):
     """Without anybody who swaps the file nothing would have been refused; and not everything is."""
     with capsys.disabled():

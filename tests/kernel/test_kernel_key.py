@@ -15,8 +15,6 @@ import sys
 import pytest
 from conftest import Failed, predict_and_run, read_device, refused, run_module, wait_until
 
-pytestmark = pytest.mark.gate("bookworm")
-
 SECTORS = 2048
 LOADS = """
 import os, sys
@@ -119,6 +117,8 @@ def test_a_device_over_its_own_key_only(key, name, image, cleanup):
     assert read_device(made["path"], 0, 6) == b"secret"
 
 
+@pytest.mark.systemd
+@pytest.mark.gate("bookworm")
 def test_from_a_service_that_was_started_by_the_init_system(key, image):
     """As libvirtd and with it the hook are: their session's keyring has no link to root's."""
     options, path = key(), image("disk.raw")

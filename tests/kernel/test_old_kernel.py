@@ -19,8 +19,6 @@ import pytest
 from ansible_collections.racefree.block.plugins.module_utils import _uapi
 from conftest import Failed, run_module
 
-pytestmark = pytest.mark.gate("bookworm")
-
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2  # linux/prctl.h, linux/seccomp.h
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h
@@ -50,9 +48,13 @@ def forget_diskseq():
     ("dm_device", {"name": "NAME", "table": ["0 8 zero"]}),
     ("dm_device", {"name": "NAME", "table": [{"start": 0, "length": 8, "target": "linear", "device": {"file": "FILE"}, "offset": 0}]}),
     ("dm_device", {"name": "NAME", "table": ["0 8 linear file:FILE 0"]}),
-    ("xen_vbd", {"domain": "oldkernel", "vdev": "xvdc", "source": {"file": "FILE"}}),
+    pytest.param(
+        "xen_vbd", {"domain": "oldkernel", "vdev": "xvdc", "source": {"file": "FILE"}},
+        marks=[pytest.mark.xen, pytest.mark.gate("bookworm")]),
 ], ids=("loop", "zero", "linear", "text", "vbd"))
-def test_every_maker_says_so(module, arguments, image, name, oldkernel_guest):
+def test_every_maker_says_so(module, arguments, image, name, request):
+    if module == "xen_vbd":
+        request.getfixturevalue("oldkernel_guest")
     arguments = _filled(arguments, {"FILE": image(), "NAME": name})
     child = os.fork()
     if not child:

@@ -15,8 +15,6 @@ import time
 import pytest
 from conftest import Failed, predict_and_run, read_device, refused, run_module, snapshot, udev_settle
 
-pytestmark = pytest.mark.gate("bookworm")
-
 MIB = 2**20
 
 

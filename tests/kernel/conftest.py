@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Fixtures for tests that run on a real Xen host (tests/host/run brings one up and copies this there).
+Fixtures for tests that run on another kernel than this machine's: as a process (tests/kernel/run), or on an emulated Xen host
+(tests/host/run). Both copy this, with the tests of both directories, into one directory there.
 
 Modules are run whole, with their own main(), but in this process: starting Python for each would take most of the time of
 an emulated host.
@@ -16,9 +17,10 @@ import importlib
 import io
 import json
 import os
-import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 
@@ -33,21 +35,52 @@ from ansible_collections.racefree.block.plugins.module_utils import _device, _dm
 MODULES = "ansible_collections.racefree.block.plugins.modules."
 
 
+XEN = os.path.isdir("/sys/bus/xen-backend")
+# mark -> whether it is met here, and the reason when it is not.
+NEEDS = {
+    "xen": (XEN, "this is not a Xen host's domain 0"),
+    "systemd": (os.path.isdir("/run/systemd/system"), "systemd is not the init system here"),
+    "processors": ((os.cpu_count() or 1) > 1, "there is one processor only, so that nothing runs beside anything else"),
+}
+END = b"the end of the test"
+MARKS = (
+    "xen: needs a Xen host's domain 0",
+    "systemd: needs systemd as the init system, which the kernel tier does not have",
+    "processors: needs a second processor, which the kernel tier does not have",
+    "sample: emulated hosts repeat it in make test, for their own kernels; all of them together take two minutes at most",
+    "long: takes many minutes on an emulated host and is no part of make test (tests/host/run RELEASE -m long)",
+    "gate(release): make test runs it on the host of this release only, for the time it takes",
+)
+
+
 def pytest_configure(config):
-    config.addinivalue_line("markers", "long: takes many minutes on an emulated host and is no part of make test (tests/host/run RELEASE -m long)")
-    config.addinivalue_line("markers", "gate(release): make test runs it on the host of this release only, for the time it takes")
+    for mark in MARKS:
+        config.addinivalue_line("markers", mark)
+    # pytest's own watchdog is the other thread.
+    config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 def pytest_collection_modifyitems(config, items):
-    """RACEFREE_GATE, a release, leaves out what ``make test`` runs on another one only."""
+    """
+    What cannot run here is skipped. RACEFREE_GATE, a release, leaves out what ``make test`` runs elsewhere: on the kernel tier all that
+    can run there, on the host of the other release what is marked for that one.
+    """
     gate = os.environ.get("RACEFREE_GATE")
-    if not gate:
-        return
     chosen, left_out = [], []
     for item in items:
-        (chosen if all(gate in marker.args for marker in item.iter_markers("gate")) else left_out).append(item)
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = chosen
+        wanted = not gate or runs_on_host(item) and all(gate in marker.args for marker in item.iter_markers("gate"))
+        (chosen if wanted else left_out).append(item)
+        for mark, (met, reason) in NEEDS.items():
+            if not met and item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = chosen
+
+
+def runs_on_host(item):
+    """Whether ``make test`` runs it on emulated hosts: it needs one, or is of the sample for their kernels."""
+    return any(item.get_closest_marker(mark) for mark in (*NEEDS, "sample"))
 
 
 class Failed(Exception):
@@ -112,8 +145,7 @@ def snapshot():
     ).stdout
     semaphores = subprocess.run(["ipcs", "-s"], capture_output=True, text=True, check=True).stdout
     vbds = []
-    # The kernel tier has no Xen.
-    if shutil.which("xenstore-list"):
+    if XEN:
         vbds = subprocess.run(
             ["xenstore-list", "/local/domain/0/backend/vbd"], capture_output=True, text=True, check=False).stdout.split()
     served = subprocess.run(["ls", "/sys/bus/xen-backend/devices"], capture_output=True, text=True, check=False).stdout.split()
@@ -178,6 +210,30 @@ def cleanup():
                 run_module("dm_device", name=what["dm"], state="absent")
             else:
                 run_module("loop_device", backing_file=what["loop"], state="absent")
+
+
+@pytest.fixture
+def system_log():
+    """A function: what the kernel and programs have written to the system's log since the test began."""
+    since = int(time.time())
+    if NEEDS["systemd"][0]:
+        yield lambda: subprocess.run(
+            ["journalctl", f"--since=@{since}", "--output=cat", "--quiet"], capture_output=True, text=True, check=True).stdout
+        return
+    received = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind("/dev/log")
+        # Whoever logs would wait when nobody reads.
+        reader = threading.Thread(target=lambda: [received.append(piece) for piece in iter(lambda: log.recv(1 << 16), END)])
+        reader.start()
+        try:
+            yield lambda: b"".join(received).decode() + subprocess.run(
+                ["dmesg"], capture_output=True, text=True, check=True).stdout
+        finally:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+                last.sendto(END, "/dev/log")
+            reader.join()
+            os.unlink("/dev/log")
 
 
 @pytest.fixture

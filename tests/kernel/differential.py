@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Generated tables, each judged by the parser and by the kernel of this host; every disagreement has to have a name (known.py).
+Generated tables, each judged by the parser and by the kernel of this host; every disagreement has to have a name (known.py),
+unless the kernel is newer than the data about kernels: then those without one are printed only.
 
 Runs on a host as root, and takes udevd down while it does: nobody may read from the devices made here, some of which are
 made to panic at a wrong read. ``differential.py --help`` has the options. Exit code 0: no disagreement without a name;
@@ -77,6 +78,10 @@ def load_targets():
 @contextlib.contextmanager
 def udev_stopped():
     """udevd down: events of thousands of devices that live for milliseconds would only be read, and answered, in vain."""
+    if not os.path.isdir("/run/systemd/system"):
+        with _udevd_stopped():
+            yield
+        return
     units = ["systemd-udevd.service", "systemd-udevd-kernel.socket", "systemd-udevd-control.socket"]
     running = subprocess.run(["systemctl", "-q", "is-active", units[0]], check=False).returncode == 0
     if running:
@@ -89,7 +94,24 @@ def udev_stopped():
 
 
 @contextlib.contextmanager
+def _udevd_stopped():
+    """The same where udevd was started by hand."""
+    running = os.path.exists("/run/udev/control")
+    if running:
+        subprocess.run(["udevadm", "control", "--exit", "--timeout=30"], check=True)
+    try:
+        yield
+    finally:
+        if running:
+            subprocess.run(["/usr/lib/systemd/systemd-udevd", "--daemon"], check=True)
+
+
+@contextlib.contextmanager
 def _setting(path, value):
+    if not os.path.exists(path):
+        # Not every kernel has it.
+        yield
+        return
     with open(path, encoding="ascii") as file:
         before = file.read()
     with open(path, "w", encoding="ascii") as file:
@@ -198,6 +220,7 @@ class Kernel:
     def judge(self, targets, read_only):
         """The Verdict on ``(start, length, type, params)`` in order, as they are."""
         with self.turn:
+            announce(targets, read_only)
             verdict = self._judge(targets, read_only)
         if verdict.phase != "load":
             self._remove()
@@ -233,6 +256,14 @@ class Kernel:
             self.control.remove(self.address, deferred=True, event_nr=EVENT)
 
 
+def announce(targets, read_only):
+    """Write down what is about to be sent, where whoever runs the kernel looks when that ends (RACEFREE_NOW)."""
+    if os.environ.get("RACEFREE_NOW"):
+        lines = [f"{start} {length} {kind.decode()} {params.decode()}" for start, length, kind, params in targets]
+        with open(os.environ["RACEFREE_NOW"], "w", encoding="utf-8") as file:
+            file.write("the table" + (" (read-only)" if read_only else "") + "".join(f"\n  {line}" for line in lines))
+
+
 def sendable(lines):
     """The lines as the kernel's interface takes them, or None for what does not fit into its fields."""
     targets = []
@@ -259,6 +290,8 @@ def is_dangerous(lines, read_only, errors):
         # One step for each region, uninterrupted: minutes at the lengths that are made here to be refused.
         if " switch " in line and re.match(r"[0-9]+ [0-9]{8,} ", line):
             return True
+        if "discard_zeroes_cow" in line and stops_over_small_discards(line):
+            return True
     words = [word for line in lines for word in line.split(" ")]
     devices = [word for word in words if re.fullmatch("[0-9]+:[0-9]+", word)]
     if "integrity" in words and "R" in words and any("recalculate" in word for word in words):
@@ -266,14 +299,34 @@ def is_dangerous(lines, read_only, errors):
     return bool(errors) and len(set(devices)) < len(devices) and bool(MIXED.intersection(words) or read_only and WRITERS.intersection(words))
 
 
+def data_for(release):
+    """
+    (the known kernel whose data a running one (``uname -r``) is held against, whether it is that one).
+
+    What the data does not name yet is held against the newest known: where they differ, the data is to be mended, not the code that
+    was changed last.
+    """
+    same = _kernels.same_grammar(release)
+    return same or _kernels.KERNELS[-1], same is not None
+
+
+def stops_over_small_discards(line):
+    """
+    Whether a snapshot with ``discard_zeroes_cow`` and this chunk size ends Linux 7.2 with a divide error in blk_stack_limits: 6.1 and 6.12
+    take it.
+    """
+    if _kernels.same_grammar(os.uname().release) in (_kernels.V6_1, _kernels.V6_12):
+        return False
+    chunk = re.search(r" snapshot(?:-merge)? \S+ \S+ \S+ ([0-9]+) ", line)
+    return not chunk or int(chunk.group(1)) < 512
+
+
 class Run:
     """The comparison, or the share of it that one process has."""
 
     def __init__(self, options, targets):
         self.options = options
-        self.kernel_name = _kernels.same_grammar(os.uname().release)
-        if self.kernel_name is None:
-            raise SystemExit(f"Linux {os.uname().release} is none of {', '.join(_kernels.KERNELS)}")
+        self.kernel_name, self.known = data_for(os.uname().release)
         self.targets = targets
         self.types = [name for name in generate.TYPES if name in targets and name not in options.without]
         if options.types:
@@ -519,17 +572,18 @@ def compare_tables(**options):
     if results is None:
         return 3, None
     result = add_up(results)
-    result.update(seed=options.seed, skip=options.skip, kernel=os.uname().release, seconds=round(time.monotonic() - started, 1), types=run.types)
+    result.update(seed=options.seed, skip=options.skip, kernel=os.uname().release, compared_with=run.kernel_name, known=run.known, seconds=round(time.monotonic() - started, 1), types=run.types)
     if options.report:
         with open(options.report, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
-    return (1 if result["totals"]["without a name"] else 0), result
+    return (1 if run.known and result["totals"]["without a name"] else 0), result
 
 
 def summary(result):
     """One line: seed, kernel and totals."""
     totals = result["totals"]
-    return f"seed {result['seed']}, Linux {result['kernel']}: {totals['tables']} tables in {result['seconds']} s, " + ", ".join(
+    kernel = result["kernel"] if result["known"] else f"{result['kernel']} (not in the data, compared with {result['compared_with']})"
+    return f"seed {result['seed']}, Linux {kernel}: {totals['tables']} tables in {result['seconds']} s, " + ", ".join(
         f"{value} {name}" for name, value in totals.items() if name != "tables"
     )
 

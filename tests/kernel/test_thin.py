@@ -15,8 +15,6 @@ from conftest import Failed, predict_and_run, read_device, refused, run_module, 
 
 from ansible_collections.racefree.block.plugins.module_utils import _device, _dm_ioctl, _dm_thin
 
-pytestmark = pytest.mark.gate("bookworm")
-
 MIB = 2**20
 SECTORS = 2048
 KILLED_WHILE_QUIET = """
