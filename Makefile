@@ -15,7 +15,7 @@ STEP := tests/setup/step
 
 FAST := units sanity lint docs-lint changelog-lint licences importer integration-loop
 
-.PHONY: help test test-fast test-real demo $(FAST) units-all image test-host test-extended molecule bench build install clean
+.PHONY: help test test-fast test-real demo $(FAST) units-all test-kernel image test-host test-extended molecule bench build install clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -24,7 +24,8 @@ test: ## Everything: test-fast, and beside it test-real
 	@$(STEP) packages tests/setup/packages
 	@tests/setup/lanes '$(MAKE) --no-print-directory test-fast' '$(MAKE) --no-print-directory test-real'
 
-test-real: ## Everything that needs other kernels than this machine's: emulated Xen hosts of every release, one after the other
+test-real: ## Everything that needs other kernels than this machine's: one as a process, then emulated Xen hosts of every release, one after the other
+	@$(MAKE) --no-print-directory test-kernel RELEASE=
 	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory image test-host RELEASE=$$release; done
 
 test-fast: $(FAST) ## Everything that needs no Xen host
@@ -60,6 +61,10 @@ importer: ## galaxy-importer on the built archive
 
 integration-loop: ## Integration targets on this machine's own loop and device-mapper devices
 	@$(STEP) integration-loop tests/setup/integration
+
+test-kernel: ## Tests on a kernel that runs as a process: the newest (forky's), or RELEASE's
+	@$(STEP) test-kernel$(if $(filter command line,$(origin RELEASE)),$(RELEASE:%=-%)) tests/kernel/run \
+		$(if $(filter command line,$(origin RELEASE)),$(RELEASE:%=--release %))
 
 image: ## The image of the emulated Xen host of RELEASE, unless it is in the cache
 	@$(STEP) image-$(RELEASE) tests/xenhost/xenhost build --install --release $(RELEASE)
