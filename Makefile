@@ -15,20 +15,20 @@ STEP := tests/setup/step
 
 FAST := units sanity lint docs-lint changelog-lint licences importer integration-loop
 
-.PHONY: help test test-fast test-real demo $(FAST) units-all test-kernel image test-host test-extended molecule bench build install clean
+.PHONY: help test test-fast test-xen demo $(FAST) units-all test-kernel image test-host test-extended molecule bench build install clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
-test: ## Everything: test-fast, and beside it test-real
+test: ## Everything: test-fast, and beside it test-xen
 	@$(STEP) packages tests/setup/packages
-	@tests/setup/lanes '$(MAKE) --no-print-directory test-fast' '$(MAKE) --no-print-directory test-real'
-
-test-real: ## Everything that needs other kernels than this machine's: one as a process, then emulated Xen hosts of every release, one after the other
-	@$(MAKE) --no-print-directory test-kernel RELEASE=
-	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory image test-host RELEASE=$$release; done
+	@tests/setup/lanes '$(MAKE) --no-print-directory test-fast' '$(MAKE) --no-print-directory test-xen'
 
 test-fast: $(FAST) ## Everything that needs no Xen host
+	@$(MAKE) --no-print-directory test-kernel RELEASE=
+
+test-xen: ## The emulated Xen hosts of every release, one after the other
+	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory image test-host RELEASE=$$release; done
 
 demo: ## Bring up an emulated Xen host, do the main job there, take everything down
 	@tests/demo/run
