@@ -273,6 +273,11 @@ class LoopIndex:
     def __init__(self):
         self._minors = None
         self._made = []
+        self._left_out = ()
+
+    def leave_out(self, devices):
+        """Do not find these, a set of ``(major, minor, diskseq)``."""
+        self._left_out = devices
 
     def forget(self):
         """Have everything read again: others may have made loop devices since."""
@@ -286,7 +291,7 @@ class LoopIndex:
                 device, status = _open_if_bound(minor)
                 if device is None:
                     continue
-                if is_same(status, backing, offset, size):
+                if is_same(status, backing, offset, size) and tuple(device.id)[:3] not in self._left_out:
                     found.append((device, status))
                 else:
                     device.close()

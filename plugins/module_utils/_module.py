@@ -13,15 +13,17 @@ make is temporary until all of them have succeeded, so that an error, or a kille
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import traceback
 from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from . import _duplicates, _lock, _module_locks
+from . import _lock
 from ._errors import BlockError
-from ._host import UDEV_SECONDS, Host
+from ._host import Host
+from ._module_task import Task, Unexpected
 
 
 class Plan(NamedTuple):
@@ -98,21 +100,37 @@ class Item:
         """The held devices that ``apply`` has made, the lowest of a stack first."""
         return []
 
+    def lasting(self):
+        """Those that ``commit`` makes permanent; until then they go with their last user."""
+        return self.made() if self.params.get("persist") else []
+
     def commit(self):
         """Make what was applied last."""
 
+    def to_hold(self):
+        """The devices that a process is to hold for ``hold`` seconds after the task."""
+        return []
+
     def finish(self):
-        """What cannot be taken back, when everything else of the task is done."""
+        """What cannot be rolled back, when everything else of the task is done."""
 
     def undo(self):
-        """Take back what was applied; not called for a removal, which cannot be."""
+        """Roll back what was applied; not called for a removal, for which that is impossible."""
 
     def is_removal(self):
         """Whether something is gone that nothing brings back."""
         return self.params.get("state") in ("absent", "detached")
 
+    def remains(self):
+        """What is changed after all that ``undo`` could do, as texts; for a removal what is gone, or may be."""
+        return []
+
     def result(self):
         """The item's own return values."""
+        return {}
+
+    def outcome(self):
+        """Those of them that are true of an item that failed, or was rolled back, too."""
         return {}
 
 
@@ -166,33 +184,53 @@ def _guarded(module, body):
 
 
 def _one(module, item_class):
-    with Host() as host:
-        task = _Task([item_class(module.params, host)], module.check_mode, "rollback")
+    warnings = []
+    with _host(warnings) as host:
+        task = Task([item_class(module.params, host)], module.check_mode, "rollback")
         task.run()
         row = task.rows[0]
-        values = row.values(module._diff)
-    _finish(module, task, dict(values), row.error is not None)
+        result = row.values(task.was_stopped, module._diff)
+    _finish(module, task, result, warnings)
 
 
 def _many(module, item_class, list_option):
-    with Host() as host:
+    warnings = []
+    with _host(warnings) as host:
         items = [item_class(params, host) for params in module.params[list_option]]
-        task = _Task(items, module.check_mode, module.params["on_error"], list_option)
+        task = Task(items, module.check_mode, module.params["on_error"], list_option)
         task.run()
-        result = {"changed": any(row.changed for row in task.rows), list_option: [row.values(False) for row in task.rows]}
+        values = [row.values(task.was_stopped) for row in task.rows]
+        result = {"changed": any(row.changed for row in task.rows), list_option: values}
         if module._diff:
             result["diff"] = [row.diff() for row in task.rows if row.plan is not None and row.error is None]
     failed = [row for row in task.rows if row.error is not None]
     if failed:
         result["msg"] = _summary(failed, task)
-    _finish(module, task, result, bool(failed))
+    _finish(module, task, result, warnings)
 
 
-def _finish(module, task, result, failed):
-    for warning in [text for row in task.rows for text in row.item.warnings] + task.warnings:
+@contextlib.contextmanager
+def _host(warnings):
+    """A Host; what goes wrong when it is left is a warning, which hides nothing of what was done."""
+    host = Host()
+    try:
+        yield host
+    finally:
+        try:
+            host.close()
+        except BlockError as error:
+            warnings.append(f"after everything else: {error}")
+
+
+def _finish(module, task, result, warnings):
+    for warning in [text for row in task.rows for text in row.item.warnings] + task.warnings + warnings:
         module.warn(warning)
     result.pop("failed", None)
-    if failed:
+    errors = [row.error for row in task.rows if row.error is not None]
+    traces = [error.trace for error in errors if isinstance(error, Unexpected)]
+    if traces:
+        result["exception"] = traces[0]
+    if errors:
         module.fail_json(**result)
     module.exit_json(**result)
 
@@ -202,165 +240,11 @@ def _summary(failed, task):
     text = f"{len(failed)} of {total} failed: " + "; ".join(str(row.error) for row in failed[:5])
     if len(failed) > 5:
         text += f"; and {len(failed) - 5} more"
-    if task.on_error == "rollback":
-        removed = sum(row.changed for row in task.rows)
-        kept = f" but {removed} removals, which cannot be taken back" if removed else ""
-        return text + f". Nothing was kept of the others{kept} (on_error=rollback)"
-    return text + ". The others were done (on_error=keep)"
-
-
-class _Row:
-    """One item of the task and how it went."""
-
-    def __init__(self, item):
-        self.item = item
-        self.plan = None
-        self.error = None
-        self.locks = []
-        self.applied = False
-        self.changed = False
-        self.taken_back = False
-
-    def values(self, with_diff):
-        values = {"changed": self.changed}
-        if self.error is not None:
-            values.update(failed=True, error=self.error.as_dict(), msg=str(self.error))
-            return values
-        if self.taken_back:
-            values["taken_back"] = True
-            return values
-        values.update(self.item.result())
-        if with_diff:
-            values["diff"] = self.diff()
-        return values
-
-    def diff(self):
-        return {
-            "before": self.plan.before, "after": self.plan.after,
-            "before_header": self.item.title(), "after_header": self.item.title(),
-        }
-
-
-class _Task:
-    """Plan all, apply all, settle once, commit all, finish all."""
-
-    def __init__(self, items, check_mode, on_error, list_option="devices"):
-        self.list_option = list_option
-        self.rows = [_Row(item) for item in items]
-        self.check_mode = check_mode
-        self.on_error = on_error
-        self.warnings = []
-
-    def run(self):
-        self._each(self.rows, lambda row: row.item.check())
-        self._refuse_duplicates()
-        self._lock()
-        if not self.check_mode:
-            self._each(self._good()[:1], lambda row: row.item.prepare(row.item.host))
-        self._each(self._good(), self._plan)
-        self._refuse_duplicates()
-        if self._stopped():
-            return
-        _module_locks.settle(self._good())
-        if self.check_mode:
-            for row in self._good():
-                row.changed = row.plan.changed
-            return
-        try:
-            self._apply()
-        except BaseException:
-            self._undo(row for row in reversed(self.rows) if row.applied)
-            raise
-
-    def _lock(self):
-        rows = [row for row in self._good() if not self.check_mode or row.item.PLANS_UNDER_LOCK]
-        if rows:
-            _module_locks.take(rows, rows[0].item.host.locks, rows[0].item.LOCK_SECONDS)
-
-    def _apply(self):
-        pending = [row for row in self._good() if row.plan.changed]
-        for row in pending:
-            self._each([row], self._apply_one)
-            if self._stopped():
-                return
-        self._apply_together([row for row in pending if row.error is None])
-        self._refuse_doubles(pending)
-        if self._stopped():
-            return
-        if pending and not pending[0].item.host.settle():
-            self.warnings.append(f"udev did not answer within {UDEV_SECONDS} s: links such as those in /dev/mapper may be late")
-        for step in (lambda row: row.item.commit(), lambda row: row.item.finish()):
-            for row in pending:
-                if row.error is None:
-                    self._each([row], step)
-                    if self._stopped():
-                        return
-
-    def _apply_together(self, rows):
-        if not rows:
-            return
-        for row, error in zip(rows, type(rows[0].item).apply_together([row.item for row in rows])):
-            if error is not None:
-                row.error = error
-                self._undo([row])
-
-    def _refuse_doubles(self, rows):
-        doubles = rows[0].item.host.loops.doubles() if rows else {}
-        for row in rows if doubles else ():
-            found = [doubles[device.id] for device in row.item.made() if device.id in doubles]
-            if found and row.error is None:
-                row.error = found[0]
-                self._undo([row])
-
-    def _plan(self, row):
-        row.plan = row.item.plan()
-
-    def _apply_one(self, row):
-        # Set first: what a failing apply has done by then is for undo to take back.
-        row.applied = True
-        row.item.apply()
-        row.changed = True
-
-    def _each(self, rows, function):
-        for row in rows:
-            try:
-                function(row)
-            except BlockError as error:
-                row.error = error
-                if row.applied:
-                    self._undo([row])
-
-    def _good(self):
-        return [row for row in self.rows if row.error is None]
-
-    def _stopped(self):
-        """Whether an error ends the task here; what was applied until now is taken back then."""
-        if self.on_error == "keep" or not any(row.error is not None for row in self.rows):
-            return False
-        self._undo(row for row in reversed(self.rows) if row.applied)
-        for row in self._good():
-            row.taken_back = not row.changed
-        return True
-
-    def _undo(self, rows):
-        for row in rows:
-            row.applied = False
-            if row.item.is_removal():
-                # What is gone is gone; the result says that it was changed.
-                continue
-            try:
-                row.item.undo()
-                row.changed = False
-            except Exception as error:  # the others are to be taken back all the same
-                self.warnings.append(f"could not be taken back: {error}")
-
-    def _refuse_duplicates(self):
-        """Of two rows for one device neither is done: nobody can tell which one is meant."""
-        found = {}
-        self._each(self._good(), lambda row: found.update({row: row.item.identities()}))
-        entries = [(row.item.key(), found.get(row, {})) for row in self.rows]
-        for index, error in _duplicates.find(entries, self.list_option):
-            self.rows[index].error = error
+    if task.was_stopped:
+        kept = sum(row.changed for row in task.rows)
+        which = f" but for {kept}, which cannot be and are changed" if kept else ""
+        return text + f". All that was done was rolled back{which} (on_error=rollback)"
+    return text + f". The others were done (on_error={task.on_error})"
 
 
 def _allow_many_files():

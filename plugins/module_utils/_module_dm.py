@@ -151,10 +151,21 @@ class DmItem(Item):
             self.opener.keep()
         if self.created and self.params["persist"]:
             _dm.set_persist(self.host.dm, self.device, True)
-        elif self.params["state"] != "absent" and not self.params["persist"] and self.params["hold"]:
-            from . import _hold
 
-            _hold.hold_for([self.device], self.params["hold"])
+    def to_hold(self):
+        params = self.params
+        return [self.device] if params["state"] != "absent" and not params["persist"] and params["hold"] else []
+
+    def remains(self):
+        told = [] if self.opener is None else list(self.opener.grown)
+        if self.params["state"] == "absent" and self.gone is not None:
+            told.append("the mapped device is gone" if self.gone else "the mapped device goes with its last user")
+        if self.volumes is not None and self.volumes.deleted:
+            told.append("volumes are deleted, and what was done with them")
+        return told
+
+    def outcome(self):
+        return {"gone": self.gone is True or self.mapped is None} if self.params["state"] == "absent" else {}
 
     def undo(self):
         try:
@@ -174,7 +185,7 @@ class DmItem(Item):
 
     def result(self):
         if self.params["state"] == "absent":
-            return {"device": None, "gone": self.gone is not False}
+            return dict(self.outcome(), device=None)
         if self.device is None:
             return {"device": None}
         return {"device": describe(self.host, self.device)}

@@ -45,6 +45,7 @@ class KeyItem(Item):
         super().__init__(params, host)
         self.payload = None
         self.serial = None
+        self.was_touched = False
 
     def key(self):
         return "description", (self.params["type"], self.params["description"])
@@ -85,17 +86,23 @@ class KeyItem(Item):
         if marker is not None:
             # First, so that it never tells of a payload that the key has no more.
             _keyring.remove(marker)
+            self.was_touched = True
         if self.params["state"] == "absent":
             if self.serial is not None:
                 _keyring.remove(self.serial)
+                self.was_touched = True
             return
         self.serial = _keyring.add(kind, text, self.payload)
+        self.was_touched = True
         salt = secrets.token_bytes(_SALT)
         _keyring.add("user", self._marker_name(), salt + _digest(salt, self.payload) + _SERIAL.pack(self.serial))
 
     def is_removal(self):
         # The payload that was there before cannot be read.
         return True
+
+    def remains(self):
+        return ["the key, or what is known of it, is another one"] if self.was_touched else []
 
     def result(self):
         if self.params["state"] == "absent":

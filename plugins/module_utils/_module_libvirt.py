@@ -57,6 +57,7 @@ class DiskItem(Item):
         self.running_recipe = None
         self.put_recipe = False
         self.exchange = None
+        self.was_detached = False
 
     def key(self):
         return "vdev", f"{self.params['vdev']} of {self.params['domain']}"
@@ -369,6 +370,7 @@ class DiskItem(Item):
         if outcome.error is not None:
             raise outcome.error
         self.vbd = outcome.vbd
+        self.was_detached = self.params["state"] == "absent"
 
     def _put_recipe(self, recipe):
         if self.changes_recipe:
@@ -395,8 +397,17 @@ class DiskItem(Item):
             if failure is not None:
                 raise failure
 
+    def is_removal(self):
+        # A definition can be put back; what a running guest has lost cannot, and remains tells of it.
+        return False
+
+    def remains(self):
+        return ["the disk of the running guest is detached"] if self.was_detached else []
+
     def _undo_running(self):
-        if self.changes_live and self.vbd is not None:
+        if self.params["state"] == "absent" and self.was_detached:
+            return
+        if self.params["state"] == "present" and self.changes_live and self.vbd is not None:
             self._detach()
         # A disk that could not be taken back needs its recipe.
         if self.put_recipe and not (self.changes_live and _vbd_read.read_vbd(self.host.store, self.guest.domid, _vdev.parse(self.target).number)):

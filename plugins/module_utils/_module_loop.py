@@ -54,6 +54,8 @@ class LoopItem(Item):
         self.removing = []
         self.gone = None
         self._restore = []
+        # What was done that nothing takes back, as texts.
+        self._for_good = []
 
     def key(self):
         for option in ("backing_file", "path"):
@@ -118,10 +120,26 @@ class LoopItem(Item):
     def commit(self):
         if self.created and self.params["persist"]:
             _loop.set_autoclear(self.device, False)
-        elif self.params["state"] == "present" and not self.params["persist"] and self.params["hold"]:
-            from . import _hold
 
-            _hold.hold_for([self.device], self.params["hold"])
+    def to_hold(self):
+        params = self.params
+        return [self.device] if params["state"] == "present" and not params["persist"] and params["hold"] else []
+
+    def finish(self):
+        # The kernel takes back neither, as long as the file is bound.
+        now = None if self.created or self.device is None else settings(self.device, self.status, self.backing)
+        if now is None:
+            return
+        wanted = self._wanted()
+        if now["partitions"] != wanted["partitions"]:
+            _loop.set_partitions(self.device)
+            self._for_good.append("the kernel has looked for partitions")
+        if now["size"] != wanted["size"]:
+            _loop.set_capacity(self.device)
+            self._for_good.append(f"{self.device.path} has {self.device.size} bytes, as its file allows")
+
+    def remains(self):
+        return self._for_good
 
     def undo(self):
         if self.created:
@@ -132,7 +150,7 @@ class LoopItem(Item):
 
     def result(self):
         if self.params["state"] == "absent":
-            return {"device": None, "gone": self.gone is not False}
+            return dict(self.outcome(), device=None)
         if self.device is None:
             return {"device": None}
         return {"device": describe(self.device, _loop.info(self.device))}
@@ -143,6 +161,9 @@ class LoopItem(Item):
         size = size or max(0, backing.size - offset)
         identity, words = _duplicates.file_identity(os.fstat(backing.fd))
         return (*identity, offset, size), f"{words}, {size} bytes from {offset} on"
+
+    def outcome(self):
+        return {"gone": self.gone} if self.params["state"] == "absent" else {}
 
     def _plan_present(self):
         params = self.params
@@ -240,16 +261,13 @@ class LoopItem(Item):
         if now["persist"] != wanted["persist"]:
             _loop.set_autoclear(self.device, not wanted["persist"])
             self._restore.append(lambda: _loop.set_autoclear(self.device, not now["persist"]))
-        if now["partitions"] != wanted["partitions"]:
-            _loop.set_partitions(self.device)
-        if now["size"] != wanted["size"]:
-            _loop.set_capacity(self.device)
 
     def _plan_absent(self):
         params = self.params
         self.removing = [self.host.enter_context(device) for device in self._to_remove()]
         # Had already, unless it has got a file in the last moment.
         self.host.locks.take([_lock_of(device) for device in self.removing])
+        self.gone = not self.removing
         if params["diskseq"] is not None and (params["path"] or params["backing_file"]):
             for device in self.removing:
                 if device.id.diskseq != params["diskseq"]:
@@ -306,8 +324,13 @@ class LoopItem(Item):
                     )
 
     def _remove(self):
-        gone = [_loop.detach(device, self.params["deferred"], self.params["timeout"]) for device in self.removing]
-        self.gone = all(gone)
+        for device in list(self.removing):
+            path = device.path
+            is_gone = _loop.detach(device, self.params["deferred"], self.params["timeout"])
+            self._for_good.append(f"{path} is gone" if is_gone else f"{path} goes with its last user")
+            if is_gone:
+                self.removing.remove(device)
+        self.gone = not self.removing
 
 
 def _lock_of(device):

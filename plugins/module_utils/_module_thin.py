@@ -89,6 +89,12 @@ class VolumesItem(Item):
     def is_removal(self):
         return self.volumes.deleted
 
+    def remains(self):
+        told = ["volumes are deleted, and what was done with them"] if self.volumes.deleted else []
+        if self.grows and self.pool.length == self.pool.wanted:
+            told.append(f"the pool has {self.pool.length} sectors")
+        return told
+
     def undo(self):
         if self.pool.device is not None:
             self.volumes.undo(self.pool.device)

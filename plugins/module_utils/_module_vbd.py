@@ -121,6 +121,17 @@ class VbdItem(Item):
                 cls._detach(chosen, how, errors)
         return [errors.get(id(item)) for item in items]
 
+    def remains(self):
+        told = list(self.opener.grown)
+        if self.params["state"] == "attached" or self.vbd is None:
+            return told
+        now = _vbd_read.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
+        if now is None:
+            return told + ["the disk is detached"]
+        if (now.state, now.online) != (self.vbd.state, self.vbd.online):
+            told.append(f"the disk is being detached (state {now.state})")
+        return told
+
     def made(self):
         return self.opener.made
 

@@ -73,9 +73,11 @@ def size_to_be(source, device):
 
 
 def follow_file(source, device):
-    """Have a device that was found for the source that size."""
-    if size_to_be(source, device) > device.size:
+    """Have a device that was found for the source that size; whether it has grown."""
+    grows = size_to_be(source, device) > device.size
+    if grows:
         _loop.set_capacity(device)
+    return grows
 
 
 def backing_of(source, read_only=None, option="source.file"):
@@ -103,15 +105,22 @@ class Opener:
         self.host = host
         self.flags = flags
         self.made = []
+        # What was done that nothing takes back, as texts.
+        self.grown = []
 
     def open(self, source):
         """The device, held by the host."""
         device = find(source, self.host)
         if device is not None:
             device = self.host.enter_context(device)
-            follow_file(source, device)
+            self.follow(source, device)
             return device
         return self._find_or_make_file(source) if isinstance(source, FileSource) else self._find_or_make_table(source)
+
+    def follow(self, source, device):
+        """``follow_file``, of which a note is kept."""
+        if follow_file(source, device):
+            self.grown.append(f"{device.path} has {device.size} bytes, as its file allows")
 
     def keep(self):
         """Take back "goes with its last user" for all that was made."""

@@ -66,7 +66,7 @@ class Slots:
             source = _source.parse_slot(slot)
             if self._devices.get(slot.text) is None:
                 self._devices[slot.text] = opener.open(source)
-            _source.follow_file(source, self._devices[slot.text])
+            opener.follow(source, self._devices[slot.text])
             return self._devices[slot.text]
 
         written = _dm_table.parse_table(value, context=self._context(read_only, find_or_make))

@@ -150,8 +150,10 @@ disks:
       description: What went wrong, as text.
       returned: when the entry failed
       type: str
-    taken_back:
-      description: V(true) for an entry that was fine but was taken back, or not begun, because another one failed.
+    rolled_back:
+      description: >-
+        V(true) for an entry that was fine, and of which nothing is left, since another one failed: it was rolled back, or not begun.
+        What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
       returned: when O(on_error=rollback) and another entry failed
       type: bool
     disk:

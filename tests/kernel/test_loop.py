@@ -251,7 +251,7 @@ def test_an_error_while_they_are_made_takes_them_back(image, tmp_path):
         before = snapshot()
         with pytest.raises(Failed, match="direct I/O") as caught:
             run_module("loop_devices", devices=[good, {"backing_file": str(point / "inner.raw"), "offset": 512, "direct_io": True}])
-        assert not caught.value.result["changed"] and caught.value.result["devices"][0]["taken_back"]
+        assert not caught.value.result["changed"] and caught.value.result["devices"][0]["rolled_back"]
         # udev may look at a device for a moment, and it goes with that.
         until = time.monotonic() + 30
         while snapshot() != before and time.monotonic() < until:

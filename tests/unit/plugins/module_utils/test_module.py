@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import json
 import os
@@ -182,9 +183,49 @@ def test_check_mode_fails_like_the_run(row, files):
 
 
 @pytest.mark.parametrize("step", ["check", "plan", "apply", "commit"])
-def test_a_bug_is_an_error_too_and_is_taken_back(row, files, step):
+def test_a_bug_is_an_error_too_and_is_rolled_back(row, files, step):
     result, dummy = many([row("a"), row("b", fail=step, with_error="bug"), row("c")])
-    assert result["failed"] and f"unexpected ZeroDivisionError: {step} has a bug" == result["msg"] and files() == {}
+    assert result["failed"] and f"unexpected ZeroDivisionError: {step} has a bug" in result["msg"] and files() == {}
+    assert [entry.get("rolled_back", False) for entry in result["devices"]] == [True, False, True]
+    alone, dummy = one(**row("a", fail=step, with_error="bug"))
+    assert alone["msg"] == f"unexpected ZeroDivisionError: {step} has a bug" and files() == {}
+
+
+def test_a_bug_of_what_is_done_together_is_an_error_too(row, files, monkeypatch):
+    def together(items):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(FileItem, "apply_together", together)
+    result, dummy = many([row("a"), row("b")])
+    assert result["failed"] and len(result["devices"]) == 2 and files() == {} and not result["changed"]
+
+
+@pytest.mark.parametrize("error", [KernelError("cannot be read", device="x"), ZeroDivisionError("a bug")])
+def test_what_was_done_is_told_when_it_cannot_be_read(row, files, monkeypatch, error):
+    real = FileItem.result
+
+    def result_of(item):
+        if item.params["path"].endswith("b"):
+            raise error
+        return real(item)
+
+    monkeypatch.setattr(FileItem, "result", result_of)
+    result, dummy = many([row("a"), row("b"), row("c")])
+    assert files() == dict.fromkeys("abc", "new")
+    assert result["failed"] and result["changed"] and [entry["changed"] for entry in result["devices"]] == [True] * 3
+    assert result["msg"].startswith("1 of 3 failed") and "It was done, but what it is now cannot be told" in result["devices"][1]["msg"]
+    assert "rolled back" not in result["msg"] and result["devices"][2]["path"] == row("c")["path"]
+    alone, dummy = one(**row("b", "other"))
+    assert alone["failed"] and alone["changed"] and files()["b"] == "other"
+
+
+def test_an_error_at_the_very_end_hides_nothing(row, files, monkeypatch):
+    def closing(host):
+        raise KernelError("cannot let go")
+
+    monkeypatch.setattr(_module.Host, "close", closing)
+    result, warnings = many([row("a"), row("b")])
+    assert not result.get("failed") and [entry["changed"] for entry in result["devices"]] == [True, True] and "cannot let go" in " ".join(warnings)
 
 
 @pytest.mark.parametrize("step", ["apply", "commit"])
@@ -238,7 +279,7 @@ def test_an_error_of_the_plan_stops_before_any_change(row, files, step):
         # the others are looked at all the same: all errors are told at once
         assert steps(step) == ["a", "b", "c"]
         assert [entry.get("failed", False) for entry in result["devices"]] == [False, True, False]
-        assert [entry.get("taken_back", False) for entry in result["devices"]] == [True, False, True]
+        assert [entry.get("rolled_back", False) for entry in result["devices"]] == [True, False, True]
         assert result["msg"].startswith(f"1 of 3 failed: {row('b')['path']}: {step} fails") and "on_error=rollback" in result["msg"]
 
 
@@ -257,7 +298,9 @@ def test_rollback(row, files, tmp_path, step, begun):
     assert files() == {"b": "old", "e": "new"}
     assert steps("undo") == list(begun)
     assert steps("commit") == ([] if step == "apply" else ["a", "b", "c"])
-    assert not result["changed"] and [entry.get("taken_back", False) for entry in result["devices"]] == [True, True, False, True, True]
+    assert not result["changed"] and [entry.get("rolled_back", False) for entry in result["devices"]] == [True, True, False, True, False]
+    # What was as wanted before is told as ever.
+    assert result["devices"][4]["path"] == row("e")["path"] and [entry["changed"] for entry in result["devices"]] == [False] * 5
 
 
 @pytest.mark.parametrize("step", ["check", "plan", "apply", "commit"])
@@ -276,11 +319,14 @@ def test_keep_in_check_mode(row, files):
     assert result["failed"] and result["changed"] and files() == {}
 
 
-def test_what_cannot_be_taken_back_is_said_and_the_rest_is(row, files):
+def test_what_cannot_be_rolled_back_is_said_and_the_rest_is(row, files):
     for error in ("busy", "bug"):
         result, warnings = many([row("a"), row("b", fail="undo", with_error=error), row("c"), row("d", fail="apply")])
         assert files() == {"b": "new"} and steps("undo") == ["d", "c", "b", "a"]
-        assert "could not be taken back" in " ".join(warnings) and result["failed"]
+        assert result["changed"] and [entry["changed"] for entry in result["devices"]] == [False, True, False, False]
+        assert [entry.get("rolled_back", False) for entry in result["devices"]] == [True, False, True, False]
+        assert "but for 1, which cannot be and are changed" in result["msg"]
+        assert "could not be rolled back" in " ".join(warnings) and result["failed"]
         os.unlink(row("b")["path"])
 
 
@@ -419,8 +465,105 @@ def test_loop_devices_that_fail_when_they_are_made_to_last(place, monkeypatch, c
     assert loopdevices.nothing_bound(place)
 
 
+def holders(path):
+    """Processes beside this one that have a loop device over a file below the path open."""
+    found = set()
+    for number in loopdevices.bound_files(path):
+        for link in glob.glob("/proc/[0-9]*/fd/*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(link) == f"/dev/loop{number}":
+                    found.add(int(link.split("/")[2]))
+    return found - {os.getpid()}
+
+
+@pytest.mark.parametrize("step", ["hold", "finish"])
+def test_nothing_is_held_of_what_is_rolled_back(place, monkeypatch, step):
+    """An error when the holder is started, or after that: the devices are gone at once, and not when their time is over."""
+    paths = [loopdevices.image(place, str(number)) for number in range(3)]
+    rows = [{"backing_file": path, "persist": False, "hold": 600} for path in paths]
+
+    def fail(*dummy):
+        raise KernelError("cannot start a process")
+
+    if step == "hold":
+        monkeypatch.setattr(_hold, "_spawn", fail)
+    else:
+        monkeypatch.setattr(loop_devices.LoopItem, "finish", lambda item: fail() if item.params["backing_file"] == paths[1] else None)
+    result, warnings = run(loop_devices.main, devices=rows)
+    assert result["failed"] and not result["changed"] and not warnings
+    assert loopdevices.nothing_bound(place) and not holders(place)
+
+
+def test_one_process_holds_all(place, monkeypatch):
+    monkeypatch.setattr(_hold, "hold", lambda devices, seconds, real=_hold.hold: real(devices, min(seconds, 2)))
+    paths = [loopdevices.image(place, str(number)) for number in range(3)]
+    result, dummy = run(loop_devices.main, devices=[{"backing_file": path, "persist": False} for path in paths])
+    assert not result.get("failed") and len(loopdevices.bound_files(place)) == 3 and len(holders(place)) == 1
+    assert loopdevices.nothing_bound(place, 10)
+
+
+def test_what_the_kernel_does_not_forget_is_done_last(place, monkeypatch):
+    """Partitions and the capacity: another entry that fails in its commit leaves both as they were."""
+    paths = [loopdevices.image(place, str(number)) for number in range(3)]
+    assert not run(loop_devices.main, devices=[{"backing_file": path} for path in paths[:2]])[0].get("failed")
+    os.truncate(paths[0], 131072)
+    before = [run(loop_device.main, backing_file=path, check=True)[0]["device"] for path in paths[:2]]
+    real = _loop.set_autoclear
+    monkeypatch.setattr(_loop, "set_autoclear", lambda device, wanted: real(device, wanted) if wanted else _raise(KernelError("no")))
+    wanted = [{"backing_file": paths[0]}, {"backing_file": paths[1], "partitions": True}, {"backing_file": paths[2]}]
+    result, dummy = run(loop_devices.main, devices=wanted)
+    monkeypatch.undo()
+    assert result["failed"] and not result["changed"] and [entry.get("rolled_back", False) for entry in result["devices"]] == [True, True, False]
+    assert [run(loop_device.main, backing_file=path, check=True)[0]["device"] for path in paths[:2]] == before
+    done = run(loop_devices.main, devices=wanted)[0]
+    assert [entry["changed"] for entry in done["devices"]] == [True] * 3 and done["devices"][1]["device"]["partitions"]
+    assert done["devices"][0]["device"]["size"] == 131072
+    run(loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths])
+
+
+def test_what_the_kernel_does_not_forget_is_told_as_changed(place, monkeypatch):
+    """The entry after it fails when it is done: one has grown, which stays so and is said, and the new one is gone."""
+    paths = [loopdevices.image(place, str(number)) for number in range(3)]
+    assert not run(loop_devices.main, devices=[{"backing_file": path} for path in paths[:2]])[0].get("failed")
+    os.truncate(paths[0], 131072)
+    monkeypatch.setattr(_loop, "set_partitions", lambda device: _raise(KernelError("no")))
+    result, warnings = run(loop_devices.main, devices=[
+        {"backing_file": paths[0]}, {"backing_file": paths[1], "partitions": True}, {"backing_file": paths[2]},
+    ])
+    assert result["failed"] and result["changed"]
+    assert [entry["changed"] for entry in result["devices"]] == [True, False, False]
+    assert [entry.get("rolled_back", False) for entry in result["devices"]] == [False, False, True]
+    assert "131072 bytes" in " ".join(warnings) and "but for 1" in result["msg"] and result["devices"][0]["device"]["size"] == 131072
+    assert len(loopdevices.bound_files(place)) == 2
+    run(loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths])
+
+
+def test_gone_is_what_is_gone(place, monkeypatch):
+    """Three removals, the second of which fails: one is gone, the others are there."""
+    paths = [loopdevices.image(place, str(number)) for number in range(3)]
+    made = run(loop_devices.main, devices=[{"backing_file": path} for path in paths])[0]["devices"]
+    real = _loop.detach
+
+    def detach(device, *how):
+        return _raise(DeviceBusy("it is in use")) if device.id.diskseq == made[1]["device"]["diskseq"] else real(device, *how)
+
+    monkeypatch.setattr(_loop, "detach", detach)
+    result, dummy = run(loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths])
+    assert result["failed"] and result["changed"] and sorted(loopdevices.bound_files(place).values()) == paths[1:]
+    assert [entry["changed"] for entry in result["devices"]] == [True, False, False]
+    assert [entry["gone"] for entry in result["devices"]] == [True, False, False]
+    assert [entry.get("rolled_back", False) for entry in result["devices"]] == [False, False, True]
+    monkeypatch.undo()
+    result, dummy = run(loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths])
+    assert [(entry["changed"], entry["gone"]) for entry in result["devices"]] == [(False, True), (True, True), (True, True)]
+
+
+def _raise(error):
+    raise error
+
+
 def test_loop_device_that_goes_with_its_first_user(place, monkeypatch):
-    monkeypatch.setattr(_hold, "hold_for", lambda devices, seconds, real=_hold.hold_for: real(devices, min(seconds, 2)))
+    monkeypatch.setattr(_hold, "hold", lambda devices, seconds, real=_hold.hold: real(devices, min(seconds, 2)))
     path = loopdevices.image(place, "disk")
     done = run(loop_device.main, backing_file=path, persist=False)[0]
     assert loopdevices.bound_files(place) == {done["device"]["minor"]: path}
