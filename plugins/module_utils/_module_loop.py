@@ -91,6 +91,8 @@ class LoopItem(Item):
             raise InvalidValue("timeout", params["timeout"], "seconds, 0 or more")
         if params["state"] == "present" and params["path"]:
             raise InvalidValue("path", params["path"], "the kernel picks the device; path is for state=absent only")
+        if params["state"] == "present" and not params["backing_file"]:
+            raise InvalidValue("backing_file", params["backing_file"], "an absolute path of a regular file")
         if params["backing_file"] and params["path"]:
             raise InvalidValue("path", params["path"], "either backing_file or path says which device, not both")
 
