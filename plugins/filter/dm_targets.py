@@ -26,6 +26,8 @@ options:
     description:
       - Kernels that all have to take the table.
       - Without this option it is enough that one known kernel takes it.
+      - Without this option there is a warning for a table that would stop some kernel. With it, such a table is
+        not valid for a kernel that it stops.
     type: list
     elements: str
     choices:
@@ -76,14 +78,14 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import Context, parse_table
 from ansible_collections.racefree.block.plugins.module_utils._errors import TableError
+from ansible_collections.racefree.block.plugins.plugin_utils._dm_table import parse
 
 
 def dm_targets(value, kernels=None, read_only=None):
     """The table in structured form."""
     try:
-        return parse_table(value, context=Context(kernels=kernels, read_only=read_only)).to_list()
+        return parse(value, kernels, read_only).to_list()
     except (TableError, ValueError) as error:
         raise AnsibleFilterError(f"dm_targets: {error}") from error
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from . import _device, _dm, _dm_table, _source, _sysfs_stack
+from . import _cow_header, _device, _dm, _dm_table, _source, _sysfs_stack
 from ._dm_table import _kernels
-from ._errors import BlockError, TableError
+from ._errors import BlockError, KernelError, TableError
 
 
 class Wanted(NamedTuple):
@@ -79,14 +79,15 @@ class Slots:
         def facts(slot):
             try:
                 device = find(slot)
-                return otherwise(slot) if device is None else _facts(device, self._host, _source.size_to_be(_source.parse_slot(slot), device))
+                return otherwise(slot) if device is None else _facts(device, self._host, slot)
             except BlockError as error:
                 if not whole:
                     raise
                 return _dm_table.NoDevice(str(error))
 
         return _dm_table.Context(
-            kernels=self._kernels, targets=self._targets, devices=facts, read_only=read_only, page_size=os.sysconf("SC_PAGE_SIZE"), device=self._mapped,
+            kernels=self._kernels, targets=self._targets, devices=facts, read_only=read_only,
+            page_size=os.sysconf("SC_PAGE_SIZE"), device=self._mapped, running=_kernels.version_of(os.uname().release),
         )
 
     def _facts_to_be(self, slot):
@@ -166,8 +167,18 @@ def stack_below(major, minor):
     return below
 
 
-def _facts(device, host, size):
+def _facts(device, host, slot):
+    """The DeviceFacts of the held device of a slot."""
+    size = _source.size_to_be(_source.parse_slot(slot), device)
     uuid = host.dm.status(_dm.number_of(device)).uuid if _dm.is_mapped(device) else None
     return _dm_table.DeviceFacts(
-        device.id.major, device.id.minor, size // 512, device.logical_block, device.read_only, uuid, stack_below(device.id.major, device.id.minor),
+        device.id.major, device.id.minor, size // 512, device.logical_block, device.read_only, uuid,
+        stack_below(device.id.major, device.id.minor), lambda: _cow_chunk(device),
     )
+
+
+def _cow_chunk(device):
+    try:
+        return _cow_header.chunk_size(device)
+    except OSError as error:
+        raise KernelError.from_oserror(error, "read a snapshot's header on its COW device", device) from error

@@ -26,6 +26,8 @@ options:
     description:
       - Kernels that all have to take the table.
       - Without this option it is enough that one known kernel takes it.
+      - Without this option there is a warning for a table that would stop some kernel. With it, such a table is
+        not valid for a kernel that it stops.
     type: list
     elements: str
     choices:
@@ -68,18 +70,16 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import Context, parse_table
 from ansible_collections.racefree.block.plugins.module_utils._errors import TableError
+from ansible_collections.racefree.block.plugins.plugin_utils._dm_table import parse
 
 
 def valid_dm_table(value, kernels=None, read_only=None):
     """True when the table is valid."""
     try:
-        context = Context(kernels=kernels, read_only=read_only)
+        parse(value, kernels, read_only)
     except ValueError as error:
         raise AnsibleFilterError(f"valid_dm_table: {error}") from error
-    try:
-        parse_table(value, context=context)
     except TableError:
         return False
     return True

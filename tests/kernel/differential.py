@@ -42,7 +42,7 @@ import generate
 import known
 
 from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl, _dm_reason, _dm_table, _dm_udev, _host, _loop, _table_slots
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import _kernels
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import _kernels, _stops
 from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, KernelError, TableError
 
 BLKDISCARD = 0x1277
@@ -280,17 +280,18 @@ def sendable(lines):
 
 def is_dangerous(lines, read_only, errors):
     """
-    Whether the kernel may crash or hang over the table (``device-modes`` and ``integrity-recovery`` in the documentation, a switch with very many
-    regions): it is never sent then. What the parser could not read it cannot tell, so there every device that occurs twice counts, and every
-    recalculation in mode R.
+    Whether the kernel may crash or hang over the table (``device-modes``, ``integrity-recovery`` and what stops this
+    kernel in the documentation, a switch with very many regions): it is never sent then. What the parser could not read
+    it cannot tell, so there every device that occurs twice counts, every recalculation in mode R, and every word of what
+    stops this kernel.
     """
-    if any("memory that it has freed" in error["rule"] or "stops with a BUG" in error["rule"] for error in errors):
+    if any("stops" in error or "memory that it has freed" in error["rule"] or "stops with a BUG" in error["rule"] for error in errors):
+        return True
+    if errors and _may_stop(lines):
         return True
     for line in lines:
         # One step for each region, uninterrupted: minutes at the lengths that are made here to be refused.
         if " switch " in line and re.match(r"[0-9]+ [0-9]{8,} ", line):
-            return True
-        if "discard_zeroes_cow" in line and stops_over_small_discards(line):
             return True
     words = [word for line in lines for word in line.split(" ")]
     devices = [word for word in words if re.fullmatch("[0-9]+:[0-9]+", word)]
@@ -310,15 +311,12 @@ def data_for(release):
     return same or _kernels.KERNELS[-1], same is not None
 
 
-def stops_over_small_discards(line):
-    """
-    Whether a snapshot with ``discard_zeroes_cow`` and this chunk size ends Linux 7.2 with a divide error in blk_stack_limits: 6.1 and 6.12
-    take it.
-    """
-    if _kernels.same_grammar(os.uname().release) in (_kernels.V6_1, _kernels.V6_12):
+def _may_stop(lines):
+    """Whether what the parser could not read may be one of the tables that stop this kernel (``_stops``), by its words."""
+    if _kernels.version_of(os.uname().release) < min(stop.since for stop in _stops.STOPS):
         return False
-    chunk = re.search(r" snapshot(?:-merge)? \S+ \S+ \S+ ([0-9]+) ", line)
-    return not chunk or int(chunk.group(1)) < 512
+    rows = [line.split(" ") for line in lines]
+    return any("discard_zeroes_cow" in (word.lower() for word in row) or "raid" in row and "sync" in row for row in rows)
 
 
 class Run:

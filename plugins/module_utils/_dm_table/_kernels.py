@@ -85,6 +85,12 @@ def refusing(takes):
     return tuple(kernel for kernel in KERNELS if kernel not in takes)
 
 
+def version_of(release):
+    """``(major, minor)`` of a release (``uname -r``), or of a name out of ``KERNELS``; None when it does not begin so."""
+    found = re.match(r"([0-9]+)\.([0-9]+)(?![0-9])", release)
+    return (int(found.group(1)), int(found.group(2))) if found else None
+
+
 def same_grammar(release):
     """The known kernel that a running one (``uname -r``) takes the same tables as, or None: between two known ones nobody has looked."""
     found = re.match(r"([0-9]+\.[0-9]+)(?![0-9])", release)

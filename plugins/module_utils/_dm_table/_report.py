@@ -86,6 +86,22 @@ class LineReport:
             entry["kernels"] = list(kernels)
         self.table.errors.append(entry)
 
+    def stops(self, stop, field, value, rule):
+        """
+        Note an error where ``stop`` (``_stops.Stop``) is in the table and would stop a kernel in question; a warning
+        when it is not known which kernel that will be. ``rule`` says what is allowed.
+        """
+        stopped = self.context.stopped_since(stop.since)
+        since = f"Linux {stop.since[0]}.{stop.since[1]} and newer"
+        if stopped:
+            self.error(field, value, f"{rule}: Linux {', '.join(stopped)} {stop.happens} ({stop.name})")
+            self.table.errors[-1]["stops"] = stop.name
+        elif stopped is None and self.context.warn is not None:
+            self.context.warn(
+                f"line {self.number}: {self.target}: {field} {redact(value)!r}: {since} {stop.happens} ({stop.name} in "
+                f"docs/device-mapper-tables.md). Allowed there: {rule}"
+            )
+
     def need(self, takes, field, value, rule):
         """Note an error unless the kernels of the context are among ``takes``."""
         refused = self.context.refused_by(takes)

@@ -241,6 +241,11 @@ class _Later:
             self.place = self.checker.place(self.line)
         self.place.error(*args, **kwargs)
 
+    def stops(self, *args):
+        if self.place is None:
+            self.place = self.checker.place(self.line)
+        self.place.stops(*args)
+
     @property
     def context(self):
         return self.checker.context

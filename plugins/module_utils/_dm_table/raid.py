@@ -15,6 +15,7 @@ from __future__ import annotations
 from ._fields import BAD, Device, Number, Signed, Word, is_power_of_two
 from ._layout import CountOf, Flag, Many, Options, Pair, Repeat, load_field, read_field
 from ._limits import Limits
+from ._stops import UNFINISHED_SYNC
 from ._target import Target
 
 _MOST = 253
@@ -182,6 +183,8 @@ class Raid(Target):
             report.error("write_mostly", None, "not for every device")
         if self.max_recovery_rate and (self.min_recovery_rate or 0) > self.max_recovery_rate:
             report.error("min_recovery_rate", self.min_recovery_rate, f"at most max_recovery_rate, {self.max_recovery_rate}")
+        if self.sync and TYPES[self.level][0] in (4, 5, 6) and all(member.metadata is None for member in self.members):
+            report.stops(UNFINISHED_SYNC, "sync", None, "with metadata devices, or without the word")
         if self.journal_mode is not None and self.journal_dev is None:
             report.error("journal_mode", self.journal_mode, "only with journal_dev")
 

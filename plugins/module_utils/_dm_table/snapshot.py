@@ -15,13 +15,19 @@ from __future__ import annotations
 from ._fields import Device, Number, Word, is_power_of_two
 from ._layout import Flag, Options
 from ._limits import Limits
+from ._stops import SMALL_DISCARDS
 from ._target import Target, must_differ
+
+# The kernel takes a chunk's number of sectors for a number of bytes, which has to be a sector at least.
+_BYTES_OF_A_SECTOR = 512
+_LARGE_CHUNKS = "chunks of at least 512 sectors with discard_zeroes_cow"
 
 
 class Snapshot(Target):
     """
     ``persistence``: P keeps the exceptions over a reboot, PO does and reports overflow, N keeps them in memory. ``chunk_size`` in sectors; 0
-    leaves it to what the COW device says, or to the kernel's default, and is for P and PO only.
+    leaves it to what the COW device says, or to the kernel's default, and is for P and PO only. What the header of a COW
+    device says that has been in use overrides it.
     """
 
     TYPE = "snapshot"
@@ -35,11 +41,12 @@ class Snapshot(Target):
     )
 
     def check(self, report):
-        if self.chunk_size == 0:
-            if self.persistence == "N":
-                report.error("chunk_size", 0, "a power of 2; only a persistent snapshot can find it on its COW device")
-        elif not is_power_of_two(self.chunk_size):
+        if self.chunk_size == 0 and self.persistence == "N":
+            report.error("chunk_size", 0, "a power of 2; only a persistent snapshot can find it on its COW device")
+        elif self.chunk_size and not is_power_of_two(self.chunk_size):
             report.error("chunk_size", self.chunk_size, f"a power of 2, at most {Limits.INT >> 9} sectors")
+        elif self.discard_zeroes_cow and self.chunk_size < _BYTES_OF_A_SECTOR:
+            report.stops(SMALL_DISCARDS, "chunk_size", self.chunk_size, _LARGE_CHUNKS)
         if self.discard_passdown_origin and not self.discard_zeroes_cow:
             report.error("discard_passdown_origin", None, "only together with discard_zeroes_cow")
         if self.origin == self.cow:
@@ -54,6 +61,12 @@ class Snapshot(Target):
 
     def check_devices(self, facts, report):
         must_differ(facts, "origin", "cow", report)
+        cow = facts.get("cow")
+        if cow is not None and self.discard_zeroes_cow and self.persistence != "N" and self.chunk_size >= _BYTES_OF_A_SECTOR:
+            written = cow.cow_chunk()
+            if written is not None and written < _BYTES_OF_A_SECTOR:
+                rule = f"{_LARGE_CHUNKS}; its header says {written}, and counts"
+                report.stops(SMALL_DISCARDS, "cow", f"{cow.major}:{cow.minor}", rule)
         for path in ("origin", "cow"):
             device = facts.get(path)
             if device is not None and self.chunk_size % (device.logical_block >> 9):

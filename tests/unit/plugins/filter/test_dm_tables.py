@@ -11,6 +11,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.racefree.block.plugins.filter.dm_lines import FilterModule as Lines
 from ansible_collections.racefree.block.plugins.filter.dm_targets import FilterModule as Targets
+from ansible_collections.racefree.block.plugins.plugin_utils import _dm_table
 from ansible_collections.racefree.block.plugins.test.valid_dm_table import TestModule as Valid
 
 dm_lines = Lines().filters()["dm_lines"]
@@ -23,6 +24,7 @@ PLAIN = [
     {"start": 2048, "length": 8, "target": "zero"},
 ]
 VERITY = "0 8 verity 1 /dev/a /dev/b 4096 4096 1 0 md5 " + "0" * 32 + " -"
+STOPPING = "0 8 snapshot /dev/a /dev/b P 8 1 discard_zeroes_cow"
 NEW = "0 8 flakey /dev/a 0 1 1 1 error_reads"
 
 
@@ -62,3 +64,18 @@ def test_valid():
     assert valid_dm_table(NEW, kernels=["6.12"]) is True
     with pytest.raises(AnsibleFilterError):
         valid_dm_table(TEXT, kernels=["5.10"])
+
+
+@pytest.mark.parametrize("function", [dm_lines, dm_targets, valid_dm_table])
+def test_a_warning_for_what_would_stop_some_kernel(function, monkeypatch):
+    said = []
+    monkeypatch.setattr(_dm_table.Display, "warning", lambda self, text: said.append(text))
+    assert function(STOPPING)
+    assert said and all("small-discards" in text for text in said)
+    said.clear()
+    assert function(STOPPING, kernels=["6.12"]) and not said
+    if function is valid_dm_table:
+        assert function(STOPPING, kernels=["7.2"]) is False
+    else:
+        with pytest.raises(AnsibleFilterError, match="small-discards"):
+            function(STOPPING, kernels=["7.2"])

@@ -12,6 +12,7 @@ import re
 import yaml
 
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import TARGETS, format_table, parse_table
+from ansible_collections.racefree.block.plugins.module_utils._dm_table._stops import STOPS
 from ansible_collections.racefree.block.plugins.module_utils._dm_table._stricter import STRICTER
 from ansible_collections.racefree.block.plugins.module_utils._dm_table._undecided import UNDECIDED
 
@@ -37,3 +38,12 @@ def test_every_strictness_and_every_limit_is_documented():
         target = "all" if entry.target is None else f"`{entry.target}`"
         assert f"| `{entry.name}` | {target} | {entry.what} | {entry.why} |" in text
         assert entry.target is None or entry.target in TARGETS
+
+
+def test_every_table_that_stops_a_kernel_is_documented():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert len({stop.name for stop in STOPS}) == len(STOPS)
+    for stop in STOPS:
+        since = f"{stop.since[0]}.{stop.since[1]} and newer"
+        assert f"| `{stop.name}` | `{stop.target}` | {since} | {stop.what} | It {stop.happens}. | {stop.seen} |" in text
+        assert stop.target in TARGETS
