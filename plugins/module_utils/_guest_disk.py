@@ -120,6 +120,9 @@ def make(host, wanted, limit, store=None):
     source = wanted.source
     if wanted.read_only and isinstance(source, _source.FileSource):
         source = source._replace(read_only=True)
+    if wanted.shareable and isinstance(source, _source.FileSource):
+        source = source._replace(overlap=True)
+    host.for_guests = True
     below = _source.Opener(host, _dm_udev.HANDS_OFF).open(source)
     if below.read_only and not wanted.read_only:
         raise InvalidValue("mode", "w", f"{below.path} is read-only, so the guest can have it only as r", device=str(wanted))

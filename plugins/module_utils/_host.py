@@ -29,6 +29,8 @@ class Host(contextlib.ExitStack):
         self._cookie = None
         self._store = None
         self.loops = _loop.LoopIndex()
+        # Whether what the run makes is for guests: the sharing check then asks what they have.
+        self.for_guests = False
         # First in, last out: what the run held is closed by then.
         self.locks = self.enter_context(_lock.Locks())
         self.reaped = None

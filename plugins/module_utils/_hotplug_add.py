@@ -108,7 +108,7 @@ class _Add:
         recipe = _hotplug_target.parse(nodes["params"], writable)
         facts = {"target": nodes["params"]}
         self.link.record(self.key, facts)
-        with self.host, _hotplug_target.open_device(recipe, self.limit.left()) as device:
+        with self.host, _hotplug_target.open_device(recipe, self.limit.left(), "!" in nodes["mode"]) as device:
             if writable and device.read_only:
                 raise InvalidValue("mode", nodes["mode"], f"{device.path} is read-only, so the guest can have it only as r")
             self.identity = dict(_vbd_nodes.identity(self.form, device.id.major, device.id.minor, device.id.diskseq, device.path))

@@ -39,15 +39,19 @@ def parse(text, writable):
     return recipe._replace(read_only=True) if isinstance(recipe, FileSource) and not writable else recipe
 
 
-def open_device(recipe, seconds):
+def open_device(recipe, seconds, is_shared=False):
     """
     The device, held and proved. For a file a loop device is made, which goes with its last user; that may take ``seconds``.
+
+    ``is_shared``: whether another device may write the same part of the file.
 
     Always a new one: one that is there already would go, or stay, with somebody else's decision.
     """
     if isinstance(recipe, FileSource):
         with _loop.Backing(recipe.file, recipe.read_only, option="target") as backing:
-            _new_loop.check(backing, (recipe.offset, recipe.size), recipe, "target")
+            area = _new_loop.Area(recipe.offset, recipe.size, not recipe.read_only)
+            loops = _loop.LoopIndex({(backing.device, backing.inode)})
+            _new_loop.check(backing, area, recipe._replace(overlap=is_shared), loops, for_guest=True, option="target")
             return _loop.attach(backing, recipe.offset, recipe.size, recipe.sector_size, recipe.read_only, recipe.direct_io, seconds=seconds)
     if isinstance(recipe, DiskseqSource):
         _device.check_boot(recipe.boot_id, recipe.diskseq)

@@ -27,7 +27,7 @@ _EVERY_BOOT = (
 )
 _PASSING = {"/dev/loop": _FIRST_COMER, "/dev/dm-": _FIRST_COMER, "/dev/block/": _FIRST_COMER, "/dev/disk/by-diskseq/": _EVERY_BOOT}
 # Fields of a file that are checked, and do not say which one it is.
-_GUARDS = ("mtime_ns", "format")
+_GUARDS = {"mtime_ns": None, "format": None, "overlap": False}
 # What the hardware says, and where it is plugged in. Labels and uuids are written by whoever writes the disk, such as a guest.
 _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 
@@ -71,7 +71,7 @@ def text_of(source):
 def without_guards(source):
     """The source without what is only checked of its files: which storage is meant does not depend on that."""
     if isinstance(source, _source.FileSource):
-        return source._replace(**dict.fromkeys(_GUARDS))
+        return source._replace(**_GUARDS)
     if isinstance(source, _source.TableSource):
         return source._replace(table=_without_guards(source.table))
     return source

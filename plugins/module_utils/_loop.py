@@ -267,11 +267,14 @@ class LoopIndex:
     """
     Which files the bound loop devices have, read once for a run over many files.
 
-    It only says where to look: whatever :meth:`find` returns was opened and proved then.
+    It only says where to look: whatever :meth:`find` returns was opened and proved then. ``files``: as for :func:`bound_numbers`, for who asks about
+    no others.
     """
 
-    def __init__(self):
+    def __init__(self, files=None):
+        self._files = files
         self._minors = None
+        self._names = None
         self._made = []
         self._left_out = ()
 
@@ -281,17 +284,38 @@ class LoopIndex:
 
     def forget(self):
         """Have everything read again: others may have made loop devices since."""
-        self._minors = None
+        self._minors = self._names = None
 
     def find(self, backing, offset=0, size=0):
         """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
+        return self._opened(
+            self._scanned().get((backing.device, backing.inode), ()), lambda status: is_same(status, backing, offset, size),
+        )
+
+    def over(self, file):
+        """All loop devices over any part of the file ``(st_dev, st_ino)``, held, as a list of ``(Device, LoopInfo)``."""
+        return self._opened(self._scanned().get(file, ()), lambda status: (status.backing_device, status.backing_inode) == file)
+
+    def named(self, paths):
+        """All loop devices for whose file sysfs tells one of these paths now, held, as a list of ``(Device, LoopInfo)``: no proof of anything."""
+        if self._names is None:
+            self._names = {}
+            for minor in bound_numbers():
+                self._note_name(minor)
+        return self._opened({minor for path in paths for minor in self._names.get(path, ())}, lambda status: True)
+
+    def _note_name(self, minor):
+        path = _device.read_sysfs(f"/sys/dev/block/{MAJOR}:{minor}/loop/backing_file")
+        self._names.setdefault(path, set()).add(minor)
+
+    def _opened(self, minors, is_wanted):
         found = []
         try:
-            for minor in sorted(self._scanned().get((backing.device, backing.inode), ())):
+            for minor in sorted(minors):
                 device, status = _open_if_bound(minor)
                 if device is None:
                     continue
-                if is_same(status, backing, offset, size) and tuple(device.id)[:3] not in self._left_out:
+                if is_wanted(status) and tuple(device.id)[:3] not in self._left_out:
                     found.append((device, status))
                 else:
                     device.close()
@@ -304,6 +328,8 @@ class LoopIndex:
     def add(self, device, status):
         """Take note of a loop device made since, which the caller holds."""
         self._made.append((device, status))
+        if self._names is not None:
+            self._note_name(device.id.minor)
         self._scanned().setdefault((status.backing_device, status.backing_inode), set()).add(device.id.minor)
 
     def doubles(self):
@@ -325,7 +351,7 @@ class LoopIndex:
     def _scanned(self):
         if self._minors is None:
             self._minors = {}
-            for device, status in open_bound():
+            for device, status in open_bound(self._files):
                 with device:
                     self._minors.setdefault((status.backing_device, status.backing_inode), set()).add(device.id.minor)
         return self._minors
@@ -378,6 +404,14 @@ def set_capacity(device):
         fcntl.ioctl(device.fd, _uapi_plain.LOOP_SET_CAPACITY, 0)
     except OSError as error:
         raise KernelError.from_oserror(error, "take over the file's new size", device=device.path) from error
+
+
+def cut(device, has, left, otherwise):
+    """The error for a device that has more bytes than its file has left for it: who reads or writes behind the new end gets errors."""
+    return DeviceBusy(
+        f"the file was cut while it was bound: the device has {has} bytes, and {left} are left", device=device.path,
+        hint=f"Give the file its size back (truncate --size), or {otherwise}",
+    )
 
 
 def detach(device, deferred=False, timeout=5.0):

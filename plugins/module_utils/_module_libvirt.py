@@ -41,6 +41,7 @@ class DiskItem(Item):
 
     def __init__(self, params, host):
         super().__init__(params, host)
+        host.for_guests = True
         self.target = params["vdev"]
         self.source = None
         self.recipe = None
@@ -134,7 +135,8 @@ class DiskItem(Item):
             source = _kept_format.known(source, domains, self.target)
             with _source.backing_of(source) as backing:
                 _kept_format.refuse_driver(source, backing, domains)
-                _source.check_new(source, backing)
+                # What else writes it is asked when the guest starts.
+                _source.check_new(source._replace(overlap=True), backing, self.host)
             # From now on it is the guest that writes it.
             self.source = source._replace(format="raw")
         elif isinstance(source, _source.TableSource):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from . import _device, _duplicates, _lock, _loop, _new_loop
+from . import _device, _duplicates, _lock, _loop, _new_loop, _replaced
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan, undo_steps
 
@@ -27,6 +27,8 @@ ARGUMENTS = {
     "direct_io": {"type": "bool"},
     "partitions": {"type": "bool"},
     "format": {"type": "str", "choices": ["raw"]},
+    "overlap": {"type": "bool", "default": False},
+    "allow_shrink": {"type": "bool", "default": False},
     "persist": {"type": "bool", "default": True},
     "hold": {"type": "int", "default": 60},
     "deferred": {"type": "bool", "default": False},
@@ -240,10 +242,16 @@ class LoopItem(Item):
         ):
             if now[option] != wanted[option] and not (option == "partitions" and wanted[option]):
                 raise InvalidValue(option, wanted[option], f"{self.device.path} has {now[option]}, and {why}; remove it first (state=absent)")
+        if wanted["size"] < now["size"] and not self.params["allow_shrink"]:
+            raise _loop.cut(self.device, now["size"], wanted["size"], "say allow_shrink=true if nobody needs what was behind the new end")
 
     def _check_new(self):
-        params = self.params
-        _new_loop.check(self.backing, (params["offset"], params["size"]), _new_loop.Said(params["format"]))
+        params, backing, area = self.params, self.backing, self._part()
+        _replaced.refuse(backing.path, (backing.device, backing.inode), area, self.host.loops, with_going=False)
+        _new_loop.check(backing, area, _new_loop.Said(params["format"], params["overlap"]), self.host.loops)
+
+    def _part(self):
+        return _new_loop.Area(self.params["offset"], self.params["size"], not self.params["read_only"])
 
     def _create(self):
         params = self.params
@@ -309,21 +317,12 @@ class LoopItem(Item):
         except InvalidValue:
             if os.path.lexists(params["backing_file"]):
                 raise
-            self._refuse_deleted()
+            _replaced.refuse(params["backing_file"], None, self._part(), self.host.loops)
             return []
         with backing:
             self.area = self._area(backing)
+            _replaced.refuse(backing.path, (backing.device, backing.inode), self._part(), self.host.loops)
             return [device for device, _status in self.host.loops.find(backing, params["offset"], params["size"])]
-
-    def _refuse_deleted(self):
-        """The file is gone, so its identity cannot be known: what once had its name is named, not touched."""
-        for device, _status in _loop.open_bound():
-            with device:
-                if _loop.backing_path(device) == f"{self.params['backing_file']} (deleted)":
-                    raise WrongDevice(
-                        f"the file was deleted while it was bound to {device.path} (diskseq {device.id.diskseq})", device=self.params["backing_file"],
-                        hint="A name is no proof: say path or diskseq to remove that device",
-                    )
 
     def _remove(self):
         for device in list(self.removing):

@@ -59,6 +59,7 @@ class VbdItem(Item):
         self.device = None
         # The source's device, if it is there already.
         self.found = None
+        host.for_guests = True
         self.opener = _source.Opener(host)
 
     def key(self):
@@ -91,6 +92,8 @@ class VbdItem(Item):
         if isinstance(self.source, _source.FileSource) and params["mode"] == "r":
             # What a guest may not write, nobody needs to be able to write for it.
             self.source = self.source._replace(read_only=True)
+        if isinstance(self.source, _source.FileSource) and params["shared"]:
+            self.source = self.source._replace(overlap=True)
 
     def locks(self):
         try:

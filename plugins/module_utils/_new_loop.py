@@ -15,41 +15,65 @@ from __future__ import annotations
 
 import os
 
-from . import _image_format
-from ._errors import InvalidValue, KernelError
+from . import _device, _gone, _image_format
+from ._deadline import Deadline, pauses
+from ._errors import DeviceBusy, InvalidValue, KernelError
 from ._record import Record
-
 
 # A target of the hotplug script has no options beside it.
 _SAY_RAW = {"target": "write file:raw:/PATH"}
+_SAY_OVERLAP = {
+    "backing_file": "say overlap=true if two writers are meant",
+    "target": "give the disk the mode w! if two writers are meant",
+}
+# Seconds that a device which goes with its last user has for going.
+_GOING = 5
 
 
 class Said(Record):
     """
     What the user said of the file; a ``_recipe.FileSource`` has the same fields.
 
-    ``format``: ``raw`` when the file is known to be a disk byte for byte, else None.
+    ``format``: ``raw`` when the file is known to be a disk byte for byte, else None; ``overlap``: whether two writers are meant.
     """
 
     format: str | None = None
+    overlap: bool = False
 
 
-def check(backing, area, said, option="backing_file"):
+class Area(Record):
+    """The part of the file that the device is to have, in bytes, ``size`` 0 for the rest; whether it is to be written."""
+
+    offset: int = 0
+    size: int = 0
+    writes: bool = True
+
+    def meets(self, status):
+        """Whether a ``_loop.LoopInfo`` of the same file has a byte of it."""
+        return (
+            (not self.size or status.offset < self.offset + self.size)
+            and (not status.sizelimit or self.offset < status.offset + status.sizelimit)
+        )
+
+
+def check(backing, area, said, loops, for_guest=False, option="backing_file"):
     """
-    Raise InvalidValue when there is to be no such loop device.
+    Raise InvalidValue or DeviceBusy when there is to be no such loop device.
 
-    ``backing``: the open file (``_loop.Backing``); ``area``: ``(offset, size)`` in bytes, size 0 for the rest; ``said``: a Said.
+    ``backing``: the open file (``_loop.Backing``); ``area``: an Area; ``said``: a Said; ``loops``: a ``_loop.LoopIndex``. ``for_guest``: whether the
+    sharing check, which knows what guests use, is made too. Waits up to 5 s for a device that is on its way out.
     """
     if said.format is None:
         _check_format(backing, area, option)
+    if area.writes and not said.overlap:
+        _check_overlap(backing, area, loops, for_guest, option)
 
 
 def _check_format(backing, area, option):
     """An area that begins later is no whole image, and its neighbours' bytes are none of its concern."""
-    offset, size = area
-    if offset:
+    if area.offset:
         return
-    found = format_of(backing, not size or size >= backing.size)
+    found = format_of(backing, not area.size or area.size >= backing.size)
     if found is not None:
         raise InvalidValue(
             option, backing.path,
@@ -66,3 +90,49 @@ def format_of(backing, to_the_end=True):
     except OSError as error:
         raise KernelError.from_oserror(error, "read the image", device=backing.path) from error
     return _image_format.format_of(head, tail)
+
+
+def _check_overlap(backing, area, loops, for_guest, option):
+    limit = Deadline(_GOING)
+    for pause in pauses():
+        found = _rival(backing, area, loops)
+        if found is None or (found.is_going and for_guest):
+            return
+        if not found.is_going or limit.expired:
+            break
+        limit.sleep(pause)
+    raise DeviceBusy(
+        f"{found.path} (diskseq {found.diskseq}) writes the same part of the file", device=backing.path,
+        hint=f"Use that device, or remove it first; or {_SAY_OVERLAP.get(option, 'say overlap: true of the file if two writers are meant')}",
+    )
+
+
+def is_going(device, status):
+    """Whether a held loop device (and its ``_loop.LoopInfo``) goes with its last user, which is none that stands on it or has mounted it."""
+    return status.autoclear and not _gone.list_directory(f"{device.sysfs}/holders") and not _device.is_claimed(device)
+
+
+class _Rival(Record):
+    """A device that writes what is wanted; ``is_going`` as of :func:`is_going`."""
+
+    path: str
+    diskseq: int
+    is_going: bool
+
+
+def _rival(backing, area, loops):
+    """The first one that stays, else one that is going; None when nobody else writes the area."""
+    going = None
+    found = loops.over((backing.device, backing.inode))
+    try:
+        for device, status in found:
+            if status.read_only or not area.meets(status):
+                continue
+            rival = _Rival(device.path, device.id.diskseq, is_going(device, status))
+            if not rival.is_going:
+                return rival
+            going = rival
+    finally:
+        for device, dummy in found:
+            device.close()
+    return going

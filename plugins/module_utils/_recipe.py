@@ -8,7 +8,7 @@ Recipes: which device is meant, as plain data or text. Pure: nothing is looked u
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 ``{diskseq: 42, partition, boot_id}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42, boot_id}``, ``{file: /srv/a.raw, offset,
-size, read_only, direct_io, sector_size, mtime_ns, format}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``
+size, read_only, direct_io, sector_size, mtime_ns, format, overlap}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``
 (``diskseq:42-part1``, ``diskseq:42@BOOT``), ``path:/dev/vg/a``, ``file:/srv/a.raw``, ``file:raw:/srv/a.raw`` (with ``format: raw``),
 ``dm:NAME,UUID`` (a mapped device that must have both), an absolute path, or ``major:minor`` where a table asks for a device.
 """
@@ -63,7 +63,8 @@ class FileSource(Record):
     A loop device over a file; ``offset`` and ``size`` in bytes, ``size`` 0 is "to the end". ``mtime_ns``: the modification time that the file
     must have, in nanoseconds since the epoch (st_mtim), for a file that nobody is to change.
 
-    ``format``: ``raw`` when the file is known to be a disk byte for byte, whatever it begins with.
+    ``format``: ``raw`` when the file is known to be a disk byte for byte, whatever it begins with; ``overlap``: whether another device may write
+    the same part of it.
     """
 
     file: str
@@ -74,6 +75,7 @@ class FileSource(Record):
     sector_size: int | None = None
     mtime_ns: int | None = None
     format: str | None = None
+    overlap: bool = False
 
     def __str__(self):
         return f"file:{self.file}"
@@ -190,6 +192,7 @@ def _parse_file(value, option):
         None if sector_size is None else _bytes(value, option, "sector_size"),
         None if mtime_ns is None else _number(value, option, "mtime_ns", "nanoseconds since the epoch"),
         _format(value, option),
+        _boolean(value, option, "overlap"),
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 
-from . import _device, _dm, _dm_table, _lock, _loop, _new_loop, _partition, _recipe
+from . import _device, _dm, _dm_table, _lock, _loop, _new_loop, _partition, _recipe, _replaced
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._host import Host
 
@@ -145,7 +145,7 @@ class Opener:
                 device = _find_file(source, self.host)
                 if device is not None:
                     return self.host.enter_context(device)
-            check_new(source, backing)
+            check_new(source, backing, self.host)
             device = self._keep_note(_loop.attach(
                 backing, source.offset, source.size, source.sector_size, source.read_only, source.direct_io,
             ))
@@ -228,15 +228,32 @@ def _find_file(source, host):
                 chosen = device
             else:
                 device.close()
-        if chosen is None:
-            check_new(source, backing)
+        try:
+            if chosen is None:
+                check_new(source, backing, host)
+            else:
+                _check_found(source, backing, chosen)
+        except BaseException:
+            if chosen is not None:
+                chosen.close()
+            raise
         return chosen
 
 
-def check_new(source, backing, option="source.file"):
-    """InvalidValue when a FileSource's open file (``backing_of``) cannot be given a new loop device, or is not to be."""
-    _new_loop.check(backing, (source.offset, source.size), source, option)
+def check_new(source, backing, host, option="source.file"):
+    """Raise InvalidValue, DeviceBusy or WrongDevice when a FileSource's open file (``backing_of``) cannot, or is not to, have a new loop device."""
+    area = _new_loop.Area(source.offset, source.size, not source.read_only)
+    if not host.for_guests:
+        _replaced.refuse(source.file, (backing.device, backing.inode), area, host.loops, with_going=False)
+    _new_loop.check(backing, area, source, host.loops, host.for_guests, option)
     _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
+
+
+def _check_found(source, backing, device):
+    _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
+    left = (backing.size - source.offset) // device.logical_block * device.logical_block
+    if not source.size and left < device.size:
+        raise _loop.cut(device, device.size, left, "give the device its new size (loop_device with allow_shrink=true)")
 
 
 def _fits(source, device, status):

@@ -30,6 +30,8 @@ options:
       backing_file:
         description:
           - Absolute path of the regular file.
+          - When a device still has a file that was at this path before, because that was deleted or another one was renamed over it, the task
+            fails and names that device. Remove it by its disk sequence number.
           - Required when O(devices[].state=present).
         type: path
       path:
@@ -80,6 +82,18 @@ options:
           - A file is never opened as another format.
         type: str
         choices: [raw]
+      overlap:
+        description:
+          - Whether a new device may write a part of the file that another loop device writes too. It is refused otherwise, as with
+            C(losetup --nooverlap), and that device is named. One that goes with its last user is waited for, 5 s at most.
+        type: bool
+        default: false
+      allow_shrink:
+        description:
+          - Whether a device follows its file when that was cut while it was bound. Otherwise that is an error, since who uses the device may need
+            what was behind the new end.
+        type: bool
+        default: false
       persist:
         description:
           - With V(true), the device stays until it is removed.

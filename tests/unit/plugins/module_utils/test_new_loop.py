@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import threading
 
 import pytest
 
@@ -18,9 +19,9 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.racefree.block.plugins.module_utils import (
     _device, _domain_xml, _hotplug_target, _kept_format, _kept_recipe, _loop, _new_loop, _source, _thin_pool,
 )
-from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue
+from ansible_collections.racefree.block.plugins.module_utils._errors import DeviceBusy, InvalidValue, WrongDevice
 from ansible_collections.racefree.block.plugins.module_utils._host import Host
-from ansible_collections.racefree.block.plugins.modules import loop_device
+from ansible_collections.racefree.block.plugins.modules import loop_device, loop_devices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
 QCOW2 = b"QFI\xfb\0\0\0\3"
@@ -35,13 +36,17 @@ def place():
         assert loopdevices.nothing_bound(path), "the test left a loop device"
 
 
-def run(check=False, **arguments):
-    """What the module loop_device says."""
+def run(check=False, main=loop_device.main, **arguments):
+    """What the module says."""
     output = io.StringIO()
     arguments = dict(arguments, _ansible_check_mode=check, _ansible_remote_tmp="/tmp")
     with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
-        loop_device.main()
+        main()
     return json.loads(output.getvalue().strip().splitlines()[-1])
+
+
+def run_many(rows):
+    return run(main=loop_devices.main, devices=rows)
 
 
 def by_module(path, **said):
@@ -64,9 +69,12 @@ def by_source(path, **said):
 
 
 def by_target(path, **said):
-    recipe = _hotplug_target.parse(f"file:raw:{path}" if said else path, True)
-    with _hotplug_target.open_device(recipe, 5) as device:
+    with by_target_opened(f"file:raw:{path}" if said else path) as device:
         return device.size
+
+
+def by_target_opened(text, is_shared=False):
+    return _hotplug_target.open_device(_hotplug_target.parse(text, True), 5, is_shared)
 
 
 MAKERS = [by_module, by_source, by_target]
@@ -130,6 +138,205 @@ def test_a_new_pools_data(place):
             _thin_pool.Pool(host, source)._refuse_image()
 
 
+# Two writers of one part of a file
+
+
+def overlapping(place):
+    """A file with a device that stays over its second 4 KiB, and the device's row."""
+    path = loopdevices.image(place, "disk")
+    made = run(backing_file=path, offset=4096, size=4096)
+    assert made["changed"]
+    return path, made["device"]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_second_writer(place, make):
+    path, first = overlapping(place)
+    with pytest.raises((DeviceBusy, InvalidValue), match=f"{first['path']} .diskseq {first['diskseq']}. writes the same part.*(overlap|w!)"):
+        make(path)
+    assert list(loopdevices.bound_files(place)) == [first["minor"]]
+    run(backing_file=path, offset=4096, size=4096, state="absent")
+
+
+@pytest.mark.parametrize("more, is_refused", [
+    ({"offset": 8192}, False), ({"size": 4096}, False), ({"size": 4608}, True), ({"offset": 7680}, True), ({"offset": 4096, "size": 512}, True),
+    ({}, True), ({"read_only": True}, False), ({"overlap": True}, False), ({"offset": 4096, "size": 4096}, False),
+])
+def test_which_parts_meet(place, more, is_refused):
+    path, first = overlapping(place)
+    for check in (True, False):
+        result = run(check=check, backing_file=path, **more)
+        assert bool(result.get("failed")) == is_refused, result
+    if is_refused:
+        assert result["error"]["kind"] == "DeviceBusy" and first["path"] in result["msg"]
+    elif result["changed"]:
+        run(backing_file=path, offset=more.get("offset", 0), size=more.get("size", 0), state="absent")
+    run(backing_file=path, offset=4096, size=4096, state="absent")
+    with Host() as host:
+        source = _source.parse(dict(more, file=path))
+        _source.Opener(host).open(source)
+
+
+def test_a_reader_in_the_way_of_nobody(place):
+    path = loopdevices.image(place, "disk")
+    run(backing_file=path, read_only=True)
+    assert run(backing_file=path, offset=512, size=512)["changed"]
+    run(backing_file=path, offset=512, size=512, state="absent")
+    run(backing_file=path, state="absent")
+
+
+def test_one_file_under_two_names(place):
+    path, first = overlapping(place)
+    os.link(path, place + "/other")
+    assert first["path"] in run(backing_file=place + "/other")["msg"]
+    run(backing_file=path, offset=4096, size=4096, state="absent")
+
+
+def test_two_writers_in_one_list(place):
+    """The second is planned before the first is there."""
+    path = loopdevices.image(place, "disk")
+    result = run_many([{"backing_file": path}, {"backing_file": path, "offset": 512}])
+    assert result["failed"] and "writes the same part" in result["devices"][1]["msg"] and not result["changed"]
+    assert loopdevices.nothing_bound(place)
+    result = run_many([{"backing_file": path}, {"backing_file": path, "offset": 512, "overlap": True}])
+    assert result["changed"] and len(loopdevices.bound_files(place)) == 2
+    run_many([{"backing_file": path, "state": "absent"}, {"backing_file": path, "offset": 512, "state": "absent"}])
+
+
+def test_one_that_is_on_its_way_out(place):
+    """Its last user has yet to close it: it is waited for, or left to the check for guests."""
+    path = loopdevices.image(place, "disk")
+    going, dummy = loopdevices.bind_free(path)
+    with by_target_opened(path) as device:
+        assert device.size == SIZE
+    timer = threading.Timer(0.3, os.close, [going])
+    timer.start()
+    try:
+        assert run(backing_file=path, offset=512)["changed"]
+    finally:
+        timer.join()
+    run(backing_file=path, offset=512, state="absent")
+
+
+def test_one_that_does_not_go(place, monkeypatch):
+    monkeypatch.setattr(_new_loop, "_GOING", 0.05)
+    path = loopdevices.image(place, "disk")
+    held, number = loopdevices.bind_free(path)
+    try:
+        assert f"/dev/loop{number} " in run(backing_file=path, offset=512)["msg"]
+        with _loop.Backing(path) as backing:
+            area = _new_loop.Area(512)
+            with pytest.raises(DeviceBusy):
+                _new_loop.check(backing, area, _new_loop.Said(), _loop.LoopIndex())
+            _new_loop.check(backing, area, _new_loop.Said(), _loop.LoopIndex(), for_guest=True)
+            # Somebody has claimed it, as a mount does: that is no guest's.
+            claimed = os.open(f"/dev/loop{number}", os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
+            try:
+                with pytest.raises(DeviceBusy):
+                    _new_loop.check(backing, area, _new_loop.Said(), _loop.LoopIndex(), for_guest=True)
+            finally:
+                os.close(claimed)
+    finally:
+        os.close(held)
+
+
+def test_a_target_that_is_shared(place):
+    path, dummy = overlapping(place)
+    with by_target_opened(path, True) as device:
+        assert device.size == SIZE
+    run(backing_file=path, offset=4096, size=4096, state="absent")
+
+
+# A file that was replaced, or cut
+
+
+def replaced(place, **more):
+    """The path of an image that was renamed over another, and the row of the device that still has the other."""
+    path = loopdevices.image(place, "disk", content=b"old")
+    made = run(backing_file=path, **more)["device"]
+    os.rename(loopdevices.image(place, "new", content=b"new"), path)
+    return path, made
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_a_file_that_was_replaced(place, state, through_a_link):
+    path, old = replaced(place)
+    asked = path
+    if through_a_link:
+        asked = place + "/link"
+        os.symlink(path, asked)
+    for check in (True, False):
+        result = run(check=check, backing_file=asked, state=state)
+        assert result["failed"] and not result.get("changed") and "replaced by another one" in result["msg"], result
+        assert old["path"] in result["msg"] and f"diskseq={old['diskseq']}" in result["error"]["hint"]
+    assert run(diskseq=old["diskseq"], state="absent")["changed"]
+    if state == "absent":
+        assert not run(backing_file=asked, state="absent")["changed"]
+    else:
+        assert run(backing_file=asked)["changed"] and run(backing_file=asked, state="absent")["gone"]
+
+
+def test_a_file_that_was_replaced_under_a_source(place):
+    path, old = replaced(place)
+    with Host() as host:
+        with pytest.raises(WrongDevice, match=f"replaced.*{old['path']}"):
+            _source.Opener(host).open(_source.parse(f"file:{path}"))
+    run(diskseq=old["diskseq"], state="absent")
+
+
+def test_the_old_device_goes_by_itself(place):
+    """That is no reason not to make a new one; for who asks for nothing to be left, it is."""
+    path, old = replaced(place)
+    with _device.open_path(old["path"]) as device:
+        assert run(diskseq=old["diskseq"], state="absent", deferred=True)["gone"] is False
+        new = run(backing_file=path)
+        with _device.open_path(new["device"]["path"]) as other:
+            assert new["changed"] and os.pread(other.fd, 3, 0) == b"new" and os.pread(device.fd, 3, 0) == b"old"
+        assert "replaced" in run(backing_file=path, state="absent")["msg"]
+    assert loopdevices.nothing_bound(place + "/disk (deleted)")
+    run(backing_file=path, state="absent")
+
+
+def test_a_file_that_was_deleted(place):
+    path = loopdevices.image(place, "disk")
+    old = run(backing_file=path)["device"]
+    os.unlink(path)
+    assert "deleted while it was bound" in run(backing_file=path, state="absent")["msg"]
+    assert not run(backing_file=path, offset=4096, size=512, state="absent").get("changed")
+    loopdevices.image(place, "disk")
+    assert "replaced by another one" in run(backing_file=path)["msg"]
+    run(diskseq=old["diskseq"], state="absent")
+
+
+def test_a_file_that_really_has_that_name(place):
+    path, other = loopdevices.image(place, "disk"), loopdevices.image(place, "disk (deleted)")
+    assert run(backing_file=other)["changed"]
+    assert run(backing_file=path)["changed"]
+    assert run(backing_file=path, state="absent")["changed"]
+    os.unlink(path)
+    assert not run(backing_file=path, state="absent")["changed"]
+    assert run(backing_file=other, state="absent")["changed"]
+
+
+def test_a_file_that_was_cut(place):
+    path = loopdevices.image(place, "disk")
+    made = run(backing_file=path)["device"]
+    os.truncate(path, 4096)
+    for check in (True, False):
+        result = run(check=check, backing_file=path)
+        assert result["error"]["kind"] == "DeviceBusy" and "65536 bytes, and 4096 are left" in result["msg"] and "allow_shrink" in result["error"]["hint"]
+    with _device.open_path(made["path"]) as device, Host() as host:
+        assert device.size == SIZE
+        with pytest.raises(DeviceBusy, match="4096 are left"):
+            _source.Opener(host).open(_source.parse(f"file:{path}"))
+        assert run(backing_file=path, allow_shrink=True)["changed"] and device.size == 4096
+    assert not run(backing_file=path)["changed"]
+    os.truncate(path, SIZE)
+    assert run(backing_file=path)["device"]["size"] == SIZE
+    run(backing_file=path, state="absent")
+
+
 # Definitions
 
 XML = "<domain type='xen'><name>web1</name><devices>{}</devices></domain>"
@@ -171,7 +378,8 @@ def test_a_recipe_that_cannot_be_read_says_nothing():
 
 def test_said(place):
     with _loop.Backing(loopdevices.image(place, "disk", content=QCOW2)) as backing:
-        _new_loop.check(backing, (0, 0), _new_loop.Said("raw"))
-        _new_loop.check(backing, (512, 0), _new_loop.Said())
+        loops = _loop.LoopIndex()
+        _new_loop.check(backing, _new_loop.Area(), _new_loop.Said("raw"), loops)
+        _new_loop.check(backing, _new_loop.Area(512), _new_loop.Said(), loops)
         with pytest.raises(InvalidValue):
-            _new_loop.check(backing, (0, 512), _new_loop.Said())
+            _new_loop.check(backing, _new_loop.Area(size=512), _new_loop.Said(), loops)

@@ -202,10 +202,10 @@ def test_a_file_is_made_once_and_goes_with_the_run(place):
             opener.open(PathSource(device.path, None, device.id.diskseq + 1))
         with pytest.raises(WrongDevice, match="not a mapped device"):
             opener.open(PathSource(device.path, "LVM-x"))
-        assert opener.open(FileSource(path, 512)).id != device.id
+        assert opener.open(FileSource(path, 512, overlap=True)).id != device.id
         # another use of the file is another device
         assert opener.open(FileSource(path, read_only=True)).id != device.id
-        assert opener.open(FileSource(path, sector_size=4096)).id != device.id
+        assert opener.open(FileSource(path, sector_size=4096, overlap=True)).id != device.id
         assert len(opener.made) == 4
 
 
@@ -245,8 +245,8 @@ def test_a_device_follows_its_file_when_it_is_used(place):
         opener = _source.Opener(host)
         assert opener.open(FileSource(path)).id == first.id and opener.made == [] and first.size == 2 * 65536
         # A size that is said is kept; so is an offset.
-        limited = opener.open(FileSource(path, size=4096))
-        rest = opener.open(FileSource(path, offset=4096))
+        limited = opener.open(FileSource(path, size=4096, overlap=True))
+        rest = opener.open(FileSource(path, offset=4096, overlap=True))
         grow(path, 3 * 65536)
         assert opener.open(FileSource(path, size=4096)).id == limited.id and limited.size == 4096
         assert opener.open(FileSource(path, offset=4096)).id == rest.id and rest.size == 3 * 65536 - 4096
