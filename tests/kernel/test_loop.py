@@ -62,7 +62,7 @@ def test_offset_and_size_are_part_of_the_identity(image, cleanup):
     path = image(content=b"\0" * MIB + b"second")
     whole = run_module("loop_device", backing_file=path)["device"]
     cleanup(loop=path)
-    part = predict_and_run("loop_device", backing_file=path, offset=MIB, size=2 * MIB)["device"]
+    part = predict_and_run("loop_device", backing_file=path, offset=MIB, size=2 * MIB, overlap=True)["device"]
     assert part["diskseq"] != whole["diskseq"] and part["size"] == 2 * MIB
     assert read_device(part["path"], 0, 6) == b"second"
     predict_and_run("loop_device", backing_file=path, offset=MIB, size=2 * MIB, state="absent")
