@@ -95,17 +95,17 @@ class Detachment(NamedTuple):
 def check(request):
     """Raise InvalidValue for a request that can never be served; nothing is read or written."""
     if request.mode not in ("r", "w"):
-        raise InvalidValue("mode", request.mode, "r or w")
+        raise InvalidValue("mode", request.mode, "must be r or w")
     if request.device_type not in ("disk", "cdrom"):
-        raise InvalidValue("device_type", request.device_type, "disk or cdrom")
+        raise InvalidValue("device_type", request.device_type, "must be disk or cdrom")
     if request.mode == "w" and request.device_type == "cdrom":
-        raise InvalidValue("mode", request.mode, "a cdrom is r")
+        raise InvalidValue("mode", request.mode, "must be r: a cdrom is read-only")
     if request.mode == "w" and request.device.read_only:
-        raise InvalidValue("mode", request.mode, f"{request.device.path} is read-only, so the guest can have it only as r")
+        raise InvalidValue("mode", request.mode, f"{request.device.path} is read-only, so the guest can have it only with mode=r")
     params = _disk(request).params
     if ":" in params or not params.isprintable() or not params.isascii():
         # libxl takes what is in front of a colon for a format.
-        raise InvalidValue("params", params, "printable ASCII without a colon")
+        raise InvalidValue("params", params, "must be printable ASCII without a colon")
 
 
 def attach(store, requests, timeout=30.0, wait_connected=False, guard=None):

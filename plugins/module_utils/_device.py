@@ -186,7 +186,7 @@ def check_diskseq(value, option="diskseq"):
     """A disk sequence number as an int from 1 to 2**64-1, or InvalidValue; 0 is never given by the kernel."""
     text = str(value)
     if isinstance(value, bool) or not is_decimal(text, 20) or not 1 <= int(text) <= _U64_MAX:
-        raise InvalidValue(option, value, "a disk sequence number is a whole number from 1 to 2^64-1")
+        raise InvalidValue(option, value, "must be a disk sequence number, a whole number from 1 to 2^64-1")
     return int(text)
 
 
@@ -203,7 +203,7 @@ def check_boot_id(value, option="boot_id"):
     """A boot's name as ``boot_id`` returns it, or InvalidValue."""
     text = str(value).lower()
     if tuple(map(len, text.split("-"))) != (8, 4, 4, 4, 12) or set(text) - set("0123456789abcdef-"):
-        raise InvalidValue(option, value, f"a boot_id as modules return it, and as {_BOOT_ID} has it")
+        raise InvalidValue(option, value, f"must be a boot_id as modules return it, and as {_BOOT_ID} has it")
     return text
 
 
@@ -219,11 +219,11 @@ def check_boot(boot, number):
 def check_path(path, option, allowed="an absolute path"):
     """An absolute path that the kernel can be asked for, or InvalidValue: no NUL, no lone surrogates."""
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
-        raise InvalidValue(option, path, allowed)
+        raise InvalidValue(option, path, f"must be {allowed}")
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:
-        raise InvalidValue(option, path, f"{allowed}, of characters that file names here can have ({error.reason})") from error
+        raise InvalidValue(option, path, f"must be {allowed}, of characters that file names here can have ({error.reason})") from error
     return path
 
 
@@ -249,7 +249,7 @@ def open_path(path, writable=False, diskseq=None, option="path"):
     try:
         there = os.fstat(handle)
         if not stat.S_ISBLK(there.st_mode):
-            raise InvalidValue(option, path, f"it must be a block device, and this is a {kind_of_file(there.st_mode)}")
+            raise InvalidValue(option, path, f"is a {kind_of_file(there.st_mode)}, and must be a block device")
         device = _reopen(f"/proc/self/fd/{handle}", path, writable, there.st_rdev)
     finally:
         os.close(handle)

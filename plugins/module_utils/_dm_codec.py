@@ -139,9 +139,9 @@ def encode_targets(targets, strict=True):
     for start, length, kind, params in targets:
         _check_text("target", kind, _uapi.lib.DM_MAX_TYPE_NAME - 1)
         if b"\0" in params:
-            raise InvalidValue("params", params, "parameters cannot hold a NUL")
+            raise InvalidValue("params", params, "cannot hold a NUL")
         if not kind:
-            raise InvalidValue("target", kind, "a target needs a type")
+            raise InvalidValue("target", kind, "must be the type of a target")
         _check_number("start", start, _U64_MAX)
         _check_number("length", length, _U64_MAX)
         if strict:
@@ -164,7 +164,7 @@ def encode_targets(targets, strict=True):
 def encode_message(sector, text):
     """The payload of DM_TARGET_MSG: ``sector`` (of 512 bytes) picks the target, ``text`` is bytes without NUL."""
     if b"\0" in text or not text:
-        raise InvalidValue("message", text, "a message of at least one character without NUL")
+        raise InvalidValue("message", text, "must be a message of at least one character without NUL")
     _check_number("sector", sector, _U64_MAX)
     return sector.to_bytes(8, "little") + text + b"\0"
 
@@ -347,11 +347,11 @@ def _string(buffer, start, end):
 
 def _check_number(option, number, most):
     if not 0 <= number <= most:
-        raise InvalidValue(option, number, f"a whole number from 0 to {most}")
+        raise InvalidValue(option, number, f"must be a whole number from 0 to {most}")
 
 
 def _check_text(option, text, most):
     if len(text) > most:
-        raise InvalidValue(option, text.decode("utf-8", "replace"), f"at most {most} bytes")
+        raise InvalidValue(option, text.decode("utf-8", "replace"), f"must be at most {most} bytes")
     if b"\0" in text:
-        raise InvalidValue(option, text.decode("utf-8", "replace"), "it cannot hold a NUL")
+        raise InvalidValue(option, text.decode("utf-8", "replace"), "cannot hold a NUL")

@@ -20,7 +20,7 @@ def check_name(name, option="name"):
     """The name, or InvalidValue: what some kernel refuses, or udev and libdm would write in another way."""
     if not _is_plain(name, 127) or name in _FORBIDDEN:
         raise InvalidValue(
-            option, name, "1 to 127 characters out of A-Z a-z 0-9 # + - . : = @ _, and not 'control', '.' or '..'",
+            option, name, "must be 1 to 127 characters out of A-Z a-z 0-9 # + - . : = @ _, and not 'control', '.' or '..'",
         )
     return name
 
@@ -28,7 +28,7 @@ def check_name(name, option="name"):
 def check_uuid(uuid, option="uuid"):
     """The uuid of a mapped device, any text that libdm does not have to mangle, or InvalidValue."""
     if not _is_plain(uuid, 128):
-        raise InvalidValue(option, uuid, "1 to 128 characters out of A-Z a-z 0-9 # + - . : = @ _")
+        raise InvalidValue(option, uuid, "must be 1 to 128 characters out of A-Z a-z 0-9 # + - . : = @ _")
     return uuid
 
 

@@ -53,15 +53,15 @@ def parse_volumes(rows, option="volumes"):
         number = _check_id(row["id"], f"{where}.id")
         others = [volume.option for volume in volumes if volume.id == number]
         if others:
-            raise InvalidValue(f"{where}.id", number, f"it is in the list twice, also as {others[0]}.id. Keep one of the two entries")
+            raise InvalidValue(f"{where}.id", number, f"is in the list twice, also as {others[0]}.id. Keep one of the two entries")
         origin = row.get("snapshot_of")
         present = row.get("state", "present") == "present"
         if origin is not None:
             _check_id(origin, f"{where}.snapshot_of")
             if not present:
-                raise InvalidValue(f"{where}.snapshot_of", origin, "nothing beside state=absent")
+                raise InvalidValue(f"{where}.snapshot_of", origin, "must be left out with state=absent")
             if origin == number:
-                raise InvalidValue(f"{where}.snapshot_of", origin, "another volume than itself")
+                raise InvalidValue(f"{where}.snapshot_of", origin, "must be another volume than itself")
         volumes.append(Volume(number, present, origin, where))
     return volumes
 
@@ -120,7 +120,7 @@ class Volumes:
                     _refuse_used(volume, users)
                 else:
                     if volume.origin not in coming:
-                        raise InvalidValue(f"{volume.option}.snapshot_of", volume.origin, "a volume that the pool has, or that stands before in the list")
+                        raise InvalidValue(f"{volume.option}.snapshot_of", volume.origin, "must be a volume that the pool has, or that stands before in the list")
                     for user in users:
                         if user.live and user.id == volume.origin:
                             _dm_quiet.check(control, user.device)
@@ -250,7 +250,7 @@ def _check_mode(control, pool):
 
 def _check_id(value, option):
     if not 0 <= value <= LAST_ID:
-        raise InvalidValue(option, value, f"a number from 0 to {LAST_ID}")
+        raise InvalidValue(option, value, f"must be a number from 0 to {LAST_ID}")
     return value
 
 

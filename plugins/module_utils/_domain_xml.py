@@ -149,14 +149,14 @@ class Domain:
 def check_target(value, option="vdev"):
     """A disk's name in the guest as libvirt takes it, or InvalidValue."""
     if not isinstance(value, str) or not _TARGET.match(value):
-        raise InvalidValue(option, value, "a disk's name in the guest, like xvda, vdb, hda or sda")
+        raise InvalidValue(option, value, "must be a disk's name in the guest, like xvda, vdb, hda or sda")
     return value
 
 
 def check_uuid(value, option="uuid"):
     """A domain's uuid in lower case, or InvalidValue."""
     if not isinstance(value, str) or not _UUID.match(value.lower()):
-        raise InvalidValue(option, value, "a domain's uuid: 8-4-4-4-12 hexadecimal digits")
+        raise InvalidValue(option, value, "must be a domain's uuid: 8-4-4-4-12 hexadecimal digits")
     return value.lower()
 
 

@@ -52,4 +52,4 @@ def path_identity(path):
 
 def _error(entry, other, words):
     means = f": both mean {words}" if words else ""
-    return InvalidValue(*entry, f"it is in the list twice, also as {other[0]} {other[1]}{means}. Keep one of the two entries")
+    return InvalidValue(*entry, f"is in the list twice, also as {other[0]} {other[1]}{means}. Keep one of the two entries")

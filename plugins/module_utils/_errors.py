@@ -145,6 +145,14 @@ class KernelError(BlockError):
         return cls(f"cannot {tried}: {error.strerror or error}", device=device, errno=error.errno, hint=hint or hint_of(error.errno))
 
 
+def of_oserror(error):
+    """The KernelError for an OSError that nobody expected where it came from."""
+    where = error.filename if error.filename is None else shown(error.filename)
+    return KernelError(
+        f"a system call failed: {error.strerror or error}", device=where, errno=error.errno, hint=hint_of(error.errno),
+    )
+
+
 class NotSupported(BlockError):
     """The kernel, Xen or an installed library lacks something that is needed."""
 

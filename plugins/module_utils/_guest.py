@@ -41,7 +41,7 @@ def find(store, wanted, option="domain"):
     """
     text = str(wanted)
     if isinstance(wanted, bool) or not text or len(text) > 256 or not text.isprintable():
-        raise InvalidValue(option, wanted, "the name, the id or the uuid of a running guest")
+        raise InvalidValue(option, wanted, "must be the name, the id or the uuid of a running guest")
     fitting = [guest for guest in running(store, with_domain_0=True) if text in (str(guest.domid), guest.name) or text.lower() == guest.uuid]
     if isinstance(wanted, int):
         fitting = [guest for guest in fitting if guest.domid == wanted]

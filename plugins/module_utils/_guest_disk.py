@@ -125,7 +125,7 @@ def make(host, wanted, limit, store=None):
     host.for_guests = True
     below = _source.Opener(host, _dm_udev.HANDS_OFF).open(source)
     if below.read_only and not wanted.read_only:
-        raise InvalidValue("mode", "w", f"{below.path} is read-only, so the guest can have it only as r", device=str(wanted))
+        raise InvalidValue("mode", "w", f"{below.path} is read-only, so the guest can have it only with mode=r", device=str(wanted))
     _check_sharing(host, wanted, below, store)
     line = (0, below.size // 512, b"linear", f"{below.id.number} 0".encode())
     device = _dm.make(

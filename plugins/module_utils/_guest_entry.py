@@ -75,12 +75,12 @@ class Entry(Record):
 def entry_of(disk, domain, option):
     """The Entry, or InvalidValue for what cannot be meant."""
     if not isinstance(disk, dict) or not disk.get("vdev"):
-        raise InvalidValue(option, sorted(map(str, disk)) if isinstance(disk, dict) else disk, "a dictionary with vdev")
+        raise InvalidValue(option, sorted(map(str, disk)) if isinstance(disk, dict) else disk, "must be a dictionary with vdev")
     for key in disk:
         if key not in _KEYS:
             raise InvalidValue(f"{option}.{key}", disk[key], f"there is no such option; there are {', '.join(_KEYS)}")
     if disk.get("state", "present") not in ("present", "absent"):
-        raise InvalidValue(f"{option}.state", disk["state"], "present or absent")
+        raise InvalidValue(f"{option}.state", disk["state"], "must be present or absent")
     absent = disk.get("state", "present") == "absent"
     flags = {key: _boolean(disk[key], f"{option}.{key}") for key in _BOOLEAN_KEYS if disk.get(key) is not None}
     _check_kind(disk, option, absent, flags)
@@ -106,7 +106,7 @@ def source_of(entry, sizes, mtimes=None):
         return base
     sector = entry.crypt.get("sector_size") or SECTOR
     if size % sector:
-        raise InvalidValue(f"{entry.option}.crypt.sector_size", sector, f"a divisor of the disk's {size} bytes", device=entry.label)
+        raise InvalidValue(f"{entry.option}.crypt.sector_size", sector, f"must be a divisor of the disk's {size} bytes", device=entry.label)
     return {"table": [dict(entry.crypt, length=size // SECTOR, device=base)]}
 
 
@@ -117,7 +117,7 @@ def _base_of(entry, sizes, mtimes):
     if entry.thin is not None:
         return {"table": [{"start": 0, "length": entry.size // SECTOR, "target": "thin", "pool": entry.thin.pool.source, "id": entry.thin.id}]}, entry.size
     if entry.file not in sizes:
-        raise InvalidValue(f"{entry.option}.file", entry.file, "a file that is there")
+        raise InvalidValue(f"{entry.option}.file", entry.file, "must be a file that is there")
     if entry.image is None:
         said = {"format": entry.given["format"]} if entry.given.get("format") is not None else {}
         return {"file": entry.file, **said}, sizes[entry.file]
@@ -126,12 +126,12 @@ def _base_of(entry, sizes, mtimes):
 
 def _snapshot_of(entry, image, mtime):
     if not image:
-        raise InvalidValue(f"{entry.option}.image", entry.image, "an image that is there, and not empty")
+        raise InvalidValue(f"{entry.option}.image", entry.image, "must be an image that is there, and not empty")
     if image % SECTOR:
-        raise InvalidValue(f"{entry.option}.image", entry.image, f"an image of whole sectors of {SECTOR} bytes: it has {image} bytes")
+        raise InvalidValue(f"{entry.option}.image", entry.image, f"must be an image of whole sectors of {SECTOR} bytes: it has {image} bytes")
     size = entry.disk_size or image
     if size < image:
-        raise InvalidValue(f"{entry.option}.disk_size", entry.disk_size, f"{image} or more, which is the size of the image {entry.image}")
+        raise InvalidValue(f"{entry.option}.disk_size", entry.disk_size, f"must be {image} or more, which is the size of the image {entry.image}")
     origin = {"file": entry.image, "read_only": True}
     if mtime is not None:
         origin["mtime_ns"] = mtime
@@ -150,55 +150,55 @@ def _check_kind(disk, option, absent, flags):
     """Which options go together."""
     given = [kind for kind in _KINDS if disk.get(kind) is not None]
     if len(given) > 1 or not (given or absent):
-        raise InvalidValue(option, given, "either file or thin or source")
+        raise InvalidValue(option, given, "must have either file or thin or source")
     kind = given[0] if given else None
     for key in ("file", "image"):
         if disk.get(key) is not None and (not str(disk[key]).startswith("/") or len(str(disk[key]).splitlines()) != 1):
-            raise InvalidValue(f"{option}.{key}", disk[key], "an absolute path")
+            raise InvalidValue(f"{option}.{key}", disk[key], "must be an absolute path")
     if disk.get("image") is not None and kind != "file":
-        raise InvalidValue(f"{option}.image", disk["image"], "only with file, which keeps what differs from the image")
+        raise InvalidValue(f"{option}.image", disk["image"], "is possible only with file, which keeps what differs from the image")
     for key in ("disk_size", "adopt"):
         if disk.get(key) not in (None, False) and disk.get("image") is None:
-            raise InvalidValue(f"{option}.{key}", disk[key], "only with image")
+            raise InvalidValue(f"{option}.{key}", disk[key], "is possible only with image")
     if disk.get("format") is not None:
         if disk["format"] != "raw":
             allowed = "raw: an image of another format is not a disk byte for byte, so convert it (qemu-img convert -O raw)"
             raise InvalidValue(f"{option}.format", disk["format"], allowed)
         if kind != "file" or disk.get("image") is not None:
-            raise InvalidValue(f"{option}.format", disk["format"], "only with file, and without image")
+            raise InvalidValue(f"{option}.format", disk["format"], "is possible only with file, and without image")
     if disk.get("size") is None and (kind == "thin" or kind == "source" and disk.get("crypt") is not None):
-        raise InvalidValue(f"{option}.size", None, "the size of the disk")
+        raise InvalidValue(f"{option}.size", None, "must be the size of the disk")
     if disk.get("size") is not None and kind == "source" and disk.get("crypt") is None:
-        raise InvalidValue(f"{option}.size", disk["size"], "nothing beside source, which has its own size")
+        raise InvalidValue(f"{option}.size", disk["size"], "must be left out beside source, which has its own size")
     if disk.get("crypt") is not None and kind is None:
-        raise InvalidValue(f"{option}.crypt", sorted(map(str, disk["crypt"])), "only with file, thin or source")
+        raise InvalidValue(f"{option}.crypt", sorted(map(str, disk["crypt"])), "is possible only with file, thin or source")
     for key, needed in (("remove_file", "file"), ("remove_volume", "thin")):
         if absent and flags.get(key) and kind != needed:
-            raise InvalidValue(f"{option}.{key}", True, f"only with {needed}")
+            raise InvalidValue(f"{option}.{key}", True, f"is possible only with {needed}")
 
 
 def _thin_of(value, option):
     if not isinstance(value, dict) or value.get("id") is None:
-        raise InvalidValue(option, value, "a dictionary with pool and id")
+        raise InvalidValue(option, value, "must be a dictionary with pool and id")
     _only(value, option, _THIN)
     origin = None if value.get("snapshot_of") is None else id_of(value["snapshot_of"], f"{option}.snapshot_of")
     number = id_of(value["id"], f"{option}.id")
     if origin == number:
-        raise InvalidValue(f"{option}.snapshot_of", origin, "another volume than itself")
+        raise InvalidValue(f"{option}.snapshot_of", origin, "must be another volume than itself")
     return Thin(pool_of(value.get("pool"), f"{option}.pool"), number, origin)
 
 
 def _crypt_of(value, option):
     """A table line without length and device; a key in clear is not shown."""
     if not isinstance(value, dict) or not value.get("cipher") or not value.get("key"):
-        raise InvalidValue(option, sorted(map(str, value)) if isinstance(value, dict) else "(not shown)", "a dictionary with cipher and key")
+        raise InvalidValue(option, sorted(map(str, value)) if isinstance(value, dict) else "(not shown)", "must be a dictionary with cipher and key")
     _only(value, option, _CRYPT)
     if not _KEYRING.match(str(value["key"])):
         allowed = "the name of a key in the kernel's keyring, :SIZE:TYPE:DESCRIPTION: a definition can be read by many. See the module kernel_key"
-        raise InvalidValue(f"{option}.key", "(not shown)", allowed)
+        raise InvalidValue(f"{option}.key", "(not shown)", f"must be {allowed}")
     kind, description = str(value["key"]).split(":", 3)[2:]
     if kind == "logon" and not 0 < description.find(":"):
-        raise InvalidValue(f"{option}.key", value["key"], ":SIZE:logon:PREFIX:NAME: the kernel asks a prefix of logon keys")
+        raise InvalidValue(f"{option}.key", value["key"], "must be :SIZE:logon:PREFIX:NAME: the kernel asks a prefix of logon keys")
     line = {"start": 0, "target": "crypt", "cipher": value["cipher"], "key": value["key"], "iv_offset": 0, "offset": 0}
     if value.get("sector_size") is not None:
         line["sector_size"] = whole(value["sector_size"], f"{option}.sector_size")
@@ -208,7 +208,7 @@ def _crypt_of(value, option):
         _dm_table.parse_table([dict(line, length=8, device="/dev/vg/a")])
     except TableError as error:
         field = error.errors[0]["field"]
-        raise InvalidValue(f"{option}.{field}", error.errors[0]["value"], error.errors[0]["rule"]) from error
+        raise InvalidValue(f"{option}.{field}", error.errors[0]["value"], f"must be {error.errors[0]['rule']}") from error
     return line
 
 
@@ -229,5 +229,5 @@ def _name(vdev):
 def _boolean(value, option):
     key = value.lower().strip() if isinstance(value, str) else value
     if not isinstance(key, (str, int, float)) or key not in _BOOLEANS:
-        raise InvalidValue(option, value, "a boolean: true or false")
+        raise InvalidValue(option, value, "must be a boolean: true or false")
     return _BOOLEANS[key]

@@ -26,11 +26,11 @@ def entries(guests, identities=None):
     ``identities``: what the host says of paths, as :func:`_guest_storage.check` takes it.
     """
     if not isinstance(guests, list):
-        raise InvalidValue("guests", guests, "a list of guests")
+        raise InvalidValue("guests", guests, "must be a list of guests")
     found = []
     for number, guest in enumerate(guests):
         if not isinstance(guest, dict) or not guest.get("domain") or not isinstance(guest.get("disks"), list):
-            raise InvalidValue(f"guests[{number}]", guest, "a dictionary with domain and a list of disks")
+            raise InvalidValue(f"guests[{number}]", guest, "must be a dictionary with domain and a list of disks")
         found += [entry_of(disk, guest["domain"], f"guests[{number}].disks[{index}]") for index, disk in enumerate(guest["disks"])]
     _guest_storage.check(found, identities)
     return found
@@ -69,15 +69,15 @@ def to_resize(files, sizes, identities=None):
         if file["state"] == "absent":
             continue
         if there is None and file["size"] is None:
-            raise InvalidValue("size", None, f"the size of {file['path']}, since it is to be made", device=file["label"])
+            raise InvalidValue("size", None, f"must be the size of {file['path']}, since it is to be made", device=file["label"])
         if file["exact"] and there is not None and file["size"] is not None and file["size"] < there:
-            raise InvalidValue("size", file["size"], f"{there} or more: {file['path']} is that large, and to cut it would lose data", device=file["label"])
+            raise InvalidValue("size", file["size"], f"must be {there} or more: {file['path']} is that large, and to cut it would lose data", device=file["label"])
         if file["image"] is not None and not sizes.get(file["image"]):
-            raise InvalidValue("image", file["image"], "an image that is there, and not empty", device=file["label"])
+            raise InvalidValue("image", file["image"], "must be an image that is there, and not empty", device=file["label"])
         if there is None or (file["size"] or 0) > there:
             user = images.get(key(file["path"]))
             if user is not None:
-                raise InvalidValue("size", file["size"], f"{there}: {file['path']} is the image of {user}, and stays as it is", device=file["label"])
+                raise InvalidValue("size", file["size"], f"must be {there}: {file['path']} is the image of {user}, and stays as it is", device=file["label"])
             found.append(file)
     return found
 

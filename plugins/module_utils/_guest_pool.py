@@ -48,7 +48,7 @@ def pool_of(value, option):
     """The Pool, or InvalidValue."""
     if not isinstance(value, dict) or (value.get("path") is None) == (value.get("name") is None):
         allowed = "a dictionary with path and uuid, for a pool that is there, or with name, metadata, data and size, for one to be made"
-        raise InvalidValue(option, value, allowed)
+        raise InvalidValue(option, value, f"must be {allowed}")
     return _mapped(value, option) if value.get("path") is not None else _made(value, option)
 
 
@@ -61,10 +61,10 @@ def _mapped(value, option):
     _only(value, option, _MAPPED)
     source = _recipe.parse({"path": value["path"], "uuid": value.get("uuid")}, option)
     if source.uuid is None:
-        raise InvalidValue(f"{option}.uuid", None, "the pool's uuid (dmsetup info): after the next boot another pool may have the path")
+        raise InvalidValue(f"{option}.uuid", None, "must be the pool's uuid (dmsetup info): after the next boot another pool may have the path")
     if source.uuid.startswith(_LVM):
         allowed = "another pool than LVM's, which keeps the numbers itself: make a volume with lvcreate, and say source"
-        raise InvalidValue(f"{option}.uuid", source.uuid, allowed)
+        raise InvalidValue(f"{option}.uuid", source.uuid, f"must be {allowed}")
     return Pool(source.uuid, {"path": source.path, "uuid": source.uuid}, [])
 
 
@@ -85,7 +85,7 @@ def _made(value, option):
     try:
         _dm_table.parse_table([line])
     except TableError as error:
-        raise InvalidValue(option, value["name"], error.message) from error
+        raise InvalidValue(option, value["name"], f"makes no valid table: {error.message}") from error
     asked = value.get("metadata_size") is not None
     most = bytes_of(value["metadata_size"], f"{option}.metadata_size") if asked else _metadata_bytes(size // (block * SECTOR))
     files = [
@@ -101,10 +101,10 @@ def _metadata_bytes(blocks):
 
 def _device(value, option):
     if value is None:
-        raise InvalidValue(option, None, "a file or a block device, such as file:/srv/pool.data or /dev/disk/by-id/...")
+        raise InvalidValue(option, None, "must be a file or a block device, such as file:/srv/pool.data or /dev/disk/by-id/...")
     source = _recipe.parse(value, option)
     if not isinstance(source, (_recipe.FileSource, _recipe.PathSource)):
-        raise InvalidValue(option, value, "a file or the path of a block device")
+        raise InvalidValue(option, value, "must be a file or the path of a block device")
     return source
 
 

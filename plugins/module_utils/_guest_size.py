@@ -24,15 +24,15 @@ def bytes_of(value, option="size"):
     """``10G`` and the like in bytes."""
     match = _SIZE.match(str(value))
     if isinstance(value, bool) or match is None or not int(match.group(1)):
-        raise InvalidValue(option, value, "bytes, or a number with K, M, G or T (of 1024)")
+        raise InvalidValue(option, value, "must be bytes, or a number with K, M, G or T (of 1024)")
     size = int(match.group(1)) * _UNITS[match.group(2).upper()]
     if size % SECTOR:
-        raise InvalidValue(option, value, f"whole sectors of {SECTOR} bytes")
+        raise InvalidValue(option, value, f"must be whole sectors of {SECTOR} bytes")
     return size
 
 
 def whole(value, option, most=None):
     """A whole number, 0 or more, also as text."""
     if isinstance(value, bool) or not _WHOLE.match(str(value)) or (most is not None and int(value) > most):
-        raise InvalidValue(option, value, "a whole number, 0 or more" if most is None else f"a number from 0 to {most}")
+        raise InvalidValue(option, value, "must be a whole number, 0 or more" if most is None else f"a number from 0 to {most}")
     return int(value)

@@ -50,7 +50,7 @@ def main(argv, environ, form="diskseq"):
 def parse_call(argv, environ):
     """``(command, Key)`` of a call, or InvalidValue."""
     if len(argv) != 2 or argv[1] not in ("add", "remove"):
-        raise InvalidValue("arguments", " ".join(argv[1:]), "add or remove, as libxl calls it")
+        raise InvalidValue("arguments", " ".join(argv[1:]), "must be add or remove, as libxl calls it")
     return argv[1], parse_path(environ.get("XENBUS_PATH", ""))
 
 
@@ -62,7 +62,7 @@ def parse_path(path):
         domids, parts = [parts[3]], parts[4:]
     numbers = domids + parts[2:]
     if parts[:2] != ["backend", "vbd"] or len(parts) != 4 or not all(number.isascii() and number.isdigit() and len(number) <= 10 for number in numbers):
-        raise InvalidValue("XENBUS_PATH", path, "backend/vbd/DOMID/DEVID, as libxl sets it")
+        raise InvalidValue("XENBUS_PATH", path, "must be backend/vbd/DOMID/DEVID, as libxl sets it")
     return Key(int(parts[2]), int(parts[3]), int(domids[0]))
 
 

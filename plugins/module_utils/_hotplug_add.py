@@ -110,7 +110,7 @@ class _Add:
         self.link.record(self.key, facts)
         with self.host, _hotplug_target.open_device(recipe, self.limit.left(), "!" in nodes["mode"]) as device:
             if writable and device.read_only:
-                raise InvalidValue("mode", nodes["mode"], f"{device.path} is read-only, so the guest can have it only as r")
+                raise InvalidValue("mode", nodes["mode"], f"{device.path} is read-only, so the guest can have it only with mode=r")
             self.identity = dict(_vbd_nodes.identity(self.form, device.id.major, device.id.minor, device.id.diskseq, device.path))
             self.link.record(self.key, dict(facts, **self.identity))
             self.link.share(device)

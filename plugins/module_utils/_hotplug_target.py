@@ -28,7 +28,7 @@ def parse(text, writable):
     What a guest may not write, nobody needs to be able to write for it: a file is then bound read-only.
     """
     if not text.isascii() or not text.isprintable():
-        raise InvalidValue("target", text, "printable ASCII")
+        raise InvalidValue("target", text, "must be printable ASCII")
     if text.startswith(_FORMS):
         recipe = _recipe.parse(text, option="target")
         _check_kept(text, recipe)
@@ -74,7 +74,7 @@ def _check_kept(text, recipe):
         is_bound = not isinstance(recipe, PathSource) or not os.path.normpath(recipe.path).lstrip("/").startswith("dev/disk/by-diskseq/")
     if not is_bound:
         raise InvalidValue(
-            "target", text, "a disk sequence number ends with the boot, and a guest's configuration can outlive that. Say diskseq:N@BOOT, "
+            "target", text, "says no boot: a disk sequence number ends with the boot, and a guest's configuration can outlive that. Say diskseq:N@BOOT, "
             "with the boot_id that was returned beside the number, for a disk that is attached now; in a configuration give the file, "
             "dm:NAME,UUID, or a path in /dev/disk/by-id",
         )
@@ -97,7 +97,7 @@ def _guess(path):
         return FileSource(path)
     if stat.S_ISBLK(mode):
         return PathSource(path)
-    raise InvalidValue("target", path, f"it must be a block device or a regular file, and this is a {_device.kind_of_file(mode)}")
+    raise InvalidValue("target", path, f"is a {_device.kind_of_file(mode)}, and must be a block device or a regular file")
 
 
 def _prove_uuid(device, recipe):

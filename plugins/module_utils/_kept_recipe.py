@@ -20,9 +20,9 @@ from . import _dm_table, _source, _table_slots
 from ._errors import DefinitionError, InvalidValue
 
 MOST_CHARACTERS = 65536
-_FIRST_COMER = "this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
+_FIRST_COMER = "cannot be kept: this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
 _EVERY_BOOT = (
-    "a number is given anew at every boot, and a definition outlives it: give the file, the table, or the path with its uuid; "
+    "cannot be kept: a number is given anew at every boot, and a definition outlives it: give the file, the table, or the path with its uuid; "
     "or the boot_id beside it, for a guest that is not to start after this boot"
 )
 _PASSING = {"/dev/loop": _FIRST_COMER, "/dev/dm-": _FIRST_COMER, "/dev/block/": _FIRST_COMER, "/dev/disk/by-diskseq/": _EVERY_BOOT}
@@ -64,7 +64,7 @@ def text_of(source):
     plain = {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}
     text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
     if len(text) > MOST_CHARACTERS:
-        raise InvalidValue("source", text[:100] + "...", f"a recipe in a definition has {MOST_CHARACTERS} characters at most")
+        raise InvalidValue("source", text[:100] + "...", f"is too long: a recipe in a definition has {MOST_CHARACTERS} characters at most")
     return text
 
 
@@ -142,7 +142,7 @@ def _check_path(source, option):
         # Whatever the path leads to is that very device, or an error.
         return
     if source.diskseq is not None:
-        allowed = "a number is given anew at every boot, and a definition outlives it: give the uuid instead, or the boot_id beside the number"
+        allowed = "cannot be kept: a number is given anew at every boot, and a definition outlives it: give the uuid instead, or the boot_id beside the number"
         raise InvalidValue(f"{option}.diskseq", source.diskseq, allowed)
     path = _plain(source.path)
     for start, allowed in _PASSING.items():
@@ -155,5 +155,5 @@ def _check_table(source, option):
     for dummy, slot in table.devices(source.read_only):
         check(_source.parse_slot(slot), option=f"{option}.table {slot.field}")
     if _table_slots.has_secrets(table):
-        allowed = "no key: a definition can be read by many. Name a key of the kernel's keyring (:SIZE:TYPE:DESCRIPTION)"
+        allowed = "must hold no key: a definition can be read by many. Name a key of the kernel's keyring (:SIZE:TYPE:DESCRIPTION)"
         raise InvalidValue(f"{option}.table", "(not shown)", allowed)

@@ -91,7 +91,7 @@ def with_connection(uri, limit, device, function):
             connection = libvirt.open(uri)
         except libvirt.libvirtError as error:
             if error.get_error_code() in (libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_CONF_SYNTAX):
-                raise InvalidValue("uri", uri, f"libvirt says: {error.get_error_message()}") from error
+                raise InvalidValue("uri", uri, f"is refused by libvirt: {error.get_error_message()}") from error
             raise GuestError(f"cannot connect to {uri}: {error.get_error_message()}", hint=_HINT) from error
         try:
             return function(connection)

@@ -21,11 +21,13 @@ import stat
 import time
 
 from . import _device, _gone, _uapi_plain
-from ._errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
+from ._errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice, hint_of
 from ._record import Record
 from ._regular_file import open_regular
 
 CONTROL = "/dev/loop-control"
+# No file has such a path, and none had it when a device was made.
+NO_SUCH_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 MAJOR = 7
 # What LOOP_CONFIGURE answers when another process took the free number first, or it is just being removed.
 _TAKEN = (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.ENOENT, errno.ENODEV)
@@ -92,21 +94,21 @@ def check_geometry(backing, offset=0, size=0, sector_size=None):
     """
     block = 512 if sector_size is None else sector_size
     if not 512 <= block <= _PAGE or block & (block - 1):
-        raise InvalidValue("sector_size", sector_size, f"a power of 2 from 512 to {_PAGE} bytes", device=backing.path)
+        raise InvalidValue("sector_size", sector_size, f"must be a power of 2 from 512 to {_PAGE} bytes", device=backing.path)
     if offset < 0 or offset % 512:
-        raise InvalidValue("offset", offset, "a multiple of 512 bytes, 0 or more", device=backing.path)
+        raise InvalidValue("offset", offset, "must be a multiple of 512 bytes, 0 or more", device=backing.path)
     if size < 0 or size % block:
-        raise InvalidValue("size", size, f"a multiple of the sector size, {block} bytes", device=backing.path)
+        raise InvalidValue("size", size, f"must be a multiple of the sector size, {block} bytes", device=backing.path)
     if not backing.size:
-        raise InvalidValue("backing_file", backing.path, "the file is empty: give it the size that the disk shall have")
+        raise InvalidValue("backing_file", backing.path, "is empty: give it the size that the disk shall have")
     if offset + size > backing.size or offset >= backing.size:
         what, value = ("size", size) if size and offset < backing.size else ("offset", offset)
-        raise InvalidValue(what, value, f"offset and size must lie inside the file, which has {backing.size} bytes", device=backing.path)
+        raise InvalidValue(what, value, f"must lie inside the file, which has {backing.size} bytes", device=backing.path)
     rest = backing.size - offset
     if not size and rest % block:
         raise InvalidValue(
             "backing_file", backing.path,
-            f"its {rest} bytes are not a multiple of the sector size {block}: the last {rest % block} bytes would be cut off; "
+            f"has {rest} bytes there, which is no multiple of the sector size {block}: the last {rest % block} bytes would be cut off; "
             f"pad the file, or say size={rest - rest % block}",
         )
 
@@ -447,15 +449,20 @@ def detach(device, deferred=False, timeout=5.0):
 
 
 def users(device):
-    """What is known to use the device: names of mapped devices and the like above it, and mount points."""
-    names = _gone.list_directory(f"{device.sysfs}/holders")
+    """What is known to use the device or its partitions: names of mapped devices and the like above it, and mount points."""
+    names, numbers = _gone.list_directory(f"{device.sysfs}/holders"), {device.id.number: ""}
+    for name in _gone.list_directory(device.sysfs):
+        number = _device.read_sysfs(f"{device.sysfs}/{name}/dev") if _gone.exists(f"{device.sysfs}/{name}/partition") else None
+        if number is not None:
+            numbers[number] = f" (partition {name})"
+            names += [f"{holder} (partition {name})" for holder in _gone.list_directory(f"{device.sysfs}/{name}/holders")]
     mountinfo = "/proc/self/mountinfo"
     try:
         with open(mountinfo, encoding="utf-8", errors="surrogateescape") as mounts:
             for line in mounts:
                 fields = line.split()
-                if fields[2] == device.id.number:
-                    names.append(f"mount {fields[4]}")
+                if fields[2] in numbers:
+                    names.append(f"mount {fields[4]}{numbers[fields[2]]}")
     except OSError as error:
         raise _gone.not_seen(error, mountinfo) from error
     return names
@@ -505,12 +512,23 @@ def _open_backing(path, read_only, option):
     try:
         return open_regular(path, option, os.O_RDONLY if read_only else os.O_RDWR)
     except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise InvalidValue(option, path, "the file does not exist") from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ETXTBSY) and not read_only:
-            why = f"it cannot be opened for writing ({errno.errorcode[error.errno]}); say read_only=true to have it read-only"
-            raise InvalidValue(option, path, why) from error
-        raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+        raise _not_opened(error, path, read_only, option) from error
+
+
+def _not_opened(error, path, read_only, option):
+    """What is wrong with a backing file that cannot be opened."""
+    number = error.errno
+    if number == errno.ENOENT and os.path.islink(path):
+        return InvalidValue(option, path, f"is a symbolic link to {os.path.realpath(path)}, which does not exist", errno=number)
+    if number == errno.ENOENT:
+        return InvalidValue(option, path, "does not exist", errno=number)
+    if number in NO_SUCH_FILE:
+        return InvalidValue(option, path, f"cannot be a file: {error.strerror}", errno=number, hint=hint_of(number))
+    if number in (errno.EACCES, errno.EPERM) and os.geteuid():
+        return InvalidValue(option, path, "may not be opened by this user", errno=number, hint=hint_of(number))
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ETXTBSY) and not read_only:
+        return InvalidValue(option, path, "cannot be opened for writing", errno=number, hint="Say read_only=true to have it read-only")
+    return KernelError.from_oserror(error, f"open {path}", device=path)
 
 
 class _Control:

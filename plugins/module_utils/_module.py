@@ -21,9 +21,11 @@ from typing import NamedTuple
 from ansible.module_utils.basic import AnsibleModule
 
 from . import _lock
-from ._errors import BlockError
+from ._errors import BlockError, InvalidValue, of_oserror
 from ._host import Host
 from ._module_task import Task, Unexpected
+
+LONGEST_SECONDS = 86400
 
 
 class Plan(NamedTuple):
@@ -134,6 +136,12 @@ class Item:
         return {}
 
 
+def check_seconds(params, option, least=0):
+    """InvalidValue unless the option has from ``least`` seconds to a day; more is a mistake, and too much for the clock."""
+    if not least <= params[option] <= LONGEST_SECONDS:
+        raise InvalidValue(option, params[option], f"must be seconds from {least} to {LONGEST_SECONDS}")
+
+
 def undo_steps(steps):
     """Do them, the last one first, whatever becomes of each, and empty the list; the first error is raised at the end."""
     problem = None
@@ -179,6 +187,9 @@ def _guarded(module, body):
         body()
     except BlockError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
+    except OSError as error:
+        found = of_oserror(error)
+        module.fail_json(msg=str(found), error=found.as_dict(), exception=traceback.format_exc())
     except Exception as error:
         module.fail_json(msg=f"unexpected {type(error).__name__}: {error}", exception=traceback.format_exc())
 

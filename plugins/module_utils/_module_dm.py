@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from . import _device, _dm, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _lock, _reap, _source, _source_locks, _table_slots
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
-from ._module import Item, Plan, undo_steps
+from ._module import Item, Plan, check_seconds, undo_steps
 from ._table_keys import with_keys
 
 ARGUMENTS = {
@@ -39,7 +39,6 @@ ARGUMENTS = {
     "timeout": {"type": "int", "default": 10},
     "state": {"type": "str", "choices": ["present", "suspended", "absent"], "default": "present"},
 }
-_LONGEST_HOLD = 86400
 
 
 class DmItem(Item):
@@ -85,13 +84,11 @@ class DmItem(Item):
             _dm_name.check_uuid(params["uuid"])
         if params["diskseq"] is not None:
             _device.check_diskseq(params["diskseq"])
-        if not 0 <= params["hold"] <= _LONGEST_HOLD:
-            raise InvalidValue("hold", params["hold"], f"seconds from 0 to {_LONGEST_HOLD}")
-        if params["timeout"] < 0:
-            raise InvalidValue("timeout", params["timeout"], "seconds, 0 or more")
+        check_seconds(params, "hold")
+        check_seconds(params, "timeout")
         if params["volumes"] is not None:
             if params["state"] != "present":
-                raise InvalidValue("volumes", params["volumes"], f"nothing with state={params['state']}: a pool is live when its volumes are changed")
+                raise InvalidValue("volumes", params["volumes"], f"must be left out with state={params['state']}: a pool is live when its volumes are changed")
             self.volumes = _dm_thin.Volumes(self.host, _dm_thin.parse_volumes(params["volumes"]), max(1, params["timeout"]))
         self.value = None if params["table"] is None else with_keys(table_lines(params["table"]), params["keys"] or {})
 
@@ -229,7 +226,7 @@ class DmItem(Item):
                     hint="The device that had this number is gone; leave diskseq out to make a new one",
                 )
             if self.value is None:
-                raise InvalidValue("table", None, f"there is no mapped device {params['name']}, and one cannot be made without a table")
+                raise InvalidValue("table", None, f"must be given: there is no mapped device {params['name']}, and one cannot be made without a table")
             return
         if params["uuid"] and mapped.status.uuid != params["uuid"]:
             raise DeviceBusy(
@@ -276,7 +273,7 @@ class DmItem(Item):
     def _wanted_table(self, now):
         if self.value is None:
             if not now:
-                raise InvalidValue("table", None, f"{self.params['name']} has no live table, and none is given")
+                raise InvalidValue("table", None, f"must be given: {self.params['name']} has no live table")
             return now["table"]
         own = None if self.device is None else (self.device.id.major, self.device.id.minor)
         self.slots = _table_slots.host_slots(self.host, self.value, own)
@@ -291,7 +288,7 @@ class DmItem(Item):
     def _plan_volumes(self, before, after):
         table = after["table"]
         if table is None or [target.TYPE for target in table] != ["thin-pool"]:
-            raise InvalidValue("volumes", self.params["volumes"], "only for a device whose table is one thin-pool target", device=self.params["name"])
+            raise InvalidValue("volumes", self.params["volumes"], "is possible only for a device whose table is one thin-pool target", device=self.params["name"])
         if not before:
             after["volumes"] = self.volumes.wanted()
         elif before["suspended"] or [target.TYPE for target in before["table"] or ()] != ["thin-pool"]:
@@ -454,7 +451,7 @@ def table_lines(value):
         elif isinstance(row, str):
             result.extend(row.splitlines())
         else:
-            raise InvalidValue("table", row, "text lines as for dmsetup, or dictionaries with start, length and target")
+            raise InvalidValue("table", row, "must be text lines as for dmsetup, or dictionaries with start, length and target")
     return result
 
 

@@ -27,7 +27,7 @@ def collect(params, host):
     if params["diskseq"] is not None:
         _device.check_diskseq(params["diskseq"])
     if params["path"] is not None and params["diskseq"] is not None:
-        raise InvalidValue("path", params["path"], "either path or diskseq picks a device, not both")
+        raise InvalidValue("path", params["path"], "must be left out beside diskseq: one of them picks the device")
     values = {"devices": list(_picked(params, host) if params["path"] or params["diskseq"] else _all(host))}
     if params["features"]:
         values["features"] = _features.collect(host)

@@ -16,7 +16,7 @@ from . import (
 )
 from ._deadline import Deadline
 from ._errors import BlockError, DeadlineExceeded, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
-from ._module import Item, Plan
+from ._module import Item, Plan, check_seconds
 
 ARGUMENTS = {
     "domain": {"type": "str", "required": True},
@@ -82,26 +82,25 @@ class DiskItem(Item):
         params = self.params
         self.target = _canonical_target(params["vdev"])
         if not params["domain"] or not params["domain"].isprintable() or len(params["domain"]) > 256:
-            raise InvalidValue("domain", params["domain"], "the name or the uuid of a domain")
+            raise InvalidValue("domain", params["domain"], "must be the name or the uuid of a domain")
         if not params["config"] and not params["live"]:
-            raise InvalidValue("config", False, "config or live, or both: there is nothing else to change")
-        if params["timeout"] < 1:
-            raise InvalidValue("timeout", params["timeout"], "seconds, 1 or more")
+            raise InvalidValue("config", False, "must be true without live: there is nothing else to change")
+        check_seconds(params, "timeout", 1)
         if params["bus"] not in (None, *_BUSES):
-            raise InvalidValue("bus", params["bus"], f"one of {', '.join(_BUSES)}")
+            raise InvalidValue("bus", params["bus"], f"must be one of {', '.join(_BUSES)}")
         if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "present":
-            raise InvalidValue("mode", "w", "a cdrom is r")
+            raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
         if params["live"] and not params["uri"].startswith("xen:"):
-            raise InvalidValue("live", True, f"only for Xen, since only there it can be proved which device the guest got, and the uri is {params['uri']}")
+            raise InvalidValue("live", True, f"is possible only for Xen, since only there it can be proved which device the guest got, and the uri is {params['uri']}")
         if params["source"] is not None:
             self._check_source()
         elif params["state"] == "present":
-            raise InvalidValue("source", None, "required with state=present")
+            raise InvalidValue("source", None, "must be given with state=present")
 
     def _check_source(self):
         source = _source.parse(self.params["source"])
         if isinstance(source, (_source.FileSource, _source.TableSource)) and source.read_only and self.params["mode"] == "w":
-            raise InvalidValue("mode", "w", "the source is read_only, so the guest can have it only as r")
+            raise InvalidValue("mode", "w", "must be r: the source is read_only")
         if isinstance(source, _source.FileSource) and self.params["mode"] == "r":
             source = source._replace(read_only=True)
         if self.params["config"]:
@@ -165,7 +164,7 @@ class DiskItem(Item):
     def _look_at_device(self):
         device = self.host.enter_context(_source.find(self.source, self.host))
         if device.read_only and self.params["mode"] == "w":
-            raise InvalidValue("mode", "w", f"{device.path} is read-only, so the guest can have it only as r")
+            raise InvalidValue("mode", "w", f"{device.path} is read-only, so the guest can have it only with mode=r")
         if isinstance(self.source, _source.PathSource):
             if self.source.uuid is None and _dm.is_mapped(device):
                 # The name can be another device's at the next start; the uuid, which is kept with the volume, cannot.
@@ -219,7 +218,7 @@ class DiskItem(Item):
         if cut is not None:
             raise InvalidValue(
                 "source.table", f"{_dm_table.parse_table(self.source.table).length} sectors",
-                f"{cut} sectors or more: the disk is that large in the definition. If it is meant, say state=absent first", device=self.title(),
+                f"must be {cut} sectors or more: the disk is that large in the definition. If it is meant, say state=absent first", device=self.title(),
             )
 
     def _is_kept(self, recipe):
@@ -287,7 +286,7 @@ class DiskItem(Item):
         if self.params["state"] == "present":
             for option, has in (("mode", "w" if vbd.writable else "r"), ("device_type", "cdrom" if vbd.cdrom else "disk")):
                 if self.params[option] != has:
-                    allowed = f"the guest has it with {option}={has}, which cannot be changed while it runs; or say live: false"
+                    allowed = f"cannot be changed: the guest has it with {option}={has} while it runs. Detach it first, or say live: false"
                     raise InvalidValue(option, self.params[option], allowed)
         self.device = self._opened(vbd)
         if self.device is None or not self._is_source(self.device):

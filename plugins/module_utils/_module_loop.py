@@ -10,11 +10,12 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import errno
 import os
 
 from . import _device, _duplicates, _lock, _loop, _new_loop, _replaced
-from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
-from ._module import Item, Plan, undo_steps
+from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice, shown
+from ._module import Item, Plan, check_seconds, undo_steps
 
 ARGUMENTS = {
     "backing_file": {"type": "path"},
@@ -35,7 +36,6 @@ ARGUMENTS = {
     "timeout": {"type": "int", "default": 10},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
-_LONGEST_HOLD = 86400
 
 
 class LoopItem(Item):
@@ -86,17 +86,15 @@ class LoopItem(Item):
             _device.check_diskseq(params["diskseq"])
         for option in ("offset", "size"):
             if params[option] < 0:
-                raise InvalidValue(option, params[option], "a number of bytes, 0 or more")
-        if not 0 <= params["hold"] <= _LONGEST_HOLD:
-            raise InvalidValue("hold", params["hold"], f"seconds from 0 to {_LONGEST_HOLD}")
-        if params["timeout"] < 0:
-            raise InvalidValue("timeout", params["timeout"], "seconds, 0 or more")
+                raise InvalidValue(option, params[option], "must be a number of bytes, 0 or more")
+        check_seconds(params, "hold")
+        check_seconds(params, "timeout")
         if params["state"] == "present" and params["path"]:
-            raise InvalidValue("path", params["path"], "the kernel picks the device; path is for state=absent only")
+            raise InvalidValue("path", params["path"], "is for state=absent only: the kernel picks the device")
         if params["state"] == "present" and not params["backing_file"]:
-            raise InvalidValue("backing_file", params["backing_file"], "an absolute path of a regular file")
+            raise InvalidValue("backing_file", params["backing_file"], "must be an absolute path of a regular file")
         if params["backing_file"] and params["path"]:
-            raise InvalidValue("path", params["path"], "either backing_file or path says which device, not both")
+            raise InvalidValue("path", params["path"], "must be left out beside backing_file, not both say which device")
 
     def locks(self):
         if self.params["backing_file"]:
@@ -241,7 +239,8 @@ class LoopItem(Item):
             ("partitions", "the kernel cannot be told to forget partitions while the device is bound"),
         ):
             if now[option] != wanted[option] and not (option == "partitions" and wanted[option]):
-                raise InvalidValue(option, wanted[option], f"{self.device.path} has {now[option]}, and {why}; remove it first (state=absent)")
+                wrong = f"is not what {self.device.path} has, {shown(now[option])}, and {why}: remove it first (state=absent)"
+                raise InvalidValue(option, wanted[option], wrong)
         if wanted["size"] < now["size"] and not self.params["allow_shrink"]:
             raise _loop.cut(self.device, now["size"], wanted["size"], "say allow_shrink=true if nobody needs what was behind the new end")
 
@@ -314,8 +313,8 @@ class LoopItem(Item):
         params = self.params
         try:
             backing = _loop.Backing(params["backing_file"], read_only=True)
-        except InvalidValue:
-            if os.path.lexists(params["backing_file"]):
+        except InvalidValue as error:
+            if error.errno not in (errno.ENOENT, *_loop.NO_SUCH_FILE):
                 raise
             _replaced.refuse(params["backing_file"], None, self._part(), self.host.loops)
             return []

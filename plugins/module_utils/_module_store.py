@@ -47,7 +47,7 @@ class StoreItem(Item):
     def check(self):
         for option in ("path", "image"):
             if not self.params[option].startswith("/"):
-                raise InvalidValue(option, self.params[option], "an absolute path")
+                raise InvalidValue(option, self.params[option], "must be an absolute path")
 
     def locks(self):
         path = self.params["path"]

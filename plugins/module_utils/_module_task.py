@@ -13,16 +13,23 @@ from __future__ import annotations
 import traceback
 
 from . import _duplicates, _hold, _journal, _module_locks
-from ._errors import BlockError
+from ._errors import BlockError, of_oserror
 from ._host import UDEV_SECONDS
 
 
 class Unexpected(BlockError):
     """A mistake of this collection; ``trace`` is where."""
 
+    HINT = "This is a mistake of the collection racefree.block: report it, with the traceback"
+
     def __init__(self, error):
         super().__init__(f"unexpected {type(error).__name__}: {error}")
         self.trace = traceback.format_exc()
+
+
+def error_of(error):
+    """The BlockError for an exception that none of the floors below has made one of."""
+    return of_oserror(error) if isinstance(error, OSError) else Unexpected(error)
 
 
 class Row:
@@ -53,7 +60,7 @@ class Row:
         except BlockError as error:
             self.fail_late(error)
         except Exception as error:  # what was done is told all the same
-            self.fail_late(Unexpected(error))
+            self.fail_late(error_of(error))
         if self.error is not None:
             values.update(failed=True, error=self.error.as_dict(), msg=str(self.error))
         return values
@@ -186,7 +193,7 @@ class Task:
         except BlockError as error:
             errors = [error] * len(rows)
         except Exception as error:  # an error as others, of them all: nobody knows whose
-            errors = [Unexpected(error)] * len(rows)
+            errors = [error_of(error)] * len(rows)
         for row, error in zip(rows, errors):
             if error is not None:
                 self._fail(row, error)
@@ -214,7 +221,7 @@ class Task:
             except BlockError as error:
                 self._fail(row, error)
             except Exception as error:  # others of the task are to be done, or rolled back, all the same
-                self._fail(row, Unexpected(error))
+                self._fail(row, error_of(error))
 
     def _fail(self, row, error):
         row.error = error

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from . import _dm, _dm_thin, _lock, _source, _source_locks, _thin_pool
 from ._errors import BlockError, InvalidValue
-from ._module import Item, Plan
+from ._module import Item, Plan, check_seconds
 
 ARGUMENTS = {
     "pool": {"type": "raw", "required": True},
@@ -47,8 +47,7 @@ class VolumesItem(Item):
     def check(self):
         self.source = _source.parse(self.params["pool"], option="pool")
         _thin_pool.check(self.source)
-        if self.params["timeout"] < 1:
-            raise InvalidValue("timeout", self.params["timeout"], "seconds, 1 or more")
+        check_seconds(self.params, "timeout", 1)
         self.volumes = _dm_thin.Volumes(self.host, _dm_thin.parse_volumes(self.params["volumes"]), self.params["timeout"])
 
     def locks(self):

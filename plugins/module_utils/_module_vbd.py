@@ -15,7 +15,7 @@ from typing import NamedTuple
 from . import _blkback, _device, _guest, _libvirt_vbd, _lock, _sharing, _source, _source_locks, _stack, _vbd_nodes, _vbd_read, _vdev
 from ._errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
 from ._footprint import Extent
-from ._module import Item, Plan
+from ._module import Item, Plan, check_seconds
 
 ARGUMENTS = {
     "domain": {"type": "str", "required": True},
@@ -81,14 +81,13 @@ class VbdItem(Item):
         self.vdev = _vdev.parse(params["vdev"])
         if params["diskseq"] is not None:
             _device.check_diskseq(params["diskseq"])
-        if params["timeout"] < 1:
-            raise InvalidValue("timeout", params["timeout"], "seconds, 1 or more")
+        check_seconds(params, "timeout", 1)
         if params["source"] is not None:
             self.source = _source.parse(params["source"])
         if params["device_type"] == "cdrom" and params["mode"] == "w":
-            raise InvalidValue("mode", "w", "a cdrom is r")
+            raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
         if isinstance(self.source, (_source.FileSource, _source.TableSource)) and self.source.read_only and params["mode"] == "w":
-            raise InvalidValue("mode", "w", "the source is read_only, so the guest can have it only as r")
+            raise InvalidValue("mode", "w", "must be r: the source is read_only")
         if isinstance(self.source, _source.FileSource) and params["mode"] == "r":
             # What a guest may not write, nobody needs to be able to write for it.
             self.source = self.source._replace(read_only=True)
@@ -176,9 +175,9 @@ class VbdItem(Item):
             self.vbd = vbd
             return Plan(False, after, after)
         if self.params["diskseq"] is not None and not isinstance(self.source, (_source.DiskseqSource, _source.PathSource)):
-            raise InvalidValue("diskseq", self.params["diskseq"], "a guard for a disk that is attached, or for a source that names a device by its path")
+            raise InvalidValue("diskseq", self.params["diskseq"], "is possible only for a disk that is attached, or a source that names a device by its path")
         if self.params["diskseq_form"] != "diskseq" and self.by_libvirt():
-            raise InvalidValue("diskseq_form", self.params["diskseq_form"], "libvirt writes no such node: diskseq, or say toolstack=xenstore")
+            raise InvalidValue("diskseq_form", self.params["diskseq_form"], "is a node that libvirt does not write: say diskseq, or toolstack=xenstore")
         self._check_free()
         return Plan(True, {}, after)
 
@@ -191,7 +190,7 @@ class VbdItem(Item):
             )
         for option, has in (("mode", "w" if vbd.writable else "r"), ("device_type", "cdrom" if vbd.cdrom else "disk")):
             if self.params[option] != has:
-                raise InvalidValue(option, self.params[option], f"the disk is attached with {option}={has}, which cannot be changed: detach it first")
+                raise InvalidValue(option, self.params[option], f"cannot be changed: the disk is attached with {option}={has}. Detach it first")
         self.device = self._opened(vbd)
         here = "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"
         if self.device is None or not _source.is_device(self.source, self.device, self.host):

@@ -77,7 +77,7 @@ def _check_format(backing, area, option):
     if found is not None:
         raise InvalidValue(
             option, backing.path,
-            f"it is an image of the format {found}, not a disk byte for byte. Convert it (qemu-img convert -f {found} -O raw), or "
+            f"is an image of the format {found}, not a disk byte for byte. Convert it (qemu-img convert -f {found} -O raw), or "
             f"{_SAY_RAW.get(option, 'say format=raw')} if a guest wrote these bytes into a disk of its own",
         )
 

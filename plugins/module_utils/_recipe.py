@@ -98,12 +98,12 @@ def parse(value, option="source", numbers=False):
     if isinstance(value, str):
         return _parse_text(value, option, numbers)
     if not isinstance(value, dict):
-        raise InvalidValue(option, value, f"a source is text or a dictionary with one of {_KINDS}")
+        raise InvalidValue(option, value, f"must be text or a dictionary with one of {_KINDS}")
     kinds = [kind for kind in _PARSERS if value.get(kind) is not None and not (kind == "diskseq" and value.get("path") is not None)]
     if len(kinds) != 1:
         # A table may hold keys.
         shown = {key: "(not shown)" if key == "table" else part for key, part in value.items()}
-        raise InvalidValue(option, shown, f"a source has exactly one of {_KINDS} (a path may have a diskseq beside it)")
+        raise InvalidValue(option, shown, f"must have exactly one of {_KINDS} (a path may have a diskseq beside it)")
     return _PARSERS[kinds[0]](value, option)
 
 
@@ -127,14 +127,14 @@ def _parse_text(text, option, numbers):
         "diskseq:N, diskseq:N-partP, diskseq:N@BOOT, path:/dev/..., file:/..., file:raw:/..., dm:NAME,UUID, or an absolute path"
         + (", or major:minor" if numbers else "")
     )
-    raise InvalidValue(option, text, forms)
+    raise InvalidValue(option, text, f"must be {forms}")
 
 
 def _parse_mapped(text, option):
     """Neither a name nor a uuid can hold a comma; the link is udev's, and the uuid proves where it leads."""
     name, comma, uuid = text.partition(",")
     if not comma:
-        raise InvalidValue(option, f"dm:{text}", "dm:NAME,UUID: a name alone can be another device's by now")
+        raise InvalidValue(option, f"dm:{text}", "must be dm:NAME,UUID: a name alone can be another device's by now")
     return PathSource(f"/dev/mapper/{_dm_name.check_name(name, option)}", uuid=_dm_name.check_uuid(uuid, option))
 
 
@@ -161,7 +161,7 @@ def _parse_diskseq(value, option):
 def _partition(value, option):
     text = str(value)
     if isinstance(value, bool) or not _device.is_decimal(text, 3) or not 1 <= int(text) <= _MOST_PARTITIONS:
-        raise InvalidValue(option, value, f"the number of a partition is a whole number from 1 to {_MOST_PARTITIONS}")
+        raise InvalidValue(option, value, f"must be the number of a partition, a whole number from 1 to {_MOST_PARTITIONS}")
     return int(text)
 
 
@@ -169,7 +169,7 @@ def _parse_path(value, option):
     _only(value, option, PathSource._fields)
     diskseq, uuid, boot = value.get("diskseq"), value.get("uuid"), value.get("boot_id")
     if boot is not None and diskseq is None:
-        raise InvalidValue(f"{option}.boot_id", boot, "only beside a diskseq, which it is of")
+        raise InvalidValue(f"{option}.boot_id", boot, "is possible only beside the diskseq that it is of")
     return PathSource(
         _absolute(value["path"], f"{option}.path"),
         None if uuid is None else _dm_name.check_uuid(uuid, f"{option}.uuid"),
@@ -182,7 +182,7 @@ def _parse_file(value, option):
     _only(value, option, FileSource._fields)
     sector_size, mtime_ns = value.get("sector_size"), value.get("mtime_ns")
     if mtime_ns is not None and not _boolean(value, option, "read_only"):
-        raise InvalidValue(f"{option}.mtime_ns", mtime_ns, "only with read_only=true: who writes a file changes the time")
+        raise InvalidValue(f"{option}.mtime_ns", mtime_ns, "is possible only with read_only=true: who writes a file changes the time")
     return FileSource(
         _absolute(value["file"], f"{option}.file"),
         _bytes(value, option, "offset"),
@@ -220,7 +220,7 @@ def _only(value, option, allowed):
 
 def _absolute(value, option):
     if isinstance(value, str) and "\n" in value:
-        raise InvalidValue(option, value, "an absolute path")
+        raise InvalidValue(option, value, "must be an absolute path")
     return _device.check_path(value, option)
 
 
@@ -234,7 +234,7 @@ def _number(value, option, key, allowed):
         return 0
     text = str(found)
     if isinstance(found, bool) or not _device.is_decimal(text, 19):
-        raise InvalidValue(f"{option}.{key}", found, allowed)
+        raise InvalidValue(f"{option}.{key}", found, f"must be {allowed}")
     return int(text)
 
 
@@ -254,5 +254,5 @@ def _boolean(value, option, key):
         words = {"true": True, "yes": True, "false": False, "no": False}
         found = words.get(str(found).lower())
     if found is None:
-        raise InvalidValue(f"{option}.{key}", value[key], "true or false")
+        raise InvalidValue(f"{option}.{key}", value[key], "must be true or false")
     return found

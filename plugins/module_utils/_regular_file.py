@@ -31,7 +31,7 @@ def open_regular(path, option, flags=os.O_RDONLY):
     try:
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):
-            raise InvalidValue(option, path, f"it must be a regular file, and this is a {kind_of_file(mode)}")
+            raise InvalidValue(option, path, f"is a {kind_of_file(mode)}, and must be a regular file")
         return os.open(f"/proc/self/fd/{handle}", flags | _FLAGS)
     finally:
         os.close(handle)

@@ -63,7 +63,7 @@ def look(path):
     """The Image at a path as it is now, without its checksum."""
     with _loop.Backing(path, read_only=True, option="image") as backing:
         if not backing.size:
-            raise InvalidValue("image", path, "an image that is not empty")
+            raise InvalidValue("image", path, "must be an image that is not empty")
         return Image(path, backing.size, backing.mtime_ns)
 
 
@@ -108,7 +108,8 @@ def read_record(store):
     except OSError as error:
         raise KernelError.from_oserror(error, "read which image the store is of", device=path) from error
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InvalidValue("path", store, f"a store whose record, {path}, can be read: {error!r}") from error
+        wrong = f"has a record that cannot be read, {path}: {error}"
+        raise InvalidValue("path", store, wrong, hint="If it is no record of this collection, move it away") from error
 
 
 def write_record(store, image):

@@ -22,7 +22,7 @@ from ._errors import InvalidValue
 
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z", re.ASCII)
 _KEYRING = re.compile(r":[0-9]+:[a-z]+:[!-~]+\Z", re.ASCII)
-_CLEAR = "a key does not stand in the table, which is logged: write var:NAME and give the key in the option keys"
+_CLEAR = "left out of the table, which is logged: write var:NAME and give the key in the option keys"
 
 
 def with_keys(lines, keys):
@@ -40,9 +40,9 @@ class _Keys:
         try:
             result = [self.line(line) for line in lines]
         except RecursionError as error:
-            raise InvalidValue("table", "(not shown)", "tables inside tables, but not that deep") from error
+            raise InvalidValue("table", "(not shown)", "has too many tables inside tables") from error
         if self.unused:
-            raise InvalidValue("keys", min(self.unused, key=str), "no crypt or integrity target of the table names this key as var:NAME")
+            raise InvalidValue("keys", min(self.unused, key=str), "is not used: no crypt or integrity target of the table names this key as var:NAME")
         return result
 
     def line(self, line):
@@ -98,7 +98,7 @@ class _Keys:
         if text == "-" or text.startswith(":"):
             return text
         if not text.startswith("var:"):
-            raise InvalidValue("table", "(a crypt key)", f"{_CLEAR}, or use a keyring key (:SIZE:TYPE:DESCRIPTION)")
+            raise InvalidValue("table", "(a crypt key)", f"must be {_CLEAR}, or use a keyring key (:SIZE:TYPE:DESCRIPTION)")
         return self.named(text, lambda key: _HEX.match(key) or _KEYRING.match(key), " or a keyring key, :SIZE:TYPE:DESCRIPTION")
 
     def algorithm(self, value):
@@ -106,16 +106,16 @@ class _Keys:
         if not colon:
             return value
         if not key.startswith("var:"):
-            raise InvalidValue("table", f"{algorithm}:(a key)", _CLEAR)
+            raise InvalidValue("table", f"{algorithm}:(a key)", f"must be {_CLEAR}")
         return f"{algorithm}:{self.named(key, _HEX.match)}"
 
     def named(self, text, is_right, more=""):
         """The key that ``text``, ``var:NAME``, stands for; anything but a key would move or escape the words behind it, or be shown as one."""
         name = text[4:]
         if name not in self.keys:
-            raise InvalidValue("table", text, f"the option keys has no key of this name; it has {', '.join(sorted(map(str, self.keys))) or 'none'}")
+            raise InvalidValue("table", text, f"is no key that the option keys has: it has {', '.join(sorted(map(str, self.keys))) or 'none'}")
         self.unused.discard(name)
         key = self.keys[name].strip() if isinstance(self.keys[name], str) else ""
         if not is_right(key):
-            raise InvalidValue(f"keys.{name}", "(not shown)", f"an even number of hexadecimal digits{more}; as text, in quotes")
+            raise InvalidValue(f"keys.{name}", "(not shown)", f"must be an even number of hexadecimal digits{more}; as text, in quotes")
         return key

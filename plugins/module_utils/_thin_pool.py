@@ -30,9 +30,9 @@ def check(source, option="pool"):
         return
     if not isinstance(source, _source.TableSource) or not (source.name and source.uuid):
         allowed = "a mapped device's path, with its uuid; or a table with a name and a uuid, by which the next user finds the pool"
-        raise InvalidValue(option, str(source), allowed)
+        raise InvalidValue(option, str(source), f"must be {allowed}")
     if [target.TYPE for target in _dm_table.parse_table(source.table)] != [_TYPE]:
-        raise InvalidValue(f"{option}.table", str(source), f"one {_TYPE} target")
+        raise InvalidValue(f"{option}.table", str(source), f"must be one {_TYPE} target")
 
 
 class Pool:
@@ -135,7 +135,7 @@ class Pool:
         with _source.backing_of(source, read_only=True, option="pool.data") as backing:
             found = _new_loop.format_of(backing)
         if found is not None:
-            raise InvalidValue("pool.data", source.file, f"an empty file for a new pool: this is an image of the format {found}")
+            raise InvalidValue("pool.data", source.file, f"must be an empty file for a new pool: this is an image of the format {found}")
 
     def _superblock(self):
         source = self._source_of("metadata")
@@ -156,4 +156,4 @@ class Pool:
             deadline.sleep(pause)
 
     def _cut(self):
-        return InvalidValue("pool.table", self.wanted, f"{self.length} sectors or more: a pool is never cut", device=self._source.name)
+        return InvalidValue("pool.table", self.wanted, f"must be {self.length} sectors or more: a pool is never cut", device=self._source.name)

@@ -123,7 +123,7 @@ def identity(form, major, minor, diskseq, path):
     physical-device comes last: it is what blkback acts on, and the others must be there by then.
     """
     if form not in FORMS:
-        raise InvalidValue("form", form, "one of " + ", ".join(FORMS))
+        raise InvalidValue("form", form, "must be one of " + ", ".join(FORMS))
     nodes = [("physical-device-path", path)]
     if FORMS[form] is None:
         return nodes + [("physical-device", f"{diskseq:x}@{number_text(major, minor)}")]

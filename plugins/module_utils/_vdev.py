@@ -23,7 +23,7 @@ _NAME = re.compile(r"(xvd|hd|sd)([a-z]{1,5})([1-9][0-9]{0,2})?\Z")
 _DISK = re.compile(r"d(0|[1-9][0-9]{0,6})(?:p(0|[1-9][0-9]{0,2}))?\Z")
 _NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]{1,8}|0|[1-9][0-9]{0,9})\Z")
 _ALLOWED = (
-    "a disk of a guest is xvda, xvdb1, hda to hdd, sda to sdp, d0 or d0p1, or its number as decimal or 0x hexadecimal "
+    "a disk of a guest: xvda, xvdb1, hda to hdd, sda to sdp, d0 or d0p1, or its number as decimal or 0x hexadecimal "
     "(51712 is xvda)"
 )
 # kind: number of disks, number of partitions, whole disk included
@@ -69,7 +69,7 @@ def parse(value, option="vdev"):
         vdev = decode(int(text, 0))
         if vdev is not None:
             return vdev
-    raise InvalidValue(option, value, _ALLOWED)
+    raise InvalidValue(option, value, f"must be {_ALLOWED}")
 
 
 def decode(number):
@@ -97,7 +97,7 @@ def name_of(number):
 def _checked(kind, disk, partition, value, option):
     disks, partitions = _LIMITS[kind]
     if disk >= disks or partition >= partitions:
-        raise InvalidValue(option, value, f"{_ALLOWED}; {kind} has {disks} disks and partitions up to {partitions - 1}")
+        raise InvalidValue(option, value, f"must be {_ALLOWED}; {kind} has {disks} disks and partitions up to {partitions - 1}")
     return Vdev(kind, disk, partition)
 
 

@@ -86,7 +86,7 @@ class Nodes:
         """Remove the node and all below it; False when it, or its parent, was not there."""
         check_path(path)
         if path == "/":
-            raise InvalidValue("path", path, "the root of XenStore cannot be removed")
+            raise InvalidValue("path", path, "is the root of XenStore, which cannot be removed")
         try:
             # XS_RM is content with a node that is not there, as long as the parent is.
             existed = self.exists(path)
@@ -223,7 +223,7 @@ def check_path(path, option="path"):
     if not isinstance(path, str) or len(path) > PATH_MAX or not _is_path(path):
         raise InvalidValue(
             option, path if len(str(path)) < 200 else str(path)[:200] + "...",
-            f"an absolute XenStore path of at most {PATH_MAX} letters, digits and -_@/, with no empty part",
+            f"must be an absolute XenStore path of at most {PATH_MAX} letters, digits and -_@/, with no empty part",
         )
     return path
 
@@ -235,14 +235,14 @@ def _is_path(path):
 def check_value(value, option="value"):
     """A value that XenStore's users can all read, as it is: printable ASCII; InvalidValue otherwise."""
     if not isinstance(value, str) or not value.isascii() or not value.isprintable():
-        raise InvalidValue(option, value, "XenStore values are printable ASCII text here")
+        raise InvalidValue(option, value, "must be printable ASCII text")
     return value
 
 
 def _write_payload(path, value):
     data = _nul(check_path(path)) + check_value(value, option=path).encode("ascii")
     if len(data) > PAYLOAD_MAX:
-        raise InvalidValue(path, value[:60] + "...", f"path and value together take at most {PAYLOAD_MAX - 1} bytes")
+        raise InvalidValue(path, value[:60] + "...", f"is too long: path and value together take at most {PAYLOAD_MAX - 1} bytes")
     # Path and value in one argument: pyxs 0.4.1 refuses an empty argument.
     return data
 
@@ -250,13 +250,13 @@ def _write_payload(path, value):
 def _perms_payload(path, permissions):
     check_path(path)
     if not permissions:
-        raise InvalidValue("permissions", permissions, "at least the owner's entry")
+        raise InvalidValue("permissions", permissions, "must be at least the owner's entry")
     for entry in permissions:
         if not isinstance(entry, str) or entry[:1] not in ("n", "r", "w", "b") or not is_decimal(entry[1:], 5):
-            raise InvalidValue("permissions", entry, "n, r, w or b and a domain id, such as n0 or r5")
+            raise InvalidValue("permissions", entry, "must be n, r, w or b and a domain id, such as n0 or r5")
     data = _nul(path) + b"".join(_nul(entry) for entry in permissions)
     if len(data) > PAYLOAD_MAX:
-        raise InvalidValue("permissions", f"{len(permissions)} entries", f"they take at most {PAYLOAD_MAX} bytes with the path")
+        raise InvalidValue("permissions", f"{len(permissions)} entries", f"are too many: they take at most {PAYLOAD_MAX} bytes with the path")
     return data
 
 

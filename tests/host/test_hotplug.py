@@ -169,7 +169,7 @@ def test_read_only(guest, raw, detached):
 @pytest.mark.gate("bookworm")
 @pytest.mark.parametrize("target, words", [
     ("/no/such/file", "there is no such device or file"), ("diskseq:42", "ends with the boot"),
-    ("/etc", "it must be a block device or a regular file, and this is a directory"), ("dm:name", "dm:NAME,UUID"),
+    ("/etc", "is a directory, and must be a block device or a regular file"), ("dm:name", "dm:NAME,UUID"),
 ])
 def test_a_wrong_target_says_why(guest, target, words):
     said = run("xl", "block-attach", guest, spec("xvdb", target), check=False)

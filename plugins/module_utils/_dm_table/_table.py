@@ -95,7 +95,7 @@ class Table:
         for target in self.targets:
             for slot in target.devices():
                 if not isinstance(slot.value, str) or parse_numbers(slot.value) is None:
-                    raise InvalidValue(slot.field, slot.shown, "MAJ:MIN: the kernel is given numbers only, never names that can change hands")
+                    raise InvalidValue(slot.field, slot.shown, "must be MAJ:MIN: the kernel is given numbers only, never names that can change hands")
             result.append((target.start, target.length, target.TYPE.encode("ascii"), target.params().encode("ascii")))
         return result
 
@@ -169,7 +169,7 @@ class _Resolve:
             if answer is None and isinstance(value, str) and parse_numbers(value):
                 answer = value
         if answer is None:
-            raise InvalidValue(slot.field, slot.shown, "a device that is there")
+            raise InvalidValue(slot.field, slot.shown, "must be a device that is there")
         try:
             return resolved_text(answer, slot)
         except ValueError as error:

@@ -122,10 +122,10 @@ def test_what_is_removed_must_be_that_disk():
     (one(file="/a", image="/g") + one(vdev="xvdb", file="/g", state="absent", remove_file="yes"), "remove_file.*xvda of g uses"),
     (one(file="/a") + one(vdev="xvdb", file="/./a", state="absent", remove_file=True), r"guests\[1\].disks\[0\].remove_file.*xvda of g uses"),
     # One disk, one meaning.
-    (one(file="/a") + one(file="/b"), r"guests\[1\].disks\[0\].vdev.*once"),
-    (one(file="/a") + one(file="/b", state="absent"), "once"),
-    (one(file="/a") + one(file="/b", vdev="51712"), "once"),
-    (one(file="/a") + one(file="/b", vdev=51712), "once"),
+    (one(file="/a") + one(file="/b"), r"guests\[1\].disks\[0\].vdev.*must be another one"),
+    (one(file="/a") + one(file="/b", state="absent"), "must be another one"),
+    (one(file="/a") + one(file="/b", vdev="51712"), "must be another one"),
+    (one(file="/a") + one(file="/b", vdev=51712), "must be another one"),
 ])
 def test_refused(guests, words):
     with pytest.raises(AnsibleFilterError, match=words):
@@ -197,7 +197,7 @@ def test_any_size(image, more):
 
 
 def test_a_disk_smaller_than_its_image():
-    with pytest.raises(AnsibleFilterError, match=r"guests\[0\].disks\[0\].disk_size: 512.*4096 or more.*/g"):
+    with pytest.raises(AnsibleFilterError, match=r"guests\[0\].disks\[0\].disk_size 512: must be 4096 or more.*/g"):
         table_of({"/g": 4096}, disk_size=512)
 
 
@@ -326,7 +326,7 @@ def test_what_is_removed_must_be_that_volume():
     (one(file="/a", disk_size="1G"), "disk_size.*only with image"),
     (one(file="/a", adopt=True), "adopt.*only with image"),
     (one(file="/a", image="/g", chunk_size="x"), "chunk_size"),
-    (one(source="/dev/vg/a", size="1G"), "size.*nothing beside source"),
+    (one(source="/dev/vg/a", size="1G"), "size.*left out beside source"),
 ])
 def test_refused_volumes_and_images(guests, words):
     for question in (files, volumes, stores):

@@ -491,7 +491,7 @@ def test_many_writers(store, daemon, loop):
 ])
 def test_wrong_calls(words, path, capsys):
     assert call(*words, path=path) == 1
-    assert "is not allowed" in capsys.readouterr().err
+    assert "must be" in capsys.readouterr().err
 
 
 def test_the_vbd_out_of_the_path():

@@ -143,7 +143,7 @@ def test_by_the_name_of_the_node(disk, way):
                 except Exception as error:
                     return str(error)
 
-            expected = "it must be a block device" if way in (a_file, a_fifo) else f"mknod {disk.node} b 7 {disk.number}"
+            expected = "must be a block device" if way in (a_file, a_fifo) else f"mknod {disk.node} b 7 {disk.number}"
             assert expected in without_node(disk, way, refused)
 
 

@@ -38,13 +38,13 @@ GOOD = {"domain": "web1", "vdev": "xvda", "source": "file:/srv/a.raw"}
     ({"source": None}, ["source"]),
     ({"source": "diskseq:5"}, ["source", "every boot"]),
     ({"source": "relative"}, ["source", "absolute path"]),
-    ({"source": {"file": "/srv/a.raw", "read_only": True}}, ["mode", "only as r"]),
-    ({"device_type": "cdrom"}, ["mode", "a cdrom is r"]),
+    ({"source": {"file": "/srv/a.raw", "read_only": True}}, ["mode", "must be r"]),
+    ({"device_type": "cdrom"}, ["mode", "a cdrom is read-only"]),
     ({"device_type": "floppy"}, ["device_type"]),
     ({"bus": "x'y"}, ["bus", "virtio"]),
-    ({"config": False}, ["config or live"]),
+    ({"config": False}, ["config", "must be true without live"]),
     ({"live": True, "uri": "qemu:///system"}, ["live", "only for Xen"]),
-    ({"timeout": 0}, ["timeout", "1 or more"]),
+    ({"timeout": 0}, ["timeout", "from 1 to"]),
 ])
 def test_refused(change, words):
     result = run(**{**GOOD, **change})
