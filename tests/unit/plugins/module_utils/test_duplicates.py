@@ -69,6 +69,10 @@ def test_one_file(place, names, state, other, bound):
         rows = [{"backing_file": names["plain"], "state": state}, dict({"state": state}, **other)]
         for check in (True, False):
             result = run(loop_devices.main, check=check, devices=rows)
+            if bound and state == "present" and "size" in other:
+                # The device that is there is as long as its file, so this one would be a new one, over the same part.
+                assert result["failed"] and loopdevices.bound_files(place) == before
+                continue
             words = refused(result, [0, 1], "devices[0].backing_file", "devices[1].backing_file", names["plain"], other["backing_file"])
             assert f"{SIZE} bytes from 0 on" in words or "diskseq" in words
             assert loopdevices.bound_files(place) == before
