@@ -31,6 +31,8 @@ class Host(contextlib.ExitStack):
         self.loops = _loop.LoopIndex()
         # Whether what the run makes is for guests: the sharing check then asks what they have.
         self.for_guests = False
+        # What the user is to know; see warn.
+        self.warnings = []
         # First in, last out: what the run held is closed by then.
         self.locks = self.enter_context(_lock.Locks())
         self.reaped = None
@@ -60,6 +62,11 @@ class Host(contextlib.ExitStack):
 
             self._store = self.enter_context(Store())
         return self._store
+
+    def warn(self, text):
+        """Have the user told, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     def link_goes(self, name, minor):
         """Have :meth:`settle` wait for udev to remove the link of a mapped device that is gone; no cookie goes with a deferred remove."""

@@ -224,6 +224,7 @@ def _many(module, item_class, list_option):
 def _host(warnings):
     """A Host; what goes wrong when it is left is a warning, which hides nothing of what was done."""
     host = Host()
+    host.warnings = warnings
     try:
         yield host
     finally:

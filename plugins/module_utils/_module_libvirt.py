@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from . import (
     _blkback, _device, _dm, _dm_table, _domain_xml, _guest, _guest_disk, _kept_format, _kept_recipe, _libvirt, _libvirt_vbd, _live_recipe, _sharing, _source,
-    _stack, _table_slots, _vbd_nodes, _vbd_read, _vdev,
+    _stack, _table_slots, _trusted_path, _vbd_nodes, _vbd_read, _vdev,
 )
 from ._deadline import Deadline
 from ._errors import BlockError, DeadlineExceeded, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
@@ -132,6 +132,7 @@ class DiskItem(Item):
         if isinstance(source, _source.FileSource):
             domains = [_domain_xml.Domain(text) for text in (self.definition.xml, self.definition.live) if text is not None]
             source = _kept_format.known(source, domains, self.target)
+            _trusted_path.check(source.file, source.trusted_path, self.host.warn, "source.file")
             with _source.backing_of(source) as backing:
                 _kept_format.refuse_driver(source, backing, domains)
                 # What else writes it is asked when the guest starts.

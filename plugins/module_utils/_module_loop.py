@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 
-from . import _device, _duplicates, _lock, _loop, _new_loop, _replaced
+from . import _device, _duplicates, _lock, _loop, _new_loop, _replaced, _trusted_path
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice, shown
 from ._module import Item, Plan, check_seconds, undo_steps
 
@@ -29,6 +29,7 @@ ARGUMENTS = {
     "partitions": {"type": "bool"},
     "format": {"type": "str", "choices": ["raw"]},
     "overlap": {"type": "bool", "default": False},
+    "trusted_path": {"type": "bool", "default": False},
     "allow_shrink": {"type": "bool", "default": False},
     "persist": {"type": "bool", "default": True},
     "hold": {"type": "int", "default": 60},
@@ -169,6 +170,7 @@ class LoopItem(Item):
 
     def _plan_present(self):
         params = self.params
+        _trusted_path.check(params["backing_file"], params["trusted_path"], self.host.warn, "backing_file")
         self.backing = self.host.enter_context(_loop.Backing(params["backing_file"], params["read_only"]))
         self.area = self._area(self.backing)
         self.device, self.status = self._existing()

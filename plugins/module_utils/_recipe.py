@@ -8,7 +8,7 @@ Recipes: which device is meant, as plain data or text. Pure: nothing is looked u
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 ``{diskseq: 42, partition, boot_id}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42, boot_id}``, ``{file: /srv/a.raw, offset,
-size, read_only, direct_io, sector_size, mtime_ns, format, overlap}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``
+size, read_only, direct_io, sector_size, mtime_ns, format, overlap, trusted_path}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``
 (``diskseq:42-part1``, ``diskseq:42@BOOT``), ``path:/dev/vg/a``, ``file:/srv/a.raw``, ``file:raw:/srv/a.raw`` (with ``format: raw``),
 ``dm:NAME,UUID`` (a mapped device that must have both), an absolute path, or ``major:minor`` where a table asks for a device.
 """
@@ -64,7 +64,7 @@ class FileSource(Record):
     must have, in nanoseconds since the epoch (st_mtim), for a file that nobody is to change.
 
     ``format``: ``raw`` when the file is known to be a disk byte for byte, whatever it begins with; ``overlap``: whether another device may write
-    the same part of it.
+    the same part of it; ``trusted_path``: whether nobody but root may be able to redirect the path.
     """
 
     file: str
@@ -76,6 +76,7 @@ class FileSource(Record):
     mtime_ns: int | None = None
     format: str | None = None
     overlap: bool = False
+    trusted_path: bool = False
 
     def __str__(self):
         return f"file:{self.file}"
@@ -193,6 +194,7 @@ def _parse_file(value, option):
         None if mtime_ns is None else _number(value, option, "mtime_ns", "nanoseconds since the epoch"),
         _format(value, option),
         _boolean(value, option, "overlap"),
+        _boolean(value, option, "trusted_path"),
     )
 
 

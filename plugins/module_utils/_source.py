@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 
-from . import _device, _dm, _dm_table, _lock, _loop, _new_loop, _partition, _recipe, _replaced
+from . import _device, _dm, _dm_table, _lock, _loop, _new_loop, _partition, _recipe, _replaced, _trusted_path
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
 from ._host import Host
 
@@ -221,6 +221,7 @@ def _open_path(source, host):
 
 
 def _find_file(source, host):
+    _trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
     with backing_of(source) as backing:
         chosen = None
         for device, status in host.loops.find(backing, source.offset, source.size):

@@ -52,7 +52,8 @@ options:
             with C(start), C(length), C(target) and the target's own fields, or as a list of both.
           - Where a target takes a device, this is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw), or a dictionary with
             C(diskseq); with C(path) and perhaps the C(uuid) or C(diskseq) that it must have; with C(file) and perhaps C(offset), C(size),
-            C(read_only), C(direct_io), C(sector_size), C(mtime_ns), C(format=raw) and C(overlap); or with a C(table) and perhaps C(name), C(uuid) and C(read_only).
+            C(read_only), C(direct_io), C(sector_size), C(mtime_ns), C(format=raw), C(overlap) and
+            C(trusted_path) (see O(racefree.block.xen_vbd#module:source)); or with a C(table) and perhaps C(name), C(uuid) and C(read_only).
           - A file gets a loop device, which goes when the mapped device goes unless O(devices[].persist=true) says otherwise.
           - Required for a device that is not there yet. When not given, an existing device keeps its table.
         type: raw

@@ -50,7 +50,8 @@ options:
             C(sector_size), C(mtime_ns), the modification time (nanoseconds) that a read-only file must have, and
             C(format=raw). A file that begins as an image of another format does (qcow2, VMDK, VHD, VHDX, VDI, QED) is refused
             unless that says that it is a disk byte for byte. With C(overlap=true), or with O(disks[].shared), another
-            device may write the same part of the file. It is kept in the recipe once the file was found to be raw, so that
+            device may write the same part of the file. With C(trusted_path=true), a path that somebody
+            else than root can redirect is an error instead of a warning. It is kept in the recipe once the file was found to be raw, so that
             nothing that the guest writes into its disk keeps it from starting.
           - With C(path), a block device, and optionally the C(uuid) (of a mapped device, such as a logical volume) that it must have. When it is left
             out, the uuid that the device has now is kept with the path.

@@ -83,6 +83,12 @@ options:
         C(losetup --nooverlap), and that device is named. One that goes with its last user is waited for, 5 s at most.
     type: bool
     default: false
+  trusted_path:
+    description:
+      - Whether it is an error that somebody else than root can make the path lead to another file, by a directory on the way that others can
+        write, or a symbolic link of theirs. With V(false) that is a warning, which names the place.
+    type: bool
+    default: false
   allow_shrink:
     description:
       - Whether a device follows its file when that was cut while it was bound. Otherwise that is an error, since who uses the device may need

@@ -54,7 +54,8 @@ options:
             C(sector_size), C(mtime_ns), the modification time (nanoseconds) that a read-only file must have, and
             C(format=raw). A file that begins as an image of another format does (qcow2, VMDK, VHD, VHDX, VDI, QED) is refused
             unless that says that it is a disk byte for byte. With C(overlap=true), or with O(vbds[].shared), another
-            device may write the same part of the file.
+            device may write the same part of the file. With C(trusted_path=true), a path that somebody
+            else than root can redirect is an error instead of a warning.
           - With C(table), a mapped device, found or made; and optionally its C(name), C(uuid) and C(read_only).
             See O(racefree.block.dm_device#module:table).
           - When O(vbds[].state=detached), a guard. Only a disk that is this source is detached.

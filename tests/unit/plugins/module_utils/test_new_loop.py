@@ -247,6 +247,16 @@ def test_a_target_that_is_shared(place):
     run(backing_file=path, offset=4096, size=4096, state="absent")
 
 
+def test_a_path_that_others_can_redirect(place):
+    os.mkdir(place + "/open")
+    os.chmod(place + "/open", 0o777)
+    path = loopdevices.image(place + "/open", "disk")
+    for check in (True, False):
+        assert f"by the directory {place}/open," in run(check=check, backing_file=path, trusted_path=True)["msg"]
+    assert run(backing_file=path)["changed"]
+    run(backing_file=path, state="absent")
+
+
 # A file that was replaced, or cut
 
 
