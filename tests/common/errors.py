@@ -13,3 +13,7 @@ class Problem(Exception):
 
 class Failed(Problem):
     """Something that was tried and did not work, with nothing missing on the user's side. Exit code 1."""
+
+
+class Unavailable(Failed):
+    """What others provide, a Debian suite or a kernel, cannot be had or does not start: another one may do."""

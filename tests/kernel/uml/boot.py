@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import locks, namespace, needs, program, tree
-from common.errors import Failed, Problem
+from common.errors import Failed, Problem, Unavailable
 from common.progress import say
 from uml import build, console, tools
 from uml.recipe import HERE
@@ -75,7 +75,7 @@ def _pair(text, option):
 
 
 def run(system, job):
-    """The exit code of the command; Failed when the kernel does not start, twice."""
+    """The exit code of the command; Unavailable when the kernel does not start, twice."""
     needs.require_root("running a kernel on a system's tree")
     needs.require(tools.FOR_RUN)
     signal.signal(signal.SIGTERM, _terminated)
@@ -92,7 +92,7 @@ def run(system, job):
             if attempt == 1:
                 say(f"the kernel of {system.release} did not start, and is tried once more: {console.reason(work)}")
         if not started.ready:
-            raise Failed(
+            raise Unavailable(
                 f"the kernel of {system.release} does not start on this machine: {console.reason(work)}; the last lines of "
                 f"its console:\n{console.tail(work)}")
         _deliver(work, job)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from common import locks, mirror, namespace, needs, program, tree
 from common.chroot import Chroot
-from common.errors import Failed, Problem
+from common.errors import Failed, Problem, Unavailable
 from common.progress import say, step
 from uml import tools
 from uml.recipe import HERE, KEYS, Source, part
@@ -54,6 +54,7 @@ def build(wanted, refresh=False):
         _build_in(wanted, work, lock, base)
         for old in wanted.built()[:-1]:
             remove(old)
+        _log_of_failure(wanted).unlink(missing_ok=True)
     return wanted.built()[-1]
 
 
@@ -63,15 +64,19 @@ def _build_in(wanted, work, lock, base):
     argv = [sys.executable, "-B", str(HERE / "_main.py"), "_build", wanted.kind, wanted.release, wanted.key, str(work), str(base or "")]
     try:
         if namespace.run(argv, pass_fds=[lock]):
-            keep = program.cache() / f"failed-{wanted.name}.log"
+            keep = _log_of_failure(wanted)
             if (work / "log").exists():
                 shutil.copyfile(work / "log", keep)
                 say(f"what the tools printed is in {keep}")
-            raise Failed(f"{wanted.title} could not be built; the line above says where it ended")
+            raise Unavailable(f"{wanted.title} could not be built; the line above says where it ended")
         os.rename(work / "out", program.cache() / f"{wanted.name}.{time.time_ns()}")
     finally:
         tree.remove_tree(work)
     say(f"built {wanted.title} in {time.monotonic() - started:.0f} s")
+
+
+def _log_of_failure(wanted):
+    return program.cache() / f"failed-{wanted.name}.log"
 
 
 @contextlib.contextmanager

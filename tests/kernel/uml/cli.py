@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 
 from common.command import guarded, number
-from common.errors import Problem
-from uml import boot, build, tools
+from common.errors import Problem, Unavailable
+from common.progress import say
+from uml import boot, build, status, tools
 from uml.recipe import RELEASES, System
 
 
@@ -35,6 +36,8 @@ def parser():
     command = add("build", "make the system of a release, unless it is in the cache")
     command.add_argument("--refresh", action="store_true", help="make it anew, with today's packages")
     command = add("run", "boot a kernel, run a command as root on it, and power it off")
+    command.add_argument("--fallback", choices=RELEASES, metavar="RELEASE",
+                         help="take that one's kernel when this one's cannot be installed today, or does not start here")
     command.add_argument("--timeout", type=number(1, 86400), default=1800, metavar="S",
                          help="seconds until it is ended (default: 1800)")
     command.add_argument("--memory", type=number(256, 65536), default=1024, metavar="MIB", help="of the kernel (default: 1024)")
@@ -46,10 +49,13 @@ def parser():
     command.add_argument("--site", action="store_true",
                          help="have the checkout's collection and tests in /root/site, and start in its folder tests")
     command.add_argument("words", nargs=argparse.REMAINDER, metavar="CMD", help="a program and its arguments")
+    add("status", "show what is in the cache", release=False)
+    command = add("clean", "remove the systems and kernels that nothing runs from", release=False)
+    command.add_argument("--stale", action="store_true", help="only those whose recipe has changed since")
     command = commands.add_parser("_build")
     for name in ("kind", "release", "key", "work", "base"):
         command.add_argument(name)
-    commands.metavar = "{setup,build,run}"
+    commands.metavar = "{setup,build,run,status,clean}"
     return top
 
 
@@ -68,7 +74,23 @@ def run_run(options):
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     if not words:
         raise Problem("run: which command? For a shell's words: run -- sh -c '...'")
-    return boot.run(System(options.release), boot.Job.of(words, options))
+    job = boot.Job.of(words, options)
+    try:
+        return boot.run(System(options.release), job)
+    except Unavailable as problem:
+        if options.fallback in (None, options.release):
+            raise
+        say(problem)
+        say(f"taking {System(options.fallback).kernel_title} instead")
+    return boot.run(System(options.fallback), job)
+
+
+def run_status(_options):
+    print(status.report())
+
+
+def run_clean(options):
+    status.clean(options.stale)
 
 
 def run__build(options):

@@ -36,6 +36,8 @@ PACKAGES = (
     "python3", "python3-cffi", "python3-pyxs", "python3-libvirt",
     # block devices
     "dmsetup", "cryptsetup-bin", "thin-provisioning-tools", "e2fsprogs", "keyutils",
+    # libvirt with QEMU
+    "libvirt-daemon-system", "libvirt-daemon-driver-qemu", "libvirt-clients", "qemu-system-x86", "qemu-utils",
     # tests
     "python3-pytest", "python3-hypothesis", "gcc", "libc6-dev",
 )
@@ -82,6 +84,10 @@ class System(Part):
     @property
     def title(self):
         return f"the system of {self.release}"
+
+    @property
+    def kernel_title(self):
+        return self.source.title if self.source else f"the kernel of {self.release}"
 
     @property
     def source(self):

@@ -7,18 +7,13 @@
 from __future__ import annotations
 
 import json
-import time
 
 from common import locks, tree
 from common.progress import say
+from common.table import moment, size, table
 from lib import paths
 from lib.instance import all_instances
 from lib.recipe import BLKBACKS, RELEASES, Recipe
-
-
-def size(tree):
-    """MiB that a tree takes on the disk; holes take none."""
-    return sum(path.lstat().st_blocks for path in tree.rglob("*")) // 2048
 
 
 def images():
@@ -33,15 +28,6 @@ def images():
             except FileNotFoundError:
                 found.append((path, None))
     return found
-
-
-def table(rows):
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
-
-
-def moment(seconds):
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def report():
