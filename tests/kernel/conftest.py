@@ -40,13 +40,17 @@ XEN = os.path.isdir("/sys/bus/xen-backend")
 NEEDS = {
     "xen": (XEN, "this is not a Xen host's domain 0"),
     "systemd": (os.path.isdir("/run/systemd/system"), "systemd is not the init system here"),
+    "qemu": (os.path.exists("/usr/bin/qemu-system-x86_64"), "there is no QEMU here"),
     "processors": ((os.cpu_count() or 1) > 1, "there is one processor only, so that nothing runs beside anything else"),
 }
 END = b"the end of the test"
+# Who needs one of these cannot run on the kernel tier.
+HOST_ONLY = ("xen", "systemd", "processors")
 MARKS = (
     "xen: needs a Xen host's domain 0",
     "systemd: needs systemd as the init system, which the kernel tier does not have",
     "processors: needs a second processor, which the kernel tier does not have",
+    "qemu: needs libvirt with QEMU, which emulated hosts do not have",
     "sample: emulated hosts repeat it in make test, for their own kernels; all of them together take two minutes at most",
     "long: takes many minutes on an emulated host and is no part of make test (tests/host/run RELEASE -m long)",
     "gate(release): make test runs it on the host of this release only, for the time it takes",
@@ -80,7 +84,7 @@ def pytest_collection_modifyitems(config, items):
 
 def runs_on_host(item):
     """Whether ``make test`` runs it on emulated hosts: it needs one, or is of the sample for their kernels."""
-    return any(item.get_closest_marker(mark) for mark in (*NEEDS, "sample"))
+    return any(item.get_closest_marker(mark) for mark in (*HOST_ONLY, "sample"))
 
 
 class Failed(Exception):

@@ -1,0 +1,163 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""libvirtd with QEMU on the kernel tier for tests: the daemon, guests that are defined, and a guest of 512 bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import time
+
+import libvirt
+
+URI = "qemu:///system"
+PIDFILE = "/run/libvirtd.pid"
+# A guest that needs no kernel: the first sector of its disk. It prints the second one (to its first 0 byte) to the serial port, writes
+# it into the third one, and says that it has.
+GUEST = r"""
+.code16
+.globl _start
+_start:
+    xorw %ax, %ax
+    movw %ax, %ds
+    movw %ax, %es
+    movw %ax, %ss
+    movw $0x7c00, %sp
+    movb $0x42, %ah
+    movw $packet, %si
+    int $0x13
+    jc failed
+    movw $0x8000, %si
+    call print
+    movb $2, sector
+    movb $0x43, %ah
+    movb $0, %al
+    movw $packet, %si
+    int $0x13
+    jc failed
+    movw $done, %si
+    call print
+    jmp stop
+failed:
+    movw $wrong, %si
+    call print
+stop:
+    cli
+    hlt
+    jmp stop
+print:
+    pushw %dx
+1:  lodsb
+    testb %al, %al
+    jz 3f
+    movb %al, %bl
+    movw $0x3fd, %dx
+2:  inb %dx, %al
+    testb $0x20, %al
+    jz 2b
+    movw $0x3f8, %dx
+    movb %bl, %al
+    outb %al, %dx
+    jmp 1b
+3:  popw %dx
+    ret
+packet:
+    .byte 16, 0
+    .word 1, 0x8000, 0
+sector:
+    .quad 1
+done:
+    .asciz " written\n"
+wrong:
+    .asciz " error\n"
+.org 510
+.word 0xaa55
+"""
+
+
+def run(*argv, check=True):
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)
+    text = done.stdout.decode(errors="replace")
+    assert done.returncode == 0 or not check, f"{argv}: {text}"
+    return text.strip()
+
+
+def virsh(*words, check=True):
+    return run("virsh", "-q", "-c", URI, *words, check=check)
+
+
+def answers():
+    return subprocess.run(["virsh", "-q", "-c", URI, "list"], capture_output=True, check=False, timeout=120).returncode == 0
+
+
+def start_daemon():
+    """Returns when it answers: the first time it asks QEMU what that can do."""
+    if not answers():
+        run("libvirtd", "-d")
+        until = time.monotonic() + 120
+        while not answers():
+            assert time.monotonic() < until, "libvirtd does not answer"
+            time.sleep(0.2)
+
+
+def daemon_pid():
+    with open(PIDFILE, encoding="ascii") as file:
+        return int(file.read())
+
+
+def stop_daemon():
+    pid = daemon_pid()
+    os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + 60
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < until, "libvirtd does not end"
+        time.sleep(0.05)
+
+
+def definition(name, devices="", serial=None):
+    port = f"<serial type='file'><source path='{serial}'/></serial>" if serial else ""
+    return (
+        f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>"
+        f"<os><type arch='x86_64' machine='pc'>hvm</type></os><on_reboot>destroy</on_reboot>"
+        f"<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{devices}{port}<memballoon model='none'/></devices></domain>"
+    )
+
+
+@contextlib.contextmanager
+def defined(text):
+    """A domain with this definition, by its uuid, which is gone afterwards whatever became of it."""
+    connection = libvirt.open(URI)
+    uuid = connection.defineXML(text).UUIDString()
+    connection.close()
+    try:
+        yield uuid
+    finally:
+        virsh("destroy", uuid, check=False)
+        virsh("undefine", uuid)
+
+
+def opened(name):
+    """{(major, minor)} of the block devices that the domain's QEMU has open."""
+    with open(f"/run/libvirt/qemu/{name}.pid", encoding="ascii") as file:
+        directory = f"/proc/{file.read().strip()}/fd"
+    found = [os.stat(os.path.join(directory, fd)) for fd in os.listdir(directory)]
+    return {(os.major(there.st_rdev), os.minor(there.st_rdev)) for there in found if stat.S_ISBLK(there.st_mode)}
+
+
+def boot_sector(directory):
+    """The 512 bytes of GUEST."""
+    source, object_file, program = (str(directory / name) for name in ("guest.s", "guest.o", "guest.bin"))
+    with open(source, "w", encoding="ascii") as file:
+        file.write(GUEST)
+    run("as", "--32", "-o", object_file, source)
+    run("ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-o", program, object_file)
+    with open(program, "rb") as file:
+        code = file.read()
+    assert len(code) == 512
+    return code
