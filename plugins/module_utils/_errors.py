@@ -141,7 +141,9 @@ class KernelError(BlockError):
 
     @classmethod
     def from_oserror(cls, error, tried, device=None, hint=None):
-        """``tried`` completes "cannot ...": ``"configure the loop device"``."""
+        """``tried`` completes "cannot ...": ``"configure the loop device"``. A path in it that no message has room for is cut."""
+        if len(tried) > 2 * _LONGEST_SHOWN:
+            tried, device = shown(tried), None if device is None else shown(device)
         return cls(f"cannot {tried}: {error.strerror or error}", device=device, errno=error.errno, hint=hint or hint_of(error.errno))
 
 

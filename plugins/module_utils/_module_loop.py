@@ -85,6 +85,9 @@ class LoopItem(Item):
         params = self.params
         if params["diskseq"] is not None:
             _device.check_diskseq(params["diskseq"])
+        for option, kind in (("backing_file", "a regular file"), ("path", "a block device")):
+            if params[option]:
+                _device.check_path(params[option], option, f"an absolute path of {kind}")
         for option in ("offset", "size"):
             if params[option] < 0:
                 raise InvalidValue(option, params[option], "must be a number of bytes, 0 or more")

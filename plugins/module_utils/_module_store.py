@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 
-from . import _duplicates, _lock, _snapshot_store
-from ._errors import InvalidValue, WrongDevice
+from . import _device, _duplicates, _lock, _snapshot_store
+from ._errors import WrongDevice
 from ._module import Item, Plan
 
 ARGUMENTS = {
@@ -46,8 +46,7 @@ class StoreItem(Item):
 
     def check(self):
         for option in ("path", "image"):
-            if not self.params[option].startswith("/"):
-                raise InvalidValue(option, self.params[option], "must be an absolute path")
+            _device.check_path(self.params[option], option, "an absolute path of a regular file")
 
     def locks(self):
         path = self.params["path"]

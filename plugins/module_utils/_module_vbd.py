@@ -84,6 +84,8 @@ class VbdItem(Item):
         check_seconds(params, "timeout", 1)
         if params["source"] is not None:
             self.source = _source.parse(params["source"])
+        elif params["state"] == "attached":
+            raise InvalidValue("source", None, "must be given with state=attached")
         if params["device_type"] == "cdrom" and params["mode"] == "w":
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
         if isinstance(self.source, (_source.FileSource, _source.TableSource)) and self.source.read_only and params["mode"] == "w":

@@ -12,9 +12,10 @@ mkdir(2) takes the umask off the mode: with umask 0 everybody could exchange the
 
 from __future__ import annotations
 
+import errno
 import os
 
-from ._errors import KernelError, WrongDevice
+from ._errors import KernelError, WrongDevice, hint_of
 
 ROOT = "/run/racefree-block"
 _PARENT, _LEAF = 0o755, 0o700
@@ -55,6 +56,8 @@ def _set_mode(path, mode):
         raise KernelError.from_oserror(error, "open the directory", device=path) from error
     try:
         there = os.fstat(handle)
+        if there.st_uid == 0 and os.geteuid():
+            raise KernelError("this directory belongs to root", device=path, errno=errno.EACCES, hint=hint_of(errno.EACCES))
         if there.st_uid != os.geteuid():
             raise WrongDevice(f"this directory belongs to the user {there.st_uid}", device=path, hint="Remove it, and find out who made it")
         if there.st_mode & 0o7777 != mode:

@@ -10,7 +10,9 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import shutil
 import struct
+import subprocess
 
 import pytest
 
@@ -157,3 +159,19 @@ def test_what_modules_return(disk):
         made = run(loop_device.main, backing_file=path, persist=False, hold=0)
         assert made["device"]["boot_id"] == _device.boot_id() and made["device"]["partition"] is None
         assert loopdevices.nothing_bound(place)
+
+
+@pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="mkfs.ext4 is not installed (e2fsprogs)")
+def test_a_partition_that_is_mounted_is_named_when_its_disk_is_to_go(disk, tmp_path):
+    """The disk has no mount of its own; the kernel only says that somebody has claimed it."""
+    with _partition.open_partition(disk.id.diskseq, 3) as part:
+        node = part.path
+    subprocess.run(["mkfs.ext4", "-qF", "-O", "^has_journal", node], check=True, timeout=60)
+    subprocess.run(["mount", "-o", "ro", node, str(tmp_path)], check=True, timeout=60)
+    try:
+        for check in (True, False):
+            result = run(loop_device.main, check=check, path=disk.path, state="absent", timeout=1)
+            assert result["failed"] and result["error"]["kind"] == "DeviceBusy", result
+            assert f"mount {tmp_path} (partition {node[5:]})" in result["msg"], result["msg"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True, timeout=60)
