@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import _signal as signal  # what the modules signal and socket add are enumerations, which take longer to make than all the rest
 import _socket as socket
+import errno
 import os
 import time
 
@@ -32,6 +33,8 @@ _DYING = 1.0
 _LONGEST = 4096
 # How a message begins: a descriptor comes with it, the work is done, it failed, it failed and the worker keeps the device.
 _DEVICE, _DONE, _FAILED, _KEEPING = b"d", b"o", b"f", b"k"
+# In place of a descriptor that could not be taken.
+_NONE_LEFT = -1
 
 
 class Link:
@@ -105,19 +108,20 @@ def run(work, key, seconds, give_up):
         os.kill(worker, signal.SIGKILL)
         _reap(worker)
         give_up(error, bool(shared))
-        if shared and not os.fork():
+        if shared != [_NONE_LEFT] and shared and not os.fork():
             _keep(shared[0], key.sysfs)
         raise
     finally:
         mine.close()
         for fd in shared:
-            os.close(fd)
+            if fd != _NONE_LEFT:
+                os.close(fd)
     if message != _DONE:
         raise BlockError(message[1:].decode(errors="replace"))
 
 
 def _hear(connection, limit, shared):
-    """The worker's last message; the descriptor that it shared goes to the list ``shared``."""
+    """The worker's last message; the descriptor that it shared goes to the list ``shared``, or _NONE_LEFT when it could not be taken."""
     while True:
         connection.settimeout(max(limit.left(), 0.001))
         try:
@@ -128,7 +132,9 @@ def _hear(connection, limit, shared):
             raise worker_killed()
         if message != _DEVICE:
             return message
-        shared.append(fd_of(ancillary))
+        # Whatever comes of it, the worker goes on as if it had been taken.
+        shared.append(_NONE_LEFT)
+        shared[:] = [fd_of(ancillary)]
 
 
 def _work(work, link, sysfs):
@@ -165,7 +171,9 @@ def ancillary_of(device):
 
 
 def fd_of(ancillary):
-    """The descriptor that recvmsg got."""
+    """The descriptor that recvmsg got; BlockError when there was none left for it (unix(7), MSG_CTRUNC)."""
+    if not ancillary:
+        raise BlockError("the process that watches over it cannot keep the device: it has no descriptor left", errno=errno.EMFILE)
     return int.from_bytes(ancillary[0][2], "little")
 
 

@@ -22,7 +22,7 @@ import os
 import select
 import sys
 
-from . import _dm_ioctl, _hotplug_add, _run_directory, _vdev
+from . import _descriptors, _dm_ioctl, _gone, _hotplug_add, _node, _open_files, _run_directory, _vdev
 from ._deadline import Deadline
 from ._errors import BlockError, GuestError
 from ._hotplug import LONGEST, SECONDS, parse_path
@@ -35,8 +35,9 @@ DIRECTORY = "/run/racefree-block/service"
 ALIVE_FD = 60
 _SCRIPT_FD = 3
 # What a call may import: it is here already, also when the library has been replaced.
-PRELOADED = (_dm_ioctl, _vdev)
+PRELOADED = (_dm_ioctl, _node, _open_files, _vdev)
 _LINE = 512
+_PRINTING = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # How often an answer is repeated: a signal that comes just before the script reads is seen only after that.
 _AGAIN_SECONDS = 0.02
 # How long the others wait for a call that does not come forward.
@@ -48,6 +49,7 @@ _SWITCH_SECONDS = 0.05
 def serve(directory=DIRECTORY):
     """Serve until SIGTERM, or until the keeper is gone, and then end what was begun."""
     sys.setswitchinterval(_SWITCH_SECONDS)
+    _descriptors.raise_limit()
     _run_directory.make(directory)
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     keeper = os.fork()
@@ -173,6 +175,11 @@ class _Service:
         self.taken = 0
         self.rest = b""
         self.is_ending = False
+        # To be given up for those without which a call cannot be answered, and lines of calls for which there were not even these.
+        self.spare = []
+        self.late = []
+        # Calls that nobody works on, with the reason.
+        self.refused = {}
 
     def run(self):
         signal.signal(signal.SIGTERM, self._end)
@@ -181,15 +188,17 @@ class _Service:
         os.rename(f"{self.said}.new", self.said)
         poll = select.poll()
         poll.register(self.calls, select.POLLIN)
-        while not self.is_ending or self.running:
+        while not self.is_ending or self.running or self.refused:
+            self._keep_spare()
             # A signal does not end it.
-            if poll.poll(1000):
-                self._take()
+            self._take(bool(poll.poll(_AGAIN_SECONDS * 1000 if self.refused or self.late else 1000)))
             if not self.is_ending and os.waitpid(self.keeper_pid, os.WNOHANG)[0]:
                 # Nobody has a second copy of the devices; whoever started this process starts another.
                 self._end()
             for call in [call for call in list(self.running.values()) if call.limit.expired]:
                 self._give_up(call)
+            for number in [number for number, (call, error) in self.refused.items() if self._answer_once(call, error)]:
+                os.close(self.refused.pop(number)[0].pidfd)
 
     def _end(self, *dummy):
         self.is_ending = True
@@ -198,24 +207,70 @@ class _Service:
         except FileNotFoundError:
             pass
 
-    def _take(self):
-        *lines, self.rest = (self.rest + os.read(self.calls, 65536)).split(b"\n")
-        self.rest = self.rest[:_LINE]
+    def _take(self, has_more):
+        lines, self.late = self.late, []
+        if has_more:
+            *more, self.rest = (self.rest + os.read(self.calls, 65536)).split(b"\n")
+            self.rest = self.rest[:_LINE]
+            lines += more
         for line in lines:
             try:
                 pid, form, path = line.decode().split(" ")
-                key = parse_path(path)
-                pidfd = os.pidfd_open(int(pid))
-            except (ValueError, BlockError, OSError):
+                pid, key = int(pid), parse_path(path)
+            except (ValueError, BlockError):
+                # No line of the script's.
+                continue
+            try:
+                self._begin(line, pid, form, key)
+            except (OverflowError, ProcessLookupError):
                 # Nobody waits for an answer (any more).
                 continue
-            if not _has_open(int(pid), self.calls) or _has_ended(pidfd):
-                os.close(pidfd)
-                continue
-            self.taken += 1
-            call = self.running[self.taken] = _Call(self.taken, key, form, int(pid), pidfd, self.keeper, self.turns)
+
+    def _begin(self, line, pid, form, key):
+        """Have a thread of its own work on a call; ProcessLookupError when its process has ended."""
+        pidfd, problem = self._pidfd(pid)
+        if pidfd is None:
+            self.late.append(line)
+            return
+        if not _has_open(pid, self.calls) or _has_ended(pidfd):
+            os.close(pidfd)
+            return
+        self.taken += 1
+        call = _Call(self.taken, key, form, pid, pidfd, self.keeper, self.turns)
+        if problem is None:
+            self.running[call.number] = call
             call.tell(BEGIN)
-            _thread.start_new_thread(self._work, (call,))
+            try:
+                _thread.start_new_thread(self._work, (call,))
+                return
+            except RuntimeError as error:
+                del self.running[call.number]
+                call.tell(END)
+                problem = str(error)
+        _print_there(pid, f"block-racefree: add {key.backend}: the service cannot work on it: {problem}\n", self.spare)
+        self.refused[call.number] = call, problem
+
+    def _keep_spare(self):
+        """One for a pidfd, one for the script's standard error."""
+        while len(self.spare) < 2:
+            fd = _or_none(lambda: os.dup(self.calls))
+            if fd is None:
+                return
+            self.spare.append(fd)
+
+    def _pidfd(self, pid):
+        """
+        ``(pidfd, None)`` of a process, ``(pidfd, reason)`` when it took a spare descriptor, and ``(None, reason)`` when there is none at all.
+        """
+        try:
+            return os.pidfd_open(pid), None
+        except OSError as error:
+            if error.errno in _gone.PROCESS:
+                raise
+            problem = os.strerror(error.errno)
+        if self.spare:
+            os.close(self.spare.pop())
+        return _or_none(lambda: os.pidfd_open(pid)), problem
 
     def _work(self, call):
         call.take_turn(call.limit)
@@ -232,22 +287,37 @@ class _Service:
             _thread.start_new_thread(self._say_late, (call,))
 
     def _say_late(self, call):
-        error = silent_storage(call.limit)
-        _hotplug_add.give_up(call.key, error, call.was_shared)
-        self._answer(call, str(error))
+        error = str(silent_storage(call.limit))
+        untold = failure_of(lambda: _hotplug_add.give_up(call.key, error, call.was_shared))
+        self._answer(call, error if untold is None else f"{error}. It is not in the node hotplug-error: {untold}")
 
     def _answer(self, call, error):
         if error is not None:
-            _print_there(call.pid, f"block-racefree: add {call.key.backend}: {error}\n")
+            _print_there(call.pid, f"block-racefree: add {call.key.backend}: {error}\n", self.spare)
         limit = Deadline(10)
-        while not _has_ended(call.pidfd) and not limit.expired:
-            try:
-                signal.pidfd_send_signal(call.pidfd, signal.SIGUSR1 if error is None else signal.SIGUSR2)
-            except OSError:
-                break
+        while not self._answer_once(call, error) and not limit.expired:
             _wait_end(call.pidfd, _AGAIN_SECONDS)
         self.running.pop(call.number, None)
         os.close(call.pidfd)
+
+    @staticmethod
+    def _answer_once(call, error):
+        """Signal the script; whether it has ended before that."""
+        if _has_ended(call.pidfd):
+            return True
+        try:
+            signal.pidfd_send_signal(call.pidfd, signal.SIGUSR1 if error is None else signal.SIGUSR2)
+        except ProcessLookupError:
+            return True
+        return False
+
+
+def _or_none(function):
+    """The descriptor that ``function()`` returns, or None when there is none to be had, whatever the reason is."""
+    try:
+        return function()
+    except OSError:
+        return None
 
 
 def _has_open(pid, fifo):
@@ -256,6 +326,7 @@ def _has_open(pid, fifo):
     try:
         theirs = os.stat(f"/proc/{pid}/fd/{_SCRIPT_FD}")
     except OSError:
+        # Whatever the reason is: what cannot be seen to be the script is not signalled.
         return False
     return (theirs.st_dev, theirs.st_ino) == (found.st_dev, found.st_ino)
 
@@ -271,15 +342,23 @@ def _wait_end(pidfd, seconds):
     return bool(poll.poll(seconds * 1000))
 
 
-def _print_there(pid, text):
-    """On the script's standard error, if that can be opened; libxl reads the node hotplug-error."""
-    try:
-        fd = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:
+def _print_there(pid, text, spare):
+    """
+    On the script's standard error, if that can be opened; libxl reads the node hotplug-error.
+
+    A descriptor of the list ``spare`` is given up for it when there is no other.
+    """
+    path = f"/proc/{pid}/fd/2"
+    fd = _or_none(lambda: os.open(path, _PRINTING))
+    if fd is None and spare:
+        os.close(spare.pop())
+        fd = _or_none(lambda: os.open(path, _PRINTING))
+    if fd is None:
         return
     try:
         os.write(fd, text.encode(errors="replace"))
     except OSError:
+        # Told by the exit code all the same.
         pass
     finally:
         os.close(fd)

@@ -19,7 +19,7 @@ import os
 import sys
 import syslog
 
-from . import _dm, _guest_disk, _hold, _hook_plan, _process, _run_directory, _vbd_read, _vdev
+from . import _descriptors, _dm, _guest_disk, _hold, _hook_plan, _process, _run_directory, _vbd_read, _vdev
 from ._deadline import Deadline, pauses
 from ._errors import BlockError, DeadlineExceeded, DeviceGone, GuestError, WrongDevice
 from ._host import Host
@@ -40,6 +40,7 @@ _REAPING = 2
 def main(argv, text):
     """The exit code for ``argv`` (guest, operation, ...) and the definition (text) that libvirt gave."""
     guest, operation = (argv + ["", ""])[:2]
+    _descriptors.raise_limit()
     if not _hook_plan.concerns(operation, text):
         return 0
     syslog.openlog("racefree-libvirt-hook", syslog.LOG_PID, syslog.LOG_DAEMON)

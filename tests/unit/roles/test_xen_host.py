@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -62,11 +63,11 @@ class Host:
             finally:
                 process.kill()
 
-    def call(self, *words, path="backend/vbd/5/51728", **more):
+    def call(self, *words, path="backend/vbd/5/51728", preexec_fn=None, **more):
         """``(exit code, what it printed)``."""
         done = subprocess.run(
-            [self.script, *words], env={"XENBUS_PATH": path, "PATH": "/usr/bin:/bin", **more}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            check=False, timeout=60,
+            [self.script, *words], env={"XENBUS_PATH": path, "PATH": "/usr/bin:/bin", **more},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=60, preexec_fn=preexec_fn,
         )
         return done.returncode, done.stdout.decode()
 
@@ -210,6 +211,41 @@ def test_the_service_does_what_the_script_would(host):
         wait_until(lambda: descriptors(service.pid) == before, "its descriptors to be closed")
         # What is no call of the script's.
         assert host.call("add", path="backend/vbd/5/1/../2")[0] == 127 and host.call("remove", path="backend/vbd/5/1/../2")[0] == 127
+
+
+def test_the_service_answers_when_it_is_out_of_descriptors(host):
+    """With none to enough of them a call is refused with the reason, and nothing is left open; with more it works again."""
+    with host.serving() as service:
+        before, told = descriptors(service.pid), []
+        last = max(int(path.name) for path in Path(f"/proc/{service.pid}/fd").iterdir() if int(path.name) != 60)
+        limits = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        assert limits[0] == min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        for limit in range(last + 1, last + 9):
+            resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (limit, limits[1]))
+            code, text = host.call("add", XENSTORED_PATH="/elsewhere")
+            assert code == 1 and "/elsewhere" not in text and text.startswith("block-racefree: add "), (limit, code, text)
+            told.append("Too many open files" in text)
+            assert service.poll() is None
+        assert told[0] and not told[-1] and told == sorted(told, reverse=True)
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, limits)
+        assert "/nonexistent" in host.call("add")[1]
+        wait_until(lambda: descriptors(service.pid) == before, "its descriptors to be closed")
+
+
+def test_the_script_raises_its_limit(host):
+    """Of what the caller has left it nothing is missing: not with the service, and not without."""
+    def few(limit):
+        return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    # With fewer the shell cannot read the script, and fails.
+    for limit in (13, 16, 24):
+        code, text = host.call("add", XENSTORED_PATH="/elsewhere", XENSTORED_RUNDIR="/nonexistent", preexec_fn=few(limit))
+        assert code == 1 and "/elsewhere" in text
+    with host.serving():
+        for limit in (13, 16, 24):
+            code, text = host.call("add", preexec_fn=few(limit))
+            assert code == 1 and "/nonexistent" in text
 
 
 def test_without_the_service_the_script_does_it_itself(host):

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -695,3 +697,22 @@ def test_an_interrupt_is_said_too(store, monkeypatch):
     finally:
         signal.signal(signal.SIGINT, before)
     assert node(store, "hotplug-error") == "ended by KeyboardInterrupt"
+
+
+def test_a_watcher_without_a_descriptor_for_its_copy(tmp_path):
+    """The worker is ended, and what it may have written by then is taken back: nobody else would have the device if it were killed."""
+    told, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def work(link):
+        resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (3, limits[1]))
+        with open(tmp_path / "device", "wb") as file:
+            link.share(types.SimpleNamespace(fd=file.fileno()))
+            time.sleep(30)
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    try:
+        with pytest.raises(BlockError, match="no descriptor left") as caught:
+            _hotplug_pair.run(work, KEY, 20, lambda error, was_shared: told.append((error, was_shared)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert told == [(caught.value, True)] and sorted(os.listdir("/proc/self/fd")) == before
