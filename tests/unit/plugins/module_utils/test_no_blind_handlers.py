@@ -1,0 +1,116 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+No error passes for an answer: what could not be looked at is neither gone nor free.
+
+Found in the source are handlers of a kind of error so wide that it says nothing (OSError, BlockError ...) which only return a constant, pass or go on,
+and look at no errno; contextlib.suppress of the same; and os.path.exists and its kin, which answer False to every error. Those that stay are listed
+here, with the reason.
+"""
+
+from __future__ import annotations
+
+import ast
+import collections
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[4]
+WIDE = {"OSError", "IOError", "EnvironmentError", "BlockError", "KernelError", "XenStoreError", "GuestError", "Exception", "BaseException"}
+ASKING = {"exists", "lexists", "isdir", "isfile", "islink", "ismount", "samefile", "access"}
+
+CLEANING = "takes back after an error, which is the one that is told"
+
+STAY = {
+}
+
+
+def names(kind):
+    """The last names of what a handler catches."""
+    if kind is None:
+        return {"BaseException"}
+    return {getattr(each, "id", getattr(each, "attr", "")) for each in (kind.elts if isinstance(kind, ast.Tuple) else [kind])}
+
+
+def is_constant(value):
+    if isinstance(value, (ast.List, ast.Tuple, ast.Set)):
+        return all(is_constant(each) for each in value.elts)
+    return value is None or isinstance(value, ast.Constant) or isinstance(value, ast.Dict) and not value.keys
+
+
+def is_quiet(statement):
+    if isinstance(statement, (ast.Return, ast.Assign)):
+        return is_constant(statement.value)
+    return isinstance(statement, (ast.Pass, ast.Continue, ast.Break))
+
+
+def problem_of(node):
+    """What is wrong with a node of the tree, or None."""
+    if isinstance(node, ast.ExceptHandler):
+        is_blind = names(node.type) & WIDE and all(map(is_quiet, node.body)) and "errno" not in ast.dump(node)
+        return f"except {', '.join(sorted(names(node.type)))}" if is_blind else None
+    if not isinstance(node, ast.Call) or not isinstance(node.func, (ast.Attribute, ast.Name)):
+        return None
+    called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    if called == "suppress":
+        wide = {name for each in node.args for name in names(each)} & WIDE
+        return f"suppress({', '.join(sorted(wide))})" if wide else None
+    owner = ast.unparse(node.func).rpartition(".")[0]
+    return f"{owner}.{called}" if called in ASKING and owner in ("os", "os.path") else None
+
+
+def found_in(tree, place=()):
+    """``(qualified name of the function, problem, line)`` of all that is wrong in a tree."""
+    for node in ast.iter_child_nodes(tree):
+        problem = problem_of(node)
+        if problem:
+            yield ".".join(place), problem, node.lineno
+        is_named = isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))
+        yield from found_in(node, (*place, node.name) if is_named else place)
+
+
+def everywhere():
+    """``{(file, function): [(problem, line)]}`` of what runs on hosts."""
+    found = collections.defaultdict(list)
+    for folder in ("plugins", "roles"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for function, problem, line in found_in(ast.parse(path.read_text(encoding="utf-8"))):
+                name = path.relative_to(ROOT).as_posix().removeprefix("plugins/module_utils/")
+                found[name, function].append((problem, line))
+    return found
+
+
+def test_no_error_passes_for_an_answer():
+    new = [
+        f"{file}:{line}: {function}: {problem}" for (file, function), places in everywhere().items()
+        for problem, line in places if (file, function) not in STAY
+    ]
+    assert not new, (
+        "name the errnos that mean it (_gone), let the rest be an error; or say in STAY of this file why nothing is concluded from it:\n" + "\n".join(new)
+    )
+
+
+def test_what_is_listed_is_there():
+    gone = set(STAY) - set(everywhere())
+    assert not gone, f"mended, so to be taken off the list: {sorted(gone)}"
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("try:\n  a()\nexcept OSError:\n  pass", 1),
+    ("try:\n  a()\nexcept OSError as error:\n  return []", 1),
+    ("try:\n  a()\nexcept (ValueError, errors.BlockError):\n  continue", 1),
+    ("try:\n  a()\nexcept:\n  x = None", 1),
+    ("try:\n  a()\nexcept FileNotFoundError:\n  return None", 0),
+    ("try:\n  a()\nexcept DeviceGone:\n  return False", 0),
+    ("try:\n  a()\nexcept OSError as error:\n  if error.errno != ENOENT:\n    raise\n  return None", 0),
+    ("try:\n  a()\nexcept OSError as error:\n  raise KernelError() from error", 0),
+    ("with contextlib.suppress(BlockError):\n  a()", 1),
+    ("with contextlib.suppress(FileNotFoundError):\n  a()", 0),
+    ("os.path.exists(a)", 1), ("os.access(a, os.X_OK)", 1), ("_gone.exists(a)", 0), ("os.path.join(a)", 0),
+])
+def test_what_is_found(text, expected):
+    source = "for _ in x:\n" + "\n".join("  " + line for line in text.split("\n"))
+    assert len(list(found_in(ast.parse(source)))) == expected
