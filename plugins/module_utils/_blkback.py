@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import platform
 import time
 from typing import NamedTuple, Optional
 
-from . import _guest, _vbd_nodes, _vbd_read, _vdev
+from . import _gone, _guest, _vbd_nodes, _vbd_read, _vdev
 from ._deadline import Deadline, pauses
 from ._device import Device
 from ._errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, InvalidValue, WrongDevice, XenStoreError
@@ -217,7 +216,7 @@ class _Attach(_Job):
         # As libxl: its own copy says whether there is such a disk; a backend without it is in use all the same.
         if tx.exists(self.key.libxl) or tx.exists(self.key.backend):
             raise DeviceBusy(f"the guest has a disk {self.request.vdev.name} already", device=str(self.request))
-        if os.path.exists(self.key.sysfs):
+        if _gone.exists(self.key.sysfs, _gone.SYSFS):
             old = f"the disk that the guest had as {self.request.vdev.name}"
             raise DeviceBusy(f"blkback still has {old}", device=str(self.request), hint="Try again in a moment")
         if guard is not None:
@@ -357,7 +356,7 @@ class _Detach(_Job):
         state = values[f"{self.key.backend}/state"]
         if state in (None, str(CLOSED)) or values[self.guest_path] is None:
             return True
-        if self.force and (not os.path.exists(self.key.sysfs) or self.patience.expired):
+        if self.force and (not _gone.exists(self.key.sysfs, _gone.SYSFS) or self.patience.expired):
             return True
         said = values[self.key.frontend_error]
         frontend = values[f"{self.key.frontend}/state"]
@@ -449,7 +448,7 @@ def _own(error):
 def wait_released(request, limit):
     """Wait until blkback has let go of the request's (or detachment's) vbd; DeadlineExceeded when it does not."""
     for pause in pauses(0.001, 0.05):
-        if not os.path.exists(request.key.sysfs):
+        if not _gone.exists(request.key.sysfs, _gone.SYSFS):
             return
         if limit.expired:
             raise limit.exceeded("blkback to close the device", device=str(request), hint=_HINT_BLKBACK)

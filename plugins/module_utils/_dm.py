@@ -21,7 +21,7 @@ import secrets
 import time
 from typing import NamedTuple
 
-from . import _device, _dm_ioctl, _dm_keys, _dm_udev, _process
+from . import _device, _dm_ioctl, _dm_keys, _dm_udev, _gone, _process
 from ._dm_standby import resume_all, standby
 from ._errors import BlockError, DeviceBusy, DeviceGone, KernelError, WrongDevice
 from ._interrupt import interrupting
@@ -449,7 +449,7 @@ def number_of(device):
 
 
 def is_mapped(device):
-    return os.path.isdir(f"{device.sysfs}/dm")
+    return _gone.exists(f"{device.sysfs}/dm", _gone.SYSFS)
 
 
 def _number(device):

@@ -18,7 +18,7 @@ import fcntl
 import os
 
 from . import _dm_codec as codec
-from . import _uapi
+from . import _gone, _uapi
 from ._errors import BlockError, DeviceBusy, DeviceGone, KernelError, NotSupported
 from ._record import Record
 
@@ -144,7 +144,9 @@ class Control:
         buffer = codec.encode((5, 0, 0))
         try:
             fcntl.ioctl(self.fd, _uapi.lib.DM_VERSION, buffer)
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise KernelError.from_oserror(error, "ask for the interface version", device=CONTROL) from error
             return False
         return True
 
@@ -292,7 +294,7 @@ class Control:
             try:
                 fcntl.ioctl(self.fd, getattr(lib, command), buffer)
             except OSError as error:
-                if error.errno == errno.ENXIO:
+                if error.errno in _gone.MAPPED:
                     raise DeviceGone("there is no such mapped device", device=device, errno=error.errno) from error
                 raise KernelError.from_oserror(error, tried, device=device) from error
             finally:

@@ -38,7 +38,7 @@ def standby(control, devices, then=None):
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(BrokenPipeError):
             os.write(writing, b".")
         os.close(writing)
         os.waitpid(child, 0)

@@ -21,7 +21,7 @@ import os
 import random
 import time
 
-from . import _process, _uapi
+from . import _gone, _process, _uapi
 from ._deadline import Deadline
 from ._errors import KernelError
 
@@ -30,6 +30,7 @@ _SHIFT = 16
 # The count, then who made the set: two parts of the process's id, the first of them plus one, and of its start time. Each has 15 bits.
 _SEMAPHORES = 4
 _BITS = 15
+_SEMAPHORES_TABLE = "/proc/sysvipc/sem"
 _MASK = (1 << _BITS) - 1
 # What has not said by then who made it never will.
 _SECONDS_TO_SIGN = 60
@@ -49,7 +50,7 @@ HANDS_OFF = DISABLE_DISK | DISABLE_OTHER | DISABLE_SUBSYSTEM
 
 def is_running():
     """Whether udevd is there to answer; without it nobody would, so nothing is waited for."""
-    return os.path.exists("/run/udev/control")
+    return _gone.exists("/run/udev/control")
 
 
 class Cookie:
@@ -163,12 +164,14 @@ def _sets():
     """``[(id, time of the last change)]`` of the cookies that were made here, by this process or another."""
     found = []
     try:
-        with open("/proc/sysvipc/sem", encoding="ascii") as table:
+        with open(_SEMAPHORES_TABLE, encoding="ascii") as table:
             columns = next(table).split()
             for line in table:
                 row = dict(zip(columns, (int(word) for word in line.split())))
                 if row["key"] >> _SHIFT == _PREFIX and row["nsems"] == _SEMAPHORES:
                     found.append((row["semid"], row["ctime"]))
-    except OSError:
-        pass
+    except OSError as error:
+        # A kernel without System V semaphores has no such table.
+        if error.errno not in _gone.PATH:
+            raise _gone.not_seen(error, _SEMAPHORES_TABLE) from error
     return found

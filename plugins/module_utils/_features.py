@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 import threading
 
-from . import _device, _dm_udev, _loop, _uapi
-from ._errors import BlockError
+from . import _device, _dm_udev, _gone, _loop, _uapi
+from ._errors import BlockError, NotSupported
 
 _LIBVIRT_SECONDS = 10
 _XENSTORE_SECONDS = 10
@@ -31,7 +31,7 @@ def _kernel():
     return {
         "release": os.uname().release,
         "diskseq": _has_diskseq(),
-        "loop": os.path.exists(_loop.CONTROL),
+        "loop": _gone.exists(_loop.CONTROL),
         "cffi": _uapi.ffi is not None,
     }
 
@@ -49,7 +49,7 @@ def _device_mapper(host):
             "targets": {name: ".".join(str(part) for part in version) for name, version in sorted(control.target_versions().items())},
             "strict_version_5": control.speaks_version_5(),
         }
-    except BlockError:
+    except NotSupported:
         return None
 
 
@@ -61,9 +61,9 @@ def _xen(host):
     return {
         "version": ".".join(part or "?" for part in version) + extra,
         "domain_0": "control_d" in (_device.read_sysfs("/proc/xen/capabilities") or ""),
-        "blkback": os.path.isdir("/sys/bus/xen-backend/drivers/vbd"),
+        "blkback": _gone.exists("/sys/bus/xen-backend/drivers/vbd"),
         "blkback_diskseq": _blkback_diskseq(host),
-        "xenstored_socket": next((path for path in ("/run/xenstored/socket", "/var/run/xenstored/socket") if os.path.exists(path)), None),
+        "xenstored_socket": next((path for path in ("/run/xenstored/socket", "/var/run/xenstored/socket") if _gone.exists(path)), None),
     }
 
 
@@ -75,6 +75,7 @@ def _blkback_diskseq(host):
         with host.store.within(_XENSTORE_SECONDS):
             return _vbd_read.offers_opened(host.store)
     except BlockError:
+        # That it cannot be told is the answer.
         return None
 
 
@@ -95,7 +96,7 @@ def _libvirt():
         except libvirt.libvirtError:
             pass
 
-    if os.path.exists("/run/libvirt/libvirt-sock-ro"):
+    if _gone.exists("/run/libvirt/libvirt-sock-ro"):
         # libvirt's calls have no time limit of their own
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()

@@ -39,10 +39,10 @@ XENSTORE = (errno.ENOENT,)
 _SYSFS_BLOCK = "/sys/dev/block"
 
 
-def exists(path, gone=PATH):
-    """Whether something is at the path, links followed; KernelError for any error but those of ``gone``."""
+def exists(path, gone=PATH, follow_symlinks=True):
+    """Whether something is at the path; KernelError for any error but those of ``gone``."""
     try:
-        os.stat(path)
+        os.stat(path, follow_symlinks=follow_symlinks)
     except OSError as error:
         if error.errno in gone:
             return False

@@ -16,14 +16,15 @@ remove already set: whoever holds it last, a holder that is killed included, tak
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
 from typing import NamedTuple, Optional
 
-from . import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _guest, _reap, _run_directory, _sharing, _source, _stack
+from . import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _gone, _guest, _reap, _run_directory, _sharing, _source, _stack
 from ._deadline import pauses
-from ._errors import BlockError, DeviceBusy, InvalidValue, WrongDevice
+from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
 from ._footprint import conflict, footprint
 
 PREFIX = "RACEFREE-LIBVIRT-"
@@ -97,16 +98,28 @@ def reap(host, wanted):
     """
     for entry in host.dm.list_devices("racefree-"):
         # A device that goes, or is used, meanwhile is none that was left.
-        with contextlib.suppress(BlockError):
+        with _unless_busy():
             status = host.dm.status(_dm_ioctl.by_name(os.fsdecode(entry.name)))
             if status.uuid.startswith(PREFIX) and not status.has_live_table and not status.open_count:
                 host.dm.remove(_dm_ioctl.by_uuid(status.uuid))
     for disk in wanted:
         for uuid in _source.uuids(disk.source):
-            with contextlib.suppress(BlockError):
+            with _unless_busy():
                 _dm.drop_unfinished(host.dm, uuid)
     _reap.reap(host)
     _dm_udev.reap()
+
+
+@contextlib.contextmanager
+def _unless_busy():
+    """What is used, goes, or becomes another meanwhile was not left by anybody, and is not touched."""
+    try:
+        yield
+    except (DeviceBusy, DeviceGone, WrongDevice):
+        pass
+    except KernelError as error:
+        if error.errno != errno.EBUSY:
+            raise
 
 
 def make(host, wanted, limit, store=None):
@@ -180,10 +193,7 @@ def of_domain(host, uuid):
 def _ours(host):
     found = []
     for entry in host.dm.list_devices("racefree-"):
-        try:
-            mapped = _dm.open_mapped(host.dm, _dm_ioctl.by_name(os.fsdecode(entry.name)))
-        except BlockError:
-            continue
+        mapped = _dm.open_mapped(host.dm, _dm_ioctl.by_name(os.fsdecode(entry.name)))
         if mapped is not None and mapped.device is not None:
             device = host.enter_context(mapped.device)
             if mapped.status.uuid.startswith(PREFIX):
@@ -243,6 +253,8 @@ def _number_at(path):
     """The number of the block device at a path, None when nothing is there (yet)."""
     try:
         there = os.stat(path)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _gone.PATH:
+            return None
+        raise _gone.not_seen(error, path) from error
     return there.st_rdev if stat.S_ISBLK(there.st_mode) else 0

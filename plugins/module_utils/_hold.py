@@ -13,6 +13,7 @@ given to another device. A holder has its own, and ends by itself at its time li
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -134,8 +135,10 @@ def _redirections(keep, standard_input):
 def _is_inheritable(number):
     try:
         return os.get_inheritable(number)
-    except OSError:
+    except OSError as error:
         # The directory's own descriptor, closed by now.
+        if error.errno != errno.EBADF:
+            raise
         return False
 
 

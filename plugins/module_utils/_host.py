@@ -12,10 +12,11 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 
-from . import _dm_ioctl, _dm_udev, _lock, _loop
+from . import _dm_ioctl, _dm_udev, _gone, _lock, _loop
 
 UDEV_SECONDS = 60
 
@@ -88,5 +89,8 @@ class Host(contextlib.ExitStack):
 def _leads_to(link, target):
     try:
         return os.path.basename(os.readlink(link)) == target
-    except OSError:
-        return False
+    except OSError as error:
+        # EINVAL: it is no link.
+        if error.errno == errno.EINVAL or error.errno in _gone.PATH:
+            return False
+        raise _gone.not_seen(error, link) from error

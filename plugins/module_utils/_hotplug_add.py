@@ -64,7 +64,8 @@ def give_up(key, error, was_shared):
                 with store.within(Deadline(_LAST_LOOK)):
                     job.is_served = store.read(f"{key.backend}/hotplug-status") == "connected"
             except BlockError:
-                pass
+                # It may be, and then it is to be left as it is.
+                job.is_served = True
         job.fail(error)
 
 

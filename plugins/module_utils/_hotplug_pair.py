@@ -21,9 +21,9 @@ import errno
 import os
 import time
 
-from . import _hotplug_state
+from . import _gone, _hotplug_state
 from ._deadline import Deadline
-from ._errors import BlockError
+from ._errors import BlockError, KernelError
 
 # Seconds for which a device is kept when blkback neither opens it nor lets go of the vbd.
 _KEPT = 120.0
@@ -33,6 +33,8 @@ _DYING = 1.0
 _LONGEST = 4096
 # How a message begins: a descriptor comes with it, the work is done, it failed, it failed and the worker keeps the device.
 _DEVICE, _DONE, _FAILED, _KEEPING = b"d", b"o", b"f", b"k"
+# What sendmsg answers when the other end's process has ended (unix(7)).
+ENDED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 # In place of a descriptor that could not be taken.
 _NONE_LEFT = -1
 
@@ -81,9 +83,10 @@ class Link:
     def _say(self, message, ancillary=()):
         try:
             self._connection.sendmsg([message], ancillary)
-        except OSError:
-            # The watcher was killed.
-            pass
+        except OSError as error:
+            # Otherwise the watcher was killed.
+            if error.errno not in ENDED:
+                raise
 
 
 def run(work, key, seconds, give_up):
@@ -196,7 +199,13 @@ def keeping_limit():
 
 def may_be_opened(sysfs, limit):
     """Whether blkback may yet open the device that is kept for the vbd."""
-    return os.path.exists(sysfs) and not os.path.exists(f"{sysfs}/physical_device") and not limit.expired
+    if limit.expired:
+        return False
+    try:
+        return _gone.exists(sysfs, _gone.SYSFS) and not _gone.exists(f"{sysfs}/physical_device", _gone.SYSFS)
+    except KernelError:
+        # It is kept rather than let go of, until the limit.
+        return True
 
 
 def _keep(fd, sysfs):

@@ -24,10 +24,10 @@ import sys
 
 from . import _descriptors, _dm_ioctl, _gone, _hotplug_add, _node, _open_files, _run_directory, _vdev
 from ._deadline import Deadline
-from ._errors import BlockError, GuestError
+from ._errors import GuestError, InvalidValue
 from ._hotplug import LONGEST, SECONDS, parse_path
 from ._hotplug_keeper import BEGIN, DEVICE, END, KEEP, Keeper, encoded
-from ._hotplug_pair import Link, ancillary_of, failure_of, silent_storage
+from ._hotplug_pair import ENDED, Link, ancillary_of, failure_of, silent_storage
 
 DIRECTORY = "/run/racefree-block/service"
 # The descriptor by which each knows the other (proc(5), /proc/PID/fd): alive in this process, where nothing else has so high a number, and calls
@@ -158,9 +158,10 @@ class _Call(Link):
     def tell(self, kind, ancillary=()):
         try:
             self._keeper.sendmsg([encoded(kind, self.number, self.key)], ancillary)
-        except OSError:
-            # The keeper was killed.
-            pass
+        except OSError as error:
+            # Otherwise the keeper was killed.
+            if error.errno not in ENDED:
+                raise
 
 
 class _Service:
@@ -217,7 +218,7 @@ class _Service:
             try:
                 pid, form, path = line.decode().split(" ")
                 pid, key = int(pid), parse_path(path)
-            except (ValueError, BlockError):
+            except (ValueError, InvalidValue):
                 # No line of the script's.
                 continue
             try:

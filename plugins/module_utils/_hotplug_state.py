@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from . import _run_directory
+from . import _gone, _run_directory
 from ._vbd_key import Key
 
 DIRECTORY = "/run/racefree-block/hotplug"
@@ -66,9 +66,9 @@ def reap():
 
 def _is_stale(name):
     if name.startswith("."):
-        return not os.path.exists(f"/proc/{name.rpartition('.')[2]}")
+        return not _gone.exists(f"/proc/{name.rpartition('.')[2]}")
     domid, dash, devid = name.partition("-")
-    return bool(dash) and not os.path.exists(Key(domid, devid).sysfs)
+    return bool(dash) and not _gone.exists(Key(domid, devid).sysfs, _gone.SYSFS)
 
 
 def _name(key):

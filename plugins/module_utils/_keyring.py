@@ -14,12 +14,11 @@ the process's own. Requests name it by its special number, which counts as posse
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import struct
 
-from . import _uapi
+from . import _gone, _uapi
 from ._errors import KernelError, NotSupported
 
 # add_key and keyctl: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
@@ -27,7 +26,7 @@ _NUMBERS = {"x86_64": (248, 250), "aarch64": (217, 219), "riscv64": (217, 219)}
 # include/uapi/linux/keyctl.h
 _PROCESS_KEYRING, _USER_KEYRING = -2, -4
 _LINK, _UNLINK, _SEARCH, _READ = 8, 9, 10, 11
-NOT_THERE = (errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED)
+NOT_THERE = _gone.KEY
 MOST_BYTES = 32767
 
 

@@ -15,10 +15,9 @@ opened is compared with it afterwards.
 
 from __future__ import annotations
 
-import os
 from xml.sax.saxutils import quoteattr
 
-from . import _blkback, _libvirt, _vbd_read
+from . import _blkback, _gone, _libvirt, _vbd_read
 from ._blkback import Detachment, Outcome
 from ._deadline import Deadline
 from ._errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
@@ -35,10 +34,7 @@ _STATE = "/run/libvirt/libxl"
 
 def may_run_guests():
     """Whether libvirt's Xen driver has any running guest, by the files it keeps of them; connecting takes much longer."""
-    try:
-        return any(name.endswith(".xml") and name != "Domain-0.xml" for name in os.listdir(_STATE))
-    except OSError:
-        return False
+    return any(name.endswith(".xml") and name != "Domain-0.xml" for name in _gone.list_directory(_STATE))
 
 
 def runs(guest, timeout=10.0, uri=URI):

@@ -10,10 +10,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import os
-
-from . import _device, _dm, _features, _loop, _module_dm, _module_loop
-from ._errors import BlockError, DeviceGone, InvalidValue, NotSupported, WrongDevice
+from . import _device, _dm, _features, _gone, _loop, _module_dm, _module_loop
+from ._errors import DeviceGone, InvalidValue, NotSupported
 
 ARGUMENTS = {
     "diskseq": {"type": "int"},
@@ -54,7 +52,7 @@ def _all(host):
     for entry in entries:
         try:
             device = _device.open_number(*_dm_number(entry))
-        except (DeviceGone, WrongDevice):
+        except DeviceGone:
             continue
         with device:
             yield from _described(host, device)
@@ -81,24 +79,13 @@ def _row(host, device):
         row = dict(_module_loop.describe(device, _loop.info(device)), kind="loop")
     else:
         row = dict(device.as_dict(), kind="other")
-    return dict(row, holders=_neighbours(device, "holders"), slaves=_neighbours(device, "slaves"), used_by=_used_by(device))
+    return dict(row, holders=_neighbours(device, "holders"), slaves=_neighbours(device, "slaves"), used_by=_loop.users(device))
 
 
 def _neighbours(device, which):
     """The devices directly above (``holders``) or below (``slaves``), each with its disk sequence number."""
-    try:
-        names = sorted(os.listdir(f"{device.sysfs}/{which}"))
-    except OSError:
-        return []
     rows = []
-    for name in names:
+    for name in _gone.list_directory(f"{device.sysfs}/{which}", _gone.SYSFS):
         diskseq = _device.read_sysfs(f"/sys/class/block/{name}/diskseq")
         rows.append({"name": name, "diskseq": int(diskseq) if diskseq else None})
     return rows
-
-
-def _used_by(device):
-    try:
-        return _loop.users(device)
-    except BlockError:
-        return []

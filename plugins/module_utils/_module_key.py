@@ -124,8 +124,10 @@ class KeyItem(Item):
             return False
         try:
             told = _keyring.read(marker)
-        except KernelError:
-            return False
+        except KernelError as error:
+            if error.errno in _keyring.NOT_THERE:
+                return False
+            raise
         if len(told) != _SALT + _DIGEST + _SERIAL.size:
             return False
         salt, digest = told[:_SALT], told[_SALT:_SALT + _DIGEST]

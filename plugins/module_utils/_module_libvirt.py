@@ -15,7 +15,9 @@ from . import (
     _stack, _table_slots, _trusted_path, _vbd_nodes, _vbd_read, _vdev,
 )
 from ._deadline import Deadline
-from ._errors import BlockError, DeadlineExceeded, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
+from ._errors import (
+    BlockError, DeadlineExceeded, DefinitionError, DeviceBusy, DeviceGone, GuestError, InvalidValue, TableError, WrongDevice,
+)
 from ._module import Item, Plan, check_seconds
 
 ARGUMENTS = {
@@ -213,7 +215,7 @@ class DiskItem(Item):
         recipe = _domain_xml.Domain(xml).recipes().get(self.target) if self.params["state"] == "present" else None
         try:
             cut = None if recipe is None else _kept_recipe.cut_of(_kept_recipe.parse(recipe, self.title()), self.source)
-        except BlockError:
+        except (InvalidValue, TableError, DefinitionError):
             # One that cannot be read is to be replaced.
             return
         if cut is not None:

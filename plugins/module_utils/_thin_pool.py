@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 
-from . import _dm, _dm_table, _dm_udev, _new_loop, _source, _table_slots, _thin_superblock
+from . import _dm, _dm_table, _dm_udev, _gone, _new_loop, _source, _table_slots, _thin_superblock
 from ._deadline import Deadline, pauses
 from ._errors import DeviceBusy, InvalidValue, WrongDevice
 
@@ -130,7 +130,7 @@ class Pool:
     def _refuse_image(self):
         """A new pool's data is nothing that somebody wants to keep; later it is what guests write."""
         source = self._source_of("data")
-        if not isinstance(source, _source.FileSource) or source.offset or not os.path.exists(source.file):
+        if not isinstance(source, _source.FileSource) or source.offset or not _gone.exists(source.file):
             return
         with _source.backing_of(source, read_only=True, option="pool.data") as backing:
             found = _new_loop.format_of(backing)
@@ -140,7 +140,7 @@ class Pool:
     def _superblock(self):
         source = self._source_of("metadata")
         if isinstance(source, _source.FileSource):
-            if not os.path.exists(source.file):
+            if not _gone.exists(source.file):
                 return None
             with _source.backing_of(source, read_only=True) as backing:
                 return _thin_superblock.parse(os.pread(backing.fd, _thin_superblock.BYTES, source.offset), source.file)

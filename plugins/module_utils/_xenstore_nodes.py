@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 
+from . import _gone
 from ._device import is_decimal
 from ._errors import InvalidValue, NotSupported, XenStoreError
 from ._xenstore_wire import PAYLOAD_MAX, Packet, Refused
@@ -62,7 +63,7 @@ class Nodes:
         try:
             return decode(self._execute("to read", path, READ, _nul(path)))
         except NodeError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno in _gone.XENSTORE:
                 return None
             raise
 
@@ -92,7 +93,7 @@ class Nodes:
             existed = self.exists(path)
             self._execute("to remove", path, RM, _nul(path))
         except NodeError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno in _gone.XENSTORE:
                 return False
             raise
         return existed
@@ -106,7 +107,7 @@ class Nodes:
         try:
             names = self._execute("to list", path, DIRECTORY, _nul(path))
         except NodeError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno in _gone.XENSTORE:
                 return None
             if error.errno != errno.E2BIG:
                 raise
@@ -127,7 +128,7 @@ class Nodes:
             is_list = index < listed
             if not isinstance(reply, NodeError):
                 result = [decode(name) for name in reply.split(b"\0") if name] if is_list else decode(reply)
-            elif reply.errno == errno.ENOENT:
+            elif reply.errno in _gone.XENSTORE:
                 result = None
             elif is_list and reply.errno == errno.E2BIG:
                 result = self._list_parts(path)
@@ -169,7 +170,7 @@ class Nodes:
         try:
             reply = self._execute("for the permissions of", path, GET_PERMS, _nul(path))
         except NodeError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno in _gone.XENSTORE:
                 return None
             raise
         return [decode(entry) for entry in reply.split(b"\0") if entry]

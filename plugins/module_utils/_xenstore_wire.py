@@ -22,6 +22,7 @@ import os
 import select
 import stat
 
+from . import _gone
 from ._deadline import Deadline, pauses
 from ._errors import XenStoreError
 from ._record import Record
@@ -57,7 +58,7 @@ def default_path():
         os.environ.get("XENSTORED_RUNDIR") or "/run/xenstored", "socket"
     )
     for path in (socket_path, "/dev/xen/xenbus", "/proc/xen/xenbus"):
-        if os.path.exists(path):
+        if _gone.exists(path):
             return path
     raise XenStoreError(
         f"xenstored cannot be reached: there is no {socket_path} and no /dev/xen/xenbus", hint=_HINT, errno=errno.ENOENT
