@@ -19,7 +19,7 @@ import json
 import os
 import secrets
 
-from . import _device, _dm, _lock, _loop, _process, _run_directory
+from . import _device, _dm, _gone, _lock, _loop, _process, _run_directory
 from ._deadline import Deadline, pauses
 from ._errors import BlockError, DeviceGone, KernelError, WrongDevice
 
@@ -132,7 +132,7 @@ def _is_gone(identity):
     base = f"/sys/dev/block/{identity.number}"
     if _device.read_sysfs(f"{base}/diskseq") != str(identity.diskseq):
         return True
-    return identity.major == _loop.MAJOR and not os.path.exists(f"{base}/loop")
+    return identity.major == _loop.MAJOR and not _gone.exists(f"{base}/loop", _gone.SYSFS)
 
 
 def _names():
