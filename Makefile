@@ -15,7 +15,7 @@ STEP := tests/setup/step
 
 FAST := units sanity lint docs-lint changelog-lint licences importer integration-loop
 
-.PHONY: help test test-fast test-xen demo $(FAST) units-all test-kernel image test-host test-extended molecule bench build install clean
+.PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended molecule bench build install clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -25,7 +25,7 @@ test: ## Everything: test-fast, and beside it test-xen
 	@tests/setup/lanes '$(MAKE) --no-print-directory test-fast' '$(MAKE) --no-print-directory test-xen'
 
 test-fast: $(FAST) ## Everything that needs no Xen host
-	@$(MAKE) --no-print-directory test-kernel RELEASE=
+	@$(MAKE) --no-print-directory test-kernel selftest RELEASE=
 
 test-xen: ## The emulated Xen hosts of every release, one after the other
 	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory image test-host RELEASE=$$release; done
@@ -61,6 +61,9 @@ importer: ## galaxy-importer on the built archive
 
 integration-loop: ## Integration targets on this machine's own loop and device-mapper devices
 	@$(STEP) integration-loop tests/setup/integration
+
+selftest: ## Tests of the tool that runs kernels as processes
+	@$(STEP) selftest tests/setup/units tests/selftest
 
 test-kernel: ## Tests on a kernel that runs as a process: the newest (forky's), or RELEASE's
 	@$(STEP) test-kernel$(if $(filter command line,$(origin RELEASE)),$(RELEASE:%=-%)) tests/kernel/run \
