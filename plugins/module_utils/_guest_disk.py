@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from typing import NamedTuple, Optional
 
-from . import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _gone, _guest, _reap, _run_directory, _sharing, _source, _stack
+from . import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _gone, _guest, _journal, _lock, _reap, _sharing, _source, _stack
 from ._deadline import pauses
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
 from ._footprint import conflict, footprint
@@ -62,32 +61,13 @@ class _Place(NamedTuple):
     guest: _guest.Guest
 
 
-@contextlib.contextmanager
 def locked(limit):
     """
-    One at a time: from the look at what others use until the device is there for others to see.
+    One at a time: from the look at what others use until the device is there for others to see. A context (``_lock.Locks``).
 
-    The lock goes with its process. DeadlineExceeded when another has it for too long.
+    Raises ``_lock.Unavailable`` when another process has it for too long.
     """
-    _run_directory.make(STATE)
-    handle = os.open(f"{STATE}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        lock(handle, limit, "another guest's disks to be made", f"{STATE}/lock")
-        yield
-    finally:
-        os.close(handle)
-
-
-def lock(handle, limit, waited_for, device):
-    """Have the open descriptor's lock to oneself; DeadlineExceeded, with ``waited_for``, when another keeps it."""
-    for pause in pauses():
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if limit.expired:
-                raise limit.exceeded(waited_for, device=device) from error
-            limit.sleep(pause)
+    return _lock.held([_lock.Lock("guests' disks", "making guests' disks")], limit)
 
 
 def reap(host, wanted):
@@ -106,6 +86,7 @@ def reap(host, wanted):
         for uuid in _source.uuids(disk.source):
             with _unless_busy():
                 _dm.drop_unfinished(host.dm, uuid)
+    _journal.recover(host)
     _reap.reap(host)
     _dm_udev.reap()
 

@@ -39,6 +39,8 @@ class Host(contextlib.ExitStack):
         self.reaped = None
         # SHA-256 of files, by device, inode, size and modification time.
         self.checksums = {}
+        # What libvirt said of domains, by URI and the name that was given: uuid and whether it runs.
+        self.domains = {}
         self._links = []
 
     @property

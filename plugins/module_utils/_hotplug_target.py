@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import stat
 
-from . import _device, _loop, _new_loop, _recipe
+from . import _device, _lock, _loop, _new_loop, _recipe
+from ._deadline import Deadline
 from ._errors import DeviceGone, InvalidValue, KernelError, WrongDevice
 from ._recipe import DiskseqSource, FileSource, PathSource
 
@@ -50,9 +51,12 @@ def open_device(recipe, seconds, is_shared=False):
     if isinstance(recipe, FileSource):
         with _loop.Backing(recipe.file, recipe.read_only, option="target") as backing:
             area = _new_loop.Area(recipe.offset, recipe.size, not recipe.read_only)
-            loops = _loop.LoopIndex({(backing.device, backing.inode)})
-            _new_loop.check(backing, area, recipe._replace(overlap=is_shared), loops, for_guest=True, option="target")
-            return _loop.attach(backing, recipe.offset, recipe.size, recipe.sector_size, recipe.read_only, recipe.direct_io, seconds=seconds)
+            with _lock.held([_lock.of_inode(backing.device, backing.inode, recipe.file)], Deadline(seconds)):
+                loops = _loop.LoopIndex({(backing.device, backing.inode)})
+                _new_loop.check(backing, area, recipe._replace(overlap=is_shared), loops, for_guest=True, option="target")
+                return _loop.attach(
+                    backing, recipe.offset, recipe.size, recipe.sector_size, recipe.read_only, recipe.direct_io, seconds=seconds,
+                )
     if isinstance(recipe, DiskseqSource):
         _device.check_boot(recipe.boot_id, recipe.diskseq)
         if recipe.partition is None:

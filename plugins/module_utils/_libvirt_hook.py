@@ -19,9 +19,9 @@ import os
 import sys
 import syslog
 
-from . import _descriptors, _dm, _guest_disk, _hold, _hook_plan, _process, _run_directory, _vbd_read, _vdev
+from . import _descriptors, _dm, _guest_disk, _hold, _hook_plan, _lock, _process, _run_directory, _vbd_read, _vdev
 from ._deadline import Deadline, pauses
-from ._errors import BlockError, DeadlineExceeded, DeviceGone, GuestError, WrongDevice
+from ._errors import BlockError, DeviceGone, GuestError, WrongDevice
 from ._host import Host
 from ._supervise import supervised
 from ._vbd_nodes import Key
@@ -47,7 +47,7 @@ def main(argv, text):
     job = None
     try:
         job = _hook_plan.job_of(operation, text)
-        lines = supervised(lambda: _ACTIONS[job.action](job), job.seconds, f"the disks of {job.domain} ({operation})")
+        lines = _act(job, f"the disks of {job.domain} ({operation})")
     except BlockError as error:
         message = _one_line(f"racefree.block: {guest}: {operation}: {error}")
         syslog.syslog(syslog.LOG_ERR, message)
@@ -71,16 +71,36 @@ def _good(lines):
     return [(syslog.LOG_INFO, line) for line in lines]
 
 
-def make(job):
-    """``prepare``: the devices, at their paths, with a holder. What was done, as lines for the log; on any error nothing is left."""
+def _act(job, what):
+    """Do the job in a process that is given up at its time limit. The lock for making devices is this one's, which does not hang."""
+    if job.action == "make" and job.disks:
+        limit = Deadline(job.seconds - 2)
+        locks = _guest_disk.locked(limit)
+        return supervised(lambda told: make(job, told), limit.left() + 2, what, locks.close)
+    if job.action == "take_back":
+        try:
+            locks = _guest_disk.locked(Deadline(_REAPING))
+        except _lock.Unavailable:
+            # Who has the lock has removed what killed runs left.
+            return supervised(lambda: take_back(job), job.seconds, what)
+        return supervised(lambda told: take_back(job, told), job.seconds, what, locks.close)
+    return supervised(lambda: _ACTIONS[job.action](job), job.seconds, what)
+
+
+def make(job, told=lambda: None):
+    """
+    ``prepare``: the devices, at their paths, with a holder. What was done, as lines for the log; on any error nothing is left.
+
+    The caller has ``_guest_disk.locked`` until it is ``told``.
+    """
     limit = Deadline(job.seconds - 2)
     end_holder(job.uuid)
     if not job.disks:
         return []
     with Host() as host:
-        with _guest_disk.locked(limit):
-            _guest_disk.reap(host, job.disks)
-            pairs = [(wanted, _guest_disk.make(host, wanted, limit, host.store)) for wanted in job.disks]
+        _guest_disk.reap(host, job.disks)
+        pairs = [(wanted, _guest_disk.make(host, wanted, limit, host.store)) for wanted in job.disks]
+        told()
         _guest_disk.settle(host, pairs, limit)
         start_holder(job.uuid, [device for dummy, device in pairs])
         return _good(f"{wanted.target} is {device.path} {device.id.number} diskseq {device.id.diskseq}" for wanted, device in pairs)
@@ -109,11 +129,17 @@ def adopt(job):
     return lines
 
 
-def take_back(job):
-    """``stopped``, ``release``: nobody is to hold the devices now. Those that are in use go with their last user."""
+def take_back(job, told=None):
+    """
+    ``stopped``, ``release``: nobody is to hold the devices now. Those that are in use go with their last user.
+
+    With ``told`` the caller has ``_guest_disk.locked`` until that is called.
+    """
     end_holder(job.uuid)
-    with contextlib.suppress(DeadlineExceeded), Host() as host, _guest_disk.locked(Deadline(_REAPING)):
-        _guest_disk.reap(host, job.disks)
+    if told is not None:
+        with Host() as host:
+            _guest_disk.reap(host, job.disks)
+        told()
     limit = Deadline(_GOING)
     for pause in pauses():
         with Host() as host:

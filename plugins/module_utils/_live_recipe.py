@@ -13,12 +13,8 @@ the domain is restored, after a boot of the host too. A disk that is attached br
 
 from __future__ import annotations
 
-import contextlib
-import os
-
-from . import _domain_xml, _guest_disk, _libvirt, _run_directory
+from . import _domain_xml, _libvirt, _lock
 from ._errors import GuestError
-from ._guest_disk import STATE
 from ._libvirt import libvirt
 
 
@@ -43,25 +39,11 @@ def put(uri, uuid, target, recipe, limit):
         if _recipes(domain) != recipes:
             raise GuestError("libvirt did not keep the recipe in the running definition", device=f"{target} of {domain.name()}")
 
-    # The list is read, changed and written whole.
-    with _locked(limit):
+    # The list is read, changed and written whole. Not the lock for making devices: the hook waits for that while libvirt has the domain locked, which
+    # this waits for.
+    with _lock.held([_lock.Lock(f"recipes {uuid}", f"the recipes of the running domain {uuid}")], limit):
         _libvirt.with_connection(uri, limit, f"{target} of {uuid}", exchange)
 
 
 def _recipes(domain):
     return _domain_xml.Domain(domain.XMLDesc(0)).recipes()
-
-
-@contextlib.contextmanager
-def _locked(limit):
-    """
-    Against other runs of the collection, by the lock of a directory. Not the lock for making devices: the hook waits for that while libvirt has the
-    domain locked, which this waits for.
-    """
-    _run_directory.make(STATE)
-    handle = os.open(STATE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _guest_disk.lock(handle, limit, "another run to write a recipe", STATE)
-        yield
-    finally:
-        os.close(handle)

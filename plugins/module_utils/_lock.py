@@ -244,10 +244,14 @@ def _state():
 
 
 def _open():
-    _run_directory.make(DIRECTORY)
     path = f"{DIRECTORY}/bytes"
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            _run_directory.make(DIRECTORY)
+            return os.open(path, flags, 0o600)
     except OSError as error:
         raise KernelError.from_oserror(error, f"open {path}", device=path) from error
 

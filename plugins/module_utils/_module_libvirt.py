@@ -11,8 +11,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from . import (
-    _blkback, _device, _dm, _dm_table, _domain_xml, _guest, _guest_disk, _kept_format, _kept_recipe, _libvirt, _libvirt_vbd, _live_recipe, _sharing, _source,
-    _stack, _table_slots, _trusted_path, _vbd_nodes, _vbd_read, _vdev,
+    _blkback, _device, _dm, _dm_table, _domain_xml, _guest, _guest_disk, _kept_format, _kept_recipe, _libvirt, _libvirt_vbd,
+    _live_recipe, _lock, _sharing, _source, _stack, _table_slots, _trusted_path, _vbd_nodes, _vbd_read, _vdev,
 )
 from ._deadline import Deadline
 from ._errors import (
@@ -108,6 +108,23 @@ class DiskItem(Item):
         if self.params["config"]:
             _kept_recipe.check(source)
         self.source = source
+
+    def locks(self):
+        """The whole definition's, which is read and written; and the running guest's disk."""
+        uri, domain = self.params["uri"], self.params["domain"]
+        found = self.host.domains.get((uri, domain))
+        if found is None:
+            try:
+                definition = _libvirt.read(uri, domain, self._limit())
+            except BlockError:  # the plan, which reads it too, says why
+                return []
+            found = self.host.domains[uri, domain] = (definition.uuid, definition.live is not None)
+        uuid, is_live = found
+        locks = [_lock.Lock(f"domain {_libvirt.driver_of(uri)} {uuid}", f"the definition of the domain {domain}")]
+        if self.params["live"] and is_live:
+            domid = _guest.find(self.host.store, uuid).domid
+            locks.append(_lock.of_vbd(domid, _vdev.parse(self.target).number, self.title()))
+        return locks
 
     # What there is, and what would become of it
 

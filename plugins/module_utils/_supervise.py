@@ -25,20 +25,25 @@ from ._deadline import Deadline
 from ._errors import BlockError
 
 
-def supervised(function, seconds, what):
+# No JSON has it.
+_TOLD = b"\0"
+
+
+def supervised(function, seconds, what, on_told=None):
     """
     What ``function()`` returns (plain data), or BlockError with what it raised; DeadlineExceeded, ``what`` completing "waited 5 s for ...".
 
-    After the limit the child is killed, and this does not wait for a child that does not die.
+    After the limit the child is killed, and this does not wait for a child that does not die. With ``on_told`` the function gets a function as its
+    argument, and when that is called in the child, ``on_told()`` is called here: to let go of a lock, say, which a child that is given up must not have.
     """
     limit = Deadline(seconds)
     reader, writer = os.pipe()
     parent, child = os.getpid(), os.fork()
     if not child:
-        _run(function, writer, parent)
+        _run(function if on_told is None else lambda: function(lambda: os.write(writer, _TOLD)), writer, parent)
     os.close(writer)
     try:
-        answer = _read_all(reader, limit)
+        answer = _read_all(reader, limit, on_told)
     finally:
         os.close(reader)
     if answer is None:
@@ -82,8 +87,8 @@ def _die_with(parent):
         os._exit(1)
 
 
-def _read_all(reader, limit):
-    """Everything until the other end is closed, or None when the limit is reached first."""
+def _read_all(reader, limit, on_told):
+    """Everything until the other end is closed, or None when the limit is reached first; ``on_told()`` is called for each _TOLD in it."""
     parts = []
     while True:
         if not select.select([reader], [], [], limit.left())[0]:
@@ -91,7 +96,9 @@ def _read_all(reader, limit):
         part = os.read(reader, 65536)
         if not part:
             return b"".join(parts)
-        parts.append(part)
+        for dummy in range(part.count(_TOLD)):
+            on_told()
+        parts.append(part.replace(_TOLD, b""))
 
 
 def _reap(child, limit):

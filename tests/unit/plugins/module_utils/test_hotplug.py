@@ -23,7 +23,7 @@ import types
 import pytest
 
 from ansible_collections.racefree.block.plugins.module_utils import (
-    _device, _hotplug, _hotplug_add, _hotplug_pair, _hotplug_state, _hotplug_target, _vbd_nodes,
+    _device, _hotplug, _hotplug_add, _hotplug_pair, _hotplug_state, _hotplug_target, _lock, _vbd_nodes,
 )
 from ansible_collections.racefree.block.plugins.module_utils._errors import (
     BlockError,
@@ -315,6 +315,33 @@ def test_what_cannot_be_a_target(store, daemon):
 def test_a_uuid_that_is_not_this_devices(loop, monkeypatch):
     with pytest.raises(WrongDevice, match="not a mapped device"):
         _hotplug_target.open_device(PathSource(loop, uuid="X"), 1)
+
+
+def test_only_the_same_file_is_waited_for(file, tmp_path):
+    """Somebody else is about to make a device over it; over another file one is made meanwhile."""
+    other = str(tmp_path / "other")
+    with open(other, "wb") as image:
+        image.truncate(65536)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            _lock.held(_lock.of_file(file))
+            os.write(writing, b".")
+            signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        assert os.read(reading, 1) == b"."
+        _hotplug_target.open_device(FileSource(other), 30).close()
+        with pytest.raises(_lock.Unavailable, match=f"process {pid} .*the file {file}"):
+            _hotplug_target.open_device(FileSource(file), 0)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reading)
+        os.close(writing)
+    _hotplug_target.open_device(FileSource(file), 30).close()
 
 
 def test_an_empty_drive(store):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _process
+from ansible_collections.racefree.block.plugins.module_utils import _lock, _process
 from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DeadlineExceeded, DeviceBusy
 from ansible_collections.racefree.block.plugins.module_utils._supervise import supervised
 
@@ -53,6 +53,31 @@ def test_a_hang(tmp_path):
     with pytest.raises(DeadlineExceeded, match="waited 1 s for the disks"):
         supervised(hang, 1, "the disks")
     assert _process.start_time((tmp_path / "pid").read_text()) is None
+
+
+def test_a_child_that_is_given_up_has_no_lock_of_its_parent():
+    """What it tells has the parent let go of a lock at once; and when it hangs instead, the lock ends with the parent's use of it."""
+    lock = _lock.Lock(f"test of {os.getpid()}", "the test")
+
+    def others_can_have_it():
+        return supervised(lambda: _lock.Locks().try_take(lock), 30, "a look")
+
+    def work(told):
+        before = others_can_have_it()
+        told()
+        # It is heard before the end of the work, however long that takes.
+        for dummy in range(3000):
+            if others_can_have_it():
+                return [before, True]
+            time.sleep(0.01)
+        return [before, False]
+
+    locks = _lock.held([lock])
+    assert supervised(work, 60, "nothing", locks.close) == [False, True]
+    with _lock.held([lock]):
+        with pytest.raises(DeadlineExceeded):
+            supervised(lambda told: time.sleep(100), 0.5, "nothing", os.getpid)
+    assert others_can_have_it()
 
 
 def test_it_dies_with_its_parent(tmp_path):
