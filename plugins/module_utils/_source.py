@@ -112,10 +112,13 @@ class Opener:
         """The device, held by the host."""
         device = find(source, self.host)
         if device is not None:
-            device = self.host.enter_context(device)
-            self.follow(source, device)
-            return device
+            return self._use(source, device)
         return self._find_or_make_file(source) if isinstance(source, FileSource) else self._find_or_make_table(source)
+
+    def _use(self, source, device):
+        device = self.host.enter_context(device)
+        self.follow(source, device)
+        return device
 
     def follow(self, source, device):
         """``follow_file``, of which a note is kept."""
@@ -144,7 +147,7 @@ class Opener:
                 self.host.loops.forget()
                 device = _find_file(source, self.host)
                 if device is not None:
-                    return self.host.enter_context(device)
+                    return self._use(source, device)
             check_new(source, backing, self.host)
             device = self._keep_note(_loop.attach(
                 backing, source.offset, source.size, source.sector_size, source.read_only, source.direct_io,
@@ -156,7 +159,7 @@ class Opener:
         if self._wait_turn(_lock.of_mapped(source.name, source.uuid)):
             device = _find_table(source, self.host)
             if device is not None:
-                return self.host.enter_context(device)
+                return self._use(source, device)
         return self._keep_note(self._make_table(source))
 
     def _wait_turn(self, locks):
