@@ -51,6 +51,7 @@ STAY = {
     ("_libvirt_vbd.py", "runs"): "without libvirt's daemon the disk is attached without it",
     ("_lock.py", "_describe"): WORDS,
     ("_loop.py", "_not_opened"): WORDS,
+    ("_module_libvirt.py", "DiskItem.locks"): PLAN,
     ("_module_store.py", "StoreItem.locks"): PLAN,
     ("_module_thin.py", "VolumesItem.locks"): PLAN,
     ("_module_vbd.py", "VbdItem.locks"): PLAN,
