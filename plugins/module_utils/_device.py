@@ -33,6 +33,8 @@ _ATTRIBUTE = 65536  # bytes, as large as a page can be
 _MOST_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
 LOOP_MAJOR = 7
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+# What is read there, once: no process outlives the boot.
+_boot = []
 _STATUS_SIZE = struct.calcsize(_uapi_plain.LOOP_INFO64)
 
 
@@ -120,11 +122,7 @@ class Device:
     @property
     def by_diskseq(self):
         """udev's link to this very device, which for a partition is not its disk's; None when the kernel has it no more."""
-        try:
-            partition = self.partition
-        except DeviceGone:
-            return None
-        return f"/dev/disk/by-diskseq/{self.id.diskseq}" + ("" if partition is None else f"-part{partition}")
+        return self._partition_and_link()[1]
 
     @property
     def size(self):
@@ -159,14 +157,16 @@ class Device:
         """Another Device on a descriptor of its own, for a holder that outlives this one."""
         return Device(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.id, self.name, self.writable)
 
-    def _partition_or_none(self):
+    def _partition_and_link(self):
         try:
-            return self.partition
+            partition = self.partition
         except DeviceGone:
-            return None
+            return None, None
+        return partition, f"/dev/disk/by-diskseq/{self.id.diskseq}" + ("" if partition is None else f"-part{partition}")
 
     def as_dict(self):
         """The identity as plain data: what every module of the collection returns. ``path`` is None when it leads elsewhere."""
+        partition, link = self._partition_and_link()
         return {
             "path": self.path if self.has_node else None,
             "name": self.name,
@@ -174,8 +174,8 @@ class Device:
             "minor": self.id.minor,
             "diskseq": self.id.diskseq,
             "boot_id": boot_id(),
-            "partition": self._partition_or_none(),
-            "by_diskseq": self.by_diskseq,
+            "partition": partition,
+            "by_diskseq": link,
             "size": self.size,
             "sector_size": self.logical_block,
             "read_only": self.read_only,
@@ -192,9 +192,12 @@ def check_diskseq(value, option="diskseq"):
 
 def boot_id():
     """The kernel's name for this boot, a uuid: disk sequence numbers begin anew with the next one."""
+    if _boot:
+        return _boot[0]
     try:
         with open(_BOOT_ID, encoding="ascii") as file:
-            return file.read().strip()
+            _boot.append(file.read().strip())
+            return _boot[0]
     except OSError as error:
         raise KernelError.from_oserror(error, f"read {_BOOT_ID}", device=_BOOT_ID) from error
 

@@ -33,7 +33,7 @@ def refuse_driver(source, backing, domains, option="source.file"):
             if disk.type == "file" and disk.format not in (None, _image_format.RAW) and _is_file(disk.source, backing):
                 raise InvalidValue(
                     option, source.file,
-                    f"is an image of the format {disk.format}, as the definition says (driver of {disk.target}), and a guest gets it byte for byte. "
+                    f"is an image of the format {disk.format} (driver of {disk.target}), as the definition says, and a guest gets it byte for byte. "
                     f"Convert it (qemu-img convert -f {disk.format} -O raw), or say format=raw if the definition is wrong",
                 )
 

@@ -108,7 +108,7 @@ def check_geometry(backing, offset=0, size=0, sector_size=None):
     if not size and rest % block:
         raise InvalidValue(
             "backing_file", backing.path,
-            f"has {rest} bytes there, which is no multiple of the sector size {block}: the last {rest % block} bytes would be cut off; "
+            f"has {rest} bytes there, not a multiple of the sector size {block}: the last {rest % block} bytes would be cut off; "
             f"pad the file, or say size={rest - rest % block}",
         )
 

@@ -63,7 +63,7 @@ class Item:
     def identities(self):
         """
         What no two items of a task may have in common, as ``{identity: words for it}``: asked after ``check``, when it can only be what was
-        written, and again after ``plan``, when it is what the kernel, XenStore or libvirt says.
+        written, and again after ``look`` and ``plan``, when it is what the kernel, XenStore or libvirt says.
         """
         option, value = self.key()
         return {(option, value): ""}
@@ -86,6 +86,9 @@ class Item:
     @classmethod
     def prepare(cls, host):
         """What is done once before the plans are made, save in check mode."""
+
+    def look(self):
+        """Find the device that is there, for :meth:`identities`, if ``plan`` would do more than look."""
 
     def plan(self):
         raise NotImplementedError

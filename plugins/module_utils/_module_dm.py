@@ -106,8 +106,10 @@ class DmItem(Item):
         locks = [lock for name, uuid in names for lock in _lock.of_mapped(name, uuid)]
         return locks + ([] if self.value is None else _source_locks.of_table(self.value, self.params["read_only"]))
 
-    def plan(self):
+    def look(self):
         self._look()
+
+    def plan(self):
         if self.params["state"] == "absent":
             return self._plan_absent()
         self._check_owner()

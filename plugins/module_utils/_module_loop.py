@@ -98,7 +98,7 @@ class LoopItem(Item):
         if params["state"] == "present" and not params["backing_file"]:
             raise InvalidValue("backing_file", params["backing_file"], "must be an absolute path of a regular file")
         if params["backing_file"] and params["path"]:
-            raise InvalidValue("path", params["path"], "must be left out beside backing_file, not both say which device")
+            raise InvalidValue("path", params["path"], "must be left out: either backing_file or path says which device, not both")
 
     def locks(self):
         if self.params["backing_file"]:

@@ -95,6 +95,9 @@ class Task:
         self._refuse_duplicates()
         self._lock()
         self._each(self._good()[:1], self._recover)
+        # A plan may wait until nobody else has the device, and another entry of the list would be somebody else.
+        self._each(self._good(), lambda row: row.item.look())
+        self._refuse_duplicates()
         self._each(self._good(), self._plan)
         self._refuse_duplicates()
         if self._stopped():

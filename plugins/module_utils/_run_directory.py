@@ -57,7 +57,7 @@ def _set_mode(path, mode):
     try:
         there = os.fstat(handle)
         if there.st_uid == 0 and os.geteuid():
-            raise KernelError("this directory belongs to root", device=path, errno=errno.EACCES, hint=hint_of(errno.EACCES))
+            raise KernelError("only root may use this directory", device=path, errno=errno.EACCES, hint=hint_of(errno.EACCES))
         if there.st_uid != os.geteuid():
             raise WrongDevice(f"this directory belongs to the user {there.st_uid}", device=path, hint="Remove it, and find out who made it")
         if there.st_mode & 0o7777 != mode:

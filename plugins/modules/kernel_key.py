@@ -123,7 +123,7 @@ error:
       description: The key concerned.
       type: str
     errno:
-      description: The name of the kernel's error number, if there was one.
+      description: The name of the kernel's error number, or of the one that fits the kind best.
       type: str
       sample: EDQUOT
     hint:

@@ -142,7 +142,7 @@ stores:
           description: The device, file or name concerned.
           type: str
         errno:
-          description: The name of the error number, if there was one.
+          description: The name of the kernel's error number, or of the one that fits the kind best.
           type: str
           sample: EIO
         hint:

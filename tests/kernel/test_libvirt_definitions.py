@@ -187,6 +187,28 @@ def test_recipes_of_the_run(domain):
         domain.destroy()
 
 
+def test_one_disk_by_the_names_of_its_domain(domain, image):
+    before = inactive(domain)
+    first = {"domain": domain.name(), "vdev": "xvdd", "source": "file:" + image(), "uri": TEST}
+    for change in ({"domain": domain.UUIDString()}, {"vdev": "51760"}, {"domain": domain.UUIDString(), "vdev": "d3"}, {"state": "absent"}):
+        second = dict(first, **change)
+        result = refused("libvirt_disks", "disks[0].vdev", "disks[1].vdev", second["domain"], second["vdev"], disks=[first, second])
+        assert [row["error"]["kind"] for row in result["disks"]] == ["InvalidValue"] * 2 and inactive(domain) == before
+
+
+def test_a_number_is_kept_with_its_boot(domain, image, cleanup):
+    path = image()
+    cleanup(loop=path)
+    device = run_module("loop_device", backing_file=path)["device"]
+    arguments = {"domain": domain.name(), "vdev": "vda", "uri": TEST}
+    refused("libvirt_disk", "every boot", "boot_id", source=f"diskseq:{device['diskseq']}", **arguments)
+    refused("libvirt_disk", "another boot", source={"diskseq": device["diskseq"], "boot_id": "11111111-2222-3333-4444-555555555555"}, **arguments)
+    done = predict_and_run("libvirt_disk", source={"diskseq": device["diskseq"], "boot_id": device["boot_id"]}, **arguments)
+    kept = json.loads(_domain_xml.Domain(inactive(domain)).recipes()["vda"])
+    assert kept == {"diskseq": device["diskseq"], "boot_id": device["boot_id"]} and "after the next boot" in str(done["warnings"])
+    run_module("libvirt_disk", state="absent", **arguments)
+
+
 @pytest.mark.parametrize("name", ["no-such", "a'b", "../x", "&lt;", "00000000-1111-2222-3333-444444444444", "x\"<y>"])
 def test_no_such_domain(test_driver, image, name):
     refused("libvirt_disk", "knows no domain", domain=name, vdev="vda", source="file:" + image(), uri=TEST)

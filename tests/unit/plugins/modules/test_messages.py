@@ -183,7 +183,7 @@ def test_wrong_values(name, place, guest, monkeypatch):
 @pytest.mark.parametrize("name, words", [
     ("none", "does not exist"), ("dangling", "is a symbolic link to PLACE/none, which does not exist"), ("disk/below", "cannot be a file: Not a directory"),
     ("n" * 300, "File name too long"), ("circle", "Too many levels of symbolic links"), ("directory", "is a directory, and must be a regular file"),
-    ("fifo", "is a FIFO, and"), ("socket", "is a socket, and"), ("empty", "is empty: "), ("odd", "has 1000 bytes there, which is no multiple"),
+    ("fifo", "is a FIFO, and"), ("socket", "is a socket, and"), ("empty", "is empty: "), ("odd", "has 1000 bytes there, not a multiple"),
 ])
 def test_a_path_is_named_with_what_is_wrong(place, name, words):
     path = f"{place}/{name}"
