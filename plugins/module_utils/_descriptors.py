@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import resource
 
-# For each of some thousand disks a few; fs.nr_open, which nobody gets more than, is 1048576 unless it was changed.
+# For each of some thousand disks a few; fs.nr_open, which nobody gets more than, is 1048576 unless it was
+# changed.
 WANTED = 65536
 
 

@@ -165,7 +165,10 @@ class Device:
         return partition, f"/dev/disk/by-diskseq/{self.id.diskseq}" + ("" if partition is None else f"-part{partition}")
 
     def as_dict(self):
-        """The identity as plain data: what every module of the collection returns. ``path`` is None when it leads elsewhere."""
+        """
+        The identity as plain data: what every module of the collection returns. ``path`` is None when it
+        leads elsewhere.
+        """
         partition, link = self._partition_and_link()
         return {
             "path": self.path if self.has_node else None,
@@ -234,9 +237,10 @@ def open_path(path, writable=False, diskseq=None, option="path"):
     """
     Open a block device by a path and prove what it is.
 
-    ``diskseq`` is what it must be (WrongDevice otherwise). A path that ends at the kernel's own name of a device, ``/dev/NAME``, means that
-    device: it is opened also when its node is missing, and a node there that is another device's is a WrongDevice. Raises InvalidValue when the
-    path is not absolute or leads to something else than a block device, DeviceGone when nothing is there.
+    ``diskseq`` is what it must be (WrongDevice otherwise). A path that ends at the kernel's own name of a
+    device, ``/dev/NAME``, means that device: it is opened also when its node is missing, and a node there
+    that is another device's is a WrongDevice. Raises InvalidValue when the path is not absolute or leads to
+    something else than a block device, DeviceGone when nothing is there.
     """
     check_path(path, option, "an absolute path of a block device")
     try:
@@ -278,7 +282,8 @@ def open_number(major, minor, writable=False, diskseq=None):
 
 def open_node(name, major, minor, flags):
     """
-    A descriptor of the device ``major:minor``, called ``name`` by the kernel, through its node or else one of our own; OSError of the open.
+    A descriptor of the device ``major:minor``, called ``name`` by the kernel, through its node or else one of
+    our own; OSError of the open.
 
     ``flags`` say how; the caller closes it.
     """
@@ -322,7 +327,8 @@ def open_diskseq(diskseq, writable=False):
 
 def diskseq_of(major, minor):
     """
-    The disk sequence number that sysfs shows for a device, without opening it (for a partition its disk's), or None when no device has the number.
+    The disk sequence number that sysfs shows for a device, without opening it (for a partition its disk's),
+    or None when no device has the number.
 
     The same before and after means that what was read in between is one device's.
     """
@@ -331,12 +337,17 @@ def diskseq_of(major, minor):
     if text is None and read_sysfs(f"{base}/partition") is not None:
         text = read_sysfs(f"{base}/../diskseq")
     if text is None and kernel_name(major, minor) is not None:
-        raise KernelError("sysfs shows no disk sequence number of it", device=f"{base}/diskseq", hint="Linux 5.15 or newer is needed")
+        raise KernelError(
+            "sysfs shows no disk sequence number of it", device=f"{base}/diskseq", hint="Linux 5.15 or newer is needed",
+        )
     return None if text is None else int(text)
 
 
 def number_named(path):
-    """``(major, minor)`` of the device that the kernel itself calls as the path says, ``/dev/NAME``, or as a link there says; or None."""
+    """
+    ``(major, minor)`` of the device that the kernel itself calls as the path says, ``/dev/NAME``, or as a
+    link there says; or None.
+    """
     for dummy in range(_MOST_LINKS):
         directory, dummy2, name = path.rpartition("/")
         directory = os.path.realpath(directory or "/")
@@ -379,7 +390,10 @@ def kernel_name(major, minor):
 
 
 def read_sysfs(path):
-    """A sysfs attribute without its newline, or None when it is not there (any more); KernelError when it cannot be read."""
+    """
+    A sysfs attribute without its newline, or None when it is not there (any more); KernelError when it cannot
+    be read.
+    """
     try:
         # A third of what open() takes; an attribute is a page at most, and comes whole.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -427,7 +441,10 @@ def _is_node_of(path, rdev):
 
 
 def _reopen(link, path, writable, rdev):
-    """The Device behind a node with the number ``rdev``, which ``link`` leads to; ``path`` is how it was asked for."""
+    """
+    The Device behind a node with the number ``rdev``, which ``link`` leads to; ``path`` is how it was asked
+    for.
+    """
     try:
         device = _from_opened(_open_link(link, path, writable), writable)
     except DeviceGone:
@@ -443,13 +460,14 @@ def _reopen(link, path, writable, rdev):
 
 
 def _refuse_foreign(path, rdev):
-    """WrongDevice when the kernel calls another device as the path says: the node there is not that device's."""
+    """
+    WrongDevice when the kernel calls another device as the path says: the node there is not that device's.
+    """
     number = number_named(path)
     if number is not None and os.makedev(*number) != rdev:
         name = kernel_name(*number) or "NAME"
         raise WrongDevice(
-            f"the node there is of {os.major(rdev)}:{os.minor(rdev)}, and the device {name} is {number[0]}:{number[1]}",
-            device=path, hint=node_advice(name, *number),
+            f"the node there is of {os.major(rdev)}:{os.minor(rdev)}, and {name} is {number[0]}:{number[1]}", device=path, hint=node_advice(name, *number),
         )
 
 

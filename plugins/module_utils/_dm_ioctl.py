@@ -146,7 +146,8 @@ class Control:
             fcntl.ioctl(self.fd, _uapi.lib.DM_VERSION, buffer)
         except OSError as error:
             if error.errno != errno.EINVAL:
-                raise KernelError.from_oserror(error, "ask for the interface version", device=CONTROL) from error
+                tried = "ask for the interface version"
+                raise KernelError.from_oserror(error, tried, device=CONTROL) from error
             return False
         return True
 

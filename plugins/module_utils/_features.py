@@ -20,6 +20,7 @@ from ._errors import BlockError, NotSupported
 
 _LIBVIRT_SECONDS = 10
 _XENSTORE_SECONDS = 10
+_XENSTORED_SOCKETS = ("/run/xenstored/socket", "/var/run/xenstored/socket")
 
 
 def collect(host):
@@ -63,7 +64,7 @@ def _xen(host):
         "domain_0": "control_d" in (_device.read_sysfs("/proc/xen/capabilities") or ""),
         "blkback": _gone.exists("/sys/bus/xen-backend/drivers/vbd"),
         "blkback_diskseq": _blkback_diskseq(host),
-        "xenstored_socket": next((path for path in ("/run/xenstored/socket", "/var/run/xenstored/socket") if _gone.exists(path)), None),
+        "xenstored_socket": next((path for path in _XENSTORED_SOCKETS if _gone.exists(path)), None),
     }
 
 

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What "gone" means: for each kind of object the errnos that say so. Every other error means that it could not be looked at.
+What "gone" means: for each kind of object the errnos that say so. Every other error means that it could not
+be looked at.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-What could not be looked at (EMFILE, EACCES, EIO, ENOMEM ...) is an error that names it, never an answer. os.path.exists and its kin make no
-such difference: they answer False to every error.
+What could not be looked at (EMFILE, EACCES, EIO, ENOMEM ...) is an error that names it, never an answer.
+os.path.exists and its kin make no such difference: they answer False to every error.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ DISK = (errno.ENXIO, errno.ENODEV)
 LOOP_FILE = (errno.ENXIO,)
 # A mapped device, by the ioctls of device-mapper (drivers/md/dm-ioctl.c).
 MAPPED = (errno.ENXIO,)
-# A process, by pidfd_open(2) or a signal; its files below /proc, when it ended after the open (fs/proc/base.c).
+# A process, by pidfd_open(2) or a signal; its files below /proc, when it ended after the open
+# (fs/proc/base.c).
 PROCESS = (errno.ESRCH,)
 PROC_FILE = (errno.ENOENT, errno.ESRCH)
 # A key, by keyctl(2).
@@ -51,7 +53,10 @@ def exists(path, gone=PATH, follow_symlinks=True):
 
 
 def list_directory(path, gone=PATH):
-    """The sorted names in a directory, none when it is not there; KernelError for any error but those of ``gone``."""
+    """
+    The sorted names in a directory, none when it is not there; KernelError for any error but those of
+    ``gone``.
+    """
     try:
         return sorted(os.listdir(path))
     except OSError as error:
@@ -63,7 +68,10 @@ def list_directory(path, gone=PATH):
 def need_sysfs():
     """KernelError when sysfs is not mounted: nothing is gone because of that."""
     if not exists(_SYSFS_BLOCK):
-        raise KernelError("sysfs is not there, which tells what devices there are", device=_SYSFS_BLOCK, hint="Mount it: mount -t sysfs sysfs /sys")
+        raise KernelError(
+            "sysfs is not there, which tells what devices there are", device=_SYSFS_BLOCK,
+            hint="Mount it: mount -t sysfs sysfs /sys",
+        )
 
 
 def not_seen(error, path):

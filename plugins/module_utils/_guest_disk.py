@@ -21,7 +21,9 @@ import os
 import stat
 from typing import NamedTuple, Optional
 
-from . import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _gone, _guest, _journal, _lock, _reap, _sharing, _source, _stack
+from . import (
+    _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _gone, _guest, _journal, _lock, _reap, _sharing, _source, _stack,
+)
 from ._deadline import pauses
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
 from ._footprint import conflict, footprint

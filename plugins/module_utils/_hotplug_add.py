@@ -123,8 +123,12 @@ class _Add:
         """Take back what was written and say why; what fails here adds nothing to know."""
         text = str(error) if isinstance(error, BlockError) else f"ended by {type(error).__name__} {error}".rstrip()
         text = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text)[:_LONGEST_ERROR]
-        if not self.identity and not self.is_served:
-            _hotplug_state.forget(self.key)
+        try:
+            if not self.identity and not self.is_served:
+                _hotplug_state.forget(self.key)
+        except OSError:
+            # The next call's reap tries it again.
+            pass
         try:
             with self.store.within(Deadline(_CLEANUP)):
                 self.store.transaction(lambda tx: self._take_back_in(tx, text))

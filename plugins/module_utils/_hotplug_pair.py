@@ -124,7 +124,10 @@ def run(work, key, seconds, give_up):
 
 
 def _hear(connection, limit, shared):
-    """The worker's last message; the descriptor that it shared goes to the list ``shared``, or _NONE_LEFT when it could not be taken."""
+    """
+    The worker's last message; the descriptor that it shared goes to the list ``shared``, or _NONE_LEFT when
+    it could not be taken.
+    """
     while True:
         connection.settimeout(max(limit.left(), 0.001))
         try:
@@ -176,7 +179,9 @@ def ancillary_of(device):
 def fd_of(ancillary):
     """The descriptor that recvmsg got; BlockError when there was none left for it (unix(7), MSG_CTRUNC)."""
     if not ancillary:
-        raise BlockError("the process that watches over it cannot keep the device: it has no descriptor left", errno=errno.EMFILE)
+        raise BlockError(
+            "the process that watches over it cannot keep the device: it has no descriptor left", errno=errno.EMFILE,
+        )
     return int.from_bytes(ancillary[0][2], "little")
 
 

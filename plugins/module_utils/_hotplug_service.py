@@ -176,7 +176,8 @@ class _Service:
         self.taken = 0
         self.rest = b""
         self.is_ending = False
-        # To be given up for those without which a call cannot be answered, and lines of calls for which there were not even these.
+        # To be given up for those without which a call cannot be answered, and lines of calls for which there
+        # were not even these.
         self.spare = []
         self.late = []
         # Calls that nobody works on, with the reason.
@@ -198,8 +199,10 @@ class _Service:
                 self._end()
             for call in [call for call in list(self.running.values()) if call.limit.expired]:
                 self._give_up(call)
-            for number in [number for number, (call, error) in self.refused.items() if self._answer_once(call, error)]:
-                os.close(self.refused.pop(number)[0].pidfd)
+            for number, (call, error) in list(self.refused.items()):
+                if self._answer_once(call, error):
+                    del self.refused[number]
+                    os.close(call.pidfd)
 
     def _end(self, *dummy):
         self.is_ending = True
@@ -248,7 +251,8 @@ class _Service:
                 del self.running[call.number]
                 call.tell(END)
                 problem = str(error)
-        _print_there(pid, f"block-racefree: add {key.backend}: the service cannot work on it: {problem}\n", self.spare)
+        words = f"block-racefree: add {key.backend}: the service cannot work on it: {problem}\n"
+        _print_there(pid, words, self.spare)
         self.refused[call.number] = call, problem
 
     def _keep_spare(self):
@@ -261,7 +265,8 @@ class _Service:
 
     def _pidfd(self, pid):
         """
-        ``(pidfd, None)`` of a process, ``(pidfd, reason)`` when it took a spare descriptor, and ``(None, reason)`` when there is none at all.
+        ``(pidfd, None)`` of a process, ``(pidfd, reason)`` when it took a spare descriptor, and ``(None,
+        reason)`` when there is none at all.
         """
         try:
             return os.pidfd_open(pid), None
@@ -290,7 +295,9 @@ class _Service:
     def _say_late(self, call):
         error = str(silent_storage(call.limit))
         untold = failure_of(lambda: _hotplug_add.give_up(call.key, error, call.was_shared))
-        self._answer(call, error if untold is None else f"{error}. It is not in the node hotplug-error: {untold}")
+        if untold is not None:
+            error += f". It is not in the node hotplug-error: {untold}"
+        self._answer(call, error)
 
     def _answer(self, call, error):
         if error is not None:
@@ -314,7 +321,9 @@ class _Service:
 
 
 def _or_none(function):
-    """The descriptor that ``function()`` returns, or None when there is none to be had, whatever the reason is."""
+    """
+    The descriptor that ``function()`` returns, or None when there is none to be had, whatever the reason is.
+    """
     try:
         return function()
     except OSError:

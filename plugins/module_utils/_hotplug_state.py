@@ -16,25 +16,35 @@ from __future__ import annotations
 import os
 
 from . import _gone, _run_directory
+from ._errors import KernelError
 from ._vbd_key import Key
 
 DIRECTORY = "/run/racefree-block/hotplug"
 
 
 def write(key, facts):
-    """Keep ``facts``, a dictionary of one-line texts, for the vbd, in place of what was kept before."""
+    """
+    Keep ``facts``, a dictionary of one-line texts, for the vbd, in place of what was kept before; KernelError.
+    """
     text = "".join(f"{name}={value}\n" for name, value in facts.items())
     temporary = f"{DIRECTORY}/.{_name(key)}.{os.getpid()}"
     try:
-        fd = _create(temporary)
+        _write(temporary, text)
+        os.rename(temporary, f"{DIRECTORY}/{_name(key)}")
+    except OSError as error:
+        raise KernelError.from_oserror(error, "note what the disk gets", device=temporary) from error
+
+
+def _write(path, text):
+    try:
+        fd = _create(path)
     except FileNotFoundError:
         _run_directory.make(DIRECTORY)
-        fd = _create(temporary)
+        fd = _create(path)
     try:
         os.write(fd, text.encode())
     finally:
         os.close(fd)
-    os.rename(temporary, f"{DIRECTORY}/{_name(key)}")
 
 
 def read(key):

@@ -78,6 +78,9 @@ def _attach(store, request, limit, guard, uri):
     try:
         _blkback.check(request)
         request.device.prove()
+        if request.params is None:
+            # The path is all that libvirt takes.
+            request.device.need_node()
         # Whoever kills this process while libvirt attaches must not free the number before blkback's open.
         with hold([request.device], limit.left() + _TAKING_BACK):
             return _attach_held(store, request, limit, guard, uri)

@@ -186,7 +186,9 @@ def bound_numbers(files=None):
     _gone.need_sysfs()
     minors = []
     for name in _gone.list_directory("/sys/block"):
-        if is_name(name) and _gone.exists(f"/sys/block/{name}/loop") and (files is None or _has_one_of(name, files)):
+        if not is_name(name) or not _gone.exists(f"/sys/block/{name}/loop"):
+            continue
+        if files is None or _has_one_of(name, files):
             number = _number_of(name)
             if number is not None:
                 minors.append(number[1])
@@ -199,13 +201,17 @@ def is_name(name):
 
 
 def _number_of(name):
-    """``(major, minor)`` of the loop device that the kernel calls so, or None. The minor is another number when they have partitions' (max_part)."""
+    """
+    ``(major, minor)`` of the loop device that the kernel calls so, or None. The minor is another number when
+    they have partitions' (max_part).
+    """
     return _device.parse_number(_device.read_sysfs(f"/sys/block/{name}/dev") or "")
 
 
 def read_status(name):
     """
-    LOOP_GET_STATUS64, as a dictionary, of the loop device that the kernel calls so, or None when no file is bound to it or there is no such device.
+    LOOP_GET_STATUS64, as a dictionary, of the loop device that the kernel calls so, or None when no file is
+    bound to it or there is no such device.
 
     It is not held.
     """
@@ -225,11 +231,15 @@ def read_status(name):
     except OSError as error:
         if error.errno in _gone.LOOP_FILE or error.errno in _gone.DISK:
             return None
-        raise KernelError.from_oserror(error, "read the loop device's status", device=f"/dev/{name}") from error
+        tried = "read the loop device's status"
+        raise KernelError.from_oserror(error, tried, device=f"/dev/{name}") from error
 
 
 def _status_at(path):
-    """The status of the loop device whose node it is, None when there is no such node or it has none; OSError for any other reason."""
+    """
+    The status of the loop device whose node it is, None when there is no such node or it has none; OSError
+    for any other reason.
+    """
     try:
         there = os.lstat(path)
         if not stat.S_ISBLK(there.st_mode) or os.major(there.st_rdev) != MAJOR:
@@ -605,7 +615,10 @@ def _bind(number, config, backing, writable):
 
 
 def _open_free(number, flags):
-    """A descriptor of the loop device, whose node is made when it is missing: /dev may be one that the kernel adds nothing to."""
+    """
+    A descriptor of the loop device, whose node is made when it is missing: /dev may be one that the kernel
+    adds nothing to.
+    """
     path, flags = f"/dev/loop{number}", flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
         return os.open(path, flags)
@@ -632,7 +645,10 @@ def _open_free(number, flags):
 
 
 def _check_free_node(there, number, path):
-    """WrongDevice unless the node (its stat) is this loop device's own, so that the path which is returned leads there."""
+    """
+    WrongDevice unless the node (its stat) is this loop device's own, so that the path which is returned leads
+    there.
+    """
     found = os.major(there.st_rdev), os.minor(there.st_rdev)
     # Minor numbers are not the loop devices' own numbers where those have partitions' minors (max_part).
     if stat.S_ISBLK(there.st_mode) and (
@@ -640,7 +656,8 @@ def _check_free_node(there, number, path):
     ):
         return
     raise WrongDevice(
-        "the node there is not the loop device's", device=path, hint=_device.node_advice(f"loop{number}", MAJOR, number),
+        "the node there is not the loop device's", device=path,
+        hint=_device.node_advice(f"loop{number}", MAJOR, number),
     )
 
 

@@ -79,7 +79,8 @@ def _row(host, device):
         row = dict(_module_loop.describe(device, _loop.info(device)), kind="loop")
     else:
         row = dict(device.as_dict(), kind="other")
-    return dict(row, holders=_neighbours(device, "holders"), slaves=_neighbours(device, "slaves"), used_by=_loop.users(device))
+    above, below = _neighbours(device, "holders"), _neighbours(device, "slaves")
+    return dict(row, holders=above, slaves=below, used_by=_loop.users(device))
 
 
 def _neighbours(device, which):

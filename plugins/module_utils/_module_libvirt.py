@@ -16,7 +16,8 @@ from . import (
 )
 from ._deadline import Deadline
 from ._errors import (
-    BlockError, DeadlineExceeded, DefinitionError, DeviceBusy, DeviceGone, GuestError, InvalidValue, TableError, WrongDevice,
+    BlockError, DeadlineExceeded, DefinitionError, DeviceBusy, DeviceGone, GuestError, InvalidValue, TableError,
+    WrongDevice,
 )
 from ._module import Item, Plan, check_seconds
 

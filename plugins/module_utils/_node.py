@@ -7,8 +7,8 @@ Open a block device whose node in /dev is missing or is another device's: throug
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The node is made in a private directory below /dev, as other file systems that are writable early, such as /run, are mounted nodev.
-It is removed as soon as it is open.
+The node is made in a private directory below /dev, as other file systems that are writable early, such as
+/run, are mounted nodev. It is removed as soon as it is open.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def open_own(name, major, minor, flags):
 
 
 def make(name, major, minor):
-    """Put a missing node in its place; whether it was missing. KernelError that names it when it cannot be made."""
+    """
+    Put a missing node in its place; whether it was missing. KernelError that names it when it cannot be made.
+    """
     try:
         os.mknod(f"/dev/{name}", stat.S_IFBLK | 0o660, os.makedev(major, minor))
     except FileExistsError:
@@ -64,8 +66,8 @@ def make(name, major, minor):
 
 def _no_node(error, name, major, minor):
     return KernelError(
-        f"its node in /dev is missing or is another device's, and none can be made: {error.strerror}", device=f"/dev/{name}",
-        errno=error.errno, hint=node_advice(name, major, minor),
+        f"its node in /dev is missing or is another device's, and none can be made: {error.strerror}",
+        device=f"/dev/{name}", errno=error.errno, hint=node_advice(name, major, minor),
     )
 
 

@@ -19,7 +19,8 @@ _DOMID = "-xen-domid"
 
 def of_qemu(domid):
     """
-    Yield ``(os.stat_result, whether it is open for writing)`` of each file that a QEMU has open which is this domain's, or may be.
+    Yield ``(os.stat_result, whether it is open for writing)`` of each file that a QEMU has open which is this
+    domain's, or may be.
 
     KernelError when that cannot be looked at.
     """
@@ -29,7 +30,10 @@ def of_qemu(domid):
 
 
 def _may_serve(pid, domid):
-    """libxl tells QEMU the guest (tools/libs/light/libxl_dm.c of Xen); one that serves all of a domain's guests has that domain's number."""
+    """
+    libxl tells QEMU the guest (tools/libs/light/libxl_dm.c of Xen); one that serves all of a domain's guests
+    has that domain's number.
+    """
     words = (_read(f"/proc/{pid}/cmdline") or "").split("\0")
     return _DOMID not in words[:-1] or words[words.index(_DOMID) + 1] in (str(domid), "0")
 

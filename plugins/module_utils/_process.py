@@ -20,8 +20,8 @@ from ._errors import KernelError
 
 def start_time(pid):
     """
-    Field 22 of /proc/PID/stat, in clock ticks since boot, as text; with the pid it names one process of this boot. None when there is no
-    such process; KernelError when that cannot be told.
+    Field 22 of /proc/PID/stat, in clock ticks since boot, as text; with the pid it names one process of this
+    boot. None when there is no such process; KernelError when that cannot be told.
     """
     path = f"/proc/{pid}/stat"
     try:

@@ -45,9 +45,10 @@ class Sharing:
     """
     What the guests use; a context manager.
 
-    No device of theirs is opened to see what lies below it: it may be dead, or its node missing, and that is to stop nobody else. What
-    blkback serves keeps its number, and a disk sequence number that is the same before and after says that it did.
-    What cannot be looked at is an error, so that nothing is given away then.
+    Their devices are not opened: one may be dead, or its node missing, and that is to stop nobody else. What
+    blkback serves keeps its number, and a disk sequence number that is the same before and after says that it
+    did. Only a loop device is, for a moment, as nothing else tells which file it has. What cannot be looked at
+    is an error, so that nothing is given away then.
 
     ``questions`` are the functions of ``_footprint.Questions``. Give :meth:`guard` to ``_blkback.attach``: it runs inside of the
     transaction that writes, so whoever attaches something else at the same time makes that transaction run again.
@@ -155,7 +156,10 @@ class Sharing:
         return (targets[f"/local/domain/{one}/target"], targets[f"/local/domain/{other}/target"]) in ((str(other), None), (None, str(one)))
 
     def _footprint(self, identity, writes):
-        """Cached, as many guests may use one device: a table below it that is changed meanwhile is seen by the next run only."""
+        """
+        Cached, as many guests may use one device: a table below it that is changed meanwhile is seen by the
+        next run only.
+        """
         key = (identity, writes)
         if key not in self._by_number:
             self._by_number[key] = footprint(identity.major, identity.minor, writes, self._questions)
@@ -165,18 +169,22 @@ class Sharing:
         number = _vbd_nodes.parse_number(nodes["physical-device"])
         if number is None:
             return None
-        if not _gone.exists(key.sysfs, _gone.SYSFS) and store.read(f"{key.backend}/state") == str(_vbd_nodes.CLOSED):
+        is_served = _gone.exists(key.sysfs, _gone.SYSFS)
+        if not is_served and store.read(f"{key.backend}/state") == str(_vbd_nodes.CLOSED):
             # blkback has let go of it; the number may be another device's by now.
             return None
         writes = "w" in (nodes["mode"] or "w")
-        return self._use_of(number, writes, lambda diskseq: self._may_be_leftover(key, number, nodes["diskseq"], diskseq))
+        noted = nodes["diskseq"]
+        return self._use_of(number, writes, lambda diskseq: self._may_be_leftover(key, number, noted, diskseq))
 
     @staticmethod
     def _may_be_leftover(key, number, noted, diskseq):
         """
-        Whether blkback cannot have the device: it is another one than was noted, and blkback has not opened it.
+        Whether blkback cannot have the device: it is another one than was noted, and blkback has not opened
+        it.
 
-        An open device does not go away, nor does its number, though a change of its medium gives it another disk sequence number.
+        An open device does not go away, nor does its number, though a change of its medium gives it another
+        disk sequence number.
         """
         return noted not in (None, f"{diskseq:x}") and opened_number(key) != number
 
@@ -190,7 +198,9 @@ class Sharing:
             if self._diskseq_of(*number) == diskseq:
                 return extents
             self._by_number.clear()
-        raise DeviceBusy("it becomes another device again and again, so what lies below it cannot be told", device="%d:%d" % number)
+        raise DeviceBusy(
+            "it becomes another device again and again, so what lies below it cannot be told", device="%d:%d" % number,
+        )
 
     def _qemu_use(self, key, nodes, dummy):
         """QEMU serves a file or device by its path, ``format:path``."""
@@ -203,7 +213,9 @@ class Sharing:
             if error.errno not in _gone.PATH:
                 raise _gone.not_seen(error, path) from error
             found = None
-        return self._of_qemu(key.domid) if found is None else self._extents_of(found, "w" in (nodes["mode"] or "w"))
+        if found is None:
+            return self._of_qemu(key.domid)
+        return self._extents_of(found, "w" in (nodes["mode"] or "w"))
 
     def _extents_of(self, found, writes):
         """The Extents of what a file's stat says, None when there can be none."""
@@ -214,7 +226,10 @@ class Sharing:
         return self._use_of((os.major(found.st_rdev), os.minor(found.st_rdev)), writes)
 
     def _of_qemu(self, domid):
-        """For a path that leads nowhere (any more): what the guest's QEMU has open, which may be the file that it led to."""
+        """
+        For a path that leads nowhere (any more): what the guest's QEMU has open, which may be the file that
+        it led to.
+        """
         from . import _open_files  # rarely needed, and a file more to be found and read
 
         extents = []
@@ -238,7 +253,8 @@ def refuse_mounted(extents, name, own=None):
             end = status.offset + status.sizelimit if status.sizelimit else None
             if (own is not None and device.id == own.id) or not conflict(files, [Extent(leaf, status.offset, end, not status.read_only)]):
                 continue
-            if not _gone.list_directory(f"{device.sysfs}/holders", _gone.SYSFS) and _device.is_claimed(device):
+            above = _gone.list_directory(f"{device.sysfs}/holders", _gone.SYSFS)
+            if not above and _device.is_claimed(device):
                 raise DeviceBusy(f"this host itself uses the file, as {device.path}: it is mounted, or swapped to", device=name, hint="Unmount it first")
 
 

@@ -7,7 +7,8 @@ What lies below a device: the answers to ``_footprint.Questions`` from sysfs, de
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The caller holds the device at the top, or somebody else does; what it stands on cannot go away, or change its number, as long as that is so.
+The caller holds the device at the top, or somebody else does; what it stands on cannot go away, or change its
+number, as long as that is so.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def _table(host, major, minor):
 
 def _loop_file(major, minor):
     name = _device.kernel_name(major, minor) if major == _loop.MAJOR else None
-    # sysfs tells the file's path only, and a path can lead to another file by now, or in another mount namespace.
+    # sysfs tells the file's path only, and a path can lead to another file by now, or in another mount
+    # namespace.
     status = _loop.read_status(name) if name is not None and _loop.is_name(name) else None
     return status and (status["lo_device"], status["lo_inode"], status["lo_offset"], status["lo_sizelimit"])

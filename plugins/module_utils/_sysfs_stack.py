@@ -7,7 +7,8 @@ What sysfs says about the devices below a device: the disk of a partition, the m
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Sources: Documentation/ABI/stable/sysfs-block of Linux. For whoever knows that the device is open, so that its number stays its own.
+Sources: Documentation/ABI/stable/sysfs-block of Linux. For whoever knows that the device is open, so that its
+number stays its own.
 """
 
 from __future__ import annotations
@@ -35,5 +36,6 @@ def partition_of(major, minor):
 def members_of(major, minor):
     """The numbers of the devices that a stacked device (md, bcache, dm) is made of; an empty list for others."""
     directory = f"/sys/dev/block/{major}:{minor}/slaves"
-    numbers = [parse_number(read_sysfs(f"{directory}/{name}/dev") or "") for name in list_directory(directory, SYSFS)]
+    names = list_directory(directory, SYSFS)
+    numbers = [parse_number(read_sysfs(f"{directory}/{name}/dev") or "") for name in names]
     return [number for number in numbers if number is not None]

@@ -42,8 +42,12 @@ def stack(image, name, cleanup):
     cleanup(loop=path)
     cleanup(dm=name)
     loop = run_module("loop_device", backing_file=path)["device"]
-    made = run_module("dm_device", name=name, table=f"0 {SECTORS} linear diskseq:{loop['diskseq']} 0")["device"]
+    made = run_module("dm_device", name=name, table=table_over(loop))["device"]
     return loop, made
+
+
+def table_over(loop):
+    return f"0 {SECTORS} linear diskseq:{loop['diskseq']} 0"
 
 
 def numbers(loop):
@@ -58,16 +62,17 @@ def test_device_info_lists_it(stack):
             for arguments in ({}, {"diskseq": made["diskseq"]}):
                 rows = run_module("device_info", features=False, **arguments)["devices"]
                 found = [row for row in rows if row["diskseq"] == made["diskseq"]]
-                assert [(row["path"], row["name"], row["mapper_name"]) for row in found] == [(None, made["name"], made["mapper_name"])]
+                shown = [(row["path"], row["name"], row["mapper_name"]) for row in found]
+                assert shown == [(None, made["name"], made["mapper_name"])]
 
 
 def test_present_finds_it(stack):
     loop, made = stack
-    table = f"0 {SECTORS} linear diskseq:{loop['diskseq']} 0"
     for number in numbers(loop):
         with lost(made["path"], number):
-            again = run_module("dm_device", name=made["mapper_name"], table=table)
-            assert not again["changed"] and again["device"]["diskseq"] == made["diskseq"] and again["device"]["path"] is None
+            again = run_module("dm_device", name=made["mapper_name"], table=table_over(loop))
+            assert not again["changed"] and again["device"]["path"] is None
+            assert again["device"]["diskseq"] == made["diskseq"]
 
 
 def test_absent_removes_it(stack):
@@ -83,7 +88,8 @@ def test_absent_removes_it(stack):
 def test_the_node_of_another_device_is_not_followed(stack, name):
     loop, made = stack
     with lost(made["path"], numbers(loop)[1]):
-        refused("dm_device", f"mknod {made['path']} b {made['major']} {made['minor']}", name=f"{name}2", table=f"0 8 linear {made['path']} 0")
+        advice = f"mknod {made['path']} b {made['major']} {made['minor']}"
+        refused("dm_device", advice, name=f"{name}2", table=f"0 8 linear {made['path']} 0")
 
 
 def test_what_lies_below_is_seen(stack):
@@ -94,7 +100,7 @@ def test_what_lies_below_is_seen(stack):
         seen = footprint(made["major"], made["minor"], True, _stack.questions(host))
         assert [extent.leaf[0] for extent in seen] == ["file"]
         for path in (loop["path"], made["path"]):
-            for number in (None, os.makedev(made["major"], made["minor"]), os.makedev(loop["major"], loop["minor"])):
+            for number in (*numbers(loop), os.makedev(made["major"], made["minor"])):
                 with lost(path, number):
                     assert footprint(made["major"], made["minor"], True, _stack.questions(host)) == seen
                     with _device.open_number(made["major"], made["minor"]) as device:

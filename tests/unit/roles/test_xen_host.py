@@ -214,16 +214,20 @@ def test_the_service_does_what_the_script_would(host):
 
 
 def test_the_service_answers_when_it_is_out_of_descriptors(host):
-    """With none to enough of them a call is refused with the reason, and nothing is left open; with more it works again."""
+    """
+    With none to enough of them a call is refused with the reason, and nothing is left open; with more it
+    works again.
+    """
     with host.serving() as service:
         before, told = descriptors(service.pid), []
-        last = max(int(path.name) for path in Path(f"/proc/{service.pid}/fd").iterdir() if int(path.name) != 60)
+        numbers = [int(path.name) for path in Path(f"/proc/{service.pid}/fd").iterdir()]
+        last = max(number for number in numbers if number != 60)
         limits = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
         assert limits[0] == min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         for limit in range(last + 1, last + 9):
             resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (limit, limits[1]))
             code, text = host.call("add", XENSTORED_PATH="/elsewhere")
-            assert code == 1 and "/elsewhere" not in text and text.startswith("block-racefree: add "), (limit, code, text)
+            assert (code, text[:20]) == (1, "block-racefree: add ") and "/elsewhere" not in text, (limit, text)
             told.append("Too many open files" in text)
             assert service.poll() is None
         assert told[0] and not told[-1] and told == sorted(told, reverse=True)
@@ -240,7 +244,8 @@ def test_the_script_raises_its_limit(host):
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     # With fewer the shell cannot read the script, and fails.
     for limit in (13, 16, 24):
-        code, text = host.call("add", XENSTORED_PATH="/elsewhere", XENSTORED_RUNDIR="/nonexistent", preexec_fn=few(limit))
+        places = {"XENSTORED_PATH": "/elsewhere", "XENSTORED_RUNDIR": "/nonexistent"}
+        code, text = host.call("add", preexec_fn=few(limit), **places)
         assert code == 1 and "/elsewhere" in text
     with host.serving():
         for limit in (13, 16, 24):

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A /dev of one's own, for tests that take nodes away or exchange them: in a child, in a mount namespace of its own.
+A /dev of one's own, for tests that take nodes away or exchange them: in a child, in a mount namespace of its
+own.
 
-It is a plain directory in memory, as /dev is in many containers: the kernel adds no nodes there, and the nodes of the real one are untouched.
+It is a plain directory in memory, as /dev is in many containers: the kernel adds no nodes there, and the
+nodes of the real one are untouched.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def run(function, loops=True, nodev=False):
     """
-    What ``function()`` returns (anything that can be pickled) in a child with a /dev of its own; AssertionError with what it raised.
+    What ``function()`` returns (anything that can be pickled) in a child with a /dev of its own;
+    AssertionError with what it raised.
 
-    ``loops``: with nodes for the loop devices that there are now. ``nodev``: mounted so that no node there can be opened.
+    ``loops``: with nodes for the loop devices that there are now. ``nodev``: mounted so that no node there
+    can be opened.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -73,7 +77,7 @@ def _enter(loops, nodev):
     _call("unshare", CLONE_NEWNS)
     _mount(None, "/", None, MS_REC | MS_PRIVATE)
     shared = os.open("/dev/shm", os.O_PATH)
-    names = [name for name in os.listdir("/dev") if name in _KEPT or loops and name.startswith("loop") and name[4:].isdigit()]
+    names = [name for name in os.listdir("/dev") if name in _KEPT or loops and _is_loop(name)]
     nodes = {name: os.lstat(f"/dev/{name}") for name in names}
     _mount("dev", "/dev", "tmpfs", MS_NODEV if nodev else 0)
     for name, there in nodes.items():
@@ -85,8 +89,13 @@ def _enter(loops, nodev):
         os.symlink("/proc/self/fd", "/dev/fd")
 
 
+def _is_loop(name):
+    return name.startswith("loop") and name[4:].isdigit()
+
+
 def _mount(source, target, kind, flags):
-    _call("mount", *(None if text is None else text.encode() for text in (source, target, kind)), ctypes.c_ulong(flags), None)
+    texts = [None if text is None else text.encode() for text in (source, target, kind)]
+    _call("mount", *texts, ctypes.c_ulong(flags), None)
 
 
 def _call(name, *arguments):

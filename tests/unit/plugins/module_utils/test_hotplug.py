@@ -727,7 +727,10 @@ def test_an_interrupt_is_said_too(store, monkeypatch):
 
 
 def test_a_watcher_without_a_descriptor_for_its_copy(tmp_path):
-    """The worker is ended, and what it may have written by then is taken back: nobody else would have the device if it were killed."""
+    """
+    The worker is ended, and what it may have written by then is taken back: nobody else would have the device
+    if it were killed.
+    """
     told, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def work(link):
@@ -743,3 +746,13 @@ def test_a_watcher_without_a_descriptor_for_its_copy(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert told == [(caught.value, True)] and sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_cannot_be_noted_is_named(store, file, tmp_path):
+    """A place where no file can be made."""
+    vbd(store, file)
+    os.makedirs(tmp_path / "run")
+    (tmp_path / "run" / "hotplug").write_bytes(b"")
+    with pytest.raises(BlockError, match="run/hotplug"):
+        _hotplug_add.add(KEY, 5)
+    assert "run/hotplug" in node(store, "hotplug-error") and not loops(file)

@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.racefree.block.plugins.module_utils import _blkback, _guest, _libvirt_vbd, _vdev
 from ansible_collections.racefree.block.plugins.module_utils._device import Device, DeviceId
-from ansible_collections.racefree.block.plugins.module_utils._errors import GuestError
+from ansible_collections.racefree.block.plugins.module_utils._errors import GuestError, WrongDevice
 
 
 class Store:
@@ -31,6 +31,7 @@ def request_(monkeypatch):
     monkeypatch.setattr(_libvirt_vbd._blkback, "check", lambda request: None)
     monkeypatch.setattr(_libvirt_vbd._vbd_read, "read_vbd", lambda *arguments: None)
     monkeypatch.setattr(Device, "prove", lambda device: None)
+    monkeypatch.setattr(Device, "has_node", True)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     with Device(writer, DeviceId(7, 0, 1), "pipe") as device:
@@ -76,3 +77,13 @@ def test_the_holder_ends_after_a_failure(request_, monkeypatch):
     assert isinstance(outcome.error, GuestError)
     request.device.close()
     assert os.read(reader, 1) == b""
+
+
+def test_libvirt_is_given_no_path_that_leads_elsewhere(request_, monkeypatch):
+    """It takes nothing but a path, and would open what is there."""
+    request, dummy = request_
+    asked = []
+    monkeypatch.setattr(Device, "has_node", False)
+    monkeypatch.setattr(_libvirt_vbd, "_with_domain", lambda *arguments: asked.append(arguments))
+    outcome, = _libvirt_vbd.attach(Store(), [request])
+    assert isinstance(outcome.error, WrongDevice) and "mknod /dev/pipe b 7 0" in str(outcome.error) and not asked

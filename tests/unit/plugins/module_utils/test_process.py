@@ -26,7 +26,8 @@ def child():
 
 def test_a_process_is_ended(child):
     started = _process.start_time(child.pid)
-    assert _process.end(child.pid, str(int(started) + 1)) is True and child.poll() is None, "another start time is another process"
+    assert _process.end(child.pid, str(int(started) + 1)) is True
+    assert child.poll() is None, "another start time is another process"
     assert _process.end(child.pid, started) is True and child.wait(30) == -9
     assert _process.start_time(child.pid) is None and _process.end(child.pid, started) is True
 

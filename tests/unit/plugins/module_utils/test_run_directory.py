@@ -81,7 +81,9 @@ def test_another_users_directory(root):
 
 
 def test_nothing_else_in_the_library_makes_directories():
-    """Each other call would depend on the umask, but for a directory that nobody else than root needs (_node)."""
+    """
+    Each other call would depend on the umask, but for a directory that nobody else than root needs (_node).
+    """
     library = Path(_run_directory.__file__).parent
     calls = [
         f"{path.relative_to(library)}:{node.lineno}"

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The sharing check where it cannot look: out of descriptors, without nodes, with errors. It refuses, and a disk that nobody else has is given."""
+"""
+The sharing check where it cannot look: out of descriptors, without nodes, with errors. It refuses, and a disk
+that nobody else has is given.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,13 @@ import types
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _device, _gone, _open_files, _sharing, _stack, _vdev
+from ansible_collections.racefree.block.plugins.module_utils import (
+    _device, _gone, _open_files, _sharing, _stack, _vdev,
+)
 from ansible_collections.racefree.block.plugins.module_utils._blkback import Request
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DeviceBusy, KernelError
+from ansible_collections.racefree.block.plugins.module_utils._errors import (
+    BlockError, DeviceBusy, KernelError,
+)
 from ansible_collections.racefree.block.plugins.module_utils._guest import Guest
 from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, own_dev
@@ -27,7 +34,8 @@ from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstore
 
 GUEST = Guest(5, "00000005-1111-2222-3333-444444444444", "web")
 GUESTS = 12
-# What the check needs beside what is open already: one to look at a device, and some for what the interpreter does meanwhile.
+# What the check needs beside what is open already: one to look at a device, and some for what the interpreter
+# does meanwhile.
 ENOUGH = 6
 
 
@@ -53,7 +61,10 @@ def place():
 
 
 class Disks:
-    """The disks of some guests, all in use, and two for another guest: over the file of the last of them, and over a file of its own."""
+    """
+    The disks of some guests, all in use, and two for another guest: over the file of the last of them, and
+    over a file of its own.
+    """
 
     def __init__(self, place, store):
         self.place, self.fds = place, []
@@ -67,7 +78,9 @@ class Disks:
 
     def bind(self, name):
         path = os.path.join(self.place, name)
-        fd, number = loopdevices.bind_free(path if os.path.exists(path) else loopdevices.image(self.place, name))
+        if not os.path.exists(path):
+            loopdevices.image(self.place, name)
+        fd, number = loopdevices.bind_free(path)
         self.fds.append(fd)
         return number
 
@@ -86,7 +99,8 @@ def disks(place, store):
 def answer(store, number):
     """``free`` or the words of the error."""
     try:
-        with _device.open_number(7, number, writable=True) as device, _sharing.Sharing(_stack.questions(None)) as sharing:
+        device = _device.open_number(7, number, writable=True)
+        with device, _sharing.Sharing(_stack.questions(None)) as sharing:
             request = Request(GUEST, _vdev.parse("xvda"), device)
             store.transaction(lambda tx: sharing.guard(tx, request))
     except BlockError as error:
@@ -125,7 +139,10 @@ def with_limit(limit, store, number):
 
 
 def test_out_of_descriptors(store, disks):
-    """A real limit, each from none to more than enough: never given away, and given when nobody has it as soon as the limit suffices."""
+    """
+    A real limit, each from none to more than enough: never given away, and given when nobody has it as soon
+    as the limit suffices.
+    """
     last = max(map(int, os.listdir("/proc/self/fd"))) + 20
     shared = {limit: with_limit(limit, store, disks.shared) for limit in range(3, max(last, 65))}
     assert not [limit for limit, told in shared.items() if told == "free"]
@@ -134,7 +151,8 @@ def test_out_of_descriptors(store, disks):
     assert refused == list(range(3, len(refused) + 3)), "from some limit on it is given at each"
     assert not [told for told in free.values() if told != "free" and "EMFILE" not in told]
     # Another loop device of the same file is opened to see whether this host uses it.
-    assert all("is in use as disk xvda of domain" in told for limit, told in shared.items() if limit > refused[-1] + 2)
+    told = [told for limit, told in shared.items() if limit > refused[-1] + 2]
+    assert told and all("is in use as disk xvda of domain" in words for words in told)
     used = in_child(lambda: str(max(map(int, os.listdir("/proc/self/fd")))))
     assert len(refused) + 3 <= int(used) + ENOUGH, "it needs no descriptor for each disk that is in use"
 
@@ -150,7 +168,7 @@ def lose(number, other):
 def test_without_a_node(store, disks, exchanged):
     """Whichever it is, the own one too: it stops nobody and hides nothing."""
     for number in [*disks.numbers, disks.shared, disks.free]:
-        other = next(each for each in (disks.numbers[0], disks.numbers[1]) if each != number) if exchanged else None
+        other = disks.numbers[1 if number == disks.numbers[0] else 0] if exchanged else None
 
         def look(number=number, other=other):
             lose(number, other)
@@ -179,13 +197,17 @@ def test_where_no_node_can_be_opened(store, disks):
             except KernelError as error:
                 return str(error)
 
-    assert f"/dev/loop{disks.numbers[0]}: its node in /dev is missing" in own_dev.run(look, loops=False, nodev=True)
+    told = own_dev.run(look, loops=False, nodev=True)
+    assert f"/dev/loop{disks.numbers[0]}: its node in /dev is missing" in told
 
 
 CALLS = {"os": ("open", "stat", "lstat", "readlink", "listdir"), "builtins": ("open",), "fcntl": ("ioctl",)}
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM], ids=errno.errorcode.get)
+ERRORS = [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM]
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
 def test_an_error_at_any_step(store, disks, monkeypatch, number):
     """Each call that looks fails once, at each place where it is made: no error passes for an answer."""
     modules = {"os": os, "builtins": __import__("builtins"), "fcntl": fcntl}
@@ -247,7 +269,7 @@ class Kept:
         return dict(listed), dict(values)
 
     def __getattr__(self, name):
-        return lambda *words: self._ask(name, *[list(word) if isinstance(word, types.GeneratorType) else word for word in words])
+        return lambda word: self._ask(name, list(word) if isinstance(word, types.GeneratorType) else word)
 
 
 def test_a_device_that_changes_while_it_is_looked_at(store, disks):
@@ -329,5 +351,6 @@ def test_a_path_of_a_qemu_that_cannot_be_looked_at(store, disks):
 
 
 def test_open_files_of_no_process(monkeypatch):
-    monkeypatch.setattr(_gone, "list_directory", lambda path, gone: ["1", "x", "4194305"] if path == "/proc" else [])
+    names = {"/proc": ["1", "x", "4194305"]}
+    monkeypatch.setattr(_gone, "list_directory", lambda path, gone: names.get(path, []))
     assert not list(_open_files.of_qemu(5))
