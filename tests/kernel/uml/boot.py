@@ -48,6 +48,7 @@ class Job:
     pull: tuple
     env: tuple
     site: bool
+    systemd: bool
 
     @classmethod
     def of(cls, words, options):
@@ -64,7 +65,7 @@ class Job:
                 raise Problem(f"--pull: {target} is there already")
             if not os.path.isdir(os.path.dirname(os.path.abspath(target))):
                 raise Problem(f"--pull: the directory of {target} is not there")
-        return cls(tuple(words), options.timeout, options.memory, push, pull, env, options.site)
+        return cls(tuple(words), options.timeout, options.memory, push, pull, env, options.site, options.systemd)
 
 
 def _pair(text, option):
@@ -140,6 +141,8 @@ def _prepare(work, job):
         directory.mkdir()
     shutil.copytree(HERE / "guest", share / "guest")
     (share / "out").mkdir()
+    if job.systemd:
+        (share / "systemd").touch()
     if job.site:
         done = subprocess.run([str(HERE.parent / "setup" / "site"), str(site)], stdin=subprocess.DEVNULL, check=False)
         if done.returncode:

@@ -46,6 +46,7 @@ def parser():
     command.add_argument("--pull", action="append", default=[], metavar="SRC:DEST",
                          help="bring a file or directory of it back, as DEST, which must not be there")
     command.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="environment of the command")
+    command.add_argument("--systemd", action="store_true", help="have systemd as the init system, which takes some seconds more")
     command.add_argument("--site", action="store_true",
                          help="have the checkout's collection and tests in /root/site, and start in its folder tests")
     command.add_argument("words", nargs=argparse.REMAINDER, metavar="CMD", help="a program and its arguments")

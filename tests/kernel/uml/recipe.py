@@ -32,6 +32,8 @@ RELEASES = ("forky", *SOURCES)
 
 PACKAGES = (
     "udev", "kmod", "procps", "util-linux", "strace",
+    # systemd as init system, for runs that ask for it, and what the role xen_host finds on a host
+    "systemd", "dbus", "xen-utils-common",
     # what the collection needs on a host
     "python3", "python3-cffi", "python3-pyxs", "python3-libvirt",
     # block devices
@@ -42,7 +44,7 @@ PACKAGES = (
     "python3-pytest", "python3-hypothesis", "gcc", "libc6-dev",
 )
 EXTRA_PACKAGES = {
-    "forky": ("user-mode-linux", "systemd-standalone-sysusers"), "bookworm": (), "trixie": ("systemd-standalone-sysusers",),
+    "forky": ("user-mode-linux",), "bookworm": (), "trixie": (),
 }
 
 

@@ -1,0 +1,123 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role xen_host on a system with systemd and Xen's scripts, but without Xen: installing, again, and removing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import wait_until
+
+# The newest ansible-core, for this system's Python (tests/setup/controller).
+ANSIBLE = "/opt/ansible"
+SERVICE = "racefree-block.service"
+SCRIPT = "/etc/xen/scripts/block"
+
+pytestmark = pytest.mark.systemd
+
+
+@pytest.fixture
+def role(tmp_path):
+    """A function that applies the role: ``role(check=False, **variables)``; it returns the names of the changed tasks."""
+    if not os.path.isdir(ANSIBLE):
+        pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
+
+    def apply(check=False, **variables):
+        # This kernel has none of Xen's modules.
+        variables = dict({"xen_host_kernel_modules": []}, **variables)
+        tasks = [{"name": "Role", "ansible.builtin.include_role": {"name": "racefree.block.xen_host"}, "vars": variables}]
+        play = tmp_path / "play.yml"
+        play.write_text(json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]))
+        done = subprocess.run(
+            ["python3", "-m", "ansible", "playbook", *(["--check"] if check else []), str(play)], capture_output=True, text=True,
+            check=False, timeout=900, env=dict(
+                os.environ, PYTHONPATH=ANSIBLE, ANSIBLE_COLLECTIONS_PATH="/root/site", ANSIBLE_HOME=str(tmp_path), ANSIBLE_NOCOLOR="1"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "[WARNING]" not in done.stderr.replace(NO_INVENTORY, ""), done.stderr
+        return changed_tasks(done.stdout)
+
+    return apply
+
+
+NO_INVENTORY = (
+    "[WARNING]: No inventory was parsed, only implicit localhost is available\n"
+    "[WARNING]: provided hosts list is empty, only localhost is available. Note that the implicit localhost does not match 'all'\n"
+)
+
+
+def changed_tasks(output):
+    """The names of the tasks that changed something; as many as the recap says."""
+    names, task = set(), None
+    for line in output.splitlines():
+        found = re.match(r"TASK \[(?:\S+ : )?(.*?)\]", line)
+        task = found.group(1) if found else task
+        if line.startswith("changed:"):
+            names.add(task)
+    assert bool(names) == (re.search(r" changed=([0-9]+) ", output).group(1) != "0"), output
+    return names
+
+
+def files():
+    """``{path: (mode, what is in it)}`` of all files that the role may touch."""
+    found = {}
+    for top in ("/etc", "/usr/local", "/var/lib/dpkg/diversions"):
+        for path in [Path(top), *Path(top).rglob("*")]:
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                found[str(path)] = os.readlink(path)
+            elif stat.S_ISREG(mode):
+                found[str(path)] = stat.S_IMODE(mode), hashlib.sha256(path.read_bytes()).hexdigest()
+            else:
+                found[str(path)] = stat.S_IMODE(mode)
+    return found
+
+
+def service_pid():
+    """The main process of the running service, or 0."""
+    shown = subprocess.run(
+        ["systemctl", "show", "--value", "--property=MainPID", SERVICE], capture_output=True, text=True, check=True).stdout
+    return int(shown)
+
+
+def is_active():
+    return subprocess.run(["systemctl", "is-active", "--quiet", SERVICE], check=False).returncode == 0
+
+
+def test_installed_again_changed_and_removed(role):
+    before = files()
+    predicted = role(check=True, xen_host_default_script=True)
+    assert files() == before and not is_active()
+
+    done = role(xen_host_default_script=True)
+    # What check mode cannot tell: whether there will be something to remove, and the service that is not there yet.
+    assert predicted <= done and "Install the script" in predicted
+    installed = files()
+    assert os.readlink(SCRIPT) == "block-racefree" and os.access(SCRIPT, os.X_OK)
+    assert installed[f"{SCRIPT}.stock"] == before[SCRIPT]
+    assert is_active() and os.path.isdir("/run/racefree-block/service")
+
+    assert not role(xen_host_default_script=True)
+    assert files() == installed
+
+    killed = service_pid()
+    os.kill(killed, 9)
+    wait_until(lambda: is_active() and service_pid() not in (0, killed))
+
+    # The other way round: Xen's own script has its place again, and the script works without the service.
+    assert role(xen_host_service=False)
+    assert not is_active() and os.path.exists(f"{SCRIPT}-racefree") and files()[SCRIPT] == before[SCRIPT]
+    assert f"{SCRIPT}.stock" not in files()
+
+    assert role(xen_host_state="absent")
+    assert files() == before and not os.path.exists("/run/racefree-block/service")
+    assert subprocess.run(["dpkg", "--verify", "xen-utils-common"], capture_output=True, text=True, check=True).stdout == ""
+    assert not role(xen_host_state="absent")
