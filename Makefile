@@ -69,6 +69,9 @@ test-kernel: ## Tests on a kernel that runs as a process: the newest (forky's), 
 	@$(STEP) test-kernel$(if $(filter command line,$(origin RELEASE)),$(RELEASE:%=-%)) tests/kernel/run \
 		$(if $(filter command line,$(origin RELEASE)),$(RELEASE:%=--release %))
 
+test-roles: ## Tests of roles, on such a kernel with systemd as its init system
+	@$(STEP) test-roles tests/kernel/run --systemd -m systemd
+
 image: ## The image of the emulated Xen host of RELEASE, unless it is in the cache
 	@$(STEP) image-$(RELEASE) tests/xenhost/xenhost build --install --release $(RELEASE)
 
