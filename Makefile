@@ -8,6 +8,7 @@ SHELL := /bin/bash
 
 RELEASES := bookworm trixie
 RELEASE ?= bookworm
+SIZE ?= full
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/racefree-block
 
 RUN := tests/setup/run
@@ -15,7 +16,7 @@ STEP := tests/setup/step
 
 FAST := units sanity lint docs-lint changelog-lint licences importer integration-loop
 
-.PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended molecule bench build install clean
+.PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended molecule campaign bench build install clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -26,6 +27,7 @@ test: ## Everything: test-fast, and beside it test-xen
 
 test-fast: $(FAST) ## Everything that needs no Xen host
 	@$(MAKE) --no-print-directory test-kernel selftest RELEASE=
+	@$(MAKE) --no-print-directory campaign SIZE=small
 
 test-xen: ## The emulated Xen hosts of every release, one after the other
 	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory image test-host RELEASE=$$release; done
@@ -84,6 +86,9 @@ test-extended: ## Tests of blkback on a host of RELEASE whose blkback compares d
 
 molecule: ## Scenarios on the running emulated host, or on those of RACEFREE_INVENTORY
 	@$(STEP) molecule tests/setup/molecule test --all --no-command-borders
+
+campaign: ## The long proof, in pieces that are kept; SIZE=small: a little of it, in minutes
+	@$(STEP) campaign-$(SIZE) python3 -B tests/campaign/campaign.py $(SIZE) $(CAMPAIGN)
 
 bench: ## What large tables and many loop devices cost, the latter with BASE=REVISION beside another version of the collection
 	@$(STEP) bench-tables $(RUN) python tests/bench/tables.py

@@ -51,21 +51,24 @@ static int is_harmless(long number)
 }
 
 /*
- * The child has stopped itself and is traced (PTRACE_TRACEME). Kills the which-th process right after its count-th system call: of all that it
- * makes with every, else of those that are not harmless. 0 is before the first. Whether one was killed, or -1 with errno; *status is the child's.
+ * The child has stopped itself and is traced (PTRACE_TRACEME). Of the which-th process the calls are counted: all that it makes with every,
+ * else those that are not harmless. decide, if there is one, is called while the process stands before its count-th call: what it returns, if
+ * not 0, is the errno that the process gets instead of the call. Without decide the process is killed right after its count-th call; 0 is
+ * before the first. Whether it came to that, or -1 with errno; *status is the child's, *calls how many were counted.
  */
-int kill_at(pid_t child, int which, long count, int every, int *status)
+int at_call(pid_t child, int which, long count, int every, int (*decide)(pid_t, long), int *status, long *calls)
 {
     struct tracee all[MOST];
-    int known = 0, killed = 0, ended = 0, left = 1;
-    long calls = 0;
+    int known = 0, done = 0, ended = 0, left = 1, refuse = 0;
+    const size_t number_at = offsetof(struct user_regs_struct, orig_rax), answer_at = offsetof(struct user_regs_struct, rax);
 
+    *calls = 0;
     find(all, &known, child);
     if (ptrace(PTRACE_SETOPTIONS, child, NULL, (void *)(uintptr_t)(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
                                                                    PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)))
         return -1;
     ptrace(PTRACE_SYSCALL, child, NULL, NULL);
-    while (left && !(killed && ended)) {
+    while (left && !(done && ended)) {
         int state, pass_on = 0;
         pid_t pid = waitpid(-1, &state, __WALL);
         if (pid == -1) {
@@ -90,25 +93,44 @@ int kill_at(pid_t child, int which, long count, int every, int *status)
         int stop = WSTOPSIG(state);
         if (stop == (SIGTRAP | 0x80)) {
             one->inside = !one->inside;
-            if (one - all == which && !killed) {
-                long number = ptrace(PTRACE_PEEKUSER, pid, (void *)offsetof(struct user_regs_struct, orig_rax), NULL);
-                if (!one->inside && (every || !is_harmless(number)))
-                    calls++;
-                if (calls == count && (!one->inside || !count)) {
-                    kill(pid, SIGKILL);
-                    killed = 1;
+            if (one - all == which) {
+                long number = ptrace(PTRACE_PEEKUSER, pid, (void *)number_at, NULL);
+                int counted = every || !is_harmless(number);
+                if (!decide && !done) {
+                    *calls += counted && !one->inside;
+                    if (*calls == count && (!one->inside || !count)) {
+                        kill(pid, SIGKILL);
+                        done = 1;
+                    }
+                } else if (decide && one->inside) {
+                    *calls += counted;
+                    if (counted && *calls == count) {
+                        refuse = decide(pid, number);
+                        done = 1;
+                        if (refuse)
+                            ptrace(PTRACE_POKEUSER, pid, (void *)number_at, (void *)-1L);
+                    }
+                } else if (decide && refuse) {
+                    ptrace(PTRACE_POKEUSER, pid, (void *)answer_at, (void *)(long)-refuse);
+                    refuse = 0;
                 }
             }
         } else if (stop != SIGTRAP && stop != SIGSTOP) {
             pass_on = stop;
         }
-        ptrace(PTRACE_SYSCALL, pid, NULL, (void *)(uintptr_t)pass_on);
+        /* Nothing is left to be done to them: they go on at their own speed. The child's end is still told to its parent. */
+        int free = decide && done && !refuse;
+        ptrace(free ? PTRACE_DETACH : PTRACE_SYSCALL, pid, NULL, (void *)(uintptr_t)pass_on);
+        if (free && pid != child) {
+            one->gone = 1;
+            left--;
+        }
     }
     /* Each of the others stops at its next system call at the latest, and can be let go of only then. */
     for (int i = 0; i < known; i++) {
         int state;
-        if (!all[i].gone && waitpid(all[i].pid, &state, __WALL) == all[i].pid && WIFSTOPPED(state))
+        if (!all[i].gone && all[i].pid != child && waitpid(all[i].pid, &state, __WALL) == all[i].pid && WIFSTOPPED(state))
             ptrace(PTRACE_DETACH, all[i].pid, NULL, NULL);
     }
-    return killed;
+    return done;
 }

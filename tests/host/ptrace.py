@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Kill a process, or one that it forked, after its n-th system call (ptrace(2)).
+Kill a process, or one that it forked, after its n-th system call, or do something else while it stands before one (ptrace(2)).
 
 strace's injection counts the calls of each name, and always meets the first process that makes so many of them.
 """
@@ -16,6 +16,7 @@ import signal
 
 _LIBRARY = ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(__file__)), "kill_at.so"), use_errno=True)
 _TRACEME = 0
+_DECIDE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_long)
 
 
 def run_killed(function, which, count, every=False):
@@ -26,6 +27,34 @@ def run_killed(function, which, count, every=False):
 
     ``(whether one was killed, exit code or minus the signal of the child)``. Those that are left then go on untraced.
     """
+    killed, code, _calls = _run(function, which, count, every, None)
+    return killed, code
+
+
+def run_stopped(function, which, count, decide, every=True):
+    """
+    As ``run_killed``, but the process stands before its call ``count``, from 1, while ``decide(pid, number of the call)`` is called here: what
+    that returns, if it is not 0, is the errno that the process gets in place of the call.
+
+    ``(whether it came to that, exit code or minus the signal of the child, how many calls were counted)``. What ``decide`` raises is raised
+    here, after the process has gone on.
+    """
+    problems = []
+
+    def guarded(pid, number):
+        try:
+            return decide(pid, number) or 0
+        except Exception as problem:
+            problems.append(problem)
+            return 0
+
+    done = _run(function, which, count, every, _DECIDE(guarded))
+    if problems:
+        raise problems[0]
+    return done
+
+
+def _run(function, which, count, every, decide):
     child = os.fork()
     if not child:
         code = 255
@@ -36,8 +65,8 @@ def run_killed(function, which, count, every=False):
         finally:
             os._exit(code)
     os.waitpid(child, 0)
-    status = ctypes.c_int()
-    killed = _LIBRARY.kill_at(child, which, ctypes.c_long(count), int(every), ctypes.byref(status))
-    if killed == -1:
+    status, calls = ctypes.c_int(), ctypes.c_long()
+    done = _LIBRARY.at_call(child, which, ctypes.c_long(count), int(every), decide, ctypes.byref(status), ctypes.byref(calls))
+    if done == -1:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return bool(killed), os.waitstatus_to_exitcode(status.value)
+    return bool(done), os.waitstatus_to_exitcode(status.value), calls.value

@@ -1,0 +1,122 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The long proof, in pieces that are kept: see docs/campaign.md and docs/testing.md.
+
+small: a little of every family in one kernel, a step of make test. full: all pieces that are not there yet, or whose code has changed.
+table: only make docs/campaign.md anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import expected
+import pieces
+import results
+
+KERNEL = pieces.ROOT / "tests" / "kernel" / "kernel"
+INSIDE = pieces.ROOT / "tests" / "campaign" / "inside"
+# Seconds of each family in the small size.
+SMALL = {"swaps": 30, "kills": 30, "errors": 30, "pairs": 25}
+GRACE = 400
+
+
+def in_kernel(release, commands, timeout, place):
+    """Run shell commands in a kernel of the tier; what they write to /tmp/reports is in ``place`` then. The exit code."""
+    script = "mkdir -p /tmp/reports; " + "; ".join(commands)
+    return subprocess.run([
+        str(KERNEL), "run", "--release", release, "--timeout", str(timeout), "--site", "--push", f"{INSIDE}:/root/site/campaign",
+        "--pull", f"/tmp/reports:{place}", "--", "sh", "-c", script,
+    ], check=False).returncode
+
+
+def command(words, name):
+    return " ".join(["python3", "-B", *words, "--report", f"/tmp/reports/{name}.json"])
+
+
+def reports(place):
+    """{name: result} of all that was brought back."""
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(Path(place).glob("*.json"))}
+
+
+def small(options):
+    families = [family for family in pieces.FAMILIES if family.name in SMALL]
+    commands = [command(pieces.program(family, 0, SMALL[family.name], 10), family.name) for family in families]
+    with tempfile.TemporaryDirectory() as parent:
+        place = os.path.join(parent, "reports")
+        code = in_kernel(options.release[0], commands, sum(SMALL.values()) + GRACE, place)
+        found = reports(place) if os.path.isdir(place) else {}
+    said = expected.judge(found.values(), expected.read(expected.FILE.read_text(encoding="utf-8")))
+    if set(found) != {family.name for family in families}:
+        said.append(f"not every family came to its end: {', '.join(found) or 'none'} did, exit code {code}")
+    for text in said:
+        print(text)
+    return 1 if said else 0
+
+
+def full(options):
+    code = 0
+    end = time.monotonic() + options.minutes * 60 if options.minutes else None
+    for release in options.release:
+        for family in pieces.FAMILIES:
+            if options.family and family.name not in options.family:
+                continue
+            key = pieces.key(family)
+            for index in range(family.pieces):
+                before = results.kept(release, family, index)
+                if before is not None and before["key"] == key:
+                    continue
+                seconds = pieces.HOUR if end is None else min(pieces.HOUR, int(end - time.monotonic()))
+                if options.seconds:
+                    seconds = min(seconds, options.seconds)
+                if seconds < 30:
+                    break
+                code = max(code, one(release, family, index, key, seconds))
+    write_table()
+    return code
+
+
+def one(release, family, index, key, seconds):
+    """One piece; 0 when it was kept."""
+    print(f"{family.name}, piece {index + 1} of {family.pieces}, on {release}", flush=True)
+    with tempfile.TemporaryDirectory() as parent:
+        place = os.path.join(parent, "reports")
+        in_kernel(release, [command(pieces.program(family, index, seconds), "it"), "true"], seconds + GRACE, place)
+        found = reports(place) if os.path.isdir(place) else {}
+    if "it" not in found:
+        print(f"{family.name}, piece {index + 1} on {release}: no result; the kernel's words are above", flush=True)
+        return 1
+    result = results.of_tables(found["it"]) if family.name == "tables" else found["it"]
+    results.keep(release, family, index, key, result)
+    return 0
+
+
+def write_table(_options=None):
+    results.TABLE.write_text(results.table(), encoding="utf-8")
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("size", choices=("small", "full", "table"))
+    parser.add_argument("--release", action="append", choices=pieces.RELEASES, help="kernels (default: the testing suite's)")
+    parser.add_argument("--family", action="append", choices=[family.name for family in pieces.FAMILIES])
+    parser.add_argument("--minutes", type=int, help="begin nothing that would take longer than this in all")
+    parser.add_argument("--seconds", type=int, help="no piece takes longer")
+    options = parser.parse_args()
+    options.release = options.release or [pieces.RELEASES[0]]
+    return {"small": small, "full": full, "table": write_table}[options.size](options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Errors: one system call of a module answers with an errno that it does not have to answer with, and the module has to cope.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+sys.path[:0] = [os.environ.get("RACEFREE_SITE", "/root/site"), "/root/site/tests"]
+
+import jobs
+import ptrace
+import victim
+
+# x86-64 numbers of calls whose failure nobody can be asked to survive, or that cannot fail: memory, signals, the end.
+SPARED = {9, 10, 11, 12, 13, 14, 15, 25, 28, 35, 60, 158, 186, 202, 218, 228, 230, 231, 273, 318, 334}
+ERRORS = (
+    errno.EINTR, errno.EAGAIN, errno.EBUSY, errno.ENOMEM, errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EACCES,
+)
+
+
+def attempt(score, world, job, calls, random):
+    """One try; one that meets a call that is spared is none."""
+    count, error = random.randint(1, calls[0]), random.choice(ERRORS)
+    met = []
+
+    def decide(pid, number):
+        del pid
+        met.append(number)
+        return 0 if number in SPARED else error
+
+    job.prepare()
+    run = victim.Run(*job.asked)
+    _done, code, _calls = ptrace.run_stopped(run.body, 0, count, decide)
+    how = f"call {count} (number {met[0] if met else '-'}) answered {errno.errorcode[error]}"
+    if met and met[0] not in SPARED:
+        jobs.conclude(score, world, job, run, code, how, "right" if victim.is_ok(run.answer()) else "refused")
+    else:
+        job.finish()
+        world.clean()
+
+
+def main():
+    return jobs.play("errors", __doc__, attempt)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

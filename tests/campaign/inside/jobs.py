@@ -1,0 +1,220 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What the modules are asked to do in the families kills, errors and pairs: how it begins, what is asked, and how the kernel shows that it was done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+
+import ptrace
+import victim
+from score import Score, finish, now, options
+from victim import is_ok, run, words
+from world import SECTORS, World, loops, mapped, read
+
+ENDLESS = 10**9
+NAME, OTHER, UUID = "campaign", "campaign-b", "CAMPAIGN-1"
+
+
+class Job:
+    """
+    ``begin``: what is there before, a list of (module, arguments); ``asked``: the same for what is asked; ``end``: what takes all of it away
+    again; ``forget``: called before, for what no module takes away. ``shows``: called with nothing after an "ok", it says what is not as it was said to be, or an empty text.
+    """
+
+    def __init__(self, title, asked, shows, begin=(), end=(), forget=lambda: None):
+        self.title, self.asked, self.shows, self.begin, self.end, self.forget = title, asked, shows, begin, end, forget
+
+    def prepare(self):
+        self.forget()
+        for module, arguments in self.begin:
+            answer = run(module, **arguments)
+            if not is_ok(answer):
+                raise RuntimeError(f"{self.title}: cannot begin: {words(answer)}")
+
+    def finish(self):
+        """Take away what was made; what could not be, as text."""
+        for module, arguments in self.end:
+            answer = run(module, **arguments)
+            if not is_ok(answer):
+                return f"{module} {arguments}: {words(answer)}"
+        return ""
+
+
+def _loops_of(*paths):
+    def shows():
+        wrong = [path for path in paths if [row[1] for row in loops().values()].count(path) != 1]
+        return f"not exactly one loop device over {wrong}" if wrong else ""
+    return shows
+
+
+def _no_loop_of(*paths):
+    def shows():
+        there = [name for name, row in loops().items() if row[1] in paths]
+        return f"still there: {there}" if there else ""
+    return shows
+
+
+def _device(name, uuid, letter, suspended="0"):
+    """Shows what keeps the mapped device from being that one, over a file whose first byte there is the letter."""
+    def shows():
+        found = mapped().get(name)
+        if found is None:
+            return f"no mapped device {name}"
+        if (found[0], found[4]) != (uuid, suspended):
+            return f"{name} has the uuid {found[0]}, suspended {found[4]}"
+        got = b"" if suspended == "1" else read(f"/dev/{found[2]}")
+        return f"{name} reads {got!r}, not {letter!r}" if suspended == "0" and got != letter else ""
+    return shows
+
+
+def _no_device(*names):
+    def shows():
+        there = [name for name in names if name in mapped()]
+        return f"still there: {there}" if there else ""
+    return shows
+
+
+def _all(*several):
+    return lambda: "; ".join(text for text in (shows() for shows in several) if text)
+
+
+def jobs(world):
+    """The Jobs, over files of this world."""
+    one, two = world.file("one", b"A"), world.file("two", b"B")
+    both = [{"backing_file": one}, {"backing_file": two}]
+    gone = [dict(row, state="absent") for row in both]
+    unloop = [("loop_devices", {"devices": gone})]
+    table = f"0 1024 linear file:{one} 0"
+    device = {"name": NAME, "uuid": UUID, "table": table, "timeout": 3}
+    second = {"name": OTHER, "uuid": UUID + "b", "table": f"0 1024 linear file:{two} 0", "timeout": 3}
+    made = [("dm_device", device)]
+    undevice = [("dm_devices", {"devices": [{"name": NAME, "state": "absent"}, {"name": OTHER, "state": "absent"}]}), *unloop]
+    present = _device(NAME, UUID, b"A")
+    result = [
+        Job("loop_device present", ("loop_device", {"backing_file": one}), _loops_of(one), end=unloop),
+        Job("loop_device absent", ("loop_device", {"backing_file": one, "state": "absent"}), _no_loop_of(one),
+            [("loop_device", {"backing_file": one})], unloop),
+        Job("loop_devices present", ("loop_devices", {"devices": both}), _loops_of(one, two), end=unloop),
+        Job("loop_devices absent", ("loop_devices", {"devices": gone}), _no_loop_of(one, two), [("loop_devices", {"devices": both})], unloop),
+        Job("dm_device present", ("dm_device", device), present, end=undevice),
+        Job("dm_device absent", ("dm_device", {"name": NAME, "state": "absent", "timeout": 3}), _no_device(NAME), made, undevice),
+        Job("dm_device changed", ("dm_device", dict(device, table=table[:-1] + "8")), _device(NAME, UUID, b"a"), made, undevice),
+        Job("dm_device renamed", ("dm_device", {"name": OTHER, "uuid": UUID}), _all(_device(OTHER, UUID, b"A"), _no_device(NAME)),
+            made, undevice),
+        Job("dm_device suspended", ("dm_device", {"name": NAME, "state": "suspended"}), _device(NAME, UUID, b"A", "1"), made, undevice),
+        Job("dm_devices present", ("dm_devices", {"devices": [device, second]}), _all(present, _device(OTHER, UUID + "b", b"B")),
+            end=undevice),
+        Job("dm_devices absent", undevice[0], _no_device(NAME, OTHER), [("dm_devices", {"devices": [device, second]})], undevice),
+        *_storage(world, one),
+    ]
+    return result
+
+
+def _storage(world, image):
+    cow = os.path.join(world.directory, "cow")
+    record = f"{cow}.image"
+    meta, data = world.file("meta", size=2 << 20), world.file("data", size=8 << 20)
+    pool = {"name": NAME, "uuid": UUID, "table": f"0 {SECTORS} thin-pool file:{meta} file:{data} 128 0"}
+    volumes = {"pool": pool, "volumes": [{"id": 1}, {"id": 2}], "timeout": 5}
+    untaken = {"pool": pool, "volumes": [{"id": 1, "state": "absent"}, {"id": 2, "state": "absent"}], "timeout": 5}
+    key = {"description": "campaign:key", "type": "user", "payload": "00" * 32}
+
+    def has_record():
+        try:
+            with open(record, encoding="utf-8") as file:
+                return "" if image in file.read() else "the record does not name the image"
+        except FileNotFoundError:
+            return "no record"
+
+    def forget():
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(record)
+
+    def has_key():
+        with open("/proc/keys", encoding="utf-8") as keys:
+            return "" if "campaign:key" in keys.read() else "no key"
+
+    return [
+        Job("snapshot_stores", ("snapshot_stores", {"stores": [{"path": cow, "image": image}]}), has_record, forget=forget),
+        Job("thin_volumes", ("thin_volumes", volumes), lambda: "", end=[("thin_volumes", untaken)]),
+        Job("kernel_key present", ("kernel_key", key), has_key,
+            end=[("kernel_key", {"description": "campaign:key", "type": "user", "state": "absent"})]),
+    ]
+
+
+def aftermath(world, job, answer, made_wrong):
+    """
+    The problems after a try that ended with this answer, for a Score: what was said, what the next run does, and what is left in the end.
+    """
+    problems = list(made_wrong)
+    if not world.is_intact():
+        problems.append(("wrong", "the bystander was touched"))
+    if is_ok(answer):
+        shown = job.shows()
+        if shown:
+            problems.append(("lies", f"said ok, but {shown}"))
+    again = run(job.asked[0], **job.asked[1])
+    shown = job.shows() if is_ok(again) else ""
+    if not is_ok(again):
+        problems.append(("left", f"the next run fails: {words(again)}"))
+    elif shown:
+        problems.append(("lies", f"the next run said ok, but {shown}"))
+    stays = job.finish()
+    if stays:
+        problems.append(("left", stays))
+    left = world.left()
+    if left:
+        problems.append(("left", left))
+    return problems
+
+
+def calls_of(world, job):
+    """How many system calls the job makes: all of them, and those that change something."""
+    counted = []
+    for every in (True, False):
+        job.prepare()
+        counted.append(ptrace.run_stopped(victim.Run(*job.asked).body, 0, ENDLESS, lambda pid, number: 0, every)[2])
+        job.finish()
+        world.clean()
+    return counted
+
+
+def play(family, text, attempt):
+    """
+    The main program of a family: rounds in which every job has one try, until there were enough or the time is over; the exit code.
+
+    ``attempt(score, world, job, calls, random)`` makes one try and notes it; ``calls`` is what ``calls_of`` says.
+    """
+    chosen = options(text)
+    score, random_ = Score(family, chosen.seed), random.Random(chosen.seed)
+    victim.load_all()
+    with World() as world:
+        rows = [job for job in jobs(world) if chosen.only in job.title]
+        random_.shuffle(rows)
+        calls = {}
+        for _round in range(chosen.tries):
+            for job in rows:
+                if time.monotonic() > score.started + chosen.seconds:
+                    break
+                now(f"{family}: {job.title}")
+                if job not in calls:
+                    calls[job] = calls_of(world, job)
+                attempt(score, world, job, calls[job], random_)
+    return finish(score, chosen.report)
+
+
+def conclude(score, world, job, run, code, how, outcome):
+    """Note a try of which the run has ended with this code: ``outcome`` unless something was not as it should be."""
+    hung = [("left", "the run hung")] if code == -14 else []
+    problems = aftermath(world, job, run.answer(), hung)
+    if problems:
+        world.clean()
+    score.note(job.title, outcome, problems, how)

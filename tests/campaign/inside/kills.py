@@ -1,0 +1,41 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Kills: SIGKILL after each system call of a module that changes something, in turn, and after a sample of all its calls.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+sys.path[:0] = [os.environ.get("RACEFREE_SITE", "/root/site"), "/root/site/tests"]
+
+import jobs
+import ptrace
+import victim
+
+
+def attempt(score, world, job, calls, random):
+    """One try: three of four after a call that changes something, with all of them in turn, from a place that the seed says."""
+    turn = score.rows.get(job.title, {"tries": 0})["tries"]
+    every = turn % 4 == 3
+    if every:
+        count = random.randint(0, calls[0])
+    else:
+        count = (turn - turn // 4 + score.seed * 7919) % (calls[1] + 1)
+    job.prepare()
+    run = victim.Run(*job.asked)
+    killed, code = ptrace.run_killed(run.body, 0, count, every)
+    outcome = "refused" if killed and run.answer() is None else "right"
+    jobs.conclude(score, world, job, run, code, f"killed after call {count} of {'all' if every else 'those that change something'}", outcome)
+
+
+def main():
+    return jobs.play("kills", __doc__, attempt)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What the family swaps tries: a victim, and an adversary who exchanges what it is about for somebody else's under the same name.
+
+Every case makes what is there before, says what is asked, exchanges, and judges by what the kernel has in the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import victim
+from rebind import Place
+from world import loops, mapped, read, tool
+
+from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+
+NAME, OTHER, UUID, FOREIGN = "campaign", "campaign-b", "CAMPAIGN-1", "FOREIGN-1"
+LENGTH = 8
+
+
+class Program:
+    """A program as victim, in the place of a victim.Run."""
+
+    def __init__(self, *command):
+        self.command = command
+        self.output = open(os.devnull, "r+b")
+
+    def body(self):
+        os.dup2(self.output.fileno(), 1)
+        os.dup2(self.output.fileno(), 2)
+        os.execvp(self.command[0], self.command)
+
+
+class Case:
+    """
+    ``title``; ``begin()`` makes what is there before and returns the victim; ``exchange()`` is what the adversary does, once; ``judge(ok)``
+    returns (whether somebody else's was taken or changed: an empty text or what, whether an "ok" was a lie: the same).
+    """
+
+    title = ""
+    ours = True
+
+    def begin(self):
+        raise NotImplementedError
+
+    def exchange(self):
+        raise NotImplementedError
+
+    def judge(self, is_ok):
+        raise NotImplementedError
+
+
+class Load(Case):
+    """A mapped device over a loop device whose file is exchanged: A is wanted, B must never be read through it."""
+
+    def __init__(self, place, way):
+        self.place, self.way = place, way
+        self.title = f"dm table load, {way}"
+        self.ours = way != "dmsetup with the path"
+
+    def begin(self):
+        diskseq = self.place.begin()
+        if not self.ours:
+            return Program("dmsetup", "create", "--noudevsync", NAME, "--table", f"0 {LENGTH} linear {self.place.node} 0")
+        file = os.path.join(self.place.directory.name, "A")
+        device = {"diskseq": {"diskseq": diskseq}, "path and diskseq": {"path": self.place.node, "diskseq": diskseq}, "file": {"file": file}}
+        row = {"start": 0, "length": LENGTH, "target": "linear", "device": device[self.way], "offset": 0}
+        return victim.Run("dm_device", {"name": NAME, "uuid": UUID, "table": [row], "timeout": 3})
+
+    def exchange(self):
+        names = [name for name, row in loops().items() if row[1] == os.path.join(self.place.directory.name, "A")]
+        for name in names if self.way == "file" else [os.path.basename(self.place.node)]:
+            rebind(self.place, f"/dev/{name}", "B")
+
+    def judge(self, is_ok):
+        found = mapped().get(NAME)
+        letter = read(f"/dev/{found[2]}") if found else b""
+        return ("the device has the other file" if letter == b"B" else "",
+                "no such device" if is_ok and not found else "the device has nothing" if is_ok and letter != b"A" else "")
+
+
+def rebind(place, node, letter):
+    """The loop device has that file now, if the kernel lets it."""
+    number = Place(int(node[len("/dev/loop"):]))
+    number.files = place.files
+    number.unbind()
+    number.bind(letter)
+
+
+class Mapped(Case):
+    """A mapped device that is destroyed and made anew under its name, as somebody else's."""
+
+    def __init__(self, way):
+        self.way = way
+        self.title = f"dm removal, {way}" if way != "rename" else "dm rename, uuid and diskseq"
+        self.ours = not way.startswith("dmsetup")
+
+    def begin(self):
+        make(NAME, UUID)
+        self.before, self.foreign = mapped()[NAME], None
+        guards = {"name and diskseq": ("name", "diskseq"), "name and uuid": ("name", "uuid"), "uuid and diskseq": ("uuid", "diskseq")}
+        given = {"name": NAME, "uuid": UUID, "diskseq": int(self.before[1])}
+        if self.way == "rename":
+            return victim.Run("dm_device", {"name": OTHER, "uuid": UUID, "diskseq": int(self.before[1])})
+        if self.way == "dmsetup remove":
+            return Program("dmsetup", "remove", "--noudevsync", NAME)
+        if self.way == "dmsetup rename":
+            return Program("dmsetup", "rename", "--noudevsync", NAME, OTHER)
+        return victim.Run("dm_device", dict({key: given[key] for key in guards[self.way]}, state="absent", timeout=3))
+
+    def exchange(self):
+        with _dm_ioctl.Control() as control:
+            for name, row in mapped().items():
+                if row[1] == self.before[1]:
+                    with contextlib.suppress(BlockError):
+                        control.remove(_dm_ioctl.by_name(name))
+        with contextlib.suppress(BlockError):
+            make(NAME, FOREIGN)
+            self.foreign = mapped()[NAME][1]
+
+    def judge(self, is_ok):
+        now = mapped()
+        name = [name for name, row in now.items() if self.foreign and row[1] == self.foreign]
+        wrong = "" if not self.foreign or name == [NAME] else f"somebody else's device is {'called ' + name[0] if name else 'gone'}"
+        ours = [name for name, row in now.items() if row[1] == self.before[1]]
+        done = ours == [OTHER] if "rename" in self.way else not ours
+        return wrong, "" if not is_ok or done else f"the device is still there, as {ours}" if ours else "the device is gone"
+
+
+def make(name, uuid):
+    """A mapped device, without any of the collection's care."""
+    with _dm_ioctl.Control() as control:
+        control.create(name, uuid)
+        control.load(_dm_ioctl.by_name(name), [(0, LENGTH, b"zero", b"")])
+        control.resume(_dm_ioctl.by_name(name))
+
+
+class Loop(Case):
+    """A loop device whose file is exchanged for somebody else's while it is detached or changed."""
+
+    def __init__(self, place, way):
+        self.place, self.way = place, way
+        self.title = f"loop {way}"
+        self.ours = not way.startswith("losetup")
+
+    def begin(self):
+        diskseq = self.place.begin()
+        self.foreign = None
+        file, node = os.path.join(self.place.directory.name, "A"), self.place.node
+        if self.way == "losetup -d":
+            return Program("losetup", "--detach", node)
+        if self.way == "losetup -c":
+            os.ftruncate(self.place.files["B"], 1 << 21)
+            return Program("losetup", "--set-capacity", node)
+        if self.way == "detach, path and diskseq":
+            return victim.Run("loop_device", {"path": node, "diskseq": diskseq, "state": "absent", "timeout": 3})
+        if self.way == "detach, file":
+            return victim.Run("loop_device", {"backing_file": file, "state": "absent", "timeout": 3})
+        return victim.Run("loop_device", {"backing_file": file, "direct_io": True, "timeout": 3})
+
+    def exchange(self):
+        rebind(self.place, self.place.node, "B")
+        row = loops().get(os.path.basename(self.place.node))
+        if row and row[1].endswith("/B"):
+            self.foreign = self._state()
+
+    def _state(self):
+        name = os.path.basename(self.place.node)
+        row = loops().get(name)
+        if row is None:
+            return None
+        values = []
+        for attribute in ("size", "loop/dio", "ro"):
+            with contextlib.suppress(OSError), open(f"/sys/block/{name}/{attribute}", encoding="ascii") as file:
+                values.append(file.read().strip())
+        return row, values
+
+    def judge(self, is_ok):
+        now = self._state()
+        wrong = f"somebody else's loop device was {self.foreign}, is {now}" if self.foreign and now != self.foreign else ""
+        file = os.path.join(self.place.directory.name, "A")
+        over = [name for name, row in loops().items() if row[1] == file]
+        lie = ""
+        if is_ok and "detach" in self.way and over:
+            lie = f"{over} still has the file"
+        if is_ok and self.way == "changed" and not over:
+            lie = "nothing has the file"
+        return wrong, lie
+
+
+def cases(place):
+    """All Cases, over this Place."""
+    loads = [Load(place, way) for way in ("diskseq", "path and diskseq", "file", "dmsetup with the path")]
+    ways = ("name and diskseq", "name and uuid", "uuid and diskseq", "rename", "dmsetup remove", "dmsetup rename")
+    changes = ("detach, path and diskseq", "detach, file", "changed", "losetup -d", "losetup -c")
+    return loads + [Mapped(way) for way in ways] + [Loop(place, way) for way in changes]
+
+
+def undo(place):
+    """What a try may have left."""
+    for name in (NAME, OTHER):
+        if name in mapped():
+            tool("dmsetup", "remove", "--noudevsync", "--force", name)
+    directory = place.directory.name
+    for name, row in loops().items():
+        if row[1].startswith(directory):
+            tool("losetup", "--detach", f"/dev/{name}")
+    os.ftruncate(place.files["B"], 1 << 20)

@@ -1,0 +1,149 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What the kernel has, read from sysfs without a word of the collection's, and a place for tries with somebody else's devices in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+
+SECTORS = 4096
+SIZE = SECTORS * 512
+BYSTANDER = "campaign-bystander"
+
+
+def _read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def loops():
+    """{name: (diskseq, backing file, offset)} of all loop devices that have a file."""
+    found = {}
+    for name in os.listdir("/sys/block"):
+        if name.startswith("loop"):
+            file = _read(f"/sys/block/{name}/loop/backing_file")
+            if file is not None:
+                found[name] = (_read(f"/sys/block/{name}/diskseq"), file, _read(f"/sys/block/{name}/loop/offset"))
+    return found
+
+
+def mapped():
+    """{name: (uuid, diskseq, kernel's name, what it stands on, whether suspended)} of all mapped devices."""
+    found = {}
+    for node in os.listdir("/sys/block"):
+        if node.startswith("dm-"):
+            base = f"/sys/block/{node}"
+            name = _read(f"{base}/dm/name")
+            if name is not None:
+                below = tuple(sorted(os.listdir(f"{base}/slaves")))
+                found[name] = (_read(f"{base}/dm/uuid"), _read(f"{base}/diskseq"), node, below, _read(f"{base}/dm/suspended"))
+    return found
+
+
+def everything():
+    return loops(), mapped()
+
+
+def read(node, offset=0, size=1):
+    """Bytes of a device past its cache; empty when it cannot be read."""
+    try:
+        fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return os.pread(fd, size, offset)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def tool(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def settled(condition, seconds=10):
+    """Whether it comes true within that time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+class World:
+    """
+    A directory with files, and a loop device and a mapped device over it that belong to nobody here: they must never change. A context.
+    """
+
+    def __enter__(self):
+        self._held = contextlib.ExitStack()
+        self.directory = self._held.enter_context(tempfile.TemporaryDirectory(prefix="campaign-", dir="/var/tmp"))
+        self.bystander = self.file("bystander", b"Z")
+        loop = tool("losetup", "--find", "--show", self.bystander).stdout.strip()
+        tool("dmsetup", "create", "--noudevsync", BYSTANDER, "--table", f"0 {SECTORS} linear {loop} 0")
+        self._loop = os.path.basename(loop)
+        self.start = everything()
+        self._content = self._bystander()
+        assert self._content[2] == b"ZZZZ", self._content
+        return self
+
+    def __exit__(self, *exc):
+        self.clean()
+        tool("dmsetup", "remove", "--noudevsync", BYSTANDER)
+        tool("losetup", "--detach", f"/dev/{self._loop}")
+        self._held.close()
+
+    def file(self, name, letter=b"", size=SIZE):
+        """A file of that size, anew, whose sectors all begin with the letter, in small or capital halves by turns."""
+        path = os.path.join(self.directory, name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        with open(path, "wb") as file:
+            if letter:
+                file.write(letter * 4096)
+                file.write(letter.lower() * 4096)
+            file.truncate(size)
+        return path
+
+    def _bystander(self):
+        device = mapped().get(BYSTANDER)
+        return loops().get(self._loop), device, read(f"/dev/{device[2]}", 0, 4) if device else b""
+
+    def is_intact(self):
+        """Whether nobody touched the bystander."""
+        return self._bystander() == self._content
+
+    def left(self):
+        """What there is beyond what was there at the start, as text; empty when there is nothing."""
+        now = everything()
+        more = [f"{name} over {row[1]}" for name, row in now[0].items() if name not in self.start[0]]
+        more += [f"{name} ({row[0]})" for name, row in now[1].items() if name not in self.start[1]]
+        return ", ".join(sorted(more))
+
+    def clean(self):
+        """Take away whatever is left, for the next try."""
+        for _again in range(50):
+            for name in mapped():
+                if name not in self.start[1]:
+                    tool("dmsetup", "remove", "--noudevsync", "--force", name)
+            for name in loops():
+                if name not in self.start[0]:
+                    tool("losetup", "--detach", f"/dev/{name}")
+            if not self.left():
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"cannot be taken away: {self.left()}")

@@ -1,0 +1,120 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The results that are kept, docs/campaign/*.json, and the table made of them, docs/campaign.md.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pieces
+
+KEPT = pieces.ROOT / "docs" / "campaign"
+TABLE = pieces.ROOT / "docs" / "campaign.md"
+COUNTS = ("tries", "right", "refused", "wrong", "left", "lies")
+BAD = ("wrong", "left", "lies")
+HEAD = """<!--
+Copyright (c) 2026, The racefree.block contributors
+GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+SPDX-License-Identifier: GPL-3.0-or-later
+-->
+
+# The campaign
+
+`make campaign` tries the promise: never the wrong device, nothing left behind, nothing said that is not so. This page is made by it, from the
+results in `campaign/`; [How the collection is tested](testing.md) says how it is run.
+
+- **swaps**: a module, or a tool of today, is stopped before one of its system calls, and what it works on is exchanged for somebody else's.
+- **kills**: a module is killed after one of its system calls. **errors**: one of its system calls fails with EINTR, EAGAIN, EBUSY, ENOMEM, EIO,
+  ENOSPC, EMFILE or EACCES. **pairs**: a second run for the same thing begins while the first stands before one of its system calls.
+- **tables**: generated tables, held against the kernel.
+
+*right*: it said ok, and the kernel has it so. *refused*: it failed, or was killed, and the next run put everything right. *wrong*: somebody
+else's device was taken or changed. *left*: something stayed that the next run did not put right, or that run failed. *lies*: it said ok, and it
+was not so. For tables *right* is that both took it, *refused* that one or both did not, or that it was never sent because it could stop the kernel,
+for a reason with a name in
+[Device-mapper tables](device-mapper-tables.md), and *wrong* is a disagreement without one.
+"""
+
+
+def path(release, family, index):
+    return KEPT / f"{release}-{family.name}-{index:02}.json"
+
+
+def kept(release, family, index):
+    """The result that is kept of a piece; None when there is none."""
+    file = path(release, family, index)
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def keep(release, family, index, key, result):
+    KEPT.mkdir(exist_ok=True)
+    text = json.dumps(dict(result, key=key), indent=1, sort_keys=True, ensure_ascii=False)
+    path(release, family, index).write_text(text + "\n", encoding="utf-8")
+
+
+def of_tables(result):
+    """The result of differential.py in the form of the other families."""
+    totals = result["totals"]
+    wrong = totals["without a name"]
+    counts = dict.fromkeys(COUNTS, 0)
+    refused = totals["tables"] - totals["both took"] - wrong
+    counts.update(tries=totals["tables"], right=totals["both took"], refused=refused, wrong=wrong)
+    examples = {key: [row["examples"][0]["lines"]] for key, row in result["classes"].items() if row["name"] is None}
+    rows = {"tables": counts}
+    return {
+        "family": "tables", "kernel": result["kernel"], "seed": result["seed"], "seconds": round(result["seconds"]), "rows": rows,
+        "examples": examples,
+    }
+
+
+def add_up(results):
+    """{row: counts} of several results of a family."""
+    rows = {}
+    for result in results:
+        for name, counts in result["rows"].items():
+            row = rows.setdefault(name, dict.fromkeys(COUNTS, 0))
+            for count in COUNTS:
+                row[count] += counts[count]
+    return rows
+
+
+def table():
+    """The text of docs/campaign.md."""
+    parts = [HEAD]
+    for family in pieces.FAMILIES:
+        for release in pieces.RELEASES:
+            results = [kept(release, family, index) for index in range(family.pieces)]
+            results = [result for result in results if result is not None]
+            if results:
+                parts.append(_section(family, results))
+    parts.append(_lacking())
+    return "\n".join(parts)
+
+
+def _section(family, results):
+    kernels = ", ".join(sorted({result["kernel"] for result in results}))
+    seconds = sum(result["seconds"] for result in results)
+    lines = [
+        f"## {family.name}, Linux {kernels}", "", f"{len(results)} of {family.pieces} pieces, {seconds // 60} minutes.", "",
+        "| " + " | ".join(("What", *COUNTS)) + " |", "| --- |" + " ---: |" * len(COUNTS),
+    ]
+    for name, counts in add_up(results).items():
+        lines.append("| " + " | ".join((name, *(f"{counts[count]:,}" for count in COUNTS))) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _lacking():
+    missing = []
+    for family in pieces.FAMILIES:
+        for release in pieces.RELEASES:
+            have = sum(path(release, family, index).is_file() for index in range(family.pieces))
+            if have < family.pieces:
+                missing.append(f"{family.name} on {release} ({family.pieces - have} of {family.pieces} pieces)")
+    lines = ["## Not run yet", ""] + ["; ".join(missing) + "." if missing else "Nothing of these families."]
+    lines += ["", "libvirt with QEMU is no family yet, and the modules that want Xen are tried by programs of their own on an emulated host "
+              "(`rebind.py`, `hotplug_kill.py`, `swaplibvirt.py` and `hookkill.py` in `tests/host/`), whose counts are not in here."]
+    return "\n".join(lines) + "\n"
