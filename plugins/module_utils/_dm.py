@@ -7,39 +7,33 @@ Mapped devices: make, find, change, remove.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The orders of calls here were tried on Linux 6.1 and 6.12. What makes them free of races: a uuid that nobody else has
+The orders of calls here were tried on Linux 6.1, 6.12 and 7.2. What makes them free of races: a name that nobody else makes
 names the device until it is open, and from then on its number does, which cannot be reused while it is open.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
-import secrets
 import time
 from typing import NamedTuple
 
-from . import _device, _dm_ioctl, _dm_keys, _dm_udev, _gone, _process
+from . import _device, _dm_ioctl, _dm_keys, _dm_name, _dm_udev, _gone
+from ._deadline import Deadline, pauses
+from ._dm_load import Table, load_new
+from ._dm_name import new_uuid
 from ._dm_standby import resume_all, standby
-from ._errors import BlockError, DeviceBusy, DeviceGone, KernelError, WrongDevice
+from ._errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 from ._interrupt import interrupting
 
-MARK = "RACEFREE-"
 # The most that udev may take for the event of an old table that is put back.
 _UDEV_SECONDS = 30
 # For how long a device that may be in use is waited for, once it is to go with its last user.
 _GOING_SECONDS = 1.0
-# For how long others may take from creating a device to its live table.
-_MAKING_SECONDS = 2.0
-# For how long a snapshot that others have over the same store is waited for, and the target types that have one.
-_STORE_SECONDS = 5.0
-_SNAPSHOTS = (b"snapshot", b"snapshot-merge")
-_POOL = b"thin-pool"
+# When one that is to go is looked at again, should somebody have opened it: the kernel takes milliseconds.
+_LOOK_SECONDS = 0.1
 # Of a table in a message.
 _LINES_SHOWN = 16
-_MARKED = re.compile(r"RACEFREE-([0-9]+)-([0-9]+)-[0-9a-f]{32}\Z")
 
 
 class Mapped(NamedTuple):
@@ -47,27 +41,6 @@ class Mapped(NamedTuple):
 
     device: _device.Device | None
     status: _dm_ioctl.MappedStatus
-
-
-class Table(NamedTuple):
-    """
-    What to load: ``targets`` as ``(start, length, type, params)`` in sectors and bytes; ``secure`` when it holds a key; ``held``: the Devices that
-    the targets name by number.
-    """
-
-    targets: tuple
-    read_only: bool = False
-    secure: bool = False
-    held: tuple = ()
-
-    def prove(self):
-        """
-        Once it is loaded: raise WrongDevice or DeviceGone unless every device is still the one that was looked up.
-
-        From the load on the kernel has them exclusively, so that a loop device can get no other file by LOOP_CONFIGURE.
-        """
-        for device in self.held:
-            device.prove()
 
 
 class Suspend(NamedTuple):
@@ -81,65 +54,89 @@ class Suspend(NamedTuple):
     seconds: float = 60.0
 
 
-def new_uuid():
-    """A uuid that nobody else has and that tells a later run who made the device: process and its start time."""
-    return f"{MARK}{os.getpid()}-{_process.start_time('self')}-{secrets.token_hex(16)}"
-
-
-def unused_name(uuid):
-    """A name for a device with a uuid from :func:`new_uuid`, for one that needs none."""
-    return MARK.lower() + uuid.rpartition("-")[2][:16]
-
-
-def maker_is_gone(uuid):
-    """Whether a device with this uuid was made here by a process that has ended; False for other people's uuids."""
-    found = _MARKED.match(uuid)
-    return found is not None and _process.start_time(found.group(1)) != found.group(2)
-
-
 def make(control, name, uuid, table, event_nr, persist=True):
     """
-    Make a mapped device, take its table live, and return it, held.
+    Make a mapped device, take its table live, and return it, held. ``uuid``: one that nobody else has, unless given.
 
     ``event_nr`` (from a Cookie) goes with the resume. Unless ``persist`` the device goes with its last user, which from
     the return on is the returned Device. On any error nothing is left. Raises DeviceBusy that describes who has the
     name or the uuid.
     """
+    uuid = uuid or new_uuid()
+    # Until it can be opened it has a name that nobody else makes: a uuid could be another device's by then, as could the name that is asked for.
+    private = _dm_ioctl.by_name(_dm_name.making_name())
+    _refuse_taken(control, name, uuid)
     try:
-        control.create(name, uuid)
+        control.create(private.name, uuid)
     except DeviceBusy as error:
         raise taken(control, name, uuid) from error
-    address = _dm_ioctl.by_uuid(uuid)
     device = None
     try:
-        status = _load_new(control, address, table)
-        table.prove()
-        device = _device.open_path(f"/dev/dm-{status.minor}")
-        _prove(control, device, uuid)
-        if not persist:
-            # Before it is live: from here on a killed process leaves nothing behind.
-            control.remove(_number(device), deferred=True)
-        control.resume(address, event_nr=event_nr)
-    except BaseException:
-        if device is not None:
-            device.close()
-        _drop(control, address)
+        device = _loaded(control, private, table)
+        # Before it has its name and is live: from here on a killed process leaves nothing behind.
+        control.remove(_number(device), deferred=True)
+        _name(control, device, private, name, uuid)
+        control.resume(_number(device), event_nr=event_nr)
+        if persist:
+            set_persist(control, device, True)
+    except BaseException as error:
+        _take_back(control, device, private)
+        if isinstance(error, BlockError) and error.device == private.name:
+            error.device = name
         raise
     return device
 
 
-def drop_unfinished(control, uuid):
-    """Remove the device with this uuid if it never gets a live table: its maker was killed. One that is being made just now is waited for."""
-    until = time.monotonic() + _MAKING_SECONDS
-    with contextlib.suppress(DeviceGone):
-        while True:
-            status = control.status(_dm_ioctl.by_uuid(uuid))
-            if status.has_live_table:
-                return
-            if time.monotonic() > until:
-                break
-            time.sleep(0.02)
-        control.remove(_dm_ioctl.by_uuid(uuid))
+def _loaded(control, private, table):
+    """The device at this address with the Table loaded, held."""
+    status = load_new(control, private, table)
+    table.prove()
+    device = _device.open_number(status.major, status.minor)
+    try:
+        # While it is held its number is its own, so this tells whose number was opened.
+        if control.status(_number(device)).name != private.name:
+            raise WrongDevice(f"it is not the device {status.number} that was made", device=device.path)
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+def _name(control, device, private, name, uuid):
+    """
+    Give a held device that is not live yet its name, for udev's rules read it when it gets live.
+
+    No cookie and no flags: to udev this event, of a suspended device, says nothing. That of the resume counts.
+    """
+    try:
+        control.rename(private, name)
+    except DeviceBusy as error:
+        raise taken(control, name, uuid, device) from error
+    status = control.status(_number(device))
+    if (status.name, status.uuid) != (name, uuid):
+        raise WrongDevice(f"it was renamed to {status.name} (uuid {status.uuid or 'none'}) while it was being made", device=name)
+
+
+def _take_back(control, device, private):
+    """Have an unfinished make's device gone; udev may hold it for a moment, so with its last user."""
+    try:
+        control.remove(private if device is None else _number(device), deferred=True)
+    except BlockError:
+        # An error is on its way already. What is left tells by its name who made it, and a later run removes it.
+        pass
+    finally:
+        if device is not None:
+            device.close()
+
+
+def _refuse_taken(control, name, uuid):
+    """DeviceBusy when a device has the name or the uuid already, before anything is made."""
+    for address in (_dm_ioctl.by_name(name), _dm_ioctl.by_uuid(uuid)):
+        try:
+            control.status(address)
+        except DeviceGone:
+            continue
+        raise taken(control, name, uuid)
 
 
 def find(control, name="", uuid=""):
@@ -181,8 +178,8 @@ def open_mapped(control, address):
     raise DeviceBusy("it is being made and removed all the time by others", device=str(address))
 
 
-def taken(control, name, uuid):
-    """A DeviceBusy that tells who has the name or the uuid: the kernel's EBUSY does not."""
+def taken(control, name, uuid, own=None):
+    """A DeviceBusy that tells who has the name or the uuid, other than the held Device ``own``: the kernel's EBUSY does not."""
     for what, address in (("name", _dm_ioctl.by_name(name)), ("uuid", _dm_ioctl.by_uuid(uuid))):
         try:
             mapped = open_mapped(control, address)
@@ -191,6 +188,8 @@ def taken(control, name, uuid):
         if mapped is None:
             continue
         try:
+            if own is not None and mapped.device is not None and mapped.device.id == own.id:
+                continue
             return DeviceBusy(f"the {what} is taken by {describe(control, mapped)}", device=name)
         finally:
             if mapped.device is not None:
@@ -308,116 +307,152 @@ def _put_back(control, address, status, old, event_nr, error):
         error.hint = told + (f". {error.hint}" if error.hint else "")
 
 
-def complete(control, mapped, name, uuid, table, event_nr):
-    """
-    Load and resume a device that was made but never got a live table; returns it, held, to go with its last user.
-
-    DeviceBusy when its maker is at work on it.
-    """
-    marked = _MARKED.match(mapped.status.uuid)
-    if marked is not None and not maker_is_gone(mapped.status.uuid):
-        raise DeviceBusy(f"process {marked.group(1)} is making it just now", device=name, hint="Try again")
-    address = _dm_ioctl.by_uuid(uuid) if uuid else _dm_ioctl.by_number(mapped.status.major, mapped.status.minor)
-    status = _load_new(control, address, table)
-    device = mapped.device
-    try:
-        table.prove()
-        if device is None:
-            device = _device.open_path(f"/dev/dm-{status.minor}")
-        now = control.status(_number(device))
-        if (now.name, now.uuid) != (name, mapped.status.uuid):
-            raise WrongDevice(f"this is {now.name} (uuid {now.uuid or 'none'}) now", device=name)
-        control.remove(_number(device), deferred=True)
-        control.resume(_number(device), event_nr=event_nr)
-    except BaseException:
-        with contextlib.suppress(BlockError):
-            control.clear(_dm_ioctl.by_number(status.major, status.minor) if device is None else _number(device))
-        if device is not None:
-            with contextlib.suppress(BlockError):
-                set_persist(control, device, not mapped.status.deferred_remove)
-            if mapped.device is None:
-                device.close()
-        raise
-    return device
-
-
-def _load_new(control, address, table):
-    """
-    Load the table of a device that has none; DeviceBusy when another device has a snapshot over the same store.
-
-    The kernel would have the new snapshot take the other one's records over at the resume (snapshot_ctr in drivers/md/dm-snap.c). It refuses that
-    when the other one is live then, and when that has gone by then, the new one has no records: its I/O fails, and what was kept is not seen. A
-    snapshot goes a moment after its last user, so it is waited for. Until records are taken over, the chunk size is 0.
-    """
-    until = time.monotonic() + _STORE_SECONDS
-    while True:
-        status = _load_pool(control, address, table, until)
-        if not any(target[2] in _SNAPSHOTS for target in table.targets):
-            return status
-        lines = control.table(address, inactive=True, secure=True)[1]
-        if not any(line.type in _SNAPSHOTS and line.params.split()[3:4] == [b"0"] for line in lines):
-            return status
-        control.clear(address)
-        if time.monotonic() > until:
-            raise DeviceBusy(
-                "the store of its snapshot is another snapshot's", device=str(address), hint="Remove that one first: a store belongs to one snapshot at a time",
-            )
-        time.sleep(0.02)
-
-
-def _load_pool(control, address, table, until):
-    """
-    Load a table; for one of a thin pool again while another device is the same pool (__pool_find in drivers/md/dm-thin.c: EBUSY).
-
-    A pool that is going has lost its name before it lets go of its metadata.
-    """
-    while True:
-        try:
-            with _dm_keys.reachable(table.targets):
-                return control.load(address, table.targets, table.read_only, table.secure)
-        except KernelError as error:
-            if error.errno != errno.EBUSY or all(target[2] != _POOL for target in table.targets) or time.monotonic() > until:
-                raise
-        time.sleep(0.02)
-
-
 def rename(control, device, new_name, event_nr):
-    """Rename a held mapped device; whether an uevent was sent. WrongDevice when another one had its name meanwhile."""
+    """
+    Rename a held mapped device; whether an uevent was sent. DeviceBusy when the name is taken.
+
+    WrongDevice when somebody renamed it just then, so that the kernel renamed another one, which has its old name back then.
+    """
     old = control.status(_number(device)).name
-    sent = control.rename(old, new_name, event_nr)
-    # The kernel finds it by its old name only, which may have moved between the two calls.
-    now = control.status(_number(device)).name
-    if now != new_name:
-        control.rename(new_name, old)
-        raise WrongDevice(f"its name changed to {now} while it was being renamed; the other device has its name back", device=old)
-    return sent
+    renamed = control.rename(_number(device), new_name, event_nr)
+    if (renamed.major, renamed.minor) == (device.id.major, device.id.minor):
+        return renamed.uevent_generated
+    told = _give_name_back(control, renamed, new_name, renamed.name)
+    raise WrongDevice(f"it was renamed by somebody else while it was being renamed to {new_name}; {told}", device=old)
+
+
+def remove_without_table(control, found):
+    """
+    Remove the device of the MappedStatus ``found``, which has no table, so that it cannot be held.
+
+    It is renamed to a name that nobody else makes, looked at, and only then removed, or renamed back. Raises DeviceGone, DeviceBusy,
+    WrongDevice when it has become another one; KernelError.
+    """
+    _check_unchanged(control, _dm_ioctl.by_name(found.name), found)
+    private = _dm_ioctl.by_name(_dm_name.claimed_name(found.name))
+    renamed = control.rename(_dm_ioctl.by_name(found.name), private.name)
+    try:
+        _check_unchanged(control, private, found)
+        control.remove(private)
+    except BaseException as error:
+        told = _give_name_back(control, renamed, private.name, found.name)
+        if isinstance(error, BlockError):
+            error.hint = told[0].upper() + told[1:] + (f". {error.hint}" if error.hint else "")
+        raise
+
+
+def create_again(control, status):
+    """Have a device with the name and the uuid of a MappedStatus and without a table, as :func:`remove_without_table` has removed it."""
+    limit = Deadline(_GOING_SECONDS)
+    for pause in pauses():
+        try:
+            control.create(status.name, status.uuid)
+            return
+        except DeviceBusy:
+            # What was made in its place may be going yet.
+            if limit.expired:
+                raise
+        limit.sleep(pause)
+
+
+def _check_unchanged(control, address, found):
+    """WrongDevice unless the device at the address is the one without a table that was found, as far as such a device can be told."""
+    if _dm_name.is_held(found.name):
+        raise DeviceBusy(
+            f"process {_dm_name.holder_of(found.name).partition('-')[0]} is at work on it", device=found.name, hint="Try again",
+        )
+    now = control.status(address)
+    if (now.number, now.uuid) != (found.number, found.uuid) or now.has_live_table or now.has_inactive_table:
+        raise WrongDevice(
+            f"it has become another device, or got a table: number {now.number}, uuid {now.uuid or '(none)'}", device=found.name,
+            hint="Another process is at work on this name; nothing was done",
+        )
+
+
+def _give_name_back(control, other, name, old):
+    """What became of the device of the MappedStatus ``other``, which was renamed from ``old`` to ``name`` and is to have its name back."""
+    try:
+        now = control.status(_dm_ioctl.by_name(name))
+        if now.number != other.number:
+            return f"the device that was {old}, {other.number}, was renamed by others since"
+        control.rename(_dm_ioctl.by_name(name), old)
+    except DeviceGone:
+        return f"the device that was {old}, {other.number}, is gone"
+    except BlockError as error:
+        return f"ANOTHER DEVICE, {other.number} (uuid {other.uuid or 'none'}), HAS THE NAME {name} AND WAS {old}: {error}"
+    return f"another device, {other.number}, has its name {old} back"
 
 
 def remove(control, device, cookie, deferred=False, timeout=5.0):
     """
     Remove a held mapped device, close it, and return whether it is gone already.
 
-    Unless ``deferred``, a device that others hold after ``timeout`` seconds stays: DeviceBusy.
+    Unless ``deferred``, a device that others hold after ``timeout`` seconds stays as it was: DeviceBusy. It is marked to go with its last user
+    when that is this process, and if another comes just then the mark is taken off again at once, so that a process that is killed here
+    leaves none on a device in use.
     """
-    address, identity = _number(device), device.id
-    status = control.status(address) if deferred else wait_unused(control, device, timeout)
-    # The kernel removes one that nobody has open a moment after the last close.
-    until = time.monotonic() + (min(timeout, _GOING_SECONDS) if deferred else timeout)
+    identity, status = device.id, control.status(_number(device))
+    limit = Deadline(timeout)
+    if deferred:
+        with device:
+            _send_off(control, device, cookie)
+        return _has_gone(identity, limit.sooner(_GOING_SECONDS))
+    while device is not None:
+        with device:
+            wait_unused(control, device, limit.left())
+            _send_off(control, device, cookie)
+        device = _last_user(control, identity, status, limit)
+    return True
+
+
+def _send_off(control, device, cookie):
+    """Have a held device go with its last user."""
     event_nr = cookie.next()
     try:
-        if not control.remove(address, deferred=True, event_nr=event_nr):
-            cookie.not_sent()
+        sent = control.remove(_number(device), deferred=True, event_nr=event_nr)
     except BaseException:
         cookie.not_sent()
         raise
-    device.close()
-    while is_there(identity):
-        if time.monotonic() > until:
-            if deferred:
-                return False
-            _undo_remove(control, identity, status)
-        time.sleep(0.005)
-    return True
+    if not sent:
+        cookie.not_sent()
+
+
+def _has_gone(identity, limit):
+    """Whether the device is gone within the Deadline: the kernel removes one that nobody has open a moment after the last close."""
+    for pause in pauses(most=0.005):
+        if not is_there(identity):
+            return True
+        if limit.expired:
+            return False
+        limit.sleep(pause)
+
+
+def _last_user(control, identity, status, limit):
+    """
+    Wait until a device that was sent off is gone: None. When somebody has it open it gets back what it was by its ``status``, and is
+    returned, held; DeviceBusy when the Deadline is over and it is there for no reason to be seen.
+    """
+    patience = _LOOK_SECONDS
+    while not _has_gone(identity, Deadline(patience)):
+        try:
+            device = _device.open_number(identity.major, identity.minor, diskseq=identity.diskseq)
+        except (DeviceGone, WrongDevice):
+            # Its number is free, or another's.
+            return None
+        try:
+            now = control.status(_number(device))
+            if now.open_count > 1 or limit.expired:
+                set_persist(control, device, not status.deferred_remove)
+            if now.open_count > 1:
+                return device
+            if limit.expired:
+                raise _busy(device, now)
+        except BaseException:
+            device.close()
+            raise
+        device.close()
+        patience = _GOING_SECONDS
+    return None
 
 
 def wait_unused(control, device, timeout):
@@ -456,34 +491,9 @@ def _number(device):
     return _dm_ioctl.by_number(device.id.major, device.id.minor)
 
 
-def _prove(control, device, uuid):
-    """While it is held: the kernel says that the uuid belongs to the number that was opened."""
-    status = control.status(_dm_ioctl.by_uuid(uuid))
-    if (status.major, status.minor) != (device.id.major, device.id.minor):
-        raise WrongDevice(f"uuid {uuid} is the device {status.number}, and {device.id.number} was opened", device=device.path)
-
-
-def _drop(control, address):
-    """Take back what an unfinished make left; it may be held for a moment by udev, so deferred."""
-    try:
-        control.remove(address, deferred=True)
-    except BlockError:
-        pass
-
-
 def is_there(identity):
     """Whether the device of this DeviceId, which nobody need hold, is there yet."""
     return _device.read_sysfs(f"/sys/dev/block/{identity.number}/diskseq") == str(identity.diskseq)
-
-
-def _undo_remove(control, identity, status):
-    try:
-        device = _device.open_number(identity.major, identity.minor, diskseq=identity.diskseq)
-    except (DeviceGone, WrongDevice):
-        return
-    with device:
-        set_persist(control, device, not status.deferred_remove)
-        raise _busy(device, status)
 
 
 def _busy(device, status):
@@ -492,7 +502,8 @@ def _busy(device, status):
         names = sorted(os.listdir(f"{device.sysfs}/holders"))
     except OSError:
         pass
+    going = "It is to go with its last user already, which state=present takes back. " if status.deferred_remove else ""
     return DeviceBusy(
-        f"{status.name} is in use" + (f" by {', '.join(names)}" if names else " (open, or mounted)"),
-        device=device.path, hint="End that use first, or say deferred=true to have it go with its last user",
+        f"{status.name} is in use" + (f" by {', '.join(names)}" if names else " (open, or mounted)"), device=device.path,
+        hint=f"{going}End that use first, or say deferred=true to have it go with its last user",
     )

@@ -175,8 +175,8 @@ class Control:
             raise
         return codec.decode_versions(*answer).get(target)
 
-    def create(self, name, uuid):
-        """Make a mapped device without a table. DeviceBusy when the name or the uuid is taken."""
+    def create(self, name, uuid=""):
+        """Make a mapped device without a table: MappedStatus. DeviceBusy when the name or the uuid is taken."""
         try:
             _buffer, header = self._call("DM_DEV_CREATE", f"create {name}", name=os.fsencode(name), uuid=os.fsencode(uuid))
         except KernelError as error:
@@ -191,13 +191,24 @@ class Control:
         _buffer, header = self._on(address, "DM_DEV_REMOVE", "remove it", flags=flags, event_nr=event_nr, minor=_DEFERRED if deferred else 0)
         return bool(header.flags & _uapi.lib.DM_UEVENT_GENERATED_FLAG)
 
-    def rename(self, name, new_name, event_nr=0):
-        """Rename; the kernel looks up by the old name only, so the caller holds the device and checks afterwards."""
-        _buffer, header = self._call(
-            "DM_DEV_RENAME", f"rename {name} to {new_name}", device=name, name=os.fsencode(name),
-            payload=codec.encode_text(os.fsencode(new_name)), event_nr=event_nr,
-        )
-        return bool(header.flags & _uapi.lib.DM_UEVENT_GENERATED_FLAG)
+    def rename(self, address, new_name, event_nr=0):
+        """
+        Rename the device at ``address``: MappedStatus of the one that was renamed, which is the caller's to compare.
+
+        The kernel looks a device up by its name only (dm_hash_rename in drivers/md/dm-ioctl.c) and answers with the number of the one that it found. So the
+        name is asked for last of all, and another device than the one meant can have it only if somebody renames both between these two calls.
+        """
+        name = address.name or self.status(address).name
+        try:
+            _buffer, header = self._call(
+                "DM_DEV_RENAME", f"rename {name} to {new_name}", device=name, name=os.fsencode(name),
+                payload=codec.encode_text(os.fsencode(new_name)), event_nr=event_nr,
+            )
+        except KernelError as error:
+            if error.errno == errno.EBUSY:
+                raise DeviceBusy(f"the name {new_name} is taken", device=name, errno=error.errno) from error
+            raise
+        return _status(header)
 
     def suspend(self, address, noflush=False, nolockfs=False):
         flags = _uapi.lib.DM_SUSPEND_FLAG | (_uapi.lib.DM_NOFLUSH_FLAG if noflush else 0)

@@ -19,7 +19,7 @@ import errno
 import os
 from typing import NamedTuple
 
-from . import _device, _dm, _dm_ioctl, _dm_quiet
+from . import _device, _dm, _dm_ioctl, _dm_name, _dm_quiet
 from ._deadline import Deadline, pauses
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
 
@@ -169,9 +169,8 @@ def existing(control, pool, ids):
     found = set()
     if not ids:
         return found
-    uuid = _dm.new_uuid()
-    address = _dm_ioctl.by_uuid(uuid)
-    control.create(_dm.unused_name(uuid), uuid)
+    address = _dm_ioctl.by_name(_dm_name.making_name())
+    control.create(address.name)
     try:
         for number in sorted(set(ids)):
             try:

@@ -15,8 +15,6 @@ remove already set: whoever holds it last, a holder that is killed included, tak
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import stat
 from typing import NamedTuple, Optional
@@ -25,7 +23,7 @@ from . import (
     _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _gone, _guest, _journal, _lock, _reap, _sharing, _source, _stack,
 )
 from ._deadline import pauses
-from ._errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
+from ._errors import DeviceBusy, InvalidValue, WrongDevice
 from ._footprint import conflict, footprint
 
 PREFIX = "RACEFREE-LIBVIRT-"
@@ -72,37 +70,11 @@ def locked(limit):
     return _lock.held([_lock.Lock("guests' disks", "making guests' disks")], limit)
 
 
-def reap(host, wanted):
-    """
-    Remove what killed runs have left; called :func:`locked`, so nobody is making a guest's device now, and one without a live table never gets it.
-
-    Devices below tell by their uuid whether their maker is gone, but for those whose uuid is in a recipe: of the disks in the list ``wanted``.
-    """
-    for entry in host.dm.list_devices("racefree-"):
-        # A device that goes, or is used, meanwhile is none that was left.
-        with _unless_busy():
-            status = host.dm.status(_dm_ioctl.by_name(os.fsdecode(entry.name)))
-            if status.uuid.startswith(PREFIX) and not status.has_live_table and not status.open_count:
-                host.dm.remove(_dm_ioctl.by_uuid(status.uuid))
-    for disk in wanted:
-        for uuid in _source.uuids(disk.source):
-            with _unless_busy():
-                _dm.drop_unfinished(host.dm, uuid)
+def reap(host):
+    """Take back what killed runs have left: what they wrote down, and what tells by its name that its maker is gone."""
     _journal.recover(host)
     _reap.reap(host)
     _dm_udev.reap()
-
-
-@contextlib.contextmanager
-def _unless_busy():
-    """What is used, goes, or becomes another meanwhile was not left by anybody, and is not touched."""
-    try:
-        yield
-    except (DeviceBusy, DeviceGone, WrongDevice):
-        pass
-    except KernelError as error:
-        if error.errno != errno.EBUSY:
-            raise
 
 
 def make(host, wanted, limit, store=None):
@@ -194,7 +166,7 @@ def _make_room(host, wanted, limit):
         if (mapped.status.name, mapped.status.uuid) != (name, wanted.mapped_uuid):
             raise _taken(host, mapped, wanted)
         if mapped.device is None:
-            host.dm.remove(_dm_ioctl.by_uuid(wanted.mapped_uuid))
+            _dm.remove_without_table(host.dm, mapped.status)
             continue
         with mapped.device as device:
             # One is this descriptor. What others hold is a guest's, which on its way down lets go of it.

@@ -98,7 +98,7 @@ def make(job, told=lambda: None):
     if not job.disks:
         return []
     with Host() as host:
-        _guest_disk.reap(host, job.disks)
+        _guest_disk.reap(host)
         pairs = [(wanted, _guest_disk.make(host, wanted, limit, host.store)) for wanted in job.disks]
         told()
         _guest_disk.settle(host, pairs, limit)
@@ -138,7 +138,7 @@ def take_back(job, told=None):
     end_holder(job.uuid)
     if told is not None:
         with Host() as host:
-            _guest_disk.reap(host, job.disks)
+            _guest_disk.reap(host)
         told()
     limit = Deadline(_GOING)
     for pause in pauses():

@@ -94,7 +94,7 @@ class DmItem(Item):
 
     @classmethod
     def prepare(cls, host):
-        _reap.reap_hidden(host)
+        _reap.reap(host)
 
     def locks(self):
         names = [(self.params["name"], self.params["uuid"])]
@@ -122,9 +122,6 @@ class DmItem(Item):
         return Plan(before != after, _shown(before), _shown(after))
 
     def apply(self):
-        if _reap.reap(self.host) and self.mapped is not None and self.device is None:
-            # What was found without a table may have been a killed run's, and is gone then.
-            self._look()
         if self.params["state"] == "absent":
             self._remove()
         elif self.device is None:
@@ -290,7 +287,9 @@ class DmItem(Item):
     def _plan_volumes(self, before, after):
         table = after["table"]
         if table is None or [target.TYPE for target in table] != ["thin-pool"]:
-            raise InvalidValue("volumes", self.params["volumes"], "is possible only for a device whose table is one thin-pool target", device=self.params["name"])
+            raise InvalidValue(
+                "volumes", self.params["volumes"], "is possible only for a device whose table is one thin-pool target", device=self.params["name"],
+            )
         if not before:
             after["volumes"] = self.volumes.wanted()
         elif before["suspended"] or [target.TYPE for target in before["table"] or ()] != ["thin-pool"]:
@@ -307,17 +306,27 @@ class DmItem(Item):
         self.opener = _source.Opener(self.host)
         table = (self.slots or _table_slots.host_slots(self.host, self.value)).make(self.value, params["read_only"], self.opener)
         event_nr = self._event()
-        if self.mapped is None:
-            device = self._made_by(event_nr, lambda: _dm.make(
-                self.host.dm, params["name"], params["uuid"] or _dm.new_uuid(), table, event_nr, persist=False,
-            ))
-        else:
-            # Made by others, or by a run that was ended before it got a live table: name and uuid are the ones asked for.
-            device = self._made_by(event_nr, lambda: _dm.complete(self.host.dm, self.mapped, params["name"], self.mapped.status.uuid, table, event_nr))
+        uuid = params["uuid"] or (self.mapped.status.uuid if self.mapped is not None else None)
+        self._make_way()
+        device = self._made_by(event_nr, lambda: _dm.make(self.host.dm, params["name"], uuid, table, event_nr, persist=False))
         self.created = True
         self.device = self.host.enter_context(device)
         if params["state"] == "suspended":
             self._set_suspended(True)
+
+    def _make_way(self):
+        """Remove what was found without a live table: nothing can be in it. It is there again, without a table, when this is undone."""
+        if self.mapped is None:
+            return
+        control, status = self.host.dm, self.mapped.status
+        if self.device is None:
+            _dm.remove_without_table(control, status)
+        else:
+            # Its maker holds it until it is live.
+            if _dm.wait_unused(control, self.device, self.params["timeout"]).has_live_table:
+                raise DeviceBusy("it got its live table from another process meanwhile", device=status.name, hint="Try again")
+            _dm.remove(control, self.device, self.host.cookie, timeout=self.params["timeout"])
+        self._restore.append(lambda: _dm.create_again(control, status))
 
     def _made_by(self, event_nr, make):
         try:
@@ -418,7 +427,7 @@ class DmItem(Item):
             return
         status = self.mapped.status
         if self.device is None:
-            self.host.dm.remove(_dm_ioctl.by_uuid(status.uuid) if status.uuid else _dm_ioctl.by_name(status.name))
+            _dm.remove_without_table(self.host.dm, status)
             self.gone = True
             return
         self.gone = _dm.remove(self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"])

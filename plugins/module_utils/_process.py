@@ -17,6 +17,9 @@ import signal
 from . import _gone
 from ._errors import KernelError
 
+# In a mark: its maker's /proc shows processes of another namespace.
+_UNKNOWN = "0"
+
 
 def start_time(pid):
     """
@@ -32,6 +35,48 @@ def start_time(pid):
         if error.errno in _gone.PROC_FILE and _gone.exists("/proc/self"):
             return None
         raise _gone.not_seen(error, path) from error
+
+
+def own_mark():
+    """
+    This process as ``PID-START-NAMESPACES``, for :func:`has_ended` in another one.
+
+    Ids of processes are those of a PID namespace, and times of start those of a time namespace (pid_namespaces(7), time_namespaces(7)).
+    """
+    return f"{os.getpid()}-{start_time('self')}-{_namespaces() or _UNKNOWN}"
+
+
+def parse_mark(text):
+    """``(pid, start time, namespaces)`` of :func:`own_mark`'s text, or None."""
+    words = text.split("-")
+    if len(words) != 3 or not all(words) or not (words[0] + words[1]).isdecimal():
+        return None
+    return tuple(words)
+
+
+def has_ended(mark):
+    """
+    Whether the process of this :func:`own_mark` has ended, as far as that can be seen from here: False for a mark of another namespace and for
+    a text that is no mark. KernelError when /proc does not tell.
+    """
+    found = parse_mark(mark)
+    return found is not None and found[2] == _namespaces() and start_time(found[0]) != found[1]
+
+
+def _namespaces():
+    """The PID and the time namespace of this process as one word; None where /proc shows the processes of another one."""
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None
+        numbers = [os.stat("/proc/self/ns/pid").st_ino]
+    except OSError as error:
+        raise KernelError.from_oserror(error, "look at this process in /proc") from error
+    try:
+        numbers.append(os.stat("/proc/self/ns/time").st_ino)
+    except FileNotFoundError:
+        # A kernel without them (CONFIG_TIME_NS).
+        numbers.append(0)
+    return ".".join(f"{number:x}" for number in numbers)
 
 
 def end(pid, started, seconds=5.0):

@@ -3,74 +3,61 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What a killed run left: found by the mark in its uuid, and removed.
+What a killed run left: found by the mark in its name, and removed, or given its own name back.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 Little can be left at all: loop devices are made with autoclear set, and mapped devices get their deferred remove before
-they are live. Between its creation and that, a mapped device's uuid tells which process made it.
+they have their names. Until then, a mapped device's name tells which process made it.
 """
 
 from __future__ import annotations
 
 import os
 
-from . import _dm, _dm_ioctl
+from . import _dm_ioctl, _dm_name, _process
 from ._errors import BlockError, DeviceGone
 
 
 def find_orphans(control):
-    """Uuids of mapped devices without a live table whose maker, a run of this collection, has ended."""
+    """
+    Names of the mapped devices that a run of this collection was making, or had claimed, when it ended.
+
+    A maker that is seen to be gone is one of this PID namespace; what cannot be seen is left alone.
+    """
     orphans = []
-    for entry in control.list_devices():
-        uuid = os.fsdecode(entry.uuid) if entry.uuid is not None else _ask_uuid(control, entry)
-        if not _dm.maker_is_gone(uuid):
-            continue
-        try:
-            status = control.status(_dm_ioctl.by_uuid(uuid))
-        except DeviceGone:
-            continue
-        if not status.has_live_table and not status.open_count:
-            orphans.append(uuid)
+    for prefix in (_dm_name.MAKING, _dm_name.CLAIMED):
+        for entry in control.list_devices(prefix):
+            # Kernels that do not filter by the prefix list all of them.
+            name = os.fsdecode(entry.name)
+            mark = _dm_name.holder_of(name) if name.startswith(prefix) else None
+            if mark is not None and _process.has_ended(mark):
+                orphans.append(name)
     return orphans
 
 
 def reap(host):
-    """Remove the orphans, once in a run; the names that they had."""
+    """Remove the orphans, once in a run; the names of those that are gone, or have their name back."""
     if host.reaped is None:
-        host.reaped = _remove(host.dm, find_orphans(host.dm))
+        host.reaped = [name for name in find_orphans(host.dm) if _settle(host.dm, name)]
     return host.reaped
 
 
-def reap_hidden(host):
-    """Remove those orphans only that have no name of anybody's choice; they may hold what a run is to look at."""
-    control = host.dm
-    _remove(control, [uuid for uuid in find_orphans(control) if _name(control, uuid) == _dm.unused_name(uuid)])
-
-
-def _remove(control, uuids):
-    removed = []
-    for uuid in uuids:
-        try:
-            # By uuid: nobody else can have it, so this cannot hit another device.
-            name = _name(control, uuid)
-            control.remove(_dm_ioctl.by_uuid(uuid))
-            removed.append(name)
-        except BlockError:
-            continue
-    return removed
-
-
-def _name(control, uuid):
+def _settle(control, name):
+    """Whether the orphan is done with. Nobody else makes such a name, so this cannot hit another device."""
+    address = _dm_ioctl.by_name(name)
     try:
-        return control.status(_dm_ioctl.by_uuid(uuid)).name
+        if name.startswith(_dm_name.CLAIMED):
+            # It was somebody's before, so it is not for us to remove.
+            control.rename(address, _dm_name.name_before(name) or _dm_name.unused_name())
+        elif control.status(address).has_live_table:
+            # The name is put on before the table is live, so this is somebody else's doing.
+            return False
+        else:
+            control.remove(address)
     except DeviceGone:
-        return None
-
-
-def _ask_uuid(control, entry):
-    """For kernels that do not list uuids (before interface 4.44)."""
-    try:
-        return control.status(_dm_ioctl.by_name(os.fsdecode(entry.name))).uuid
-    except DeviceGone:
-        return ""
+        return True
+    except BlockError:
+        # In use for a moment, or its name is taken by now: the next run tries again.
+        return False
+    return True

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import time
 
-from . import _device, _dm, _dm_table, _lock, _loop, _new_loop, _partition, _recipe, _replaced, _trusted_path
+from . import _device, _dm, _dm_name, _dm_table, _lock, _loop, _new_loop, _partition, _recipe, _replaced, _trusted_path
+from ._deadline import Deadline, pauses
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
-from ._host import Host
 
+# For how long another run may take until a device has its live table, and from giving it its name on.
+_MAKING_SECONDS = 30.0
+_FINISHING_SECONDS = 5.0
 DiskseqSource, NumberSource, PathSource = _recipe.DiskseqSource, _recipe.NumberSource, _recipe.PathSource
 FileSource, TableSource = _recipe.FileSource, _recipe.TableSource
 parse = _recipe.parse
@@ -160,7 +163,24 @@ class Opener:
             device = _find_table(source, self.host)
             if device is not None:
                 return self._use(source, device)
-        return self._keep_note(self._make_table(source))
+        try:
+            device = self._make_table(source)
+        except DeviceBusy as error:
+            # Another program makes it, or a run that has other locks.
+            return self._use(source, self._wait_for_another(source, error))
+        return self._keep_note(device)
+
+    def _wait_for_another(self, source, error):
+        """The device that another run has made of the same source meanwhile; ``error`` when there is none."""
+        limit, left_alone = Deadline(_MAKING_SECONDS), Deadline(_FINISHING_SECONDS)
+        for pause in pauses():
+            device = find(source, self.host)
+            if device is not None:
+                return device
+            status = _status_of(source, self.host)
+            if status is None or limit.expired or (left_alone.expired and not _dm_name.is_held(status.name)):
+                raise error
+            limit.sleep(pause)
 
     def _wait_turn(self, locks):
         """
@@ -180,20 +200,8 @@ class Opener:
         from . import _table_slots
 
         table = _table_slots.host_slots(self.host, source.table).make(source.table, source.read_only, self)
-        uuid = source.uuid or _dm.new_uuid()
-        name = source.name or _dm.unused_name(uuid)
-        if source.uuid:
-            _dm.drop_unfinished(self.host.dm, source.uuid)
-        return _dm.make(self.host.dm, name, uuid, table, self.host.cookie.next(self.flags), persist=False)
-
-
-def uuids(source):
-    """The uuids that the source has mapped devices made with, those that stand on others first."""
-    if isinstance(source, TableSource):
-        if source.uuid:
-            yield source.uuid
-        for dummy, slot in _dm_table.parse_table(source.table).devices(source.read_only):
-            yield from uuids(parse_slot(slot))
+        name = source.name or _dm_name.unused_name()
+        return _dm.make(self.host.dm, name, source.uuid, table, self.host.cookie.next(self.flags), persist=False)
 
 
 def _time_of(nanoseconds):
@@ -274,8 +282,8 @@ def _find_table(source, host):
     mapped = _dm.find(host.dm, source.name or "", source.uuid or "")
     if mapped is None:
         return None
-    if not mapped.status.has_live_table and mapped.status.uuid == source.uuid and source.name in (None, "", mapped.status.name):
-        # Left by a run that was killed, or about to be complete: the opener tells them apart.
+    if _is_unfinished(source, mapped.status):
+        # Another run is making it, or somebody else has left it so: the opener waits for it.
         if mapped.device is not None:
             mapped.device.close()
         return None
@@ -286,6 +294,12 @@ def _find_table(source, host):
             mapped.device.close()
         raise
     return mapped.device
+
+
+def _is_unfinished(source, status):
+    """Whether the device of the MappedStatus is the source's, by all it is named by, and has no live table."""
+    is_named = source.name in (None, "", status.name) or _dm_name.holder_of(status.name) is not None
+    return not status.has_live_table and status.uuid == (source.uuid or status.uuid) and is_named
 
 
 def _has_table(source, device, host):
@@ -310,18 +324,19 @@ def _has_table(source, device, host):
     return live is not None and bool(wanted.with_devices(numbers).same_as(live))
 
 
+def _status_of(source, host):
+    """The MappedStatus of the device with the source's uuid or name, or None."""
+    mapped = _dm.find(host.dm, source.name or "", source.uuid or "") if source.name or source.uuid else None
+    if mapped is not None and mapped.device is not None:
+        mapped.device.close()
+    return None if mapped is None else mapped.status
+
+
 def _check_same_table(source, host, mapped):
     """An existing device under the source's name serves only if it is exactly the one that the source describes."""
-    from . import _table_slots
-
     name = source.name or source.uuid
     taken = DeviceBusy(f"there is another device under this name: {_dm.describe(host.dm, mapped)}", device=name)
     if mapped.device is None or (source.uuid and mapped.status.uuid != source.uuid) or (source.name and mapped.status.name != source.name):
         raise taken
-    with Host() as own:
-        try:
-            wanted = _table_slots.Slots(own).look(source.table, source.read_only)
-        except DeviceGone as error:
-            raise taken from error
-        if not wanted.is_complete or not wanted.table.same_as(_table_slots.live_table(host, mapped.device)) or mapped.status.read_only != source.read_only:
-            raise taken
+    if not _has_table(source, mapped.device, host):
+        raise taken

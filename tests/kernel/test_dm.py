@@ -306,38 +306,25 @@ def test_one_failing_takes_the_others_back(name, image):
 
 def test_what_a_killed_run_left_is_reaped(name, control, cleanup):
     """A device made by a process that has ended, without a live table, is removed by the next run; others' are not."""
-    from ansible_collections.racefree.block.plugins.module_utils import _dm
+    from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl, _dm_name
 
     script = (
-        "import sys; sys.path.insert(0, '/root/site')\n"
-        "from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl\n"
-        f"_dm_ioctl.Control().create('{name}-orphan', _dm.new_uuid())\n"
+        "import os, sys; sys.path.insert(0, os.environ.get('RACEFREE_SITE', '/root/site'))\n"
+        "from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl, _dm_name\n"
+        "_dm_ioctl.Control().create(_dm_name.making_name())\n"
     )
-    subprocess.run(["python3", "-c", script], check=True)
-    control.create(f"{name}-own", _dm.new_uuid())
+    subprocess.run([sys.executable, "-c", script], check=True)
+    orphans = {os.fsdecode(entry.name) for entry in control.list_devices(_dm_name.MAKING)}
+    assert len(orphans) == 1
+    own = _dm_name.making_name()
+    control.create(own)
     control.create(f"{name}-theirs", "OTHER-" + name)
     cleanup(dm=name)
     run_module("dm_device", **zero(name))
     names = {os.fsdecode(entry.name) for entry in control.list_devices()}
-    assert f"{name}-orphan" not in names and {f"{name}-own", f"{name}-theirs"} <= names
-    for rest in ("own", "theirs"):
-        run_module("dm_device", name=f"{name}-{rest}", state="absent")
-
-
-def test_what_a_killed_run_left_under_the_name_is_made_anew(name, cleanup):
-    cleanup(dm=name)
-    script = (
-        "import os, signal, sys; sys.path.insert(0, os.environ.get('RACEFREE_SITE', '/root/site'))\n"
-        "from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl\n"
-        f"_dm_ioctl.Control().create('{name}', _dm.new_uuid())\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
-    assert run_module("dm_device", **zero(name))["changed"]
-    run_module("dm_device", name=name, state="absent")
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
-    assert run_module("dm_device", name=name, state="absent")["changed"]
-    assert not run_module("dm_device", name=name, state="absent")["changed"]
+    assert not orphans & names and {own, f"{name}-theirs"} <= names
+    control.remove(_dm_ioctl.by_name(own))
+    run_module("dm_device", name=f"{name}-theirs", state="absent")
 
 
 def test_a_half_made_device_is_completed(name, control, cleanup):

@@ -19,17 +19,17 @@ SECTORS = 2048
 LOADS = """
 import os, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl, _dm_keys, _keyring
+from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl, _dm_keys, _dm_name, _keyring
 with _dm_ioctl.Control() as control:
-    uuid = _dm.new_uuid()
-    control.create(_dm.unused_name(uuid), uuid)
+    address = _dm_ioctl.by_name(_dm_name.making_name())
+    control.create(address.name)
     try:
         targets = ((0, 8, b"crypt", sys.argv[1].encode()),)
         with _dm_keys.reachable(targets):
-            control.load(_dm_ioctl.by_uuid(uuid), targets)
+            control.load(address, targets)
         print("loaded")
     finally:
-        control.remove(_dm_ioctl.by_uuid(uuid))
+        control.remove(address)
 """
 
 

@@ -121,10 +121,10 @@ def test_a_probe_that_was_killed_does_not_keep_the_pool(pool, name):
     made = run_module("dm_device", **pool(volumes=present(0)))["device"]
     script = (
         "import os, signal, sys; sys.path.insert(0, os.environ.get('RACEFREE_SITE', '/root/site'))\n"
-        "from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl\n"
-        "control, uuid = _dm_ioctl.Control(), _dm.new_uuid()\n"
-        "control.create(_dm.unused_name(uuid), uuid)\n"
-        f"control.load(_dm_ioctl.by_uuid(uuid), ((0, 8, b'thin', b'{made['major']}:{made['minor']} 0'),), read_only=True)\n"
+        "from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl, _dm_name\n"
+        "control, name = _dm_ioctl.Control(), _dm_name.making_name()\n"
+        "control.create(name)\n"
+        f"control.load(_dm_ioctl.by_name(name), ((0, 8, b'thin', b'{made['major']}:{made['minor']} 0'),), read_only=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -16,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_codec, _dm_ioctl, _dm_name, _process
-from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue, NotSupported
+from ansible_collections.racefree.block.plugins.module_utils import _dm_codec, _dm_ioctl, _dm_name, _process
+from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue, KernelError, NotSupported
 
 GOOD = "ABCXYZabcxyz0189#+-.:=@_"
 ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), st.binary(), st.lists(st.text()), st.dictionaries(st.text(), st.text()))
@@ -46,7 +47,7 @@ def test_bad_uuids(uuid):
     assert caught.value.option == "uuid"
 
 
-@pytest.mark.parametrize("uuid", ["a" * 128, "control", ".", "..", "CRYPT-PLAIN-x", "LVM-abc", _dm.new_uuid()])
+@pytest.mark.parametrize("uuid", ["a" * 128, "control", ".", "..", "CRYPT-PLAIN-x", "LVM-abc", _dm_name.new_uuid()])
 def test_good_uuids(uuid):
     assert _dm_name.check_uuid(uuid) == uuid
 
@@ -68,33 +69,96 @@ def test_names_and_uuids_are_checked_whatever_they_are(value):
 
 
 def test_a_new_uuid_is_one_that_nobody_has():
-    made = {_dm.new_uuid() for dummy in range(1000)}
+    made = {_dm_name.new_uuid() for dummy in range(1000)}
     assert len(made) == 1000
     for uuid in made:
-        assert _dm_name.check_uuid(uuid) and uuid.startswith(_dm.MARK) and len(uuid) <= 128
+        assert _dm_name.check_uuid(uuid) and uuid.startswith(_dm_name.UUID_PREFIX) and len(uuid) <= 128
 
 
-def test_a_maker_that_lives():
-    assert _dm.maker_is_gone(_dm.new_uuid()) is False
+@pytest.mark.parametrize("make", [_dm_name.making_name, _dm_name.unused_name, lambda: _dm_name.claimed_name("web1")])
+def test_a_private_name_is_one_that_nobody_has(make):
+    made = {make() for dummy in range(1000)}
+    assert len(made) == 1000
+    for name in made:
+        assert _dm_name.check_name(name) == name
+
+
+def test_a_private_name_tells_who_has_it():
+    mine = _process.own_mark()
+    assert _dm_name.holder_of(_dm_name.making_name()) == mine == _dm_name.holder_of(_dm_name.claimed_name("web1"))
+    assert _process.has_ended(mine) is False
+
+
+@given(st.text(alphabet=GOOD, min_size=1, max_size=127))
+def test_a_claimed_name_tells_the_old_one_while_it_fits(old):
+    name = _dm_name.claimed_name(old)
+    assert _dm_name.check_name(name) and _dm_name.name_before(name) in (old, "") and _dm_name.holder_of(name) == _process.own_mark()
+    if len(old) <= 40:
+        assert _dm_name.name_before(name) == old
+
+
+MAKES = """
+import sys
+from ansible_collections.racefree.block.plugins.module_utils import _dm_name
+print(_dm_name.making_name(), flush=True)
+sys.stdin.read()
+"""
+
+
+def maker(*before):
+    return subprocess.Popen(
+        [*before, sys.executable, "-c", MAKES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
 
 
 def test_a_maker_that_has_ended():
-    child = subprocess.Popen(
-        [sys.executable, "-c", "from ansible_collections.racefree.block.plugins.module_utils import _dm; print(_dm.new_uuid(), flush=True); input()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    uuid = child.stdout.readline().strip()
-    assert uuid.startswith(f"RACEFREE-{child.pid}-")
-    assert _dm.maker_is_gone(uuid) is False
-    child.communicate("\n")
-    assert _dm.maker_is_gone(uuid) is True
+    with maker() as child:
+        name = child.stdout.readline().strip()
+        mark = _dm_name.holder_of(name)
+        assert name.startswith(f"{_dm_name.MAKING}{child.pid}-") and _process.has_ended(mark) is False
+        child.stdin.close()
+        child.wait(30)
+    assert _process.has_ended(mark) is True
+
+
+@pytest.mark.parametrize("options", [["--pid", "--mount-proc"], ["--pid"], ["--time"]])
+def test_a_maker_of_another_namespace_is_not_seen_to_be_gone(options):
+    """Its id is another's here, or nobody's, and the time it started at is told otherwise."""
+    if os.geteuid():
+        pytest.skip("only root can make namespaces")
+    with maker("unshare", "--fork", *options) as child:
+        mark = _dm_name.holder_of(child.stdout.readline().strip())
+        assert mark is not None and _process.has_ended(mark) is False
+        child.stdin.close()
+        child.wait(30)
+    assert _process.has_ended(mark) is False
 
 
 def test_another_process_with_the_number_of_the_maker():
     """Process numbers are reused: only with the time of its start does one name a process."""
-    mark, pid, began, rest = _dm.new_uuid().split("-")
-    assert _dm.maker_is_gone("-".join((mark, pid, str(int(began) - 1), rest))) is True
-    assert _dm.maker_is_gone("-".join((mark, pid, began, rest))) is False
+    pid, began, where = _process.own_mark().split("-")
+    assert _process.has_ended(f"{pid}-{int(began) - 1}-{where}") is True
+    assert _process.has_ended(f"{pid}-{began}-{where}") is False
+
+
+def test_what_cannot_be_seen_has_not_ended(monkeypatch):
+    """A table of descriptors that is full, an unreadable /proc: an error, and never "it has ended"."""
+    pid, began, where = _process.own_mark().split("-")
+    own = [os.dup(0)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(own), before[1]))
+    try:
+        own += [os.open("/dev/null", os.O_RDONLY) for dummy in range(max(own) - len(os.listdir("/dev/fd")) + 1)]
+    except OSError:
+        pass
+    try:
+        with pytest.raises(KernelError, match="EMFILE"):
+            _process.has_ended(f"{pid}-{int(began) - 1}-{where}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for one in own:
+            os.close(one)
 
 
 def age(pid):
@@ -124,18 +188,17 @@ def test_a_process_with_a_name_that_looks_like_fields(tmp_path):
             child.kill()
 
 
-@pytest.mark.parametrize("uuid", [
-    "", "LVM-x", "CRYPT-LUKS2-1-2-" + "0" * 32, "RACEFREE-", "RACEFREE-1-2-x", "RACEFREE-1-2-" + "0" * 31, "RACEFREE-1-2-" + "0" * 33,
-    "xRACEFREE-1-2-" + "0" * 32,
-    "RACEFREE-1-2-" + "G" * 32, "RACEFREE-a-2-" + "0" * 32, "RACEFREE-1-2-" + "0" * 32 + "\n",
+@pytest.mark.parametrize("name", [
+    "", "web1", "racefree-", "racefree-making-", "racefree-making-1-2-0.0", "racefree-making-1-2-0.0-" + "0" * 15, "racefree-making-1-2-0.0-" + "G" * 16,
+    "racefree-making-a-2-0.0-" + "0" * 16, "racefree-making-1--0.0-" + "0" * 16, "racefree-claimed-1-2-" + "0" * 16, "xracefree-making-1-2-0.0-" + "0" * 16,
 ])
-def test_uuids_of_others_are_none_of_our_business(uuid):
-    assert _dm.maker_is_gone(uuid) is False
+def test_names_of_others_are_none_of_our_business(name):
+    assert _dm_name.holder_of(name) is None
 
 
 @given(st.text())
-def test_whatever_a_uuid_is(uuid):
-    assert _dm.maker_is_gone(uuid) is False
+def test_whatever_a_name_is(name):
+    assert _dm_name.holder_of(name) is None and _process.has_ended(name) is False
 
 
 def test_addresses():

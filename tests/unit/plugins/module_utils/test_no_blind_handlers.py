@@ -32,8 +32,7 @@ STAY = {
     ("_dm.py", "taken"): WORDS,
     ("_dm.py", "describe"): WORDS,
     ("_dm.py", "_busy"): WORDS,
-    ("_dm.py", "complete"): CLEANING,
-    ("_dm.py", "_drop"): CLEANING,
+    ("_dm.py", "_take_back"): CLEANING,
     ("_dm_keys.py", "reachable"): "the kernel looks for the keys at the load, and says that they are not there",
     ("_features.py", "_blkback_diskseq"): "the answer is that it cannot be told",
     ("_hotplug.py", "remove"): "a script that cannot be run is not run",
@@ -55,7 +54,7 @@ STAY = {
     ("_module_store.py", "StoreItem.locks"): PLAN,
     ("_module_thin.py", "VolumesItem.locks"): PLAN,
     ("_module_vbd.py", "VbdItem.locks"): PLAN,
-    ("_reap.py", "_remove"): "what cannot be removed now is found again by the next run",
+    ("_reap.py", "_settle"): "what cannot be removed now is found again by the next run",
     ("_snapshot_store.py", "learn"): "the checksum is worked out again then",
     ("roles/xen_host/files/hotplug_start.py", "Codes.__init__"): "the modules are imported one by one then",
 }

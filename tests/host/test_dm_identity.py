@@ -1,0 +1,431 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Somebody else makes, renames and removes mapped devices of the same name or uuid between any two steps of ours, on a real kernel.
+
+The other one works right before an ioctl of ours, through a control node of its own. Nothing of its devices may be changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import Failed, run_module, udev_settle, wait_until
+
+from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_ioctl, _dm_name, _dm_udev, _host, _source
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
+
+# udev takes longer for its events than the tests do: RACEFREE_TRIES=200 is for a run by hand.
+TRIES = int(os.environ.get("RACEFREE_TRIES") or 12)
+ZERO = ((0, 2048, b"zero", b""),)
+THEIRS = ((0, 4096, b"error", b""),)
+by_name, by_uuid, by_number = _dm_ioctl.by_name, _dm_ioctl.by_uuid, _dm_ioctl.by_number
+
+
+class Other:
+    """The other one's devices, and what became of them."""
+
+    def __init__(self):
+        self.control = _dm_ioctl.Control()
+        self.made = {}
+
+    def make(self, name, uuid="", table=THEIRS):
+        """A live device (without a table if that is empty), which stays; one that is refused is not there."""
+        with contextlib.suppress(BlockError):
+            status = self.control.create(name, uuid)
+            if table:
+                self.control.load(by_name(name), table)
+                self.control.resume(by_name(name))
+            self.made[status.major, status.minor] = (name, uuid, table)
+
+    def remove(self, address):
+        """Whatever has this name or uuid now is gone, unless it is in use."""
+        with contextlib.suppress(BlockError):
+            number = self.control.status(address)
+            self.control.remove(address)
+            self.made.pop((number.major, number.minor), None)
+
+    def rename(self, name, new_name):
+        with contextlib.suppress(BlockError):
+            renamed = self.control.rename(by_name(name), new_name)
+            number = (renamed.major, renamed.minor)
+            if number in self.made:
+                self.made[number] = (new_name,) + self.made[number][1:]
+
+    def check(self):
+        """Every device of the other one is as it was made."""
+        for number, (name, uuid, table) in self.made.items():
+            status, lines = self.control.table(by_number(*number))
+            assert (status.name, status.uuid, status.suspended, status.deferred_remove) == (name, uuid, False, False)
+            assert tuple(tuple(line) for line in lines) == table
+
+    def close(self):
+        for number in list(self.made):
+            self.control.remove(by_number(*number), deferred=True)
+        self.control.__exit__(None, None, None)
+
+
+@pytest.fixture
+def other():
+    one = Other()
+    yield one
+    one.close()
+    udev_settle()
+
+
+@pytest.fixture
+def before(monkeypatch):
+    """``before(method, act, which=1)``: ``act()`` runs right before the which-th ioctl of this kind from now on, once."""
+    originals = {}
+
+    def arm(method, act, which=1):
+        original = originals.setdefault(method, getattr(_dm_ioctl.Control, method))
+        seen = []
+
+        def attacked(self, *args, **kwargs):
+            seen.append(method)
+            if len(seen) == which:
+                act()
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(_dm_ioctl.Control, method, attacked)
+
+    yield arm
+
+
+def ours(control, name="", uuid=""):
+    """The status of the device with this name or uuid, or None."""
+    try:
+        return control.status(by_uuid(uuid) if uuid else by_name(name))
+    except DeviceGone:
+        return None
+
+
+def nothing_private(control):
+    """None of our names for the time in between is left; udev may have a device open for a moment."""
+    wait_until(lambda: not left_private(control))
+    return True
+
+
+def left_private(control):
+    return [entry.name for prefix in (_dm_name.MAKING, _dm_name.CLAIMED) for entry in control.list_devices(prefix)]
+
+
+STEPS = ("create", "load", "rename", "remove", "resume", "status")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_made_while_another_takes_the_name_and_the_uuid(name, control, other, before, step):
+    """It is ours that is made, or an error that says who has the name; the other one's device is as it was."""
+    uuid = f"SHARED-{name}"
+    outcomes = {"made": 0, "refused": 0}
+    for number in range(TRIES):
+
+        def act(choice=number % 4):
+            """The other one removes what it finds, and makes its own."""
+            other.remove(by_uuid(uuid))
+            other.remove(by_name(name))
+            if choice & 1:
+                other.make(name, uuid if choice & 2 else "")
+            else:
+                other.make(f"{name}-other", uuid)
+
+        before(step, act)
+        try:
+            device = _dm.make(control, name, uuid, _dm.Table(ZERO), 0, persist=False)
+        except (DeviceBusy, DeviceGone, WrongDevice):
+            outcomes["refused"] += 1
+        else:
+            with device:
+                outcomes["made"] += 1
+                status, lines = control.table(_dm.number_of(device))
+                assert (status.name, status.uuid, tuple(lines[0])) == (name, uuid, ZERO[0])
+        other.check()
+        other.remove(by_name(name))
+        other.remove(by_name(f"{name}-other"))
+        assert nothing_private(control)
+    assert sum(outcomes.values()) == TRIES and outcomes["refused"] + outcomes["made"] > 0
+
+
+def test_a_load_that_fails_takes_back_no_other_device(name, control, other, before):
+    uuid = f"SHARED-{name}"
+    for dummy in range(TRIES):
+
+        def act():
+            other.remove(by_name(name))
+            other.make(f"{name}-other", uuid)
+
+        before("load", act)
+        with pytest.raises(BlockError) as caught:
+            _dm.make(control, name, uuid, _dm.Table(((0, 2048, b"linear", b"4095:77 0"),)), 0)
+        assert caught.value.device == name
+        other.check()
+        other.remove(by_name(f"{name}-other"))
+        assert nothing_private(control)
+
+
+@pytest.mark.parametrize("own_uuid", ["", "OWN"])
+@pytest.mark.parametrize("step", ["status", "rename", "remove"])
+def test_a_device_without_a_table_that_became_another_stays(name, control, other, before, step, own_uuid):
+    """Between the look and the removal it goes, and its name is a live device's, or that of one with another uuid."""
+    gone = 0
+    uuid = own_uuid and f"{own_uuid}-{name}"
+    for number in range(TRIES):
+        control.create(name, uuid)
+        found = control.status(by_name(name))
+
+        def act(choice=number % 3):
+            other.remove(by_name(name))
+            # So that the number is another one's, too.
+            other.make(f"{name}-number")
+            other.make(name, ("", f"THEIRS-{name}", uuid)[choice], () if choice == 1 else THEIRS)
+
+        before(step, act)
+        try:
+            _dm.remove_without_table(control, found)
+            gone += 1
+        except (WrongDevice, DeviceGone, DeviceBusy):
+            pass
+        other.check()
+        for rest in (name, f"{name}-number"):
+            other.remove(by_name(rest))
+        assert nothing_private(control) and ours(control, name) is None
+    assert gone == 0 or step == "remove"
+
+
+def test_absent_beside_one_that_has_to_be_waited_for(name, other, before):
+    """The whole module: while it removes the first of a list, the second one's name becomes another device's."""
+    for dummy in range(TRIES // 4):
+        run_module("dm_device", name=f"{name}-a", table="0 8 zero")
+        other.control.create(name)
+
+        def act():
+            other.remove(by_name(name))
+            other.make(name, f"THEIRS-{name}")
+
+        before("remove", act)
+        with pytest.raises(Failed) as caught:
+            run_module("dm_devices", devices=[{"name": f"{name}-a", "state": "absent"}, {"name": name, "state": "absent"}])
+        assert "another device" in str(caught.value) and caught.value.result["devices"][1]["error"]["kind"] == "WrongDevice"
+        other.check()
+        other.remove(by_name(name))
+
+
+def test_renamed_while_another_takes_the_old_name(name, control, other, before):
+    """The kernel renames by the old name: it is asked for last, so that only two renames between two ioctls could mislead it."""
+    uuid, moved = f"MINE-{name}", f"{name}-moved"
+    for dummy in range(TRIES):
+        with _dm.make(control, name, uuid, _dm.Table(ZERO), 0, persist=False) as device:
+
+            def act():
+                other.rename(name, moved)
+                other.make(name, f"THEIRS-{name}")
+
+            before("rename", act)
+            assert _dm.rename(control, device, f"{name}-new", 0)
+            assert control.status(by_uuid(uuid)).name == f"{name}-new"
+            other.check()
+        other.remove(by_name(name))
+        udev_settle()
+
+
+def test_another_device_that_was_renamed_has_its_name_back(name, control, other, before):
+    """The other one works between the question for the name and the rename itself."""
+    uuid, new = f"MINE-{name}", f"{name}-new"
+    for number in range(TRIES):
+        with _dm.make(control, name, uuid, _dm.Table(ZERO), 0, persist=False) as device:
+
+            def act(third=number % 2):
+                other.rename(name, f"{name}-moved")
+                other.make(name, f"THEIRS-{name}")
+                if third:
+                    before("_call", lambda: other.make(name, f"THIRD-{name}"))
+
+            # Asked for the name, asked for it again, renamed.
+            before("_call", act, which=3)
+            with pytest.raises(WrongDevice) as caught:
+                _dm.rename(control, device, new, 0)
+            if number % 2:
+                # Its name is taken: it cannot have it back, and the message says so.
+                assert f"HAS THE NAME {new} AND WAS {name}" in str(caught.value)
+                other.rename(new, f"{name}-back")
+            else:
+                assert f"has its name {name} back" in str(caught.value)
+                other.check()
+        for rest in (name, new, f"{name}-back"):
+            other.remove(by_name(rest))
+        udev_settle()
+
+
+def test_two_runs_make_one_device(name, control, before):
+    """The second one makes it while the first does: the first takes it, as if it had come later."""
+    source = _source.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": f"POOL-{name}"})
+    for step in ("create",):
+        with _host.Host() as first, _host.Host() as second:
+            made = []
+            before(step, lambda: made.append(_source.Opener(second).open(source)))
+            assert _source.Opener(first).open(source).id == made[0].id
+        udev_settle()
+        assert ours(control, name) is None and nothing_private(control)
+
+
+def test_what_another_run_is_making_is_waited_for(name, control):
+    """A uuid without a live table is nobody's to remove: its maker may be slow."""
+    uuid = f"SLOW-{name}"
+    source = _source.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": uuid})
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with _dm_ioctl.Control() as other:
+                original = other.resume
+
+                def slow(*args, **kwargs):
+                    os.write(writer, b".")
+                    import time
+                    time.sleep(3)
+                    return original(*args, **kwargs)
+
+                other.resume = slow
+                _dm.make(other, name, uuid, _dm.Table(ZERO), 0).close()
+        finally:
+            os._exit(0)
+    os.read(reader, 1)
+    with _host.Host() as host:
+        device = _source.Opener(host).open(source)
+        assert control.status(by_uuid(uuid)).number == device.id.number
+        assert os.waitpid(child, 0)[1] == 0
+        with _device.open_number(device.id.major, device.id.minor, diskseq=device.id.diskseq):
+            pass
+    run_module("dm_device", name=name, state="absent")
+    os.close(reader)
+    os.close(writer)
+
+
+def test_what_others_left_unfinished_is_named_and_stays(name, control, cleanup):
+    uuid = f"LEFT-{name}"
+    control.create(name, uuid)
+    cleanup(dm=name)
+    source = _source.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": f"{name}-2", "uuid": uuid})
+    with _host.Host() as host, pytest.raises(DeviceBusy, match=f"{name}, uuid {uuid}"):
+        _source.Opener(host).open(source)
+    assert control.status(by_uuid(uuid)).name == name
+
+
+KILLED = """
+import os, random, signal, sys, threading, time
+sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl
+step, count, name, uuid = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+original = getattr(_dm_ioctl.Control, "_call")
+seen = []
+def call(self, command, *args, **kwargs):
+    try:
+        return original(self, command, *args, **kwargs)
+    finally:
+        seen.append(command)
+        if len(seen) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+_dm_ioctl.Control._call = call
+control = _dm_ioctl.Control()
+if step == "make":
+    _dm.make(control, name, uuid, _dm.Table(((0, 2048, b"zero", b""),)), 0, persist=False).close()
+else:
+    _dm.remove_without_table(control, control.status(_dm_ioctl.by_name(name)))
+"""
+
+
+@pytest.mark.parametrize("step", ["make", "remove"])
+def test_killed_after_every_ioctl(name, control, step):
+    """Nothing is left for the name or the uuid, or the next run takes it away; a device without a table is gone or has its name."""
+    uuid = f"KILLED-{name}"
+    statuses = []
+    for count in range(1, 40):
+        if step == "remove":
+            control.create(name, uuid)
+        ended = subprocess.run([sys.executable, "-c", KILLED, step, str(count), name, uuid], check=False).returncode
+        statuses.append(ended)
+        run_module("dm_device", name=f"{name}-next", table="0 8 zero")
+        assert nothing_private(control)
+        udev_settle()
+        there = ours(control, name)
+        if step == "make":
+            assert there is None and ours(control, uuid=uuid) is None
+        elif there is not None:
+            assert there.uuid == uuid
+            control.remove(by_name(name))
+        run_module("dm_device", name=f"{name}-next", state="absent")
+        if ended == 0:
+            break
+    assert statuses[-1] == 0 and set(statuses[:-1]) == {-signal.SIGKILL} and len(statuses) > 4
+
+
+def test_an_orphan_of_another_namespace_stays(name, control):
+    """Its maker cannot be seen from here."""
+    # The first process of a namespace cannot kill itself.
+    command = ["sh", "-c", '"$0" -c "$@"; exit 0', sys.executable, KILLED, "make", "4", name, name]
+    subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", *command], check=True)
+    left = left_private(control)
+    assert len(left) == 1
+    run_module("dm_device", name=name, table="0 8 zero")
+    assert left_private(control) == left
+    run_module("dm_device", name=name, state="absent")
+    control.remove(by_name(os.fsdecode(left[0])))
+
+
+def test_a_user_that_comes_during_the_removal_keeps_the_device(name, control, before):
+    """It is opened after the last look at who has it: it stays, also for later users."""
+    rng = random.Random(3)
+    for dummy in range(TRIES // 4):
+        with _dm.make(control, name, f"USED-{name}", _dm.Table(ZERO), 0) as device:
+            path = device.path
+        udev_settle()
+        held = []
+        before("remove", lambda path=path: held.append(os.open(path, os.O_RDONLY)))
+        with pytest.raises(Failed, match="in use"):
+            run_module("dm_device", name=name, state="absent", timeout=rng.choice((0, 1)))
+        status = control.status(by_name(name))
+        assert not status.deferred_remove
+        os.close(held[0])
+        udev_settle()
+        assert ours(control, name) is not None
+        control.remove(by_name(name))
+
+
+REMOVES = """
+import os, sys
+sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl, _dm_udev
+with _dm_ioctl.Control() as control, _dm_udev.Cookie() as cookie:
+    device = _dm.open_mapped(control, _dm_ioctl.by_name(sys.argv[1])).device
+    print(flush=True)
+    _dm.remove(control, device, cookie, timeout=5)
+"""
+
+
+def test_a_killed_removal_leaves_a_device_in_use(name, control):
+    """Its user had it before: whenever the removal is killed, the device is there when the user has gone."""
+    rng, lost = random.Random(5), 0
+    for dummy in range(30):
+        with _dm.make(control, name, f"USED-{name}", _dm.Table(ZERO), 0) as device:
+            path = device.path
+        udev_settle()
+        with open(path, "rb"), subprocess.Popen([sys.executable, "-c", REMOVES, name], stdout=subprocess.PIPE) as removal:
+            removal.stdout.readline()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                removal.wait(rng.random() * 0.2)
+            removal.kill()
+        udev_settle()
+        lost += ours(control, name) is None
+        if ours(control, name) is not None:
+            control.remove(by_name(name))
+    assert lost == 0
+    _dm_udev.reap()
