@@ -21,6 +21,7 @@ def zero(name, length=SECTORS, **more):
     return dict({"name": name, "table": f"0 {length} zero"}, **more)
 
 
+@pytest.mark.sample
 def test_life_of_a_device_over_a_file(image, name, cleanup):
     path = image(content=b"x" * 512 + b"second sector")
     cleanup(loop=path)
@@ -65,6 +66,7 @@ def test_a_slot_that_has_moved_on(image, name, cleanup):
     refused("dm_device", "disk sequence number", name=name, table=[row])
 
 
+@pytest.mark.sample
 def test_reload_keeps_the_identity(image, name, cleanup):
     path = image(content=b"A" * 512 + b"B" * 512)
     cleanup(loop=path)
@@ -83,6 +85,7 @@ def test_a_reload_that_the_kernel_refuses_leaves_the_old_table(image, name, clea
     refused("dm_device", "inside", name=name, table=f"0 4096 linear file:{path} 0")
 
 
+@pytest.mark.sample
 def test_rename_by_uuid(name, cleanup):
     uuid = f"TEST-{name}"
     cleanup(dm=name + "-new")
@@ -161,6 +164,7 @@ def test_a_device_in_use_stays(name, cleanup):
     assert not run_module("dm_device", **zero(name))["changed"]
 
 
+@pytest.mark.sample
 def test_persist_false(image, name):
     path = image()
     made = run_module("dm_device", name=name, table=f"0 8 linear file:{path} 0", persist=False, hold=0)
@@ -169,6 +173,7 @@ def test_persist_false(image, name):
     assert run_module("dm_device", check=True, name=name, table=f"0 8 linear file:{path} 0")["changed"]
 
 
+@pytest.mark.sample
 def test_crypt_with_a_key_that_stays_secret(image, name, cleanup):
     path = image()
     cleanup(loop=path)
@@ -194,6 +199,7 @@ def test_crypt_with_a_key_that_stays_secret(image, name, cleanup):
     refused("dm_device", "keys", name=name, table=line, keys={"data": key, "more": key})
 
 
+@pytest.mark.sample
 def test_snapshot(image, name, cleanup):
     origin, cow = image("origin.raw", content=b"golden"), image("cow.raw", 4 * MIB)
     cleanup(loop=origin)
@@ -241,6 +247,7 @@ def test_a_store_belongs_to_one_snapshot_at_a_time(image, name, cleanup):
     assert read_device(made["path"], 0, 11) == b"changeagain"
 
 
+@pytest.mark.sample
 def test_thin_pool_and_volume(image, name, cleanup):
     meta, data = image("meta.raw", 4 * MIB), image("data.raw", 64 * MIB)
     cleanup(loop=meta)
@@ -335,6 +342,7 @@ def test_a_half_made_device_is_completed(name, control, cleanup):
     assert not run_module("dm_device", **zero(name, uuid="TEST-" + name))["changed"]
 
 
+@pytest.mark.sample
 def test_info(image, name, cleanup):
     path = image()
     cleanup(loop=path)
@@ -398,6 +406,7 @@ def test_a_checked_table_keeps_its_key(image):
     refused("dm_table", "key", table=table.replace("var:data", key))
 
 
+@pytest.mark.sample
 def test_the_kernels_reason_is_told(image, name):
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
     refused_by_kernel = {"name": name, "table": f"0 {64 * MIB // 512} thin-pool file:{junk} file:{data} 128 0"}

@@ -66,6 +66,7 @@ def is_merged(name):
     return allocated.split("/")[0] == metadata
 
 
+@pytest.mark.sample
 def test_a_snapshot_is_merged(origin_and_store, image, name, cleanup):
     origin, store = origin_and_store
     trial, base = name + "-trial", name + "-base"
@@ -287,6 +288,7 @@ def test_hidden_from_udev(name, cleanup):
     assert not os.path.exists(f"/dev/mapper/{name}")
 
 
+@pytest.mark.sample
 def test_a_key_is_shown_nowhere(image, name, cleanup, system_log):
     """Not in what -vvv shows, not in the diff, not in an error, not in the host's log."""
     path = image()

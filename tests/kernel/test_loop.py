@@ -18,6 +18,7 @@ from conftest import Failed, predict_and_run, read_device, refused, run_module, 
 MIB = 2**20
 
 
+@pytest.mark.sample
 def test_life_of_a_device(image, cleanup):
     path = image(content=b"hello")
     cleanup(loop=path)
@@ -128,6 +129,7 @@ def test_a_device_in_use_stays(image, cleanup, tmp_path):
         assert waits["changed"] and not waits["gone"]
 
 
+@pytest.mark.sample
 def test_persist_false_goes_with_its_last_user(image):
     path = image()
     made = run_module("loop_device", backing_file=path, persist=False, hold=0)

@@ -59,6 +59,7 @@ def pool_status(name):
     return subprocess.run(["dmsetup", "status", "--noflush", name], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.sample
 def test_volumes_come_and_go(pool, name):
     first = predict_and_run("dm_device", **pool(volumes=[{"id": 0}, {"id": 1, "snapshot_of": 0}]))
     assert first["diff"]["after"]["volumes"] == {"0": "present", "1": "present, a snapshot of 0"}
