@@ -107,7 +107,7 @@ def test_a_part_that_is_in_use_is_not_removed(tmp_path):
 
 
 def options(**more):
-    return argparse.Namespace(**{"timeout": 1, "memory": 256, "push": [], "pull": [], "env": [], "site": False, **more})
+    return argparse.Namespace(**{"timeout": 1, "memory": 256, "push": [], "pull": [], "env": [], "site": False, "systemd": False, **more})
 
 
 def test_files_of_a_run_are_looked_at_before_it():
