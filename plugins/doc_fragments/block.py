@@ -65,6 +65,9 @@ options:
       - With V(rollback), what the task has made or changed until then is taken back, and the rest is not begun.
         A removal that was done already cannot be taken back; all entries are checked before the first is removed.
       - With V(keep), the others are done and stay. The task still fails, and tells for each entry how it went.
+      - Two entries for one device are an error of both, found before anything is done. They are compared by what they are and not by how they are
+        written. A symbolic or hard link is its file, C(/dev/loop7) and its disk sequence number are one device, V(xvdd) and V(51760) are one disk, and
+        so is a guest by name, id or uuid.
     type: str
     choices: [rollback, keep]
     default: rollback

@@ -53,7 +53,7 @@ def parse_volumes(rows, option="volumes"):
         number = _check_id(row["id"], f"{where}.id")
         others = [volume.option for volume in volumes if volume.id == number]
         if others:
-            raise InvalidValue(f"{where}.id", number, f"is in the list twice, also as {others[0]}.id. Keep one of the two entries")
+            raise InvalidValue(f"{where}.id", number, f"is in the list twice, also as {others[0]}.id", hint="Keep one of the two entries")
         origin = row.get("snapshot_of")
         present = row.get("state", "present") == "present"
         if origin is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from ._errors import InvalidValue, KernelError
+from ._errors import InvalidValue, KernelError, shown
 
 
 def find(entries, list_option):
@@ -26,21 +26,28 @@ def find(entries, list_option):
         for identity, words in identities.items():
             first = owners.setdefault(identity, index)
             if first != index:
-                # The first identity that is shared is named; that of the devices themselves says more than a name.
+                # The first identity that is shared is named; that of the devices themselves says more than a
+                # name.
                 clashes.setdefault(index, (first, words))
                 clashes.setdefault(first, (index, words))
-    names = [(f"{list_option}[{index}].{option}", value) for index, ((option, value), dummy) in enumerate(entries)]
-    return [(index, _error(names[index], names[other], words)) for index, (other, words) in sorted(clashes.items())]
+    names = [(f"{list_option}[{index}].{key[0]}", key[1]) for index, (key, dummy) in enumerate(entries)]
+    found = sorted(clashes.items())
+    return [(index, _error(names[index], names[other], words)) for index, (other, words) in found]
 
 
 def file_identity(status):
-    """The identity of a file by its ``os.stat_result``, the same by every path and hard link, and words for it."""
+    """
+    The identity of a file by its ``os.stat_result``, the same by every path and hard link, and words for it.
+    """
     device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
     return (status.st_dev, status.st_ino), f"the file with the inode {status.st_ino} on {device}"
 
 
 def path_identity(path):
-    """:func:`file_identity` of what a path leads to; of a file that is not there, the place where it would be made."""
+    """
+    :func:`file_identity` of what a path leads to; of a file that is not there, the place where it would be
+    made.
+    """
     try:
         return file_identity(os.stat(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -52,4 +59,5 @@ def path_identity(path):
 
 def _error(entry, other, words):
     means = f": both mean {words}" if words else ""
-    return InvalidValue(*entry, f"is in the list twice, also as {other[0]} {other[1]}{means}. Keep one of the two entries")
+    wrong = f"is in the list twice, also as {other[0]} {shown(other[1])}{means}"
+    return InvalidValue(*entry, wrong, hint="Keep one of the two entries")

@@ -7,8 +7,9 @@ The one family of exceptions of the collection.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Every error says where what is wrong, and what to do, in this order: ``WHERE: WHAT (ERRNO). WHAT TO DO``. The message of an errno carries the errno's
-name, and ``hint`` says what the user can do; what no error says itself its class says, so that neither is ever missing. Nothing below the module layer knows Ansible: ``_module`` turns these
+Every error says where what is wrong, and what to do, in this order: ``WHERE: WHAT (ERRNO). WHAT TO DO``. The
+message of an errno carries the errno's name, and ``hint`` says what the user can do; where an error does not say
+it, its class does, so that neither is ever missing. Nothing below the module layer knows Ansible: ``_module`` turns these
 into ``fail_json`` in one place.
 """
 
@@ -37,7 +38,7 @@ _HINTS = {
     _errno.ESTALE: "The file system there does not answer: mount it again",
 }
 _AS_ROOT = "Run the task as root: become: true"
-_NOT_EVEN_ROOT = "Root may not either: look at how it is mounted, at its attributes (lsattr), and at security modules"
+_NOT_EVEN_ROOT = "Root may not either: look at its mount options, its attributes (lsattr) and security modules"
 
 
 def errno_name(number):
@@ -77,8 +78,8 @@ class BlockError(Exception):
     Base of all errors of the collection.
 
     ``message`` is one sentence without a full stop; ``device`` is the name, path or number concerned;
-    ``errno`` is the number the kernel answered; ``hint`` says what to do. For errors without them ERRNO and HINT of the class stand in the
-    module's result.
+    ``errno`` is the number the kernel answered; ``hint`` says what to do. For errors without them ERRNO and HINT
+    of the class stand in the module's result.
     """
 
     ERRNO = _errno.EIO
@@ -141,18 +142,21 @@ class KernelError(BlockError):
 
     @classmethod
     def from_oserror(cls, error, tried, device=None, hint=None):
-        """``tried`` completes "cannot ...": ``"configure the loop device"``. A path in it that no message has room for is cut."""
+        """
+        ``tried`` completes "cannot ...": ``"configure the loop device"``. A path in it that no message has room for
+        is cut.
+        """
         if len(tried) > 2 * _LONGEST_SHOWN:
             tried, device = shown(tried), None if device is None else shown(device)
-        return cls(f"cannot {tried}: {error.strerror or error}", device=device, errno=error.errno, hint=hint or hint_of(error.errno))
+        what = f"cannot {tried}: {error.strerror or error}"
+        return cls(what, device=device, errno=error.errno, hint=hint or hint_of(error.errno))
 
 
 def of_oserror(error):
     """The KernelError for an OSError that nobody expected where it came from."""
     where = error.filename if error.filename is None else shown(error.filename)
-    return KernelError(
-        f"a system call failed: {error.strerror or error}", device=where, errno=error.errno, hint=hint_of(error.errno),
-    )
+    what = f"a system call failed: {error.strerror or error}"
+    return KernelError(what, device=where, errno=error.errno, hint=hint_of(error.errno))
 
 
 class NotSupported(BlockError):

@@ -77,7 +77,11 @@ def driver_of(uri):
 
     The transport (``xen+ssh://``) and parameters do not change which one it is (docs/uri.rst of libvirt).
     """
-    parts = urllib.parse.urlsplit(uri)
+    try:
+        parts = urllib.parse.urlsplit(uri)
+    except ValueError:
+        # libvirt will say what is wrong with it.
+        return uri, "", ""
     driver = parts.scheme.partition("+")[0].lower()
     return driver, parts.netloc.rpartition("@")[2].lower(), "" if driver == "xen" else parts.path.rstrip("/")
 

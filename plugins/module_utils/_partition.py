@@ -7,7 +7,8 @@ A partition by its disk's disk sequence number and its own number.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A partition has no disk sequence number of its own: BLKGETDISKSEQ tells its disk's (disk_name in block/ioctl.c, ``bdev->bd_disk->diskseq``).
+A partition has no disk sequence number of its own: BLKGETDISKSEQ tells its disk's (block/ioctl.c,
+``bdev->bd_disk->diskseq``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from ._errors import DeviceGone, KernelError, WrongDevice
 
 
 def open_partition(diskseq, number, writable=False):
-    """The partition ``number`` of the disk with this disk sequence number, held and proved; DeviceGone when either is not there."""
+    """
+    The partition ``number`` of the disk with this disk sequence number, held and proved; DeviceGone when
+    either is not there.
+    """
     with _device.open_diskseq(diskseq) as disk:
         found = _number_of(disk, number)
         if found is None:
@@ -27,11 +31,13 @@ def open_partition(diskseq, number, writable=False):
                 f"{disk.path} has no partition {number}", device=f"diskseq:{diskseq}-part{number}",
                 hint="Loop devices need partitions=true to have their partitions read",
             )
-        # The disk is held, so the partition that is found under this number now has the same diskseq only if it is this disk's.
+        # The disk is held, so the partition that is found under this number now has the same diskseq only if
+        # it is this disk's.
         partition = _device.open_number(*found, writable=writable, diskseq=diskseq)
     try:
         if partition.partition != number:
-            raise WrongDevice(f"it is the partition {partition.partition}, not {number}", device=partition.path)
+            wrong = f"it is the partition {partition.partition}, not {number}"
+            raise WrongDevice(wrong, device=partition.path)
     except BaseException:
         partition.close()
         raise
@@ -48,6 +54,8 @@ def _number_of(disk, number):
         raise KernelError.from_oserror(error, f"look at {disk.sysfs}", device=disk.path) from error
     for name in names:
         base = f"{disk.sysfs}/{name}"
-        if name.startswith(disk.name.rpartition("/")[2]) and _device.read_sysfs(f"{base}/partition") == str(number):
+        if not name.startswith(disk.name.rpartition("/")[2]):
+            continue
+        if _device.read_sysfs(f"{base}/partition") == str(number):
             return _device.parse_number(_device.read_sysfs(f"{base}/dev") or "")
     return None

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What names one device, on a real kernel with udev: duplicates in a list of mapped devices, partitions, and the boot that a number is of."""
+"""
+What names one device, on a real kernel with udev: duplicates in a list of mapped devices, partitions, and the
+boot that a number is of.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,17 @@ def test_one_mapped_device_in_every_way(name, cleanup):
     cleanup(dm=name)
     uuid = "U-" + name
     device = run_module("dm_device", **zero(name, uuid=uuid))["device"]
-    entries = [{"name": name, "state": "absent"}, {"uuid": uuid, "state": "absent"}, {"diskseq": device["diskseq"], "state": "absent"}, zero(name, uuid=uuid)]
+    entries = [
+        {"name": name, "state": "absent"},
+        {"uuid": uuid, "state": "absent"},
+        {"diskseq": device["diskseq"], "state": "absent"},
+        zero(name, uuid=uuid),
+    ]
     for first in entries:
         for second in entries:
-            result = refused("dm_devices", "devices[0].", "devices[1].", "in the list twice", devices=[first, second])
+            result = refused(
+                "dm_devices", "devices[0].", "devices[1].", "in the list twice", devices=[first, second]
+            )
             assert [row["error"]["kind"] for row in result["devices"]] == ["InvalidValue"] * 2, result
     with pytest.raises(Failed):
         run_module("dm_devices", devices=entries[:3], on_error="keep")
@@ -63,7 +73,7 @@ def disk(image, cleanup):
 
 def test_what_is_returned_of_a_partition_leads_to_it(disk):
     for number in (1, 2):
-        row, = run_module("device_info", path=f"{disk['path']}p{number}", features=False)["devices"]
+        (row,) = run_module("device_info", path=f"{disk['path']}p{number}", features=False)["devices"]
         assert row["partition"] == number and row["diskseq"] == disk["diskseq"]
         assert row["by_diskseq"] == f"/dev/disk/by-diskseq/{disk['diskseq']}-part{number}"
         if os.path.exists("/dev/disk/by-diskseq"):
@@ -79,8 +89,18 @@ def test_a_partition_as_a_source(disk, name, cleanup):
     seq = disk["diskseq"]
     made = predict_and_run("dm_device", name=name, table=f"0 8 linear diskseq:{seq}-part2 0")
     assert read_device(made["device"]["path"], 0, 5) == b"part2"
-    for slot in ({"diskseq": seq, "partition": 2}, {"diskseq": seq, "partition": 2, "boot_id": boot}, f"diskseq:{seq}-part2@{boot}"):
+    for slot in (
+        {"diskseq": seq, "partition": 2},
+        {"diskseq": seq, "partition": 2, "boot_id": boot},
+        f"diskseq:{seq}-part2@{boot}",
+    ):
         row = {"start": 0, "length": 8, "target": "linear", "device": slot, "offset": 0}
         assert not run_module("dm_device", name=name, table=[row])["changed"], slot
     refused("dm_device", "no partition 3", name=name + "-x", table=f"0 8 linear diskseq:{seq}-part3 0")
-    refused("dm_device", "another boot", OTHER_BOOT, name=name + "-x", table=f"0 8 linear diskseq:{seq}@{OTHER_BOOT} 0")
+    refused(
+        "dm_device",
+        "another boot",
+        OTHER_BOOT,
+        name=name + "-x",
+        table=f"0 8 linear diskseq:{seq}@{OTHER_BOOT} 0",
+    )

@@ -25,7 +25,9 @@ def run(main, check=False, **arguments):
     arguments = dict(arguments, _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp")
     # Other tests import parts of the controller, where warnings are shown rather than returned.
     with unittest.mock.patch.object(_internal, "is_controller", False):
-        with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
+        with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(
+            SystemExit
+        ) as ended:
             main()
     result = json.loads(output.getvalue().strip().splitlines()[-1])
     assert bool(result.get("failed")) == (ended.value.code == 1)

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Two entries of one list for one device are refused by what they are, however they are written; nothing is done then."""
+"""
+Two entries of one list for one device are refused by what they are, however they are written; nothing is done
+then.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,23 @@ import types
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_thin, _host, _libvirt, _module_dm
+from ansible_collections.racefree.block.plugins.module_utils import (
+    _device,
+    _dm,
+    _dm_thin,
+    _host,
+    _libvirt,
+    _module_dm,
+)
 from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue
 from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
-from ansible_collections.racefree.block.plugins.modules import libvirt_disks, loop_device, loop_devices, snapshot_stores, xen_vbds
+from ansible_collections.racefree.block.plugins.modules import (
+    libvirt_disks,
+    loop_device,
+    loop_devices,
+    snapshot_stores,
+    xen_vbds,
+)
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.modulerun import run
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
@@ -26,13 +42,17 @@ SIZE = 65536
 def refused(result, rows, *names):
     """Both entries of ``rows`` have the error, and each message names both; returns the first message."""
     assert result["failed"] and not result["changed"], result
-    entries = next(value for key, value in result.items() if isinstance(value, list) and key in ("devices", "vbds", "disks", "stores"))
+    entries = next(
+        value
+        for key, value in result.items()
+        if isinstance(value, list) and key in ("devices", "vbds", "disks", "stores")
+    )
     failed = [index for index, entry in enumerate(entries) if entry.get("failed")]
     assert failed == list(rows), result
     for index in rows:
         for name in names:
             assert name in entries[index]["msg"], (name, entries[index]["msg"])
-        assert "(\'" not in entries[index]["msg"] and entries[index]["error"]["kind"] == "InvalidValue"
+        assert "('" not in entries[index]["msg"] and entries[index]["error"]["kind"] == "InvalidValue"
     return entries[rows[0]]["msg"]
 
 
@@ -55,10 +75,16 @@ def names(place):
 
 
 @pytest.mark.parametrize("state", ["present", "absent"])
-@pytest.mark.parametrize("other", [
-    {"backing_file": "link"}, {"backing_file": "hard"}, {"backing_file": "way"}, {"backing_file": "plain", "size": SIZE},
-    {"backing_file": "hard", "state": "absent"},
-])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"backing_file": "link"},
+        {"backing_file": "hard"},
+        {"backing_file": "way"},
+        {"backing_file": "plain", "size": SIZE},
+        {"backing_file": "hard", "state": "absent"},
+    ],
+)
 @pytest.mark.parametrize("bound", [False, True])
 def test_one_file(place, names, state, other, bound):
     other = dict(other, backing_file=names[other["backing_file"]])
@@ -70,10 +96,18 @@ def test_one_file(place, names, state, other, bound):
         for check in (True, False):
             result = run(loop_devices.main, check=check, devices=rows)
             if bound and state == "present" and "size" in other:
-                # The device that is there is as long as its file, so this one would be a new one, over the same part.
+                # The device that is there is as long as its file, so this one would be a new one, over the
+                # same part.
                 assert result["failed"] and loopdevices.bound_files(place) == before
                 continue
-            words = refused(result, [0, 1], "devices[0].backing_file", "devices[1].backing_file", names["plain"], other["backing_file"])
+            words = refused(
+                result,
+                [0, 1],
+                "devices[0].backing_file",
+                "devices[1].backing_file",
+                names["plain"],
+                other["backing_file"],
+            )
             assert f"{SIZE} bytes from 0 on" in words or "diskseq" in words
             assert loopdevices.bound_files(place) == before
     finally:
@@ -81,15 +115,21 @@ def test_one_file(place, names, state, other, bound):
 
 
 def test_one_file_that_is_to_be_writable_and_not(place, names):
-    result = run(loop_devices.main, devices=[{"backing_file": names["plain"]}, {"backing_file": names["link"], "read_only": True}])
+    result = run(
+        loop_devices.main,
+        devices=[{"backing_file": names["plain"]}, {"backing_file": names["link"], "read_only": True}],
+    )
     refused(result, [0, 1], names["plain"], names["link"])
     assert not loopdevices.bound_files(place)
 
 
 def test_other_areas_of_the_file_are_other_devices(place, names):
     rows = [
-        {"backing_file": names["plain"]}, {"backing_file": names["link"], "size": 4096}, {"backing_file": names["hard"], "offset": 4096, "size": 4096},
-        {"backing_file": names["way"], "offset": 4096}, {"backing_file": names["plain"], "offset": 8192, "size": SIZE - 4096 - 4096, "state": "absent"},
+        {"backing_file": names["plain"]},
+        {"backing_file": names["link"], "size": 4096},
+        {"backing_file": names["hard"], "offset": 4096, "size": 4096},
+        {"backing_file": names["way"], "offset": 4096},
+        {"backing_file": names["plain"], "offset": 8192, "size": SIZE - 4096 - 4096, "state": "absent"},
     ]
     try:
         done = run(loop_devices.main, check=True, devices=rows)
@@ -101,14 +141,18 @@ def test_other_areas_of_the_file_are_other_devices(place, names):
 def test_one_device_by_its_file_its_node_and_its_number(place, names):
     device = run(loop_device.main, backing_file=names["plain"])["device"]
     entries = [
-        {"backing_file": names["link"], "state": "absent"}, {"path": device["path"], "state": "absent"}, {"diskseq": device["diskseq"], "state": "absent"},
+        {"backing_file": names["link"], "state": "absent"},
+        {"path": device["path"], "state": "absent"},
+        {"diskseq": device["diskseq"], "state": "absent"},
         {"backing_file": names["hard"]},
     ]
     try:
         for first in entries:
             for second in entries:
                 result = run(loop_devices.main, devices=[first, second])
-                said = [str(value) for entry in (first, second) for key, value in entry.items() if key != "state"]
+                said = [
+                    str(value) for entry in (first, second) for key, value in entry.items() if key != "state"
+                ]
                 refused(result, [0, 1], *said)
         result = run(loop_devices.main, devices=entries[:3], on_error="keep")
         refused(result, [0, 1, 2], "Keep one of the two entries")
@@ -134,10 +178,21 @@ def test_one_store(tmp_path):
     (tmp_path / "way").symlink_to(tmp_path)
     os.link(tmp_path / "a.cow", tmp_path / "hard.cow")
     (tmp_path / "dangling").symlink_to(tmp_path / "none.cow")
-    for first, second in (("a.cow", "way/a.cow"), ("a.cow", "hard.cow"), ("none.cow", "way/none.cow"), ("dangling", "none.cow")):
+    for first, second in (
+        ("a.cow", "way/a.cow"),
+        ("a.cow", "hard.cow"),
+        ("none.cow", "way/none.cow"),
+        ("dangling", "none.cow"),
+    ):
         rows = [{"path": str(tmp_path / name), "image": str(tmp_path / "golden")} for name in (first, second)]
         before = sorted(os.listdir(tmp_path))
-        refused(run(snapshot_stores.main, stores=rows), [0, 1], "stores[0].path", str(tmp_path / first), str(tmp_path / second))
+        refused(
+            run(snapshot_stores.main, stores=rows),
+            [0, 1],
+            "stores[0].path",
+            str(tmp_path / first),
+            str(tmp_path / second),
+        )
         assert sorted(os.listdir(tmp_path)) == before
 
 
@@ -146,14 +201,22 @@ def guest(monkeypatch):
     """XenStore with a guest, and what Host connects to."""
     with Xenstored() as daemon, Store(5, daemon.socket) as store:
         uuid = "00000005-1111-2222-3333-444444444444"
-        for path, value in (("/local/domain/5/name", "web"), ("/local/domain/5/vm", "/vm/" + uuid), ("/libxl/5/type", "pv")):
+        for path, value in (
+            ("/local/domain/5/name", "web"),
+            ("/local/domain/5/vm", "/vm/" + uuid),
+            ("/libxl/5/type", "pv"),
+        ):
             store.write(path, value)
         monkeypatch.setattr(_host.Host, "store", property(lambda host: store))
         yield uuid
 
 
 def test_one_disk_of_a_guest(guest):
-    entries = [{"domain": domain, "vdev": vdev, "state": "detached"} for domain in ("web", guest, guest.upper(), "5") for vdev in ("xvdd", "51760", "d3")]
+    entries = [
+        {"domain": domain, "vdev": vdev, "state": "detached"}
+        for domain in ("web", guest, guest.upper(), "5")
+        for vdev in ("xvdd", "51760", "d3")
+    ]
     for second in entries:
         result = run(xen_vbds.main, vbds=[entries[0], second])
         words = refused(result, [0, 1], "vbds[0].vdev", "vbds[1].vdev", second["vdev"], second["domain"])
@@ -163,7 +226,10 @@ def test_one_disk_of_a_guest(guest):
 
 
 def test_one_disk_of_a_domain(monkeypatch):
-    """What libvirt says of two names stands for its answer: on a real libvirt it is tests/host/test_libvirt_disk.py."""
+    """
+    What libvirt says of two names stands for its answer: on a real libvirt it is
+    tests/host/test_libvirt_disk.py.
+    """
     uuids = {"web": "11111111-2222-3333-4444-55555555555b", "other": "11111111-2222-3333-4444-55555555555c"}
 
     def read(uri, domain, limit):
@@ -173,17 +239,37 @@ def test_one_disk_of_a_domain(monkeypatch):
 
     monkeypatch.setattr(_libvirt, "read", read)
     first = {"domain": "web", "vdev": "xvdd", "state": "absent"}
-    for change in ({"domain": uuids["web"]}, {"vdev": "51760"}, {"domain": uuids["web"], "vdev": "d3"}, {"uri": "xen:///", "domain": uuids["web"]}, {"uri": "xen:"}):
+    for change in (
+        {"domain": uuids["web"]},
+        {"vdev": "51760"},
+        {"domain": uuids["web"], "vdev": "d3"},
+        {"uri": "xen:///", "domain": uuids["web"]},
+        {"uri": "xen:"},
+    ):
         second = dict(first, **change)
-        refused(run(libvirt_disks.main, disks=[first, second]), [0, 1], "disks[0].vdev", "disks[1].vdev", second["domain"], second["vdev"])
+        refused(
+            run(libvirt_disks.main, disks=[first, second]),
+            [0, 1],
+            "disks[0].vdev",
+            "disks[1].vdev",
+            second["domain"],
+            second["vdev"],
+        )
     for change in ({"domain": "other"}, {"vdev": "xvde"}, {"uri": "xen+ssh://elsewhere/"}):
         assert not run(libvirt_disks.main, disks=[first, dict(first, **change)]).get("failed")
 
 
-@pytest.mark.parametrize("one, other, same", [
-    ("xen:///system", "xen:///", True), ("xen:///system", "xen+unix:///system?socket=/x", True), ("qemu:///system", "qemu:///session", False),
-    ("qemu+ssh://root@a/system", "qemu+tls://a/system", True), ("qemu+ssh://a/system", "qemu+ssh://b/system", False), ("xen:///", "qemu:///", False),
-])
+@pytest.mark.parametrize(
+    "one, other, same",
+    [
+        ("xen:///system", "xen:///", True),
+        ("xen:///system", "xen+unix:///system?socket=/x", True),
+        ("qemu:///system", "qemu:///session", False),
+        ("qemu+ssh://root@a/system", "qemu+tls://a/system", True),
+        ("qemu+ssh://a/system", "qemu+ssh://b/system", False),
+        ("xen:///", "qemu:///", False),
+    ],
+)
 def test_libvirts_drivers(one, other, same):
     assert (_libvirt.driver_of(one) == _libvirt.driver_of(other)) is same
 
@@ -195,7 +281,10 @@ def test_one_mapped_device():
     item.device = types.SimpleNamespace(id=number, path="/dev/dm-4")
     item.mapped = _dm.Mapped(item.device, types.SimpleNamespace(name="vol", uuid="U-1"))
     seen = item.identities()
-    by_name, by_uuid = (_module_dm.DmItem(dict(dict.fromkeys(_module_dm.ARGUMENTS), **{key: "vol"}), None) for key in ("name", "uuid"))
+    by_name, by_uuid = (
+        _module_dm.DmItem(dict(dict.fromkeys(_module_dm.ARGUMENTS), **{key: "vol"}), None)
+        for key in ("name", "uuid")
+    )
     assert number in seen and not set(by_name.identities()) & set(by_uuid.identities()), "a name is no uuid"
 
 

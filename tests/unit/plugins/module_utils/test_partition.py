@@ -16,9 +16,18 @@ import subprocess
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _device, _hotplug_target, _partition, _source
+from ansible_collections.racefree.block.plugins.module_utils import (
+    _device,
+    _hotplug_target,
+    _partition,
+    _source,
+)
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
-from ansible_collections.racefree.block.plugins.module_utils._errors import DeviceGone, InvalidValue, TableError
+from ansible_collections.racefree.block.plugins.module_utils._errors import (
+    DeviceGone,
+    InvalidValue,
+    TableError,
+)
 from ansible_collections.racefree.block.plugins.module_utils._host import Host
 from ansible_collections.racefree.block.plugins.modules import device_info, loop_device
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
@@ -30,7 +39,10 @@ PARTSCAN = 8
 
 
 def change_partition(fd, operation, number, start=0, length=0):
-    """BLKPG of include/uapi/linux/blkpg.h; start and length in bytes. Not every kernel has a parser for a partition table."""
+    """
+    BLKPG of include/uapi/linux/blkpg.h; start and length in bytes. Not every kernel has a parser for a
+    partition table.
+    """
     data = ctypes.create_string_buffer(struct.pack("qqi64s64s", start, length, number, b"", b""), 152)
     fcntl.ioctl(fd, BLKPG, struct.pack("iiiP", operation, 0, 152, ctypes.addressof(data)))
 
@@ -60,22 +72,34 @@ def test_a_partition_by_its_disk(disk):
         with _partition.open_partition(disk.id.diskseq, number, writable=True) as found:
             assert os.pread(found.fd, 5, 0) == b"part%d" % number and found.writable
             assert found.id.diskseq == disk.id.diskseq and found.id.number != disk.id.number
-            assert (found.partition, found.by_diskseq) == (number, f"/dev/disk/by-diskseq/{disk.id.diskseq}-part{number}")
+            assert (found.partition, found.by_diskseq) == (
+                number,
+                f"/dev/disk/by-diskseq/{disk.id.diskseq}-part{number}",
+            )
             plain = found.as_dict()
-            assert (plain["partition"], plain["by_diskseq"], plain["boot_id"]) == (number, found.by_diskseq, _device.boot_id())
+            assert (plain["partition"], plain["by_diskseq"], plain["boot_id"]) == (
+                number,
+                found.by_diskseq,
+                _device.boot_id(),
+            )
     plain = disk.as_dict()
     assert (plain["partition"], plain["by_diskseq"]) == (None, f"/dev/disk/by-diskseq/{disk.id.diskseq}")
 
 
 def test_a_partition_that_is_not_there(disk):
-    for diskseq, number, words in ((disk.id.diskseq, 2, "no partition 2"), (disk.id.diskseq, 13, "no partition 13"), (2**62, 1, "no disk has")):
+    for diskseq, number, words in (
+        (disk.id.diskseq, 2, "no partition 2"),
+        (disk.id.diskseq, 13, "no partition 13"),
+        (2**62, 1, "no disk has"),
+    ):
         with pytest.raises(DeviceGone, match=words):
             _partition.open_partition(diskseq, number)
 
 
 def test_a_partition_that_goes_while_it_is_held_is_no_whole_disk(disk):
     with _partition.open_partition(disk.id.diskseq, 3) as held:
-        # The kernel does not delete one that is open; what it shows when a disk is pulled out is that there is none.
+        # The kernel does not delete one that is open; what it shows when a disk is pulled out is that there
+        # is none.
         held.id = held.id._replace(minor=1048575)
         assert held.by_diskseq is None
         with pytest.raises(DeviceGone):
@@ -86,40 +110,81 @@ def test_sources(disk):
     number, boot = disk.id.diskseq, _device.boot_id()
     with Host() as host:
         for text, plain, partition in (
-            (f"diskseq:{number}", {"diskseq": number}, None), (f"diskseq:{number}@{boot}", {"diskseq": number, "boot_id": boot}, None),
+            (f"diskseq:{number}", {"diskseq": number}, None),
+            (f"diskseq:{number}@{boot}", {"diskseq": number, "boot_id": boot}, None),
             (f"diskseq:{number}-part1", {"diskseq": str(number), "partition": "1"}, 1),
-            (f"diskseq:{number}-part3@{boot}", {"diskseq": number, "partition": 3, "boot_id": boot.upper(), "path": None}, 3),
+            (
+                f"diskseq:{number}-part3@{boot}",
+                {"diskseq": number, "partition": 3, "boot_id": boot.upper(), "path": None},
+                3,
+            ),
         ):
             source = _source.parse(text)
-            assert source == _source.parse(plain) and str(source) == text and _source.parse(str(source)) == source
+            assert (
+                source == _source.parse(plain)
+                and str(source) == text
+                and _source.parse(str(source)) == source
+            )
             with _source.find(source, host) as device:
                 assert device.partition == partition and _source.is_device(source, device, host)
                 assert not _source.is_device(_source.parse({"diskseq": number, "partition": 2}), device, host)
-            words = f"0 8 linear {text} 0", {"start": 0, "length": 8, "target": "linear", "device": plain, "offset": 0}
+            words = f"0 8 linear {text} 0", {
+                "start": 0,
+                "length": 8,
+                "target": "linear",
+                "device": plain,
+                "offset": 0,
+            }
             assert [parse_table([line]).to_list()[0]["device"] for line in words] == [text, text]
-        assert _source.is_device(_source.parse({"path": disk.path, "diskseq": number, "boot_id": boot}), disk, host)
+        assert _source.is_device(
+            _source.parse({"path": disk.path, "diskseq": number, "boot_id": boot}), disk, host
+        )
 
 
-@pytest.mark.parametrize("make", [
-    lambda number, path: f"diskseq:{number}@{OTHER_BOOT}", lambda number, path: f"diskseq:{number}-part1@{OTHER_BOOT}",
-    lambda number, path: {"diskseq": number, "boot_id": OTHER_BOOT}, lambda number, path: {"path": path, "diskseq": number, "boot_id": OTHER_BOOT},
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda number, path: f"diskseq:{number}@{OTHER_BOOT}",
+        lambda number, path: f"diskseq:{number}-part1@{OTHER_BOOT}",
+        lambda number, path: {"diskseq": number, "boot_id": OTHER_BOOT},
+        lambda number, path: {"path": path, "diskseq": number, "boot_id": OTHER_BOOT},
+    ],
+)
 def test_a_number_of_another_boot_is_no_device(disk, make):
     source = _source.parse(make(disk.id.diskseq, disk.path))
     with Host() as host:
         with pytest.raises(DeviceGone) as caught:
             _source.find(source, host)
-        assert OTHER_BOOT in str(caught.value) and "another boot" in str(caught.value) and str(disk.id.diskseq) in str(caught.value)
+        assert (
+            OTHER_BOOT in str(caught.value)
+            and "another boot" in str(caught.value)
+            and str(disk.id.diskseq) in str(caught.value)
+        )
         assert not _source.is_device(source, disk, host)
 
 
-@pytest.mark.parametrize("value, option", [
-    ("diskseq:4@", "x"), ("diskseq:4@5", "x"), (f"diskseq:4@{OTHER_BOOT}0", "x"), (f"diskseq:4@{OTHER_BOOT}@{OTHER_BOOT}", "x"), ("diskseq:4-part", "x"),
-    ("diskseq:4-part0", "x"), ("diskseq:4-part256", "x"), ("diskseq:4-part-1", "x"), ("diskseq:4-partx", "x"), (f"diskseq:@{OTHER_BOOT}", "x"),
-    ({"diskseq": 4, "partition": 0}, "x.partition"), ({"diskseq": 4, "partition": True}, "x.partition"), ({"diskseq": 4, "partition": 2**40}, "x.partition"),
-    ({"diskseq": 4, "boot_id": "x"}, "x.boot_id"), ({"diskseq": 4, "boot_id": OTHER_BOOT.replace("1", "g")}, "x.boot_id"),
-    ({"path": "/dev/a", "boot_id": OTHER_BOOT}, "x.boot_id"), ({"path": "/dev/a", "diskseq": 4, "partition": 1}, "x.partition"),
-])
+@pytest.mark.parametrize(
+    "value, option",
+    [
+        ("diskseq:4@", "x"),
+        ("diskseq:4@5", "x"),
+        (f"diskseq:4@{OTHER_BOOT}0", "x"),
+        (f"diskseq:4@{OTHER_BOOT}@{OTHER_BOOT}", "x"),
+        ("diskseq:4-part", "x"),
+        ("diskseq:4-part0", "x"),
+        ("diskseq:4-part256", "x"),
+        ("diskseq:4-part-1", "x"),
+        ("diskseq:4-partx", "x"),
+        (f"diskseq:@{OTHER_BOOT}", "x"),
+        ({"diskseq": 4, "partition": 0}, "x.partition"),
+        ({"diskseq": 4, "partition": True}, "x.partition"),
+        ({"diskseq": 4, "partition": 2**40}, "x.partition"),
+        ({"diskseq": 4, "boot_id": "x"}, "x.boot_id"),
+        ({"diskseq": 4, "boot_id": OTHER_BOOT.replace("1", "g")}, "x.boot_id"),
+        ({"path": "/dev/a", "boot_id": OTHER_BOOT}, "x.boot_id"),
+        ({"path": "/dev/a", "diskseq": 4, "partition": 1}, "x.partition"),
+    ],
+)
 def test_what_is_no_number(value, option):
     with pytest.raises(InvalidValue) as caught:
         _source.parse(value, option="x")
@@ -129,10 +194,18 @@ def test_what_is_no_number(value, option):
             parse_table([{"start": 0, "length": 8, "target": "linear", "device": value, "offset": 0}])
 
 
-@pytest.mark.parametrize("form", [
-    "diskseq:{n}", "diskseq:{n}-part1", "/dev/disk/by-diskseq/{n}", "path:/dev/disk/by-diskseq/{n}-part1", "phy:/dev/disk/by-diskseq/{n}",
-    "disk/by-diskseq/{n}", "/dev//disk/x/../by-diskseq/{n}",
-])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "diskseq:{n}",
+        "diskseq:{n}-part1",
+        "/dev/disk/by-diskseq/{n}",
+        "path:/dev/disk/by-diskseq/{n}-part1",
+        "phy:/dev/disk/by-diskseq/{n}",
+        "disk/by-diskseq/{n}",
+        "/dev//disk/x/../by-diskseq/{n}",
+    ],
+)
 def test_a_target_that_would_be_another_disk_after_the_boot(disk, form):
     with pytest.raises(InvalidValue) as caught:
         _hotplug_target.parse(form.format(n=disk.id.diskseq), True)
@@ -146,13 +219,19 @@ def test_a_target_that_says_its_boot(disk):
         with _hotplug_target.open_device(_hotplug_target.parse(text, True), 5) as device:
             assert device.id.diskseq == disk.id.diskseq and device.partition == partition
         with pytest.raises(DeviceGone, match="another boot"):
-            _hotplug_target.open_device(_hotplug_target.parse(f"diskseq:{disk.id.diskseq}{suffix}@{OTHER_BOOT}", True), 5)
+            _hotplug_target.open_device(
+                _hotplug_target.parse(f"diskseq:{disk.id.diskseq}{suffix}@{OTHER_BOOT}", True), 5
+            )
 
 
 def test_what_modules_return(disk):
     with _partition.open_partition(disk.id.diskseq, 1) as part:
-        row, = run(device_info.main, path=part.path, features=False)["devices"]
-        assert (row["partition"], row["boot_id"], row["by_diskseq"]) == (1, _device.boot_id(), part.by_diskseq)
+        (row,) = run(device_info.main, path=part.path, features=False)["devices"]
+        assert (row["partition"], row["boot_id"], row["by_diskseq"]) == (
+            1,
+            _device.boot_id(),
+            part.by_diskseq,
+        )
         assert row["size"] == 2**20 and row["diskseq"] == disk.id.diskseq
     with loopdevices.directory() as place:
         path = loopdevices.image(place, "other")

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What modules say to wrong input: where what is wrong, and what to do, with errno and hint, for real files and devices; and that nothing is done.
+What modules say to wrong input: where what is wrong, and what to do, with errno and hint, for real files and
+devices; and that nothing is done.
 
 Each module is run with each wrong value of each of its options.
 """
@@ -22,8 +23,19 @@ import pytest
 from ansible_collections.racefree.block.plugins.module_utils import _errors, _host
 from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
 from ansible_collections.racefree.block.plugins.modules import (
-    device_info, dm_device, dm_devices, dm_table, kernel_key, libvirt_disk, libvirt_disks, loop_device, loop_devices, snapshot_stores, thin_volumes,
-    xen_vbd, xen_vbds,
+    device_info,
+    dm_device,
+    dm_devices,
+    dm_table,
+    kernel_key,
+    libvirt_disk,
+    libvirt_disks,
+    loop_device,
+    loop_devices,
+    snapshot_stores,
+    thin_volumes,
+    xen_vbd,
+    xen_vbds,
 )
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.modulerun import run
@@ -32,19 +44,73 @@ from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstore
 UTILS = os.path.join(os.path.dirname(_errors.__file__))
 NOBODY = 65534
 # What only a program would write; a message is for people.
-NOT_FOR_PEOPLE = re.compile(r"Traceback|unexpected|\[Errno|<class|\bNone\b|\bTrue\b|\bFalse\b|\('|\{'|\['|object at 0x|Error\(")
+NOT_FOR_PEOPLE = re.compile(
+    r"Traceback|unexpected|\[Errno|<class|\bNone\b|\bTrue\b|\bFalse\b|\('|\{'|\['|object at 0x|Error\("
+)
 NUMBERS = (-1, 3, 2**31, 2**63 - 1, 2**63, 2**64, 2**70, 10**30, 10**400)
-TEXTS = ("", " ", "a b", "a/b", "a\nb", "a\x1bb", "\u00e4\U0001f600", "x" * 300, "x" * 5000, "-", "..", "control", "%s{}", "'", '"')
+TEXTS = (
+    "",
+    " ",
+    "a b",
+    "a/b",
+    "a\nb",
+    "a\x1bb",
+    "\u00e4\U0001f600",
+    "x" * 300,
+    "x" * 5000,
+    "-",
+    "..",
+    "control",
+    "%s{}",
+    "'",
+    '"',
+)
 SHAPES = (None, [], {}, ["x"], {"x": 1}, {"path": "/x", "file": "/y"}, True, 7)
 SOURCES = (
-    "diskseq:0", "diskseq:99999999999", "diskseq:1@x", "diskseq:5@11111111-2222-3333-4444-555555555555", "diskseq:1-part0", "diskseq:1-part7", "dm:x", "dm:,",
-    "file:", "file:x", "path:", "path:/dev/none", "/dev/null", "1:3", {"diskseq": -1}, {"diskseq": 2**64}, {"diskseq": 1, "partition": 0},
-    {"path": "/dev/null", "uuid": "a b"}, {"path": "/dev/none", "diskseq": 3}, {"file": "/none", "offset": -1}, {"file": "/none", "size": 2**80},
-    {"file": "/none", "colour": "red"}, {"table": 5}, {"table": "0 8 linear"}, {"table": "x"}, {"table": [{"start": 0}]}, {"table": [], "name": "a/b"},
+    "diskseq:0",
+    "diskseq:99999999999",
+    "diskseq:1@x",
+    "diskseq:5@11111111-2222-3333-4444-555555555555",
+    "diskseq:1-part0",
+    "diskseq:1-part7",
+    "dm:x",
+    "dm:,",
+    "file:",
+    "file:x",
+    "path:",
+    "path:/dev/none",
+    "/dev/null",
+    "1:3",
+    {"diskseq": -1},
+    {"diskseq": 2**64},
+    {"diskseq": 1, "partition": 0},
+    {"path": "/dev/null", "uuid": "a b"},
+    {"path": "/dev/none", "diskseq": 3},
+    {"file": "/none", "offset": -1},
+    {"file": "/none", "size": 2**80},
+    {"file": "/none", "colour": "red"},
+    {"table": 5},
+    {"table": "0 8 linear"},
+    {"table": "x"},
+    {"table": [{"start": 0}]},
+    {"table": [], "name": "a/b"},
 )
 TABLES = (
-    "", "x", "0 8", "0 8 linear", "0 8 linear /dev/none 0", "0 8 linear diskseq:99999999999 0", "0 8 nothing 1", "8 8 zero", "0 -8 zero", "0 99999999999999999999 zero",
-    "0 8 zero\n4 8 zero", "0 8 crypt aes-xts-plain64 00 0 /dev/none 0", [5], [{"start": 0}], [{"start": 0, "length": 8, "target": "linear", "device": [], "offset": 0}],
+    "",
+    "x",
+    "0 8",
+    "0 8 linear",
+    "0 8 linear /dev/none 0",
+    "0 8 linear diskseq:99999999999 0",
+    "0 8 nothing 1",
+    "8 8 zero",
+    "0 -8 zero",
+    "0 99999999999999999999 zero",
+    "0 8 zero\n4 8 zero",
+    "0 8 crypt aes-xts-plain64 00 0 /dev/none 0",
+    [5],
+    [{"start": 0}],
+    [{"start": 0, "length": 8, "target": "linear", "device": [], "offset": 0}],
 )
 
 
@@ -71,46 +137,158 @@ def fixture_place():
 
 def paths(place):
     names = (
-        "none", "disk/below", "directory", "fifo", "socket", "dangling", "circle", "odd", "empty", "n" * 300, "/".join(["d" * 200] * 30), "a\nb", "none/none",
+        "none",
+        "disk/below",
+        "directory",
+        "fifo",
+        "socket",
+        "dangling",
+        "circle",
+        "odd",
+        "empty",
+        "n" * 300,
+        "/".join(["d" * 200] * 30),
+        "a\nb",
+        "none/none",
     )
-    return [f"{place}/{name}" for name in names] + ["relative", "/", "/dev/null", "/dev/zero", "/dev/none", "/proc/self/mem", "/sys/block", "/dev/tty", "//", "/x\x00y"]
+    return [f"{place}/{name}" for name in names] + [
+        "relative",
+        "/",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/none",
+        "/proc/self/mem",
+        "/sys/block",
+        "/dev/tty",
+        "//",
+        "/x\x00y",
+    ]
 
 
-# Module, its list option or None, arguments that are right but for what is put in, and the wrong values by option.
+# Module, its list option or None, arguments that are right but for what is put in, and the wrong values by
+# option.
 MODULES = {
-    "loop_device": (loop_device, None, {"backing_file": "DISK"}, {
-        "backing_file": "PATHS", "path": "PATHS", "diskseq": NUMBERS, "offset": NUMBERS, "size": NUMBERS, "sector_size": NUMBERS, "hold": NUMBERS,
-        "timeout": NUMBERS, "state": TEXTS,
-    }),
-    "loop_devices": (loop_devices, "devices", {"backing_file": "DISK"}, {
-        "backing_file": "PATHS", "diskseq": NUMBERS, "offset": NUMBERS, "size": NUMBERS, "sector_size": NUMBERS, "timeout": NUMBERS,
-    }),
-    "dm_device": (dm_device, None, {"name": "x", "table": "0 8 zero"}, {
-        "name": TEXTS, "uuid": TEXTS, "diskseq": NUMBERS, "table": TABLES, "hold": NUMBERS, "timeout": NUMBERS, "keys": SHAPES, "volumes": SHAPES,
-    }),
-    "dm_devices": (dm_devices, "devices", {"name": "x", "table": "0 8 zero"}, {
-        "name": TEXTS, "uuid": TEXTS, "diskseq": NUMBERS, "table": TABLES, "timeout": NUMBERS,
-    }),
-    "dm_table": (dm_table, None, {"table": "0 8 zero"}, {"table": TABLES + SHAPES, "name": TEXTS, "keys": SHAPES, "kernels": TEXTS}),
-    "xen_vbd": (xen_vbd, None, {"domain": "web", "vdev": "xvdb", "source": "file:DISK"}, {
-        "domain": TEXTS + NUMBERS, "vdev": TEXTS + NUMBERS, "source": SOURCES + SHAPES + TEXTS, "diskseq": NUMBERS, "timeout": NUMBERS, "mode": TEXTS,
-    }),
-    "xen_vbds": (xen_vbds, "vbds", {"domain": "web", "vdev": "xvdb", "source": "file:DISK"}, {
-        "domain": TEXTS, "vdev": TEXTS, "source": SOURCES + SHAPES, "timeout": NUMBERS,
-    }),
-    "libvirt_disk": (libvirt_disk, None, {"domain": "web", "vdev": "xvdb", "source": "file:DISK"}, {
-        "domain": TEXTS, "vdev": TEXTS, "source": SOURCES + SHAPES + TEXTS, "timeout": NUMBERS, "bus": TEXTS, "uri": TEXTS,
-    }),
-    "libvirt_disks": (libvirt_disks, "disks", {"domain": "web", "vdev": "xvdb", "source": "file:DISK"}, {
-        "domain": TEXTS, "vdev": TEXTS, "source": SOURCES + SHAPES, "timeout": NUMBERS,
-    }),
-    "thin_volumes": (thin_volumes, None, {"pool": {"path": "/dev/mapper/p", "uuid": "u"}, "volumes": [{"id": 1}]}, {
-        "pool": SOURCES + SHAPES + TEXTS, "volumes": SHAPES + tuple([{"id": number}] for number in NUMBERS) + ([{"id": 1}, {"id": 1}],), "timeout": NUMBERS,
-    }),
-    "snapshot_stores": (snapshot_stores, "stores", {"path": "DIRECTORY/new.cow", "image": "DISK"}, {"path": "PATHS", "image": "PATHS"}),
-    "kernel_key": (kernel_key, None, {"description": "racefree-test:messages", "payload": "00"}, {
-        "description": TEXTS, "payload": TEXTS[2:] + ("0", "zz", "00" * 40000), "type": TEXTS, "state": TEXTS,
-    }),
+    "loop_device": (
+        loop_device,
+        None,
+        {"backing_file": "DISK"},
+        {
+            "backing_file": "PATHS",
+            "path": "PATHS",
+            "diskseq": NUMBERS,
+            "offset": NUMBERS,
+            "size": NUMBERS,
+            "sector_size": NUMBERS,
+            "hold": NUMBERS,
+            "timeout": NUMBERS,
+            "state": TEXTS,
+        },
+    ),
+    "loop_devices": (
+        loop_devices,
+        "devices",
+        {"backing_file": "DISK"},
+        {
+            "backing_file": "PATHS",
+            "diskseq": NUMBERS,
+            "offset": NUMBERS,
+            "size": NUMBERS,
+            "sector_size": NUMBERS,
+            "timeout": NUMBERS,
+        },
+    ),
+    "dm_device": (
+        dm_device,
+        None,
+        {"name": "x", "table": "0 8 zero"},
+        {
+            "name": TEXTS,
+            "uuid": TEXTS,
+            "diskseq": NUMBERS,
+            "table": TABLES,
+            "hold": NUMBERS,
+            "timeout": NUMBERS,
+            "keys": SHAPES,
+            "volumes": SHAPES,
+        },
+    ),
+    "dm_devices": (
+        dm_devices,
+        "devices",
+        {"name": "x", "table": "0 8 zero"},
+        {"name": TEXTS, "uuid": TEXTS, "diskseq": NUMBERS, "table": TABLES, "timeout": NUMBERS},
+    ),
+    "dm_table": (
+        dm_table,
+        None,
+        {"table": "0 8 zero"},
+        {"table": TABLES + SHAPES, "name": TEXTS, "keys": SHAPES, "kernels": TEXTS},
+    ),
+    "xen_vbd": (
+        xen_vbd,
+        None,
+        {"domain": "web", "vdev": "xvdb", "source": "file:DISK"},
+        {
+            "domain": TEXTS + NUMBERS,
+            "vdev": TEXTS + NUMBERS,
+            "source": SOURCES + SHAPES + TEXTS,
+            "diskseq": NUMBERS,
+            "timeout": NUMBERS,
+            "mode": TEXTS,
+        },
+    ),
+    "xen_vbds": (
+        xen_vbds,
+        "vbds",
+        {"domain": "web", "vdev": "xvdb", "source": "file:DISK"},
+        {"domain": TEXTS, "vdev": TEXTS, "source": SOURCES + SHAPES, "timeout": NUMBERS},
+    ),
+    "libvirt_disk": (
+        libvirt_disk,
+        None,
+        {"domain": "web", "vdev": "xvdb", "source": "file:DISK"},
+        {
+            "domain": TEXTS,
+            "vdev": TEXTS,
+            "source": SOURCES + SHAPES + TEXTS,
+            "timeout": NUMBERS,
+            "bus": TEXTS,
+            "uri": TEXTS + ("xen://[", "x://[::/"),
+        },
+    ),
+    "libvirt_disks": (
+        libvirt_disks,
+        "disks",
+        {"domain": "web", "vdev": "xvdb", "source": "file:DISK"},
+        {"domain": TEXTS, "vdev": TEXTS, "source": SOURCES + SHAPES, "timeout": NUMBERS},
+    ),
+    "thin_volumes": (
+        thin_volumes,
+        None,
+        {"pool": {"path": "/dev/mapper/p", "uuid": "u"}, "volumes": [{"id": 1}]},
+        {
+            "pool": SOURCES + SHAPES + TEXTS,
+            "volumes": SHAPES + tuple([{"id": number}] for number in NUMBERS) + ([{"id": 1}, {"id": 1}],),
+            "timeout": NUMBERS,
+        },
+    ),
+    "snapshot_stores": (
+        snapshot_stores,
+        "stores",
+        {"path": "DIRECTORY/new.cow", "image": "DISK"},
+        {"path": "PATHS", "image": "PATHS"},
+    ),
+    "kernel_key": (
+        kernel_key,
+        None,
+        {"description": "racefree-test:messages", "payload": "00"},
+        {
+            "description": TEXTS,
+            "payload": TEXTS[2:] + ("0", "zz", "00" * 40000),
+            "type": TEXTS,
+            "state": TEXTS,
+        },
+    ),
     "device_info": (device_info, None, {"features": False}, {"path": "PATHS", "diskseq": NUMBERS}),
 }
 
@@ -127,14 +305,23 @@ def put(value, place):
 
 
 def errors_of(result, list_option):
-    """The errors as plain data of a failed module and of its rows; nothing for what Ansible itself refuses."""
-    rows = [result] if list_option is None else [row for row in result.get(list_option, ()) if isinstance(row, dict)]
+    """
+    The errors as plain data of a failed module and of its rows; nothing for what Ansible itself refuses.
+    """
+    rows = (
+        [result]
+        if list_option is None
+        else [row for row in result.get(list_option, ()) if isinstance(row, dict)]
+    )
     return [(row["msg"], row["error"]) for row in rows if row.get("error")]
 
 
 def check_words(text, error, what):
     """The form of one message."""
-    assert not NOT_FOR_PEOPLE.search(re.sub(r"(?<=\S): .*?: (?=there is no such option)", ": ", text)), (what, text)
+    assert not NOT_FOR_PEOPLE.search(re.sub(r"(?<=\S): .*?: (?=there is no such option)", ": ", text)), (
+        what,
+        text,
+    )
     assert error["errno"] and re.match(r"E[A-Z0-9]+\Z", error["errno"]), (what, error)
     assert error["hint"] and "None" not in error["hint"], (what, error)
     assert error["kind"] in text or len(text) < 3000, (what, len(text))
@@ -148,14 +335,21 @@ def check_words(text, error, what):
 def fixture_guest():
     """XenStore with one guest."""
     with Xenstored() as daemon, Store(5, daemon.socket) as store:
-        for path, value in (("/local/domain/5/name", "web"), ("/local/domain/5/vm", "/vm/00000005-1111-2222-3333-444444444444"), ("/libxl/5/type", "pv")):
+        for path, value in (
+            ("/local/domain/5/name", "web"),
+            ("/local/domain/5/vm", "/vm/00000005-1111-2222-3333-444444444444"),
+            ("/libxl/5/type", "pv"),
+        ):
             store.write(path, value)
         yield store
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_wrong_values(name, place, guest, monkeypatch):
-    """Each module with each wrong value: the words, that nothing was made, and that it was no mistake of the module."""
+    """
+    Each module with each wrong value: the words, that nothing was made, and that it was no mistake of the
+    module.
+    """
     module, list_option, right, wrong = MODULES[name]
     monkeypatch.setattr(_host.Host, "store", property(lambda host: guest))
     before = sorted(os.listdir(place))
@@ -167,9 +361,13 @@ def test_wrong_values(name, place, guest, monkeypatch):
                 arguments = {"state": "absent"}
             arguments[option] = value
             # Checked only: what is not wrong after all, such as a large enough time limit, is not done here.
-            result = run(module.main, check=True, **({list_option: [arguments]} if list_option else arguments))
+            result = run(
+                module.main, check=True, **({list_option: [arguments]} if list_option else arguments)
+            )
             what = f"{name} {option}={str(value)[:60]!r}"
-            assert not NOT_FOR_PEOPLE.search(result.get("msg", "") if errors_of(result, list_option) else ""), (what, result["msg"])
+            assert not NOT_FOR_PEOPLE.search(
+                result.get("msg", "") if errors_of(result, list_option) else ""
+            ), (what, result["msg"])
             assert "exception" not in result or not errors_of(result, list_option), (what, result)
             assert "unexpected" not in result.get("msg", ""), (what, result)
             for text, error in errors_of(result, list_option):
@@ -180,11 +378,21 @@ def test_wrong_values(name, place, guest, monkeypatch):
     assert tried > 30 and refused > 15, (tried, refused)
 
 
-@pytest.mark.parametrize("name, words", [
-    ("none", "does not exist"), ("dangling", "is a symbolic link to PLACE/none, which does not exist"), ("disk/below", "cannot be a file: Not a directory"),
-    ("n" * 300, "File name too long"), ("circle", "Too many levels of symbolic links"), ("directory", "is a directory, and must be a regular file"),
-    ("fifo", "is a FIFO, and"), ("socket", "is a socket, and"), ("empty", "is empty: "), ("odd", "has 1000 bytes there, not a multiple"),
-])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("none", "does not exist"),
+        ("dangling", "is a symbolic link to PLACE/none, which does not exist"),
+        ("disk/below", "cannot be a file: Not a directory"),
+        ("n" * 300, "File name too long"),
+        ("circle", "Too many levels of symbolic links"),
+        ("directory", "is a directory, and must be a regular file"),
+        ("fifo", "is a FIFO, and"),
+        ("socket", "is a socket, and"),
+        ("empty", "is empty: "),
+        ("odd", "has 1000 bytes there, not a multiple"),
+    ],
+)
 def test_a_path_is_named_with_what_is_wrong(place, name, words):
     path = f"{place}/{name}"
     for module, options in ((loop_device, {}), (loop_devices, {})):
@@ -215,39 +423,67 @@ def nobody():
         os.setegid(0)
 
 
-@pytest.mark.parametrize("module, arguments", [
-    (loop_device, {"backing_file": "secret"}), (loop_device, {"backing_file": "secret", "read_only": True}), (loop_device, {"backing_file": "secret", "state": "absent"}),
-    (loop_devices, {"backing_file": "secret"}), (snapshot_stores, {"path": "new.cow", "image": "secret"}),
-])
+@pytest.mark.parametrize(
+    "module, arguments",
+    [
+        (loop_device, {"backing_file": "secret"}),
+        (loop_device, {"backing_file": "secret", "read_only": True}),
+        (loop_device, {"backing_file": "secret", "state": "absent"}),
+        (loop_devices, {"backing_file": "secret"}),
+        (snapshot_stores, {"path": "new.cow", "image": "secret"}),
+    ],
+)
 def test_without_root_the_advice_is_to_become_root(place, module, arguments):
     """Neither a writable file that is to be opened read-only, nor an image, is what is wrong."""
-    arguments = {key: f"{place}/{value}" if key in ("backing_file", "path", "image") else value for key, value in arguments.items()}
+    arguments = {
+        key: f"{place}/{value}" if key in ("backing_file", "path", "image") else value
+        for key, value in arguments.items()
+    }
     lists = {loop_devices: "devices", snapshot_stores: "stores"}
     with nobody():
         result = run(module.main, **({lists[module]: [arguments]} if module in lists else arguments))
     row = (result.get(lists.get(module)) or [result])[0]
-    assert "become: true" in row["msg"] and "read_only" not in row["msg"] and row["error"]["errno"] == "EACCES", row
+    assert (
+        "become: true" in row["msg"] and "read_only" not in row["msg"] and row["error"]["errno"] == "EACCES"
+    ), row
 
 
 def test_every_kind_has_an_errno_and_a_hint():
     for kind in vars(_errors).values():
         if not isinstance(kind, type) or not issubclass(kind, _errors.BlockError):
             continue
-        more = {_errors.InvalidValue: ("option", 1, "must be 2"), _errors.DeadlineExceeded: ("it", 5), _errors.TableError: ("it", [])}.get(kind, ("it",))
+        more = {
+            _errors.InvalidValue: ("option", 1, "must be 2"),
+            _errors.DeadlineExceeded: ("it", 5),
+            _errors.TableError: ("it", []),
+        }.get(kind, ("it",))
         plain = kind(*more).as_dict()
         assert plain["errno"].startswith("E") and len(plain["hint"]) > 10 and plain["kind"] == kind.__name__
 
 
-@pytest.mark.parametrize("value, text", [
-    (None, "(none)"), (True, "true"), ("", "(empty)"), (["a", None], '["a", null]'), ({"a": True}, '{"a": true}'), ("a\nb\x1b", "a\\nb\\x1b"), (1.5, "1.5"),
-    (b"a\xff", "a\ufffd"), (10**400, "(a number of more than 200 digits)"), ("\udcff", "\\udcff"),
-])
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (None, "(none)"),
+        (True, "true"),
+        ("", "(empty)"),
+        (["a", None], '["a", null]'),
+        ({"a": True}, '{"a": true}'),
+        ("a\nb\x1b", "a\\nb\\x1b"),
+        (1.5, "1.5"),
+        (b"a\xff", "a\ufffd"),
+        (10**400, "(a number of more than 200 digits)"),
+        ("\udcff", "\\udcff"),
+    ],
+)
 def test_values_are_shown_as_users_write_them(value, text):
     assert _errors.shown(value) == text
 
 
 def test_a_long_value_is_cut():
-    assert _errors.shown("x" * 5000).endswith("... (5000 characters)") and len(_errors.shown("x" * 5000)) < 250
+    assert (
+        _errors.shown("x" * 5000).endswith("... (5000 characters)") and len(_errors.shown("x" * 5000)) < 250
+    )
 
 
 def _words_of(call):
@@ -260,7 +496,26 @@ def _words_of(call):
     return argument.value if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else None
 
 
-VERBS = ("must", "is", "are", "has", "cannot", "does", "may", "says", "makes", "lies", "there", "names", "needs", "would", "ends", "holds", "differs", "leads")
+VERBS = (
+    "must",
+    "is",
+    "are",
+    "has",
+    "cannot",
+    "does",
+    "may",
+    "says",
+    "makes",
+    "lies",
+    "there",
+    "names",
+    "needs",
+    "would",
+    "ends",
+    "holds",
+    "differs",
+    "leads",
+)
 
 
 def test_the_text_of_every_refusal_goes_on_after_option_and_value():
