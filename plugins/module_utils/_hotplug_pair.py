@@ -106,7 +106,8 @@ def run(work, key, seconds, give_up):
     try:
         message = _hear(mine, Deadline(seconds), shared)
         if message[:1] != _KEEPING:
-            os.waitpid(worker, 0)
+            # What it has open may be what does not answer, and keep it from ending.
+            _reap(worker)
     except BaseException as error:
         os.kill(worker, signal.SIGKILL)
         _reap(worker)

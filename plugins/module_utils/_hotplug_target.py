@@ -52,7 +52,7 @@ def open_device(recipe, seconds, is_shared=False):
         with _loop.Backing(recipe.file, recipe.read_only, option="target") as backing:
             area = _new_loop.Area(recipe.offset, recipe.size, not recipe.read_only)
             with _lock.held([_lock.of_inode(backing.device, backing.inode, recipe.file)], Deadline(seconds)):
-                loops = _loop.LoopIndex({(backing.device, backing.inode)})
+                loops = _loop.LoopIndex()
                 _new_loop.check(backing, area, recipe._replace(overlap=is_shared), loops, for_guest=True, option="target")
                 return _loop.attach(
                     backing, recipe.offset, recipe.size, recipe.sector_size, recipe.read_only, recipe.direct_io, seconds=seconds,

@@ -243,6 +243,26 @@ def _state():
     return _STATE[0]
 
 
+def use(state):
+    """Have the locks of this process, which was forked just now, be those of ``state``: another process's (take, release, holder of a byte)."""
+    _STATE[:] = [state]
+
+
+def take_here(offset):
+    """Whether this process has the byte now, for a child that works for it."""
+    return _state().take(offset)
+
+
+def release_here(offset):
+    """Let go of a byte that was taken by :func:`take_here`."""
+    _state().release(offset)
+
+
+def holder_of(offset):
+    """Who has the byte, for people."""
+    return _state().holder(offset)
+
+
 def _open():
     path = f"{DIRECTORY}/bytes"
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -20,8 +20,9 @@ import os
 import stat
 import time
 
-from . import _device, _gone, _uapi_plain
+from . import _device, _gone, _mounts, _uapi_plain
 from ._errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice, hint_of
+from ._in_time import each_in_time
 from ._record import Record
 from ._regular_file import open_regular
 
@@ -32,6 +33,9 @@ MAJOR = 7
 # What LOOP_CONFIGURE answers when another process took the free number first, or it is just being removed.
 _TAKEN = (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.ENOENT, errno.ENODEV)
 _ATTACH_SECONDS = 30
+# Seconds that a device has for telling its status, and for which one that has not is left in peace; by name and diskseq, and until when.
+_ANSWER_SECONDS, _SILENT_SECONDS = 2, 60
+_SILENT = {}
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _STATUS = struct.Struct(_uapi_plain.LOOP_INFO64)
 _CONFIG = struct.Struct(_uapi_plain.LOOP_CONFIG)
@@ -183,16 +187,58 @@ def bound_numbers(files=None):
 
     ``files``: a set of ``(st_dev, st_ino)``, to leave out the devices that have none of them.
     """
+    if files is None:
+        names = _bound_names()
+    else:
+        there = statuses({device for device, dummy in files})
+        names = [name for name, status in there if _file_of(status) in files]
+    numbers = [_number_of(name) for name in names]
+    return sorted(number[1] for number in numbers if number is not None)
+
+
+def _bound_names():
     _gone.need_sysfs()
-    minors = []
-    for name in _gone.list_directory("/sys/block"):
-        if not is_name(name) or not _gone.exists(f"/sys/block/{name}/loop"):
+    names = _gone.list_directory("/sys/block")
+    return [name for name in names if is_name(name) and _gone.exists(f"/sys/block/{name}/loop")]
+
+
+def statuses(devices):
+    """
+    Yield ``(name, status)`` (see :func:`read_status`) of the bound loop devices, as far as their file may be on one of the file systems ``devices``
+    (st_dev).
+
+    One that does not answer is left out when sysfs says that its file is on another one; otherwise DeadlineExceeded.
+    """
+    mounts, elsewhere = None, []
+    for name in _bound_names():
+        path = _device.read_sysfs(f"/sys/block/{name}/loop/backing_file") or ""
+        mounts = mounts or _mounts.read()
+        if _mounts.is_elsewhere(path, devices, mounts):
+            elsewhere.append(name)
             continue
-        if files is None or _has_one_of(name, files):
-            number = _number_of(name)
-            if number is not None:
-                minors.append(number[1])
-    return sorted(minors)
+        status = read_status(name)
+        if status is not None:
+            yield name, status
+    yield from _statuses_in_time(elsewhere)
+
+
+def _statuses_in_time(names):
+    """The same, of those whose file should be on another file system; those that do not answer are left out."""
+    asked = {}
+    for name in names:
+        key = name, _device.read_sysfs(f"/sys/block/{name}/diskseq")
+        # One that was silent is not waited for by each look.
+        if time.monotonic() >= _SILENT.get(key, 0):
+            asked[name] = key
+    for name, answered, status in each_in_time(read_status, asked, _ANSWER_SECONDS):
+        if not answered:
+            _SILENT[asked[name]] = time.monotonic() + _SILENT_SECONDS
+        elif status is not None:
+            yield name, status
+
+
+def _file_of(status):
+    return status["lo_device"], status["lo_inode"]
 
 
 def is_name(name):
@@ -279,13 +325,12 @@ class LoopIndex:
     """
     Which files the bound loop devices have, read once for a run over many files.
 
-    It only says where to look: whatever :meth:`find` returns was opened and proved then. ``files``: as for :func:`bound_numbers`, for who asks about
-    no others.
+    It only says where to look: whatever :meth:`find` returns was opened and proved then.
     """
 
-    def __init__(self, files=None):
-        self._files = files
-        self._minors = None
+    def __init__(self):
+        # By file system, each read when the first of its files is asked for.
+        self._minors = {}
         self._names = None
         self._made = []
         self._left_out = ()
@@ -296,17 +341,15 @@ class LoopIndex:
 
     def forget(self):
         """Have everything read again: others may have made loop devices since."""
-        self._minors = self._names = None
+        self._minors, self._names = {}, None
 
     def find(self, backing, offset=0, size=0):
         """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
-        return self._opened(
-            self._scanned().get((backing.device, backing.inode), ()), lambda status: is_same(status, backing, offset, size),
-        )
+        return self._opened(self._minors_of((backing.device, backing.inode)), lambda status: is_same(status, backing, offset, size))
 
     def over(self, file):
         """All loop devices over any part of the file ``(st_dev, st_ino)``, held, as a list of ``(Device, LoopInfo)``."""
-        return self._opened(self._scanned().get(file, ()), lambda status: (status.backing_device, status.backing_inode) == file)
+        return self._opened(self._minors_of(file), lambda status: (status.backing_device, status.backing_inode) == file)
 
     def named(self, paths):
         """All loop devices for whose file sysfs tells one of these paths now, held, as a list of ``(Device, LoopInfo)``: no proof of anything."""
@@ -342,7 +385,9 @@ class LoopIndex:
         self._made.append((device, status))
         if self._names is not None:
             self._note_name(device.id.minor)
-        self._scanned().setdefault((status.backing_device, status.backing_inode), set()).add(device.id.minor)
+        file = status.backing_device, status.backing_inode
+        self._minors_of(file)
+        self._minors[file[0]].setdefault(file, set()).add(device.id.minor)
 
     def doubles(self):
         """
@@ -360,13 +405,16 @@ class LoopIndex:
                     found[own[0].id] = error
         return found
 
-    def _scanned(self):
-        if self._minors is None:
-            self._minors = {}
-            for device, status in open_bound(self._files):
-                with device:
-                    self._minors.setdefault((status.backing_device, status.backing_inode), set()).add(device.id.minor)
-        return self._minors
+    def _minors_of(self, file):
+        """The minor numbers of those that have the file ``(st_dev, st_ino)``."""
+        scanned = self._minors.get(file[0])
+        if scanned is None:
+            scanned = self._minors[file[0]] = {}
+            for name, status in statuses({file[0]}):
+                number = _number_of(name)
+                if number is not None and status["lo_device"] == file[0]:
+                    scanned.setdefault(_file_of(status), set()).add(number[1])
+        return scanned.get(file, ())
 
 
 def _double(name, device, status):
@@ -500,11 +548,6 @@ def _open_if_bound(minor):
     except BaseException:
         device.close()
         raise
-
-
-def _has_one_of(name, files):
-    status = read_status(name)
-    return status is not None and (status["lo_device"], status["lo_inode"]) in files
 
 
 def _still_bound(identity):

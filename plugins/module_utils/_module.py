@@ -20,12 +20,14 @@ from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from . import _lock
+from . import _lock, _module_worker
 from ._errors import BlockError, InvalidValue, of_oserror
 from ._host import Host
 from ._module_task import Task, Unexpected
 
 LONGEST_SECONDS = 86400
+# For a call into storage, unless something is to be removed, or the time limit among the options is longer.
+_STORAGE_SECONDS = 60
 
 
 class Plan(NamedTuple):
@@ -160,7 +162,7 @@ def undo_steps(steps):
 def run_one(item_class, **module_options):
     """main() of a singular module."""
     module = AnsibleModule(argument_spec=item_class.ARGUMENTS, supports_check_mode=True, **dict(item_class.CONSTRAINTS, **module_options))
-    _guarded(module, lambda: _one(module, item_class))
+    _finish(module, _worked(module, lambda: _one(module, item_class), [module.params]))
 
 
 def run_many(item_class, list_option="devices"):
@@ -170,7 +172,7 @@ def run_many(item_class, list_option="devices"):
         argument_spec={list_option: elements, "on_error": {"type": "str", "choices": ["rollback", "keep"], "default": "rollback"}},
         supports_check_mode=True,
     )
-    _guarded(module, lambda: _many(module, item_class, list_option))
+    _finish(module, _worked(module, lambda: _many(module, item_class, list_option), module.params[list_option]))
 
 
 def run_info(collect, argument_spec):
@@ -179,22 +181,32 @@ def run_info(collect, argument_spec):
 
     def read():
         with Host() as host:
-            return collect(module.params, host)
+            return {"result": dict(collect(module.params, host), changed=False), "warnings": [], "failed": False}
 
-    _guarded(module, lambda: module.exit_json(changed=False, **read()))
+    _finish(module, _worked(module, read, [module.params]))
 
 
-def _guarded(module, body):
+def _patience(row):
+    """Seconds that a call into storage may take for an entry: a moment more than its own time limit, which tells more when it is reached."""
+    given = row.get("timeout")
+    own = min(given, LONGEST_SECONDS) + 1 if isinstance(given, int) else _STORAGE_SECONDS
+    # To make a device may take as long as a slow disk takes to write down what is in memory.
+    return max(own, 1) if row.get("state") in ("absent", "detached") else max(own, _STORAGE_SECONDS)
+
+
+def _worked(module, body, rows):
+    """What ``body()`` returns, or fail_json. ``rows``: the options of each entry."""
     try:
         _allow_many_files()
-        body()
+        outcome = _module_worker.run(body, max(map(_patience, rows), default=_STORAGE_SECONDS))
     except BlockError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
     except OSError as error:
         found = of_oserror(error)
         module.fail_json(msg=str(found), error=found.as_dict(), exception=traceback.format_exc())
-    except Exception as error:
-        module.fail_json(msg=f"unexpected {type(error).__name__}: {error}", exception=traceback.format_exc())
+    if "raised" in outcome:
+        module.fail_json(**outcome["raised"])
+    return outcome
 
 
 def _one(module, item_class):
@@ -204,7 +216,7 @@ def _one(module, item_class):
         task.run()
         row = task.rows[0]
         result = row.values(task.was_stopped, module._diff)
-    _finish(module, task, result, warnings)
+    return _outcome(task, result, warnings)
 
 
 def _many(module, item_class, list_option):
@@ -220,7 +232,7 @@ def _many(module, item_class, list_option):
     failed = [row for row in task.rows if row.error is not None]
     if failed:
         result["msg"] = _summary(failed, task)
-    _finish(module, task, result, warnings)
+    return _outcome(task, result, warnings)
 
 
 @contextlib.contextmanager
@@ -237,17 +249,23 @@ def _host(warnings):
             warnings.append(f"after everything else: {error}")
 
 
-def _finish(module, task, result, warnings):
-    for warning in [text for row in task.rows for text in row.item.warnings] + task.warnings + warnings:
-        module.warn(warning)
+def _outcome(task, result, warnings):
+    """What :func:`_finish` tells Ansible, as plain data."""
     result.pop("failed", None)
     errors = [row.error for row in task.rows if row.error is not None]
     traces = [error.trace for error in errors if isinstance(error, Unexpected)]
     if traces:
         result["exception"] = traces[0]
-    if errors:
-        module.fail_json(**result)
-    module.exit_json(**result)
+    warnings = [text for row in task.rows for text in row.item.warnings] + task.warnings + warnings
+    return {"result": result, "warnings": warnings, "failed": bool(errors)}
+
+
+def _finish(module, outcome):
+    for warning in outcome["warnings"]:
+        module.warn(warning)
+    if outcome["failed"]:
+        module.fail_json(**outcome["result"])
+    module.exit_json(**outcome["result"])
 
 
 def _summary(failed, task):

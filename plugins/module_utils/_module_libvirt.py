@@ -44,7 +44,6 @@ class DiskItem(Item):
 
     def __init__(self, params, host):
         super().__init__(params, host)
-        host.for_guests = True
         self.target = params["vdev"]
         self.source = None
         self.recipe = None
@@ -148,6 +147,7 @@ class DiskItem(Item):
 
     def _look_at_source(self):
         """What the recipe needs must be there when it is written, though it is only opened when the guest starts."""
+        self.host.for_guests = True
         source = self.source
         if isinstance(source, _source.FileSource):
             domains = [_domain_xml.Domain(text) for text in (self.definition.xml, self.definition.live) if text is not None]

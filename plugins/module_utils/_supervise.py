@@ -50,9 +50,11 @@ def supervised(function, seconds, what, on_told=None):
         os.kill(child, signal.SIGKILL)
         _reap(child, Deadline(1))
         raise limit.exceeded(what)
-    status = os.waitpid(child, 0)[1]
     if not answer:
+        status = os.waitpid(child, 0)[1]
         raise BlockError(f"the process that worked on it ended without a word (status {os.waitstatus_to_exitcode(status)})")
+    # What it has open may be what does not answer, and keep it from ending.
+    _reap(child, Deadline(1))
     result = json.loads(answer)
     if "error" in result:
         raise BlockError(result["error"])

@@ -1,0 +1,221 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A module's work in a process of its own, which is given up when it hangs in the kernel.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A system call that waits for storage which does not answer cannot be interrupted, not even by SIGKILL, and Ansible waits for the module's process.
+So a child does all of it, without the module's output, and the parent makes no call into storage: it answers the child, tells Ansible, and has the
+locks of the run (``_lock``), which therefore end with the task and not when the storage answers. A child that is given up is killed: it goes no
+further than the call that it hangs in. What that makes goes with the child, and what it was about to make permanent is in the journal (``_journal``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import time
+import traceback
+
+from . import _lock
+from ._deadline import Deadline
+from ._errors import BlockError, DeadlineExceeded, of_oserror
+
+# Tests that look into the process which does the work have it done in their own.
+IN_PROCESS = False
+# How often the child is looked at, and for how long one that waits for something else than storage may stand still: all waits of the library end sooner.
+_LOOK_SECONDS = 0.25
+_LONGEST_STILL = 180
+# Seconds that a child has for its end once it has answered, or was killed: what it has open may be what does not answer.
+_ENDING_SECONDS = 1
+_REQUEST = struct.Struct("=cq")
+# In front of the answer: processes that the child has started may have its end of the pipe open for longer.
+_LENGTH = struct.Struct("=Q")
+_TAKE, _RELEASE, _HOLDER = b"t", b"r", b"h"
+
+
+def run(body, patience):
+    """
+    What ``body()`` returns (plain data); ``{"raised": ...}`` for what it raised: the arguments of fail_json.
+
+    ``patience``: for how many seconds a call into storage may take.
+    """
+    if IN_PROCESS:
+        return _outcome_of(body)
+    mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reader, writer = os.pipe()
+    lifeline, alive = os.pipe()
+    parent, child = os.getpid(), os.fork()
+    if not child:
+        for fd in (mine.fileno(), reader, alive):
+            os.close(fd)
+        _work(body, its, writer, lifeline, parent)
+    for fd in (writer, lifeline):
+        os.close(fd)
+    its.close()
+    try:
+        answer = _serve(child, mine, reader, patience)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        # What the child holds is let go of before the module ends, if that is possible.
+        _reap(child, Deadline(_ENDING_SECONDS))
+        mine.close()
+        os.close(reader)
+        os.close(alive)
+    if not answer:
+        raise BlockError("the process that worked on it was killed", hint="Run the task again: what it left half done is rolled back first")
+    return json.loads(answer)
+
+
+def _outcome_of(body):
+    try:
+        return body()
+    except BlockError as error:
+        return {"raised": {"msg": str(error), "error": error.as_dict()}}
+    except OSError as error:
+        found = of_oserror(error)
+        return {"raised": {"msg": str(found), "error": found.as_dict(), "exception": traceback.format_exc()}}
+    except Exception as error:
+        return {"raised": {"msg": f"unexpected {type(error).__name__}: {error}", "exception": traceback.format_exc()}}
+
+
+# The child
+
+def _work(body, locks, writer, lifeline, parent):
+    """Never returns."""
+    try:
+        _die_with(parent, lifeline)
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        _lock.use(_Locks(locks))
+        data = json.dumps(_outcome_of(body), default=_plain).encode()
+        data = _LENGTH.pack(len(data)) + data
+        while data:
+            data = data[os.write(writer, data):]
+    finally:
+        os._exit(0)
+
+
+def _plain(value):
+    """As Ansible's own encoder has it."""
+    return list(value) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def _die_with(parent, lifeline):
+    """
+    Have the kernel kill this process when the other end of the pipe is closed, which the parent alone has (fcntl(2), F_SETSIG; pipe_release in
+    fs/pipe.c). prctl(2) would do, but is not to be had without cffi.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    # The parent may have ended before that.
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class _Locks:
+    """The parent's locks, for the child: what ``_lock`` asks of a process's own."""
+
+    def __init__(self, connection):
+        self.pid = os.getpid()
+        self._connection = connection
+
+    def take(self, offset):
+        return self._ask(_TAKE, offset) == b"y"
+
+    def release(self, offset):
+        self._ask(_RELEASE, offset)
+
+    def holder(self, offset):
+        return self._ask(_HOLDER, offset).decode(errors="replace")
+
+    def _ask(self, what, offset):
+        self._connection.sendall(_REQUEST.pack(what, offset))
+        answer = self._connection.recv(4096)
+        if answer[:1] == b"e":
+            raise BlockError(answer[1:].decode(errors="replace"))
+        return answer
+
+
+# The parent
+
+def _serve(child, connection, reader, patience):
+    """The child's answer, in bytes; empty when it ended without one. DeadlineExceeded when it hangs."""
+    data, seen, since = b"", None, time.monotonic()
+    while True:
+        ready = select.select([connection, reader], [], [], _LOOK_SECONDS)[0]
+        if reader in ready:
+            part = os.read(reader, 1 << 20)
+            data += part
+            if not part or len(data) >= _LENGTH.size and len(data) >= _LENGTH.size + _LENGTH.unpack_from(data)[0]:
+                return data[_LENGTH.size:] if part else b""
+        elif connection in ready:
+            request = connection.recv(_REQUEST.size)
+            if request:
+                connection.sendall(_answer(request))
+            else:
+                # It is about to end.
+                time.sleep(0.001)
+        if ready:
+            seen = None
+            continue
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return b""
+        now, in_storage = _standing(child)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since > (patience if in_storage else _LONGEST_STILL):
+            raise _hanging(child, patience if in_storage else _LONGEST_STILL)
+
+
+def _answer(request):
+    what, offset = _REQUEST.unpack(request)
+    try:
+        if what == _TAKE:
+            return b"y" if _lock.take_here(offset) else b"n"
+        if what == _RELEASE:
+            _lock.release_here(offset)
+            return b"y"
+        return _lock.holder_of(offset).encode(errors="replace")[:4000]
+    except BlockError as error:
+        return b"e" + str(error).encode(errors="replace")[:4000]
+
+
+def _standing(pid):
+    """
+    What changes whenever the process does anything, and whether it is in a sleep that nothing interrupts (proc_pid_stat(5): state D), as calls into
+    storage are.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    with open(f"/proc/{pid}/status", "rb") as file:
+        switches = [line for line in file if b"ctxt_switches" in line]
+    return (fields[11:13], switches), fields[0] == b"D"
+
+
+def _hanging(pid, seconds):
+    where = ""
+    with open(f"/proc/{pid}/wchan", encoding="ascii", errors="replace") as file:
+        where = file.read().strip()
+    return DeadlineExceeded(
+        f"the storage to answer, which process {pid} does in the kernel" + (f" ({where})" if where not in ("", "0") else ""), seconds,
+        hint="That process ends when the storage answers, and what it is in the middle of may still happen then. See the kernel's messages (dmesg), "
+        "and run the task again once the storage answers: what was left half done is rolled back first",
+    )
+
+
+def _reap(pid, limit):
+    while os.waitpid(pid, os.WNOHANG) == (0, 0) and not limit.expired:
+        time.sleep(0.002)

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Storage that does not answer: a frozen file system, with a write on its way that waits for it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import time
+
+import pytest
+from conftest import Failed, run_module, wait_until
+
+# include/uapi/linux/fs.h
+FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
+
+
+def ioctl_of(path, request):
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(handle, request, 0)
+    finally:
+        os.close(handle)
+
+
+def state_of(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+@pytest.fixture
+def silent(image, tmp_path):
+    """The path of a file on a frozen file system, and the row of its loop device, which is written to; all is well again at the end."""
+    base, point = image("fs.raw", 64 * 2**20), tmp_path / "mounted"
+    point.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", base], check=True)
+    subprocess.run(["mount", "-o", "loop", base, point], check=True)
+    path = str(point / "disk.raw")
+    with open(path, "wb") as file:
+        file.write(bytes(2**20))
+    device = run_module("loop_device", backing_file=path)["device"]
+    os.sync()
+    ioctl_of(point, FIFREEZE)
+    writer = subprocess.Popen(["dd", "if=/dev/zero", f"of={device['path']}", "bs=4096", "count=16", "oflag=direct", "status=none"])
+    try:
+        wait_until(lambda: state_of(writer.pid) == "D", 20)
+        yield path, device
+    finally:
+        ioctl_of(point, FITHAW)
+        writer.wait(60)
+        wait_until(lambda: not_busy(path), 60)
+        subprocess.run(["umount", point], check=True)
+
+
+def not_busy(path):
+    """Whether the device is gone: what was given up may hold it for a moment more."""
+    try:
+        run_module("loop_device", backing_file=path, state="absent", timeout=1)
+    except Failed:
+        return False
+    return True
+
+
+def test_what_does_not_answer_is_given_up(silent):
+    path, device = silent
+    started = time.monotonic()
+    with pytest.raises(Failed, match="waited 2 s for the storage to answer, which process [0-9]+ does in the kernel") as caught:
+        run_module("loop_device", backing_file=path, state="absent", timeout=1)
+    assert caught.value.result["error"]["kind"] == "DeadlineExceeded" and "run the task again" in caught.value.result["error"]["hint"]
+    # Now the device is being taken down, and whoever opens it waits, too; in check mode as well.
+    with pytest.raises(Failed, match="the storage to answer"):
+        run_module("loop_device", path=device["path"], state="absent", timeout=1, check=True)
+    assert time.monotonic() - started < 60
+
+
+def test_others_are_not_kept_from_their_work(silent, image, cleanup):
+    """Neither beside the device, nor when it has begun not to answer; and not by the locks of the run that was given up."""
+    path, dead = silent
+    healthy, other = image("healthy.raw"), image("other.raw")
+    cleanup(loop=healthy)
+    cleanup(loop=other)
+    assert run_module("loop_device", backing_file=healthy, timeout=1)["changed"]
+    with pytest.raises(Failed, match="the storage to answer"):
+        run_module("loop_device", backing_file=path, state="absent", timeout=1)
+    made = run_module("loop_devices", devices=[{"backing_file": healthy}, {"backing_file": other}])
+    assert [row["changed"] for row in made["devices"]] == [False, True]
+    assert dead["diskseq"] not in [row["device"]["diskseq"] for row in made["devices"]]
+    assert run_module("loop_device", backing_file=healthy, state="absent")["changed"]
+    with pytest.raises(Failed, match="the storage to answer|could not be looked at"):
+        run_module("loop_device", backing_file=path, state="absent", timeout=1)
