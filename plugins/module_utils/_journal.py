@@ -26,6 +26,8 @@ from ._errors import BlockError, DeviceGone, KernelError, WrongDevice
 DIRECTORY = f"{_run_directory.ROOT}/journal"
 # For how long devices that go with their last user are waited for; a prober of udev may be that.
 _GOING_SECONDS = 5
+# For how long a process that was killed is waited for.
+_DYING_SECONDS = 1
 _MOST_BYTES = 2**26
 
 
@@ -150,7 +152,8 @@ def _is_left(name):
     if not plain or plain["boot"] != _boot() or plain["namespace"] != _namespace():
         # Only the lock tells of a process that has no number here.
         return True
-    return _process.start_time(plain["pid"]) != plain["started"]
+    # Its module, which had the lock, is gone, so it is being killed; it may hang in a call into storage, and is not gone before that ends.
+    return _process.start_time(plain["pid"]) != plain["started"] or _process.end(plain["pid"], plain["started"], _DYING_SECONDS)
 
 
 def _rows(name):
