@@ -270,9 +270,11 @@ def _finish(module, outcome):
 
 def _summary(failed, task):
     total = len(task.rows)
-    text = f"{len(failed)} of {total} failed: " + "; ".join(str(row.error) for row in failed[:5])
-    if len(failed) > 5:
-        text += f"; and {len(failed) - 5} more"
+    # One error can be that of several entries.
+    told = list(dict.fromkeys(str(row.error) for row in failed))
+    text = f"{len(failed)} of {total} failed: " + "; ".join(told[:5])
+    if len(told) > 5:
+        text += f"; and {len(told) - 5} more"
     if task.was_stopped:
         kept = sum(row.changed for row in task.rows)
         which = f" but for {kept}, which cannot be and are changed" if kept else ""

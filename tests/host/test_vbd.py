@@ -13,7 +13,8 @@ import subprocess
 import time
 
 import pytest
-from conftest import Failed, predict_and_run, refused, run_module, snapshot, udev_settle
+from conftest import Failed, predict_and_run, refused, run_module, snapshot, udev_settle, wait_until
+from test_two_runs import at_once, check_good
 
 pytestmark = [pytest.mark.xen, pytest.mark.gate("bookworm")]
 
@@ -187,6 +188,33 @@ def test_one_failing_takes_the_others_back(guest, image):
         run_module("xen_vbds", vbds=[good, bad], on_error="keep")
     assert run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]
     time.sleep(0.2)
+
+
+def test_two_runs_for_one_disk(guest, second_guest, image, detached):
+    """One attaches it and the other one finds it, whatever they call the guest and the disk; a file that two guests read has one device."""
+    path, golden = image(), image("golden.raw")
+    detached("xvdc", "xvdd")
+    detached("xvdd", domain=second_guest)
+    domid = subprocess.run(["xl", "domid", guest], capture_output=True, text=True, check=True).stdout.strip()
+    for dummy in range(3):
+        results = at_once(
+            ("xen_vbd", {"domain": guest, "vdev": "xvdc", "source": {"file": path}, "persist": False}),
+            ("xen_vbd", {"domain": domid, "vdev": "51744", "source": {"file": path}, "persist": False}),
+        )
+        check_good(*results)
+        assert sorted(result["changed"] for result in results) == [False, True]
+        assert len({result["device"]["diskseq"] for result in results}) == 1
+        readers = at_once(*(
+            ("xen_vbd", {"domain": name, "vdev": "xvdd", "source": {"file": golden}, "mode": "r", "persist": False}) for name in (guest, second_guest)
+        ))
+        check_good(*readers)
+        assert len({result["device"]["diskseq"] for result in readers}) == 1
+        gone = at_once(*(("xen_vbd", {"domain": guest, "vdev": "xvdc", "state": "detached"}) for dummy in range(2)))
+        check_good(*gone)
+        assert sorted(result["changed"] for result in gone) == [False, True]
+        for name in (guest, second_guest):
+            run_module("xen_vbd", domain=name, vdev="xvdd", state="detached")
+        wait_until(lambda: run_module("device_info", features=False)["devices"] == [])
 
 
 def test_what_one_guest_writes_is_refused_to_another(guest, second_guest, image, name, cleanup, detached):

@@ -491,6 +491,7 @@ def test_nothing_is_held_of_what_is_rolled_back(place, monkeypatch, step):
         monkeypatch.setattr(loop_devices.LoopItem, "finish", lambda item: fail() if item.params["backing_file"] == paths[1] else None)
     result, warnings = run(loop_devices.main, devices=rows)
     assert result["failed"] and not result["changed"] and not warnings
+    assert result["msg"].count("cannot start a process") == 1
     assert loopdevices.nothing_bound(place) and not holders(place)
 
 
