@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -92,6 +94,29 @@ def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
     path.write_bytes(b"x" * 512)
     role([{"vdev": "xvda", "file": str(path), "size": 4096}], before=("Make and grow files", f"truncate --size=8192 {path}"))
     assert path.stat().st_size == 8192
+
+
+def test_two_roles_at_once_do_not_cut_what_the_other_one_has_grown(tmp_path):
+    """truncate looks at the size and then sets it: another run that is between these two is waited for."""
+    with open(os.path.join(ROLE, "vars", "main.yml"), encoding="utf-8") as file:
+        script = yaml.safe_load(file)["guest_disks__grow"]
+    path, other = tmp_path / "a b.raw", tmp_path / "other.raw"
+    path.write_bytes(b"x" * 512)
+    with open(path, "rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = subprocess.Popen(["sh", "-c", script, "sh", "4096", str(path), str(other)])
+        try:
+            inode, end = f":{path.stat().st_ino} ", time.monotonic() + 60
+            while not any("->" in line and inode in line for line in open("/proc/locks", encoding="ascii")):
+                assert waiting.poll() is None and time.monotonic() < end, "it does not wait"
+                time.sleep(0.01)
+            file.truncate(8192)
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+            waiting.wait(60)
+    assert waiting.returncode == 0 and path.stat().st_size == 8192 and other.stat().st_size == 4096
+    refused = subprocess.run(["sh", "-c", script, "sh", "4096", str(tmp_path / "none" / "x"), str(other)], capture_output=True, check=False)
+    assert refused.returncode != 0
 
 
 @pytest.fixture
