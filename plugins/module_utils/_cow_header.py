@@ -20,7 +20,10 @@ _MAGIC = 0x70416E53
 
 
 def chunk_size(device):
-    """The chunk size in sectors in the header of a held Device; None when there is no such header. Raises OSError."""
+    """
+    The chunk size in sectors in the header of a held Device; None when there is no such header. Raises
+    OSError.
+    """
     # Snapshots write past the page cache, and somebody may have read the header through it before they did.
     os.posix_fadvise(device.fd, 0, 0, os.POSIX_FADV_DONTNEED)
     data = os.pread(device.fd, _HEADER.size, 0)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from . import _cow_header, _device, _dm, _dm_table, _source, _sysfs_stack
+from . import _cow_header, _dm, _dm_table, _source, _sysfs_stack
 from ._dm_table import _kernels
 from ._errors import BlockError, KernelError, TableError
 

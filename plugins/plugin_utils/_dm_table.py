@@ -17,7 +17,7 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table import Co
 
 def parse(value, kernels=None, read_only=None):
     """
-    The valid table that ``value`` describes; what would stop a kernel, while no ``kernels`` are named, is a warning.
-    Raises TableError, and ValueError for a kernel that is not known.
+    The valid table that ``value`` describes; what would stop a kernel, while no ``kernels`` are named, is a
+    warning. Raises TableError, and ValueError for a kernel that is not known.
     """
     return parse_table(value, context=Context(kernels=kernels, read_only=read_only, warn=Display().warning))

@@ -5,8 +5,8 @@
 """
 The long proof, in pieces that are kept: see docs/campaign.md and docs/testing.md.
 
-small: a little of every family in one kernel, a step of make test. full: all pieces that are not there yet, or whose code has changed.
-table: only make docs/campaign.md anew.
+small: a little of every family in one kernel, a step of make test. full: all pieces that are not there yet,
+or whose code has changed. table: only make docs/campaign.md anew.
 """
 
 from __future__ import annotations
@@ -32,12 +32,31 @@ GRACE = 400
 
 
 def in_kernel(release, commands, timeout, place):
-    """Run shell commands in a kernel of the tier; what they write to /tmp/reports is in ``place`` then. The exit code."""
+    """
+    Run shell commands in a kernel of the tier; what they write to /tmp/reports is in ``place`` then. The exit
+    code.
+    """
     script = "mkdir -p /tmp/reports; " + "; ".join(commands)
-    return subprocess.run([
-        str(KERNEL), "run", "--release", release, "--timeout", str(timeout), "--site", "--push", f"{INSIDE}:/root/site/campaign",
-        "--pull", f"/tmp/reports:{place}", "--", "sh", "-c", script,
-    ], check=False).returncode
+    return subprocess.run(
+        [
+            str(KERNEL),
+            "run",
+            "--release",
+            release,
+            "--timeout",
+            str(timeout),
+            "--site",
+            "--push",
+            f"{INSIDE}:/root/site/campaign",
+            "--pull",
+            f"/tmp/reports:{place}",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ],
+        check=False,
+    ).returncode
 
 
 def command(words, name):
@@ -46,12 +65,16 @@ def command(words, name):
 
 def reports(place):
     """{name: result} of all that was brought back."""
-    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(Path(place).glob("*.json"))}
+    return {
+        file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(Path(place).glob("*.json"))
+    }
 
 
 def small(options):
     families = [family for family in pieces.FAMILIES if family.name in SMALL]
-    commands = [command(pieces.program(family, 0, SMALL[family.name], 10), family.name) for family in families]
+    commands = [
+        command(pieces.program(family, 0, SMALL[family.name], 10), family.name) for family in families
+    ]
     with tempfile.TemporaryDirectory() as parent:
         place = os.path.join(parent, "reports")
         code = in_kernel(options.release[0], commands, sum(SMALL.values()) + GRACE, place)
@@ -91,10 +114,15 @@ def one(release, family, index, key, seconds):
     print(f"{family.name}, piece {index + 1} of {family.pieces}, on {release}", flush=True)
     with tempfile.TemporaryDirectory() as parent:
         place = os.path.join(parent, "reports")
-        in_kernel(release, [command(pieces.program(family, index, seconds), "it"), "true"], seconds + GRACE, place)
+        in_kernel(
+            release, [command(pieces.program(family, index, seconds), "it"), "true"], seconds + GRACE, place
+        )
         found = reports(place) if os.path.isdir(place) else {}
     if "it" not in found:
-        print(f"{family.name}, piece {index + 1} on {release}: no result; the kernel's words are above", flush=True)
+        print(
+            f"{family.name}, piece {index + 1} on {release}: no result; the kernel's words are above",
+            flush=True,
+        )
         return 1
     result = results.of_tables(found["it"]) if family.name == "tables" else found["it"]
     results.keep(release, family, index, key, result)
@@ -107,9 +135,13 @@ def write_table(_options=None):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("size", choices=("small", "full", "table"))
-    parser.add_argument("--release", action="append", choices=pieces.RELEASES, help="kernels (default: the testing suite's)")
+    parser.add_argument(
+        "--release", action="append", choices=pieces.RELEASES, help="kernels (default: the testing suite's)"
+    )
     parser.add_argument("--family", action="append", choices=[family.name for family in pieces.FAMILIES])
     parser.add_argument("--minutes", type=int, help="begin nothing that would take longer than this in all")
     parser.add_argument("--seconds", type=int, help="no piece takes longer")

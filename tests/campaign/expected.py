@@ -5,7 +5,8 @@
 """
 What of the small size is known to fail, so that it does not stop the gate while it is being mended.
 
-The file expected.txt: a line for each, ``family: row: kind: tries: reason``. Within that many tries of the small size it has always shown.
+The file expected.txt: a line for each, ``family: row: kind: tries: reason``. Within that many tries of the
+small size it has always shown.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ def read(text):
             continue
         parts = [part.strip() for part in line.split(":", 4)]
         if len(parts) != 5 or parts[2] not in results.BAD or not parts[3].isdigit() or not parts[4]:
-            raise ValueError(f"{FILE.name}, line {number}: 'family: row: {'|'.join(results.BAD)}: tries: reason' is wanted")
+            raise ValueError(
+                f"{FILE.name}, line {number}: 'family: row: {'|'.join(results.BAD)}: tries: reason' is wanted"
+            )
         listed[tuple(parts[:3])] = int(parts[3])
     return listed
 
 
 def judge(found, listed):
     """
-    What is to be said of these results, as texts: a failure that is not listed, and one that is listed and did not show. Tools of today may
-    fail as they do.
+    What is to be said of these results, as texts: a failure that is not listed, and one that is listed and
+    did not show. Tools of today may fail as they do.
     """
     said = []
     for result in found:
@@ -43,8 +46,15 @@ def judge(found, listed):
             for kind in results.BAD:
                 at = (family, row, kind)
                 if counts[kind] and at not in listed and not row.startswith(TODAY):
-                    examples = "\n  ".join(str(example) for example in result["examples"].get(f"{row}: {kind}", []))
-                    said.append(f"{family}: {row}: {counts[kind]} of {counts['tries']} tries: {kind}\n  {examples}")
+                    examples = "\n  ".join(
+                        str(example) for example in result["examples"].get(f"{row}: {kind}", [])
+                    )
+                    said.append(
+                        f"{family}: {row}: {counts[kind]} of {counts['tries']} tries: {kind}\n  {examples}"
+                    )
                 elif at in listed and not counts[kind] and counts["tries"] >= listed[at]:
-                    said.append(f"{family}: {row}: {kind}: none in {counts['tries']} tries: is it mended? Take it out of {FILE.name}")
+                    said.append(
+                        f"{family}: {row}: {kind}: none in {counts['tries']} tries: "
+                        f"is it mended? Take it out of {FILE.name}"
+                    )
     return said

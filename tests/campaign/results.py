@@ -24,19 +24,23 @@ SPDX-License-Identifier: GPL-3.0-or-later
 
 # The campaign
 
-`make campaign` tries the promise: never the wrong device, nothing left behind, nothing said that is not so. This page is made by it, from the
-results in `campaign/`; [How the collection is tested](testing.md) says how it is run.
+`make campaign` tries the promise: never the wrong device, nothing left behind, nothing said that is not so.
+This page is made by it, from the results in `campaign/`; [How the collection is tested](testing.md) says how
+it is run.
 
-- **swaps**: a module, or a tool of today, is stopped before one of its system calls, and what it works on is exchanged for somebody else's.
-- **kills**: a module is killed after one of its system calls. **errors**: one of its system calls fails with EINTR, EAGAIN, EBUSY, ENOMEM, EIO,
-  ENOSPC, EMFILE or EACCES. **pairs**: a second run for the same thing begins while the first stands before one of its system calls.
+- **swaps**: a module, or a tool of today, is stopped before one of its system calls, and what it works on is
+  exchanged for somebody else's.
+- **kills**: a module is killed after one of its system calls. **errors**: one of its system calls fails with
+  EINTR, EAGAIN, EBUSY, ENOMEM, EIO, ENOSPC, EMFILE or EACCES. **pairs**: a second run for the same thing
+  begins while the first stands before one of its system calls.
 - **tables**: generated tables, held against the kernel.
 
-*right*: it said ok, and the kernel has it so. *refused*: it failed, or was killed, and the next run put everything right. *wrong*: somebody
-else's device was taken or changed. *left*: something stayed that the next run did not put right, or that run failed. *lies*: it said ok, and it
-was not so. For tables *right* is that both took it, *refused* that one or both did not, or that it was never sent because it could stop the kernel,
-for a reason with a name in
-[Device-mapper tables](device-mapper-tables.md), and *wrong* is a disagreement without one.
+*right*: it said ok, and the kernel has it so. *refused*: it failed, or was killed, and the next run put
+everything right. *wrong*: somebody else's device was taken or changed. *left*: something stayed that the next
+run did not put right, or that run failed. *lies*: it said ok, and it was not so. For tables *right* is that
+both took it, *refused* that one or both did not, or that it was never sent because it could stop the kernel,
+for a reason with a name in [Device-mapper tables](device-mapper-tables.md), and *wrong* is a disagreement
+without one.
 """
 
 
@@ -63,10 +67,16 @@ def of_tables(result):
     counts = dict.fromkeys(COUNTS, 0)
     refused = totals["tables"] - totals["both took"] - wrong
     counts.update(tries=totals["tables"], right=totals["both took"], refused=refused, wrong=wrong)
-    examples = {key: [row["examples"][0]["lines"]] for key, row in result["classes"].items() if row["name"] is None}
+    examples = {
+        key: [row["examples"][0]["lines"]] for key, row in result["classes"].items() if row["name"] is None
+    }
     rows = {"tables": counts}
     return {
-        "family": "tables", "kernel": result["kernel"], "seed": result["seed"], "seconds": round(result["seconds"]), "rows": rows,
+        "family": "tables",
+        "kernel": result["kernel"],
+        "seed": result["seed"],
+        "seconds": round(result["seconds"]),
+        "rows": rows,
         "examples": examples,
     }
 
@@ -99,8 +109,12 @@ def _section(family, results):
     kernels = ", ".join(sorted({result["kernel"] for result in results}))
     seconds = sum(result["seconds"] for result in results)
     lines = [
-        f"## {family.name}, Linux {kernels}", "", f"{len(results)} of {family.pieces} pieces, {seconds // 60} minutes.", "",
-        "| " + " | ".join(("What", *COUNTS)) + " |", "| --- |" + " ---: |" * len(COUNTS),
+        f"## {family.name}, Linux {kernels}",
+        "",
+        f"{len(results)} of {family.pieces} pieces, {seconds // 60} minutes.",
+        "",
+        "| " + " | ".join(("What", *COUNTS)) + " |",
+        "| --- |" + " ---: |" * len(COUNTS),
     ]
     for name, counts in add_up(results).items():
         lines.append("| " + " | ".join((name, *(f"{counts[count]:,}" for count in COUNTS))) + " |")
@@ -113,8 +127,14 @@ def _lacking():
         for release in pieces.RELEASES:
             have = sum(path(release, family, index).is_file() for index in range(family.pieces))
             if have < family.pieces:
-                missing.append(f"{family.name} on {release} ({family.pieces - have} of {family.pieces} pieces)")
+                missing.append(
+                    f"{family.name} on {release} ({family.pieces - have} of {family.pieces} pieces)"
+                )
     lines = ["## Not run yet", ""] + ["; ".join(missing) + "." if missing else "Nothing of these families."]
-    lines += ["", "libvirt with QEMU is no family yet, and the modules that want Xen are tried by programs of their own on an emulated host "
-              "(`rebind.py`, `hotplug_kill.py`, `swaplibvirt.py` and `hookkill.py` in `tests/host/`), whose counts are not in here."]
+    lines += [
+        "",
+        "libvirt with QEMU is no family yet, and the modules that want Xen are tried by programs of their own on "
+        "an emulated host (`rebind.py`, `hotplug_kill.py`, `swaplibvirt.py` and `hookkill.py` in `tests/host/`), "
+        "whose counts are not in here.",
+    ]
     return "\n".join(lines) + "\n"

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Tables that stop some kernels: what the host's own kernel would not survive is refused before the kernel sees it."""
+"""
+Tables that stop some kernels: what the host's own kernel would not survive is refused before the kernel sees
+it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,14 @@ import os
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _cow_header, _dm, _host, _loop, _source, _table_slots
+from ansible_collections.racefree.block.plugins.module_utils import (
+    _cow_header,
+    _dm,
+    _host,
+    _loop,
+    _source,
+    _table_slots,
+)
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import _kernels
 from ansible_collections.racefree.block.plugins.module_utils._errors import TableError
 

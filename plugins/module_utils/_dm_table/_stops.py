@@ -7,23 +7,23 @@ Tables that stop some kernels: one that loads them panics, or waits for ever.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Such a table is refused on the kernels that it stops, and allowed on the others; where the kernel is not known, on the
-controller, there is a warning. Sources: ``block/blk-settings.c``, ``drivers/md/dm-snap.c``, ``dm-raid.c`` and ``md.c``
-of 6.1.192, 6.12.117 and 7.2.12; each was tried on those kernels.
+Such a table is refused on the kernels that it stops, and allowed on the others; where the kernel is not
+known, on the controller, there is a warning. Sources: ``block/blk-settings.c``, ``drivers/md/dm-snap.c``,
+``dm-raid.c`` and ``md.c`` of 6.1.192, 6.12.117 and 7.2.12; each was tried on those kernels.
 """
 
 from __future__ import annotations
 
 from collections import namedtuple
 
-# ``since``: the first kernel that it stops, as (major, minor); ``what`` is in the table; ``happens``: what the kernel
-# then does; ``seen``: how that shows.
+# ``since``: the first kernel that it stops, as (major, minor); ``what`` is in the table; ``happens``: what
+# the kernel then does; ``seen``: how that shows.
 Stop = namedtuple("Stop", ("name", "target", "since", "what", "happens", "seen"))
 
 SMALL_DISCARDS = Stop(
     "small-discards", "snapshot", (6, 13),
-    "`discard_zeroes_cow` with chunks below 512 sectors: those of the table, of the header that a COW device has from "
-    "earlier (it overrides the table), or the default of 32, which 0 can stand for.",
+    "`discard_zeroes_cow` with chunks below 512 sectors: those of the table, of the header that a COW device has "
+    "from earlier (it overrides the table), or the default of 32, which 0 can stand for.",
     "divides by zero",
     "A divide error in `blk_stack_limits`, on resume, if one of the two devices takes discards.",
 )

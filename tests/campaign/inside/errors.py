@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Errors: one system call of a module answers with an errno that it does not have to answer with, and the module has to cope.
+Errors: one system call of a module answers with an errno that it does not have to answer with, and the module
+has to cope.
 """
 
 from __future__ import annotations
@@ -18,10 +19,18 @@ import jobs
 import ptrace
 import victim
 
-# x86-64 numbers of calls whose failure nobody can be asked to survive, or that cannot fail: memory, signals, the end.
+# x86-64 numbers of calls whose failure nobody can be asked to survive, or that cannot fail: memory, signals,
+# the end.
 SPARED = {9, 10, 11, 12, 13, 14, 15, 25, 28, 35, 60, 158, 186, 202, 218, 228, 230, 231, 273, 318, 334}
 ERRORS = (
-    errno.EINTR, errno.EAGAIN, errno.EBUSY, errno.ENOMEM, errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EACCES,
+    errno.EINTR,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ENOMEM,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EMFILE,
+    errno.EACCES,
 )
 
 

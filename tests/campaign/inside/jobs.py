@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the modules are asked to do in the families kills, errors and pairs: how it begins, what is asked, and how the kernel shows that it was done.
+What the modules are asked to do in the families kills, errors and pairs: how it begins, what is asked, and
+how the kernel shows that it was done.
 """
 
 from __future__ import annotations
@@ -25,12 +26,20 @@ NAME, OTHER, UUID = "campaign", "campaign-b", "CAMPAIGN-1"
 
 class Job:
     """
-    ``begin``: what is there before, a list of (module, arguments); ``asked``: the same for what is asked; ``end``: what takes all of it away
-    again; ``forget``: called before, for what no module takes away. ``shows``: called with nothing after an "ok", it says what is not as it was said to be, or an empty text.
+    ``begin``: what is there before, a list of (module, arguments); ``asked``: the same for what is asked;
+    ``end``: what takes all of it away again; ``forget``: called before, for what no module takes away.
+    ``shows``: called with nothing after an "ok", it says what is not as it was said to be, or an empty text.
     """
 
     def __init__(self, title, asked, shows, begin=(), end=(), forget=lambda: None):
-        self.title, self.asked, self.shows, self.begin, self.end, self.forget = title, asked, shows, begin, end, forget
+        self.title, self.asked, self.shows, self.begin, self.end, self.forget = (
+            title,
+            asked,
+            shows,
+            begin,
+            end,
+            forget,
+        )
 
     def prepare(self):
         self.forget()
@@ -52,6 +61,7 @@ def _loops_of(*paths):
     def shows():
         wrong = [path for path in paths if [row[1] for row in loops().values()].count(path) != 1]
         return f"not exactly one loop device over {wrong}" if wrong else ""
+
     return shows
 
 
@@ -59,11 +69,15 @@ def _no_loop_of(*paths):
     def shows():
         there = [name for name, row in loops().items() if row[1] in paths]
         return f"still there: {there}" if there else ""
+
     return shows
 
 
 def _device(name, uuid, letter, suspended="0"):
-    """Shows what keeps the mapped device from being that one, over a file whose first byte there is the letter."""
+    """
+    Shows what keeps the mapped device from being that one, over a file whose first byte there is the letter.
+    """
+
     def shows():
         found = mapped().get(name)
         if found is None:
@@ -72,6 +86,7 @@ def _device(name, uuid, letter, suspended="0"):
             return f"{name} has the uuid {found[0]}, suspended {found[4]}"
         got = b"" if suspended == "1" else read(f"/dev/{found[2]}")
         return f"{name} reads {got!r}, not {letter!r}" if suspended == "0" and got != letter else ""
+
     return shows
 
 
@@ -79,6 +94,7 @@ def _no_device(*names):
     def shows():
         there = [name for name in names if name in mapped()]
         return f"still there: {there}" if there else ""
+
     return shows
 
 
@@ -96,23 +112,70 @@ def jobs(world):
     device = {"name": NAME, "uuid": UUID, "table": table, "timeout": 3}
     second = {"name": OTHER, "uuid": UUID + "b", "table": f"0 1024 linear file:{two} 0", "timeout": 3}
     made = [("dm_device", device)]
-    undevice = [("dm_devices", {"devices": [{"name": NAME, "state": "absent"}, {"name": OTHER, "state": "absent"}]}), *unloop]
+    undevice = [
+        ("dm_devices", {"devices": [{"name": NAME, "state": "absent"}, {"name": OTHER, "state": "absent"}]}),
+        *unloop,
+    ]
     present = _device(NAME, UUID, b"A")
     result = [
         Job("loop_device present", ("loop_device", {"backing_file": one}), _loops_of(one), end=unloop),
-        Job("loop_device absent", ("loop_device", {"backing_file": one, "state": "absent"}), _no_loop_of(one),
-            [("loop_device", {"backing_file": one})], unloop),
+        Job(
+            "loop_device absent",
+            ("loop_device", {"backing_file": one, "state": "absent"}),
+            _no_loop_of(one),
+            [("loop_device", {"backing_file": one})],
+            unloop,
+        ),
         Job("loop_devices present", ("loop_devices", {"devices": both}), _loops_of(one, two), end=unloop),
-        Job("loop_devices absent", ("loop_devices", {"devices": gone}), _no_loop_of(one, two), [("loop_devices", {"devices": both})], unloop),
+        Job(
+            "loop_devices absent",
+            ("loop_devices", {"devices": gone}),
+            _no_loop_of(one, two),
+            [("loop_devices", {"devices": both})],
+            unloop,
+        ),
         Job("dm_device present", ("dm_device", device), present, end=undevice),
-        Job("dm_device absent", ("dm_device", {"name": NAME, "state": "absent", "timeout": 3}), _no_device(NAME), made, undevice),
-        Job("dm_device changed", ("dm_device", dict(device, table=table[:-1] + "8")), _device(NAME, UUID, b"a"), made, undevice),
-        Job("dm_device renamed", ("dm_device", {"name": OTHER, "uuid": UUID}), _all(_device(OTHER, UUID, b"A"), _no_device(NAME)),
-            made, undevice),
-        Job("dm_device suspended", ("dm_device", {"name": NAME, "state": "suspended"}), _device(NAME, UUID, b"A", "1"), made, undevice),
-        Job("dm_devices present", ("dm_devices", {"devices": [device, second]}), _all(present, _device(OTHER, UUID + "b", b"B")),
-            end=undevice),
-        Job("dm_devices absent", undevice[0], _no_device(NAME, OTHER), [("dm_devices", {"devices": [device, second]})], undevice),
+        Job(
+            "dm_device absent",
+            ("dm_device", {"name": NAME, "state": "absent", "timeout": 3}),
+            _no_device(NAME),
+            made,
+            undevice,
+        ),
+        Job(
+            "dm_device changed",
+            ("dm_device", dict(device, table=table[:-1] + "8")),
+            _device(NAME, UUID, b"a"),
+            made,
+            undevice,
+        ),
+        Job(
+            "dm_device renamed",
+            ("dm_device", {"name": OTHER, "uuid": UUID}),
+            _all(_device(OTHER, UUID, b"A"), _no_device(NAME)),
+            made,
+            undevice,
+        ),
+        Job(
+            "dm_device suspended",
+            ("dm_device", {"name": NAME, "state": "suspended"}),
+            _device(NAME, UUID, b"A", "1"),
+            made,
+            undevice,
+        ),
+        Job(
+            "dm_devices present",
+            ("dm_devices", {"devices": [device, second]}),
+            _all(present, _device(OTHER, UUID + "b", b"B")),
+            end=undevice,
+        ),
+        Job(
+            "dm_devices absent",
+            undevice[0],
+            _no_device(NAME, OTHER),
+            [("dm_devices", {"devices": [device, second]})],
+            undevice,
+        ),
         *_storage(world, one),
     ]
     return result
@@ -124,7 +187,11 @@ def _storage(world, image):
     meta, data = world.file("meta", size=2 << 20), world.file("data", size=8 << 20)
     pool = {"name": NAME, "uuid": UUID, "table": f"0 {SECTORS} thin-pool file:{meta} file:{data} 128 0"}
     volumes = {"pool": pool, "volumes": [{"id": 1}, {"id": 2}], "timeout": 5}
-    untaken = {"pool": pool, "volumes": [{"id": 1, "state": "absent"}, {"id": 2, "state": "absent"}], "timeout": 5}
+    untaken = {
+        "pool": pool,
+        "volumes": [{"id": 1, "state": "absent"}, {"id": 2, "state": "absent"}],
+        "timeout": 5,
+    }
     key = {"description": "campaign:key", "type": "user", "payload": "00" * 32}
 
     def has_record():
@@ -143,16 +210,26 @@ def _storage(world, image):
             return "" if "campaign:key" in keys.read() else "no key"
 
     return [
-        Job("snapshot_stores", ("snapshot_stores", {"stores": [{"path": cow, "image": image}]}), has_record, forget=forget),
+        Job(
+            "snapshot_stores",
+            ("snapshot_stores", {"stores": [{"path": cow, "image": image}]}),
+            has_record,
+            forget=forget,
+        ),
         Job("thin_volumes", ("thin_volumes", volumes), lambda: "", end=[("thin_volumes", untaken)]),
-        Job("kernel_key present", ("kernel_key", key), has_key,
-            end=[("kernel_key", {"description": "campaign:key", "type": "user", "state": "absent"})]),
+        Job(
+            "kernel_key present",
+            ("kernel_key", key),
+            has_key,
+            end=[("kernel_key", {"description": "campaign:key", "type": "user", "state": "absent"})],
+        ),
     ]
 
 
 def aftermath(world, job, answer, made_wrong):
     """
-    The problems after a try that ended with this answer, for a Score: what was said, what the next run does, and what is left in the end.
+    The problems after a try that ended with this answer, for a Score: what was said, what the next run does,
+    and what is left in the end.
     """
     problems = list(made_wrong)
     if not world.is_intact():
@@ -181,7 +258,9 @@ def calls_of(world, job):
     counted = []
     for every in (True, False):
         job.prepare()
-        counted.append(ptrace.run_stopped(victim.Run(*job.asked).body, 0, ENDLESS, lambda pid, number: 0, every)[2])
+        counted.append(
+            ptrace.run_stopped(victim.Run(*job.asked).body, 0, ENDLESS, lambda pid, number: 0, every)[2]
+        )
         job.finish()
         world.clean()
     return counted
@@ -189,9 +268,11 @@ def calls_of(world, job):
 
 def play(family, text, attempt):
     """
-    The main program of a family: rounds in which every job has one try, until there were enough or the time is over; the exit code.
+    The main program of a family: rounds in which every job has one try, until there were enough or the time
+    is over; the exit code.
 
-    ``attempt(score, world, job, calls, random)`` makes one try and notes it; ``calls`` is what ``calls_of`` says.
+    ``attempt(score, world, job, calls, random)`` makes one try and notes it; ``calls`` is what ``calls_of``
+    says.
     """
     chosen = options(text)
     score, random_ = Score(family, chosen.seed), random.Random(chosen.seed)
@@ -212,7 +293,10 @@ def play(family, text, attempt):
 
 
 def conclude(score, world, job, run, code, how, outcome):
-    """Note a try of which the run has ended with this code: ``outcome`` unless something was not as it should be."""
+    """
+    Note a try of which the run has ended with this code: ``outcome`` unless something was not as it should
+    be.
+    """
     hung = [("left", "the run hung")] if code == -14 else []
     problems = aftermath(world, job, run.answer(), hung)
     if problems:

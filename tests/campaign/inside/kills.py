@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Kills: SIGKILL after each system call of a module that changes something, in turn, and after a sample of all its calls.
+Kills: SIGKILL after each system call of a module that changes something, in turn, and after a sample of all
+its calls.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import victim
 
 
 def attempt(score, world, job, calls, random):
-    """One try: three of four after a call that changes something, with all of them in turn, from a place that the seed says."""
+    """
+    One try: three of four after a call that changes something, with all of them in turn, from a place that
+    the seed says.
+    """
     turn = score.rows.get(job.title, {"tries": 0})["tries"]
     every = turn % 4 == 3
     if every:
@@ -30,7 +34,15 @@ def attempt(score, world, job, calls, random):
     run = victim.Run(*job.asked)
     killed, code = ptrace.run_killed(run.body, 0, count, every)
     outcome = "refused" if killed and run.answer() is None else "right"
-    jobs.conclude(score, world, job, run, code, f"killed after call {count} of {'all' if every else 'those that change something'}", outcome)
+    jobs.conclude(
+        score,
+        world,
+        job,
+        run,
+        code,
+        f"killed after call {count} of {'all' if every else 'those that change something'}",
+        outcome,
+    )
 
 
 def main():

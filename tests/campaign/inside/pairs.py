@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Pairs: while one run of a module stands before one of its system calls, a second run for the same thing runs as far as it can.
+Pairs: while one run of a module stands before one of its system calls, a second run for the same thing runs
+as far as it can.
 
-What one run waits for the other has, so the second may have to wait: after a moment the first goes on beside it. They have to end as if one had
-come after the other: both well, and the thing there once.
+What one run waits for the other has, so the second may have to wait: after a moment the first goes on beside
+it. They have to end as if one had come after the other: both well, and the thing there once.
 """
 
 from __future__ import annotations
@@ -67,7 +68,11 @@ def attempt(score, world, job, calls, random):
     first, second = victim.Run(*job.asked), Second(job)
     ptrace.run_stopped(first.body, 0, count, second.start)
     answers = first.answer(), second.end()
-    problems = [("left", f"one of two runs fails: {victim.words(answer)}") for answer in answers if not victim.is_ok(answer)]
+    problems = [
+        ("left", f"one of two runs fails: {victim.words(answer)}")
+        for answer in answers
+        if not victim.is_ok(answer)
+    ]
     problems = jobs.aftermath(world, job, answers[0], problems)
     if problems:
         world.clean()

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-How tries are counted: rows of tries, right, refused, wrong, left, lies, with a few examples of what was not as it should be.
+How tries are counted: rows of tries, right, refused, wrong, left, lies, with a few examples of what was not
+as it should be.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Score:
 
     def note(self, row, outcome, problems=(), example=""):
         """
-        One try: ``outcome`` is "right" or "refused", ``problems`` is a list of (one of BAD, what was seen); a try with a problem counts
-        as that only, with the worst that was seen. ``example``: how it was made.
+        One try: ``outcome`` is "right" or "refused", ``problems`` is a list of (one of BAD, what was seen); a
+        try with a problem counts as that only, with the worst that was seen. ``example``: how it was made.
         """
         counts = self.rows.setdefault(row, dict.fromkeys(COUNTS, 0))
         counts["tries"] += 1
@@ -48,8 +49,12 @@ class Score:
     def result(self):
         """Plain data, as it is kept."""
         return {
-            "family": self.family, "kernel": os.uname().release, "seed": self.seed,
-            "seconds": round(time.monotonic() - self.started), "rows": self.rows, "examples": self.examples,
+            "family": self.family,
+            "kernel": os.uname().release,
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - self.started),
+            "rows": self.rows,
+            "examples": self.examples,
         }
 
 

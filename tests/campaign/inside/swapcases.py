@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the family swaps tries: a victim, and an adversary who exchanges what it is about for somebody else's under the same name.
+What the family swaps tries: a victim, and an adversary who exchanges what it is about for somebody else's
+under the same name.
 
-Every case makes what is there before, says what is asked, exchanges, and judges by what the kernel has in the end.
+Every case makes what is there before, says what is asked, exchanges, and judges by what the kernel has in the
+end.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ class Program:
 
 class Case:
     """
-    ``title``; ``begin()`` makes what is there before and returns the victim; ``exchange()`` is what the adversary does, once; ``judge(ok)``
-    returns (whether somebody else's was taken or changed: an empty text or what, whether an "ok" was a lie: the same).
+    ``title``; ``begin()`` makes what is there before and returns the victim; ``exchange()`` is what the
+    adversary does, once; ``judge(ok)`` returns (whether somebody else's was taken or changed: an empty text
+    or what, whether an "ok" was a lie: the same).
     """
 
     title = ""
@@ -57,7 +60,9 @@ class Case:
 
 
 class Load(Case):
-    """A mapped device over a loop device whose file is exchanged: A is wanted, B must never be read through it."""
+    """
+    A mapped device over a loop device whose file is exchanged: A is wanted, B must never be read through it.
+    """
 
     def __init__(self, place, way):
         self.place, self.way = place, way
@@ -67,27 +72,41 @@ class Load(Case):
     def begin(self):
         diskseq = self.place.begin()
         if not self.ours:
-            return Program("dmsetup", "create", "--noudevsync", NAME, "--table", f"0 {LENGTH} linear {self.place.node} 0")
+            return Program(
+                "dmsetup", "create", "--noudevsync", NAME, "--table", f"0 {LENGTH} linear {self.place.node} 0"
+            )
         file = os.path.join(self.place.directory.name, "A")
-        device = {"diskseq": {"diskseq": diskseq}, "path and diskseq": {"path": self.place.node, "diskseq": diskseq}, "file": {"file": file}}
+        device = {
+            "diskseq": {"diskseq": diskseq},
+            "path and diskseq": {"path": self.place.node, "diskseq": diskseq},
+            "file": {"file": file},
+        }
         row = {"start": 0, "length": LENGTH, "target": "linear", "device": device[self.way], "offset": 0}
         return victim.Run("dm_device", {"name": NAME, "uuid": UUID, "table": [row], "timeout": 3})
 
     def exchange(self):
-        names = [name for name, row in loops().items() if row[1] == os.path.join(self.place.directory.name, "A")]
+        names = [
+            name for name, row in loops().items() if row[1] == os.path.join(self.place.directory.name, "A")
+        ]
         for name in names if self.way == "file" else [os.path.basename(self.place.node)]:
             rebind(self.place, f"/dev/{name}", "B")
 
     def judge(self, is_ok):
         found = mapped().get(NAME)
         letter = read(f"/dev/{found[2]}") if found else b""
-        return ("the device has the other file" if letter == b"B" else "",
-                "no such device" if is_ok and not found else "the device has nothing" if is_ok and letter != b"A" else "")
+        return (
+            "the device has the other file" if letter == b"B" else "",
+            (
+                "no such device"
+                if is_ok and not found
+                else "the device has nothing" if is_ok and letter != b"A" else ""
+            ),
+        )
 
 
 def rebind(place, node, letter):
     """The loop device has that file now, if the kernel lets it."""
-    number = Place(int(node[len("/dev/loop"):]))
+    number = Place(int(node[len("/dev/loop") :]))
     number.files = place.files
     number.unbind()
     number.bind(letter)
@@ -104,7 +123,11 @@ class Mapped(Case):
     def begin(self):
         make(NAME, UUID)
         self.before, self.foreign = mapped()[NAME], None
-        guards = {"name and diskseq": ("name", "diskseq"), "name and uuid": ("name", "uuid"), "uuid and diskseq": ("uuid", "diskseq")}
+        guards = {
+            "name and diskseq": ("name", "diskseq"),
+            "name and uuid": ("name", "uuid"),
+            "uuid and diskseq": ("uuid", "diskseq"),
+        }
         given = {"name": NAME, "uuid": UUID, "diskseq": int(self.before[1])}
         if self.way == "rename":
             return victim.Run("dm_device", {"name": OTHER, "uuid": UUID, "diskseq": int(self.before[1])})
@@ -112,7 +135,9 @@ class Mapped(Case):
             return Program("dmsetup", "remove", "--noudevsync", NAME)
         if self.way == "dmsetup rename":
             return Program("dmsetup", "rename", "--noudevsync", NAME, OTHER)
-        return victim.Run("dm_device", dict({key: given[key] for key in guards[self.way]}, state="absent", timeout=3))
+        return victim.Run(
+            "dm_device", dict({key: given[key] for key in guards[self.way]}, state="absent", timeout=3)
+        )
 
     def exchange(self):
         with _dm_ioctl.Control() as control:
@@ -127,10 +152,18 @@ class Mapped(Case):
     def judge(self, is_ok):
         now = mapped()
         name = [name for name, row in now.items() if self.foreign and row[1] == self.foreign]
-        wrong = "" if not self.foreign or name == [NAME] else f"somebody else's device is {'called ' + name[0] if name else 'gone'}"
+        wrong = (
+            ""
+            if not self.foreign or name == [NAME]
+            else f"somebody else's device is {'called ' + name[0] if name else 'gone'}"
+        )
         ours = [name for name, row in now.items() if row[1] == self.before[1]]
         done = ours == [OTHER] if "rename" in self.way else not ours
-        return wrong, "" if not is_ok or done else f"the device is still there, as {ours}" if ours else "the device is gone"
+        return wrong, (
+            ""
+            if not is_ok or done
+            else f"the device is still there, as {ours}" if ours else "the device is gone"
+        )
 
 
 def make(name, uuid):
@@ -159,7 +192,9 @@ class Loop(Case):
             os.ftruncate(self.place.files["B"], 1 << 21)
             return Program("losetup", "--set-capacity", node)
         if self.way == "detach, path and diskseq":
-            return victim.Run("loop_device", {"path": node, "diskseq": diskseq, "state": "absent", "timeout": 3})
+            return victim.Run(
+                "loop_device", {"path": node, "diskseq": diskseq, "state": "absent", "timeout": 3}
+            )
         if self.way == "detach, file":
             return victim.Run("loop_device", {"backing_file": file, "state": "absent", "timeout": 3})
         return victim.Run("loop_device", {"backing_file": file, "direct_io": True, "timeout": 3})
@@ -177,13 +212,19 @@ class Loop(Case):
             return None
         values = []
         for attribute in ("size", "loop/dio", "ro"):
-            with contextlib.suppress(OSError), open(f"/sys/block/{name}/{attribute}", encoding="ascii") as file:
+            with contextlib.suppress(OSError), open(
+                f"/sys/block/{name}/{attribute}", encoding="ascii"
+            ) as file:
                 values.append(file.read().strip())
         return row, values
 
     def judge(self, is_ok):
         now = self._state()
-        wrong = f"somebody else's loop device was {self.foreign}, is {now}" if self.foreign and now != self.foreign else ""
+        wrong = (
+            f"somebody else's loop device was {self.foreign}, is {now}"
+            if self.foreign and now != self.foreign
+            else ""
+        )
         file = os.path.join(self.place.directory.name, "A")
         over = [name for name, row in loops().items() if row[1] == file]
         lie = ""
@@ -197,7 +238,14 @@ class Loop(Case):
 def cases(place):
     """All Cases, over this Place."""
     loads = [Load(place, way) for way in ("diskseq", "path and diskseq", "file", "dmsetup with the path")]
-    ways = ("name and diskseq", "name and uuid", "uuid and diskseq", "rename", "dmsetup remove", "dmsetup rename")
+    ways = (
+        "name and diskseq",
+        "name and uuid",
+        "uuid and diskseq",
+        "rename",
+        "dmsetup remove",
+        "dmsetup rename",
+    )
     changes = ("detach, path and diskseq", "detach, file", "changed", "losetup -d", "losetup -c")
     return loads + [Mapped(way) for way in ways] + [Loop(place, way) for way in changes]
 

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Swaps: while a module, or a tool of today, stands before one of its system calls, an adversary exchanges what it works on.
+Swaps: while a module, or a tool of today, stands before one of its system calls, an adversary exchanges what
+it works on.
 
-Every window is met on one processor too: the call is drawn from all that the victim makes, the first ones of the run as well as the last.
+Every window is met on one processor too: the call is drawn from all that the victim makes, the first ones of
+the run as well as the last.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ def _one(score, world, case, count):
     if not world.is_intact():
         problems.append(("wrong", "the bystander was touched"))
     if met:
-        score.note(("" if case.ours else "today: ") + case.title, outcome, problems, f"exchanged before call {count}")
+        score.note(
+            ("" if case.ours else "today: ") + case.title, outcome, problems, f"exchanged before call {count}"
+        )
 
 
 def _between(world, place):

@@ -23,7 +23,15 @@ from ansible.module_utils.testing import patch_module_args
 MODULES = "ansible_collections.racefree.block.plugins.modules."
 # Seconds after which a run counts as hanging: no option used here waits longer than a few.
 HANGING = 40
-NAMES = ("loop_device", "loop_devices", "dm_device", "dm_devices", "thin_volumes", "snapshot_stores", "kernel_key")
+NAMES = (
+    "loop_device",
+    "loop_devices",
+    "dm_device",
+    "dm_devices",
+    "thin_volumes",
+    "snapshot_stores",
+    "kernel_key",
+)
 
 
 def load_all():
@@ -34,7 +42,8 @@ def load_all():
 
 class Run:
     """
-    One run of a module: ``body`` is what the child does. ``answer`` after it has ended: the module's result, or None.
+    One run of a module: ``body`` is what the child does. ``answer`` after it has ended: the module's result,
+    or None.
     """
 
     def __init__(self, module, arguments, check=False):
@@ -45,7 +54,9 @@ class Run:
     def body(self):
         signal.alarm(HANGING)
         output = io.StringIO()
-        with patch_module_args(self.arguments), contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+        with patch_module_args(self.arguments), contextlib.redirect_stdout(output), contextlib.suppress(
+            SystemExit
+        ):
             self.module.main()
         os.write(self.output.fileno(), output.getvalue().encode())
         return 0

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the kernel has, read from sysfs without a word of the collection's, and a place for tries with somebody else's devices in it.
+What the kernel has, read from sysfs without a word of the collection's, and a place for tries with somebody
+else's devices in it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ def loops():
         if name.startswith("loop"):
             file = _read(f"/sys/block/{name}/loop/backing_file")
             if file is not None:
-                found[name] = (_read(f"/sys/block/{name}/diskseq"), file, _read(f"/sys/block/{name}/loop/offset"))
+                found[name] = (
+                    _read(f"/sys/block/{name}/diskseq"),
+                    file,
+                    _read(f"/sys/block/{name}/loop/offset"),
+                )
     return found
 
 
@@ -47,7 +52,13 @@ def mapped():
             name = _read(f"{base}/dm/name")
             if name is not None:
                 below = tuple(sorted(os.listdir(f"{base}/slaves")))
-                found[name] = (_read(f"{base}/dm/uuid"), _read(f"{base}/diskseq"), node, below, _read(f"{base}/dm/suspended"))
+                found[name] = (
+                    _read(f"{base}/dm/uuid"),
+                    _read(f"{base}/diskseq"),
+                    node,
+                    below,
+                    _read(f"{base}/dm/suspended"),
+                )
     return found
 
 
@@ -86,12 +97,15 @@ def settled(condition, seconds=10):
 
 class World:
     """
-    A directory with files, and a loop device and a mapped device over it that belong to nobody here: they must never change. A context.
+    A directory with files, and a loop device and a mapped device over it that belong to nobody here: they
+    must never change. A context.
     """
 
     def __enter__(self):
         self._held = contextlib.ExitStack()
-        self.directory = self._held.enter_context(tempfile.TemporaryDirectory(prefix="campaign-", dir="/var/tmp"))
+        self.directory = self._held.enter_context(
+            tempfile.TemporaryDirectory(prefix="campaign-", dir="/var/tmp")
+        )
         self.bystander = self.file("bystander", b"Z")
         loop = tool("losetup", "--find", "--show", self.bystander).stdout.strip()
         tool("dmsetup", "create", "--noudevsync", BYSTANDER, "--table", f"0 {SECTORS} linear {loop} 0")
@@ -108,7 +122,10 @@ class World:
         self._held.close()
 
     def file(self, name, letter=b"", size=SIZE):
-        """A file of that size, anew, whose sectors all begin with the letter, in small or capital halves by turns."""
+        """
+        A file of that size, anew, whose sectors all begin with the letter, in small or capital halves by
+        turns.
+        """
         path = os.path.join(self.directory, name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

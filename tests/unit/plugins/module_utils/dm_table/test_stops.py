@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import Context, DeviceFacts, _kernels, parse_table
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
+    Context,
+    DeviceFacts,
+    _kernels,
+    parse_table,
+)
 from ansible_collections.racefree.block.plugins.module_utils._dm_table._stops import STOPS
 from ansible_collections.racefree.block.plugins.module_utils._errors import TableError
 
@@ -19,10 +24,18 @@ STOPPING = [
     (SMALL.replace("256", "0"), "small-discards", "chunk_size"),
     (SMALL.replace("P 256", "N 8"), "small-discards", "chunk_size"),
     (SMALL.replace("snapshot", "snapshot-merge").replace("P ", "PO "), "small-discards", "chunk_size"),
-    (SMALL.replace("1 discard_zeroes_cow", "2 discard_zeroes_cow discard_passdown_origin"), "small-discards", "chunk_size"),
+    (
+        SMALL.replace("1 discard_zeroes_cow", "2 discard_zeroes_cow discard_passdown_origin"),
+        "small-discards",
+        "chunk_size",
+    ),
     (SYNC, "unfinished-sync", "sync"),
     (SYNC.replace("raid5_ls", "raid4"), "unfinished-sync", "sync"),
-    (SYNC.replace("raid5_ls", "raid6_zr").replace("3 - /dev/a", "4 - /dev/d - /dev/a"), "unfinished-sync", "sync"),
+    (
+        SYNC.replace("raid5_ls", "raid6_zr").replace("3 - /dev/a", "4 - /dev/d - /dev/a"),
+        "unfinished-sync",
+        "sync",
+    ),
 ]
 HARMLESS = [
     SMALL.replace("256", "512"),
@@ -41,11 +54,19 @@ def stops_of(line, **context):
 
 
 @pytest.mark.parametrize("line, name, field", STOPPING)
-@pytest.mark.parametrize("context, stopped", [
-    ({"running": (6, 13)}, "6.13"), ({"running": (6, 18)}, "6.18"), ({"running": (7, 2)}, "7.2"), ({"kernels": ("7.2",)}, "7.2"),
-    ({"kernels": ("6.1", "7.2")}, "7.2"), ({"kernels": ("7.2",), "running": (7, 2)}, "7.2"), ({"running": (8, 0)}, "8.0"),
-    ({"kernels": ("6.1", "6.12"), "running": (6, 13)}, "6.13"),
-])
+@pytest.mark.parametrize(
+    "context, stopped",
+    [
+        ({"running": (6, 13)}, "6.13"),
+        ({"running": (6, 18)}, "6.18"),
+        ({"running": (7, 2)}, "7.2"),
+        ({"kernels": ("7.2",)}, "7.2"),
+        ({"kernels": ("6.1", "7.2")}, "7.2"),
+        ({"kernels": ("7.2",), "running": (7, 2)}, "7.2"),
+        ({"running": (8, 0)}, "8.0"),
+        ({"kernels": ("6.1", "6.12"), "running": (6, 13)}, "6.13"),
+    ],
+)
 def test_refused_by_name_on_the_kernels_that_it_stops(line, name, field, context, stopped):
     errors, message = stops_of(line, **context)
     assert errors == [(name, field)]
@@ -53,9 +74,15 @@ def test_refused_by_name_on_the_kernels_that_it_stops(line, name, field, context
 
 
 @pytest.mark.parametrize("line", [row[0] for row in STOPPING])
-@pytest.mark.parametrize("context", [
-    {"running": (6, 12)}, {"running": (6, 1)}, {"kernels": ("6.1", "6.12")}, {"kernels": ("6.12",), "running": (6, 12)},
-])
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"running": (6, 12)},
+        {"running": (6, 1)},
+        {"kernels": ("6.1", "6.12")},
+        {"kernels": ("6.12",), "running": (6, 12)},
+    ],
+)
 def test_taken_by_the_others(line, context):
     said = []
     assert parse_table(line, context=Context(warn=said.append, **context)).lines() == [line]
@@ -78,11 +105,22 @@ def test_tables_that_stop_no_kernel(line):
     assert not said
 
 
-@pytest.mark.parametrize("kind, written, refused", [
-    ("P", 8, True), ("PO", 511, True), ("P", 512, False), ("P", 1024, False), ("P", None, False), ("N", 8, False),
-])
+@pytest.mark.parametrize(
+    "kind, written, refused",
+    [
+        ("P", 8, True),
+        ("PO", 511, True),
+        ("P", 512, False),
+        ("P", 1024, False),
+        ("P", None, False),
+        ("N", 8, False),
+    ],
+)
 def test_what_the_cow_device_says_overrides_the_table(kind, written, refused):
-    facts = {"/dev/a": DeviceFacts(8, 0, 1 << 20), "/dev/b": DeviceFacts(8, 16, 1 << 20, cow_chunk=lambda: written)}
+    facts = {
+        "/dev/a": DeviceFacts(8, 0, 1 << 20),
+        "/dev/b": DeviceFacts(8, 16, 1 << 20, cow_chunk=lambda: written),
+    }
     line = f"0 8 snapshot /dev/a /dev/b {kind} 512 1 discard_zeroes_cow"
     context = {"running": (7, 2), "devices": lambda slot: facts[slot.text]}
     if refused:
@@ -104,14 +142,24 @@ def test_the_cow_device_is_read_for_such_tables_only():
 
 
 def test_a_stop_is_no_grammar_of_a_known_kernel():
-    """Every stop begins between two known kernels, so that some take such a table and some are stopped by it."""
+    """
+    Every stop begins between two known kernels, so that some take such a table and some are stopped by it.
+    """
     versions = [_kernels.version_of(name) for name in _kernels.KERNELS]
     for stop in STOPS:
         assert min(versions) < stop.since <= max(versions)
 
 
-@pytest.mark.parametrize("release, version", [
-    ("6.12.117-amd64", (6, 12)), ("7.2", (7, 2)), ("7.2.7", (7, 2)), ("6.1.0-56-amd64", (6, 1)), ("x", None), ("10.0-rc1", (10, 0)),
-])
+@pytest.mark.parametrize(
+    "release, version",
+    [
+        ("6.12.117-amd64", (6, 12)),
+        ("7.2", (7, 2)),
+        ("7.2.7", (7, 2)),
+        ("6.1.0-56-amd64", (6, 1)),
+        ("x", None),
+        ("10.0-rc1", (10, 0)),
+    ],
+)
 def test_version_of_a_release(release, version):
     assert _kernels.version_of(release) == version
