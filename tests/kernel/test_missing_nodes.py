@@ -2,18 +2,25 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Mapped devices whose node in /dev is missing or is another device's."""
+"""
+Mapped devices whose node in /dev is missing or is another device's, and what lies below them when it cannot be
+looked at.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
+import resource
 import stat
 
 import pytest
 from conftest import refused, run_module
 
 from ansible_collections.racefree.block.plugins.module_utils import _device, _stack
+from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
 from ansible_collections.racefree.block.plugins.module_utils._footprint import footprint
 from ansible_collections.racefree.block.plugins.module_utils._host import Host
 
@@ -106,3 +113,78 @@ def test_what_lies_below_is_seen(stack):
                     with _device.open_number(made["major"], made["minor"]) as device:
                         assert device.id.diskseq == made["diskseq"]
     assert sorted(os.listdir("/dev")) == names
+
+
+def in_child(function):
+    """What ``function()`` returns, a short text, in a child."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writer, function().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        return os.read(reader, 4096).decode()
+    finally:
+        os.close(reader)
+        os.waitpid(child, 0)
+
+
+def look(made, expected):
+    """``seen`` when what lies below the mapped device is as expected, ``another`` when not, or the error's name."""
+    try:
+        with Host() as host:
+            found = footprint(made["major"], made["minor"], True, _stack.questions(host))
+    except BlockError as error:
+        return str(error.errno_name)
+    return "seen" if found == expected else "another"
+
+
+def test_out_of_descriptors(stack):
+    """With each limit what lies below is seen whole, or it is an error."""
+    made = stack[1]
+    with Host() as host:
+        expected = footprint(made["major"], made["minor"], True, _stack.questions(host))
+    told = []
+    for limit in range(3, 65):
+        def work(limit=limit):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            return look(made, expected)
+
+        told.append(in_child(work))
+    assert set(told) == {"EMFILE", "seen"} and told == sorted(told), told
+
+
+ERRORS = [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM]
+
+
+@pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
+def test_an_error_at_any_step(stack, monkeypatch, number):
+    """Each call that looks fails once, at each place where it is made."""
+    made = stack[1]
+    with Host() as host:
+        expected = footprint(made["major"], made["minor"], True, _stack.questions(host))
+    tried = 0
+    calls = [(os, name) for name in ("open", "stat", "lstat", "readlink", "listdir")] + [(fcntl, "ioctl")]
+    for module, name in calls:
+        real, at = getattr(module, name), 0
+        while True:
+            at, made_calls = at + 1, []
+
+            def fails(*words, at=at, made_calls=made_calls, real=real, **more):
+                made_calls.append(words)
+                if len(made_calls) == at:
+                    raise OSError(number, os.strerror(number))
+                return real(*words, **more)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(module, name, fails)
+                told = look(made, expected)
+            if len(made_calls) < at:
+                break
+            tried += 1
+            assert told != "another", f"{name}, call {at}"
+            assert told in ("seen", errno.errorcode[number])
+    assert tried >= 8, "it looks at each device of the stack"
