@@ -133,7 +133,7 @@ def in_child(function):
 
 
 def look(made, expected):
-    """``seen`` when what lies below the mapped device is as expected, ``another`` when not, or the error's name."""
+    """``seen`` when what lies below the mapped device is as expected, ``another`` when not, or an errno."""
     try:
         with Host() as host:
             found = footprint(made["major"], made["minor"], True, _stack.questions(host))
@@ -157,6 +157,19 @@ def test_out_of_descriptors(stack):
     assert set(told) == {"EMFILE", "seen"} and told == sorted(told), told
 
 
+class Failing:
+    """A function whose call number ``at`` fails with the errno."""
+
+    def __init__(self, real, at, number):
+        self.real, self.at, self.number, self.calls = real, at, number, 0
+
+    def __call__(self, *words, **more):
+        self.calls += 1
+        if self.calls == self.at:
+            raise OSError(self.number, os.strerror(self.number))
+        return self.real(*words, **more)
+
+
 ERRORS = [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM]
 
 
@@ -171,18 +184,11 @@ def test_an_error_at_any_step(stack, monkeypatch, number):
     for module, name in calls:
         real, at = getattr(module, name), 0
         while True:
-            at, made_calls = at + 1, []
-
-            def fails(*words, at=at, made_calls=made_calls, real=real, **more):
-                made_calls.append(words)
-                if len(made_calls) == at:
-                    raise OSError(number, os.strerror(number))
-                return real(*words, **more)
-
+            at, fails = at + 1, Failing(real, at + 1, number)
             with monkeypatch.context() as patch:
                 patch.setattr(module, name, fails)
                 told = look(made, expected)
-            if len(made_calls) < at:
+            if fails.calls < at:
                 break
             tried += 1
             assert told != "another", f"{name}, call {at}"

@@ -344,7 +344,7 @@ def test_an_error_is_no_answer(disk, monkeypatch, number):
 
     base = f"/sys/dev/block/7:{disk.number}"
     for name, ask in (
-        ("readlink", lambda: _device.kernel_name(7, disk.number)), ("stat", lambda: _loop.bound_numbers()),
+        ("readlink", lambda: _device.kernel_name(7, disk.number)), ("stat", _loop.bound_numbers),
         ("listdir", lambda: _device.open_diskseq(disk.diskseq)),
         ("open", lambda: _loop.read_status(f"loop{disk.number}")),
     ):
