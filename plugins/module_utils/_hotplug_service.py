@@ -252,7 +252,7 @@ class _Service:
                 call.tell(END)
                 problem = str(error)
         words = f"block-racefree: add {key.backend}: the service cannot work on it: {problem}\n"
-        _print_there(pid, words, self.spare)
+        _print_there(pid, pidfd, words, self.spare)
         self.refused[call.number] = call, problem
 
     def _keep_spare(self):
@@ -301,7 +301,7 @@ class _Service:
 
     def _answer(self, call, error):
         if error is not None:
-            _print_there(call.pid, f"block-racefree: add {call.key.backend}: {error}\n", self.spare)
+            _print_there(call.pid, call.pidfd, f"block-racefree: add {call.key.backend}: {error}\n", self.spare)
         limit = Deadline(10)
         while not self._answer_once(call, error) and not limit.expired:
             _wait_end(call.pidfd, _AGAIN_SECONDS)
@@ -352,9 +352,10 @@ def _wait_end(pidfd, seconds):
     return bool(poll.poll(seconds * 1000))
 
 
-def _print_there(pid, text, spare):
+def _print_there(pid, pidfd, text, spare):
     """
-    On the script's standard error, if that can be opened; libxl reads the node hotplug-error.
+    On the script's standard error, if that can be opened; libxl reads the node hotplug-error. ``pidfd`` is the script's: its number may be another
+    process's once it has ended.
 
     A descriptor of the list ``spare`` is given up for it when there is no other.
     """
@@ -366,7 +367,9 @@ def _print_there(pid, text, spare):
     if fd is None:
         return
     try:
-        os.write(fd, text.encode(errors="replace"))
+        # Its number was its own when this was opened if it has not ended since.
+        if not _has_ended(pidfd):
+            os.write(fd, text.encode(errors="replace"))
     except OSError:
         # Told by the exit code all the same.
         pass

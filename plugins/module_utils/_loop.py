@@ -21,12 +21,15 @@ import stat
 import time
 
 from . import _device, _gone, _mounts, _uapi_plain
+from ._deadline import Deadline, pauses
 from ._errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice, hint_of
 from ._in_time import each_in_time
 from ._record import Record
 from ._regular_file import open_regular
 
 CONTROL = "/dev/loop-control"
+# For how long a device that nobody has open may take to lose its file.
+_GOING_SECONDS = 1.0
 # No file has such a path, and none had it when a device was made.
 NO_SUCH_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 MAJOR = 7
@@ -478,32 +481,51 @@ def detach(device, deferred=False, timeout=5.0):
     """
     Take the file off a held loop device, close it, and return whether it is gone already.
 
-    Autoclear and closing is used rather than LOOP_CLR_FD: it can be undone, and Linux 6.11 made LOOP_CLR_FD the same.
-    Unless ``deferred``, a device that others still hold after ``timeout`` seconds stays as it was: DeviceBusy.
+    Unless ``deferred``, a device that others still hold after ``timeout`` seconds stays as it was: DeviceBusy. While they are waited for, it is not
+    marked to go with its last user: a process that is killed here shall leave it to them.
     """
-    identity = device.id
+    identity, limit = device.id, Deadline(timeout)
     if not deferred and _device.is_claimed(device):
         raise busy(device)
-    was_autoclear = info(device).autoclear
-    set_autoclear(device, True)
-    device.close()
-    until = time.monotonic() + (min(timeout, 1.0) if deferred else timeout)
-    # A user for a moment, such as udev's prober after an event, is waited for; a lasting one is not cut off.
-    while _still_bound(identity):
-        if time.monotonic() < until:
-            time.sleep(0.01)
-            continue
-        if deferred:
-            return False
-        try:
-            again = _device.open_number(identity.major, identity.minor, diskseq=identity.diskseq)
-        except (DeviceGone, WrongDevice):
-            break
-        with again:
+    with device:
+        was_autoclear = info(device).autoclear
+        # A user for a moment, such as udev's prober after an event, is waited for; a lasting one is not cut off.
+        for pause in pauses(0.005, 0.2):
+            if _take_file(device) or deferred:
+                break
             if not was_autoclear:
-                set_autoclear(again, False)
-            raise busy(again)
-    return True
+                set_autoclear(device, False)
+            if limit.expired:
+                raise busy(device)
+            limit.sleep(pause)
+    limit = limit.sooner(_GOING_SECONDS) if deferred else Deadline(_GOING_SECONDS)
+    for pause in pauses():
+        if not _still_bound(identity):
+            return True
+        if limit.expired:
+            return False
+        limit.sleep(pause)
+    return False
+
+
+def _take_file(device):
+    """
+    Have a held loop device lose its file when it is closed; whether that is so. Otherwise others have it open, and it is marked to go with the
+    last of them, which is the caller's to take back.
+
+    LOOP_CLR_FD does the one or the other, and the status is refused from then on in the first case (drivers/block/loop.c, loop_clr_fd).
+    """
+    try:
+        fcntl.ioctl(device.fd, _uapi_plain.LOOP_CLR_FD, 0)
+    except OSError as error:
+        if error.errno in _gone.LOOP_FILE:
+            return True
+        raise KernelError.from_oserror(error, "take its file off it", device=device.path) from error
+    try:
+        info(device)
+    except DeviceGone:
+        return True
+    return False
 
 
 def users(device):

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 import time
 
@@ -85,3 +87,22 @@ def test_a_call_has_its_turn_until_its_transaction_ends():
         call.transaction(Store, None, Deadline(30))
     turns.take(Deadline(0)).release()
     call.end_turn()
+
+
+def test_what_is_said_reaches_no_other_process_of_that_number(tmp_path):
+    """The script has ended, and its number is another process's by the time it is answered."""
+    with subprocess.Popen(["sleep", "60"]) as script, open(tmp_path / "stderr", "wb") as written:
+        ended = os.pidfd_open(script.pid)
+        script.kill()
+        script.wait()
+        with subprocess.Popen(["sleep", "60"], stderr=written) as other:
+            running = os.pidfd_open(other.pid)
+            try:
+                _hotplug_service._print_there(other.pid, ended, "for the script\n", [])
+                assert (tmp_path / "stderr").read_bytes() == b""
+                _hotplug_service._print_there(other.pid, running, "for the other\n", [])
+                assert (tmp_path / "stderr").read_bytes() == b"for the other\n"
+            finally:
+                other.kill()
+                os.close(running)
+                os.close(ended)

@@ -379,6 +379,31 @@ def test_a_device_in_use_stays_as_it_was(place, persistent):
             _loop.detach(again)
 
 
+def test_a_killed_detach_leaves_a_device_in_use(place):
+    """Its user had it before: whenever the removal is killed, the device is there when the user has gone."""
+    device = attach(loopdevices.image(place, "disk"))
+    _loop.set_autoclear(device, False)
+    for number in range(25):
+        user = os.open(device.path, os.O_RDONLY)
+        child = os.fork()
+        if not child:
+            try:
+                os.close(user)
+                own = _device.open_path(device.path, diskseq=device.id.diskseq)
+                os.close(device.fd)
+                _loop.detach(own, timeout=30)
+            finally:
+                os._exit(0)
+        device.close()
+        time.sleep(0.004 * number)
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        os.close(user)
+        device = _device.open_path(device.path, diskseq=device.id.diskseq)
+        assert not _loop.info(device).autoclear
+    _loop.detach(device)
+
+
 def test_a_claimed_device_is_refused_at_once(place):
     device = attach(loopdevices.image(place, "disk"))
     claim = os.open(device.path, os.O_RDONLY | os.O_EXCL)
