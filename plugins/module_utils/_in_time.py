@@ -7,7 +7,8 @@ Looks at what may not answer, by a process that is left to itself when one takes
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-It has nothing open but a pipe, so that it keeps nothing when it hangs in the kernel, and ends when the kernel has answered and nobody listens.
+It has nothing open but a pipe, so that it keeps nothing when it hangs in the kernel, and ends when the kernel
+has answered and nobody listens.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _LENGTH = struct.Struct("=I")
 
 def each_in_time(function, keys, seconds):
     """
-    Yield ``(key, answered, value)`` for each key: what ``function(key)`` returns (numbers, texts, and containers of them), or False and None when it
-    has not within ``seconds``.
+    Yield ``(key, answered, value)`` for each key: what ``function(key)`` returns (numbers, texts, and
+    containers of them), or False and None when it has not within ``seconds``.
 
     What it raises of BlockError ends this, as a BlockError.
     """
@@ -69,8 +70,9 @@ class _Answers:
     def next(self, limit):
         """``(value,)``, or None at the limit."""
         while True:
-            end = _LENGTH.size + (_LENGTH.unpack_from(self._data)[0] if len(self._data) >= _LENGTH.size else 0)
-            if end > _LENGTH.size and len(self._data) >= end:
+            known = len(self._data) >= _LENGTH.size
+            end = _LENGTH.size + _LENGTH.unpack_from(self._data)[0] if known else 0
+            if known and len(self._data) >= end:
                 answer, self._data = marshal.loads(self._data[_LENGTH.size:end]), self._data[end:]
                 if answer[0] is not None:
                     raise BlockError(answer[0])

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What a domain's definition says of the format of a disk's file: that it is raw, in a recipe, or that it is not, in a disk that libvirt serves.
+What a domain's definition says of the format of a disk's file: that it is raw, in a recipe, or that it is
+not, in a disk that libvirt serves.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -18,23 +19,32 @@ from ._source import FileSource
 
 
 def known(source, domains, target):
-    """The FileSource, with ``format=raw`` when the recipe of this target says so of the same storage; ``domains``: ``_domain_xml.Domain`` s."""
+    """
+    The FileSource, with ``format=raw`` when the recipe of this target says so of the same storage;
+    ``domains``: ``_domain_xml.Domain`` s.
+    """
     if source.format is None and any(_says_raw(domain.recipe(target), source, target) for domain in domains):
         return source._replace(format=_image_format.RAW)
     return source
 
 
 def refuse_driver(source, backing, domains, option="source.file"):
-    """Raise InvalidValue when a disk of the definition has this open file (``_loop.Backing``) with a driver for another format."""
+    """
+    Raise InvalidValue when a disk of the definition has this open file (``_loop.Backing``) with a driver for
+    another format.
+    """
     if source.format is not None:
         return
     for domain in domains:
         for disk in domain.disks():
-            if disk.type == "file" and disk.format not in (None, _image_format.RAW) and _is_file(disk.source, backing):
+            if disk.type != "file" or disk.format in (None, _image_format.RAW):
+                continue
+            if _is_file(disk.source, backing):
                 raise InvalidValue(
                     option, source.file,
-                    f"is an image of the format {disk.format} (driver of {disk.target}), as the definition says, and a guest gets it byte for byte. "
-                    f"Convert it (qemu-img convert -f {disk.format} -O raw), or say format=raw if the definition is wrong",
+                    f"is an image of the format {disk.format} (driver of {disk.target}), as the definition says, and a "
+                    f"guest gets it byte for byte. Convert it (qemu-img convert -f {disk.format} -O raw), or say "
+                    "format=raw if the definition is wrong",
                 )
 
 
@@ -44,7 +54,9 @@ def _says_raw(recipe, source, target):
     except BlockError:
         # One that cannot be read says nothing, and the file is looked at.
         return False
-    return isinstance(kept, FileSource) and kept.format == _image_format.RAW and (kept.file, kept.offset) == (source.file, source.offset)
+    if not isinstance(kept, FileSource) or kept.format != _image_format.RAW:
+        return False
+    return (kept.file, kept.offset) == (source.file, source.offset)
 
 
 def _is_file(path, backing):
@@ -54,5 +66,5 @@ def _is_file(path, backing):
         # Not there, or no path at all.
         return False
     except OSError as error:
-        raise KernelError.from_oserror(error, "look at the file of another disk of the definition", device=path) from error
+        raise KernelError.from_oserror(error, "look at the file of a disk of the definition", device=path) from error
     return (found.st_dev, found.st_ino) == (backing.device, backing.inode)

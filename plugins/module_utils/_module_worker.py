@@ -7,10 +7,12 @@ A module's work in a process of its own, which is given up when it hangs in the 
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A system call that waits for storage which does not answer cannot be interrupted, not even by SIGKILL, and Ansible waits for the module's process.
-So a child does all of it, without the module's output, and the parent makes no call into storage: it answers the child, tells Ansible, and has the
-locks of the run (``_lock``), which therefore end with the task and not when the storage answers. A child that is given up is killed: it goes no
-further than the call that it hangs in. What that makes goes with the child, and what it was about to make permanent is in the journal (``_journal``).
+A system call that waits for storage which does not answer cannot be interrupted, not even by SIGKILL, and
+Ansible waits for the module's process. So a child does all of it, without the module's output, and the parent
+makes no call into storage: it answers the child, tells Ansible, and has the locks of the run (``_lock``),
+which therefore end with the task and not when the storage answers. A child that is given up is killed: it
+goes no further than the call that it hangs in. What that makes goes with the child, and what it was about to
+make permanent is in the journal (``_journal``).
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ from ._errors import BlockError, DeadlineExceeded, of_oserror
 
 # Tests that look into the process which does the work have it done in their own.
 IN_PROCESS = False
-# How often the child is looked at, and for how long one that waits for something else than storage may stand still: all waits of the library end sooner.
+# How often the child is looked at, and for how long one that waits for something else than storage may stand
+# still: all waits of the library end sooner.
 _LOOK_SECONDS = 0.25
 _LONGEST_STILL = 180
-# Seconds that a child has for its end once it has answered, or was killed: what it has open may be what does not answer.
+# Seconds that a child has for its end once it has answered, or was killed: what it has open may be what does
+# not answer.
 _ENDING_SECONDS = 1
 _REQUEST = struct.Struct("=cq")
 # In front of the answer: processes that the child has started may have its end of the pipe open for longer.
@@ -73,7 +77,10 @@ def run(body, patience):
         os.close(reader)
         os.close(alive)
     if not answer:
-        raise BlockError("the process that worked on it was killed", hint="Run the task again: what it left half done is rolled back first")
+        raise BlockError(
+            "the process that worked on it was killed",
+            hint="Run the task again: what it left half done is rolled back first",
+        )
     return json.loads(answer)
 
 
@@ -86,7 +93,8 @@ def _outcome_of(body):
         found = of_oserror(error)
         return {"raised": {"msg": str(found), "error": found.as_dict(), "exception": traceback.format_exc()}}
     except Exception as error:
-        return {"raised": {"msg": f"unexpected {type(error).__name__}: {error}", "exception": traceback.format_exc()}}
+        text = f"unexpected {type(error).__name__}: {error}"
+        return {"raised": {"msg": text, "exception": traceback.format_exc()}}
 
 
 # The child
@@ -114,8 +122,8 @@ def _plain(value):
 
 def _die_with(parent, lifeline):
     """
-    Have the kernel kill this process when the other end of the pipe is closed, which the parent alone has (fcntl(2), F_SETSIG; pipe_release in
-    fs/pipe.c). prctl(2) would do, but is not to be had without cffi.
+    Have the kernel kill this process when the other end of the pipe is closed, which the parent alone has
+    (fcntl(2), F_SETSIG; pipe_release in fs/pipe.c). prctl(2) would do, but is not to be had without cffi.
     """
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
@@ -159,8 +167,10 @@ def _serve(child, connection, reader, patience):
         if reader in ready:
             part = os.read(reader, 1 << 20)
             data += part
-            if not part or len(data) >= _LENGTH.size and len(data) >= _LENGTH.size + _LENGTH.unpack_from(data)[0]:
-                return data[_LENGTH.size:] if part else b""
+            if not part:
+                return b""
+            if len(data) >= _LENGTH.size and len(data) >= _LENGTH.size + _LENGTH.unpack_from(data)[0]:
+                return data[_LENGTH.size:]
         elif connection in ready:
             request = connection.recv(_REQUEST.size)
             if request:
@@ -176,8 +186,9 @@ def _serve(child, connection, reader, patience):
         now, in_storage = _standing(child)
         if now != seen:
             seen, since = now, time.monotonic()
-        elif time.monotonic() - since > (patience if in_storage else _LONGEST_STILL):
-            raise _hanging(child, patience if in_storage else _LONGEST_STILL)
+        limit = patience if in_storage else max(patience, _LONGEST_STILL)
+        if time.monotonic() - since > limit:
+            raise _hanging(child, limit)
 
 
 def _answer(request):
@@ -195,8 +206,8 @@ def _answer(request):
 
 def _standing(pid):
     """
-    What changes whenever the process does anything, and whether it is in a sleep that nothing interrupts (proc_pid_stat(5): state D), as calls into
-    storage are.
+    What changes whenever the process does anything, and whether it is in a sleep that nothing interrupts
+    (proc_pid_stat(5): state D), as calls into storage are.
     """
     with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
@@ -206,13 +217,13 @@ def _standing(pid):
 
 
 def _hanging(pid, seconds):
-    where = ""
     with open(f"/proc/{pid}/wchan", encoding="ascii", errors="replace") as file:
         where = file.read().strip()
+    where = f" ({where})" if where not in ("", "0") else ""
     return DeadlineExceeded(
-        f"the storage to answer, which process {pid} does in the kernel" + (f" ({where})" if where not in ("", "0") else ""), seconds,
-        hint="That process ends when the storage answers, and what it is in the middle of may still happen then. See the kernel's messages (dmesg), "
-        "and run the task again once the storage answers: what was left half done is rolled back first",
+        f"the storage to answer, for which process {pid} waits in the kernel{where}", seconds,
+        hint="That process ends when the storage answers, and what it is in the middle of may still happen then. "
+        "See the kernel's messages (dmesg), and run the task again once the storage answers: what was left half done is rolled back first",
     )
 
 

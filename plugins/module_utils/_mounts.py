@@ -19,7 +19,10 @@ _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
 def read():
-    """``[(mount point, st_dev)]`` of this process's mounts, the later ones on top (proc_pid_mountinfo(5)); KernelError."""
+    """
+    ``[(mount point, st_dev)]`` of this process's mounts, the later ones on top (proc_pid_mountinfo(5));
+    KernelError.
+    """
     try:
         with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.split(" ", 5) for line in file]
@@ -30,9 +33,11 @@ def read():
 
 def is_elsewhere(path, devices, mounts):
     """
-    Whether the path, as the kernel tells that of an open file, is on none of the file systems ``devices`` (st_dev).
+    Whether the path, as the kernel tells that of an open file, is on none of the file systems ``devices``
+    (st_dev).
 
-    False when that cannot be told: a file system whose files have another st_dev than its mounts (btrfs), a path out of this process's reach.
+    False when that cannot be told: a file system whose files have another st_dev than its mounts (btrfs), a
+    path out of this process's reach.
     """
     if not path.startswith("/") or not set(devices) <= {device for dummy, device in mounts}:
         return False

@@ -7,8 +7,8 @@ What speaks against a new loop device over a file, unless the user said that it 
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Asked when a device is planned, so that check mode tells, and again just before it is made. A device that is there already is not asked about:
-what a guest has written into its disk meanwhile is no reason to refuse it.
+Asked when a device is planned, so that check mode tells, and again just before it is made. A device that is
+there already is not asked about: what a guest has written into its disk meanwhile is no reason to refuse it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _SAY_OVERLAP = {
     "backing_file": "say overlap=true if two writers are meant",
     "target": "give the disk the mode w! if two writers are meant",
 }
+_OTHERWISE = "say overlap: true of the file if two writers are meant"
 # Seconds that a device which goes with its last user has for going.
 _GOING = 5
 
@@ -34,7 +35,8 @@ class Said(Record):
     """
     What the user said of the file; a ``_recipe.FileSource`` has the same fields.
 
-    ``format``: ``raw`` when the file is known to be a disk byte for byte, else None; ``overlap``: whether two writers are meant.
+    ``format``: ``raw`` when the file is known to be a disk byte for byte, else None; ``overlap``: whether two
+    writers are meant.
     """
 
     format: str | None = None
@@ -42,7 +44,10 @@ class Said(Record):
 
 
 class Area(Record):
-    """The part of the file that the device is to have, in bytes, ``size`` 0 for the rest; whether it is to be written."""
+    """
+    The part of the file that the device is to have, in bytes, ``size`` 0 for the rest; whether it is to be
+    written.
+    """
 
     offset: int = 0
     size: int = 0
@@ -60,8 +65,9 @@ def check(backing, area, said, loops, for_guest=False, option="backing_file"):
     """
     Raise InvalidValue or DeviceBusy when there is to be no such loop device.
 
-    ``backing``: the open file (``_loop.Backing``); ``area``: an Area; ``said``: a Said; ``loops``: a ``_loop.LoopIndex``. ``for_guest``: whether the
-    sharing check, which knows what guests use, is made too. Waits up to 5 s for a device that is on its way out.
+    ``backing``: the open file (``_loop.Backing``); ``area``: an Area; ``said``: a Said; ``loops``: a
+    ``_loop.LoopIndex``. ``for_guest``: whether the sharing check, which knows what guests use, is made too.
+    Waits up to 5 s for a device that is on its way out.
     """
     if said.format is None:
         _check_format(backing, area, option)
@@ -77,16 +83,21 @@ def _check_format(backing, area, option):
     if found is not None:
         raise InvalidValue(
             option, backing.path,
-            f"is an image of the format {found}, not a disk byte for byte. Convert it (qemu-img convert -f {found} -O raw), or "
+            f"is an image of the format {found}, not a disk byte for byte. "
+            f"Convert it (qemu-img convert -f {found} -O raw), or "
             f"{_SAY_RAW.get(option, 'say format=raw')} if a guest wrote these bytes into a disk of its own",
         )
 
 
 def format_of(backing, to_the_end=True):
-    """The format (``_image_format``) of an open file, or None for what can be raw; without ``to_the_end`` its last bytes are not looked at."""
+    """
+    The format (``_image_format``) of an open file, or None for what can be raw; without ``to_the_end`` its
+    last bytes are not looked at.
+    """
     try:
         head = os.pread(backing.fd, _image_format.HEAD, 0)
-        tail = os.pread(backing.fd, _image_format.TAIL, backing.size - _image_format.TAIL) if to_the_end and backing.size >= _image_format.TAIL else b""
+        start = backing.size - _image_format.TAIL
+        tail = os.pread(backing.fd, _image_format.TAIL, start) if to_the_end and start >= 0 else b""
     except OSError as error:
         raise KernelError.from_oserror(error, "read the image", device=backing.path) from error
     return _image_format.format_of(head, tail)
@@ -103,13 +114,18 @@ def _check_overlap(backing, area, loops, for_guest, option):
         limit.sleep(pause)
     raise DeviceBusy(
         f"{found.path} (diskseq {found.diskseq}) writes the same part of the file", device=backing.path,
-        hint=f"Use that device, or remove it first; or {_SAY_OVERLAP.get(option, 'say overlap: true of the file if two writers are meant')}",
+        hint=f"Use that device, or remove it first; or {_SAY_OVERLAP.get(option, _OTHERWISE)}",
     )
 
 
 def is_going(device, status):
-    """Whether a held loop device (and its ``_loop.LoopInfo``) goes with its last user, which is none that stands on it or has mounted it."""
-    return status.autoclear and not _gone.list_directory(f"{device.sysfs}/holders") and not _device.is_claimed(device)
+    """
+    Whether a held loop device (and its ``_loop.LoopInfo``) goes with its last user, which is none that stands
+    on it or has mounted it.
+    """
+    if not status.autoclear or _gone.list_directory(f"{device.sysfs}/holders"):
+        return False
+    return not _device.is_claimed(device)
 
 
 class _Rival(Record):

@@ -7,8 +7,8 @@ Regular files, opened without waiting for anybody and without touching what is s
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-open(2) of a FIFO waits for its other end; of a tape, it winds; of a watchdog, it starts the countdown. O_PATH does none of that, and what it has
-found is what is opened then, through /proc.
+open(2) of a FIFO waits for its other end; of a tape, it winds; of a watchdog, it starts the countdown. O_PATH
+does none of that, and what it has found is what is opened then, through /proc.
 """
 
 from __future__ import annotations

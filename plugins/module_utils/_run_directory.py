@@ -7,7 +7,8 @@ Directories below /run for what runs of the collection tell each other.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-mkdir(2) takes the umask off the mode: with umask 0 everybody could exchange the files, with umask 0777 the caller could not write them.
+mkdir(2) takes the umask off the mode: with umask 0 everybody could exchange the files, with umask 0777 the
+caller could not write them.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ _PARENT, _LEAF = 0o755, 0o700
 
 def make(path):
     """
-    Have the directory, with mode 0700, and those on the way to it that are missing, with 0755, whatever the umask is.
+    Have the directory, with mode 0700, and those on the way to it that are missing, with 0755, whatever the
+    umask is.
 
-    One that is there already gets that mode too if it is below ROOT, or the last one. WrongDevice when it is a symbolic link, no directory, or
-    another user's; KernelError.
+    One that is there already gets that mode too if it is below ROOT, or the last one. WrongDevice when it is
+    a symbolic link, no directory, or another user's; KernelError.
     """
     _make(path, _LEAF)
 

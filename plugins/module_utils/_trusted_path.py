@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Who can make a path lead to another file: whoever can write a directory on the way, or that of a symbolic link on it.
+Who can make a path lead to another file: whoever can write a directory on the way, or that of a symbolic link
+on it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-path_resolution(7), and sticky directories in unlink(2). Root can always do so, and is not named; nor is the user who runs this.
+path_resolution(7), and sticky directories in unlink(2). Root can always do so, and is not named; nor is the
+user who runs this.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _ACL = "system.posix_acl_access"
 
 def weak_place(path):
     """
-    What somebody else can redirect the absolute path by, in words that name the place, or None. KernelError for what could not be looked at.
+    What somebody else can redirect the absolute path by, in words that name the place, or None. KernelError
+    for what could not be looked at.
 
     What is not there (yet) is left out: whoever opens the path finds that out.
     """
@@ -56,8 +59,8 @@ def weak_place(path):
 
 def check(path, must, warn, option):
     """
-    Call ``warn(text)`` when somebody else can redirect the path; InvalidValue of ``option`` instead when it ``must`` not be so, and KernelError when
-    that could not be looked at.
+    Call ``warn(text)`` when somebody else can redirect the path; InvalidValue of ``option`` instead when it
+    ``must`` not be so, and KernelError when that could not be looked at.
     """
     try:
         place = weak_place(path)

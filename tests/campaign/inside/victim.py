@@ -20,6 +20,8 @@ import tempfile
 
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.racefree.block.plugins.module_utils import _module_worker
+
 MODULES = "ansible_collections.racefree.block.plugins.modules."
 # Seconds after which a run counts as hanging: no option used here waits longer than a few.
 HANGING = 40
@@ -53,6 +55,8 @@ class Run:
 
     def body(self):
         signal.alarm(HANGING)
+        # It is this process that is stopped, killed and lied to.
+        _module_worker.IN_PROCESS = True
         output = io.StringIO()
         with patch_module_args(self.arguments), contextlib.redirect_stdout(output), contextlib.suppress(
             SystemExit

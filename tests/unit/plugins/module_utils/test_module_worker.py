@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A module's work in a process of its own. What becomes of storage that does not answer: tests/kernel/test_silent_storage.py."""
+"""
+A module's work in a process of its own. What becomes of storage that does not answer:
+tests/kernel/test_silent_storage.py.
+"""
 
 from __future__ import annotations
 
@@ -150,6 +153,6 @@ def test_one_that_hangs(monkeypatch):
             os._exit(0)
 
     started = time.monotonic()
-    with pytest.raises(DeadlineExceeded, match="process [0-9]+ does in the kernel") as caught:
+    with pytest.raises(DeadlineExceeded, match="process [0-9]+ waits in the kernel") as caught:
         _module_worker.run(hang, 1)
     assert "run the task again" in caught.value.hint and time.monotonic() - started > 1

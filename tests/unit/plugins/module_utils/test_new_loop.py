@@ -261,7 +261,9 @@ def test_a_path_that_others_can_redirect(place):
 
 
 def replaced(place, **more):
-    """The path of an image that was renamed over another, and the row of the device that still has the other."""
+    """
+    The path of an image that was renamed over another, and the row of the device that still has the other.
+    """
     path = loopdevices.image(place, "disk", content=b"old")
     made = run(backing_file=path, **more)["device"]
     os.rename(loopdevices.image(place, "new", content=b"new"), path)

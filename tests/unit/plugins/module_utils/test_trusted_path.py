@@ -56,7 +56,9 @@ def test_a_group(place):
 
 
 def test_a_list(place):
-    """An access control list that lets one user write shows as the permission of the group, which is root's."""
+    """
+    An access control list that lets one user write shows as the permission of the group, which is root's.
+    """
     entries = ((1, 7, 2**32 - 1), (2, 7, NOBODY), (4, 5, 2**32 - 1), (16, 7, 2**32 - 1), (32, 5, 2**32 - 1))
     value = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
     try:
