@@ -218,7 +218,9 @@ device:
   type: dict
   contains:
     path:
-      description: The node's path. It names this device only for as long as the device lives.
+      description:
+        - The node's path. It names this device only for as long as the device lives.
+        - V(null) when the node is missing, or is another device's.
       type: str
       sample: /dev/loop7
     name:
