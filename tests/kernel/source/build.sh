@@ -26,6 +26,8 @@ patch -p1 -F0 < "$here/registers.patch"
 make ARCH=um defconfig
 known=$(find . -name 'Kconfig*' -exec sed -n 's/^\(menu\)\{0,1\}config \([A-Z0-9_]*\).*/\2/p' {} +)
 wanted=
+# Words, whatever the lines.
+# shellcheck disable=SC2013
 for option in $(sed '/^#/d' "$here/options"); do
     if echo "$known" | grep -qx "$option"; then
         scripts/config --enable "$option"
