@@ -120,7 +120,9 @@ class Volumes:
                     _refuse_used(volume, users)
                 else:
                     if volume.origin not in coming:
-                        raise InvalidValue(f"{volume.option}.snapshot_of", volume.origin, "must be a volume that the pool has, or that stands before in the list")
+                        raise InvalidValue(
+                            f"{volume.option}.snapshot_of", volume.origin,
+                            "must be a volume that the pool has, or one that is earlier in the list")
                     for user in users:
                         if user.live and user.id == volume.origin:
                             _dm_quiet.check(control, user.device)

@@ -71,7 +71,9 @@ def to_resize(files, sizes, identities=None):
         if there is None and file["size"] is None:
             raise InvalidValue("size", None, f"must be the size of {file['path']}, since it is to be made", device=file["label"])
         if file["exact"] and there is not None and file["size"] is not None and file["size"] < there:
-            raise InvalidValue("size", file["size"], f"must be {there} or more: {file['path']} is that large, and to cut it would lose data", device=file["label"])
+            raise InvalidValue(
+                "size", file["size"], f"must be {there} or more: {file['path']} is that large, and cutting it would lose data",
+                device=file["label"])
         if file["image"] is not None and not sizes.get(file["image"]):
             raise InvalidValue("image", file["image"], "must be an image that is there, and not empty", device=file["label"])
         if there is None or (file["size"] or 0) > there:

@@ -56,13 +56,16 @@ class KeyItem(Item):
     def check(self):
         text = self.params["description"]
         if not _DESCRIPTION.match(text) or len(text) > _LONGEST:
-            raise InvalidValue("description", text, f"must be up to {_LONGEST} letters, digits and other characters of ASCII, without spaces, as a table names it")
+            raise InvalidValue(
+                "description", text, f"must be up to {_LONGEST} printable ASCII characters without spaces, as a table names it")
         if self.params["type"] == "logon" and not 0 < text.find(":"):
             raise InvalidValue("description", text, "must be PREFIX:NAME, which the kernel asks of logon keys")
         if self.params["state"] == "present":
             payload = (self.params["payload"] or "").strip()
             if not _HEX.match(payload) or len(payload) > 2 * _keyring.MOST_BYTES:
-                raise InvalidValue("payload", "(not shown)", f"must be an even number of hexadecimal digits, for up to {_keyring.MOST_BYTES} bytes; as text, in quotes")
+                raise InvalidValue(
+                    "payload", "(not shown)",
+                    f"must be an even number of hexadecimal digits, for up to {_keyring.MOST_BYTES} bytes; as text, in quotes")
             self.payload = bytes.fromhex(payload)
 
     def locks(self):

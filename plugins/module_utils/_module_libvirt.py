@@ -93,7 +93,9 @@ class DiskItem(Item):
         if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "present":
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
         if params["live"] and not params["uri"].startswith("xen:"):
-            raise InvalidValue("live", True, f"is possible only for Xen, since only there it can be proved which device the guest got, and the uri is {params['uri']}")
+            raise InvalidValue(
+                "live", True,
+                f"is possible only for Xen, since only there it can be proved which device the guest got, and the uri is {params['uri']}")
         if params["source"] is not None:
             self._check_source()
         elif params["state"] == "present":

@@ -84,7 +84,9 @@ def require_space(directory, mebibytes, purpose):
     directory.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free // 2 ** 20
     if free < mebibytes:
-        raise Problem(f"{purpose} needs {mebibytes} MiB below {directory}, where {free} MiB are free: make room or set {program.cache_variable()} to another directory")
+        raise Problem(
+            f"{purpose} needs {mebibytes} MiB below {directory}, where {free} MiB are free: make room or set "
+            f"{program.cache_variable()} to another directory")
 
 
 def require_memory(mebibytes, purpose):

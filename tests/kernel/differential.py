@@ -570,7 +570,9 @@ def compare_tables(**options):
     if results is None:
         return 3, None
     result = add_up(results)
-    result.update(seed=options.seed, skip=options.skip, kernel=os.uname().release, compared_with=run.kernel_name, known=run.known, seconds=round(time.monotonic() - started, 1), types=run.types)
+    result.update(
+        seed=options.seed, skip=options.skip, kernel=os.uname().release, compared_with=run.kernel_name, known=run.known,
+        seconds=round(time.monotonic() - started, 1), types=run.types)
     if options.report:
         with open(options.report, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)

@@ -133,7 +133,9 @@ def test_what_is_written_is_gone_with_the_run(cache, system):
 
 def test_two_at_once(cache):
     """Each has devices, memory and files of its own."""
-    script = "echo up; test ! -e /tmp/mine && touch /tmp/mine && truncate -s 1M /tmp/a && losetup --show -f /tmp/a && dmsetup create one --table '0 8 zero' && {}"
+    script = (
+        "echo up; test ! -e /tmp/mine && touch /tmp/mine && truncate -s 1M /tmp/a && losetup --show -f /tmp/a && "
+        "dmsetup create one --table '0 8 zero' && {}")
     with started(cache, "sh", "-c", script.format("sleep 1000")) as first:
         assert first.stdout.readline() == "up\n" and first.stdout.readline() == "/dev/loop0\n"
         code, output, errors = call(cache, "sh", "-c", script.format("dmsetup ls"))

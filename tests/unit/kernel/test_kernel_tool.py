@@ -176,7 +176,8 @@ def test_what_was_tried_last(tmp_path):
 def test_wrong_calls_say_what_is_wrong():
     for words, said in (
             (("run",), "which command"), (("run", "--release", "sid", "true"), "invalid choice"), (("run", "--timeout", "0", "true"), "1 to 86400"),
-            (("run", "--push", "/not/there:/x", "true"), "is not there"), ((), "are required"), (("_build", "system", "forky", "x", "/x", ""), "a part of build")):
+            (("run", "--push", "/not/there:/x", "true"), "is not there"), ((), "are required"),
+            (("_build", "system", "forky", "x", "/x", ""), "a part of build")):
         done = call(*words)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, (words, done)
 

@@ -15,7 +15,6 @@ from common import needs
 from common.errors import Failed
 
 
-
 def vmlinux(image):
     """
     The ELF file inside the bzImage ``image`` (both bytes).

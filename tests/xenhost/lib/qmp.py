@@ -14,7 +14,6 @@ import time
 from common.errors import Failed
 
 
-
 class Qmp:
     """A connection to the socket ``qmp.sock`` of a host's directory; every command within ``seconds``."""
 

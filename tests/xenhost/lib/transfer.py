@@ -13,7 +13,6 @@ from pathlib import Path
 from common.errors import Failed, Problem
 
 
-
 def push(remote, source, destination):
     """Copy a file to the path ``destination``, or what is in a directory into the directory ``destination``; modes and times are kept."""
     source = Path(source)

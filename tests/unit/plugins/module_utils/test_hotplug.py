@@ -578,7 +578,8 @@ def test_reaping():
 
 
 @pytest.mark.parametrize("text, recipe", [
-    (f"diskseq:42@{_device.boot_id()}", DiskseqSource(42, None, _device.boot_id())), ("path:/dev/x", PathSource("/dev/x")), ("file:/srv/a,b.raw", FileSource("/srv/a,b.raw")),
+    (f"diskseq:42@{_device.boot_id()}", DiskseqSource(42, None, _device.boot_id())), ("path:/dev/x", PathSource("/dev/x")),
+    ("file:/srv/a,b.raw", FileSource("/srv/a,b.raw")),
     ("dm:web1-root,LVM-x", PathSource("/dev/mapper/web1-root", uuid="LVM-x")),
 ])
 def test_forms(text, recipe):
