@@ -11,10 +11,13 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from . import _device, _dm, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _lock, _reap, _source, _source_locks, _table_slots
+from ._deadline import Deadline, pauses
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan, check_seconds, undo_steps
 from ._table_keys import with_keys
 
+# For how long somebody who has a device open for a moment is waited for.
+_PROBING_SECONDS = 2
 ARGUMENTS = {
     "name": {"type": "str"},
     "uuid": {"type": "str"},
@@ -30,6 +33,7 @@ ARGUMENTS = {
         },
     },
     "read_only": {"type": "bool", "default": False},
+    "allow_shrink": {"type": "bool", "default": False},
     "persist": {"type": "bool", "default": True},
     "hold": {"type": "int", "default": 60},
     "noflush": {"type": "bool", "default": False},
@@ -281,8 +285,25 @@ class DmItem(Item):
         if live is None:
             return wanted.table
         wanted.table.check_replaces(live)
+        if wanted.table.length < live.length and not self.params["allow_shrink"]:
+            self._refuse_in_use(live.length, wanted.table.length)
         # What is the same in meaning is not written in another way.
         return live if wanted.is_complete and live.same_as(wanted.table) else wanted.table
+
+    def _refuse_in_use(self, sectors, left):
+        """Who uses a device that gets shorter gets errors behind its new end. One who has it for a moment, such as udev, is waited for."""
+        limit = Deadline(_PROBING_SECONDS)
+        for pause in pauses():
+            # One is this process.
+            if self.host.dm.status(_dm.number_of(self.device)).open_count <= 1:
+                return
+            if limit.expired:
+                break
+            limit.sleep(pause)
+        raise DeviceBusy(
+            f"the table would shrink it from {sectors} to {left} sectors while it is in use", device=self.params["name"],
+            hint="End that use first, or say allow_shrink=true if nobody needs what is behind the new end",
+        )
 
     def _plan_volumes(self, before, after):
         table = after["table"]

@@ -92,6 +92,12 @@ options:
       - Whether the device is read-only.
     type: bool
     default: false
+  allow_shrink:
+    description:
+      - Whether a table may be shorter than the live one while the device is in use, such as mounted. Otherwise that is an error, since who uses the
+        device gets errors behind the new end.
+    type: bool
+    default: false
   persist:
     description:
       - With V(true), the device stays until it is removed, and so do loop devices that were made for files in its table.

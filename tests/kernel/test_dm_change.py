@@ -50,6 +50,18 @@ def origin_and_store(image, cleanup):
     return slots
 
 
+def test_a_device_in_use_does_not_shrink(name, cleanup):
+    """Nobody has it: it does. Somebody has it: only when that is said."""
+    cleanup(dm=name)
+    made = run_module("dm_device", name=name, table="0 64 zero")["device"]
+    assert predict_and_run("dm_device", name=name, table="0 56 zero")["changed"]
+    with open(made["path"], "rb"):
+        refused("dm_device", "from 56 to 48 sectors while it is in use", "allow_shrink=true", name=name, table="0 48 zero")
+        assert run_module("dm_device", name=name, table="0 72 zero")["changed"]
+        assert predict_and_run("dm_device", name=name, table="0 48 zero", allow_shrink=True)["changed"]
+        assert not run_module("dm_device", name=name, table="0 48 zero")["changed"]
+
+
 def write(path, offset, data):
     with open(path, "r+b") as device:
         device.seek(offset)
