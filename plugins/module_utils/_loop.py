@@ -488,16 +488,16 @@ def detach(device, deferred=False, timeout=5.0):
     if not deferred and _device.is_claimed(device):
         raise busy(device)
     with device:
-        was_autoclear = info(device).autoclear
-        # A user for a moment, such as udev's prober after an event, is waited for; a lasting one is not cut off.
-        for pause in pauses(0.005, 0.2):
-            if _take_file(device) or deferred:
-                break
-            if not was_autoclear:
-                set_autoclear(device, False)
-            if limit.expired:
-                raise busy(device)
-            limit.sleep(pause)
+        if deferred:
+            set_autoclear(device, True)
+        else:
+            # A user for a moment, such as udev's prober after an event, is waited for; a lasting one is not cut off.
+            for pause in pauses(0.01, 0.2):
+                if _take_file(device):
+                    break
+                if limit.expired:
+                    raise busy(device)
+                limit.sleep(pause)
     limit = limit.sooner(_GOING_SECONDS) if deferred else Deadline(_GOING_SECONDS)
     for pause in pauses():
         if not _still_bound(identity):
@@ -510,22 +510,33 @@ def detach(device, deferred=False, timeout=5.0):
 
 def _take_file(device):
     """
-    Have a held loop device lose its file when it is closed; whether that is so. Otherwise others have it open, and it is marked to go with the
-    last of them, which is the caller's to take back.
+    Have a held loop device lose its file when it is closed, unless others have it open; whether that is so.
 
-    LOOP_CLR_FD does the one or the other, and the status is refused from then on in the first case (drivers/block/loop.c, loop_clr_fd).
+    LOOP_CLR_FD does it, or marks the device to go with the last of the others (drivers/block/loop.c, loop_clr_fd). Which of both, and in the second
+    case the mark taken off again, is for one call: the status can no longer be set in the first case.
     """
+    before = _get_bound_status(device)
+    if before is None:
+        return True
+    status = _STATUS.pack(*before.values())
     try:
         fcntl.ioctl(device.fd, _uapi_plain.LOOP_CLR_FD, 0)
+        fcntl.ioctl(device.fd, _uapi_plain.LOOP_SET_STATUS64, status)
     except OSError as error:
         if error.errno in _gone.LOOP_FILE:
             return True
         raise KernelError.from_oserror(error, "take its file off it", device=device.path) from error
-    try:
-        info(device)
-    except DeviceGone:
-        return True
     return False
+
+
+def _get_bound_status(device):
+    """struct loop_info64 of a held loop device as a dictionary, or None when it has no file."""
+    try:
+        return _get_status(device.fd)
+    except OSError as error:
+        if error.errno in _gone.LOOP_FILE:
+            return None
+        raise KernelError.from_oserror(error, "read the loop device's status", device=device.path) from error
 
 
 def users(device):
