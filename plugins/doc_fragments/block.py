@@ -22,6 +22,9 @@ attributes:
     support: full
     description: Target OS/families that can be operated against.
     platforms: linux
+notes:
+  - Runs that work on the same thing at once, on one host, come one after the other. The same thing is a file by its inode, a mapped device by
+    name and uuid, a disk of a guest, a pool, a store, a key. A run that waits too long for another one fails, and names that process.
 requirements:
   - Linux 5.15 or newer, for disk sequence numbers
   - Python 3.9 or newer on the host
@@ -62,8 +65,9 @@ options:
   on_error:
     description:
       - What becomes of the other devices of the task when one fails.
-      - With V(rollback), what the task has made or changed until then is taken back, and the rest is not begun.
-        A removal that was done already cannot be taken back; all entries are checked before the first is removed.
+      - With V(rollback), what the task has made or changed until then is rolled back, and the rest is not begun.
+        A removal that was done already cannot be rolled back; all entries are checked before the first is removed.
+        Each entry tells what became of it; one that is changed in spite of the error has C(changed=true).
       - With V(keep), the others are done and stay. The task still fails, and tells for each entry how it went.
       - Two entries for one device are an error of both, found before anything is done. They are compared by what they are and not by how they are
         written. A symbolic or hard link is its file, C(/dev/loop7) and its disk sequence number are one device, V(xvdd) and V(51760) are one disk, and

@@ -305,8 +305,10 @@ device:
       elements: str
       sample: ["0 2097152 snapshot-merge 16/2097152 16"]
 gone:
-  description: Whether the device is gone already; V(false) if its last user has yet to close it.
-  returned: success and O(state=absent)
+  description: >-
+    Whether the device is gone. V(false) if its last user has yet to close it, when it was not removed because of an error,
+    and in check mode if it is there.
+  returned: when O(state=absent)
   type: bool
 error:
   description: What went wrong, as data.

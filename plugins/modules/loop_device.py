@@ -224,8 +224,10 @@ device:
       description: Whether the device stays when its last user goes.
       type: bool
 gone:
-  description: Whether the device is gone already; V(false) if its last user has yet to close it.
-  returned: success and O(state=absent)
+  description: >-
+    Whether the device is gone. V(false) if its last user has yet to close it, when it was not removed because of an error,
+    and in check mode if it is there.
+  returned: when O(state=absent)
   type: bool
 error:
   description: What went wrong, as data.

@@ -11,7 +11,7 @@ short_description: Make, change and remove many loop devices in one go
 version_added: 0.1.0
 description:
   - Does for a list what M(racefree.block.loop_device) does for one device, in one process.
-  - Everything is checked before the first device is changed. When one entry fails, the others are taken back unless O(on_error) says otherwise.
+  - Everything is checked before the first device is changed. When one entry fails, the others are rolled back unless O(on_error) says otherwise.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -244,7 +244,9 @@ devices:
           description: Whether the device stays when its last user goes.
           type: bool
     gone:
-      description: Whether the device is gone already; V(false) if its last user has yet to close it.
+      description: >-
+        Whether the device is gone. V(false) if its last user has yet to close it, when it was not removed because of an error,
+        and in check mode if it is there.
       returned: when O(devices[].state=absent)
       type: bool
     error:
