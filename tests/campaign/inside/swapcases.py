@@ -42,8 +42,9 @@ class Program:
 class Case:
     """
     ``title``; ``begin()`` makes what is there before and returns the victim; ``exchange()`` is what the
-    adversary does, once; ``judge(ok)`` returns (whether somebody else's was taken or changed: an empty text
-    or what, whether an "ok" was a lie: the same).
+    adversary does, once; ``wrong()``: what of somebody else's was taken or changed, and ``untrue()``: what is
+    not so of what an "ok" says, both as text. ``is_done``: the "ok" was true before the exchange: what the
+    adversary does to it later the victim cannot know.
     """
 
     title = ""
@@ -52,11 +53,26 @@ class Case:
     def begin(self):
         raise NotImplementedError
 
+    is_done = False
+
     def exchange(self):
         raise NotImplementedError
 
-    def judge(self, is_ok):
+    def wrong(self):
         raise NotImplementedError
+
+    def untrue(self):
+        raise NotImplementedError
+
+    def meet(self):
+        """The adversary's turn."""
+        self.is_done = not self.untrue()
+        self.exchange()
+
+    def judge(self, is_ok):
+        """The problems, for a Score."""
+        untrue = self.untrue() if is_ok and not self.is_done else ""
+        return [(kind, seen) for kind, seen in (("wrong", self.wrong()), ("lies", untrue)) if seen]
 
 
 class Load(Case):
@@ -91,16 +107,17 @@ class Load(Case):
         for name in names if self.way == "file" else [os.path.basename(self.place.node)]:
             rebind(self.place, f"/dev/{name}", "B")
 
-    def judge(self, is_ok):
+    def _letter(self):
         found = mapped().get(NAME)
-        letter = read(f"/dev/{found[2]}") if found else b""
+        return read(f"/dev/{found[2]}") if found else None
+
+    def wrong(self):
+        return "the device has the other file" if self._letter() == b"B" else ""
+
+    def untrue(self):
+        letter = self._letter()
         return (
-            "the device has the other file" if letter == b"B" else "",
-            (
-                "no such device"
-                if is_ok and not found
-                else "the device has nothing" if is_ok and letter != b"A" else ""
-            ),
+            "no such device" if letter is None else "" if letter == b"A" else "the device has not this file"
         )
 
 
@@ -149,21 +166,17 @@ class Mapped(Case):
             make(NAME, FOREIGN)
             self.foreign = mapped()[NAME][1]
 
-    def judge(self, is_ok):
-        now = mapped()
-        name = [name for name, row in now.items() if self.foreign and row[1] == self.foreign]
-        wrong = (
-            ""
-            if not self.foreign or name == [NAME]
-            else f"somebody else's device is {'called ' + name[0] if name else 'gone'}"
-        )
-        ours = [name for name, row in now.items() if row[1] == self.before[1]]
-        done = ours == [OTHER] if "rename" in self.way else not ours
-        return wrong, (
-            ""
-            if not is_ok or done
-            else f"the device is still there, as {ours}" if ours else "the device is gone"
-        )
+    def wrong(self):
+        name = [name for name, row in mapped().items() if self.foreign and row[1] == self.foreign]
+        if not self.foreign or name == [NAME]:
+            return ""
+        return f"somebody else's device is {'called ' + name[0] if name else 'gone'}"
+
+    def untrue(self):
+        names = [name for name, row in mapped().items() if row[1] == self.before[1]]
+        if names == ([OTHER] if "rename" in self.way else []):
+            return ""
+        return f"the device is still there, as {names[0]}" if names else "the device is gone"
 
 
 def make(name, uuid):
@@ -210,29 +223,27 @@ class Loop(Case):
         row = loops().get(name)
         if row is None:
             return None
-        values = []
-        for attribute in ("size", "loop/dio", "ro"):
-            with contextlib.suppress(OSError), open(
-                f"/sys/block/{name}/{attribute}", encoding="ascii"
-            ) as file:
-                values.append(file.read().strip())
-        return row, values
+        return row, [_attribute(name, attribute) for attribute in ("size", "loop/dio", "ro")]
 
-    def judge(self, is_ok):
+    def wrong(self):
         now = self._state()
-        wrong = (
-            f"somebody else's loop device was {self.foreign}, is {now}"
-            if self.foreign and now != self.foreign
-            else ""
-        )
+        if not self.foreign or now == self.foreign:
+            return ""
+        return f"somebody else's loop device was {self.foreign}, is {now}"
+
+    def untrue(self):
         file = os.path.join(self.place.directory.name, "A")
         over = [name for name, row in loops().items() if row[1] == file]
-        lie = ""
-        if is_ok and "detach" in self.way and over:
-            lie = f"{over} still has the file"
-        if is_ok and self.way == "changed" and not over:
-            lie = "nothing has the file"
-        return wrong, lie
+        if self.way in ("changed", "losetup -c"):
+            direct = [name for name in over if _attribute(name, "loop/dio") == "1" or self.way != "changed"]
+            return "" if direct else "nothing has the file, and is changed"
+        return f"{over} still has the file" if over else ""
+
+
+def _attribute(name, attribute):
+    with contextlib.suppress(OSError), open(f"/sys/block/{name}/{attribute}", encoding="ascii") as file:
+        return file.read().strip()
+    return None
 
 
 def cases(place):

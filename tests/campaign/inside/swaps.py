@@ -32,12 +32,11 @@ NUMBER = 243
 
 def attempt(case, count):
     """(whether the victim met the adversary, the outcome, problems, how many calls it made) of one try."""
-    run = case.begin()
-    met, code, calls = ptrace.run_stopped(run.body, 0, count, lambda pid, number: case.exchange())
+    run, case.is_done = case.begin(), False
+    met, code, calls = ptrace.run_stopped(run.body, 0, count, lambda pid, number: case.meet())
     answer = run.answer() if case.ours else None
     is_ok = victim.is_ok(answer) if case.ours else code == 0
-    wrong, lie = case.judge(is_ok)
-    problems = [(kind, seen) for kind, seen in (("wrong", wrong), ("lies", lie)) if seen]
+    problems = case.judge(is_ok)
     if code == -14:
         problems.append(("left", "the run hung"))
     return met, "right" if is_ok else "refused", problems, calls
