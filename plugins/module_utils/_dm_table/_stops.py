@@ -27,6 +27,7 @@ SMALL_DISCARDS = Stop(
     "divides by zero",
     "A divide error in `blk_stack_limits`, on resume, if one of the two devices takes discards.",
 )
+# Seen on 7.2.7, and not on 6.12.118: which one between them was the first is not known.
 UNFINISHED_SYNC = Stop(
     "unfinished-sync", "raid", (6, 13),
     "The word `sync` with raid4, raid5 or raid6 and without metadata devices.",
