@@ -26,7 +26,7 @@ import re
 from typing import NamedTuple, Optional
 
 from . import _xml_spans
-from ._errors import DefinitionError, InvalidValue
+from ._errors import DefinitionError, InvalidValue, shown
 
 NAMESPACE = "urn:ansible:racefree.block:disks:1"
 PATHS = "/dev/mapper/racefree-"
@@ -115,7 +115,7 @@ class Domain:
         """The text of this target's recipe, or None; DefinitionError when it has two."""
         found = self.recipe_elements(target)
         if len(found) > 1:
-            raise DefinitionError(f"the definition has two recipes for {target!r}", device=self.name)
+            raise DefinitionError(f"the definition has two recipes for {shown(target)}", device=self.name)
         return found[0].text.strip() if found else None
 
     def disk_element(self, target):

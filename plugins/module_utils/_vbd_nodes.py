@@ -14,7 +14,7 @@ Sources: device_disk_add and libxl__device_generic_add (tools/libs/light/libxl_d
 from __future__ import annotations
 
 from ._device import is_decimal
-from ._errors import InvalidValue, XenStoreError
+from ._errors import InvalidValue, XenStoreError, shown
 from ._record import Record
 from ._vbd_key import Key as _Key
 
@@ -211,7 +211,7 @@ def check_nodes(key, nodes):
         if value is not None and name in _READ:
             is_right, allowed = _READ[name]
             if not is_right(value):
-                raise XenStoreError(f"the node holds {value!r}, which is not {allowed}", device=f"{key.backend}/{name}")
+                raise XenStoreError(f"the node holds {shown(value)}, which is not {allowed}", device=f"{key.backend}/{name}")
 
 
 def from_nodes(key, values):

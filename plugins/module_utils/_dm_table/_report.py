@@ -10,7 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from .._errors import TableError
+from .._errors import TableError, shown
 from ._context import Context
 from ._redact import dict_text, hide_in_line, hide_secrets, redact
 
@@ -98,7 +98,7 @@ class LineReport:
             self.table.errors[-1]["stops"] = stop.name
         elif stopped is None and self.context.warn is not None:
             self.context.warn(
-                f"line {self.number}: {self.target}: {field} {redact(value)!r}: {since} {stop.happens} ({stop.name} in "
+                f"line {self.number}: {self.target}: {field} {shown(redact(value))}: {since} {stop.happens} ({stop.name} in "
                 f"docs/device-mapper-tables.md). Allowed there: {rule}"
             )
 
@@ -126,7 +126,7 @@ def message(errors):
     for error in errors[:_SHOWN]:
         place = f"line {error['line']}: " if error["line"] else ""
         target = f"{error['target']}: " if error["target"] else ""
-        value = "" if error["value"] is None else f" {error['value']!r}"
+        value = "" if error["value"] is None else f" {shown(error['value'])}"
         lines.append(f"{place}{target}{error['field']}{value}: {error['rule']}")
         if error["text"] is not None:
             text, column = _window(error["text"].replace("\t", " "), error["column"] or 0)

@@ -70,7 +70,7 @@ def test_message_has_line_and_caret():
     lines = str(caught.value).split("\n")
     assert lines == [
         "the table is not valid: 1 error",
-        "line 2: linear: offset '5x': a whole number of sectors from 0 to 18014398509481983",
+        "line 2: linear: offset 5x: a whole number of sectors from 0 to 18014398509481983",
         "    8 8 linear /dev/a 5x",
         "                      ^",
     ]
