@@ -17,13 +17,19 @@ from conftest import Failed, predict_and_run, refused, run_module
 
 libvirt = pytest.importorskip("libvirt")
 
-from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _libvirt, _live_recipe  # noqa: E402
+from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _libvirt, _live_recipe, _module_worker  # noqa: E402
 from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline  # noqa: E402
 from ansible_collections.racefree.block.plugins.module_utils._errors import DefinitionError  # noqa: E402
 
 TEST = "test:///default"
 DEFINITION = "<domain type='test'><name>{name}</name><memory>65536</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os><devices/></domain>"
 CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """The test driver's domains are its process's own, and a module's work would be done in a copy of them."""
+    monkeypatch.setattr(_module_worker, "IN_PROCESS", True)
 
 
 @pytest.fixture(scope="module")
