@@ -71,6 +71,12 @@ def test_a_reason_of_the_kernel_gets_its_name():
     shared = Verdict("load", "EILSEQ", "block manager: superblock validator check failed for block 0; cache: Error creating metadata object", None)
     assert known.undecided(parse_table("0 8 cache 8:0 8:1 8:2 64 0 default 0"), shared) == "contents"
 
+    full = Verdict("resume", "ENOSPC", "era: metadata_commit: pre commit failed; era: preresume failed, error = -28", None)
+    assert known.undecided(parse_table("0 4294993272 era 8:0 8:1 352"), full) == "metadata-room"
+    fresh = Verdict("load", "EINVAL", "raid: x; raid: New device injected into existing raid set without 'rebuild'", None)
+    mixed = parse_table("0 19456 raid raid1 1 0 2 8:0 8:1 - 8:2")
+    assert known.undecided(mixed, fresh) == "contents"
+
 
 def test_what_is_refused_for_its_contents_had_its_words_taken():
     unformatted = Verdict("load", "EIO", "vdo: Could not load geometry block", None)
