@@ -113,7 +113,7 @@ def predict_and_run(module_name, **arguments):
     """Run in check mode, then for real: the prediction must be what then happens, and a second run changes nothing."""
     before = snapshot()
     predicted = run_module(module_name, check=True, **arguments)
-    assert snapshot() == before, "check mode changed something"
+    assert_as(before, "check mode changed something")
     done = run_module(module_name, **arguments)
     assert (predicted["changed"], predicted.get("diff")) == (done["changed"], done.get("diff"))
     again = run_module(module_name, **arguments)
@@ -132,8 +132,15 @@ def refused(module_name, *words, **arguments):
         for word in words:
             assert word in str(caught.value), str(caught.value)
         assert "Traceback" not in str(caught.value.result)
-    assert snapshot() == before, "a refused call changed something"
+    assert_as(before, "a refused call changed something")
     return caught.value.result
+
+
+def assert_as(before, complaint="something has changed"):
+    """All is as it was; udev, which may have a device open for a moment, has its time."""
+    if snapshot() != before:
+        udev_settle()
+        assert snapshot() == before, complaint
 
 
 def snapshot():
@@ -211,11 +218,20 @@ def cleanup():
     yield lambda **what: todo.append(what)
     udev_settle()
     for what in reversed(todo):
-        with contextlib.suppress(Failed):
-            if "dm" in what:
-                run_module("dm_device", name=what["dm"], state="absent")
-            else:
-                run_module("loop_device", backing_file=what["loop"], state="absent")
+        try:
+            _remove(what)
+        except Failed:
+            # udev may have had it open for a moment.
+            udev_settle()
+            with contextlib.suppress(Failed):
+                _remove(what)
+
+
+def _remove(what):
+    if "dm" in what:
+        run_module("dm_device", name=what["dm"], state="absent")
+    else:
+        run_module("loop_device", backing_file=what["loop"], state="absent")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Failed, predict_and_run, read_device, refused, run_module, snapshot, udev_settle, wait_until
+from conftest import Failed, assert_as, predict_and_run, read_device, refused, run_module, snapshot, udev_settle, wait_until
 
 from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl
 
@@ -120,7 +120,7 @@ def test_a_table_that_does_not_start_gives_way_to_the_old_one(origin_and_store, 
     for words in ("EINVAL", "The old table is in place again", "until source is suspended"):
         assert words in str(caught.value), str(caught.value)
     udev_settle()
-    assert snapshot() == before
+    assert_as(before)
     after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
     assert after["table"] == made["table"] and after["suspended"] == suspended
     if not suspended:
@@ -262,7 +262,7 @@ def test_a_suspended_device_is_taken_back_suspended(image, name, cleanup):
     before = snapshot()
     with pytest.raises(Failed):
         run_module("dm_devices", devices=[{"name": name, "table": "0 16 zero", "state": "suspended"}, failing])
-    assert snapshot() == before
+    assert_as(before)
     after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
     assert after["suspended"] and after["table"] == made["table"]
 
@@ -283,7 +283,7 @@ def test_the_guard_holds_for_every_change(name, cleanup):
         with pytest.raises(Failed) as caught:
             run_module("dm_device", diskseq=made["diskseq"] + 1000, **change)
         assert caught.value.result["error"]["kind"] == "WrongDevice" and str(made["diskseq"]) in str(caught.value)
-        assert snapshot() == before, change
+        assert_as(before, change)
     assert run_module("dm_device", diskseq=made["diskseq"], name=name, table="0 16 zero")["changed"]
 
 
