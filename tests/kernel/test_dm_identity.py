@@ -20,7 +20,7 @@ import sys
 import pytest
 from conftest import Failed, run_module, udev_settle, wait_until
 
-from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_ioctl, _dm_name, _dm_udev, _host, _source
+from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_ioctl, _dm_name, _dm_udev, _host, _module_worker, _source
 from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 
 # udev takes longer for its events than the tests do: RACEFREE_TRIES=200 is for a run by hand.
@@ -85,6 +85,8 @@ def other():
 def before(monkeypatch):
     """``before(method, act, which=1)``: ``act()`` runs right before the which-th ioctl of this kind from now on, once."""
     originals = {}
+    # What a module does is to be met in this process.
+    monkeypatch.setattr(_module_worker, "IN_PROCESS", True)
 
     def arm(method, act, which=1):
         original = originals.setdefault(method, getattr(_dm_ioctl.Control, method))
