@@ -72,7 +72,8 @@ def locked(limit):
 
 def reap(host):
     """Take back what killed runs have left: what they wrote down, and what tells by its name that its maker is gone."""
-    _journal.recover(host)
+    for text in _journal.recover(host):
+        host.warn(text)
     _reap.reap(host)
     _dm_udev.reap()
 

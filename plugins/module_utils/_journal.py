@@ -18,24 +18,31 @@ import contextlib
 import json
 import os
 import secrets
+import stat
 
 from . import _device, _dm, _gone, _lock, _loop, _process, _run_directory
 from ._deadline import Deadline, pauses
 from ._errors import BlockError, DeviceGone, KernelError, WrongDevice
+from ._regular_file import kind_of_file, open_regular
 
 DIRECTORY = f"{_run_directory.ROOT}/journal"
-# For how long devices that go with their last user are waited for; a prober of udev may be that.
-_GOING_SECONDS = 5
+# For how long devices that go with their last user are waited for; a prober of udev may be that. Each of many
+# has the shorter time at least.
+_GOING_SECONDS, _LEAST_SECONDS = 5, 0.05
 # For how long a process that was killed is waited for.
 _DYING_SECONDS = 1
 _MOST_BYTES = 2**26
+_KILLED = "what a run that was killed had made in part"
 
 
 class Journal:
     """The list of one task: written by the constructor, and valid until :meth:`remove`."""
 
     def __init__(self, devices):
-        """``devices``: what is about to stay, the lowest of a stack first."""
+        """
+        ``devices``: what is about to stay, in the order in which it is made to, and the lowest of a stack
+        first.
+        """
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
         # Before the file is there: one without its lock is a dead run's.
         self._locks = _lock.held([_lock_of(self._name)])
@@ -47,87 +54,164 @@ class Journal:
 
     def remove(self):
         """Everything stays now, or nothing does."""
+        path = f"{DIRECTORY}/{self._name}"
         try:
-            os.unlink(f"{DIRECTORY}/{self._name}")
+            os.unlink(path)
         except OSError as error:
-            raise KernelError.from_oserror(error, "remove the list of what was made", device=f"{DIRECTORY}/{self._name}") from error
+            raise KernelError.from_oserror(error, "remove the list of what was made", device=path) from error
         finally:
             self._locks.close()
 
 
 def recover(host):
     """
-    Roll back what runs that were killed made permanent in part; complete lists are kept as they are. What could not be done, as texts.
+    Roll back what runs that were killed made permanent in part; complete lists are kept as they are. What was
+    rolled back, and what could not be, as texts.
 
-    To be called with the locks of all that the caller is about to look at: what this run finds afterwards stays.
+    To be called with the locks of all that the caller is about to look at: what this run finds afterwards
+    stays.
     """
     if not _names():
         return []
-    problems = []
+    told = []
     with _lock.held([_lock.Lock("journals", "what a killed run left")]):
         for name in _names():
             try:
-                _recover(host, name)
+                _recover(host, name, told)
             except BlockError as error:
-                problems.append(f"devices of a run that was killed could not be rolled back, see {DIRECTORY}/{name}: {error}")
-    return problems
+                told.append(_problem(name, error))
+    return told
 
 
 def doomed(host):
-    """The (major, minor, diskseq) of all that :func:`recover` would have gone; a set."""
-    found = set()
+    """
+    ``(found, texts)``: the (major, minor, diskseq) of all that :func:`recover` would have gone, a set, and
+    what it would tell.
+    """
+    found, told = set(), []
     for name in _names():
-        with _lock.Locks() as own:
-            rows = _rows(name) if own.try_take(_lock_of(name)) and _is_left(name) else []
-        if rows and not _is_complete(host, rows):
-            found.update(rows)
+        try:
+            with _lock.Locks() as own:
+                rows = _rows(name) if own.try_take(_lock_of(name)) and _is_left(name) else []
+            if rows and not _stays(host, *rows[-1]):
+                going = _unused(host, rows)
+                found.update(going)
+                told += [f"{_KILLED} will be rolled back: {text}" for text in going.values()]
+        except BlockError as error:
+            told.append(_problem(name, error))
+    return found, told
+
+
+def _problem(name, error):
+    return f"devices of a run that was killed could not be looked for or rolled back, see {DIRECTORY}/{name}: {error}"
+
+
+def _unused(host, rows):
+    """``{row: words for it}`` of the permanent devices that nobody has exclusively but a device that goes, too."""
+    found, above = {}, set()
+    for row in reversed(rows):
+        try:
+            with _device.open_number(*row[:2], diskseq=row[2]) as device:
+                holders = set(_gone.list_directory(f"{device.sysfs}/holders", _gone.SYSFS))
+                used = not holders <= above or (not holders and _device.is_claimed(device))
+                if _is_permanent(host, device) and not used:
+                    found[row] = _words(device)
+                    above.add(device.name)
+        except (DeviceGone, WrongDevice):
+            continue
     return found
 
 
-def _recover(host, name):
+def _recover(host, name, told):
     with _lock.Locks() as own:
         if not own.try_take(_lock_of(name)) or not _is_left(name):
             return
         rows = _rows(name)
-        if not _is_complete(host, rows):
+        # They are made permanent in this order: with the last one the run had done everything, and only had
+        # its list left to remove. What is gone of the others was removed since.
+        if rows and not _stays(host, *rows[-1]):
             limit = Deadline(_GOING_SECONDS)
             for row in reversed(rows):
-                _roll_back(host, row, limit)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{DIRECTORY}/{name}")
+                _roll_back(host, row, limit, told)
+        _unlink(name)
 
 
-def _is_complete(host, rows):
-    """Whether the run was killed when it had done everything, and only had its list left to remove."""
-    return all(_stays(host, *row) for row in rows)
+def _unlink(name):
+    path = f"{DIRECTORY}/{name}"
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise KernelError.from_oserror(error, "remove the list", device=path) from error
 
 
 def _stays(host, major, minor, diskseq):
     try:
         with _device.open_number(major, minor, diskseq=diskseq) as device:
-            if _loop.is_loop(device):
-                return not _loop.info(device).autoclear
-            return not host.dm.status(_dm.number_of(device)).deferred_remove
+            return _is_permanent(host, device)
     except (DeviceGone, WrongDevice):
         return False
 
 
-def _roll_back(host, row, limit):
-    """Have one device go with its last user, which is this one unless somebody uses it already; wait for it as long as there is time."""
+def _is_permanent(host, device):
+    if _loop.is_loop(device):
+        return not _loop.info(device).autoclear
+    return not host.dm.status(_dm.number_of(device)).deferred_remove
+
+
+def _set_permanent(host, device, wanted):
+    if _loop.is_loop(device):
+        _loop.set_autoclear(device, not wanted)
+    else:
+        _dm.set_persist(host.dm, device, wanted)
+
+
+def _words(device):
+    backing = _loop.backing_path(device) if _loop.is_loop(device) else None
+    return f"{device.path} (diskseq {device.id.diskseq}{f', {backing}' if backing else ''})"
+
+
+def _roll_back(host, row, limit, told):
+    """
+    Have one device go that somebody does not use by now, and wait for that; what becomes of it is added to
+    ``told``.
+    """
     major, minor, diskseq = row
     try:
         with _device.open_number(major, minor, diskseq=diskseq) as device:
-            identity = device.id
-            if not _loop.is_loop(device):
-                _dm.set_persist(host.dm, device, False)
-            elif not _loop.info(device).autoclear:
-                _loop.set_autoclear(device, True)
+            if not _is_permanent(host, device):
+                # It goes by itself.
+                return
+            identity, words = device.id, _words(device)
+            is_claimed = _device.is_claimed(device)
+            if not is_claimed:
+                _set_permanent(host, device, False)
+        if not is_claimed:
+            if _goes(identity, limit):
+                told.append(f"{_KILLED} was rolled back: {words}")
+                return
+            # A plain opener shows only by that.
+            try:
+                with _device.open_number(major, minor, diskseq=diskseq) as device:
+                    _set_permanent(host, device, True)
+            except (DeviceGone, WrongDevice):
+                told.append(f"{_KILLED} was rolled back: {words}")
+                return
     except (DeviceGone, WrongDevice):
         return
+    told.append(f"{_KILLED} is left as it is, since somebody uses it: {words}. Remove it when nobody does")
+
+
+def _goes(identity, limit):
+    own = Deadline(max(limit.left(), _LEAST_SECONDS))
     for pause in pauses():
-        if limit.expired or _is_gone(identity):
-            return
-        limit.sleep(pause)
+        if _is_gone(identity):
+            return True
+        if own.expired:
+            return False
+        own.sleep(pause)
+    return False
 
 
 def _is_gone(identity):
@@ -158,20 +242,58 @@ def _is_left(name):
 
 def _rows(name):
     plain = _read(name)
-    return [tuple(row) for row in plain.get("devices", ())] if plain.get("boot") == _boot() else []
+    return [tuple(row) for row in plain["devices"]] if plain and plain["boot"] == _boot() else []
 
 
 def _read(name):
-    """What the list says; nothing for one that was never complete, or that has just been removed."""
-    if name.startswith("."):
-        return {}
+    """
+    What the list says; nothing for one that was never complete, or that has just been removed. KernelError
+    for what is no list of a run of ours.
+    """
+    path = f"{DIRECTORY}/{name}"
     try:
-        with open(f"{DIRECTORY}/{name}", "rb") as file:
-            return json.loads(file.read(_MOST_BYTES))
+        there = os.lstat(path)
+        if not stat.S_ISREG(there.st_mode) or there.st_uid != os.geteuid():
+            what = f"a {kind_of_file(there.st_mode)} of the user {there.st_uid}"
+            raise _no_list(path, f"it is {what}")
+        if name.startswith("."):
+            return {}
+        with open(open_regular(path, "journal"), "rb") as file:
+            plain = json.loads(file.read(_MOST_BYTES))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise KernelError(f"cannot read it: {error}", device=f"{DIRECTORY}/{name}", errno=getattr(error, "errno", None)) from error
+    except OSError as error:
+        raise KernelError.from_oserror(error, "read it", device=path) from error
+    except (ValueError, RecursionError) as error:
+        raise _no_list(path, str(error)) from error
+    if not _is_list(plain):
+        raise _no_list(path, "its content is something else")
+    return plain
+
+
+def _is_list(plain):
+    """Whether it is what :func:`_content` returns; of another boot only that counts."""
+    if not isinstance(plain, dict) or not isinstance(plain.get("boot"), str):
+        return False
+    if plain["boot"] != _boot():
+        return True
+    rows = plain.get("devices")
+    return (
+        isinstance(plain.get("namespace"), str) and isinstance(plain.get("started"), str)
+        and _is_number(plain.get("pid")) and plain["pid"] > 0 and isinstance(rows, list)
+        and all(isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in rows)
+    )
+
+
+def _is_number(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
+
+
+def _no_list(path, why):
+    return KernelError(
+        f"this is no list that a run of the collection wrote: {why}", device=path,
+        hint="Remove it, and find out who made it",
+    )
 
 
 def _content(devices):

@@ -89,6 +89,7 @@ class Task:
         self.warnings = []
         self.was_stopped = False
         self._journal = None
+        self._all_stay = False
 
     def run(self):
         self._each(self.rows, lambda row: row.item.check())
@@ -110,7 +111,7 @@ class Task:
         try:
             self._apply()
         except BaseException:
-            self._undo(row for row in reversed(self.rows) if row.applied)
+            self._roll_back()
             raise
         finally:
             self._remove_journal()
@@ -124,7 +125,9 @@ class Task:
         """What killed runs left is not there for the plans, which in check mode only leave it out."""
         host = row.item.host
         if self.check_mode:
-            host.loops.leave_out(_journal.doomed(host))
+            going, told = _journal.doomed(host)
+            host.loops.leave_out(going)
+            self.warnings += told
             return
         self.warnings += _journal.recover(host)
         row.item.prepare(host)
@@ -144,8 +147,12 @@ class Task:
         self._make_permanent(pending)
 
     def _make_permanent(self, pending):
-        self._each(pending[:1], lambda row: self._write_journal(pending))
+        self._each(pending[:1], lambda row: self._write_journal(_good(pending)))
         for step in (lambda row: row.item.commit(), None, lambda row: row.item.finish()):
+            if step is None:
+                # At once: what is removed later by somebody else would pass for what was never made to stay.
+                self._all_stay = True
+                self._remove_journal()
             for row in pending:
                 if row.error is None and step is not None:
                     self._each([row], step)
@@ -156,8 +163,8 @@ class Task:
                 if self._stopped():
                     return
 
-    def _write_journal(self, pending):
-        devices = [device for row in pending if row.error is None for device in row.item.lasting()]
+    def _write_journal(self, rows):
+        devices = [device for row in rows for device in row.item.lasting()]
         # One step is done whole, or not at all.
         if len(devices) > 1:
             self._journal = _journal.Journal(devices)
@@ -168,6 +175,7 @@ class Task:
                 self._journal.remove()
             except BlockError as error:
                 self.warnings.append(str(error))
+            self._journal = None
 
     def _hold(self, rows):
         """One process holds all, so that a task that is killed has held all or none; where rows go their own ways, one for each."""
@@ -229,18 +237,36 @@ class Task:
     def _fail(self, row, error):
         row.error = error
         if row.applied:
+            if self.on_error != "keep":
+                self._list_again()
             self._undo([row])
 
     def _good(self):
-        return [row for row in self.rows if row.error is None]
+        return _good(self.rows)
 
     def _stopped(self):
         """Whether an error ends the task here; what was applied until now is rolled back then."""
         if self.on_error == "keep" or not any(row.error is not None for row in self.rows):
             return False
         self.was_stopped = True
-        self._undo(row for row in reversed(self.rows) if row.applied)
+        self._roll_back()
         return True
+
+    def _roll_back(self):
+        """
+        Undo all that was applied. What is permanent by now is listed again meanwhile: a killed run's devices
+        stay all, or not at all.
+        """
+        self._list_again()
+        self._undo(row for row in reversed(self.rows) if row.applied)
+
+    def _list_again(self):
+        if self._all_stay:
+            self._all_stay = False
+            try:
+                self._write_journal([row for row in self.rows if row.applied])
+            except BlockError as error:
+                self.warnings.append(str(error))
 
     def _undo(self, rows):
         for row in rows:
@@ -265,3 +291,7 @@ class Task:
         entries = [(row.item.key(), found.get(row, {})) for row in self.rows]
         for index, error in _duplicates.find(entries, self.list_option):
             self.rows[index].error = error
+
+
+def _good(rows):
+    return [row for row in rows if row.error is None]

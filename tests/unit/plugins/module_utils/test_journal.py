@@ -10,6 +10,7 @@ RACEFREE_KILLS is how many tasks are killed at random instants.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -18,7 +19,7 @@ import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _journal, _loop
+from ansible_collections.racefree.block.plugins.module_utils import _journal, _loop, _module_loop
 from ansible_collections.racefree.block.plugins.module_utils._host import Host
 from ansible_collections.racefree.block.plugins.modules import loop_device, loop_devices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
@@ -68,11 +69,29 @@ def killed_at(step, when):
 
 
 def someone_else_runs(place):
-    """A run that has nothing to do with the devices."""
+    """The warnings of a run that has nothing to do with the devices."""
     other = loopdevices.image(place, "other")
     result = run(loop_device.main, {"backing_file": other})
-    assert not result.get("failed") and "warnings" not in result, result
+    assert not result.get("failed"), result
     run(loop_device.main, {"backing_file": other, "state": "absent"})
+    return result.get("warnings", [])
+
+
+def listed(devices):
+    """Leave the list of a run that was killed, of devices as modules return them; its name."""
+    _journal._write("1-x", dict(
+        _journal._content([]), pid=2**22 - 1, devices=[[device[key] for key in ("major", "minor", "diskseq")] for device in devices],
+    ))
+
+
+def made(rows):
+    return [row["device"] for row in run(loop_devices.main, {"devices": rows})["devices"]]
+
+
+def remove(device):
+    """As somebody else does, without the collection's lists."""
+    with open(device["path"], "rb", buffering=0) as node:
+        fcntl.ioctl(node, loopdevices.LOOP_CLR_FD)
 
 
 def left(place):
@@ -150,16 +169,84 @@ def test_a_run_that_is_at_work_is_left_alone(place, rows):
     assert not done.get("failed") and len(left(place)) == DEVICES and os.listdir(_journal.DIRECTORY) == []
 
 
-def test_a_device_that_somebody_uses_by_now_goes_with_that_user(place, rows):
+def test_a_device_that_somebody_uses_by_now_stays_and_is_named(place, rows):
     assert run(loop_devices.main, {"devices": rows}, before=killed_at((_loop, "set_autoclear"), 2)) is None
     number = min(loopdevices.bound_files(place))
     used = os.open(f"/dev/loop{number}", os.O_RDONLY)
     try:
-        someone_else_runs(place)
+        warnings = str(someone_else_runs(place))
         assert list(loopdevices.bound_files(place)) == [number]
+        assert f"is left as it is, since somebody uses it: /dev/loop{number} (diskseq" in warnings
     finally:
         os.close(used)
-    assert loopdevices.nothing_bound(place)
+    assert list(loopdevices.bound_files(place)) == [number] and os.listdir(_journal.DIRECTORY) == []
+
+
+def test_a_device_that_somebody_has_exclusively_is_not_touched_for_a_moment(place, rows):
+    first, last = made(rows[:2])
+    listed([first, last])
+    remove(last)
+    used = os.open(first["path"], os.O_RDONLY | os.O_EXCL)
+    try:
+        predicted = run(loop_device.main, rows[5], check=True)
+        assert "will be rolled back" not in str(predicted.get("warnings")), "it is in use"
+        with Host() as host:
+            def refuse(*arguments):
+                raise AssertionError("it was changed")
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(_loop, "set_autoclear", refuse)
+                told = _journal.recover(host)
+        assert "somebody uses it" in str(told) and first["path"] in str(told)
+    finally:
+        os.close(used)
+    assert len(left(place)) == 1
+
+
+@pytest.mark.parametrize("gone", range(DEVICES - 1))
+def test_of_a_list_that_was_complete_nothing_is_touched_whatever_was_removed_since(place, rows, gone):
+    """Devices are made to stay in the order of the list: with the last one all of them were."""
+    devices = made(rows)
+    listed(devices)
+    remove(devices[gone])
+    assert someone_else_runs(place) == []
+    assert len(left(place)) == DEVICES - 1 and os.listdir(_journal.DIRECTORY) == []
+
+
+def test_the_list_goes_with_the_last_commit_not_with_the_task(place, rows):
+    """What comes after it takes as long as there are entries, and somebody may remove a device meanwhile."""
+    before = killed_at((_module_loop.LoopItem, "finish"), 1)
+    assert run(loop_devices.main, {"devices": rows}, before=before) is None
+    assert os.listdir(_journal.DIRECTORY) == [] and len(left(place)) == DEVICES
+
+
+def test_a_task_that_is_killed_while_it_is_rolled_back_after_its_last_commit_leaves_nothing(place, rows):
+    def before():
+        def finish(item):
+            raise _journal.KernelError("it fails")
+
+        _module_loop.LoopItem.finish = finish
+        killed_at((_module_loop.LoopItem, "undo"), 2)()
+
+    assert run(loop_devices.main, {"devices": rows}, before=before) is None
+    assert len(left(place)) not in (0, DEVICES), "this is what the test is about"
+    someone_else_runs(place)
+    assert left(place) == [] and os.listdir(_journal.DIRECTORY) == []
+
+
+def test_what_is_rolled_back_is_told_and_check_mode_tells_it_before(place, rows):
+    devices = made(rows[:4])
+    listed(devices)
+    remove(devices[-1])
+    arguments = {"backing_file": rows[5]["backing_file"], "state": "absent"}
+    predicted = run(loop_device.main, arguments, check=True)
+    assert len(left(place)) == 3, "check mode changes nothing"
+    done = run(loop_device.main, arguments)
+    assert left(place) == []
+    for result, words in ((predicted, "will be rolled back"), (done, "was rolled back")):
+        for device in devices[:3]:
+            texts = [text for text in map(str, result["warnings"]) if f"{device['path']} (diskseq {device['diskseq']}," in text]
+            assert len(texts) == 1 and words in texts[0]
 
 
 def test_what_has_the_number_by_now_is_not_touched(place, rows, tmp_path):
@@ -181,12 +268,57 @@ def test_a_list_of_another_boot_means_nothing(place, rows):
     assert len(left(place)) == 1 and os.listdir(_journal.DIRECTORY) == []
 
 
-def test_a_list_that_cannot_be_read_is_said_and_stops_nobody(place, rows):
+def plain_list(**changed):
+    return json.dumps(dict(_journal._content([]), pid=2**22 - 1, **changed))
+
+
+FOREIGN = {
+    "empty": lambda: "", "no-json": lambda: "[]junk", "binary": lambda: "\udcff", "object": lambda: "{}", "list": lambda: "[1]", "number": lambda: "7",
+    "text": lambda: '"x"', "null": lambda: "null", "cut": lambda: plain_list()[:-5], "deep": lambda: "[" * 100000,
+    "no-pid": lambda: json.dumps({"boot": _journal._boot(), "namespace": _journal._namespace()}), "pid": lambda: plain_list(started=None),
+    "word": lambda: plain_list(devices=[[7, "a", 3]]), "short": lambda: plain_list(devices=[[7]]), "rows": lambda: plain_list(devices=5),
+    "huge": lambda: plain_list(devices=[[7, 0, 2**70]]), "true": lambda: plain_list(devices=[[7, 0, True]]),
+}
+
+
+def is_told_and_stops_nobody(place, rows, name):
+    for check in (True, False):
+        with loopdevices.at_most(60):
+            result = run(loop_device.main, dict(rows[0], state="present"), check=check)
+        texts = [text for text in map(str, result["warnings"]) if f"{_journal.DIRECTORY}/{name}" in text]
+        assert not result.get("failed") and len(texts) == 1 and "Remove it" in texts[0], (check, result)
+    assert len(left(place)) == 1 and os.listdir(_journal.DIRECTORY) == [name]
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_file_that_is_no_list_is_told_in_both_modes_and_stops_nobody(place, rows, kind):
     os.mkdir(_journal.DIRECTORY)
-    with open(f"{_journal.DIRECTORY}/1-x", "w", encoding="ascii") as file:
-        file.write(json.dumps([]) + "junk")
-    result = run(loop_device.main, rows[0])
-    assert not result.get("failed") and "1-x" in str(result["warnings"]) and len(left(place)) == 1
+    with open(f"{_journal.DIRECTORY}/{kind}", "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(FOREIGN[kind]())
+    is_told_and_stops_nobody(place, rows, kind)
+
+
+@pytest.mark.parametrize("name", ["x", ".x"])
+@pytest.mark.parametrize("kind", ["dir", "fifo", "socket", "link"])
+def test_what_is_no_regular_file_is_not_opened(place, rows, kind, name):
+    os.mkdir(_journal.DIRECTORY)
+    loopdevices.special_file(f"{_journal.DIRECTORY}/{name}", kind)
+    if kind == "link":
+        # A link to what would be a list is none either.
+        os.unlink(f"{_journal.DIRECTORY}/{name}.fifo")
+        os.unlink(f"{_journal.DIRECTORY}/{name}")
+        with open(f"{place}/a-list", "w", encoding="ascii") as file:
+            file.write(plain_list())
+        os.symlink(f"{place}/a-list", f"{_journal.DIRECTORY}/{name}")
+    is_told_and_stops_nobody(place, rows, name)
+
+
+def test_a_file_of_another_user_is_no_list(place, rows):
+    os.mkdir(_journal.DIRECTORY)
+    with open(f"{_journal.DIRECTORY}/x", "w", encoding="ascii") as file:
+        file.write(plain_list())
+    os.chown(f"{_journal.DIRECTORY}/x", 1234, 1234)
+    is_told_and_stops_nobody(place, rows, "x")
 
 
 def test_killed_at_any_instant(place, rows):
