@@ -10,7 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import _device, _dm, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _lock, _reap, _source, _source_locks, _table_slots
+from . import _device, _dm, _dm_health, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _lock, _reap, _source, _source_locks, _table_slots
 from ._deadline import Deadline, pauses
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan, check_seconds, undo_steps
@@ -188,6 +188,8 @@ class DmItem(Item):
             return dict(self.outcome(), device=None)
         if self.device is None:
             return {"device": None}
+        problems = _dm_health.problems(self.host.dm, self.device)
+        self.warnings = [f"mapped device {name}: {wrong} ({kind.decode()})" for name, kind, wrong in problems]
         return {"device": describe(self.host, self.device)}
 
     # Finding

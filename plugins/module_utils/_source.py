@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 
-from . import _device, _dm, _dm_name, _dm_table, _lock, _loop, _new_loop, _partition, _recipe, _replaced, _trusted_path
+from . import _device, _dm, _dm_health, _dm_name, _dm_table, _lock, _loop, _new_loop, _partition, _recipe, _replaced, _trusted_path
 from ._deadline import Deadline, pauses
 from ._errors import DeviceBusy, DeviceGone, WrongDevice
 
@@ -112,7 +112,13 @@ class Opener:
         self.grown = []
 
     def open(self, source):
-        """The device, held by the host."""
+        """The device, held by the host; KernelError when it is a mapped device, or stands on one, that no longer works."""
+        device = self._find_or_make(source)
+        if _dm.is_mapped(device):
+            _dm_health.refuse_broken(self.host.dm, device)
+        return device
+
+    def _find_or_make(self, source):
         device = find(source, self.host)
         if device is not None:
             return self._use(source, device)

@@ -413,3 +413,31 @@ def test_the_kernels_reason_is_told(image, name):
     with pytest.raises(Failed) as caught:
         run_module("dm_device", **refused_by_kernel)
     assert "The kernel's reason: " in str(caught.value) and "thin-pool" in str(caught.value)
+
+
+def test_a_store_that_has_overflowed(image, name, cleanup):
+    """Every later run says so, and nobody gets the device."""
+    from ansible_collections.racefree.block.plugins.module_utils import _host, _source
+    from ansible_collections.racefree.block.plugins.module_utils._errors import KernelError
+
+    origin, cow = image("origin.raw", 8 * MIB), image("cow.raw", MIB // 2)
+    for path in (origin, cow):
+        cleanup(loop=path)
+    cleanup(dm=name)
+    cleanup(dm=f"{name}-2")
+    table = f'0 16384 snapshot {{"file":"{origin}","read_only":true}} file:{cow} P 8'
+    assert not run_module("dm_device", name=name, table=table).get("warnings")
+    subprocess.run(["dd", "if=/dev/zero", f"of=/dev/mapper/{name}", "bs=64K", "count=32", "conv=fsync"], check=False, capture_output=True)
+    again = run_module("dm_device", name=name, table=table)
+    assert not again["changed"] and "store has overflowed" in str(again["warnings"])
+    for source in ({"path": f"/dev/mapper/{name}"}, {"diskseq": again["device"]["diskseq"]}):
+        with _host.Host() as host, pytest.raises(KernelError, match="store has overflowed"):
+            _source.Opener(host).open(_source.parse(source))
+    above = run_module("dm_device", name=f"{name}-2", table=f"0 8 linear path:/dev/mapper/{name} 0")
+    assert f"mapped device {name}: store has overflowed" in str(above["warnings"])
+    with _host.Host() as host, pytest.raises(KernelError, match=f"{name}: store has overflowed"):
+        _source.Opener(host).open(_source.parse({"path": f"/dev/mapper/{name}-2"}))
+    run_module("dm_device", name=f"{name}-2", state="absent")
+    run_module("dm_device", name=name, state="absent")
+    anew = run_module("dm_device", name=name, table=table)
+    assert "store has overflowed" in str(anew["warnings"])

@@ -86,6 +86,7 @@ def test_it_is_refused_also_where_it_would_be_made(host, monkeypatch):
     monkeypatch.setattr(_table_slots, "_facts", lambda device, host, size: None)
     monkeypatch.setattr(_source, "size_to_be", lambda source, device: 0)
     monkeypatch.setattr(_source, "follow_file", lambda source, device: None)
+    monkeypatch.setattr(_source._dm, "is_mapped", lambda device: False)
     item = device(host, "0 8 flakey /dev/a 0 1 1 1 error_reads")
     with pytest.raises(TableError, match="refused by Linux 6.1"):
         item._create()
