@@ -251,7 +251,8 @@ class LoopItem(Item):
 
     def _check_new(self):
         params, backing, area = self.params, self.backing, self._part()
-        _replaced.refuse(backing.path, (backing.device, backing.inode), area, self.host.loops, with_going=False)
+        file, host = (backing.device, backing.inode), self.host
+        _replaced.refuse(backing.path, file, area, host.loops, host.warn, with_going=False)
         _new_loop.check(backing, area, _new_loop.Said(params["format"], params["overlap"]), self.host.loops)
 
     def _part(self):
@@ -321,11 +322,12 @@ class LoopItem(Item):
         except InvalidValue as error:
             if error.errno not in (errno.ENOENT, *_loop.NO_SUCH_FILE):
                 raise
-            _replaced.refuse(params["backing_file"], None, self._part(), self.host.loops)
+            _replaced.refuse(params["backing_file"], None, self._part(), self.host.loops, self.host.warn)
             return []
         with backing:
             self.area = self._area(backing)
-            _replaced.refuse(backing.path, (backing.device, backing.inode), self._part(), self.host.loops)
+            file = backing.device, backing.inode
+            _replaced.refuse(backing.path, file, self._part(), self.host.loops, self.host.warn)
             return [device for device, _status in self.host.loops.find(backing, params["offset"], params["size"])]
 
     def _remove(self):

@@ -262,7 +262,8 @@ def check_new(source, backing, host, option="source.file"):
     """Raise InvalidValue, DeviceBusy or WrongDevice when a FileSource's open file (``backing_of``) cannot, or is not to, have a new loop device."""
     area = _new_loop.Area(source.offset, source.size, not source.read_only)
     if not host.for_guests:
-        _replaced.refuse(source.file, (backing.device, backing.inode), area, host.loops, with_going=False)
+        file = backing.device, backing.inode
+        _replaced.refuse(source.file, file, area, host.loops, host.warn, with_going=False)
     _new_loop.check(backing, area, source, host.loops, host.for_guests, option)
     _loop.check_geometry(backing, source.offset, source.size, source.sector_size)
 

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import subprocess
 import threading
 
 import pytest
@@ -318,6 +319,70 @@ def test_a_file_that_was_deleted(place):
     assert not run(backing_file=path, offset=4096, size=512, state="absent").get("changed")
     loopdevices.image(place, "disk")
     assert "replaced by another one" in run(backing_file=path)["msg"]
+    run(diskseq=old["diskseq"], state="absent")
+
+
+def others_with_the_same_path(path, deleted):
+    """
+    A file system in a mount namespace of its own, over the directory of ``path``, and the loop device there
+    over a file with that path; ``(process that keeps the namespace, path of the device)``.
+    """
+    script = f'mount -t tmpfs none "{os.path.dirname(path)}" && truncate -s {SIZE} "{path}" || exit 1\n'
+    script += f'losetup --show -f "{path}"\n'
+    script += f'rm "{path}"\n' if deleted else ""
+    process = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", script + "echo done; exec cat"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )
+    device = process.stdout.readline().strip()
+    assert process.stdout.readline() == "done\n"
+    return process, device
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_device_of_another_mount_namespace(place, deleted):
+    """Its file is only called the same: ours was not replaced, and the device is nobody's business."""
+    path = loopdevices.image(place, "disk")
+    process, theirs = others_with_the_same_path(path, deleted)
+    try:
+        made = run(backing_file=path)
+        assert made["changed"] and theirs in str(made["warnings"]), made
+        assert not run(backing_file=path)["changed"]
+        gone = run(backing_file=path, state="absent")
+        assert gone["changed"] and gone["gone"] and theirs in str(gone["warnings"])
+        os.unlink(path)
+        assert run(backing_file=path, state="absent")["gone"]
+        with _device.open_path(theirs) as device:
+            assert _loop.info(device).sizelimit == 0, "still bound"
+    finally:
+        subprocess.run(["losetup", "-d", theirs], check=True, timeout=30)
+        process.communicate(timeout=30)
+
+
+def test_a_device_of_a_file_below_a_mount(place):
+    directory = place + "/mounted"
+    os.mkdir(directory)
+    path = loopdevices.image(directory, "disk")
+    below = run(backing_file=path)["device"]
+    subprocess.run(["mount", "-t", "tmpfs", "none", directory], check=True, timeout=30)
+    try:
+        loopdevices.image(directory, "disk")
+        made = run(backing_file=path)
+        assert made["changed"] and below["path"] in str(made["warnings"]), made
+        assert run(backing_file=path, state="absent")["gone"]
+    finally:
+        subprocess.run(["umount", "-l", directory], check=True, timeout=30)
+    assert run(backing_file=path)["device"]["diskseq"] == below["diskseq"]
+    assert run(backing_file=path, state="absent")["gone"]
+
+
+def test_a_file_that_was_deleted_with_its_directory(place):
+    os.mkdir(place + "/own")
+    path = loopdevices.image(place + "/own", "disk")
+    old = run(backing_file=path)["device"]
+    os.unlink(path)
+    os.rmdir(place + "/own")
+    assert "deleted while it was bound" in run(backing_file=path, state="absent")["msg"]
     run(diskseq=old["diskseq"], state="absent")
 
 
