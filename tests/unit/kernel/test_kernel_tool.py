@@ -125,7 +125,8 @@ def test_scripts_of_a_run_quote_what_they_are_given(tmp_path):
     from uml import boot
     (tmp_path / "a 'b").write_text("x")
     job = boot.Job.of(
-        ["printf", "%s", "it's $HOME\n;"], options(push=[f"{tmp_path}/a 'b:/tmp/to there/it's"], env=["A=b c;$d"], pull=[f"/x y:{tmp_path}/out"]))
+        ["printf", "%s", "it's $HOME\n;"],
+        options(push=[f"{tmp_path}/a 'b:/tmp/to there/it's"], env=["A=b c;$d"], pull=[f"/x y:{tmp_path}/out"]))
     boot._prepare(tmp_path, job)
     share = tmp_path / "share"
     text = (share / "command").read_text().replace("cd /root\n", "").replace("exec ", "printf %s \"$A\"; exec ", 1)
