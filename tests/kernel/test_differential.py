@@ -14,7 +14,6 @@ import os
 
 import differential
 import known
-import pytest
 
 SEED = int(os.environ.get("RACEFREE_SEED") or 1)
 COUNT = 500

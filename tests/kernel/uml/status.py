@@ -12,7 +12,7 @@ from common import program
 from common.progress import say
 from common.table import moment, size, table
 from uml import build
-from uml.recipe import RELEASES, Source, System
+from uml.recipe import RELEASES, System
 
 
 def parts():

@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from common import locks, mirror, namespace, needs, tree
 from common.chroot import Chroot
