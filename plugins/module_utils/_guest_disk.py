@@ -20,7 +20,7 @@ import stat
 from typing import NamedTuple, Optional
 
 from . import (
-    _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _gone, _guest, _journal, _lock, _reap, _sharing, _source, _stack,
+    _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _gone, _guest, _journal, _lock, _reap, _sharing, _source, _source_locks, _stack,
 )
 from ._deadline import pauses
 from ._errors import DeviceBusy, InvalidValue, WrongDevice
@@ -78,6 +78,17 @@ def reap(host):
     _dm_udev.reap()
 
 
+def take_turn(host, sources, limit):
+    """
+    Have the locks of all sources until the host is left, in the one order that all runs have: who takes them one
+    by one may wait for a run that waits for it. Raises ``_lock.Unavailable``.
+    """
+    locks = [lock for source in sources for lock in _source_locks.of_source(source) if not host.locks.has(lock)]
+    host.locks.take(locks, limit)
+    if locks:
+        host.loops.forget()
+
+
 def make(host, wanted, limit, store=None):
     """
     The device for a disk, held by the host, with nobody else's storage in it; called :func:`locked`. ``store`` is for the sharing check, None where
@@ -92,7 +103,8 @@ def make(host, wanted, limit, store=None):
     if wanted.shareable and isinstance(source, _source.FileSource):
         source = source._replace(overlap=True)
     host.for_guests = True
-    below = _source.Opener(host, _dm_udev.HANDS_OFF).open(source)
+    take_turn(host, [source], limit)
+    below = _source.Opener(host, _dm_udev.HANDS_OFF, limit).open(source)
     if below.read_only and not wanted.read_only:
         raise InvalidValue("mode", "w", f"{below.path} is read-only, so the guest can have it only with mode=r", device=str(wanted))
     _check_sharing(host, wanted, below, store)

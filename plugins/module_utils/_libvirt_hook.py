@@ -99,6 +99,7 @@ def make(job, told=lambda: None):
         return []
     with Host() as host:
         _guest_disk.reap(host)
+        _guest_disk.take_turn(host, [wanted.source for wanted in job.disks], limit)
         pairs = [(wanted, _guest_disk.make(host, wanted, limit, host.store)) for wanted in job.disks]
         told()
         _guest_disk.settle(host, pairs, limit)

@@ -23,10 +23,10 @@ import os
 
 from . import _run_directory
 from ._deadline import Deadline, pauses
-from ._errors import DeviceBusy, KernelError
+from ._errors import DeviceBusy, KernelError, WrongDevice
 from ._record import Record
 
-DIRECTORY = f"{_run_directory.ROOT}/locks"
+DIRECTORY = os.path.dirname(_run_directory.LOCK_FILE)
 # For how long another run is waited for.
 SECONDS = 60
 # struct flock (<asm-generic/fcntl.h>) as fcntl(2) takes it: type, whence, start, length, pid.
@@ -35,6 +35,8 @@ _TAKEN = (errno.EAGAIN, errno.EACCES)
 # A path that leads to no file: whoever opens it says so.
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _WORD = 64
+# How often the file may be exchanged while it is opened.
+_TRIES = 10
 
 
 class Lock(Record):
@@ -178,8 +180,7 @@ class _State:
             if owner is not None and owner[0] != me:
                 return False
             if owner is None:
-                self._need_file()
-                if not self._set(fcntl.LOCK_EX | fcntl.LOCK_NB, offset):
+                if not self._take_byte(offset):
                     self._close_unused()
                     return False
                 owner = self._owners[offset] = [me, 0]
@@ -212,6 +213,42 @@ class _State:
             finally:
                 self._close_unused()
         return "a process that has just ended" if found[0] == fcntl.F_UNLCK else _describe(found[4])
+
+    def _take_byte(self, offset):
+        """
+        Whether it is had, in the file that the next run opens; WrongDevice when that is no more the one with
+        the others of this process.
+        """
+        for dummy in range(_TRIES):
+            self._need_file()
+            try:
+                if not self._set(fcntl.LOCK_EX | fcntl.LOCK_NB, offset):
+                    if self._is_current():
+                        return False
+                elif self._is_current():
+                    return True
+            except BaseException:
+                self._close_unused()
+                raise
+            if self._owners:
+                self._set(fcntl.LOCK_UN, offset)
+                break
+            self._close_unused()
+        raise WrongDevice(
+            "the file was removed or exchanged while this run has locks in it", device=f"{DIRECTORY}/bytes",
+            hint="Have nothing clean up that directory, and try again",
+        )
+
+    def _is_current(self):
+        """Whether the path leads to the file still."""
+        try:
+            there = os.lstat(f"{DIRECTORY}/bytes")
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise KernelError.from_oserror(error, "look at it", device=f"{DIRECTORY}/bytes") from error
+        own = os.fstat(self._fd)
+        return (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)
 
     def _need_file(self):
         if self._fd < 0:
@@ -267,11 +304,9 @@ def _open():
     path = f"{DIRECTORY}/bytes"
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        try:
-            return os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            _run_directory.make(DIRECTORY)
-            return os.open(path, flags, 0o600)
+        # Whatever is there: a file in a directory of somebody else's has nobody's locks.
+        _run_directory.make(DIRECTORY)
+        return os.open(path, flags, 0o600)
     except OSError as error:
         raise KernelError.from_oserror(error, f"open {path}", device=path) from error
 

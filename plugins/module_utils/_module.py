@@ -276,6 +276,8 @@ def _summary(failed, task):
     if len(told) > 5:
         text += f"; and {len(told) - 5} more"
     if task.was_stopped:
+        if not task.has_begun:
+            return text + ". Nothing was begun (on_error=rollback)"
         kept = sum(row.changed for row in task.rows)
         which = f" but for {kept}, which cannot be and are changed" if kept else ""
         return text + f". All that was done was rolled back{which} (on_error=rollback)"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from . import (
     _blkback, _device, _dm, _dm_table, _domain_xml, _guest, _guest_disk, _kept_format, _kept_recipe, _libvirt, _libvirt_vbd,
-    _live_recipe, _lock, _sharing, _source, _stack, _table_slots, _trusted_path, _vbd_nodes, _vbd_read, _vdev,
+    _live_recipe, _lock, _sharing, _source, _source_locks, _stack, _table_slots, _trusted_path, _vbd_nodes, _vbd_read, _vdev,
 )
 from ._deadline import Deadline
 from ._errors import (
@@ -126,6 +126,9 @@ class DiskItem(Item):
         if self.params["live"] and is_live:
             domid = _guest.find(self.host.store, uuid).domid
             locks.append(_lock.of_vbd(domid, _vdev.parse(self.target).number, self.title()))
+            if self.source is not None:
+                # What is made for it: before, and not beside, the lock for making guests' disks.
+                locks += _source_locks.of_source(self.source)
         return locks
 
     # What there is, and what would become of it

@@ -179,6 +179,7 @@ class LoopItem(Item):
         self.device, self.status = self._existing()
         if self.device is None:
             self._check_new()
+            self._check_planned()
         _loop.check_geometry(self.backing, params["offset"], params["size"], params["sector_size"])
         if params["direct_io"]:
             _loop.check_direct_io(self.backing)
@@ -254,6 +255,18 @@ class LoopItem(Item):
         file, host = (backing.device, backing.inode), self.host
         _replaced.refuse(backing.path, file, area, host.loops, host.warn, with_going=False)
         _new_loop.check(backing, area, _new_loop.Said(params["format"], params["overlap"]), self.host.loops)
+
+    def _check_planned(self):
+        """What is there when this one is made: the new devices of the entries before it, as check mode tells, too."""
+        part, file = self._part(), (self.backing.device, self.backing.inode)
+        planned = self.host.planned.setdefault(file, [])
+        for other, title in planned:
+            if part.writes and other.writes and part.overlaps(other) and not self.params["overlap"]:
+                raise DeviceBusy(
+                    f"another entry of the list, {title}, writes the same part of the file", device=self.backing.path,
+                    hint="Keep one of the two, or say overlap=true if two writers are meant",
+                )
+        planned.append((part, f"from byte {part.offset} on"))
 
     def _part(self):
         return _new_loop.Area(self.params["offset"], self.params["size"], not self.params["read_only"])

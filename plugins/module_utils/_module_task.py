@@ -88,6 +88,8 @@ class Task:
         self.on_error = on_error
         self.warnings = []
         self.was_stopped = False
+        # Whether anything was applied, whatever became of it.
+        self.has_begun = False
         self._journal = None
         self._all_stay = False
 
@@ -221,7 +223,7 @@ class Task:
 
     def _apply_one(self, row):
         # Set first: what a failing apply has done by then is for undo to roll back.
-        row.applied = True
+        row.applied = self.has_begun = True
         row.item.apply()
         row.changed = True
 

@@ -60,6 +60,13 @@ class Area(Record):
             and (not status.sizelimit or self.offset < status.offset + status.sizelimit)
         )
 
+    def overlaps(self, other):
+        """Whether another Area of the same file has a byte of it."""
+        return (
+            (not self.size or other.offset < self.offset + self.size)
+            and (not other.size or self.offset < other.offset + other.size)
+        )
+
 
 def check(backing, area, said, loops, for_guest=False, option="backing_file"):
     """

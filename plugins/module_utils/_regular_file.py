@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import stat
 
+from . import _run_directory
 from ._errors import InvalidValue
 
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -29,12 +30,25 @@ def open_regular(path, option, flags=os.O_RDONLY):
     """
     handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        mode = os.fstat(handle).st_mode
+        there = os.fstat(handle)
+        mode = there.st_mode
         if not stat.S_ISREG(mode):
             raise InvalidValue(option, path, f"is a {kind_of_file(mode)}, and must be a regular file")
+        # It is always empty: only then it is worth a look.
+        if not there.st_size and _is_lock_file(there):
+            raise InvalidValue(option, path, "is the file of this collection's locks, and nothing else may open it")
         return os.open(f"/proc/self/fd/{handle}", flags | _FLAGS)
     finally:
         os.close(handle)
+
+
+def _is_lock_file(there):
+    """By any path: all record locks of a process on a file end when it closes any descriptor of it (fcntl(2))."""
+    try:
+        own = os.lstat(_run_directory.LOCK_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
 
 
 def kind_of_file(mode):

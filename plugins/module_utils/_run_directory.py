@@ -19,6 +19,8 @@ import os
 from ._errors import KernelError, WrongDevice, hint_of
 
 ROOT = "/run/racefree-block"
+# Where the file is that has all locks (``_lock``): whoever closes it loses those of the process.
+LOCK_FILE = f"{ROOT}/locks/bytes"
 _PARENT, _LEAF = 0o755, 0o700
 
 

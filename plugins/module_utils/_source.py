@@ -104,8 +104,10 @@ class Opener:
     mapped devices made.
     """
 
-    def __init__(self, host, flags=0):
+    def __init__(self, host, flags=0, limit=None):
+        """``limit``: until when other runs are waited for, a Deadline; ``_lock.SECONDS`` unless given."""
         self.host = host
+        self.limit = limit
         self.flags = flags
         self.made = []
         # What was done that nothing takes back, as texts.
@@ -195,7 +197,7 @@ class Opener:
         Whether they were not had already, so that somebody may have made the device since it was looked for.
         """
         locks = [lock for lock in locks if not self.host.locks.has(lock)]
-        self.host.locks.take(locks)
+        self.host.locks.take(locks, self.limit)
         return bool(locks)
 
     def _keep_note(self, device):

@@ -14,9 +14,9 @@ import threading
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _hold, _lock
+from ansible_collections.racefree.block.plugins.module_utils import _hold, _lock, _loop, _run_directory
 from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline
-from ansible_collections.racefree.block.plugins.module_utils._errors import KernelError, WrongDevice
+from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue, KernelError, WrongDevice
 
 A, B, C = (_lock.Lock(f"test {name}", f"the thing {name}") for name in "abc")
 # What no child needs, while the tests that fail for it still end.
@@ -231,3 +231,44 @@ def test_many_at_once(child):
     with _lock.held(locks):
         assert set(child(taker(*locks)).hear().split()) == {"no"}
     assert set(child(taker(*locks)).hear().split()) == {"yes"}
+
+
+def test_a_lock_file_that_was_removed_is_made_again_for_who_has_none_in_it(child):
+    with _lock.held([A]):
+        os.unlink(f"{_lock.DIRECTORY}/bytes")
+        with pytest.raises(WrongDevice, match="removed or exchanged"):
+            _lock.held([B])
+    with _lock.held([A, B]):
+        assert child(lambda say: say(str(_lock.Locks().try_take(A)))).hear() == "False"
+
+
+def test_who_waits_for_a_lock_in_a_file_that_is_removed_meanwhile_waits_in_the_new_one(child):
+    def holds(say):
+        _lock.held([A])
+        say("has it")
+
+    assert child(holds).hear() == "has it"
+    os.unlink(f"{_lock.DIRECTORY}/bytes")
+    assert child(holds).hear() == "has it", "the file is another one"
+    with pytest.raises(_lock.Unavailable):
+        _lock.held([A], Deadline(0))
+
+
+def test_the_directory_is_looked_at_also_when_the_file_is_there():
+    _lock.held([A]).close()
+    real = f"{_lock.DIRECTORY}.real"
+    os.rename(_lock.DIRECTORY, real)
+    os.symlink(real, _lock.DIRECTORY)
+    with pytest.raises(WrongDevice, match="not a directory"):
+        _lock.held([A])
+
+
+def test_the_file_is_opened_by_nobody_else_whatever_path_leads_to_it(child, tmp_path, monkeypatch):
+    monkeypatch.setattr(_run_directory, "LOCK_FILE", f"{_lock.DIRECTORY}/bytes")
+    with _lock.held([A]):
+        os.link(f"{_lock.DIRECTORY}/bytes", tmp_path / "image.raw")
+        os.symlink(f"{_lock.DIRECTORY}/bytes", tmp_path / "link.raw")
+        for path in (f"{_lock.DIRECTORY}/bytes", tmp_path / "image.raw", tmp_path / "link.raw"):
+            with pytest.raises(InvalidValue, match="locks"):
+                _loop.Backing(str(path), read_only=True)
+        assert child(lambda say: say(str(_lock.Locks().try_take(A)))).hear() == "False"

@@ -16,7 +16,9 @@ import types
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _lock, _snapshot_store
+from ansible_collections.racefree.block.plugins.module_utils import _guest_disk, _lock, _snapshot_store, _source
+from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline
+from ansible_collections.racefree.block.plugins.module_utils._host import Host
 from ansible_collections.racefree.block.plugins.modules import kernel_key, loop_device, loop_devices, snapshot_stores
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.runs import Run, at_once, run
@@ -264,3 +266,63 @@ def test_a_run_that_is_killed_lets_the_next_one_go_on(place):
         check_good(result)
         assert len(loopdevices.bound_files(place)) == 1, number
         leave_none(place)
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_two_entries_that_write_the_same_part_are_refused_before_anything_is_made(place, writes):
+    """By check mode, too; a reader beside a writer is meant often enough."""
+    path = loopdevices.image(place, "disk", 1 << 20)
+    rows = [{"backing_file": path, "size": 524800}, {"backing_file": path, "offset": 524288, "read_only": not writes}]
+    for check in (True, False):
+        result = run(loop_devices.main, {"devices": rows}, check=check)
+        assert bool(result.get("failed")) == writes
+        if writes:
+            assert "another entry of the list" in result["msg"] and result["msg"].endswith("Nothing was begun (on_error=rollback)")
+            assert loopdevices.nothing_bound(place)
+        else:
+            assert [row["changed"] for row in result["devices"]] == [True, True]
+
+
+@pytest.mark.parametrize("second", [{"offset": 524800}, {"offset": 524288, "overlap": True}])
+def test_two_entries_for_one_file_are_made_when_they_do_not_meet_or_are_meant_to(place, second):
+    path = loopdevices.image(place, "disk", 1 << 20)
+    rows = [{"backing_file": path, "size": 524800}, dict(second, backing_file=path)]
+    for check in (True, False):
+        check_good(run(loop_devices.main, {"devices": rows}, check=check))
+    assert len(loopdevices.bound_files(place)) == 2
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_of_a_task_whose_plans_fail_nothing_was_rolled_back(place, check):
+    rows = [{"backing_file": loopdevices.image(place, "disk")}, {"backing_file": f"{place}/nowhere"}]
+    result = run(loop_devices.main, {"devices": rows}, check=check)
+    assert result["failed"] and "Nothing was begun" in result["msg"] and "was rolled back" not in result["msg"]
+
+
+def test_what_opens_files_for_guests_has_all_their_locks_in_one_order_within_its_limit(place):
+    """It has the second file's lock, and wants the first one's, which is what a run that wants both takes first."""
+    files = [loopdevices.image(place, name) for name in "abc"]
+    first, second = sorted(files[:2], key=lambda path: _lock.of_file(path)[0].offset)
+    sources = [_source.parse({"file": path, "read_only": True}) for path in (second, first)]
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with _lock.held(_lock.of_file(first)):
+                os.write(writing, b".")
+                signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        os.read(reading, 1)
+        with Host() as host:
+            with pytest.raises(_lock.Unavailable):
+                _guest_disk.take_turn(host, sources, Deadline(0))
+            assert not any(host.locks.has(lock) for path in files for lock in _lock.of_file(path)), "it keeps what another waits for"
+            with pytest.raises(_lock.Unavailable):
+                _source.Opener(host, limit=Deadline(0)).open(sources[1])
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)
