@@ -138,7 +138,7 @@ class Task:
         pending = [row for row in self._good() if row.plan.changed]
         for row in pending:
             self._each([row], self._apply_one)
-            if self._stopped():
+            if row.error is not None and self._stopped():
                 return
         self._apply_together([row for row in pending if row.error is None])
         self._refuse_doubles(pending)
@@ -158,7 +158,8 @@ class Task:
             for row in pending:
                 if row.error is None and step is not None:
                     self._each([row], step)
-                if self._stopped():
+                # Asked of this row first: there can be thousands.
+                if row.error is not None and self._stopped():
                     return
             if step is None:
                 self._hold([row for row in pending if row.error is None])

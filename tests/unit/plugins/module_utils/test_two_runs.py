@@ -35,8 +35,8 @@ def place():
 
 
 def leave_none(path):
-    for file in sorted(set(loopdevices.bound_files(path).values())):
-        check_good(run(loop_device.main, {"backing_file": file, "state": "absent"}))
+    for number in loopdevices.bound_files(path):
+        check_good(run(loop_device.main, {"path": f"/dev/loop{number}", "state": "absent"}))
     assert loopdevices.nothing_bound(path)
 
 
