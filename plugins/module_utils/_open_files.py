@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What files a guest's QEMU has open, by /proc: for those that no path leads to.
+What files a guest's QEMU has open, by /proc, whatever their paths lead to by now.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -11,31 +11,47 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import os
+import stat
 
 from . import _gone
+from ._record import Record
 
 _DOMID = "-xen-domid"
 
 
-def of_qemu(domid):
+class Qemu(Record):
+    """A QEMU process: its pid, and the number of the domain that it is for, as text; None when it names none."""
+
+    pid: str
+    domid: str | None
+
+    def may_serve(self, domid):
+        """Whether it serves this domain, or may; one that serves all domains has the number of domain 0."""
+        return self.domid in (None, "0", str(domid))
+
+
+def find_qemus():
+    """All Qemus of this host; KernelError when that cannot be looked at."""
+    pids = [pid for pid in _gone.list_directory("/proc", ()) if pid.isdigit()]
+    return [Qemu(pid, _domid_of(pid)) for pid in pids if (_read(f"/proc/{pid}/comm") or "").startswith("qemu")]
+
+
+def of_qemu(domid, qemus):
     """
-    Yield ``(os.stat_result, whether it is open for writing)`` of each file that a QEMU has open which is this
-    domain's, or may be.
+    Yield ``(os.stat_result, whether it is open for writing)`` of each file or block device that one of the
+    Qemus has open which serves this domain, or may.
 
     KernelError when that cannot be looked at.
     """
-    for pid in _gone.list_directory("/proc", ()):
-        if pid.isdigit() and (_read(f"/proc/{pid}/comm") or "").startswith("qemu") and _may_serve(pid, domid):
-            yield from _of_process(pid)
+    for qemu in qemus:
+        if qemu.may_serve(domid):
+            yield from _of_process(qemu.pid)
 
 
-def _may_serve(pid, domid):
-    """
-    libxl tells QEMU the guest (tools/libs/light/libxl_dm.c of Xen); one that serves all of a domain's guests
-    has that domain's number.
-    """
+def _domid_of(pid):
+    """libxl tells QEMU the guest (tools/libs/light/libxl_dm.c of Xen)."""
     words = (_read(f"/proc/{pid}/cmdline") or "").split("\0")
-    return _DOMID not in words[:-1] or words[words.index(_DOMID) + 1] in (str(domid), "0")
+    return words[words.index(_DOMID) + 1] if _DOMID in words[:-1] else None
 
 
 def _of_process(pid):
@@ -47,6 +63,8 @@ def _of_process(pid):
             if error.errno in _gone.PROC_FILE:
                 continue
             raise _gone.not_seen(error, path) from error
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISBLK(found.st_mode):
+            continue
         flags = _read(f"/proc/{pid}/fdinfo/{number}")
         yield found, flags is None or _may_write(flags)
 

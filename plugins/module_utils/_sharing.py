@@ -35,10 +35,18 @@ _TRIES = 20
 
 
 class Use(Record):
-    """A guest's use of some storage."""
+    """
+    A guest's use of some storage: the Extents of the disk, and those of all that its QEMU has open. Some of
+    the latter are the guest's other disks, so they count for other guests only.
+    """
 
     key: Key
     extents: list
+    opened: list = ()
+
+    def against(self, request):
+        """The Extents that the request must not meet."""
+        return self.extents if self.key.domid == request.guest.domid else [*self.extents, *self.opened]
 
 
 class Sharing:
@@ -60,6 +68,8 @@ class Sharing:
         self._by_number = {}
         self._uses = {}
         self._seen_in = None
+        # The QEMUs of this host (_open_files.Qemu), looked for once in each look.
+        self._qemus = None
         # What was there the last time, in another transaction maybe, and whether anything was behind it: the answers to all questions then come
         # together, and the shorter a transaction is, the fewer meet changes by others.
         self._expected = {}
@@ -98,12 +108,13 @@ class Sharing:
         new = {path: key for path, key in unseen.items() if nodes[_what(path)] is not None}
         nodes.update(store.read_many([path for path in _all_nodes(new) if path not in nodes]))
         self._expected = {path: (key, path in new or path in self._uses) for path, key in served}
+        self._qemus = None
         for path, key in new.items():
             read = self._qemu_use if "/backend/qdisk/" in path else self._blkback_use
-            extents = read(key, {name: nodes[f"{path}/{name}"] for name in _names_of(path)}, store)
-            if extents is not None:
+            use = read(key, {name: nodes[f"{path}/{name}"] for name in _names_of(path)}, store)
+            if use is not None:
                 # Otherwise nothing is behind it (any more); it is looked at again the next time.
-                self._uses[path] = Use(key, extents)
+                self._uses[path] = use
         return dict(self._uses)
 
     def prepare(self, request):
@@ -134,7 +145,7 @@ class Sharing:
         this also serves for a file that has no device yet.
         """
         for path, use in self.look(store).items():
-            pair = None if use.key == request.key else conflict(mine, use.extents)
+            pair = None if use.key == request.key else conflict(mine, use.against(request))
             if pair is None:
                 continue
             domid = use.key.domid
@@ -175,7 +186,9 @@ class Sharing:
             return None
         writes = "w" in (nodes["mode"] or "w")
         noted = nodes["diskseq"]
-        return self._use_of(number, writes, lambda diskseq: self._may_be_leftover(key, number, noted, diskseq))
+        extents = self._use_of(
+            number, writes, lambda diskseq: self._may_be_leftover(key, number, noted, diskseq))
+        return None if extents is None else Use(key, extents)
 
     @staticmethod
     def _may_be_leftover(key, number, noted, diskseq):
@@ -203,7 +216,10 @@ class Sharing:
         )
 
     def _qemu_use(self, key, nodes, dummy):
-        """QEMU serves a file or device by its path, ``format:path``."""
+        """
+        QEMU serves a file or device by its path, ``format:path``. What it has open counts, too: the path may
+        lead to another file by now, or nowhere.
+        """
         path = (nodes["params"] or "").partition(":")[2]
         if not path:
             return None
@@ -213,9 +229,10 @@ class Sharing:
             if error.errno not in _gone.PATH:
                 raise _gone.not_seen(error, path) from error
             found = None
+        opened = self._of_qemu(key.domid)
         if found is None:
-            return self._of_qemu(key.domid)
-        return self._extents_of(found, "w" in (nodes["mode"] or "w"))
+            return Use(key, opened)
+        return Use(key, self._extents_of(found, "w" in (nodes["mode"] or "w")) or [], opened)
 
     def _extents_of(self, found, writes):
         """The Extents of what a file's stat says, None when there can be none."""
@@ -226,14 +243,13 @@ class Sharing:
         return self._use_of((os.major(found.st_rdev), os.minor(found.st_rdev)), writes)
 
     def _of_qemu(self, domid):
-        """
-        For a path that leads nowhere (any more): what the guest's QEMU has open, which may be the file that
-        it led to.
-        """
+        """The Extents of what the guest's QEMU has open."""
         from . import _open_files  # rarely needed, and a file more to be found and read
 
+        if self._qemus is None:
+            self._qemus = _open_files.find_qemus()
         extents = []
-        for found, writes in _open_files.of_qemu(domid):
+        for found, writes in _open_files.of_qemu(domid, self._qemus):
             extents += self._extents_of(found, writes) or []
         return sorted(set(extents), key=str)
 

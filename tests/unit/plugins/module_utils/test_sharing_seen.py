@@ -339,6 +339,32 @@ def test_the_file_of_a_qemu_was_renamed(store, disks, place, qemu, mode, domid, 
     assert "is in use as disk xvda of domain 30" in told if expected else told == "free"
 
 
+def test_another_file_was_put_where_the_one_of_a_qemu_was(store, disks, place, qemu):
+    """What QEMU writes is in use, and so is what the path leads to now: the next start of the guest takes that."""
+    path = os.path.join(place, "free")
+    qemu(path, "w", 30)
+    store.write_many({f"/local/domain/0/backend/qdisk/30/51712/{name}": value for name, value in {
+        "params": f"raw:{path}", "mode": "w", "dev": "xvda"}.items()})
+    os.rename(path, path + ".was")
+    loopdevices.image(place, "free", content=b"new")
+    assert "is in use as disk xvda of domain 30" in answer(store, disks.free)
+    made = subprocess.run(
+        ["losetup", "--show", "-f", path], stdout=subprocess.PIPE, text=True, check=True, timeout=30)
+    try:
+        assert "is in use as disk xvda of domain 30" in answer(store, int(made.stdout.strip()[len("/dev/loop"):]))
+    finally:
+        subprocess.run(["losetup", "-d", made.stdout.strip()], check=True, timeout=30)
+
+
+def test_other_disks_that_its_own_qemu_has_open(store, disks, place, qemu):
+    """QEMU opens the disks that blkback serves, too, to emulate others by them."""
+    qemu(os.path.join(place, "free"), "w", GUEST.domid)
+    loopdevices.image(place, "second")
+    store.write_many({f"/local/domain/0/backend/qdisk/{GUEST.domid}/51728/{name}": value for name, value in {
+        "params": f"raw:{place}/second", "mode": "w", "dev": "xvdb"}.items()})
+    assert answer(store, disks.free) == "free"
+
+
 @pytest.mark.parametrize("params", ["raw:/nowhere/disk", "rbd:pool/disk", "raw:", "", "raw:/x\\0y"])
 def test_a_path_of_a_qemu_that_leads_nowhere_stops_nobody(store, disks, params):
     store.write("/local/domain/0/backend/qdisk/30/51712/params", params)
@@ -353,4 +379,5 @@ def test_a_path_of_a_qemu_that_cannot_be_looked_at(store, disks):
 def test_open_files_of_no_process(monkeypatch):
     names = {"/proc": ["1", "x", "4194305"]}
     monkeypatch.setattr(_gone, "list_directory", lambda path, gone: names.get(path, []))
-    assert not list(_open_files.of_qemu(5))
+    assert not list(_open_files.of_qemu(5, _open_files.find_qemus()))
+    assert not list(_open_files.of_qemu(5, [_open_files.Qemu("4194305", "5")]))
