@@ -13,14 +13,14 @@ destroys it. What is found here only ever leads to a refusal: a guest can write 
 disk of its own, so nothing is opened *as* a format because of them.
 
 Sources, of QEMU: docs/interop/qcow2.rst, docs/interop/qed_spec.rst, block/vmdk.c (vmdk_probe), block/vpc.c,
-block/vhdx.h, block/vdi.c.
+block/vhdx.h, block/vdi.c, block/parallels.c, block/bochs.c, block/cloop.c, block/dmg.c.
 """
 
 from __future__ import annotations
 
 RAW = "raw"
-# How many bytes of the beginning and of the end are to be looked at.
-HEAD, TAIL = 512, 512
+# How many bytes of the beginning and of the end are to be looked at; the end begins with a whole sector.
+HEAD, TAIL, SECTOR = 512, 4096, 512
 
 # (format, where, bytes)
 _MAGICS = (
@@ -30,25 +30,66 @@ _MAGICS = (
     ("vmdk", 0, b"KDMV"),
     ("vmdk", 0, b"COWD"),
     ("vmdk", 0, b"# Disk DescriptorFile"),
+    ("parallels", 0, b"WithoutFreeSpace"),
+    ("parallels", 0, b"WithouFreSpacExt"),
+    ("bochs", 0, b"Bochs Virtual HD Image"),
+    ("cloop", 0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),
     ("vpc", 0, b"conectix"),  # QEMU's name of VHD
     ("vhdx", 0, b"vhdxfile"),
     ("vdi", 64, (0xBEDA107F).to_bytes(4, "little")),
 )
 # A VHD of fixed size is the disk with this behind it: the cookie, four bytes of flags, and the version 1.0 of
-# the format.
-_VHD_COOKIE, _VHD_VERSION = b"conectix", (0x00010000).to_bytes(4, "big")
+# the format; at byte 48 the size of the disk, and at byte 60 the type "fixed".
+_VHD_COOKIE, _VHD_VERSION, _VHD_FIXED = b"conectix", (0x00010000).to_bytes(4, "big"), (2).to_bytes(4, "big")
+# Old programs wrote a footer without its last byte.
+_VHD_FOOTERS = (511, 512)
+# The last 512 bytes of an Apple disk image: "koly", the version 4, and their number.
+_DMG_TRAILER = b"koly" + (4).to_bytes(4, "big") + (512).to_bytes(4, "big")
+_VMDK_VERSIONS = (b"version=1", b"version=2", b"version=3")
 
 
-def format_of(head, tail=b""):
+def tail_of(size):
+    """Where the end that is to be looked at begins, for a file of this size (bytes)."""
+    return max(0, (size - 1) // SECTOR * SECTOR + SECTOR - TAIL)
+
+
+def format_of(head, tail=b"", start=0):
     """
     The name of the format as ``qemu-img convert -f`` takes it, or None for what can be raw.
 
-    ``head``: the first HEAD bytes of the file, or all of it when it is shorter; ``tail``: its last TAIL
-    bytes, or nothing.
+    ``head``: the first HEAD bytes of the file, or all of it when it is shorter; ``tail``: all that is behind
+    ``start`` (:func:`tail_of`), or nothing.
     """
     for name, where, magic in _MAGICS:
         if head[where:where + len(magic)] == magic:
             return name
-    if len(tail) == TAIL and tail.startswith(_VHD_COOKIE) and tail[12:16] == _VHD_VERSION:
-        return "vpc"
-    return None
+    if _is_vmdk_descriptor(head):
+        return "vmdk"
+    if tail[-512:].startswith(_DMG_TRAILER):
+        return "dmg"
+    return "vpc" if _VHD_COOKIE in tail and _has_vhd_footer(tail, start) else None
+
+
+def _is_vmdk_descriptor(head):
+    """A text whose first line that is neither a comment nor blank is its version; as QEMU's vmdk_probe."""
+    if head[:1] not in (b"#", b" ", b"\r", b"\n"):
+        return False
+    for line in head.split(b"\n")[:-1]:
+        line = line.rstrip(b"\r")
+        if not line.startswith(b"#") and line.strip(b" "):
+            return line in _VMDK_VERSIONS
+    return False
+
+
+def _has_vhd_footer(tail, start):
+    """
+    At the very end; or before it, when the file was padded. There it has to be that of the disk before it, as
+    a disk can hold the end of another disk's image.
+    """
+    for at in range(0, len(tail), SECTOR):
+        footer = tail[at:at + SECTOR]
+        if footer.startswith(_VHD_COOKIE) and footer[12:16] == _VHD_VERSION:
+            of_this = footer[48:56] == (start + at).to_bytes(8, "big") and footer[60:64] == _VHD_FIXED
+            if of_this or len(tail) - at in _VHD_FOOTERS:
+                return True
+    return False

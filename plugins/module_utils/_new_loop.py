@@ -103,11 +103,11 @@ def format_of(backing, to_the_end=True):
     """
     try:
         head = os.pread(backing.fd, _image_format.HEAD, 0)
-        start = backing.size - _image_format.TAIL
-        tail = os.pread(backing.fd, _image_format.TAIL, start) if to_the_end and start >= 0 else b""
+        start = _image_format.tail_of(backing.size)
+        tail = os.pread(backing.fd, _image_format.TAIL, start) if to_the_end else b""
     except OSError as error:
         raise KernelError.from_oserror(error, "read the image", device=backing.path) from error
-    return _image_format.format_of(head, tail)
+    return _image_format.format_of(head, tail, start)
 
 
 def _check_overlap(backing, area, loops, for_guest, option):

@@ -72,7 +72,8 @@ options:
   format:
     description:
       - Says on purpose that the file is a disk byte for byte, although it begins as an image of another format does
-        (qcow2, VMDK, VHD, VHDX, VDI, QED). A new device over such a file is refused otherwise; convert it with C(qemu-img convert -O raw).
+        (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG, Bochs, cloop). A new device over such a file is
+        refused otherwise; convert it with C(qemu-img convert -O raw).
       - A guest can write such bytes into a disk of its own, so say it for the disks of guests.
       - A file is never opened as another format.
     type: str

@@ -49,7 +49,8 @@ options:
       - With C(path), a block device, and optionally the C(uuid) (of a mapped device) and the C(diskseq) that it must have.
       - With C(file), a loop device over this file, found or made; and optionally C(offset), C(size) (bytes), C(read_only), C(direct_io),
         C(sector_size), C(mtime_ns), the modification time (nanoseconds) that a read-only file must have, and
-        C(format=raw). A file that begins as an image of another format does (qcow2, VMDK, VHD, VHDX, VDI, QED) is refused
+        C(format=raw). A file that begins as an image of another format does (qcow2, VMDK, VHD, VHDX, VDI,
+        QED, Parallels, DMG, Bochs, cloop) is refused
         unless that says that it is a disk byte for byte. With C(overlap=true), or with O(shared), another
         device may write the same part of the file. With C(trusted_path=true), a path that somebody
         else than root can redirect is an error instead of a warning.
