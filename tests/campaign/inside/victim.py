@@ -23,7 +23,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.racefree.block.plugins.module_utils import _module_worker
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
-# Seconds after which a run counts as hanging: longer than the 60 that are waited for udev, and for another run.
+# Seconds after which a run counts as hanging: longer than the 60 that it may wait for udev, or for another run.
 HANGING = 150
 NAMES = (
     "loop_device",
