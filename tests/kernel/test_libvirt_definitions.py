@@ -123,7 +123,7 @@ def test_an_image_that_is_not_raw(domain, image):
         file.write(b"QFI\xfb\0\0\0\3")
     assert not run_module("libvirt_disk", **arguments)["changed"]
     assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
-    assert predict_and_run("libvirt_disk", **dict(arguments, source={"file": path, "format": "raw"}))["changed"]
+    assert predict_and_run("libvirt_disk", **{**arguments, "source": {"file": path, "format": "raw"}})["changed"]
 
 
 def test_by_uuid_and_in_one_go(domain, image):

@@ -69,6 +69,9 @@ def test_a_kernel_from_source_is_built_anew_for_its_own_files_only(monkeypatch, 
     copy = copy_of(recipe.SOURCE_FILES, tmp_path)
     monkeypatch.setattr(recipe.Source, "files", copy)
     with open(copy / "options", "a", encoding="utf-8") as file:
+        file.write("# a comment\n")
+    assert recipe.Source("trixie").key == first
+    with open(copy / "options", "a", encoding="utf-8") as file:
         file.write("MORE\n")
     assert recipe.Source("trixie").key != first
 
