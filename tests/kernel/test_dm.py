@@ -173,7 +173,6 @@ def test_persist_false(image, name):
     assert run_module("dm_device", check=True, name=name, table=f"0 8 linear file:{path} 0")["changed"]
 
 
-@pytest.mark.sample
 def test_crypt_with_a_key_that_stays_secret(image, name, cleanup):
     path = image()
     cleanup(loop=path)
@@ -247,7 +246,6 @@ def test_a_store_belongs_to_one_snapshot_at_a_time(image, name, cleanup):
     assert read_device(made["path"], 0, 11) == b"changeagain"
 
 
-@pytest.mark.sample
 def test_thin_pool_and_volume(image, name, cleanup):
     meta, data = image("meta.raw", 4 * MIB), image("data.raw", 64 * MIB)
     cleanup(loop=meta)

@@ -78,7 +78,6 @@ def is_merged(name):
     return allocated.split("/")[0] == metadata
 
 
-@pytest.mark.sample
 def test_a_snapshot_is_merged(origin_and_store, image, name, cleanup):
     origin, store = origin_and_store
     trial, base = name + "-trial", name + "-base"
