@@ -111,6 +111,8 @@ class Device:
     @property
     def partition(self):
         """The number of the partition that this is, or None for a whole disk; DeviceGone when the kernel has it no more."""
+        if _is_whole(self.sysfs):
+            return None
         text = read_sysfs(f"{self.sysfs}/partition")
         if text is not None:
             return int(text)
@@ -427,6 +429,16 @@ def is_claimed(device):
             os.close(handle)
             return False
     return True
+
+
+def _is_whole(link):
+    """Whether sysfs shows a disk there by the place that most have, ``.../block/NAME``: a partition is below its disk."""
+    try:
+        return os.readlink(link).split("/")[-2:-1] == ["block"]
+    except OSError as error:
+        if error.errno in _gone.SYSFS:
+            return False
+        raise _gone.not_seen(error, link) from error
 
 
 def _is_node_of(path, rdev):

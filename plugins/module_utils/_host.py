@@ -37,6 +37,8 @@ class Host(contextlib.ExitStack):
         # First in, last out: what the run held is closed by then.
         self.locks = self.enter_context(_lock.Locks())
         self.reaped = None
+        # Directories on the way to files, for ``_trusted_path``.
+        self.walked = {}
         # New loop devices of the entries that were planned already: areas and words for them, by (st_dev, st_ino).
         self.planned = {}
         # SHA-256 of files, by device, inode, size and modification time.

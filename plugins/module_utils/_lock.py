@@ -109,10 +109,19 @@ class Locks:
         limit = limit or Deadline(SECONDS)
         taken = []
         try:
-            for lock in sorted({lock.name: lock for lock in locks if not self.has(lock)}.values(), key=lambda lock: lock.offset):
-                _wait(lock, limit)
-                self._mine[lock.name] = lock
-                taken.append(lock)
+            wanted = {lock.name: lock for lock in locks if not self.has(lock)}
+            rows = sorted((lock.offset, lock.name) for lock in wanted.values())
+            while len(taken) < len(rows):
+                # Most are free, and a process that asks another one for them does so once.
+                count = _state().take_many([offset for offset, dummy in rows[len(taken):]])
+                for dummy, name in rows[len(taken):len(taken) + count]:
+                    self._mine[name] = wanted[name]
+                    taken.append(wanted[name])
+                if len(taken) < len(rows):
+                    lock = wanted[rows[len(taken)][1]]
+                    _wait(lock, limit)
+                    self._mine[lock.name] = lock
+                    taken.append(lock)
         except BaseException:
             self.release(taken)
             raise
@@ -127,9 +136,9 @@ class Locks:
 
     def release(self, locks):
         """Let go of those of the list that are had."""
-        for lock in locks:
-            if self._mine.pop(lock.name, None) is not None:
-                _state().release(lock.offset)
+        mine = [lock for lock in locks if self._mine.pop(lock.name, None) is not None]
+        if mine:
+            _state().release_many([lock.offset for lock in mine])
 
     def close(self):
         self.release(list(self._mine.values()))
@@ -171,6 +180,7 @@ class _State:
         self._guard = _thread.allocate_lock()
         self._owners = {}
         self._fd = -1
+        self._file = None
 
     def take(self, offset):
         """Whether this thread has the byte now."""
@@ -186,6 +196,21 @@ class _State:
                 owner = self._owners[offset] = [me, 0]
             owner[1] += 1
             return True
+
+    def take_many(self, offsets):
+        """How many of them this thread has now, up to the first one that somebody else has; on an error none."""
+        for number, offset in enumerate(offsets):
+            try:
+                if not self.take(offset):
+                    return number
+            except BaseException:
+                self.release_many(offsets[:number])
+                raise
+        return len(offsets)
+
+    def release_many(self, offsets):
+        for offset in offsets:
+            self.release(offset)
 
     def release(self, offset):
         with self._guard:
@@ -247,12 +272,13 @@ class _State:
             return False
         except OSError as error:
             raise KernelError.from_oserror(error, "look at it", device=f"{DIRECTORY}/bytes") from error
-        own = os.fstat(self._fd)
-        return (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)
+        return (there.st_dev, there.st_ino) == self._file
 
     def _need_file(self):
         if self._fd < 0:
             self._fd = _open()
+            own = os.fstat(self._fd)
+            self._file = own.st_dev, own.st_ino
 
     def _close_unused(self):
         if not self._owners and self._fd >= 0:
@@ -281,7 +307,7 @@ def _state():
 
 
 def use(state):
-    """Have the locks of this process, which was forked just now, be those of ``state``: another process's (take, release, holder of a byte)."""
+    """Have the locks of this process, which was forked just now, be those of ``state``: another process's (a _State's methods)."""
     _STATE[:] = [state]
 
 
@@ -293,6 +319,16 @@ def take_here(offset):
 def release_here(offset):
     """Let go of a byte that was taken by :func:`take_here`."""
     _state().release(offset)
+
+
+def take_many_here(offsets):
+    """How many of them this process has now, up to the first one that another has; for a child, as :func:`take_here`."""
+    return _state().take_many(offsets)
+
+
+def release_many_here(offsets):
+    """Let go of bytes that were taken by :func:`take_many_here` or :func:`take_here`."""
+    _state().release_many(offsets)
 
 
 def holder_of(offset):

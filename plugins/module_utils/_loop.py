@@ -194,7 +194,7 @@ def bound_numbers(files=None):
         names = _bound_names()
     else:
         there = statuses({device for device, dummy in files})
-        names = [name for name, status in there if _file_of(status) in files]
+        return sorted(status["minor"] for dummy, status in there if _file_of(status) in files)
     numbers = [_number_of(name) for name in names]
     return sorted(number[1] for number in numbers if number is not None)
 
@@ -205,16 +205,23 @@ def _bound_names():
     return [name for name in names if is_name(name) and _gone.exists(f"/sys/block/{name}/loop")]
 
 
-def statuses(devices):
+def _bound_paths():
+    """``{name: path of its file}`` of the loop devices that have a file now, as sysfs tells both."""
+    _gone.need_sysfs()
+    names = [name for name in _gone.list_directory("/sys/block") if is_name(name)]
+    paths = {name: _device.read_sysfs(f"/sys/block/{name}/loop/backing_file") for name in names}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def statuses(devices, paths=None):
     """
     Yield ``(name, status)`` (see :func:`read_status`) of the bound loop devices, as far as their file may be on one of the file systems ``devices``
     (st_dev).
 
-    One that does not answer is left out when sysfs says that its file is on another one; otherwise DeadlineExceeded.
+    ``paths``: those of :func:`_bound_paths`, if they were read already. One that does not answer is left out when sysfs says that its file is on another one; otherwise DeadlineExceeded.
     """
     mounts, elsewhere = None, []
-    for name in _bound_names():
-        path = _device.read_sysfs(f"/sys/block/{name}/loop/backing_file") or ""
+    for name, path in (_bound_paths() if paths is None else paths).items():
         mounts = mounts or _mounts.read()
         if _mounts.is_elsewhere(path, devices, mounts):
             elsewhere.append(name)
@@ -259,7 +266,7 @@ def _number_of(name):
 
 def read_status(name):
     """
-    LOOP_GET_STATUS64, as a dictionary, of the loop device that the kernel calls so, or None when no file is
+    LOOP_GET_STATUS64, as a dictionary with the ``minor`` number, of the loop device that the kernel calls so, or None when no file is
     bound to it or there is no such device.
 
     It is not held.
@@ -274,7 +281,7 @@ def read_status(name):
             return None
         fd = _device.open_node(name, *number, os.O_RDONLY)
         try:
-            return _get_status(fd)
+            return dict(_get_status(fd), minor=number[1])
         finally:
             os.close(fd)
     except OSError as error:
@@ -295,7 +302,7 @@ def _status_at(path):
             return None
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         try:
-            return _get_status(fd)
+            return dict(_get_status(fd), minor=os.minor(there.st_rdev))
         finally:
             os.close(fd)
     except OSError as error:
@@ -334,7 +341,8 @@ class LoopIndex:
     def __init__(self):
         # By file system, each read when the first of its files is asked for.
         self._minors = {}
-        self._names = None
+        self._paths = self._names = None
+        self._directories = {}
         self._made = []
         self._left_out = ()
 
@@ -344,7 +352,17 @@ class LoopIndex:
 
     def forget(self):
         """Have everything read again: others may have made loop devices since."""
-        self._minors, self._names = {}, None
+        self._minors, self._paths, self._names = {}, None, None
+
+    def real(self, path):
+        """os.path.realpath of a file; the directories of a run's files are few."""
+        directory, name = os.path.split(path)
+        if name in ("", ".", ".."):
+            return os.path.realpath(path)
+        if directory not in self._directories:
+            self._directories[directory] = os.path.realpath(directory)
+        found = os.path.join(self._directories[directory], name)
+        return os.path.realpath(found) if os.path.islink(found) else found
 
     def find(self, backing, offset=0, size=0):
         """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
@@ -358,13 +376,15 @@ class LoopIndex:
         """All loop devices for whose file sysfs tells one of these paths now, held, as a list of ``(Device, LoopInfo)``: no proof of anything."""
         if self._names is None:
             self._names = {}
-            for minor in bound_numbers():
-                self._note_name(minor)
-        return self._opened({minor for path in paths for minor in self._names.get(path, ())}, lambda status: True)
+            for name, path in self._bound().items():
+                self._names.setdefault(path, set()).add(name)
+        numbers = [_number_of(name) for path in paths for name in self._names.get(path, ())]
+        return self._opened({number[1] for number in numbers if number is not None}, lambda status: True)
 
-    def _note_name(self, minor):
-        path = _device.read_sysfs(f"/sys/dev/block/{MAJOR}:{minor}/loop/backing_file")
-        self._names.setdefault(path, set()).add(minor)
+    def _bound(self):
+        if self._paths is None:
+            self._paths = _bound_paths()
+        return self._paths
 
     def _opened(self, minors, is_wanted):
         found = []
@@ -387,7 +407,7 @@ class LoopIndex:
         """Take note of a loop device made since, which the caller holds."""
         self._made.append((device, status))
         if self._names is not None:
-            self._note_name(device.id.minor)
+            self._names.setdefault(backing_path(device), set()).add(device.name)
         file = status.backing_device, status.backing_inode
         self._minors_of(file)
         self._minors[file[0]].setdefault(file, set()).add(device.id.minor)
@@ -413,10 +433,9 @@ class LoopIndex:
         scanned = self._minors.get(file[0])
         if scanned is None:
             scanned = self._minors[file[0]] = {}
-            for name, status in statuses({file[0]}):
-                number = _number_of(name)
-                if number is not None and status["lo_device"] == file[0]:
-                    scanned.setdefault(_file_of(status), set()).add(number[1])
+            for dummy, status in statuses({file[0]}, self._bound()):
+                if status["lo_device"] == file[0]:
+                    scanned.setdefault(_file_of(status), set()).add(status["minor"])
         return scanned.get(file, ())
 
 
@@ -542,7 +561,11 @@ def _get_bound_status(device):
 def users(device):
     """What is known to use the device or its partitions: names of mapped devices and the like above it, and mount points."""
     names, numbers = _gone.list_directory(f"{device.sysfs}/holders"), {device.id.number: ""}
+    # The kernel names a partition by its disk (block/partitions/core.c).
+    disk = device.name.replace("/", "!")
     for name in _gone.list_directory(device.sysfs):
+        if not name.startswith(disk):
+            continue
         number = _device.read_sysfs(f"{device.sysfs}/{name}/dev") if _gone.exists(f"{device.sysfs}/{name}/partition") else None
         if number is not None:
             numbers[number] = f" (partition {name})"

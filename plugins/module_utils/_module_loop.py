@@ -173,7 +173,7 @@ class LoopItem(Item):
 
     def _plan_present(self):
         params = self.params
-        _trusted_path.check(params["backing_file"], params["trusted_path"], self.host.warn, "backing_file")
+        _trusted_path.check(params["backing_file"], params["trusted_path"], self.host.warn, "backing_file", self.host.walked)
         self.backing = self.host.enter_context(_loop.Backing(params["backing_file"], params["read_only"]))
         self.area = self._area(self.backing)
         self.device, self.status = self._existing()

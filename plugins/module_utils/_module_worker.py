@@ -40,10 +40,11 @@ _LONGEST_STILL = 180
 # Seconds that a child has for its end once it has answered, or was killed: what it has open may be what does
 # not answer.
 _ENDING_SECONDS = 1
-_REQUEST = struct.Struct("=cq")
 # In front of the answer: processes that the child has started may have its end of the pipe open for longer.
 _LENGTH = struct.Struct("=Q")
-_TAKE, _RELEASE, _HOLDER = b"t", b"r", b"h"
+_TAKE, _TAKE_MANY, _RELEASE, _HOLDER = b"t", b"T", b"r", b"h"
+# Bytes in one message: offsets of 8 bytes each, behind a letter.
+_MESSAGE = 1 + 8 * 4096
 
 
 def run(body, patience):
@@ -141,16 +142,24 @@ class _Locks:
         self._connection = connection
 
     def take(self, offset):
-        return self._ask(_TAKE, offset) == b"y"
+        return self._ask(_TAKE, [offset]) == b"y"
+
+    def take_many(self, offsets):
+        """The first ones of more than fit one message; who asks goes on with the others."""
+        return int(self._ask(_TAKE_MANY, offsets[:_MESSAGE // 8]))
 
     def release(self, offset):
-        self._ask(_RELEASE, offset)
+        self.release_many([offset])
+
+    def release_many(self, offsets):
+        for start in range(0, len(offsets), _MESSAGE // 8):
+            self._ask(_RELEASE, offsets[start:start + _MESSAGE // 8])
 
     def holder(self, offset):
-        return self._ask(_HOLDER, offset).decode(errors="replace")
+        return self._ask(_HOLDER, [offset]).decode(errors="replace")
 
-    def _ask(self, what, offset):
-        self._connection.sendall(_REQUEST.pack(what, offset))
+    def _ask(self, what, offsets):
+        self._connection.sendall(what + struct.pack(f"={len(offsets)}q", *offsets))
         answer = self._connection.recv(4096)
         if answer[:1] == b"e":
             raise BlockError(answer[1:].decode(errors="replace"))
@@ -172,7 +181,7 @@ def _serve(child, connection, reader, patience):
             if len(data) >= _LENGTH.size and len(data) >= _LENGTH.size + _LENGTH.unpack_from(data)[0]:
                 return data[_LENGTH.size:]
         elif connection in ready:
-            request = connection.recv(_REQUEST.size)
+            request = connection.recv(_MESSAGE)
             if request:
                 connection.sendall(_answer(request))
             else:
@@ -192,14 +201,16 @@ def _serve(child, connection, reader, patience):
 
 
 def _answer(request):
-    what, offset = _REQUEST.unpack(request)
+    what, offsets = request[:1], list(struct.unpack(f"={len(request) // 8}q", request[1:]))
     try:
         if what == _TAKE:
-            return b"y" if _lock.take_here(offset) else b"n"
+            return b"y" if _lock.take_here(offsets[0]) else b"n"
+        if what == _TAKE_MANY:
+            return b"%d" % _lock.take_many_here(offsets)
         if what == _RELEASE:
-            _lock.release_here(offset)
+            _lock.release_many_here(offsets)
             return b"y"
-        return _lock.holder_of(offset).encode(errors="replace")[:4000]
+        return _lock.holder_of(offsets[0]).encode(errors="replace")[:4000]
     except BlockError as error:
         return b"e" + str(error).encode(errors="replace")[:4000]
 

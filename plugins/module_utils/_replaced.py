@@ -40,7 +40,7 @@ def refuse(path, file, area, loops, warn, with_going=True):
     ``file``: ``(st_dev, st_ino)`` of what is there now, None for nothing; ``loops``: a ``_loop.LoopIndex``;
     ``with_going``: whether that is said of devices too that go by themselves (``_new_loop.is_going``).
     """
-    real = os.path.realpath(path)
+    real = loops.real(path)
     found = loops.named((real, real + _DELETED))
     try:
         for device, status in found:

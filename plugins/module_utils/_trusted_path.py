@@ -25,21 +25,41 @@ _MOST_LINKS = 40
 _ACL = "system.posix_acl_access"
 
 
-def weak_place(path):
+def weak_place(path, walked=None):
     """
     What somebody else can redirect the absolute path by, in words that name the place, or None. KernelError
     for what could not be looked at.
 
-    What is not there (yet) is left out: whoever opens the path finds that out.
+    What is not there (yet) is left out: whoever opens the path finds that out. ``walked``: a dictionary in which
+    one run keeps the directories that nobody else can redirect, for many files.
     """
-    done, rest, links = "/", _parts(path), 0
-    sticky, place = False, _why_directory(done, _look(done))
+    if walked is None:
+        return _walk(_parts(path))[0]
+    directory, dummy, name = path.rpartition("/")
+    if name in ("", ".", ".."):
+        return _walk(_parts(path))[0]
+    if directory not in walked:
+        place, known = _walk(_parts(directory))
+        if place is not None or known is None:
+            return place
+        walked[directory] = known
+    return _walk([name], *walked[directory])[0]
+
+
+def _walk(rest, done="/", sticky=False):
+    """
+    ``(place, (done, sticky))``: what :func:`weak_place` returns, and where the names ``rest`` lead from the
+    directory ``done``, and whether that is a sticky one; None for what is not there.
+    """
+    links = 0
+    path = "/".join([done, *rest])
+    place = _why_directory(done, _look(done)) if done == "/" else None
     while rest and place is None:
         name = rest.pop(0)
         above, done = done, os.path.join(done, name) if name != ".." else os.path.dirname(done)
         there = _look(done)
         if there is None:
-            return None
+            return None, None
         if sticky and not _is_trusted(there.st_uid):
             place = f"{done}, which belongs to the user {there.st_uid}, in a directory that others can write"
         sticky = stat.S_ISDIR(there.st_mode) and bool(there.st_mode & stat.S_ISVTX)
@@ -54,16 +74,16 @@ def weak_place(path):
             rest = _parts(target) + rest
         elif place is None and stat.S_ISDIR(there.st_mode):
             place = _why_directory(done, there)
-    return place
+    return place, (done, sticky)
 
 
-def check(path, must, warn, option):
+def check(path, must, warn, option, walked=None):
     """
     Call ``warn(text)`` when somebody else can redirect the path; InvalidValue of ``option`` instead when it
-    ``must`` not be so, and KernelError when that could not be looked at.
+    ``must`` not be so, and KernelError when that could not be looked at. ``walked``: as for :func:`weak_place`.
     """
     try:
-        place = weak_place(path)
+        place = weak_place(path, walked)
     except KernelError as error:
         if must:
             raise
