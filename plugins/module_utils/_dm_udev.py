@@ -10,8 +10,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 A cookie is a SysV semaphore that ``dmsetup udevcomplete``, run by udev's rules, counts down; the protocol is libdm's
 (lib/libdm-common.c). One cookie serves a whole batch of devices, and every wait has a deadline.
 
-No semaphore ends with its process. Ours come in sets of four, where libdm's are alone: the other three tell who made the set, so
-that the next run removes those of a killed one.
+No semaphore ends with its process. Ours come in sets, where libdm's are alone: the others tell who made the set, so
+that the next run in the same PID namespace removes those of a killed one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from ._errors import KernelError
 
 _PREFIX = 0x0D4D
 _SHIFT = 16
-# The count, then who made the set: two parts of the process's id, the first of them plus one, and of its start time. Each has 15 bits.
-_SEMAPHORES = 4
+# The count, then who made the set, 15 bits each: two parts of the process's id, the first of them plus one, the end
+# of its start time, and three parts each of the numbers of its PID and time namespaces (0 where they are not known).
+_SEMAPHORES = 10
 _BITS = 15
 _SEMAPHORES_TABLE = "/proc/sysvipc/sem"
 _MASK = (1 << _BITS) - 1
@@ -138,26 +139,39 @@ class Cookie:
 
 
 def reap():
-    """Remove the semaphores of runs of this collection that have ended without doing so."""
+    """
+    Remove the semaphores of runs of this collection that have ended without doing so.
+
+    Of a process of another PID or time namespace that cannot be told: its semaphores are left alone.
+    """
     lib = _uapi.lib
     for identifier, changed in _sets():
-        high, low, started = (lib.semctl(identifier, place, lib.GETVAL) for place in range(1, _SEMAPHORES))
-        if min(high, low, started) < 0:
-            continue
-        if high:
-            now = _process.start_time((high - 1) << _BITS | low)
-            ended = now is None or int(now) & _MASK != started
-        else:
-            ended = time.time() > changed + _SECONDS_TO_SIGN
-        if ended:
-            # An id is used again only after all the others, so this is still the set that was looked at.
+        values = [lib.semctl(identifier, place, lib.GETVAL) for place in range(1, _SEMAPHORES)]
+        # An id is used again only after all the others, so this is still the set that was looked at.
+        if min(values) >= 0 and _has_ended(*values[:3], values[3:], changed):
             lib.semctl(identifier, 0, lib.IPC_RMID)
+
+
+def _has_ended(high, low, started, namespaces, changed):
+    """Whether the process that signed a set with these values, or did not until now, is seen to have ended."""
+    if not high:
+        return time.time() > changed + _SECONDS_TO_SIGN
+    if namespaces != _parts_of_namespaces() or not any(namespaces):
+        return False
+    now = _process.start_time((high - 1) << _BITS | low)
+    return now is None or int(now) & _MASK != started
 
 
 def _signature():
     """``(semaphore, value)`` by which :func:`reap` knows who made a set; the one that is never 0 comes last."""
     pid = os.getpid()
-    return (2, pid & _MASK), (3, int(_process.start_time("self")) & _MASK), (1, (pid >> _BITS) + 1)
+    parts = [pid & _MASK, int(_process.start_time("self")) & _MASK, *_parts_of_namespaces()]
+    return *enumerate(parts, 2), (1, (pid >> _BITS) + 1)
+
+
+def _parts_of_namespaces():
+    numbers = _process.namespaces() or (0, 0)
+    return [number >> shift & _MASK for number in numbers for shift in (2 * _BITS, _BITS, 0)]
 
 
 def _sets():

@@ -190,7 +190,7 @@ def start_holder(uuid, devices):
     try:
         new = f"{_record(uuid)}.new"
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
-            file.write(f"{holder.pid} {_process.start_time(holder.pid)}\n")
+            file.write(f"{_process.mark_of(holder.pid, holder.pid)}\n")
         os.rename(new, _record(uuid))
         holder.stay()
     except BaseException:
@@ -199,14 +199,15 @@ def start_holder(uuid, devices):
 
 
 def end_holder(uuid):
-    """End the holder of a domain's devices, if there is one."""
+    """
+    End the holder of a domain's devices, if there is one that can be told from here: one of another PID
+    namespace ends when its time is over.
+    """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{_record(uuid)}.new")
     with contextlib.suppress(FileNotFoundError):
         with open(_record(uuid), encoding="ascii") as file:
-            pid, dummy, started = file.read().strip().partition(" ")
-        if pid.isdigit():
-            _process.end(int(pid), started)
+            _process.end_marked(file.read().strip())
         os.unlink(_record(uuid))
 
 

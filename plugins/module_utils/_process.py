@@ -38,12 +38,18 @@ def start_time(pid):
 
 
 def own_mark():
-    """
-    This process as ``PID-START-NAMESPACES``, for :func:`has_ended` in another one.
+    """This process as ``PID-START-NAMESPACES``, for :func:`has_ended` in another one."""
+    return mark_of("self", os.getpid())
 
-    Ids of processes are those of a PID namespace, and times of start those of a time namespace (pid_namespaces(7), time_namespaces(7)).
+
+def mark_of(process, pid):
     """
-    return f"{os.getpid()}-{start_time('self')}-{_namespaces() or _UNKNOWN}"
+    The mark of a process by its name in /proc and its id, which is one of this process's PID namespace.
+
+    Ids of processes are those of a PID namespace, and times of start those of a time namespace
+    (pid_namespaces(7), time_namespaces(7)).
+    """
+    return f"{pid}-{start_time(process)}-{_namespaces() or _UNKNOWN}"
 
 
 def parse_mark(text):
@@ -64,7 +70,16 @@ def has_ended(mark):
 
 
 def _namespaces():
-    """The PID and the time namespace of this process as one word; None where /proc shows the processes of another one."""
+    """:func:`namespaces` as one word, or None."""
+    numbers = namespaces()
+    return numbers and ".".join(f"{number:x}" for number in numbers)
+
+
+def namespaces():
+    """
+    The numbers of this process's PID namespace and time namespace, 32 bits each; None where /proc shows the
+    processes of another one.
+    """
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
             return None
@@ -76,7 +91,7 @@ def _namespaces():
     except FileNotFoundError:
         # A kernel without them (CONFIG_TIME_NS).
         numbers.append(0)
-    return ".".join(f"{number:x}" for number in numbers)
+    return tuple(numbers)
 
 
 def end(pid, started, seconds=5.0):
@@ -102,3 +117,9 @@ def end(pid, started, seconds=5.0):
         return bool(select.select([handle], [], [], seconds)[0])
     finally:
         os.close(handle)
+
+
+def end_marked(mark):
+    """:func:`end` for the process of a mark, if that is one of this namespace; whether it is known to have ended."""
+    found = parse_mark(mark)
+    return found is not None and found[2] == _namespaces() and end(int(found[0]), found[1])

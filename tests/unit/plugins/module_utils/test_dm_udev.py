@@ -87,7 +87,7 @@ def test_the_semaphore_is_only_ours():
         event_nr = cookie.next()
         with open("/proc/sysvipc/sem", encoding="ascii") as table:
             row = [line.split() for line in table if line.split()[1] == str(semaphore(event_nr))][0]
-        assert row[2] == "600" and row[3] == "4"
+        assert row[2] == "600" and row[3] == str(_dm_udev._SEMAPHORES)
 
 
 def test_waits_until_the_deadline_and_no_longer():
@@ -230,6 +230,8 @@ with _dm_udev.Cookie() as cookie:
     print(cookie.next(), flush=True)
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGKILL)
+    # The first process of a PID namespace cannot kill itself.
+    os._exit(1)
 """
 
 
@@ -248,10 +250,39 @@ def test_what_a_killed_process_left_is_removed_by_the_next():
         assert semaphore(event_nr) == -1
 
 
+OTHER_NAMESPACES = [
+    pytest.param(["--pid"], id="PID namespace"),
+    pytest.param(["--pid", "--mount-proc"], id="PID namespace with its own /proc"),
+    pytest.param(["--time", "--boottime", "1000"], id="time namespace"),
+]
+
+
+@pytest.mark.parametrize("options", OTHER_NAMESPACES)
+def test_a_process_of_another_namespace_keeps_its_cookie(options):
+    """Its number is another process's here, or nobody's; whether it has ended cannot be told."""
+    path = os.path.abspath(os.path.join(os.path.dirname(_dm_udev.__file__), *[".."] * 5))
+    command = ["unshare", "--fork", *options, sys.executable, "-c", LEFT]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=path),
+    ) as other:
+        first = other.stdout.readline()
+        if not first:
+            assert other.wait(30)
+            pytest.skip("this user may not make such a namespace")
+        event_nr = int(first)
+        with _dm_udev.Cookie():
+            assert semaphore(event_nr) >= 0
+        other.stdin.close()
+        other.wait(30)
+    with _dm_udev.Cookie():
+        assert semaphore(event_nr) >= 0
+    _uapi.lib.semctl(semaphore(event_nr), 0, _uapi.lib.IPC_RMID)
+
+
 def test_what_others_left_is_not_removed():
     """libdm's cookies are one semaphore, which says nothing of who made it; a set that is not signed yet is being made."""
     free = (number for number in range(1, 0xFFFF) if _uapi.lib.semget(KEY | number, 1, 0) < 0)
-    made = [_uapi.lib.semget(KEY | next(free), count, 0o600 | _uapi.lib.IPC_CREAT | _uapi.lib.IPC_EXCL) for count in (1, 4)]
+    made = [_uapi.lib.semget(KEY | next(free), count, 0o600 | _uapi.lib.IPC_CREAT | _uapi.lib.IPC_EXCL) for count in (1, _dm_udev._SEMAPHORES)]
     try:
         _dm_udev.reap()
         assert min(made) >= 0 and all(_uapi.lib.semctl(one, 0, _uapi.lib.GETVAL) == 0 for one in made)
@@ -262,7 +293,7 @@ def test_what_others_left_is_not_removed():
 
 def test_a_set_that_was_never_signed_is_removed_later(monkeypatch):
     free = next(number for number in range(1, 0xFFFF) if _uapi.lib.semget(KEY | number, 1, 0) < 0)
-    made = _uapi.lib.semget(KEY | free, 4, 0o600 | _uapi.lib.IPC_CREAT | _uapi.lib.IPC_EXCL)
+    made = _uapi.lib.semget(KEY | free, _dm_udev._SEMAPHORES, 0o600 | _uapi.lib.IPC_CREAT | _uapi.lib.IPC_EXCL)
     monkeypatch.setattr(_dm_udev, "_SECONDS_TO_SIGN", -5)
     _dm_udev.reap()
     assert _uapi.lib.semctl(made, 0, _uapi.lib.GETVAL) == -1

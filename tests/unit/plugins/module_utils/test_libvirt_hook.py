@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import syslog
 import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _guest_disk, _libvirt_hook
+from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _guest_disk, _libvirt_hook, _process
 from ansible_collections.racefree.block.plugins.module_utils._device import Device, DeviceId
 from ansible_collections.racefree.block.plugins.module_utils._errors import WrongDevice
 
@@ -47,7 +48,7 @@ def test_a_holder_outlasts_the_restore_of_a_big_guest(device):
     """libxl adds the disks after the memory was read."""
     _libvirt_hook.start_holder(UUID, [device])
     with open(_libvirt_hook._record(UUID), encoding="ascii") as file:
-        pid = int(file.read().split()[0])
+        pid = int(file.read().partition("-")[0])
     try:
         assert seconds_of(pid) > RESTORING
     finally:
@@ -61,9 +62,28 @@ def test_a_file_that_a_killed_run_left(device):
     for name in ("holder.new", "holder"):
         with open(f"{_guest_disk.STATE}/{UUID}.{name}", "w", encoding="ascii") as file:
             # Of no process: ids end at 2^22.
-            file.write("4194305 1\n")
+            file.write(_process.own_mark().replace(str(os.getpid()), "4194305", 1))
     _libvirt_hook.end_holder(UUID)
     assert os.listdir(_guest_disk.STATE) == []
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_holder_of_another_namespace_is_not_ended_by_its_number(device, is_here):
+    """There it is another process's."""
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        mark = _process.mark_of(sleeper.pid, sleeper.pid)
+        with open(_libvirt_hook._record(UUID), "w", encoding="ascii") as file:
+            file.write(mark if is_here else mark.rpartition("-")[0] + "-f0000000.0")
+        _libvirt_hook.end_holder(UUID)
+        assert (sleeper.poll() is not None or wait_for_end(sleeper)) is is_here
+        sleeper.kill()
+
+
+def wait_for_end(process):
+    try:
+        return process.wait(0.5) is not None
+    except subprocess.TimeoutExpired:
+        return False
 
 
 @pytest.fixture
