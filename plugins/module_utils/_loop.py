@@ -345,10 +345,19 @@ class LoopIndex:
         self._directories = {}
         self._made = []
         self._left_out = ()
+        self._going = set()
 
     def leave_out(self, devices):
         """Do not find these, a set of ``(major, minor, diskseq)``."""
         self._left_out = devices
+
+    def expect_gone(self, devices):
+        """The run is to remove these before it makes what is planned now: do not find them to be in the way."""
+        self._going.update(device.id for device in devices)
+
+    def expect_nothing(self):
+        """What was to be removed first has been, or is in the way."""
+        self._going.clear()
 
     def forget(self):
         """Have everything read again: others may have made loop devices since."""
@@ -368,9 +377,21 @@ class LoopIndex:
         """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
         return self._opened(self._minors_of((backing.device, backing.inode)), lambda status: is_same(status, backing, offset, size))
 
-    def over(self, file):
-        """All loop devices over any part of the file ``(st_dev, st_ino)``, held, as a list of ``(Device, LoopInfo)``."""
-        return self._opened(self._minors_of(file), lambda status: (status.backing_device, status.backing_inode) == file)
+    def over(self, file, with_going=False):
+        """
+        All loop devices over any part of the file ``(st_dev, st_ino)``, held, as a list of ``(Device, LoopInfo)``.
+
+        ``with_going``: with those of :meth:`expect_gone`, too.
+        """
+        found = self._opened(
+            self._minors_of(file), lambda status: (status.backing_device, status.backing_inode) == file)
+        return found if with_going else self._staying(found)
+
+    def _staying(self, found):
+        for device, dummy in found:
+            if device.id in self._going:
+                device.close()
+        return [row for row in found if row[0].id not in self._going]
 
     def named(self, paths):
         """All loop devices for whose file sysfs tells one of these paths now, held, as a list of ``(Device, LoopInfo)``: no proof of anything."""
@@ -379,7 +400,8 @@ class LoopIndex:
             for name, path in self._bound().items():
                 self._names.setdefault(path, set()).add(name)
         numbers = [_number_of(name) for path in paths for name in self._names.get(path, ())]
-        return self._opened({number[1] for number in numbers if number is not None}, lambda status: True)
+        minors = {number[1] for number in numbers if number is not None}
+        return self._staying(self._opened(minors, lambda status: True))
 
     def _bound(self):
         if self._paths is None:

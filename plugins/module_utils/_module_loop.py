@@ -273,6 +273,7 @@ class LoopItem(Item):
 
     def _create(self):
         params = self.params
+        self.host.loops.expect_nothing()
         self._check_new()
         self.device = self.host.enter_context(_loop.attach(
             self.backing, params["offset"], params["size"], params["sector_size"],
@@ -307,6 +308,7 @@ class LoopItem(Item):
             for device in self.removing:
                 if _device.is_claimed(device):
                     raise _loop.busy(device)
+            self.host.loops.expect_gone(self.removing)
         before = {"devices": [_removal_row(device, _loop.info(device)) for device in self.removing]} if self.removing else {}
         return Plan(bool(self.removing), before, {})
 
@@ -341,7 +343,26 @@ class LoopItem(Item):
             self.area = self._area(backing)
             file = backing.device, backing.inode
             _replaced.refuse(backing.path, file, self._part(), self.host.loops, self.host.warn)
-            return [device for device, _status in self.host.loops.find(backing, params["offset"], params["size"])]
+            return self._of_the_area(backing, file)
+
+    def _of_the_area(self, backing, file):
+        """The devices that have this area; the user is told of others that have a part of it."""
+        offset, size, part = self.params["offset"], self.params["size"], self._part()
+        found = self.host.loops.over(file, with_going=True)
+        removing = [device for device, status in found if _loop.is_same(status, backing, offset, size)]
+        rest = [
+            f"{device.path} (diskseq {device.id.diskseq}), {device.size} bytes from {status.offset} on"
+            for device, status in found if device not in removing and part.meets(status)
+        ]
+        for device, dummy in found:
+            if device not in removing:
+                device.close()
+        if rest:
+            self.host.warn(
+                f"{backing.path}: a device of another offset or size has the same part of the file, and stays: "
+                f"{'; '.join(rest)}. To remove it, say diskseq=N and state=absent without backing_file"
+            )
+        return removing
 
     def _remove(self):
         for device in list(self.removing):

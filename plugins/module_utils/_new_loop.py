@@ -120,7 +120,8 @@ def _check_overlap(backing, area, loops, for_guest, option):
             break
         limit.sleep(pause)
     raise DeviceBusy(
-        f"{found.path} (diskseq {found.diskseq}) writes the same part of the file", device=backing.path,
+        f"{found.path} (diskseq {found.diskseq}) writes the same part of the file: it has {found.area}",
+        device=backing.path,
         hint=f"Use that device, or remove it first; or {_SAY_OVERLAP.get(option, _OTHERWISE)}",
     )
 
@@ -136,11 +137,14 @@ def is_going(device, status):
 
 
 class _Rival(Record):
-    """A device that writes what is wanted; ``is_going`` as of :func:`is_going`."""
+    """
+    A device that writes what is wanted; ``is_going`` as of :func:`is_going`, ``area`` in words.
+    """
 
     path: str
     diskseq: int
     is_going: bool
+    area: str
 
 
 def _rival(backing, area, loops):
@@ -151,7 +155,8 @@ def _rival(backing, area, loops):
         for device, status in found:
             if status.read_only or not area.meets(status):
                 continue
-            rival = _Rival(device.path, device.id.diskseq, is_going(device, status))
+            area_of_it = f"{device.size} bytes from {status.offset} on"
+            rival = _Rival(device.path, device.id.diskseq, is_going(device, status), area_of_it)
             if not rival.is_going:
                 return rival
             going = rival

@@ -121,6 +121,8 @@ options:
   state:
     description:
       - Whether the device is to be there.
+      - With V(absent) and O(backing_file) the device that has this O(offset) and O(size) is removed. Another one that has some
+        of the same bytes stays, as after the file has grown under a device of a given size; a warning names it.
     type: str
     choices: [present, absent]
     default: present

@@ -127,6 +127,9 @@ options:
       state:
         description:
           - Whether the device is to be there.
+          - With V(absent) and O(devices[].backing_file) the device that has this O(devices[].offset) and O(devices[].size) is
+            removed. Another one that has some of the same bytes stays, as after the file has grown under a device of a given
+            size; a warning names it.
         type: str
         choices: [present, absent]
         default: present

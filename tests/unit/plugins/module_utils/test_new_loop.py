@@ -241,6 +241,54 @@ def test_one_that_does_not_go(place, monkeypatch):
         os.close(held)
 
 
+def test_a_device_that_the_list_removes_first_is_not_in_the_way(place):
+    path = loopdevices.image(place, "disk")
+    assert run(backing_file=path)["changed"]
+    part = {"backing_file": path, "offset": 4096}
+    rows = [{"backing_file": path, "state": "absent"}, part]
+    for check in (True, False):
+        assert "writes the same part" in run(check, loop_devices.main, devices=[part, rows[0]])["msg"]
+    for check in (True, False):
+        result = run(check, loop_devices.main, devices=rows)
+        assert not result.get("failed") and [row["changed"] for row in result["devices"]] == [True, True], result
+    held = os.open(result["devices"][1]["device"]["path"], os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # It may stay: the list is not begun.
+        rows = [dict(part, state="absent", deferred=True), {"backing_file": path}]
+        for check in (True, False):
+            assert "writes the same part" in run(check, loop_devices.main, devices=rows)["msg"]
+    finally:
+        os.close(held)
+    run_many([dict(part, state="absent")])
+
+
+@pytest.mark.parametrize("size", [SIZE // 2, SIZE * 2])
+def test_a_device_of_another_size_is_named(place, size):
+    """It had all of the file, until the file was cut or has grown."""
+    path = loopdevices.image(place, "disk")
+    made = run(backing_file=path, size=SIZE)["device"]
+    os.truncate(path, size)
+    words = f"{made['path']} (diskseq {made['diskseq']}), {SIZE} bytes from 0 on"
+    assert path not in str(run(backing_file=path, offset=SIZE, state="absent").get("warnings"))
+    for check in (True, False):
+        result = run(check, backing_file=path, state="absent")
+        assert not result["changed"] and words in str(result["warnings"]), result
+        assert not run(check, backing_file=path, offset=SIZE, state="absent").get("warnings")
+        refused = run(check, backing_file=path)["msg"]
+        assert f"{made['path']} (diskseq" in refused and f"it has {SIZE} bytes from 0 on" in refused
+    result = run(backing_file=path, size=SIZE, state="absent")
+    assert result["changed"] and result["gone"]
+
+
+def test_a_replaced_file_and_the_removal_of_the_old_device_in_one_list(place):
+    path, old = replaced(place)
+    rows = [{"diskseq": old["diskseq"], "state": "absent"}, {"backing_file": path}]
+    for check in (True, False):
+        result = run(check, loop_devices.main, devices=rows)
+        assert not result.get("failed") and [row["changed"] for row in result["devices"]] == [True, True], result
+    run(backing_file=path, state="absent")
+
+
 def test_a_target_that_is_shared(place):
     path, dummy = overlapping(place)
     with by_target_opened(path, True) as device:
