@@ -432,7 +432,10 @@ def is_claimed(device):
 
 
 def _is_whole(link):
-    """Whether sysfs shows a disk there by the place that most have, ``.../block/NAME``: a partition is below its disk."""
+    """
+    Whether sysfs shows a disk there by the place that most have, ``.../block/NAME``: a partition is below its
+    disk.
+    """
     try:
         return os.readlink(link).split("/")[-2:-1] == ["block"]
     except OSError as error:

@@ -20,7 +20,8 @@ import stat
 from typing import NamedTuple, Optional
 
 from . import (
-    _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _gone, _guest, _journal, _lock, _reap, _sharing, _source, _source_locks, _stack,
+    _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _gone, _guest, _journal, _lock, _reap, _sharing, _source,
+    _source_locks, _stack,
 )
 from ._deadline import pauses
 from ._errors import DeviceBusy, InvalidValue, WrongDevice
@@ -80,10 +81,11 @@ def reap(host):
 
 def take_turn(host, sources, limit):
     """
-    Have the locks of all sources until the host is left, in the one order that all runs have: who takes them one
-    by one may wait for a run that waits for it. Raises ``_lock.Unavailable``.
+    Have the locks of all sources until the host is left, in the one order that all runs have: who takes them
+    one by one may wait for a run that waits for it. Raises ``_lock.Unavailable``.
     """
-    locks = [lock for source in sources for lock in _source_locks.of_source(source) if not host.locks.has(lock)]
+    wanted = [lock for source in sources for lock in _source_locks.of_source(source)]
+    locks = [lock for lock in wanted if not host.locks.has(lock)]
     host.locks.take(locks, limit)
     if locks:
         host.loops.forget()

@@ -39,7 +39,8 @@ class Host(contextlib.ExitStack):
         self.reaped = None
         # Directories on the way to files, for ``_trusted_path``.
         self.walked = {}
-        # New loop devices of the entries that were planned already: areas and words for them, by (st_dev, st_ino).
+        # New loop devices of the entries that were planned already: areas and words for them, by
+        # (st_dev, st_ino).
         self.planned = {}
         # SHA-256 of files, by device, inode, size and modification time.
         self.checksums = {}

@@ -103,11 +103,14 @@ def doomed(host):
 
 
 def _problem(name, error):
-    return f"devices of a run that was killed could not be looked for or rolled back, see {DIRECTORY}/{name}: {error}"
+    what = "devices of a run that was killed could not be looked for or rolled back"
+    return f"{what}, see {DIRECTORY}/{name}: {error}"
 
 
 def _unused(host, rows):
-    """``{row: words for it}`` of the permanent devices that nobody has exclusively but a device that goes, too."""
+    """
+    ``{row: words for it}`` of the permanent devices that nobody has exclusively but a device that goes, too.
+    """
     found, above = {}, set()
     for row in reversed(rows):
         try:

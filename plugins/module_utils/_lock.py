@@ -198,7 +198,9 @@ class _State:
             return True
 
     def take_many(self, offsets):
-        """How many of them this thread has now, up to the first one that somebody else has; on an error none."""
+        """
+        How many of them this thread has now, up to the first one that somebody else has; on an error none.
+        """
         for number, offset in enumerate(offsets):
             try:
                 if not self.take(offset):
@@ -307,7 +309,10 @@ def _state():
 
 
 def use(state):
-    """Have the locks of this process, which was forked just now, be those of ``state``: another process's (a _State's methods)."""
+    """
+    Have the locks of this process, which was forked just now, be those of ``state``: another process's (a
+    _State's methods).
+    """
     _STATE[:] = [state]
 
 
@@ -322,7 +327,10 @@ def release_here(offset):
 
 
 def take_many_here(offsets):
-    """How many of them this process has now, up to the first one that another has; for a child, as :func:`take_here`."""
+    """
+    How many of them this process has now, up to the first one that another has; for a child, as
+    :func:`take_here`.
+    """
     return _state().take_many(offsets)
 
 

@@ -218,7 +218,8 @@ def statuses(devices, paths=None):
     Yield ``(name, status)`` (see :func:`read_status`) of the bound loop devices, as far as their file may be on one of the file systems ``devices``
     (st_dev).
 
-    ``paths``: those of :func:`_bound_paths`, if they were read already. One that does not answer is left out when sysfs says that its file is on another one; otherwise DeadlineExceeded.
+    ``paths``: those of :func:`_bound_paths`, if they were read already. One that does not answer is left out
+    when sysfs says that its file is on another one; otherwise DeadlineExceeded.
     """
     mounts, elsewhere = None, []
     for name, path in (_bound_paths() if paths is None else paths).items():
@@ -266,8 +267,8 @@ def _number_of(name):
 
 def read_status(name):
     """
-    LOOP_GET_STATUS64, as a dictionary with the ``minor`` number, of the loop device that the kernel calls so, or None when no file is
-    bound to it or there is no such device.
+    LOOP_GET_STATUS64, as a dictionary with the ``minor`` number, of the loop device that the kernel calls so,
+    or None when no file is bound to it or there is no such device.
 
     It is not held.
     """

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from . import (
     _blkback, _device, _dm, _dm_table, _domain_xml, _guest, _guest_disk, _kept_format, _kept_recipe, _libvirt, _libvirt_vbd,
-    _live_recipe, _lock, _sharing, _source, _source_locks, _stack, _table_slots, _trusted_path, _vbd_nodes, _vbd_read, _vdev,
+    _live_recipe, _lock, _sharing, _source, _source_locks, _stack, _table_slots, _trusted_path, _vbd_nodes,
+    _vbd_read, _vdev,
 )
 from ._deadline import Deadline
 from ._errors import (

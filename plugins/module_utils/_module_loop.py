@@ -173,7 +173,8 @@ class LoopItem(Item):
 
     def _plan_present(self):
         params = self.params
-        _trusted_path.check(params["backing_file"], params["trusted_path"], self.host.warn, "backing_file", self.host.walked)
+        must = params["trusted_path"]
+        _trusted_path.check(params["backing_file"], must, self.host.warn, "backing_file", self.host.walked)
         self.backing = self.host.enter_context(_loop.Backing(params["backing_file"], params["read_only"]))
         self.area = self._area(self.backing)
         self.device, self.status = self._existing()
@@ -257,13 +258,16 @@ class LoopItem(Item):
         _new_loop.check(backing, area, _new_loop.Said(params["format"], params["overlap"]), self.host.loops)
 
     def _check_planned(self):
-        """What is there when this one is made: the new devices of the entries before it, as check mode tells, too."""
+        """
+        What is there when this one is made: the new devices of the entries before it, as check mode tells, too.
+        """
         part, file = self._part(), (self.backing.device, self.backing.inode)
         planned = self.host.planned.setdefault(file, [])
         for other, title in planned:
             if part.writes and other.writes and part.overlaps(other) and not self.params["overlap"]:
                 raise DeviceBusy(
-                    f"another entry of the list, {title}, writes the same part of the file", device=self.backing.path,
+                    f"another entry of the list, {title}, writes the same part of the file",
+                    device=self.backing.path,
                     hint="Keep one of the two, or say overlap=true if two writers are meant",
                 )
         planned.append((part, f"from byte {part.offset} on"))

@@ -36,14 +36,17 @@ def open_regular(path, option, flags=os.O_RDONLY):
             raise InvalidValue(option, path, f"is a {kind_of_file(mode)}, and must be a regular file")
         # It is always empty: only then it is worth a look.
         if not there.st_size and _is_lock_file(there):
-            raise InvalidValue(option, path, "is the file of this collection's locks, and nothing else may open it")
+            wrong = "is the file of this collection's locks, and nothing else may open it"
+            raise InvalidValue(option, path, wrong)
         return os.open(f"/proc/self/fd/{handle}", flags | _FLAGS)
     finally:
         os.close(handle)
 
 
 def _is_lock_file(there):
-    """By any path: all record locks of a process on a file end when it closes any descriptor of it (fcntl(2))."""
+    """
+    By any path: all record locks of a process on a file end when it closes any descriptor of it (fcntl(2)).
+    """
     try:
         own = os.lstat(_run_directory.LOCK_FILE)
     except (FileNotFoundError, NotADirectoryError):

@@ -30,8 +30,8 @@ def weak_place(path, walked=None):
     What somebody else can redirect the absolute path by, in words that name the place, or None. KernelError
     for what could not be looked at.
 
-    What is not there (yet) is left out: whoever opens the path finds that out. ``walked``: a dictionary in which
-    one run keeps the directories that nobody else can redirect, for many files.
+    What is not there (yet) is left out: whoever opens the path finds that out. ``walked``: a dictionary in
+    which one run keeps the directories that nobody else can redirect, for many files.
     """
     if walked is None:
         return _walk(_parts(path))[0]
@@ -80,7 +80,8 @@ def _walk(rest, done="/", sticky=False):
 def check(path, must, warn, option, walked=None):
     """
     Call ``warn(text)`` when somebody else can redirect the path; InvalidValue of ``option`` instead when it
-    ``must`` not be so, and KernelError when that could not be looked at. ``walked``: as for :func:`weak_place`.
+    ``must`` not be so, and KernelError when that could not be looked at. ``walked``: as for
+    :func:`weak_place`.
     """
     try:
         place = weak_place(path, walked)

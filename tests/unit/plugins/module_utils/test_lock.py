@@ -272,3 +272,15 @@ def test_the_file_is_opened_by_nobody_else_whatever_path_leads_to_it(child, tmp_
             with pytest.raises(InvalidValue, match="locks"):
                 _loop.Backing(str(path), read_only=True)
         assert child(lambda say: say(str(_lock.Locks().try_take(A)))).hear() == "False"
+
+
+def test_of_many_in_one_go_the_first_ones_are_had_until_one_is_another_runs(child):
+    locks = sorted((_lock.Lock(f"many {number}", "it") for number in range(9)), key=lambda lock: lock.offset)
+    other = child(holder(locks[5]))
+    assert other.hear() == "held"
+    assert _lock._state().take_many([lock.offset for lock in locks]) == 5
+    assert child(taker(*locks[:6])).hear() == "no no no no no no"
+    _lock._state().release_many([lock.offset for lock in locks[:5]])
+    with pytest.raises(_lock.Unavailable):
+        _lock.held(locks, Deadline(0))
+    assert child(taker(*locks)).hear() == "yes yes yes yes yes no yes yes yes", "none of a list that is not had"

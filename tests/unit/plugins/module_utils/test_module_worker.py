@@ -100,6 +100,20 @@ def test_the_locks_are_the_parents(tmp_path):
         assert locks.try_take(lock)
 
 
+def test_more_locks_than_one_message_holds():
+    """9,000 are had by the parent, and are let go of."""
+    locks = [_lock.Lock(f"many {number}", "it") for number in range(9000)]
+
+    def work():
+        with _lock.held(locks) as mine:
+            return {"had": sum(map(mine.has, locks))}
+
+    for dummy in range(2):
+        assert _module_worker.run(work, 30) == {"had": 9000}
+    with _lock.held(locks):
+        pass
+
+
 def test_a_lock_that_another_run_has():
     def second():
         with _lock.held([_lock.Lock("a", "the thing a")], _lock.Deadline(0.1)):
