@@ -10,7 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import secrets
+import os
 
 from . import _process
 from ._errors import InvalidValue
@@ -44,12 +44,12 @@ def check_uuid(uuid, option="uuid"):
 
 def making_name():
     """A name that nobody else makes, for a device that this process is making."""
-    return f"{MAKING}{_process.own_mark()}-{secrets.token_hex(8)}"
+    return f"{MAKING}{_process.own_mark()}-{os.urandom(8).hex()}"
 
 
 def claimed_name(name):
     """A name that nobody else makes, for a device that this process takes over for a moment. It tells the old name, unless that is too long."""
-    private = f"{CLAIMED}{_process.own_mark()}-{secrets.token_hex(8)}"
+    private = f"{CLAIMED}{_process.own_mark()}-{os.urandom(8).hex()}"
     return f"{private}:{name}" if len(private) + 1 + len(name) <= _LONGEST_NAME else private
 
 
@@ -76,12 +76,12 @@ def name_before(name):
 
 def unused_name():
     """A name that nobody else makes, for a device that needs none."""
-    return f"racefree-{secrets.token_hex(8)}"
+    return f"racefree-{os.urandom(8).hex()}"
 
 
 def new_uuid():
     """A uuid that nobody else has."""
-    return f"{UUID_PREFIX}{secrets.token_hex(16)}"
+    return f"{UUID_PREFIX}{os.urandom(16).hex()}"
 
 
 def _is_plain(text, longest):

@@ -10,9 +10,9 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import _signal as signal  # the module signal only adds enumerations, which take long to import
 import os
 import select
-import signal
 
 from . import _gone
 from ._errors import KernelError
