@@ -10,7 +10,13 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import _device, _dm, _dm_health, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _lock, _reap, _source, _source_locks, _table_slots
+import os
+import stat
+
+from . import (
+    _device, _dm, _dm_health, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _gone, _lock, _reap, _slot_files,
+    _source, _source_locks, _table_slots,
+)
 from ._deadline import Deadline, pauses
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from ._module import Item, Plan, check_seconds, undo_steps
@@ -288,24 +294,48 @@ class DmItem(Item):
             return wanted.table
         wanted.table.check_replaces(live)
         if wanted.table.length < live.length and not self.params["allow_shrink"]:
-            self._refuse_in_use(live.length, wanted.table.length)
+            self._refuse_shrinking(live.length, wanted.table.length)
         # What is the same in meaning is not written in another way.
-        return live if wanted.is_complete and live.same_as(wanted.table) else wanted.table
+        if wanted.is_complete and live.same_as(wanted.table):
+            return live
+        self._refuse_exchange(live, wanted.written)
+        return wanted.table
 
-    def _refuse_in_use(self, sectors, left):
-        """Who uses a device that gets shorter gets errors behind its new end. One who has it for a moment, such as udev, is waited for."""
+    def _refuse_exchange(self, live, written):
+        """Whoever has mounted the device would go on with another file, which the path of the old one leads to now."""
+        found = _slot_files.exchanged(live, written)
+        if found is None:
+            return
+        if self._is_in_use():
+            raise DeviceBusy(
+                f"it is in use, and stands on {found.old}; the table would have it stand on another file, "
+                f"{found.file}", device=self.params["name"],
+                hint="End that use first. If the other file is meant, name its loop device by diskseq=N in the table",
+            )
+        self.host.warn(
+            f"{self.params['name']}: it stood on {found.old}, and stands on another file with this table, {found.file}"
+        )
+
+    def _refuse_shrinking(self, sectors, left):
+        """Who uses a device that gets shorter gets errors behind its new end."""
+        if self._is_in_use():
+            raise DeviceBusy(
+                f"the table would shrink it from {sectors} to {left} sectors while it is in use",
+                device=self.params["name"],
+                hint="End that use first, or say allow_shrink=true if nobody needs what is behind the new end",
+            )
+
+    def _is_in_use(self):
+        """One who has it for a moment, such as udev, is waited for."""
         limit = Deadline(_PROBING_SECONDS)
         for pause in pauses():
             # One is this process.
             if self.host.dm.status(_dm.number_of(self.device)).open_count <= 1:
-                return
+                return False
             if limit.expired:
                 break
             limit.sleep(pause)
-        raise DeviceBusy(
-            f"the table would shrink it from {sectors} to {left} sectors while it is in use", device=self.params["name"],
-            hint="End that use first, or say allow_shrink=true if nobody needs what is behind the new end",
-        )
+        return True
 
     def _plan_volumes(self, before, after):
         table = after["table"]
@@ -458,13 +488,26 @@ class DmItem(Item):
             self.host.link_goes(status.name, status.minor)
 
 
+def _mapper_path(status):
+    """The path in /dev/mapper, which udev makes; None when it does not lead to the device."""
+    path = f"/dev/mapper/{status.name}"
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if error.errno in _gone.PATH:
+            return None
+        raise _gone.not_seen(error, path) from error
+    number = os.major(found.st_rdev), os.minor(found.st_rdev)
+    return path if stat.S_ISBLK(found.st_mode) and number == (status.major, status.minor) else None
+
+
 def describe(host, device):
     """What the modules return of a mapped device: its identity and its settings."""
     status = host.dm.status(_dm.number_of(device))
     table = _table_slots.live_table(host, device)
     return dict(
         device.as_dict(),
-        mapper_path=f"/dev/mapper/{status.name}",
+        mapper_path=_mapper_path(status),
         mapper_name=status.name,
         uuid=status.uuid,
         table=None if table is None else table.redacted().lines(),

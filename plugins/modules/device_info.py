@@ -99,7 +99,7 @@ devices:
       description: Whether the device is read-only.
       type: bool
     mapper_path:
-      description: The link that udev makes for a mapped device's name.
+      description: The link that udev makes for a mapped device's name. V(null) when it does not lead there.
       returned: for mapped devices
       type: str
       sample: /dev/mapper/web1-root

@@ -211,7 +211,7 @@ devices:
           type: str
           sample: dm-3
         mapper_path:
-          description: The link that udev makes for the mapped device's name.
+          description: The link that udev makes for the mapped device's name. V(null) when it does not lead there.
           type: str
           sample: /dev/mapper/web1-root
         mapper_name:

@@ -50,6 +50,34 @@ def origin_and_store(image, cleanup):
     return slots
 
 
+@pytest.mark.parametrize("has_loop", [False, True])
+def test_another_file_is_put_where_the_one_of_a_table_was(image, name, cleanup, tmp_path, has_loop):
+    """Whoever has the device open would go on with the other one."""
+    path = image("disk.raw", MIB, content=b"old")
+    cleanup(loop=path)
+    cleanup(loop=path + ".was")
+    cleanup(dm=name)
+    line = {"start": 0, "length": SECTORS, "target": "linear", "device": {"file": path}, "offset": 0}
+    made = run_module("dm_device", name=name, table=[line])["device"]
+    assert not run_module("dm_device", name=name, table=[line])["changed"]
+    os.rename(path, path + ".was")
+    image("disk.raw", MIB, content=b"new")
+    if has_loop:
+        run_module("loop_device", backing_file=path)
+    with open(made["path"], "rb"):
+        words = "it is in use, and stands on /dev/loop", path + ".was", "another file", "name its loop device by diskseq"
+        refused("dm_device", *words, name=name, table=[line])
+    assert read_device(made["path"], size=3) == b"old"
+    done = run_module("dm_device", name=name, table=[line])
+    assert done["changed"] and "stands on another file" in str(done["warnings"])
+    assert read_device(made["path"], size=3) == b"new"
+    other = run_module("loop_device", backing_file=path + ".was")["device"]
+    with open(made["path"], "rb"):
+        told = [dict(line, device={"diskseq": other["diskseq"]})]
+        assert run_module("dm_device", name=name, table=told)["changed"]
+    assert read_device(made["path"], size=3) == b"old"
+
+
 def test_a_device_in_use_does_not_shrink(name, cleanup):
     """Nobody has it: it does. Somebody has it: only when that is said."""
     cleanup(dm=name)

@@ -79,6 +79,8 @@ def test_present_finds_it(stack):
         with lost(made["path"], number):
             again = run_module("dm_device", name=made["mapper_name"], table=table_over(loop))
             assert not again["changed"] and again["device"]["path"] is None
+            mapper = again["device"]["mapper_path"]
+            assert mapper is None or os.stat(mapper).st_rdev == os.makedev(made["major"], made["minor"])
             assert again["device"]["diskseq"] == made["diskseq"]
 
 
