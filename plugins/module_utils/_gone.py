@@ -38,7 +38,9 @@ KEY = (errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED)
 # A node of XenStore.
 XENSTORE = (errno.ENOENT,)
 
-_SYSFS_BLOCK = "/sys/dev/block"
+# Where it is looked up what devices there are, and an attribute that each sysfs has.
+_SYSFS_BLOCK = ("/sys/dev/block", "/sys/block")
+_SYSFS = "/sys/kernel/uevent_seqnum"
 
 
 def exists(path, gone=PATH, follow_symlinks=True):
@@ -66,12 +68,33 @@ def list_directory(path, gone=PATH):
 
 
 def need_sysfs():
-    """KernelError when sysfs is not mounted: nothing is gone because of that."""
-    if not exists(_SYSFS_BLOCK):
-        raise KernelError(
-            "sysfs is not there, which tells what devices there are", device=_SYSFS_BLOCK,
-            hint="Mount it: mount -t sysfs sysfs /sys",
-        )
+    """
+    KernelError when sysfs is not mounted, or something else is mounted over its directories of block devices:
+    nothing is gone because of that.
+    """
+    sysfs = _file_system_of(_SYSFS)
+    for path in _SYSFS_BLOCK:
+        found = _file_system_of(path)
+        if None in (found, sysfs):
+            raise KernelError(
+                "sysfs is not there, which tells what devices there are",
+                device=path if found is None else _SYSFS,
+                hint="Mount it: mount -t sysfs sysfs /sys",
+            )
+        if found != sysfs:
+            raise KernelError(
+                "sysfs tells here what devices there are, and something else is mounted over it", device=path,
+                hint=f"Unmount that: umount {path}",
+            )
+
+
+def _file_system_of(path):
+    try:
+        return os.stat(path).st_dev
+    except OSError as error:
+        if error.errno in PATH:
+            return None
+        raise not_seen(error, path) from error
 
 
 def not_seen(error, path):

@@ -20,7 +20,7 @@ _DOMID = "-xen-domid"
 
 
 class Qemu(Record):
-    """A QEMU process: its pid, and the number of the domain that it is for, as text; None when it names none."""
+    """A QEMU process: its pid, and the number of its domain as text, None when it names none."""
 
     pid: str
     domid: str | None
@@ -33,7 +33,8 @@ class Qemu(Record):
 def find_qemus():
     """All Qemus of this host; KernelError when that cannot be looked at."""
     pids = [pid for pid in _gone.list_directory("/proc", ()) if pid.isdigit()]
-    return [Qemu(pid, _domid_of(pid)) for pid in pids if (_read(f"/proc/{pid}/comm") or "").startswith("qemu")]
+    found = [pid for pid in pids if (_read(f"/proc/{pid}/comm") or "").startswith("qemu")]
+    return [Qemu(pid, _domid_of(pid)) for pid in found]
 
 
 def of_qemu(domid, qemus):

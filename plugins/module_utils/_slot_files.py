@@ -27,7 +27,7 @@ class Exchange(Record):
 
 
 def exchanged(live, wanted):
-    """The first Exchange of the live table, which is held, by ``wanted`` with its slots as written; or None."""
+    """The first Exchange of a live table by ``wanted``, with its slots as they were written; or None."""
     old = {(index, slot.field): _source.parse_slot(slot) for index, slot in live.devices()}
     for index, slot in wanted.devices():
         source = _source.parse_slot(slot)
