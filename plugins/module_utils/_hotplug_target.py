@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 
-from . import _device, _lock, _loop, _new_loop, _recipe
+from . import _device, _gone, _lock, _loop, _new_loop, _recipe
 from ._deadline import Deadline
 from ._errors import DeviceGone, InvalidValue, KernelError, WrongDevice
 from ._recipe import DiskseqSource, FileSource, PathSource
@@ -46,8 +46,24 @@ def open_device(recipe, seconds, is_shared=False):
 
     ``is_shared``: whether another device may write the same part of the file.
 
-    Always a new one: one that is there already would go, or stay, with somebody else's decision.
+    Always a new one: one that is there already would go, or stay, with somebody else's decision. KernelError for a
+    mapped device that no longer works, or stands on one.
     """
+    device = _open(recipe, seconds, is_shared)
+    try:
+        if _gone.exists(f"{device.sysfs}/dm", _gone.SYSFS):
+            # Only for mapped devices: they are files more to be found and read.
+            from . import _dm_health, _dm_ioctl
+
+            with _dm_ioctl.Control() as control:
+                _dm_health.refuse_broken(control, device)
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+def _open(recipe, seconds, is_shared):
     if isinstance(recipe, FileSource):
         with _loop.Backing(recipe.file, recipe.read_only, option="target") as backing:
             area = _new_loop.Area(recipe.offset, recipe.size, not recipe.read_only)

@@ -47,6 +47,8 @@ class DiskItem(Item):
         super().__init__(params, host)
         self.target = params["vdev"]
         self.source = None
+        # The device that the source is, where that is one.
+        self.below = None
         self.recipe = None
         self.doubts = []
         self.definition = None
@@ -189,7 +191,7 @@ class DiskItem(Item):
         return None
 
     def _look_at_device(self):
-        device = self.host.enter_context(_source.find(self.source, self.host))
+        device = self.below = self.host.enter_context(_source.find(self.source, self.host))
         if device.read_only and self.params["mode"] == "w":
             raise InvalidValue("mode", "w", f"{device.path} is read-only, so the guest can have it only with mode=r")
         if isinstance(self.source, _source.PathSource):
@@ -296,6 +298,8 @@ class DiskItem(Item):
         self.running_recipe = self.recipe
         after["running"] = self._settings(self._wanted().path, self.params["mode"], self.params["device_type"], self.running_recipe)
         if self.vbd is None:
+            if self.below is not None:
+                _source.refuse_broken(self.host, self.below)
             self.changes_live = True
             return
         self._check_running()

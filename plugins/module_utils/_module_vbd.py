@@ -226,6 +226,7 @@ class VbdItem(Item):
         if device is not None:
             device = self.found = self.host.enter_context(device)
             self._guard(device)
+            _source.refuse_broken(self.host, device)
             request = self._request(device)
             _blkback.check(request)
             if not self.params["shared"]:

@@ -30,6 +30,8 @@ _HINT = "Detach it there, or give both only a read-only disk; shared: true is fo
 # The first says what is behind the disk.
 _BLKBACK_NODES = ("physical-device", "diskseq", "mode")
 _QEMU_NODES = ("params", "mode")
+# What xl adds to the name of a guest's new domain while it migrates, and then to that of its old one.
+_MOVING = ("--incoming", "--migratedaway")
 # How often a device that changes while it is looked at is looked at again.
 _TRIES = 20
 
@@ -150,15 +152,27 @@ class Sharing:
                 continue
             domid = use.key.domid
             nodes = store.read_many([f"{path}/dev", f"/local/domain/{domid}/vm"])
-            if self._is_same_guest_moving(domid, nodes[f"/local/domain/{domid}/vm"], request) or self._is_device_model(store, domid, request.guest.domid):
+            if self._is_same_guest_moving(store, domid, nodes[f"/local/domain/{domid}/vm"], request) or (
+                self._is_device_model(store, domid, request.guest.domid)
+            ):
                 continue
             dev = nodes[f"{path}/dev"] or _name_of(use.key.devid)
             raise DeviceBusy(f"{describe(*pair)} is in use as disk {dev} of domain {domid}", device=f"{name} for {request}", hint=_HINT)
 
     @staticmethod
-    def _is_same_guest_moving(domid, vm, request):
-        """Two domains with one uuid are one guest on its way from the one to the other (migration to the same host)."""
-        return domid != request.guest.domid and vm is not None and vm[4:40].lower() == request.guest.uuid
+    def _is_same_guest_moving(store, domid, vm, request):
+        """
+        Whether the two domains are one guest that migrates to its own host: they have one uuid, which anybody can
+        write into two definitions, and the names that xl gives to nothing else (xl_migrate.c and xl_vmcontrol.c
+        of Xen). It starts the one only when it has suspended the other.
+        """
+        own = request.guest.domid
+        if domid == own or own < 0 or vm is None or vm[4:40].lower() != request.guest.uuid:
+            return False
+        paths = [f"/local/domain/{number}/name" for number in (domid, own)]
+        names = store.read_many(paths)
+        (one, is_one), (other, is_other) = (_moving_name(names[path] or "") for path in paths)
+        return one == other != "" and is_one != is_other
 
     @staticmethod
     def _is_device_model(store, one, other):
@@ -291,6 +305,12 @@ def _name_of(devid):
     from . import _vdev
 
     return _vdev.name_of(devid)
+
+
+def _moving_name(name):
+    """``(name of the guest, what xl has added to it)``."""
+    added = next((added for added in _MOVING if name.endswith(added)), "")
+    return name[:len(name) - len(added)], added
 
 
 def describe(mine, other):

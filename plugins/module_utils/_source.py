@@ -96,6 +96,12 @@ def backing_of(source, read_only=None, option="source.file"):
     return backing
 
 
+def refuse_broken(host, device):
+    """KernelError when the held device is a mapped device that no longer works, or stands on one."""
+    if _dm.is_mapped(device):
+        _dm_health.refuse_broken(host.dm, device)
+
+
 class Opener:
     """
     Opens sources, making what is not there yet; ``made`` lists the devices made, which go with their last user.
@@ -116,8 +122,7 @@ class Opener:
     def open(self, source):
         """The device, held by the host; KernelError when it is a mapped device, or stands on one, that no longer works."""
         device = self._find_or_make(source)
-        if _dm.is_mapped(device):
-            _dm_health.refuse_broken(self.host.dm, device)
+        refuse_broken(self.host, device)
         return device
 
     def _find_or_make(self, source):

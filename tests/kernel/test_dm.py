@@ -415,7 +415,7 @@ def test_the_kernels_reason_is_told(image, name):
 
 def test_a_store_that_has_overflowed(image, name, cleanup):
     """Every later run says so, and nobody gets the device."""
-    from ansible_collections.racefree.block.plugins.module_utils import _host, _source
+    from ansible_collections.racefree.block.plugins.module_utils import _host, _hotplug_target, _source
     from ansible_collections.racefree.block.plugins.module_utils._errors import KernelError
 
     origin, cow = image("origin.raw", 8 * MIB), image("cow.raw", MIB // 2)
@@ -431,6 +431,10 @@ def test_a_store_that_has_overflowed(image, name, cleanup):
     for source in ({"path": f"/dev/mapper/{name}"}, {"diskseq": again["device"]["diskseq"]}):
         with _host.Host() as host, pytest.raises(KernelError, match="store has overflowed"):
             _source.Opener(host).open(_source.parse(source))
+    text = f"diskseq:{again['device']['diskseq']}@{again['device']['boot_id']}"
+    for target in (f"/dev/mapper/{name}", f"dm:{name},{again['device']['uuid']}", text):
+        with pytest.raises(KernelError, match="store has overflowed"):
+            _hotplug_target.open_device(_hotplug_target.parse(target, True), 5)
     above = run_module("dm_device", name=f"{name}-2", table=f"0 8 linear path:/dev/mapper/{name} 0")
     assert f"mapped device {name}: store has overflowed" in str(above["warnings"])
     with _host.Host() as host, pytest.raises(KernelError, match=f"{name}: store has overflowed"):

@@ -421,6 +421,10 @@ def test_the_same_guest_on_its_way_to_another_domain(store, daemon, file):
     with Backend(daemon, other) as before:
         _hotplug_add.add(other, 5)
         vbd(store, file)
+        fails(store, DeviceBusy, "is in use as disk xvdb of domain 6")
+        store.remove(KEY.backend)
+        vbd(store, file)
+        store.write_many({"/local/domain/6/name": "web", f"/local/domain/{KEY.domid}/name": "web--incoming"})
         with Backend(daemon) as after:
             _hotplug_add.add(KEY, 5)
             os.pwrite(before.fd, b"written before the move", 0)

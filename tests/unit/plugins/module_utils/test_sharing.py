@@ -133,11 +133,22 @@ def test_the_same_disk_of_the_same_guest_is_no_conflict_but_a_second_one_is(stor
     assert refused(store, loops, path, vdev="xvdb")
 
 
-def test_a_guest_that_moves(store, loops):
+@pytest.mark.parametrize("theirs, own, moves", [
+    ("web", "web--incoming", True), ("web--migratedaway", "web--incoming", True), ("web--migratedaway", "web", True),
+    ("web--incoming", "web", True),
+    ("web", "web", False), ("web", "mail--incoming", False), ("web--incoming", "web--incoming", False),
+    ("web", None, False), (None, "web--incoming", False), (None, None, False), ("", "--incoming", False),
+])
+def test_a_guest_that_moves(store, loops, theirs, own, moves):
+    """Two domains with one uuid may be two guests of one definition: only xl's names for a migration tell."""
     path = loops.make()
     in_use(store, path)
     store.write("/local/domain/9/vm", "/vm/" + GUEST.uuid)
-    assert refused(store, loops, path) is None
+    for domid, name in ((9, theirs), (GUEST.domid, own)):
+        store.remove(f"/local/domain/{domid}/name")
+        if name is not None:
+            store.write(f"/local/domain/{domid}/name", name)
+    assert bool(refused(store, loops, path)) != moves
     store.write("/local/domain/9/vm", "/vm/10000005-1111-2222-3333-444444444444")
     assert refused(store, loops, path)
 
@@ -153,9 +164,10 @@ def test_a_stub_domain_has_the_disks_of_its_guest(store, loops, targets, expecte
 
 
 def test_a_guest_that_does_not_run_yet(store, loops):
-    """It has no id, and no disk by which it is known."""
+    """It has no id, and no disk by which it is known; a domain with its uuid is another one."""
     path = loops.make()
     in_use(store, path)
+    store.write_many({"/local/domain/9/vm": "/vm/" + GUEST.uuid, "/local/domain/9/name": "web--migratedaway"})
     request = Place(None, Guest(-1, GUEST.uuid, "web"))
     with _device.open_path(path) as device, _sharing.Sharing(loops.questions) as sharing:
         mine = _footprint.footprint(device.id.major, device.id.minor, True, _footprint.Questions(*loops.questions))
