@@ -372,7 +372,12 @@ class LoopIndex:
         if directory not in self._directories:
             self._directories[directory] = os.path.realpath(directory)
         found = os.path.join(self._directories[directory], name)
-        return os.path.realpath(found) if os.path.islink(found) else found
+        try:
+            return os.path.realpath(found) if stat.S_ISLNK(os.lstat(found).st_mode) else found
+        except OSError as error:
+            if error.errno in _gone.PATH or error.errno in NO_SUCH_FILE:
+                return found
+            raise _gone.not_seen(error, found) from error
 
     def find(self, backing, offset=0, size=0):
         """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
