@@ -11,7 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from . import _dm, _dm_thin, _lock, _source, _source_locks, _thin_pool
-from ._errors import BlockError, InvalidValue
+from ._errors import BlockError
 from ._module import Item, Plan, check_seconds
 
 ARGUMENTS = {

@@ -16,7 +16,7 @@ import pytest
 
 from ansible_collections.racefree.block.plugins.module_utils import _device, _loop, _uapi_plain
 from ansible_collections.racefree.block.plugins.module_utils._errors import (
-    DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice,
+    DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported,
 )
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
