@@ -72,7 +72,7 @@ def format_of(head, tail=b"", start=0):
 
 def _is_vmdk_descriptor(head):
     """A text whose first line that is neither a comment nor blank is its version; as QEMU's vmdk_probe."""
-    if head[:1] not in (b"#", b" ", b"\r", b"\n"):
+    if head[:1] not in (b"#", b" ", b"\r", b"\n", b"v"):
         return False
     for line in head.split(b"\n")[:-1]:
         line = line.rstrip(b"\r")

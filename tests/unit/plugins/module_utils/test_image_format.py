@@ -70,7 +70,7 @@ def test_an_apple_disk_image(size):
 
 @pytest.mark.parametrize("text", [
     "# a comment of somebody else's\nversion=1\nCID=1\n", "\nversion=3\n", "#\r\n  \r\n# x\r\nversion=2\r\n",
-    "   \nversion=1\n",
+    "   \nversion=1\n", "version=1\nCID=1\n",
 ])
 def test_descriptors_of_a_vmdk(text):
     assert format_of(text.encode()) == format_of(text.encode().ljust(HEAD, b"\0")) == "vmdk"
