@@ -455,12 +455,15 @@ def _last_user(control, identity, status, limit):
     return None
 
 
-def wait_unused(control, device, timeout):
-    """The status of a held mapped device that nobody else has open; DeviceBusy if that is not so within ``timeout`` seconds."""
+def wait_unused(control, device, timeout, others=0):
+    """
+    The status of a held mapped device that nobody else has open but ``others`` that are expected; DeviceBusy if that
+    is not so within ``timeout`` seconds.
+    """
     until = time.monotonic() + timeout
     while True:
         status = control.status(_number(device))
-        if status.open_count <= 1:
+        if status.open_count <= 1 + others:
             return status
         # udev's probers open a new device for a moment, and not exclusively
         if time.monotonic() > until or _device.is_claimed(device):

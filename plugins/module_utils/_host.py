@@ -32,6 +32,10 @@ class Host(contextlib.ExitStack):
         self.loops = _loop.LoopIndex()
         # Whether what the run makes is for guests: the sharing check then asks what they have.
         self.for_guests = False
+        # By their names, the mapped devices that the run is to make (_table_slots.ToBe), and those that it has made.
+        self.mapped_to_be, self.mapped_made = {}, {}
+        # The numbers of the mapped devices that the run is to remove.
+        self.mapped_to_go = set()
         # What the user is to know; see warn.
         self.warnings = []
         # First in, last out: what the run held is closed by then.

@@ -92,6 +92,11 @@ class Item:
     def look(self):
         """Find the device that is there, for :meth:`identities`, if ``plan`` would do more than look."""
 
+    @classmethod
+    def in_order(cls, items):
+        """The items in the order in which they are planned and done; those of a list may need each other."""
+        return items
+
     def plan(self):
         raise NotImplementedError
 

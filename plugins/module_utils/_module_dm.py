@@ -14,8 +14,8 @@ import os
 import stat
 
 from . import (
-    _device, _dm, _dm_health, _dm_ioctl, _dm_name, _dm_quiet, _dm_thin, _dm_udev, _gone, _lock, _reap, _slot_files,
-    _source, _source_locks, _table_slots,
+    _device, _dm, _dm_health, _dm_ioctl, _dm_name, _dm_quiet, _dm_stack, _dm_thin, _dm_udev, _gone, _lock, _reap,
+    _slot_files, _source, _source_locks, _sysfs_stack, _table_slots,
 )
 from ._deadline import Deadline, pauses
 from ._errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
@@ -119,12 +119,29 @@ class DmItem(Item):
     def look(self):
         self._look()
 
+    @classmethod
+    def in_order(cls, items):
+        return [items[index] for index in _dm_stack.in_order([item._in_stack() for item in items])]
+
+    def _in_stack(self):
+        """The entry for ``_dm_stack.in_order``."""
+        params, numbers = self.params, None
+        if params["state"] == "absent":
+            own = None if self.device is None else (self.device.id.major, self.device.id.minor)
+            numbers = own, set() if own is None else _table_slots.stack_below(*own)
+            self.host.mapped_to_go.update([own] if own else [])
+        return params["name"], self.value, params["read_only"], numbers
+
     def plan(self):
         if self.params["state"] == "absent":
             return self._plan_absent()
         self._check_owner()
         before = self._now()
         after = self._wanted(before)
+        if not before and after["table"] is not None:
+            self.host.mapped_to_be[after["name"]] = _table_slots.ToBe(
+                after["uuid"] or None, after["table"].length, after["read_only"],
+            )
         if before and before["suspended"] and not after["suspended"] and (before["table"], before["read_only"]) == (after["table"], after["read_only"]):
             _dm_quiet.check(self.host.dm, self.device)
         if self.volumes is not None:
@@ -363,7 +380,7 @@ class DmItem(Item):
         self._make_way()
         device = self._made_by(event_nr, lambda: _dm.make(self.host.dm, params["name"], uuid, table, event_nr, persist=False))
         self.created = True
-        self.device = self.host.enter_context(device)
+        self.device = self.host.mapped_made[params["name"]] = self.host.enter_context(device)
         if params["state"] == "suspended":
             self._set_suspended(True)
 
@@ -468,11 +485,16 @@ class DmItem(Item):
             self.gone = False
             return Plan(False, {}, {})
         if self.device is not None and not params["deferred"]:
-            _dm.wait_unused(self.host.dm, self.device, params["timeout"])
+            _dm.wait_unused(self.host.dm, self.device, params["timeout"], self._going_above())
         row = {"name": status.name, "uuid": status.uuid}
         if self.device is not None:
             row.update(path=self.device.path, diskseq=self.device.id.diskseq)
         return Plan(True, row, {})
+
+    def _going_above(self):
+        """How many of the mapped devices that stand on it the same list removes before."""
+        holders = _sysfs_stack.holders_of(self.device.id.major, self.device.id.minor)
+        return len(self.host.mapped_to_go.intersection(holders))
 
     def _remove(self):
         if self.mapped is None:

@@ -84,6 +84,8 @@ class Task:
     def __init__(self, items, check_mode, on_error, list_option="devices"):
         self.list_option = list_option
         self.rows = [Row(item) for item in items]
+        # The same in the order in which they are done.
+        self._ordered = list(self.rows)
         self.check_mode = check_mode
         self.on_error = on_error
         self.warnings = []
@@ -101,6 +103,7 @@ class Task:
         # A plan may wait until nobody else has the device, and another entry of the list would be somebody else.
         self._each(self._good(), lambda row: row.item.look())
         self._refuse_duplicates()
+        self._order()
         self._each(self._good(), self._plan)
         self._refuse_duplicates()
         if self._stopped():
@@ -133,6 +136,12 @@ class Task:
             return
         self.warnings += _journal.recover(host)
         row.item.prepare(host)
+
+    def _order(self):
+        by_item = {row.item: row for row in self._good()}
+        if len(by_item) > 1:
+            rows = [by_item[item] for item in type(self.rows[0].item).in_order(list(by_item))]
+            self._ordered = rows + [row for row in self.rows if row.error is not None]
 
     def _apply(self):
         pending = [row for row in self._good() if row.plan.changed]
@@ -245,7 +254,7 @@ class Task:
             self._undo([row])
 
     def _good(self):
-        return _good(self.rows)
+        return _good(self._ordered)
 
     def _stopped(self):
         """Whether an error ends the task here; what was applied until now is rolled back then."""
@@ -261,13 +270,13 @@ class Task:
         stay all, or not at all.
         """
         self._list_again()
-        self._undo(row for row in reversed(self.rows) if row.applied)
+        self._undo(row for row in reversed(self._ordered) if row.applied)
 
     def _list_again(self):
         if self._all_stay:
             self._all_stay = False
             try:
-                self._write_journal([row for row in self.rows if row.applied])
+                self._write_journal([row for row in self._ordered if row.applied])
             except BlockError as error:
                 self.warnings.append(str(error))
 

@@ -35,7 +35,15 @@ def partition_of(major, minor):
 
 def members_of(major, minor):
     """The numbers of the devices that a stacked device (md, bcache, dm) is made of; an empty list for others."""
-    directory = f"/sys/dev/block/{major}:{minor}/slaves"
+    return _numbers_in(f"/sys/dev/block/{major}:{minor}/slaves")
+
+
+def holders_of(major, minor):
+    """The numbers of the stacked devices that stand directly on a device."""
+    return _numbers_in(f"/sys/dev/block/{major}:{minor}/holders")
+
+
+def _numbers_in(directory):
     names = list_directory(directory, SYSFS)
     numbers = [parse_number(read_sysfs(f"{directory}/{name}/dev") or "") for name in names]
     return [number for number in numbers if number is not None]

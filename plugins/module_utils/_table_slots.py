@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from . import _cow_header, _dm, _dm_table, _source, _sysfs_stack
 from ._dm_table import _kernels
-from ._errors import BlockError, KernelError, TableError
+from ._errors import BlockError, KernelError, TableError, WrongDevice
 
 
 class Wanted(NamedTuple):
@@ -27,6 +27,20 @@ class Wanted(NamedTuple):
     table: _dm_table.Table
     is_complete: bool
     written: _dm_table.Table
+
+
+class ToBe(NamedTuple):
+    """A mapped device that the run makes before what stands on it; ``uuid``: that which was asked for, or None."""
+
+    uuid: str | None
+    sectors: int
+    read_only: bool
+
+
+def mapped_name(source):
+    """The name of the mapped device that a source names by its path in /dev/mapper, or None."""
+    directory, slash, name = source.path.rpartition("/") if isinstance(source, _source.PathSource) else ("", "", "")
+    return name if directory == "/dev/mapper" and source.diskseq is None else None
 
 
 class Slots:
@@ -65,7 +79,7 @@ class Slots:
         def find_or_make(slot):
             source = _source.parse_slot(slot)
             if self._devices.get(slot.text) is None:
-                self._devices[slot.text] = opener.open(source)
+                self._devices[slot.text] = self._host.mapped_made.get(mapped_name(source)) or opener.open(source)
             opener.follow(source, self._devices[slot.text])
             return self._devices[slot.text]
 
@@ -97,6 +111,10 @@ class Slots:
             table = host_slots(self._host, source.table, self._mapped, self._kernels or ()).look(source.table, source.read_only).table
             minor = self._unmade.setdefault(source.name or source.uuid or slot.text, len(self._unmade))
             return _dm_table.DeviceFacts(0, minor, table.length, 512, source.read_only, source.uuid or "")
+        to_be = self._to_be(source)
+        if to_be is not None:
+            minor = self._unmade.setdefault(("mapped", source.path), len(self._unmade))
+            return _dm_table.DeviceFacts(0, minor, to_be.sectors, 512, to_be.read_only, to_be.uuid or "")
         if not isinstance(source, _source.FileSource):
             return None
         with _source.backing_of(source, option=slot.field) as backing:
@@ -106,9 +124,20 @@ class Slots:
 
     def _find(self, slot):
         if slot.text not in self._devices:
-            device = _source.find(_source.parse_slot(slot), self._host)
+            source = _source.parse_slot(slot)
+            device = None if self._to_be(source) else _source.find(source, self._host)
             self._devices[slot.text] = None if device is None else self._host.enter_context(device)
         return self._devices[slot.text]
+
+    def _to_be(self, source):
+        """The ToBe that the source names, None when it names none; WrongDevice when it asks for another uuid."""
+        to_be = self._host.mapped_to_be.get(mapped_name(source))
+        if to_be is not None and source.uuid not in (None, to_be.uuid):
+            raise WrongDevice(
+                f"it is to have {f'the uuid {to_be.uuid}' if to_be.uuid else 'a uuid of its own'}, not {source.uuid}",
+                device=source.path, hint="Say that uuid in its own entry of the list, too",
+            )
+        return to_be
 
     def _number_or_text(self, slot):
         return self._devices[slot.text].id.number

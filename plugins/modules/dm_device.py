@@ -44,7 +44,7 @@ options:
     description:
       - The table, in lines as C(dmsetup) takes them (start, length, target and parameters, in sectors of 512 bytes), as dictionaries
         with C(start), C(length), C(target) and the target's own fields, or as a list of both.
-      - Where a target takes a device, this is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw), or a dictionary with
+      - Where a target takes a device, this is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw), V(dm:NAME,UUID), or a dictionary with
         C(diskseq); with C(path) and perhaps the C(uuid) or C(diskseq) that it must have; with C(file) and perhaps C(offset), C(size),
         C(read_only), C(direct_io), C(sector_size), C(mtime_ns), C(format=raw), C(overlap) and
         C(trusted_path) (see O(racefree.block.xen_vbd#module:source)); or with a C(table) and perhaps C(name), C(uuid) and C(read_only).

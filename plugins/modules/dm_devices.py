@@ -11,6 +11,9 @@ short_description: Make, change and remove many device-mapper devices in one go
 version_added: 0.1.0
 description:
   - Does for a list what M(racefree.block.dm_device) does for one device, in one process and with one udev cookie.
+  - Entries may stand on each other, in any order of the list. A device that another entry's table names by its path in C(/dev/mapper), or as
+    V(dm:NAME,UUID), is made before that one. Of those that are removed the upper ones go first. A change that has an upper device let go of a
+    lower one, and the lower one's removal, are two tasks.
   - Everything is checked before the first device is changed. When one entry fails, the others are rolled back unless O(on_error) says otherwise.
 author:
   - The racefree.block contributors (@racefree)
@@ -50,7 +53,7 @@ options:
         description:
           - The table, in lines as C(dmsetup) takes them (start, length, target and parameters, in sectors of 512 bytes), as dictionaries
             with C(start), C(length), C(target) and the target's own fields, or as a list of both.
-          - Where a target takes a device, this is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw), or a dictionary with
+          - Where a target takes a device, this is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw), V(dm:NAME,UUID), or a dictionary with
             C(diskseq); with C(path) and perhaps the C(uuid) or C(diskseq) that it must have; with C(file) and perhaps C(offset), C(size),
             C(read_only), C(direct_io), C(sector_size), C(mtime_ns), C(format=raw), C(overlap) and
             C(trusted_path) (see O(racefree.block.xen_vbd#module:source)); or with a C(table) and perhaps C(name), C(uuid) and C(read_only).

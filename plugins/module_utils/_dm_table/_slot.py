@@ -7,8 +7,8 @@ Device slots: the places of a target where a device is named.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A slot holds, as text, ``MAJ:MIN`` in decimal, an absolute path, ``diskseq:N``, ``file:/path`` or ``path:/path``; or a source as plain data, which
-is carried but not looked into. In a line such a source stands as one word of JSON. Before a table goes to the kernel every slot becomes ``MAJ:MIN``
+A slot holds, as text, ``MAJ:MIN`` in decimal, an absolute path, ``diskseq:N``, ``file:/path``, ``path:/path`` or
+``dm:NAME,UUID``; or a source as plain data, which is carried but not looked into. In a line such a source stands as one word of JSON. Before a table goes to the kernel every slot becomes ``MAJ:MIN``
 (``dm_devt_from_path()`` in ``drivers/md/dm-table.c`` reads that without a look-up by name).
 """
 
@@ -22,7 +22,7 @@ from ._limits import Limits
 
 RULE = (
     "a device: MAJ:MIN in decimal (major to 4095, minor to 1048575), an absolute path, diskseq:N, file:/PATH, path:/PATH, "
-    "or in structured form a source with one of the keys diskseq, path, file, table"
+    "dm:NAME,UUID, or in structured form a source with one of the keys diskseq, path, file, table"
 )
 _NUMBERS = re.compile(r"([0-9]{1,10}):([0-9]{1,10})\Z")
 _DISKSEQ_RULE = (
@@ -31,6 +31,9 @@ _DISKSEQ_RULE = (
 _LIKE_NUMBERS = re.compile(r"[0-9]+:")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _DISKSEQ = re.compile(rf"([1-9][0-9]{{0,19}})(?:-part([1-9][0-9]{{0,2}}))?(?:@{_UUID})?\Z")
+# Neither can hold a comma (_dm_name).
+_MAPPED = re.compile(r"dm:([A-Za-z0-9#+.:=@_-]{1,127}),[A-Za-z0-9#+.:=@_-]{1,128}\Z")
+_MAPPED_RULE = "dm:NAME,UUID, both of the characters A-Z a-z 0-9 # + - . : = @ _"
 _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
 _OF_DISKSEQ = {"diskseq", "partition", "boot_id"}
 _KEYS = ("diskseq", "path", "file", "table")
@@ -92,6 +95,9 @@ def check_word(word):
         if word.startswith(start):
             rule = _path_rule(word[len(start):])
             return (word, None) if rule is None else (None, f"{start} and {rule}")
+    if word.startswith("dm:"):
+        found = _MAPPED.match(word)
+        return (None, _MAPPED_RULE) if not found or found.group(1) in (".", "..", "control") else (word, None)
     if word.startswith("{"):
         try:
             plain = json.loads(word)
