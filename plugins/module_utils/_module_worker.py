@@ -170,9 +170,9 @@ class _Locks:
 
 def _serve(child, connection, reader, patience):
     """The child's answer, in bytes; empty when it ended without one. DeadlineExceeded when it hangs."""
-    data, seen, since = b"", None, time.monotonic()
+    data, seen, since, ended = b"", None, time.monotonic(), False
     while True:
-        ready = select.select([connection, reader], [], [], _LOOK_SECONDS)[0]
+        ready = select.select([connection, reader], [], [], 0 if ended else _LOOK_SECONDS)[0]
         if reader in ready:
             part = os.read(reader, 1 << 20)
             data += part
@@ -190,8 +190,12 @@ def _serve(child, connection, reader, patience):
         if ready:
             seen = None
             continue
-        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        if ended:
             return b""
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            # It may have answered since the look at the pipe: there is one more.
+            ended = True
+            continue
         now, in_storage = _standing(child)
         if now != seen:
             seen, since = now, time.monotonic()

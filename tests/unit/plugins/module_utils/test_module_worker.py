@@ -64,6 +64,19 @@ def test_it_is_killed():
         _module_worker.run(lambda: os.kill(os.getpid(), signal.SIGKILL), 5)
 
 
+def test_it_answers_and_ends_between_two_looks(monkeypatch):
+    """The parent looks at the pipe, in vain, and then finds that the child has ended: by then it has answered."""
+    really = os.waitid
+
+    def late(kind, pid, options):
+        really(kind, pid, os.WEXITED | os.WNOWAIT)
+        return really(kind, pid, options)
+
+    monkeypatch.setattr(_module_worker, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(_module_worker.os, "waitid", late)
+    assert _module_worker.run(lambda: time.sleep(0.2) or {"answer": 1}, 5) == {"answer": 1}
+
+
 def test_a_process_that_outlives_it():
     """It has the pipe open, and is not waited for."""
     def leave_one():
