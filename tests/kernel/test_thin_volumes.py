@@ -108,12 +108,25 @@ def test_of_a_pool_that_is_in_use(pool, name, cleanup):
     user = name + "-user"
     run_module("thin_volumes", pool=pool(), volumes=present(1))
     cleanup(dm=user)
-    made = run_module("dm_device", name=user, persist=False, hold=60, table=[
+    made = run_module("dm_device", name=user, persist=False, hold=5, table=[
         {"start": 0, "length": 4 * SECTORS, "target": "thin", "pool": pool(), "id": 1},
     ])["device"]
     with open(made["path"], "r+b", buffering=0) as disk:
+        # What keeps it for its first user ends now, and not while is compared how many have what open.
+        wait_until(lambda: open_count(user) == 1)
         disk.write(b"kept" * 1024)
         os.fsync(disk.fileno())
+        check_pool_in_use(pool, user)
+        assert read_device(made["path"], 0, 4) == b"kept"
+    wait_until(lambda: not is_live(user))
+
+
+def open_count(name):
+    asked = ["dmsetup", "info", "-c", "--noheadings", "-o", "open", name]
+    return int(subprocess.run(asked, capture_output=True, check=True).stdout)
+
+
+def check_pool_in_use(pool, user):
     predict_and_run("thin_volumes", pool=pool(), volumes=[{"id": 2, "snapshot_of": 1}])
     refused("thin_volumes", "in use", user, pool=pool(), volumes=absent(2, 1))
     predict_and_run("thin_volumes", pool=pool(24 * SECTORS), volumes=present(1, 2))
@@ -122,8 +135,6 @@ def test_of_a_pool_that_is_in_use(pool, name, cleanup):
     other["table"] = [dict(other["table"][0], block_size=256)]
     refused("thin_volumes", "another table", pool=other, volumes=present(1))
     refused("thin_volumes", "name or uuid", pool=pool(24 * SECTORS, uuid="TEST-other"), volumes=present(1))
-    assert read_device(made["path"], 0, 4) == b"kept"
-    run_module("dm_device", name=user, state="absent", deferred=True)
 
 
 def test_by_its_path(pool, name, cleanup):
