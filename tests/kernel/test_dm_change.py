@@ -228,7 +228,8 @@ def test_suspend_has_a_time_limit(name, cleanup):
     try:
         with open(f"/sys/block/{made['name']}/inflight", encoding="ascii") as inflight:
             wait_until(lambda: inflight.seek(0) or inflight.read().split() != ["0", "0"])
-        for change in ({"state": "suspended"}, {"table": f"0 8 linear /dev/mapper/{low} 0"}):
+        other = {"table": f"0 8 linear /dev/mapper/{low} 0", "allow_shrink": True}
+        for change in ({"state": "suspended"}, other):
             with pytest.raises(Failed) as caught:
                 run_module("dm_device", name=top, timeout=1, **change)
             assert caught.value.result["error"]["kind"] == "DeadlineExceeded"
