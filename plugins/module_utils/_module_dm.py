@@ -69,6 +69,8 @@ class DmItem(Item):
         self.gone = None
         self.volumes = None
         self._restore = []
+        # How many devices that stand on it are removed before it.
+        self._above = 0
 
     def key(self):
         for option in ("name", "uuid"):
@@ -342,9 +344,9 @@ class DmItem(Item):
                 hint="End that use first, or say allow_shrink=true if nobody needs what is behind the new end",
             )
 
-    def _is_in_use(self):
+    def _is_in_use(self, seconds=_PROBING_SECONDS):
         """One who has it for a moment, such as udev, is waited for."""
-        limit = Deadline(_PROBING_SECONDS)
+        limit = Deadline(seconds)
         for pause in pauses():
             # One is this process.
             if self.host.dm.status(_dm.number_of(self.device)).open_count <= 1:
@@ -485,7 +487,8 @@ class DmItem(Item):
             self.gone = False
             return Plan(False, {}, {})
         if self.device is not None and not params["deferred"]:
-            _dm.wait_unused(self.host.dm, self.device, params["timeout"], self._going_above())
+            self._above = self._going_above()
+            _dm.wait_unused(self.host.dm, self.device, params["timeout"], self._above)
         row = {"name": status.name, "uuid": status.uuid}
         if self.device is not None:
             row.update(path=self.device.path, diskseq=self.device.id.diskseq)
@@ -505,6 +508,10 @@ class DmItem(Item):
             _dm.remove_without_table(self.host.dm, status)
             self.gone = True
             return
+        if self._above:
+            # What stood on it is gone from sysfs a moment before it lets go of this one; who still has it then is
+            # told by the removal.
+            self._is_in_use(min(_PROBING_SECONDS, self.params["timeout"]))
         self.gone = _dm.remove(self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"])
         if self.gone:
             self.host.link_goes(status.name, status.minor)

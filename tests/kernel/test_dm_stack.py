@@ -10,7 +10,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import Failed, run_module
+from conftest import Failed, run_module, wait_until
 
 
 def live():
@@ -68,6 +68,36 @@ def test_a_table_that_is_longer_than_what_will_be_below_it(names):
     wanted[0]["table"][0]["length"] = 16
     with pytest.raises(Failed):
         run_module("dm_devices", devices=wanted)
+    assert not set(names) & set(live())
+
+
+def test_the_kernel_refuses_the_upper_one(names):
+    """The lower ones are made by then: they are rolled back, or stay if that is asked for."""
+    bottom, middle, top = names
+    wanted = [
+        {"name": top, "table": f"0 16384 thin-pool dm:{bottom},UUID-{bottom} /dev/mapper/{middle} 128 0"},
+        {"name": middle, "table": "0 16384 zero"},
+        {"name": bottom, "uuid": f"UUID-{bottom}", "table": "0 16384 error"},
+    ]
+    with pytest.raises(Failed) as caught:
+        run_module("dm_devices", devices=wanted)
+    assert [row.get("rolled_back", False) for row in caught.value.result["devices"]] == [False, True, True]
+    # udev may have one open for a moment.
+    wait_until(lambda: not set(names) & set(live()))
+    with pytest.raises(Failed) as caught:
+        run_module("dm_devices", devices=wanted, on_error="keep")
+    assert [row.get("failed", False) for row in caught.value.result["devices"]] == [True, False, False]
+    assert set(names) & set(live()) == {bottom, middle}
+    run_module("dm_devices", devices=[{"name": one, "state": "absent"} for one in names])
+
+
+def test_above_one_that_cannot_be_made(names):
+    """With on_error=keep the others are done, but for what stands on it."""
+    wanted = stack(names)
+    wanted[2]["table"] = "0 16 linear /dev/no/such/device 0"
+    with pytest.raises(Failed) as caught:
+        run_module("dm_devices", devices=wanted, on_error="keep")
+    assert [row.get("failed", False) for row in caught.value.result["devices"]] == [True, True, True]
     assert not set(names) & set(live())
 
 
