@@ -92,7 +92,7 @@ def test_wrong_volumes(pool, name, cleanup):
     run_module("dm_device", **pool(volumes=present(0)))
     run_module("dm_device", name=plain, table="0 8 zero")
     refused("dm_device", "volumes[1].id", "16777216", name=name, volumes=present(1, 2**24))
-    refused("dm_device", "volumes[0].snapshot_of", "2", "before in the list", name=name, volumes=[{"id": 1, "snapshot_of": 2}, {"id": 2}])
+    refused("dm_device", "volumes[0].snapshot_of", "2", "earlier in the list", name=name, volumes=[{"id": 1, "snapshot_of": 2}, {"id": 2}])
     assert [is_there(name, number) for number in (0, 1, 2)] == [True, False, False]
     refused("dm_device", "volumes", "thin-pool", name=plain, volumes=present(0))
     refused("dm_device", "volumes", "suspended", name=name, state="suspended", volumes=present(0))
