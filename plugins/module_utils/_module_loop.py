@@ -260,17 +260,21 @@ class LoopItem(Item):
     def _check_planned(self):
         """
         What is there when this one is made: the new devices of the entries before it, as check mode tells, too.
+
+        Two entries for one and the same part are duplicates, which the task refuses, both of them.
         """
         part, file = self._part(), (self.backing.device, self.backing.inode)
         planned = self.host.planned.setdefault(file, [])
-        for other, title in planned:
-            if part.writes and other.writes and part.overlaps(other) and not self.params["overlap"]:
+        for other, identity, title in planned:
+            if identity == self.area[0] or self.params["overlap"]:
+                continue
+            if part.writes and other.writes and part.overlaps(other):
                 raise DeviceBusy(
                     f"another entry of the list, {title}, writes the same part of the file",
                     device=self.backing.path,
                     hint="Keep one of the two, or say overlap=true if two writers are meant",
                 )
-        planned.append((part, f"from byte {part.offset} on"))
+        planned.append((part, self.area[0], f"from byte {part.offset} on"))
 
     def _part(self):
         return _new_loop.Area(self.params["offset"], self.params["size"], not self.params["read_only"])

@@ -144,7 +144,7 @@ def test_read_only_for_the_guest(guest, image, detached):
     made = predict_and_run("xen_vbd", domain=guest, vdev="xvdc", source=f"file:{path}", mode="r", persist=False, wait_connected=True)
     assert made["device"]["read_only"] and made["vbd"]["mode"] == "r"
     assert "1" in in_guest("cat /sys/block/xvdc/ro")
-    refused("xen_vbd", "mode", "detach it first", domain=guest, vdev="xvdc", source={"file": path}, mode="w")
+    refused("xen_vbd", "mode", "Detach it first", domain=guest, vdev="xvdc", source={"file": path}, mode="w")
 
 
 def test_xl_lists_and_detaches(guest, image):

@@ -126,9 +126,9 @@ def test_one_file_that_is_to_be_writable_and_not(place, names):
 def test_other_areas_of_the_file_are_other_devices(place, names):
     rows = [
         {"backing_file": names["plain"]},
-        {"backing_file": names["link"], "size": 4096},
-        {"backing_file": names["hard"], "offset": 4096, "size": 4096},
-        {"backing_file": names["way"], "offset": 4096},
+        {"backing_file": names["link"], "size": 4096, "overlap": True},
+        {"backing_file": names["hard"], "offset": 4096, "size": 4096, "overlap": True},
+        {"backing_file": names["way"], "offset": 4096, "overlap": True},
         {"backing_file": names["plain"], "offset": 8192, "size": SIZE - 4096 - 4096, "state": "absent"},
     ]
     try:
