@@ -30,7 +30,7 @@ def each_in_time(function, keys, seconds):
     Yield ``(key, answered, value)`` for each key: what ``function(key)`` returns (numbers, texts, and
     containers of them), or False and None when it has not within ``seconds``.
 
-    What it raises of BlockError ends this, as a BlockError.
+    What it raises of BlockError ends this, as a KernelError with the same words and errno.
     """
     keys = list(keys)
     while keys:
@@ -50,8 +50,11 @@ def each_in_time(function, keys, seconds):
 class _Answers:
 
     def __init__(self, function, keys):
-        self._reader, writer = os.pipe()
         self._data = b""
+        try:
+            self._reader, writer = os.pipe()
+        except OSError as error:
+            raise KernelError.from_oserror(error, "make a pipe to a process that looks at devices") from error
         try:
             child = os.fork()
         except OSError as error:
@@ -75,7 +78,8 @@ class _Answers:
             if known and len(self._data) >= end:
                 answer, self._data = marshal.loads(self._data[_LENGTH.size:end]), self._data[end:]
                 if answer[0] is not None:
-                    raise BlockError(answer[0])
+                    message, device, number, hint = answer[0]
+                    raise KernelError(message, device=device, errno=number, hint=hint)
                 return answer[1:]
             if not select.select([self._reader], [], [], limit.left())[0]:
                 return None
@@ -103,6 +107,6 @@ def _send(function, key):
     try:
         answer = (None, function(key))
     except BlockError as error:
-        answer = (str(error),)
+        answer = ((error.message, None if error.device is None else str(error.device), error.errno, error.hint),)
     data = marshal.dumps(answer)
     os.write(3, _LENGTH.pack(len(data)) + data)

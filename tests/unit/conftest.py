@@ -21,3 +21,15 @@ def modules_work_in_this_process(monkeypatch):
         # Python 3.9 has no ansible-core that the modules need.
         return
     monkeypatch.setattr(_module_worker, "IN_PROCESS", True)
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_returned(monkeypatch):
+    """As on a host, and those of this test only: tests of filters import parts of the controller, where warnings are shown."""
+    try:
+        from ansible.module_utils import _internal
+        from ansible.module_utils.common import warnings
+    except ImportError:
+        return
+    monkeypatch.setattr(_internal, "is_controller", False)
+    warnings._global_warnings.clear()

@@ -34,6 +34,7 @@ STAY = {
     ("_dm.py", "_busy"): WORDS,
     ("_dm.py", "_take_back"): CLEANING,
     ("_dm_keys.py", "reachable"): "the kernel looks for the keys at the load, and says that they are not there",
+    ("_dm_stack.py", "mapped_names"): "the plan of the entry reads the table too, and says all that is wrong with it",
     ("_features.py", "_blkback_diskseq"): "the answer is that it cannot be told",
     ("_hotplug.py", "remove"): "a script that cannot be run is not run",
     ("_hotplug_add.py", "give_up"): "the disk counts as another call's then, and is left as it is",
