@@ -29,6 +29,8 @@ DIRECTORY = f"{_run_directory.ROOT}/journal"
 # For how long devices that go with their last user are waited for; a prober of udev may be that. Each of many
 # has the shorter time at least.
 _GOING_SECONDS, _LEAST_SECONDS = 5, 0.05
+# For how long what stood on a device may take to let go of it.
+_RELEASING_SECONDS = 1
 # For how long a process that was killed is waited for.
 _DYING_SECONDS = 1
 _MOST_BYTES = 2**26
@@ -187,7 +189,7 @@ def _roll_back(host, row, limit, told):
                 # It goes by itself.
                 return
             identity, words = device.id, _words(device)
-            is_claimed = _device.is_claimed(device)
+            is_claimed = _stays_claimed(device, limit.sooner(_RELEASING_SECONDS))
             if not is_claimed:
                 _set_permanent(host, device, False)
         if not is_claimed:
@@ -204,6 +206,17 @@ def _roll_back(host, row, limit, told):
     except (DeviceGone, WrongDevice):
         return
     told.append(f"{_KILLED} is left as it is, since somebody uses it: {words}. Remove it when nobody does")
+
+
+def _stays_claimed(device, limit):
+    """Whether somebody uses a held device; what stood on it lets go of it a moment after it is gone from sysfs."""
+    for pause in pauses():
+        if not _device.is_claimed(device):
+            return False
+        if limit.expired:
+            return True
+        limit.sleep(pause)
+    return True
 
 
 def _goes(identity, limit):
