@@ -120,6 +120,6 @@ def test_installed_again_changed_and_removed(role):
     assert role(xen_host_state="absent")
     assert files() == before and not os.path.exists("/run/racefree-block/service")
     verified = subprocess.run(["dpkg", "--verify", "xen-utils-common"], capture_output=True, text=True, check=False).stdout
-    # The image has no documentation.
-    assert not [line for line in verified.splitlines() if "/usr/share/doc" not in line]
+    # The image has no documentation and no manuals.
+    assert not [line for line in verified.splitlines() if " /usr/share/" not in line]
     assert not role(xen_host_state="absent")
