@@ -27,7 +27,6 @@ test: ## Everything: test-fast, and beside it test-xen
 
 test-fast: $(FAST) ## Everything that needs no Xen host
 	@$(MAKE) --no-print-directory test-kernel selftest RELEASE=
-	@$(MAKE) --no-print-directory campaign SIZE=small
 
 test-xen: ## The emulated Xen hosts of every release, one after the other
 	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory image test-host RELEASE=$$release; done

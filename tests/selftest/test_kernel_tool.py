@@ -92,7 +92,8 @@ def started(cache, *words, program=("run",), prefix=()):
     environment = dict(os.environ, KERNEL_CACHE=str(cache))
     with subprocess.Popen(
             [*prefix, str(KERNEL / "kernel"), *program, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env=environment) as process:
+            # Whoever runs the tests may have it ignored, as a shell has for what it starts in the background.
+            text=True, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
         try:
             yield process
         finally:

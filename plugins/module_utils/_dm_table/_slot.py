@@ -9,7 +9,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 A slot holds, as text, ``MAJ:MIN`` in decimal, an absolute path, ``diskseq:N``, ``file:/path``, ``path:/path`` or
 ``dm:NAME,UUID``; or a source as plain data, which is carried but not looked into. In a line such a source
-stands as one word of JSON. Before a table goes to the kernel every slot becomes ``MAJ:MIN`` (``dm_devt_from_path()`` in ``drivers/md/dm-table.c`` reads that without a look-up by name).
+stands as one word of JSON. Before a table goes to the kernel every slot becomes ``MAJ:MIN`` (``dm_devt_from_path()``
+in ``drivers/md/dm-table.c`` reads that without a look-up by name).
 """
 
 from __future__ import annotations
