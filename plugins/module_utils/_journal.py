@@ -249,7 +249,7 @@ def _names():
 def _is_left(name):
     """Whether the run of this list, whose lock nobody has, is gone; of a list of another boot it is, with its devices."""
     plain = _read(name)
-    if not plain or plain["boot"] != _boot() or plain["namespace"] != _namespace():
+    if not plain or plain["boot"] != _device.boot_id() or plain["namespace"] != _namespace():
         # Only the lock tells of a process that has no number here.
         return True
     # Its module, which had the lock, is gone, so it is being killed; it may hang in a call into storage, and is not gone before that ends.
@@ -258,7 +258,7 @@ def _is_left(name):
 
 def _rows(name):
     plain = _read(name)
-    return [tuple(row) for row in plain["devices"]] if plain and plain["boot"] == _boot() else []
+    return [tuple(row) for row in plain["devices"]] if plain and plain["boot"] == _device.boot_id() else []
 
 
 def _read(name):
@@ -291,7 +291,7 @@ def _is_list(plain):
     """Whether it is what :func:`_content` returns; of another boot only that counts."""
     if not isinstance(plain, dict) or not isinstance(plain.get("boot"), str):
         return False
-    if plain["boot"] != _boot():
+    if plain["boot"] != _device.boot_id():
         return True
     rows = plain.get("devices")
     return (
@@ -314,7 +314,7 @@ def _no_list(path, why):
 
 def _content(devices):
     rows = [[device.id.major, device.id.minor, device.id.diskseq] for device in devices]
-    return {"boot": _boot(), "namespace": _namespace(), "pid": os.getpid(), "started": _process.start_time("self"), "devices": rows}
+    return {"boot": _device.boot_id(), "namespace": _namespace(), "pid": os.getpid(), "started": _process.start_time("self"), "devices": rows}
 
 
 def _write(name, plain):
@@ -332,10 +332,6 @@ def _write(name, plain):
 
 def _lock_of(name):
     return _lock.Lock(f"journal {name.lstrip('.')}", "what it makes")
-
-
-def _boot():
-    return _device.read_sysfs("/proc/sys/kernel/random/boot_id")
 
 
 def _namespace():

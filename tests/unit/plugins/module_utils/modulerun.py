@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import unittest.mock
 
 import pytest
 
-from ansible.module_utils import _internal
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 
@@ -23,12 +21,10 @@ def run(main, check=False, **arguments):
     warnings._global_warnings.clear()
     output = io.StringIO()
     arguments = dict(arguments, _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp")
-    # Other tests import parts of the controller, where warnings are shown rather than returned.
-    with unittest.mock.patch.object(_internal, "is_controller", False):
-        with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(
-            SystemExit
-        ) as ended:
-            main()
+    with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(
+        SystemExit
+    ) as ended:
+        main()
     result = json.loads(output.getvalue().strip().splitlines()[-1])
     assert bool(result.get("failed")) == (ended.value.code == 1)
     return result

@@ -19,7 +19,7 @@ import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _journal, _loop, _module_loop
+from ansible_collections.racefree.block.plugins.module_utils import _device, _journal, _loop, _module_loop
 from ansible_collections.racefree.block.plugins.module_utils._host import Host
 from ansible_collections.racefree.block.plugins.modules import loop_device, loop_devices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
@@ -275,7 +275,7 @@ def plain_list(**changed):
 FOREIGN = {
     "empty": lambda: "", "no-json": lambda: "[]junk", "binary": lambda: "\udcff", "object": lambda: "{}", "list": lambda: "[1]", "number": lambda: "7",
     "text": lambda: '"x"', "null": lambda: "null", "cut": lambda: plain_list()[:-5], "deep": lambda: "[" * 100000,
-    "no-pid": lambda: json.dumps({"boot": _journal._boot(), "namespace": _journal._namespace()}), "pid": lambda: plain_list(started=None),
+    "no-pid": lambda: json.dumps({"boot": _device.boot_id(), "namespace": _journal._namespace()}), "pid": lambda: plain_list(started=None),
     "word": lambda: plain_list(devices=[[7, "a", 3]]), "short": lambda: plain_list(devices=[[7]]), "rows": lambda: plain_list(devices=5),
     "huge": lambda: plain_list(devices=[[7, 0, 2**70]]), "true": lambda: plain_list(devices=[[7, 0, True]]),
 }

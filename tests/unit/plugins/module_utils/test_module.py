@@ -12,11 +12,9 @@ import io
 import json
 import os
 import resource
-import unittest.mock
 
 import pytest
 
-from ansible.module_utils import _internal
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 
@@ -99,10 +97,8 @@ def run(main, check=False, diff=True, **arguments):
     warnings._global_warnings.clear()
     output = io.StringIO()
     arguments = dict(arguments, _ansible_check_mode=check, _ansible_diff=diff, _ansible_remote_tmp="/tmp")
-    # Other tests import parts of the controller, where warnings are shown rather than returned.
-    with unittest.mock.patch.object(_internal, "is_controller", False):
-        with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
-            main()
+    with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
+        main()
     result = json.loads(output.getvalue().strip().splitlines()[-1])
     assert bool(result.get("failed")) == (ended.value.code == 1)
     return result, [str(warning.get("event", {}).get("msg", warning)) if isinstance(warning, dict) else warning for warning in result.get("warnings", [])]
