@@ -62,14 +62,14 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.racefree.block.plugins.module_utils import _guest_list
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._guest_disks import plan
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
 
 
 def guest_disk_entries(value, state="present", sizes=None, common=None, check_mode=False, mtimes=None):
     """The entries of the disks."""
     try:
-        return _guest_list.entries_of(value, state, sizes, common, check_mode, mtimes)
+        return plan.entries_of(value, state, sizes, common, check_mode, mtimes)
     except BlockError as error:
         raise AnsibleFilterError(f"guest_disk_entries: {error}") from error
 

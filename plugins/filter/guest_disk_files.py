@@ -49,15 +49,15 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.racefree.block.plugins.module_utils import _guest_list
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._guest_disks import plan
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
 
 
 def guest_disk_files(value, sizes=None, identities=None):
     """The files of the disks."""
     try:
-        files = _guest_list.files_of(value, identities)
-        return files if sizes is None else _guest_list.to_resize(files, sizes, identities)
+        files = plan.files_of(value, identities)
+        return files if sizes is None else plan.to_resize(files, sizes, identities)
     except BlockError as error:
         raise AnsibleFilterError(f"guest_disk_files: {error}") from error
 

@@ -37,14 +37,14 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.racefree.block.plugins.module_utils import _guest_list
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._guest_disks import plan
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
 
 
 def guest_disk_stores(value):
     """The stores of the snapshots."""
     try:
-        return _guest_list.stores_of(value)
+        return plan.stores_of(value)
     except BlockError as error:
         raise AnsibleFilterError(f"guest_disk_stores: {error}") from error
 

@@ -46,14 +46,14 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.racefree.block.plugins.module_utils import _guest_list
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._guest_disks import plan
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
 
 
 def guest_disk_volumes(value, states=("present", "absent")):
     """The pools and their volumes."""
     try:
-        return _guest_list.volumes_of(value, states)
+        return plan.volumes_of(value, states)
     except BlockError as error:
         raise AnsibleFilterError(f"guest_disk_volumes: {error}") from error
 

@@ -150,8 +150,8 @@ stores:
           type: str
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module import run_many
-from ansible_collections.racefree.block.plugins.module_utils._module_store import StoreItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many
+from ansible_collections.racefree.block.plugins.module_utils._module.snapshot_stores import StoreItem
 
 
 def main():

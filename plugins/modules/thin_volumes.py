@@ -119,8 +119,8 @@ error:
       type: str
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module import run_one
-from ansible_collections.racefree.block.plugins.module_utils._module_thin import VolumesItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
+from ansible_collections.racefree.block.plugins.module_utils._module.thin_volumes import VolumesItem
 
 
 def main():

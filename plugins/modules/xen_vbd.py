@@ -286,8 +286,8 @@ error:
       type: str
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module import run_one
-from ansible_collections.racefree.block.plugins.module_utils._module_vbd import VbdItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
+from ansible_collections.racefree.block.plugins.module_utils._module.xen_vbd import VbdItem
 
 
 def main():

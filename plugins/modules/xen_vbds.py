@@ -305,8 +305,8 @@ vbds:
           type: str
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module import run_many
-from ansible_collections.racefree.block.plugins.module_utils._module_vbd import VbdItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many
+from ansible_collections.racefree.block.plugins.module_utils._module.xen_vbd import VbdItem
 
 
 def main():

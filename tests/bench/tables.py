@@ -20,8 +20,12 @@ import subprocess
 import sys
 import time
 
-from ansible_collections.racefree.block.plugins.module_utils import _dm_codec
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import Context, DeviceFacts, parse_table
+from ansible_collections.racefree.block.plugins.module_utils._dm import codec
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
+    Context,
+    DeviceFacts,
+    parse_table,
+)
 
 SIZES = (10000, 50000, 100000)
 DEVICES = 200
@@ -63,8 +67,8 @@ def measure(kind, count):
     step = _Steps(row["steps"])
     table = step("parse and validate", lambda: parse_table(text, context=context))
     targets = step("to the kernel's words", table.kernel_targets)
-    payload = step("encode", lambda: _dm_codec.encode((4, 0, 0), target_count=count, payload=_dm_codec.encode_targets(targets)))
-    header, decoded = step("decode", lambda: _dm_codec.decode_table_request(payload))
+    payload = step("encode", lambda: codec.encode((4, 0, 0), target_count=count, payload=codec.encode_targets(targets)))
+    header, decoded = step("decode", lambda: codec.decode_table_request(payload))
     if decoded != targets or header.target_count != count:
         raise SystemExit("the decoder gave something else back than the encoder got")
     again = step("parse what it prints", lambda: parse_table(table.lines()))

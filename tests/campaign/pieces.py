@@ -54,7 +54,7 @@ FAMILIES = (
         (
             "tests/kernel/differential.py",
             "tests/kernel/known.py",
-            "tests/unit/plugins/module_utils/dm_table/generate.py",
+            "tests/unit/plugins/module_utils/_dm_table/generate.py",
         ),
     ),
     Family(
@@ -106,7 +106,7 @@ def program(family, index, seconds, tries=10**6):
 def key(family):
     """A hash of all the files that decide what comes out of a family."""
     starts = [PLUGINS / "modules" / f"{name}.py" for name in family.modules] or [
-        PLUGINS / "module_utils" / "_table_slots.py"
+        PLUGINS / "module_utils" / "_source" / "slots.py"
     ]
     digest = hashlib.sha256()
     for path in sorted({*closure(starts), *(ROOT / name for name in family.tests)}):

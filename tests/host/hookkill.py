@@ -29,7 +29,7 @@ if __name__ == "__main__":
 from conftest import run_module
 from libvirthost import HOOK, STATE, defined, hook, run, virsh, wait_for
 
-from ansible_collections.racefree.block.plugins.module_utils import _libvirt_hook
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import hook as _hook
 
 NAME = "killed"
 WHO = ("program", "child", "both")
@@ -61,7 +61,7 @@ def begin(operation, text):
             null = os.open(os.devnull, os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(null, standard)
-            os._exit(_libvirt_hook.main([NAME, operation], text))
+            os._exit(_hook.main([NAME, operation], text))
         finally:
             os._exit(1)
     return pid

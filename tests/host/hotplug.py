@@ -24,9 +24,15 @@ import time
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
-from ansible_collections.racefree.block.plugins.module_utils import _guest, _hotplug, _hotplug_add, _hotplug_pair, _hotplug_service, _vbd_nodes
-from ansible_collections.racefree.block.plugins.module_utils._vbd_key import Key
-from ansible_collections.racefree.block.plugins.module_utils._xenstore_session import Session
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
+    add,
+    script as _script,
+    service,
+    worker,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xen import guest, vbd_nodes
+from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key
+from ansible_collections.racefree.block.plugins.module_utils._xenstore.session import Session
 
 COLLECTION = os.path.join(os.environ.get("RACEFREE_SITE", "/root/site"), "ansible_collections/racefree/block")
 FILES = os.path.join(COLLECTION, "roles/xen_host/files")
@@ -34,9 +40,9 @@ LIBRARY = "/usr/local/lib/racefree-block"
 SCRIPT = "/etc/xen/scripts/block-racefree"
 STOCK = "/etc/xen/scripts/block"
 STATE = "/run/racefree-block/hotplug"
-SERVICE = _hotplug_service.DIRECTORY
+SERVICE = service.DIRECTORY
 # What is here already, a fork need not import.
-PRELOADED = (_hotplug_add, _hotplug_pair)
+PRELOADED = (add, worker)
 # xvdb and on; the guest's own disks, if it has any, come before.
 FIRST = (202 << 8) + 16
 
@@ -91,7 +97,7 @@ def is_served():
     with contextlib.suppress(OSError, ValueError):
         with open(f"{SERVICE}/server", encoding="ascii") as file:
             pid = int(file.read())
-        if os.path.samefile(f"/proc/{pid}/fd/{_hotplug_service.ALIVE_FD}", f"{SERVICE}/alive"):
+        if os.path.samefile(f"/proc/{pid}/fd/{service.ALIVE_FD}", f"{SERVICE}/alive"):
             return pid
     return None
 
@@ -159,7 +165,7 @@ class Disk:
 
     def __init__(self, store, guest_name, number, params, mode="w", script=SCRIPT, bare=False):
         self.store = store
-        self.guest = guest_name if isinstance(guest_name, _guest.Guest) else _guest.find(store, guest_name)
+        self.guest = guest_name if isinstance(guest_name, guest.Guest) else guest.find(store, guest_name)
         self.bare = bare
         self.devid = FIRST + 16 * number if number < 15 else (1 << 28) + (number + 1 << 8)
         self.key = Key(self.guest.domid, self.devid)
@@ -174,10 +180,10 @@ class Disk:
 
     def lay(self, tx):
         """Write its nodes."""
-        disk = _vbd_nodes.Disk(dev=f"d{self.devid}", params="/", writable="w" in self.mode, script=self.script)
+        disk = vbd_nodes.Disk(dev=f"d{self.devid}", params="/", writable="w" in self.mode, script=self.script)
         nodes = [
             (path, self.params if path.endswith("/params") else self.mode if path.endswith("/mode") else value, perms)
-            for path, value, perms in _vbd_nodes.layout(self.key, disk, []) if not path.endswith("/hotplug-status")
+            for path, value, perms in vbd_nodes.layout(self.key, disk, []) if not path.endswith("/hotplug-status")
         ]
         if self.bare:
             nodes = [
@@ -211,7 +217,7 @@ class Disk:
 
     def main(self, command):
         """The script's work, here and now: what it does after the start of its interpreter; its exit code."""
-        return _hotplug.main([self.script, command], environment(self.key, self.script))
+        return _script.main([self.script, command], environment(self.key, self.script))
 
     def execute(self, command):
         """The script itself in place of this process."""
@@ -245,13 +251,13 @@ class Disk:
 
     def remove_nodes(self, seconds=30, wait=True):
         """As libxl after remove, and wait until blkback has nothing to do with it any more."""
-        from ansible_collections.racefree.block.plugins.module_utils import _blkback
+        from ansible_collections.racefree.block.plugins.module_utils._xen import blkback
 
         if self.bare:
             for path in (self.key.frontend, self.key.backend):
                 self.store.remove(path)
         else:
-            self.store.transaction(lambda tx: _blkback.remove_nodes(tx, self.key), 30)
+            self.store.transaction(lambda tx: blkback.remove_nodes(tx, self.key), 30)
         if wait:
             wait_until(lambda: not os.path.exists(self.key.sysfs), seconds, f"{self.key.sysfs} to go")
 

@@ -29,7 +29,7 @@ if __name__ == "__main__":
 import hotplug
 import ptrace
 
-from ansible_collections.racefree.block.plugins.module_utils import _hotplug_service
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import service as _service
 
 GUEST = "killed"
 # Which process of which call, and which process or thread of the service.
@@ -76,7 +76,7 @@ def run_killed(store, image, name, count, part, every):
 
 def _served_and_killed(disk, which, count, every):
     """Whether it was killed; the script must have been told whatever became of it, and be right when it says that the disk is connected."""
-    serve = _quietly(lambda: _hotplug_service.serve() or 0)
+    serve = _quietly(lambda: _service.serve() or 0)
     tracer = hotplug.Forked(serve if which is None else lambda: ptrace.run_killed(serve, which, count, every)[0])
     hotplug.wait_until(lambda: hotplug.is_served() or tracer.poll() is not None, 60, "the service to begin")
     if which is None:

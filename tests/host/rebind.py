@@ -31,9 +31,16 @@ if __name__ == "__main__":
 
 import hotplug
 
-from ansible_collections.racefree.block.plugins.module_utils import _guest, _hotplug, _hotplug_add, _hotplug_pair, _hotplug_state, _uapi
-from ansible_collections.racefree.block.plugins.module_utils._device import boot_id, open_path
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
+    add,
+    script as _script,
+    state,
+    worker,
+)
+from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
+from ansible_collections.racefree.block.plugins.module_utils._xen import guest
+from ansible_collections.racefree.block.plugins.module_utils._block.device import boot_id, open_path
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
 
 GUEST = "rebind"
 NUMBER = 241
@@ -103,9 +110,9 @@ class Place:
         except OSError:
             return False
         try:
-            config = _uapi.ffi.new("struct loop_config *")
+            config = uapi.ffi.new("struct loop_config *")
             config.fd = self.files[letter]
-            fcntl.ioctl(device, _uapi.lib.LOOP_CONFIGURE, _uapi.ffi.buffer(config))
+            fcntl.ioctl(device, uapi.lib.LOOP_CONFIGURE, uapi.ffi.buffer(config))
             return True
         except OSError:
             return False
@@ -116,7 +123,7 @@ class Place:
         with contextlib.suppress(OSError):
             device = os.open(self.node, os.O_RDWR | os.O_CLOEXEC)
             try:
-                fcntl.ioctl(device, _uapi.lib.LOOP_CLR_FD, 0)
+                fcntl.ioctl(device, uapi.lib.LOOP_CLR_FD, 0)
             finally:
                 os.close(device)
 
@@ -191,7 +198,7 @@ class Adversary:
             time.sleep(0.01 if done else 0.0005)
 
 
-class _Link(_hotplug_pair.Link):
+class _Link(worker.Link):
     """Sees whether it came so far that something could have been written."""
 
     was_shared = False
@@ -205,7 +212,7 @@ class Try:
 
     def __init__(self, store, place, adversary, guest_name):
         self.store, self.place, self.adversary = store, place, adversary
-        self.guest = _guest.find(store, guest_name)
+        self.guest = guest.find(store, guest_name)
         self.disk = None
         # Disks whose nodes are written already, and what has been numbered.
         self.ready = []
@@ -252,7 +259,7 @@ class Try:
     def _add(self):
         link = _Link()
         try:
-            _hotplug_add.add(self.disk.key, _hotplug.SECONDS, link=link)
+            add.add(self.disk.key, _script.SECONDS, link=link)
             return 0, True
         except BlockError:
             return 1, link.was_shared
@@ -262,7 +269,7 @@ class Try:
         if self.disk is not None:
             disk, self.disk = self.disk, None
             disk.remove_nodes(wait=False)
-            _hotplug_state.forget(disk.key)
+            state.forget(disk.key)
 
     def finish(self):
         """Also the directories that bare disks leave."""

@@ -33,8 +33,10 @@ if __name__ == "__main__":
 from conftest import run_module
 from libvirthost import defined, hook, in_guest, is_running, run, virsh, wait_for
 
-from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_ioctl, _dm_udev, _domain_xml, _libvirt_hook
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DeviceGone
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control, mapped, udev
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, hook as _hook
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError, DeviceGone
 
 SECTORS = 256
 NAME = "swapped"
@@ -48,7 +50,7 @@ def swap(quick, whole, way, directory):
     with contextlib.ExitStack() as stack:
         good, bad = (stack.enter_context(_loop_over(directory, letter)) for letter in "GB")
         text = stack.enter_context(_defined(way, directory, os.path.join(directory, "G.raw")))
-        path = _domain_xml.Domain(text).disk("xvda").source
+        path = domain_xml.Domain(text).disk("xvda").source
         name = os.path.basename(path)
         stack.callback(_clear, name)
         for turn in range(quick + whole):
@@ -91,22 +93,22 @@ def _defined(way, directory, good):
 
 def _put(name, loop):
     """A mapped device of this name over the loop device, as anybody would make it."""
-    with _dm_ioctl.Control() as control, _device.open_path(loop) as below, _dm_udev.Cookie() as cookie:
+    with _control.Control() as control, _device.open_path(loop) as below, udev.Cookie() as cookie:
         _make(control, name, _table(below), cookie.next())
         cookie.wait(30)
 
 
 def _table(below):
-    return _dm.Table(((0, SECTORS, b"linear", f"{below.id.number} 0".encode()),))
+    return mapped.Table(((0, SECTORS, b"linear", f"{below.id.number} 0".encode()),))
 
 
 def _make(control, name, table, event_nr):
-    _dm.make(control, name, _dm.new_uuid(), table, event_nr).close()
+    mapped.make(control, name, mapped.new_uuid(), table, event_nr).close()
 
 
 def _clear(name):
     """Until there is no device of this name, whoever made it, and udev has done all it was told of."""
-    with _dm_ioctl.Control() as control:
+    with _control.Control() as control:
         wait_for(lambda: _is_gone(control, name), 60, 0.01)
     # Starting dmsetup and udevadm would take most of a try's time. The link goes when udev has read the event, and the file when its queue is empty.
     wait_for(lambda: not os.path.lexists(f"/dev/mapper/{name}") and not os.path.exists("/run/udev/queue"), 30, 0.01)
@@ -115,7 +117,7 @@ def _clear(name):
 def _is_gone(control, name):
     """Once it is asked to remove it and there is nothing to remove."""
     try:
-        control.remove(_dm_ioctl.by_name(name))
+        control.remove(_control.by_name(name))
     except DeviceGone:
         return True
     except BlockError:
@@ -141,23 +143,23 @@ def _adversary(name, loop):
 
 
 def _swap_for_ever(name, loop):
-    with _dm_ioctl.Control() as control, _device.open_path(loop) as below:
+    with _control.Control() as control, _device.open_path(loop) as below:
         # Its own: a fork begins with the state of its parent's.
         table, chance = _table(below), random.Random()
         while True:
             with contextlib.suppress(BlockError):
-                control.remove(_dm_ioctl.by_name(name))
+                control.remove(_control.by_name(name))
             # It leaves the place free for a while, so that others can take it; and udev, which takes a tenth of a second for an event on an
             # emulated host, is not to be far behind, or nothing has a link.
             time.sleep(chance.uniform(0, 0.3))
             with contextlib.suppress(BlockError):
-                _make(control, name, table, _dm_udev.PRIMARY_SOURCE << 16)
+                _make(control, name, table, udev.PRIMARY_SOURCE << 16)
             time.sleep(chance.uniform(0, 0.1))
 
 
 def _take_and_read(way, text, path):
     """What is read by who takes the path as the hotplug script and blkback do, after the hook."""
-    if way == "recipe" and _libvirt_hook.main([NAME, "prepare"], text):
+    if way == "recipe" and _hook.main([NAME, "prepare"], text):
         return "refused"
     try:
         # The script looks at the path, and blkback opens the number.
@@ -169,7 +171,7 @@ def _take_and_read(way, text, path):
         return "refused"
     finally:
         if way == "recipe":
-            _libvirt_hook.main([NAME, "release"], text)
+            _hook.main([NAME, "release"], text)
 
 
 def _start_and_read():

@@ -20,9 +20,15 @@ import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _guest, _vbd_read, _vdev
-from ansible_collections.racefree.block.plugins.module_utils._blkback import Detachment, Request
-from ansible_collections.racefree.block.plugins.module_utils._errors import (
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._xen import (
+    blkback,
+    guest as _guest,
+    vbd_read,
+    vdev as _vdev,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Detachment, Request
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     DeadlineExceeded,
     DeviceBusy,
     GuestError,
@@ -30,7 +36,7 @@ from ansible_collections.racefree.block.plugins.module_utils._errors import (
     WrongDevice,
     XenStoreError,
 )
-from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
+from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 
 pytestmark = [
     pytest.mark.xen,
@@ -108,8 +114,8 @@ def guest(shared_guest, store):
     found = _guest.find(store, shared_guest)
     yield found
     run("xenguest", "unpause", shared_guest, check=False)
-    left = _vbd_read.list_vbds(store, found)
-    outcomes = _blkback.detach(store, [Detachment(vbd) for vbd in left], 20, force=True)
+    left = vbd_read.list_vbds(store, found)
+    outcomes = blkback.detach(store, [Detachment(vbd) for vbd in left], 20, force=True)
     assert [outcome.error for outcome in outcomes] == [None] * len(left)
 
 
@@ -119,7 +125,7 @@ def request(guest, vdev, device, **options):
 
 def attach(store, guest, vdev, loop, seconds=120, **options):
     with _device.open_path(loop.path, writable=options.get("mode", "w") == "w") as device:
-        outcome, = _blkback.attach(store, [request(guest, vdev, device, **options)], seconds, wait_connected=True)
+        outcome, = blkback.attach(store, [request(guest, vdev, device, **options)], seconds, wait_connected=True)
     if outcome.error:
         raise outcome.error
     return outcome.vbd
@@ -142,14 +148,14 @@ def test_the_guest_reads_and_writes_exactly_this_device(store, guest, loops):
     assert vbd.diskseq == int(open(f"/sys/block/{loop.path[5:]}/diskseq").read())
     assert in_guest(guest.name, "sha256sum < /dev/xvdb").split()[0] == loop.checksum()
     in_guest(guest.name, "echo written by the guest | dd of=/dev/xvdb bs=512 seek=3 conv=sync; sync")
-    outcome, = _blkback.detach(store, [Detachment(vbd, guest)], 60)
+    outcome, = blkback.detach(store, [Detachment(vbd, guest)], 60)
     assert outcome.error is None and outcome.changed
     with open(loop.file, "rb") as file:
         file.seek(3 * 512)
         assert file.read(21) == b"written by the guest\n"
     assert left_of(store, vbd) == []
     assert not loop.busy()
-    outcome, = _blkback.detach(store, [Detachment(vbd, guest)], 60)
+    outcome, = blkback.detach(store, [Detachment(vbd, guest)], 60)
     assert outcome.error is None and not outcome.changed
 
 
@@ -157,7 +163,7 @@ def test_what_xl_lists_detaches_and_writes_is_the_same(store, guest, loops):
     ours, theirs = loops(), loops()
     mine = attach(store, guest, "xvdb", ours)
     run("xl", "block-attach", guest.name, f"{theirs.path},raw,xvdc,w")
-    yours = _vbd_read.read_vbd(store, guest.domid, _vdev.parse("xvdc").number)
+    yours = vbd_read.read_vbd(store, guest.domid, _vdev.parse("xvdc").number)
 
     def nodes(vbd, root, loop):
         return {
@@ -176,7 +182,7 @@ def test_what_xl_lists_detaches_and_writes_is_the_same(store, guest, loops):
     assert mine.key.backend in listed and yours.key.backend in listed
     run("xl", "block-detach", guest.name, "xvdb")
     assert left_of(store, mine) == []
-    outcome, = _blkback.detach(store, [Detachment(yours, guest)], 60)
+    outcome, = blkback.detach(store, [Detachment(yours, guest)], 60)
     assert outcome.error is None
     assert left_of(store, yours) == []
     assert not ours.busy() and not theirs.busy()
@@ -188,8 +194,8 @@ def test_a_file_that_xl_attached_is_taken_down_by_its_script(store, guest, tmp_p
     # Debian's libxl takes qdisk for files unless told otherwise; a script makes it phy, and the script makes the loop device.
     run("xl", "block-attach", guest.name, f"vdev=xvdb,access=w,script=/etc/xen/scripts/block,target={path}")
     assert str(path) in run("losetup", "-a")
-    vbd = _vbd_read.read_vbd(store, guest.domid, _vdev.parse("xvdb").number)
-    outcome, = _blkback.detach(store, [Detachment(vbd, guest)], 60)
+    vbd = vbd_read.read_vbd(store, guest.domid, _vdev.parse("xvdb").number)
+    outcome, = blkback.detach(store, [Detachment(vbd, guest)], 60)
     assert outcome.error is None
     assert str(path) not in run("losetup", "-a")
     assert left_of(store, vbd) == []
@@ -201,15 +207,15 @@ def test_many_at_once(store, guest, loops):
         requests = [
             request(guest, f"d{20 + number}", held.enter_context(_device.open_path(loop.path, writable=True))) for number, loop in enumerate(disks)
         ]
-        outcomes = _blkback.attach(store, requests, 240, wait_connected=True)
+        outcomes = blkback.attach(store, requests, 240, wait_connected=True)
     assert [outcome.error for outcome in outcomes] == [None] * 8
     names = [outcome.vbd.dev for outcome in outcomes]
     sums = in_guest(guest.name, "; ".join(f"sha256sum < /dev/{name}" for name in names)).split()[::2]
     assert sums == [loop.checksum() for loop in disks]
-    listed = _vbd_read.list_vbds(store, guest)
+    listed = vbd_read.list_vbds(store, guest)
     assert sorted(listed) == sorted(outcome.vbd for outcome in outcomes)
-    assert set(listed) <= set(_vbd_read.list_vbds(store))
-    outcomes = _blkback.detach(store, [Detachment(vbd, guest) for vbd in listed], 120)
+    assert set(listed) <= set(vbd_read.list_vbds(store))
+    outcomes = blkback.detach(store, [Detachment(vbd, guest) for vbd in listed], 120)
     assert [outcome.error for outcome in outcomes] == [None] * 8
     assert [left_of(store, vbd) for vbd in listed] == [[]] * 8
 
@@ -217,7 +223,7 @@ def test_many_at_once(store, guest, loops):
 def test_read_only(store, guest, loops):
     loop = loops(read_only=True)
     with _device.open_path(loop.path) as device:
-        outcome, = _blkback.attach(store, [request(guest, "xvdb", device)], 60)
+        outcome, = blkback.attach(store, [request(guest, "xvdb", device)], 60)
         assert isinstance(outcome.error, InvalidValue) and not outcome.changed
     vbd = attach(store, guest, "xvdb", loop, mode="r")
     before = loop.checksum()
@@ -232,15 +238,15 @@ def test_one_failing_request_does_not_touch_the_others(store, guest, loops):
     gone = _guest.Guest(30000, "00000000-1111-2222-3333-444444444444", "nobody")
     other = guest._replace(uuid="00000000-1111-2222-3333-444444444444")
     with _device.open_path(good.path, writable=True) as device:
-        outcomes = _blkback.attach(
+        outcomes = blkback.attach(
             store, [request(guest, "xvdb", device), request(gone, "xvdc", device), request(other, "xvdd", device), request(guest, "xvdf", device)], 120)
     assert [type(outcome.error) for outcome in outcomes] == [DeviceBusy, GuestError, GuestError, type(None)]
     assert [outcome.changed for outcome in outcomes] == [False, False, False, True]
     assert "has a disk xvdb already" in str(outcomes[0].error)
     assert "its id" in str(outcomes[2].error)
     assert store.list("/local/domain/30000") is None
-    assert _vbd_read.read_vbd(store, *first.key) == first
-    assert sorted(vbd.dev for vbd in _vbd_read.list_vbds(store, guest)) == ["xvdb", "xvdf"]
+    assert vbd_read.read_vbd(store, *first.key) == first
+    assert sorted(vbd.dev for vbd in vbd_read.list_vbds(store, guest)) == ["xvdb", "xvdf"]
 
 
 def test_a_guest_that_does_not_answer(store, guest, loops):
@@ -248,13 +254,13 @@ def test_a_guest_that_does_not_answer(store, guest, loops):
     vbd = attach(store, guest, "xvdb", loop)
     run("xenguest", "pause", guest.name)
     began = time.monotonic()
-    outcome, = _blkback.detach(store, [Detachment(vbd, guest)], 10)
+    outcome, = blkback.detach(store, [Detachment(vbd, guest)], 10)
     assert isinstance(outcome.error, DeadlineExceeded)
     assert "for the guest to give the disk up (backend state 5, the guest's own state 4)" in str(outcome.error)
     assert "With force it is taken away" in str(outcome.error)
     assert time.monotonic() - began < 20
-    assert os.path.exists(vbd.key.sysfs) and _vbd_read.read_vbd(store, *vbd.key).state == 5
-    outcome, = _blkback.detach(store, [Detachment(vbd, guest)], 20, force=True)
+    assert os.path.exists(vbd.key.sysfs) and vbd_read.read_vbd(store, *vbd.key).state == 5
+    outcome, = blkback.detach(store, [Detachment(vbd, guest)], 20, force=True)
     assert outcome.error is None
     assert left_of(store, vbd) == []
     assert not loop.busy()
@@ -266,19 +272,19 @@ def test_a_paused_guest_gets_its_disk_but_does_not_connect(store, guest, loops):
     loop = loops()
     run("xenguest", "pause", guest.name)
     with _device.open_path(loop.path, writable=True) as device:
-        outcome, = _blkback.attach(store, [request(guest, "xvdb", device)], 60)
+        outcome, = blkback.attach(store, [request(guest, "xvdb", device)], 60)
         assert outcome.error is None and outcome.vbd.state == 2
-        outcome, = _blkback.attach(store, [request(guest, "xvdc", device)], 15, wait_connected=True)
+        outcome, = blkback.attach(store, [request(guest, "xvdc", device)], 15, wait_connected=True)
     assert isinstance(outcome.error, DeadlineExceeded) and "for the guest to connect (state 1" in str(outcome.error)
-    assert [vbd.dev for vbd in _vbd_read.list_vbds(store, guest)] == ["xvdb"], "what did not connect is taken back"
+    assert [vbd.dev for vbd in vbd_read.list_vbds(store, guest)] == ["xvdb"], "what did not connect is taken back"
 
 
 def test_a_device_that_goes_and_comes_back_as_another(store, guest, loops):
     loop = loops()
     vbd = attach(store, guest, "xvdb", loop)
-    outcome, = _blkback.detach(store, [Detachment(vbd._replace(diskseq=vbd.diskseq + 1), guest)], 10)
+    outcome, = blkback.detach(store, [Detachment(vbd._replace(diskseq=vbd.diskseq + 1), guest)], 10)
     assert isinstance(outcome.error, WrongDevice) and "it is left alone" in str(outcome.error)
-    assert _vbd_read.read_vbd(store, *vbd.key) == vbd
+    assert vbd_read.read_vbd(store, *vbd.key) == vbd
 
 
 def test_junk_in_a_node_is_named(store, guest, loops):
@@ -287,7 +293,7 @@ def test_junk_in_a_node_is_named(store, guest, loops):
         before = store.read(f"{vbd.key.backend}/{name}")
         store.write(f"{vbd.key.backend}/{name}", value)
         with pytest.raises(XenStoreError, match=name):
-            _vbd_read.read_vbd(store, *vbd.key)
+            vbd_read.read_vbd(store, *vbd.key)
         store.write(f"{vbd.key.backend}/{name}", before)
 
 
@@ -295,21 +301,21 @@ def test_blkback_that_cannot_open_says_so(store, guest, loops):
     """The error is blkback's own, and nothing is left."""
     loop = loops()
     with _device.open_path(loop.path, writable=True) as device:
-        job = _blkback._Attach(request(guest, "xvdb", device))
+        job = blkback._Attach(request(guest, "xvdb", device))
         job.prepare()
         # A number that no device has: what a released blkback gets when nobody holds the device. (For a loop device's number the kernel
         # would make one: 7:ffff is opened.)
         job.nodes = [(path, "fd:fffff" if path.endswith("/physical-device") else value, perms) for path, value, perms in job.nodes]
-        original, _blkback._Attach = _blkback._Attach, lambda dummy: job
+        original, blkback._Attach = blkback._Attach, lambda dummy: job
         job.prepare = lambda: None
-        job._remove_in = lambda tx: _blkback.remove_nodes(tx, job.key)
+        job._remove_in = lambda tx: blkback.remove_nodes(tx, job.key)
         try:
-            outcome, = _blkback.attach(store, [job.request], 60)
+            outcome, = blkback.attach(store, [job.request], 60)
         finally:
-            _blkback._Attach = original
+            blkback._Attach = original
     assert isinstance(outcome.error, GuestError) and "the backend did not take" in str(outcome.error)
     assert "creating vbd structure" in str(outcome.error)
-    assert _vbd_read.list_vbds(store, guest) == [] and not os.path.exists(job.key.sysfs)
+    assert vbd_read.list_vbds(store, guest) == [] and not os.path.exists(job.key.sysfs)
 
 
 def test_xenstored_stops_answering(store, guest, loops):
@@ -321,10 +327,10 @@ def test_xenstored_stops_answering(store, guest, loops):
         os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
-            outcome, = _blkback.attach(hung, [request(guest, "xvdb", device)], 5)
+            outcome, = blkback.attach(hung, [request(guest, "xvdb", device)], 5)
             took = time.monotonic() - began
             with pytest.raises(DeadlineExceeded):
-                _vbd_read.list_vbds(hung)
+                vbd_read.list_vbds(hung)
         finally:
             os.kill(pid, signal.SIGCONT)
     assert isinstance(outcome.error, DeadlineExceeded)
@@ -387,13 +393,13 @@ def test_the_guest_dies_meanwhile(store, loops):
         run("xenguest", "pause", name)
         killer = threading.Timer(1, run, ["xl", "destroy", name])
         killer.start()
-        outcome, = _blkback.detach(store, [Detachment(vbd, guest)], 60)
+        outcome, = blkback.detach(store, [Detachment(vbd, guest)], 60)
         killer.join()
         assert outcome.error is None
         assert left_of(store, vbd) == []
         assert not loop.busy()
         with _device.open_path(loops().path, writable=True) as device:
-            outcome, = _blkback.attach(store, [request(guest, "xvdb", device)], 30)
+            outcome, = blkback.attach(store, [request(guest, "xvdb", device)], 30)
         assert isinstance(outcome.error, GuestError) and "has ended" in str(outcome.error)
 
 

@@ -17,12 +17,26 @@ import subprocess
 import pytest
 from conftest import run_module
 
-from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _guest, _vbd_nodes, _vbd_read, _vdev
-from ansible_collections.racefree.block.plugins.module_utils._blkback import Detachment, Request
-from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline, pauses
-from ansible_collections.racefree.block.plugins.module_utils._errors import GuestError
-from ansible_collections.racefree.block.plugins.module_utils._vbd_nodes import CLOSED, CLOSING, CONNECTED, INIT_WAIT, Disk, Key
-from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._xen import (
+    blkback,
+    guest as _guest,
+    vbd_nodes,
+    vbd_read,
+    vdev as _vdev,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Detachment, Request
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline, pauses
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
+from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import (
+    CLOSED,
+    CLOSING,
+    CONNECTED,
+    INIT_WAIT,
+    Disk,
+    Key,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 
 pytestmark = pytest.mark.xen
 
@@ -119,7 +133,7 @@ def lay(store, guest):
         key = Key(guest.domid, _vdev.parse(vdev).number)
         keys.append(key)
         disk = Disk(dev=vdev, params=device.path, writable=True, protocol="x86_64-abi")
-        nodes = _vbd_nodes.layout(key, disk, _vbd_nodes.identity("diskseq", device.id.major, device.id.minor, device.id.diskseq, device.path))
+        nodes = vbd_nodes.layout(key, disk, vbd_nodes.identity("diskseq", device.id.major, device.id.minor, device.id.diskseq, device.path))
         left_out = {"diskseq", *but}
         front = [node for node in nodes if not (node[0].startswith(key.backend) and node[0].rpartition("/")[2] in left_out)]
         number = front.pop([path for path, *dummy in front].index(f"{key.backend}/physical-device")) if "physical-device" not in but else None
@@ -149,7 +163,7 @@ def assert_refused(store, key, words):
     assert wait_for(lambda: words_of(key, store), "blkback's word") == words
     assert wait_for(lambda: int(store.read(f"{key.backend}/state") or 0) in (CLOSING, CLOSED), "blkback to close")
     assert store.read(f"{key.backend}/opened") == "0"
-    assert _vbd_read.opened_number(key) is None
+    assert vbd_read.opened_number(key) is None
     # The guest hears of it, and answers.
     wait_for(lambda: store.read(f"{key.frontend}/state") == str(CLOSED), "the guest to close its side")
     assert store.read(f"{key.backend}/sectors") is None
@@ -197,7 +211,7 @@ def test_junk_is_refused(store, lay, loop):
         assert store.read(f"{key.backend}/diskseq") not in (good, None)
     for key in keys.values():
         taken_up(store, key)
-        store.write(f"{key.backend}/physical-device", _vbd_nodes.number_text(loop.id.major, loop.id.minor))
+        store.write(f"{key.backend}/physical-device", vbd_nodes.number_text(loop.id.major, loop.id.minor))
     for key in keys.values():
         assert_refused(store, key, "22 reading diskseq")
     assert_unseen()
@@ -220,10 +234,10 @@ def test_without_the_node_nothing_is_compared(store, lay, loop):
 def test_opened_is_0_until_it_is_open(store, lay, loop):
     key = lay(loop, f"{loop.id.diskseq:x}", but=["physical-device"])
     taken_up(store, key)
-    assert _vbd_read.read_vbd(store, *key).opened is False and _vbd_read.opened_number(key) is None
-    store.write(f"{key.backend}/physical-device", _vbd_nodes.number_text(loop.id.major, loop.id.minor))
-    wait_for(lambda: _vbd_read.read_vbd(store, *key).opened, "blkback to say that it is open")
-    assert _vbd_read.opened_number(key) == (loop.id.major, loop.id.minor)
+    assert vbd_read.read_vbd(store, *key).opened is False and vbd_read.opened_number(key) is None
+    store.write(f"{key.backend}/physical-device", vbd_nodes.number_text(loop.id.major, loop.id.minor))
+    wait_for(lambda: vbd_read.read_vbd(store, *key).opened, "blkback to say that it is open")
+    assert vbd_read.opened_number(key) == (loop.id.major, loop.id.minor)
 
 
 def test_the_guest_cannot_write_them(store, guest, lay, loop):
@@ -231,25 +245,25 @@ def test_the_guest_cannot_write_them(store, guest, lay, loop):
     taken_up(store, key)
     for name in ("diskseq", "opened", "physical-device"):
         assert "written" not in in_guest(f"xenstore-write {key.backend}/{name} 1 2>&1 && echo written; true")
-    vbd = _vbd_read.read_vbd(store, *key)
+    vbd = vbd_read.read_vbd(store, *key)
     assert (vbd.diskseq, vbd.opened, vbd.number) == (loop.id.diskseq, False, None)
 
 
 def test_the_library_waits_for_opened(store, guest, loop):
     request = Request(guest, _vdev.parse(VDEV), loop)
-    outcome, = _blkback.attach(store, [request], SECONDS, wait_connected=True)
+    outcome, = blkback.attach(store, [request], SECONDS, wait_connected=True)
     assert outcome.error is None and outcome.vbd.opened is True
     assert run_module("device_info")["features"]["xen"]["blkback_diskseq"] is True
-    outcome, = _blkback.detach(store, [Detachment(outcome.vbd, guest)], SECONDS)
+    outcome, = blkback.detach(store, [Detachment(outcome.vbd, guest)], SECONDS)
     assert outcome.error is None
     assert run_module("device_info")["features"]["xen"]["blkback_diskseq"] is None
 
 
 def test_what_the_kernel_refuses_the_library_takes_back(store, guest, loop, monkeypatch):
     """Only a fault of the library could make it name a wrong number, so one is made."""
-    original = _vbd_nodes.identity
-    monkeypatch.setattr(_vbd_nodes, "identity", lambda form, major, minor, diskseq, path: original(form, major, minor, diskseq + 1, path))
-    outcome, = _blkback.attach(store, [Request(guest, _vdev.parse(VDEV), loop)], SECONDS)
+    original = vbd_nodes.identity
+    monkeypatch.setattr(vbd_nodes, "identity", lambda form, major, minor, diskseq, path: original(form, major, minor, diskseq + 1, path))
+    outcome, = blkback.attach(store, [Request(guest, _vdev.parse(VDEV), loop)], SECONDS)
     assert isinstance(outcome.error, GuestError)
     assert f"has diskseq {loop.id.diskseq:x}, not {loop.id.diskseq + 1:x}" in str(outcome.error)
     key = Key(guest.domid, _vdev.parse(VDEV).number)

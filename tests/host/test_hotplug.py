@@ -65,9 +65,9 @@ def start(*disks, name=GUEST, options=()):
 def vbds_of(name=GUEST):
     """Key of each of the guest's vbds, by its name there."""
     with hotplug.connect() as store:
-        from ansible_collections.racefree.block.plugins.module_utils import _guest, _vbd_read
+        from ansible_collections.racefree.block.plugins.module_utils._xen import guest as _guest, vbd_read
 
-        return {vbd.dev: vbd for vbd in _vbd_read.list_vbds(store, _guest.find(store, name))}
+        return {vbd.dev: vbd for vbd in vbd_read.list_vbds(store, _guest.find(store, name))}
 
 
 @pytest.fixture(scope="module")
@@ -200,10 +200,10 @@ def test_the_frontend_goes_and_another_may_come(guest, raw):
     assert guest_sum("xvdb") == digest
     vbd = vbds_of()["xvdb"]
     with hotplug.connect() as store:
-        from ansible_collections.racefree.block.plugins.module_utils import _blkback, _vbd_read
+        from ansible_collections.racefree.block.plugins.module_utils._xen import blkback, vbd_read
 
         def has_it():
-            return _vbd_read.opened_number(vbd.key) == vbd.number and store.read(f"{vbd.key.backend}/diskseq") == f"{vbd.diskseq:x}"
+            return vbd_read.opened_number(vbd.key) == vbd.number and store.read(f"{vbd.key.backend}/diskseq") == f"{vbd.diskseq:x}"
 
         def waits_in(state):
             hotplug.wait_until(lambda: store.read(f"{vbd.key.backend}/state") == state, 20, f"state {state}")
@@ -213,7 +213,7 @@ def test_the_frontend_goes_and_another_may_come(guest, raw):
         waits_in("6")
         store.transaction(lambda tx: tx.write(f"{vbd.key.frontend}/state", "1"))
         waits_in("2")
-        outcome, = _blkback.detach(store, [_blkback.Detachment(vbd)], 10, force=True)
+        outcome, = blkback.detach(store, [blkback.Detachment(vbd)], 10, force=True)
         assert outcome.error is None
 
 
@@ -287,9 +287,9 @@ def test_a_guest_that_writes_junk_into_its_nodes(guest, raw, detached):
     run("xl", "-f", "block-detach", guest, "xvdb", check=False)
     if vbds_of():
         with hotplug.connect() as store:
-            from ansible_collections.racefree.block.plugins.module_utils import _blkback
+            from ansible_collections.racefree.block.plugins.module_utils._xen import blkback
 
-            outcome, = _blkback.detach(store, [_blkback.Detachment(vbds_of()["xvdb"])], 10, force=True)
+            outcome, = blkback.detach(store, [blkback.Detachment(vbds_of()["xvdb"])], 10, force=True)
             assert outcome.error is None
 
 

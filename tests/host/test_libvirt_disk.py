@@ -15,8 +15,8 @@ import pytest
 from conftest import predict_and_run, refused, run_module
 from libvirthost import defined, in_guest, ours, run, virsh
 
-from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _live_recipe
-from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, live_recipe
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 
 pytestmark = [
     pytest.mark.xen,
@@ -68,11 +68,11 @@ def test_a_running_guest(tmp_path, image):
         assert done["disk"]["path"] in virsh("domblklist", name) and done["disk"]["path"] in virsh("domblklist", name, "--inactive")
         assert re.search(r"^51728 ", run("xl", "block-list", name), re.MULTILINE)
         assert in_guest(name, "sha256sum < /dev/xvdb").split()[0] == run("sha256sum", path).split()[0]
-        assert json.loads(_domain_xml.Domain(virsh("dumpxml", name)).recipes()["xvdb"]) == {"file": path, "format": "raw"}
+        assert json.loads(domain_xml.Domain(virsh("dumpxml", name)).recipes()["xvdb"]) == {"file": path, "format": "raw"}
         # As it was attached by a version that kept no recipe there.
-        _live_recipe.put("xen:///system", virsh("domuuid", name).strip(), "xvdb", None, Deadline(60))
+        live_recipe.put("xen:///system", virsh("domuuid", name).strip(), "xvdb", None, Deadline(60))
         assert predict_and_run("libvirt_disk", **arguments)["changed"]
-        assert "xvdb" in _domain_xml.Domain(virsh("dumpxml", name)).recipes()
+        assert "xvdb" in domain_xml.Domain(virsh("dumpxml", name)).recipes()
         refused("libvirt_disk", "another disk", **{**arguments, "source": {"file": image("other.raw")}})
         assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         assert ours() == [] and "xvdb" not in virsh("domblklist", name) and "racefree" not in virsh("dumpxml", name)

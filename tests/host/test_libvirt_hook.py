@@ -20,7 +20,7 @@ import swaplibvirt
 from conftest import run_module
 from libvirthost import HOOK, LIBRARY, STATE, default_script, defined, hook, in_guest, is_off, is_running, ours, restart_daemon, run, virsh, wait_for
 
-from ansible_collections.racefree.block.plugins.module_utils import _domain_xml
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml
 
 pytestmark = [
     pytest.mark.xen,
@@ -109,7 +109,7 @@ def test_a_whole_life(tmp_path, image):
 
 def recipes(name, *words):
     """Of the running definition, or with ``--inactive`` of the other."""
-    return _domain_xml.Domain(virsh("dumpxml", name, *words)).recipes()
+    return domain_xml.Domain(virsh("dumpxml", name, *words)).recipes()
 
 
 @pytest.mark.long

@@ -13,10 +13,17 @@ import time
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _blkback, _device, _guest, _libvirt_vbd, _vbd_read, _vdev
-from ansible_collections.racefree.block.plugins.module_utils._blkback import Detachment, Request
-from ansible_collections.racefree.block.plugins.module_utils._errors import DeadlineExceeded, DeviceBusy
-from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import attach
+from ansible_collections.racefree.block.plugins.module_utils._xen import (
+    blkback,
+    guest as _guest,
+    vbd_read,
+    vdev,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Detachment, Request
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded, DeviceBusy
+from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 
 pytestmark = [
     pytest.mark.xen,
@@ -59,52 +66,52 @@ def loop(tmp_path):
 
 
 def test_libvirt_knows_its_guests(guest):
-    assert _libvirt_vbd.runs(guest, 60)
-    assert not _libvirt_vbd.runs(guest._replace(uuid="00000000-1111-2222-3333-444444444444"), 60)
+    assert attach.runs(guest, 60)
+    assert not attach.runs(guest._replace(uuid="00000000-1111-2222-3333-444444444444"), 60)
 
 
 def test_what_is_only_in_xenstore_libvirt_does_not_list(store, guest, loop):
     """Why this module exists; when it fails, libvirt has learnt to look, and _blkback alone will do."""
     with _device.open_path(loop, writable=True) as device:
-        outcome, = _blkback.attach(store, [Request(guest, _vdev.parse("xvdb"), device)], 120, wait_connected=True)
+        outcome, = blkback.attach(store, [Request(guest, vdev.parse("xvdb"), device)], 120, wait_connected=True)
     assert outcome.error is None
     assert "xvdb" not in virsh("domblklist", "lv1")
-    outcome, = _blkback.detach(store, [Detachment(outcome.vbd, guest)], 60)
+    outcome, = blkback.detach(store, [Detachment(outcome.vbd, guest)], 60)
     assert outcome.error is None
 
 
 def test_through_libvirt(store, guest, loop):
     with _device.open_path(loop, writable=True) as device:
-        outcome, = _libvirt_vbd.attach(store, [Request(guest, _vdev.parse("xvdc"), device)], 120)
+        outcome, = attach.attach(store, [Request(guest, vdev.parse("xvdc"), device)], 120)
         assert outcome.error is None
-        again, = _libvirt_vbd.attach(store, [Request(guest, _vdev.parse("xvdc"), device)], 120)
+        again, = attach.attach(store, [Request(guest, vdev.parse("xvdc"), device)], 120)
         assert isinstance(again.error, DeviceBusy)
         assert outcome.vbd.diskseq == device.id.diskseq
     assert loop in virsh("domblklist", "lv1")
     assert run("xenguest", "run", "lv1", "--", "sha256sum < /dev/xvdc").split()[0] == run("sha256sum", loop).split()[0]
-    outcome, = _libvirt_vbd.detach(store, [Detachment(_vbd_read.read_vbd(store, *outcome.vbd.key), guest)], 120)
+    outcome, = attach.detach(store, [Detachment(vbd_read.read_vbd(store, *outcome.vbd.key), guest)], 120)
     assert outcome.error is None
     assert "xvdc" not in virsh("domblklist", "lv1")
-    assert _vbd_read.list_vbds(store, guest) == []
+    assert vbd_read.list_vbds(store, guest) == []
 
 
 def test_virsh_detaches_it(store, guest, loop):
     with _device.open_path(loop, writable=True) as device:
-        outcome, = _libvirt_vbd.attach(store, [Request(guest, _vdev.parse("xvdd"), device)], 120)
+        outcome, = attach.attach(store, [Request(guest, vdev.parse("xvdd"), device)], 120)
     assert outcome.error is None
     virsh("detach-disk", "lv1", "xvdd", "--live")
-    assert _vbd_read.list_vbds(store, guest) == []
+    assert vbd_read.list_vbds(store, guest) == []
 
 
 def test_a_hung_daemon(store, guest, loop, monkeypatch):
     """In time, and what the daemon does when it goes on is still done with the right device, which is held for it."""
-    monkeypatch.setattr(_libvirt_vbd, "_LATE", 35)
+    monkeypatch.setattr(attach, "_LATE", 35)
     pid = int(run("pidof", "libvirtd").split()[0])
     with _device.open_path(loop, writable=True) as device:
         os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
-            outcome, = _libvirt_vbd.attach(store, [Request(guest, _vdev.parse("xvde"), device)], 3)
+            outcome, = attach.attach(store, [Request(guest, vdev.parse("xvde"), device)], 3)
             took = time.monotonic() - began
             identity = device.id
         finally:
@@ -112,13 +119,13 @@ def test_a_hung_daemon(store, guest, loop, monkeypatch):
             os.kill(pid, signal.SIGCONT)
     assert isinstance(outcome.error, DeadlineExceeded) and "libvirt to do what it was asked" in str(outcome.error)
     assert took < 30
-    key = (guest.domid, _vdev.parse("xvde").number)
+    key = (guest.domid, vdev.parse("xvde").number)
     until = time.monotonic() + 28
     while time.monotonic() < until:
-        vbd = _vbd_read.read_vbd(store, *key)
+        vbd = vbd_read.read_vbd(store, *key)
         if vbd is not None and vbd.number is not None and loop in virsh("domblklist", "lv1"):
             assert vbd.number == (identity.major, identity.minor)
-            outcome, = _libvirt_vbd.detach(store, [Detachment(vbd, guest)], 120)
+            outcome, = attach.detach(store, [Detachment(vbd, guest)], 120)
             assert outcome.error is None
             break
         time.sleep(0.5)

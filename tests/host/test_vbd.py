@@ -348,10 +348,10 @@ def test_missing_pyxs_is_said(guest, image):
 
 
 def test_missing_libvirt_is_said(guest, image, monkeypatch):
-    from ansible_collections.racefree.block.plugins.module_utils import _libvirt, _libvirt_vbd
+    from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection, attach
 
-    monkeypatch.setattr(_libvirt, "libvirt", None)
-    monkeypatch.setattr(_libvirt_vbd, "libvirt", None)
+    monkeypatch.setattr(connection, "libvirt", None)
+    monkeypatch.setattr(attach, "libvirt", None)
     with pytest.raises(Failed, match="python3-libvirt"):
         run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, toolstack="libvirt")
     assert not run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]

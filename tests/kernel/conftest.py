@@ -30,7 +30,8 @@ sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 from ansible.module_utils.testing import patch_module_args  # noqa: E402
 
-from ansible_collections.racefree.block.plugins.module_utils import _device, _dm_ioctl, _loop  # noqa: E402
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, loop
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control  # noqa: E402
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
 XEN = os.path.isdir("/sys/bus/xen-backend")
@@ -146,7 +147,7 @@ def assert_as(before, complaint="something has changed"):
 def snapshot():
     """What there is to be left behind: bound loop devices, mapped devices, semaphores, vbds."""
     loops = []
-    for device, status in _loop.open_bound():
+    for device, status in loop.open_bound():
         with device:
             loops.append((device.name, device.id.diskseq, status))
     # The tools' own words, not the library's; each program takes a noticeable time on an emulated host.
@@ -260,7 +261,7 @@ def system_log():
 
 @pytest.fixture
 def control():
-    with _dm_ioctl.Control() as opened:
+    with _control.Control() as opened:
         yield opened
 
 

@@ -41,9 +41,21 @@ if __name__ == "__main__":
 import generate
 import known
 
-from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl, _dm_reason, _dm_table, _dm_udev, _host, _loop, _table_slots
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import _kernels, _stops
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, KernelError, TableError
+from ansible_collections.racefree.block.plugins.module_utils import _dm_table
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._dm import (
+    control as _control,
+    kernel_log,
+    mapped,
+    udev,
+)
+from ansible_collections.racefree.block.plugins.module_utils._source import resources, slots as _slots
+from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels, stops
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    BlockError,
+    KernelError,
+    TableError,
+)
 
 BLKDISCARD = 0x1277
 SECTORS = 98304
@@ -56,7 +68,7 @@ WRITERS = frozenset((
 MIXED = frozenset(("clone", "snapshot", "snapshot-merge", "thin", "thin-pool", "verity"))
 SILENCE = 60
 JOBS = 3
-EVENT = (_dm_udev.HIDDEN | _dm_udev.PRIMARY_SOURCE) << 16
+EVENT = (udev.HIDDEN | udev.PRIMARY_SOURCE) << 16
 _U64 = 1 << 64
 
 # ``phase``: load or resume, or None when the kernel took it; ``table``: what it prints back.
@@ -71,7 +83,7 @@ def load_targets():
     paths = glob.glob(f"{directory}/dm-*.ko*") + glob.glob(f"{directory}/dm-vdo/*.ko*") + glob.glob(f"{directory}/persistent-data/*.ko*")
     modules = sorted({os.path.basename(path).split(".")[0] for path in paths})
     subprocess.run(["modprobe", "-a", "-q", *modules, "raid0", "raid1", "raid10", "raid456"], check=False)
-    with _dm_ioctl.Control() as control:
+    with _control.Control() as control:
         return control.target_versions()
 
 
@@ -142,8 +154,8 @@ class Devices:
                 file.truncate(SECTORS * 512)
             block = 4096 if number == 0 else 512
             read_only = number == 1
-            with _loop.Backing(path, read_only=read_only) as backing:
-                device = _loop.attach(backing, sector_size=block, read_only=read_only)
+            with loop.Backing(path, read_only=read_only) as backing:
+                device = loop.attach(backing, sector_size=block, read_only=read_only)
             self.held.append((device, None if read_only else os.open(device.path, os.O_RDWR | os.O_CLOEXEC)))
             self.pool.append(generate.PoolDevice(device.id.number, SECTORS, block))
 
@@ -168,14 +180,14 @@ class ThinPool:
             path = os.path.join(directory, f"{name}.raw")
             with open(path, "wb") as file:
                 file.truncate(SECTORS * 512)
-            with _loop.Backing(path) as backing:
-                self.held.append(_loop.attach(backing))
+            with loop.Backing(path) as backing:
+                self.held.append(loop.attach(backing))
         meta, data = (device.id.number for device in self.held)
-        table = _dm.Table(((0, SECTORS, b"thin-pool", f"{meta} {data} 128 0".encode()),))
-        uuid = _dm.new_uuid()
-        self.device = _dm.make(control, f"differential-pool-{os.getpid()}", uuid, table, EVENT, persist=False)
+        table = mapped.Table(((0, SECTORS, b"thin-pool", f"{meta} {data} 128 0".encode()),))
+        uuid = mapped.new_uuid()
+        self.device = mapped.make(control, f"differential-pool-{os.getpid()}", uuid, table, EVENT, persist=False)
         for number in range(4):
-            control.message(_dm.number_of(self.device), f"create_thin {number}")
+            control.message(mapped.number_of(self.device), f"create_thin {number}")
 
     def close(self):
         self.device.close()
@@ -205,7 +217,7 @@ class Kernel:
     def __init__(self, control, turn):
         self.control = control
         self.turn = turn
-        self.log = _dm_reason.KernelLog()
+        self.log = kernel_log.KernelLog()
         self.made = 0
         self.address = None
         self.number = None
@@ -213,9 +225,9 @@ class Kernel:
 
     def _create(self):
         self.made += 1
-        uuid = _dm.new_uuid()
+        uuid = mapped.new_uuid()
         status = self.control.create(f"differential-{os.getpid()}-{self.made}", uuid)
-        self.address, self.number = _dm_ioctl.by_uuid(uuid), status.number
+        self.address, self.number = _control.by_uuid(uuid), status.number
 
     def judge(self, targets, read_only):
         """The Verdict on ``(start, length, type, params)`` in order, as they are."""
@@ -235,8 +247,8 @@ class Kernel:
             phase = "resume"
             self.control.resume(self.address, event_nr=EVENT)
         except KernelError as error:
-            return Verdict(phase, error.errno_name, _dm_reason.find_reason(self.log.lines(), self.number), None)
-        return Verdict(None, None, None, [_dm.line_text(line) for line in self.control.table(self.address)[1]])
+            return Verdict(phase, error.errno_name, kernel_log.find_reason(self.log.lines(), self.number), None)
+        return Verdict(None, None, None, [mapped.line_text(line) for line in self.control.table(self.address)[1]])
 
     def _remove(self):
         until = time.monotonic() + 60
@@ -307,13 +319,13 @@ def data_for(release):
     What the data does not name yet is held against the newest known: where they differ, the data is to be mended, not the code that
     was changed last.
     """
-    same = _kernels.same_grammar(release)
-    return same or _kernels.KERNELS[-1], same is not None
+    same = kernels.same_grammar(release)
+    return same or kernels.KERNELS[-1], same is not None
 
 
 def _may_stop(lines):
     """Whether what the parser could not read may be one of the tables that stop this kernel (``_stops``), by its words."""
-    if _kernels.version_of(os.uname().release) < min(stop.since for stop in _stops.STOPS):
+    if kernels.version_of(os.uname().release) < min(stop.since for stop in stops.STOPS):
         return False
     rows = [line.split(" ") for line in lines]
     return any("discard_zeroes_cow" in (word.lower() for word in row) or "raid" in row and "sync" in row for row in rows)
@@ -349,7 +361,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             directory = os.path.join(place, str(number))
             os.mkdir(directory)
-            host = stack.enter_context(_host.Host())
+            host = stack.enter_context(resources.Host())
             devices = Devices(directory)
             stack.callback(devices.close)
             thin_pool = None
@@ -360,7 +372,7 @@ class Run:
             stack.callback(turn.close)
             kernel = Kernel(host.dm, turn)
             stack.callback(kernel.close)
-            slots = _table_slots.Slots(host, kernels=(self.kernel_name,), targets=self.targets)
+            slots = _slots.Slots(host, kernels=(self.kernel_name,), targets=self.targets)
             maker = generate.Generator(options.seed, devices.pool, self.types, None if thin_pool is None else thin_pool.device.id.number)
             for index, (kind, lines) in enumerate(maker.tables(options.skip + options.count)):
                 words = [line.split(" ") for line in lines]

@@ -28,8 +28,11 @@ if __name__ == "__main__":
 
 from differential import EVENT, fast_removal, udev_stopped
 
-from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_ioctl, _host, _loop, _source, _table_slots, _uapi
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, loop
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control, mapped
+from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
 
 SIZE = 1 << 20
 SECTORS = 8
@@ -54,15 +57,15 @@ def adversary(number, files):
         except OSError:
             continue
         try:
-            config = _uapi.ffi.new("struct loop_config *")
+            config = uapi.ffi.new("struct loop_config *")
             config.fd = fds[turn % 2]
             try:
-                fcntl.ioctl(device, _uapi.lib.LOOP_CONFIGURE, _uapi.ffi.buffer(config))
+                fcntl.ioctl(device, uapi.lib.LOOP_CONFIGURE, uapi.ffi.buffer(config))
             except OSError:
                 pass
             time.sleep(PAUSES[turn // 2 % len(PAUSES)])
             try:
-                fcntl.ioctl(device, _uapi.lib.LOOP_CLR_FD, 0)
+                fcntl.ioctl(device, uapi.lib.LOOP_CLR_FD, 0)
             except OSError:
                 pass
         finally:
@@ -84,7 +87,7 @@ def look_up(number, marker, until):
     while time.monotonic() < until:
         try:
             with _device.open_path(f"/dev/loop{number}") as device:
-                if os.pread(device.fd, 512, 0) == marker and _loop.info(device):
+                if os.pread(device.fd, 512, 0) == marker and loop.info(device):
                     return device.id.diskseq
         except (BlockError, OSError):
             continue
@@ -115,10 +118,10 @@ class Counter:
 def ours(control, value, name):
     """The marker read through a device made by the collection over this slot; None when it refused."""
     row = {"start": 0, "length": SECTORS, "target": "linear", "device": value, "offset": 0}
-    with _host.Host() as host:
+    with resources.Host() as host:
         try:
-            table = _table_slots.Slots(host).make([row], False, _source.Opener(host))
-            device = _dm.make(control, name, _dm.new_uuid(), table, EVENT, persist=False)
+            table = slots.Slots(host).make([row], False, opener.Opener(host))
+            device = mapped.make(control, name, mapped.new_uuid(), table, EVENT, persist=False)
         except (BlockError, OSError):
             return None
         with device:
@@ -136,7 +139,7 @@ def dmsetup(control, number, name):
     if done.returncode:
         return None
     try:
-        status = control.status(_dm_ioctl.by_name(name))
+        status = control.status(_control.by_name(name))
         try:
             return read_marker(f"/dev/dm-{status.minor}")
         except OSError:
@@ -145,7 +148,7 @@ def dmsetup(control, number, name):
         until = time.monotonic() + 20
         while True:
             try:
-                control.remove(_dm_ioctl.by_name(name), event_nr=EVENT)
+                control.remove(_control.by_name(name), event_nr=EVENT)
                 break
             except BlockError:
                 if time.monotonic() > until:
@@ -168,7 +171,7 @@ def swap(tries, dmsetup_tries, number=NUMBER, directory="/var/tmp"):
             files.append(path)
         stack.enter_context(udev_stopped())
         stack.enter_context(fast_removal())
-        loops = os.open(_loop.CONTROL, os.O_RDWR | os.O_CLOEXEC)
+        loops = os.open(loop.CONTROL, os.O_RDWR | os.O_CLOEXEC)
         stack.callback(os.close, loops)
         fcntl.ioctl(loops, LOOP_CTL_ADD, number)
         if not os.path.exists(f"/dev/loop{number}"):
@@ -197,7 +200,7 @@ def swap(tries, dmsetup_tries, number=NUMBER, directory="/var/tmp"):
 
 def _play(counter, number, files, tries, dmsetup_tries):
     wanted = MARKERS["a"]
-    with _dm_ioctl.Control() as control:
+    with _control.Control() as control:
         for turn in range(tries):
             name, way = f"swap-{os.getpid()}-{turn}", WAYS[turn % 3]
             if way == "file":

@@ -311,24 +311,27 @@ def test_one_failing_takes_the_others_back(name, image):
 
 def test_what_a_killed_run_left_is_reaped(name, control, cleanup):
     """A device made by a process that has ended, without a live table, is removed by the next run; others' are not."""
-    from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl, _dm_name
+    from ansible_collections.racefree.block.plugins.module_utils._dm import (
+        control as _control,
+        names as _names,
+    )
 
     script = (
         "import os, sys; sys.path.insert(0, os.environ.get('RACEFREE_SITE', '/root/site'))\n"
-        "from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl, _dm_name\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl; from ansible_collections.racefree.block.plugins.module_utils._dm import names as _dm_name\n"
         "_dm_ioctl.Control().create(_dm_name.making_name())\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
-    orphans = {os.fsdecode(entry.name) for entry in control.list_devices(_dm_name.MAKING)}
+    orphans = {os.fsdecode(entry.name) for entry in control.list_devices(_names.MAKING)}
     assert len(orphans) == 1
-    own = _dm_name.making_name()
+    own = _names.making_name()
     control.create(own)
     control.create(f"{name}-theirs", "OTHER-" + name)
     cleanup(dm=name)
     run_module("dm_device", **zero(name))
     names = {os.fsdecode(entry.name) for entry in control.list_devices()}
     assert not orphans & names and {own, f"{name}-theirs"} <= names
-    control.remove(_dm_ioctl.by_name(own))
+    control.remove(_control.by_name(own))
     run_module("dm_device", name=f"{name}-theirs", state="absent")
 
 
@@ -415,8 +418,9 @@ def test_the_kernels_reason_is_told(image, name):
 
 def test_a_store_that_has_overflowed(image, name, cleanup):
     """Every later run says so, and nobody gets the device."""
-    from ansible_collections.racefree.block.plugins.module_utils import _host, _hotplug_target, _source
-    from ansible_collections.racefree.block.plugins.module_utils._errors import KernelError
+    from ansible_collections.racefree.block.plugins.module_utils._hotplug import target as _target
+    from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources
+    from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
 
     origin, cow = image("origin.raw", 8 * MIB), image("cow.raw", MIB // 2)
     for path in (origin, cow):
@@ -429,16 +433,16 @@ def test_a_store_that_has_overflowed(image, name, cleanup):
     again = run_module("dm_device", name=name, table=table)
     assert not again["changed"] and "store has overflowed" in str(again["warnings"])
     for source in ({"path": f"/dev/mapper/{name}"}, {"diskseq": again["device"]["diskseq"]}):
-        with _host.Host() as host, pytest.raises(KernelError, match="store has overflowed"):
-            _source.Opener(host).open(_source.parse(source))
+        with resources.Host() as host, pytest.raises(KernelError, match="store has overflowed"):
+            opener.Opener(host).open(opener.parse(source))
     text = f"diskseq:{again['device']['diskseq']}@{again['device']['boot_id']}"
     for target in (f"/dev/mapper/{name}", f"dm:{name},{again['device']['uuid']}", text):
         with pytest.raises(KernelError, match="store has overflowed"):
-            _hotplug_target.open_device(_hotplug_target.parse(target, True), 5)
+            _target.open_device(_target.parse(target, True), 5)
     above = run_module("dm_device", name=f"{name}-2", table=f"0 8 linear path:/dev/mapper/{name} 0")
     assert f"mapped device {name}: store has overflowed" in str(above["warnings"])
-    with _host.Host() as host, pytest.raises(KernelError, match=f"{name}: store has overflowed"):
-        _source.Opener(host).open(_source.parse({"path": f"/dev/mapper/{name}-2"}))
+    with resources.Host() as host, pytest.raises(KernelError, match=f"{name}: store has overflowed"):
+        opener.Opener(host).open(opener.parse({"path": f"/dev/mapper/{name}-2"}))
     run_module("dm_device", name=f"{name}-2", state="absent")
     run_module("dm_device", name=name, state="absent")
     anew = run_module("dm_device", name=name, table=table)

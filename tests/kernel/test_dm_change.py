@@ -13,7 +13,7 @@ import sys
 import pytest
 from conftest import Failed, assert_as, predict_and_run, read_device, refused, run_module, snapshot, udev_settle, wait_until
 
-from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 
 MIB = 2**20
 SECTORS = 2048
@@ -22,7 +22,7 @@ SECTORS = 2048
 KILLED_IN_A_RELOAD = """
 import os, signal, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device; from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm; from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
 
 def killed_before(call):
     def method(self, address, *more):
@@ -179,7 +179,7 @@ def test_killed_in_a_reload(name, cleanup, control, state, call, told):
     assert killed.returncode == -9 and killed.stdout == told + "\n", killed.stderr
 
     def is_as_before():
-        status = control.status(_dm_ioctl.by_name(name))
+        status = control.status(_control.by_name(name))
         return status.suspended == (state == "suspended") and not status.has_inactive_table
 
     wait_until(is_as_before)

@@ -20,21 +20,34 @@ import sys
 import pytest
 from conftest import Failed, run_module, udev_settle, wait_until
 
-from ansible_collections.racefree.block.plugins.module_utils import _device, _dm, _dm_ioctl, _dm_name, _dm_udev, _host, _module_worker, _source
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._dm import (
+    control as _control,
+    mapped,
+    names,
+    udev,
+)
+from ansible_collections.racefree.block.plugins.module_utils._module import worker
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    BlockError,
+    DeviceBusy,
+    DeviceGone,
+    WrongDevice,
+)
 
 # udev takes longer for its events than the tests do: RACEFREE_TRIES=200 is for a run by hand.
 TRIES = int(os.environ.get("RACEFREE_TRIES") or 12)
 ZERO = ((0, 2048, b"zero", b""),)
 THEIRS = ((0, 4096, b"error", b""),)
-by_name, by_uuid, by_number = _dm_ioctl.by_name, _dm_ioctl.by_uuid, _dm_ioctl.by_number
+by_name, by_uuid, by_number = _control.by_name, _control.by_uuid, _control.by_number
 
 
 class Other:
     """The other one's devices, and what became of them."""
 
     def __init__(self):
-        self.control = _dm_ioctl.Control()
+        self.control = _control.Control()
         self.made = {}
 
     def make(self, name, uuid="", table=THEIRS):
@@ -86,10 +99,10 @@ def before(monkeypatch):
     """``before(method, act, which=1)``: ``act()`` runs right before the which-th ioctl of this kind from now on, once."""
     originals = {}
     # What a module does is to be met in this process.
-    monkeypatch.setattr(_module_worker, "IN_PROCESS", True)
+    monkeypatch.setattr(worker, "IN_PROCESS", True)
 
     def arm(method, act, which=1):
-        original = originals.setdefault(method, getattr(_dm_ioctl.Control, method))
+        original = originals.setdefault(method, getattr(_control.Control, method))
         seen = []
 
         def attacked(self, *args, **kwargs):
@@ -98,7 +111,7 @@ def before(monkeypatch):
                 act()
             return original(self, *args, **kwargs)
 
-        monkeypatch.setattr(_dm_ioctl.Control, method, attacked)
+        monkeypatch.setattr(_control.Control, method, attacked)
 
     yield arm
 
@@ -118,7 +131,7 @@ def nothing_private(control):
 
 
 def left_private(control):
-    return [entry.name for prefix in (_dm_name.MAKING, _dm_name.CLAIMED) for entry in control.list_devices(prefix)]
+    return [entry.name for prefix in (names.MAKING, names.CLAIMED) for entry in control.list_devices(prefix)]
 
 
 STEPS = ("create", "load", "rename", "remove", "resume", "status")
@@ -142,13 +155,13 @@ def test_made_while_another_takes_the_name_and_the_uuid(name, control, other, be
 
         before(step, act)
         try:
-            device = _dm.make(control, name, uuid, _dm.Table(ZERO), 0, persist=False)
+            device = mapped.make(control, name, uuid, mapped.Table(ZERO), 0, persist=False)
         except (DeviceBusy, DeviceGone, WrongDevice):
             outcomes["refused"] += 1
         else:
             with device:
                 outcomes["made"] += 1
-                status, lines = control.table(_dm.number_of(device))
+                status, lines = control.table(mapped.number_of(device))
                 assert (status.name, status.uuid, tuple(lines[0])) == (name, uuid, ZERO[0])
         other.check()
         other.remove(by_name(name))
@@ -167,7 +180,7 @@ def test_a_load_that_fails_takes_back_no_other_device(name, control, other, befo
 
         before("load", act)
         with pytest.raises(BlockError) as caught:
-            _dm.make(control, name, uuid, _dm.Table(((0, 2048, b"linear", b"4095:77 0"),)), 0)
+            mapped.make(control, name, uuid, mapped.Table(((0, 2048, b"linear", b"4095:77 0"),)), 0)
         assert caught.value.device == name
         other.check()
         other.remove(by_name(f"{name}-other"))
@@ -192,7 +205,7 @@ def test_a_device_without_a_table_that_became_another_stays(name, control, other
 
         before(step, act)
         try:
-            _dm.remove_without_table(control, found)
+            mapped.remove_without_table(control, found)
             gone += 1
         except (WrongDevice, DeviceGone, DeviceBusy):
             pass
@@ -225,14 +238,14 @@ def test_renamed_while_another_takes_the_old_name(name, control, other, before):
     """The kernel renames by the old name: it is asked for last, so that only two renames between two ioctls could mislead it."""
     uuid, moved = f"MINE-{name}", f"{name}-moved"
     for dummy in range(TRIES):
-        with _dm.make(control, name, uuid, _dm.Table(ZERO), 0, persist=False) as device:
+        with mapped.make(control, name, uuid, mapped.Table(ZERO), 0, persist=False) as device:
 
             def act():
                 other.rename(name, moved)
                 other.make(name, f"THEIRS-{name}")
 
             before("rename", act)
-            assert _dm.rename(control, device, f"{name}-new", 0)
+            assert mapped.rename(control, device, f"{name}-new", 0)
             assert control.status(by_uuid(uuid)).name == f"{name}-new"
             other.check()
         other.remove(by_name(name))
@@ -243,7 +256,7 @@ def test_another_device_that_was_renamed_has_its_name_back(name, control, other,
     """The other one works between the question for the name and the rename itself."""
     uuid, new = f"MINE-{name}", f"{name}-new"
     for number in range(TRIES):
-        with _dm.make(control, name, uuid, _dm.Table(ZERO), 0, persist=False) as device:
+        with mapped.make(control, name, uuid, mapped.Table(ZERO), 0, persist=False) as device:
 
             def act(third=number % 2):
                 other.rename(name, f"{name}-moved")
@@ -254,7 +267,7 @@ def test_another_device_that_was_renamed_has_its_name_back(name, control, other,
             # Asked for the name, asked for it again, renamed.
             before("_call", act, which=3)
             with pytest.raises(WrongDevice) as caught:
-                _dm.rename(control, device, new, 0)
+                mapped.rename(control, device, new, 0)
             if number % 2:
                 # Its name is taken: it cannot have it back, and the message says so.
                 assert f"HAS THE NAME {new} AND WAS {name}" in str(caught.value)
@@ -269,12 +282,12 @@ def test_another_device_that_was_renamed_has_its_name_back(name, control, other,
 
 def test_two_runs_make_one_device(name, control, before):
     """The second one makes it while the first does: the first takes it, as if it had come later."""
-    source = _source.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": f"POOL-{name}"})
+    source = opener.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": f"POOL-{name}"})
     for step in ("create",):
-        with _host.Host() as first, _host.Host() as second:
+        with resources.Host() as first, resources.Host() as second:
             made = []
-            before(step, lambda: made.append(_source.Opener(second).open(source)))
-            assert _source.Opener(first).open(source).id == made[0].id
+            before(step, lambda: made.append(opener.Opener(second).open(source)))
+            assert opener.Opener(first).open(source).id == made[0].id
         udev_settle()
         assert ours(control, name) is None and nothing_private(control)
 
@@ -282,12 +295,12 @@ def test_two_runs_make_one_device(name, control, before):
 def test_what_another_run_is_making_is_waited_for(name, control):
     """A uuid without a live table is nobody's to remove: its maker may be slow."""
     uuid = f"SLOW-{name}"
-    source = _source.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": uuid})
+    source = opener.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": uuid})
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         try:
-            with _dm_ioctl.Control() as other:
+            with _control.Control() as other:
                 original = other.resume
 
                 def slow(*args, **kwargs):
@@ -297,12 +310,12 @@ def test_what_another_run_is_making_is_waited_for(name, control):
                     return original(*args, **kwargs)
 
                 other.resume = slow
-                _dm.make(other, name, uuid, _dm.Table(ZERO), 0).close()
+                mapped.make(other, name, uuid, mapped.Table(ZERO), 0).close()
         finally:
             os._exit(0)
     os.read(reader, 1)
-    with _host.Host() as host:
-        device = _source.Opener(host).open(source)
+    with resources.Host() as host:
+        device = opener.Opener(host).open(source)
         assert control.status(by_uuid(uuid)).number == device.id.number
         assert os.waitpid(child, 0)[1] == 0
         with _device.open_number(device.id.major, device.id.minor, diskseq=device.id.diskseq):
@@ -316,16 +329,16 @@ def test_what_others_left_unfinished_is_named_and_stays(name, control, cleanup):
     uuid = f"LEFT-{name}"
     control.create(name, uuid)
     cleanup(dm=name)
-    source = _source.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": f"{name}-2", "uuid": uuid})
-    with _host.Host() as host, pytest.raises(DeviceBusy, match=f"{name}, uuid {uuid}"):
-        _source.Opener(host).open(source)
+    source = opener.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": f"{name}-2", "uuid": uuid})
+    with resources.Host() as host, pytest.raises(DeviceBusy, match=f"{name}, uuid {uuid}"):
+        opener.Opener(host).open(source)
     assert control.status(by_uuid(uuid)).name == name
 
 
 KILLED = """
 import os, random, signal, sys, threading, time
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm; from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
 step, count, name, uuid = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 original = getattr(_dm_ioctl.Control, "_call")
 seen = []
@@ -387,7 +400,7 @@ def test_a_user_that_comes_during_the_removal_keeps_the_device(name, control, be
     """It is opened after the last look at who has it: it stays, also for later users."""
     rng = random.Random(3)
     for dummy in range(TRIES // 4):
-        with _dm.make(control, name, f"USED-{name}", _dm.Table(ZERO), 0) as device:
+        with mapped.make(control, name, f"USED-{name}", mapped.Table(ZERO), 0) as device:
             path = device.path
         udev_settle()
         held = []
@@ -405,7 +418,7 @@ def test_a_user_that_comes_during_the_removal_keeps_the_device(name, control, be
 REMOVES = """
 import os, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl, _dm_udev
+from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm; from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl; from ansible_collections.racefree.block.plugins.module_utils._dm import udev as _dm_udev
 with _dm_ioctl.Control() as control, _dm_udev.Cookie() as cookie:
     device = _dm.open_mapped(control, _dm_ioctl.by_name(sys.argv[1])).device
     print(flush=True)
@@ -417,7 +430,7 @@ def test_a_killed_removal_leaves_a_device_in_use(name, control):
     """Its user had it before: whenever the removal is killed, the device is there when the user has gone."""
     rng, lost = random.Random(5), 0
     for dummy in range(30):
-        with _dm.make(control, name, f"USED-{name}", _dm.Table(ZERO), 0) as device:
+        with mapped.make(control, name, f"USED-{name}", mapped.Table(ZERO), 0) as device:
             path = device.path
         udev_settle()
         with open(path, "rb"), subprocess.Popen([sys.executable, "-c", REMOVES, name], stdout=subprocess.PIPE) as removal:
@@ -430,4 +443,4 @@ def test_a_killed_removal_leaves_a_device_in_use(name, control):
         if ours(control, name) is not None:
             control.remove(by_name(name))
     assert lost == 0
-    _dm_udev.reap()
+    udev.reap()

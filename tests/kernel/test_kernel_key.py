@@ -19,7 +19,7 @@ SECTORS = 2048
 LOADS = """
 import os, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl, _dm_keys, _dm_name, _keyring
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl; from ansible_collections.racefree.block.plugins.module_utils._dm import keys as _dm_keys; from ansible_collections.racefree.block.plugins.module_utils._dm import names as _dm_name; from ansible_collections.racefree.block.plugins.module_utils._kernel import keyring as _keyring
 with _dm_ioctl.Control() as control:
     address = _dm_ioctl.by_name(_dm_name.making_name())
     control.create(address.name)
@@ -67,14 +67,14 @@ def test_there_changed_and_gone(key, kind):
 def test_a_key_of_somebody_elses(key):
     """Nobody can tell what is in it."""
     options = key()
-    from ansible_collections.racefree.block.plugins.module_utils import _keyring
+    from ansible_collections.racefree.block.plugins.module_utils._kernel import keyring
 
-    _keyring.reach()
-    _keyring.add("logon", options["description"], bytes.fromhex(options["payload"]))
+    keyring.reach()
+    keyring.add("logon", options["description"], bytes.fromhex(options["payload"]))
     assert predict_and_run("kernel_key", **options)["changed"]
     # Removed and added again: the marker is of another key.
-    _keyring.remove(_keyring.find("logon", options["description"]))
-    _keyring.add("logon", options["description"], b"other" * 8)
+    keyring.remove(keyring.find("logon", options["description"]))
+    keyring.add("logon", options["description"], b"other" * 8)
     assert predict_and_run("kernel_key", **options)["changed"]
 
 

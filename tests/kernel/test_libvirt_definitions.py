@@ -17,9 +17,14 @@ from conftest import Failed, predict_and_run, refused, run_module
 
 libvirt = pytest.importorskip("libvirt")
 
-from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _libvirt, _live_recipe, _module_worker  # noqa: E402
-from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline  # noqa: E402
-from ansible_collections.racefree.block.plugins.module_utils._errors import DefinitionError  # noqa: E402
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
+    connection as _connection,
+    domain_xml,
+    live_recipe,
+)
+from ansible_collections.racefree.block.plugins.module_utils._module import worker  # noqa: E402
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline  # noqa: E402
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DefinitionError  # noqa: E402
 
 TEST = "test:///default"
 DEFINITION = "<domain type='test'><name>{name}</name><memory>65536</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os><devices/></domain>"
@@ -29,7 +34,7 @@ CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
     """The test driver's domains are its process's own, and a module's work would be done in a copy of them."""
-    monkeypatch.setattr(_module_worker, "IN_PROCESS", True)
+    monkeypatch.setattr(worker, "IN_PROCESS", True)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +92,7 @@ def test_definitions_through_libvirt(test_driver, image, file):
         assert done["changed"] and done["disk"]["path"] in inactive(domain) and json.loads(done["disk"]["recipe"]) == {"file": path, "format": "raw"}
         assert any(path in line for line in done["diff"]["after"]["definition"]) and done["diff"]["before"]["definition"] == []
         arguments.update(source={"file": other}, mode="r")
-        assert run_module("libvirt_disk", **arguments)["changed"] and _domain_xml.Domain(inactive(domain)).disk("xvdq").read_only
+        assert run_module("libvirt_disk", **arguments)["changed"] and domain_xml.Domain(inactive(domain)).disk("xvdq").read_only
         assert not run_module("libvirt_disk", **arguments)["changed"]
         assert run_module("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         assert inactive(domain) == before.replace("  <metadata/>\n", "")
@@ -130,7 +135,7 @@ def test_by_uuid_and_in_one_go(domain, image):
     before = inactive(domain)
     disks = [{"domain": domain.UUIDString(), "vdev": f"xvd{letter}", "source": "file:" + image(f"{letter}.raw"), "uri": TEST} for letter in "abcd"]
     done = predict_and_run("libvirt_disks", disks=disks)
-    assert [disk.target for disk in _domain_xml.Domain(inactive(domain)).disks()] == ["xvda", "xvdb", "xvdc", "xvdd"] and done["changed"]
+    assert [disk.target for disk in domain_xml.Domain(inactive(domain)).disks()] == ["xvda", "xvdb", "xvdc", "xvdd"] and done["changed"]
     after = inactive(domain)
     # One that cannot be done takes the others back.
     more = [dict(disks[0], mode="r"), dict(disks[1], vdev="xvde", source="file:/not/there")]
@@ -143,13 +148,13 @@ def test_by_uuid_and_in_one_go(domain, image):
 def test_what_libvirt_drops(domain, image, monkeypatch):
     """A definition that libvirt takes and changes the meaning of is put back."""
     before = inactive(domain)
-    put = _domain_xml.put
+    put = domain_xml.put
     # Something that libvirt does not know, so that it is missing when it is looked for again.
 
     def put_more(text, disk, recipe):
         return put(text, disk, recipe).replace("</disk>", "<unknown/></disk>", 0 if "<unknown/>" in text else 1)
 
-    monkeypatch.setattr(_domain_xml, "put", put_more)
+    monkeypatch.setattr(domain_xml, "put", put_more)
     with pytest.raises(Failed, match="did not keep"):
         run_module("libvirt_disk", domain=domain.name(), vdev="vda", source="file:" + image(), uri=TEST)
     assert inactive(domain) == before
@@ -157,13 +162,13 @@ def test_what_libvirt_drops(domain, image, monkeypatch):
 
 def test_someone_else_changes_it(test_driver, domain, image, monkeypatch):
     before = inactive(domain)
-    define = _libvirt.define
+    define = _connection.define
 
     def first(uri, name, old, new, limit):
         test_driver.defineXML(before.replace("</name>", "</name><title>another</title>"))
         return define(uri, name, old, new, limit)
 
-    monkeypatch.setattr(_libvirt, "define", first)
+    monkeypatch.setattr(_connection, "define", first)
     with pytest.raises(Failed, match="changed by someone else"):
         run_module("libvirt_disk", domain=domain.name(), vdev="vda", source="file:" + image(), uri=TEST)
     assert "vda" not in inactive(domain) and "<title>another" in inactive(domain)
@@ -177,18 +182,18 @@ def test_recipes_of_the_run(domain):
         domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, "<mine><a>1</a></mine>", "x", "urn:other", libvirt.VIR_DOMAIN_AFFECT_LIVE)
         recipes = {"xvdb": json.dumps({"file": "/srv/it's \"<b>&amp;]]>\u00fc"}), "xvdc": '{"file": "/c"}'}
         for target, recipe in recipes.items():
-            _live_recipe.put(TEST, domain.UUIDString(), target, recipe, Deadline(60))
+            live_recipe.put(TEST, domain.UUIDString(), target, recipe, Deadline(60))
         text = domain.XMLDesc(0)
-        assert _domain_xml.Domain(text).recipes() == recipes and "urn:other" in text and inactive(domain) == before
-        _live_recipe.put(TEST, domain.UUIDString(), "xvdc", recipes["xvdc"], Deadline(60))
+        assert domain_xml.Domain(text).recipes() == recipes and "urn:other" in text and inactive(domain) == before
+        live_recipe.put(TEST, domain.UUIDString(), "xvdc", recipes["xvdc"], Deadline(60))
         assert domain.XMLDesc(0) == text
         for target in recipes:
-            _live_recipe.put(TEST, domain.UUIDString(), target, None, Deadline(60))
+            live_recipe.put(TEST, domain.UUIDString(), target, None, Deadline(60))
         assert "racefree" not in domain.XMLDesc(0) and "urn:other" in domain.XMLDesc(0)
         with pytest.raises(DefinitionError, match="two recipes"):
-            twice = _domain_xml.recipe_list(recipes).replace("xvdb", "xvdc")
-            domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, twice, _domain_xml.KEY, _domain_xml.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-            _live_recipe.put(TEST, domain.UUIDString(), "xvdd", recipes["xvdc"], Deadline(60))
+            twice = domain_xml.recipe_list(recipes).replace("xvdb", "xvdc")
+            domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, twice, domain_xml.KEY, domain_xml.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            live_recipe.put(TEST, domain.UUIDString(), "xvdd", recipes["xvdc"], Deadline(60))
     finally:
         domain.destroy()
 
@@ -210,7 +215,7 @@ def test_a_number_is_kept_with_its_boot(domain, image, cleanup):
     refused("libvirt_disk", "every boot", "boot_id", source=f"diskseq:{device['diskseq']}", **arguments)
     refused("libvirt_disk", "another boot", source={"diskseq": device["diskseq"], "boot_id": "11111111-2222-3333-4444-555555555555"}, **arguments)
     done = predict_and_run("libvirt_disk", source={"diskseq": device["diskseq"], "boot_id": device["boot_id"]}, **arguments)
-    kept = json.loads(_domain_xml.Domain(inactive(domain)).recipes()["vda"])
+    kept = json.loads(domain_xml.Domain(inactive(domain)).recipes()["vda"])
     assert kept == {"diskseq": device["diskseq"], "boot_id": device["boot_id"]} and "after the next boot" in str(done["warnings"])
     run_module("libvirt_disk", state="absent", **arguments)
 
@@ -239,7 +244,7 @@ def test_a_hostile_file_name(domain, image):
     before = inactive(domain)
     path = image("a'\"<b>&amp;]]>\u00fc ../c.raw".replace("/", "-"))
     done = predict_and_run("libvirt_disk", domain=domain.name(), vdev="vda", source={"file": path}, uri=TEST)
-    assert json.loads(_domain_xml.Domain(inactive(domain)).recipes()["vda"])["file"] == path and path not in done["disk"]["path"]
+    assert json.loads(domain_xml.Domain(inactive(domain)).recipes()["vda"])["file"] == path and path not in done["disk"]["path"]
     run_module("libvirt_disk", domain=domain.name(), vdev="vda", state="absent", uri=TEST)
     assert inactive(domain) == before
 

@@ -25,9 +25,10 @@ import qemuhost
 from conftest import Failed, predict_and_run, refused, run_module
 from qemuhost import URI, defined, definition, virsh
 
-from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _guest_disk, _source
-from ansible_collections.racefree.block.plugins.module_utils._deadline import Deadline
-from ansible_collections.racefree.block.plugins.module_utils._host import Host
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device, domain_xml
+from ansible_collections.racefree.block.plugins.module_utils._source import opener
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
+from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
 
 pytestmark = pytest.mark.qemu
 
@@ -129,7 +130,7 @@ def test_definitions_of_others(image, file):
         assert predict_and_run("libvirt_disk", **arguments)["changed"]
         arguments.update(source={"file": other}, mode="r")
         assert predict_and_run("libvirt_disk", **arguments)["changed"]
-        assert _domain_xml.Domain(inactive(domain)).disk("vdq").read_only
+        assert domain_xml.Domain(inactive(domain)).disk("vdq").read_only
         assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         assert without_controllers(inactive(domain)) == without_controllers(before.replace("  <metadata/>\n", ""))
 
@@ -138,7 +139,7 @@ def test_in_one_go_and_taken_back(domain, image):
     before = inactive(domain)
     disks = [{"domain": domain, "vdev": f"vd{letter}", "source": "file:" + image(f"{letter}.raw"), "uri": URI} for letter in "abc"]
     assert predict_and_run("libvirt_disks", disks=disks)["changed"]
-    assert [disk.target for disk in _domain_xml.Domain(inactive(domain)).disks()] == ["vda", "vdb", "vdc"]
+    assert [disk.target for disk in domain_xml.Domain(inactive(domain)).disks()] == ["vda", "vdb", "vdc"]
     after = inactive(domain)
     more = [dict(disks[0], mode="r"), dict(disks[1], vdev="vde", source="file:/not/there")]
     refused("libvirt_disks", "does not exist", disks=more)
@@ -172,7 +173,7 @@ def test_a_hostile_file_name(domain, image):
     before = inactive(domain)
     path = image("a'\"<b>&amp;]]>\u00fc ..-c.raw")
     predict_and_run("libvirt_disk", domain=domain, vdev="vda", source={"file": path}, uri=URI)
-    assert json.loads(_domain_xml.Domain(inactive(domain)).recipes()["vda"])["file"] == path
+    assert json.loads(domain_xml.Domain(inactive(domain)).recipes()["vda"])["file"] == path
     predict_and_run("libvirt_disk", domain=domain, vdev="vda", state="absent", uri=URI)
     assert inactive(domain) == before
 
@@ -236,12 +237,12 @@ def test_a_daemon_that_hangs(image):
 @contextlib.contextmanager
 def made(name, domain, vdev, path):
     """What the hook makes at prepare for Xen, held as long as its holder holds it."""
-    wanted = _guest_disk.Wanted(name, domain, vdev, _source.parse({"file": path}))
+    wanted = disk_device.Wanted(name, domain, vdev, opener.parse({"file": path}))
     limit = Deadline(60)
     with Host() as host:
-        with _guest_disk.locked(limit):
-            device = _guest_disk.make(host, wanted, limit)
-        _guest_disk.settle(host, [(wanted, device)], limit)
+        with disk_device.locked(limit):
+            device = disk_device.make(host, wanted, limit)
+        disk_device.settle(host, [(wanted, device)], limit)
         yield device
 
 

@@ -16,7 +16,7 @@ import subprocess
 import traceback
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils import _uapi
+from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
 from conftest import Failed, run_module
 
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2  # linux/prctl.h, linux/seccomp.h
@@ -34,7 +34,7 @@ def forget_diskseq():
     """From now on BLKGETDISKSEQ gives ENOTTY in this process and its children."""
     steps = (
         (LOAD, 0, 0, NR), (JUMP_IF_EQUAL, 0, 3, NR_IOCTL[os.uname().machine]), (LOAD, 0, 0, REQUEST),
-        (JUMP_IF_EQUAL, 0, 1, _uapi.lib.BLKGETDISKSEQ), (RETURN, 0, 0, ERRNO | errno.ENOTTY), (RETURN, 0, 0, ALLOW),
+        (JUMP_IF_EQUAL, 0, 1, uapi.lib.BLKGETDISKSEQ), (RETURN, 0, 0, ERRNO | errno.ENOTTY), (RETURN, 0, 0, ALLOW),
     )
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = _Program(len(steps), ctypes.addressof(code))

@@ -15,8 +15,15 @@ import time
 import pytest
 import swap
 
-from ansible_collections.racefree.block.plugins.module_utils import _dm, _host, _loop, _source, _table_slots, _uapi
-from ansible_collections.racefree.block.plugins.module_utils._errors import DeviceGone, KernelError, WrongDevice
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _mapped
+from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    DeviceGone,
+    KernelError,
+    WrongDevice,
+)
 
 TRIES = 300
 
@@ -52,16 +59,16 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
     row = {"start": 0, "length": 8, "target": "linear", "offset": 0}
     # Without a file some kernels load the table, and some refuse it themselves.
     error = (DeviceGone, KernelError)
-    with _host.Host() as host:
-        with _loop.Backing(image("old.raw", swap.SIZE)) as backing:
-            device = host.enter_context(_loop.attach(backing))
+    with resources.Host() as host:
+        with loop.Backing(image("old.raw", swap.SIZE)) as backing:
+            device = host.enter_context(loop.attach(backing))
         loop_fd = os.open(device.path, os.O_RDWR)
-        _loop.set_autoclear(device, False)
-        table = _table_slots.Slots(host).make([dict(row, device={"path": device.path, "diskseq": device.id.diskseq})], False, _source.Opener(host))
+        loop.set_autoclear(device, False)
+        table = slots.Slots(host).make([dict(row, device={"path": device.path, "diskseq": device.id.diskseq})], False, opener.Opener(host))
         assert [held.id for held in table.held] == [device.id]
         mapped = None
         if exists:
-            mapped = host.enter_context(_dm.make(control, name, _dm.new_uuid(), _dm.Table(((0, 8, b"zero", b""),)), host.cookie.next(), persist=False))
+            mapped = host.enter_context(_mapped.make(control, name, _mapped.new_uuid(), _mapped.Table(((0, 8, b"zero", b""),)), host.cookie.next(), persist=False))
         # All but one descriptor of the loop device closed: LOOP_CLR_FD does not wait for the last one then.
         os.close(loop_fd)
         device.close()
@@ -72,13 +79,13 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
         try:
             with pytest.raises(error):
                 if exists:
-                    _dm.reload(control, mapped, table, host.cookie.next())
+                    _mapped.reload(control, mapped, table, host.cookie.next())
                 else:
-                    _dm.make(control, name, _dm.new_uuid(), table, host.cookie.next())
+                    _mapped.make(control, name, _mapped.new_uuid(), table, host.cookie.next())
             if exists:
-                status = control.status(_dm.number_of(mapped))
+                status = control.status(_mapped.number_of(mapped))
                 assert not status.suspended and not status.has_inactive_table
-                assert control.table(_dm.number_of(mapped))[1][0].type == b"zero"
+                assert control.table(_mapped.number_of(mapped))[1][0].type == b"zero"
             else:
                 assert name not in [entry.name.decode() for entry in control.list_devices()]
         finally:
@@ -91,20 +98,20 @@ def _clear(held):
     until = time.monotonic() + 30
     with contextlib.suppress(DeviceGone):
         while time.monotonic() < until:
-            fcntl.ioctl(held.fd, _uapi.lib.LOOP_CLR_FD, 0)
-            _loop.info(held)
+            fcntl.ioctl(held.fd, uapi.lib.LOOP_CLR_FD, 0)
+            loop.info(held)
             time.sleep(0.02)
     with pytest.raises(DeviceGone):
-        _loop.info(held)
+        loop.info(held)
 
 
 def _configure(fd, path):
     """Whether the kernel gave the held loop device another file; Linux 6.11 and newer wait until nobody has it open."""
-    config = _uapi.ffi.new("struct loop_config *")
+    config = uapi.ffi.new("struct loop_config *")
     with open(path, "r+b") as file:
         config.fd = file.fileno()
         try:
-            fcntl.ioctl(fd, _uapi.lib.LOOP_CONFIGURE, _uapi.ffi.buffer(config))
+            fcntl.ioctl(fd, uapi.lib.LOOP_CONFIGURE, uapi.ffi.buffer(config))
         except OSError as error:
             assert error.errno == errno.EBUSY
             return False

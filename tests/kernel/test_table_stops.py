@@ -13,24 +13,19 @@ import os
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import (
-    _cow_header,
-    _dm,
-    _host,
-    _loop,
-    _source,
-    _table_slots,
-)
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import _kernels
-from ansible_collections.racefree.block.plugins.module_utils._errors import TableError
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._dm import cow_header, mapped
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
+from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 
 SECTORS = 20480
-STOPPED = _kernels.version_of(os.uname().release) >= (6, 13)
+STOPPED = kernels.version_of(os.uname().release) >= (6, 13)
 
 
 @pytest.fixture
 def host():
-    with _host.Host() as found:
+    with resources.Host() as found:
         yield found
 
 
@@ -39,15 +34,15 @@ def devices(host, image):
     """An origin and an empty COW device, as they stand in a table, and held."""
     held = []
     for name in ("origin.raw", "cow.raw"):
-        with _loop.Backing(image(name, SECTORS * 512)) as backing:
-            held.append(host.enter_context(_loop.attach(backing)))
+        with loop.Backing(image(name, SECTORS * 512)) as backing:
+            held.append(host.enter_context(loop.attach(backing)))
     return held
 
 
 def load(host, control, name, line):
     """A mapped device of the one line, made as the modules make it, and gone again."""
-    table = _table_slots.host_slots(host, line).make(line, False, _source.Opener(host))
-    with _dm.make(control, name, _dm.new_uuid(), table, host.cookie.next(), persist=False):
+    table = slots.host_slots(host, line).make(line, False, opener.Opener(host))
+    with mapped.make(control, name, mapped.new_uuid(), table, host.cookie.next(), persist=False):
         pass
 
 
@@ -58,7 +53,7 @@ def snapshot(devices, chunk, words=""):
 
 def test_chunks_that_are_large_enough_are_loaded(host, control, name, devices):
     load(host, control, name, snapshot(devices, 512, " 1 discard_zeroes_cow"))
-    assert _cow_header.chunk_size(devices[1]) == 512
+    assert cow_header.chunk_size(devices[1]) == 512
 
 
 @pytest.mark.skipif(not STOPPED, reason="Linux before 6.13 is not stopped by these tables, and takes them")
@@ -70,9 +65,9 @@ def test_small_chunks_are_refused_by_name(host, control, name, devices, chunk):
 
 
 def test_the_header_that_a_cow_device_has_from_earlier(host, control, name, devices):
-    assert _cow_header.chunk_size(devices[1]) is None
+    assert cow_header.chunk_size(devices[1]) is None
     load(host, control, name, snapshot(devices, 8))
-    assert _cow_header.chunk_size(devices[1]) == 8
+    assert cow_header.chunk_size(devices[1]) == 8
     wanted = snapshot(devices, 512, " 1 discard_zeroes_cow")
     if STOPPED:
         with pytest.raises(TableError, match="its header says 8, and counts"):
@@ -84,8 +79,8 @@ def test_the_header_that_a_cow_device_has_from_earlier(host, control, name, devi
 
 @pytest.mark.skipif(not STOPPED, reason="Linux before 6.13 is not stopped by this table, and takes it")
 def test_a_synchronization_that_the_kernel_cannot_end_is_refused_by_name(host, control, name, devices, image):
-    with _loop.Backing(image("third.raw", SECTORS * 512)) as backing:
-        third = host.enter_context(_loop.attach(backing))
+    with loop.Backing(image("third.raw", SECTORS * 512)) as backing:
+        third = host.enter_context(loop.attach(backing))
     members = " ".join(f"- {device.id.number}" for device in (*devices, third))
     with pytest.raises(TableError, match="unfinished-sync"):
         load(host, control, name, f"0 24576 raid raid5_ls 2 64 sync 3 {members}")

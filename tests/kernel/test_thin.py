@@ -13,14 +13,16 @@ import sys
 import pytest
 from conftest import Failed, predict_and_run, read_device, refused, run_module, snapshot, udev_settle, wait_until
 
-from ansible_collections.racefree.block.plugins.module_utils import _device, _dm_ioctl, _dm_thin
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
+from ansible_collections.racefree.block.plugins.module_utils._volumes import thin
 
 MIB = 2**20
 SECTORS = 2048
 KILLED_WHILE_QUIET = """
 import os, signal, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils import _device, _dm_ioctl, _dm_quiet
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device; from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl; from ansible_collections.racefree.block.plugins.module_utils._dm import suspended as _dm_quiet
 with _dm_ioctl.Control() as control, _device.open_path(sys.argv[1]) as device, _dm_quiet.quiet(control, [device], 60):
     print(control.status(_dm_ioctl.by_number(device.id.major, device.id.minor)).suspended, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -122,7 +124,7 @@ def test_a_probe_that_was_killed_does_not_keep_the_pool(pool, name):
     made = run_module("dm_device", **pool(volumes=present(0)))["device"]
     script = (
         "import os, signal, sys; sys.path.insert(0, os.environ.get('RACEFREE_SITE', '/root/site'))\n"
-        "from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl, _dm_name\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl; from ansible_collections.racefree.block.plugins.module_utils._dm import names as _dm_name\n"
         "control, name = _dm_ioctl.Control(), _dm_name.making_name()\n"
         "control.create(name)\n"
         f"control.load(_dm_ioctl.by_name(name), ((0, 8, b'thin', b'{made['major']}:{made['minor']} 0'),), read_only=True)\n"
@@ -200,7 +202,7 @@ def test_killed_while_others_are_suspended(name, cleanup, control):
     made = run_module("dm_device", name=name, table="0 8 zero")["device"]
     killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_QUIET, made["path"]], capture_output=True, text=True, check=False)
     assert killed.returncode == -9 and killed.stdout == "True\n", killed.stderr
-    wait_until(lambda: not control.status(_dm_ioctl.by_name(name)).suspended)
+    wait_until(lambda: not control.status(_control.by_name(name)).suspended)
 
 
 def test_a_pool_that_is_read_only(pool, name):
@@ -223,7 +225,7 @@ def test_a_full_pool_grows_and_no_write_is_lost(pool, name, cleanup, control):
         with pytest.raises(Failed) as caught:
             run_module("dm_device", name=volume, state="suspended", timeout=1)
         assert caught.value.result["error"]["kind"] == "DeadlineExceeded" and "noflush" in str(caught.value)
-        assert not control.status(_dm_ioctl.by_name(volume)).suspended
+        assert not control.status(_control.by_name(volume)).suspended
         assert run_module("dm_device", name=volume, state="suspended", noflush=True)["device"]["suspended"]
         assert writer.poll() is None
         run_module("dm_device", **pool(size=4 * SECTORS))
@@ -239,5 +241,5 @@ def test_whether_a_volume_is_there_leaves_nothing(pool, name, control):
     made = run_module("dm_device", **pool(volumes=present(3)))["device"]
     before = snapshot(), pool_status(name)
     with _device.open_path(made["path"]) as device:
-        assert _dm_thin.existing(control, device, range(6)) == {3}
+        assert thin.existing(control, device, range(6)) == {3}
     assert (snapshot(), pool_status(name)) == before

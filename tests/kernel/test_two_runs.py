@@ -5,7 +5,7 @@
 """
 Two runs at the same moment, and runs that are killed while they make their devices permanent, on a real kernel with device-mapper.
 
-Loop devices alone are in tests/unit/plugins/module_utils/test_two_runs.py. RACEFREE_PAIRS is how many pairs there are of each kind.
+Loop devices alone are in tests/unit/plugins/module_utils/_module/test_two_runs.py. RACEFREE_PAIRS is how many pairs there are of each kind.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import signal
 import pytest
 from conftest import Failed, run_module, udev_settle, wait_until
 
-from ansible_collections.racefree.block.plugins.module_utils import _dm, _dm_ioctl, _journal, _loop
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control, mapped as _mapped
+from ansible_collections.racefree.block.plugins.module_utils._source import journal
 
 PAIRS = int(os.environ.get("RACEFREE_PAIRS", "4"))
 MIB = 2**20
@@ -70,14 +72,14 @@ def loops_of(*paths):
     """How many loop devices each file has."""
     inodes = [os.stat(path).st_ino for path in paths]
     found = []
-    for device, status in _loop.open_bound():
+    for device, status in loop.open_bound():
         with device:
             found.append(status.backing_inode)
     return [found.count(inode) for inode in inodes]
 
 
 def mapped(prefix):
-    with _dm_ioctl.Control() as control:
+    with _control.Control() as control:
         return sorted(name for name in (os.fsdecode(entry.name) for entry in control.list_devices()) if name.startswith(prefix))
 
 
@@ -172,15 +174,15 @@ def test_a_task_that_is_killed_between_its_commits(image, name, step):
                     os.kill(os.getpid(), signal.SIGKILL)
             return call
 
-        _dm.set_persist, _loop.set_autoclear = counted(_dm.set_persist), counted(_loop.set_autoclear)
+        _mapped.set_persist, loop.set_autoclear = counted(_mapped.set_persist), counted(loop.set_autoclear)
 
     # What is killed is the process that does the module's work; the module tells.
     assert "was killed" in Run("dm_devices", devices=devices, before=before).wait()["msg"]
-    assert sum(loops_of(*files)) > 0 and len(os.listdir(_journal.DIRECTORY)) == 1
+    assert sum(loops_of(*files)) > 0 and len(os.listdir(journal.DIRECTORY)) == 1
     other = image("other", MIB)
     check_good(Run("loop_device", backing_file=other).wait())
     wait_until(lambda: mapped(name) == [] and sum(loops_of(*files)) == 0)
-    assert os.listdir(_journal.DIRECTORY) == []
+    assert os.listdir(journal.DIRECTORY) == []
     done = Run("dm_devices", devices=devices).wait()
     check_good(done)
     assert [row["changed"] for row in done["devices"]] == [True, True] and loops_of(*files) == [1] * 4

@@ -14,13 +14,13 @@ settings.load_profile("racefree")
 
 @pytest.fixture(autouse=True)
 def modules_work_in_this_process(monkeypatch):
-    """So that tests see what a module's work does, and change what it meets; test_module_worker.py has the process of its own."""
+    """So that tests see what a module's work does, and change what it meets; _module/test_worker.py has the process of its own."""
     try:
-        from ansible_collections.racefree.block.plugins.module_utils import _module_worker
+        from ansible_collections.racefree.block.plugins.module_utils._module import worker
     except ImportError:
         # Python 3.9 has no ansible-core that the modules need.
         return
-    monkeypatch.setattr(_module_worker, "IN_PROCESS", True)
+    monkeypatch.setattr(worker, "IN_PROCESS", True)
 
 
 @pytest.fixture(autouse=True)

@@ -13,10 +13,10 @@ their classes, which are imported on first use.
 
 from __future__ import annotations
 
-from ._context import Context, DeviceFacts, NoDevice
-from ._limits import Limits
-from ._redact import hide_in_line
-from ._registry import TARGETS
-from ._table import Table, format_table, parse_table
+from .grammar.context import Context, DeviceFacts, NoDevice
+from .grammar.limits import Limits
+from .redact import hide_in_line
+from .targets.registry import TARGETS
+from .table import Table, format_table, parse_table
 
 __all__ = ("Context", "DeviceFacts", "Limits", "NoDevice", "TARGETS", "Table", "format_table", "hide_in_line", "parse_table")

@@ -31,22 +31,23 @@ class Codes:
             self.index = {}
             return
         head = os.pread(self.fd, INDEX_SIZE, 0)
-        # Where each module's code is, and its size in bytes.
+        # Where each module's code is, its size in bytes, and whether it is a package.
         self.index = marshal.loads(head[4:]) if head[:4] == MAGIC_NUMBER else {}
 
     def find_spec(self, name, path=None, target=None):
         if name not in self.index:
             return None
-        spec = Spec(name, self, is_package=name == PACKAGE)
-        if name == PACKAGE:
-            spec.submodule_search_locations.append(HERE)
+        is_package = self.index[name][2]
+        spec = Spec(name, self, is_package=is_package)
+        if is_package:
+            spec.submodule_search_locations.append(HERE + name[len(PACKAGE):].replace(".", "/"))
         return spec
 
     def create_module(self, spec):
         return None
 
     def exec_module(self, module):
-        place, size = self.index[module.__name__]
+        place, size, _is_package = self.index[module.__name__]
         exec(marshal.loads(os.pread(self.fd, size, place)), module.__dict__)  # the library's own code, which the role compiled
 
 
@@ -57,12 +58,12 @@ def main():
     sys.meta_path.insert(0, Codes(HERE + "/hotplug.codes"))
     form = sys.argv.pop(1)
     if form == "serve":
-        from racefree_block._hotplug_service import serve
+        from racefree_block._hotplug.service import serve
 
         serve()
         os._exit(0)
 
-    from racefree_block._hotplug import main as hotplug
+    from racefree_block._hotplug.script import main as hotplug
 
     code = hotplug(sys.argv, os.environ, form)
     sys.stderr.flush()

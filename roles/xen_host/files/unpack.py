@@ -23,7 +23,7 @@ import tempfile
 
 PACKAGE = "racefree_block"
 # Where the hotplug script begins, and the size in bytes of its file's index (hotplug_start.py).
-ENTRY = "_hotplug"
+ENTRY = "_hotplug.script"
 INDEX_SIZE = 4096
 
 
@@ -50,14 +50,20 @@ def unpack(texts, destination):
 
 
 def codes(texts, directory):
-    """The modules that the hotplug script may need, compiled, in one file: the interpreter's number, an index, and their codes."""
+    """
+    The modules that the hotplug script may need, compiled, in one file: the interpreter's number, an index, and their codes.
+
+    The index is ``{module: (offset and size of its code in bytes, whether it is a package)}``.
+    """
     index, parts, end = {}, [], INDEX_SIZE
-    for name, tree in {"__init__": ast.parse(""), **reachable(texts)}.items():
+    for name, (path, tree) in {"": ("__init__.py", ast.parse("")), **reachable(texts)}.items():
         # Imports of __future__ matter to the compiler only, and texts of documentation to nobody there.
         tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
-        code = compile(tree, os.path.join(directory, f"{name}.py"), "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True, optimize=2)
+        code = compile(
+            tree, os.path.join(directory, path), "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True, optimize=2
+        )
         parts.append(marshal.dumps(code))
-        index[PACKAGE if name == "__init__" else f"{PACKAGE}.{name}"] = (end, len(parts[-1]))
+        index[f"{PACKAGE}.{name}".rstrip(".")] = (end, len(parts[-1]), is_package(path))
         end += len(parts[-1])
     head = importlib.util.MAGIC_NUMBER + marshal.dumps(index)
     if len(head) > INDEX_SIZE:
@@ -65,18 +71,41 @@ def codes(texts, directory):
     return b"".join([head.ljust(INDEX_SIZE, b"\0"), *parts])
 
 
+def is_package(path):
+    return os.path.basename(path) == "__init__.py"
+
+
 def reachable(texts):
-    """``{name: syntax tree}`` of all modules of the package's own directory that the hotplug script's can import, wherever in them it is written."""
+    """
+    ``{module: (path, syntax tree)}`` of all modules that the hotplug script's can import, wherever in them it is written.
+
+    Modules are named without the package's own name: ``_block`` and ``_block.loop``.
+    """
     found, new = {}, [ENTRY]
     while new:
         name = new.pop()
-        if name in found or f"{name}.py" not in texts:
+        path = next((path for path in files_of(name) if path in texts), None)
+        if name in found or path is None:
             continue
-        found[name] = ast.parse(texts[f"{name}.py"])
-        for node in ast.walk(found[name]):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                new += [node.module] if node.module else [alias.name for alias in node.names]
+        tree = ast.parse(texts[path])
+        found[name] = (path, tree)
+        new.append(name.rpartition(".")[0])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                new += imported(name.split(".") if is_package(path) else name.split(".")[:-1], node)
     return found
+
+
+def files_of(name):
+    """The two places that a module can be in; none for the package itself."""
+    path = name.replace(".", "/")
+    return (f"{path}.py", f"{path}/__init__.py") if path else ()
+
+
+def imported(package, node):
+    """What a relative import names: the module, and what could be modules in it. ``package``: where it is written, a list."""
+    above = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])
+    return [".".join(above)] + [".".join([*above, alias.name]) for alias in node.names]
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import victim
 from rebind import Place
 from world import loops, mapped, read, tool
 
-from ansible_collections.racefree.block.plugins.module_utils import _dm_ioctl
-from ansible_collections.racefree.block.plugins.module_utils._errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
 
 NAME, OTHER, UUID, FOREIGN = "campaign", "campaign-b", "CAMPAIGN-1", "FOREIGN-1"
 LENGTH = 8
@@ -157,11 +157,11 @@ class Mapped(Case):
         )
 
     def exchange(self):
-        with _dm_ioctl.Control() as control:
+        with _control.Control() as control:
             for name, row in mapped().items():
                 if row[1] == self.before[1]:
                     with contextlib.suppress(BlockError):
-                        control.remove(_dm_ioctl.by_name(name))
+                        control.remove(_control.by_name(name))
         with contextlib.suppress(BlockError):
             make(NAME, FOREIGN)
             self.foreign = mapped()[NAME][1]
@@ -181,10 +181,10 @@ class Mapped(Case):
 
 def make(name, uuid):
     """A mapped device, without any of the collection's care."""
-    with _dm_ioctl.Control() as control:
+    with _control.Control() as control:
         control.create(name, uuid)
-        control.load(_dm_ioctl.by_name(name), [(0, LENGTH, b"zero", b"")])
-        control.resume(_dm_ioctl.by_name(name))
+        control.load(_control.by_name(name), [(0, LENGTH, b"zero", b"")])
+        control.resume(_control.by_name(name))
 
 
 class Loop(Case):

@@ -20,7 +20,7 @@ import tempfile
 
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.racefree.block.plugins.module_utils import _module_worker
+from ansible_collections.racefree.block.plugins.module_utils._module import worker
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
 # Seconds after which a run counts as hanging: longer than the 60 that it may wait for udev, or for another run.
@@ -56,7 +56,7 @@ class Run:
     def body(self):
         signal.alarm(HANGING)
         # It is this process that is stopped, killed and lied to.
-        _module_worker.IN_PROCESS = True
+        worker.IN_PROCESS = True
         output = io.StringIO()
         with patch_module_args(self.arguments), contextlib.redirect_stdout(output), contextlib.suppress(
             SystemExit

@@ -58,10 +58,10 @@ def test_a_piece_is_of_the_code_that_it_tries(campaign):
     names = {path.name for path in pieces.closure([pieces.PLUGINS / "modules" / "dm_device.py"])}
     assert {
         "dm_device.py",
-        "_module_dm.py",
-        "_dm_ioctl.py",
-        "_table_slots.py",
-        "_rules.py",
+        "runner.py",
+        "control.py",
+        "slots.py",
+        "rules.py",
         "snapshot.py",
     } <= names
     assert "xen_vbd.py" not in names

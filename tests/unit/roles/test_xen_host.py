@@ -36,8 +36,8 @@ class Host:
         for directory in (self.state, self.vbds):
             directory.mkdir()
         texts = {str(path.relative_to(FLOOR)): path.read_text(encoding="utf-8") for path in FLOOR.rglob("*.py")}
-        assert "/run/racefree-block/service" in texts["_hotplug_service.py"]
-        texts["_hotplug_service.py"] = texts["_hotplug_service.py"].replace("/run/racefree-block/service", str(self.service))
+        assert "/run/racefree-block/service" in texts["_hotplug/service.py"]
+        texts["_hotplug/service.py"] = texts["_hotplug/service.py"].replace("/run/racefree-block/service", str(self.service))
         texts["hotplug_start.py"] = (FILES / "hotplug_start.py").read_text(encoding="utf-8")
         subprocess.run([PYTHON, "-I", FILES / "unpack.py", self.library], input=json.dumps(texts).encode(), check=True, timeout=120)
         program = (FILES / "block-racefree").read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ class Host:
 
     def begin_with(self, lines):
         """Have the program do this before its own work."""
-        start, first = self.library / "hotplug_start.py", "from racefree_block._hotplug import main as hotplug"
+        start, first = self.library / "hotplug_start.py", "from racefree_block._hotplug.script import main as hotplug"
         text = start.read_text(encoding="utf-8")
         assert text.count(first) == 1
         start.write_text(text.replace(first, f"{lines}\n    {first}"), encoding="utf-8")
@@ -155,18 +155,22 @@ def test_without_the_one_file(host, damage):
 def test_what_is_not_in_the_one_file_is_found_beside_it(host):
     """The hook's modules, for one."""
     host.begin_with(
-        "from racefree_block import _hotplug, _libvirt_hook\n    print(type(_hotplug.__spec__.loader).__name__, _libvirt_hook.__file__, file=sys.stderr)"
+        "from racefree_block._hotplug import script\n    from racefree_block._libvirt import hook\n"
+        "    print(type(script.__spec__.loader).__name__, hook.__file__, file=sys.stderr)"
     )
     code, text = host.call("add", path="nonsense")
-    assert code == 1 and text.startswith(f"Codes {host.library}/_libvirt_hook.py")
+    assert code == 1 and text.startswith(f"Codes {host.library}/_libvirt/hook.py")
 
 
 def test_all_that_it_may_need_is_in_it(host):
     """Each module of the hotplug script, with nothing else to be had."""
-    names = [path.stem for path in FLOOR.glob("_hotplug*.py") if path.stem not in ("_hotplug_remove", "_hotplug_service", "_hotplug_keeper")]
+    names = [path.stem for path in FLOOR.glob("_hotplug/*.py") if path.stem not in ("__init__", "service", "keeper")]
     assert len(names) >= 5
     host.remove_sources()
-    host.begin_with(f"from racefree_block import {', '.join(names)}, _dm_ioctl, _vdev")
+    host.begin_with(
+        f"from racefree_block._hotplug import {', '.join(names)}\n"
+        "    from racefree_block._dm import control\n    from racefree_block._xen import vdev"
+    )
     assert "backend/vbd/DOMID/DEVID" in host.call("add", path="nonsense")[1]
 
 

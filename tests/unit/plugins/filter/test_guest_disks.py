@@ -18,7 +18,7 @@ from ansible_collections.racefree.block.plugins.filter.guest_disk_entries import
 from ansible_collections.racefree.block.plugins.filter.guest_disk_files import FilterModule as Files
 from ansible_collections.racefree.block.plugins.filter.guest_disk_stores import FilterModule as Stores
 from ansible_collections.racefree.block.plugins.filter.guest_disk_volumes import FilterModule as Volumes
-from ansible_collections.racefree.block.plugins.module_utils import _kept_recipe, _source
+from ansible_collections.racefree.block.plugins.module_utils._source import recipe, opener
 
 entries = Entries().filters()["guest_disk_entries"]
 files = Files().filters()["guest_disk_files"]
@@ -58,7 +58,7 @@ def test_entries():
         "domain": "web1", "vdev": "xvdb", "state": "present", "uri": "test:///default", "source": {"file": "/web1.raw"}, "mode": "r",
     }
     for entry in found:
-        assert _kept_recipe.text_of(_source.parse(entry["source"]))
+        assert recipe.text_of(opener.parse(entry["source"]))
     assert entries(GUESTS, state="absent") == [{"domain": "old1", "vdev": "xvda", "state": "absent", "source": {"file": "/old1.raw"}}]
     # In check mode the files are not there yet.
     assert [entry["vdev"] for entry in entries(GUESTS, sizes={}, check_mode=True)] == ["xvdc"]
@@ -191,7 +191,7 @@ def test_an_image_is_followed_by_zeros():
 @given(st.integers(1, 2**30), st.integers(0, 2**30))
 def test_any_size(image, more):
     line = table_of({"/g": image * 512}, disk_size=(image + more) * 512)
-    _kept_recipe.text_of(_source.parse({"table": [line]}))
+    recipe.text_of(opener.parse({"table": [line]}))
     parts = line["origin"].get("table", [{"start": 0, "length": image}])
     assert parts[0]["length"] == image and parts[-1]["start"] + parts[-1]["length"] == line["length"] == image + more
 
@@ -239,7 +239,7 @@ def test_a_volume_of_a_pool_that_is_made():
         "start": 0, "length": 2**21, "target": "thin-pool", "metadata": {"file": "/p.meta"}, "data": {"file": "/p.data", "format": "raw"}, "block_size": 128,
         "low_water_mark": 0,
     }]}
-    assert _kept_recipe.parse(_kept_recipe.text_of(_source.parse(entry["source"]))) == _source.parse(entry["source"])
+    assert recipe.parse(recipe.text_of(opener.parse(entry["source"]))) == opener.parse(entry["source"])
     # 64 bytes for each block, no less than 4 MiB, no more than 16 GiB.
     for size, metadata in (("1G", 4 * 2**20), ("128G", 128 * 2**20), ("900T", 16 * 2**30)):
         assert [(file["path"], file["size"], file["exact"]) for file in files(thin(pool=dict(MADE, size=size)))] == [
@@ -362,7 +362,7 @@ def test_any_disk_can_be_encrypted():
     for entry, plain in zip(entries(guests, sizes=sizes), entries(bare, sizes=sizes)):
         line, = entry["source"]["table"]
         assert (line["target"], line["cipher"], line["key"], line["device"], line["offset"]) == ("crypt", "aes-xts-plain64", KEY, plain["source"], 0)
-        assert _kept_recipe.text_of(_source.parse(entry["source"]))
+        assert recipe.text_of(opener.parse(entry["source"]))
     lengths = [entry["source"]["table"][0]["length"] for entry in entries(guests, sizes=sizes)]
     assert lengths == [8, 16, 2048, 2048]
     assert entries(guests, sizes=sizes)[1]["source"]["table"][0].items() >= {"sector_size": 4096, "allow_discards": True}.items()

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.racefree.block.plugins.module_utils import _keyring
-from ansible_collections.racefree.block.plugins.module_utils._errors import KernelError
+from ansible_collections.racefree.block.plugins.module_utils._kernel import keyring as _keyring
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
 from ansible_collections.racefree.block.plugins.modules import kernel_key
 
 ONE, TWO = "00" * 32, "Ab" * 32
@@ -143,7 +143,7 @@ def test_any_payload(one, two):
         for name in ("find", "add", "read", "remove"):
             monkeypatch.setattr(_keyring, name, getattr(fake, name))
         monkeypatch.setattr(_keyring, "reach", lambda: None)
-        from ansible_collections.racefree.block.plugins.module_utils._module_key import KeyItem
+        from ansible_collections.racefree.block.plugins.module_utils._module.kernel_key import KeyItem
 
         def changed(payload):
             item = KeyItem({"description": "a:b", "type": "logon", "payload": payload.hex(), "state": "present"}, None)

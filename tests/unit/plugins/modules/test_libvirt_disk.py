@@ -14,8 +14,9 @@ import pytest
 
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.racefree.block.plugins.module_utils import _domain_xml, _libvirt, _module_libvirt
-from ansible_collections.racefree.block.plugins.module_utils._errors import InvalidValue
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection, domain_xml
+from ansible_collections.racefree.block.plugins.module_utils._module import libvirt_disk as _libvirt_disk
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 from ansible_collections.racefree.block.plugins.modules import libvirt_disk, libvirt_disks
 
 
@@ -53,7 +54,7 @@ def test_refused(change, words):
         assert word in result["msg"], result["msg"]
 
 
-@pytest.mark.skipif(_libvirt.libvirt is not None, reason="the library is here")
+@pytest.mark.skipif(connection.libvirt is not None, reason="the library is here")
 def test_without_the_library():
     for check in (True, False):
         result = run(**GOOD, _ansible_check_mode=check)
@@ -78,10 +79,10 @@ def thin(length, number=1):
 def test_a_volume_is_not_made_shorter(recipe, length, refused):
     uuid = "11111111-2222-3333-4444-55555555555b"
     xml = f"<domain type='xen'><name>web1</name><uuid>{uuid}</uuid><devices></devices></domain>"
-    xml = _domain_xml.put(xml, _domain_xml.Disk("xvda", _domain_xml.path_of(uuid, "xvda")), recipe)
-    params = dict.fromkeys(_module_libvirt.ARGUMENTS, None)
-    params.update({key: spec["default"] for key, spec in _module_libvirt.ARGUMENTS.items() if "default" in spec}, **GOOD)
-    item = _module_libvirt.DiskItem(dict(params, source=thin(length)), None)
+    xml = domain_xml.put(xml, domain_xml.Disk("xvda", domain_xml.path_of(uuid, "xvda")), recipe)
+    params = dict.fromkeys(_libvirt_disk.ARGUMENTS, None)
+    params.update({key: spec["default"] for key, spec in _libvirt_disk.ARGUMENTS.items() if "default" in spec}, **GOOD)
+    item = _libvirt_disk.DiskItem(dict(params, source=thin(length)), None)
     item.check()
     if not refused:
         item._refuse_cut(xml)

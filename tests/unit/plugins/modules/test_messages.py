@@ -20,8 +20,9 @@ import socket
 
 import pytest
 
-from ansible_collections.racefree.block.plugins.module_utils import _errors, _host
-from ansible_collections.racefree.block.plugins.module_utils._xenstore import Store
+from ansible_collections.racefree.block.plugins.module_utils._base import errors
+from ansible_collections.racefree.block.plugins.module_utils._source import resources
+from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.plugins.modules import (
     device_info,
     dm_device,
@@ -41,7 +42,7 @@ from ansible_collections.racefree.block.tests.unit.plugins.module_utils import l
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.modulerun import run
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
 
-UTILS = os.path.join(os.path.dirname(_errors.__file__))
+UTILS = os.path.dirname(os.path.dirname(errors.__file__))
 NOBODY = 65534
 # What only a program would write; a message is for people.
 NOT_FOR_PEOPLE = re.compile(
@@ -351,7 +352,7 @@ def test_wrong_values(name, place, guest, monkeypatch):
     module.
     """
     module, list_option, right, wrong = MODULES[name]
-    monkeypatch.setattr(_host.Host, "store", property(lambda host: guest))
+    monkeypatch.setattr(resources.Host, "store", property(lambda host: guest))
     before = sorted(os.listdir(place))
     tried = refused = 0
     for option, kind in wrong.items():
@@ -449,13 +450,13 @@ def test_without_root_the_advice_is_to_become_root(place, module, arguments):
 
 
 def test_every_kind_has_an_errno_and_a_hint():
-    for kind in vars(_errors).values():
-        if not isinstance(kind, type) or not issubclass(kind, _errors.BlockError):
+    for kind in vars(errors).values():
+        if not isinstance(kind, type) or not issubclass(kind, errors.BlockError):
             continue
         more = {
-            _errors.InvalidValue: ("option", 1, "must be 2"),
-            _errors.DeadlineExceeded: ("it", 5),
-            _errors.TableError: ("it", []),
+            errors.InvalidValue: ("option", 1, "must be 2"),
+            errors.DeadlineExceeded: ("it", 5),
+            errors.TableError: ("it", []),
         }.get(kind, ("it",))
         plain = kind(*more).as_dict()
         assert plain["errno"].startswith("E") and len(plain["hint"]) > 10 and plain["kind"] == kind.__name__
@@ -477,12 +478,12 @@ def test_every_kind_has_an_errno_and_a_hint():
     ],
 )
 def test_values_are_shown_as_users_write_them(value, text):
-    assert _errors.shown(value) == text
+    assert errors.shown(value) == text
 
 
 def test_a_long_value_is_cut():
     assert (
-        _errors.shown("x" * 5000).endswith("... (5000 characters)") and len(_errors.shown("x" * 5000)) < 250
+        errors.shown("x" * 5000).endswith("... (5000 characters)") and len(errors.shown("x" * 5000)) < 250
     )
 
 

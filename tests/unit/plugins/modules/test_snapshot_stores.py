@@ -16,7 +16,7 @@ import pytest
 
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.racefree.block.plugins.module_utils import _snapshot_store
+from ansible_collections.racefree.block.plugins.module_utils._volumes import snapshot_store
 from ansible_collections.racefree.block.plugins.modules import snapshot_stores
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
@@ -119,7 +119,7 @@ def test_an_image_is_read_once(place, store, monkeypatch):
     """For all stores of a task; and not for a new one beside others of the same image."""
     read, real = [], hashlib.sha256
     # With data it is only a short word that is hashed.
-    monkeypatch.setattr(_snapshot_store.hashlib, "sha256", lambda *data: real(*data) if data else read.append(1) or real())
+    monkeypatch.setattr(snapshot_store.hashlib, "sha256", lambda *data: real(*data) if data else read.append(1) or real())
     run(store("a.cow"), store("b.cow"))
     assert len(read) == 1
     assert run(store("c.cow"), store("a.cow"))["changed"] and len(read) == 1
@@ -169,7 +169,7 @@ def test_an_image_that_is_written_meanwhile(place, store, monkeypatch):
         def update(self, piece):
             os.utime(place / "golden", ns=(7, 7))
 
-    monkeypatch.setattr(_snapshot_store.hashlib, "sha256", Slow)
+    monkeypatch.setattr(snapshot_store.hashlib, "sha256", Slow)
     assert "somebody writes it" in run(store())["msg"] and not os.path.exists(place / "a.cow.image")
 
 

@@ -1,0 +1,239 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The one family of exceptions of the collection.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Every error says where what is wrong, and what to do, in this order: ``WHERE: WHAT (ERRNO). WHAT TO DO``. The
+message of an errno carries the errno's name, and ``hint`` says what the user can do; where an error does not say
+it, its class does, so that neither is ever missing. Nothing below the module layer knows Ansible: ``_module.runner.runner`` turns these
+into ``fail_json`` in one place.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+
+_LONGEST_SHOWN = 200
+# What to do about an errno, where nothing better is known; EACCES and EPERM: hint_of.
+_HINTS = {
+    _errno.EMFILE: "Raise the limit of open files (ulimit -n, LimitNOFILE=)",
+    _errno.ENFILE: "Raise the limit of open files of the whole host (sysctl fs.file-max)",
+    _errno.ENOMEM: "Free some memory, and try again",
+    _errno.ENOSPC: "Make room there, and try again",
+    _errno.EDQUOT: "Make room there, and try again",
+    _errno.EROFS: "It is mounted read-only: mount it writable, or give a place that is",
+    _errno.EIO: "Look for the device's error in the kernel's log (dmesg)",
+    _errno.ENAMETOOLONG: "A file name has at most 255 bytes and a path 4095: give a shorter one",
+    _errno.ELOOP: "Symbolic links there lead in a circle, or are too many: give the path of the file itself",
+    _errno.ENOTDIR: "A part of the path is a file, where a directory has to be: give another path",
+    _errno.ENOENT: "Give a path that is there, or make it first",
+    _errno.EBUSY: "End its other use first",
+    _errno.EISDIR: "Give a file, not a directory",
+    _errno.ENOTCONN: "The file system there does not answer: mount it again",
+    _errno.ESTALE: "The file system there does not answer: mount it again",
+}
+_AS_ROOT = "Run the task as root: become: true"
+_NOT_EVEN_ROOT = "Root may not either: look at its mount options, its attributes (lsattr) and security modules"
+
+
+def errno_name(number):
+    """The symbolic name of an errno, ``EBUSY`` for 16; the number as text when it has none."""
+    return _errno.errorcode.get(number, str(number))
+
+
+def hint_of(number):
+    """What to do about an errno, or None when that depends on more."""
+    if number in (_errno.EACCES, _errno.EPERM):
+        return _AS_ROOT if os.geteuid() else _NOT_EVEN_ROOT
+    return _HINTS.get(number)
+
+
+def shown(value):
+    """A value as a user would write it, on one line and not too long."""
+    if value is None:
+        return "(none)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and abs(value) >= 10**_LONGEST_SHOWN:
+        return "(a number of more than 200 digits)"
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, (str, int, float)):
+        import json  # for errors only, and slow to import
+
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(value))
+    if len(text) > _LONGEST_SHOWN:
+        return f"{text[:_LONGEST_SHOWN]}... ({len(text)} characters)"
+    return text or "(empty)"
+
+
+class BlockError(Exception):
+    """
+    Base of all errors of the collection.
+
+    ``message`` is one sentence without a full stop; ``device`` is the name, path or number concerned;
+    ``errno`` is the number the kernel answered; ``hint`` says what to do. For errors without them ERRNO and HINT
+    of the class stand in the module's result.
+    """
+
+    ERRNO = _errno.EIO
+    HINT = "Look at the task's other messages and at the kernel's log (dmesg)"
+
+    def __init__(self, message, device=None, errno=None, hint=None):
+        super().__init__(message)
+        self.message = message
+        self.device = device
+        self.errno = errno
+        self.hint = hint
+
+    @property
+    def errno_name(self):
+        return None if self.errno is None else errno_name(self.errno)
+
+    def __str__(self):
+        text = self.message
+        if self.device is not None and str(self.device) not in text:
+            text = f"{self.device}: {text}"
+        if self.errno is not None and self.errno_name not in text:
+            text = f"{text} ({self.errno_name})"
+        if self.hint:
+            text = f"{text}. {self.hint}"
+        return text
+
+    def as_dict(self):
+        """The error as plain data, for a module's return values."""
+        return {
+            "kind": type(self).__name__,
+            "message": self.message,
+            "device": None if self.device is None else str(self.device),
+            "errno": errno_name(self.ERRNO) if self.errno is None else self.errno_name,
+            "hint": self.hint or hint_of(self.errno) or self.HINT,
+        }
+
+
+class InvalidValue(BlockError):
+    """
+    An option has a value that is not allowed; found before anything was changed.
+
+    ``wrong`` goes on after "OPTION VALUE: ": "must be 1 or more", "does not exist".
+    """
+
+    ERRNO = _errno.EINVAL
+
+    def __init__(self, option, value, wrong, device=None, errno=None, hint=None):
+        super().__init__(f"{option} {shown(value)}: {wrong}", device=device, errno=errno, hint=hint)
+        self.option = option
+        self.value = value
+        self.wrong = wrong
+
+    @property
+    def HINT(self):
+        return f"Correct {self.option}; nothing was changed"
+
+
+class KernelError(BlockError):
+    """A system call failed."""
+
+    @classmethod
+    def from_oserror(cls, error, tried, device=None, hint=None):
+        """
+        ``tried`` completes "cannot ...": ``"configure the loop device"``. A path in it that no message has room for
+        is cut.
+        """
+        if len(tried) > 2 * _LONGEST_SHOWN:
+            tried, device = shown(tried), None if device is None else shown(device)
+        what = f"cannot {tried}: {error.strerror or error}"
+        return cls(what, device=device, errno=error.errno, hint=hint or hint_of(error.errno))
+
+
+def of_oserror(error):
+    """The KernelError for an OSError that nobody expected where it came from."""
+    where = error.filename if error.filename is None else shown(error.filename)
+    what = f"a system call failed: {error.strerror or error}"
+    return KernelError(what, device=where, errno=error.errno, hint=hint_of(error.errno))
+
+
+class NotSupported(BlockError):
+    """The kernel, Xen or an installed library lacks something that is needed."""
+
+    ERRNO = _errno.EOPNOTSUPP
+    HINT = "See what this host offers with racefree.block.device_info (features)"
+
+
+class WrongDevice(BlockError):
+    """What was opened is not the device that was asked for; nothing was done with it."""
+
+    ERRNO = _errno.ENODEV
+    HINT = "Look at what there is with racefree.block.device_info, and name the device that is meant"
+
+
+class DeviceGone(BlockError):
+    """There is no such device (any more)."""
+
+    ERRNO = _errno.ENODEV
+    HINT = "Look at what there is with racefree.block.device_info"
+
+
+class DeviceBusy(BlockError):
+    """The device, name or slot is in use by something else, which the message names."""
+
+    ERRNO = _errno.EBUSY
+    HINT = "End that use first, or choose another device or name"
+
+
+class DeadlineExceeded(BlockError):
+    """A wait reached its time limit; the message says what it waited for."""
+
+    ERRNO = _errno.ETIMEDOUT
+    HINT = "Look at why it takes so long (dmesg), or say a longer timeout"
+
+    def __init__(self, waited_for, seconds, device=None, hint=None):
+        super().__init__(f"waited {seconds:g} s for {waited_for}, in vain", device=device, hint=hint)
+        self.waited_for = waited_for
+        self.seconds = seconds
+
+
+class XenStoreError(BlockError):
+    """xenstored answered with an error, or cannot be reached."""
+
+    HINT = "Check that this is domain 0 of a Xen host, and that xenstored runs: xenstore-ls"
+
+
+class GuestError(BlockError):
+    """The guest, its frontend or its backend did not do what was asked."""
+
+    ERRNO = _errno.ESRCH
+    HINT = "Look at the guest (xl list, xenstore-ls) and at its console"
+
+
+class DefinitionError(BlockError):
+    """A libvirt domain definition cannot be read, or holds something that stands in the way."""
+
+    ERRNO = _errno.EINVAL
+    HINT = "Look at the definition (virsh dumpxml --inactive), and correct it"
+
+
+class TableError(BlockError):
+    """
+    A device-mapper table is not valid.
+
+    ``errors`` is a list of dictionaries: ``line`` (from 1), ``field``, ``value``, ``rule``, ``column`` (from 0, or None).
+    """
+
+    ERRNO = _errno.EINVAL
+    HINT = "Correct the table; nothing was changed. The module racefree.block.dm_table checks one on the host"
+
+    def __init__(self, message, errors, device=None):
+        super().__init__(message, device=device)
+        self.errors = errors
+
+    def as_dict(self):
+        result = super().as_dict()
+        result["errors"] = self.errors
+        return result

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Regular files, opened without waiting for anybody and without touching what is something else.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+open(2) of a FIFO waits for its other end; of a tape, it winds; of a watchdog, it starts the countdown. O_PATH
+does none of that, and what it has found is what is opened then, through /proc.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from . import run_directory
+from .errors import InvalidValue
+
+_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def open_regular(path, option, flags=os.O_RDONLY):
+    """
+    The descriptor of the regular file at a path, opened with ``flags`` (O_RDONLY or O_RDWR).
+
+    OSError when it cannot be opened, InvalidValue of ``option`` when it is no regular file.
+    """
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        there = os.fstat(handle)
+        mode = there.st_mode
+        if not stat.S_ISREG(mode):
+            raise InvalidValue(option, path, f"is a {kind_of_file(mode)}, and must be a regular file")
+        # It is always empty: only then it is worth a look.
+        if not there.st_size and _is_lock_file(there):
+            wrong = "is the file of this collection's locks, and nothing else may open it"
+            raise InvalidValue(option, path, wrong)
+        return os.open(f"/proc/self/fd/{handle}", flags | _FLAGS)
+    finally:
+        os.close(handle)
+
+
+def _is_lock_file(there):
+    """
+    By any path: all record locks of a process on a file end when it closes any descriptor of it (fcntl(2)).
+    """
+    try:
+        own = os.lstat(run_directory.LOCK_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
+
+
+def kind_of_file(mode):
+    """A word for what a file is, for messages."""
+    for test, name in (
+        (stat.S_ISREG, "regular file"), (stat.S_ISDIR, "directory"), (stat.S_ISCHR, "character device"),
+        (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISLNK, "symbolic link"), (stat.S_ISBLK, "block device"),
+    ):
+        if test(mode):
+            return name
+    return "file of an unknown kind"

@@ -1,0 +1,600 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+One block device, held: its identity and the open descriptor that proves it.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The kernel reuses ``major:minor`` and names as soon as nothing holds a device open. So every ``open_*`` here opens
+first, proves on the open descriptor what it got, and returns the descriptor inside a :class:`Device`; while that
+lives, the numbers cannot be given to another device (block/bdev.c: an open block device keeps its dev_t).
+"""
+
+from __future__ import annotations
+
+import _struct as struct  # the module struct adds nothing but a file to be found and read
+import errno
+import fcntl
+import os
+import stat
+import time
+
+from .._base import gone
+from .._kernel import uapi_plain
+from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
+from .._base.record import Record
+from .._base.files import kind_of_file
+
+# O_NONBLOCK: a drive with removable media would wait for its medium (drivers/cdrom/cdrom.c).
+_OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+_U64_MAX = 2**64 - 1
+_ATTRIBUTE = 65536  # bytes, as large as a page can be
+_MOST_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
+LOOP_MAJOR = 7
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+# What is read there, once: no process outlives the boot.
+_boot = []
+_STATUS_SIZE = struct.calcsize(uapi_plain.LOOP_INFO64)
+
+
+class DeviceId(Record):
+    """What names one device for as long as the kernel runs; ``diskseq`` is never given twice (block/genhd.c, Linux 5.15)."""
+
+    major: int
+    minor: int
+    diskseq: int
+
+    @property
+    def number(self):
+        """``major:minor`` in decimal, as device-mapper tables and sysfs write it."""
+        return f"{self.major}:{self.minor}"
+
+    @property
+    def rdev(self):
+        return os.makedev(self.major, self.minor)
+
+
+class Device:
+    """
+    A block device with the open descriptor that proves it. Leaving the context closes the descriptor.
+
+    ``id`` (DeviceId), ``fd`` (int), ``name`` (the kernel's, like ``dm-3``). Sizes are in bytes.
+    """
+
+    __slots__ = ("fd", "id", "name", "writable")
+
+    def __init__(self, fd, device_id, name, writable=False):
+        self.fd = fd
+        self.id = device_id
+        self.name = name
+        self.writable = writable
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def __repr__(self):
+        return f"<Device {self.name} {self.id.number} diskseq {self.id.diskseq}{'' if self.fd >= 0 else ' closed'}>"
+
+    def close(self):
+        """Give the device up; from here on its number may be reused. Calling it twice is fine."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+    @property
+    def path(self):
+        """The node's path; valid as a name for the device for as long as this object is open."""
+        return "/dev/" + self.name
+
+    @property
+    def has_node(self):
+        """Whether :attr:`path` leads to this device: the node can be missing, or be another device's."""
+        return _is_node_of(self.path, self.id.rdev)
+
+    def need_node(self):
+        """WrongDevice unless :attr:`path` leads here, for who is to be told a path."""
+        if not self.has_node:
+            raise WrongDevice(
+                "its node in /dev is missing or is another device's", device=self.path,
+                hint=node_advice(self.name, self.id.major, self.id.minor),
+            )
+
+    @property
+    def held_path(self):
+        """A path that leads to this very device for as long as it is held, for programs that take only a path."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    @property
+    def partition(self):
+        """The number of the partition that this is, or None for a whole disk; DeviceGone when the kernel has it no more."""
+        if _is_whole(self.sysfs):
+            return None
+        text = read_sysfs(f"{self.sysfs}/partition")
+        if text is not None:
+            return int(text)
+        # Only now: what goes away in between would pass for a whole disk.
+        if read_sysfs(f"{self.sysfs}/dev") is None:
+            raise DeviceGone("it is gone, or is a partition that was deleted", device=self.id.number)
+        return None
+
+    @property
+    def by_diskseq(self):
+        """udev's link to this very device, which for a partition is not its disk's; None when the kernel has it no more."""
+        return self._partition_and_link()[1]
+
+    @property
+    def size(self):
+        """Size in bytes (BLKGETSIZE64)."""
+        return _get(self.fd, uapi_plain.BLKGETSIZE64, "Q", self.name)
+
+    @property
+    def logical_block(self):
+        """Logical block size in bytes (BLKSSZGET)."""
+        return _get(self.fd, uapi_plain.BLKSSZGET, "i", self.name)
+
+    @property
+    def read_only(self):
+        return bool(_get(self.fd, uapi_plain.BLKROGET, "i", self.name))
+
+    @property
+    def sysfs(self):
+        return f"/sys/dev/block/{self.id.number}"
+
+    def prove(self):
+        """
+        Raise WrongDevice unless the descriptor still leads to the medium it was opened with; DeviceGone when there is none (any more).
+
+        A drive can get another medium while it is held, and a loop device another file; both change the diskseq.
+        """
+        check_bound(self.fd, self.id.major, self.path)
+        now = read_diskseq(self.fd, self.name)
+        if now != self.id.diskseq:
+            raise WrongDevice(f"its diskseq is now {now}, it was {self.id.diskseq} when it was opened", device=self.path)
+
+    def duplicate(self):
+        """Another Device on a descriptor of its own, for a holder that outlives this one."""
+        return Device(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.id, self.name, self.writable)
+
+    def _partition_and_link(self):
+        try:
+            partition = self.partition
+        except DeviceGone:
+            return None, None
+        return partition, f"/dev/disk/by-diskseq/{self.id.diskseq}" + ("" if partition is None else f"-part{partition}")
+
+    def as_dict(self):
+        """
+        The identity as plain data: what every module of the collection returns. ``path`` is None when it
+        leads elsewhere.
+        """
+        partition, link = self._partition_and_link()
+        return {
+            "path": self.path if self.has_node else None,
+            "name": self.name,
+            "major": self.id.major,
+            "minor": self.id.minor,
+            "diskseq": self.id.diskseq,
+            "boot_id": boot_id(),
+            "partition": partition,
+            "by_diskseq": link,
+            "size": self.size,
+            "sector_size": self.logical_block,
+            "read_only": self.read_only,
+        }
+
+
+def check_diskseq(value, option="diskseq"):
+    """A disk sequence number as an int from 1 to 2**64-1, or InvalidValue; 0 is never given by the kernel."""
+    text = str(value)
+    if isinstance(value, bool) or not is_decimal(text, 20) or not 1 <= int(text) <= _U64_MAX:
+        raise InvalidValue(option, value, "must be a disk sequence number, a whole number from 1 to 2^64-1")
+    return int(text)
+
+
+def boot_id():
+    """The kernel's name for this boot, a uuid: disk sequence numbers begin anew with the next one."""
+    if _boot:
+        return _boot[0]
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            _boot.append(file.read().strip())
+            return _boot[0]
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"read {_BOOT_ID}", device=_BOOT_ID) from error
+
+
+def check_boot_id(value, option="boot_id"):
+    """A boot's name as ``boot_id`` returns it, or InvalidValue."""
+    text = str(value).lower()
+    if tuple(map(len, text.split("-"))) != (8, 4, 4, 4, 12) or set(text) - set("0123456789abcdef-"):
+        raise InvalidValue(option, value, f"must be a boot_id as modules return it, and as {_BOOT_ID} has it")
+    return text
+
+
+def check_boot(boot, number):
+    """DeviceGone unless ``boot``, if it is not None, is this boot: a disk sequence number of another one is no device's, or another's."""
+    if boot is not None and boot != boot_id():
+        raise DeviceGone(
+            f"this number is of another boot, {boot}", device=f"diskseq:{number}",
+            hint="Disk sequence numbers begin anew with every boot: look the device up again, and give the number that it has now",
+        )
+
+
+def check_path(path, option, allowed="an absolute path"):
+    """An absolute path that the kernel can be asked for, or InvalidValue: no NUL, no lone surrogates."""
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise InvalidValue(option, path, f"must be {allowed}")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InvalidValue(option, path, f"must be {allowed}, of characters that file names here can have ({error.reason})") from error
+    return path
+
+
+def open_path(path, writable=False, diskseq=None, option="path"):
+    """
+    Open a block device by a path and prove what it is.
+
+    ``diskseq`` is what it must be (WrongDevice otherwise). A path that ends at the kernel's own name of a
+    device, ``/dev/NAME``, means that device: it is opened also when its node is missing, and a node there
+    that is another device's is a WrongDevice. Raises InvalidValue when the path is not absolute or leads to
+    something else than a block device, DeviceGone when nothing is there.
+    """
+    check_path(path, option, "an absolute path of a block device")
+    try:
+        # O_PATH has no side effects: opening a FIFO, a tape or a watchdog for real would.
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in gone.PATH:
+            raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+        number = number_named(path)
+        if number is None:
+            raise DeviceGone("there is no such device", device=path, errno=error.errno) from error
+        return open_number(*number, writable=writable, diskseq=diskseq)
+    try:
+        there = os.fstat(handle)
+        if not stat.S_ISBLK(there.st_mode):
+            raise InvalidValue(option, path, f"is a {kind_of_file(there.st_mode)}, and must be a block device")
+        device = _reopen(f"/proc/self/fd/{handle}", path, writable, there.st_rdev)
+    finally:
+        os.close(handle)
+    return _expect(device, diskseq, path)
+
+
+def open_number(major, minor, writable=False, diskseq=None):
+    """
+    Open the device that has ``major:minor`` now; DeviceGone when none has.
+
+    Its node in /dev may be missing, or be another device's: a node of our own serves then.
+    """
+    name = kernel_name(major, minor)
+    if name is None:
+        raise DeviceGone("no block device has this number", device=f"{major}:{minor}")
+    path = f"/dev/{name}"
+    try:
+        fd = open_node(name, major, minor, os.O_RDWR if writable else os.O_RDONLY)
+    except OSError as error:
+        raise _open_failed(error, path) from error
+    return _expect(_from_opened(fd, writable), diskseq, path)
+
+
+def open_node(name, major, minor, flags):
+    """
+    A descriptor of the device ``major:minor``, called ``name`` by the kernel, through its node or else one of
+    our own; OSError of the open.
+
+    ``flags`` say how; the caller closes it.
+    """
+    path, rdev, flags = f"/dev/{name}", os.makedev(major, minor), flags | _OPEN_FLAGS | os.O_NOFOLLOW
+    if _is_node_of(path, rdev):
+        try:
+            fd = os.open(path, flags)
+        except FileNotFoundError:
+            # Removed meanwhile.
+            fd = -1
+        if fd >= 0:
+            if os.fstat(fd).st_rdev == rdev:
+                return fd
+            os.close(fd)
+    from . import node  # rarely needed, and a file more to be found and read
+
+    return node.open_own(name, major, minor, flags)
+
+
+def open_diskseq(diskseq, writable=False):
+    """Open the whole disk that has this disk sequence number; DeviceGone when none has (any more)."""
+    wanted = check_diskseq(diskseq)
+    gone.need_sysfs()
+    for name in gone.list_directory("/sys/block"):
+        if read_sysfs(f"/sys/block/{name}/diskseq") != str(wanted):
+            continue
+        number = parse_number(read_sysfs(f"/sys/block/{name}/dev") or "")
+        if number is None:
+            break
+        try:
+            # sysfs only says where to look: the proof is made on the descriptor.
+            return open_number(*number, writable=writable, diskseq=wanted)
+        except (WrongDevice, DeviceGone):
+            break
+    raise DeviceGone(
+        f"no disk has the disk sequence number {wanted}",
+        device=f"diskseq:{wanted}",
+        hint="It was removed, or given another medium, or the number is from before the last boot",
+    )
+
+
+def diskseq_of(major, minor):
+    """
+    The disk sequence number that sysfs shows for a device, without opening it (for a partition its disk's),
+    or None when no device has the number.
+
+    The same before and after means that what was read in between is one device's.
+    """
+    base = f"/sys/dev/block/{major}:{minor}"
+    text = read_sysfs(f"{base}/diskseq")
+    if text is None and read_sysfs(f"{base}/partition") is not None:
+        text = read_sysfs(f"{base}/../diskseq")
+    if text is None and kernel_name(major, minor) is not None:
+        raise KernelError(
+            "sysfs shows no disk sequence number of it", device=f"{base}/diskseq", hint="Linux 5.15 or newer is needed",
+        )
+    return None if text is None else int(text)
+
+
+def number_named(path):
+    """
+    ``(major, minor)`` of the device that the kernel itself calls as the path says, ``/dev/NAME``, or as a
+    link there says; or None.
+    """
+    for dummy in range(_MOST_LINKS):
+        directory, dummy2, name = path.rpartition("/")
+        directory = os.path.realpath(directory or "/")
+        full = f"{directory}/{name}"
+        if full.startswith("/dev/") and len(full) > 5:
+            number = parse_number(read_sysfs(f"/sys/class/block/{full[5:].replace('/', '!')}/dev") or "")
+            if number is not None:
+                return number
+        try:
+            path = os.path.join(directory, os.readlink(full))
+        except OSError as error:
+            if error.errno == errno.EINVAL or error.errno in gone.PATH:
+                # It is no link.
+                return None
+            raise gone.not_seen(error, full) from error
+    return None
+
+
+def parse_number(text):
+    """``(major, minor)`` from ``"253:4"`` in decimal, or None."""
+    major, dummy, minor = text.partition(":")
+    return (int(major), int(minor)) if is_decimal(major, 10) and is_decimal(minor, 10) else None
+
+
+def is_decimal(text, longest):
+    """Whether it is 1 to ``longest`` of the digits 0 to 9, and nothing else."""
+    return 1 <= len(text) <= longest and text.isascii() and text.isdigit()
+
+
+def kernel_name(major, minor):
+    """The kernel's name of the device with this number (``dm-3``, ``cciss/c0d0``), or None."""
+    path = f"/sys/dev/block/{major}:{minor}"
+    try:
+        return os.path.basename(os.readlink(path)).replace("!", "/")
+    except OSError as error:
+        if error.errno not in gone.SYSFS:
+            raise gone.not_seen(error, path) from error
+    gone.need_sysfs()
+    return None
+
+
+def read_sysfs(path):
+    """
+    A sysfs attribute without its newline, or None when it is not there (any more); KernelError when it cannot
+    be read.
+    """
+    try:
+        # A third of what open() takes; an attribute is a page at most, and comes whole.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, _ATTRIBUTE)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in gone.SYSFS:
+            return None
+        raise gone.not_seen(error, path) from error
+    return data.decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+def is_claimed(device):
+    """
+    Whether someone has the device exclusively: a mount, a mapped device, md, swap, an O_EXCL opener (block/bdev.c).
+
+    A plain opener, such as blkback or QEMU, is not seen by this.
+    """
+    # Another one who asks has it for a moment, too.
+    for pause in (0.002, 0.01, None):
+        try:
+            handle = os.open(f"/proc/self/fd/{device.fd}", os.O_RDONLY | os.O_EXCL | _OPEN_FLAGS)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise KernelError.from_oserror(error, "open it exclusively", device=device.path) from error
+            if pause is not None:
+                time.sleep(pause)
+        else:
+            os.close(handle)
+            return False
+    return True
+
+
+def _is_whole(link):
+    """
+    Whether sysfs shows a disk there by the place that most have, ``.../block/NAME``: a partition is below its
+    disk.
+    """
+    try:
+        return os.readlink(link).split("/")[-2:-1] == ["block"]
+    except OSError as error:
+        if error.errno in gone.SYSFS:
+            return False
+        raise gone.not_seen(error, link) from error
+
+
+def _is_node_of(path, rdev):
+    """Whether the path itself, not what a link there leads to, is a node of this block device."""
+    try:
+        there = os.lstat(path)
+    except OSError as error:
+        if error.errno in gone.PATH:
+            return False
+        raise gone.not_seen(error, path) from error
+    return stat.S_ISBLK(there.st_mode) and there.st_rdev == rdev
+
+
+def _reopen(link, path, writable, rdev):
+    """
+    The Device behind a node with the number ``rdev``, which ``link`` leads to; ``path`` is how it was asked
+    for.
+    """
+    try:
+        device = _from_opened(_open_link(link, path, writable), writable)
+    except DeviceGone:
+        _refuse_foreign(path, rdev)
+        raise
+    if path != device.path:
+        try:
+            _refuse_foreign(path, rdev)
+        except BaseException:
+            device.close()
+            raise
+    return device
+
+
+def _refuse_foreign(path, rdev):
+    """
+    WrongDevice when the kernel calls another device as the path says: the node there is not that device's.
+    """
+    number = number_named(path)
+    if number is not None and os.makedev(*number) != rdev:
+        name = kernel_name(*number) or "NAME"
+        raise WrongDevice(
+            f"the node there is of {os.major(rdev)}:{os.minor(rdev)}, and {name} is {number[0]}:{number[1]}", device=path, hint=node_advice(name, *number),
+        )
+
+
+def node_advice(name, major, minor):
+    """What to do about a node that is missing or wrong, for an error's hint."""
+    return f"Its node has to be: mknod /dev/{name} b {major} {minor}"
+
+
+def _open_link(link, path, writable):
+    try:
+        return os.open(link, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)
+    except OSError as error:
+        raise _open_failed(error, path) from error
+
+
+def _open_failed(error, path):
+    """The error of the collection for what the open of a device's node, which is there, has answered."""
+    if error.errno in gone.DISK:
+        return DeviceGone("the node has no device behind it", device=path, errno=error.errno)
+    if error.errno == errno.EBUSY:
+        return DeviceBusy("it cannot be opened: someone has it exclusively", device=path, errno=error.errno)
+    return KernelError.from_oserror(error, f"open {path}", device=path)
+
+
+def _from_opened(fd, writable):
+    """:func:`from_fd`, which closes the descriptor when it fails."""
+    try:
+        return from_fd(fd, writable)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def from_fd(fd, writable=False):
+    """A Device that takes over an open descriptor of a block device."""
+    opened = os.fstat(fd)
+    if not stat.S_ISBLK(opened.st_mode):
+        raise WrongDevice(f"the descriptor leads to a {kind_of_file(opened.st_mode)}, not to a block device")
+    major, minor = os.major(opened.st_rdev), os.minor(opened.st_rdev)
+    number = f"{major}:{minor}"
+    diskseq = read_diskseq(fd, number)
+    # The descriptor keeps the number, so sysfs cannot show another device under it now; a dead disk has no entry.
+    name = kernel_name(major, minor)
+    if name is None:
+        raise DeviceGone("it went away while it was being opened", device=number)
+    return Device(fd, DeviceId(major, minor, diskseq), name, writable)
+
+
+def check_bound(fd, major, path):
+    """
+    Raise DeviceGone when this is a loop device without a file; nothing for other devices.
+
+    LOOP_CLR_FD leaves the file of a device that others hold to its last user, but before Linux 6.11 an open that comes while the file is being
+    taken away succeeds too (drivers/block/loop.c, loop_clr_fd), still with the old diskseq, and the device can then be given another file. The
+    status is refused from the beginning of that on, so a descriptor that gets it once is one of those others.
+    """
+    if major != LOOP_MAJOR:
+        return
+    try:
+        fcntl.ioctl(fd, uapi_plain.LOOP_GET_STATUS64, bytearray(_STATUS_SIZE))
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise DeviceGone("no file is bound to this loop device (any more)", device=path, errno=error.errno) from error
+        raise KernelError.from_oserror(error, "read the loop device's status", device=path) from error
+
+
+def _expect(device, diskseq, path):
+    if diskseq is not None:
+        try:
+            check_bound(device.fd, device.id.major, path)
+        except BaseException:
+            device.close()
+            raise
+    if diskseq is not None and device.id.diskseq != diskseq:
+        found = device.id.diskseq
+        device.close()
+        raise WrongDevice(
+            f"its disk sequence number is {found}, not {diskseq}",
+            device=path,
+            hint="The name now belongs to another device than the one that was asked for; nothing was done",
+        )
+    return device
+
+
+def read_diskseq(fd, name):
+    """BLKGETDISKSEQ on an open block device; NotSupported on a kernel that has none (before Linux 5.15)."""
+    try:
+        number = _get(fd, uapi_plain.BLKGETDISKSEQ, "Q", name)
+    except KernelError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL):
+            raise NotSupported(
+                "this kernel gives no disk sequence numbers",
+                device=name, errno=error.errno, hint="Linux 5.15 or newer is needed to tell devices apart",
+            ) from error
+        raise
+    if number == 0:
+        raise WrongDevice("the kernel gave the disk sequence number 0, which is never valid", device=name)
+    return number
+
+
+def _get(fd, request, form, name):
+    buffer = bytearray(struct.calcsize(form))
+    try:
+        fcntl.ioctl(fd, request, buffer)
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"ask the device ({_request_name(request)})", device=name) from error
+    return struct.unpack(form, buffer)[0]
+
+
+def _request_name(request):
+    for name in ("BLKGETSIZE64", "BLKSSZGET", "BLKROGET", "BLKGETDISKSEQ"):
+        if getattr(uapi_plain, name) == request:
+            return name
+    return hex(request)

@@ -1,0 +1,112 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Looks at what may not answer, by a process that is left to itself when one takes too long.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+It has nothing open but a pipe, so that it keeps nothing when it hangs in the kernel, and ends when the kernel
+has answered and nobody listens.
+"""
+
+from __future__ import annotations
+
+import _struct as struct
+import errno
+import marshal
+import os
+import select
+
+from .._base.deadline import Deadline
+from .._base.errors import BlockError, KernelError
+
+_LENGTH = struct.Struct("=I")
+
+
+def each_in_time(function, keys, seconds):
+    """
+    Yield ``(key, answered, value)`` for each key: what ``function(key)`` returns (numbers, texts, and
+    containers of them), or False and None when it has not within ``seconds``.
+
+    What it raises of BlockError ends this, as a KernelError with the same words and errno.
+    """
+    keys = list(keys)
+    while keys:
+        answers = _Answers(function, keys)
+        try:
+            while keys:
+                found = answers.next(Deadline(seconds))
+                key = keys.pop(0)
+                yield (key, False, None) if found is None else (key, True, found[0])
+                if found is None:
+                    # The others are for a process that does not hang.
+                    break
+        finally:
+            answers.close()
+
+
+class _Answers:
+
+    def __init__(self, function, keys):
+        self._data = b""
+        try:
+            self._reader, writer = os.pipe()
+        except OSError as error:
+            raise KernelError.from_oserror(error, "make a pipe to a process that looks at devices") from error
+        try:
+            child = os.fork()
+        except OSError as error:
+            os.close(self._reader)
+            os.close(writer)
+            raise KernelError.from_oserror(error, "start a process that looks at devices") from error
+        if not child:
+            _look_at(function, keys, writer)
+        os.close(writer)
+        # It ended at once; its own child, which looks, is nobody's to be waited for.
+        os.waitpid(child, 0)
+
+    def close(self):
+        os.close(self._reader)
+
+    def next(self, limit):
+        """``(value,)``, or None at the limit."""
+        while True:
+            known = len(self._data) >= _LENGTH.size
+            end = _LENGTH.size + _LENGTH.unpack_from(self._data)[0] if known else 0
+            if known and len(self._data) >= end:
+                answer, self._data = marshal.loads(self._data[_LENGTH.size:end]), self._data[end:]
+                if answer[0] is not None:
+                    message, device, number, hint = answer[0]
+                    raise KernelError(message, device=device, errno=number, hint=hint)
+                return answer[1:]
+            if not select.select([self._reader], [], [], limit.left())[0]:
+                return None
+            part = os.read(self._reader, 65536)
+            if not part:
+                raise BlockError("the process that looked at devices was killed", errno=errno.ESRCH)
+            self._data += part
+
+
+def _look_at(function, keys, writer):
+    """In the child, and in its child; never returns."""
+    try:
+        if not os.fork():
+            if writer != 3:
+                os.dup2(writer, 3)
+            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+            os.closerange(0, 3)
+            for key in keys:
+                _send(function, key)
+    finally:
+        os._exit(0)
+
+
+def _send(function, key):
+    try:
+        answer = (None, function(key))
+    except BlockError as error:
+        answer = ((error.message, None if error.device is None else str(error.device), error.errno, error.hint),)
+    data = marshal.dumps(answer)
+    os.write(3, _LENGTH.pack(len(data)) + data)

@@ -1,0 +1,61 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A partition by its disk's disk sequence number and its own number.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A partition has no disk sequence number of its own: BLKGETDISKSEQ tells its disk's (block/ioctl.c,
+``bdev->bd_disk->diskseq``).
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import device
+from .._base.errors import DeviceGone, KernelError, WrongDevice
+
+
+def open_partition(diskseq, number, writable=False):
+    """
+    The partition ``number`` of the disk with this disk sequence number, held and proved; DeviceGone when
+    either is not there.
+    """
+    with device.open_diskseq(diskseq) as disk:
+        found = _number_of(disk, number)
+        if found is None:
+            raise DeviceGone(
+                f"{disk.path} has no partition {number}", device=f"diskseq:{diskseq}-part{number}",
+                hint="Loop devices need partitions=true to have their partitions read",
+            )
+        # The disk is held, so the partition that is found under this number now has the same diskseq only if
+        # it is this disk's.
+        partition = device.open_number(*found, writable=writable, diskseq=diskseq)
+    try:
+        if partition.partition != number:
+            wrong = f"it is the partition {partition.partition}, not {number}"
+            raise WrongDevice(wrong, device=partition.path)
+    except BaseException:
+        partition.close()
+        raise
+    return partition
+
+
+def _number_of(disk, number):
+    """``(major, minor)`` of the partition, from sysfs: where to look, not a proof."""
+    try:
+        names = os.listdir(disk.sysfs)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"look at {disk.sysfs}", device=disk.path) from error
+    for name in names:
+        base = f"{disk.sysfs}/{name}"
+        if not name.startswith(disk.name.rpartition("/")[2]):
+            continue
+        if device.read_sysfs(f"{base}/partition") == str(number):
+            return device.parse_number(device.read_sysfs(f"{base}/dev") or "")
+    return None

@@ -1,0 +1,98 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Loop devices over a file that had this path before: it was deleted, or another one was renamed over it, as
+Ansible's copy and template do.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Such a device goes on with the old file, which nothing leads to any more. A path is no proof, so it is only
+ever named, never touched.
+
+sysfs tells a file's path in the mount namespace where it was opened, and without what was mounted over it
+since. So a device with this path can be that of a container, of a service with a /tmp of its own or of a file
+below a mount. Only a deleted file of the file system that the path leads to now is taken for the one that
+was there: both rename(2) and unlink(2) leave the old file on its file system, and without a path. (In another
+namespace a directory of the same file system can have the path of this one: such a file is taken for the old
+one once it is deleted.)
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import loop
+from .._base.errors import KernelError, WrongDevice
+from .new_loop import is_going
+
+# What the kernel puts behind the path of a file that has none any more (d_path in fs/d_path.c). A file can
+# really be called so.
+_DELETED = " (deleted)"
+
+
+def refuse(path, file, area, loops, warn, with_going=True):
+    """
+    Raise WrongDevice when a loop device over a part of ``area`` (``_block.new_loop.Area``) has another file that
+    this path led to; ``warn(text)`` of one whose file may only be called the same.
+
+    ``file``: ``(st_dev, st_ino)`` of what is there now, None for nothing; ``loops``: a ``_block.loop.LoopIndex``;
+    ``with_going``: whether that is said of devices too that go by themselves (``_block.new_loop.is_going``).
+    """
+    real = loops.real(path)
+    found = loops.named((real, real + _DELETED))
+    try:
+        for device, status in found:
+            has = status.backing_device, status.backing_inode
+            if has == file or not area.meets(status) or has == _identity_of(real + _DELETED):
+                continue
+            if not with_going and is_going(device, status):
+                continue
+            if not _was_here(device, status, real, file):
+                warn(
+                    f"{path}: {device.path} (diskseq {device.id.diskseq}) has another file with this path, of "
+                    "another mount namespace or below a mount; it is left alone"
+                )
+                continue
+            raise _replaced(path, file, device)
+    finally:
+        for device, dummy in found:
+            device.close()
+
+
+def _was_here(device, status, real, file):
+    """Whether the device's file was at the path ``real``, as far as can be told."""
+    if loop.backing_path(device) != real + _DELETED:
+        return False
+    # A file of overlayfs can have another st_dev than its directory.
+    return status.backing_device in (_file_system_of(os.path.dirname(real)), None if file is None else file[0])
+
+
+def _replaced(path, file, device):
+    what = "deleted" if file is None else "replaced by another one"
+    return WrongDevice(
+        f"the file was {what} while it was bound to {device.path} (diskseq {device.id.diskseq}), "
+        "which still has the old one", device=path,
+        hint=f"To remove that device, say diskseq={device.id.diskseq} and state=absent without "
+        "backing_file",
+    )
+
+
+def _file_system_of(directory):
+    """The st_dev of the directory, or of the nearest one above it that is there."""
+    found = _identity_of(directory)
+    while found is None:
+        directory = os.path.dirname(directory)
+        found = _identity_of(directory)
+    return found[0]
+
+
+def _identity_of(path):
+    try:
+        there = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"look at {path}", device=path) from error
+    return there.st_dev, there.st_ino

@@ -1,0 +1,146 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Who can make a path lead to another file: whoever can write a directory on the way, or that of a symbolic link
+on it.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+path_resolution(7), and sticky directories in unlink(2). Root can always do so, and is not named; nor is the
+user who runs this.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from .._base.errors import InvalidValue, KernelError
+
+# As many as the kernel follows (MAXSYMLINKS in include/linux/namei.h).
+_MOST_LINKS = 40
+_ACL = "system.posix_acl_access"
+
+
+def weak_place(path, walked=None):
+    """
+    What somebody else can redirect the absolute path by, in words that name the place, or None. KernelError
+    for what could not be looked at.
+
+    What is not there (yet) is left out: whoever opens the path finds that out. ``walked``: a dictionary in
+    which one run keeps the directories that nobody else can redirect, for many files.
+    """
+    if walked is None:
+        return _walk(_parts(path))[0]
+    directory, dummy, name = path.rpartition("/")
+    if name in ("", ".", ".."):
+        return _walk(_parts(path))[0]
+    if directory not in walked:
+        place, known = _walk(_parts(directory))
+        if place is not None or known is None:
+            return place
+        walked[directory] = known
+    return _walk([name], *walked[directory])[0]
+
+
+def _walk(rest, done="/", sticky=False):
+    """
+    ``(place, (done, sticky))``: what :func:`weak_place` returns, and where the names ``rest`` lead from the
+    directory ``done``, and whether that is a sticky one; None for what is not there.
+    """
+    links = 0
+    path = "/".join([done, *rest])
+    place = _why_directory(done, _look(done)) if done == "/" else None
+    while rest and place is None:
+        name = rest.pop(0)
+        above, done = done, os.path.join(done, name) if name != ".." else os.path.dirname(done)
+        there = _look(done)
+        if there is None:
+            return None, None
+        if sticky and not _is_trusted(there.st_uid):
+            place = f"{done}, which belongs to the user {there.st_uid}, in a directory that others can write"
+        sticky = stat.S_ISDIR(there.st_mode) and bool(there.st_mode & stat.S_ISVTX)
+        if place is None and stat.S_ISLNK(there.st_mode):
+            links += 1
+            if links > _MOST_LINKS:
+                raise KernelError("too many symbolic links", device=path, errno=errno.ELOOP)
+            target = _target_of(done)
+            done = "/" if target.startswith("/") else above
+            there = _look(done)
+            sticky = there is not None and bool(there.st_mode & stat.S_ISVTX)
+            rest = _parts(target) + rest
+        elif place is None and stat.S_ISDIR(there.st_mode):
+            place = _why_directory(done, there)
+    return place, (done, sticky)
+
+
+def check(path, must, warn, option, walked=None):
+    """
+    Call ``warn(text)`` when somebody else can redirect the path; InvalidValue of ``option`` instead when it
+    ``must`` not be so, and KernelError when that could not be looked at. ``walked``: as for
+    :func:`weak_place`.
+    """
+    try:
+        place = weak_place(path, walked)
+    except KernelError as error:
+        if must:
+            raise
+        warn(str(error))
+        return
+    if place is None:
+        return
+    text = f"somebody else than root can make it lead to another file, by {place}"
+    if must:
+        raise InvalidValue(option, path, f"{text}. Keep images where only root can write, or say trusted_path=false")
+    warn(f"{option} {path}: {text}")
+
+
+def _parts(path):
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _look(path):
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise KernelError.from_oserror(error, "look who can change the path", device=path) from error
+
+
+def _target_of(link):
+    try:
+        return os.readlink(link)
+    except OSError as error:
+        raise KernelError.from_oserror(error, "look who can change the path", device=link) from error
+
+
+def _is_trusted(uid):
+    return uid in (0, os.geteuid())
+
+
+def _why_directory(path, there):
+    if not _is_trusted(there.st_uid):
+        return f"the directory {path}, which belongs to the user {there.st_uid}"
+    if there.st_mode & stat.S_ISVTX:
+        # In it, only the owner of an entry can exchange that.
+        return None
+    if there.st_mode & stat.S_IWOTH:
+        return f"the directory {path}, which everybody can write"
+    if there.st_mode & stat.S_IWGRP and (there.st_gid or _has_acl(path)):
+        return f"the directory {path}, which the group {there.st_gid} or an ACL lets others write"
+    return None
+
+
+def _has_acl(path):
+    """An entry of a list for a user shows as a group's permission (acl(5))."""
+    try:
+        return _ACL in os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            # A file system without extended attributes has no lists.
+            return False
+        raise KernelError.from_oserror(error, "look who can change the path", device=path) from error

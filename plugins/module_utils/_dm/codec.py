@@ -1,0 +1,357 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Encode and strictly decode the buffers of device-mapper's ioctls. Pure: nothing here calls the kernel.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Layout: include/uapi/linux/dm-ioctl.h and drivers/md/dm-ioctl.c. Encoders keep every rule of the checks that Linux 6.5
+brought, also on older kernels, which would read past a malformed buffer. Decoders trust nothing: each way in which a
+buffer can be wrong has a rule of its own in :class:`BadBuffer`.
+"""
+
+from __future__ import annotations
+
+from .._kernel import uapi
+from .._base.errors import BlockError, InvalidValue
+from .._base.record import Record
+
+HEADER = 312
+# offsetof(struct dm_ioctl, data): what data_size is in an answer that has nothing behind the header.
+HEADER_ALONE = 305
+SPEC = 40
+MAX_TARGETS = 1048576
+MAX_BUFFER = 2**30
+_ALIGN = 8
+_NEXT_MAX = 2**32 - 1
+_U64_MAX = 2**64 - 1
+
+
+class BadBuffer(BlockError):
+    """
+    A buffer breaks a rule of the interface. ``rule`` says which: size, version, data_start, alignment, next, overlap,
+    gap, overflow, nul, count, text; ``offset`` is the place in bytes from the buffer's start.
+    """
+
+    def __init__(self, rule, offset, message):
+        super().__init__(f"malformed device-mapper buffer at byte {offset}: {message}")
+        self.rule = rule
+        self.offset = offset
+
+
+class Header(Record):
+    """``struct dm_ioctl`` decoded; ``dev`` in the kernel's huge encoding, ``name`` and ``uuid`` as bytes."""
+
+    version: tuple
+    data_size: int
+    data_start: int
+    target_count: int
+    open_count: int
+    flags: int
+    event_nr: int
+    dev: int
+    name: bytes
+    uuid: bytes
+
+
+class TargetLine(Record):
+    """One target: ``start`` and ``length`` in sectors of 512 bytes, ``type`` and ``params`` as bytes without NUL."""
+
+    start: int
+    length: int
+    type: bytes
+    params: bytes
+
+
+class NameEntry(Record):
+    """One row of DM_LIST_DEVICES; ``event_nr`` and ``uuid`` are None where the kernel does not tell."""
+
+    dev: int
+    name: bytes
+    event_nr: int | None
+    uuid: bytes | None
+
+
+def encode_dev(major, minor):
+    """The kernel's huge_encode_dev (include/linux/kdev_t.h)."""
+    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
+
+
+def decode_dev(dev):
+    """``(major, minor)`` of a number in the kernel's huge encoding."""
+    return (dev >> 8) & 0xFFF, (dev & 0xFF) | ((dev >> 12) & 0xFFF00)
+
+
+def align(number):
+    return (number + _ALIGN - 1) & ~(_ALIGN - 1)
+
+
+def encode(version, name=b"", uuid=b"", dev=0, flags=0, event_nr=0, target_count=0, payload=b"", room=0):
+    """
+    A request buffer: the header, ``payload`` from byte 312, and at least ``room`` bytes for the answer.
+
+    ``name``, ``uuid`` as bytes without NUL. Raises InvalidValue when something does not fit its field.
+    """
+    lib = uapi.lib
+    for option, number, most in (
+        ("dev", dev, _U64_MAX), ("flags", flags, _NEXT_MAX), ("event_nr", event_nr, _NEXT_MAX), ("target_count", target_count, _NEXT_MAX),
+    ):
+        _check_number(option, number, most)
+    _check_text("name", name, lib.DM_NAME_LEN - 1)
+    _check_text("uuid", uuid, lib.DM_UUID_LEN - 1)
+    size = max(HEADER + len(payload), HEADER + room)
+    if size > MAX_BUFFER:
+        raise BadBuffer("size", 0, f"{size} bytes are needed, and the kernel takes {MAX_BUFFER} at most")
+    buffer = bytearray(size)
+    header = _header(buffer)
+    header.version = version
+    header.data_size = size
+    header.data_start = HEADER
+    header.target_count = target_count
+    header.flags = flags
+    header.event_nr = event_nr
+    header.dev = dev
+    buffer[48:48 + len(name)] = name
+    buffer[176:176 + len(uuid)] = uuid
+    buffer[HEADER:HEADER + len(payload)] = payload
+    return buffer
+
+
+def encode_targets(targets, strict=True):
+    """
+    The payload of DM_TABLE_LOAD from ``(start, length, type, params)`` in order; sectors, and bytes without NUL.
+
+    ``next`` is relative to its own spec here, and set in the last one too, which the kernel does not look at. ``strict``: the sectors must
+    follow each other from 0 on, as :func:`decode_table_request` wants them; without it, any that fit their fields are written, so that a
+    kernel's own checks can be tried. Raises InvalidValue when something does not fit its field, BadBuffer for the table as a whole.
+    """
+    if not targets:
+        raise BadBuffer("count", HEADER, "a table needs at least one target")
+    if len(targets) > MAX_TARGETS:
+        raise BadBuffer("count", HEADER, f"{len(targets)} targets, and the kernel takes {MAX_TARGETS} at most")
+    ffi = uapi.ffi
+    spec = ffi.new("struct dm_target_spec *")
+    raw = ffi.buffer(spec)
+    pieces = []
+    place, expected = HEADER, 0
+    for start, length, kind, params in targets:
+        _check_text("target", kind, uapi.lib.DM_MAX_TYPE_NAME - 1)
+        if b"\0" in params:
+            raise InvalidValue("params", params, "cannot hold a NUL")
+        if not kind:
+            raise InvalidValue("target", kind, "must be the type of a target")
+        _check_number("start", start, _U64_MAX)
+        _check_number("length", length, _U64_MAX)
+        if strict:
+            _check_sectors(start, length, expected, place)
+            expected = start + length
+        spec.sector_start = start
+        spec.length = length
+        size = align(SPEC + len(params) + 1)
+        if size > _NEXT_MAX:
+            raise BadBuffer("overflow", HEADER, "the parameters of one target are longer than 4 GiB")
+        spec.next = size
+        # padded, or the rest of a longer type of the target before would stay
+        spec.target_type = kind.ljust(16, b"\0")
+        pieces.append(raw[:])
+        pieces.append(params.ljust(size - SPEC, b"\0"))
+        place += size
+    return b"".join(pieces)
+
+
+def encode_message(sector, text):
+    """The payload of DM_TARGET_MSG: ``sector`` (of 512 bytes) picks the target, ``text`` is bytes without NUL."""
+    if b"\0" in text or not text:
+        raise InvalidValue("message", text, "must be a message of at least one character without NUL")
+    _check_number("sector", sector, _U64_MAX)
+    return sector.to_bytes(8, "little") + text + b"\0"
+
+
+def encode_text(text):
+    """The payload of DM_DEV_RENAME and DM_GET_TARGET_VERSION: a string and its NUL."""
+    return text + b"\0"
+
+
+def decode_header(buffer, major=4):
+    """The header of an answer or a request, every field checked. Raises BadBuffer."""
+    if len(buffer) < HEADER:
+        raise BadBuffer("size", len(buffer), f"{len(buffer)} bytes, and the header alone has {HEADER}")
+    raw = _header(buffer)
+    version = tuple(raw.version)
+    if version[0] != major:
+        raise BadBuffer("version", 0, f"interface version {version[0]}, not {major}")
+    if raw.data_size != HEADER_ALONE and not HEADER <= raw.data_size <= len(buffer):
+        raise BadBuffer("size", 12, f"data_size {raw.data_size} in a buffer of {len(buffer)} bytes")
+    if raw.data_start < HEADER or raw.data_start > max(HEADER, raw.data_size):
+        raise BadBuffer("data_start", 16, f"data_start {raw.data_start} is not from {HEADER} to data_size {raw.data_size}")
+    if raw.data_start % _ALIGN:
+        raise BadBuffer("alignment", 16, f"data_start {raw.data_start} is not a multiple of {_ALIGN}")
+    if raw.target_count > MAX_TARGETS:
+        raise BadBuffer("count", 20, f"{raw.target_count} targets, and {MAX_TARGETS} are allowed")
+    return Header(
+        version, raw.data_size, raw.data_start, raw.target_count, raw.open_count, raw.flags, raw.event_nr, raw.dev,
+        _text(buffer, 48, 48 + uapi.lib.DM_NAME_LEN), _text(buffer, 176, 176 + uapi.lib.DM_UUID_LEN),
+    )
+
+
+def decode_table_request(buffer):
+    """``(Header, [TargetLine])`` of a DM_TABLE_LOAD request, as the hardened kernels read it (``next`` from each spec)."""
+    header = decode_header(buffer)
+    if not header.target_count:
+        raise BadBuffer("count", 20, "a table needs at least one target")
+    targets, place, end = [], header.data_start, header.data_size
+    for index in range(header.target_count):
+        last = index == header.target_count - 1
+        line, following, params_end = _target(buffer, place, end, None if last else "relative", place)
+        _check_sectors(line.start, line.length, targets[-1].start + targets[-1].length if targets else 0, place)
+        targets.append(line)
+        if not last:
+            _check_next(following, params_end, place, end)
+            place = following
+    return header, targets
+
+
+def decode_table(buffer, header):
+    """[TargetLine] of a DM_TABLE_STATUS answer, where ``next`` counts from ``data_start``."""
+    targets, place, end = [], header.data_start, header.data_size
+    for _index in range(header.target_count):
+        line, following, params_end = _target(buffer, place, end, "absolute", header.data_start)
+        targets.append(line)
+        if len(targets) < header.target_count:
+            _check_next(following, params_end, place, end)
+            place = following
+    return targets
+
+
+def decode_names(buffer, header, with_uuid):
+    """[NameEntry] of a DM_LIST_DEVICES answer; ``with_uuid``: the request had DM_UUID_FLAG."""
+    ffi, lib = uapi.ffi, uapi.lib
+    entries, place, end = [], header.data_start, header.data_size
+    if place >= end:
+        # Without any mapped device the kernel answers with the header only.
+        return entries
+    while True:
+        _check_room(place, 12, end)
+        row = ffi.cast("struct dm_name_list *", ffi.from_buffer(buffer) + place)
+        if not row.dev and not entries:
+            return entries
+        name, after = _string(buffer, place + 12, end)
+        event_nr = uuid = None
+        tail = align(after)
+        if tail + 8 <= min(place + row.next if row.next else end, end):
+            event_nr = int.from_bytes(buffer[tail:tail + 4], "little")
+            has = int.from_bytes(buffer[tail + 4:tail + 8], "little")
+            if with_uuid and has & lib.DM_NAME_LIST_FLAG_HAS_UUID:
+                uuid, after = _string(buffer, tail + 8, end)
+            elif with_uuid and has & lib.DM_NAME_LIST_FLAG_DOESNT_HAVE_UUID:
+                uuid = b""
+        entries.append(NameEntry(row.dev, name, event_nr, uuid))
+        if not row.next:
+            return entries
+        _check_next(place + row.next, after, place, end)
+        place += row.next
+
+
+def decode_versions(buffer, header):
+    """``{target: (major, minor, patch)}`` of a DM_LIST_VERSIONS or DM_GET_TARGET_VERSION answer."""
+    ffi = uapi.ffi
+    versions, place, end = {}, header.data_start, header.data_size
+    while place < end:
+        _check_room(place, 16, end)
+        row = ffi.cast("struct dm_target_versions *", ffi.from_buffer(buffer) + place)
+        name, after = _string(buffer, place + 16, end)
+        versions[name.decode("ascii", "replace")] = tuple(row.version)
+        if not row.next:
+            break
+        _check_next(place + row.next, after, place, end)
+        place += row.next
+    return versions
+
+
+def decode_deps(buffer, header):
+    """``[(major, minor)]`` of a DM_TABLE_DEPS answer."""
+    place, end = header.data_start, header.data_size
+    _check_room(place, 8, end)
+    count = int.from_bytes(buffer[place:place + 4], "little")
+    if count > (end - place - 8) // 8:
+        raise BadBuffer("count", place, f"{count} dependencies do not fit")
+    return [decode_dev(int.from_bytes(buffer[at:at + 8], "little")) for at in range(place + 8, place + 8 + 8 * count, 8)]
+
+
+def _header(buffer):
+    return uapi.ffi.cast("struct dm_ioctl *", uapi.ffi.from_buffer(buffer))
+
+
+def _target(buffer, place, end, next_from, origin):
+    """``(TargetLine, place of the following one, end of the parameters)``."""
+    _check_room(place, SPEC + 1, end)
+    ffi = uapi.ffi
+    spec = ffi.cast("struct dm_target_spec *", ffi.from_buffer(buffer) + place)
+    kind = _text(buffer, place + 24, place + SPEC)
+    if not kind:
+        raise BadBuffer("text", place + 24, "an empty target type")
+    _check_end(spec.sector_start, spec.length, place)
+    params, after = _string(buffer, place + SPEC, end)
+    following = None if next_from is None else origin + spec.next
+    return TargetLine(spec.sector_start, spec.length, kind, params), following, after
+
+
+def _check_end(start, length, place):
+    if start + length > _U64_MAX:
+        raise BadBuffer("overflow", place, "start and length overflow 64 bits")
+
+
+def _check_sectors(start, length, expected, place):
+    """Sectors of one target in a request: where the one before ends (``expected``), not empty (drivers/md/dm-table.c)."""
+    _check_end(start, length, place)
+    if start != expected:
+        raise BadBuffer("overlap" if start < expected else "gap", place, f"the target starts at sector {start}, not {expected}")
+    if not length:
+        raise BadBuffer("overflow", place + 8, "a target without sectors")
+
+
+def _check_next(following, after, place, end):
+    if following % _ALIGN:
+        raise BadBuffer("alignment", place, f"the following entry would be at byte {following}, not a multiple of {_ALIGN}")
+    if following < after:
+        raise BadBuffer("overlap", place, f"the following entry at byte {following} begins before this one ends at {after}")
+    if following >= end:
+        raise BadBuffer("next", place, f"the following entry at byte {following} is outside the {end} bytes")
+
+
+def _check_room(place, size, end):
+    if place + size > end:
+        raise BadBuffer("size", place, f"{size} bytes are needed, and the data ends at byte {end}")
+
+
+def _text(buffer, start, end):
+    """A fixed field: NUL-terminated, nothing but NULs after that."""
+    field = bytes(buffer[start:end])
+    text, nul, rest = field.partition(b"\0")
+    if not nul:
+        raise BadBuffer("nul", start, "a text without its NUL")
+    if rest.strip(b"\0"):
+        raise BadBuffer("text", start, "something follows the NUL of a text")
+    return text
+
+
+def _string(buffer, start, end):
+    """A NUL-terminated string and the place behind its NUL."""
+    nul = buffer.find(b"\0", start, end)
+    if nul < 0:
+        raise BadBuffer("nul", start, "a string without its NUL")
+    return bytes(buffer[start:nul]), nul + 1
+
+
+def _check_number(option, number, most):
+    if not 0 <= number <= most:
+        raise InvalidValue(option, number, f"must be a whole number from 0 to {most}")
+
+
+def _check_text(option, text, most):
+    if len(text) > most:
+        raise InvalidValue(option, text.decode("utf-8", "replace"), f"must be at most {most} bytes")
+    if b"\0" in text:
+        raise InvalidValue(option, text.decode("utf-8", "replace"), "cannot hold a NUL")

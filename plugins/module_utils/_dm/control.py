@@ -1,0 +1,326 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Device-mapper's control node: one method per ioctl, with the flags that it allows.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A mapped device is addressed here by its uuid or by its number, hardly ever by its name: a name can move to another
+device between two calls, a number cannot while the device is held open.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from . import codec
+from .._base import gone
+from .._kernel import uapi
+from .._base.errors import BlockError, DeviceBusy, DeviceGone, KernelError, NotSupported
+from .._base.record import Record
+
+CONTROL = "/dev/mapper/control"
+_ROOM = 16384
+
+# The lowest minor of interface 4 that serves; the kernel refuses a higher one than its own.
+_MINORS = {
+    "DM_VERSION": 0, "DM_LIST_DEVICES": 0, "DM_DEV_CREATE": 0, "DM_DEV_REMOVE": 0, "DM_DEV_RENAME": 0, "DM_DEV_SUSPEND": 0,
+    "DM_DEV_STATUS": 0, "DM_TABLE_LOAD": 0, "DM_TABLE_CLEAR": 0, "DM_TABLE_DEPS": 0, "DM_TABLE_STATUS": 0,
+    "DM_LIST_VERSIONS": 1, "DM_TARGET_MSG": 2, "DM_GET_TARGET_VERSION": 41,
+}
+# What a target has its own opinion on, which it tells the kernel's log.
+_EXPLAINED = frozenset(("DM_TABLE_LOAD", "DM_DEV_SUSPEND", "DM_TARGET_MSG"))
+_BY_DEV, _NOFLUSH, _SECURE, _DEFERRED = 3, 12, 20, 27
+
+
+class Address(Record):
+    """How a mapped device is named to the kernel: exactly one of uuid, name and number."""
+
+    uuid: str = ""
+    name: str = ""
+    number: tuple = ()
+
+    def fields(self):
+        if self.uuid:
+            return {"uuid": os.fsencode(self.uuid)}
+        if self.name:
+            return {"name": os.fsencode(self.name)}
+        return {"dev": codec.encode_dev(*self.number)}
+
+    def __str__(self):
+        return self.name or (f"uuid {self.uuid}" if self.uuid else f"{self.number[0]}:{self.number[1]}")
+
+
+def by_uuid(uuid):
+    return Address(uuid=uuid)
+
+
+def by_name(name):
+    return Address(name=name)
+
+
+def by_number(major, minor):
+    return Address(number=(major, minor))
+
+
+class MappedStatus(Record):
+    """What DM_DEV_STATUS tells of a mapped device."""
+
+    name: str
+    uuid: str
+    major: int
+    minor: int
+    open_count: int
+    event_nr: int
+    flags: int
+    target_count: int
+
+    @property
+    def read_only(self):
+        return bool(self.flags & uapi.lib.DM_READONLY_FLAG)
+
+    @property
+    def suspended(self):
+        return bool(self.flags & uapi.lib.DM_SUSPEND_FLAG)
+
+    @property
+    def has_live_table(self):
+        return bool(self.flags & uapi.lib.DM_ACTIVE_PRESENT_FLAG)
+
+    @property
+    def has_inactive_table(self):
+        return bool(self.flags & uapi.lib.DM_INACTIVE_PRESENT_FLAG)
+
+    @property
+    def deferred_remove(self):
+        return bool(self.flags & uapi.lib.DM_DEFERRED_REMOVE)
+
+    @property
+    def uevent_generated(self):
+        return bool(self.flags & uapi.lib.DM_UEVENT_GENERATED_FLAG)
+
+    @property
+    def number(self):
+        return f"{self.major}:{self.minor}"
+
+
+class Control:
+    """/dev/mapper/control, open. One for many devices."""
+
+    def __init__(self):
+        uapi.require()
+        try:
+            self.fd = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+                raise NotSupported(
+                    "this host has no device-mapper", device=CONTROL, errno=error.errno,
+                    hint="Load the kernel module dm_mod, or use a kernel that has it",
+                ) from error
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise KernelError("only root may use device-mapper", device=CONTROL, errno=error.errno, hint="Use become: true") from error
+            raise KernelError.from_oserror(error, f"open {CONTROL}") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+    def version(self):
+        """``(major, minor, patch)`` of the kernel's interface."""
+        return self._call("DM_VERSION", "ask for the interface version")[1].version
+
+    def speaks_version_5(self):
+        """Whether the kernel has the strict interface proposed in June 2023; a kernel without it answers EINVAL, harmlessly."""
+        buffer = codec.encode((5, 0, 0))
+        try:
+            fcntl.ioctl(self.fd, uapi.lib.DM_VERSION, buffer)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                tried = "ask for the interface version"
+                raise KernelError.from_oserror(error, tried, device=CONTROL) from error
+            return False
+        return True
+
+    def list_devices(self, name_prefix=""):
+        """[NameEntry] of all mapped devices, with uuids where the kernel tells them (interface 4.44, Linux 5.13)."""
+        flags = uapi.lib.DM_UUID_FLAG
+        buffer, header = self._call("DM_LIST_DEVICES", "list the mapped devices", name=os.fsencode(name_prefix), flags=flags)
+        return codec.decode_names(buffer, header, True)
+
+    def target_versions(self):
+        """``{target: (major, minor, patch)}`` of the targets that are loaded now."""
+        return codec.decode_versions(*self._call("DM_LIST_VERSIONS", "list the targets"))
+
+    def target_version(self, target):
+        """The version of one target, whose kernel module is loaded for it; None when the kernel does not have it."""
+        try:
+            answer = self._call(
+                "DM_GET_TARGET_VERSION", f"ask for the target {target}", name=os.fsencode(target), room=_ROOM,
+            )
+        except DeviceGone:
+            return None
+        except KernelError as error:
+            if error.errno == errno.EINVAL:
+                return None
+            raise
+        return codec.decode_versions(*answer).get(target)
+
+    def create(self, name, uuid=""):
+        """Make a mapped device without a table: MappedStatus. DeviceBusy when the name or the uuid is taken."""
+        try:
+            _buffer, header = self._call("DM_DEV_CREATE", f"create {name}", name=os.fsencode(name), uuid=os.fsencode(uuid))
+        except KernelError as error:
+            if error.errno == errno.EBUSY:
+                raise DeviceBusy("the name or the uuid is taken", device=name, errno=error.errno) from error
+            raise
+        return _status(header)
+
+    def remove(self, address, deferred=False, event_nr=0):
+        """Remove it; ``deferred``: with its last user if it has any now. Whether an uevent was sent."""
+        flags = uapi.lib.DM_DEFERRED_REMOVE if deferred else 0
+        _buffer, header = self._on(address, "DM_DEV_REMOVE", "remove it", flags=flags, event_nr=event_nr, minor=_DEFERRED if deferred else 0)
+        return bool(header.flags & uapi.lib.DM_UEVENT_GENERATED_FLAG)
+
+    def rename(self, address, new_name, event_nr=0):
+        """
+        Rename the device at ``address``: MappedStatus of the one that was renamed, which is the caller's to compare.
+
+        The kernel looks a device up by its name only (dm_hash_rename in drivers/md/dm-ioctl.c) and answers with the number of the one that it found. So the
+        name is asked for last of all, and another device than the one meant can have it only if somebody renames both between these two calls.
+        """
+        name = address.name or self.status(address).name
+        try:
+            _buffer, header = self._call(
+                "DM_DEV_RENAME", f"rename {name} to {new_name}", device=name, name=os.fsencode(name),
+                payload=codec.encode_text(os.fsencode(new_name)), event_nr=event_nr,
+            )
+        except KernelError as error:
+            if error.errno == errno.EBUSY:
+                raise DeviceBusy(f"the name {new_name} is taken", device=name, errno=error.errno) from error
+            raise
+        return _status(header)
+
+    def suspend(self, address, noflush=False, nolockfs=False):
+        flags = uapi.lib.DM_SUSPEND_FLAG | (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0)
+        flags |= uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0
+        return _status(self._on(address, "DM_DEV_SUSPEND", "suspend it", flags=flags, minor=_NOFLUSH if noflush else 0)[1])
+
+    def resume(self, address, noflush=False, nolockfs=False, event_nr=0):
+        """Resume, taking the inactive table live if there is one."""
+        flags = (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0) | (uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0)
+        return _status(self._on(
+            address, "DM_DEV_SUSPEND", "resume it", flags=flags, event_nr=event_nr, minor=_NOFLUSH if noflush else 0,
+        )[1])
+
+    def status(self, address):
+        """MappedStatus; DeviceGone when there is none."""
+        return _status(self._on(address, "DM_DEV_STATUS", "ask for its status")[1])
+
+    def load(self, address, targets, read_only=False, secure=False, strict=True):
+        """
+        Load the inactive table from ``(start, length, type, params)``: sectors, bytes.
+
+        ``secure``: the kernel wipes its copy of the buffer, and so is ours, for tables with a key. ``strict`` as for the codec's
+        ``encode_targets``: without it the kernel is left to find gaps and overlaps.
+        """
+        lib = uapi.lib
+        flags = (lib.DM_READONLY_FLAG if read_only else 0) | (lib.DM_SECURE_DATA_FLAG if secure else 0)
+        return _status(self._on(
+            address, "DM_TABLE_LOAD", "load its table", flags=flags, target_count=len(targets),
+            payload=codec.encode_targets(targets, strict), minor=_SECURE if secure else 0,
+        )[1])
+
+    def clear(self, address):
+        """Drop the inactive table."""
+        return _status(self._on(address, "DM_TABLE_CLEAR", "drop its inactive table")[1])
+
+    def table(self, address, inactive=False, secure=False):
+        """``(MappedStatus, [TargetLine])``: the live table, or the inactive one."""
+        return self._table(address, "read its table", uapi.lib.DM_STATUS_TABLE_FLAG, inactive, secure)
+
+    def target_status(self, address, noflush=True):
+        """``(MappedStatus, [TargetLine])`` whose params are what each target says of its state."""
+        return self._table(address, "read its targets' status", uapi.lib.DM_NOFLUSH_FLAG if noflush else 0, False, False)
+
+    def deps(self, address, inactive=False):
+        """``[(major, minor)]`` of the devices that its table has open."""
+        flags = uapi.lib.DM_QUERY_INACTIVE_TABLE_FLAG if inactive else 0
+        return codec.decode_deps(*self._on(address, "DM_TABLE_DEPS", "ask what it uses", flags=flags))
+
+    def message(self, address, text, sector=0, secure=False):
+        """Send a message to the target at ``sector`` (of 512 bytes); the answer's text, or None."""
+        flags = uapi.lib.DM_SECURE_DATA_FLAG if secure else 0
+        buffer, header = self._on(
+            address, "DM_TARGET_MSG", "send it a message" if secure else f"send it the message {text!r}",
+            flags=flags, payload=codec.encode_message(sector, text.encode("ascii")),
+        )
+        if not header.flags & uapi.lib.DM_DATA_OUT_FLAG:
+            return None
+        return bytes(buffer[header.data_start:header.data_size]).split(b"\0")[0].decode("ascii", "replace")
+
+    def _table(self, address, tried, flags, inactive, secure):
+        lib = uapi.lib
+        flags |= (lib.DM_QUERY_INACTIVE_TABLE_FLAG if inactive else 0) | (lib.DM_SECURE_DATA_FLAG if secure else 0)
+        minor = _SECURE if secure else _NOFLUSH if flags & lib.DM_NOFLUSH_FLAG else 0
+        buffer, header = self._on(address, "DM_TABLE_STATUS", tried, flags=flags, minor=minor)
+        targets = codec.decode_table(buffer, header)
+        if secure:
+            buffer[:] = bytes(len(buffer))
+        return _status(header), targets
+
+    def _on(self, address, command, tried, minor=0, **fields):
+        if command not in _EXPLAINED:
+            return self._call(command, tried, device=str(address), minor=max(minor, _BY_DEV), **address.fields(), **fields)
+        # Regular expressions take long to import, for what is needed by few.
+        from . import kernel_log
+
+        with kernel_log.KernelLog() as log:
+            try:
+                return self._call(command, tried, device=str(address), minor=max(minor, _BY_DEV), **address.fields(), **fields)
+            except BlockError as error:
+                # Gone if it is: a device missing below it gives the same ENXIO.
+                status = self.status(address)
+                reason = kernel_log.find_reason(log.lines(), status.number)
+                raise KernelError(
+                    error.message if isinstance(error, KernelError) else f"cannot {tried}: a device that it needs is not there",
+                    device=error.device, errno=error.errno, hint=reason and f"The kernel's reason: {reason}",
+                ) from error
+
+    def _call(self, command, tried, device=None, minor=0, room=_ROOM, **fields):
+        """``(buffer, Header)`` of one ioctl, again with twice the room for as long as the answer does not fit."""
+        lib = uapi.lib
+        version = (4, max(minor, _MINORS[command]), 0)
+        secure = fields.get("flags", 0) & lib.DM_SECURE_DATA_FLAG
+        while True:
+            buffer = codec.encode(version, room=room, **fields)
+            try:
+                fcntl.ioctl(self.fd, getattr(lib, command), buffer)
+            except OSError as error:
+                if error.errno in gone.MAPPED:
+                    raise DeviceGone("there is no such mapped device", device=device, errno=error.errno) from error
+                raise KernelError.from_oserror(error, tried, device=device) from error
+            finally:
+                if secure and command in ("DM_TABLE_LOAD", "DM_TARGET_MSG"):
+                    buffer[codec.HEADER:] = bytes(len(buffer) - codec.HEADER)
+            header = codec.decode_header(buffer)
+            if not header.flags & lib.DM_BUFFER_FULL_FLAG:
+                return buffer, header
+            room *= 2
+
+
+def _status(header):
+    major, minor = codec.decode_dev(header.dev)
+    return MappedStatus(
+        os.fsdecode(header.name), os.fsdecode(header.uuid), major, minor, header.open_count, header.event_nr, header.flags, header.target_count,
+    )

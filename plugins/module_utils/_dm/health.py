@@ -1,0 +1,79 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Mapped devices whose targets say that they no longer work: a snapshot whose store is full, a failed pool. Pure, but for :func:`refuse_broken`.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Words of the targets' status: snapshot_status in drivers/md/dm-snap.c, pool_status and thin_status in dm-thin.c, cache_status in dm-cache-target.c.
+"""
+
+from __future__ import annotations
+
+from . import control as _control
+from .._base import gone
+from .._block import sysfs
+from .._base.errors import KernelError
+
+_HINTS = {
+    b"snapshot": "What was written to it is lost: remove the device, and give it a new store",
+    b"snapshot-merge": "What was written to it is lost: remove the device, and give it a new store",
+    b"thin-pool": "See thin_check and thin_repair, or give the pool more room",
+}
+# {target type: [(words of its status, what they mean)]}, in the order in which they are looked for.
+_SNAPSHOT = [({b"Invalid", b"Overflow"}, "store has overflowed"), ({b"Merge failed"}, "merge has failed")]
+_BROKEN = {
+    b"snapshot": _SNAPSHOT,
+    b"snapshot-merge": _SNAPSHOT,
+    b"thin": [({b"Fail"}, "pool has failed")],
+    b"cache": [({b"Fail"}, "cache has failed")],
+}
+_READ_ONLY = "pool is read-only"
+_POOL = (
+    (b"needs_check", "pool needs a check (thin_check)"), (b"ro", _READ_ONLY),
+    (b"out_of_data_space", "pool is out of space"),
+)
+
+
+def problems_of(lines):
+    """``[(target type, what is wrong)]`` out of the targets' status (``Control.target_status``), empty when nothing is to be seen."""
+    found = []
+    for line in lines:
+        status = line.params.strip()
+        if line.type == b"thin-pool":
+            words = status.split()
+            wrong = "pool has failed" if words == [b"Fail"] else next((text for word, text in _POOL if word in words), None)
+        else:
+            wrong = next((text for values, text in _BROKEN.get(line.type, ()) if status in values), None)
+        if wrong is not None and (line.type, wrong) not in found:
+            found.append((line.type, wrong))
+    return found
+
+
+def refuse_broken(control, device):
+    """KernelError when a held mapped device, or one that it stands on, cannot be used, for what their targets say."""
+    for name, kind, wrong in problems(control, device):
+        raise KernelError(wrong, device=name, hint=_HINTS.get(kind))
+
+
+def problems(control, device):
+    """Yield ``(name, target type, what is wrong)`` for a held mapped device and those that it stands on, which the table above has open."""
+    numbers, seen = [(device.id.major, device.id.minor)], set()
+    while numbers:
+        number = numbers.pop()
+        if number in seen:
+            continue
+        seen.add(number)
+        if gone.exists(f"/sys/dev/block/{number[0]}:{number[1]}/dm", gone.SYSFS):
+            yield from _problems_at(control, _control.by_number(*number))
+        numbers += sysfs.members_of(*number)
+
+
+def _problems_at(control, address):
+    status, lines = control.target_status(address)
+    for kind, wrong in problems_of(lines):
+        # A pool may be meant to be read-only.
+        if wrong != _READ_ONLY or b"read_only" not in control.table(address)[1][0].params.split():
+            yield status.name, kind, wrong

@@ -1,0 +1,47 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Keys of ``crypt`` targets that are in the kernel's keyring: reachable while a table is loaded.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The kernel looks for them in the keyrings of the process that loads the table (crypt_set_keyring_key in drivers/md/dm-crypt.c), and copies them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from .._kernel import keyring
+from .._base.errors import BlockError, KernelError
+
+
+@contextlib.contextmanager
+def reachable(targets):
+    """For a load of ``targets``, ``(start, length, type, params)``: root's user keyring is searched too; an error tells which keys are asked for."""
+    names = keys_of(targets)
+    if names:
+        # When that is refused, the keys may be in the session's keyring all the same.
+        with contextlib.suppress(BlockError):
+            keyring.reach()
+    try:
+        yield
+    except KernelError as error:
+        if names and error.errno in keyring.NOT_THERE:
+            raise KernelError(
+                f"the key {' or '.join(names)} is not in the kernel's keyring", device=error.device, errno=error.errno,
+                hint="Keys are gone after a boot: add it with the module racefree.block.kernel_key, then try again",
+            ) from error
+        raise
+
+
+def keys_of(targets):
+    """The keyring keys that the targets name, as ``:SIZE:TYPE:DESCRIPTION``."""
+    names = []
+    for dummy, dummy_, kind, params in targets:
+        words = params.split() if kind == b"crypt" else []
+        if len(words) > 1 and words[1].startswith(b":"):
+            names.append(words[1].decode("ascii", "replace"))
+    return list(dict.fromkeys(names))

@@ -1,0 +1,85 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The first table of a mapped device: what it consists of, and loaded when the store or the pool that it takes over is free.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import NamedTuple
+
+from . import keys
+from .._base.errors import DeviceBusy, KernelError
+
+# For how long a snapshot that others have over the same store is waited for, and the target types that have one.
+_STORE_SECONDS = 5.0
+_SNAPSHOTS = (b"snapshot", b"snapshot-merge")
+_POOL = b"thin-pool"
+
+
+class Table(NamedTuple):
+    """
+    What to load: ``targets`` as ``(start, length, type, params)`` in sectors and bytes; ``secure`` when it holds a key; ``held``: the Devices
+    that the targets name by number.
+    """
+
+    targets: tuple
+    read_only: bool = False
+    secure: bool = False
+    held: tuple = ()
+
+    def prove(self):
+        """
+        Once it is loaded: raise WrongDevice or DeviceGone unless every device is still the one that was looked up.
+
+        From the load on the kernel has them exclusively, so that a loop device can get no other file by LOOP_CONFIGURE.
+        """
+        for device in self.held:
+            device.prove()
+
+
+def load_new(control, address, table):
+    """
+    Load the table of a device that has none; DeviceBusy when another device has a snapshot over the same store.
+
+    The kernel would have the new snapshot take the other one's records over at the resume (snapshot_ctr in drivers/md/dm-snap.c). It refuses that
+    when the other one is live then, and when that has gone by then, the new one has no records: its I/O fails, and what was kept is not seen. A
+    snapshot goes a moment after its last user, so it is waited for. Until records are taken over, the chunk size is 0.
+    """
+    until = time.monotonic() + _STORE_SECONDS
+    while True:
+        status = _load_pool(control, address, table, until)
+        if not any(target[2] in _SNAPSHOTS for target in table.targets):
+            return status
+        lines = control.table(address, inactive=True, secure=True)[1]
+        if not any(line.type in _SNAPSHOTS and line.params.split()[3:4] == [b"0"] for line in lines):
+            return status
+        control.clear(address)
+        if time.monotonic() > until:
+            raise DeviceBusy(
+                "the store of its snapshot is another snapshot's", device=str(address),
+                hint="Remove that one first: a store belongs to one snapshot at a time",
+            )
+        time.sleep(0.02)
+
+
+def _load_pool(control, address, table, until):
+    """
+    Load a table; for one of a thin pool again while another device is the same pool (__pool_find in drivers/md/dm-thin.c: EBUSY).
+
+    A pool that is going has lost its name before it lets go of its metadata.
+    """
+    while True:
+        try:
+            with keys.reachable(table.targets):
+                return control.load(address, table.targets, table.read_only, table.secure)
+        except KernelError as error:
+            if error.errno != errno.EBUSY or all(target[2] != _POOL for target in table.targets) or time.monotonic() > until:
+                raise
+        time.sleep(0.02)

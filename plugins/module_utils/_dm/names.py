@@ -1,0 +1,88 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Names and uuids of mapped devices: which are allowed, and those that nobody else makes.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .._process import identity
+from .._base.errors import InvalidValue
+
+# A device that has no live table yet, and one that was found without any: "PREFIX", who has it (_process.identity.identity.own_mark), "-", random, and ":NAME" of
+# one that had another name before.
+MAKING = "racefree-making-"
+CLAIMED = "racefree-claimed-"
+UUID_PREFIX = "RACEFREE-"
+_HEXADECIMAL = frozenset("0123456789abcdef")
+_LONGEST_NAME = 127
+_FORBIDDEN = ("control", ".", "..")
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789#+-.:=@_")
+
+
+def check_name(name, option="name"):
+    """The name, or InvalidValue: what some kernel refuses, or udev and libdm would write in another way."""
+    if not _is_plain(name, _LONGEST_NAME) or name in _FORBIDDEN:
+        raise InvalidValue(
+            option, name, "must be 1 to 127 characters out of A-Z a-z 0-9 # + - . : = @ _, and not 'control', '.' or '..'",
+        )
+    return name
+
+
+def check_uuid(uuid, option="uuid"):
+    """The uuid of a mapped device, any text that libdm does not have to mangle, or InvalidValue."""
+    if not _is_plain(uuid, 128):
+        raise InvalidValue(option, uuid, "must be 1 to 128 characters out of A-Z a-z 0-9 # + - . : = @ _")
+    return uuid
+
+
+def making_name():
+    """A name that nobody else makes, for a device that this process is making."""
+    return f"{MAKING}{identity.own_mark()}-{os.urandom(8).hex()}"
+
+
+def claimed_name(name):
+    """A name that nobody else makes, for a device that this process takes over for a moment. It tells the old name, unless that is too long."""
+    private = f"{CLAIMED}{identity.own_mark()}-{os.urandom(8).hex()}"
+    return f"{private}:{name}" if len(private) + 1 + len(name) <= _LONGEST_NAME else private
+
+
+def holder_of(name):
+    """The mark (:func:`_process.identity.identity.own_mark`) in a name of :func:`making_name` or :func:`claimed_name`; None for other names."""
+    for prefix in (MAKING, CLAIMED):
+        if name.startswith(prefix):
+            mark, dash, rest = name[len(prefix):].partition(":")[0].rpartition("-")
+            if dash and len(rest) == 16 and _HEXADECIMAL.issuperset(rest) and identity.parse_mark(mark) is not None:
+                return mark
+    return None
+
+
+def is_held(name):
+    """Whether it is a name of :func:`making_name` or :func:`claimed_name` whose process has not been seen to have ended."""
+    holder = holder_of(name)
+    return holder is not None and not identity.has_ended(holder)
+
+
+def name_before(name):
+    """The name that a device of a :func:`claimed_name` had before; empty when that is not known."""
+    return name.partition(":")[2] if name.startswith(CLAIMED) else ""
+
+
+def unused_name():
+    """A name that nobody else makes, for a device that needs none."""
+    return f"racefree-{os.urandom(8).hex()}"
+
+
+def new_uuid():
+    """A uuid that nobody else has."""
+    return f"{UUID_PREFIX}{os.urandom(16).hex()}"
+
+
+def _is_plain(text, longest):
+    return isinstance(text, str) and 1 <= len(text) <= longest and _PLAIN.issuperset(text)

@@ -1,0 +1,55 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Mapped devices suspended for a moment, and resumed whatever happens.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The origin of a snapshot has to be suspended while the snapshot is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from . import mapped
+from .standby import resume_all, standby
+from .._base.errors import DeviceBusy
+
+
+@contextlib.contextmanager
+def quiet(control, devices, seconds):
+    """
+    Have held mapped devices suspended in the block, their I/O ended and file systems on them frozen; those that are suspended already are let be.
+
+    ``seconds`` is the limit for each; DeadlineExceeded. DeviceBusy for a device with another table loaded, which its resume would take live.
+    """
+    running = [device for device in devices if not _status(control, device).suspended]
+    for device in running:
+        check(control, device)
+    if not running:
+        yield
+        return
+    with standby(control, running):
+        try:
+            for device in running:
+                mapped.suspend(control, device, mapped.Suspend(seconds=seconds))
+            yield
+        finally:
+            resume_all(control, running)
+
+
+def check(control, device):
+    """DeviceBusy unless a held mapped device can be suspended and resumed without a change."""
+    status = _status(control, device)
+    if status.has_inactive_table:
+        raise DeviceBusy(
+            "it has another table loaded, which would be taken live when it is resumed", device=status.name,
+            hint="Resume it with that table, or drop the table (dmsetup clear), first",
+        )
+
+
+def _status(control, device):
+    return control.status(mapped.number_of(device))

@@ -1,0 +1,193 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+udev cookies: wait until udev has made or removed the nodes of mapped devices.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A cookie is a SysV semaphore that ``dmsetup udevcomplete``, run by udev's rules, counts down; the protocol is libdm's
+(lib/libdm-common.c). One cookie serves a whole batch of devices, and every wait has a deadline.
+
+No semaphore ends with its process. Ours come in sets, where libdm's are alone: the others tell who made the set, so
+that the next run in the same PID namespace removes those of a killed one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import time
+
+from .._base import gone
+from .._kernel import uapi
+from .._process import identity
+from .._base.deadline import Deadline
+from .._base.errors import KernelError
+
+_PREFIX = 0x0D4D
+_SHIFT = 16
+# The count, then who made the set, 15 bits each: two parts of the process's id, the first of them plus one, the end
+# of its start time, and three parts each of the numbers of its PID and time namespaces (0 where they are not known).
+_SEMAPHORES = 10
+_BITS = 15
+_SEMAPHORES_TABLE = "/proc/sysvipc/sem"
+_MASK = (1 << _BITS) - 1
+# What has not said by then who made it never will.
+_SECONDS_TO_SIGN = 60
+DISABLE_DM = 0x01
+DISABLE_SUBSYSTEM = 0x02
+DISABLE_DISK = 0x04
+DISABLE_OTHER = 0x08
+LOW_PRIORITY = 0x10
+DISABLE_LIBRARY_FALLBACK = 0x20
+# Without it udev's rules take a later coldplug event for a spurious one and drop the device.
+PRIMARY_SOURCE = 0x40
+# What makes the rules leave a device alone: no probing, no links but those of the DM layer itself.
+HIDDEN = DISABLE_DM | DISABLE_SUBSYSTEM | DISABLE_DISK | DISABLE_OTHER
+# The host has no business in a guest's disk, nor in what lies below: no probing, no links by its labels, no volume group of the guest's brought up.
+HANDS_OFF = DISABLE_DISK | DISABLE_OTHER | DISABLE_SUBSYSTEM
+
+
+def is_running():
+    """Whether udevd is there to answer; without it nobody would, so nothing is waited for."""
+    return gone.exists("/run/udev/control")
+
+
+class Cookie:
+    """
+    A cookie for a batch. ``event_nr(flags)`` goes into an ioctl; ``settle`` waits for all of them.
+
+    Used as ``with Cookie() as cookie: control.resume(..., event_nr=cookie.next(flags)) ...; cookie.wait(seconds)``.
+    Leaving the context removes the semaphore in any case.
+    """
+
+    def __init__(self):
+        self._semaphore = -1
+        self._number = 0
+
+    def __enter__(self):
+        if is_running():
+            reap()
+            self._make()
+        return self
+
+    def __exit__(self, *exc):
+        if self._semaphore >= 0:
+            semaphore, self._semaphore = self._semaphore, -1
+            uapi.lib.semctl(semaphore, 0, uapi.lib.IPC_RMID)
+
+    def next(self, flags=0):
+        """The ``event_nr`` of one more ioctl whose udev event is to be waited for."""
+        if self._semaphore >= 0:
+            self._change(1)
+        return (flags | PRIMARY_SOURCE) << _SHIFT | self._number
+
+    def again(self, event_nr):
+        """As ``next``, with the flags of an ``event_nr`` made before, by this cookie or another."""
+        return self.next(event_nr >> _SHIFT)
+
+    def not_sent(self):
+        """Take the last ``next`` back: the ioctl failed, or sent no event."""
+        if self._semaphore >= 0:
+            self._change(-1)
+
+    def wait(self, seconds):
+        """Wait until udev has dealt with every event, at most ``seconds``; whether it has."""
+        if self._semaphore < 0:
+            return True
+        self._change(-1)
+        done = self._operate(0, seconds)
+        self._change(1)
+        return done
+
+    def _make(self):
+        ffi, lib = uapi.ffi, uapi.lib
+        for _try in range(100):
+            number = random.randint(1, 0xFFFF)
+            semaphore = lib.semget(_PREFIX << _SHIFT | number, _SEMAPHORES, 0o600 | lib.IPC_CREAT | lib.IPC_EXCL)
+            if semaphore >= 0:
+                # 1 for ourselves, so that it cannot reach zero before the batch is complete
+                if any(lib.semctl(semaphore, place, lib.SETVAL, ffi.cast("int", value)) < 0 for place, value in ((0, 1), *_signature())):
+                    problem = ffi.errno
+                    lib.semctl(semaphore, 0, lib.IPC_RMID)
+                    raise KernelError("cannot set a udev cookie", errno=problem)
+                self._semaphore, self._number = semaphore, number
+                return
+            if ffi.errno != errno.EEXIST:
+                raise KernelError("cannot make a udev cookie", errno=ffi.errno, hint="Old ones may fill the system: see dmsetup udevcookies")
+        raise KernelError("cannot find a free number for a udev cookie", hint="Old ones may fill the system: see dmsetup udevcookies")
+
+    def _change(self, by):
+        self._operate(by, 0)
+
+    def _operate(self, by, seconds):
+        ffi, lib = uapi.ffi, uapi.lib
+        deadline = Deadline(seconds)
+        operation = ffi.new("struct sembuf *", {"sem_num": 0, "sem_op": by, "sem_flg": 0})
+        while True:
+            left = deadline.left()
+            limit = ffi.new("struct timespec *", {"tv_sec": int(left), "tv_nsec": int(left % 1 * 10**9)})
+            if lib.semtimedop(self._semaphore, operation, 1, limit) == 0:
+                return True
+            problem = ffi.errno
+            if problem == errno.EAGAIN:
+                return False
+            # A signal ends the call, but not the wait.
+            if problem != errno.EINTR:
+                raise KernelError("the udev cookie was taken away", errno=problem)
+
+
+def reap():
+    """
+    Remove the semaphores of runs of this collection that have ended without doing so.
+
+    Of a process of another PID or time namespace that cannot be told: its semaphores are left alone.
+    """
+    lib = uapi.lib
+    for identifier, changed in _sets():
+        values = [lib.semctl(identifier, place, lib.GETVAL) for place in range(1, _SEMAPHORES)]
+        # An id is used again only after all the others, so this is still the set that was looked at.
+        if min(values) >= 0 and _has_ended(*values[:3], values[3:], changed):
+            lib.semctl(identifier, 0, lib.IPC_RMID)
+
+
+def _has_ended(high, low, started, namespaces, changed):
+    """Whether the process that signed a set with these values, or did not until now, is seen to have ended."""
+    if not high:
+        return time.time() > changed + _SECONDS_TO_SIGN
+    if namespaces != _parts_of_namespaces() or not any(namespaces):
+        return False
+    now = identity.start_time((high - 1) << _BITS | low)
+    return now is None or int(now) & _MASK != started
+
+
+def _signature():
+    """``(semaphore, value)`` by which :func:`reap` knows who made a set; the one that is never 0 comes last."""
+    pid = os.getpid()
+    parts = [pid & _MASK, int(identity.start_time("self")) & _MASK, *_parts_of_namespaces()]
+    return *enumerate(parts, 2), (1, (pid >> _BITS) + 1)
+
+
+def _parts_of_namespaces():
+    numbers = identity.namespaces() or (0, 0)
+    return [number >> shift & _MASK for number in numbers for shift in (2 * _BITS, _BITS, 0)]
+
+
+def _sets():
+    """``[(id, time of the last change)]`` of the cookies that were made here, by this process or another."""
+    found = []
+    try:
+        with open(_SEMAPHORES_TABLE, encoding="ascii") as table:
+            columns = next(table).split()
+            for line in table:
+                row = dict(zip(columns, (int(word) for word in line.split())))
+                if row["key"] >> _SHIFT == _PREFIX and row["nsems"] == _SEMAPHORES:
+                    found.append((row["semid"], row["ctime"]))
+    except OSError as error:
+        # A kernel without System V semaphores has no such table.
+        if error.errno not in gone.PATH:
+            raise gone.not_seen(error, _SEMAPHORES_TABLE) from error
+    return found

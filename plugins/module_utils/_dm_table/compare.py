@@ -1,0 +1,90 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What differs between two tables.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+
+class Comparison:
+    """
+    True when two tables are the same. ``differences``: dictionaries with ``line`` (from 1), ``target``, ``field``, ``old`` and ``new``, where
+    secrets are hidden; ``unknown``: ``(line, field)`` of what cannot be told, because one side hides it.
+    """
+
+    __slots__ = ("differences", "unknown")
+
+    def __init__(self):
+        self.differences = []
+        self.unknown = []
+
+    def __bool__(self):
+        return not self.differences
+
+    def __repr__(self):
+        return f"Comparison(differences={self.differences!r}, unknown={self.unknown!r})"
+
+
+def flatten(plain, prefix=""):
+    """``{path: value}`` of nested plain data; device sources stay whole."""
+    result = {}
+    for key, value in plain.items():
+        _flatten(value, f"{prefix}{key}", result)
+    return result
+
+
+def _flatten(value, path, result):
+    if isinstance(value, list) and value and all(isinstance(member, dict) for member in value):
+        for index, member in enumerate(value):
+            for key, part in member.items():
+                _flatten(part, f"{path}[{index}].{key}", result)
+    elif isinstance(value, dict) and not {"path", "file", "table", "diskseq"} & set(value):
+        for key, part in value.items():
+            _flatten(part, f"{path}.{key}", result)
+    else:
+        result[path] = value
+
+
+def compare(old, new):
+    """A ``Comparison`` of two sequences of targets."""
+    result = Comparison()
+    for index in range(max(len(old), len(new))):
+        mine = old[index] if index < len(old) else None
+        theirs = new[index] if index < len(new) else None
+        if mine == theirs:
+            continue
+        _compare_targets(index + 1, mine, theirs, result)
+    return result
+
+
+def _line(target):
+    from .table import target_line
+    return None if target is None else target_line(target.redacted())
+
+
+def _compare_targets(number, old, new, result):
+    if old is None or new is None or type(old) is not type(new):
+        known = new if new is not None else old
+        result.differences.append({"line": number, "target": known.TYPE, "field": "target", "old": _line(old), "new": _line(new)})
+        return
+    old, new = old.canonical(), new.canonical()
+    if old == new:
+        return
+    before, after = flatten(old.to_dict()), flatten(new.to_dict())
+    shown_before, shown_after = flatten(old.redacted().to_dict()), flatten(new.redacted().to_dict())
+    for path in list(before) + [path for path in after if path not in before]:
+        mine, theirs = before.get(path), after.get(path)
+        if mine == theirs:
+            continue
+        same = new.same_field(path, mine, theirs)
+        if same is None:
+            result.unknown.append((number, path))
+        elif not same:
+            result.differences.append({
+                "line": number, "target": old.TYPE, "field": path, "old": shown_before.get(path), "new": shown_after.get(path),
+            })

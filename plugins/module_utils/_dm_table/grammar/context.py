@@ -1,0 +1,104 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What is known about the place where a table will be loaded.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from .kernels import KERNELS, version_of
+
+
+class DeviceFacts:
+    """
+    What is known of one block device.
+
+    ``size_sectors`` is in sectors of 512 bytes, ``logical_block`` in bytes. ``dm_uuid`` is None unless the device is a mapped device, and then
+    its uuid, which may be empty. ``stack`` holds the ``(major, minor)`` of everything that the device itself stands on.
+    ``cow_chunk``: called, it gives the chunk size in sectors that stands on the device if it has been the COW device of
+    a persistent snapshot, or None.
+    """
+
+    __slots__ = ("major", "minor", "size_sectors", "logical_block", "read_only", "dm_uuid", "stack", "cow_chunk")
+
+    def __init__(
+        self, major, minor, size_sectors, logical_block=512, read_only=False, dm_uuid=None, stack=frozenset(), cow_chunk=lambda: None,
+    ):
+        self.major = major
+        self.minor = minor
+        self.size_sectors = size_sectors
+        self.logical_block = logical_block
+        self.read_only = read_only
+        self.dm_uuid = dm_uuid
+        self.stack = frozenset(stack)
+        self.cow_chunk = cow_chunk
+
+    @property
+    def number(self):
+        return (self.major, self.minor)
+
+    def __repr__(self):
+        return f"DeviceFacts({self.major}:{self.minor}, {self.size_sectors} sectors, logical block {self.logical_block})"
+
+
+class NoDevice:
+    """What stands for the facts of a device that cannot be had, and ``reason`` says why."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason):
+        self.reason = reason
+
+
+class Context:
+    """
+    Where a table will be loaded.
+
+    ``kernels``: names from ``_dm_table.grammar.kernels.KERNELS`` that all have to take the table; None: it is enough that one known kernel does.
+    ``targets``: the target types that the host has, ``{type: version}``; None: not known.
+    ``devices``: called with a ``Slot``, returns its ``DeviceFacts``, None when the device is not there yet, or ``NoDevice``, which is an error.
+    ``read_only``: the table is to be loaded read-only; None: not known. ``page_size``: in bytes.
+    ``device``: ``(major, minor)`` of the mapped device that the table is for, when it exists already; a stack through it would be a loop.
+    ``running``: ``(major, minor)`` of the version of the kernel that will load it. ``warn``: called with a sentence
+    about what would stop some kernel, when neither ``kernels`` nor ``running`` says which it will be.
+    """
+
+    __slots__ = ("kernels", "targets", "devices", "read_only", "page_size", "device", "running", "warn")
+
+    def __init__(
+        self, kernels=None, targets=None, devices=None, read_only=False, page_size=4096, device=None, running=None, warn=None,
+    ):
+        if kernels is not None:
+            unknown = [kernel for kernel in kernels if kernel not in KERNELS]
+            if unknown:
+                raise ValueError(f"unknown kernels {unknown}, known are {', '.join(KERNELS)}")
+        self.kernels = None if kernels is None else tuple(kernels)
+        self.targets = targets
+        self.devices = devices
+        self.read_only = read_only
+        self.page_size = page_size
+        self.device = device
+        self.running = running
+        self.warn = warn
+
+    def stopped_since(self, since):
+        """
+        Which of the kernels in question are of the version ``since``, ``(major, minor)``, or newer: a list, as text, or
+        None when no kernel is in question.
+        """
+        if self.kernels is None and self.running is None:
+            return None
+        versions = {version_of(kernel) for kernel in self.kernels or ()} | ({self.running} if self.running else set())
+        return [f"{major}.{minor}" for major, minor in sorted(versions) if (major, minor) >= since]
+
+    def refused_by(self, takes):
+        """
+        The kernels that make the table unusable when only those in ``takes`` take it; empty when it is usable.
+        """
+        if self.kernels is None:
+            return () if takes else KERNELS
+        return tuple(kernel for kernel in self.kernels if kernel not in takes)

@@ -1,0 +1,138 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Collecting everything that is wrong with a table, with the place.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from ..._base.errors import TableError, shown
+from .context import Context
+from ..redact import dict_text, hide_in_line, hide_secrets, redact
+
+_SHOWN = 20
+_WIDTH = 140
+
+
+class Report:
+    """The errors of one table. ``context`` is never None."""
+
+    __slots__ = ("context", "errors")
+
+    def __init__(self, context=None):
+        self.context = context or Context(read_only=None)
+        self.errors = []
+
+    def line(self, number, text, target=None):
+        return LineReport(self, number, text, target)
+
+    def raise_if_any(self):
+        if self.errors:
+            self.errors.sort(key=lambda error: (error["line"] or 0, -1 if error["column"] is None else error["column"]))
+            raise TableError(message(self.errors), self.errors)
+
+
+class LineReport:
+    """
+    The errors of one target.
+
+    ``text``: the line as it was written, a dictionary too; ``columns`` maps a field's path to its column; ``failed`` tells whether anything was found.
+    """
+
+    __slots__ = ("table", "number", "text", "target", "columns", "failed")
+
+    def __init__(self, table, number, text, target):
+        self.table = table
+        self.number = number
+        self.text = text
+        self.target = target
+        self.columns = {}
+        self.failed = False
+
+    @property
+    def context(self):
+        return self.table.context
+
+    def shown_text(self):
+        if self.text is None:
+            return None
+        text = dict_text(self.text) if isinstance(self.text, dict) else hide_in_line(self.text)
+        return text if text is None or self.target == "verity" else hide_secrets(text)
+
+    def error(self, field, value, rule, column=None, kernels=()):
+        """Note an error; ``rule`` says what is allowed, ``kernels`` which of them refuse it."""
+        self.failed = True
+        if column is None:
+            column = self.columns.get(field)
+        value = redact(value)
+        if isinstance(value, str) and self.target != "verity":
+            value = hide_secrets(value)
+        if kernels:
+            rule = f"{rule} (refused by Linux {', '.join(kernels)})"
+        entry = {
+            "line": self.number,
+            "target": self.target,
+            "field": field,
+            "value": value,
+            "rule": rule,
+            "column": column,
+            "text": self.shown_text(),
+        }
+        if kernels:
+            entry["kernels"] = list(kernels)
+        self.table.errors.append(entry)
+
+    def stops(self, stop, field, value, rule):
+        """
+        Note an error where ``stop`` (``_dm_table.grammar.stops.Stop``) is in the table and would stop a kernel in question; a warning
+        when it is not known which kernel that will be. ``rule`` says what is allowed.
+        """
+        stopped = self.context.stopped_since(stop.since)
+        since = f"Linux {stop.since[0]}.{stop.since[1]} and newer"
+        if stopped:
+            self.error(field, value, f"{rule}: Linux {', '.join(stopped)} {stop.happens} ({stop.name})")
+            self.table.errors[-1]["stops"] = stop.name
+        elif stopped is None and self.context.warn is not None:
+            self.context.warn(
+                f"line {self.number}: {self.target}: {field} {shown(redact(value))}: {since} {stop.happens} ({stop.name} in "
+                f"docs/device-mapper-tables.md). Allowed there: {rule}"
+            )
+
+    def need(self, takes, field, value, rule):
+        """Note an error unless the kernels of the context are among ``takes``."""
+        refused = self.context.refused_by(takes)
+        if refused:
+            self.error(field, value, rule, kernels=refused)
+
+
+def _window(text, column):
+    """The part of a long line around ``column``, and where ``column`` is in it."""
+    if len(text) <= _WIDTH:
+        return text, column
+    start = max(0, min(column - _WIDTH // 2, len(text) - _WIDTH))
+    head = "..." if start else ""
+    tail = "..." if start + _WIDTH < len(text) else ""
+    return head + text[start:start + _WIDTH] + tail, column - start + len(head)
+
+
+def message(errors):
+    """All errors as text, each with its line and a caret under the place."""
+    count = len(errors)
+    lines = [f"the table is not valid: {count} error{'' if count == 1 else 's'}"]
+    for error in errors[:_SHOWN]:
+        place = f"line {error['line']}: " if error["line"] else ""
+        target = f"{error['target']}: " if error["target"] else ""
+        value = "" if error["value"] is None else f" {shown(error['value'])}"
+        lines.append(f"{place}{target}{error['field']}{value}: {error['rule']}")
+        if error["text"] is not None:
+            text, column = _window(error["text"].replace("\t", " "), error["column"] or 0)
+            lines.append(f"    {text}")
+            if error["column"] is not None:
+                lines.append("    " + " " * column + "^")
+    if count > _SHOWN:
+        lines.append(f"and {count - _SHOWN} more")
+    return "\n".join(lines)

@@ -1,0 +1,273 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The base of all target types.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A type is a class with a ``TYPE``, a ``LAYOUT`` (see ``_dm_table.grammar.layout``) and the checks that concern several fields. Its instances are immutable values
+with ``start`` and ``length`` in sectors and one attribute per field; an option that is absent is None, or False when it is a mere word.
+"""
+
+from __future__ import annotations
+
+from .fields import BAD, REQUIRED
+from .layout import Options, Words, items
+from ..redact import HIDDEN
+from .slot import Slot
+from .text import join_words
+
+_set = object.__setattr__
+
+
+class TargetType(type):
+    """Makes slots of the layout's fields."""
+
+    def __new__(mcs, name, bases, namespace):
+        layout = namespace.get("LAYOUT")
+        if layout is None:
+            namespace.setdefault("__slots__", ())
+        else:
+            parts = items(layout)
+            names = []
+            defaults = {}
+            for part in parts:
+                for field in part.names:
+                    names.append(field)
+                if isinstance(part, Options):
+                    defaults.update((option.name, option.default) for option in part.options)
+                elif hasattr(part, "field") and not part.field.required:
+                    defaults[part.field.name] = part.field.default
+                elif getattr(part, "optional", False):
+                    defaults[part.name] = None
+            clash = [name for base in bases for name in names if hasattr(base, name)]
+            if clash:
+                raise TypeError(f"fields cannot be called {', '.join(clash)}")
+            namespace["ITEMS"] = parts
+            namespace["NAMES"] = tuple(names)
+            namespace["DEFAULTS"] = defaults
+            namespace["__slots__"] = tuple(names)
+        return super().__new__(mcs, name, bases, namespace)
+
+
+class Target(metaclass=TargetType):
+    """
+    One line of a table. ``TYPE`` is the kernel's name of the target type.
+
+    Making one checks only that no field is missing; ``Table.validate`` checks the values.
+    """
+
+    __slots__ = ("start", "length")
+
+    TYPE = None
+    ITEMS = ()
+    NAMES = ()
+    DEFAULTS = {}
+    # Device fields for ``owns``.
+    OWN = ()
+    # The source of the grammar, for the reader of the code.
+    SOURCE = None
+
+    def __init__(self, start, length, **values):
+        _set(self, "start", start)
+        _set(self, "length", length)
+        for name in self.NAMES:
+            value = values.pop(name, self.DEFAULTS.get(name, REQUIRED))
+            if value is REQUIRED:
+                raise TypeError(f"{self.TYPE}: {name} is missing")
+            _set(self, name, value)
+        if values:
+            raise TypeError(f"{self.TYPE}: no such field: {', '.join(sorted(values))}")
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __delattr__(self, name):
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __reduce__(self):
+        return (_restore, (type(self), self.start, self.length, {name: getattr(self, name) for name in self.NAMES}))
+
+    @property
+    def type(self):
+        return self.TYPE
+
+    @property
+    def end(self):
+        """The sector behind the last one."""
+        return self.start + self.length
+
+    def __eq__(self, other):
+        if type(other) is not type(self):
+            return NotImplemented
+        return (
+            self.start == other.start and self.length == other.length
+            and all(getattr(self, name) == getattr(other, name) for name in self.NAMES)
+        )
+
+    def __hash__(self):
+        return hash((self.TYPE, self.start, self.length))
+
+    def __repr__(self):
+        shown = self.redacted()
+        fields = "".join(f", {name}={getattr(shown, name)!r}" for name in self.NAMES if getattr(shown, name) != self.DEFAULTS.get(name, REQUIRED))
+        return f"{type(self).__name__}({self.start}, {self.length}{fields})"
+
+    def replace(self, **changes):
+        """A copy with other values."""
+        values = {name: getattr(self, name) for name in self.NAMES}
+        start = changes.pop("start", self.start)
+        length = changes.pop("length", self.length)
+        values.update(changes)
+        return type(self)(start, length, **values)
+
+    # Reading
+
+    @classmethod
+    def from_words(cls, start, length, words, columns, end, report):
+        """A target from the words of a line, or None after noting errors."""
+        stream = Words(words, columns, end, report)
+        out = {}
+        for part in cls.ITEMS:
+            part.read(stream, out)
+        if stream.left() and not report.failed:
+            report.error("parameters", stream.peek(), "nothing more: the words before are all that this target takes", column=stream.column())
+        return cls._finish(start, length, out, report)
+
+    @classmethod
+    def from_dict(cls, start, length, plain, report):
+        """A target from its fields in structured form, or None after noting errors."""
+        for key in plain:
+            if key not in cls.NAMES:
+                report.error(str(key), None, f"no such field; {cls.TYPE} has {', '.join(cls.NAMES) or 'none'}")
+        out = {}
+        for part in cls.ITEMS:
+            part.load(plain, out, report)
+        return cls._finish(start, length, out, report)
+
+    @classmethod
+    def _finish(cls, start, length, out, report):
+        if report.failed or start is BAD or length is BAD or BAD in out.values():
+            return None
+        target = cls(start, length, **{name: out[name] for name in cls.NAMES})
+        target.check(report)
+        return target
+
+    def check(self, report):
+        """Note what is wrong between fields."""
+
+    # Writing
+
+    def words(self):
+        """The words of the parameters, without escapes."""
+        words = []
+        for part in self.ITEMS:
+            words.extend(part.show(self))
+        return words
+
+    def params(self):
+        """The parameters as they stand in a line. Keys are in clear: see ``redacted``."""
+        return join_words(self.words())
+
+    def to_dict(self):
+        """The structured form as plain data: what is absent is left out. Keys are in clear: see ``redacted``."""
+        out = {"start": self.start, "length": self.length, "target": self.TYPE}
+        for part in self.ITEMS:
+            part.dump(self, out)
+        return out
+
+    # Fields
+
+    def fields(self):
+        """``(path, field, value)`` of every field that is present."""
+        result = []
+        for part in self.ITEMS:
+            result.extend(part.fields(self))
+        return result
+
+    def map_values(self, change):
+        """A copy in which every value is what ``change(path, field, value)`` makes of it."""
+        changes = {}
+        for part in self.ITEMS:
+            changes.update(part.rebuild(self, change))
+        return self.replace(**changes) if changes else self
+
+    def redacted(self):
+        """A copy that is safe to print."""
+        if not self.secret_fields() and all(isinstance(slot.value, str) for slot in self.devices()):
+            return self
+        return self.map_values(lambda path, field, value: field.redact(value))
+
+    @classmethod
+    def secret_fields(cls):
+        """Names of the fields that hold secrets."""
+        return ()
+
+    @classmethod
+    def secret_words(cls, words):
+        """``(index, characters before the secret)`` of the words of a line's parameters, right or wrong, that hold one."""
+        return ()
+
+    # Devices
+
+    def devices(self, facts=None, read_only=False):
+        """
+        The device slots in order. ``facts`` (path of the field: ``DeviceFacts``) lets areas be told that depend on a device's size; in a
+        ``read_only`` table the kernel opens every device for reading only, save those that a type insists on.
+        """
+        areas = self.areas(facts or {})
+        return [
+            Slot(path, value, self.access(path, field) or ("r" if read_only else "rw"), areas.get(path), self.owns(path))
+            for path, field, value in self.fields() if field.is_device
+        ]
+
+    def areas(self, facts):
+        """The areas that the kernel checks (``iterate_devices``): {path of the field: (offset, length)} in sectors."""
+        return {}
+
+    def access(self, path, field):
+        """What the kernel opens a slot for whatever the table's mode: "r", "rw", "w" or None."""
+        return field.access
+
+    def owns(self, path):
+        """Whether the target keeps records of its own on a slot's device, from its first sector on."""
+        return path.rpartition(".")[2] in self.OWN
+
+    def logical_block(self):
+        """The logical block size in bytes that the target itself asks for (``io_hints``)."""
+        return 512
+
+    def check_devices(self, facts, report):
+        """Note what is wrong with the devices; ``facts`` maps paths of fields to ``DeviceFacts`` or None."""
+
+    # Comparing
+
+    def canonical(self):
+        """The same target as the kernel prints it back."""
+        def change(path, field, value):
+            if value == field.implied:
+                return None
+            return field.canonical(value)
+        return self.map_values(change)
+
+    def same_field(self, path, mine, theirs):
+        """
+        Whether two different canonical values of a field can be the same thing: True, False, or None when the kernel hides one of them.
+        """
+        return False
+
+
+def _restore(kind, start, length, values):
+    return kind(start, length, **values)
+
+
+def must_differ(facts, first, second, report):
+    """Note an error when two slots are the same device."""
+    one, other = facts.get(first), facts.get(second)
+    if one is not None and other is not None and one.number == other.number:
+        report.error(second, f"{other.major}:{other.minor}", f"another device than {first}")
+
+
+__all__ = ("HIDDEN", "Target", "must_differ")

@@ -1,0 +1,143 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+From what the user wrote to targets.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import namedtuple
+
+from .grammar.fields import BAD, Number
+from .grammar.limits import Limits
+from .targets.registry import TARGETS
+from .grammar.text import cut_comment, find_control, find_not_ascii, split_words, strip_end
+from .targets.linear import read_fast
+
+START = Number("start", high=Limits.SECTORS, unit="sectors")
+LENGTH = Number("length", low=1, high=Limits.SECTORS, unit="sectors")
+
+_HEAD = re.compile(r"[ \t]*(?:([^ \t]+)(?:[ \t]+([^ \t]+)(?:[ \t]+([^ \t]+)[ \t]*)?)?)?")
+_CARRIED = ("file:", "path:", "{")
+
+# A line of the table: its number (from 1), what was written, the target or None, and (start, length) as far as they could be read.
+Line = namedtuple("Line", ("number", "written", "target", "start", "length"))
+
+
+def entries(value, report):
+    """``(number, text or dictionary)`` of every line."""
+    if isinstance(value, str):
+        for number, text in enumerate(value.split("\n"), 1):
+            if "#" in text:
+                text = cut_comment(text)
+            text = strip_end(text)
+            if text and not text.isspace():
+                yield number, text
+    elif isinstance(value, (list, tuple)):
+        for number, entry in enumerate(value, 1):
+            if isinstance(entry, str):
+                text = cut_comment(entry.rstrip("\n"))
+                if text and not text.isspace():
+                    yield number, text
+            elif isinstance(entry, dict):
+                yield number, entry
+            else:
+                report.line(number, None).error("table", repr(entry)[:80], "each target as a line of text or a dictionary")
+    else:
+        report.line(None, None).error("table", repr(value)[:80], "text, or a list of lines and dictionaries")
+
+
+def _check_type(name, line):
+    """The class of a target type, or None after noting why there is none."""
+    if name not in TARGETS:
+        if len(name) > Limits.TYPE_LENGTH:
+            line.error("target", name, f"a target type of at most {Limits.TYPE_LENGTH} bytes")
+        else:
+            line.error("target", name, f"a known target type: {', '.join(TARGETS)}")
+        return None
+    return TARGETS[name]
+
+
+def read_line(number, text, report):
+    """One line of text; errors go to ``report``."""
+    line = report.line(number, text)
+    position = find_control(text)
+    if position is not None:
+        line.error("line", text[position], "no control characters other than tabs", column=position)
+        return Line(number, text, None, BAD, BAD), line
+    head = _HEAD.match(text)
+    values = []
+    for index, field in enumerate((START, LENGTH), 1):
+        word = head.group(index)
+        line.columns[field.name] = len(text) if word is None else head.start(index)
+        if word is None:
+            line.error(field.name, None, f"is missing: {field.rule}")
+            values.append(BAD)
+        else:
+            values.append(field.read(word, field.name, line))
+    start, length = values
+    name = head.group(3)
+    line.columns["target"] = len(text) if name is None else head.start(3)
+    if name is None:
+        line.error("target", None, "is missing: a target type")
+        return Line(number, text, None, start, length), line
+    kind = _check_type(name, line)
+    if kind is None:
+        return Line(number, text, None, start, length), line
+    line.target = name
+    words, columns = split_words(text, head.end())
+    if not text.isascii():
+        for word, column in zip(words, columns):
+            if not word.isascii() and not word.startswith(_CARRIED):
+                line.error("line", word, "ASCII only: the kernel splits other characters", column=column + (find_not_ascii(word) or 0))
+    target = kind.from_words(start, length, words, columns, len(text), line)
+    return Line(number, text, target, start, length), line
+
+
+def read_dict(number, plain, report):
+    """One target in structured form; errors go to ``report``."""
+    line = report.line(number, plain)
+    name = plain.get("target")
+    values = []
+    for field in (START, LENGTH):
+        if plain.get(field.name) is None:
+            line.error(field.name, None, f"is missing: {field.rule}")
+            values.append(BAD)
+        else:
+            values.append(field.load(plain[field.name], field.name, line))
+    start, length = values
+    if not isinstance(name, str):
+        line.error("target", name, "a target type as text" if name is not None else "is missing: a target type")
+        return Line(number, plain, None, start, length), line
+    kind = _check_type(name, line)
+    if kind is None:
+        return Line(number, plain, None, start, length), line
+    line.target = name
+    target = kind.from_dict(start, length, {key: value for key, value in plain.items() if key not in ("start", "length", "target")}, line)
+    return Line(number, plain, target, start, length), line
+
+
+def read(number, written, report):
+    """One entry, whatever its form."""
+    if isinstance(written, str):
+        return read_line(number, written, report)
+    return read_dict(number, written, report)
+
+
+def read_all(value, report):
+    """All lines of a table as ``Line``; errors go to ``report``."""
+    lines = []
+    add = lines.append
+    for number, written in entries(value, report):
+        if isinstance(written, str):
+            target = read_fast(written)
+            if target is not None and target.start <= Limits.SECTORS and target.length <= Limits.SECTORS and target.offset <= Limits.SECTORS:
+                add(Line(number, written, target, target.start, target.length))
+                continue
+        add(read(number, written, report)[0])
+    return lines

@@ -1,0 +1,268 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What holds for any table.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Source: ``drivers/md/dm-table.c`` (dm_table_add_target, device_area_is_invalid, validate_hardware_logical_block_alignment).
+"""
+
+from __future__ import annotations
+
+from .grammar import kernels
+from .grammar.context import NoDevice
+from .grammar.fields import BAD
+from .grammar.limits import Limits
+from .read import read
+from .grammar.report import Report
+from .grammar.slot import canonical_slot
+from .targets.linear import Linear
+
+
+class _Checker:
+    """One pass over the lines of one table."""
+
+    def __init__(self, lines, report):
+        self.lines = lines
+        self.report = report
+        self.context = report.context
+        self.known = {}
+        # Text of a slot: why there is no such device.
+        self.missing = {}
+
+    def place(self, line):
+        """A line report with the columns of the line's fields, which are found only now that they are needed."""
+        place = read(line.number, line.written, Report(self.context))[1]
+        place.table = self.report
+        place.failed = False
+        return place
+
+    def run(self):
+        if not self.lines:
+            if not self.report.errors:
+                self.report.line(None, None).error("table", None, "at least one target")
+            return
+        if len(self.lines) > Limits.TARGETS:
+            self.report.line(None, None).error("table", len(self.lines), f"at most {Limits.TARGETS} targets")
+        self.positions()
+        self.kinds()
+        if not self.report.errors:
+            self.shared()
+        if self.context.devices is not None:
+            self.devices()
+
+    def positions(self):
+        end = 0
+        limit = Limits.SECTORS
+        previous = None
+        for line in self.lines:
+            start = line.start
+            length = line.length
+            if start is BAD:
+                end = None
+                previous = line
+                continue
+            if end is not None and start != end:
+                if previous is None:
+                    rule = "the first target starts at 0"
+                elif start > end:
+                    rule = f"no gap: line {previous.number} ends at {end}"
+                else:
+                    rule = f"no overlap: line {previous.number} ends at {end}"
+                self.place(line).error("start", start, rule)
+            if length is BAD:
+                end = None
+            else:
+                end = start + length
+                if end > limit:
+                    self.place(line).error("length", length, f"start + length at most {limit} sectors")
+            previous = line
+
+    def kinds(self):
+        context = self.context
+        seen = {}
+        for line in self.lines:
+            if line.target is not None and line.target.TYPE not in seen:
+                seen[line.target.TYPE] = line
+        for name, line in seen.items():
+            takes = kernels.TARGETS.get(name)
+            if takes is not None:
+                refused = context.refused_by(takes)
+                if refused:
+                    self.place(line).error("target", name, "a target type that the kernel has", kernels=refused)
+            if context.targets is not None and name not in context.targets:
+                self.place(line).error("target", name, f"a target type that this host has: {', '.join(sorted(context.targets))}")
+            if context.read_only and name in kernels.ALWAYS_WRITABLE:
+                self.place(line).error("target", name, "not in a read-only table")
+            if context.read_only is False and name in kernels.READ_ONLY:
+                self.place(line).error("target", name, "only in a read-only table")
+        if len(self.lines) > 1:
+            self.company(seen)
+
+    def company(self, seen):
+        for name, line in seen.items():
+            forbids = kernels.SINGLETON.get(name)
+            if forbids is not None:
+                refused = self.context.refused_by(kernels.refusing(forbids))
+                if refused:
+                    self.place(line).error("target", name, "alone in its table", kernels=() if forbids == kernels.KERNELS else refused)
+                    continue
+            if name in kernels.IMMUTABLE and len(seen) > 1:
+                self.place(line).error("target", name, "not together with other target types")
+
+    def shared(self):
+        """
+        What two targets must not share: a device that one of them has its own records on, and one that is opened for less first and for more
+        later on. ``upgrade_mode()`` in ``drivers/md/dm-table.c`` then frees what the first target has of it, and goes on using that.
+        """
+        read_only = bool(self.context.read_only)
+        if all(isinstance(line.target, Linear) for line in self.lines):
+            return
+        opened = {}
+        owned = {}
+        for line in self.lines:
+            if line.target is None:
+                continue
+            for slot in line.target.devices(None, read_only):
+                device = self.identity(slot)
+                access, number = opened.setdefault(device, (slot.access, line.number))
+                owner = owned.setdefault(device, line.number) if slot.own else owned.get(device, line.number)
+                if owner != line.number or (slot.own and number != line.number):
+                    self.place(line).error(slot.field, slot.text, "a device that nothing else in the table uses: " + (
+                        f"line {owner} keeps records of its own there" if owner != line.number
+                        else f"{line.target.TYPE} keeps records of its own there, and line {number} uses it"
+                    ))
+                elif set(slot.access) - set(access):
+                    opened[device] = (slot.access + access, line.number)
+                    self.place(line).error(
+                        slot.field, slot.text,
+                        f"a device that line {number} does not open for {'reading' if access == 'r' else 'writing'} only: "
+                        "the kernel would go on with memory that it has freed; put this target before that one, or use another device",
+                    )
+
+    def identity(self, slot):
+        """What tells whether two slots are the same device: its number where that is known."""
+        if self.context.devices is None:
+            return str(canonical_slot(slot.value))
+        if slot.text not in self.known:
+            found = self.context.devices(slot)
+            if isinstance(found, NoDevice):
+                self.missing[slot.text], found = found.reason, None
+            self.known[slot.text] = found
+        known = self.known[slot.text]
+        return str(canonical_slot(slot.value)) if known is None else known.number
+
+    def facts(self, target):
+        """Path of the field: ``DeviceFacts`` or None, of a target's slots."""
+        result = {}
+        for slot in target.devices():
+            self.identity(slot)
+            result[slot.field] = self.known[slot.text]
+        return result
+
+    def devices(self):
+        stacked = []
+        for line in self.lines:
+            target = line.target
+            if target is None:
+                stacked.append(None)
+                continue
+            facts = self.facts(target)
+            stacked.append(self.target_devices(line, target, facts))
+        if None not in stacked and not self.report.errors:
+            self.alignment(stacked)
+
+    def target_devices(self, line, target, facts):
+        """Checks one target's devices; returns its logical block size in bytes, None when a device is not known."""
+        context = self.context
+        slots = target.devices(facts, context.read_only)
+        block = target.logical_block()
+        unknown = False
+        for slot in slots:
+            device = facts[slot.field]
+            if device is None:
+                unknown = True
+            elif slot.area is not None:
+                block = max(block, device.logical_block)
+        place = None
+        for slot in slots:
+            device = facts[slot.field]
+            if device is None:
+                if slot.text in self.missing:
+                    place = place or self.place(line)
+                    place.error(slot.field, slot.text, f"a device that can be had: {self.missing[slot.text]}")
+                continue
+            shown = f"{device.major}:{device.minor}"
+            errors = []
+            if context.device is not None and (device.number == context.device or context.device in device.stack):
+                errors.append((shown, "no loop: this device stands on the very device that the table is for"))
+            if "w" in slot.access and device.read_only:
+                errors.append((shown, "a device that can be written, or make the table read-only"))
+            if slot.area is not None and device.size_sectors:
+                errors.extend(_area_errors(slot.area, device, block))
+            for value, rule in errors:
+                place = place or self.place(line)
+                place.error(slot.field, value, rule)
+        place = place or _Later(self, line)
+        target.check_devices(facts, place)
+        return None if unknown else block
+
+    def alignment(self, blocks):
+        """
+        Every target has to end on the logical block of the whole, unless what is missing fits into the next target.
+        """
+        whole = max(blocks) >> 9
+        remaining = 0
+        following = 0
+        for line, block in zip(self.lines, blocks):
+            if remaining < line.length and remaining & ((block >> 9) - 1):
+                self.place(line).error("start", line.start, f"a multiple of the logical block of the devices, {whole} sectors")
+                return
+            following = (following + line.length) & (whole - 1)
+            remaining = whole - following if following else 0
+        if remaining:
+            line = self.lines[-1]
+            self.place(line).error("length", line.length, f"an end on the logical block of the devices, {whole} sectors")
+
+
+class _Later:
+    """Finds the columns of a line only when there is an error to report."""
+
+    def __init__(self, checker, line):
+        self.checker = checker
+        self.line = line
+        self.place = None
+
+    def error(self, *args, **kwargs):
+        if self.place is None:
+            self.place = self.checker.place(self.line)
+        self.place.error(*args, **kwargs)
+
+    def stops(self, *args):
+        if self.place is None:
+            self.place = self.checker.place(self.line)
+        self.place.stops(*args)
+
+    @property
+    def context(self):
+        return self.checker.context
+
+
+def _area_errors(area, device, block):
+    offset, length = area
+    size = device.size_sectors
+    sectors = block >> 9
+    if offset >= size or offset + length > size:
+        yield offset, f"an area inside the device: it has {size} sectors, {offset} + {length} are asked for"
+    elif offset % sectors:
+        yield offset, f"an offset that is a multiple of the logical block, {sectors} sectors"
+    elif length % sectors:
+        yield length, f"a length that is a multiple of the logical block, {sectors} sectors"
+
+
+def check(lines, report):
+    """Note everything that is wrong with the table as a whole."""
+    _Checker(lines, report).run()

@@ -1,0 +1,40 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+``delay DEV OFFSET MS [DEV OFFSET MS [DEV OFFSET MS]]``: access after a while.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Source: ``drivers/md/dm-delay.c``.
+"""
+
+from __future__ import annotations
+
+from ..grammar.fields import Device, Number, Sectors
+from ..grammar.layout import Group
+from ..grammar.target import Target
+
+
+def _class():
+    return (Device("device"), Sectors("offset"), Number("delay", unit="milliseconds"))
+
+
+class Delay(Target):
+    """
+    ``read``, ``write``, ``flush``: device, offset in sectors and delay in milliseconds of each kind of access; without ``write`` what holds for
+    reading holds for all, without ``flush`` what holds for writing.
+    """
+
+    TYPE = "delay"
+    LAYOUT = (Group("read", _class()), Group("write", _class(), optional=True), Group("flush", _class(), optional=True))
+
+    def check(self, report):
+        if self.flush is not None and self.write is None:
+            report.error("write", None, "is missing: flush goes only with write")
+
+    def areas(self, facts):
+        return {
+            f"{name}.device": (getattr(self, name).offset, self.length) for name in self.NAMES if getattr(self, name) is not None
+        }

@@ -1,0 +1,76 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+``snapshot ORIGIN COW P|PO|N CHUNK [#n FEATURE...]``: what differs from an origin.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Sources: ``drivers/md/dm-snap.c``, ``dm-exception-store.c``, ``dm-snap-persistent.c``.
+"""
+
+from __future__ import annotations
+
+from ..grammar.fields import Device, Number, Word, is_power_of_two
+from ..grammar.layout import Flag, Options
+from ..grammar.limits import Limits
+from ..grammar.stops import SMALL_DISCARDS
+from ..grammar.target import Target, must_differ
+
+# The kernel takes a chunk's number of sectors for a number of bytes, which has to be a sector at least.
+_BYTES_OF_A_SECTOR = 512
+_LARGE_CHUNKS = "chunks of at least 512 sectors with discard_zeroes_cow"
+
+
+class Snapshot(Target):
+    """
+    ``persistence``: P keeps the exceptions over a reboot, PO does and reports overflow, N keeps them in memory. ``chunk_size`` in sectors; 0
+    leaves it to what the COW device says, or to the kernel's default, and is for P and PO only. What the header of a COW
+    device says that has been in use overrides it.
+    """
+
+    TYPE = "snapshot"
+    OWN = ("cow",)
+    LAYOUT = (
+        Device("origin", access="r"),
+        Device("cow"),
+        Word("persistence", ("P", "PO", "N")),
+        Number("chunk_size", high=Limits.INT >> 9, unit="sectors"),
+        Options((Flag("discard_zeroes_cow"), Flag("discard_passdown_origin"))),
+    )
+
+    def check(self, report):
+        if self.chunk_size == 0 and self.persistence == "N":
+            report.error("chunk_size", 0, "a power of 2; only a persistent snapshot can find it on its COW device")
+        elif self.chunk_size and not is_power_of_two(self.chunk_size):
+            report.error("chunk_size", self.chunk_size, f"a power of 2, at most {Limits.INT >> 9} sectors")
+        elif self.discard_zeroes_cow and self.chunk_size < _BYTES_OF_A_SECTOR:
+            report.stops(SMALL_DISCARDS, "chunk_size", self.chunk_size, _LARGE_CHUNKS)
+        if self.discard_passdown_origin and not self.discard_zeroes_cow:
+            report.error("discard_passdown_origin", None, "only together with discard_zeroes_cow")
+        if self.origin == self.cow:
+            report.error("cow", self.cow, "another device than origin")
+
+    def areas(self, facts):
+        cow = facts.get("cow")
+        areas = {"origin": (0, self.length)}
+        if cow is not None:
+            areas["cow"] = (0, cow.size_sectors)
+        return areas
+
+    def check_devices(self, facts, report):
+        must_differ(facts, "origin", "cow", report)
+        cow = facts.get("cow")
+        if cow is not None and self.discard_zeroes_cow and self.persistence != "N" and self.chunk_size >= _BYTES_OF_A_SECTOR:
+            written = cow.cow_chunk()
+            if written is not None and written < _BYTES_OF_A_SECTOR:
+                rule = f"{_LARGE_CHUNKS}; its header says {written}, and counts"
+                report.stops(SMALL_DISCARDS, "cow", f"{cow.major}:{cow.minor}", rule)
+        for path in ("origin", "cow"):
+            device = facts.get(path)
+            if device is not None and self.chunk_size % (device.logical_block >> 9):
+                report.error("chunk_size", self.chunk_size, f"a multiple of the logical block of {path}, {device.logical_block >> 9} sectors")
+
+    def same_field(self, path, mine, theirs):
+        return path == "chunk_size" and 0 in (mine, theirs)

@@ -1,0 +1,31 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+``snapshot-merge ORIGIN COW P|PO CHUNK [#n FEATURE...]``: a snapshot flowing back into its origin.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Source: ``drivers/md/dm-snap.c``.
+"""
+
+from __future__ import annotations
+
+from ..grammar.target import Target
+from .snapshot import Snapshot
+
+
+class SnapshotMerge(Snapshot):
+    """The fields are those of ``snapshot``; the origin is written to, and the exceptions have to be persistent."""
+
+    TYPE = "snapshot-merge"
+
+    def check(self, report):
+        super().check(report)
+        if self.persistence == "N":
+            report.error("persistence", "N", "P or PO: only persistent exceptions can be merged")
+
+    def access(self, path, field):
+        # The kernel opens it for writing only.
+        return "w" if path == "origin" else Target.access(self, path, field)

@@ -1,0 +1,26 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+``snapshot-origin DEV``: a device with snapshots.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Source: ``drivers/md/dm-snap.c`` (origin_ctr).
+"""
+
+from __future__ import annotations
+
+from ..grammar.fields import Device
+from ..grammar.target import Target
+
+
+class SnapshotOrigin(Target):
+    """``device`` is used from its first sector on."""
+
+    TYPE = "snapshot-origin"
+    LAYOUT = (Device("device"),)
+
+    def areas(self, facts):
+        return {"device": (0, self.length)}

@@ -1,0 +1,33 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+``thin POOL ID [ORIGIN]``: a thin volume.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Source: ``drivers/md/dm-thin.c`` (thin_ctr).
+"""
+
+from __future__ import annotations
+
+from ..grammar.fields import Device, Number
+from ..grammar.target import Target, must_differ
+
+
+class Thin(Target):
+    """``id``: the volume's number in the pool; ``origin``: a device that is read where the volume has no data of its own."""
+
+    TYPE = "thin"
+    LAYOUT = (Device("pool"), Number("id", high=16777215), Device("origin", access="r", default=None))
+
+    def check(self, report):
+        if self.origin is not None and self.origin == self.pool:
+            report.error("origin", self.origin, "another device than pool")
+
+    def check_devices(self, facts, report):
+        pool = facts.get("pool")
+        if pool is not None and pool.dm_uuid is None:
+            report.error("pool", f"{pool.major}:{pool.minor}", "a mapped device with a thin-pool, active")
+        must_differ(facts, "pool", "origin", report)

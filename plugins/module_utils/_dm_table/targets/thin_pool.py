@@ -1,0 +1,56 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+``thin-pool META DATA BLOCK LOWWATER [#n FEATURE...]``: the pool that thin volumes live in.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Source: ``drivers/md/dm-thin.c`` (pool_ctr).
+"""
+
+from __future__ import annotations
+
+from ..grammar.fields import Device, Number
+from ..grammar.layout import Flag, Options
+from ..grammar.limits import Limits
+from ..grammar.target import Target, must_differ
+
+
+class ThinPool(Target):
+    """``block_size`` in sectors (64 KiB to 1 GiB), ``low_water_mark`` in blocks."""
+
+    TYPE = "thin-pool"
+    OWN = ("metadata", "data")
+    LAYOUT = (
+        Device("metadata"),
+        Device("data", access="rw"),
+        Number("block_size", low=128, high=2097152, step=128, unit="sectors"),
+        Number("low_water_mark", high=Limits.U64, unit="blocks"),
+        Options(
+            (
+                Flag("skip_block_zeroing"),
+                Flag("ignore_discard"),
+                Flag("no_discard_passdown"),
+                Flag("read_only"),
+                Flag("error_if_no_space"),
+            ),
+            show_zero=True,
+        ),
+    )
+
+    def check(self, report):
+        if self.metadata == self.data:
+            report.error("data", self.data, "another device than metadata")
+
+    def access(self, path, field):
+        if path == "metadata":
+            return "r" if self.read_only else "rw"
+        return field.access
+
+    def areas(self, facts):
+        return {"data": (0, self.length)}
+
+    def check_devices(self, facts, report):
+        must_differ(facts, "metadata", "data", report)

@@ -1,0 +1,152 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What one entry of a list of guests' disks writes or removes is no other's.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Pure. An absent entry uses nothing: its storage may be another guest's by now.
+"""
+
+from __future__ import annotations
+
+import posixpath
+
+from .._base.errors import InvalidValue
+
+# Beside a snapshot's store: which image it belongs to.
+RECORD = ".image"
+
+
+def check(entries, identities=None):
+    """
+    Raise InvalidValue for Entries (of ``_guest_disks.entry``) that would have the same storage, or the same place in a guest.
+
+    ``identities``: texts by path that are equal for paths of one file, such as device and inode; other paths are compared as they are written.
+    """
+    key = key_by(identities)
+    _check_vdevs(entries)
+    present = [entry for entry in entries if not entry.absent]
+    pools = _pools_of(entries, key)
+    (files, writers), images = _check_files(present, pools, key), {}
+    for entry in present:
+        if entry.image is not None:
+            images.setdefault(key(entry.image), entry.label)
+    _check_images(present, writers, key)
+    volumes = _check_volumes(present)
+    for entry in entries:
+        if entry.remove:
+            _check_removed(entry, files.get(key(entry.file), images.get(key(entry.file))) if entry.thin is None else None, volumes)
+
+
+def key_by(identities):
+    """A function: what a path is compared by."""
+    known = {plain(path): identity for path, identity in (identities or {}).items()}
+    return lambda path: None if path is None else known.get(plain(path), plain(path))
+
+
+def plain(path):
+    """A path in the one form in which it is compared."""
+    return "/" + posixpath.normpath(str(path)).lstrip("/")
+
+
+def _check_vdevs(entries):
+    seen = {}
+    for entry in entries:
+        if entry.label in seen:
+            raise InvalidValue(f"{entry.option}.vdev", entry.vdev, f"must be another one: {seen[entry.label]} is {entry.label} already")
+        seen[entry.label] = entry.option
+
+
+def _pools_of(entries, key):
+    """``{key: (pool, option)}``; the same name, uuid or device is the same pool everywhere."""
+    found, parts = {}, {}
+    for entry in entries:
+        if entry.thin is None:
+            continue
+        pool, option = entry.thin.pool, f"{entry.option}.thin.pool"
+        other = found.setdefault(pool.key, (pool, option))
+        if other[0].source != pool.source:
+            raise InvalidValue(option, pool.key, f"must be the same as in {other[1]}, which has the same name or uuid")
+        for part in _parts_of(pool, option, key):
+            if parts.setdefault(part, pool.key) != pool.key:
+                raise InvalidValue(option, part, f"must be a uuid and devices of its own: the pool {parts[part]} has this one")
+    return found
+
+
+def _parts_of(pool, option, key):
+    source = pool.source
+    parts = [key(source["path"])] if "path" in source else []
+    for line in source.get("table", ()):
+        parts += [key(device.get("file") or device["path"]) for device in (line["metadata"], line["data"]) if not device.get("offset")]
+    if len(set(parts)) < len(parts):
+        # Metadata and data; the kernel would refuse it, too.
+        raise InvalidValue(f"{option}.data", parts[0], "must be another device than metadata")
+    return [*parts, source["uuid"]]
+
+
+def _check_files(present, pools, key):
+    """``{what a path is compared by: label of who has the file}`` of all that is written or made."""
+    users = {key(path): [(str(pool), None, path)] for pool, dummy in pools.values() for path, *dummy in pool.files}
+    for entry in present:
+        if entry.file is None:
+            continue
+        for other, theirs, path in users.setdefault(key(entry.file), []):
+            if theirs is None or (entry.writes or theirs.writes) and not (entry.shared and theirs.shared):
+                hint = "" if theirs is None else "; or shared=true for both"
+                raise InvalidValue(f"{entry.option}.file", entry.file, f"must be a file of its own: {other} has this one{_also(entry.file, path)}{hint}")
+        users[key(entry.file)].append((entry.label, entry, entry.file))
+    _check_records(present, users)
+    return {identity: rows[0][0] for identity, rows in users.items()}, {
+        identity: [(label, entry, path) for label, entry, path in rows if entry is None or entry.writes] for identity, rows in users.items()
+    }
+
+
+def _check_records(present, users):
+    """The record beside a snapshot's store is nobody's file."""
+    paths = {plain(path): label for rows in users.values() for label, dummy, path in rows}
+    for entry in present:
+        record = None if entry.image is None else plain(entry.file) + RECORD
+        if record in paths:
+            raise InvalidValue(f"{entry.option}.file", entry.file, f"must have another name: {record}, which tells the store's image, is of {paths[record]}")
+
+
+def _check_images(present, writers, key):
+    for entry in present:
+        for other, dummy, path in writers.get(key(entry.image), ()):
+            what = f"{other} writes this file{_also(entry.image, path)}"
+            raise InvalidValue(f"{entry.option}.image", entry.image, f"must be an image that nobody writes: {what}")
+
+
+def _also(path, other):
+    return "" if plain(path) == plain(other) else f" as {other}"
+
+
+def _check_volumes(present):
+    """``{(pool, id): label of who has it}``, also of those that a volume is to be made from."""
+    users = {}
+    for entry in present:
+        if entry.thin is None:
+            continue
+        volume = (entry.thin.pool.key, entry.thin.id)
+        other = users.get(volume)
+        if other is not None and (entry.writes or other.writes) and not (entry.shared and other.shared):
+            raise InvalidValue(f"{entry.option}.thin.id", entry.thin.id, f"must be a volume of its own: {other.label} has this one; or shared=true for both")
+        users.setdefault(volume, entry)
+    labels = {volume: entry.label for volume, entry in users.items()}
+    for entry in present:
+        if entry.thin is not None and entry.thin.snapshot_of is not None:
+            labels.setdefault((entry.thin.pool.key, entry.thin.snapshot_of), entry.label)
+    return labels
+
+
+def _check_removed(entry, user, volumes):
+    """``user``: who has the file of the Entry, or None."""
+    option, what = f"{entry.option}.remove_file", entry.file
+    if entry.thin is not None:
+        option, what = f"{entry.option}.remove_volume", f"the volume {entry.thin.id} of {entry.thin.pool}"
+        user = volumes.get((entry.thin.pool.key, entry.thin.id))
+    if user is not None:
+        raise InvalidValue(option, True, f"must be false: {user} uses {what}")

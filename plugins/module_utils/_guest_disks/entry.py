@@ -1,0 +1,234 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+One disk of a guest, as people write it: checked, and turned into the source that is kept in the guest's definition.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Pure; runs on the controller.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .. import _dm_table
+from .._xen import vdev as _vdev
+from .._base.errors import InvalidValue, TableError
+from .pool import Pool, id_of, pool_of
+from .._base.values import SECTOR, bytes_of, whole
+from .._base.record import Record
+
+_KINDS = ("file", "thin", "source")
+_KEYS = (
+    "vdev", "file", "format", "size", "image", "disk_size", "chunk_size", "adopt", "thin", "crypt", "source", "mode", "device_type", "shared", "state",
+    "remove_file", "remove_volume",
+)
+_BOOLEAN_KEYS = ("shared", "remove_file", "remove_volume", "adopt")
+_THIN = ("pool", "id", "snapshot_of")
+_CRYPT = ("cipher", "key", "sector_size", "allow_discards")
+_KEYRING = re.compile(r":[0-9]+:(?:logon|user|encrypted|trusted):[!-~]+\Z")
+# As Ansible reads them (ansible.module_utils.parsing.convert_bool); 1 and 1.0 are True already.
+_BOOLEANS = {**dict.fromkeys(("y", "yes", "on", "1", "true", "t", True), True), **dict.fromkeys(("n", "no", "off", "0", "false", "f", False), False)}
+
+
+class Thin(Record):
+    """A volume of a pool; ``snapshot_of``: the volume to make it from."""
+
+    pool: Pool
+    id: int
+    snapshot_of: int | None
+
+
+class Entry(Record):
+    """
+    A checked disk. ``option``: where in the list it stands; ``label``: its name in messages; sizes in bytes; ``given``: the options as they were
+    written.
+    """
+
+    option: str
+    label: str
+    domain: str
+    vdev: str
+    absent: bool
+    file: str | None
+    size: int | None
+    image: str | None
+    disk_size: int | None
+    chunk_size: int
+    thin: Thin | None
+    crypt: dict | None
+    source: object
+    mode: str
+    shared: bool
+    remove: bool
+    adopt: bool
+    given: dict
+
+    @property
+    def writes(self):
+        # A snapshot writes its own records, also when the guest may only read.
+        return self.mode == "w" or self.image is not None
+
+
+def entry_of(disk, domain, option):
+    """The Entry, or InvalidValue for what cannot be meant."""
+    if not isinstance(disk, dict) or not disk.get("vdev"):
+        raise InvalidValue(option, sorted(map(str, disk)) if isinstance(disk, dict) else disk, "must be a dictionary with vdev")
+    for key in disk:
+        if key not in _KEYS:
+            raise InvalidValue(f"{option}.{key}", disk[key], f"there is no such option; there are {', '.join(_KEYS)}")
+    if disk.get("state", "present") not in ("present", "absent"):
+        raise InvalidValue(f"{option}.state", disk["state"], "must be present or absent")
+    absent = disk.get("state", "present") == "absent"
+    flags = {key: _boolean(disk[key], f"{option}.{key}") for key in _BOOLEAN_KEYS if disk.get(key) is not None}
+    _check_kind(disk, option, absent, flags)
+    size = None if disk.get("size") is None else bytes_of(disk["size"], f"{option}.size")
+    return Entry(
+        option, f"{_name(disk['vdev'])} of {domain}", domain, disk["vdev"], absent, disk.get("file"), size, disk.get("image"),
+        None if disk.get("disk_size") is None else bytes_of(disk["disk_size"], f"{option}.disk_size"),
+        whole(disk.get("chunk_size") or 8, f"{option}.chunk_size"),
+        None if disk.get("thin") is None else _thin_of(disk["thin"], f"{option}.thin"),
+        None if disk.get("crypt") is None else _crypt_of(disk["crypt"], f"{option}.crypt"),
+        disk.get("source"), disk.get("mode") or "w", flags.get("shared", False),
+        absent and bool(flags.get("remove_file") or flags.get("remove_volume")), flags.get("adopt", False), dict(disk, **flags),
+    )
+
+
+def source_of(entry, sizes, mtimes=None):
+    """
+    The disk's source as plain data. ``sizes``: bytes of files and images by path; ``mtimes``: of images, in nanoseconds, where the disk is to have
+    that very image. InvalidValue for a file that is not there, or does not fit.
+    """
+    base, size = _base_of(entry, sizes, mtimes or {})
+    if entry.crypt is None:
+        return base
+    sector = entry.crypt.get("sector_size") or SECTOR
+    if size % sector:
+        raise InvalidValue(f"{entry.option}.crypt.sector_size", sector, f"must be a divisor of the disk's {size} bytes", device=entry.label)
+    return {"table": [dict(entry.crypt, length=size // SECTOR, device=base)]}
+
+
+def _base_of(entry, sizes, mtimes):
+    """``(source, bytes)`` without encryption."""
+    if entry.source is not None:
+        return entry.source, entry.size
+    if entry.thin is not None:
+        return {"table": [{"start": 0, "length": entry.size // SECTOR, "target": "thin", "pool": entry.thin.pool.source, "id": entry.thin.id}]}, entry.size
+    if entry.file not in sizes:
+        raise InvalidValue(f"{entry.option}.file", entry.file, "must be a file that is there")
+    if entry.image is None:
+        said = {"format": entry.given["format"]} if entry.given.get("format") is not None else {}
+        return {"file": entry.file, **said}, sizes[entry.file]
+    return _snapshot_of(entry, sizes.get(entry.image), mtimes.get(entry.image))
+
+
+def _snapshot_of(entry, image, mtime):
+    if not image:
+        raise InvalidValue(f"{entry.option}.image", entry.image, "must be an image that is there, and not empty")
+    if image % SECTOR:
+        raise InvalidValue(f"{entry.option}.image", entry.image, f"must be an image of whole sectors of {SECTOR} bytes: it has {image} bytes")
+    size = entry.disk_size or image
+    if size < image:
+        raise InvalidValue(f"{entry.option}.disk_size", entry.disk_size, f"must be {image} or more, which is the size of the image {entry.image}")
+    origin = {"file": entry.image, "read_only": True}
+    if mtime is not None:
+        origin["mtime_ns"] = mtime
+    if size > image:
+        origin = {"read_only": True, "table": [
+            {"start": 0, "length": image // SECTOR, "target": "linear", "device": origin, "offset": 0},
+            {"start": image // SECTOR, "length": (size - image) // SECTOR, "target": "zero"},
+        ]}
+    return {"table": [{
+        "start": 0, "length": size // SECTOR, "target": "snapshot", "origin": origin, "cow": {"file": entry.file}, "persistence": "P",
+        "chunk_size": entry.chunk_size,
+    }]}, size
+
+
+def _check_kind(disk, option, absent, flags):
+    """Which options go together."""
+    given = [kind for kind in _KINDS if disk.get(kind) is not None]
+    if len(given) > 1 or not (given or absent):
+        raise InvalidValue(option, given, "must have either file or thin or source")
+    kind = given[0] if given else None
+    for key in ("file", "image"):
+        if disk.get(key) is not None and (not str(disk[key]).startswith("/") or len(str(disk[key]).splitlines()) != 1):
+            raise InvalidValue(f"{option}.{key}", disk[key], "must be an absolute path")
+    if disk.get("image") is not None and kind != "file":
+        raise InvalidValue(f"{option}.image", disk["image"], "is possible only with file, which keeps what differs from the image")
+    for key in ("disk_size", "adopt"):
+        if disk.get(key) not in (None, False) and disk.get("image") is None:
+            raise InvalidValue(f"{option}.{key}", disk[key], "is possible only with image")
+    if disk.get("format") is not None:
+        if disk["format"] != "raw":
+            allowed = "raw: an image of another format is not a disk byte for byte, so convert it (qemu-img convert -O raw)"
+            raise InvalidValue(f"{option}.format", disk["format"], allowed)
+        if kind != "file" or disk.get("image") is not None:
+            raise InvalidValue(f"{option}.format", disk["format"], "is possible only with file, and without image")
+    if disk.get("size") is None and (kind == "thin" or kind == "source" and disk.get("crypt") is not None):
+        raise InvalidValue(f"{option}.size", None, "must be the size of the disk")
+    if disk.get("size") is not None and kind == "source" and disk.get("crypt") is None:
+        raise InvalidValue(f"{option}.size", disk["size"], "must be left out beside source, which has its own size")
+    if disk.get("crypt") is not None and kind is None:
+        raise InvalidValue(f"{option}.crypt", sorted(map(str, disk["crypt"])), "is possible only with file, thin or source")
+    for key, needed in (("remove_file", "file"), ("remove_volume", "thin")):
+        if absent and flags.get(key) and kind != needed:
+            raise InvalidValue(f"{option}.{key}", True, f"is possible only with {needed}")
+
+
+def _thin_of(value, option):
+    if not isinstance(value, dict) or value.get("id") is None:
+        raise InvalidValue(option, value, "must be a dictionary with pool and id")
+    _only(value, option, _THIN)
+    origin = None if value.get("snapshot_of") is None else id_of(value["snapshot_of"], f"{option}.snapshot_of")
+    number = id_of(value["id"], f"{option}.id")
+    if origin == number:
+        raise InvalidValue(f"{option}.snapshot_of", origin, "must be another volume than itself")
+    return Thin(pool_of(value.get("pool"), f"{option}.pool"), number, origin)
+
+
+def _crypt_of(value, option):
+    """A table line without length and device; a key in clear is not shown."""
+    if not isinstance(value, dict) or not value.get("cipher") or not value.get("key"):
+        raise InvalidValue(option, sorted(map(str, value)) if isinstance(value, dict) else "(not shown)", "must be a dictionary with cipher and key")
+    _only(value, option, _CRYPT)
+    if not _KEYRING.match(str(value["key"])):
+        allowed = "the name of a key in the kernel's keyring, :SIZE:TYPE:DESCRIPTION: a definition can be read by many. See the module kernel_key"
+        raise InvalidValue(f"{option}.key", "(not shown)", f"must be {allowed}")
+    kind, description = str(value["key"]).split(":", 3)[2:]
+    if kind == "logon" and not 0 < description.find(":"):
+        raise InvalidValue(f"{option}.key", value["key"], "must be :SIZE:logon:PREFIX:NAME: the kernel asks a prefix of logon keys")
+    line = {"start": 0, "target": "crypt", "cipher": value["cipher"], "key": value["key"], "iv_offset": 0, "offset": 0}
+    if value.get("sector_size") is not None:
+        line["sector_size"] = whole(value["sector_size"], f"{option}.sector_size")
+    if value.get("allow_discards") is not None and _boolean(value["allow_discards"], f"{option}.allow_discards"):
+        line["allow_discards"] = True
+    try:
+        _dm_table.parse_table([dict(line, length=8, device="/dev/vg/a")])
+    except TableError as error:
+        field = error.errors[0]["field"]
+        raise InvalidValue(f"{option}.{field}", error.errors[0]["value"], f"must be {error.errors[0]['rule']}") from error
+    return line
+
+
+def _only(value, option, allowed):
+    for key in value:
+        if key not in allowed:
+            raise InvalidValue(f"{option}.{key}", "(not shown)", f"there is no such option; there are {', '.join(allowed)}")
+
+
+def _name(vdev):
+    """The one name of a disk that can be written in several ways; as it is when it is not Xen's."""
+    try:
+        return _vdev.parse(vdev).name
+    except InvalidValue:
+        return str(vdev)
+
+
+def _boolean(value, option):
+    key = value.lower().strip() if isinstance(value, str) else value
+    if not isinstance(key, (str, int, float)) or key not in _BOOLEANS:
+        raise InvalidValue(option, value, "must be a boolean: true or false")
+    return _BOOLEANS[key]

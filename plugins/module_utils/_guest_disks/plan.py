@@ -1,0 +1,160 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A list of guests and their disks, as people write it, turned into files, snapshot stores and thin volumes to have, and disks to define.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Pure; runs on the controller.
+"""
+
+from __future__ import annotations
+
+from . import conflicts
+from .._base.errors import InvalidValue
+from .entry import entry_of, source_of
+from .._base.values import SECTOR
+from .conflicts import RECORD, plain
+
+
+def entries(guests, identities=None):
+    """
+    [Entry] of all disks, each checked, and with one another; InvalidValue for what cannot be meant, such as one file for two disks.
+
+    ``identities``: what the host says of paths, as :func:`_guest_disks.conflicts.check` takes it.
+    """
+    if not isinstance(guests, list):
+        raise InvalidValue("guests", guests, "must be a list of guests")
+    found = []
+    for number, guest in enumerate(guests):
+        if not isinstance(guest, dict) or not guest.get("domain") or not isinstance(guest.get("disks"), list):
+            raise InvalidValue(f"guests[{number}]", guest, "must be a dictionary with domain and a list of disks")
+        found += [entry_of(disk, guest["domain"], f"guests[{number}].disks[{index}]") for index, disk in enumerate(guest["disks"])]
+    conflicts.check(found, identities)
+    return found
+
+
+def files_of(guests, identities=None):
+    """
+    ``[{path, size, exact, image, state, remove, label}]`` of all files that disks and pools are kept in; sizes in bytes, or None. ``exact``: one
+    that is larger is refused. ``remove``: the paths to remove, or none.
+    """
+    found, pools = [], {}
+    for entry in entries(guests, identities):
+        if entry.thin is not None and not entry.absent:
+            pools[entry.thin.pool.key] = entry.thin.pool
+        if entry.file is None:
+            continue
+        found.append({
+            "path": entry.file, "size": entry.size, "exact": True, "image": entry.image, "state": "absent" if entry.absent else "present",
+            "remove": [entry.file, *([entry.file + RECORD] if entry.image is not None else [])] if entry.remove else [], "label": entry.label,
+        })
+    for pool in pools.values():
+        found += [
+            {"path": path, "size": size, "exact": exact, "image": None, "state": "present", "remove": [], "label": str(pool)}
+            for path, size, exact in pool.files
+        ]
+    return found
+
+
+def to_resize(files, sizes, identities=None):
+    """Those of :func:`files_of` that have to be made or to grow, by ``sizes``: bytes by path of what is there. Raises InvalidValue for a cut."""
+    found = []
+    key = conflicts.key_by(identities)
+    images = {key(file["image"]): file["label"] for file in files if file["image"] is not None and file["state"] == "present"}
+    for file in files:
+        there = sizes.get(file["path"])
+        if file["state"] == "absent":
+            continue
+        if there is None and file["size"] is None:
+            raise InvalidValue("size", None, f"must be the size of {file['path']}, since it is to be made", device=file["label"])
+        if file["exact"] and there is not None and file["size"] is not None and file["size"] < there:
+            raise InvalidValue(
+                "size", file["size"], f"must be {there} or more: {file['path']} is that large, and cutting it would lose data",
+                device=file["label"])
+        if file["image"] is not None and not sizes.get(file["image"]):
+            raise InvalidValue("image", file["image"], "must be an image that is there, and not empty", device=file["label"])
+        if there is None or (file["size"] or 0) > there:
+            user = images.get(key(file["path"]))
+            if user is not None:
+                raise InvalidValue("size", file["size"], f"must be {there}: {file['path']} is the image of {user}, and stays as it is", device=file["label"])
+            found.append(file)
+    return found
+
+
+def stores_of(guests):
+    """What ``snapshot_stores`` takes for all snapshots that guests are to have."""
+    # A store that guests share is one.
+    found = {plain(entry.file): entry for entry in entries(guests) if entry.image is not None and not entry.absent}
+    return [{"path": entry.file, "image": entry.image, "adopt": entry.adopt} for entry in found.values()]
+
+
+def volumes_of(guests, states=("present", "absent")):
+    """``[{pool, volumes, label}]``, as ``thin_volumes`` takes them: the volumes that guests are to have, and those that are to be removed."""
+    pools = {}
+    for entry in entries(guests):
+        state = "absent" if entry.absent else "present"
+        if entry.thin is None or state not in states or (entry.absent and not entry.remove):
+            continue
+        row = pools.setdefault(entry.thin.pool.key, {"pool": entry.thin.pool.source, "volumes": [], "label": str(entry.thin.pool)})
+        volume = {"id": entry.thin.id, "state": state}
+        if entry.thin.snapshot_of is not None and not entry.absent:
+            volume["snapshot_of"] = entry.thin.snapshot_of
+        if volume["id"] not in [other["id"] for other in row["volumes"]]:
+            row["volumes"].append(volume)
+    return list(pools.values())
+
+
+def entries_of(guests, state, sizes=None, common=None, check_mode=False, mtimes=None):
+    """
+    What ``libvirt_disks`` takes for all disks in this state. ``sizes``: bytes of files and images by path; ``common``: more options for every entry;
+    ``mtimes``: of images, in nanoseconds.
+
+    With ``check_mode`` disks are left out whose file is not there yet, or is yet to grow into one; else InvalidValue for a file that is not there.
+    """
+    sizes = sizes or {}
+    found = []
+    for disk in entries(guests):
+        if disk.absent != (state == "absent"):
+            continue
+        entry = {"domain": disk.domain, "vdev": disk.vdev, "state": state}
+        if disk.absent:
+            source = _guard_of(disk, sizes)
+            # An old entry must not take the disk that came after it.
+            entry.update({"source": source} if source is not None else {})
+            keys = ("mode",) if source is not None else ()
+        else:
+            if check_mode and not _is_ready(disk, sizes):
+                continue
+            entry["source"] = source_of(disk, sizes, mtimes)
+            keys = ("mode", "device_type", "shared")
+        entry.update({key: disk.given[key] for key in keys if disk.given.get(key) is not None})
+        found.append(dict(common or {}, **entry))
+    return found
+
+
+def _is_ready(disk, sizes):
+    """Whether a disk can be looked at before its files are made or have grown."""
+    if disk.thin is not None and any(sizes.get(path, 0) < size for path, size, exact in disk.thin.pool.files if exact or not sizes.get(path)):
+        return False
+    if disk.file is None:
+        return True
+    there = sizes.get(disk.file)
+    grows = there is not None and disk.size is not None and disk.size > there
+    return there is not None and not (grows and (not there or there % SECTOR))
+
+
+def _guard_of(disk, sizes):
+    """The source that an absent disk must have; None when the entry says nothing of it."""
+    if disk.file is None:
+        return source_of(disk, sizes) if disk.source is not None or disk.thin is not None else None
+    if disk.image is None:
+        if disk.crypt is not None and not sizes.get(disk.file) and disk.size is None:
+            return {"file": disk.file}
+        return source_of(disk, dict(sizes, **{disk.file: sizes.get(disk.file) or disk.size}))
+    size = sizes.get(disk.image)
+    if size and not size % SECTOR:
+        return source_of(disk, dict(sizes, **{disk.file: None}))
+    return {"file": disk.file}

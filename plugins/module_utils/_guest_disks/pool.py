@@ -1,0 +1,121 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The thin pool of a guest's disk, as people write it: one that is there, or what it is made of.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Pure. A definition outlives the boot, so a pool is either a mapped device with a uuid, which somebody activates, or a table with a name and a uuid
+of its own: the first guest that starts makes it then, the others find it, and it goes with the last one.
+"""
+
+from __future__ import annotations
+
+from .. import _dm_table
+from .._dm import names
+from .._source import spec
+from .._base.errors import InvalidValue, TableError
+from .._base.values import SECTOR, bytes_of, whole
+from .._base.record import Record
+
+LAST_ID = 2**24 - 1
+_MAPPED = ("path", "uuid")
+_MADE = ("name", "uuid", "metadata", "data", "size", "metadata_size", "block_size", "low_water_mark")
+# LVM counts a pool's volumes in records of its own, and would give their numbers to others.
+_LVM = "LVM-"
+_MIB = 2**20
+# Bytes of metadata for each block of data (thin_metadata_size), and the least and the most that a pool uses of it (dm-thin-metadata.h).
+_PER_BLOCK = 64
+_LEAST = 4 * _MIB
+_MOST = 16 * 2**30
+
+
+class Pool(Record):
+    """
+    ``source``: plain data for a recipe; ``key``: equal for entries that mean the same pool; ``files``: ``[(path, bytes, whether they were asked for)]``
+    to have for it.
+    """
+
+    key: str
+    source: dict
+    files: list
+
+    def __str__(self):
+        return f"the pool {self.key}"
+
+
+def pool_of(value, option):
+    """The Pool, or InvalidValue."""
+    if not isinstance(value, dict) or (value.get("path") is None) == (value.get("name") is None):
+        allowed = "a dictionary with path and uuid, for a pool that is there, or with name, metadata, data and size, for one to be made"
+        raise InvalidValue(option, value, f"must be {allowed}")
+    return _mapped(value, option) if value.get("path") is not None else _made(value, option)
+
+
+def id_of(value, option):
+    """The number of a volume."""
+    return whole(value, option, LAST_ID)
+
+
+def _mapped(value, option):
+    _only(value, option, _MAPPED)
+    source = spec.parse({"path": value["path"], "uuid": value.get("uuid")}, option)
+    if source.uuid is None:
+        raise InvalidValue(f"{option}.uuid", None, "must be the pool's uuid (dmsetup info): after the next boot another pool may have the path")
+    if source.uuid.startswith(_LVM):
+        allowed = "another pool than LVM's, which keeps the numbers itself: make a volume with lvcreate, and say source"
+        raise InvalidValue(f"{option}.uuid", source.uuid, f"must be {allowed}")
+    return Pool(source.uuid, {"path": source.path, "uuid": source.uuid}, [])
+
+
+def _made(value, option):
+    _only(value, option, _MADE)
+    name = names.check_name(value["name"], f"{option}.name")
+    uuid = names.check_uuid(value.get("uuid") or f"RACEFREE-POOL-{name}", f"{option}.uuid")
+    devices = {field: _device(value.get(field), f"{option}.{field}") for field in ("metadata", "data")}
+    if isinstance(devices["data"], spec.FileSource):
+        # What is kept there first is a guest's to write; thin_volumes looks at it when the pool is made.
+        devices["data"] = devices["data"]._replace(format="raw")
+    size = bytes_of(value.get("size"), f"{option}.size")
+    block = whole(value.get("block_size") or 128, f"{option}.block_size")
+    line = {
+        "start": 0, "length": size // SECTOR, "target": "thin-pool", "metadata": _plain(devices["metadata"]), "data": _plain(devices["data"]),
+        "block_size": block, "low_water_mark": whole(value.get("low_water_mark") or 0, f"{option}.low_water_mark"),
+    }
+    try:
+        _dm_table.parse_table([line])
+    except TableError as error:
+        raise InvalidValue(option, value["name"], f"makes no valid table: {error.message}") from error
+    asked = value.get("metadata_size") is not None
+    most = bytes_of(value["metadata_size"], f"{option}.metadata_size") if asked else _metadata_bytes(size // (block * SECTOR))
+    files = [
+        (device.file, wanted, given) for device, wanted, given in ((devices["metadata"], most, asked), (devices["data"], size, True))
+        if isinstance(device, spec.FileSource) and not device.offset and not device.size
+    ]
+    return Pool(name, {"table": [line], "name": name, "uuid": uuid}, files)
+
+
+def _metadata_bytes(blocks):
+    return min(_MOST, max(_LEAST, -(-blocks * _PER_BLOCK // _MIB) * _MIB))
+
+
+def _device(value, option):
+    if value is None:
+        raise InvalidValue(option, None, "must be a file or a block device, such as file:/srv/pool.data or /dev/disk/by-id/...")
+    source = spec.parse(value, option)
+    if not isinstance(source, (spec.FileSource, spec.PathSource)):
+        raise InvalidValue(option, value, "must be a file or the path of a block device")
+    return source
+
+
+def _plain(source):
+    return {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}
+
+
+def _only(value, option, allowed):
+    for key in value:
+        # An option of the other form that is null was not given.
+        if key not in allowed and not (key in _MAPPED + _MADE and value[key] is None):
+            raise InvalidValue(f"{option}.{key}", value[key], f"there is no such option beside {allowed[0]}; there are {', '.join(allowed)}")

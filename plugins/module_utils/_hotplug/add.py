@@ -1,0 +1,278 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A guest gets a disk: the hotplug script's ``add``.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The device is open from before its number is written until blkback has it open, in two processes (``_hotplug.script.worker``). Only then does
+hotplug-status say connected.
+"""
+
+from __future__ import annotations
+
+from . import state, target, worker
+from .._xen import guest as _guest, sharing as _sharing, stack, vbd_nodes
+from .._base.deadline import Deadline, pauses
+from .._base.errors import BlockError, DeviceBusy, GuestError, InvalidValue, WrongDevice
+from .._base.record import Record
+from .._xen.vbd_nodes import CLOSED, CLOSING
+from .._xen.vbd_read import opened_number
+from .._xenstore.session import Session
+
+# Seconds for saying what went wrong and taking back what was written, on top of the caller's own limit.
+_CLEANUP = 5.0
+_LONGEST_ERROR = 1000
+# Seconds that xenstored has for telling how things stand when the limit is reached.
+_LAST_LOOK = 2.0
+# How long blkback is given before the nodes are looked at for what it says, instead of only whether it has the device.
+_PATIENCE = 0.5
+_GIVEN_UP = (str(CLOSING), str(CLOSED))
+_HINT = "See the kernel's messages (dmesg) of this host"
+
+
+def add(key, seconds, form="diskseq", link=None):
+    """
+    Give the vbd the device that its target names; BlockError, with the reason in the node hotplug-error, when that cannot be done.
+
+    Takes ``seconds`` at most, and 5 s more to take back what was done, unless storage does not answer. ``form`` is one of _xen.vbd_nodes.FORMS,
+    ``link`` leads to the process that watches over this one.
+    """
+    limit = Deadline(seconds)
+    with Session() as store:
+        job = _Add(store, key, limit, form, link or worker.Link())
+        try:
+            with store.within(limit):
+                job.run()
+        except BaseException as error:
+            # Otherwise that has been done, and the vbd may be another one by now.
+            if not job.link.is_given_up:
+                job.fail(error)
+            raise
+
+
+def give_up(key, error, was_shared):
+    """Take back and say why, for a process that cannot do so itself: it was killed, or hangs. ``was_shared``: it may have written nodes."""
+    with Session() as store:
+        job = _Add(store, key, Deadline(_CLEANUP), None, None)
+        known = state.read(key)
+        if was_shared and known is not None:
+            job.identity = {name: value for name, value in known.items() if name != "target"}
+        elif not was_shared:
+            try:
+                with store.within(Deadline(_LAST_LOOK)):
+                    job.is_served = store.read(f"{key.backend}/hotplug-status") == "connected"
+            except BlockError:
+                # It may be, and then it is to be left as it is.
+                job.is_served = True
+        job.fail(error)
+
+
+class _Request(Record):
+    """What the sharing check wants to know."""
+
+    key: object
+    guest: object
+    device: object
+    mode: str
+    dev: str
+
+    def __str__(self):
+        return f"{self.dev} of domain {self.key.domid}"
+
+
+class _Add:
+
+    def __init__(self, store, key, limit, form, link):
+        self.store = store
+        self.key = key
+        self.limit = limit
+        self.form = form
+        self.link = link
+        self.nodes = None
+        self.identity = {}
+        # Whether what is there is another call's, and to be left as it is.
+        self.is_served = False
+        self.host = _Host()
+
+    def run(self):
+        self.nodes = nodes = self._read(self.store, "params", "mode", "frontend-id", "dev", "physical-device", "diskseq", "hotplug-status", "error", "vm")
+        self._check_nodes(nodes)
+        if nodes["physical-device"] is not None:
+            self.is_served = True
+            return self._check_same()
+        if not nodes["params"]:
+            # A drive without a medium.
+            return self.store.transaction(lambda tx: self._say_in(tx, {"hotplug-status": "connected"}))
+        writable = "w" in nodes["mode"]
+        recipe = target.parse(nodes["params"], writable)
+        facts = {"target": nodes["params"]}
+        self.link.record(self.key, facts)
+        with self.host, target.open_device(recipe, self.limit.left(), "!" in nodes["mode"]) as device:
+            if writable and device.read_only:
+                raise InvalidValue("mode", nodes["mode"], f"{device.path} is read-only, so the guest can have it only with mode=r")
+            self.identity = dict(vbd_nodes.identity(self.form, device.id.major, device.id.minor, device.id.diskseq, device.path))
+            self.link.record(self.key, dict(facts, **self.identity))
+            self.link.share(device)
+            self._hand_over(device)
+        state.reap()
+        return None
+
+    def fail(self, error):
+        """Take back what was written and say why; what fails here adds nothing to know."""
+        text = str(error) if isinstance(error, BlockError) else f"ended by {type(error).__name__} {error}".rstrip()
+        text = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text)[:_LONGEST_ERROR]
+        try:
+            if not self.identity and not self.is_served:
+                state.forget(self.key)
+        except OSError:
+            # The next call's reap tries it again.
+            pass
+        try:
+            with self.store.within(Deadline(_CLEANUP)):
+                self.store.transaction(lambda tx: self._take_back_in(tx, text))
+        except BlockError:
+            pass
+
+    def _read(self, store, *names):
+        """The nodes by name; ``error`` is blkback's, ``vm`` the guest's."""
+        paths = {name: f"{self.key.backend}/{name}" for name in names}
+        if "error" in paths:
+            paths["error"] = f"{self.key.backend_error}/error"
+        if "vm" in paths:
+            paths["vm"] = f"/local/domain/{self.key.domid}/vm"
+        values = store.read_many(paths.values())
+        return {name: values[path] for name, path in paths.items()}
+
+    def _check_nodes(self, nodes):
+        if nodes["params"] is None or nodes["mode"] is None:
+            raise GuestError("the disk's nodes are not there: the guest has ended, or the disk is being detached", device=self.key.backend)
+        vbd_nodes.check_nodes(self.key, nodes)
+        if nodes["frontend-id"] != str(self.key.domid):
+            raise GuestError(f"the node names domain {nodes['frontend-id']} as the guest", device=f"{self.key.backend}/frontend-id")
+
+    def _check_same(self):
+        """libxl may call twice. What the guest has is not exchanged under it, and blkback would not look at another number."""
+        nodes, known = self.nodes, state.read(self.key)
+        if known is None or any(known.get(name) != value for name, value in (
+            ("target", nodes["params"]), ("physical-device", nodes["physical-device"]), ("diskseq", nodes["diskseq"]),
+        )) or nodes["hotplug-status"] != "connected":
+            raise DeviceBusy(
+                f"the disk has a device already ({nodes['physical-device']}), which cannot be changed", device=self.key.backend, hint="Detach it first",
+            )
+
+    def _hand_over(self, device):
+        guest = _guest.Guest(self.key.domid, _guest.uuid_of(self.nodes["vm"]) or "", None)
+        request = _Request(self.key, guest, device, "w" if "w" in self.nodes["mode"] else "r", self.nodes["dev"] or str(self.key.devid))
+        device.prove()
+        with _sharing.Sharing(stack.questions(self.host)) as sharing:
+            is_shared = "!" in self.nodes["mode"]
+            if not is_shared:
+                sharing.prepare(request)
+
+            def write(tx):
+                self.link.needed = False
+                self._prove_in(tx, guest)
+                if not is_shared:
+                    sharing.guard(tx, request)
+                self.link.needed = True
+                tx.write_many({f"{self.key.backend}/{name}": value for name, value in self.identity.items()})
+
+            self.link.transaction(self.store, write, self.limit)
+        self._wait_opened(device)
+        self.link.needed = False
+
+    def _prove_in(self, tx, guest):
+        """Still the same vbd of the same guest, and nobody gave it a device; written to what was removed, the nodes would be left for ever."""
+        if self.link.is_alone:
+            raise GuestError("the script was killed meanwhile", device=self.key.backend)
+        now = self._read(tx, "params", "mode", "frontend-id", "physical-device", "state", "vm")
+        if any(now[name] != self.nodes[name] for name in ("params", "mode", "frontend-id", "physical-device")):
+            raise GuestError("the disk was detached or changed meanwhile", device=self.key.backend)
+        if now["state"] in _GIVEN_UP:
+            raise GuestError(f"the disk is being detached, or the guest has closed it (state {now['state']})", device=self.key.backend)
+        if self.key.domid:
+            # Domain 0, which gets the disk for a boot loader (pygrub), has no such node and does not end.
+            _guest.prove_vm(now["vm"], guest)
+        if self.nodes["error"] is not None:
+            # An earlier disk's, which would be taken for this one's.
+            tx.remove(self.key.backend_error)
+
+    def _wait_opened(self, device):
+        waited_for = "blkback to open the device"
+        patience = Deadline(_PATIENCE)
+        for pause in pauses(0.001, 0.02):
+            late = self.limit.expired
+            found = opened_number(self.key)
+            if found is None and not late and not patience.expired:
+                self.limit.sleep(pause)
+                continue
+            # The last look has some time of its own: the error is to tell what is late, not who was asked.
+            with self.store.within(Deadline(max(self.limit.left(), _LAST_LOOK))) as limit:
+                if found is not None:
+                    if found != (device.id.major, device.id.minor):
+                        raise WrongDevice(f"blkback opened {found[0]}:{found[1]} instead of {device.id.number}", device=device.path)
+                    device.prove()
+                    if self.link.transaction(self.store, lambda tx: self._finish_in(tx, device), limit):
+                        return
+                    waited_for = "blkback to open the device (the node opened is 0)"
+                else:
+                    self._check_alive(self.store, device)
+            if late:
+                raise self.limit.exceeded(waited_for, device=device.path, hint=_HINT)
+            self.limit.sleep(pause)
+
+    def _finish_in(self, tx, device):
+        """Say that it is connected, unless a backend that offers the node opened says that it has not opened the device."""
+        if self._check_alive(tx, device)["opened"] == "0":
+            return False
+        tx.write(f"{self.key.backend}/hotplug-status", "connected")
+        return True
+
+    def _check_alive(self, store, device):
+        """The nodes, or an error when the backend will never have this device."""
+        now = self._read(store, "state", "physical-device", "opened", "error")
+        vbd_nodes.check_nodes(self.key, {"opened": now["opened"]})
+        if now["error"] is not None or now["state"] in _GIVEN_UP:
+            reason = now["error"] or "without saying why"
+            raise GuestError(f"the backend did not take {device.path}: {reason}", device=self.key.backend, hint=_HINT)
+        if now["physical-device"] != self.identity["physical-device"]:
+            raise GuestError("its nodes were removed or changed: the guest ended, or someone detached the disk", device=self.key.backend)
+        return now
+
+    def _take_back_in(self, tx, text):
+        if self.identity:
+            now = self._read(tx, *self.identity)
+            for name, value in self.identity.items():
+                if now[name] == value:
+                    tx.remove(f"{self.key.backend}/{name}")
+        self._say_in(tx, {"hotplug-error": text} if self.is_served else {"hotplug-error": text, "hotplug-status": "error"})
+
+    def _say_in(self, tx, values):
+        """Write nodes, but never into a vbd that is not there."""
+        if self._read(tx, "frontend-id")["frontend-id"] == str(self.key.domid):
+            tx.write_many({f"{self.key.backend}/{name}": value for name, value in values.items()})
+
+
+class _Host:
+    """device-mapper's Control for ``_xen.stack.questions``, opened when it is asked for the first time; a context."""
+
+    def __init__(self):
+        self._dm = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        if self._dm is not None:
+            self._dm.__exit__(*exc)
+
+    @property
+    def dm(self):
+        if self._dm is None:
+            from .._dm import control
+
+            self._dm = control.Control()
+        return self._dm

@@ -1,0 +1,98 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The second process of the hotplug script's service: it has a copy of each device from before its number is written until blkback has it open.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+It makes no call into storage, so that it does not hang where the service may. When the service is killed it takes back what was begun, as the watcher
+of ``_hotplug.script.worker`` does, and keeps what blkback may open yet.
+"""
+
+from __future__ import annotations
+
+import _socket as socket  # see _hotplug_pair
+import os
+import time
+
+from . import add
+from .._base.errors import BlockError
+from .worker import LOOK_SECONDS, fd_of, keeping_limit, leave_terminal, may_be_opened, worker_killed
+from .._xen.vbd_key import Key
+
+# How a message begins: a call was taken, a descriptor comes with it, the call has ended, it has ended and blkback may open the device yet.
+BEGIN, DEVICE, END, KEEP = b"b", b"d", b"e", b"k"
+_LONGEST = 512
+
+
+def encoded(kind, number, key):
+    """The message that the service sends for its call with this number, which is for the vbd of the Key."""
+    return kind + f"{number} {key.domid}/{key.devid}".encode()
+
+
+class Keeper:
+    """The process; ``connection`` is its end of the socket pair, by which it also sees the service's end."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.calls = {}
+        self.kept = []
+
+    def run(self):
+        """Never returns."""
+        try:
+            leave_terminal()
+            while self._hear():
+                self._let_go()
+            self._stand_in()
+        finally:
+            os._exit(0)
+
+    def _hear(self):
+        self.connection.settimeout(LOOK_SECONDS if self.kept else None)
+        try:
+            message, ancillary = self.connection.recvmsg(_LONGEST, 64)[:2]
+        except socket.timeout:
+            return True
+        if not message:
+            return False
+        kind, name = message[:1], message[1:].decode()
+        if kind == BEGIN:
+            self.calls[name] = None
+        elif kind == DEVICE:
+            self.calls[name] = fd_of(ancillary)
+        else:
+            self._end(name, kind == KEEP)
+        return True
+
+    def _end(self, name, is_needed):
+        fd = self.calls.pop(name, None)
+        if fd is not None and is_needed:
+            self.kept.append((fd, _key(name).sysfs, keeping_limit()))
+        elif fd is not None:
+            os.close(fd)
+
+    def _let_go(self):
+        for entry in list(self.kept):
+            fd, sysfs, limit = entry
+            if not may_be_opened(sysfs, limit):
+                os.close(fd)
+                self.kept.remove(entry)
+
+    def _stand_in(self):
+        """The service was killed: what it had begun is taken back."""
+        for name, fd in list(self.calls.items()):
+            try:
+                add.give_up(_key(name), worker_killed(), fd is not None)
+            except BlockError:
+                pass
+            self._end(name, True)
+        while self.kept:
+            self._let_go()
+            time.sleep(LOOK_SECONDS)
+
+
+def _key(name):
+    return Key(*map(int, name.partition(" ")[2].split("/")))

@@ -1,0 +1,382 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A process that does the hotplug script's ``add`` for it: nothing is to be started and imported then, which takes longer than all the rest.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The script writes a line, ``PID FORM XENBUS_PATH``, into the FIFO ``calls``, and reads from the FIFO ``alive``, which says nothing and ends with
+this process. It is answered by a signal: SIGUSR1 when the disk is connected, SIGUSR2 when not.
+
+Each call has a thread, and a keeper (``_hotplug.script.keeper``), forked before there is any, a copy of each device.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # see _hotplug_pair
+import _socket as socket
+import _thread
+import os
+import select
+import sys
+
+from . import add
+from .._base import gone, run_directory
+from .._block import node
+from .._dm import control
+from .._process import descriptors, open_files
+from .._xen import vdev
+from .._base.deadline import Deadline
+from .._base.errors import GuestError, InvalidValue
+from .script import LONGEST, SECONDS, parse_path
+from .keeper import BEGIN, DEVICE, END, KEEP, Keeper, encoded
+from .worker import ENDED, Link, ancillary_of, failure_of, silent_storage
+
+DIRECTORY = "/run/racefree-block/service"
+# The descriptor by which each knows the other (proc(5), /proc/PID/fd): alive in this process, where nothing else has so high a number, and calls
+# in the script.
+ALIVE_FD = 60
+_SCRIPT_FD = 3
+# What a call may import: it is here already, also when the library has been replaced.
+PRELOADED = (control, node, open_files, vdev)
+_LINE = 512
+_PRINTING = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+# How often an answer is repeated: a signal that comes just before the script reads is seen only after that.
+_AGAIN_SECONDS = 0.02
+# How long the others wait for a call that does not come forward.
+_TURN_SECONDS = 1.0
+# Threads that wait for the interpreter ask for it so often; each of ours lets go of it anyway, within a few milliseconds, for a system call.
+_SWITCH_SECONDS = 0.05
+
+
+def serve(directory=DIRECTORY):
+    """Serve until SIGTERM, or until the keeper is gone, and then end what was begun."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    descriptors.raise_limit()
+    run_directory.make(directory)
+    mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    keeper = os.fork()
+    if not keeper:
+        mine.close()
+        Keeper(its).run()
+    its.close()
+    calls = _open_fifo(f"{directory}/calls")
+    alive = _open_fifo(f"{directory}/alive")
+    os.dup2(alive, ALIVE_FD, inheritable=False)
+    os.close(alive)
+    _Service(keeper, mine, calls, f"{directory}/server").run()
+
+
+def _open_fifo(path):
+    try:
+        os.mkfifo(path, 0o600)
+    except FileExistsError:
+        pass
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+class _Turns:
+    """
+    Who works: one call at a time, but for the wait for blkback.
+
+    Threads that take the interpreter from each other take twice as long for the same work, and of transactions that go on at once only the first
+    to commit does so. But nobody waits for who hangs.
+    """
+
+    def __init__(self):
+        self._lock = _thread.allocate_lock()
+        self._taken = 0
+
+    def take(self, limit):
+        """The lock, to be released, or None for who need not wait any more."""
+        while True:
+            lock, taken = self._lock, self._taken
+            if lock.acquire(timeout=max(0, min(limit.left(), _TURN_SECONDS))):
+                self._taken += 1
+                return lock
+            if limit.expired:
+                return None
+            if self._taken == taken:
+                # Who has it may have it for ever; those who come later have another one.
+                self._lock = _thread.allocate_lock()
+                return None
+
+
+class _Call(Link):
+    """A call that is being worked on; what the worker has of the others."""
+
+    def __init__(self, number, key, form, pid, pidfd, keeper, turns):
+        super().__init__()
+        self.number = number
+        self.key = key
+        self.form = form
+        self.pid = pid
+        self.pidfd = pidfd
+        self.limit = Deadline(LONGEST)
+        self.was_shared = False
+        self._keeper = keeper
+        self._turns = turns
+        self._turn = None
+        # Whoever has it answers.
+        self.answering = _thread.allocate_lock()
+        self._recording = _thread.allocate_lock()
+
+    @property
+    def is_alone(self):
+        """Whether nobody waits for it any more: the script was killed, or has been told that it took too long."""
+        return self.is_given_up or _has_ended(self.pidfd)
+
+    def share(self, device):
+        self.tell(DEVICE, ancillary_of(device))
+        self.was_shared = True
+
+    def record(self, key, facts):
+        """What is recorded of a call that is given up would be nobody's, or in place of another call's."""
+        with self._recording:
+            if self.is_given_up:
+                raise GuestError("the script has given up meanwhile", device=key.backend)
+            super().record(key, facts)
+
+    def give_up(self):
+        with self._recording:
+            self.is_given_up = True
+
+    def transaction(self, store, function, limit):
+        """``store.transaction`` in this call's turn, which ends with it."""
+        self.take_turn(limit)
+        try:
+            return super().transaction(store, function, limit)
+        finally:
+            self.end_turn()
+
+    def take_turn(self, limit):
+        if self._turn is None:
+            self._turn = self._turns.take(limit)
+
+    def end_turn(self):
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.release()
+
+    def tell(self, kind, ancillary=()):
+        try:
+            self._keeper.sendmsg([encoded(kind, self.number, self.key)], ancillary)
+        except OSError as error:
+            # Otherwise the keeper was killed.
+            if error.errno not in ENDED:
+                raise
+
+
+class _Service:
+
+    def __init__(self, keeper_pid, keeper, calls, said):
+        self.keeper_pid = keeper_pid
+        self.keeper = keeper
+        self.calls = calls
+        self.said = said
+        self.running = {}
+        self.turns = _Turns()
+        self.taken = 0
+        self.rest = b""
+        self.is_ending = False
+        # To be given up for those without which a call cannot be answered, and lines of calls for which there
+        # were not even these.
+        self.spare = []
+        self.late = []
+        # Calls that nobody works on, with the reason.
+        self.refused = {}
+
+    def run(self):
+        signal.signal(signal.SIGTERM, self._end)
+        with open(f"{self.said}.new", "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+        os.rename(f"{self.said}.new", self.said)
+        poll = select.poll()
+        poll.register(self.calls, select.POLLIN)
+        while not self.is_ending or self.running or self.refused:
+            self._keep_spare()
+            # A signal does not end it.
+            self._take(bool(poll.poll(_AGAIN_SECONDS * 1000 if self.refused or self.late else 1000)))
+            if not self.is_ending and os.waitpid(self.keeper_pid, os.WNOHANG)[0]:
+                # Nobody has a second copy of the devices; whoever started this process starts another.
+                self._end()
+            for call in [call for call in list(self.running.values()) if call.limit.expired]:
+                self._give_up(call)
+            for number, (call, error) in list(self.refused.items()):
+                if self._answer_once(call, error):
+                    del self.refused[number]
+                    os.close(call.pidfd)
+
+    def _end(self, *dummy):
+        self.is_ending = True
+        try:
+            os.unlink(self.said)
+        except FileNotFoundError:
+            pass
+
+    def _take(self, has_more):
+        lines, self.late = self.late, []
+        if has_more:
+            *more, self.rest = (self.rest + os.read(self.calls, 65536)).split(b"\n")
+            self.rest = self.rest[:_LINE]
+            lines += more
+        for line in lines:
+            try:
+                pid, form, path = line.decode().split(" ")
+                pid, key = int(pid), parse_path(path)
+            except (ValueError, InvalidValue):
+                # No line of the script's.
+                continue
+            try:
+                self._begin(line, pid, form, key)
+            except (OverflowError, ProcessLookupError):
+                # Nobody waits for an answer (any more).
+                continue
+
+    def _begin(self, line, pid, form, key):
+        """Have a thread of its own work on a call; ProcessLookupError when its process has ended."""
+        pidfd, problem = self._pidfd(pid)
+        if pidfd is None:
+            self.late.append(line)
+            return
+        if not _has_open(pid, self.calls) or _has_ended(pidfd):
+            os.close(pidfd)
+            return
+        self.taken += 1
+        call = _Call(self.taken, key, form, pid, pidfd, self.keeper, self.turns)
+        if problem is None:
+            self.running[call.number] = call
+            call.tell(BEGIN)
+            try:
+                _thread.start_new_thread(self._work, (call,))
+                return
+            except RuntimeError as error:
+                del self.running[call.number]
+                call.tell(END)
+                problem = str(error)
+        words = f"block-racefree: add {key.backend}: the service cannot work on it: {problem}\n"
+        _print_there(pid, pidfd, words, self.spare)
+        self.refused[call.number] = call, problem
+
+    def _keep_spare(self):
+        """One for a pidfd, one for the script's standard error."""
+        while len(self.spare) < 2:
+            fd = _or_none(lambda: os.dup(self.calls))
+            if fd is None:
+                return
+            self.spare.append(fd)
+
+    def _pidfd(self, pid):
+        """
+        ``(pidfd, None)`` of a process, ``(pidfd, reason)`` when it took a spare descriptor, and ``(None,
+        reason)`` when there is none at all.
+        """
+        try:
+            return os.pidfd_open(pid), None
+        except OSError as error:
+            if error.errno in gone.PROCESS:
+                raise
+            problem = os.strerror(error.errno)
+        if self.spare:
+            os.close(self.spare.pop())
+        return _or_none(lambda: os.pidfd_open(pid)), problem
+
+    def _work(self, call):
+        call.take_turn(call.limit)
+        error = failure_of(lambda: add.add(call.key, SECONDS, call.form, call))
+        call.end_turn()
+        call.tell(KEEP if error is not None and call.needed and call.was_shared else END)
+        if call.answering.acquire(False):
+            self._answer(call, error)
+
+    def _give_up(self, call):
+        """Storage hangs, and the thread with it; what comes after that ends by itself."""
+        if call.answering.acquire(False):
+            call.give_up()
+            _thread.start_new_thread(self._say_late, (call,))
+
+    def _say_late(self, call):
+        error = str(silent_storage(call.limit))
+        untold = failure_of(lambda: add.give_up(call.key, error, call.was_shared))
+        if untold is not None:
+            error += f". It is not in the node hotplug-error: {untold}"
+        self._answer(call, error)
+
+    def _answer(self, call, error):
+        if error is not None:
+            _print_there(call.pid, call.pidfd, f"block-racefree: add {call.key.backend}: {error}\n", self.spare)
+        limit = Deadline(10)
+        while not self._answer_once(call, error) and not limit.expired:
+            _wait_end(call.pidfd, _AGAIN_SECONDS)
+        self.running.pop(call.number, None)
+        os.close(call.pidfd)
+
+    @staticmethod
+    def _answer_once(call, error):
+        """Signal the script; whether it has ended before that."""
+        if _has_ended(call.pidfd):
+            return True
+        try:
+            signal.pidfd_send_signal(call.pidfd, signal.SIGUSR1 if error is None else signal.SIGUSR2)
+        except ProcessLookupError:
+            return True
+        return False
+
+
+def _or_none(function):
+    """
+    The descriptor that ``function()`` returns, or None when there is none to be had, whatever the reason is.
+    """
+    try:
+        return function()
+    except OSError:
+        return None
+
+
+def _has_open(pid, fifo):
+    """Whether the process is the script: nobody else has the FIFO open. To be asked when a pidfd says which process it is."""
+    found = os.fstat(fifo)
+    try:
+        theirs = os.stat(f"/proc/{pid}/fd/{_SCRIPT_FD}")
+    except OSError:
+        # Whatever the reason is: what cannot be seen to be the script is not signalled.
+        return False
+    return (theirs.st_dev, theirs.st_ino) == (found.st_dev, found.st_ino)
+
+
+def _has_ended(pidfd):
+    return _wait_end(pidfd, 0)
+
+
+def _wait_end(pidfd, seconds):
+    """Whether the process has ended within so many seconds (pidfd_open(2): it can be read then)."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def _print_there(pid, pidfd, text, spare):
+    """
+    On the script's standard error, if that can be opened; libxl reads the node hotplug-error. ``pidfd`` is the script's: its number may be another
+    process's once it has ended.
+
+    A descriptor of the list ``spare`` is given up for it when there is no other.
+    """
+    path = f"/proc/{pid}/fd/2"
+    fd = _or_none(lambda: os.open(path, _PRINTING))
+    if fd is None and spare:
+        os.close(spare.pop())
+        fd = _or_none(lambda: os.open(path, _PRINTING))
+    if fd is None:
+        return
+    try:
+        # Its number was its own when this was opened if it has not ended since.
+        if not _has_ended(pidfd):
+            os.write(fd, text.encode(errors="replace"))
+    except OSError:
+        # Told by the exit code all the same.
+        pass
+    finally:
+        os.close(fd)

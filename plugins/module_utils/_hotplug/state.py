@@ -1,0 +1,97 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What the hotplug script knows of the vbds it serves: one small file for each, below /run.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A file is written before anything is made, whole or not at all, and goes with the vbd. Nothing depends on it for not being left behind:
+what the script makes goes with its last user. It is for those who look, and for a script that is called twice.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .._base import gone, run_directory
+from .._base.errors import KernelError
+from .._xen.vbd_key import Key
+
+DIRECTORY = "/run/racefree-block/hotplug"
+
+
+def write(key, facts):
+    """
+    Keep ``facts``, a dictionary of one-line texts, for the vbd, in place of what was kept before; KernelError.
+    """
+    text = "".join(f"{name}={value}\n" for name, value in facts.items())
+    temporary = f"{DIRECTORY}/.{_name(key)}.{os.getpid()}"
+    try:
+        _write(temporary, text)
+        os.rename(temporary, f"{DIRECTORY}/{_name(key)}")
+    except OSError as error:
+        raise KernelError.from_oserror(error, "note what the disk gets", device=temporary) from error
+
+
+def _write(path, text):
+    try:
+        fd = _create(path)
+    except FileNotFoundError:
+        run_directory.make(DIRECTORY)
+        fd = _create(path)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def read(key):
+    """The dictionary that was kept, or None."""
+    try:
+        with open(f"{DIRECTORY}/{_name(key)}", encoding="utf-8") as file:
+            return dict(line.rstrip("\n").split("=", 1) for line in file if "=" in line)
+    except FileNotFoundError:
+        return None
+
+
+def forget(key):
+    """Remove the vbd's file; whether there was one."""
+    return _unlink(_name(key))
+
+
+def reap():
+    """
+    Remove the files of vbds that are gone, and what a killed run had begun to write; their names.
+
+    The kernel has a vbd's device from before the script is called until after it is called for the last time.
+    """
+    try:
+        names = os.listdir(DIRECTORY)
+    except FileNotFoundError:
+        return []
+    return [name for name in names if _is_stale(name) and _unlink(name)]
+
+
+def _is_stale(name):
+    if name.startswith("."):
+        return not gone.exists(f"/proc/{name.rpartition('.')[2]}")
+    domid, dash, devid = name.partition("-")
+    return bool(dash) and not gone.exists(Key(domid, devid).sysfs, gone.SYSFS)
+
+
+def _name(key):
+    return f"{key.domid}-{key.devid}"
+
+
+def _create(path):
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+
+
+def _unlink(name):
+    try:
+        os.unlink(f"{DIRECTORY}/{name}")
+    except FileNotFoundError:
+        return False
+    return True

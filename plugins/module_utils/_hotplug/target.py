@@ -1,0 +1,130 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The device that a disk's target names, for the hotplug script: what xl passes on as it was written.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from .._base import gone, locks
+from .._block import device as _device, loop, new_loop
+from .._source import spec
+from .._base.deadline import Deadline
+from .._base.errors import DeviceGone, InvalidValue, KernelError, WrongDevice
+from .._source.spec import DiskseqSource, FileSource, PathSource
+
+_FORMS = ("diskseq:", "file:", "path:", "dm:")
+
+
+def parse(text, writable):
+    """
+    The recipe (``_source.opener.spec``) of a target: one of its text forms, or as with Xen's own script a path of a block device or a regular file,
+    to which ``/dev/`` is added when it is not absolute.
+
+    What a guest may not write, nobody needs to be able to write for it: a file is then bound read-only.
+    """
+    if not text.isascii() or not text.isprintable():
+        raise InvalidValue("target", text, "must be printable ASCII")
+    if text.startswith(_FORMS):
+        recipe = spec.parse(text, option="target")
+        _check_kept(text, recipe)
+    else:
+        path = _full(text)
+        _check_kept(text, PathSource(path))
+        recipe = _guess(path)
+    return recipe._replace(read_only=True) if isinstance(recipe, FileSource) and not writable else recipe
+
+
+def open_device(recipe, seconds, is_shared=False):
+    """
+    The device, held and proved. For a file a loop device is made, which goes with its last user; that may take ``seconds``.
+
+    ``is_shared``: whether another device may write the same part of the file.
+
+    Always a new one: one that is there already would go, or stay, with somebody else's decision. KernelError for a
+    mapped device that no longer works, or stands on one.
+    """
+    device = _open(recipe, seconds, is_shared)
+    try:
+        if gone.exists(f"{device.sysfs}/dm", gone.SYSFS):
+            # Only for mapped devices: they are files more to be found and read.
+            from .._dm import health, control as _control
+
+            with _control.Control() as control:
+                health.refuse_broken(control, device)
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+def _open(recipe, seconds, is_shared):
+    if isinstance(recipe, FileSource):
+        with loop.Backing(recipe.file, recipe.read_only, option="target") as backing:
+            area = new_loop.Area(recipe.offset, recipe.size, not recipe.read_only)
+            with locks.held([locks.of_inode(backing.device, backing.inode, recipe.file)], Deadline(seconds)):
+                loops = loop.LoopIndex()
+                new_loop.check(backing, area, recipe._replace(overlap=is_shared), loops, for_guest=True, option="target")
+                return loop.attach(
+                    backing, recipe.offset, recipe.size, recipe.sector_size, recipe.read_only, recipe.direct_io, seconds=seconds,
+                )
+    if isinstance(recipe, DiskseqSource):
+        _device.check_boot(recipe.boot_id, recipe.diskseq)
+        if recipe.partition is None:
+            return _device.open_diskseq(recipe.diskseq)
+        from .._block import partition  # rarely needed, and a file more to be found and read
+
+        return partition.open_partition(recipe.diskseq, recipe.partition)
+    device = _device.open_path(recipe.path, diskseq=recipe.diskseq, option="target")
+    if recipe.uuid is not None:
+        _prove_uuid(device, recipe)
+    return device
+
+
+def _check_kept(text, recipe):
+    """A target stands in a configuration that outlives the boot, and the number would be another disk's then."""
+    if isinstance(recipe, DiskseqSource):
+        is_bound = recipe.boot_id is not None
+    else:
+        is_bound = not isinstance(recipe, PathSource) or not os.path.normpath(recipe.path).lstrip("/").startswith("dev/disk/by-diskseq/")
+    if not is_bound:
+        raise InvalidValue(
+            "target", text, "says no boot: a disk sequence number ends with the boot, and a guest's configuration can outlive that. Say diskseq:N@BOOT, "
+            "with the boot_id that was returned beside the number, for a disk that is attached now; in a configuration give the file, "
+            "dm:NAME,UUID, or a path in /dev/disk/by-id",
+        )
+
+
+def _full(text):
+    path = text[4:] if text.startswith("phy:") else text
+    return path if path.startswith("/") else "/dev/" + path
+
+
+def _guess(path):
+    """Only a guess: whatever is opened is proved to be what it is taken for here."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DeviceGone("there is no such device or file", device=path, errno=error.errno) from error
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"look at {path}", device=path) from error
+    if stat.S_ISREG(mode):
+        return FileSource(path)
+    if stat.S_ISBLK(mode):
+        return PathSource(path)
+    raise InvalidValue("target", path, f"is a {_device.kind_of_file(mode)}, and must be a block device or a regular file")
+
+
+def _prove_uuid(device, recipe):
+    """The descriptor keeps the number, so what sysfs says of it is about this device; a mapped device's uuid never changes."""
+    uuid = _device.read_sysfs(f"{device.sysfs}/dm/uuid")
+    if uuid != recipe.uuid:
+        device.close()
+        raise WrongDevice("it is not a mapped device" if uuid is None else f"its uuid is {uuid or '(none)'}, not {recipe.uuid}", device=recipe.path)

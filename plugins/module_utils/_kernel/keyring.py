@@ -1,0 +1,92 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Keys in the kernel's user keyring of root: found, added, read, removed.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+add_key(2), keyctl(2), user-keyring(7). That keyring is there as long as the kernel runs, whoever logs in and out. A process finds its keys only
+through a keyring of its own, such as its session's, into which a login links it and a service's start does not: so :func:`reach` links it into
+the process's own. Requests name it by its special number, which counts as possession (lookup_user_key in security/keys/process_keys.c).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import struct
+
+from . import uapi
+from .._base import gone
+from .._base.errors import KernelError, NotSupported
+
+# add_key and keyctl: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
+_NUMBERS = {"x86_64": (248, 250), "aarch64": (217, 219), "riscv64": (217, 219)}
+# include/uapi/linux/keyctl.h
+_PROCESS_KEYRING, _USER_KEYRING = -2, -4
+_LINK, _UNLINK, _SEARCH, _READ = 8, 9, 10, 11
+NOT_THERE = gone.KEY
+MOST_BYTES = 32767
+
+
+def reach():
+    """Have this process find the keys, until it executes another program."""
+    _keyctl("reach the user keyring", _LINK, _USER_KEYRING, _PROCESS_KEYRING)
+
+
+def find(kind, description):
+    """The serial number of a key, or None."""
+    try:
+        return _keyctl("look for the key", _SEARCH, _USER_KEYRING, _text(kind), _text(description), 0, device=description)
+    except KernelError as error:
+        if error.errno in NOT_THERE:
+            return None
+        raise
+
+
+def add(kind, description, payload):
+    """Add a key, or give one that is there another payload; its serial number."""
+    return _call("add the key", _numbers()[0], (_text(kind), _text(description), _bytes(payload), len(payload), _USER_KEYRING), description)
+
+
+def read(serial):
+    """The payload of a key of the type user."""
+    buffer = uapi.ffi.new("char[]", MOST_BYTES)
+    length = _keyctl("read the key", _READ, serial, buffer, MOST_BYTES)
+    return bytes(uapi.ffi.buffer(buffer, min(length, MOST_BYTES)))
+
+
+def remove(serial):
+    """Take a key out of the keyring; it is gone when nothing else has it."""
+    _keyctl("remove the key", _UNLINK, serial, _USER_KEYRING)
+
+
+def _keyctl(tried, *arguments, device=None):
+    return _call(tried, _numbers()[1], arguments, device)
+
+
+def _call(tried, number, arguments, device):
+    ffi = uapi.ffi
+    words = [ffi.cast("long", word) if isinstance(word, int) else word for word in arguments]
+    result = uapi.lib.syscall(number, *words)
+    if result < 0:
+        raise KernelError.from_oserror(OSError(ffi.errno, os.strerror(ffi.errno)), tried, device=device)
+    return result
+
+
+def _numbers():
+    uapi.require()
+    machine = platform.machine()
+    if machine not in _NUMBERS or struct.calcsize("P") != 8:
+        raise NotSupported(f"keys in the kernel's keyring are not supported on {machine}", hint=f"Supported are {', '.join(sorted(_NUMBERS))}, with 64 bits")
+    return _NUMBERS[machine]
+
+
+def _text(word):
+    return uapi.ffi.new("char[]", word.encode("ascii"))
+
+
+def _bytes(payload):
+    return uapi.ffi.from_buffer("char[]", payload)

@@ -1,0 +1,176 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Hand held devices to guests that libvirt runs, by libvirt's own calls, so that virsh lists and detaches them.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+libvirt's Xen driver knows only the disks that it attached itself (src/libxl/libxl_driver.c): what is written to XenStore beside it works, and xl
+shows it, but ``virsh domblklist`` and ``virsh detach-disk`` do not. libvirt takes only a path, so what makes this safe is the rule of the
+collection: the Device stays open (by a holder too, which outlives a killed run), hence its node and number stay its own, and what blkback
+opened is compared with it afterwards.
+"""
+
+from __future__ import annotations
+
+from xml.sax.saxutils import quoteattr
+
+from . import connection as _connection
+from .._base import gone
+from .._xen import blkback, vbd_read
+from .._xen.blkback import Detachment, Outcome
+from .._base.deadline import Deadline
+from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
+from .._process.holder import hold, hold_for
+from .connection import URI, libvirt
+
+# Seconds; much more than a daemon needs that goes on after a pause.
+_LATE = 600
+# Seconds for undoing what libvirt did, on top of the caller's own limit.
+_TAKING_BACK = 20
+# LIBXL_STATE_DIR, src/libxl/libxl_conf.h
+_STATE = "/run/libvirt/libxl"
+
+
+def may_run_guests():
+    """Whether libvirt's Xen driver has any running guest, by the files it keeps of them; connecting takes much longer."""
+    return any(name.endswith(".xml") and name != "Domain-0.xml" for name in gone.list_directory(_STATE))
+
+
+def runs(guest, timeout=10.0, uri=URI):
+    """Whether libvirt runs this guest: it knows it and says that it is active. False without libvirt or its daemon."""
+    if libvirt is None:
+        return False
+    try:
+        return bool(_with_domain(guest, uri, Deadline(timeout), lambda domain: domain.isActive()))
+    except GuestError:
+        return False
+
+
+def attach(store, requests, timeout=30.0, guard=None, uri=URI):
+    """
+    As ``_xen.blkback.attach``, through libvirt, one after the other; a list of Outcomes.
+
+    There is no transaction that ``guard`` could be part of, so it is asked before and after; what it refuses then is detached again.
+    Raises NotSupported without libvirt-python.
+    """
+    _connection.require()
+    limit = Deadline(timeout)
+    return [_attach(store, request, limit, guard, uri) for request in requests]
+
+
+def detach(store, detachments, timeout=30.0, uri=URI):
+    """Take disks back that libvirt lists; a list of Outcomes. For force, and for what libvirt does not list, see ``_xen.blkback.detach``."""
+    _connection.require()
+    limit = Deadline(timeout)
+    return [_detach(store, detachment, limit, uri) for detachment in detachments]
+
+
+def disk_xml(dev, path, writable, cdrom=False):
+    """libvirt's description of the disk; ``driver name='phy'`` is blkback."""
+    return (
+        f"<disk type='block' device='{'cdrom' if cdrom else 'disk'}'><driver name='phy' type='raw'/><source dev={quoteattr(path)}/>"
+        f"<target dev={quoteattr(dev)} bus='xen'/>{'' if writable else '<readonly/>'}</disk>"
+    )
+
+
+def _attach(store, request, limit, guard, uri):
+    try:
+        blkback.check(request)
+        request.device.prove()
+        if request.params is None:
+            # The path is all that libvirt takes.
+            request.device.need_node()
+        # Whoever kills this process while libvirt attaches must not free the number before blkback's open.
+        with hold([request.device], limit.left() + _TAKING_BACK):
+            return _attach_held(store, request, limit, guard, uri)
+    except BlockError as error:
+        return Outcome(request, None, error, False)
+
+
+def _attach_held(store, request, limit, guard, uri):
+    xml = disk_xml(request.vdev.name, request.params or request.device.path, request.mode == "w", request.device_type == "cdrom")
+    called = False
+    try:
+        with store.within(limit):
+            if vbd_read.read_vbd(store, *request.key) is not None:
+                raise DeviceBusy(f"the guest has a disk {request.vdev.name} already", device=str(request))
+            if guard is not None:
+                guard(store, request)
+            called = True
+            _with_domain(request.guest, uri, limit, lambda domain: domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE))
+            vbd = _proven(store, request)
+            if guard is not None:
+                guard(store, request)
+        return Outcome(request, vbd, None)
+    except BlockError as error:
+        if called:
+            if isinstance(error, DeadlineExceeded):
+                # The daemon has been asked and may do it yet, by the path: that must not lead to another device by then.
+                hold_for([request.device], _LATE)
+                error.hint = f"{error.hint}. It may attach the disk yet; the device is held for it for {_LATE} s"
+            _take_back(store, request, xml, error, uri)
+        return Outcome(request, None, error, False)
+
+
+def _proven(store, request):
+    """What libvirt attached, once it is certain that it is the held device."""
+    device = request.device
+    vbd = vbd_read.read_vbd(store, *request.key)
+    opened = vbd_read.opened_number(request.key)
+    if vbd is None or opened is None:
+        raise GuestError("libvirt says that it attached the disk, and blkback does not have it", device=str(request))
+    if not vbd.number == opened == (device.id.major, device.id.minor):
+        raise WrongDevice(f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}", device=str(request))
+    device.prove()
+    # Nothing acts on it any more; it tells later readers which device this is.
+    store.transaction(lambda tx: tx.write(f"{request.key.backend}/diskseq", f"{device.id.diskseq:x}"))
+    return vbd._replace(diskseq=device.id.diskseq)
+
+
+def _take_back(store, request, xml, error, uri):
+    """
+    After a failure, undo what libvirt did; if that fails too the error says so.
+
+    libvirt gives up on a slow hotplug script and forgets the disk, while the guest goes on to connect: then it is taken from XenStore.
+    """
+    limit = Deadline(_TAKING_BACK)
+    try:
+        with store.within(limit):
+            vbd = vbd_read.read_vbd(store, *request.key)
+            if vbd is None:
+                return
+            try:
+                _with_domain(request.guest, uri, limit, lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE))
+            except GuestError:
+                vbd = vbd_read.read_vbd(store, *request.key)
+        if vbd_read.read_vbd(store, *request.key) is not None:
+            outcome, = blkback.detach(store, [Detachment(vbd, request.guest)], 10, force=True)
+            if outcome.error:
+                raise outcome.error
+    except BlockError as failure:
+        error.hint = f"{error.hint or 'It could not be taken back'}. The disk {request.vdev.name} may be left: {failure}"
+
+
+def _detach(store, detachment, limit, uri):
+    vbd = detachment.vbd
+    try:
+        with store.within(limit):
+            now = vbd_read.read_vbd(store, *vbd.key)
+            if now is None:
+                return Outcome(detachment, None, None, False)
+            if (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
+                raise WrongDevice("the guest's disk is another device by now; it is left alone", device=str(detachment))
+            xml = disk_xml(vbd.dev, vbd.params or vbd.physical_device_path or "", vbd.writable, vbd.cdrom)
+            _with_domain(detachment.guest, uri, limit, lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE))
+            blkback.wait_released(detachment, limit)
+        return Outcome(detachment, None, None)
+    except BlockError as error:
+        return Outcome(detachment, None, error)
+
+
+def _with_domain(guest, uri, limit, function):
+    """``function(domain)`` on a connection of its own, within the limit."""
+    return _connection.with_connection(uri, limit, guest, lambda connection: function(connection.lookupByUUIDString(guest.uuid)))

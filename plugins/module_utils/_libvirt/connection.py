@@ -1,0 +1,150 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Calls of libvirt, each with a time limit, and its errors as those of the collection.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+import urllib.parse
+from typing import NamedTuple, Optional
+
+from .._base.errors import DeadlineExceeded, GuestError, InvalidValue, NotSupported
+
+try:
+    import libvirt
+except ImportError:
+    libvirt = None
+    LIBVIRT_IMPORT_ERROR = traceback.format_exc()
+else:
+    LIBVIRT_IMPORT_ERROR = None
+    # It would print every error to standard error, beside raising it.
+    libvirt.registerErrorHandler(lambda context, error: None, None)
+
+URI = "xen:///system"
+_HINT = "Check that the daemon (libvirtd, or virtxend or virtqemud) runs and answers: virsh list"
+
+
+class Definition(NamedTuple):
+    """A domain as libvirt knows it. ``xml``: its inactive definition, or None for a transient one; ``live``: that of the run, or None."""
+
+    name: str
+    uuid: str
+    xml: Optional[str]
+    live: Optional[str]
+
+
+def require():
+    """Raise NotSupported without libvirt-python."""
+    if libvirt is None:
+        raise NotSupported(
+            "the Python library libvirt is missing on this host",
+            hint="Install python3-libvirt (Debian) or libvirt-python from PyPI for the Python that Ansible uses there",
+        )
+
+
+def read(uri, domain, limit):
+    """The Definition of the domain with this name or uuid; GuestError when there is none."""
+    return with_connection(uri, limit, domain, lambda connection: _read(connection, domain))
+
+
+def define(uri, domain, before, after, limit):
+    """
+    Exchange a domain's inactive definition (text); the one that libvirt has made of it.
+
+    ``before`` is what it must still be: GuestError when someone changed it meanwhile, with nothing done.
+    """
+
+    def exchange(connection):
+        now = _read(connection, domain)
+        if now.xml != before:
+            raise GuestError("its definition was changed by someone else meanwhile; nothing was done", device=now.name, hint="Try again")
+        connection.defineXML(after)
+        return _read(connection, now.uuid).xml
+
+    return with_connection(uri, limit, domain, exchange)
+
+
+def driver_of(uri):
+    """
+    What a connection URI leads to, as something to compare: libvirt's driver for Xen has one instance on a host, whatever the path says.
+
+    The transport (``xen+ssh://``) and parameters do not change which one it is (docs/uri.rst of libvirt).
+    """
+    try:
+        parts = urllib.parse.urlsplit(uri)
+    except ValueError:
+        # libvirt will say what is wrong with it.
+        return uri, "", ""
+    driver = parts.scheme.partition("+")[0].lower()
+    return driver, parts.netloc.rpartition("@")[2].lower(), "" if driver == "xen" else parts.path.rstrip("/")
+
+
+def with_connection(uri, limit, device, function):
+    """``function(connection)`` on a connection of its own, within the Deadline ``limit``; ``device`` is for messages."""
+    require()
+
+    def call():
+        try:
+            connection = libvirt.open(uri)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in (libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_CONF_SYNTAX):
+                raise InvalidValue("uri", uri, f"is refused by libvirt: {error.get_error_message()}") from error
+            raise GuestError(f"cannot connect to {uri}: {error.get_error_message()}", hint=_HINT) from error
+        try:
+            return function(connection)
+        finally:
+            connection.close()
+
+    return bounded(call, limit, device)
+
+
+def bounded(function, limit, device):
+    """
+    Run it in a thread that is left behind when it takes too long: libvirt's calls wait for the daemon without a limit.
+
+    A thread that is left behind may still succeed, so the caller looks at what is there before it does anything else.
+    """
+    result = {}
+
+    def run():
+        try:
+            result["value"] = function()
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            result["error"] = error
+
+    thread = threading.Thread(target=run, daemon=True, name="libvirt")
+    thread.start()
+    thread.join(None if limit.left() == float("inf") else limit.left())
+    if thread.is_alive():
+        raise DeadlineExceeded("libvirt to do what it was asked", limit.seconds or 0, device=str(device), hint=_HINT)
+    if "error" in result:
+        error = result["error"]
+        if not isinstance(error, libvirt.libvirtError):
+            raise error
+        raise GuestError(f"libvirt refused: {error.get_error_message()}", device=str(device)) from error
+    return result["value"]
+
+
+def _read(connection, wanted):
+    domain = _look_up(connection, wanted)
+    # With its passwords: to define what was read without them would take them away.
+    secure, inactive = libvirt.VIR_DOMAIN_XML_SECURE, libvirt.VIR_DOMAIN_XML_INACTIVE
+    xml = domain.XMLDesc(secure | inactive) if domain.isPersistent() else None
+    return Definition(domain.name(), domain.UUIDString(), xml, domain.XMLDesc(secure) if domain.isActive() else None)
+
+
+def _look_up(connection, wanted):
+    for look in (connection.lookupByName, connection.lookupByUUIDString):
+        try:
+            return look(wanted)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
+                raise
+    raise GuestError("libvirt knows no domain of this name or uuid", device=wanted, hint=f"virsh -c {connection.getURI()} list --all shows those it knows")

@@ -1,0 +1,232 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The mapped device that a domain definition's path names: made over the disk's source, proved, and gone with its last user.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+libvirt opens a path late. A mapped device of its own for every disk makes that safe: its name and uuid are this disk's alone, the kernel gives
+neither to a second device, its table keeps the source open, and while it is held itself nobody can remove it. Only who renames it, or turns the
+link elsewhere, makes the path lead to something else, which is found out by comparing what blkback has opened. It is made with its deferred
+remove already set: whoever holds it last, a holder that is killed included, takes it away.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple, Optional
+
+from . import domain_xml
+from .._base import gone, locks as _locks
+from .._block import device as _device
+from .._dm import control, mapped as _mapped, udev
+from .._source import journal, needed_locks, opener, orphans
+from .._xen import guest as _guest, sharing as _sharing, stack
+from .._base.deadline import pauses
+from .._base.errors import DeviceBusy, InvalidValue, WrongDevice
+from .._xen.footprint import conflict, footprint
+
+PREFIX = "RACEFREE-LIBVIRT-"
+STATE = "/run/racefree-block/libvirt"
+# Seconds that an earlier run of the same guest has for letting go.
+_LETTING_GO = 20
+
+
+class Wanted(NamedTuple):
+    """One disk of one domain. ``source`` as of ``_source.opener.parse``; ``shareable``: other guests may use the same storage."""
+
+    domain: str
+    uuid: str
+    target: str
+    source: object
+    read_only: bool = False
+    shareable: bool = False
+
+    @property
+    def path(self):
+        return domain_xml.path_of(self.uuid, self.target)
+
+    @property
+    def mapped_uuid(self):
+        return domain_xml.mapped_uuid(self.uuid, self.target)
+
+    def __str__(self):
+        return f"{self.target} of {self.domain}"
+
+
+class _Place(NamedTuple):
+    """What the sharing check wants to know of who is to get it."""
+
+    key: Optional[object]
+    guest: _guest.Guest
+
+
+def locked(limit):
+    """
+    One at a time: from the look at what others use until the device is there for others to see. A context (``_base.locks.Locks``).
+
+    Raises ``_base.locks.Unavailable`` when another process has it for too long.
+    """
+    return _locks.held([_locks.Lock("guests' disks", "making guests' disks")], limit)
+
+
+def reap(host):
+    """Take back what killed runs have left: what they wrote down, and what tells by its name that its maker is gone."""
+    for text in journal.recover(host):
+        host.warn(text)
+    orphans.reap(host)
+    udev.reap()
+
+
+def take_turn(host, sources, limit):
+    """
+    Have the locks of all sources until the host is left, in the one order that all runs have: who takes them
+    one by one may wait for a run that waits for it. Raises ``_base.locks.Unavailable``.
+    """
+    wanted = [lock for source in sources for lock in needed_locks.of_source(source)]
+    locks = [lock for lock in wanted if not host.locks.has(lock)]
+    host.locks.take(locks, limit)
+    if locks:
+        host.loops.forget()
+
+
+def make(host, wanted, limit, store=None):
+    """
+    The device for a disk, held by the host, with nobody else's storage in it; called :func:`locked`. ``store`` is for the sharing check, None where
+    no Xen runs.
+
+    Not yet at its path: see :func:`settle`. Raises what opening the source raises, DeviceBusy, InvalidValue.
+    """
+    _make_room(host, wanted, limit)
+    source = wanted.source
+    if wanted.read_only and isinstance(source, opener.FileSource):
+        source = source._replace(read_only=True)
+    if wanted.shareable and isinstance(source, opener.FileSource):
+        source = source._replace(overlap=True)
+    host.for_guests = True
+    take_turn(host, [source], limit)
+    below = opener.Opener(host, udev.HANDS_OFF, limit).open(source)
+    if below.read_only and not wanted.read_only:
+        raise InvalidValue("mode", "w", f"{below.path} is read-only, so the guest can have it only with mode=r", device=str(wanted))
+    _check_sharing(host, wanted, below, store)
+    line = (0, below.size // 512, b"linear", f"{below.id.number} 0".encode())
+    device = _mapped.make(
+        host.dm, domain_xml.mapped_name(wanted.uuid, wanted.target), wanted.mapped_uuid, _mapped.Table((line,), wanted.read_only),
+        host.cookie.next(udev.HANDS_OFF), persist=False,
+    )
+    return host.enter_context(device)
+
+
+def settle(host, pairs, limit):
+    """Wait until each path of ``pairs``, a list of ``(Wanted, Device)``, leads to its device; DeadlineExceeded, WrongDevice."""
+    host.settle(limit.left())
+    for wanted, device in pairs:
+        for pause in pauses():
+            found = _number_at(wanted.path)
+            if found == device.id.rdev:
+                break
+            if limit.expired and found is not None:
+                raise WrongDevice(f"{wanted.path} leads to {os.major(found)}:{os.minor(found)}, not to {device.id.number}", device=str(wanted))
+            if limit.expired:
+                raise limit.exceeded(f"udev to make {wanted.path}", device=str(wanted), hint="Check that systemd-udevd runs")
+            limit.sleep(pause)
+
+
+def find(host, wanted):
+    """The held device of a disk, or None; DeviceBusy when its name is another's."""
+    mapped = _mapped.find(host.dm, domain_xml.mapped_name(wanted.uuid, wanted.target), wanted.mapped_uuid)
+    if mapped is None or mapped.device is None:
+        return None
+    if mapped.status.uuid != wanted.mapped_uuid:
+        raise _taken(host, mapped, wanted)
+    return host.enter_context(mapped.device)
+
+
+def is_made_of(host, device, source):
+    """Whether a held device of ours stands on what the source names."""
+    lines = host.dm.table(_mapped.number_of(device))[1]
+    if len(lines) != 1 or lines[0].type != b"linear":
+        return False
+    number = _device.parse_number(lines[0].params.decode("ascii", "replace").partition(" ")[0])
+    # The table has it open, so its number is its own.
+    with _device.open_number(*number) as below:
+        return opener.is_device(source, below, host)
+
+
+def of_domain(host, uuid):
+    """``[(target, Device)]`` of all devices made for a domain's disks, held by the host."""
+    start = f"{PREFIX}{uuid}-"
+    return [(full[len(start):], device) for full, device in _ours(host) if full.startswith(start)]
+
+
+def _ours(host):
+    found = []
+    for entry in host.dm.list_devices("racefree-"):
+        mapped = _mapped.open_mapped(host.dm, control.by_name(os.fsdecode(entry.name)))
+        if mapped is not None and mapped.device is not None:
+            device = host.enter_context(mapped.device)
+            if mapped.status.uuid.startswith(PREFIX):
+                found.append((mapped.status.uuid, device))
+    return found
+
+
+def _make_room(host, wanted, limit):
+    """Take away what an earlier run has left under this name; DeviceBusy when it is in use, or somebody else's."""
+    name, patience = domain_xml.mapped_name(wanted.uuid, wanted.target), limit.sooner(_LETTING_GO)
+    for pause in pauses():
+        mapped = _mapped.find(host.dm, name, wanted.mapped_uuid)
+        if mapped is None:
+            return
+        if (mapped.status.name, mapped.status.uuid) != (name, wanted.mapped_uuid):
+            raise _taken(host, mapped, wanted)
+        if mapped.device is None:
+            _mapped.remove_without_table(host.dm, mapped.status)
+            continue
+        with mapped.device as device:
+            # One is this descriptor. What others hold is a guest's, which on its way down lets go of it.
+            if host.dm.status(_mapped.number_of(device)).open_count <= 1:
+                _mapped.set_persist(host.dm, device, False)
+            elif patience.expired:
+                raise DeviceBusy(f"an earlier run of the guest still has it: {_mapped.describe(host.dm, mapped)}", device=str(wanted))
+        patience.sleep(pause)
+
+
+def _taken(host, mapped, wanted):
+    """The error for a device that is not ours under our name; it is let go of."""
+    try:
+        return DeviceBusy(f"its name is taken by {_mapped.describe(host.dm, mapped)}", device=str(wanted), hint="Nothing but this collection makes such names")
+    finally:
+        if mapped.device is not None:
+            mapped.device.close()
+
+
+def _check_sharing(host, wanted, below, store):
+    """Also against disks that are made and not attached yet, which XenStore does not show. """
+    if wanted.shareable:
+        return
+    questions = stack.questions(host)
+    mine = footprint(below.id.major, below.id.minor, not wanted.read_only, questions)
+    if store is not None:
+        with _sharing.Sharing(questions) as sharing:
+            sharing.check_extents(store, mine, _Place(None, _guest.Guest(-1, wanted.uuid, wanted.domain)), below.path)
+    for uuid, device in _ours(host):
+        pair = uuid != wanted.mapped_uuid and conflict(mine, footprint(device.id.major, device.id.minor, not device.read_only, questions))
+        if pair:
+            raise DeviceBusy(
+                f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37:]} of the domain {uuid[len(PREFIX):len(PREFIX) + 36]}",
+                device=f"{below.path} for {wanted}", hint="Give both only a read-only disk, or say shared: true for guests that agree on who writes what",
+            )
+
+
+def _number_at(path):
+    """The number of the block device at a path, None when nothing is there (yet)."""
+    try:
+        there = os.stat(path)
+    except OSError as error:
+        if error.errno in gone.PATH:
+            return None
+        raise gone.not_seen(error, path) from error
+    return there.st_rdev if stat.S_ISBLK(there.st_mode) else 0

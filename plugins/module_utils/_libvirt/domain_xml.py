@@ -1,0 +1,404 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A libvirt domain definition: its disks, the recipes beside them, and how both are added, changed and removed.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Pure: text in, text out, and everything that a change is not about stays as it was, byte for byte. libvirt writes a definition anew when it is
+defined (it sorts, indents, and adds ``<address>``, ``<alias>``, ``<backingStore/>`` and the like), so what is there is compared by its meaning.
+
+A definition can name a disk only by a path. So ``<source>`` has a path that belongs to this disk of this domain alone (:func:`path_of`), and the
+recipe for what has to be there stands in ``<metadata>``, where libvirt keeps what is in other namespaces::
+
+    <metadata>
+      <racefree:disks xmlns:racefree='urn:ansible:racefree.block:disks:1'>
+        <racefree:disk target='xvda'>{"file": "/srv/guests/web1.raw"}</racefree:disk>
+      </racefree:disks>
+    </metadata>
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Optional
+
+from . import xml_edit
+from .._base.errors import DefinitionError, InvalidValue, shown
+
+NAMESPACE = "urn:ansible:racefree.block:disks:1"
+PATHS = "/dev/mapper/racefree-"
+KEY = "racefree"
+_PREFIX = KEY + ":"
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_TARGET = re.compile(r"(?:xvd|vd|sd|hd|fd|ubd)[a-z]{1,3}[0-9]{0,3}\Z")
+# What stands for the medium of a disk beside its <source>, and means nothing for another one.
+_OF_THE_SOURCE = ("auth", "backingStore", "encryption", "mirror")
+# In front of <metadata>, as libvirt writes it.
+_HEAD = ("name", "uuid", "genid", "title", "description")
+
+
+class Disk(NamedTuple):
+    """
+    What is wanted of a disk. ``target`` like ``xvda``, ``path`` of the block device, ``driver`` is ``phy`` or ``qemu``, ``device`` is ``disk`` or
+    ``cdrom``; ``bus`` None leaves it to libvirt.
+    """
+
+    target: str
+    path: str
+    driver: str = "phy"
+    device: str = "disk"
+    read_only: bool = False
+    shareable: bool = False
+    bus: Optional[str] = None
+
+
+class Present(NamedTuple):
+    """
+    A disk as a definition has it. ``type`` is what kind of source it has (``block``, ``file``, ``network`` ...), ``source`` its path, name or
+    address or None; ``xml`` the element's own text.
+    """
+
+    target: str
+    type: str
+    source: Optional[str]
+    driver: Optional[str]
+    format: Optional[str]
+    device: str
+    read_only: bool
+    shareable: bool
+    bus: Optional[str]
+    xml: str
+
+    def serves(self, disk):
+        """Whether it means what is wanted."""
+        return (
+            (self.type, self.source, self.driver, self.format) == ("block", disk.path, disk.driver, "raw")
+            and (self.device, self.read_only, self.shareable) == (disk.device, disk.read_only, disk.shareable)
+            and disk.bus in (None, self.bus)
+        )
+
+
+class Domain:
+    """A definition, read. ``text`` as given; ``uuid``, ``name``, ``type`` (like ``xen``) and ``id`` (of a running domain) are text or None."""
+
+    def __init__(self, text):
+        self.text = text
+        try:
+            self.raw = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DefinitionError("the definition holds characters that are none") from error
+        self.root = root = xml_edit.parse(self.raw)
+        if (root.namespace, root.name) != ("", "domain"):
+            raise DefinitionError(f"the definition is one of <{root.name}>, not of <domain>")
+        self.type = root.get("type")
+        self.id = root.get("id")
+        self.name = _text(root.first("name"))
+        self.uuid = _canonical_uuid(_text(root.first("uuid")))
+
+    def disks(self):
+        """All disks, as a list of Present, in the definition's order."""
+        return [self._present(element) for element in self._disk_elements()]
+
+    def disk(self, target):
+        """The disk with this target, or None."""
+        element = self.disk_element(target)
+        return None if element is None else self._present(element)
+
+    def recipes(self):
+        """The text of each recipe by its target; DefinitionError when one target has two."""
+        return {target: self.recipe(target) for target in sorted({entry.get("target", "") for entry in self.recipe_elements()})}
+
+    def recipe(self, target):
+        """The text of this target's recipe, or None; DefinitionError when it has two."""
+        found = self.recipe_elements(target)
+        if len(found) > 1:
+            raise DefinitionError(f"the definition has two recipes for {shown(target)}", device=self.name)
+        return found[0].text.strip() if found else None
+
+    def disk_element(self, target):
+        found = [element for element in self._disk_elements() if _target(element) == target]
+        if len(found) > 1:
+            raise DefinitionError(f"the definition has two disks {target}", device=self.name)
+        return found[0] if found else None
+
+    def recipe_elements(self, target=None):
+        metadata = self.root.first("metadata")
+        lists = [] if metadata is None else metadata.all("disks", NAMESPACE)
+        return [entry for element in lists for entry in element.all("disk", NAMESPACE) if target in (None, entry.get("target", ""))]
+
+    def slice(self, element):
+        return self.raw[element.start:element.end].decode("utf-8")
+
+    def _disk_elements(self):
+        return [disk for devices in self.root.all("devices") for disk in devices.all("disk")]
+
+    def _present(self, element):
+        source, driver, target = element.first("source"), element.first("driver"), element.first("target")
+        kind = element.get("type", "file")
+        return Present(
+            _target(element), kind, _source_of(source, kind),
+            None if driver is None else driver.get("name"), None if driver is None else driver.get("type"),
+            element.get("device", "disk"), element.first("readonly") is not None, element.first("shareable") is not None,
+            None if target is None else target.get("bus"), self.slice(element),
+        )
+
+
+def check_target(value, option="vdev"):
+    """A disk's name in the guest as libvirt takes it, or InvalidValue."""
+    if not isinstance(value, str) or not _TARGET.match(value):
+        raise InvalidValue(option, value, "must be a disk's name in the guest, like xvda, vdb, hda or sda")
+    return value
+
+
+def check_uuid(value, option="uuid"):
+    """A domain's uuid in lower case, or InvalidValue."""
+    if not isinstance(value, str) or not _UUID.match(value.lower()):
+        raise InvalidValue(option, value, "must be a domain's uuid: 8-4-4-4-12 hexadecimal digits")
+    return value.lower()
+
+
+def path_of(uuid, target):
+    """The path that the definition of the domain ``uuid`` names for this disk: that of a mapped device with :func:`mapped_uuid`."""
+    return "/dev/mapper/" + mapped_name(uuid, target)
+
+
+def mapped_name(uuid, target):
+    return f"racefree-{check_uuid(uuid)}-{check_target(target)}"
+
+
+def mapped_uuid(uuid, target):
+    return f"RACEFREE-LIBVIRT-{check_uuid(uuid)}-{check_target(target)}"
+
+
+def put(text, disk, recipe=None):
+    """
+    The definition (text) with the disk, and with the recipe (text) for it or none. The very same text when it says so already.
+
+    What else an existing disk of this target has (address, alias, boot order, tuning, ...) is kept, but for what belongs to another source.
+    """
+    check_target(disk.target)
+    domain = Domain(text)
+    edits = xml_edit.Edits(domain.raw)
+    element = domain.disk_element(disk.target)
+    if element is None:
+        _add_disk(domain, edits, disk)
+    elif not domain.disk(disk.target).serves(disk):
+        _change_disk(edits, element, disk)
+    if recipe is None:
+        _remove_recipe(domain, edits, disk.target)
+    else:
+        _put_recipe(domain, edits, disk.target, recipe)
+    return edits.done().decode("utf-8")
+
+
+def drop(text, target):
+    """The definition (text) without the disk of this target and its recipe."""
+    domain = Domain(text)
+    edits = xml_edit.Edits(domain.raw)
+    element = domain.disk_element(target)
+    if element is not None:
+        edits.remove(element)
+    _remove_recipe(domain, edits, target)
+    return edits.done().decode("utf-8")
+
+
+def recipe_list(recipes):
+    """
+    What libvirt's call for metadata (virDomainSetMetadata) takes, for ``{target: recipe}``; None for none. The call adds the namespace, and refuses a
+    text that has it already (virXMLInjectNamespace in src/util/virxml.c).
+    """
+    return "<disks>" + "".join(_entry(target, recipe, "") for target, recipe in sorted(recipes.items())) + "</disks>" if recipes else None
+
+
+def excerpt(text, target):
+    """What a definition says of one disk, for people to compare: the element and the recipe, one after the other."""
+    domain = Domain(text)
+    disk = domain.disk_element(target)
+    parts = [] if disk is None else [domain.slice(disk)]
+    parts += [domain.slice(entry) for entry in domain.recipe_elements(target)]
+    return "".join(part + "\n" for part in parts)
+
+
+def _text(element):
+    return None if element is None else element.text.strip()
+
+
+def _canonical_uuid(text):
+    """libvirt writes it with dashes, and reads it without them too."""
+    digits = (text or "").replace("-", "").lower()
+    if len(digits) != 32:
+        return text or None
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def _target(element):
+    target = element.first("target")
+    return "" if target is None else target.get("dev", "")
+
+
+def _source_of(source, kind):
+    if source is None:
+        return None
+    if kind == "volume":
+        return f"{source.get('pool', '')}/{source.get('volume', '')}"
+    return source.get({"block": "dev", "file": "file", "dir": "dir"}.get(kind, "name"))
+
+
+# Disks
+
+def _add_disk(domain, edits, disk):
+    devices = domain.root.first("devices")
+    if devices is None:
+        margin = _margin(edits, domain.root)
+        step = margin and margin + "  "
+        block = f"{margin}<devices>{_disk_text(disk, step)}{margin}</devices>"
+        _append(edits, domain.root, block, margin)
+        return
+    after = (devices.all("disk") or devices.all("emulator") or [None])[-1]
+    if after is not None:
+        edits.insert(after.end, _disk_text(disk, edits.indent(after)))
+    elif devices.children:
+        edits.insert(devices.inside, _disk_text(disk, edits.indent(devices.children[0])))
+    else:
+        outer = edits.indent(devices)
+        _append(edits, devices, _disk_text(disk, outer and outer + "  "), outer)
+
+
+def _disk_text(disk, indent):
+    quoted, inner = xml_edit.quoted, indent and indent + "  "
+    parts = [
+        f"<driver name={quoted(disk.driver)} type='raw'/>",
+        f"<source dev={quoted(disk.path)}/>",
+        f"<target dev={quoted(disk.target)}{'' if disk.bus is None else ' bus=' + quoted(disk.bus)}/>",
+    ]
+    parts += ["<readonly/>"] if disk.read_only else []
+    parts += ["<shareable/>"] if disk.shareable else []
+    return f"{indent}<disk type='block' device={quoted(disk.device)}>{''.join(inner + part for part in parts)}{indent}</disk>"
+
+
+def _change_disk(edits, element, disk):
+    if element.get("type", "file") != "block":
+        edits.set_attribute(element, "type", "block")
+    if element.get("device", "disk") != disk.device:
+        edits.set_attribute(element, "device", disk.device)
+    _change_driver(edits, element, disk)
+    _change_source(edits, element, disk)
+    target = element.first("target")
+    if disk.bus not in (None, target.get("bus")):
+        edits.set_attribute(target, "bus", disk.bus)
+    for name, wanted in (("readonly", disk.read_only), ("shareable", disk.shareable)):
+        flags = element.all(name)
+        if wanted and not flags:
+            edits.insert(target.end, f"{edits.indent(target)}<{name}/>")
+        for flag in [] if wanted else flags:
+            edits.remove(flag)
+
+
+def _change_driver(edits, element, disk):
+    driver = element.first("driver")
+    if driver is None:
+        first = element.children[0]
+        edits.insert(element.inside, f"{edits.indent(first)}<driver name={xml_edit.quoted(disk.driver)} type='raw'/>")
+        return
+    for name, value in (("name", disk.driver), ("type", "raw")):
+        if driver.get(name) != value:
+            edits.set_attribute(driver, name, value)
+
+
+def _change_source(edits, element, disk):
+    sources = element.all("source")
+    if element.get("type", "file") == "block" and len(sources) == 1 and sources[0].get("dev") == disk.path:
+        return
+    new = f"<source dev={xml_edit.quoted(disk.path)}/>"
+    if sources:
+        edits.replace(sources[0].start, sources[0].end, new)
+    else:
+        target = element.first("target")
+        edits.insert(edits.space_before(target.start), edits.indent(target) + new)
+    for other in sources[1:] + [child for name in _OF_THE_SOURCE for child in element.all(name)]:
+        edits.remove(other)
+
+
+# Recipes
+
+def _put_recipe(domain, edits, target, recipe):
+    there = domain.recipe_elements(target)
+    if there:
+        if there[0].text.strip() != recipe or there[0].children:
+            _exchange_content(edits, there[0], xml_edit.text_of(recipe))
+        for other in there[1:]:
+            edits.remove(other)
+        return
+    metadata = domain.root.first("metadata")
+    lists = [] if metadata is None else metadata.all("disks", NAMESPACE)
+    if lists and lists[-1].children:
+        last = lists[-1].children[-1]
+        edits.insert(last.end, edits.indent(last) + _entry(target, recipe, edits.prefix(lists[-1])))
+    elif lists:
+        outer = edits.indent(lists[-1])
+        _append(edits, lists[-1], (outer and outer + "  ") + _entry(target, recipe, edits.prefix(lists[-1])), outer)
+    elif metadata is None:
+        _add_metadata(domain, edits, target, recipe)
+    elif metadata.children:
+        last = metadata.children[-1]
+        edits.insert(last.end, _list(target, recipe, edits.indent(last)))
+    else:
+        outer = edits.indent(metadata)
+        _append(edits, metadata, _list(target, recipe, outer and outer + "  "), outer)
+
+
+def _add_metadata(domain, edits, target, recipe):
+    head = [child for child in domain.root.children if not child.namespace and child.name in _HEAD]
+    anchor = head[-1] if head else None
+    margin = edits.indent(anchor) if anchor is not None else _margin(edits, domain.root)
+    block = f"{margin}<metadata>{_list(target, recipe, margin and margin + '  ')}{margin}</metadata>"
+    if anchor is not None:
+        edits.insert(anchor.end, block)
+    else:
+        _append(edits, domain.root, block, margin)
+
+
+def _list(target, recipe, indent):
+    entry = (indent and indent + "  ") + _entry(target, recipe, _PREFIX)
+    return f"{indent}<{_PREFIX}disks xmlns:{KEY}={xml_edit.quoted(NAMESPACE)}>{entry}{indent}</{_PREFIX}disks>"
+
+
+def _entry(target, recipe, prefix):
+    return f"<{prefix}disk target={xml_edit.quoted(target)}>{xml_edit.text_of(recipe)}</{prefix}disk>"
+
+
+def _exchange_content(edits, element, text):
+    if element.is_closed_at_once:
+        edits.fill(element, text, "")
+    else:
+        edits.replace(element.inside, element.outside, text)
+
+
+def _remove_recipe(domain, edits, target):
+    """Also the list, and the metadata, in which nothing is left then."""
+    for entry in domain.recipe_elements(target):
+        edits.remove(entry)
+        holder = entry.parent
+        while holder is not domain.root and edits.is_blank(holder.inside, holder.outside):
+            edits.drop_within(edits.space_before(holder.start), holder.end)
+            edits.remove(holder)
+            holder = holder.parent
+
+
+def _margin(edits, root):
+    """What the children of the root are set in with."""
+    return edits.indent(root.children[0]) if root.children else ""
+
+
+def _append(edits, element, text, last_indent):
+    """Make it the last of an element's content; ``last_indent`` is what the element's own end tag is set in with."""
+    if element.children:
+        last = element.children[-1]
+        edits.insert(last.end, text)
+    elif element.is_closed_at_once:
+        edits.fill(element, text, last_indent)
+    else:
+        edits.insert(element.inside, text if element.inside != element.outside else text + last_indent)

@@ -1,0 +1,219 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The hook for libvirt's Xen driver: makes and proves the devices of a domain's disks when it starts, and hands them over.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+``prepare`` makes a device at each path and leaves a holder behind that keeps it open; ``started`` proves that blkback has opened that very device,
+and ends the holder, so that the devices go with the guest; ``stopped`` and ``release`` end a holder that is left. It never asks libvirt, which
+waits for it. What it says on standard error becomes part of libvirt's error message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import syslog
+
+from . import disk_device, hook_plan
+from .._base import locks as _locks, run_directory
+from .._dm import mapped
+from .._process import descriptors, holder as _holder, identity
+from .._xen import vbd_read, vdev
+from .._base.deadline import Deadline, pauses
+from .._base.errors import BlockError, DeviceGone, GuestError, WrongDevice
+from .._source.resources import Host
+from .._process.supervise import supervised
+from .._xen.vbd_nodes import Key
+
+# Seconds for which a holder waits for `started`: as long as the memory of a big guest takes to be read when it is restored, since libxl adds the
+# disks after that. libvirt calls no `release` when another script refuses `prepare` (libxlDomainStartPrepare), so what was made for that start
+# goes at this limit, or at the next start.
+HOLD = 3600
+# Seconds that blkback has for opening a device, and that devices have for going once nobody holds them.
+_OPENING = 15
+_GOING = 5
+# Seconds for which others may be making devices while the end of a domain is waited for: they reap, too.
+_REAPING = 2
+
+
+def main(argv, text):
+    """The exit code for ``argv`` (guest, operation, ...) and the definition (text) that libvirt gave."""
+    guest, operation = (argv + ["", ""])[:2]
+    descriptors.raise_limit()
+    if not hook_plan.concerns(operation, text):
+        return 0
+    syslog.openlog("racefree-libvirt-hook", syslog.LOG_PID, syslog.LOG_DAEMON)
+    job = None
+    try:
+        job = hook_plan.job_of(operation, text)
+        lines = _act(job, f"the disks of {job.domain} ({operation})")
+    except BlockError as error:
+        message = _one_line(f"racefree.block: {guest}: {operation}: {error}")
+        syslog.syslog(syslog.LOG_ERR, message)
+        sys.stderr.write(message + "\n")
+        if job is not None and job.action == "make":
+            # The child may have been killed with its work done and not told.
+            end_holder(job.uuid)
+        # A domain that runs already is not ended for what is found afterwards.
+        return 1 if operation in ("prepare", "started") else 0
+    for priority, line in lines:
+        syslog.syslog(priority, _one_line(f"{guest}: {operation}: {line}"))
+    return 0
+
+
+def _one_line(text):
+    """Line ends of a hostile name must not start a line of their own."""
+    return " ".join(text.split())
+
+
+def _good(lines):
+    return [(syslog.LOG_INFO, line) for line in lines]
+
+
+def _act(job, what):
+    """Do the job in a process that is given up at its time limit. The lock for making devices is this one's, which does not hang."""
+    if job.action == "make" and job.disks:
+        limit = Deadline(job.seconds - 2)
+        locks = disk_device.locked(limit)
+        return supervised(lambda told: make(job, told), limit.left() + 2, what, locks.close)
+    if job.action == "take_back":
+        try:
+            locks = disk_device.locked(Deadline(_REAPING))
+        except _locks.Unavailable:
+            # Who has the lock has removed what killed runs left.
+            return supervised(lambda: take_back(job), job.seconds, what)
+        return supervised(lambda told: take_back(job, told), job.seconds, what, locks.close)
+    return supervised(lambda: _ACTIONS[job.action](job), job.seconds, what)
+
+
+def make(job, told=lambda: None):
+    """
+    ``prepare``: the devices, at their paths, with a holder. What was done, as lines for the log; on any error nothing is left.
+
+    The caller has ``_libvirt.connection.disk_device.locked`` until it is ``told``.
+    """
+    limit = Deadline(job.seconds - 2)
+    end_holder(job.uuid)
+    if not job.disks:
+        return []
+    with Host() as host:
+        disk_device.reap(host)
+        disk_device.take_turn(host, [wanted.source for wanted in job.disks], limit)
+        pairs = [(wanted, disk_device.make(host, wanted, limit, host.store)) for wanted in job.disks]
+        told()
+        disk_device.settle(host, pairs, limit)
+        start_holder(job.uuid, [device for dummy, device in pairs])
+        return _good(f"{wanted.target} is {device.path} {device.id.number} diskseq {device.id.diskseq}" for wanted, device in pairs)
+
+
+def hand_over(job):
+    """``started``: blkback has opened the devices that were made, so that they need no holder any more."""
+    limit = Deadline(_OPENING)
+    with Host() as host:
+        try:
+            return _good([_prove(host, job, wanted, limit) for wanted in job.disks])
+        finally:
+            end_holder(job.uuid)
+
+
+def adopt(job):
+    """``reconnect``: the same look at a domain that ran before the daemon did, at each disk whatever is wrong with the others."""
+    limit, lines = Deadline(_OPENING), [(syslog.LOG_ERR, problem) for problem in job.problems]
+    with Host() as host:
+        for wanted in job.disks:
+            try:
+                lines += _good([_prove(host, job, wanted, limit)])
+            except BlockError as error:
+                lines.append((syslog.LOG_ERR, str(error)))
+    end_holder(job.uuid)
+    return lines
+
+
+def take_back(job, told=None):
+    """
+    ``stopped``, ``release``: nobody is to hold the devices now. Those that are in use go with their last user.
+
+    With ``told`` the caller has ``_libvirt.connection.disk_device.locked`` until that is called.
+    """
+    end_holder(job.uuid)
+    if told is not None:
+        with Host() as host:
+            disk_device.reap(host)
+        told()
+    limit = Deadline(_GOING)
+    for pause in pauses():
+        with Host() as host:
+            there = disk_device.of_domain(host, job.uuid)
+            for dummy, device in there:
+                mapped.set_persist(host.dm, device, False)
+            names = ", ".join(f"{target} ({device.path})" for target, device in there)
+        if not there:
+            return []
+        if limit.expired:
+            return _good([f"still in use, to go with its last user: {names}"])
+        limit.sleep(pause)
+    return []
+
+
+_ACTIONS = {"make": make, "hand_over": hand_over, "adopt": adopt, "take_back": take_back}
+
+
+def _prove(host, job, wanted, limit):
+    device = disk_device.find(host, wanted)
+    if device is None:
+        raise DeviceGone("the device that was made for it is gone", device=str(wanted))
+    if job.domid is None:
+        raise GuestError("libvirt gave no domain id", device=str(wanted))
+    key = Key(job.domid, vdev.parse(wanted.target).number)
+    for pause in pauses():
+        opened = vbd_read.opened_number(key)
+        if opened is not None:
+            break
+        if limit.expired:
+            raise limit.exceeded(f"blkback to open {device.path}", device=str(wanted), hint="Disks of a recipe are served by blkback: driver name='phy'")
+        limit.sleep(pause)
+    if opened != (device.id.major, device.id.minor):
+        raise WrongDevice(
+            f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}", device=str(wanted), hint="The path was made to lead elsewhere",
+        )
+    return f"{wanted.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"
+
+
+# Holders: one for each domain, named in a file so that a later run of this program can end it.
+
+def start_holder(uuid, devices):
+    """Leave a process behind that keeps the devices open, for HOLD seconds at most."""
+    run_directory.make(disk_device.STATE)
+    # One that nobody knows of would keep the domain from starting until its time is over.
+    holder = _holder.hold_pending(devices, HOLD)
+    try:
+        new = f"{_record(uuid)}.new"
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
+            file.write(f"{identity.mark_of(holder.pid, holder.pid)}\n")
+        os.rename(new, _record(uuid))
+        holder.stay()
+    except BaseException:
+        holder.release()
+        raise
+
+
+def end_holder(uuid):
+    """
+    End the holder of a domain's devices, if there is one that can be told from here: one of another PID
+    namespace ends when its time is over.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{_record(uuid)}.new")
+    with contextlib.suppress(FileNotFoundError):
+        with open(_record(uuid), encoding="ascii") as file:
+            identity.end_marked(file.read().strip())
+        os.unlink(_record(uuid))
+
+
+def _record(uuid):
+    return f"{disk_device.STATE}/{uuid}.holder"

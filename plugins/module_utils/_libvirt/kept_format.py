@@ -1,0 +1,71 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What a domain's definition says of the format of a disk's file: that it is raw, in a recipe, or that it is
+not, in a disk that libvirt serves.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .._block import image_format
+from .._source import recipe as _recipe
+from .._base.errors import BlockError, InvalidValue, KernelError
+from .._source.opener import FileSource
+
+
+def known(source, domains, target):
+    """
+    The FileSource, with ``format=raw`` when the recipe of this target says so of the same storage;
+    ``domains``: ``_libvirt.connection.domain_xml.Domain`` s.
+    """
+    if source.format is None and any(_says_raw(domain.recipe(target), source, target) for domain in domains):
+        return source._replace(format=image_format.RAW)
+    return source
+
+
+def refuse_driver(source, backing, domains, option="source.file"):
+    """
+    Raise InvalidValue when a disk of the definition has this open file (``_block.loop.Backing``) with a driver for
+    another format.
+    """
+    if source.format is not None:
+        return
+    for domain in domains:
+        for disk in domain.disks():
+            if disk.type != "file" or disk.format in (None, image_format.RAW):
+                continue
+            if _is_file(disk.source, backing):
+                raise InvalidValue(
+                    option, source.file,
+                    f"is an image of the format {disk.format} (driver of {disk.target}), as the definition says, and a "
+                    f"guest gets it byte for byte. Convert it (qemu-img convert -f {disk.format} -O raw), or say "
+                    "format=raw if the definition is wrong",
+                )
+
+
+def _says_raw(recipe, source, target):
+    try:
+        kept = None if recipe is None else _recipe.parse(recipe, target)
+    except BlockError:
+        # One that cannot be read says nothing, and the file is looked at.
+        return False
+    if not isinstance(kept, FileSource) or kept.format != image_format.RAW:
+        return False
+    return (kept.file, kept.offset) == (source.file, source.offset)
+
+
+def _is_file(path, backing):
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, TypeError, ValueError):
+        # Not there, or no path at all.
+        return False
+    except OSError as error:
+        raise KernelError.from_oserror(error, "look at the file of a disk of the definition", device=path) from error
+    return (found.st_dev, found.st_ino) == (backing.device, backing.inode)

@@ -1,0 +1,209 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+XML read into elements that know where in the text they stand, so that a change touches nothing but what it is about.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Pure. A tree that is written out again loses comments, quoting and the prefixes of namespaces; a text with a piece exchanged does not.
+"""
+
+from __future__ import annotations
+
+import re
+from xml.parsers import expat
+from xml.sax.saxutils import escape
+
+from .._base.errors import DefinitionError
+
+# Bytes, and levels of elements: libxml2, which libvirt reads with, has 10 MB and 256 as its own limits.
+MOST_BYTES = 10_000_000
+DEEPEST = 256
+_SPACE = b" \t\r\n"
+# Between a namespace and a name: no document can hold this character.
+_SEPARATOR = "\f"
+# The well-formed start tag that expat has just accepted.
+_TAG = re.compile(rb"<([^\s/>]+)((?:\s+[^\s=/>]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*)\s*(/?)>")
+_ATTRIBUTE = re.compile(rb"\s+([^\s=]+)\s*=\s*(\"[^\"]*\"|'[^']*')")
+# What XML 1.0 cannot hold even as a character reference.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Element:
+    """
+    One element. ``namespace`` ("" for none) and ``name``; ``attributes`` by name, those with a prefix are left out.
+
+    Offsets in bytes: ``start`` of its ``<``, ``inside`` and ``outside`` around its content, ``end`` behind its last ``>``; without content
+    (``<a/>``), ``inside``, ``outside`` and ``end`` are the same. ``text`` is its own character data.
+    """
+
+    __slots__ = ("attributes", "children", "end", "inside", "name", "namespace", "outside", "parent", "start", "text")
+
+    def __init__(self, namespace, name, attributes, parent, start, inside):
+        self.namespace = namespace
+        self.name = name
+        self.attributes = attributes
+        self.parent = parent
+        self.start = start
+        self.inside = inside
+        self.outside = self.end = inside
+        self.children = []
+        self.text = ""
+
+    @property
+    def is_closed_at_once(self):
+        return self.inside == self.end
+
+    def all(self, name, namespace=""):
+        """The children of this name, in order."""
+        return [child for child in self.children if (child.namespace, child.name) == (namespace, name)]
+
+    def first(self, name, namespace=""):
+        """The first child of this name, or None."""
+        return next(iter(self.all(name, namespace)), None)
+
+    def get(self, attribute, otherwise=None):
+        return self.attributes.get(attribute, otherwise)
+
+
+def parse(raw):
+    """The root Element of a document in UTF-8 (bytes); DefinitionError for what is not XML, and for any document type declaration."""
+    if len(raw) > MOST_BYTES:
+        raise DefinitionError(f"the definition has {len(raw)} bytes, more than the {MOST_BYTES} that libvirt takes")
+    reader = _Reader(raw)
+    try:
+        reader.parser.Parse(raw, True)
+    except expat.ExpatError as error:
+        raise DefinitionError(f"the definition is not XML: {expat.ErrorString(error.code)}, line {error.lineno}, column {error.offset}") from error
+    return reader.root
+
+
+class _Reader:
+
+    def __init__(self, raw):
+        self.raw = raw
+        self.root = None
+        self.stack = []
+        # An encoding that is declared speaks of a file; this is text by now.
+        self.parser = parser = expat.ParserCreate("utf-8", _SEPARATOR)
+        parser.buffer_text = True
+        parser.StartElementHandler = self.start
+        parser.EndElementHandler = self.end
+        parser.CharacterDataHandler = self.characters
+        # No entity can be declared without it, so none can be expanded or read from elsewhere.
+        parser.StartDoctypeDeclHandler = self.doctype
+
+    def doctype(self, *dummy):
+        raise DefinitionError(f"the definition has a document type declaration (line {self.parser.CurrentLineNumber}), which no definition needs")
+
+    def start(self, name, attributes):
+        at = self.parser.CurrentByteIndex
+        if len(self.stack) >= DEEPEST:
+            raise DefinitionError(f"the definition has more than {DEEPEST} levels of elements")
+        namespace, dummy, local = name.rpartition(_SEPARATOR)
+        attributes = {key: value for key, value in attributes.items() if _SEPARATOR not in key}
+        element = Element(namespace, local, attributes, self.stack[-1] if self.stack else None, at, _TAG.match(self.raw, at).end())
+        if self.stack:
+            self.stack[-1].children.append(element)
+        else:
+            self.root = element
+        self.stack.append(element)
+
+    def end(self, dummy):
+        element = self.stack.pop()
+        if self.raw[element.inside - 2:element.inside] != b"/>":
+            element.outside = self.parser.CurrentByteIndex
+            element.end = self.raw.index(b">", element.outside) + 1
+
+    def characters(self, text):
+        self.stack[-1].text += text
+
+
+class Edits:
+    """Pieces of a document to exchange, collected by place and done in one go; pieces do not overlap."""
+
+    def __init__(self, raw):
+        self._raw = raw
+        self._pieces = []
+
+    def replace(self, start, end, text):
+        self._pieces.append((start, end, text.encode("utf-8")))
+
+    def insert(self, at, text):
+        self.replace(at, at, text)
+
+    def remove(self, element):
+        """Take an element away with the white space in front of it, from the end of the line before on."""
+        self.replace(self.space_before(element.start), element.end, "")
+
+    def space_before(self, at):
+        """Where the white space begins that sets what stands at ``at`` on a line of its own; ``at`` itself when it is on no such line."""
+        start = at
+        while self._raw[start - 1:start] in (b" ", b"\t"):
+            start -= 1
+        if self._raw[start - 1:start] != b"\n":
+            return at
+        return start - (2 if self._raw[start - 2:start - 1] == b"\r" else 1)
+
+    def indent(self, element):
+        """The line end and white space in front of an element, as text; empty when it is on no line of its own."""
+        return self._raw[self.space_before(element.start):element.start].decode()
+
+    def set_attribute(self, element, name, value):
+        """Give an element the attribute (without a prefix), in its place when it has it already."""
+        tag = _TAG.match(self._raw, element.start)
+        for found in _ATTRIBUTE.finditer(self._raw, tag.start(2), tag.end(2)):
+            if found.group(1) == name.encode():
+                self.replace(found.start(2), found.end(2), quoted(value))
+                return
+        self.insert(tag.end(1), f" {name}={quoted(value)}")
+
+    def fill(self, element, text, last_indent):
+        """Give an element without content this content."""
+        if element.is_closed_at_once:
+            tag = _TAG.match(self._raw, element.start)
+            self.replace(tag.start(3), element.end, f">{text}{last_indent}</{tag.group(1).decode()}>")
+        else:
+            self.insert(element.inside, text)
+
+    def prefix(self, element):
+        """The prefix of an element's own tag with its colon, or an empty text."""
+        prefix, colon, dummy = _TAG.match(self._raw, element.start).group(1).decode().rpartition(":")
+        return prefix + colon
+
+    def is_blank(self, start, end):
+        """Whether only white space is left between two places once all the pieces are exchanged."""
+        at, left = start, b""
+        for first, last, text in sorted(self._pieces):
+            if start <= first and last <= end:
+                left += self._raw[at:first] + text
+                at = last
+        return not (left + self._raw[at:end]).strip(_SPACE)
+
+    def drop_within(self, start, end):
+        """Forget the pieces inside of what is taken away as a whole."""
+        self._pieces = [piece for piece in self._pieces if not (start <= piece[0] and piece[1] <= end)]
+
+    def done(self):
+        """The changed document."""
+        result, at = [], 0
+        # Sorting keeps the order of pieces at one place.
+        for start, end, text in sorted(self._pieces, key=lambda piece: piece[:2]):
+            result += [self._raw[at:start], text]
+            at = end
+        return b"".join(result + [self._raw[at:]])
+
+
+def quoted(value):
+    """A value as an attribute's text with its quotes; line ends and tabs survive as references."""
+    return "'" + text_of(value, {"'": "&apos;", '"': "&quot;", "\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}) + "'"
+
+
+def text_of(value, more=None):
+    """A value as character data; DefinitionError for characters that XML has no way to write."""
+    found = _FORBIDDEN.search(value)
+    if found:
+        raise DefinitionError(f"the character U+{ord(found.group()):04X} cannot be written in XML")
+    return escape(value, more or {})

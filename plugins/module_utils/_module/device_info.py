@@ -1,0 +1,95 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What ``device_info`` tells: loop and mapped devices, who stands on whom, and the host's features.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from . import dm_device, features, loop_device
+from .._base import gone
+from .._block import device as _device, loop
+from .._dm import mapped
+from .._base.errors import DeviceGone, InvalidValue, NotSupported
+
+ARGUMENTS = {
+    "diskseq": {"type": "int"},
+    "path": {"type": "path"},
+    "features": {"type": "bool", "default": True},
+}
+
+
+def collect(params, host):
+    """The module's return values. Each device is described while it is held."""
+    if params["diskseq"] is not None:
+        _device.check_diskseq(params["diskseq"])
+    if params["path"] is not None and params["diskseq"] is not None:
+        raise InvalidValue("path", params["path"], "must be left out beside diskseq: one of them picks the device")
+    values = {"devices": list(_picked(params, host) if params["path"] or params["diskseq"] else _all(host))}
+    if params["features"]:
+        values["features"] = features.collect(host)
+    return values
+
+
+def _picked(params, host):
+    try:
+        device = _device.open_path(params["path"]) if params["path"] else _device.open_diskseq(params["diskseq"])
+    except DeviceGone:
+        return
+    with device:
+        yield _row(host, device)
+
+
+def _all(host):
+    for device, _status in loop.open_bound():
+        with device:
+            yield from _described(host, device)
+    try:
+        entries = host.dm.list_devices()
+    except NotSupported:
+        return
+    for entry in entries:
+        try:
+            device = _device.open_number(*_dm_number(entry))
+        except DeviceGone:
+            continue
+        with device:
+            yield from _described(host, device)
+
+
+def _dm_number(entry):
+    from .._dm.codec import decode_dev
+
+    return decode_dev(entry.dev)
+
+
+def _described(host, device):
+    """A device that goes away while it is being described is left out."""
+    try:
+        yield _row(host, device)
+    except DeviceGone:
+        return
+
+
+def _row(host, device):
+    if mapped.is_mapped(device):
+        row = dict(dm_device.describe(host, device), kind="dm")
+    elif loop.is_loop(device):
+        row = dict(loop_device.describe(device, loop.info(device)), kind="loop")
+    else:
+        row = dict(device.as_dict(), kind="other")
+    above, below = _neighbours(device, "holders"), _neighbours(device, "slaves")
+    return dict(row, holders=above, slaves=below, used_by=loop.users(device))
+
+
+def _neighbours(device, which):
+    """The devices directly above (``holders``) or below (``slaves``), each with its disk sequence number."""
+    rows = []
+    for name in gone.list_directory(f"{device.sysfs}/{which}", gone.SYSFS):
+        diskseq = _device.read_sysfs(f"/sys/class/block/{name}/diskseq")
+        rows.append({"name": name, "diskseq": int(diskseq) if diskseq else None})
+    return rows

@@ -1,0 +1,84 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Mapped devices of one list that stand on each other: they are made from the bottom up, and removed from the top down.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from .. import _dm_table
+from .._source import opener, slots
+from .._base.errors import BlockError
+
+_DIRECTORY = "/dev/mapper/"
+
+
+def in_order(entries):
+    """
+    The indexes of the entries in the order in which they are to be done, as in the list where it does not matter.
+
+    ``entries``: for each ``(name, value, read_only, numbers)``: the name and the table (or None) of one that is to be
+    there; ``numbers`` is ``((major, minor), {(major, minor) below it})`` of one that is to go, or else None.
+    """
+    made = {name: index for index, (name, dummy, dummy2, numbers) in enumerate(entries) if name and numbers is None}
+    above = {}
+    for index, entry in enumerate(entries):
+        for number in entry[3][1] if entry[3] else ():
+            above.setdefault(number, []).append(index)
+    first = []
+    for index, (dummy, value, read_only, numbers) in enumerate(entries):
+        if numbers is not None:
+            first.append(above.get(numbers[0], []))
+        else:
+            names = mapped_names(value, read_only) if len(made) > 1 and value is not None else ()
+            first.append([made[name] for name in names if made.get(name, index) != index])
+    return _sorted(first)
+
+
+def _sorted(first):
+    """``first``: for each index those that come before it. A circle is left for the plans, which find nothing there."""
+    order, seen = [], set()
+    for start in range(len(first)):
+        todo = [(start, iter(first[start]))] if start not in seen else []
+        seen.add(start)
+        while todo:
+            index, before = todo[-1]
+            other = next((other for other in before if other not in seen), None)
+            if other is None:
+                order.append(index)
+                todo.pop()
+            else:
+                seen.add(other)
+                todo.append((other, iter(first[other])))
+    return order
+
+
+def mapped_names(value, read_only=False):
+    """The names of the mapped devices that the device slots of a table name by their path in /dev/mapper."""
+    if not _may_name(value):
+        # A table can have 100,000 lines, and reading them takes seconds.
+        return []
+    try:
+        sources = [opener.parse_slot(slot) for dummy, slot in _dm_table.parse_table(value).devices(read_only)]
+    except BlockError:
+        # Who plans the table says all that is wrong with it.
+        return []
+    names = []
+    for source in sources:
+        if isinstance(source, opener.TableSource):
+            names += mapped_names(source.table, source.read_only)
+        elif slots.mapped_name(source):
+            names.append(slots.mapped_name(source))
+    return names
+
+
+def _may_name(value):
+    if isinstance(value, str):
+        return _DIRECTORY in value or "dm:" in value
+    if isinstance(value, dict):
+        return any(map(_may_name, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_may_name, value))

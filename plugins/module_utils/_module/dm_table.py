@@ -1,0 +1,79 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What ``dm_table`` does: a table held against this host's kernel, targets and devices, with nothing changed.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from . import dm_device
+from .._dm import mapped as _dm, names
+from .._dm_table import keys
+from .._source import slots as _slots
+from .._dm_table.grammar import kernels
+from .._base.errors import BlockError, DeviceGone, InvalidValue, TableError
+
+ARGUMENTS = {
+    "table": {"type": "raw", "required": True},
+    "keys": {"type": "dict", "no_log": True},
+    "read_only": {"type": "bool", "default": False},
+    "name": {"type": "str"},
+    "kernels": {"type": "list", "elements": "str", "choices": list(kernels.KERNELS), "default": []},
+    "fail": {"type": "bool", "default": True},
+}
+
+
+def collect(params, host):
+    """The module's return values; raises TableError for a table that is not valid, if that is to ``fail``."""
+    lines = keys.with_keys(dm_device.table_lines(params["table"]), params["keys"] or {})
+    slots = None
+    try:
+        mapped = _mapped(params["name"], host)
+        slots = _slots.host_slots(host, lines, mapped and mapped.device and mapped.device.id[:2], params["kernels"])
+        wanted = slots.look(lines, params["read_only"], whole=True)
+        if mapped is not None and mapped.status.has_live_table:
+            live = _slots.live_table(host, mapped.device)
+            if live is not None:
+                wanted.table.check_replaces(live)
+    except InvalidValue:
+        raise
+    except BlockError as error:
+        if params["fail"]:
+            raise
+        return {"valid": False, "errors": _errors(error), "lines": None, "targets": None, "devices": None}
+    shown = wanted.table.redacted()
+    return {"valid": True, "errors": [], "lines": shown.lines(), "targets": shown.to_list(), "devices": _devices(slots, wanted.written, params["read_only"])}
+
+
+def _mapped(name, host):
+    """The device that the table is for, held by the host, or None."""
+    if name is None:
+        return None
+    mapped = _dm.find(host.dm, names.check_name(name))
+    if mapped is None:
+        raise DeviceGone("there is no such mapped device", device=name, hint="Leave name out for a device that is not there yet")
+    if mapped.device is not None:
+        host.enter_context(mapped.device)
+    return mapped
+
+
+def _errors(error):
+    if isinstance(error, TableError):
+        return error.errors
+    value = None if error.device is None else str(error.device)
+    return [{"line": None, "target": None, "field": "device", "value": value, "rule": error.message, "column": None, "text": None}]
+
+
+def _devices(slots, table, read_only):
+    rows = []
+    for index, slot in table.devices(read_only):
+        device = slots.device(slot)
+        rows.append({
+            "target": index + 1, "field": slot.field, "written": slot.shown, "access": slot.access,
+            "device": None if device is None else device.as_dict(),
+        })
+    return rows

@@ -1,0 +1,63 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Two entries of one task's list that are about the same device, found by identity and not by how they were written.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .._base.errors import InvalidValue, KernelError, shown
+
+
+def find(entries, list_option):
+    """
+    ``[(index, InvalidValue)]`` for all entries that share an identity with another one.
+
+    ``entries``: for each one ``((option, value), {identity: words for it})``, as ``_module.runner.runner.Item`` says them.
+    """
+    owners, clashes = {}, {}
+    for index, (dummy, identities) in enumerate(entries):
+        for identity, words in identities.items():
+            first = owners.setdefault(identity, index)
+            if first != index:
+                # The first identity that is shared is named; that of the devices themselves says more than a
+                # name.
+                clashes.setdefault(index, (first, words))
+                clashes.setdefault(first, (index, words))
+    names = [(f"{list_option}[{index}].{key[0]}", key[1]) for index, (key, dummy) in enumerate(entries)]
+    found = sorted(clashes.items())
+    return [(index, _error(names[index], names[other], words)) for index, (other, words) in found]
+
+
+def file_identity(status):
+    """
+    The identity of a file by its ``os.stat_result``, the same by every path and hard link, and words for it.
+    """
+    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
+    return (status.st_dev, status.st_ino), f"the file with the inode {status.st_ino} on {device}"
+
+
+def path_identity(path):
+    """
+    :func:`file_identity` of what a path leads to; of a file that is not there, the place where it would be
+    made.
+    """
+    try:
+        return file_identity(os.stat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        place = os.path.realpath(path)
+        return place, f"the file {place}, which is not there yet"
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"look at {path}", device=path) from error
+
+
+def _error(entry, other, words):
+    means = f": both mean {words}" if words else ""
+    wrong = f"is in the list twice, also as {other[0]} {shown(other[1])}{means}"
+    return InvalidValue(*entry, wrong, hint="Keep one of the two entries")

@@ -1,0 +1,112 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What this kernel, this Xen and this libvirt offer, found by asking them.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A version is only reported, never concluded from, where a probe exists.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from .._base import gone
+from .._block import device, loop
+from .._dm import udev
+from .._kernel import uapi
+from .._base.errors import BlockError, NotSupported
+
+_LIBVIRT_SECONDS = 10
+_XENSTORE_SECONDS = 10
+_XENSTORED_SOCKETS = ("/run/xenstored/socket", "/var/run/xenstored/socket")
+
+
+def collect(host):
+    """All features as plain data; what is not there is None or False, never an error."""
+    return {"kernel": _kernel(), "device_mapper": _device_mapper(host), "udev": udev.is_running(), "xen": _xen(host), "libvirt": _libvirt()}
+
+
+def _kernel():
+    return {
+        "release": os.uname().release,
+        "diskseq": _has_diskseq(),
+        "loop": gone.exists(loop.CONTROL),
+        "cffi": uapi.ffi is not None,
+    }
+
+
+def _has_diskseq():
+    """Whether any disk shows its number; the attribute and the ioctl came together in Linux 5.15."""
+    return any(device.read_sysfs(f"/sys/block/{name}/diskseq") for name in os.listdir("/sys/block"))
+
+
+def _device_mapper(host):
+    try:
+        control = host.dm
+        return {
+            "version": ".".join(str(part) for part in control.version()),
+            "targets": {name: ".".join(str(part) for part in version) for name, version in sorted(control.target_versions().items())},
+            "strict_version_5": control.speaks_version_5(),
+        }
+    except NotSupported:
+        return None
+
+
+def _xen(host):
+    if device.read_sysfs("/sys/hypervisor/type") != "xen":
+        return None
+    version = [device.read_sysfs(f"/sys/hypervisor/version/{part}") for part in ("major", "minor")]
+    extra = device.read_sysfs("/sys/hypervisor/version/extra") or ""
+    return {
+        "version": ".".join(part or "?" for part in version) + extra,
+        "domain_0": "control_d" in (device.read_sysfs("/proc/xen/capabilities") or ""),
+        "blkback": gone.exists("/sys/bus/xen-backend/drivers/vbd"),
+        "blkback_diskseq": _blkback_diskseq(host),
+        "xenstored_socket": next((path for path in _XENSTORED_SOCKETS if gone.exists(path)), None),
+    }
+
+
+def _blkback_diskseq(host):
+    """Whether blkback itself refuses a device with another sequence number; None when that cannot be told."""
+    from .._xen import vbd_read
+
+    try:
+        with host.store.within(_XENSTORE_SECONDS):
+            return vbd_read.offers_opened(host.store)
+    except BlockError:
+        # That it cannot be told is the answer.
+        return None
+
+
+def _libvirt():
+    """Versions of the binding and, if it answers in time, of the daemon with Xen's driver."""
+    try:
+        import libvirt
+    except ImportError:
+        return None
+    found = {"binding": _dotted(libvirt.getVersion()), "daemon": None}
+
+    def ask():
+        try:
+            libvirt.registerErrorHandler(lambda context, error: None, None)
+            connection = libvirt.openReadOnly("xen:///system")
+            found["daemon"] = _dotted(connection.getLibVersion())
+            connection.close()
+        except libvirt.libvirtError:
+            pass
+
+    if gone.exists("/run/libvirt/libvirt-sock-ro"):
+        # libvirt's calls have no time limit of their own
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(_LIBVIRT_SECONDS)
+    return dict(found)
+
+
+def _dotted(number):
+    return f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"

@@ -1,0 +1,145 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What ``kernel_key`` does with one key.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A logon key cannot be read. Whether it has the payload that is wanted, a second key tells, of the type user: a random salt, the HMAC of the payload by it,
+and the serial number of the key that it belongs to. Whoever may read that is root, and keys as dm-crypt takes them cannot be guessed from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import struct
+
+from .._base import locks as _locks
+from .._kernel import keyring
+from .._base.errors import InvalidValue, KernelError
+from .runner import Item, Plan
+
+ARGUMENTS = {
+    "description": {"type": "str", "required": True},
+    "type": {"type": "str", "choices": ["logon", "user"], "default": "logon"},
+    "payload": {"type": "str", "no_log": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+_DESCRIPTION = re.compile(r"[!-~]+\Z")
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z")
+# Names of keys are cut off by the kernel there (KEY_MAX_DESC_SIZE in include/linux/key.h), and the marker's has a prefix.
+_LONGEST = 4000
+_SALT, _SERIAL = 32, struct.Struct("<i")
+_DIGEST = hashlib.sha256().digest_size
+
+
+class KeyItem(Item):
+    ARGUMENTS = ARGUMENTS
+    CONSTRAINTS = {"required_if": [("state", "present", ("payload",))]}
+
+    def __init__(self, params, host):
+        super().__init__(params, host)
+        self.payload = None
+        self.serial = None
+        self.was_touched = False
+
+    def key(self):
+        return "description", (self.params["type"], self.params["description"])
+
+    def title(self):
+        return f"{self.params['type']}:{self.params['description']}"
+
+    def check(self):
+        text = self.params["description"]
+        if not _DESCRIPTION.match(text) or len(text) > _LONGEST:
+            raise InvalidValue(
+                "description", text, f"must be up to {_LONGEST} printable ASCII characters without spaces, as a table names it")
+        if self.params["type"] == "logon" and not 0 < text.find(":"):
+            raise InvalidValue("description", text, "must be PREFIX:NAME, which the kernel asks of logon keys")
+        if self.params["state"] == "present":
+            payload = (self.params["payload"] or "").strip()
+            if not _HEX.match(payload) or len(payload) > 2 * keyring.MOST_BYTES:
+                raise InvalidValue(
+                    "payload", "(not shown)",
+                    f"must be an even number of hexadecimal digits, for up to {keyring.MOST_BYTES} bytes; as text, in quotes")
+            self.payload = bytes.fromhex(payload)
+
+    def locks(self):
+        return [_locks.Lock(f"key {self.params['type']} {self.params['description']}", f"the key {self.title()}")]
+
+    def plan(self):
+        keyring.reach()
+        kind = self.params["type"]
+        self.serial = keyring.find(kind, self.params["description"])
+        if self.params["state"] == "absent":
+            return Plan(self.serial is not None or self._marker() is not None, self._shown(self.serial is not None), {})
+        is_right = self.serial is not None and self._is_right()
+        before = self._shown(self.serial is not None)
+        # What differs is not shown, only that something does.
+        after = dict(self._shown(True), payload="as wanted")
+        return Plan(not is_right, dict(before, payload="as wanted" if is_right else "another, or one that was added by somebody else") if before else {}, after)
+
+    def apply(self):
+        kind, text = self.params["type"], self.params["description"]
+        marker = self._marker()
+        if marker is not None:
+            # First, so that it never tells of a payload that the key has no more.
+            keyring.remove(marker)
+            self.was_touched = True
+        if self.params["state"] == "absent":
+            if self.serial is not None:
+                keyring.remove(self.serial)
+                self.was_touched = True
+            return
+        self.serial = keyring.add(kind, text, self.payload)
+        self.was_touched = True
+        salt = secrets.token_bytes(_SALT)
+        keyring.add("user", self._marker_name(), salt + _digest(salt, self.payload) + _SERIAL.pack(self.serial))
+
+    def is_removal(self):
+        # The payload that was there before cannot be read.
+        return True
+
+    def remains(self):
+        return ["the key, or what is known of it, is another one"] if self.was_touched else []
+
+    def result(self):
+        if self.params["state"] == "absent":
+            return {"key": None}
+        kind, text = self.params["type"], self.params["description"]
+        return {"key": {
+            "type": kind, "description": text, "serial": self.serial, "size": len(self.payload), "table_key": f":{len(self.payload)}:{kind}:{text}",
+        }}
+
+    def _marker_name(self):
+        return f"racefree.block:{self.params['type']}:{self.params['description']}"
+
+    def _marker(self):
+        return keyring.find("user", self._marker_name())
+
+    def _is_right(self):
+        marker = self._marker()
+        if marker is None:
+            return False
+        try:
+            told = keyring.read(marker)
+        except KernelError as error:
+            if error.errno in keyring.NOT_THERE:
+                return False
+            raise
+        if len(told) != _SALT + _DIGEST + _SERIAL.size:
+            return False
+        salt, digest = told[:_SALT], told[_SALT:_SALT + _DIGEST]
+        return hmac.compare_digest(digest, _digest(salt, self.payload)) and _SERIAL.unpack(told[_SALT + _DIGEST:])[0] == self.serial
+
+    def _shown(self, is_there):
+        return {"type": self.params["type"], "description": self.params["description"]} if is_there else {}
+
+
+def _digest(salt, payload):
+    return hmac.new(salt, payload, hashlib.sha256).digest()

@@ -1,0 +1,72 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The runner's locks: a task has those of all its items before it looks at anything, and until it has ended.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from .._base import locks as _locks
+from .._base.deadline import Deadline
+from .._base.errors import BlockError, DeviceBusy
+
+# How often what is to be locked may have been exchanged while its lock was waited for.
+_TRIES = 10
+
+
+def take(rows, locks, seconds=_locks.SECONDS):
+    """
+    Have ``locks`` (``_base.locks.Locks``) hold what the rows' items ask for; a row whose locks cannot be had gets the error.
+
+    Asked again when they are had: a path may lead to another file by then.
+    """
+    limit = Deadline(seconds)
+    for dummy in range(_TRIES):
+        wanted = _wanted(rows)
+        if all(locks.has(lock) for found in wanted.values() for lock in found):
+            return
+        locks.close()
+        _take(wanted, locks, limit)
+    for row in _good(rows):
+        row.error = DeviceBusy("what it names was exchanged again and again while it was waited for", device=row.item.title())
+
+
+def settle(rows):
+    """Let go, after the plans, of what none of the rows needs any more."""
+    unneeded = {lock.name: lock for row in rows if row.locks for lock in row.item.unneeded_locks()}
+    if unneeded:
+        for row in rows:
+            own = {lock.name for lock in row.item.unneeded_locks()}
+            row.locks = [lock for lock in row.locks if lock.name not in own]
+        needed = {lock.name for row in rows for lock in row.locks}
+        rows[0].item.host.locks.release(lock for lock in unneeded.values() if lock.name not in needed)
+
+
+def _wanted(rows):
+    """``{row: [Lock]}``; what cannot be told is the row's error."""
+    wanted = {}
+    for row in _good(rows):
+        try:
+            wanted[row] = row.locks = row.item.locks()
+        except BlockError as error:
+            row.error = error
+    return wanted
+
+
+def _take(wanted, locks, limit):
+    while True:
+        try:
+            locks.take([lock for row in _good(wanted) for lock in wanted[row]], limit)
+            return
+        except _locks.Unavailable as error:
+            for row in _good(wanted):
+                if error.lock in wanted[row]:
+                    row.error = error
+
+
+def _good(rows):
+    return [row for row in rows if row.error is None]

@@ -1,0 +1,424 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What ``loop_device`` and ``loop_devices`` do with one loop device.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from . import duplicates
+from .._base import locks as _locks
+from .._block import device as _device, loop, new_loop, replaced, trusted_path
+from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice, shown
+from .runner import Item, Plan, check_seconds, undo_steps
+
+ARGUMENTS = {
+    "backing_file": {"type": "path"},
+    "path": {"type": "path"},
+    "diskseq": {"type": "int"},
+    "offset": {"type": "int", "default": 0},
+    "size": {"type": "int", "default": 0},
+    "sector_size": {"type": "int"},
+    "read_only": {"type": "bool", "default": False},
+    "direct_io": {"type": "bool"},
+    "partitions": {"type": "bool"},
+    "format": {"type": "str", "choices": ["raw"]},
+    "overlap": {"type": "bool", "default": False},
+    "trusted_path": {"type": "bool", "default": False},
+    "allow_shrink": {"type": "bool", "default": False},
+    "persist": {"type": "bool", "default": True},
+    "hold": {"type": "int", "default": 60},
+    "deferred": {"type": "bool", "default": False},
+    "timeout": {"type": "int", "default": 10},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+
+
+class LoopItem(Item):
+    ARGUMENTS = ARGUMENTS
+    CONSTRAINTS = {
+        "required_if": [("state", "present", ("backing_file",))],
+        "required_one_of": [("backing_file", "path", "diskseq")],
+    }
+
+    def __init__(self, params, host):
+        super().__init__(params, host)
+        self.backing = None
+        self.device = None
+        self.status = None
+        # The identity of the file's area, and words for it.
+        self.area = None
+        self.created = False
+        self.removing = []
+        self.gone = None
+        self._restore = []
+        # What was done that nothing takes back, as texts.
+        self._for_good = []
+
+    def key(self):
+        for option in ("backing_file", "path"):
+            if self.params[option]:
+                return option, self.params[option]
+        return "diskseq", self.params["diskseq"]
+
+    def identities(self):
+        """The area of the file, and the devices that there are for it; the option as it was written while nothing is known yet."""
+        devices = [*self.removing, *([] if self.device is None else [self.device])]
+        found = {device.id: f"{device.path} (diskseq {device.id.diskseq})" for device in devices}
+        if self.area is not None:
+            found.update([self.area])
+        option, value = self.key()
+        if option != "diskseq":
+            value = (os.path.normpath(value), self.params["offset"], self.params["size"])
+        found[option, value] = ""
+        return found
+
+    def title(self):
+        return self.params["backing_file"] or self.params["path"] or f"diskseq:{self.params['diskseq']}"
+
+    def check(self):
+        params = self.params
+        if params["diskseq"] is not None:
+            _device.check_diskseq(params["diskseq"])
+        for option, kind in (("backing_file", "a regular file"), ("path", "a block device")):
+            if params[option]:
+                _device.check_path(params[option], option, f"an absolute path of {kind}")
+        for option in ("offset", "size"):
+            if params[option] < 0:
+                raise InvalidValue(option, params[option], "must be a number of bytes, 0 or more")
+        check_seconds(params, "hold")
+        check_seconds(params, "timeout")
+        if params["state"] == "present" and params["path"]:
+            raise InvalidValue("path", params["path"], "is for state=absent only: the kernel picks the device")
+        if params["state"] == "present" and not params["backing_file"]:
+            raise InvalidValue("backing_file", params["backing_file"], "must be an absolute path of a regular file")
+        if params["backing_file"] and params["path"]:
+            raise InvalidValue("path", params["path"], "must be left out: either backing_file or path says which device, not both")
+
+    def locks(self):
+        if self.params["backing_file"]:
+            return _locks.of_file(self.params["backing_file"])
+        locks = []
+        for device in self._to_remove():
+            with device:
+                locks.append(_lock_of(device))
+        return locks
+
+    def plan(self):
+        return self._plan_absent() if self.params["state"] == "absent" else self._plan_present()
+
+    def apply(self):
+        if self.params["state"] == "absent":
+            self._remove()
+        elif self.device is None:
+            self._create()
+        else:
+            self._change()
+
+    def made(self):
+        return [self.device] if self.created else []
+
+    def commit(self):
+        if self.created and self.params["persist"]:
+            loop.set_autoclear(self.device, False)
+
+    def to_hold(self):
+        params = self.params
+        return [self.device] if params["state"] == "present" and not params["persist"] and params["hold"] else []
+
+    def finish(self):
+        # The kernel takes back neither, as long as the file is bound.
+        now = None if self.created or self.device is None else settings(self.device, self.status, self.backing)
+        if now is None:
+            return
+        wanted = self._wanted()
+        if now["partitions"] != wanted["partitions"]:
+            loop.set_partitions(self.device)
+            self._for_good.append("the kernel has looked for partitions")
+        if now["size"] != wanted["size"]:
+            loop.set_capacity(self.device)
+            self._for_good.append(f"{self.device.path} has {self.device.size} bytes, as its file allows")
+
+    def remains(self):
+        return self._for_good
+
+    def undo(self):
+        if self.created:
+            # With autoclear it goes with this descriptor; if another item failed after our commit, that is off by now.
+            with self.device:
+                loop.set_autoclear(self.device, True)
+        undo_steps(self._restore)
+
+    def result(self):
+        if self.params["state"] == "absent":
+            return dict(self.outcome(), device=None)
+        if self.device is None:
+            return {"device": None}
+        return {"device": describe(self.device, loop.info(self.device))}
+
+    def _area(self, backing):
+        """One area of a file is one device, whichever path leads to the file, and whether its size is said or not (bytes)."""
+        offset, size = self.params["offset"], self.params["size"]
+        size = size or max(0, backing.size - offset)
+        identity, words = duplicates.file_identity(os.fstat(backing.fd))
+        return (*identity, offset, size), f"{words}, {size} bytes from {offset} on"
+
+    def outcome(self):
+        return {"gone": self.gone} if self.params["state"] == "absent" else {}
+
+    def _plan_present(self):
+        params = self.params
+        must = params["trusted_path"]
+        trusted_path.check(params["backing_file"], must, self.host.warn, "backing_file", self.host.walked)
+        self.backing = self.host.enter_context(loop.Backing(params["backing_file"], params["read_only"]))
+        self.area = self._area(self.backing)
+        self.device, self.status = self._existing()
+        if self.device is None:
+            self._check_new()
+            self._check_planned()
+        loop.check_geometry(self.backing, params["offset"], params["size"], params["sector_size"])
+        if params["direct_io"]:
+            loop.check_direct_io(self.backing)
+        wanted = self._wanted()
+        if self.device is None:
+            if params["diskseq"] is not None:
+                raise WrongDevice(
+                    f"the file has no loop device, and diskseq={params['diskseq']} was asked for", device=params["backing_file"],
+                    hint="The device that had this number is gone; leave diskseq out to make a new one",
+                )
+            return Plan(True, {}, wanted)
+        # A path is what the run returns, and it must lead there.
+        self.device.need_node()
+        before = settings(self.device, self.status, self.backing)
+        return Plan(before != wanted, before, wanted)
+
+    def _existing(self):
+        """The device to use out of those that the file has; the others are left alone."""
+        params = self.params
+        chosen = None
+        found = self.host.loops.find(self.backing, params["offset"], params["size"])
+        for device, _status in found:
+            self.host.enter_context(device)
+        fitting = [row for row in found if row[1].read_only == params["read_only"]]
+        if params["diskseq"] is not None and found:
+            fitting = [row for row in fitting if row[0].id.diskseq == params["diskseq"]]
+            if not fitting:
+                raise WrongDevice(
+                    f"its loop device has the disk sequence number {found[0][0].id.diskseq}, not {params['diskseq']}", device=params["backing_file"],
+                    hint="It is not the device that was asked for any more; nothing was done",
+                )
+        if fitting:
+            chosen = fitting[0]
+        elif found:
+            has, asked = ("read-only", "read_only=false") if found[0][1].read_only else ("writable", "read_only=true")
+            raise DeviceBusy(
+                f"{params['backing_file']} is bound {has} already, and {asked} was asked for", device=found[0][0].path,
+                hint="A bound loop device cannot change that: remove it first (state=absent)",
+            )
+        return chosen or (None, None)
+
+    def _wanted(self):
+        """The settings after the run. What an option leaves open stays as it is, or is the kernel's default."""
+        params = self.params
+        now = None if self.device is None else settings(self.device, self.status, self.backing)
+        wanted = {
+            "backing_file": params["backing_file"],
+            "offset": params["offset"],
+            "size": params["size"] or _whole(self.backing.size - params["offset"], params["sector_size"] or 512),
+            "sector_size": params["sector_size"] or (now["sector_size"] if now else 512),
+            "read_only": params["read_only"],
+            "direct_io": params["direct_io"] if params["direct_io"] is not None else (now["direct_io"] if now else False),
+            "partitions": params["partitions"] if params["partitions"] is not None else (now["partitions"] if now else False),
+            "persist": params["persist"],
+        }
+        if now is not None:
+            self._check_change(now, wanted)
+        return wanted
+
+    def _check_change(self, now, wanted):
+        for option, why in (
+            ("sector_size", "it cannot be changed while the device is bound"),
+            ("partitions", "the kernel cannot be told to forget partitions while the device is bound"),
+        ):
+            if now[option] != wanted[option] and not (option == "partitions" and wanted[option]):
+                wrong = f"is not what {self.device.path} has, {shown(now[option])}, and {why}: remove it first (state=absent)"
+                raise InvalidValue(option, wanted[option], wrong)
+        if wanted["size"] < now["size"] and not self.params["allow_shrink"]:
+            raise loop.cut(self.device, now["size"], wanted["size"], "say allow_shrink=true if nobody needs what was behind the new end")
+
+    def _check_new(self):
+        params, backing, area = self.params, self.backing, self._part()
+        file, host = (backing.device, backing.inode), self.host
+        replaced.refuse(backing.path, file, area, host.loops, host.warn, with_going=False)
+        new_loop.check(backing, area, new_loop.Said(params["format"], params["overlap"]), self.host.loops)
+
+    def _check_planned(self):
+        """
+        What is there when this one is made: the new devices of the entries before it, as check mode tells, too.
+
+        Two entries for one and the same part are duplicates, which the task refuses, both of them.
+        """
+        part, file = self._part(), (self.backing.device, self.backing.inode)
+        planned = self.host.planned.setdefault(file, [])
+        for other, identity, title in planned:
+            if identity == self.area[0] or self.params["overlap"]:
+                continue
+            if part.writes and other.writes and part.overlaps(other):
+                raise DeviceBusy(
+                    f"another entry of the list, {title}, writes the same part of the file",
+                    device=self.backing.path,
+                    hint="Keep one of the two, or say overlap=true if two writers are meant",
+                )
+        planned.append((part, self.area[0], f"from byte {part.offset} on"))
+
+    def _part(self):
+        return new_loop.Area(self.params["offset"], self.params["size"], not self.params["read_only"])
+
+    def _create(self):
+        params = self.params
+        self.host.loops.expect_nothing()
+        self._check_new()
+        self.device = self.host.enter_context(loop.attach(
+            self.backing, params["offset"], params["size"], params["sector_size"],
+            params["read_only"], bool(params["direct_io"]), bool(params["partitions"]),
+        ))
+        self.created = True
+        self.host.loops.add(self.device, loop.info(self.device))
+
+    def _change(self):
+        now, wanted = settings(self.device, self.status, self.backing), self._wanted()
+        if now["direct_io"] != wanted["direct_io"]:
+            loop.set_direct_io(self.device, wanted["direct_io"])
+            self._restore.append(lambda: loop.set_direct_io(self.device, now["direct_io"]))
+        if now["persist"] != wanted["persist"]:
+            loop.set_autoclear(self.device, not wanted["persist"])
+            self._restore.append(lambda: loop.set_autoclear(self.device, not now["persist"]))
+
+    def _plan_absent(self):
+        params = self.params
+        self.removing = [self.host.enter_context(device) for device in self._to_remove()]
+        # Had already, unless it has got a file in the last moment.
+        self.host.locks.take([_lock_of(device) for device in self.removing])
+        self.gone = not self.removing
+        if params["diskseq"] is not None and (params["path"] or params["backing_file"]):
+            for device in self.removing:
+                if device.id.diskseq != params["diskseq"]:
+                    raise WrongDevice(
+                        f"its disk sequence number is {device.id.diskseq}, not {params['diskseq']}", device=device.path,
+                        hint="It is not the device that was asked for any more; nothing was done",
+                    )
+        if not params["deferred"]:
+            for device in self.removing:
+                if _device.is_claimed(device):
+                    raise loop.busy(device)
+            self.host.loops.expect_gone(self.removing)
+        before = {"devices": [_removal_row(device, loop.info(device)) for device in self.removing]} if self.removing else {}
+        return Plan(bool(self.removing), before, {})
+
+    def _to_remove(self):
+        params = self.params
+        if params["backing_file"]:
+            return self._bound_to_file()
+        try:
+            device = _device.open_path(params["path"]) if params["path"] else _device.open_diskseq(params["diskseq"])
+        except DeviceGone:
+            return []
+        if not loop.is_loop(device):
+            device.close()
+            raise WrongDevice("this is not a loop device", device=params["path"] or f"diskseq:{params['diskseq']}")
+        try:
+            loop.info(device)
+        except DeviceGone:
+            device.close()
+            return []
+        return [device]
+
+    def _bound_to_file(self):
+        params = self.params
+        try:
+            backing = loop.Backing(params["backing_file"], read_only=True)
+        except InvalidValue as error:
+            if error.errno not in (errno.ENOENT, *loop.NO_SUCH_FILE):
+                raise
+            replaced.refuse(params["backing_file"], None, self._part(), self.host.loops, self.host.warn)
+            return []
+        with backing:
+            self.area = self._area(backing)
+            file = backing.device, backing.inode
+            replaced.refuse(backing.path, file, self._part(), self.host.loops, self.host.warn)
+            return self._of_the_area(backing, file)
+
+    def _of_the_area(self, backing, file):
+        """The devices that have this area; the user is told of others that have a part of it."""
+        offset, size, part = self.params["offset"], self.params["size"], self._part()
+        found = self.host.loops.over(file, with_going=True)
+        removing = [device for device, status in found if loop.is_same(status, backing, offset, size)]
+        rest = [
+            f"{device.path} (diskseq {device.id.diskseq}), {device.size} bytes from {status.offset} on"
+            for device, status in found if device not in removing and part.meets(status)
+        ]
+        for device, dummy in found:
+            if device not in removing:
+                device.close()
+        if rest:
+            self.host.warn(
+                f"{backing.path}: a device of another offset or size has the same part of the file, and stays: "
+                f"{'; '.join(rest)}. To remove it, say diskseq=N and state=absent without backing_file"
+            )
+        return removing
+
+    def _remove(self):
+        for device in list(self.removing):
+            path = device.path
+            is_gone = loop.detach(device, self.params["deferred"], self.params["timeout"])
+            self._for_good.append(f"{path} is gone" if is_gone else f"{path} goes with its last user")
+            if is_gone:
+                self.removing.remove(device)
+        self.gone = not self.removing
+
+
+def _lock_of(device):
+    status = loop.info(device)
+    return _locks.of_inode(status.backing_device, status.backing_inode, loop.backing_path(device))
+
+
+def settings(device, status, backing):
+    """A bound device's settings in the words of the module's options; sizes in bytes."""
+    return {
+        "backing_file": backing.path,
+        "offset": status.offset,
+        "size": device.size,
+        "sector_size": device.logical_block,
+        "read_only": status.read_only,
+        "direct_io": status.direct_io,
+        "partitions": status.partitions,
+        "persist": not status.autoclear,
+    }
+
+
+def describe(device, status):
+    """What the modules return of a loop device: its identity and its settings."""
+    return dict(
+        device.as_dict(),
+        backing_file=loop.backing_path(device),
+        offset=status.offset,
+        size_limit=status.sizelimit,
+        direct_io=status.direct_io,
+        partitions=status.partitions,
+        persist=not status.autoclear,
+    )
+
+
+def _removal_row(device, status):
+    return {"path": device.path, "diskseq": device.id.diskseq, "backing_file": loop.backing_path(device), "offset": status.offset}
+
+
+def _whole(size, sector):
+    return size - size % sector

@@ -1,0 +1,107 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What ``snapshot_stores`` does with one store.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import duplicates
+from .._base import locks as _locks
+from .._block import device
+from .._volumes import snapshot_store
+from .._base.errors import WrongDevice
+from .runner import Item, Plan
+
+ARGUMENTS = {
+    "path": {"type": "path", "required": True},
+    "image": {"type": "path", "required": True},
+    "adopt": {"type": "bool", "default": False},
+}
+
+
+class StoreItem(Item):
+    ARGUMENTS = ARGUMENTS
+    # Another run may have to read an image whole.
+    LOCK_SECONDS = 1800
+
+    def __init__(self, params, host):
+        super().__init__(params, host)
+        # What is recorded, and the image as it is now: without a checksum until that is needed.
+        self.before = None
+        self.image = None
+
+    def key(self):
+        return "path", self.params["path"]
+
+    def title(self):
+        return os.path.normpath(self.params["path"])
+
+    def identities(self):
+        """A store is one by whichever path or hard link; one that is not there yet, by where it would be made."""
+        return dict([duplicates.path_identity(self.params["path"])])
+
+    def check(self):
+        for option in ("path", "image"):
+            device.check_path(self.params[option], option, "an absolute path of a regular file")
+
+    def locks(self):
+        path = self.params["path"]
+        try:
+            above = os.stat(os.path.dirname(path))
+        except OSError:  # the plan, which writes there, says why
+            return []
+        return [_locks.Lock(f"store {above.st_dev} {above.st_ino} {os.path.basename(path)}", f"the record of the store {path}")]
+
+    def plan(self):
+        path = self.params["path"]
+        is_used = snapshot_store.is_used(path)
+        self.image = snapshot_store.look(self.params["image"])
+        self.before = snapshot_store.read_record(path)
+        if self.before is not None:
+            snapshot_store.learn(self.before, self.host.checksums)
+            if self.before.is_untouched(self.image):
+                self.image = self.before
+        if self.image.sha256 is None and is_used:
+            self._check_used(path)
+        return Plan(self.image != self.before, _shown(self.before), _shown(self.image))
+
+    def _check_used(self, path):
+        """A store that holds something is of the image that is recorded for it, whatever that is called now."""
+        if self.before is None:
+            if not self.params["adopt"]:
+                raise WrongDevice(
+                    f"it holds changes, and nothing tells of which image: {path}{snapshot_store.RECORD} is not there. {self.image.path} was asked for",
+                    device=path, hint="If it is a snapshot of this image, say adopt=true; else give an empty file",
+                )
+            return
+        self.image = snapshot_store.read_whole(self.params["image"], self.host.checksums)
+        if (self.image.size, self.image.sha256) != (self.before.size, self.before.sha256):
+            raise WrongDevice(
+                f"it holds changes of {self.before}, and {self.image} is another image", device=path,
+                hint="Over this image the guest would see a mixture of both. Give the image that it is of, or an empty file as the store",
+            )
+
+    def apply(self):
+        if self.image.sha256 is None:
+            self.image = snapshot_store.read_whole(self.params["image"], self.host.checksums)
+        snapshot_store.write_record(self.params["path"], self.image)
+
+    def undo(self):
+        # Somebody who does not ask for our lock, such as another host of a shared file system, may have written another one since.
+        if snapshot_store.read_record(self.params["path"]) == self.image:
+            snapshot_store.write_record(self.params["path"], self.before)
+
+    def result(self):
+        return {"store": {"path": self.params["path"], "image": None if self.image is None else self.image._asdict()}}
+
+
+def _shown(image):
+    # The checksum of an image that was not read yet is no change.
+    return {} if image is None else {"image": image.path, "size": image.size, "mtime_ns": image.mtime_ns}

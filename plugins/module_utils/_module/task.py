@@ -1,0 +1,311 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A task of the runner: its items are all planned, then all made, and only then made permanent; and what became of each.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+from . import duplicates, locks
+from .._process import holder as _holder
+from .._source import journal
+from .._base.errors import BlockError, of_oserror
+from .._source.resources import UDEV_SECONDS
+
+
+class Unexpected(BlockError):
+    """A mistake of this collection; ``trace`` is where."""
+
+    HINT = "This is a mistake of the collection racefree.block: report it, with the traceback"
+
+    def __init__(self, error):
+        super().__init__(f"unexpected {type(error).__name__}: {error}")
+        self.trace = traceback.format_exc()
+
+
+def error_of(error):
+    """The BlockError for an exception that none of the floors below has made one of."""
+    return of_oserror(error) if isinstance(error, OSError) else Unexpected(error)
+
+
+class Row:
+    """One item of the task and how it went."""
+
+    def __init__(self, item):
+        self.item = item
+        self.plan = None
+        self.error = None
+        self.locks = []
+        # Whether apply was called, and what it did not rolled back since; whether anything of that is there now.
+        self.applied = False
+        self.changed = False
+        self.holder = None
+
+    def values(self, was_stopped, with_diff=False):
+        """What is returned for it. ``was_stopped``: an error of the task ended it, and what was made was rolled back."""
+        values = {"changed": self.changed}
+        try:
+            if self.error is not None:
+                values.update(self.item.outcome())
+            elif was_stopped and not self.changed and (self.plan is None or self.plan.changed):
+                values.update(self.item.outcome(), rolled_back=True)
+            else:
+                values.update(self.item.result())
+                if with_diff:
+                    values["diff"] = self.diff()
+        except BlockError as error:
+            self.fail_late(error)
+        except Exception as error:  # what was done is told all the same
+            self.fail_late(error_of(error))
+        if self.error is not None:
+            values.update(failed=True, error=self.error.as_dict(), msg=str(self.error))
+        return values
+
+    def fail_late(self, error):
+        """What was done was done: only what it is now could not be read."""
+        if self.error is None:
+            self.error = error
+            self.error.message = f"{'It was done, but what' if self.changed else 'What'} it is now cannot be told: {error.message}"
+
+    def diff(self):
+        return {
+            "before": self.plan.before, "after": self.plan.after,
+            "before_header": self.item.title(), "after_header": self.item.title(),
+        }
+
+
+class Task:
+    """Plan all, apply all, settle once, commit all, finish all."""
+
+    def __init__(self, items, check_mode, on_error, list_option="devices"):
+        self.list_option = list_option
+        self.rows = [Row(item) for item in items]
+        # The same in the order in which they are done.
+        self._ordered = list(self.rows)
+        self.check_mode = check_mode
+        self.on_error = on_error
+        self.warnings = []
+        self.was_stopped = False
+        # Whether anything was applied, whatever became of it.
+        self.has_begun = False
+        self._journal = None
+        self._all_stay = False
+
+    def run(self):
+        self._each(self.rows, lambda row: row.item.check())
+        self._refuse_duplicates()
+        self._lock()
+        self._each(self._good()[:1], self._recover)
+        # A plan may wait until nobody else has the device, and another entry of the list would be somebody else.
+        self._each(self._good(), lambda row: row.item.look())
+        self._refuse_duplicates()
+        self._order()
+        self._each(self._good(), self._plan)
+        self._refuse_duplicates()
+        if self._stopped():
+            return
+        locks.settle(self._good())
+        if self.check_mode:
+            for row in self._good():
+                row.changed = row.plan.changed
+            return
+        try:
+            self._apply()
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._remove_journal()
+
+    def _lock(self):
+        rows = [row for row in self._good() if not self.check_mode or row.item.PLANS_UNDER_LOCK]
+        if rows:
+            locks.take(rows, rows[0].item.host.locks, rows[0].item.LOCK_SECONDS)
+
+    def _recover(self, row):
+        """What killed runs left is not there for the plans, which in check mode only leave it out."""
+        host = row.item.host
+        if self.check_mode:
+            going, told = journal.doomed(host)
+            host.loops.leave_out(going)
+            self.warnings += told
+            return
+        self.warnings += journal.recover(host)
+        row.item.prepare(host)
+
+    def _order(self):
+        by_item = {row.item: row for row in self._good()}
+        if len(by_item) > 1:
+            rows = [by_item[item] for item in type(self.rows[0].item).in_order(list(by_item))]
+            self._ordered = rows + [row for row in self.rows if row.error is not None]
+
+    def _apply(self):
+        pending = [row for row in self._good() if row.plan.changed]
+        for row in pending:
+            self._each([row], self._apply_one)
+            if row.error is not None and self._stopped():
+                return
+        self._apply_together([row for row in pending if row.error is None])
+        self._refuse_doubles(pending)
+        if self._stopped():
+            return
+        if pending and not pending[0].item.host.settle():
+            self.warnings.append(f"udev did not answer within {UDEV_SECONDS} s: links such as those in /dev/mapper may be late")
+        self._make_permanent(pending)
+
+    def _make_permanent(self, pending):
+        self._each(pending[:1], lambda row: self._write_journal(_good(pending)))
+        for step in (lambda row: row.item.commit(), None, lambda row: row.item.finish()):
+            if step is None:
+                # At once: what is removed later by somebody else would pass for what was never made to stay.
+                self._all_stay = True
+                self._remove_journal()
+            for row in pending:
+                if row.error is None and step is not None:
+                    self._each([row], step)
+                # Asked of this row first: there can be thousands.
+                if row.error is not None and self._stopped():
+                    return
+            if step is None:
+                self._hold([row for row in pending if row.error is None])
+                if self._stopped():
+                    return
+
+    def _write_journal(self, rows):
+        devices = [device for row in rows for device in row.item.lasting()]
+        # One step is done whole, or not at all.
+        if len(devices) > 1:
+            self._journal = journal.Journal(devices)
+
+    def _remove_journal(self):
+        if self._journal is not None:
+            try:
+                self._journal.remove()
+            except BlockError as error:
+                self.warnings.append(str(error))
+            self._journal = None
+
+    def _hold(self, rows):
+        """One process holds all, so that a task that is killed has held all or none; where rows go their own ways, one for each."""
+        groups = {}
+        for row in rows:
+            devices = row.item.to_hold()
+            if devices:
+                key = row if self.on_error == "keep" else row.item.params["hold"]
+                groups.setdefault(key, []).append((row, devices))
+        for members in groups.values():
+            devices = [device for dummy, held in members for device in held]
+            try:
+                holder = _holder.hold(devices, members[0][0].item.params["hold"])
+            except BlockError as error:
+                for row, dummy in members:
+                    self._fail(row, error)
+            else:
+                for row, dummy in members:
+                    row.holder = holder
+
+    def _apply_together(self, rows):
+        if not rows:
+            return
+        try:
+            errors = type(rows[0].item).apply_together([row.item for row in rows])
+        except BlockError as error:
+            errors = [error] * len(rows)
+        except Exception as error:  # an error as others, of them all: nobody knows whose
+            errors = [error_of(error)] * len(rows)
+        for row, error in zip(rows, errors):
+            if error is not None:
+                self._fail(row, error)
+
+    def _refuse_doubles(self, rows):
+        doubles = rows[0].item.host.loops.doubles() if rows else {}
+        for row in rows if doubles else ():
+            found = [doubles[device.id] for device in row.item.made() if device.id in doubles]
+            if found and row.error is None:
+                self._fail(row, found[0])
+
+    def _plan(self, row):
+        row.plan = row.item.plan()
+
+    def _apply_one(self, row):
+        # Set first: what a failing apply has done by then is for undo to roll back.
+        row.applied = self.has_begun = True
+        row.item.apply()
+        row.changed = True
+
+    def _each(self, rows, function):
+        for row in rows:
+            try:
+                function(row)
+            except BlockError as error:
+                self._fail(row, error)
+            except Exception as error:  # others of the task are to be done, or rolled back, all the same
+                self._fail(row, error_of(error))
+
+    def _fail(self, row, error):
+        row.error = error
+        if row.applied:
+            if self.on_error != "keep":
+                self._list_again()
+            self._undo([row])
+
+    def _good(self):
+        return _good(self._ordered)
+
+    def _stopped(self):
+        """Whether an error ends the task here; what was applied until now is rolled back then."""
+        if self.on_error == "keep" or not any(row.error is not None for row in self.rows):
+            return False
+        self.was_stopped = True
+        self._roll_back()
+        return True
+
+    def _roll_back(self):
+        """
+        Undo all that was applied. What is permanent by now is listed again meanwhile: a killed run's devices
+        stay all, or not at all.
+        """
+        self._list_again()
+        self._undo(row for row in reversed(self._ordered) if row.applied)
+
+    def _list_again(self):
+        if self._all_stay:
+            self._all_stay = False
+            try:
+                self._write_journal([row for row in self._ordered if row.applied])
+            except BlockError as error:
+                self.warnings.append(str(error))
+
+    def _undo(self, rows):
+        for row in rows:
+            row.applied = False
+            if row.holder is not None:
+                row.holder.release()
+            # Until it is known to be as before.
+            row.changed = True
+            try:
+                if not row.item.is_removal():
+                    row.item.undo()
+                remains = row.item.remains()
+                row.changed = bool(remains)
+                self.warnings += [f"{row.item.title()}: not rolled back: {text}" for text in remains]
+            except Exception as error:  # the others are to be rolled back all the same
+                self.warnings.append(f"{row.item.title()}: could not be rolled back: {error}")
+
+    def _refuse_duplicates(self):
+        """Of two rows for one device neither is done: nobody can tell which one is meant."""
+        found = {}
+        self._each(self._good(), lambda row: found.update({row: row.item.identities()}))
+        entries = [(row.item.key(), found.get(row, {})) for row in self.rows]
+        for index, error in duplicates.find(entries, self.list_option):
+            self.rows[index].error = error
+
+
+def _good(rows):
+    return [row for row in rows if row.error is None]

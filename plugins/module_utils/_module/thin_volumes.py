@@ -1,0 +1,105 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What ``thin_volumes`` does with the volumes of one pool.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from .._base import locks as _locks
+from .._dm import mapped
+from .._source import needed_locks, opener
+from .._volumes import pool, thin
+from .._base.errors import BlockError
+from .runner import Item, Plan, check_seconds
+
+ARGUMENTS = {
+    "pool": {"type": "raw", "required": True},
+    "volumes": {
+        "type": "list", "elements": "dict", "required": True,
+        "options": {
+            "id": {"type": "int", "required": True},
+            "snapshot_of": {"type": "int"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        },
+    },
+    "timeout": {"type": "int", "default": 10},
+}
+
+
+class VolumesItem(Item):
+    ARGUMENTS = ARGUMENTS
+    # A pool that is not live is brought up to be looked at.
+    PLANS_UNDER_LOCK = True
+
+    def __init__(self, params, host):
+        super().__init__(params, host)
+        self.source = None
+        self.pool = None
+        self.volumes = None
+        self.grows = False
+        self.after = None
+
+    def key(self):
+        return "pool", str(self.source or self.params["pool"])
+
+    def check(self):
+        self.source = opener.parse(self.params["pool"], option="pool")
+        pool.check(self.source)
+        check_seconds(self.params, "timeout", 1)
+        self.volumes = thin.Volumes(self.host, thin.parse_volumes(self.params["volumes"]), self.params["timeout"])
+
+    def locks(self):
+        if isinstance(self.source, opener.TableSource):
+            return needed_locks.of_source(self.source)
+        try:
+            with opener.find(self.source, self.host) as device:
+                status = self.host.dm.status(mapped.number_of(device))
+        except BlockError:  # the plan, which opens it too, says why
+            return []
+        return _locks.of_mapped(status.name, status.uuid)
+
+    def plan(self):
+        self.pool = pool.Pool(self.host, self.source)
+        self.pool.look()
+        before = self._none() if self.pool.device is None else self.volumes.look(self.pool.device)
+        self.after = self.volumes.wanted(before)
+        if self.pool.device is None and before == self.after:
+            # There is no pool, and nothing is wanted of it.
+            return Plan(False, {}, {})
+        self.grows = self.pool.device is not None and self.pool.grows
+        return Plan(
+            before != self.after or self.grows, {"size": self.pool.length * 512, "volumes": before}, {"size": self.pool.wanted * 512, "volumes": self.after},
+        )
+
+    def _none(self):
+        return {str(row["id"]): "absent" for row in self.params["volumes"]}
+
+    def apply(self):
+        self.pool.make()
+        if self.grows:
+            self.pool.grow(self.params["timeout"])
+        self.volumes.make(self.pool.device)
+
+    def finish(self):
+        self.volumes.delete(self.pool.device)
+
+    def is_removal(self):
+        return self.volumes.deleted
+
+    def remains(self):
+        told = ["volumes are deleted, and what was done with them"] if self.volumes.deleted else []
+        if self.grows and self.pool.length == self.pool.wanted:
+            told.append(f"the pool has {self.pool.length} sectors")
+        return told
+
+    def undo(self):
+        if self.pool.device is not None:
+            self.volumes.undo(self.pool.device)
+
+    def result(self):
+        return {"volumes": [{"id": int(number), "state": state.partition(",")[0]} for number, state in (self.after or {}).items()]}

@@ -1,0 +1,247 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A module's work in a process of its own, which is given up when it hangs in the kernel.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A system call that waits for storage which does not answer cannot be interrupted, not even by SIGKILL, and
+Ansible waits for the module's process. So a child does all of it, without the module's output, and the parent
+makes no call into storage: it answers the child, tells Ansible, and has the locks of the run (``_base.locks``),
+which therefore end with the task and not when the storage answers. A child that is given up is killed: it
+goes no further than the call that it hangs in. What that makes goes with the child, and what it was about to
+make permanent is in the journal (``_source.opener.journal``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import time
+import traceback
+
+from .._base import locks as _locks
+from .._base.deadline import Deadline
+from .._base.errors import BlockError, DeadlineExceeded, of_oserror
+
+# Tests that look into the process which does the work have it done in their own.
+IN_PROCESS = False
+# How often the child is looked at, and for how long one that waits for something else than storage may stand
+# still: all waits of the library end sooner.
+_LOOK_SECONDS = 0.25
+_LONGEST_STILL = 180
+# Seconds that a child has for its end once it has answered, or was killed: what it has open may be what does
+# not answer.
+_ENDING_SECONDS = 1
+# In front of the answer: processes that the child has started may have its end of the pipe open for longer.
+_LENGTH = struct.Struct("=Q")
+_TAKE, _TAKE_MANY, _RELEASE, _HOLDER = b"t", b"T", b"r", b"h"
+# Bytes in one message: offsets of 8 bytes each, behind a letter.
+_MESSAGE = 1 + 8 * 4096
+
+
+def run(body, patience):
+    """
+    What ``body()`` returns (plain data); ``{"raised": ...}`` for what it raised: the arguments of fail_json.
+
+    ``patience``: for how many seconds a call into storage may take.
+    """
+    if IN_PROCESS:
+        return _outcome_of(body)
+    mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reader, writer = os.pipe()
+    lifeline, alive = os.pipe()
+    parent, child = os.getpid(), os.fork()
+    if not child:
+        for fd in (mine.fileno(), reader, alive):
+            os.close(fd)
+        _work(body, its, writer, lifeline, parent)
+    for fd in (writer, lifeline):
+        os.close(fd)
+    its.close()
+    try:
+        answer = _serve(child, mine, reader, patience)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
+    finally:
+        # What the child holds is let go of before the module ends, if that is possible.
+        _reap(child, Deadline(_ENDING_SECONDS))
+        mine.close()
+        os.close(reader)
+        os.close(alive)
+    if not answer:
+        raise BlockError(
+            "the process that worked on it was killed",
+            hint="Run the task again: what it left half done is rolled back first",
+        )
+    return json.loads(answer)
+
+
+def _outcome_of(body):
+    try:
+        return body()
+    except BlockError as error:
+        return {"raised": {"msg": str(error), "error": error.as_dict()}}
+    except OSError as error:
+        found = of_oserror(error)
+        return {"raised": {"msg": str(found), "error": found.as_dict(), "exception": traceback.format_exc()}}
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error}"
+        return {"raised": {"msg": text, "exception": traceback.format_exc()}}
+
+
+# The child
+
+def _work(body, locks, writer, lifeline, parent):
+    """Never returns."""
+    try:
+        _die_with(parent, lifeline)
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        _locks.use(_Locks(locks))
+        data = json.dumps(_outcome_of(body), default=_plain).encode()
+        data = _LENGTH.pack(len(data)) + data
+        while data:
+            data = data[os.write(writer, data):]
+    finally:
+        os._exit(0)
+
+
+def _plain(value):
+    """As Ansible's own encoder has it."""
+    return list(value) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def _die_with(parent, lifeline):
+    """
+    Have the kernel kill this process when the other end of the pipe is closed, which the parent alone has
+    (fcntl(2), F_SETSIG; pipe_release in fs/pipe.c). prctl(2) would do, but is not to be had without cffi.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    # The parent may have ended before that.
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class _Locks:
+    """The parent's locks, for the child: what ``_base.locks`` asks of a process's own."""
+
+    def __init__(self, connection):
+        self.pid = os.getpid()
+        self._connection = connection
+
+    def take(self, offset):
+        return self._ask(_TAKE, [offset]) == b"y"
+
+    def take_many(self, offsets):
+        """The first ones of more than fit one message; who asks goes on with the others."""
+        return int(self._ask(_TAKE_MANY, offsets[:_MESSAGE // 8]))
+
+    def release(self, offset):
+        self.release_many([offset])
+
+    def release_many(self, offsets):
+        for start in range(0, len(offsets), _MESSAGE // 8):
+            self._ask(_RELEASE, offsets[start:start + _MESSAGE // 8])
+
+    def holder(self, offset):
+        return self._ask(_HOLDER, [offset]).decode(errors="replace")
+
+    def _ask(self, what, offsets):
+        self._connection.sendall(what + struct.pack(f"={len(offsets)}q", *offsets))
+        answer = self._connection.recv(4096)
+        if answer[:1] == b"e":
+            raise BlockError(answer[1:].decode(errors="replace"))
+        return answer
+
+
+# The parent
+
+def _serve(child, connection, reader, patience):
+    """The child's answer, in bytes; empty when it ended without one. DeadlineExceeded when it hangs."""
+    data, seen, since, ended = b"", None, time.monotonic(), False
+    while True:
+        ready = select.select([connection, reader], [], [], 0 if ended else _LOOK_SECONDS)[0]
+        if reader in ready:
+            part = os.read(reader, 1 << 20)
+            data += part
+            if not part:
+                return b""
+            if len(data) >= _LENGTH.size and len(data) >= _LENGTH.size + _LENGTH.unpack_from(data)[0]:
+                return data[_LENGTH.size:]
+        elif connection in ready:
+            request = connection.recv(_MESSAGE)
+            if request:
+                connection.sendall(_answer(request))
+            else:
+                # It is about to end.
+                time.sleep(0.001)
+        if ready:
+            seen = None
+            continue
+        if ended:
+            return b""
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            # It may have answered since the look at the pipe: there is one more.
+            ended = True
+            continue
+        now, in_storage = _standing(child)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        limit = patience if in_storage else max(patience, _LONGEST_STILL)
+        if time.monotonic() - since > limit:
+            raise _hanging(child, limit)
+
+
+def _answer(request):
+    what, offsets = request[:1], list(struct.unpack(f"={len(request) // 8}q", request[1:]))
+    try:
+        if what == _TAKE:
+            return b"y" if _locks.take_here(offsets[0]) else b"n"
+        if what == _TAKE_MANY:
+            return b"%d" % _locks.take_many_here(offsets)
+        if what == _RELEASE:
+            _locks.release_many_here(offsets)
+            return b"y"
+        return _locks.holder_of(offsets[0]).encode(errors="replace")[:4000]
+    except BlockError as error:
+        return b"e" + str(error).encode(errors="replace")[:4000]
+
+
+def _standing(pid):
+    """
+    What changes whenever the process does anything, and whether it is in a sleep that nothing interrupts
+    (proc_pid_stat(5): state D), as calls into storage are.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    with open(f"/proc/{pid}/status", "rb") as file:
+        switches = [line for line in file if b"ctxt_switches" in line]
+    return (fields[11:13], switches), fields[0] == b"D"
+
+
+def _hanging(pid, seconds):
+    with open(f"/proc/{pid}/wchan", encoding="ascii", errors="replace") as file:
+        where = file.read().strip()
+    where = f" ({where})" if where not in ("", "0") else ""
+    return DeadlineExceeded(
+        f"the storage to answer, for which process {pid} waits in the kernel{where}", seconds,
+        hint="That process ends when the storage answers, and what it is in the middle of may still happen then. "
+        "See the kernel's messages (dmesg), and run the task again once the storage answers: what was left half done is rolled back first",
+    )
+
+
+def _reap(pid, limit):
+    while os.waitpid(pid, os.WNOHANG) == (0, 0) and not limit.expired:
+        time.sleep(0.002)

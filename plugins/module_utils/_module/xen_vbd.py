@@ -1,0 +1,335 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What ``xen_vbd`` and ``xen_vbds`` do with one disk of one guest.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .._base import locks as _locks
+from .._block import device as _device
+from .._libvirt import attach
+from .._source import needed_locks, opener
+from .._xen import blkback, guest as _guest, sharing as _sharing, stack, vbd_nodes, vbd_read, vdev
+from .._base.errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
+from .._xen.footprint import Extent
+from .runner import Item, Plan, check_seconds
+
+ARGUMENTS = {
+    "domain": {"type": "str", "required": True},
+    "vdev": {"type": "str", "required": True},
+    "source": {"type": "raw"},
+    "mode": {"type": "str", "choices": ["r", "w"], "default": "w"},
+    "device_type": {"type": "str", "choices": ["disk", "cdrom"], "default": "disk"},
+    "diskseq": {"type": "int"},
+    "diskseq_form": {"type": "str", "choices": list(vbd_nodes.FORMS), "default": "diskseq"},
+    "shared": {"type": "bool", "default": False},
+    "persist": {"type": "bool", "default": True},
+    "wait_connected": {"type": "bool", "default": False},
+    "force": {"type": "bool", "default": False},
+    "toolstack": {"type": "str", "choices": ["auto", "xenstore", "libvirt"], "default": "auto"},
+    "timeout": {"type": "int", "default": 30},
+    "state": {"type": "str", "choices": ["attached", "detached"], "default": "attached"},
+}
+
+
+class _Place(NamedTuple):
+    """A request before it has a device, for the sharing check of a file."""
+
+    key: object
+    guest: object
+    name: str
+
+    def __str__(self):
+        return f"{self.name} of {self.guest}"
+
+
+class VbdItem(Item):
+    ARGUMENTS = ARGUMENTS
+    CONSTRAINTS = {"required_if": [("state", "attached", ("source",))]}
+
+    def __init__(self, params, host):
+        super().__init__(params, host)
+        self.source = None
+        self.vdev = None
+        self.guest = None
+        self.vbd = None
+        self.device = None
+        # The source's device, if it is there already.
+        self.found = None
+        host.for_guests = True
+        self.opener = opener.Opener(host)
+
+    def key(self):
+        return "vdev", self.title()
+
+    def identities(self):
+        number = self.vdev.number
+        found = {}
+        if self.guest is not None:
+            found[self.guest.domid, number] = f"{self.vdev.name} ({number}) of {self.guest}"
+        found[self.params["domain"], number] = f"{self.vdev.name} ({number})"
+        return found
+
+    def title(self):
+        return f"{self.params['vdev']} of {self.params['domain']}"
+
+    def check(self):
+        params = self.params
+        self.vdev = vdev.parse(params["vdev"])
+        if params["diskseq"] is not None:
+            _device.check_diskseq(params["diskseq"])
+        check_seconds(params, "timeout", 1)
+        if params["source"] is not None:
+            self.source = opener.parse(params["source"])
+        elif params["state"] == "attached":
+            raise InvalidValue("source", None, "must be given with state=attached")
+        if params["device_type"] == "cdrom" and params["mode"] == "w":
+            raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
+        if isinstance(self.source, (opener.FileSource, opener.TableSource)) and self.source.read_only and params["mode"] == "w":
+            raise InvalidValue("mode", "w", "must be r: the source is read_only")
+        if isinstance(self.source, opener.FileSource) and params["mode"] == "r":
+            # What a guest may not write, nobody needs to be able to write for it.
+            self.source = self.source._replace(read_only=True)
+        if isinstance(self.source, opener.FileSource) and params["shared"]:
+            self.source = self.source._replace(overlap=True)
+
+    def locks(self):
+        try:
+            domid = _guest.find(self.host.store, self.params["domain"]).domid
+        except BlockError:  # the plan, which looks for it too, says why, or that nothing is to be done
+            return []
+        locks = [_locks.of_vbd(domid, self.vdev.number, self.title())]
+        return locks + (needed_locks.of_source(self.source) if self.params["state"] == "attached" else [])
+
+    def unneeded_locks(self):
+        # Many guests can have one image: only who makes its device is waited for.
+        return [] if self.found is None else needed_locks.of_source(self.source)
+
+    def plan(self):
+        return self._plan_detached() if self.params["state"] == "detached" else self._plan_attached()
+
+    def apply(self):
+        if self.params["state"] == "attached":
+            self.device = self.opener.open(self.source)
+
+    @classmethod
+    def apply_together(cls, items):
+        errors = {}
+        for how, chosen in _groups(items):
+            if how.attached:
+                cls._attach(chosen, how, errors)
+            else:
+                cls._detach(chosen, how, errors)
+        return [errors.get(id(item)) for item in items]
+
+    def remains(self):
+        told = list(self.opener.grown)
+        if self.params["state"] == "attached" or self.vbd is None:
+            return told
+        now = vbd_read.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
+        if now is None:
+            return told + ["the disk is detached"]
+        if (now.state, now.online) != (self.vbd.state, self.vbd.online):
+            told.append(f"the disk is being detached (state {now.state})")
+        return told
+
+    def made(self):
+        return self.opener.made
+
+    def commit(self):
+        if self.params["persist"]:
+            self.opener.keep()
+
+    def undo(self):
+        if self.params["state"] == "attached" and self.vbd is not None:
+            errors = {}
+            self._detach([self], _How(False, self.by_libvirt(), False, False), errors)
+            if errors[id(self)] is not None:
+                raise errors[id(self)]
+        # What was made for it goes with its last user, which is our descriptor.
+        self.opener.give_up()
+
+    def by_libvirt(self):
+        """Whether libvirt has to be asked to do it: it only knows the disks that it attached itself."""
+        wanted = self.params["toolstack"]
+        if wanted == "auto":
+            return attach.may_run_guests() and attach.runs(self.guest)
+        return wanted == "libvirt"
+
+    def result(self):
+        if self.params["state"] == "detached":
+            return {"vbd": None, "device": None}
+        if self.vbd is None:
+            return {"vbd": None, "device": None}
+        return {"vbd": dict(self.vbd.as_dict(), domain=self.guest.name, uuid=self.guest.uuid), "device": self.device.as_dict()}
+
+    # Attaching
+
+    def _plan_attached(self):
+        self.guest = _guest.find(self.host.store, self.params["domain"])
+        vbd = vbd_read.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
+        after = self._settings(str(self.source), self.params["mode"], self.params["device_type"])
+        if vbd is not None:
+            self._check_same(vbd)
+            self.vbd = vbd
+            return Plan(False, after, after)
+        if self.params["diskseq"] is not None and not isinstance(self.source, (opener.DiskseqSource, opener.PathSource)):
+            raise InvalidValue("diskseq", self.params["diskseq"], "is possible only for a disk that is attached, or a source that names a device by its path")
+        if self.params["diskseq_form"] != "diskseq" and self.by_libvirt():
+            raise InvalidValue("diskseq_form", self.params["diskseq_form"], "is a node that libvirt does not write: say diskseq, or toolstack=xenstore")
+        self._check_free()
+        return Plan(True, {}, after)
+
+    def _check_same(self, vbd):
+        """What is attached there is what is asked for, or an error says what it is."""
+        if vbd.state in (vbd_nodes.CLOSING, vbd_nodes.CLOSED) or not vbd.online:
+            raise DeviceBusy(
+                f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})", device=self.title(),
+                hint="Wait until the guest has given it up, or say state=detached with force=true first",
+            )
+        for option, has in (("mode", "w" if vbd.writable else "r"), ("device_type", "cdrom" if vbd.cdrom else "disk")):
+            if self.params[option] != has:
+                raise InvalidValue(option, self.params[option], f"cannot be changed: the disk is attached with {option}={has}. Detach it first")
+        self.device = self._opened(vbd)
+        here = "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"
+        if self.device is None or not opener.is_device(self.source, self.device, self.host):
+            raise DeviceBusy(
+                f"the guest has another disk there: {here}, params {vbd.params or '(none)'}", device=self.title(),
+                hint="A disk is not exchanged under a running guest: say state=detached first",
+            )
+        self._guard(self.device)
+
+    def _opened(self, vbd):
+        """The device that blkback has open for the vbd, held; its number cannot be another's while blkback has it."""
+        number = vbd_read.opened_number(vbd.key) or vbd.number
+        if number is None:
+            return None
+        try:
+            return self.host.enter_context(_device.open_number(*number))
+        except (DeviceGone, WrongDevice):
+            return None
+
+    def _guard(self, device):
+        wanted = self.params["diskseq"]
+        if wanted is not None and device.id.diskseq != wanted:
+            raise WrongDevice(
+                f"its disk sequence number is {device.id.diskseq}, not {wanted}", device=f"{device.path} as {self.title()}",
+                hint="It is not the device that was asked for; nothing was done",
+            )
+
+    def _check_free(self):
+        """What attach would refuse is refused already here, so that check mode tells it."""
+        device = opener.find(self.source, self.host)
+        if device is not None:
+            device = self.found = self.host.enter_context(device)
+            self._guard(device)
+            opener.refuse_broken(self.host, device)
+            request = self._request(device)
+            blkback.check(request)
+            if not self.params["shared"]:
+                with _sharing.Sharing(stack.questions(self.host)) as sharing:
+                    sharing.guard(self.host.store, request)
+        elif isinstance(self.source, opener.FileSource) and not self.params["shared"]:
+            self._check_file()
+
+    def _check_file(self):
+        source = self.source
+        with opener.backing_of(source) as backing:
+            leaf = ("file", backing.device, backing.inode)
+        mine = [Extent(leaf, source.offset, source.offset + source.size if source.size else None, self.params["mode"] == "w")]
+        place = _Place(vbd_nodes.Key(self.guest.domid, self.vdev.number), self.guest, self.vdev.name)
+        with _sharing.Sharing(stack.questions(self.host)) as sharing:
+            sharing.check_extents(self.host.store, mine, place, source.file)
+        _sharing.refuse_mounted(mine, source.file)
+
+    def _request(self, device):
+        return blkback.Request(self.guest, self.vdev, device, self.params["mode"], self.params["device_type"], form=self.params["diskseq_form"])
+
+    def _settings(self, source, mode, device_type):
+        return {"domain": self.guest.name or self.guest.uuid, "vdev": self.vdev.name, "source": source, "mode": mode, "device_type": device_type}
+
+    @staticmethod
+    def _attach(items, how, errors):
+        host = items[0].host
+        requests = [item._request(item.device) for item in items]
+        by_request = {request.key: item for request, item in zip(requests, items)}
+        with _sharing.Sharing(stack.questions(host)) as sharing:
+
+            def guard(transaction, request):
+                if not by_request[request.key].params["shared"]:
+                    sharing.guard(transaction, request)
+
+            timeout = max(item.params["timeout"] for item in items)
+            if how.by_libvirt:
+                outcomes = attach.attach(host.store, requests, timeout, guard)
+            else:
+                outcomes = blkback.attach(host.store, requests, timeout, how.waits, guard)
+        for item, outcome in zip(items, outcomes):
+            item.vbd = outcome.vbd if outcome.error is None else None
+            errors[id(item)] = outcome.error
+
+    # Detaching
+
+    def _plan_detached(self):
+        try:
+            self.guest = _guest.find(self.host.store, self.params["domain"])
+        except GuestError:
+            # A guest that does not run has no disk; one that cannot be told from another is an error all the same.
+            if self._is_running():
+                raise
+            return Plan(False, {}, {})
+        self.vbd = vbd_read.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
+        if self.vbd is None:
+            return Plan(False, {}, {})
+        device = self._opened(self.vbd)
+        if device is None and self.params["diskseq"] is not None:
+            raise WrongDevice("the backend has no device open for it", device=self.title())
+        if device is not None:
+            self._guard(device)
+            if self.source is not None and not opener.is_device(self.source, device, self.host):
+                raise WrongDevice(
+                    f"the guest has another disk there: {device.path} (diskseq {device.id.diskseq})", device=self.title(),
+                    hint="It is not the source that was given; leave source out to detach whatever is there",
+                )
+        before = self._settings(self.vbd.params, "w" if self.vbd.writable else "r", "cdrom" if self.vbd.cdrom else "disk")
+        return Plan(True, before, {})
+
+    def _is_running(self):
+        wanted = self.params["domain"]
+        return any(wanted in (str(guest.domid), guest.name) or wanted.lower() == guest.uuid for guest in _guest.running(self.host.store, True))
+
+    @staticmethod
+    def _detach(items, how, errors):
+        timeout = max(item.params["timeout"] for item in items)
+        detachments = [blkback.Detachment(item.vbd, item.guest) for item in items]
+        if how.by_libvirt and not how.force:
+            outcomes = attach.detach(items[0].host.store, detachments, timeout)
+        else:
+            outcomes = blkback.detach(items[0].host.store, detachments, timeout, how.force)
+        for item, outcome in zip(items, outcomes):
+            errors[id(item)] = outcome.error
+
+
+class _How(NamedTuple):
+    """What disks must have in common to be done in one go."""
+
+    attached: bool
+    by_libvirt: bool
+    waits: bool
+    force: bool
+
+
+def _groups(items):
+    groups = {}
+    for item in items:
+        params = item.params
+        how = _How(params["state"] == "attached", item.by_libvirt(), params["wait_connected"], params["force"])
+        groups.setdefault(how, []).append(item)
+    return groups.items()

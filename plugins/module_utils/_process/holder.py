@@ -1,0 +1,146 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Holders: small processes that keep devices open when the process that opened them is killed.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Between writing a device's number to XenStore and blkback's opening it, only an open descriptor keeps that number from being
+given to another device. A holder has its own, and ends by itself at its time limit whatever happens to the others.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import signal
+
+from .._base.errors import KernelError
+
+# cd: a holder must not keep the current directory's file system busy. The shell is gone as soon as sleep runs.
+_ATTACHED = 'cd / && exec sleep "$0"'
+_TOLD = 'cd / && read -r word && exec sleep "$0" < /dev/null'
+_DETACHED = 'cd / && { sleep "$0" & }'
+
+
+class Holder:
+    """A running holder that belongs to this process; leaving the context releases it. ``pid`` is its process id."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.release()
+
+    def release(self):
+        """End the holder; when this returns its descriptors are closed. Calling it twice is fine."""
+        pid, self.pid = self.pid, None
+        if pid is None:
+            return
+        # It is our own child and not yet reaped, so the id cannot be another process's.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+class Pending(Holder):
+    """A holder that ends together with this process, until it is told to :meth:`stay`."""
+
+    def __init__(self, pid, pipe):
+        super().__init__(pid)
+        self._pipe = pipe
+
+    def stay(self):
+        """From here on it is as one of :func:`hold`."""
+        os.write(self._pipe, b"stay\n")
+        self._close()
+
+    def release(self):
+        self._close()
+        super().release()
+
+    def _close(self):
+        pipe, self._pipe = self._pipe, -1
+        if pipe >= 0:
+            os.close(pipe)
+
+
+def hold_pending(devices, seconds):
+    """A Pending holder, for who has to write down whom to end later, before there is anybody to be ended."""
+    reader, writer = os.pipe()
+    try:
+        return Pending(_spawn(_TOLD, devices, seconds, reader), writer)
+    except BaseException:
+        os.close(writer)
+        raise
+    finally:
+        os.close(reader)
+
+
+def hold(devices, seconds):
+    """A Holder that keeps the devices open until it is released, or for ``seconds`` when nobody is left to do so."""
+    return Holder(_spawn(_ATTACHED, devices, seconds))
+
+
+def hold_for(devices, seconds):
+    """Keep the devices open for ``seconds`` from now on, by a process that nobody waits for and that outlives this one."""
+    dummy, status = os.waitpid(_spawn(_DETACHED, devices, seconds), 0)
+    if status:
+        raise KernelError(f"cannot start a process that holds {_names(devices)}: /bin/sh ended with {os.waitstatus_to_exitcode(status)}")
+
+
+def _spawn(script, devices, seconds, standard_input=None):
+    """Start the shell with copies of the descriptors and nothing else; returns once it has them."""
+    copies = []
+    try:
+        try:
+            for device in devices:
+                copies.append(device.duplicate())
+            for copy in copies:
+                os.set_inheritable(copy.fd, True)
+            return os.posix_spawn(
+                "/bin/sh", ["sh", "-c", script, str(max(1, math.ceil(seconds)))], {"PATH": "/usr/bin:/bin"},
+                file_actions=_redirections({copy.fd for copy in copies}, standard_input), setsid=True, setsigmask=(), setsigdef=_SIGNALS,
+            )
+        except OSError as error:
+            raise KernelError.from_oserror(error, f"start a process that holds {_names(devices)}") from error
+    finally:
+        for copy in copies:
+            copy.close()
+
+
+# Python ignores some signals, which a program it starts would inherit.
+_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+
+
+def _redirections(keep, standard_input):
+    """Standard streams from and to /dev/null (a pipe kept open would make the reader wait), everything else closed."""
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0) if standard_input is None else (os.POSIX_SPAWN_DUP2, standard_input, 0),
+        (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+    ]
+    for name in os.listdir("/proc/self/fd"):
+        number = int(name)
+        if number > 2 and number not in keep and _is_inheritable(number):
+            actions.append((os.POSIX_SPAWN_CLOSE, number))
+    return actions
+
+
+def _is_inheritable(number):
+    try:
+        return os.get_inheritable(number)
+    except OSError as error:
+        # The directory's own descriptor, closed by now.
+        if error.errno != errno.EBADF:
+            raise
+        return False
+
+
+def _names(devices):
+    return ", ".join(device.path for device in devices)

@@ -1,0 +1,108 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A function with a time limit that holds whatever it waits for, in a process of its own.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A call into the kernel that never returns cannot be interrupted from inside, and whoever waits for this program waits for the end of its output
+too. So the work is done by a child without that output, which is given up when its time is over. It dies with this process too:
+who is no longer waited for must not make anything beside the next one who is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+
+from .._kernel import uapi
+from .._base.deadline import Deadline
+from .._base.errors import BlockError
+
+
+# No JSON has it.
+_TOLD = b"\0"
+
+
+def supervised(function, seconds, what, on_told=None):
+    """
+    What ``function()`` returns (plain data), or BlockError with what it raised; DeadlineExceeded, ``what`` completing "waited 5 s for ...".
+
+    After the limit the child is killed, and this does not wait for a child that does not die. With ``on_told`` the function gets a function as its
+    argument, and when that is called in the child, ``on_told()`` is called here: to let go of a lock, say, which a child that is given up must not have.
+    """
+    limit = Deadline(seconds)
+    reader, writer = os.pipe()
+    parent, child = os.getpid(), os.fork()
+    if not child:
+        _run(function if on_told is None else lambda: function(lambda: os.write(writer, _TOLD)), writer, parent)
+    os.close(writer)
+    try:
+        answer = _read_all(reader, limit, on_told)
+    finally:
+        os.close(reader)
+    if answer is None:
+        os.kill(child, signal.SIGKILL)
+        _reap(child, Deadline(1))
+        raise limit.exceeded(what)
+    if not answer:
+        status = os.waitpid(child, 0)[1]
+        raise BlockError(f"the process that worked on it ended without a word (status {os.waitstatus_to_exitcode(status)})")
+    # What it has open may be what does not answer, and keep it from ending.
+    _reap(child, Deadline(1))
+    result = json.loads(answer)
+    if "error" in result:
+        raise BlockError(result["error"])
+    return result["value"]
+
+
+def _run(function, writer, parent):
+    """In the child; never returns."""
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        try:
+            _die_with(parent)
+            result = {"value": function()}
+        except BlockError as error:
+            result = {"error": str(error)}
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            result = {"error": f"unexpected {type(error).__name__}: {error}"}
+        data = json.dumps(result).encode()
+        while data:
+            data = data[os.write(writer, data):]
+    finally:
+        os._exit(0)
+
+
+def _die_with(parent):
+    uapi.require()
+    uapi.lib.prctl(uapi.lib.PR_SET_PDEATHSIG, uapi.ffi.cast("unsigned long", signal.SIGKILL))
+    # The parent may have ended before that.
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _read_all(reader, limit, on_told):
+    """Everything until the other end is closed, or None when the limit is reached first; ``on_told()`` is called for each _TOLD in it."""
+    parts = []
+    while True:
+        if not select.select([reader], [], [], limit.left())[0]:
+            return None
+        part = os.read(reader, 65536)
+        if not part:
+            return b"".join(parts)
+        for dummy in range(part.count(_TOLD)):
+            on_told()
+        parts.append(part.replace(_TOLD, b""))
+
+
+def _reap(child, limit):
+    while not limit.expired and os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(0.01)

@@ -1,0 +1,341 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What a task is about to make permanent, so that a killed one's devices stay all, or not at all.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Devices are made to go with their last user, and made to stay one after the other when all of a task's are there. A task that is killed between the
+first and the last of these steps leaves some. So it lists them in a file before the first step, and removes the file after the last; the next run
+finds the list of a run that is gone. It is known to be gone by its lock (``_base.locks``), which ends with it, and by its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+
+from .._base import gone, locks, run_directory
+from .._block import device as _device, loop
+from .._dm import mapped
+from .._process import identity as _identity
+from .._base.deadline import Deadline, pauses
+from .._base.errors import BlockError, DeviceGone, KernelError, WrongDevice
+from .._base.files import kind_of_file, open_regular
+
+DIRECTORY = f"{run_directory.ROOT}/journal"
+# For how long devices that go with their last user are waited for; a prober of udev may be that. Each of many
+# has the shorter time at least.
+_GOING_SECONDS, _LEAST_SECONDS = 5, 0.05
+# For how long what stood on a device may take to let go of it.
+_RELEASING_SECONDS = 1
+# For how long a process that was killed is waited for.
+_DYING_SECONDS = 1
+_MOST_BYTES = 2**26
+_KILLED = "what a run that was killed had made in part"
+
+
+class Journal:
+    """The list of one task: written by the constructor, and valid until :meth:`remove`."""
+
+    def __init__(self, devices):
+        """
+        ``devices``: what is about to stay, in the order in which it is made to, and the lowest of a stack
+        first.
+        """
+        self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
+        # Before the file is there: one without its lock is a dead run's.
+        self._locks = locks.held([_lock_of(self._name)])
+        try:
+            _write(self._name, _content(devices))
+        except BaseException:
+            self._locks.close()
+            raise
+
+    def remove(self):
+        """Everything stays now, or nothing does."""
+        path = f"{DIRECTORY}/{self._name}"
+        try:
+            os.unlink(path)
+        except OSError as error:
+            raise KernelError.from_oserror(error, "remove the list of what was made", device=path) from error
+        finally:
+            self._locks.close()
+
+
+def recover(host):
+    """
+    Roll back what runs that were killed made permanent in part; complete lists are kept as they are. What was
+    rolled back, and what could not be, as texts.
+
+    To be called with the locks of all that the caller is about to look at: what this run finds afterwards
+    stays.
+    """
+    if not _names():
+        return []
+    told = []
+    with locks.held([locks.Lock("journals", "what a killed run left")]):
+        for name in _names():
+            try:
+                _recover(host, name, told)
+            except BlockError as error:
+                told.append(_problem(name, error))
+    return told
+
+
+def doomed(host):
+    """
+    ``(found, texts)``: the (major, minor, diskseq) of all that :func:`recover` would have gone, a set, and
+    what it would tell.
+    """
+    found, told = set(), []
+    for name in _names():
+        try:
+            with locks.Locks() as own:
+                rows = _rows(name) if own.try_take(_lock_of(name)) and _is_left(name) else []
+            if rows and not _stays(host, *rows[-1]):
+                going = _unused(host, rows)
+                found.update(going)
+                told += [f"{_KILLED} will be rolled back: {text}" for text in going.values()]
+        except BlockError as error:
+            told.append(_problem(name, error))
+    return found, told
+
+
+def _problem(name, error):
+    what = "devices of a run that was killed could not be looked for or rolled back"
+    return f"{what}, see {DIRECTORY}/{name}: {error}"
+
+
+def _unused(host, rows):
+    """
+    ``{row: words for it}`` of the permanent devices that nobody has exclusively but a device that goes, too.
+    """
+    found, above = {}, set()
+    for row in reversed(rows):
+        try:
+            with _device.open_number(*row[:2], diskseq=row[2]) as device:
+                holders = set(gone.list_directory(f"{device.sysfs}/holders", gone.SYSFS))
+                used = not holders <= above or (not holders and _device.is_claimed(device))
+                if _is_permanent(host, device) and not used:
+                    found[row] = _words(device)
+                    above.add(device.name)
+        except (DeviceGone, WrongDevice):
+            continue
+    return found
+
+
+def _recover(host, name, told):
+    with locks.Locks() as own:
+        if not own.try_take(_lock_of(name)) or not _is_left(name):
+            return
+        rows = _rows(name)
+        # They are made permanent in this order: with the last one the run had done everything, and only had
+        # its list left to remove. What is gone of the others was removed since.
+        if rows and not _stays(host, *rows[-1]):
+            limit = Deadline(_GOING_SECONDS)
+            for row in reversed(rows):
+                _roll_back(host, row, limit, told)
+        _unlink(name)
+
+
+def _unlink(name):
+    path = f"{DIRECTORY}/{name}"
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise KernelError.from_oserror(error, "remove the list", device=path) from error
+
+
+def _stays(host, major, minor, diskseq):
+    try:
+        with _device.open_number(major, minor, diskseq=diskseq) as device:
+            return _is_permanent(host, device)
+    except (DeviceGone, WrongDevice):
+        return False
+
+
+def _is_permanent(host, device):
+    if loop.is_loop(device):
+        return not loop.info(device).autoclear
+    return not host.dm.status(mapped.number_of(device)).deferred_remove
+
+
+def _set_permanent(host, device, wanted):
+    if loop.is_loop(device):
+        loop.set_autoclear(device, not wanted)
+    else:
+        mapped.set_persist(host.dm, device, wanted)
+
+
+def _words(device):
+    backing = loop.backing_path(device) if loop.is_loop(device) else None
+    return f"{device.path} (diskseq {device.id.diskseq}{f', {backing}' if backing else ''})"
+
+
+def _roll_back(host, row, limit, told):
+    """
+    Have one device go that somebody does not use by now, and wait for that; what becomes of it is added to
+    ``told``.
+    """
+    major, minor, diskseq = row
+    try:
+        with _device.open_number(major, minor, diskseq=diskseq) as device:
+            if not _is_permanent(host, device):
+                # It goes by itself.
+                return
+            identity, words = device.id, _words(device)
+            is_claimed = _stays_claimed(device, limit.sooner(_RELEASING_SECONDS))
+            if not is_claimed:
+                _set_permanent(host, device, False)
+        if not is_claimed:
+            if _goes(identity, limit):
+                told.append(f"{_KILLED} was rolled back: {words}")
+                return
+            # A plain opener shows only by that.
+            try:
+                with _device.open_number(major, minor, diskseq=diskseq) as device:
+                    _set_permanent(host, device, True)
+            except (DeviceGone, WrongDevice):
+                told.append(f"{_KILLED} was rolled back: {words}")
+                return
+    except (DeviceGone, WrongDevice):
+        return
+    told.append(f"{_KILLED} is left as it is, since somebody uses it: {words}. Remove it when nobody does")
+
+
+def _stays_claimed(device, limit):
+    """Whether somebody uses a held device; what stood on it lets go of it a moment after it is gone from sysfs."""
+    for pause in pauses():
+        if not _device.is_claimed(device):
+            return False
+        if limit.expired:
+            return True
+        limit.sleep(pause)
+    return True
+
+
+def _goes(identity, limit):
+    own = Deadline(max(limit.left(), _LEAST_SECONDS))
+    for pause in pauses():
+        if _is_gone(identity):
+            return True
+        if own.expired:
+            return False
+        own.sleep(pause)
+    return False
+
+
+def _is_gone(identity):
+    base = f"/sys/dev/block/{identity.number}"
+    if _device.read_sysfs(f"{base}/diskseq") != str(identity.diskseq):
+        return True
+    return identity.major == loop.MAJOR and not gone.exists(f"{base}/loop", gone.SYSFS)
+
+
+def _names():
+    try:
+        return sorted(os.listdir(DIRECTORY))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise KernelError.from_oserror(error, "look for what killed runs left", device=DIRECTORY) from error
+
+
+def _is_left(name):
+    """Whether the run of this list, whose lock nobody has, is gone; of a list of another boot it is, with its devices."""
+    plain = _read(name)
+    if not plain or plain["boot"] != _device.boot_id() or plain["namespace"] != _namespace():
+        # Only the lock tells of a process that has no number here.
+        return True
+    # Its module, which had the lock, is gone, so it is being killed; it may hang in a call into storage, and is not gone before that ends.
+    return _identity.start_time(plain["pid"]) != plain["started"] or _identity.end(plain["pid"], plain["started"], _DYING_SECONDS)
+
+
+def _rows(name):
+    plain = _read(name)
+    return [tuple(row) for row in plain["devices"]] if plain and plain["boot"] == _device.boot_id() else []
+
+
+def _read(name):
+    """
+    What the list says; nothing for one that was never complete, or that has just been removed. KernelError
+    for what is no list of a run of ours.
+    """
+    path = f"{DIRECTORY}/{name}"
+    try:
+        there = os.lstat(path)
+        if not stat.S_ISREG(there.st_mode) or there.st_uid != os.geteuid():
+            what = f"a {kind_of_file(there.st_mode)} of the user {there.st_uid}"
+            raise _no_list(path, f"it is {what}")
+        if name.startswith("."):
+            return {}
+        with open(open_regular(path, "journal"), "rb") as file:
+            plain = json.loads(file.read(_MOST_BYTES))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise KernelError.from_oserror(error, "read it", device=path) from error
+    except (ValueError, RecursionError) as error:
+        raise _no_list(path, str(error)) from error
+    if not _is_list(plain):
+        raise _no_list(path, "its content is something else")
+    return plain
+
+
+def _is_list(plain):
+    """Whether it is what :func:`_content` returns; of another boot only that counts."""
+    if not isinstance(plain, dict) or not isinstance(plain.get("boot"), str):
+        return False
+    if plain["boot"] != _device.boot_id():
+        return True
+    rows = plain.get("devices")
+    return (
+        isinstance(plain.get("namespace"), str) and isinstance(plain.get("started"), str)
+        and _is_number(plain.get("pid")) and plain["pid"] > 0 and isinstance(rows, list)
+        and all(isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in rows)
+    )
+
+
+def _is_number(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
+
+
+def _no_list(path, why):
+    return KernelError(
+        f"this is no list that a run of the collection wrote: {why}", device=path,
+        hint="Remove it, and find out who made it",
+    )
+
+
+def _content(devices):
+    rows = [[device.id.major, device.id.minor, device.id.diskseq] for device in devices]
+    return {"boot": _device.boot_id(), "namespace": _namespace(), "pid": os.getpid(), "started": _identity.start_time("self"), "devices": rows}
+
+
+def _write(name, plain):
+    run_directory.make(DIRECTORY)
+    new = f"{DIRECTORY}/.{name}"
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
+            json.dump(plain, file)
+        os.rename(new, f"{DIRECTORY}/{name}")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise KernelError.from_oserror(error, "list what is to be made", device=new) from error
+
+
+def _lock_of(name):
+    return locks.Lock(f"journal {name.lstrip('.')}", "what it makes")
+
+
+def _namespace():
+    return os.readlink("/proc/self/ns/pid")

@@ -1,0 +1,64 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What a killed run left: found by the mark in its name, and removed, or given its own name back.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Little can be left at all: loop devices are made with autoclear set, and mapped devices get their deferred remove before
+they have their names. Until then, a mapped device's name tells which process made it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .._dm import control as _control, names
+from .._process import identity
+from .._base.errors import BlockError, DeviceGone
+
+
+def find_orphans(control):
+    """
+    Names of the mapped devices that a run of this collection was making, or had claimed, when it ended.
+
+    A maker that is seen to be gone is one of this PID namespace; what cannot be seen is left alone.
+    """
+    orphans = []
+    for prefix in (names.MAKING, names.CLAIMED):
+        for entry in control.list_devices(prefix):
+            # Kernels that do not filter by the prefix list all of them.
+            name = os.fsdecode(entry.name)
+            mark = names.holder_of(name) if name.startswith(prefix) else None
+            if mark is not None and identity.has_ended(mark):
+                orphans.append(name)
+    return orphans
+
+
+def reap(host):
+    """Remove the orphans, once in a run; the names of those that are gone, or have their name back."""
+    if host.reaped is None:
+        host.reaped = [name for name in find_orphans(host.dm) if _settle(host.dm, name)]
+    return host.reaped
+
+
+def _settle(control, name):
+    """Whether the orphan is done with. Nobody else makes such a name, so this cannot hit another device."""
+    address = _control.by_name(name)
+    try:
+        if name.startswith(names.CLAIMED):
+            # It was somebody's before, so it is not for us to remove.
+            control.rename(address, names.name_before(name) or names.unused_name())
+        elif control.status(address).has_live_table:
+            # The name is put on before the table is live, so this is somebody else's doing.
+            return False
+        else:
+            control.remove(address)
+    except DeviceGone:
+        return True
+    except BlockError:
+        # In use for a moment, or its name is taken by now: the next run tries again.
+        return False
+    return True

@@ -1,0 +1,160 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Recipes: sources that are kept in a domain definition, and are still right after the next boot.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The text is JSON in ASCII on one line, so that no rewriting of the XML around it can change it. A definition can be read by many, so
+nothing secret may be in it, and it outlives the kernel that gave a disk its sequence number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from . import opener, slots as _slots
+from .. import _dm_table
+from .._base.errors import DefinitionError, InvalidValue
+
+MOST_CHARACTERS = 65536
+_FIRST_COMER = "cannot be kept: this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
+_EVERY_BOOT = (
+    "cannot be kept: a number is given anew at every boot, and a definition outlives it: give the file, the table, or the path with its uuid; "
+    "or the boot_id beside it, for a guest that is not to start after this boot"
+)
+_PASSING = {"/dev/loop": _FIRST_COMER, "/dev/dm-": _FIRST_COMER, "/dev/block/": _FIRST_COMER, "/dev/disk/by-diskseq/": _EVERY_BOOT}
+# Fields of a file that are checked, and do not say which one it is.
+_GUARDS = {"mtime_ns": None, "format": None, "overlap": False, "trusted_path": False}
+# What the hardware says, and where it is plugged in. Labels and uuids are written by whoever writes the disk, such as a guest.
+_LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
+
+
+def check(source, option="source"):
+    """Raise InvalidValue for a source (of ``_source.opener.opener.parse``) that means nothing, or something else, after the next boot."""
+    if isinstance(source, opener.NumberSource) or isinstance(source, opener.DiskseqSource) and source.boot_id is None:
+        raise InvalidValue(option, str(source), _EVERY_BOOT)
+    if isinstance(source, opener.PathSource):
+        _check_path(source, option)
+    elif isinstance(source, opener.TableSource):
+        _check_table(source, option)
+
+
+def boot_of(source):
+    """The boot that the source, or a device in its table, is bound to, or None for what outlives it."""
+    if isinstance(source, opener.TableSource):
+        slots = _dm_table.parse_table(source.table).devices(source.read_only)
+        return next(filter(None, (boot_of(opener.parse_slot(slot)) for dummy, slot in slots)), None)
+    return getattr(source, "boot_id", None)
+
+
+def doubt(path, is_mapped, uuid):
+    """What to say of a path that may lead to another device after the next boot, or None. ``uuid``: of the mapped device, as it is kept with the path."""
+    if uuid or not is_mapped and _plain(path).startswith(_LASTING):
+        return None
+    advice = "give its uuid too, or make it with a uuid" if is_mapped else "use its path in /dev/disk/by-id"
+    return f"{path} is a name that another disk may have after the next boot, and no uuid is kept with it to tell: {advice}"
+
+
+def text_of(source):
+    """The recipe's text: equal sources have equal texts. InvalidValue when it is too long, or cannot be kept (:func:`check`)."""
+    check(source)
+    plain = {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
+    if len(text) > MOST_CHARACTERS:
+        raise InvalidValue("source", text[:100] + "...", f"is too long: a recipe in a definition has {MOST_CHARACTERS} characters at most")
+    return text
+
+
+def without_guards(source):
+    """The source without what is only checked of its files: which storage is meant does not depend on that."""
+    if isinstance(source, opener.FileSource):
+        return source._replace(**_GUARDS)
+    if isinstance(source, opener.TableSource):
+        return source._replace(table=_without_guards(source.table))
+    return source
+
+
+def cut_of(kept, wanted):
+    """
+    The sectors of the disk that ``kept`` is, when ``wanted`` is the same snapshot or thin volume, encrypted or not, and shorter; else None.
+
+    Nothing else says how large such a disk was, and what is behind its new end would be out of the guest's reach.
+    """
+    if not isinstance(kept, opener.TableSource) or not isinstance(wanted, opener.TableSource) or _storage(kept) is None:
+        return None
+    length = _dm_table.parse_table(kept.table).length
+    return length if _storage(kept) == _storage(wanted) and _dm_table.parse_table(wanted.table).length < length else None
+
+
+def _storage(source):
+    """What a snapshot's changes, or a thin volume's data, are kept in, as something to compare; None for other sources."""
+    if not isinstance(source, opener.TableSource):
+        return None
+    targets = _dm_table.parse_table(source.table).targets
+    if len(targets) != 1:
+        return None
+    slots = {slot.field: without_guards(opener.parse_slot(slot)) for slot in targets[0].devices()}
+    if targets[0].TYPE == "snapshot":
+        return "snapshot", slots["cow"]
+    if targets[0].TYPE == "thin":
+        # A pool grows, too.
+        pool = slots["pool"]
+        return "thin", getattr(pool, "uuid", None) or str(pool), targets[0].id
+    return _storage(slots["device"]) if targets[0].TYPE == "crypt" else None
+
+
+def _without_guards(plain):
+    if isinstance(plain, dict):
+        unchecked = _GUARDS if "file" in plain else ()
+        return {key: _without_guards(value) for key, value in plain.items() if key not in unchecked}
+    return [_without_guards(part) for part in plain] if isinstance(plain, list) else plain
+
+
+def parse(text, target="source"):
+    """The source of a recipe's text; DefinitionError for what this collection cannot have written."""
+    if len(text) > MOST_CHARACTERS:
+        raise DefinitionError(f"the recipe has more than {MOST_CHARACTERS} characters", device=target)
+    try:
+        plain = json.loads(text, parse_constant=_no_constant)
+        if not isinstance(plain, dict):
+            raise ValueError("it is not an object")
+        source = opener.parse(plain, option=f"recipe of {target}")
+        check(source, option=f"recipe of {target}")
+    except (ValueError, RecursionError) as error:
+        raise DefinitionError(f"the recipe cannot be read: {error}", device=target) from error
+    return source
+
+
+def _no_constant(name):
+    raise ValueError(f"{name} is no JSON")
+
+
+def _plain(path):
+    # POSIX lets normpath keep two slashes in front.
+    return "/" + os.path.normpath(path).lstrip("/")
+
+
+def _check_path(source, option):
+    if source.boot_id is not None:
+        # Whatever the path leads to is that very device, or an error.
+        return
+    if source.diskseq is not None:
+        allowed = "cannot be kept: a number is given anew at every boot, and a definition outlives it: give the uuid instead, or the boot_id beside the number"
+        raise InvalidValue(f"{option}.diskseq", source.diskseq, allowed)
+    path = _plain(source.path)
+    for start, allowed in _PASSING.items():
+        if path.startswith(start):
+            raise InvalidValue(option, source.path, allowed)
+
+
+def _check_table(source, option):
+    table = _dm_table.parse_table(source.table)
+    for dummy, slot in table.devices(source.read_only):
+        check(opener.parse_slot(slot), option=f"{option}.table {slot.field}")
+    if _slots.has_secrets(table):
+        allowed = "must hold no key: a definition can be read by many. Name a key of the kernel's keyring (:SIZE:TYPE:DESCRIPTION)"
+        raise InvalidValue(f"{option}.table", "(not shown)", allowed)

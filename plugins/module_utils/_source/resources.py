@@ -1,0 +1,109 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What one run has for all of its devices, each made at its first use: device-mapper's control node, one udev cookie,
+one connection to xenstored, the index of loop devices.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+
+from .._base import gone, locks
+from .._block import loop
+from .._dm import control, udev
+
+UDEV_SECONDS = 60
+
+
+class Host(contextlib.ExitStack):
+    """A context; leaving it closes the devices that were kept in it (``enter_context``) and everything else."""
+
+    def __init__(self):
+        super().__init__()
+        self._dm = None
+        self._cookie = None
+        self._store = None
+        self.loops = loop.LoopIndex()
+        # Whether what the run makes is for guests: the sharing check then asks what they have.
+        self.for_guests = False
+        # By their names, the mapped devices that the run is to make (_source.opener.slots.ToBe), and those that it has made.
+        self.mapped_to_be, self.mapped_made = {}, {}
+        # The numbers of the mapped devices that the run is to remove.
+        self.mapped_to_go = set()
+        # What the user is to know; see warn.
+        self.warnings = []
+        # First in, last out: what the run held is closed by then.
+        self.locks = self.enter_context(locks.Locks())
+        self.reaped = None
+        # Directories on the way to files, for ``_block.trusted_path``.
+        self.walked = {}
+        # New loop devices of the entries that were planned already: areas and words for them, by
+        # (st_dev, st_ino).
+        self.planned = {}
+        # SHA-256 of files, by device, inode, size and modification time.
+        self.checksums = {}
+        # What libvirt said of domains, by URI and the name that was given: uuid and whether it runs.
+        self.domains = {}
+        self._links = []
+
+    @property
+    def dm(self):
+        """device-mapper's Control."""
+        if self._dm is None:
+            self._dm = self.enter_context(control.Control())
+        return self._dm
+
+    @property
+    def cookie(self):
+        """The run's udev Cookie."""
+        if self._cookie is None:
+            self._cookie = self.enter_context(udev.Cookie())
+        return self._cookie
+
+    @property
+    def store(self):
+        """The connection to xenstored."""
+        if self._store is None:
+            from .._xenstore.pyxs_store import Store
+
+            self._store = self.enter_context(Store())
+        return self._store
+
+    def warn(self, text):
+        """Have the user told, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def link_goes(self, name, minor):
+        """Have :meth:`settle` wait for udev to remove the link of a mapped device that is gone; no cookie goes with a deferred remove."""
+        if udev.is_running():
+            self._links.append((f"/dev/mapper/{name}", f"dm-{minor}"))
+
+    def settle(self, seconds=UDEV_SECONDS):
+        """Wait until udev has dealt with all that was done; whether it has within ``seconds``."""
+        until = time.monotonic() + seconds
+        done = self._cookie is None or self._cookie.wait(seconds)
+        for path, target in self._links:
+            while _leads_to(path, target):
+                if time.monotonic() > until:
+                    return False
+                time.sleep(0.01)
+        return done
+
+
+def _leads_to(link, target):
+    try:
+        return os.path.basename(os.readlink(link)) == target
+    except OSError as error:
+        # EINVAL: it is no link.
+        if error.errno == errno.EINVAL or error.errno in gone.PATH:
+            return False
+        raise gone.not_seen(error, link) from error

@@ -1,0 +1,55 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Device slots of a table that name a file, beside those of the live table: whether the file behind the path is
+another one by now.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from . import opener
+from .._block import device as _device, loop
+from .._base.errors import DeviceGone
+from .._base.record import Record
+
+
+class Exchange(Record):
+    """
+    ``old``: the loop device of the live table and its file, in words; ``file``: the path that the new table
+    has in the same place.
+    """
+
+    old: str
+    file: str
+
+
+def exchanged(live, wanted):
+    """The first Exchange of a live table by ``wanted``, with its slots as they were written; or None."""
+    old = {(index, slot.field): opener.parse_slot(slot) for index, slot in live.devices()}
+    for index, slot in wanted.devices():
+        source = opener.parse_slot(slot)
+        had = old.get((index, slot.field))
+        if isinstance(source, opener.FileSource) and isinstance(had, opener.NumberSource):
+            found = _other_file(had, source)
+            if found is not None:
+                return Exchange(found, source.file)
+    return None
+
+
+def _other_file(number, source):
+    """The loop device that has the number, and its file, in words, unless that is the source's; or None."""
+    try:
+        with _device.open_number(number.major, number.minor) as device:
+            if not loop.is_loop(device):
+                return None
+            status, path = loop.info(device), loop.backing_path(device)
+    except DeviceGone:
+        return None
+    with opener.backing_of(source, read_only=True) as backing:
+        if (status.backing_device, status.backing_inode) == (backing.device, backing.inode):
+            return None
+    return f"{device.path} (diskseq {device.id.diskseq}) with {path}"

@@ -1,0 +1,216 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Tables meet devices: the device slots of a table looked up, held, and written as numbers.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from . import opener as _opener
+from .. import _dm_table
+from .._block import sysfs
+from .._dm import cow_header, mapped as _mapped
+from .._dm_table.grammar import kernels as _kernels
+from .._base.errors import BlockError, KernelError, TableError, WrongDevice
+
+
+class Wanted(NamedTuple):
+    """
+    A checked table; ``is_complete``: every slot is ``major:minor`` of a device that the host holds. ``written``: the same table with its slots
+    as they were written.
+    """
+
+    table: _dm_table.Table
+    is_complete: bool
+    written: _dm_table.Table
+
+
+class ToBe(NamedTuple):
+    """A mapped device that the run makes before what stands on it; ``uuid``: that which was asked for, or None."""
+
+    uuid: str | None
+    sectors: int
+    read_only: bool
+
+
+def mapped_name(source):
+    """The name of the mapped device that a source names by its path in /dev/mapper, or None."""
+    directory, slash, name = source.path.rpartition("/") if isinstance(source, _opener.PathSource) else ("", "", "")
+    return name if directory == "/dev/mapper" and source.diskseq is None else None
+
+
+class Slots:
+    """
+    The device slots of tables, each opened once and held by the host (``_source.opener.resources.Host``) for as long as that lives.
+
+    The kernel looks a device of a table up by the number it is given; a number cannot move while the device is held.
+    ``mapped``: number of the device that the table is for; ``kernels`` and ``targets`` as for ``_dm_table.Context``.
+    """
+
+    def __init__(self, host, mapped=None, kernels=None, targets=None):
+        self._host = host
+        self._devices = {}
+        # Numbers with the major 0, which no block device has, for those that are yet to be made.
+        self._unmade = {}
+        self._mapped = mapped
+        self._kernels = kernels
+        self._targets = targets
+
+    def look(self, value, read_only, whole=False):
+        """
+        The Wanted table for ``value`` with the devices that are there; those that would be made stay as they are. ``whole``: a device that cannot
+        be had is one error of the table among the others, rather than one that ends the look.
+        """
+        table = _dm_table.parse_table(value, context=self._context(read_only, self._find, self._facts_to_be, whole))
+        complete = all(self._find(slot) is not None for _index, slot in table.devices(read_only))
+        return Wanted(table.with_devices(self._number_or_text) if complete else table, complete, table)
+
+    def device(self, slot):
+        """The held device of a slot that was looked at; None when it would have to be made first."""
+        return self._devices.get(slot.text)
+
+    def make(self, value, read_only, opener):
+        """A ``_dm.mapped.mapped.Table`` to load, with the devices that were not there made by ``opener`` (``_source.opener.opener.Opener``)."""
+
+        def find_or_make(slot):
+            source = _opener.parse_slot(slot)
+            if self._devices.get(slot.text) is None:
+                self._devices[slot.text] = self._host.mapped_made.get(mapped_name(source)) or opener.open(source)
+            opener.follow(source, self._devices[slot.text])
+            return self._devices[slot.text]
+
+        written = _dm_table.parse_table(value, context=self._context(read_only, find_or_make))
+        table = loadable(written.with_devices(self._number_or_text), read_only)
+        held = {self._devices[slot.text].id: self._devices[slot.text] for _index, slot in written.devices()}
+        return table._replace(held=tuple(held.values()))
+
+    def _context(self, read_only, find, otherwise=lambda slot: None, whole=False):
+
+        def facts(slot):
+            try:
+                device = find(slot)
+                return otherwise(slot) if device is None else _facts(device, self._host, slot)
+            except BlockError as error:
+                if not whole:
+                    raise
+                return _dm_table.NoDevice(str(error))
+
+        return _dm_table.Context(
+            kernels=self._kernels, targets=self._targets, devices=facts, read_only=read_only,
+            page_size=os.sysconf("SC_PAGE_SIZE"), device=self._mapped, running=_kernels.version_of(os.uname().release),
+        )
+
+    def _facts_to_be(self, slot):
+        """What will be true of the device that a file or a table has not got yet. A table is checked here, as it will be when it is made."""
+        source = _opener.parse_slot(slot)
+        if isinstance(source, _opener.TableSource):
+            table = host_slots(self._host, source.table, self._mapped, self._kernels or ()).look(source.table, source.read_only).table
+            minor = self._unmade.setdefault(source.name or source.uuid or slot.text, len(self._unmade))
+            return _dm_table.DeviceFacts(0, minor, table.length, 512, source.read_only, source.uuid or "")
+        to_be = self._to_be(source)
+        if to_be is not None:
+            minor = self._unmade.setdefault(("mapped", source.path), len(self._unmade))
+            return _dm_table.DeviceFacts(0, minor, to_be.sectors, 512, to_be.read_only, to_be.uuid or "")
+        if not isinstance(source, _opener.FileSource):
+            return None
+        with _opener.backing_of(source, option=slot.field) as backing:
+            size = source.size or backing.size - source.offset
+            minor = self._unmade.setdefault((backing.device, backing.inode, source.offset, size), len(self._unmade))
+        return _dm_table.DeviceFacts(0, minor, size // 512, source.sector_size or 512, source.read_only)
+
+    def _find(self, slot):
+        if slot.text not in self._devices:
+            source = _opener.parse_slot(slot)
+            device = None if self._to_be(source) else _opener.find(source, self._host)
+            self._devices[slot.text] = None if device is None else self._host.enter_context(device)
+        return self._devices[slot.text]
+
+    def _to_be(self, source):
+        """The ToBe that the source names, None when it names none; WrongDevice when it asks for another uuid."""
+        to_be = self._host.mapped_to_be.get(mapped_name(source))
+        if to_be is not None and source.uuid not in (None, to_be.uuid):
+            raise WrongDevice(
+                f"it is to have {f'the uuid {to_be.uuid}' if to_be.uuid else 'a uuid of its own'}, not {source.uuid}",
+                device=source.path, hint="Say that uuid in its own entry of the list, too",
+            )
+        return to_be
+
+    def _number_or_text(self, slot):
+        return self._devices[slot.text].id.number
+
+
+def host_slots(host, value, mapped=None, kernels=()):
+    """Slots that hold the table ``value`` against this host's kernel and its target types; ``kernels`` are others that have to take it, too."""
+    return Slots(host, mapped, _kernels_of(kernels), _targets_of(value, host))
+
+
+def _kernels_of(others):
+    """The kernels that have to take the table: this host's, if its grammar is known, and the others."""
+    own = _kernels.same_grammar(os.uname().release)
+    return tuple(kernel for kernel in _kernels.KERNELS if kernel == own or kernel in others) or None
+
+
+def _targets_of(value, host):
+    """{type: version} of the targets that the host has; the kernel loads the modules of those that the table names."""
+    found = host.dm.target_versions()
+    for line in value.split("\n") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ():
+        name = line.get("target") if isinstance(line, dict) else (str(line).split() + ["", "", ""])[2]
+        if isinstance(name, str) and name in _dm_table.TARGETS and name not in found:
+            version = host.dm.target_version(name)
+            if version is not None:
+                found[name] = version
+    return found
+
+
+def loadable(table, read_only):
+    """What ``_dm.mapped.mapped.make`` and ``_dm.mapped.mapped.reload`` take."""
+    return _mapped.Table(tuple(table.kernel_targets()), read_only, has_secrets(table))
+
+
+def has_secrets(table):
+    return table.redacted() != table
+
+
+def live_table(host, device):
+    """The parsed live table of a held mapped device; None when it holds something that this language does not know."""
+    lines = host.dm.table(_mapped.number_of(device), secure=True)[1]
+    try:
+        return _dm_table.parse_table([_mapped.line_text(line) for line in lines]) if lines else None
+    except TableError:
+        return None
+
+
+def stack_below(major, minor):
+    """``{(major, minor)}`` of all that a device stands on, by sysfs; the device must be held."""
+    below, todo = set(), [(major, minor)]
+    while todo:
+        number = todo.pop()
+        for lower in sysfs.members_of(*number):
+            if lower not in below:
+                below.add(lower)
+                todo.append(lower)
+    return below
+
+
+def _facts(device, host, slot):
+    """The DeviceFacts of the held device of a slot."""
+    size = _opener.size_to_be(_opener.parse_slot(slot), device)
+    uuid = host.dm.status(_mapped.number_of(device)).uuid if _mapped.is_mapped(device) else None
+    return _dm_table.DeviceFacts(
+        device.id.major, device.id.minor, size // 512, device.logical_block, device.read_only, uuid,
+        stack_below(device.id.major, device.id.minor), lambda: _cow_chunk(device),
+    )
+
+
+def _cow_chunk(device):
+    try:
+        return cow_header.chunk_size(device)
+    except OSError as error:
+        raise KernelError.from_oserror(error, "read a snapshot's header on its COW device", device) from error

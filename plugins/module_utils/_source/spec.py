@@ -1,0 +1,261 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Recipes: which device is meant, as plain data or text. Pure: nothing is looked up.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+``{diskseq: 42, partition, boot_id}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42, boot_id}``, ``{file: /srv/a.raw, offset,
+size, read_only, direct_io, sector_size, mtime_ns, format, overlap, trusted_path}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``
+(``diskseq:42-part1``, ``diskseq:42@BOOT``), ``path:/dev/vg/a``, ``file:/srv/a.raw``, ``file:raw:/srv/a.raw`` (with ``format: raw``),
+``dm:NAME,UUID`` (a mapped device that must have both), an absolute path, or ``major:minor`` where a table asks for a device.
+"""
+
+from __future__ import annotations
+
+from .._block import device
+from .._dm import names
+from .._base.errors import InvalidValue
+from .._base.record import Record
+
+_KINDS = "diskseq, path, file, table"
+_MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
+
+
+class DiskseqSource(Record):
+    """
+    The disk that has this number now, or a partition of it. ``boot_id``: the boot that the number is of, where it is kept: it ends with that.
+    """
+
+    diskseq: int
+    partition: int | None = None
+    boot_id: str | None = None
+
+    def __str__(self):
+        return f"diskseq:{self.diskseq}{f'-part{self.partition}' if self.partition else ''}{f'@{self.boot_id}' if self.boot_id else ''}"
+
+
+class NumberSource(Record):
+    """The device that has this number now: only for what is held by somebody, such as a device in a live table."""
+
+    major: int
+    minor: int
+
+    def __str__(self):
+        return f"{self.major}:{self.minor}"
+
+
+class PathSource(Record):
+    """The device at a path, which must have the uuid (of a mapped device) and the diskseq (of the boot ``boot_id``) that are given."""
+
+    path: str
+    uuid: str | None = None
+    diskseq: int | None = None
+    boot_id: str | None = None
+
+    def __str__(self):
+        return f"path:{self.path}"
+
+
+class FileSource(Record):
+    """
+    A loop device over a file; ``offset`` and ``size`` in bytes, ``size`` 0 is "to the end". ``mtime_ns``: the modification time that the file
+    must have, in nanoseconds since the epoch (st_mtim), for a file that nobody is to change.
+
+    ``format``: ``raw`` when the file is known to be a disk byte for byte, whatever it begins with; ``overlap``: whether another device may write
+    the same part of it; ``trusted_path``: whether nobody but root may be able to redirect the path.
+    """
+
+    file: str
+    offset: int = 0
+    size: int = 0
+    read_only: bool = False
+    direct_io: bool = False
+    sector_size: int | None = None
+    mtime_ns: int | None = None
+    format: str | None = None
+    overlap: bool = False
+    trusted_path: bool = False
+
+    def __str__(self):
+        return f"file:{self.file}"
+
+
+class TableSource(Record):
+    """A mapped device with this table, whose device slots are sources again."""
+
+    table: object
+    name: str | None = None
+    uuid: str | None = None
+    read_only: bool = False
+
+    def __str__(self):
+        return f"table:{self.name or self.uuid or '(unnamed)'}"
+
+
+def parse(value, option="source", numbers=False):
+    """A typed source out of plain data or text, or InvalidValue; nothing is looked up. ``numbers``: allow major:minor."""
+    if isinstance(value, str):
+        return _parse_text(value, option, numbers)
+    if not isinstance(value, dict):
+        raise InvalidValue(option, value, f"must be text or a dictionary with one of {_KINDS}")
+    kinds = [kind for kind in _PARSERS if value.get(kind) is not None and not (kind == "diskseq" and value.get("path") is not None)]
+    if len(kinds) != 1:
+        # A table may hold keys.
+        shown = {key: "(not shown)" if key == "table" else part for key, part in value.items()}
+        raise InvalidValue(option, shown, f"must have exactly one of {_KINDS} (a path may have a diskseq beside it)")
+    return _PARSERS[kinds[0]](value, option)
+
+
+def _parse_text(text, option, numbers):
+    kind, colon, rest = text.partition(":")
+    if text.startswith("/"):
+        return PathSource(_absolute(text, option))
+    if colon and kind == "diskseq":
+        return _parse_diskseq_text(rest, option)
+    if colon and kind == "path":
+        return PathSource(_absolute(rest, option))
+    if colon and kind == "file":
+        is_raw = rest.startswith("raw:")
+        return FileSource(_absolute(rest[4:] if is_raw else rest, option), format="raw" if is_raw else None)
+    if colon and kind == "dm":
+        return _parse_mapped(rest, option)
+    number = device.parse_number(text) if numbers else None
+    if number is not None:
+        return NumberSource(*number)
+    forms = (
+        "diskseq:N, diskseq:N-partP, diskseq:N@BOOT, path:/dev/..., file:/..., file:raw:/..., dm:NAME,UUID, or an absolute path"
+        + (", or major:minor" if numbers else "")
+    )
+    raise InvalidValue(option, text, f"must be {forms}")
+
+
+def _parse_mapped(text, option):
+    """Neither a name nor a uuid can hold a comma; the link is udev's, and the uuid proves where it leads."""
+    name, comma, uuid = text.partition(",")
+    if not comma:
+        raise InvalidValue(option, f"dm:{text}", "must be dm:NAME,UUID: a name alone can be another device's by now")
+    return PathSource(f"/dev/mapper/{names.check_name(name, option)}", uuid=names.check_uuid(uuid, option))
+
+
+def _parse_diskseq_text(text, option):
+    number, at, boot = text.partition("@")
+    number, dash, partition = number.partition("-part")
+    return DiskseqSource(
+        device.check_diskseq(number, option),
+        _partition(partition, option) if dash else None,
+        device.check_boot_id(boot, option) if at else None,
+    )
+
+
+def _parse_diskseq(value, option):
+    _only(value, option, DiskseqSource._fields)
+    partition, boot = value.get("partition"), value.get("boot_id")
+    return DiskseqSource(
+        device.check_diskseq(value["diskseq"], f"{option}.diskseq"),
+        None if partition is None else _partition(partition, f"{option}.partition"),
+        None if boot is None else device.check_boot_id(boot, f"{option}.boot_id"),
+    )
+
+
+def _partition(value, option):
+    text = str(value)
+    if isinstance(value, bool) or not device.is_decimal(text, 3) or not 1 <= int(text) <= _MOST_PARTITIONS:
+        raise InvalidValue(option, value, f"must be the number of a partition, a whole number from 1 to {_MOST_PARTITIONS}")
+    return int(text)
+
+
+def _parse_path(value, option):
+    _only(value, option, PathSource._fields)
+    diskseq, uuid, boot = value.get("diskseq"), value.get("uuid"), value.get("boot_id")
+    if boot is not None and diskseq is None:
+        raise InvalidValue(f"{option}.boot_id", boot, "is possible only beside the diskseq that it is of")
+    return PathSource(
+        _absolute(value["path"], f"{option}.path"),
+        None if uuid is None else names.check_uuid(uuid, f"{option}.uuid"),
+        None if diskseq is None else device.check_diskseq(diskseq, f"{option}.diskseq"),
+        None if boot is None else device.check_boot_id(boot, f"{option}.boot_id"),
+    )
+
+
+def _parse_file(value, option):
+    _only(value, option, FileSource._fields)
+    sector_size, mtime_ns = value.get("sector_size"), value.get("mtime_ns")
+    if mtime_ns is not None and not _boolean(value, option, "read_only"):
+        raise InvalidValue(f"{option}.mtime_ns", mtime_ns, "is possible only with read_only=true: who writes a file changes the time")
+    return FileSource(
+        _absolute(value["file"], f"{option}.file"),
+        _bytes(value, option, "offset"),
+        _bytes(value, option, "size"),
+        _boolean(value, option, "read_only"),
+        _boolean(value, option, "direct_io"),
+        None if sector_size is None else _bytes(value, option, "sector_size"),
+        None if mtime_ns is None else _number(value, option, "mtime_ns", "nanoseconds since the epoch"),
+        _format(value, option),
+        _boolean(value, option, "overlap"),
+        _boolean(value, option, "trusted_path"),
+    )
+
+
+def _parse_table(value, option):
+    _only(value, option, TableSource._fields)
+    name, uuid = value.get("name"), value.get("uuid")
+    return TableSource(
+        value["table"],
+        None if name is None else names.check_name(name, f"{option}.name"),
+        None if uuid is None else names.check_uuid(uuid, f"{option}.uuid"),
+        _boolean(value, option, "read_only"),
+    )
+
+
+_PARSERS = {"diskseq": _parse_diskseq, "path": _parse_path, "file": _parse_file, "table": _parse_table}
+_KNOWN = {*DiskseqSource._fields, *PathSource._fields, *FileSource._fields, *TableSource._fields}
+
+
+def _only(value, option, allowed):
+    for key in value:
+        # An option of another kind that is null was not given: module options have all of them.
+        if key not in allowed and not (key in _KNOWN and value[key] is None):
+            raise InvalidValue(f"{option}.{key}", value[key], f"there is no such option beside {allowed[0]}; there are {', '.join(allowed)}")
+
+
+def _absolute(value, option):
+    if isinstance(value, str) and "\n" in value:
+        raise InvalidValue(option, value, "must be an absolute path")
+    return device.check_path(value, option)
+
+
+def _bytes(value, option, key):
+    return _number(value, option, key, "a whole number of bytes, 0 or more")
+
+
+def _number(value, option, key, allowed):
+    found = value.get(key)
+    if found is None:
+        return 0
+    text = str(found)
+    if isinstance(found, bool) or not device.is_decimal(text, 19):
+        raise InvalidValue(f"{option}.{key}", found, f"must be {allowed}")
+    return int(text)
+
+
+def _format(value, option):
+    found = value.get("format")
+    if found not in (None, "raw"):
+        allowed = "raw: an image of another format is not a disk byte for byte, so convert it (qemu-img convert -O raw)"
+        raise InvalidValue(f"{option}.format", found, allowed)
+    return found
+
+
+def _boolean(value, option, key):
+    found = value.get(key, False)
+    if found is None:
+        return False
+    if not isinstance(found, bool):
+        words = {"true": True, "yes": True, "false": False, "no": False}
+        found = words.get(str(found).lower())
+    if found is None:
+        raise InvalidValue(f"{option}.{key}", value[key], "must be true or false")
+    return found

@@ -1,0 +1,164 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The thin pool that a source names: found, or brought up for a moment, so that its volumes can be looked at; and grown.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A pool that is brought up as large as its metadata says is left as it was (__commit_transaction in ``drivers/md/dm-thin-metadata.c`` writes nothing
+before the first change); a larger table grows it at once (maybe_resize_data_dev in ``drivers/md/dm-thin.c``). One without metadata is made by that,
+so it is brought up only to be changed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import superblock
+from .. import _dm_table
+from .._base import gone
+from .._block import new_loop
+from .._dm import mapped as _mapped, udev
+from .._source import opener, slots as _slots
+from .._base.deadline import Deadline, pauses
+from .._base.errors import DeviceBusy, InvalidValue, WrongDevice
+
+_TYPE = "thin-pool"
+_GOING_SECONDS = 2
+
+
+def check(source, option="pool"):
+    """InvalidValue for a source (of ``_source.opener.opener.parse``) that cannot be a pool's."""
+    if isinstance(source, opener.PathSource):
+        return
+    if not isinstance(source, opener.TableSource) or not (source.name and source.uuid):
+        allowed = "a mapped device's path, with its uuid; or a table with a name and a uuid, by which the next user finds the pool"
+        raise InvalidValue(option, str(source), f"must be {allowed}")
+    if [target.TYPE for target in _dm_table.parse_table(source.table)] != [_TYPE]:
+        raise InvalidValue(f"{option}.table", str(source), f"must be one {_TYPE} target")
+
+
+class Pool:
+    """A pool: ``device`` is held by the host, or None while nothing of it is there; ``length`` in sectors, 0 for a new one."""
+
+    def __init__(self, host, source):
+        self._host = host
+        self._source = source
+        # Called when all that is held below is closed.
+        host.callback(self._wait_gone)
+        self._opener = opener.Opener(host, udev.HANDS_OFF)
+        self.device = None
+        self.length = 0
+        self.wanted = 0
+
+    def look(self):
+        """Find it, or bring it up as it is. DeviceBusy for another device under its name, InvalidValue for a table that would cut it."""
+        if isinstance(self._source, opener.PathSource):
+            self.device = self._host.enter_context(opener.find(self._source, self._host))
+            self.length = self.wanted = self._live().length
+            return
+        self.wanted = _dm_table.parse_table(self._source.table).length
+        mapped = _mapped.find(self._host.dm, self._source.name, self._source.uuid)
+        if mapped is not None:
+            self._look_at(mapped)
+            return
+        found = self._superblock()
+        if found is None or not found.length:
+            self._refuse_image()
+            return
+        blocks = self.wanted // found.block_size
+        self.length = self.wanted if blocks == found.blocks else found.length
+        if blocks < found.blocks:
+            raise self._cut()
+        self.device = self._opener.open(self._source._replace(table=self._table_of(self.length)))
+
+    @property
+    def grows(self):
+        """Whether the source asks for more than there is."""
+        return self.wanted > self.length
+
+    def make(self):
+        """Have it live, and as large as the source says; within ``seconds`` for outstanding reads and writes."""
+        if self.device is None:
+            self.device = self._opener.open(self._source)
+            self.length = self.wanted
+
+    def grow(self, seconds):
+        """Have it as large as the source says; ``seconds`` is the limit for outstanding reads and writes to end."""
+        slots = _slots.host_slots(self._host, self._source.table)
+        table = slots.make(self._source.table, False, self._opener)
+        event_nr = self._host.cookie.next(udev.HANDS_OFF)
+        try:
+            _mapped.reload(self._host.dm, self.device, table, event_nr, _mapped.Suspend(seconds=seconds))
+        except BaseException:
+            self._host.cookie.not_sent()
+            raise
+        self.length = self.wanted
+
+    def _look_at(self, mapped):
+        """A device that is there must be the pool: all but its size."""
+        if mapped.device is None:
+            raise DeviceBusy(f"it has no table: {_mapped.describe(self._host.dm, mapped)}", device=self._source.name)
+        self.device = self._host.enter_context(mapped.device)
+        if (mapped.status.name, mapped.status.uuid) != (self._source.name, self._source.uuid):
+            raise DeviceBusy(f"there is another device under this name or uuid: {_mapped.describe(self._host.dm, mapped)}", device=self._source.name)
+        live = self._live()
+        self.length = live.length
+        # As large as it is: what it is to grow into may not be there yet.
+        table = self._table_of(live.length)
+        wanted = _slots.host_slots(self._host, table).look(table, False)
+        if not wanted.is_complete or not wanted.table.same_as(live):
+            raise DeviceBusy(f"it is there with another table: {_mapped.describe(self._host.dm, mapped)}", device=self._source.name)
+        if self.wanted < self.length:
+            raise self._cut()
+
+    def _live(self):
+        """The live table, of a pool that answers."""
+        if not _mapped.is_mapped(self.device):
+            raise WrongDevice("it is not a mapped device", device=self.device.path)
+        if self._host.dm.status(_mapped.number_of(self.device)).suspended:
+            raise DeviceBusy("the pool is suspended", device=self.device.path, hint="Resume it first: a suspended pool does not answer")
+        live = _slots.live_table(self._host, self.device)
+        if live is None or [target.TYPE for target in live] != [_TYPE]:
+            raise WrongDevice("it is not a thin pool", device=self.device.path)
+        return live
+
+    def _table_of(self, length):
+        return [dict(_dm_table.parse_table(self._source.table).to_list()[0], length=length)]
+
+    def _source_of(self, field):
+        slot, = (slot for dummy, slot in _dm_table.parse_table(self._source.table).devices() if slot.field == field)
+        return opener.parse_slot(slot)
+
+    def _refuse_image(self):
+        """A new pool's data is nothing that somebody wants to keep; later it is what guests write."""
+        source = self._source_of("data")
+        if not isinstance(source, opener.FileSource) or source.offset or not gone.exists(source.file):
+            return
+        with opener.backing_of(source, read_only=True, option="pool.data") as backing:
+            found = new_loop.format_of(backing)
+        if found is not None:
+            raise InvalidValue("pool.data", source.file, f"must be an empty file for a new pool: this is an image of the format {found}")
+
+    def _superblock(self):
+        source = self._source_of("metadata")
+        if isinstance(source, opener.FileSource):
+            if not gone.exists(source.file):
+                return None
+            with opener.backing_of(source, read_only=True) as backing:
+                return superblock.parse(os.pread(backing.fd, superblock.BYTES, source.offset), source.file)
+        with opener.find(source, self._host) as device:
+            return superblock.parse(os.pread(device.fd, superblock.BYTES, 0), device.path)
+
+    def _wait_gone(self):
+        """What was brought up goes a moment after its last user. When that is a guest by now, it stays."""
+        deadline = Deadline(_GOING_SECONDS)
+        for pause in pauses():
+            if deadline.expired or not any(_mapped.is_there(device.id) for device in self._opener.made):
+                return
+            deadline.sleep(pause)
+
+    def _cut(self):
+        return InvalidValue("pool.table", self.wanted, f"must be {self.length} sectors or more: a pool is never cut", device=self._source.name)

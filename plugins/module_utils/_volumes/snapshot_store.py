@@ -1,0 +1,149 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Which image a snapshot's store belongs to: a record beside the store.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A persistent store (``drivers/md/dm-snap-persistent.c``) keeps chunks and where they belong, and nothing of the origin: over another one, or one that
+has changed, the guest sees a mixture of both, and nobody notices. A checksum is what survives copying and boots, and is made once; size and
+modification time tell cheaply that the image still is the one that was read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+
+from .._block import loop
+from .._base.errors import InvalidValue, KernelError, WrongDevice
+from .._base.record import Record
+from .._base.files import open_regular
+
+RECORD = ".image"
+# SNAP_MAGIC in the first bytes of a store that has been used.
+_MAGIC = (0x70416E53).to_bytes(4, "little")
+_PIECE = 2**20
+_MOST_BYTES = 65536
+
+
+class Image(Record):
+    """What a store's image is: its path, bytes, modification time, and SHA-256 (None: not read)."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str | None = None
+
+    def __str__(self):
+        return f"{self.path} ({self.size} bytes" + (f", SHA-256 {self.sha256})" if self.sha256 else ")")
+
+    def is_untouched(self, now):
+        """Whether ``now``, an Image without a checksum, is this one as far as can be told without reading it."""
+        return self[:3] == now[:3]
+
+
+def is_used(path):
+    """Whether a store holds anything; False also when it is not there. InvalidValue when it is no regular file."""
+    try:
+        with open(open_regular(path, "path"), "rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise KernelError.from_oserror(error, "read the store", device=path) from error
+
+
+def look(path):
+    """The Image at a path as it is now, without its checksum."""
+    with loop.Backing(path, read_only=True, option="image") as backing:
+        if not backing.size:
+            raise InvalidValue("image", path, "must be an image that is not empty")
+        return Image(path, backing.size, backing.mtime_ns)
+
+
+def read_whole(path, known):
+    """The Image at a path with its checksum; ``known`` (``Host.checksums``) has those that were read before. WrongDevice when it changes meanwhile."""
+    with loop.Backing(path, read_only=True, option="image") as backing:
+        key = _key(backing)
+        if key not in known:
+            summed = hashlib.sha256()
+            try:
+                with open(os.dup(backing.fd), "rb", buffering=0) as file:
+                    for piece in iter(lambda: file.read(_PIECE), b""):
+                        summed.update(piece)
+            except OSError as error:
+                raise KernelError.from_oserror(error, "read the image", device=path) from error
+            after = os.fstat(backing.fd)
+            if (after.st_size, after.st_mtime_ns) != key[2:]:
+                raise WrongDevice("somebody writes it", device=path, hint="A golden image is not to change any more once a snapshot of it is made")
+            known[key] = summed.hexdigest()
+        return Image(path, backing.size, backing.mtime_ns, known[key])
+
+
+def learn(image, known):
+    """Have the checksum of a recorded Image known, if that is there as it was."""
+    try:
+        with loop.Backing(image.path, read_only=True, option="image") as backing:
+            if (backing.size, backing.mtime_ns) == (image.size, image.mtime_ns):
+                known.setdefault(_key(backing), image.sha256)
+    except (InvalidValue, KernelError):
+        pass
+
+
+def read_record(store):
+    """The Image that is recorded for a store, or None; InvalidValue for a record that is none."""
+    path = store + RECORD
+    try:
+        with open(open_regular(path, "path"), "rb") as file:
+            plain = json.loads(file.read(_MOST_BYTES))
+        return Image(str(plain["image"]), int(plain["size"]), int(plain["mtime_ns"]), str(plain["sha256"]))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise KernelError.from_oserror(error, "read which image the store is of", device=path) from error
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        wrong = f"has a record that cannot be read, {path}: {error}"
+        raise InvalidValue("path", store, wrong, hint="If it is no record of this collection, move it away") from error
+
+
+def write_record(store, image):
+    """Record an Image for a store, whole or not at all; None removes the record."""
+    path = store + RECORD
+    try:
+        if image is None:
+            os.unlink(path)
+            return
+        text = json.dumps({"image": image.path, "size": image.size, "mtime_ns": image.mtime_ns, "sha256": image.sha256}, indent=1) + "\n"
+        _exchange(path, text)
+    except OSError as error:
+        raise KernelError.from_oserror(error, "record which image the store is of", device=path) from error
+
+
+def _exchange(path, text):
+    """Write the file anew, by a temporary one that no other run has; on an error it is as it was."""
+    ours = f"{path}.{hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]}-"
+    for name in os.listdir(os.path.dirname(path)):
+        # This host's runs come one after the other, so this is a killed one's. Of another host, with a shared file system, it may be in use.
+        if name.startswith(os.path.basename(ours)) and name.endswith(".new"):
+            os.unlink(os.path.join(os.path.dirname(path), name))
+    new = f"{ours}{secrets.token_hex(8)}.new"
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(new, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        raise
+
+
+def _key(backing):
+    return backing.device, backing.inode, backing.size, backing.mtime_ns

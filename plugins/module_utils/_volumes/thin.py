@@ -1,0 +1,270 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The volumes of a thin pool: which there are, who uses them, made and deleted.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A pool does not list its volumes. Whether one is there is asked by loading a ``thin`` target for it into a mapped device that never becomes live: the
+kernel looks the volume up then, and changes nothing in the pool (``drivers/md/dm-thin.c``, thin_ctr; ``dm-thin-metadata.c``, __open_device).
+Messages: Documentation/admin-guide/device-mapper/thin-provisioning.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import NamedTuple
+
+from .._block import device as _device
+from .._dm import control as _control, mapped, names as _names, suspended
+from .._base.deadline import Deadline, pauses
+from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
+
+LAST_ID = 2**24 - 1
+_PROBE_SECONDS = 10
+
+
+class Volume(NamedTuple):
+    """What is wanted of one volume: that it be ``present``, made as a snapshot of the volume ``origin`` if that is given, or not."""
+
+    id: int
+    present: bool
+    origin: int | None
+    option: str
+
+
+class User(NamedTuple):
+    """A held mapped device with a ``thin`` target for the volume ``id``; ``live``: in its live table, not just in a loaded one."""
+
+    id: int
+    device: _device.Device
+    name: str
+    live: bool
+
+
+def parse_volumes(rows, option="volumes"):
+    """[Volume] from ``[{id, snapshot_of, state}]``, or InvalidValue."""
+    volumes = []
+    for index, row in enumerate(rows):
+        where = f"{option}[{index}]"
+        number = _check_id(row["id"], f"{where}.id")
+        others = [volume.option for volume in volumes if volume.id == number]
+        if others:
+            raise InvalidValue(f"{where}.id", number, f"is in the list twice, also as {others[0]}.id", hint="Keep one of the two entries")
+        origin = row.get("snapshot_of")
+        present = row.get("state", "present") == "present"
+        if origin is not None:
+            _check_id(origin, f"{where}.snapshot_of")
+            if not present:
+                raise InvalidValue(f"{where}.snapshot_of", origin, "must be left out with state=absent")
+            if origin == number:
+                raise InvalidValue(f"{where}.snapshot_of", origin, "must be another volume than itself")
+        volumes.append(Volume(number, present, origin, where))
+    return volumes
+
+
+class Volumes:
+    """
+    The wanted volumes of one pool, in this order of calls: :meth:`look`, :meth:`make`, :meth:`delete`, or :meth:`undo` after a part of them.
+
+    Snapshots are made in the list's order; what is deleted is deleted when all else is done, as it cannot be taken back.
+    """
+
+    def __init__(self, host, volumes, seconds):
+        """``seconds``: the limit for suspending a device for the time of a snapshot."""
+        self._host = host
+        self._volumes = volumes
+        self._seconds = seconds
+        self._there = None
+        self._made = []
+        # Whether something was deleted: from then on what was made may be the only copy, and stays.
+        self.deleted = False
+
+    def wanted(self, before=None):
+        """Plain data for the diff: the volumes' states when all is done; ``before``: what :meth:`look` found, if it could."""
+        after = {}
+        for volume in self._volumes:
+            text = str(volume.id)
+            if not volume.present:
+                after[text] = "absent"
+            elif before is not None and before[text] == "present" or volume.origin is None:
+                after[text] = "present"
+            else:
+                after[text] = f"present, a snapshot of {volume.origin}"
+        return after
+
+    def look(self, pool):
+        """
+        The volumes' states now, as plain data, of a held live pool. Raises what :meth:`make` and :meth:`delete` would fail for as far as it can
+        be known: DeviceBusy, InvalidValue, KernelError.
+        """
+        control, volumes = self._host.dm, self._volumes
+        self._there = existing(control, pool, [volume.id for volume in volumes] + [volume.origin for volume in volumes if volume.origin is not None])
+        if self._is_different():
+            _check_mode(control, pool)
+        coming = set(self._there)
+        with contextlib.ExitStack() as stack:
+            users = None
+            for volume in volumes:
+                if volume.present == (volume.id in self._there):
+                    continue
+                if volume.present and volume.origin is None:
+                    coming.add(volume.id)
+                    continue
+                if users is None:
+                    users = find_users(control, pool, stack)
+                if not volume.present:
+                    _refuse_used(volume, users)
+                else:
+                    if volume.origin not in coming:
+                        raise InvalidValue(
+                            f"{volume.option}.snapshot_of", volume.origin,
+                            "must be a volume that the pool has, or one that is earlier in the list")
+                    for user in users:
+                        if user.live and user.id == volume.origin:
+                            suspended.check(control, user.device)
+                    coming.add(volume.id)
+        return {str(volume.id): "present" if volume.id in self._there else "absent" for volume in volumes}
+
+    def make(self, pool):
+        """Make those that are missing in a held live pool."""
+        if self._there is None:
+            self.look(pool)
+        for volume in self._volumes:
+            if volume.present and volume.id not in self._there:
+                if volume.origin is None:
+                    self._host.dm.message(mapped.number_of(pool), f"create_thin {volume.id}")
+                else:
+                    make_snapshot(self._host.dm, pool, volume.id, volume.origin, self._seconds)
+                self._made.append(volume.id)
+
+    def delete(self, pool):
+        """Delete those that are not wanted. An error tells which are gone by then."""
+        deleted = []
+        for volume in self._volumes:
+            if volume.present or volume.id not in self._there:
+                continue
+            try:
+                delete(self._host.dm, pool, volume)
+            except (KernelError, DeviceBusy) as error:
+                if deleted:
+                    gone = f"Already deleted, which cannot be taken back: volumes {', '.join(deleted)}"
+                    error.hint = f"{gone}. {error.hint}" if error.hint else gone
+                raise
+            self.deleted = True
+            deleted.append(str(volume.id))
+
+    def undo(self, pool):
+        """Delete again what :meth:`make` has made."""
+        while self._made:
+            self._host.dm.message(mapped.number_of(pool), f"delete {self._made.pop()}")
+
+    def _is_different(self):
+        return any(volume.present != (volume.id in self._there) for volume in self._volumes)
+
+
+def existing(control, pool, ids):
+    """Which of the volumes ``ids`` a held live pool has, as a set."""
+    found = set()
+    if not ids:
+        return found
+    address = _control.by_name(_names.making_name())
+    control.create(address.name)
+    try:
+        for number in sorted(set(ids)):
+            try:
+                control.load(address, ((0, 8, b"thin", f"{pool.id.number} {number}".encode("ascii")),), read_only=True)
+            except KernelError as error:
+                if error.errno != errno.ENODATA:
+                    raise
+            else:
+                found.add(number)
+    finally:
+        control.remove(address, deferred=True)
+        _wait_gone(control, address)
+    return found
+
+
+def find_users(control, pool, stack):
+    """[User] of the volumes of a held pool; their devices are held by ``stack``."""
+    users = []
+    # The names only say where to look; what stands on a pool by itself is always a mapped device.
+    for name in os.listdir(f"{pool.sysfs}/holders"):
+        try:
+            device = stack.enter_context(_device.open_path(f"/dev/{name}"))
+            status = control.status(mapped.number_of(device))
+            # While it is held, its number and with it the pool's in its table mean these very devices.
+            for live in (True, False):
+                for line in control.table(mapped.number_of(device), inactive=not live, secure=True)[1]:
+                    words = line.params.split()
+                    if line.type == b"thin" and words[0] == pool.id.number.encode("ascii"):
+                        users.append(User(int(words[1]), device, status.name, live))
+        except (DeviceGone, WrongDevice):
+            continue
+    return users
+
+
+def make_snapshot(control, pool, number, origin, seconds):
+    """
+    Make the volume ``number`` as a snapshot of ``origin``. Mapped devices that have the origin active are suspended meanwhile, without
+    which the snapshot would not be one of a single moment; ``seconds`` is the limit for each to end its I/O.
+    """
+    with contextlib.ExitStack() as stack:
+        devices = {user.device.id: user.device for user in find_users(control, pool, stack) if user.live and user.id == origin}
+        with suspended.quiet(control, list(devices.values()), seconds):
+            control.message(mapped.number_of(pool), f"create_snap {number} {origin}")
+
+
+def delete(control, pool, volume):
+    """Delete a Volume of a held live pool; DeviceBusy when something uses it."""
+    try:
+        control.message(mapped.number_of(pool), f"delete {volume.id}")
+    except KernelError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        with contextlib.ExitStack() as stack:
+            _refuse_used(volume, find_users(control, pool, stack))
+        raise DeviceBusy(f"the volume {volume.id} was in use a moment ago", device=error.device, errno=error.errno, hint="Try again") from error
+
+
+def _refuse_used(volume, users):
+    names = sorted({f"{user.name} ({user.device.path})" for user in users if user.id == volume.id})
+    if names:
+        raise DeviceBusy(
+            f"{volume.option}: the volume {volume.id} is in use by the mapped device {', '.join(names)}", hint="Remove that first; nothing was done",
+        )
+
+
+def _check_mode(control, pool):
+    """KernelError when the pool takes no messages (dm-thin.c, pool_message); last but some word of its status is its mode."""
+    status, lines = control.target_status(mapped.number_of(pool))
+    words = lines[0].params.split()
+    if words == [b"Fail"] or b"ro" in words or b"needs_check" in words:
+        raise KernelError(
+            f"its volumes cannot be changed: the pool is {'failed' if words == [b'Fail'] else 'read-only'}", device=status.name,
+            hint=f"Its status: {b' '.join(words).decode('ascii', 'replace')}. See thin_check and thin_repair",
+        )
+
+
+def _check_id(value, option):
+    if not 0 <= value <= LAST_ID:
+        raise InvalidValue(option, value, f"must be a number from 0 to {LAST_ID}")
+    return value
+
+
+def _wait_gone(control, address):
+    """udev may have it open for a moment; its deferred remove is complete then."""
+    deadline = Deadline(_PROBE_SECONDS)
+    for pause in pauses():
+        try:
+            control.status(address)
+        except DeviceGone:
+            return
+        if deadline.expired:
+            # It goes without us when it is closed.
+            return
+        deadline.sleep(pause)

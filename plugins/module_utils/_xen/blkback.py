@@ -1,0 +1,464 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Hand held devices to guests through XenStore and xen-blkback, and take them back.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A released blkback is told ``major:minor`` and opens whatever has that number at that moment. So the caller holds every Device
+open for as long as :func:`attach` runs; that keeps the number, until blkback's own open does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import platform
+import time
+from typing import NamedTuple, Optional
+
+from . import guest as _guest, vbd_nodes, vbd_read, vdev as _vdev
+from .._base import gone
+from .._base.deadline import Deadline, pauses
+from .._block.device import Device
+from .._base.errors import (
+    BlockError,
+    DeadlineExceeded,
+    DeviceBusy,
+    GuestError,
+    InvalidValue,
+    WrongDevice,
+    XenStoreError,
+)
+from .._process.holder import hold, hold_for
+from .stock_script import is_needed, run_remove
+from .vbd_nodes import CLOSED, CLOSING, CONNECTED, Disk, Key, Vbd
+from .._xenstore.nodes import NodeError
+
+# Seconds that taking back what is half attached, or removing what was given up, may take on top of the caller's own limit.
+_CLEANUP = 15.0
+# Seconds for which devices are held for a blkback that may open them yet, when nobody is left who could tell.
+_KEPT = 120.0
+# Seconds for a backend to close a vbd that was taken by force.
+_PATIENCE = 5.0
+# Seconds that xenstored has for telling how things stand when a limit is reached.
+_LAST_LOOK = 2.0
+_NATIVE_PROTOCOL = {"x86_64": "x86_64-abi", "aarch64": "arm-abi"}
+
+
+class Request(NamedTuple):
+    """
+    One disk for one guest. ``device`` stays open until :func:`attach` has returned.
+
+    ``mode`` is ``r`` or ``w``; ``params`` is what xl and libvirt show as the disk's target, by default the device's path;
+    ``discard`` None offers it for writable disks, as xl does; ``form`` says how the sequence number is passed (_xen.vbd_nodes.FORMS).
+    """
+
+    guest: _guest.Guest
+    vdev: _vdev.Vdev
+    device: Device
+    mode: str = "w"
+    device_type: str = "disk"
+    params: Optional[str] = None
+    discard: Optional[bool] = None
+    form: str = "diskseq"
+    script: str = vbd_nodes.STOCK_SCRIPT
+
+    @property
+    def key(self):
+        return Key(self.guest.domid, self.vdev.number)
+
+    def __str__(self):
+        return f"{self.vdev.name} of {self.guest}"
+
+
+class Outcome(NamedTuple):
+    """What became of one request: ``vbd`` when it is as was asked, else ``error``. ``changed`` tells whether anything was done."""
+
+    request: object
+    vbd: Optional[Vbd]
+    error: Optional[BlockError]
+    changed: bool = True
+
+
+class Detachment(NamedTuple):
+    """
+    One vbd to take back, as it was read. What has another device by then is left alone; so is another guest with the same
+    domain id, when ``guest`` is given.
+    """
+
+    vbd: Vbd
+    guest: Optional[_guest.Guest] = None
+
+    @property
+    def key(self):
+        return self.vbd.key
+
+    def __str__(self):
+        return f"{self.vbd.dev} of {self.guest or 'domain ' + str(self.key.domid)}"
+
+
+def check(request):
+    """Raise InvalidValue for a request that can never be served; nothing is read or written."""
+    if request.mode not in ("r", "w"):
+        raise InvalidValue("mode", request.mode, "must be r or w")
+    if request.device_type not in ("disk", "cdrom"):
+        raise InvalidValue("device_type", request.device_type, "must be disk or cdrom")
+    if request.mode == "w" and request.device_type == "cdrom":
+        raise InvalidValue("mode", request.mode, "must be r: a cdrom is read-only")
+    if request.mode == "w" and request.device.read_only:
+        raise InvalidValue("mode", request.mode, f"{request.device.path} is read-only, so the guest can have it only with mode=r")
+    params = _disk(request).params
+    if ":" in params or not params.isprintable() or not params.isascii():
+        # libxl takes what is in front of a colon for a format.
+        raise InvalidValue("params", params, "must be printable ASCII without a colon")
+
+
+def attach(store, requests, timeout=30.0, wait_connected=False, guard=None):
+    """
+    Hand every request's device to its guest; a list of Outcomes, in order.
+
+    ``guard(transaction, request)`` is called inside of the transaction that writes and raises to refuse (``_xen.sharing.Sharing.guard``).
+    Each ends when blkback has opened the device (``wait_connected``: when the guest has connected too), or with an error within
+    ``timeout`` seconds for all together; what failed is taken back, in up to 15 s more. The others go on.
+    """
+    limit = Deadline(timeout)
+    jobs = [_Attach(request) for request in requests]
+    for job in jobs:
+        job.run(job.prepare)
+    ready = [job for job in jobs if not job.error]
+    # Whoever kills this process between the write and blkback's open must not free the numbers.
+    with hold([job.request.device for job in ready], timeout + _KEPT) if ready else contextlib.nullcontext():
+        with store.within(limit):
+            _all_in_one(store, ready, limit, lambda tx, job: job.write_in(tx, guard))
+            _poll(store, [job for job in ready if not job.error], limit, lambda job, values: job.look(values, wait_connected))
+        cleanup = Deadline(_CLEANUP)
+        for job in ready:
+            if job.error and job.written and not job.take_back(store, cleanup):
+                hold_for([job.request.device], _KEPT)
+    return [job.outcome() for job in jobs]
+
+
+def _all_in_one(store, jobs, limit, step):
+    """
+    ``step(transaction, job)`` for every job in one transaction; when xenstored refuses that because of one of them, each in its own.
+
+    What else a step raises is its job's error, so it raises before it writes.
+    """
+
+    def run(tx):
+        for job in jobs:
+            job.error, job.written = None, False
+        for job in jobs:
+            try:
+                step(tx, job)
+                job.written = True
+            except (XenStoreError, DeadlineExceeded):
+                raise
+            except BlockError as error:
+                job.error = error
+
+    if not jobs:
+        return
+    try:
+        store.transaction(run, limit)
+    except BlockError as error:
+        if isinstance(error, NodeError) and error.errno != errno.EAGAIN and len(jobs) > 1:
+            for job in jobs:
+                _all_in_one(store, [job], limit, step)
+            return
+        for job in jobs:
+            job.error = job.error or _own(error)
+
+
+class _Job:
+    """One vbd on its way to a goal, for :func:`_poll`."""
+
+    def __init__(self, key, request):
+        self.key = key
+        self.request = request
+        self.error = None
+        self.done = False
+        # Whether nodes were, or may have been, written for it.
+        self.written = False
+        # What it waits for, and what to do about it, in case it never comes.
+        self.last = None
+        self.hint = _HINT_BLKBACK
+        self.extra_paths = []
+
+    def paths(self):
+        """The nodes it wants to look at."""
+        return vbd_nodes.read_paths(self.key) + [self.key.frontend_error] + self.extra_paths
+
+    def run(self, function, *arguments):
+        """Call it, and keep what it raises as this job's error."""
+        try:
+            return function(*arguments)
+        except BlockError as error:
+            self.error = error
+            return None
+
+
+class _Attach(_Job):
+
+    def __init__(self, request):
+        super().__init__(request.key, request)
+        self.seen_open = False
+        self.nodes = None
+        self.vbd = None
+
+    def prepare(self):
+        """Whatever can be found wrong before anything is written."""
+        check(self.request)
+        device = self.request.device
+        device.prove()
+        self.nodes = vbd_nodes.layout(
+            self.key, _disk(self.request),
+            vbd_nodes.identity(self.request.form, device.id.major, device.id.minor, device.id.diskseq, device.path),
+        )
+
+    def write_in(self, tx, guard):
+        """Write the nodes, unless this request must not be served: then that is raised, and nothing is written for it."""
+        _guest.prove(tx, self.request.guest)
+        # As libxl: its own copy says whether there is such a disk; a backend without it is in use all the same.
+        if tx.exists(self.key.libxl) or tx.exists(self.key.backend):
+            raise DeviceBusy(f"the guest has a disk {self.request.vdev.name} already", device=str(self.request))
+        if gone.exists(self.key.sysfs, gone.SYSFS):
+            old = f"the disk that the guest had as {self.request.vdev.name}"
+            raise DeviceBusy(f"blkback still has {old}", device=str(self.request), hint="Try again in a moment")
+        if guard is not None:
+            guard(tx, self.request)
+        self.written = True
+        for path in (self.key.frontend, self.key.backend_error, self.key.frontend_error):
+            # Leftovers of an earlier disk would be taken for this one's.
+            tx.remove(path)
+        tx.lay(self.nodes)
+
+    def look(self, values, wait_connected):
+        """Whether it is there; raises when it never will be."""
+        vbd = self.vbd = vbd_nodes.from_nodes(self.key, values)
+        if vbd is None:
+            raise GuestError("its nodes were removed: the guest ended, or someone detached the disk", device=str(self.request))
+        wanted = self.request.device.id
+        if vbd.error or vbd.state in (CLOSING, CLOSED):
+            words = f": {vbd.error}" if vbd.error else ", without saying why"
+            raise GuestError(f"the backend did not take {self.request.device.path}{words}", device=str(self.request), hint=_HINT_BLKBACK)
+        if vbd.opened is False:
+            self.last = "blkback to open the device (the node opened is 0)"
+            return False
+        found = vbd_read.opened_number(self.key)
+        if found is None:
+            self.last = f"blkback to open the device (state {vbd.state})"
+            return False
+        if found != (wanted.major, wanted.minor):
+            raise WrongDevice(f"blkback opened {found[0]}:{found[1]} instead of {wanted.number}", device=str(self.request))
+        self.request.device.prove()
+        if not self.seen_open:
+            # These values may be from before: a backend that offers the node opened has the last word, so they are read once more.
+            self.seen_open = True
+            self.last = "blkback to open the device"
+            return False
+        if wait_connected and not (vbd.state == CONNECTED and vbd.frontend_state == CONNECTED):
+            said = values.get(self.key.frontend_error)
+            self.last = f"the guest to connect (state {vbd.frontend_state}{', it says ' + repr(said[:200]) if said else ''})"
+            return False
+        return True
+
+    def take_back(self, store, limit):
+        """Remove what was written for this vbd, after a failure, and return whether it is gone; if not, the error says so."""
+        try:
+            with store.within(limit):
+                store.transaction(self._remove_in, limit)
+            wait_released(self.request, limit)
+            return True
+        except BlockError as error:
+            self.error.hint = f"{self.error.hint or 'It could not be taken back'}. Nodes of {self.key.backend} may be left: {error}"
+            return False
+
+    def _remove_in(self, tx):
+        # A lost connection leaves open whether anything was written: only what bears this device's number is removed.
+        device = self.request.device.id
+        mine = dict(vbd_nodes.identity(self.request.form, device.major, device.minor, device.diskseq, self.request.device.path))
+        if not tx.exists(self.key.backend) or all(tx.read(f"{self.key.backend}/{name}") == value for name, value in mine.items()):
+            remove_nodes(tx, self.key)
+
+    def outcome(self):
+        return Outcome(self.request, None if self.error else self.vbd, self.error, self.written and not self.error)
+
+
+def detach(store, detachments, timeout=10.0, force=False):
+    """
+    Take vbds back from their guests; a list of Outcomes, in order, without a vbd.
+
+    The guest is asked to give each disk up, and has ``timeout`` seconds for all together; DeadlineExceeded when it does not. The request
+    then stands, as with xl. With ``force`` the disk is taken at once without asking, and the guest gets I/O errors. A disk that xl
+    attached through a hotplug script has that script run, for up to 40 s. When an Outcome has no error, blkback has let go of the vbd
+    and its nodes are gone; blkback closes the device in a work item of its own (xen_blkif_deferred_free), so that it can
+    still be busy for an instant.
+    """
+    limit = Deadline(timeout)
+    jobs = [_Detach(detachment, force, timeout) for detachment in detachments]
+    with store.within(limit):
+        _all_in_one(store, jobs, limit, lambda tx, job: job.ask_in(tx))
+        for job in jobs:
+            job.changed = job.changed and not job.error
+        _poll(store, [job for job in jobs if not job.gone], limit, _Detach.look)
+    given_up = [job for job in jobs if not job.error and not job.gone]
+    for job in given_up:
+        if is_needed(job.request.vbd):
+            run_remove(job.request.vbd.script, job.key)
+    # Removing what the guest has given up is not the guest's time.
+    rest = Deadline(_CLEANUP)
+    with store.within(rest):
+        _all_in_one(store, given_up, rest, lambda tx, job: job.remove_in(tx))
+        for job in jobs:
+            if not job.error:
+                job.run(wait_released, job.request, rest)
+    return [Outcome(job.request, None, job.error, job.changed) for job in jobs]
+
+
+class _Detach(_Job):
+
+    def __init__(self, detachment, force, timeout):
+        super().__init__(detachment.key, detachment)
+        self.force = force
+        self.changed = False
+        self.gone = False
+        self.hint = _HINT_BLKBACK if force else _HINT_FORCE
+        # A backend that has not closed a vbd without a frontend by then never will: its nodes go all the same.
+        self.patience = Deadline(min(_PATIENCE, timeout / 2))
+        self.guest_path = f"/local/domain/{self.key.domid}/vm"
+        self.extra_paths = [self.guest_path]
+
+    def ask_in(self, tx):
+        """online 0 and state 5, in one transaction, as libxl__initiate_device_generic_remove does."""
+        self.changed = self.gone = False
+        state = tx.read(f"{self.key.backend}/state")
+        if state is None:
+            # The backend is gone; what is left of the vbd helps nobody.
+            self.gone = True
+            self.changed = remove_nodes(tx, self.key)
+            return
+        self._prove_in(tx)
+        self.changed = True
+        if self.force and tx.remove(self.key.frontend):
+            tx.remove_empty_parents(self.key.frontend)
+        tx.write(f"{self.key.backend}/online", "0")
+        if state != str(CLOSED):
+            tx.write(f"{self.key.backend}/state", str(CLOSING))
+
+    def _prove_in(self, tx):
+        """Still the same guest, and the same device."""
+        guest, vbd = self.request.guest, self.request.vbd
+        if guest is not None and tx.exists(self.guest_path):
+            _guest.prove(tx, guest)
+        now = vbd_nodes.from_nodes(self.key, tx.read_many(vbd_nodes.read_paths(self.key)))
+        if now is not None and (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
+            raise WrongDevice(
+                f"the guest's disk now is {_device_words(now)}, it was {_device_words(vbd)}; it is left alone", device=str(self.request)
+            )
+
+    def look(self, values):
+        """Whether its nodes can be removed."""
+        state = values[f"{self.key.backend}/state"]
+        if state in (None, str(CLOSED)) or values[self.guest_path] is None:
+            return True
+        if self.force and (not gone.exists(self.key.sysfs, gone.SYSFS) or self.patience.expired):
+            return True
+        said = values[self.key.frontend_error]
+        frontend = values[f"{self.key.frontend}/state"]
+        self.last = (
+            f"the {'backend' if self.force else 'guest'} to give the disk up (backend state {state}, the guest's own state {frontend}"
+            f"{', it says ' + repr(said[:200]) if said else ''})"
+        )
+        return False
+
+    def remove_in(self, tx):
+        """Remove the nodes of what the guest has given up."""
+        self._prove_in(tx)
+        remove_nodes(tx, self.key)
+
+
+def _device_words(vbd):
+    number = "no device" if vbd.number is None else f"{vbd.number[0]}:{vbd.number[1]}"
+    return number if vbd.diskseq is None else f"{number} (diskseq {vbd.diskseq})"
+
+
+_HINT_FORCE = (
+    "The guest still uses the disk or does not answer: unmount it there. With force it is taken away without the guest's consent, and "
+    "what it has not written yet is lost"
+)
+_HINT_BLKBACK = "See the kernel's messages (dmesg) of the domain that serves the disk"
+
+
+def remove_nodes(tx, key):
+    """Remove all nodes of a vbd, and the directories that are empty without them, as libxl__device_destroy does; whether there were any."""
+    own = (key.frontend, key.libxl, key.backend)
+    there = tx.read_many(own + (key.backend_error, key.frontend_error))
+    for path, value in there.items():
+        if value is not None:
+            tx.remove(path)
+        # The guest's directory on the backend's side is nobody else's, so it goes even when the vbd itself was removed before.
+        if value is not None or path == key.backend:
+            tx.remove_empty_parents(path)
+    return any(there[path] is not None for path in own)
+
+
+def _disk(request):
+    return Disk(
+        dev=request.vdev.name,
+        params=request.device.path if request.params is None else request.params,
+        writable=request.mode == "w",
+        cdrom=request.device_type == "cdrom",
+        discard=request.discard,
+        script=request.script,
+        form=request.form,
+        protocol=_NATIVE_PROTOCOL.get(platform.machine()) if request.guest.kind == "pv" else None,
+    )
+
+
+def _poll(store, jobs, limit, look):
+    """Look at all jobs together until each is done, has failed, or the limit is reached."""
+    late = False
+    for pause in pauses(0.001, 0.05):
+        pending = [job for job in jobs if not job.done and not job.error]
+        if not pending:
+            return
+        if late:
+            for job in pending:
+                job.error = limit.exceeded(job.last, device=str(job.request), hint=job.hint)
+            return
+        began = time.monotonic()
+        try:
+            # The last look gets some time of its own: on a busy machine, the error is to tell what is late, not who was asked.
+            with store.within(max(limit.left(), _LAST_LOOK)):
+                values = store.read_many([path for job in pending for path in job.paths()])
+        except BlockError as error:
+            for job in pending:
+                job.error = _own(error)
+            return
+        for job in pending:
+            job.done = bool(job.run(look, job, values))
+        late = limit.expired
+        # xenstored serves the guest and blkback, too: looking takes a third of its time at most.
+        limit.sleep(max(pause, 2 * (time.monotonic() - began)))
+
+
+def _own(error):
+    """A copy of an error that several jobs met, so that each can add to its own."""
+    copy = error.__class__.__new__(error.__class__)
+    copy.__dict__.update(error.__dict__)
+    copy.args = error.args
+    return copy
+
+
+def wait_released(request, limit):
+    """Wait until blkback has let go of the request's (or detachment's) vbd; DeadlineExceeded when it does not."""
+    for pause in pauses(0.001, 0.05):
+        if not gone.exists(request.key.sysfs, gone.SYSFS):
+            return
+        if limit.expired:
+            raise limit.exceeded("blkback to close the device", device=str(request), hint=_HINT_BLKBACK)
+        limit.sleep(pause)

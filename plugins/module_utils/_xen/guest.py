@@ -1,0 +1,106 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Guests that run now, as XenStore knows them. Only reads.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A domain id belongs to one guest only until that guest ends. So whoever writes for a guest proves in the same transaction that
+the id still is this guest's (:func:`prove`): a change between that and the commit makes the commit fail.
+"""
+
+from __future__ import annotations
+
+from .._block.device import is_decimal
+from .._base.errors import GuestError, InvalidValue
+from .._base.record import Record
+
+_UUID = (8, 4, 4, 4, 12)  # hexadecimal digits of each part
+_FIRST_RESERVED = 0x7FF0  # DOMID_FIRST_RESERVED, xen/include/public/xen.h
+
+
+class Guest(Record):
+    """A running guest. ``kind`` is ``pv``, ``pvh``, ``hvm`` or None when the toolstack did not say."""
+
+    domid: int
+    uuid: str
+    name: str | None
+    kind: str | None = None
+
+    def __str__(self):
+        return f"guest {self.name or self.uuid} (domain {self.domid})"
+
+
+def find(store, wanted, option="domain"):
+    """
+    The running guest with this name, id (int or digits) or uuid.
+
+    GuestError when there is none, when it is domain 0, or when several guests fit; InvalidValue for what can be none of these.
+    """
+    text = str(wanted)
+    if isinstance(wanted, bool) or not text or len(text) > 256 or not text.isprintable():
+        raise InvalidValue(option, wanted, "must be the name, the id or the uuid of a running guest")
+    fitting = [guest for guest in running(store, with_domain_0=True) if text in (str(guest.domid), guest.name) or text.lower() == guest.uuid]
+    if isinstance(wanted, int):
+        fitting = [guest for guest in fitting if guest.domid == wanted]
+    if not fitting:
+        raise GuestError("no guest of this name, id or uuid runs on this host", device=text)
+    if len(fitting) > 1:
+        ids = ", ".join(str(guest.domid) for guest in fitting)
+        raise GuestError(f"several guests fit, with the ids {ids}", device=text, hint="Give the guest's uuid, or its id as a number")
+    if fitting[0].domid == 0:
+        raise GuestError("this is domain 0, which gets no disks from itself", device=text)
+    return fitting[0]
+
+
+def running(store, with_domain_0=False):
+    """All guests that run now, by id."""
+    ids = sorted(int(name) for name in store.list("/local/domain") or [] if _is_domid(name))
+    if not with_domain_0:
+        ids = [domid for domid in ids if domid]
+    values = store.read_many([path for domid in ids for path in (_home(domid) + "/vm", _home(domid) + "/name", f"/libxl/{domid}/type")])
+    guests = []
+    for domid in ids:
+        uuid = uuid_of(values[_home(domid) + "/vm"])
+        if uuid is None and domid:
+            # On its way up or down: it cannot be told from the next guest with this id.
+            continue
+        guests.append(Guest(domid, uuid or "", values[_home(domid) + "/name"], values[f"/libxl/{domid}/type"]))
+    return guests
+
+
+def lives(store, guest):
+    """Whether the guest's domain is there and still this guest's."""
+    return uuid_of(store.read(_home(guest.domid) + "/vm")) == guest.uuid
+
+
+def prove(transaction, guest):
+    """Raise GuestError unless the id still belongs to this guest; for use inside of the transaction that writes."""
+    prove_vm(transaction.read(_home(guest.domid) + "/vm"), guest)
+
+
+def prove_vm(vm, guest):
+    """The same with the value of ``/local/domain/ID/vm`` that was read in the transaction."""
+    if vm is None:
+        raise GuestError("the guest has ended", device=str(guest))
+    if uuid_of(vm) != guest.uuid:
+        raise GuestError(f"the guest has ended, and its id {guest.domid} now is another guest's; nothing was done", device=str(guest))
+
+
+def _home(domid):
+    return f"/local/domain/{domid}"
+
+
+def uuid_of(vm):
+    """The uuid out of ``/vm/<uuid>``; toolstacks add ``-1`` and so on when a guest of that uuid is there already."""
+    if vm is None or not vm.startswith("/vm/"):
+        return None
+    uuid = vm[4:40].lower()
+    parts = uuid.split("-")
+    return uuid if tuple(map(len, parts)) == _UUID and set("".join(parts)) <= set("0123456789abcdef") else None
+
+
+def _is_domid(text):
+    return is_decimal(text, 5) and str(int(text)) == text and int(text) < _FIRST_RESERVED

@@ -1,0 +1,330 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The sharing check: a device that one guest writes is not given to another, whatever lies between the two and the same storage.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Xen's own script compares device numbers and mounts (tools/hotplug/Linux/block), so it lets two guests have one file through a loop device and
+a mapped device. This looks at what both stand on (see ``_xen.footprint``).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from . import vbd_nodes
+from .._base import gone
+from .._block import device as _device, loop
+from .._base.errors import DeviceBusy
+from .footprint import Extent, Questions, conflict, footprint
+from .._base.record import Record
+from .vbd_nodes import Key
+from .vbd_read import list_served, opened_number
+
+_HINT = "Detach it there, or give both only a read-only disk; shared: true is for guests that agree on who writes what (a cluster file system)"
+
+
+# Written once and never changed, so that reading them in a transaction does not make it meet the changes of busy guests.
+# The first says what is behind the disk.
+_BLKBACK_NODES = ("physical-device", "diskseq", "mode")
+_QEMU_NODES = ("params", "mode")
+# What xl adds to the name of a guest's new domain while it migrates, and then to that of its old one.
+_MOVING = ("--incoming", "--migratedaway")
+# How often a device that changes while it is looked at is looked at again.
+_TRIES = 20
+
+
+class Use(Record):
+    """
+    A guest's use of some storage: the Extents of the disk, and those of all that its QEMU has open. Some of
+    the latter are the guest's other disks, so they count for other guests only.
+    """
+
+    key: Key
+    extents: list
+    opened: list = ()
+
+    def against(self, request):
+        """The Extents that the request must not meet."""
+        return self.extents if self.key.domid == request.guest.domid else [*self.extents, *self.opened]
+
+
+class Sharing:
+    """
+    What the guests use; a context manager.
+
+    Their devices are not opened: one may be dead, or its node missing, and that is to stop nobody else. What
+    blkback serves keeps its number, and a disk sequence number that is the same before and after says that it
+    did. Only a loop device is, for a moment, as nothing else tells which file it has. What cannot be looked at
+    is an error, so that nothing is given away then.
+
+    ``questions`` are the functions of ``_xen.footprint.Questions``. Give :meth:`guard` to ``_xen.blkback.attach``: it runs inside of the
+    transaction that writes, so whoever attaches something else at the same time makes that transaction run again.
+    """
+
+    def __init__(self, questions, diskseq_of=_device.diskseq_of):
+        self._questions = Questions(*questions)
+        self._diskseq_of = diskseq_of
+        self._by_number = {}
+        self._uses = {}
+        self._seen_in = None
+        # The QEMUs of this host (_process.identity.open_files.Qemu), looked for once in each look.
+        self._qemus = None
+        # What was there the last time, in another transaction maybe, and whether anything was behind it: the answers to all questions then come
+        # together, and the shorter a transaction is, the fewer meet changes by others.
+        self._expected = {}
+        self._prepared = set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """Forget what was seen."""
+        self._uses.clear()
+        self._prepared.clear()
+        self._by_number.clear()
+
+    def look(self, store):
+        """
+        See what all guests use now; the Uses, by backend path.
+
+        In one transaction nodes do not change, so there the second look only reads what is new.
+        """
+        if self._seen_in is not store:
+            self._uses.clear()
+            self._seen_in = store
+        before = {path: entry for path, entry in self._expected.items() if path not in self._uses}
+        served, nodes = list_served(store, self._expected, [
+            *map(_what, before), *_all_nodes(path for path, (dummy, had_device) in before.items() if had_device),
+        ])
+        for path in set(self._uses) - {path for path, dummy in served}:
+            del self._uses[path]
+        unseen = {path: key for path, key in served if path not in self._uses}
+        nodes.update(store.read_many([_what(path) for path in unseen if path not in before]))
+        # Most disks that are attached at the same time have no device yet.
+        new = {path: key for path, key in unseen.items() if nodes[_what(path)] is not None}
+        nodes.update(store.read_many([path for path in _all_nodes(new) if path not in nodes]))
+        self._expected = {path: (key, path in new or path in self._uses) for path, key in served}
+        self._qemus = None
+        for path, key in new.items():
+            read = self._qemu_use if "/backend/qdisk/" in path else self._blkback_use
+            use = read(key, {name: nodes[f"{path}/{name}"] for name in _names_of(path)}, store)
+            if use is not None:
+                # Otherwise nothing is behind it (any more); it is looked at again the next time.
+                self._uses[path] = use
+        return dict(self._uses)
+
+    def prepare(self, request):
+        """
+        The Extents of the request's device; DeviceBusy when this host itself uses it. What :meth:`guard` asks of this host, and once for each device:
+        to be called before the transaction, which is then shorter.
+        """
+        device = request.device
+        mine = self._footprint(device.id, request.mode == "w")
+        if (device.id, request.mode) in self._prepared:
+            return mine
+        refuse_mounted(mine, device.path, device)
+        if not device.read_only and _device.is_claimed(device):
+            raise DeviceBusy(
+                "this host itself uses it: it is mounted, swapped to, or part of a mapped device or an array", device=device.path,
+                hint="Unmount it or take down what stands on it, or hand over that instead",
+            )
+        self._prepared.add((device.id, request.mode))
+        return mine
+
+    def guard(self, transaction, request):
+        """Raise DeviceBusy when the request's device must not be given away; for ``_xen.blkback.attach``."""
+        self.check_extents(transaction, self.prepare(request), request, request.device.path)
+
+    def check_extents(self, store, mine, request, name):
+        """
+        Raise DeviceBusy when a guest uses what the Extents ``mine`` touch. ``request`` needs ``key`` (or None) and ``guest`` only, so that
+        this also serves for a file that has no device yet.
+        """
+        for path, use in self.look(store).items():
+            pair = None if use.key == request.key else conflict(mine, use.against(request))
+            if pair is None:
+                continue
+            domid = use.key.domid
+            nodes = store.read_many([f"{path}/dev", f"/local/domain/{domid}/vm"])
+            if self._is_same_guest_moving(store, domid, nodes[f"/local/domain/{domid}/vm"], request) or (
+                self._is_device_model(store, domid, request.guest.domid)
+            ):
+                continue
+            dev = nodes[f"{path}/dev"] or _name_of(use.key.devid)
+            raise DeviceBusy(f"{describe(*pair)} is in use as disk {dev} of domain {domid}", device=f"{name} for {request}", hint=_HINT)
+
+    @staticmethod
+    def _is_same_guest_moving(store, domid, vm, request):
+        """
+        Whether the two domains are one guest that migrates to its own host: they have one uuid, which anybody can
+        write into two definitions, and the names that xl gives to nothing else (xl_migrate.c and xl_vmcontrol.c
+        of Xen). It starts the one only when it has suspended the other.
+        """
+        own = request.guest.domid
+        if domid == own or own < 0 or vm is None or vm[4:40].lower() != request.guest.uuid:
+            return False
+        paths = [f"/local/domain/{number}/name" for number in (domid, own)]
+        names = store.read_many(paths)
+        (one, is_one), (other, is_other) = (_moving_name(names[path] or "") for path in paths)
+        return one == other != "" and is_one != is_other
+
+    @staticmethod
+    def _is_device_model(store, one, other):
+        """Whether the one domain is the stub domain that runs the device model of the other, which has the same disks (libxl_dm.c of Xen)."""
+        targets = store.read_many([f"/local/domain/{one}/target", f"/local/domain/{other}/target"])
+        return (targets[f"/local/domain/{one}/target"], targets[f"/local/domain/{other}/target"]) in ((str(other), None), (None, str(one)))
+
+    def _footprint(self, identity, writes):
+        """
+        Cached, as many guests may use one device: a table below it that is changed meanwhile is seen by the
+        next run only.
+        """
+        key = (identity, writes)
+        if key not in self._by_number:
+            self._by_number[key] = footprint(identity.major, identity.minor, writes, self._questions)
+        return self._by_number[key]
+
+    def _blkback_use(self, key, nodes, store):
+        number = vbd_nodes.parse_number(nodes["physical-device"])
+        if number is None:
+            return None
+        is_served = gone.exists(key.sysfs, gone.SYSFS)
+        if not is_served and store.read(f"{key.backend}/state") == str(vbd_nodes.CLOSED):
+            # blkback has let go of it; the number may be another device's by now.
+            return None
+        writes = "w" in (nodes["mode"] or "w")
+        noted = nodes["diskseq"]
+        extents = self._use_of(
+            number, writes, lambda diskseq: self._may_be_leftover(key, number, noted, diskseq))
+        return None if extents is None else Use(key, extents)
+
+    @staticmethod
+    def _may_be_leftover(key, number, noted, diskseq):
+        """
+        Whether blkback cannot have the device: it is another one than was noted, and blkback has not opened
+        it.
+
+        An open device does not go away, nor does its number, though a change of its medium gives it another
+        disk sequence number.
+        """
+        return noted not in (None, f"{diskseq:x}") and opened_number(key) != number
+
+    def _use_of(self, number, writes, is_leftover=lambda diskseq: False):
+        """The Extents below the device that has the number, or None when it has gone."""
+        for dummy in range(_TRIES):
+            diskseq = self._diskseq_of(*number)
+            if diskseq is None or is_leftover(diskseq):
+                return None
+            extents = self._footprint(_device.DeviceId(*number, diskseq), writes)
+            if self._diskseq_of(*number) == diskseq:
+                return extents
+            self._by_number.clear()
+        raise DeviceBusy(
+            "it becomes another device again and again, so what lies below it cannot be told", device="%d:%d" % number,
+        )
+
+    def _qemu_use(self, key, nodes, dummy):
+        """
+        QEMU serves a file or device by its path, ``format:path``. What it has open counts, too: the path may
+        lead to another file by now, or nowhere.
+        """
+        path = (nodes["params"] or "").partition(":")[2]
+        if not path:
+            return None
+        try:
+            found = os.stat(path) if path.startswith("/") and "\0" not in path else None
+        except OSError as error:
+            if error.errno not in gone.PATH:
+                raise gone.not_seen(error, path) from error
+            found = None
+        opened = self._of_qemu(key.domid)
+        if found is None:
+            return Use(key, opened)
+        return Use(key, self._extents_of(found, "w" in (nodes["mode"] or "w")) or [], opened)
+
+    def _extents_of(self, found, writes):
+        """The Extents of what a file's stat says, None when there can be none."""
+        if stat.S_ISREG(found.st_mode):
+            return [Extent(("file", found.st_dev, found.st_ino), 0, None, writes)]
+        if not stat.S_ISBLK(found.st_mode):
+            return None
+        return self._use_of((os.major(found.st_rdev), os.minor(found.st_rdev)), writes)
+
+    def _of_qemu(self, domid):
+        """The Extents of what the guest's QEMU has open."""
+        from .._process import open_files  # rarely needed, and a file more to be found and read
+
+        if self._qemus is None:
+            self._qemus = open_files.find_qemus()
+        extents = []
+        for found, writes in open_files.of_qemu(domid, self._qemus):
+            extents += self._extents_of(found, writes) or []
+        return sorted(set(extents), key=str)
+
+
+def refuse_mounted(extents, name, own=None):
+    """
+    DeviceBusy when this host itself uses a file among the Extents through a loop device other than the Device ``own``, as after ``mount -o loop``.
+
+    Not one that something stands on: a mapped device may be what is to be handed over, and is looked at by itself.
+    """
+    files = [extent for extent in extents if extent.leaf[0] == "file"]
+    if not files:
+        return
+    for device, status in loop.open_bound({extent.leaf[1:] for extent in files}):
+        with device:
+            leaf = ("file", status.backing_device, status.backing_inode)
+            end = status.offset + status.sizelimit if status.sizelimit else None
+            if (own is not None and device.id == own.id) or not conflict(files, [Extent(leaf, status.offset, end, not status.read_only)]):
+                continue
+            above = gone.list_directory(f"{device.sysfs}/holders", gone.SYSFS)
+            if not above and _device.is_claimed(device):
+                raise DeviceBusy(f"this host itself uses the file, as {device.path}: it is mounted, or swapped to", device=name, hint="Unmount it first")
+
+
+def _what(path):
+    """The node of a backend path that says what is behind it."""
+    return f"{path}/{_names_of(path)[0]}"
+
+
+def _names_of(path):
+    return _QEMU_NODES if "/backend/qdisk/" in path else _BLKBACK_NODES
+
+
+def _all_nodes(paths):
+    return [f"{path}/{name}" for path in paths for name in _names_of(path)]
+
+
+def _name_of(devid):
+    from . import vdev
+
+    return vdev.name_of(devid)
+
+
+def _moving_name(name):
+    """``(name of the guest, what xl has added to it)``."""
+    added = next((added for added in _MOVING if name.endswith(added)), "")
+    return name[:len(name) - len(added)], added
+
+
+def describe(mine, other):
+    """What two extents have in common, in words."""
+    kind = mine.leaf[0]
+    if kind == "file":
+        what = f"the file with inode {mine.leaf[2]} on {os.major(mine.leaf[1])}:{os.minor(mine.leaf[1])}"
+    elif kind == "thin":
+        what = f"the thin volume {mine.leaf[3]} of the pool {mine.leaf[1]}:{mine.leaf[2]}"
+    else:
+        what = f"the disk {mine.leaf[1]}:{mine.leaf[2]}"
+    low = max(mine.start, other.start)
+    ends = [end for end in (mine.end, other.end) if end is not None]
+    span = f"from byte {low}" + (f" to {min(ends)}" if ends else " on")
+    return f"{what}, {span},"

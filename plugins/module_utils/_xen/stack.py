@@ -1,0 +1,45 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What lies below a device: the answers to ``_xen.footprint.Questions`` from sysfs, device-mapper and the loop driver.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The caller holds the device at the top, or somebody else does; what it stands on cannot go away, or change its
+number, as long as that is so.
+"""
+
+from __future__ import annotations
+
+from .._base import gone
+from .._block import device, loop, sysfs
+from .._base.errors import DeviceGone
+from .footprint import Questions
+
+
+def questions(host):
+    """The Questions that a run (``_source.opener.resources.Host``) can answer. What cannot be looked at is an error."""
+    return Questions(lambda major, minor: _table(host, major, minor), _loop_file, sysfs.partition_of, sysfs.members_of)
+
+
+def _table(host, major, minor):
+    if not gone.exists(f"/sys/dev/block/{major}:{minor}/dm", gone.SYSFS):
+        return None
+    from .._dm import control
+
+    try:
+        lines = host.dm.table(control.by_number(major, minor), secure=True)[1]
+    except DeviceGone:
+        # On its way out. Should it be there yet, it counts as a disk, not as one that stands on nothing.
+        return None
+    return [(line.start, line.length, line.type.decode("ascii", "replace"), line.params.decode("utf-8", "surrogateescape")) for line in lines]
+
+
+def _loop_file(major, minor):
+    name = device.kernel_name(major, minor) if major == loop.MAJOR else None
+    # sysfs tells the file's path only, and a path can lead to another file by now, or in another mount
+    # namespace.
+    status = loop.read_status(name) if name is not None and loop.is_name(name) else None
+    return status and (status["lo_device"], status["lo_inode"], status["lo_offset"], status["lo_sizelimit"])

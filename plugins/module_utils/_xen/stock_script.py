@@ -1,0 +1,67 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Run the hotplug script of a disk that xl or libvirt attached, when it is taken away.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+What the script set up at ``add`` (a loop device, a network disk) only it can take down. Environment and arguments are those
+of libxl (get_hotplug_env in tools/libs/light/libxl_linux.c of Xen).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+
+from .vbd_nodes import STOCK_SCRIPT
+
+SECONDS = 40.0  # LIBXL_HOTPLUG_TIMEOUT
+
+
+def is_needed(vbd):
+    """
+    Whether the script has anything to take down for the vbd.
+
+    What this collection's modules handed over names the stock script and never had it run. The stock script does nothing at ``remove`` for a
+    block device.
+    """
+    if not vbd.script or (vbd.diskseq is not None and vbd.script == STOCK_SCRIPT):
+        return False
+    if vbd.script != STOCK_SCRIPT or not vbd.params:
+        return True
+    path = vbd.params if vbd.params.startswith("/") else "/dev/" + vbd.params
+    try:
+        return not stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return True
+
+
+def run_remove(script, key, seconds=SECONDS):
+    """Run ``script remove`` for the vbd and wait for it, ``seconds`` at most; like libxl this does not mind its failure."""
+    if not script or not script.startswith("/") or not os.access(script, os.X_OK):
+        return
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "script": script,
+        "XENBUS_TYPE": "vbd",
+        "XENBUS_PATH": f"backend/vbd/{key.domid}/{key.devid}",
+        "XENBUS_BASE_PATH": "backend",
+    }
+    process = subprocess.Popen(
+        [script, "remove"], env=environment, cwd="/", start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        if process.poll() is None:
+            # The shell scripts wait in children of their own, so the whole group goes.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

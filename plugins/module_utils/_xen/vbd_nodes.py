@@ -1,0 +1,258 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The XenStore nodes of a virtual block device (vbd), as pure data: what is written, with which permissions, and what is read.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Sources: device_disk_add and libxl__device_generic_add (tools/libs/light/libxl_disk.c, libxl_device.c of Xen), write_dev
+(tools/hotplug/Linux/block-common.sh), xen_vbd_create and backend_changed (drivers/block/xen-blkback/xenbus.c of Linux).
+"""
+
+from __future__ import annotations
+
+from .._block.device import is_decimal
+from .._base.errors import InvalidValue, XenStoreError, shown
+from .._base.record import Record
+from .vbd_key import Key as _Key
+
+INITIALISING, INIT_WAIT, CONNECTED, CLOSING, CLOSED = 1, 2, 4, 5, 6  # enum xenbus_state
+
+STOCK_SCRIPT = "/etc/xen/scripts/block"
+
+Key = _Key
+
+# How a device's sequence number is told to blkback. A released blkback ignores nodes that it does not know, so the plain node
+# is always right; the others are from the review of the patches, for backends that are known to want them.
+FORMS = {
+    "diskseq": "diskseq",
+    "diskseq@number": None,
+    "physical-device-uuid": "physical-device-uuid",
+    "physical-device-luid": "physical-device-luid",
+    "physical-device-uid": "physical-device-uid",
+}
+
+_HEXADECIMAL = frozenset("0123456789abcdef")
+
+
+class Disk(Record):
+    """What a guest is to get, apart from the device: plain data. ``params`` is what xl and libvirt show as the disk's target."""
+
+    dev: str
+    params: str
+    writable: bool
+    cdrom: bool = False
+    discard: bool | None = None
+    script: str = STOCK_SCRIPT
+    form: str = "diskseq"
+    protocol: str | None = None
+
+
+class Vbd(Record):
+    """A vbd as it was read. ``number`` is (major, minor) or None before it is known, the states are None when not written."""
+
+    key: Key
+    dev: str
+    params: str | None
+    writable: bool
+    cdrom: bool
+    state: int | None
+    frontend_state: int | None
+    online: bool
+    number: tuple | None
+    diskseq: int | None
+    opened: bool | None
+    script: str | None
+    physical_device_path: str | None
+    error: str | None
+
+    def as_dict(self):
+        """Plain data for return values."""
+        return {
+            "domid": self.key.domid,
+            "devid": self.key.devid,
+            "vdev": self.dev,
+            "path": self.physical_device_path,
+            "params": self.params,
+            "mode": "w" if self.writable else "r",
+            "device_type": "cdrom" if self.cdrom else "disk",
+            "state": self.state,
+            "frontend_state": self.frontend_state,
+            "connected": self.state == CONNECTED and self.frontend_state in (CONNECTED, None),
+            "major": None if self.number is None else self.number[0],
+            "minor": None if self.number is None else self.number[1],
+            "diskseq": self.diskseq,
+        }
+
+
+def number_text(major, minor):
+    """``major:minor`` in hexadecimal, as blkback reads physical-device (``%x:%x``)."""
+    return f"{major:x}:{minor:x}"
+
+
+def parse_number(text):
+    """``(major, minor)`` out of a physical-device node in any form, or None."""
+    found = _split_number(text or "")
+    return found and found[1:]
+
+
+def parse_diskseq(text):
+    """A disk sequence number out of a node: 1 to 16 hexadecimal digits, in lower case and without a leading 0; None for anything else."""
+    return int(text, 16) if _is_hexadecimal(text, 16) and text[0] != "0" else None
+
+
+def _split_number(text):
+    """``(diskseq or None, major, minor)`` out of ``[diskseq@]major:minor``, or None."""
+    diskseq, at, number = text.rpartition("@")
+    major, dummy, minor = number.partition(":")
+    if not _is_hexadecimal(major, 3) or not _is_hexadecimal(minor, 5) or (at and parse_diskseq(diskseq) is None):
+        return None
+    return parse_diskseq(diskseq) if at else None, int(major, 16), int(minor, 16)
+
+
+def _is_hexadecimal(text, longest):
+    return 1 <= len(text) <= longest and _HEXADECIMAL.issuperset(text)
+
+
+def identity(form, major, minor, diskseq, path):
+    """
+    The nodes that give blkback its device, ``[(name, value)]`` in the order in which they are to be written.
+
+    physical-device comes last: it is what blkback acts on, and the others must be there by then.
+    """
+    if form not in FORMS:
+        raise InvalidValue("form", form, "must be one of " + ", ".join(FORMS))
+    nodes = [("physical-device-path", path)]
+    if FORMS[form] is None:
+        return nodes + [("physical-device", f"{diskseq:x}@{number_text(major, minor)}")]
+    return nodes + [(FORMS[form], f"{diskseq:x}"), ("physical-device", number_text(major, minor))]
+
+
+def layout(key, disk, identity_nodes):
+    """
+    All nodes of a new vbd, ``[(path, value or None for a directory, permissions or None for the parent's)]``, as libxl writes them
+    and its script completes them.
+
+    The frontend's belong to the guest and the backend may read them; the backend's belong to the backend, the guest may read.
+    """
+    frontend_perms = [f"n{key.domid}", f"r{key.backend_domid}"]
+    backend_perms = [f"n{key.backend_domid}", f"r{key.domid}"]
+    discard = disk.writable if disk.discard is None else disk.discard
+    back = [
+        ("params", disk.params), ("script", disk.script), ("frontend-id", str(key.domid)), ("online", "1"),
+        ("removable", "1" if disk.cdrom else "0"), ("bootable", "1"), ("state", str(INITIALISING)), ("dev", disk.dev), ("type", "phy"),
+        ("mode", "w" if disk.writable else "r"), ("device-type", "cdrom" if disk.cdrom else "disk"),
+        ("discard-enable", "1" if discard else "0"), ("specification", "xen"),
+    ]
+    front = [
+        ("backend-id", str(key.backend_domid)), ("state", str(INITIALISING)), ("virtual-device", str(key.devid)),
+        ("device-type", "cdrom" if disk.cdrom else "disk"), ("trusted", "1"),
+    ]
+    if disk.protocol is not None:
+        front.append(("protocol", disk.protocol))
+    nodes = [(f"{key.libxl}/frontend", key.frontend, None), (f"{key.libxl}/backend", key.backend, None)]
+    nodes += [(key.frontend, None, frontend_perms), (f"{key.frontend}/backend", key.backend, None)]
+    nodes += [(f"{key.frontend}/{name}", value, frontend_perms) for name, value in front]
+    nodes += [(key.backend, None, backend_perms), (f"{key.backend}/frontend", key.frontend, None)]
+    nodes += [(f"{key.backend}/{name}", value, None) for name, value in back]
+    nodes += [(f"{key.libxl}/{name}", value, None) for name, value in back]
+    nodes += [(f"{key.backend}/{name}", value, None) for name, value in identity_nodes]
+    return nodes + [(f"{key.backend}/hotplug-status", "connected", None)]
+
+
+def is_mode(text):
+    """Whether it is a mode; with an exclamation mark it says that the guests agree on who writes what."""
+    return text in ("r", "w", "rw", "r!", "w!", "rw!")
+
+
+def _is_text(text):
+    return text.isascii() and text.isprintable()
+
+
+def _is_state(text):
+    return len(text) == 1 and text in "012345678"
+
+
+_FLAG = ("0", "1").__contains__, "0 or 1"
+_TEXT = _is_text, "printable text"
+_DISKSEQ = parse_diskseq, "1 to 16 hexadecimal digits without a leading 0"
+
+# Every node that is read of a vbd: name in the backend directory -> (what is true or not None of it when it is right, what it must be).
+_READ = {
+    "state": (_is_state, "a state from 0 to 8"),
+    "online": _FLAG,
+    "mode": (is_mode, "r or w"),
+    "device-type": (("disk", "cdrom").__contains__, "disk or cdrom"),
+    "dev": (lambda text: 1 <= len(text) <= 64 and _is_text(text), "a device name"),
+    "frontend-id": (lambda text: is_decimal(text, 10) and str(int(text)) == text, "a domain id"),
+    "frontend": (lambda text: text[:1] == "/" and 2 <= len(text) <= 201 and " " not in text and _is_text(text), "a path"),
+    "physical-device": (_split_number, "major:minor in hexadecimal without leading blanks, NULs or signs"),
+    "diskseq": _DISKSEQ,
+    "physical-device-uuid": _DISKSEQ,
+    "physical-device-luid": _DISKSEQ,
+    "physical-device-uid": _DISKSEQ,
+    "opened": _FLAG,
+    "params": _TEXT,
+    "script": _TEXT,
+    "physical-device-path": (lambda text: text[:1] == "/" and _is_text(text), "an absolute path"),
+}
+
+
+def read_paths(key):
+    """The paths that :func:`from_nodes` wants the values of."""
+    return [f"{key.backend}/{name}" for name in _READ] + [f"{key.backend_error}/error", f"{key.frontend}/state"]
+
+
+def check_nodes(key, nodes):
+    """XenStoreError that names the node when one of ``{name in the backend directory: value or None}`` holds junk."""
+    for name, value in nodes.items():
+        if value is not None and name in _READ:
+            is_right, allowed = _READ[name]
+            if not is_right(value):
+                raise XenStoreError(f"the node holds {shown(value)}, which is not {allowed}", device=f"{key.backend}/{name}")
+
+
+def from_nodes(key, values):
+    """
+    A Vbd from ``{path: value}``, or None when there is no such vbd. Strict: junk in any node is an XenStoreError that names it.
+
+    The guest's own state is what the guest wrote, so junk there is no error; it counts as no state.
+    """
+    nodes = {name: values[f"{key.backend}/{name}"] for name in _READ}
+    check_nodes(key, nodes)
+    if all(value is None for value in nodes.values()):
+        return None
+    if nodes["frontend-id"] not in (None, str(key.domid)):
+        raise XenStoreError(f"the node names domain {nodes['frontend-id']} as the guest", device=f"{key.backend}/frontend-id")
+    number = _split_number(nodes["physical-device"]) if nodes["physical-device"] else None
+    frontend_state = values[f"{key.frontend}/state"]
+    return Vbd(
+        key=key,
+        dev=nodes["dev"] or str(key.devid),
+        params=nodes["params"],
+        # blkback looks for a w; without the node it does not open anything, which may change any moment.
+        writable=nodes["mode"] is None or "w" in nodes["mode"],
+        cdrom=nodes["device-type"] == "cdrom",
+        state=int(nodes["state"]) if nodes["state"] else None,
+        frontend_state=int(frontend_state) if frontend_state and _is_state(frontend_state) else None,
+        online=nodes["online"] == "1",
+        number=number and number[1:],
+        diskseq=_diskseq(key, nodes, number),
+        opened=None if nodes["opened"] is None else nodes["opened"] == "1",
+        script=nodes["script"],
+        physical_device_path=nodes["physical-device-path"],
+        error=values[f"{key.backend_error}/error"],
+    )
+
+
+def _diskseq(key, nodes, number):
+    """The one sequence number of all forms; XenStoreError when two of them differ."""
+    found = {name: int(nodes[name], 16) for name in FORMS.values() if name and nodes[name] is not None}
+    if number is not None and number[0] is not None:
+        found["physical-device"] = number[0]
+    if len(set(found.values())) > 1:
+        texts = ", ".join(f"{name} {value:x}" for name, value in found.items())
+        raise XenStoreError(f"the nodes give different disk sequence numbers: {texts}", device=key.backend)
+    return next(iter(found.values()), None)

@@ -1,0 +1,85 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What vbds there are, and what blkback has opened for them. Only reads.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from . import vbd_nodes
+from .._base import gone
+from .._block.device import read_sysfs
+from .vbd_nodes import Key
+
+
+def read_vbd(store, domid, devid, backend_domid=0):
+    """The Vbd as it is now, or None. XenStoreError that names the node when it holds junk."""
+    key = Key(domid, devid, backend_domid)
+    return vbd_nodes.from_nodes(key, store.read_many(vbd_nodes.read_paths(key)))
+
+
+def list_keys(store, guest=None, backend_domid=0):
+    """The Keys of all vbds that blkback serves, or of one guest's."""
+    root = f"/local/domain/{backend_domid}/backend/vbd"
+    domids = [str(guest.domid)] if guest else store.list(root) or []
+    return [key for dummy, key in _keys_below(store, {root: domids}, {}, backend_domid)]
+
+
+def list_served(store, expected=(), nodes=(), backend_domid=0):
+    """
+    ``([(path of its nodes, Key)], {path: value})``: all disks that blkback (vbd) or QEMU (qdisk) serves, and the values of ``nodes``.
+
+    What is ``expected``, paths as in the result, is asked for together with all else.
+    """
+    roots = [f"/local/domain/{backend_domid}/backend/{kind}" for kind in ("vbd", "qdisk")]
+    listed, values = store.list_and_read([*roots, *(path.rpartition("/")[0] for path in expected)], nodes)
+    return _keys_below(store, {root: listed.pop(root) for root in roots}, listed, backend_domid), values
+
+
+def _keys_below(store, domids, listed, backend_domid):
+    """``domids``: what is listed below each root; ``listed``: what is known to be listed below those."""
+    places = [(root, int(name)) for root, names in domids.items() for name in names or [] if name.isdigit()]
+    listed = dict(listed, **store.list_many([path for path in (f"{root}/{domid}" for root, domid in places) if path not in listed]))
+    return [
+        (f"{root}/{domid}/{name}", Key(domid, int(name), backend_domid))
+        for root, domid in sorted(places)
+        for name in sorted(listed[f"{root}/{domid}"] or []) if name.isdigit()
+    ]
+
+
+def list_vbds(store, guest=None, backend_domid=0):
+    """All vbds that blkback serves, or one guest's, as Vbds."""
+    keys = list_keys(store, guest, backend_domid)
+    values = store.read_many([path for key in keys for path in vbd_nodes.read_paths(key)])
+    return [vbd for vbd in (vbd_nodes.from_nodes(key, values) for key in keys) if vbd is not None]
+
+
+def opened_number(key):
+    """``(major, minor)`` of the device blkback has opened for the vbd, or None; only for backends in this domain."""
+    path = key.sysfs + "/physical_device"
+    # Whoever waits for blkback asks often, and for many disks at once; this costs less than opening what is not there.
+    text = read_sysfs(path) if gone.exists(path, gone.SYSFS) else None
+    if text is None:
+        return None
+    try:
+        major, minor = text.split(":")
+        return int(major, 16), int(minor, 16)
+    except ValueError:
+        return None
+
+
+def offers_opened(store, backend_domid=0):
+    """
+    Whether blkback compares disk sequence numbers and tells by the node ``opened`` that it has a device open; None while no
+    guest has a disk to tell it by.
+
+    A backend that has the one has the other, and says so at each disk that it serves. Only disks that blkback has open are looked at:
+    there are other programs that serve vbds.
+    """
+    keys = [key for key in list_keys(store, backend_domid=backend_domid) if opened_number(key) is not None]
+    found = store.read_many([f"{key.backend}/opened" for key in keys])
+    return any(value is not None for value in found.values()) if found else None

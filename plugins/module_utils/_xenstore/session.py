@@ -1,0 +1,204 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A connection to xenstored: deadlines of calls, transactions and their retries, whoever puts the requests together.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from .._base.deadline import Deadline, pauses, random
+from .._base.errors import XenStoreError
+from .nodes import TRANSACTION_END, TRANSACTION_START, NodeError, Nodes, pipeline, refused
+from .wire import Packet, Refused, Wire, default_path
+
+
+class Session(Nodes):
+    """
+    A connection to xenstored, made at the first call; a context manager. For one thread.
+
+    ``timeout`` limits every single call, in seconds; :meth:`within` and :meth:`transaction` limit several together.
+    ``socket_path`` is the daemon's socket or the kernel's xenbus device; by default the usual places are tried.
+    Raises DeadlineExceeded when the daemon does not answer; XenStoreError for what it answers and when it cannot be reached.
+    After a lost connection the next call outside of a transaction makes a new one.
+    """
+
+    def __init__(self, timeout=10.0, socket_path=None):
+        self.timeout = timeout
+        self._path = socket_path
+        self._deadline = Deadline(None)
+        self._wire = None
+        self._requests = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """Close the connection; never waits. A transaction under way is dropped by xenstored."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.terminate()
+
+    @property
+    def limit(self):
+        """The Deadline that holds for all calls together now."""
+        return self._deadline
+
+    def within(self, deadline):
+        """A context: all calls in it together end by ``deadline`` (a Deadline, or seconds), whatever held before."""
+        return _Within(self, Deadline.of(deadline))
+
+    def swap_limit(self, deadline):
+        """Set the Deadline that holds for all calls together; the one that held before."""
+        before, self._deadline = self._deadline, deadline
+        return before
+
+    def transaction(self, function, deadline=None):
+        """
+        Run ``function(transaction)`` and commit; its result is returned.
+
+        When others changed the same nodes meanwhile it is run again, after a pause of random length, until ``deadline`` (a
+        Deadline, or seconds; by default the connection's timeout): so it must have no other effects. Whatever it raises ends
+        the transaction without any change. The pause grows with the time that a try takes: of several that go on at once only the first to commit
+        does so, and the others keep each other from it.
+        """
+        with self.within(self._deadline.sooner(self.timeout) if deadline is None else deadline) as limit:
+            tries = 0
+            for pause in pauses(0.002, 0.1, jitter=0.9):
+                tries += 1
+                began = time.monotonic()
+                try:
+                    return self._try_transaction(function)
+                except NodeError as error:
+                    if error.errno != errno.EAGAIN:
+                        raise
+                    pause = max(pause, random() * (time.monotonic() - began))
+                    if limit.left() <= pause:
+                        raise XenStoreError(
+                            f"the transaction met changes by others {tries} times within {limit.seconds or 0:g} s and was given up; "
+                            "nothing was written", errno=errno.EAGAIN, hint="Something writes the same nodes all the time",
+                        )
+                limit.sleep(pause)
+        raise AssertionError
+
+    def _try_transaction(self, function):
+        transaction = Transaction(self)
+        try:
+            result = function(transaction)
+        except BaseException:
+            transaction.abandon()
+            raise
+        transaction.commit()
+        return result
+
+    def connect(self):
+        """Connect now rather than at the first call, to fail early."""
+        self.connected("to connect")
+
+    def connected(self, doing):
+        """The Wire, connected, and armed with what it is asked next."""
+        limit = self._deadline.sooner(self.timeout)
+        if not self.is_connected:
+            wire = Wire(self._path or default_path())
+            wire.deadline = limit
+            self._start(wire)
+            self._wire = wire
+        self.arm(doing, limit)
+        return self._wire
+
+    @property
+    def is_connected(self):
+        return self._wire is not None and self._wire.is_connected
+
+    def arm(self, doing, limit=None):
+        """Set what the next request is about and by when it must be answered."""
+        limit = limit or self._deadline.sooner(self.timeout)
+        if limit.expired:
+            raise limit.exceeded(f"the XenStore, before it was asked {doing}")
+        self._wire.doing, self._wire.deadline = doing, limit
+
+    def ask(self, tx_id, doing, path, op, payload):
+        """One request on the connection as it is; the answer's payload with its NULs. NodeError when it is refused."""
+        try:
+            return self._wire.send(Packet(op, self.next_id(), tx_id, len(payload), payload)).get().payload
+        except Refused as refusal:
+            raise refused(doing, path, refusal.name) from refusal
+
+    def ask_all(self, tx_id, requests):
+        """Many requests on the connection as it is; a list of payloads and NodeErrors."""
+        return pipeline(self._wire, self.arm, tx_id, self.next_id, requests)
+
+    def next_id(self):
+        """A number for the next request."""
+        self._requests = self._requests + 1 & 0xFFFFFFFF
+        return self._requests
+
+    def _start(self, wire):
+        wire.start()
+
+    def _execute(self, doing, path, op, *payload):
+        self.connected(f"{doing} {path}")
+        return self.ask(0, doing, path, op, b"".join(payload))
+
+    def _pipeline(self, requests):
+        self.connected("to serve several requests")
+        return self.ask_all(0, requests)
+
+
+class _Within:
+    """What :meth:`Session.within` returns."""
+
+    def __init__(self, session, deadline):
+        self._session = session
+        self._deadline = deadline
+
+    def __enter__(self):
+        deadline, self._deadline = self._deadline, self._session.swap_limit(self._deadline)
+        return deadline
+
+    def __exit__(self, *exc):
+        self._session.swap_limit(self._deadline)
+
+
+class Transaction(Nodes):
+    """What :meth:`Session.transaction` hands to its function; the same methods as the Session's."""
+
+    def __init__(self, session):
+        self._session = session
+        session.connected("to start a transaction")
+        answer = session.ask(0, "to start a transaction", None, TRANSACTION_START, b"\0")
+        self._id = int(answer.rstrip(b"\0"))
+
+    def commit(self):
+        """Make the changes; XenStoreError with EAGAIN when others changed the same nodes meanwhile."""
+        self._session.arm("to commit a transaction")
+        self._end(b"T")
+
+    def abandon(self):
+        """Drop the changes; an error of this is of no interest, as the daemon drops them with the connection too."""
+        if not self._session.is_connected:
+            return
+        try:
+            self._session.arm("to drop a transaction")
+            self._end(b"F")
+        except Exception:  # pylint: disable=broad-exception-caught
+            self._session.close()
+
+    def _end(self, how):
+        self._session.ask(self._id, "to commit a transaction", None, TRANSACTION_END, how + b"\0")
+
+    def _execute(self, doing, path, op, *payload):
+        self._session.arm(f"{doing} {path}")
+        return self._session.ask(self._id, doing, path, op, b"".join(payload))
+
+    def _pipeline(self, requests):
+        return self._session.ask_all(self._id, requests)

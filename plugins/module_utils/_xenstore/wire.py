@@ -1,0 +1,252 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+One connection to xenstored whose every byte has a deadline: what stands in for pyxs's own router thread.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+pyxs's ``Client`` takes any object as its ``router``. Its own router waits without a limit: when the daemon hangs, dies
+in the middle of a request or answers another request, the caller hangs for ever. This one sends and receives in the
+calling thread on a non-blocking descriptor. After anything but a proper answer the stream cannot be trusted any more, so the
+connection is closed there and then. Message format: xen/include/public/io/xs_wire.h.
+"""
+
+from __future__ import annotations
+
+import _socket as socket  # what the module socket adds are enumerations, which take longer to make than a hotplug script to run
+import _struct as struct
+import errno
+import os
+import select
+import stat
+
+from .._base import gone
+from .._base.deadline import Deadline, pauses
+from .._base.errors import XenStoreError
+from .._base.record import Record
+
+PAYLOAD_MAX = 4096  # XENSTORE_PAYLOAD_MAX, in bytes
+_HEADER = struct.Struct("=IIII")
+_WATCH_EVENT = 15
+_ERROR = 16
+_HINT = "Check that this is a Xen host's domain 0 and that xenstored runs and answers: xenstore-ls -s / 2>&1 | head"
+
+
+class Refused(Exception):
+    """xenstored answered a request with an error; ``name`` is what it sent, such as ``EACCES``."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.name = name
+
+
+class Packet(Record):
+    """A message, with the fields pyxs's own has; unlike that one it may carry any operation (XS_DIRECTORY_PART)."""
+
+    op: int
+    rq_id: int
+    tx_id: int
+    size: int
+    payload: bytes
+
+
+def default_path():
+    """Where libxenstore looks too: the socket, or the kernel's device when the daemon is not in this domain."""
+    socket_path = os.environ.get("XENSTORED_PATH") or os.path.join(
+        os.environ.get("XENSTORED_RUNDIR") or "/run/xenstored", "socket"
+    )
+    for path in (socket_path, "/dev/xen/xenbus", "/proc/xen/xenbus"):
+        if gone.exists(path):
+            return path
+    raise XenStoreError(
+        f"xenstored cannot be reached: there is no {socket_path} and no /dev/xen/xenbus", hint=_HINT, errno=errno.ENOENT
+    )
+
+
+class Wire:
+    """
+    The connection, in the shape that pyxs calls a router: ``send(packet)`` gives something to ``get()`` the answer from.
+
+    Answers come in the order of the requests, so several can be under way; ``deadline`` limits every wait from then on.
+    """
+
+    # Requests that may be under way. What is on its way must fit into the socket's buffers, or both sides could wait for each other.
+    AT_ONCE = 32
+
+    def __init__(self, path):
+        self.path = path
+        self.at_once = self.AT_ONCE
+        self.connection = path
+        self.deadline = Deadline(None)
+        self.doing = "to connect"
+        self.reply = None
+        self._socket = None
+        self._fd = -1
+        self._received = b""
+
+    # What pyxs's Client calls.
+
+    @property
+    def is_connected(self):
+        return self._fd >= 0
+
+    def start(self):
+        """Connect, within the deadline."""
+        try:
+            kind = os.stat(self.path).st_mode
+            if stat.S_ISSOCK(kind):
+                self._connect_socket()
+            else:
+                # The kernel sends a request out of the one buffer that the next write fills (drivers/xen/xenbus/xenbus_dev_frontend.c).
+                self.at_once = 1
+                self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            self.terminate()
+            raise XenStoreError(
+                f"xenstored cannot be reached: {error.strerror}", device=self.path, errno=error.errno, hint=_HINT
+            ) from error
+
+    def terminate(self):
+        """Close; nothing is sent, so this never waits."""
+        self._received = b""
+        fd, self._fd = self._fd, -1
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock.close()
+        elif fd >= 0:
+            os.close(fd)
+
+    def send(self, packet):
+        """Send one request; its answer is read when it is asked for."""
+        self._check_connected()
+        self._guarded(self._send_all, packet)
+        return _Answer(self, packet)
+
+    def exchange(self, packets):
+        """Send requests, ``at_once`` at most, and read their answers: a list of payloads, and of Refused where one was refused."""
+        self._check_connected()
+        return self._guarded(self._exchange, packets)
+
+    # The rest is for _Answer and below.
+
+    def receive(self, request):
+        """The answer to ``request``; raises Refused when it is an error, XenStoreError or DeadlineExceeded otherwise."""
+        packet = self.reply = self._guarded(self._receive, request)
+        if packet.op == _ERROR:
+            raise _refused(packet)
+        return packet
+
+    def _exchange(self, packets):
+        self._send_all(*packets)
+        answers = [self._receive(packet) for packet in packets]
+        return [_refused(answer) if answer.op == _ERROR else answer.payload for answer in answers]
+
+    def _receive(self, request):
+        """Answers that came together are taken together; what is not asked for yet is kept."""
+        while True:
+            while len(self._received) < _HEADER.size:
+                self._receive_more()
+            op, rq_id, tx_id, size = _HEADER.unpack_from(self._received)
+            if size > PAYLOAD_MAX:
+                raise self._nonsense(f"a message of {size} bytes")
+            end = _HEADER.size + size
+            while len(self._received) < end:
+                self._receive_more()
+            payload, self._received = self._received[_HEADER.size:end], self._received[end:]
+            if op == _WATCH_EVENT:
+                # No watch is ever set here; a daemon that sends one all the same does no harm.
+                continue
+            if rq_id != request.rq_id:
+                raise self._nonsense(f"an answer to request {rq_id} instead of {request.rq_id}")
+            if op not in (request.op, _ERROR):
+                raise self._nonsense(f"an answer of type {op} to a request of type {request.op}")
+            return Packet._make((op, rq_id, tx_id, size, payload))
+
+    def _check_connected(self):
+        if not self.is_connected:
+            raise XenStoreError("the connection to xenstored is closed", device=self.path)
+
+    def _nonsense(self, what):
+        return XenStoreError(f"xenstored sent {what} when it was asked {self.doing}", device=self.path, errno=errno.EPROTO)
+
+    def _guarded(self, function, argument):
+        try:
+            return function(argument)
+        except BaseException as error:
+            # Half a message may be on the way in either direction: no later answer could be told from this one.
+            self.terminate()
+            if isinstance(error, OSError):
+                raise XenStoreError(
+                    f"the connection to xenstored was lost when it was asked {self.doing}; whether it was done is not known",
+                    device=self.path, errno=error.errno, hint=_HINT,
+                ) from error
+            raise
+
+    def _connect_socket(self):
+        pause = pauses()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        self._fd = self._socket.fileno()
+        while True:
+            try:
+                self._socket.connect(self.path)
+                return
+            except BlockingIOError as error:
+                # EAGAIN: the daemon's queue of new connections is full (unix(7)); there is nothing to poll for.
+                if self.deadline.expired:
+                    self.terminate()
+                    raise self._late() from error
+                self.deadline.sleep(next(pause))
+
+    def _send_all(self, *packets):
+        view = memoryview(b"".join([
+            part for packet in packets for part in (_HEADER.pack(packet.op, packet.rq_id, packet.tx_id, len(packet.payload)), packet.payload)
+        ]))
+        while view:
+            try:
+                if self._socket is None:
+                    sent = os.write(self._fd, view)
+                else:
+                    sent = self._socket.send(view, socket.MSG_NOSIGNAL)
+                view = view[sent:]
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+
+    def _receive_more(self):
+        try:
+            part = os.read(self._fd, _HEADER.size + PAYLOAD_MAX)
+        except BlockingIOError:
+            self._wait(select.POLLIN)
+            return
+        if not part:
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        self._received += part
+
+    def _wait(self, event):
+        poll = select.poll()
+        poll.register(self._fd, event)
+        left = self.deadline.left()
+        if not poll.poll(None if left == float("inf") else left * 1000):
+            raise self._late()
+
+    def _late(self):
+        return self.deadline.exceeded(f"xenstored when it was asked {self.doing}", device=self.path, hint=_HINT)
+
+
+def _refused(packet):
+    return Refused(packet.payload.split(b"\0")[0].decode("ascii", "backslashreplace"))
+
+
+class _Answer:
+    """The answer to one request, read when asked for."""
+
+    __slots__ = ("_request", "_wire")
+
+    def __init__(self, wire, request):
+        self._wire = wire
+        self._request = request
+
+    def get(self):
+        return self._wire.receive(self._request)

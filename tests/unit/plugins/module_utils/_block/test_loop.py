@@ -1,0 +1,614 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, loop
+from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi_plain
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    DeadlineExceeded,
+    DeviceBusy,
+    DeviceGone,
+    InvalidValue,
+    KernelError,
+    NotSupported,
+)
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
+
+SIZE = 65536
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.fixture
+def place():
+    loopdevices.need_loop()
+    with loopdevices.directory() as path:
+        yield path
+        assert loopdevices.nothing_bound(path), "the test left a loop device"
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_leaks():
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def attach(path, **options):
+    with loop.Backing(path, options.get("read_only", False)) as backing:
+        return loop.attach(backing, **options)
+
+
+def find(path, offset=0, size=0):
+    """The numbers of the loop devices found for the file."""
+    with loop.Backing(path, read_only=True) as backing:
+        found = loop.find(backing, offset, size)
+    for device, dummy in found:
+        device.close()
+    return [device.id.minor for device, dummy in found]
+
+
+# One device
+
+def test_attach_and_info(place):
+    path = loopdevices.image(place, "disk", content=b"hello")
+    with attach(path) as device:
+        there = os.stat(path)
+        info = loop.info(device)
+        assert info == loop.LoopInfo(device.id.minor, there.st_dev, there.st_ino, 0, 0, loopdevices.AUTOCLEAR)
+        assert (info.read_only, info.autoclear, info.partitions, info.direct_io) == (False, True, False, False)
+        assert loop.is_loop(device) and loop.backing_path(device) == path
+        assert (device.size, device.logical_block, device.writable) == (SIZE, 512, True)
+        assert device.id.minor in loop.bound_numbers()
+        assert os.pread(device.fd, 5, 0) == b"hello"
+        os.pwrite(device.fd, b"HELLO", 0)
+        os.fsync(device.fd)
+    with open(path, "rb") as file:
+        assert file.read(5) == b"HELLO"
+    assert loopdevices.nothing_bound(place), "it goes with its last user"
+
+
+@pytest.mark.parametrize("options, flags, size, block", [
+    ({"offset": 4096}, 4, SIZE - 4096, 512),
+    ({"size": 4096}, 4, 4096, 512),
+    ({"offset": 512, "size": 1024}, 4, 1024, 512),
+    ({"sector_size": 4096}, 4, SIZE, 4096),
+    ({"read_only": True}, 5, SIZE, 512),
+    ({"partitions": True}, 12, SIZE, 512),
+    ({"partitions": True, "read_only": True, "offset": 4096, "sector_size": 1024, "size": 8192}, 13, 8192, 1024),
+])
+def test_options(place, options, flags, size, block):
+    path = loopdevices.image(place, "disk", content=bytes(512) + b"at 512".ljust(512, b".") + bytes(3072) + b"at 4096")
+    with attach(path, **options) as device:
+        info = loop.info(device)
+        assert (info.flags, info.offset, info.sizelimit) == (flags, options.get("offset", 0), options.get("size", 0))
+        assert (device.size, device.logical_block, device.read_only) == (size, block, bool(flags & 1))
+        with open(path, "rb") as file:
+            file.seek(info.offset)
+            assert os.pread(device.fd, 16, 0) == file.read(16)
+        assert find(path, info.offset, info.sizelimit) == [device.id.minor]
+
+
+def test_a_file_opened_for_reading_gives_a_read_only_device(place):
+    path = loopdevices.image(place, "disk")
+    with loop.Backing(path, read_only=True) as backing, loop.attach(backing) as device:
+        assert device.read_only and loop.info(device).read_only and not device.writable
+
+
+def test_a_long_name_is_no_matter(place):
+    """lo_file_name has 63 bytes."""
+    os.makedirs(os.path.join(place, "d" * 200))
+    path = loopdevices.image(os.path.join(place, "d" * 200), "n" * 200)
+    with attach(path) as device:
+        assert loop.backing_path(device) == path and find(path) == [device.id.minor]
+
+
+def test_direct_io(tmp_path):
+    loopdevices.need_loop()
+    path = loopdevices.image(tmp_path, "disk")
+    with loop.Backing(path) as backing:
+        try:
+            loop.check_direct_io(backing)
+        except NotSupported:
+            pytest.skip("the file system of the temporary directory has no direct I/O")
+        with loop.attach(backing, direct_io=True, sector_size=4096) as device:
+            assert loop.info(device).direct_io
+            loop.set_direct_io(device, False)
+            assert not loop.info(device).direct_io
+            loop.set_direct_io(device, True)
+            assert loop.info(device).direct_io
+    assert loopdevices.nothing_bound(tmp_path)
+
+
+def test_direct_io_is_never_dropped_in_silence(place, monkeypatch):
+    """As the kernel does for a file that is not aligned: here the flag just does not get there."""
+    path = loopdevices.image(place, "disk")
+    real = loop._configuration
+    monkeypatch.setattr(loop, "_configuration", lambda *arguments: real(*arguments[:-1], arguments[-1] & ~uapi_plain.LO_FLAGS_DIRECT_IO))
+    with pytest.raises(NotSupported, match="direct I/O cannot be had"):
+        attach(path, direct_io=True)
+    assert loopdevices.nothing_bound(place)
+
+
+def test_autoclear(place):
+    path = loopdevices.image(place, "disk")
+    device = attach(path)
+    identity = device.id
+    assert loop.info(device).autoclear
+    for wanted in (False, False, True, True, False):
+        loop.set_autoclear(device, wanted)
+        assert loop.info(device).autoclear == wanted
+        assert loopdevices.diskseq_of(device.fd) == identity.diskseq
+    device.close()
+    assert find(path) == [identity.minor], "without autoclear it stays"
+    with _device.open_diskseq(identity.diskseq) as device:
+        loop.set_autoclear(device, True)
+    assert loopdevices.nothing_bound(place)
+
+
+def test_partitions_can_be_switched_on(place):
+    with attach(loopdevices.image(place, "disk")) as device:
+        loop.set_partitions(device)
+        assert loop.info(device).partitions and loop.info(device).autoclear
+
+
+def test_capacity_follows_the_file(place):
+    path = loopdevices.image(place, "disk")
+    with attach(path) as device:
+        os.truncate(path, 2 * SIZE)
+        assert device.size == SIZE
+        loop.set_capacity(device)
+        assert device.size == 2 * SIZE
+        assert loopdevices.diskseq_of(device.fd) == device.id.diskseq
+
+
+def test_info_of_what_has_no_file(place):
+    with loopdevices.own_number() as number, _device.open_path(f"/dev/loop{number}") as device:
+        with pytest.raises(DeviceGone, match="no file is bound"):
+            loop.info(device)
+        assert loop.backing_path(device) is None and number not in loop.bound_numbers()
+
+
+# Which device has the file
+
+def test_a_file_is_known_by_its_identity(place):
+    path = loopdevices.image(place, "disk")
+    with attach(path) as device:
+        os.symlink(path, os.path.join(place, "link"))
+        os.link(path, os.path.join(place, "hard"))
+        os.rename(path, os.path.join(place, "moved"))
+        for name in ("link", "hard", "moved"):
+            if name == "link":
+                os.symlink("moved", path)
+            assert find(os.path.join(place, name)) == [device.id.minor]
+        os.unlink(path)
+        loopdevices.image(place, "disk")
+        assert find(path) == [], "another file under the old name"
+
+
+def test_offset_and_size_belong_to_the_identity(place):
+    path = loopdevices.image(place, "disk")
+    with attach(path) as whole, attach(path, offset=4096) as rest, attach(path, offset=4096, size=4096) as part, attach(path, size=SIZE) as limited:
+        # the whole of the file, and a limit that says the same today, are one thing for who asks for "all"
+        assert sorted(find(path)) == sorted([whole.id.minor, limited.id.minor])
+        assert find(path, 4096) == [rest.id.minor]
+        assert find(path, 4096, 4096) == [part.id.minor]
+        assert find(path, 0, SIZE) == [limited.id.minor]
+        assert find(path, 8192) == find(path, 4096, 8192) == find(path, 0, 4096) == []
+
+
+def test_an_index_for_a_run(place):
+    first, second = loopdevices.image(place, "first"), loopdevices.image(place, "second")
+    index = loop.LoopIndex()
+    with attach(first) as device, loop.Backing(first) as backing:
+        found = index.find(backing)
+        assert [row[0].id for row in found] == [device.id]
+        found[0][0].close()
+        with attach(second) as other, loop.Backing(second) as backing2:
+            assert index.find(backing2) == [], "made since the index was read"
+            index.add(other, loop.info(other))
+            (again, status), = index.find(backing2)
+            assert again.id == other.id and status == loop.info(other)
+            again.close()
+        assert loopdevices.nothing_bound(second)
+        # the index only says where to look
+        with loop.Backing(second) as backing2:
+            assert index.find(backing2) == []
+
+
+# What is refused
+
+@pytest.mark.parametrize("name, content, word", [
+    ("none", None, "does not exist"), ("dir", "dir", "directory"), ("fifo", "fifo", "FIFO"), ("/dev/zero", None, "character device"),
+    ("socket", "socket", "socket"), ("link", "link", "FIFO"),
+])
+def test_what_is_no_regular_file(tmp_path, name, content, word):
+    path = os.path.join(str(tmp_path), name)
+    loopdevices.special_file(path, content)
+    for read_only in (False, True):
+        with loopdevices.at_most(5), pytest.raises(InvalidValue) as caught:
+            loop.Backing(path, read_only, option="source.file")
+        assert word in str(caught.value) and caught.value.option == "source.file"
+
+
+def test_what_is_no_regular_file_is_never_opened(tmp_path, monkeypatch):
+    """A watchdog would start to count down, a tape would wind."""
+    opened, really = [], os.open
+
+    def count(path, flags, *more, **named):
+        opened.append((path, flags & os.O_PATH))
+        return really(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", count)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InvalidValue):
+        loop.Backing(str(tmp_path / "fifo"))
+    assert opened == [(str(tmp_path / "fifo"), os.O_PATH)]
+
+
+def test_a_path_that_is_none():
+    for value in (None, 1, "", "disk.raw", "/srv/\0", "/srv/\udfff"):
+        with pytest.raises(InvalidValue):
+            loop.Backing(value)
+
+
+def test_a_file_that_is_being_run_cannot_be_written(tmp_path):
+    path = tmp_path / "program"
+    with open("/bin/sleep", "rb") as source:
+        path.write_bytes(source.read())
+    path.chmod(0o700)
+    with subprocess.Popen([path, "30"]) as process:
+        try:
+            with pytest.raises(InvalidValue, match="ETXTBSY.*read_only=true"):
+                loop.Backing(str(path))
+            loop.Backing(str(path), read_only=True).close()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("size, options, option, words", [
+    (SIZE, {"sector_size": 0}, "sector_size", "power of 2"),
+    (SIZE, {"sector_size": 256}, "sector_size", "power of 2"),
+    (SIZE, {"sector_size": 1000}, "sector_size", "power of 2"),
+    (SIZE, {"sector_size": 2 * os.sysconf("SC_PAGE_SIZE")}, "sector_size", "power of 2"),
+    (SIZE, {"sector_size": -512}, "sector_size", "power of 2"),
+    (SIZE, {"offset": -512}, "offset", "512"),
+    (SIZE, {"offset": 100}, "offset", "512"),
+    (SIZE, {"offset": SIZE}, "offset", "inside the file"),
+    (SIZE, {"offset": 2**63}, "offset", "inside the file"),
+    (SIZE, {"size": -512}, "size", "sector size"),
+    (SIZE, {"size": 1000}, "size", "sector size"),
+    (SIZE, {"size": 512, "sector_size": 1024}, "size", "1024"),
+    (SIZE, {"size": SIZE + 512}, "size", "inside the file"),
+    (SIZE, {"offset": 512, "size": SIZE}, "size", "inside the file"),
+    (SIZE, {"size": 2**64}, "size", "inside the file"),
+    (0, {}, "backing_file", "empty"),
+    (1000, {}, "backing_file", "say size=512"),
+    (SIZE, {"offset": 512, "sector_size": 4096}, "backing_file", "say size=61440"),
+])
+def test_geometry(place, size, options, option, words):
+    path = loopdevices.image(place, "disk", size)
+    with loop.Backing(path) as backing, pytest.raises(InvalidValue) as caught:
+        loop.attach(backing, **options)
+    assert caught.value.option == option and words in str(caught.value)
+    assert not loopdevices.bound_files(place)
+
+
+def test_an_exact_fit(place):
+    with attach(loopdevices.image(place, "disk", 1024), offset=512, size=512) as device:
+        assert device.size == 512
+
+
+def test_no_root(place):
+    """Another user gets a clear error; /dev/loop-control is root's."""
+    path = loopdevices.image(place, "disk")
+    os.chmod(place, 0o755)
+    os.chmod(path, 0o666)
+    code = (
+        "import os, sys\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._block import loop as _loop\n"
+        "os.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\n"
+        f"with _loop.Backing({path!r}) as backing:\n"
+        "    try:\n"
+        "        _loop.attach(backing)\n"
+        "    except Exception as error:\n"
+        "        sys.exit(f'{type(error).__name__} {error}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, stderr=subprocess.PIPE, check=False)
+    assert b"KernelError" in done.stderr and b"only root may make loop devices" in done.stderr and b"become: true" in done.stderr
+
+
+def test_no_loop_module(place, monkeypatch):
+    monkeypatch.setattr(loop, "CONTROL", os.path.join(place, "none"))
+    with pytest.raises(NotSupported, match="Load the kernel module loop"):
+        attach(loopdevices.image(place, "disk"))
+
+
+def test_no_number_to_be_had(place, monkeypatch):
+    """All numbers that are offered are taken by others first, for ever."""
+    fd, number = loopdevices.bind_free(loopdevices.image(place, "other"))
+    monkeypatch.setattr(loop, "_ATTACH_SECONDS", 0.2)
+    monkeypatch.setattr(loop._Control, "free_number", lambda control: number)
+    with pytest.raises(DeadlineExceeded, match="waited 0.2 s for a free loop device"):
+        attach(loopdevices.image(place, "disk"))
+    assert set(loopdevices.bound_files(place).values()) == {os.path.join(place, "other")}
+    os.close(fd)
+
+
+# Detaching
+
+def test_detach(place):
+    for persistent in (False, True):
+        device = attach(loopdevices.image(place, "disk"))
+        loop.set_autoclear(device, not persistent)
+        assert loop.detach(device) is True
+        assert device.fd == -1 and not loopdevices.bound_files(place)
+
+
+def test_detach_waits_for_those_who_have_it_for_a_moment(place):
+    device = attach(loopdevices.image(place, "disk"))
+    code = f"import time; f = open({device.path!r}, 'rb'); print('open', flush=True); time.sleep(0.4)"
+    prober = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert prober.stdout.readline() == b"open\n"
+    began = time.monotonic()
+    assert loop.detach(device, timeout=10) is True
+    assert 0.05 < time.monotonic() - began < 9
+    assert prober.wait() == 0
+    prober.stdout.close()
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_device_in_use_stays_as_it_was(place, persistent):
+    path = loopdevices.image(place, "disk")
+    device = attach(path)
+    loop.set_autoclear(device, not persistent)
+    user = os.open(device.path, os.O_RDONLY)
+    with pytest.raises(DeviceBusy, match="deferred=true") as caught:
+        loop.detach(device, timeout=0.1)
+    assert caught.value.device == device.path
+    with _device.open_path(device.path, diskseq=device.id.diskseq) as again:
+        assert loop.info(again).autoclear != persistent
+    os.close(user)
+    if persistent:
+        with _device.open_path(device.path, diskseq=device.id.diskseq) as again:
+            loop.detach(again)
+
+
+def test_a_killed_detach_leaves_a_device_in_use(place):
+    """
+    Its user had it before: when the removal is killed, the device is there when the user has gone. Between two system calls it is not, and a busy
+    machine may let a process wait there.
+    """
+    lost, device = 0, attach(loopdevices.image(place, "disk"))
+    for number in range(25):
+        loop.set_autoclear(device, False)
+        user = os.open(device.path, os.O_RDONLY)
+        child = os.fork()
+        if not child:
+            try:
+                os.close(user)
+                own = _device.open_path(device.path, diskseq=device.id.diskseq)
+                os.close(device.fd)
+                loop.detach(own, timeout=30)
+            finally:
+                os._exit(0)
+        device.close()
+        time.sleep(0.004 * number)
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        os.close(user)
+        if not loopdevices.bound_files(place):
+            lost, device = lost + 1, attach(loopdevices.image(place, "disk"))
+        else:
+            device = _device.open_path(device.path, diskseq=device.id.diskseq)
+            lost += loop.info(device).autoclear
+    loop.detach(device)
+    assert lost <= 2
+
+
+def test_a_claimed_device_is_refused_at_once(place):
+    device = attach(loopdevices.image(place, "disk"))
+    claim = os.open(device.path, os.O_RDONLY | os.O_EXCL)
+    began = time.monotonic()
+    with pytest.raises(DeviceBusy):
+        loop.detach(device, timeout=30)
+    assert time.monotonic() - began < 5 and device.fd >= 0
+    os.close(claim)
+    device.close()
+
+
+def test_deferred(place):
+    path = loopdevices.image(place, "disk", content=b"still here")
+    device = attach(path)
+    loop.set_autoclear(device, False)
+    user = os.open(device.path, os.O_RDONLY)
+    assert loop.detach(device, deferred=True, timeout=0.1) is False
+    assert os.pread(user, 10, 0) == b"still here"
+    os.close(user)
+    assert loopdevices.nothing_bound(place)
+    assert loop.detach(attach(path), deferred=True) is True
+
+
+def test_a_mount_is_named(tmp_path):
+    loopdevices.need_loop()
+    path = loopdevices.image(tmp_path, "disk", 1048576)
+    subprocess.run(["mkfs.ext4", "-q", path], check=True)
+    point = tmp_path / "mnt"
+    point.mkdir()
+    with attach(path) as device:
+        done = subprocess.run(["mount", "-t", "ext4", device.path, point], stderr=subprocess.PIPE, check=False)
+        if done.returncode:
+            pytest.skip(f"no mount here: {done.stderr.decode()}")
+        try:
+            assert loop.users(device) == [f"mount {point}"]
+            with pytest.raises(DeviceBusy, match=str(point)):
+                loop.detach(device)
+        finally:
+            subprocess.run(["umount", point], check=True)
+        assert loop.users(device) == []
+    assert loopdevices.nothing_bound(tmp_path)
+
+
+# What a killed process leaves
+
+def attach_and_stop(path, ready):
+    """In a child: attach, say so, wait for the end."""
+    device = attach(path)
+    os.write(ready, device.path.encode())
+    signal.pause()
+
+
+def in_child(function, *arguments):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function(*arguments)
+        finally:
+            os._exit(1)
+    return pid
+
+
+def test_killed_right_after_attach(place):
+    path = loopdevices.image(place, "disk")
+    for dummy in range(10):
+        reader, writer = os.pipe()
+        pid = in_child(attach_and_stop, path, writer)
+        node = os.read(reader, 100)
+        assert loopdevices.bound_files(place) == {int(node[9:]): path}
+        os.kill(pid, signal.SIGKILL)
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+        assert loopdevices.nothing_bound(place)
+        os.close(reader)
+        os.close(writer)
+
+
+def attach_for_ever(path, ready):
+    os.write(ready, b".")
+    while True:
+        attach(path).close()
+
+
+def test_killed_at_any_moment(place):
+    """A hundred times, somewhere in attach or close."""
+    path = loopdevices.image(place, "disk")
+    chance = random.Random(7)
+    caught_bound = 0
+    for dummy in range(100):
+        reader, writer = os.pipe()
+        pid = in_child(attach_for_ever, path, writer)
+        os.read(reader, 1)
+        time.sleep(chance.uniform(0, 0.004))
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        caught_bound += bool(loopdevices.bound_files(path))
+        os.kill(pid, signal.SIGKILL)
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+        assert loopdevices.nothing_bound(place)
+        os.close(reader)
+        os.close(writer)
+    assert caught_bound, "it was never killed while it had a device"
+
+
+# Many at once
+
+RIVAL = """
+import os, sys
+from ansible_collections.racefree.block.plugins.module_utils._block import loop as _loop
+where, who = sys.argv[1], sys.argv[2]
+files = []
+for number in range(100):
+    path = os.path.join(where, f"{who}-{number}")
+    with open(path, "wb") as file:
+        file.write(f"{who}-{number}".encode().ljust(512, b"."))
+    files.append(path)
+print("ready", flush=True)
+sys.stdin.read(1)
+held, seen = [], set()
+for path in files:
+    with _loop.Backing(path) as backing:
+        device = _loop.attach(backing)
+        info = _loop.info(device)
+        if (info.backing_device, info.backing_inode) != (backing.device, backing.inode):
+            sys.exit(f"{path}: bound to another file")
+    if os.pread(device.fd, 512, 0) != os.path.basename(path).encode().ljust(512, b"."):
+        sys.exit(f"{path}: another content")
+    if device.id.diskseq in seen:
+        sys.exit(f"{path}: a disk sequence number twice")
+    seen.add(device.id.diskseq)
+    held.append((device, os.path.basename(path)))
+    if len(held) > 6:
+        # some are held for a while, and looked at again: nobody may have taken them over
+        device, name = held.pop(0)
+        device.prove()
+        if os.pread(device.fd, len(name), 0) != name.encode():
+            sys.exit(f"{name}: another content later")
+        device.close()
+print(*sorted(seen))
+"""
+
+
+def test_rivals(place):
+    """Eight processes with a hundred files each: every device has its own file, and there is no error."""
+    rivals = [
+        subprocess.Popen(
+            [sys.executable, "-c", RIVAL, place, str(number)], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) for number in range(8)
+    ]
+    seen = []
+    try:
+        for rival in rivals:
+            assert rival.stdout.readline() == b"ready\n", rival.stderr.read()
+        for rival in rivals:
+            rival.stdin.write(b"x")
+            rival.stdin.flush()
+        for rival in rivals:
+            out, problems = rival.communicate(timeout=60)
+            assert rival.returncode == 0 and not problems, problems.decode()
+            seen += out.split()
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.communicate()
+    assert len(seen) == len(set(seen)) == 800
+
+
+def test_a_number_taken_by_another_is_left_alone(place, monkeypatch):
+    """The offered number is taken between the offer and the binding: the other's device stays, another number is used."""
+    theirs, mine = loopdevices.image(place, "theirs", content=b"theirs"), loopdevices.image(place, "mine", content=b"mine")
+    real = loop._Control.free_number
+    others = []
+
+    def snatched(control):
+        number = real(control)
+        if len(others) < 3:
+            fd = loopdevices.bind(number, theirs)
+            if fd is not None:
+                others.append(fd)
+        return number
+
+    monkeypatch.setattr(loop._Control, "free_number", snatched)
+    with attach(mine) as device:
+        assert len(others) == 3
+        assert os.pread(device.fd, 4, 0) == b"mine"
+        assert [os.pread(fd, 6, 0) for fd in others] == [b"theirs"] * 3
+    for fd in others:
+        os.close(fd)
+
+
+def test_errors_name_the_call_and_the_errno(place, monkeypatch):
+    with loopdevices.own_number() as number, _device.open_path(f"/dev/loop{number}") as device:
+        for function in (loop.set_capacity, loop.set_partitions, lambda unbound: loop.set_autoclear(unbound, True)):
+            with pytest.raises(KernelError) as caught:
+                function(device)
+            assert caught.value.errno == errno.ENXIO and "ENXIO" in str(caught.value) and device.path in str(caught.value)

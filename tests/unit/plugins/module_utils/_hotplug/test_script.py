@@ -1,0 +1,774 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The hotplug script against a real xenstored and real loop devices.
+
+This machine has no blkback, so the backend's side is spoken by the test: what blkback itself does is tests/host/test_hotplug.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils._base import locks
+from ansible_collections.racefree.block.plugins.module_utils._block import device
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
+    add,
+    script as _script,
+    state as _state,
+    target as _target,
+    worker as _worker,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_nodes
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    BlockError,
+    DeadlineExceeded,
+    DeviceBusy,
+    DeviceGone,
+    GuestError,
+    InvalidValue,
+    WrongDevice,
+    XenStoreError,
+)
+from ansible_collections.racefree.block.plugins.module_utils._source.spec import (
+    DiskseqSource,
+    FileSource,
+    PathSource,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key
+from ansible_collections.racefree.block.plugins.module_utils._xenstore.session import Session
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="loop devices need root")
+
+KEY = Key(5, 51728)
+UUID = "00000005-1111-2222-3333-444444444444"
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with Xenstored() as running:
+        yield running
+
+
+@pytest.fixture
+def store(daemon, monkeypatch):
+    monkeypatch.setenv("XENSTORED_PATH", daemon.socket)
+    with Session(5, daemon.socket) as opened:
+        guest(opened, KEY.domid)
+        yield opened
+        opened.remove("/local")
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """State and sysfs in directories of the test's own."""
+    sysfs = tmp_path / "xen-backend"
+    sysfs.mkdir()
+    monkeypatch.setattr(Key, "sysfs", property(lambda key: f"{sysfs}/vbd-{key.domid}-{key.devid}"))
+    monkeypatch.setattr(_state, "DIRECTORY", str(tmp_path / "run" / "hotplug"))
+
+
+@pytest.fixture(autouse=True)
+def no_loops_left(tmp_path):
+    """Others may use loop devices on this machine too."""
+    yield
+    end = time.monotonic() + 10
+    while loops(tmp_path) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert loops(tmp_path) == []
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "disk.raw"
+    path.write_bytes(os.urandom(1 << 20))
+    return str(path)
+
+
+@pytest.fixture
+def loop(file):
+    path = subprocess.run(["losetup", "--show", "-f", file], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+    yield path
+    subprocess.run(["losetup", "-d", path], check=True)
+
+
+def loops(place):
+    lines = subprocess.run(["losetup", "-n", "-O", "NAME,BACK-FILE"], stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
+    return [line for line in lines if str(place) in line]
+
+
+def guest(store, domid):
+    store.write(f"/local/domain/{domid}/vm", f"/vm/{domid:08}{UUID[8:]}")
+
+
+def vbd(store, params, mode="w", key=KEY, state="2"):
+    """The nodes that libxl writes before it calls the script."""
+    os.makedirs(key.sysfs, exist_ok=True)
+    disk = vbd_nodes.Disk(dev="xvdb", params="/", writable="w" in mode)
+    store.lay([
+        (path, {"params": params, "mode": mode, "state": state}.get(path.rpartition("/")[2], value), perms)
+        for path, value, perms in vbd_nodes.layout(key, disk, [])
+        if path.startswith(key.backend) and not path.endswith("hotplug-status")
+    ])
+
+
+class Backend(threading.Thread):
+    """blkback: opens what it is told, keeps it open, and ``act(store)`` may make it behave otherwise."""
+
+    def __init__(self, daemon, key=KEY, act=None, wait=0.0):
+        super().__init__(daemon=True)
+        self.path, self.key, self.act, self.wait = daemon.socket, key, act, wait
+        self.fd = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *exc):
+        self.join(20)
+        if self.fd is not None:
+            os.close(self.fd)
+
+    def run(self):
+        with Session(5, self.path) as store:
+            end = time.monotonic() + 10
+            while store.read(f"{self.key.backend}/physical-device") is None and time.monotonic() < end:
+                time.sleep(0.002)
+            if self.act:
+                self.act(store)
+                return
+            time.sleep(self.wait)
+            number = store.read(f"{self.key.backend}/physical-device")
+            minor = int(number.partition(":")[2], 16)
+            self.fd = os.open(f"/dev/loop{minor}", os.O_RDWR)
+            opened(self.key, number)
+
+
+def opened(key, number):
+    with open(key.sysfs + "/new", "w") as file:
+        file.write(number + "\n")
+    os.rename(key.sysfs + "/new", key.sysfs + "/physical_device")
+
+
+def node(store, name, key=KEY):
+    return store.read(f"{key.backend}/{name}")
+
+
+def call(*words, path="backend/vbd/5/51728", script="/etc/xen/scripts/block-racefree"):
+    return _script.main(["block-racefree", *words], {"XENBUS_PATH": path, "script": script})
+
+
+def fails(store, kind, *words, seconds=5, status="error"):
+    """``add`` raises this, and says so in the nodes."""
+    with pytest.raises(kind) as caught:
+        add.add(KEY, seconds)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+        assert word in node(store, "hotplug-error"), node(store, "hotplug-error")
+    assert node(store, "hotplug-status") == status
+    return caught.value
+
+
+def test_a_file(store, daemon, file):
+    vbd(store, file)
+    with Backend(daemon) as backend:
+        assert call("add") == 0
+        assert node(store, "hotplug-status") == "connected"
+        assert os.pread(backend.fd, 1 << 20, 0) == open(file, "rb").read()
+        path = node(store, "physical-device-path")
+        with open(f"/sys/block/{path[5:]}/diskseq") as attribute:
+            assert int(node(store, "diskseq"), 16) == int(attribute.read())
+        assert store.get_perms(f"{KEY.backend}/diskseq") == ["n0", "r5"]
+        # It goes with blkback's close, so from here on nobody else has it.
+        with open(f"/sys/block/{path[5:]}/loop/autoclear") as attribute:
+            assert attribute.read().strip() == "1"
+        assert _state.read(KEY)["target"] == file
+        assert call("add") == 0, "libxl may call twice"
+        store.remove(KEY.backend)
+        assert call("remove") == 0, "without nodes"
+        assert _state.read(KEY) is None
+        assert call("remove") == 0, "twice"
+
+
+@pytest.mark.parametrize("form", ["{path}", "phy:{path}", "path:{path}", "diskseq:{diskseq}@{boot}", "{short}"])
+def test_a_device_by_any_name(store, daemon, loop, form):
+    diskseq = open(f"/sys/block/{loop[5:]}/diskseq").read().strip()
+    vbd(store, form.format(path=loop, diskseq=diskseq, boot=device.boot_id(), short=loop[5:]))
+    with Backend(daemon):
+        assert call("add") == 0
+    assert node(store, "physical-device-path") == loop
+    assert node(store, "physical-device") == "7:%x" % int(loop[9:])
+    assert int(node(store, "diskseq"), 16) == int(diskseq)
+
+
+def test_the_device_is_held_until_the_backend_has_it(store, daemon, file):
+    vbd(store, file)
+    with Backend(daemon, wait=0.7) as backend:
+        adding = threading.Thread(target=add.add, args=(KEY, 10))
+        adding.start()
+        time.sleep(0.5)
+        assert node(store, "physical-device") and node(store, "hotplug-status") is None
+        adding.join(10)
+        assert node(store, "hotplug-status") == "connected"
+        assert os.pread(backend.fd, 512, 0) == open(file, "rb").read(512)
+
+
+def test_a_backend_that_offers_opened_has_the_last_word(store, daemon, loop):
+    vbd(store, loop)
+    store.write(f"{KEY.backend}/opened", "0")
+
+    def act(its):
+        opened(KEY, its.read(f"{KEY.backend}/physical-device"))
+        time.sleep(0.3)
+        assert its.read(f"{KEY.backend}/hotplug-status") is None
+        its.write(f"{KEY.backend}/opened", "1")
+
+    with Backend(daemon, act=act):
+        add.add(KEY, 5)
+    assert node(store, "hotplug-status") == "connected"
+
+
+def test_a_backend_that_refuses(store, daemon, file):
+    vbd(store, file)
+
+    def act(its):
+        its.write(f"{KEY.backend_error}/error", "19 creating vbd structure")
+        its.write(f"{KEY.backend}/state", "5")
+
+    with Backend(daemon, act=act):
+        fails(store, GuestError, "did not take", "19 creating vbd structure")
+    assert node(store, "physical-device") is None and node(store, "diskseq") is None
+    os.rmdir(KEY.sysfs)
+
+
+def test_the_error_of_an_earlier_disk_is_not_this_ones(store, daemon, loop):
+    vbd(store, loop)
+    store.write(f"{KEY.backend_error}/error", "19 creating vbd structure")
+    with Backend(daemon):
+        assert call("add") == 0
+
+
+def test_a_backend_that_never_opens(store, daemon, file, capsys, monkeypatch):
+    vbd(store, file)
+    monkeypatch.setattr(_script, "SECONDS", 0.5)
+    began = time.monotonic()
+    assert call("add") == 1
+    assert time.monotonic() - began < 5
+    assert "blkback to open the device" in capsys.readouterr().err and "blkback to open the device" in node(store, "hotplug-error")
+    assert node(store, "physical-device") is None
+    # The worker keeps the device for as long as blkback could be about to open it, and lets go when the vbd is gone.
+    assert loops(file)
+    os.rmdir(KEY.sysfs)
+
+
+def test_a_backend_that_opened_something_else(store, daemon, loop):
+    vbd(store, loop)
+    with Backend(daemon, act=lambda its: opened(KEY, "7:fff")):
+        fails(store, WrongDevice, "blkback opened 7:4095 instead of 7:")
+    os.unlink(KEY.sysfs + "/physical_device")
+    os.rmdir(KEY.sysfs)
+
+
+def test_nodes_removed_meanwhile(store, daemon, file):
+    vbd(store, file)
+    with Backend(daemon, act=lambda its: its.remove(KEY.backend)), pytest.raises(GuestError, match="were removed"):
+        add.add(KEY, 5)
+    assert store.read(KEY.backend) is None, "nodes written into a vbd that is gone would be left for ever"
+    os.rmdir(KEY.sysfs)
+
+
+def test_no_nodes_at_all(store):
+    with pytest.raises(GuestError, match="not there"):
+        add.add(KEY, 5)
+    assert store.read(KEY.backend) is None
+
+
+@pytest.mark.parametrize("target, kind, words", [
+    ("/no/such/file", DeviceGone, ["no such device or file"]),
+    ("file:/no/such/file", InvalidValue, ["does not exist"]),
+    ("/tmp", InvalidValue, ["block device or a regular file", "directory"]),
+    ("/dev/null", InvalidValue, ["character device"]),
+    ("diskseq:0", InvalidValue, ["1 to 2^64-1"]),
+    ("diskseq:42", InvalidValue, ["diskseq:42", "ends with the boot", "@BOOT"]),
+    ("/dev/disk/by-diskseq/42", InvalidValue, ["ends with the boot"]),
+    (f"diskseq:18446744073709551615@{device.boot_id()}", DeviceGone, ["no disk has"]),
+    ("diskseq:42@11111111-2222-3333-4444-555555555555", DeviceGone, ["another boot"]),
+    ("dm:name", InvalidValue, ["dm:NAME,UUID"]),
+    ("path:relative", InvalidValue, ["absolute path"]),
+    ("nosuchdisk", DeviceGone, ["/dev/nosuchdisk"]),
+])
+def test_wrong_targets(store, target, kind, words):
+    vbd(store, target)
+    fails(store, kind, *words)
+    assert _state.read(KEY) is None
+    assert call("add") == 1
+
+
+def test_what_cannot_be_a_target(store, daemon):
+    vbd(store, "x")
+    store._execute("", "", 11, f"{KEY.backend}/params".encode() + b"\0/dev/a\x01b")
+    fails(store, XenStoreError, "backend/vbd/5/51728/params", "printable text")
+
+
+def test_a_uuid_that_is_not_this_devices(loop, monkeypatch):
+    with pytest.raises(WrongDevice, match="not a mapped device"):
+        _target.open_device(PathSource(loop, uuid="X"), 1)
+
+
+def test_only_the_same_file_is_waited_for(file, tmp_path):
+    """Somebody else is about to make a device over it; over another file one is made meanwhile."""
+    other = str(tmp_path / "other")
+    with open(other, "wb") as image:
+        image.truncate(65536)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            locks.held(locks.of_file(file))
+            os.write(writing, b".")
+            signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        assert os.read(reading, 1) == b"."
+        _target.open_device(FileSource(other), 30).close()
+        with pytest.raises(locks.Unavailable, match=f"process {pid} .*the file {file}"):
+            _target.open_device(FileSource(file), 0)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reading)
+        os.close(writing)
+    _target.open_device(FileSource(file), 30).close()
+
+
+def test_an_empty_drive(store):
+    vbd(store, "")
+    assert call("add") == 0
+    assert node(store, "hotplug-status") == "connected" and node(store, "physical-device") is None
+
+
+@pytest.mark.parametrize("mode", ["", "x", "w\\0"])
+def test_a_mode_that_is_none(store, loop, mode):
+    vbd(store, loop)
+    store.write(f"{KEY.backend}/mode", mode)
+    fails(store, XenStoreError, "backend/vbd/5/51728/mode", "r or w")
+
+
+@pytest.mark.parametrize("name, value", [
+    ("physical-device", "7:0\\x00"), ("physical-device", " 7:0"), ("physical-device", "7"), ("physical-device", "07@7:0"), ("diskseq", "0"),
+    ("diskseq", "12345678901234567"), ("diskseq", "X"), ("dev", "x" * 65), ("frontend-id", "05"), ("frontend-id", "5 "), ("opened", "yes"),
+])
+def test_junk_in_a_node_is_named(store, daemon, loop, name, value):
+    vbd(store, loop)
+    store.write(f"{KEY.backend}/{name}", value)
+    with Backend(daemon) if name == "opened" else contextlib.nullcontext(), pytest.raises(XenStoreError, match=f"backend/vbd/5/51728/{name}"):
+        add.add(KEY, 5)
+    assert name in (node(store, "hotplug-error") or "") or name == "frontend-id", "whose vbd it is is not known"
+    assert name == "physical-device" or node(store, "physical-device") is None
+
+
+@pytest.mark.parametrize("form, name", [("physical-device-uuid", "physical-device-uuid"), ("diskseq@number", "physical-device")])
+def test_other_forms(store, daemon, loop, form, name):
+    vbd(store, loop)
+    with Backend(daemon, act=lambda its: opened(KEY, node(its, "physical-device").rpartition("@")[2])):
+        add.add(KEY, 5, form)
+    with open(f"/sys/block/{loop[5:]}/diskseq") as attribute:
+        assert int(node(store, name).partition("@")[0], 16) == int(attribute.read())
+    assert node(store, "diskseq") is None
+
+
+def test_read_only(store, daemon, file, tmp_path):
+    vbd(store, file, mode="r")
+    with Backend(daemon) as backend:
+        assert call("add") == 0
+        with open(f"/sys/block/{node(store, 'physical-device-path')[5:]}/ro") as attribute:
+            assert attribute.read().strip() == "1"
+        with pytest.raises(OSError):
+            os.pwrite(backend.fd, b"x", 0)
+
+
+def test_a_read_only_device_for_a_guest_that_writes(store, file):
+    path = subprocess.run(["losetup", "--show", "-r", "-f", file], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+    try:
+        vbd(store, path)
+        fails(store, InvalidValue, "is read-only")
+    finally:
+        subprocess.run(["losetup", "-d", path], check=True)
+
+
+def test_another_guests_file_is_refused(store, daemon, file):
+    other = Key(6, 51712)
+    guest(store, 6)
+    vbd(store, file, key=other)
+    with Backend(daemon, other):
+        add.add(other, 5)
+        vbd(store, file)
+        fails(store, DeviceBusy, "is in use as disk xvdb of domain 6")
+        # The guests agree on who writes what.
+        store.remove(KEY.backend)
+        vbd(store, file, mode="w!")
+        with Backend(daemon):
+            add.add(KEY, 5)
+
+
+def test_the_same_guest_on_its_way_to_another_domain(store, daemon, file):
+    other = Key(6, 51712)
+    store.write("/local/domain/6/vm", f"/vm/{UUID}-1")
+    vbd(store, file, key=other)
+    with Backend(daemon, other) as before:
+        add.add(other, 5)
+        vbd(store, file)
+        fails(store, DeviceBusy, "is in use as disk xvdb of domain 6")
+        store.remove(KEY.backend)
+        vbd(store, file)
+        store.write_many({"/local/domain/6/name": "web", f"/local/domain/{KEY.domid}/name": "web--incoming"})
+        with Backend(daemon) as after:
+            add.add(KEY, 5)
+            os.pwrite(before.fd, b"written before the move", 0)
+            os.fsync(before.fd)
+            assert os.pread(after.fd, 23, 0) == b"written before the move"
+
+
+def test_a_device_that_it_has_already_is_not_exchanged(store, daemon, file, loop):
+    vbd(store, loop)
+    with Backend(daemon):
+        assert call("add") == 0
+    store.write(f"{KEY.backend}/params", "/dev/null")
+    kept = _state.read(KEY)
+    fails(store, DeviceBusy, "has a device already", "cannot be changed", status="connected")
+    assert node(store, "physical-device") is not None and kept and _state.read(KEY) == kept
+
+
+def test_the_boot_loaders_disk(store, daemon, loop):
+    """libxl gives domain 0 a disk for a boot loader (pygrub); domain 0 has no vm node."""
+    key = Key(0, KEY.devid)
+    vbd(store, loop, key=key)
+    with Backend(daemon, key):
+        add.add(key, 5)
+    assert node(store, "hotplug-status", key) == "connected"
+
+
+def test_what_was_forgotten_goes_with_the_next_add(store, daemon, loop):
+    _state.write(Key(77, 51712), {"target": "gone"})
+    vbd(store, loop)
+    with Backend(daemon):
+        add.add(KEY, 5)
+    assert _state.read(Key(77, 51712)) is None and _state.read(KEY) is not None
+
+
+def test_the_wrong_guest_in_the_nodes(store, loop):
+    vbd(store, loop)
+    store.write(f"{KEY.backend}/frontend-id", "6")
+    with pytest.raises(GuestError, match="names domain 6"):
+        add.add(KEY, 5)
+    assert node(store, "hotplug-error") is None, "they are not this vbd's"
+
+
+def test_a_guest_that_ended(store, loop):
+    vbd(store, loop)
+    store.remove("/local/domain/5/vm")
+    fails(store, GuestError, "has ended")
+
+
+def test_a_vbd_that_is_being_taken_back(store, loop):
+    vbd(store, loop, state="5")
+    fails(store, GuestError, "detached")
+
+
+def test_xenstored_that_does_not_answer(store, daemon, file, monkeypatch):
+    vbd(store, file)
+    monkeypatch.setattr(add, "_CLEANUP", 0.3)
+    daemon.freeze()
+    try:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="xenstored"):
+            add.add(KEY, 0.5)
+        assert time.monotonic() - began < 5
+    finally:
+        daemon.thaw()
+
+
+def test_many_writers(store, daemon, loop):
+    """Conflicts are met by trying again."""
+    vbd(store, loop)
+    stop = threading.Event()
+
+    def meddle(number):
+        with Session(5, daemon.socket) as its:
+            while not stop.is_set():
+                its.transaction(lambda tx: tx.write("/local/domain/5/data", str(number)))
+
+    threads = [threading.Thread(target=meddle, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    try:
+        with Backend(daemon):
+            add.add(KEY, 20)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert node(store, "hotplug-status") == "connected"
+
+
+# Calls
+
+
+@pytest.mark.parametrize("words, path", [
+    ([], "backend/vbd/5/51728"), (["online"], "backend/vbd/5/51728"), (["add", "x"], "backend/vbd/5/51728"), (["add"], ""), (["add"], "backend/vif/5/0"),
+    (["add"], "backend/vbd/5"), (["add"], "backend/vbd/5/x"), (["add"], "backend/vbd/5/1/2"), (["add"], "/local/domain/x/backend/vbd/5/1"),
+    (["remove"], "../../etc/5/1"), (["add"], "backend/vbd/5/\xb2"), (["add"], "/local/domain/"),
+])
+def test_wrong_calls(words, path, capsys):
+    assert call(*words, path=path) == 1
+    assert "must be" in capsys.readouterr().err
+
+
+def test_the_vbd_out_of_the_path():
+    assert _script.parse_call(["x", "add"], {"XENBUS_PATH": "backend/vbd/5/51728"}) == ("add", Key(5, 51728))
+    assert _script.parse_call(["x", "remove"], {"XENBUS_PATH": "/local/domain/3/backend/vbd/5/51728"}) == ("remove", Key(5, 51728, 3))
+
+
+def test_what_the_stock_script_made_it_takes_down(store, tmp_path, monkeypatch):
+    """When this script has the place of Xen's own, that one's loop devices are still there."""
+    stock = tmp_path / "block.stock"
+    stock.write_text(f"#!/bin/sh\necho \"$1 $XENBUS_PATH\" > {tmp_path}/called\n")
+    stock.chmod(0o755)
+    code = (
+        "import sys; from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug; from ansible_collections.racefree.block.plugins.module_utils._hotplug import state as state\n"
+        f"state.DIRECTORY = {_state.DIRECTORY!r}; _hotplug.STOCK_KEPT = {str(stock)!r}\n"
+        "sys.exit(_hotplug.main(['x', 'remove'], {'XENBUS_PATH': 'backend/vbd/5/51728', 'script': sys.argv[1]}))"
+    )
+    subprocess.run([sys.executable, "-c", code, "/etc/xen/scripts/block"], check=True)
+    assert not (tmp_path / "called").exists(), "it made none, or this script served the disk and another call has forgotten it"
+    store.write(f"{KEY.backend}/node", "/dev/loop7")
+    for script, called in (("/etc/xen/scripts/block-racefree", False), ("/etc/xen/scripts/block", True)):
+        subprocess.run([sys.executable, "-c", code, script], check=True)
+        assert (tmp_path / "called").exists() == called
+    assert (tmp_path / "called").read_text() == "remove backend/vbd/5/51728\n"
+    (tmp_path / "called").unlink()
+    _state.write(KEY, {"target": "x"})
+    subprocess.run([sys.executable, "-c", code, "/etc/xen/scripts/block"], check=True)
+    assert not (tmp_path / "called").exists(), "what this script served is its own"
+
+
+# State
+
+
+def test_state():
+    assert _state.read(KEY) is None and not _state.forget(KEY) and _state.reap() == []
+    _state.write(KEY, {"target": "/a=b", "x": ""})
+    assert _state.read(KEY) == {"target": "/a=b", "x": ""}
+    assert os.stat(_state.DIRECTORY).st_mode & 0o777 == 0o700
+    assert _state.forget(KEY) and not _state.forget(KEY)
+
+
+def test_reaping():
+    living, dead = Key(7, 1), Key(8, 2)
+    os.makedirs(living.sysfs)
+    for key in (living, dead):
+        _state.write(key, {})
+    for pid in (os.getpid(), 4194305):
+        with open(f"{_state.DIRECTORY}/.9-9.{pid}", "w"):
+            pass
+    assert sorted(_state.reap()) == [".9-9.4194305", "8-2"]
+    assert sorted(os.listdir(_state.DIRECTORY)) == [f".9-9.{os.getpid()}", "7-1"]
+
+
+# Targets
+
+
+@pytest.mark.parametrize("text, recipe", [
+    (f"diskseq:42@{device.boot_id()}", DiskseqSource(42, None, device.boot_id())), ("path:/dev/x", PathSource("/dev/x")),
+    ("file:/srv/a,b.raw", FileSource("/srv/a,b.raw")),
+    ("dm:web1-root,LVM-x", PathSource("/dev/mapper/web1-root", uuid="LVM-x")),
+])
+def test_forms(text, recipe):
+    assert _target.parse(text, True) == recipe
+
+
+def test_a_file_that_is_only_read_is_bound_so(file):
+    assert _target.parse(file, False) == FileSource(file, read_only=True)
+    assert _target.parse(file, True) == FileSource(file)
+
+
+# The two processes
+
+
+@contextlib.contextmanager
+def running(store, place, backend_waits=True):
+    """``add`` in processes of its own, which blkback keeps waiting: the watcher (a Popen) and the worker's pid."""
+    vbd(store, str(place))
+    code = (
+        "import sys; from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug; from ansible_collections.racefree.block.plugins.module_utils._hotplug import state as state\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key\n"
+        f"state.DIRECTORY = {_state.DIRECTORY!r}; Key.sysfs = property(lambda key: {KEY.sysfs!r})\n"
+        "sys.exit(_hotplug.main(['x', 'add'], {'XENBUS_PATH': 'backend/vbd/5/51728', 'script': 'x'}))"
+    )
+    watcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    end = time.monotonic() + 10
+    while backend_waits and not node(store, "physical-device") and time.monotonic() < end:
+        time.sleep(0.01)
+    with open(f"/proc/{watcher.pid}/task/{watcher.pid}/children") as children:
+        worker = int(children.read())
+    yield watcher, worker
+    if os.path.isdir(KEY.sysfs):
+        os.path.exists(f"{KEY.sysfs}/physical_device") and os.unlink(f"{KEY.sysfs}/physical_device")
+        os.rmdir(KEY.sysfs)
+    watcher.communicate(timeout=20)
+
+
+def lives(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def ends(pid, seconds=5):
+    end = time.monotonic() + seconds
+    while lives(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not lives(pid)
+
+
+def test_a_killed_script_leaves_its_work_to_the_other_process(store, file):
+    with running(store, file) as (watcher, worker):
+        watcher.kill()
+        # Its end of the pipe is closed although the worker lives: nobody waits for it.
+        assert watcher.stdout.read() == b""
+        watcher.wait()
+        assert lives(worker) and loops(file)
+        opened(KEY, node(store, "physical-device"))
+        assert ends(worker)
+        assert node(store, "hotplug-status") == "connected"
+
+
+def test_a_script_that_was_killed_early_gives_no_device_away(store, file, monkeypatch):
+    vbd(store, file)
+
+    class Alone(_worker.Link):
+        is_alone = True
+
+    with pytest.raises(GuestError, match="killed"):
+        add.add(KEY, 5, link=Alone())
+    assert node(store, "physical-device") is None
+
+
+def test_a_killed_workers_device_is_kept_until_the_backend_has_it(store, file):
+    with running(store, file) as (watcher, worker):
+        os.kill(worker, signal.SIGKILL)
+        said = watcher.communicate(timeout=10)[0].decode()
+        assert watcher.returncode == 1 and "was killed" in said and "was killed" in node(store, "hotplug-error")
+        assert node(store, "physical-device") is None and node(store, "hotplug-status") == "error"
+        time.sleep(0.5)
+        holders = [pid for pid in os.listdir("/proc") if pid.isdigit() and holds(pid, loops(file)[0].split()[0])]
+        assert len(holders) == 1 and len(os.listdir(f"/proc/{holders[0]}/fd")) == 1
+        opened(KEY, "7:0")
+        assert ends(int(holders[0]))
+
+
+def holds(pid, path):
+    try:
+        return path in [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return False
+
+
+def test_a_killed_worker_of_a_disk_that_is_served_changes_nothing(store, daemon, file):
+    vbd(store, file)
+    with Backend(daemon):
+        assert call("add") == 0
+    before = store.read_many([f"{KEY.backend}/{name}" for name in ("physical-device", "diskseq", "hotplug-status")])
+    add.give_up(KEY, BlockError("the process was killed"), False)
+    assert store.read_many(before) == before and _state.read(KEY) is not None
+
+
+def test_storage_that_does_not_answer(store, tmp_path, monkeypatch, capsys):
+    """Here it only sleeps; what hangs in the kernel, and does not die, is in tests/host/test_hotplug.py."""
+    vbd(store, "/dev/x")
+    monkeypatch.setattr(_script, "LONGEST", 0.5)
+    monkeypatch.setattr(_target, "parse", lambda *dummy: time.sleep(60))
+    began = time.monotonic()
+    assert call("add") == 1
+    assert time.monotonic() - began < 5
+    assert "storage to answer" in capsys.readouterr().err and "storage to answer" in node(store, "hotplug-error")
+    assert node(store, "hotplug-status") == "error" and _state.read(KEY) is None
+
+
+def test_errors_fit_into_a_node(store, monkeypatch):
+    vbd(store, "/x")
+
+    def long(*arguments):
+        raise BlockError("\u00e4\n" + "x" * 5000)
+
+    monkeypatch.setattr(_target, "parse", long)
+    with pytest.raises(BlockError):
+        add.add(KEY, 5)
+    assert node(store, "hotplug-error") == "??" + "x" * 998
+
+
+def test_an_interrupt_is_said_too(store, monkeypatch):
+    vbd(store, "/x")
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    monkeypatch.setattr(_target, "parse", interrupted)
+    # A shell's background jobs ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            add.add(KEY, 5)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert node(store, "hotplug-error") == "ended by KeyboardInterrupt"
+
+
+def test_a_watcher_without_a_descriptor_for_its_copy(tmp_path):
+    """
+    The worker is ended, and what it may have written by then is taken back: nobody else would have the device
+    if it were killed.
+    """
+    told, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def work(link):
+        resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (3, limits[1]))
+        with open(tmp_path / "device", "wb") as file:
+            link.share(types.SimpleNamespace(fd=file.fileno()))
+            time.sleep(30)
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    try:
+        with pytest.raises(BlockError, match="no descriptor left") as caught:
+            _worker.run(work, KEY, 20, lambda error, was_shared: told.append((error, was_shared)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert told == [(caught.value, True)] and sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_cannot_be_noted_is_named(store, file, tmp_path):
+    """A place where no file can be made."""
+    vbd(store, file)
+    os.makedirs(tmp_path / "run")
+    (tmp_path / "run" / "hotplug").write_bytes(b"")
+    with pytest.raises(BlockError, match="run/hotplug"):
+        add.add(KEY, 5)
+    assert "run/hotplug" in node(store, "hotplug-error") and not loops(file)

@@ -1,0 +1,130 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The order in which a running guest gets a disk and its recipe. What libvirt makes of it: tests/host/test_libvirt_hook.py, test_libvirt_disk.py."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
+    attach as _attach,
+    connection,
+    live_recipe,
+)
+from ansible_collections.racefree.block.plugins.module_utils._module import libvirt_disk
+from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_read
+from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Outcome
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded, GuestError
+from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem
+
+RECIPE = '{"file": "/srv/a"}'
+OLD = '{"file": "/srv/old"}'
+
+
+class Scene:
+    """A running domain: ``steps`` that were taken, ``disk`` and ``recipe`` that it has."""
+
+    def __init__(self, monkeypatch):
+        self.steps, self.disk, self.recipe, self.error, self.sticks = [], None, None, None, False
+        monkeypatch.setattr(live_recipe, "put", self.put)
+        monkeypatch.setattr(_attach, "detach", self.detach)
+        monkeypatch.setattr(vbd_read, "read_vbd", lambda *arguments: self.disk)
+        monkeypatch.setattr(DiskItem, "_attach", lambda item: self.attach())
+
+    def item(self, state, had=None, wanted=None):
+        params = {"state": state, "uri": "xen:///", "timeout": 1, "domain": "web1", "vdev": "xvdb"}
+        item = DiskItem(params, types.SimpleNamespace(store=None))
+        item.definition = connection.Definition("web1", "u", None, "<domain/>")
+        item.guest, item.vbd = types.SimpleNamespace(domid=5), self.disk
+        item.changes_live = (self.disk is None) == (state == "present")
+        item.had_recipe, item.running_recipe, self.recipe = had, wanted, had
+        return item
+
+    def put(self, uri, uuid, target, recipe, limit):
+        self.steps.append(("recipe", recipe))
+        self.recipe = recipe
+
+    def attach(self):
+        self.steps.append("attach")
+        if self.sticks or self.error is None:
+            self.disk = "a disk"
+        return Outcome(None, None if self.error else self.disk, self.error)
+
+    def detach(self, store, detachments, timeout, uri):
+        self.steps.append("detach")
+        if self.sticks:
+            return [Outcome(None, None, GuestError("no"))]
+        self.disk = None
+        return [Outcome(None, None, None)]
+
+
+@pytest.fixture
+def scene(monkeypatch):
+    return Scene(monkeypatch)
+
+
+def test_the_recipe_is_there_before_the_disk(scene):
+    item = scene.item("present", wanted=RECIPE)
+    assert item.changes_recipe
+    item.change_running()
+    assert scene.steps == [("recipe", RECIPE), "attach"]
+    item.undo()
+    assert scene.steps[2:] == ["detach", ("recipe", None)]
+
+
+def test_and_goes_after_it(scene):
+    scene.disk = "a disk"
+    scene.item("absent", had=RECIPE).change_running()
+    assert scene.steps == ["detach", ("recipe", None)]
+
+
+def test_a_disk_that_stays_keeps_its_recipe(scene):
+    scene.disk, scene.sticks = "a disk", True
+    with pytest.raises(GuestError):
+        scene.item("absent", had=RECIPE).change_running()
+    assert scene.steps == ["detach"]
+
+
+def test_only_the_recipe_is_missing(scene):
+    scene.disk = "a disk"
+    item = scene.item("present", wanted=RECIPE)
+    item.change_running()
+    item.undo()
+    assert scene.steps == [("recipe", RECIPE), ("recipe", None)]
+
+
+def test_what_it_has_is_not_written_again(scene):
+    item = scene.item("present", had=RECIPE, wanted=RECIPE)
+    assert not item.changes_recipe
+    item.change_running()
+    assert scene.steps == ["attach"]
+
+
+@pytest.mark.parametrize("error, sticks, last", [
+    (GuestError("no"), False, OLD),
+    # The disk could not be taken back.
+    (GuestError("no"), True, RECIPE),
+    # libvirt may attach it yet.
+    (DeadlineExceeded("libvirt", 1), False, RECIPE),
+])
+def test_a_disk_that_cannot_be_attached(scene, error, sticks, last):
+    scene.error, scene.sticks = error, sticks
+    item = scene.item("present", had=OLD, wanted=RECIPE)
+    with pytest.raises(type(error)):
+        item.change_running()
+    item.undo()
+    assert scene.recipe == last
+
+
+@pytest.mark.parametrize("source, doubts, recipe, warned", [
+    ("file:/srv/a", [], RECIPE, 0), ("diskseq:5", [], None, 1), ("/dev/loop5", [], None, 1), ("/dev/sda", ["it may be another"], None, 1),
+])
+def test_a_recipe_of_the_run_alone(scene, source, doubts, recipe, warned):
+    """Nothing that could be another disk when the guest is restored."""
+    item = scene.item("present")
+    item.source, item.doubts = libvirt_disk.opener.parse(source), doubts
+    assert item._recipe_of_the_run() == recipe and len(item.warnings) == warned

@@ -1,0 +1,331 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Two runs of a module at the same moment, on loop devices and keys of this machine: it ends as if one had come after the other.
+
+RACEFREE_PAIRS is how many pairs there are of each kind.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import types
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils._base import locks
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device
+from ansible_collections.racefree.block.plugins.module_utils._source import opener
+from ansible_collections.racefree.block.plugins.module_utils._volumes import snapshot_store
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
+from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.modules import kernel_key, loop_device, loop_devices, snapshot_stores
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils.runs import Run, at_once, run
+
+PAIRS = int(os.environ.get("RACEFREE_PAIRS", "12"))
+
+
+@pytest.fixture
+def place():
+    loopdevices.need_loop()
+    with loopdevices.directory() as path:
+        yield path
+        leave_none(path)
+
+
+def leave_none(path):
+    for number in loopdevices.bound_files(path):
+        check_good(run(loop_device.main, {"path": f"/dev/loop{number}", "state": "absent"}))
+    assert loopdevices.nothing_bound(path)
+
+
+def check_good(*results):
+    for result in results:
+        assert result is not None and not result.get("failed"), result
+
+
+def test_the_same_file_twice(place):
+    """One device, and one of the runs has made it."""
+    path = loopdevices.image(place, "disk")
+    os.link(path, path + ".hard")
+    os.symlink(path, path + ".link")
+    for number in range(PAIRS):
+        other = path + ("", ".hard", ".link")[number % 3]
+        results = at_once(loop_device.main, {"backing_file": path}, {"backing_file": other})
+        check_good(*results)
+        assert len(loopdevices.bound_files(place)) == 1
+        assert len({result["device"]["diskseq"] for result in results}) == 1
+        assert sorted(result["changed"] for result in results) == [False, True]
+        assert all(result["device"]["persist"] for result in results)
+        leave_none(place)
+
+
+def test_the_same_file_twelve_times(place):
+    path = loopdevices.image(place, "disk")
+    results = at_once(loop_device.main, *[{"backing_file": path}] * 12)
+    check_good(*results)
+    assert len(loopdevices.bound_files(place)) == 1 and [result["changed"] for result in results].count(True) == 1
+
+
+def test_lists_that_overlap(place):
+    """In opposite orders: neither waits for the other for good, and each file has one device."""
+    paths = [loopdevices.image(place, str(number)) for number in range(6)]
+    for dummy in range(PAIRS):
+        results = at_once(
+            loop_devices.main, {"devices": [{"backing_file": path} for path in paths[:4]]},
+            {"devices": [{"backing_file": path} for path in paths[:1:-1]]},
+        )
+        check_good(*results)
+        assert sorted(loopdevices.bound_files(place).values()) == paths
+        rows = [(row["device"]["backing_file"], row["changed"]) for result in results for row in result["devices"]]
+        assert sorted(path for path, changed in rows if changed) == paths
+        leave_none(place)
+
+
+def test_one_makes_and_one_removes(place):
+    """Either the device was made and then removed, or nothing was removed and it was made: what is told is what is."""
+    path = loopdevices.image(place, "disk")
+    for number in range(PAIRS):
+        wants = [{"backing_file": path}, {"backing_file": path, "state": "absent"}]
+        made, removed = at_once(loop_device.main, *wants) if number % 2 else at_once(loop_device.main, *wants[::-1])[::-1]
+        check_good(made, removed)
+        assert made["changed"]
+        assert len(loopdevices.bound_files(place)) == (0 if removed["changed"] else 1)
+        leave_none(place)
+
+
+def test_a_device_that_is_there_and_one_that_removes_it(place):
+    """The same with a device before: it is kept and then removed, or removed and then made anew."""
+    path = loopdevices.image(place, "disk")
+    for number in range(PAIRS):
+        before = run(loop_device.main, {"backing_file": path})["device"]["diskseq"]
+        wants = [{"backing_file": path}, {"backing_file": path, "state": "absent"}]
+        made, removed = at_once(loop_device.main, *wants) if number % 2 else at_once(loop_device.main, *wants[::-1])[::-1]
+        check_good(made, removed)
+        assert removed["changed"] and removed["gone"]
+        assert len(loopdevices.bound_files(place)) == int(made["changed"])
+        assert (made["device"]["diskseq"] == before) != made["changed"]
+        leave_none(place)
+
+
+def test_two_that_remove(place):
+    """By the file and by the device's path, and one of them has removed it."""
+    path = loopdevices.image(place, "disk")
+    for dummy in range(PAIRS):
+        device = run(loop_device.main, {"backing_file": path})["device"]
+        results = at_once(
+            loop_device.main, {"backing_file": path, "state": "absent"},
+            {"path": device["path"], "diskseq": device["diskseq"], "state": "absent"},
+        )
+        good = [result for result in results if not result.get("failed")]
+        assert [result["changed"] for result in good].count(True) == 1
+        # A path that has another device by now, or none, is no mistake of ours.
+        assert all(result["error"]["kind"] in ("WrongDevice", "DeviceGone") for result in results if result.get("failed"))
+        assert loopdevices.nothing_bound(place)
+
+
+def test_different_files_do_not_wait_for_each_other(place):
+    """Another run has the lock of one file and keeps it: the other file's run ends all the same."""
+    first, second = loopdevices.image(place, "1"), loopdevices.image(place, "2")
+    with locks.held(locks.of_file(first)):
+        check_good(run(loop_device.main, {"backing_file": second}))
+        assert list(loopdevices.bound_files(place).values()) == [second]
+
+
+def test_who_is_waited_for_is_said(place):
+    path = loopdevices.image(place, "disk")
+
+    def impatient():
+        loop_device.run_one.__globals__["Item"].LOCK_SECONDS = 0
+
+    with locks.held(locks.of_file(path)):
+        result = run(loop_device.main, {"backing_file": path}, before=impatient)
+    assert result["failed"] and not result["changed"], result
+    assert f"process {os.getpid()} (" in result["msg"] and f"the file {path}" in result["msg"]
+    assert not loopdevices.bound_files(place)
+
+
+def test_check_mode_waits_for_nobody(place):
+    path = loopdevices.image(place, "disk")
+    with locks.held(locks.of_file(path)):
+        assert run(loop_device.main, {"backing_file": path}, check=True)["changed"]
+
+
+def test_a_double_of_another_program_is_seen(place):
+    """losetup asks for no lock: what it binds just before we do is found when we look again, and ours is gone."""
+    path = loopdevices.image(place, "disk")
+    module = loop_device.LoopItem
+    descriptors = []
+
+    def losetup_first():
+        real = module._create
+
+        def create(item):
+            descriptors.append(loopdevices.bind_free(path, 0)[0])
+            real(item)
+
+        module._create = create
+
+    result = run(loop_device.main, {"backing_file": path}, before=losetup_first)
+    assert result["failed"] and not result["changed"] and "another program bound it" in result["msg"], result
+    assert len(loopdevices.bound_files(place)) == 1
+    again = run(loop_device.main, {"backing_file": path})
+    assert not again["changed"] and len(loopdevices.bound_files(place)) == 1
+
+
+def test_the_same_key_twice():
+    """Payload and marker belong together, whoever came last."""
+    name = f"racefree:test-{os.getpid()}"
+    try:
+        for dummy in range(PAIRS):
+            wants = [{"description": name, "payload": digit * 64} for digit in "12"]
+            results = at_once(kernel_key.main, *wants)
+            if any("keyctl" in str(result.get("msg")) or "EPERM" in str(result.get("msg")) for result in results):
+                pytest.skip("this kernel or container has no keyrings for root")
+            check_good(*results)
+            right = [want for want in wants if not run(kernel_key.main, want, check=True)["changed"]]
+            assert len(right) == 1, "the key has one of the payloads, and the marker tells which"
+            last = max(results, key=lambda result: (result["key"]["serial"] is not None, result["changed"]))
+            assert last["changed"]
+    finally:
+        run(kernel_key.main, {"description": name, "state": "absent"})
+
+
+def store_of(image, record):
+    return {"stores": [{"path": record, "image": image}]}
+
+
+def test_the_same_store_twice(tmp_path):
+    """Two images for one empty store: the record is whole, of one of them, and no other file is there."""
+    images = [loopdevices.image(tmp_path, f"image{number}", content=str(number).encode()) for number in (1, 2)]
+    store = loopdevices.image(tmp_path, "store")
+    for dummy in range(PAIRS):
+        results = at_once(snapshot_stores.main, *(store_of(image, store) for image in images))
+        check_good(*results)
+        assert all(result["changed"] for result in results)
+        assert snapshot_store.read_record(store).path in images
+        assert sorted(os.listdir(tmp_path)) == ["image1", "image2", "store", "store.image"]
+        os.unlink(store + ".image")
+
+
+def test_two_runs_that_ask_for_no_lock_write_a_whole_record(tmp_path):
+    """As two hosts do that share a file system: each with a temporary file of its own, and nothing is left of either."""
+    store = loopdevices.image(tmp_path, "store")
+    children = []
+    for name in ("one", "other"):
+        pid = os.fork()
+        if not pid:
+            try:
+                os.uname = lambda name=name: types.SimpleNamespace(nodename=name)
+                for number in range(200):
+                    snapshot_store.write_record(store, snapshot_store.Image(f"/{name}", number, 0, "0" * 64))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
+    assert snapshot_store.read_record(store).size == 199
+    assert sorted(os.listdir(tmp_path)) == ["store", "store.image"]
+
+
+def test_what_a_killed_run_had_begun_to_write_is_removed(tmp_path):
+    image, store = loopdevices.image(tmp_path, "image", content=b"1"), loopdevices.image(tmp_path, "store")
+
+    def killed():
+        snapshot_store.os.rename = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+
+    assert run(snapshot_stores.main, store_of(image, store), before=killed) is None
+    assert len(os.listdir(tmp_path)) == 3 and snapshot_store.read_record(store) is None
+    check_good(run(snapshot_stores.main, store_of(image, store)))
+    assert sorted(os.listdir(tmp_path)) == ["image", "store", "store.image"]
+
+
+def test_one_store_in_failing_and_good_runs(tmp_path):
+    """What a run takes back is its own record, never the one that another run has written."""
+    image = loopdevices.image(tmp_path, "image", content=b"1")
+    store = loopdevices.image(tmp_path, "store")
+    bad = {"stores": [{"path": store, "image": image}, {"path": str(tmp_path / "none" / "store"), "image": image}]}
+    for dummy in range(PAIRS):
+        good, failed = at_once(snapshot_stores.main, store_of(image, store), bad)
+        check_good(good)
+        assert failed["failed"]
+        assert snapshot_store.read_record(store) is not None
+        assert sorted(os.listdir(tmp_path)) == ["image", "store", "store.image"]
+        os.unlink(store + ".image")
+
+
+def test_a_run_that_is_killed_lets_the_next_one_go_on(place):
+    path = loopdevices.image(place, "disk")
+    for number in range(PAIRS):
+        first = Run(loop_device.main, {"backing_file": path})
+        second = Run(loop_device.main, {"backing_file": path})
+        first.kill()
+        first.wait()
+        result = second.wait().result
+        check_good(result)
+        assert len(loopdevices.bound_files(place)) == 1, number
+        leave_none(place)
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_two_entries_that_write_the_same_part_are_refused_before_anything_is_made(place, writes):
+    """By check mode, too; a reader beside a writer is meant often enough."""
+    path = loopdevices.image(place, "disk", 1 << 20)
+    rows = [{"backing_file": path, "size": 524800}, {"backing_file": path, "offset": 524288, "read_only": not writes}]
+    for check in (True, False):
+        result = run(loop_devices.main, {"devices": rows}, check=check)
+        assert bool(result.get("failed")) == writes
+        if writes:
+            assert "another entry of the list" in result["msg"] and result["msg"].endswith("Nothing was begun (on_error=rollback)")
+            assert loopdevices.nothing_bound(place)
+        else:
+            assert [row["changed"] for row in result["devices"]] == [True, True]
+
+
+@pytest.mark.parametrize("second", [{"offset": 524800}, {"offset": 524288, "overlap": True}])
+def test_two_entries_for_one_file_are_made_when_they_do_not_meet_or_are_meant_to(place, second):
+    path = loopdevices.image(place, "disk", 1 << 20)
+    rows = [{"backing_file": path, "size": 524800}, dict(second, backing_file=path)]
+    for check in (True, False):
+        check_good(run(loop_devices.main, {"devices": rows}, check=check))
+    assert len(loopdevices.bound_files(place)) == 2
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_of_a_task_whose_plans_fail_nothing_was_rolled_back(place, check):
+    rows = [{"backing_file": loopdevices.image(place, "disk")}, {"backing_file": f"{place}/nowhere"}]
+    result = run(loop_devices.main, {"devices": rows}, check=check)
+    assert result["failed"] and "Nothing was begun" in result["msg"] and "was rolled back" not in result["msg"]
+
+
+def test_what_opens_files_for_guests_has_all_their_locks_in_one_order_within_its_limit(place):
+    """It has the second file's lock, and wants the first one's, which is what a run that wants both takes first."""
+    files = [loopdevices.image(place, name) for name in "abc"]
+    first, second = sorted(files[:2], key=lambda path: locks.of_file(path)[0].offset)
+    sources = [opener.parse({"file": path, "read_only": True}) for path in (second, first)]
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with locks.held(locks.of_file(first)):
+                os.write(writing, b".")
+                signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        os.read(reading, 1)
+        with Host() as host:
+            with pytest.raises(locks.Unavailable):
+                disk_device.take_turn(host, sources, Deadline(0))
+            assert not any(host.locks.has(lock) for path in files for lock in locks.of_file(path)), "it keeps what another waits for"
+            with pytest.raises(locks.Unavailable):
+                opener.Opener(host, limit=Deadline(0)).open(sources[1])
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reading)
+        os.close(writing)

@@ -1,0 +1,346 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Tasks that are killed while they make their devices permanent: the next run finds all of them, or none.
+
+RACEFREE_KILLS is how many tasks are killed at random instants.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, loop
+from ansible_collections.racefree.block.plugins.module_utils._module import loop_device as _loop_device
+from ansible_collections.racefree.block.plugins.module_utils._source import journal
+from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.modules import loop_device, loop_devices
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils.runs import Run, run
+
+KILLS = int(os.environ.get("RACEFREE_KILLS", "20"))
+DEVICES = 6
+
+
+@pytest.fixture
+def place():
+    loopdevices.need_loop()
+    with loopdevices.directory() as path:
+        yield path
+        for file in sorted(set(loopdevices.bound_files(path).values())):
+            run(loop_device.main, {"backing_file": file, "state": "absent"})
+        assert loopdevices.nothing_bound(path), "the test left a loop device"
+
+
+@pytest.fixture(autouse=True)
+def own_journal(tmp_path, monkeypatch):
+    """What others kill on this machine at the same time is not this test's."""
+    monkeypatch.setattr(journal, "DIRECTORY", str(tmp_path / "journal"))
+
+
+@pytest.fixture
+def rows(place):
+    return [{"backing_file": loopdevices.image(place, f"disk{number}")} for number in range(DEVICES)]
+
+
+def killed_at(step, when):
+    """Have a run kill itself after so many calls of a function of _loop or _journal."""
+    def before():
+        place, name = step
+        real, calls = getattr(place, name), []
+
+        def counted(*arguments):
+            result = real(*arguments)
+            calls.append(arguments)
+            if len(calls) == when:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(place, name, counted)
+
+    return before
+
+
+def someone_else_runs(place):
+    """The warnings of a run that has nothing to do with the devices."""
+    other = loopdevices.image(place, "other")
+    result = run(loop_device.main, {"backing_file": other})
+    assert not result.get("failed"), result
+    run(loop_device.main, {"backing_file": other, "state": "absent"})
+    return result.get("warnings", [])
+
+
+def listed(devices):
+    """Leave the list of a run that was killed, of devices as modules return them; its name."""
+    journal._write("1-x", dict(
+        journal._content([]), pid=2**22 - 1, devices=[[device[key] for key in ("major", "minor", "diskseq")] for device in devices],
+    ))
+
+
+def made(rows):
+    return [row["device"] for row in run(loop_devices.main, {"devices": rows})["devices"]]
+
+
+def remove(device):
+    """As somebody else does, without the collection's lists."""
+    with open(device["path"], "rb", buffering=0) as node:
+        fcntl.ioctl(node, loopdevices.LOOP_CLR_FD)
+
+
+def left(place):
+    return sorted(path for path in loopdevices.bound_files(place).values() if "/disk" in path)
+
+
+@pytest.mark.parametrize("commits", range(1, DEVICES))
+def test_a_task_that_is_killed_between_its_commits_leaves_nothing_for_the_next_run(place, rows, commits):
+    assert run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), commits)) is None
+    assert len(left(place)) == commits, "this is what the test is about"
+    someone_else_runs(place)
+    assert left(place) == [] and os.listdir(journal.DIRECTORY) == []
+
+
+def test_the_same_task_again_has_them_all(place, rows):
+    assert run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), 3)) is None
+    predicted = run(loop_devices.main, {"devices": rows}, check=True)
+    assert len(left(place)) == 3, "check mode changes nothing"
+    done = run(loop_devices.main, {"devices": rows})
+    assert not done.get("failed") and len(left(place)) == DEVICES
+    for result in (predicted, done):
+        assert [row["changed"] for row in result["devices"]] == [True] * DEVICES
+
+
+def test_a_task_that_is_killed_before_its_first_commit_leaves_nothing(place, rows):
+    assert run(loop_devices.main, {"devices": rows}, before=killed_at((journal, "_write"), 1)) is None
+    assert loopdevices.nothing_bound(place) and len(os.listdir(journal.DIRECTORY)) == 1
+    someone_else_runs(place)
+    assert os.listdir(journal.DIRECTORY) == []
+
+
+def test_a_task_that_is_killed_after_its_last_commit_has_done_everything(place, rows):
+    """Only its list was left to be removed."""
+    assert run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), DEVICES)) is None
+    someone_else_runs(place)
+    assert len(left(place)) == DEVICES and os.listdir(journal.DIRECTORY) == []
+    again = run(loop_devices.main, {"devices": rows})
+    assert not again["changed"]
+
+
+def test_a_list_that_was_never_complete_is_removed(place, rows):
+    def before():
+        journal.os.rename = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+
+    assert run(loop_devices.main, {"devices": rows}, before=before) is None
+    assert [name[0] for name in os.listdir(journal.DIRECTORY)] == ["."]
+    someone_else_runs(place)
+    assert os.listdir(journal.DIRECTORY) == [] and left(place) == []
+
+
+def test_a_run_that_is_at_work_is_left_alone(place, rows):
+    """It stands still between two commits, while others come and go; then it goes on, and all its devices are there."""
+    reading, writing = os.pipe()
+    go_reading, go_writing = os.pipe()
+
+    def before():
+        real, calls = loop.set_autoclear, []
+
+        def slow(*arguments):
+            real(*arguments)
+            calls.append(arguments)
+            if len(calls) == 2:
+                os.write(writing, b".")
+                os.read(go_reading, 1)
+
+        loop.set_autoclear = slow
+
+    task = Run(loop_devices.main, {"devices": rows}, before=before)
+    os.read(reading, 1)
+    someone_else_runs(place)
+    os.write(go_writing, b".")
+    done = task.wait().result
+    for end in (reading, writing, go_reading, go_writing):
+        os.close(end)
+    assert not done.get("failed") and len(left(place)) == DEVICES and os.listdir(journal.DIRECTORY) == []
+
+
+def test_a_device_that_somebody_uses_by_now_stays_and_is_named(place, rows):
+    assert run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), 2)) is None
+    number = min(loopdevices.bound_files(place))
+    used = os.open(f"/dev/loop{number}", os.O_RDONLY)
+    try:
+        warnings = str(someone_else_runs(place))
+        assert list(loopdevices.bound_files(place)) == [number]
+        assert f"is left as it is, since somebody uses it: /dev/loop{number} (diskseq" in warnings
+    finally:
+        os.close(used)
+    assert list(loopdevices.bound_files(place)) == [number] and os.listdir(journal.DIRECTORY) == []
+
+
+def test_a_device_that_somebody_has_exclusively_is_not_touched_for_a_moment(place, rows):
+    first, last = made(rows[:2])
+    listed([first, last])
+    remove(last)
+    used = os.open(first["path"], os.O_RDONLY | os.O_EXCL)
+    try:
+        predicted = run(loop_device.main, rows[5], check=True)
+        assert "will be rolled back" not in str(predicted.get("warnings")), "it is in use"
+        with Host() as host:
+            def refuse(*arguments):
+                raise AssertionError("it was changed")
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(loop, "set_autoclear", refuse)
+                told = journal.recover(host)
+        assert "somebody uses it" in str(told) and first["path"] in str(told)
+    finally:
+        os.close(used)
+    assert len(left(place)) == 1
+
+
+@pytest.mark.parametrize("gone", range(DEVICES - 1))
+def test_of_a_list_that_was_complete_nothing_is_touched_whatever_was_removed_since(place, rows, gone):
+    """Devices are made to stay in the order of the list: with the last one all of them were."""
+    devices = made(rows)
+    listed(devices)
+    remove(devices[gone])
+    assert someone_else_runs(place) == []
+    assert len(left(place)) == DEVICES - 1 and os.listdir(journal.DIRECTORY) == []
+
+
+def test_the_list_goes_with_the_last_commit_not_with_the_task(place, rows):
+    """What comes after it takes as long as there are entries, and somebody may remove a device meanwhile."""
+    before = killed_at((_loop_device.LoopItem, "finish"), 1)
+    assert run(loop_devices.main, {"devices": rows}, before=before) is None
+    assert os.listdir(journal.DIRECTORY) == [] and len(left(place)) == DEVICES
+
+
+def test_a_task_that_is_killed_while_it_is_rolled_back_after_its_last_commit_leaves_nothing(place, rows):
+    def before():
+        def finish(item):
+            raise journal.KernelError("it fails")
+
+        _loop_device.LoopItem.finish = finish
+        killed_at((_loop_device.LoopItem, "undo"), 2)()
+
+    assert run(loop_devices.main, {"devices": rows}, before=before) is None
+    assert len(left(place)) not in (0, DEVICES), "this is what the test is about"
+    someone_else_runs(place)
+    assert left(place) == [] and os.listdir(journal.DIRECTORY) == []
+
+
+def test_what_is_rolled_back_is_told_and_check_mode_tells_it_before(place, rows):
+    devices = made(rows[:4])
+    listed(devices)
+    remove(devices[-1])
+    arguments = {"backing_file": rows[5]["backing_file"], "state": "absent"}
+    predicted = run(loop_device.main, arguments, check=True)
+    assert len(left(place)) == 3, "check mode changes nothing"
+    done = run(loop_device.main, arguments)
+    assert left(place) == []
+    for result, words in ((predicted, "will be rolled back"), (done, "was rolled back")):
+        for device in devices[:3]:
+            texts = [text for text in map(str, result["warnings"]) if f"{device['path']} (diskseq {device['diskseq']}," in text]
+            assert len(texts) == 1 and words in texts[0]
+
+
+def test_what_has_the_number_by_now_is_not_touched(place, rows, tmp_path):
+    """A list that names a number with another disk sequence number, as when the device was removed by hand and the number is used again."""
+    device = run(loop_device.main, rows[0])["device"]
+    with Host() as host:
+        plain = dict(journal._content([]), pid=2**22 - 1, devices=[[device["major"], device["minor"], device["diskseq"] - 1]])
+        journal._write("x", plain)
+        assert journal.recover(host) == []
+    assert len(left(place)) == 1 and os.listdir(journal.DIRECTORY) == []
+
+
+def test_a_list_of_another_boot_means_nothing(place, rows):
+    device = run(loop_device.main, rows[0])["device"]
+    with Host() as host:
+        plain = dict(journal._content([]), boot="another", devices=[[device["major"], device["minor"], device["diskseq"]]])
+        journal._write("x", plain)
+        assert journal.recover(host) == []
+    assert len(left(place)) == 1 and os.listdir(journal.DIRECTORY) == []
+
+
+def plain_list(**changed):
+    return json.dumps(dict(journal._content([]), pid=2**22 - 1, **changed))
+
+
+FOREIGN = {
+    "empty": lambda: "", "no-json": lambda: "[]junk", "binary": lambda: "\udcff", "object": lambda: "{}", "list": lambda: "[1]", "number": lambda: "7",
+    "text": lambda: '"x"', "null": lambda: "null", "cut": lambda: plain_list()[:-5], "deep": lambda: "[" * 100000,
+    "no-pid": lambda: json.dumps({"boot": _device.boot_id(), "namespace": journal._namespace()}), "pid": lambda: plain_list(started=None),
+    "word": lambda: plain_list(devices=[[7, "a", 3]]), "short": lambda: plain_list(devices=[[7]]), "rows": lambda: plain_list(devices=5),
+    "huge": lambda: plain_list(devices=[[7, 0, 2**70]]), "true": lambda: plain_list(devices=[[7, 0, True]]),
+}
+
+
+def is_told_and_stops_nobody(place, rows, name):
+    for check in (True, False):
+        with loopdevices.at_most(60):
+            result = run(loop_device.main, dict(rows[0], state="present"), check=check)
+        texts = [text for text in map(str, result["warnings"]) if f"{journal.DIRECTORY}/{name}" in text]
+        assert not result.get("failed") and len(texts) == 1 and "Remove it" in texts[0], (check, result)
+    assert len(left(place)) == 1 and os.listdir(journal.DIRECTORY) == [name]
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_file_that_is_no_list_is_told_in_both_modes_and_stops_nobody(place, rows, kind):
+    os.mkdir(journal.DIRECTORY)
+    with open(f"{journal.DIRECTORY}/{kind}", "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(FOREIGN[kind]())
+    is_told_and_stops_nobody(place, rows, kind)
+
+
+@pytest.mark.parametrize("name", ["x", ".x"])
+@pytest.mark.parametrize("kind", ["dir", "fifo", "socket", "link"])
+def test_what_is_no_regular_file_is_not_opened(place, rows, kind, name):
+    os.mkdir(journal.DIRECTORY)
+    loopdevices.special_file(f"{journal.DIRECTORY}/{name}", kind)
+    if kind == "link":
+        # A link to what would be a list is none either.
+        os.unlink(f"{journal.DIRECTORY}/{name}.fifo")
+        os.unlink(f"{journal.DIRECTORY}/{name}")
+        with open(f"{place}/a-list", "w", encoding="ascii") as file:
+            file.write(plain_list())
+        os.symlink(f"{place}/a-list", f"{journal.DIRECTORY}/{name}")
+    is_told_and_stops_nobody(place, rows, name)
+
+
+def test_a_file_of_another_user_is_no_list(place, rows):
+    os.mkdir(journal.DIRECTORY)
+    with open(f"{journal.DIRECTORY}/x", "w", encoding="ascii") as file:
+        file.write(plain_list())
+    os.chown(f"{journal.DIRECTORY}/x", 1234, 1234)
+    is_told_and_stops_nobody(place, rows, "x")
+
+
+def test_killed_at_any_instant(place, rows):
+    """What a run that comes next finds is all or nothing, and the same task again has all."""
+    random.seed(13)
+    started = time.monotonic()
+    run(loop_devices.main, {"devices": rows})
+    duration = time.monotonic() - started
+    for number in range(KILLS):
+        for row in rows:
+            run(loop_device.main, dict(row, state="absent"))
+        task = Run(loop_devices.main, {"devices": rows})
+        time.sleep(random.random() * duration)
+        task.kill()
+        task.wait()
+        someone_else_runs(place)
+        # What goes with its last user may have a prober for a moment.
+        end = time.monotonic() + 5
+        while len(left(place)) not in (0, DEVICES) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(left(place)) in (0, DEVICES), number
+        again = run(loop_devices.main, {"devices": rows})
+        assert not again.get("failed") and len(left(place)) == DEVICES, number
