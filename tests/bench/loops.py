@@ -41,7 +41,17 @@ def unpack(checkout, revision, site):
     if revision is None:
         shutil.copytree(os.path.join(checkout, "plugins"), os.path.join(place, "plugins"))
         return
-    command = ["git", "-c", f"safe.directory={checkout}", "-C", checkout, "archive", "--format=tar", revision, "plugins"]
+    command = [
+        "git",
+        "-c",
+        f"safe.directory={checkout}",
+        "-C",
+        checkout,
+        "archive",
+        "--format=tar",
+        revision,
+        "plugins",
+    ]
     packed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     subprocess.run(["tar", "-x", "-C", place], input=packed, check=True)
 
@@ -50,8 +60,14 @@ def call(site, name, **arguments):
     """``(what the module answered, seconds of wall clock, seconds of processor time)``."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", RUN], input=json.dumps([name, arguments]), capture_output=True, text=True, check=False, timeout=600,
-        env=dict(os.environ, PYTHONPATH=site))
+        [sys.executable, "-c", RUN],
+        input=json.dumps([name, arguments]),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env=dict(os.environ, PYTHONPATH=site),
+    )
     wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         result = json.loads(done.stdout.strip().splitlines()[-1])
@@ -69,8 +85,10 @@ def turn(site, files):
     times = {}
     try:
         for step, name, arguments, changed in (
-            ("create", "loop_devices", {"devices": present}, True), ("unchanged", "loop_devices", {"devices": present}, False),
-            ("info", "device_info", {"features": False}, False), ("absent", "loop_devices", {"devices": absent}, True),
+            ("create", "loop_devices", {"devices": present}, True),
+            ("unchanged", "loop_devices", {"devices": present}, False),
+            ("info", "device_info", {"features": False}, False),
+            ("absent", "loop_devices", {"devices": absent}, True),
         ):
             result, *times[step] = call(site, name, **arguments)
             if result["changed"] != changed:
@@ -102,11 +120,24 @@ def show(count, versions):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[1, 100, 1000], help="numbers of devices")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes",
+        type=lambda text: [int(word) for word in text.split(",")],
+        default=[1, 100, 1000],
+        help="numbers of devices",
+    )
     parser.add_argument("--turns", type=int, default=5, help="turns of each version (default: 5)")
-    parser.add_argument("--base", metavar="REVISION", help="git revision of the other version (default: none, this one alone)")
-    parser.add_argument("--checkout", default=os.environ.get("RACEFREE_CHECKOUT", os.getcwd()), help="a git checkout of the collection")
+    parser.add_argument(
+        "--base", metavar="REVISION", help="git revision of the other version (default: none, this one alone)"
+    )
+    parser.add_argument(
+        "--checkout",
+        default=os.environ.get("RACEFREE_CHECKOUT", os.getcwd()),
+        help="a git checkout of the collection",
+    )
     options = parser.parse_args()
     if os.geteuid():
         raise SystemExit("loop devices need root: run this as root")

@@ -42,7 +42,9 @@ def mixed(count):
     kinds = (
         lambda at: f"linear 8:{at % DEVICES} {at}",
         lambda at: f"striped 2 4 8:{at % DEVICES} {at} 8:{(at + 1) % DEVICES} {at}",
-        lambda at: f"crypt aes-xts-plain64 {at:064x} {at} 8:{at % DEVICES} {at} 2 allow_discards sector_size:4096",
+        lambda at: (
+            f"crypt aes-xts-plain64 {at:064x} {at} 8:{at % DEVICES} {at} 2 allow_discards sector_size:4096"
+        ),
         lambda at: f"delay 8:{at % DEVICES} {at} 10 8:{(at + 1) % DEVICES} {at} 20",
         lambda at: f"flakey 8:{at % DEVICES} {at} 5 1 5 corrupt_bio_byte 1 r 7 0",
         lambda at: "zero",
@@ -67,7 +69,9 @@ def measure(kind, count):
     step = _Steps(row["steps"])
     table = step("parse and validate", lambda: parse_table(text, context=context))
     targets = step("to the kernel's words", table.kernel_targets)
-    payload = step("encode", lambda: codec.encode((4, 0, 0), target_count=count, payload=codec.encode_targets(targets)))
+    payload = step(
+        "encode", lambda: codec.encode((4, 0, 0), target_count=count, payload=codec.encode_targets(targets))
+    )
     header, decoded = step("decode", lambda: codec.decode_table_request(payload))
     if decoded != targets or header.target_count != count:
         raise SystemExit("the decoder gave something else back than the encoder got")
@@ -93,11 +97,16 @@ def show(kind, rows):
     print(f"{'lines':24}" + "".join(f"{row['lines']:>20}" for row in rows))
     for name in STEPS:
         print(f"{name:24}" + "".join(_cell(row["steps"][name][0], row["lines"]) for row in rows))
-    print(f"{'all':24}" + "".join(_cell(sum(spent for spent, most in row["steps"].values()), row["lines"]) for row in rows))
+    print(
+        f"{'all':24}"
+        + "".join(_cell(sum(spent for spent, most in row["steps"].values()), row["lines"]) for row in rows)
+    )
     print(f"{'text, MiB':24}" + "".join(f"{row['bytes'] / 2**20:20.1f}" for row in rows))
     print(f"{'peak memory, MiB':24}" + "".join(f"{row['steps'][STEPS[-1]][1]:20.1f}" for row in rows))
     print(f"{'  before the first step':24}" + "".join(f"{row['before']:20.1f}" for row in rows))
-    print(f"{'  after parsing':24}" + "".join(f"{row['steps'][STEPS[0]][1]:20.1f}" for row in rows), flush=True)
+    print(
+        f"{'  after parsing':24}" + "".join(f"{row['steps'][STEPS[0]][1]:20.1f}" for row in rows), flush=True
+    )
 
 
 def _cell(seconds, lines):
@@ -105,10 +114,24 @@ def _cell(seconds, lines):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=SIZES, help="numbers of lines")
-    parser.add_argument("--tables", type=lambda text: text.split(","), default=list(TABLES), help=f"out of {', '.join(TABLES)}")
-    parser.add_argument("--one", action="store_true", help="measure a single table in this process and print JSON")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes",
+        type=lambda text: [int(word) for word in text.split(",")],
+        default=SIZES,
+        help="numbers of lines",
+    )
+    parser.add_argument(
+        "--tables",
+        type=lambda text: text.split(","),
+        default=list(TABLES),
+        help=f"out of {', '.join(TABLES)}",
+    )
+    parser.add_argument(
+        "--one", action="store_true", help="measure a single table in this process and print JSON"
+    )
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.tables[0], options.sizes[0])))
@@ -117,8 +140,18 @@ def main():
     for kind in options.tables:
         rows = []
         for size in options.sizes:
-            command = [sys.executable, os.path.abspath(__file__), "--one", "--tables", kind, "--sizes", str(size)]
-            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            command = [
+                sys.executable,
+                os.path.abspath(__file__),
+                "--one",
+                "--tables",
+                kind,
+                "--sizes",
+                str(size),
+            ]
+            rows.append(
+                json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            )
         show(kind, rows)
 
 

@@ -32,7 +32,10 @@ class Chroot:
             done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False, **more)
         if done.returncode:
             tail = (self.work / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-8:]
-            raise Failed(f"{' '.join(argv[:4])} ...: exit code {done.returncode}; its last lines:\n  " + "\n  ".join(tail))
+            raise Failed(
+                f"{' '.join(argv[:4])} ...: exit code {done.returncode}; its last lines:\n  "
+                + "\n  ".join(tail)
+            )
 
     def debootstrap(self, release, address, keys=None):
         """The base system of ``release``, whose archive is signed with the keys of the release ``keys`` (default: its own)."""
@@ -41,17 +44,30 @@ class Chroot:
             # All of Debian's later releases use one script, under different names.
             script = self.work / release
             script.symlink_to("/usr/share/debootstrap/scripts/sid")
-        self.call([
-            "debootstrap", "--variant=minbase", f"--keyring={needs.require_keyring(keys or release)}", release, str(self.root),
-            address, str(script)], env=dict(os.environ, **mirror.proxy_environment()))
+        self.call(
+            [
+                "debootstrap",
+                "--variant=minbase",
+                f"--keyring={needs.require_keyring(keys or release)}",
+                release,
+                str(self.root),
+                address,
+                str(script),
+            ],
+            env=dict(os.environ, **mirror.proxy_environment()),
+        )
 
     def prepare(self, sources, files):
         """Configure apt with ``sources`` (sources.list text), keep services from being started, and have ``files`` as /image."""
         apt = self.root / "etc/apt"
         (apt / "sources.list").write_text(sources, encoding="utf-8")
-        (apt / "apt.conf.d/90build").write_text(mirror.apt_settings() + 'Acquire::Languages "none";\n', encoding="utf-8")
+        (apt / "apt.conf.d/90build").write_text(
+            mirror.apt_settings() + 'Acquire::Languages "none";\n', encoding="utf-8"
+        )
         (self.root / "etc/dpkg/dpkg.cfg.d/90build").write_text(
-            "force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\npath-exclude=/usr/share/doc/*\n", encoding="utf-8")
+            "force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\npath-exclude=/usr/share/doc/*\n",
+            encoding="utf-8",
+        )
         policy = self.root / "usr/sbin/policy-rc.d"
         policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
         policy.chmod(0o755)
@@ -69,12 +85,21 @@ class Chroot:
     def run(self, script, *arguments):
         """Run ``script`` of the files that :meth:`prepare` was given."""
         proxies = mirror.proxy_environment()
-        self.call(["chroot", str(self.root), f"/image/{script}", *arguments], env=dict(
-            proxies, PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", HOME="/root", LC_ALL="C"))
+        self.call(
+            ["chroot", str(self.root), f"/image/{script}", *arguments],
+            env=dict(
+                proxies,
+                PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                HOME="/root",
+                LC_ALL="C",
+            ),
+        )
 
     def output(self, argv):
         """What a program in it prints."""
-        return subprocess.run(["chroot", str(self.root), *argv], stdout=subprocess.PIPE, text=True, check=True).stdout
+        return subprocess.run(
+            ["chroot", str(self.root), *argv], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
 
     def strip(self):
         """Take away what only the build needed."""

@@ -18,6 +18,7 @@ def number(least, most):
         if not text.isdigit() or not least <= int(text) <= most:
             raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {least} to {most}")
         return int(text)
+
     return convert
 
 

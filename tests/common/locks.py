@@ -34,7 +34,9 @@ def locked(name, seconds, purpose):
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise Failed(f"waited {seconds:g} s for another {program.name} to {purpose}, in vain") from None
+                    raise Failed(
+                        f"waited {seconds:g} s for another {program.name} to {purpose}, in vain"
+                    ) from None
                 if not told:
                     say(f"waiting for another {program.name} to {purpose}")
                     told = True

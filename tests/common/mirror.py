@@ -17,8 +17,14 @@ TARGET_FORMAT = "$(REPO_URI)|$(RELEASE)|$(CODENAME)|$(ORIGIN)"
 
 def _output(argv):
     return subprocess.run(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
-        env=dict(os.environ, PATH=needs.SEARCH, LC_ALL="C")).stdout
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+        env=dict(os.environ, PATH=needs.SEARCH, LC_ALL="C"),
+    ).stdout
 
 
 def parse_targets(text):
@@ -40,7 +46,9 @@ def sources_for(release, configured, own):
     """
     mirror = configured.get(release) or configured.get(own)
     if mirror is None:
-        raise Problem(f"apt on this machine knows no Debian mirror for {own}: run apt-get update, or mend /etc/apt/sources.list.d")
+        raise Problem(
+            f"apt on this machine knows no Debian mirror for {own}: run apt-get update, or mend /etc/apt/sources.list.d"
+        )
     lines = [f"deb {mirror} {release} main"]
     for suffix in ("updates", "security"):
         address = configured.get(f"{release}-{suffix}") or configured.get(f"{own}-{suffix}")
@@ -72,7 +80,10 @@ def apt_settings():
     kept = []
     for line in _output(["apt-config", "dump"]).splitlines():
         name = line.split(" ", 1)[0].lower()
-        if name.startswith(("acquire::http::", "acquire::https::", "acquire::check-", "acquire::retries")) and "proxy-auto-detect" not in name:
+        if (
+            name.startswith(("acquire::http::", "acquire::https::", "acquire::check-", "acquire::retries"))
+            and "proxy-auto-detect" not in name
+        ):
             kept.append(line)
     return "\n".join(kept) + "\n"
 
@@ -82,7 +93,9 @@ def proxy_environment():
     environment = {}
     for line in _output(["apt-config", "dump"]).splitlines():
         name, _space, value = line.partition(" ")
-        scheme = {"acquire::http::proxy": "http_proxy", "acquire::https::proxy": "https_proxy"}.get(name.lower())
+        scheme = {"acquire::http::proxy": "http_proxy", "acquire::https::proxy": "https_proxy"}.get(
+            name.lower()
+        )
         value = value.strip().rstrip(";").strip('"')
         if scheme and value and value.upper() != "DIRECT" and scheme not in os.environ:
             environment[scheme] = value

@@ -21,7 +21,14 @@ SEARCH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/
 
 def missing(*tables):
     """Packages of the programs that are not there."""
-    return sorted({package for table in tables for needed, package in table.items() if not shutil.which(needed, path=SEARCH)})
+    return sorted(
+        {
+            package
+            for table in tables
+            for needed, package in table.items()
+            if not shutil.which(needed, path=SEARCH)
+        }
+    )
 
 
 def keyring_for(release):
@@ -29,17 +36,32 @@ def keyring_for(release):
     base = Path("/usr/share/keyrings")
     for suffix in ("pgp", "gpg"):
         ring = base / f"debian-archive-keyring.{suffix}"
-        if ring.exists() and any((base / f"debian-archive-{release}-automatic.{end}").exists() for end in ("pgp", "gpg")):
+        if ring.exists() and any(
+            (base / f"debian-archive-{release}-automatic.{end}").exists() for end in ("pgp", "gpg")
+        ):
             return ring
     return None
 
 
 def apt_install(packages):
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", PATH=SEARCH)
-    for argv in (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]):
-        done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    for argv in (
+        ["apt-get", "update", "-q"],
+        ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages],
+    ):
+        done = subprocess.run(
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
         if done.returncode:
-            raise Failed(f"{' '.join(argv)}: exit code {done.returncode}: {' '.join(done.stdout.strip().splitlines()[-3:])}")
+            raise Failed(
+                f"{' '.join(argv)}: exit code {done.returncode}: {' '.join(done.stdout.strip().splitlines()[-3:])}"
+            )
 
 
 def setup(tables, releases):
@@ -65,13 +87,17 @@ def setup(tables, releases):
 def require(*tables):
     packages = missing(*tables)
     if packages:
-        raise Problem(f"missing on this machine: {' '.join(packages)}; run as root: {program.setup_command}, or apt-get install {' '.join(packages)}")
+        raise Problem(
+            f"missing on this machine: {' '.join(packages)}; run as root: {program.setup_command}, or apt-get install {' '.join(packages)}"
+        )
 
 
 def require_keyring(release):
     ring = keyring_for(release)
     if ring is None:
-        raise Problem(f"the archive keys of {release} are not on this machine; run as root: {program.setup_command}, or apt-get install debian-archive-keyring")
+        raise Problem(
+            f"the archive keys of {release} are not on this machine; run as root: {program.setup_command}, or apt-get install debian-archive-keyring"
+        )
     return ring
 
 
@@ -82,11 +108,12 @@ def require_root(purpose):
 
 def require_space(directory, mebibytes, purpose):
     directory.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(directory).free // 2 ** 20
+    free = shutil.disk_usage(directory).free // 2**20
     if free < mebibytes:
         raise Problem(
             f"{purpose} needs {mebibytes} MiB below {directory}, where {free} MiB are free: make room or set "
-            f"{program.cache_variable()} to another directory")
+            f"{program.cache_variable()} to another directory"
+        )
 
 
 def require_memory(mebibytes, purpose):

@@ -31,7 +31,11 @@ def identity(pid):
 
 
 def alive(identity_):
-    return identity_["boot"] == boot_id() and identity_["ticks"] is not None and start_ticks(identity_["pid"]) == identity_["ticks"]
+    return (
+        identity_["boot"] == boot_id()
+        and identity_["ticks"] is not None
+        and start_ticks(identity_["pid"]) == identity_["ticks"]
+    )
 
 
 def wait_gone(identity_, seconds):

@@ -30,5 +30,8 @@ def step(text):
         word = "done in"
     finally:
         lead = "\r" if terminal else ""
-        print(f"{lead}{program.name}: {text}: {word} {time.monotonic() - started:.1f} s",
-              file=sys.stderr, flush=True)
+        print(
+            f"{lead}{program.name}: {text}: {word} {time.monotonic() - started:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )

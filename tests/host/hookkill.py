@@ -45,11 +45,19 @@ def guest(directory):
         for name in ("a.raw", "b.raw"):
             with open(os.path.join(directory, name), "wb") as file:
                 file.truncate(1 << 20)
-        inner = {"table": f"0 2048 linear file:{directory}/b.raw 0", "uuid": "KILLED-INNER", "name": "killed-inner"}
+        inner = {
+            "table": f"0 2048 linear file:{directory}/b.raw 0",
+            "uuid": "KILLED-INNER",
+            "name": "killed-inner",
+        }
         outer = {"table": [{"start": 0, "length": 1024, "target": "linear", "device": inner, "offset": 0}]}
-        run_module("libvirt_disks", disks=[
-            {"domain": NAME, "vdev": "xvda", "source": {"file": f"{directory}/a.raw"}}, {"domain": NAME, "vdev": "xvdb", "source": outer},
-        ])
+        run_module(
+            "libvirt_disks",
+            disks=[
+                {"domain": NAME, "vdev": "xvda", "source": {"file": f"{directory}/a.raw"}},
+                {"domain": NAME, "vdev": "xvdb", "source": outer},
+            ],
+        )
         yield virsh("dumpxml", NAME, "--inactive")
 
 
@@ -74,13 +82,21 @@ def call(operation, text):
 def call_program(operation, text, *before):
     """The exit code of the installed program."""
     return subprocess.run(
-        [*before, HOOK, NAME, operation, "begin", "-"], input=text.encode(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300, check=False,
+        [*before, HOOK, NAME, operation, "begin", "-"],
+        input=text.encode(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=300,
+        check=False,
     ).returncode
 
 
 def left():
     """What there is to be left. Unbound loop devices are nobody's."""
-    found = run("dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,attr").splitlines() + run("losetup", "-a").splitlines()
+    found = (
+        run("dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,attr").splitlines()
+        + run("losetup", "-a").splitlines()
+    )
     found += [name for name in (os.listdir(STATE) if os.path.isdir(STATE) else []) if name != "lock"]
     with open("/proc/sysvipc/sem", encoding="ascii") as table:
         found += [f"semaphore {line.split()[1]}" for line in list(table)[1:]]
@@ -141,7 +157,10 @@ def at_random(tries, text, seed, verbose=False):
         kills += killed
         found = leftovers(after, text)
         if verbose:
-            print(f"{moment:.1f} of {whole:.1f} s, {who}, then {after}: {'killed' if killed else 'too late'}, left {found}", flush=True)
+            print(
+                f"{moment:.1f} of {whole:.1f} s, {who}, then {after}: {'killed' if killed else 'too late'}, left {found}",
+                flush=True,
+            )
         if found:
             bad.append((f"{moment:.2f} of {whole:.2f} s", who, after, found))
             print(*bad[-1], file=sys.stderr, flush=True)
@@ -153,7 +172,18 @@ def at_calls(calls, step, text):
     kills, bad = 0, []
     for name, most in calls.items():
         for count in range(1, most + 1, step):
-            code = call_program("prepare", text, "strace", "-f", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={count}")
+            code = call_program(
+                "prepare",
+                text,
+                "strace",
+                "-f",
+                "-o",
+                "/dev/null",
+                "-e",
+                f"trace={name}",
+                "-e",
+                f"inject={name}:signal=KILL:when={count}",
+            )
             kills += code != 0
             found = leftovers(AFTER[count // step % 2], text)
             if found:
@@ -165,7 +195,9 @@ def at_calls(calls, step, text):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tries", type=int, default=60, help="at random moments")
     parser.add_argument("--calls", type=int, metavar="STEP", help="also at every so manieth call")
     parser.add_argument("--seed", type=int, default=1)

@@ -54,7 +54,11 @@ def install_library():
     paths["hotplug_start.py"] = f"{FILES}/hotplug_start.py"
     texts = {name: pathlib.Path(path).read_text(encoding="utf-8") for name, path in paths.items()}
     shutil.rmtree(f"{LIBRARY}/racefree_block", ignore_errors=True)
-    subprocess.run([sys.executable, "-I", f"{FILES}/unpack.py", f"{LIBRARY}/racefree_block"], input=json.dumps(texts).encode(), check=True)
+    subprocess.run(
+        [sys.executable, "-I", f"{FILES}/unpack.py", f"{LIBRARY}/racefree_block"],
+        input=json.dumps(texts).encode(),
+        check=True,
+    )
 
 
 def install():
@@ -110,7 +114,9 @@ def mute_guest(name):
     Even an idle one would take a quarter of a processor on an emulated host. But it is not paused: oxenstored has whoever writes wait until the
     guest has taken the events that it gets of it.
     """
-    subprocess.run(["xenguest", "start", name, "--memory", "128", "--no-frontend"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["xenguest", "start", name, "--memory", "128", "--no-frontend"], check=True, stdout=subprocess.DEVNULL
+    )
     try:
         subprocess.run(["xl", "sched-credit2", "-d", name, "-c", "5"], check=True)
         yield name
@@ -134,7 +140,10 @@ class Service:
         shutil.rmtree(SERVICE)
 
     def start(self):
-        self.process = subprocess.Popen([sys.executable, "-IS", f"{LIBRARY}/racefree_block/hotplug_start.py", "serve"], stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, "-IS", f"{LIBRARY}/racefree_block/hotplug_start.py", "serve"],
+            stdin=subprocess.DEVNULL,
+        )
         wait_until(lambda: is_served() == self.process.pid, 30, "the service to begin")
 
     def stop(self, kill=False):
@@ -145,14 +154,29 @@ class Service:
 def environment(key, script=SCRIPT):
     """libxl's (get_hotplug_env in tools/libs/light/libxl_linux.c of Xen)."""
     return {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "script": script, "XENBUS_TYPE": "vbd",
-        "XENBUS_PATH": f"backend/vbd/{key.domid}/{key.devid}", "XENBUS_BASE_PATH": "backend",
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "script": script,
+        "XENBUS_TYPE": "vbd",
+        "XENBUS_PATH": f"backend/vbd/{key.domid}/{key.devid}",
+        "XENBUS_BASE_PATH": "backend",
     }
 
 
 # What blkback and the scripts read.
 _ENOUGH = (
-    "frontend", "frontend-id", "online", "state", "dev", "type", "mode", "device-type", "params", "script", "backend", "backend-id", "virtual-device",
+    "frontend",
+    "frontend-id",
+    "online",
+    "state",
+    "dev",
+    "type",
+    "mode",
+    "device-type",
+    "params",
+    "script",
+    "backend",
+    "backend-id",
+    "virtual-device",
 )
 
 
@@ -182,15 +206,25 @@ class Disk:
         """Write its nodes."""
         disk = vbd_nodes.Disk(dev=f"d{self.devid}", params="/", writable="w" in self.mode, script=self.script)
         nodes = [
-            (path, self.params if path.endswith("/params") else self.mode if path.endswith("/mode") else value, perms)
-            for path, value, perms in vbd_nodes.layout(self.key, disk, []) if not path.endswith("/hotplug-status")
+            (
+                path,
+                self.params if path.endswith("/params") else self.mode if path.endswith("/mode") else value,
+                perms,
+            )
+            for path, value, perms in vbd_nodes.layout(self.key, disk, [])
+            if not path.endswith("/hotplug-status")
         ]
         if self.bare:
             nodes = [
-                (path, value, perms if value is None else None) for path, value, perms in nodes
+                (path, value, perms if value is None else None)
+                for path, value, perms in nodes
                 if not path.startswith("/libxl") and (value is None or path.rpartition("/")[2] in _ENOUGH)
             ]
-        for path in (self.key.backend_error,) if self.bare else (self.key.frontend, self.key.backend_error, self.key.frontend_error):
+        for path in (
+            (self.key.backend_error,)
+            if self.bare
+            else (self.key.frontend, self.key.backend_error, self.key.frontend_error)
+        ):
             tx.remove(path)
         tx.lay(nodes)
 
@@ -208,12 +242,20 @@ class Disk:
     def wait_for(self, name, value, seconds):
         end = time.monotonic() + seconds
         while self.node(name) != value:
-            assert time.monotonic() < end, f"{self.key.backend}/{name} is {self.node(name)!r} and did not become {value!r}"
+            assert time.monotonic() < end, (
+                f"{self.key.backend}/{name} is {self.node(name)!r} and did not become {value!r}"
+            )
             time.sleep(0.05)
 
     def start(self, command, **options):
         """The script's process."""
-        return subprocess.Popen([self.script, command], env=environment(self.key, self.script), stdin=subprocess.DEVNULL, cwd="/", **options)
+        return subprocess.Popen(
+            [self.script, command],
+            env=environment(self.key, self.script),
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+            **options,
+        )
 
     def main(self, command):
         """The script's work, here and now: what it does after the start of its interpreter; its exit code."""

@@ -27,7 +27,9 @@ import hotplug
 GUEST = "bench"
 # What is compared, and what is around it.
 WAYS = {
-    "with service": (hotplug.SCRIPT, contextlib.nullcontext), "alone": (hotplug.SCRIPT, hotplug.alone), "Xen's own": (hotplug.STOCK, contextlib.nullcontext),
+    "with service": (hotplug.SCRIPT, contextlib.nullcontext),
+    "alone": (hotplug.SCRIPT, hotplug.alone),
+    "Xen's own": (hotplug.STOCK, contextlib.nullcontext),
 }
 
 
@@ -49,7 +51,10 @@ def settle():
 def turn(store, script, targets):
     """``(seconds of add, seconds of remove)`` with one disk for each target."""
     with contextlib.ExitStack() as stack:
-        disks = [stack.enter_context(hotplug.Disk(store, GUEST, number, target, script=script)) for number, target in enumerate(targets)]
+        disks = [
+            stack.enter_context(hotplug.Disk(store, GUEST, number, target, script=script))
+            for number, target in enumerate(targets)
+        ]
         settle()
         added = together(disks, "add")
         assert all(disk.node("hotplug-status") == "connected" for disk in disks)
@@ -68,7 +73,11 @@ KEPT = []
 
 def attach(stack, path):
     """The path of a loop device over the file, which goes with the ExitStack."""
-    device = subprocess.run(["losetup", "--show", "-f", path], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
+    device = (
+        subprocess.run(["losetup", "--show", "-f", path], check=True, stdout=subprocess.PIPE)
+        .stdout.decode()
+        .strip()
+    )
     stack.callback(subprocess.run, ["losetup", "-d", device], check=True)
     return device
 
@@ -82,11 +91,19 @@ def make_loops(files):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--at-once", type=int, default=8)
     options = parser.parse_args()
-    with hotplug.mute_guest(GUEST), tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack, hotplug.installed(), hotplug.Service():
+    with (
+        hotplug.mute_guest(GUEST),
+        tempfile.TemporaryDirectory() as place,
+        contextlib.ExitStack() as stack,
+        hotplug.installed(),
+        hotplug.Service(),
+    ):
         store = stack.enter_context(hotplug.connect())
         files, devices = [], []
         for number in range(options.at_once):
@@ -114,7 +131,9 @@ def report(kind, count, times):
     for way, found in times.items():
         added, removed = (statistics.median(values) for values in zip(*found))
         medians[way] = statistics.median(sum(both) for both in found)
-        print(f"{count} {kind:7} {way:13} add {added:7.2f} s  remove {removed:7.2f} s  both {medians[way]:7.2f} s")
+        print(
+            f"{count} {kind:7} {way:13} add {added:7.2f} s  remove {removed:7.2f} s  both {medians[way]:7.2f} s"
+        )
     for way in list(WAYS)[:2]:
         print(f"{count} {kind:7} {way}: {medians[list(WAYS)[2]] / medians[way]:.1f} times faster", flush=True)
 

@@ -45,7 +45,13 @@ def left(store):
         processes = [f"process {pid}" for pid in children.read().split() if not _has_ended(int(pid))]
     blocks = os.listdir("/sys/block")
     loops = [name for name in blocks if name.startswith("loop") and os.path.exists(f"/sys/block/{name}/loop")]
-    return sorted(loops + states + processes + [name for name in blocks if name.startswith("dm-")] + (store.list("/local/domain/0/backend/vbd") or []))
+    return sorted(
+        loops
+        + states
+        + processes
+        + [name for name in blocks if name.startswith("dm-")]
+        + (store.list("/local/domain/0/backend/vbd") or [])
+    )
 
 
 def _has_ended(pid):
@@ -64,7 +70,11 @@ def run_killed(store, image, name, count, part, every):
         if part == "service":
             killed = _served_and_killed(disk, SERVICE[name], count, every)
         else:
-            run = _quietly(lambda: disk.main(command)) if part == "work" else _quietly(lambda: disk.execute(command))
+            run = (
+                _quietly(lambda: disk.main(command))
+                if part == "work"
+                else _quietly(lambda: disk.execute(command))
+            )
             killed = ptrace.run_killed(run, PROCESSES[name], count, every)[0]
     # The next run, for any other disk: what the killed one had to itself is nobody's.
     assert hotplug.Disk(store, GUEST, 1, image).fork("remove").wait(40) == 0
@@ -77,7 +87,9 @@ def run_killed(store, image, name, count, part, every):
 def _served_and_killed(disk, which, count, every):
     """Whether it was killed; the script must have been told whatever became of it, and be right when it says that the disk is connected."""
     serve = _quietly(lambda: _service.serve() or 0)
-    tracer = hotplug.Forked(serve if which is None else lambda: ptrace.run_killed(serve, which, count, every)[0])
+    tracer = hotplug.Forked(
+        serve if which is None else lambda: ptrace.run_killed(serve, which, count, every)[0]
+    )
     hotplug.wait_until(lambda: hotplug.is_served() or tracer.poll() is not None, 60, "the service to begin")
     if which is None:
         killed = ptrace.run_killed(_quietly(lambda: disk.execute("add")), 0, count, every)[0]
@@ -85,7 +97,9 @@ def _served_and_killed(disk, which, count, every):
         tracer.wait(60)
         return killed
     code = disk.call("add")[0]
-    assert code or disk.node("hotplug-status") == "connected", f"exit code 0 and {disk.node('hotplug-status')}"
+    assert code or disk.node("hotplug-status") == "connected", (
+        f"exit code 0 and {disk.node('hotplug-status')}"
+    )
     service = hotplug.is_served()
     if service:
         os.kill(service, signal.SIGTERM)
@@ -125,7 +139,9 @@ def kill(step=1, names=None, part="work", first=0, every=False):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--step", type=int, default=1, help="only after every so many calls")
     parser.add_argument("--first", type=int, default=0, help="from this call on")
     parser.add_argument("--all", action="store_true", help="after calls that only read, too")

@@ -20,7 +20,15 @@ STATE = "/run/racefree-block/libvirt"
 
 
 def run(*argv, check=True, seconds=600, **more):
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False, **more)
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=seconds,
+        check=False,
+        **more,
+    )
     text = done.stdout.decode(errors="replace")
     assert done.returncode == 0 or not check, f"{argv}: {text}"
     return text.strip()
@@ -69,7 +77,13 @@ def in_guest(name, command, seconds=180):
     """What a shell command in the guest prints; again until the guest takes commands."""
 
     def ask():
-        done = subprocess.run(["xenguest", "run", name, "--", command], stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False)
+        done = subprocess.run(
+            ["xenguest", "run", name, "--", command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=300,
+            check=False,
+        )
         return (done.stdout.decode(errors="replace").strip(),) if done.returncode == 0 else None
 
     answer = wait_for(ask, seconds, 2)
@@ -88,14 +102,21 @@ def is_off(name):
 
 def ours():
     """Mapped devices that the collection has made for domains."""
-    return [line for line in run("dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid").splitlines() if "RACEFREE-LIBVIRT-" in line]
+    return [
+        line
+        for line in run("dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid").splitlines()
+        if "RACEFREE-LIBVIRT-" in line
+    ]
 
 
 def install():
     """The hook in its place, and a daemon that knows it."""
     install_library()
     os.makedirs(os.path.dirname(HOOK), exist_ok=True)
-    with open(f"{FILES}/libvirt-hook", encoding="utf-8") as program, open(HOOK, "w", encoding="utf-8") as file:
+    with (
+        open(f"{FILES}/libvirt-hook", encoding="utf-8") as program,
+        open(HOOK, "w", encoding="utf-8") as file,
+    ):
         file.write("#!/usr/bin/python3 -I\n" + program.read())
     os.chmod(HOOK, 0o755)
     restart_daemon()

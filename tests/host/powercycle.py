@@ -20,7 +20,19 @@ if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 from conftest import run_module
-from libvirthost import STATE, default_script, definition, in_guest, install, is_running, ours, run, uninstall, virsh, wait_for
+from libvirthost import (
+    STATE,
+    default_script,
+    definition,
+    in_guest,
+    install,
+    is_running,
+    ours,
+    run,
+    uninstall,
+    virsh,
+    wait_for,
+)
 
 GUEST = "power"
 PLACE = pathlib.Path("/var/tmp/racefree-powercycle")
@@ -34,10 +46,18 @@ def before():
         path.write_bytes(os.urandom(1 << 20))
     (PLACE / "guest.xml").write_text(definition(GUEST))
     virsh("define", str(PLACE / "guest.xml"))
-    run_module("libvirt_disks", disks=[
-        {"domain": GUEST, "vdev": "xvda", "source": {"file": str(image)}},
-        {"domain": GUEST, "vdev": "xvdb", "source": {"table": f"0 2048 linear file:{data} 0"}, "mode": "r"},
-    ])
+    run_module(
+        "libvirt_disks",
+        disks=[
+            {"domain": GUEST, "vdev": "xvda", "source": {"file": str(image)}},
+            {
+                "domain": GUEST,
+                "vdev": "xvdb",
+                "source": {"table": f"0 2048 linear file:{data} 0"},
+                "mode": "r",
+            },
+        ],
+    )
     # Xen's own script serves two disks within its 40 s only at times, under emulation.
     with default_script():
         virsh("start", GUEST)
@@ -59,7 +79,10 @@ def after():
             virsh("start", GUEST)
         assert in_guest(GUEST, "head -n 1 /dev/xvda") == "written by the guest"
         for vdev, name in (("xvda", "root.raw"), ("xvdb", "data.raw")):
-            assert in_guest(GUEST, f"sha256sum < /dev/{vdev}").split()[0] == hashlib.sha256((PLACE / name).read_bytes()).hexdigest()
+            assert (
+                in_guest(GUEST, f"sha256sum < /dev/{vdev}").split()[0]
+                == hashlib.sha256((PLACE / name).read_bytes()).hexdigest()
+            )
         run("losetup", "-d", taken)
         virsh("destroy", GUEST)
         assert wait_for(lambda: not ours() and run("losetup", "-a") == "", 20)

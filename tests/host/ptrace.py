@@ -66,7 +66,9 @@ def _run(function, which, count, every, decide):
             os._exit(code)
     os.waitpid(child, 0)
     status, calls = ctypes.c_int(), ctypes.c_long()
-    done = _LIBRARY.at_call(child, which, ctypes.c_long(count), int(every), decide, ctypes.byref(status), ctypes.byref(calls))
+    done = _LIBRARY.at_call(
+        child, which, ctypes.c_long(count), int(every), decide, ctypes.byref(status), ctypes.byref(calls)
+    )
     if done == -1:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return bool(done), os.waitstatus_to_exitcode(status.value), calls.value

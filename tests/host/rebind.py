@@ -225,7 +225,12 @@ class Try:
         began = time.monotonic()
         with self.adversary.at_work(delay):
             if script:
-                code, used = self.disk.start("add", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait(_STOCK_SECONDS), True
+                code, used = (
+                    self.disk.start("add", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait(
+                        _STOCK_SECONDS
+                    ),
+                    True,
+                )
             else:
                 code, used = self._add()
             took = time.monotonic() - began
@@ -247,9 +252,14 @@ class Try:
     def _next(self):
         """The kernel takes its time with a new vbd, so the next ones are begun before they are needed."""
         if len(self.ready) < 2:
-            new = [hotplug.Disk(self.store, self.guest, (self.numbered + number) % (3 * _BATCH), "/", bare=True) for number in range(_BATCH)]
+            new = [
+                hotplug.Disk(self.store, self.guest, (self.numbered + number) % (3 * _BATCH), "/", bare=True)
+                for number in range(_BATCH)
+            ]
             self.numbered += _BATCH
-            hotplug.wait_until(lambda: not any(os.path.exists(disk.key.sysfs) for disk in new), 60, "earlier disks to go")
+            hotplug.wait_until(
+                lambda: not any(os.path.exists(disk.key.sysfs) for disk in new), 60, "earlier disks to go"
+            )
             self.store.transaction(lambda tx: [disk.lay(tx) for disk in new], 60)
             self.ready += new
         disk = self.ready.pop(0)
@@ -304,7 +314,12 @@ def look(disk, place, code, way):
 def rebind(guest_name, **counts):
     """``{part: {way: {outcome: count}}}`` for so many tries of each part of WAYS."""
     rows = {}
-    with Place(NUMBER) as place, hotplug.connect() as store, Adversary(place) as adversary, contextlib.ExitStack() as stack:
+    with (
+        Place(NUMBER) as place,
+        hotplug.connect() as store,
+        Adversary(place) as adversary,
+        contextlib.ExitStack() as stack,
+    ):
         one = Try(store, place, adversary, guest_name)
         stack.callback(one.finish)
         for part, count in counts.items():
@@ -327,10 +342,19 @@ def _rebind_part(one, script, count, rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=int, default=1000, help="tries of the collection's ways without the script's start and service")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--work",
+        type=int,
+        default=1000,
+        help="tries of the collection's ways without the script's start and service",
+    )
     parser.add_argument("--served", type=int, default=1000, help="tries with the script and its service")
-    parser.add_argument("--stock", type=int, default=30, help="tries with Xen's own script, which takes longer")
+    parser.add_argument(
+        "--stock", type=int, default=30, help="tries with Xen's own script, which takes longer"
+    )
     options = parser.parse_args()
     started = time.monotonic()
     with hotplug.installed(), hotplug.without_udev(), hotplug.Service(), hotplug.mute_guest(GUEST):

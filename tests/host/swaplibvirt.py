@@ -111,7 +111,9 @@ def _clear(name):
     with _control.Control() as control:
         wait_for(lambda: _is_gone(control, name), 60, 0.01)
     # Starting dmsetup and udevadm would take most of a try's time. The link goes when udev has read the event, and the file when its queue is empty.
-    wait_for(lambda: not os.path.lexists(f"/dev/mapper/{name}") and not os.path.exists("/run/udev/queue"), 30, 0.01)
+    wait_for(
+        lambda: not os.path.lexists(f"/dev/mapper/{name}") and not os.path.exists("/run/udev/queue"), 30, 0.01
+    )
 
 
 def _is_gone(control, name):
@@ -176,7 +178,9 @@ def _take_and_read(way, text, path):
 
 def _start_and_read():
     """What a guest reads from its disk, when it can be started at all."""
-    done = subprocess.run(["virsh", "-q", "-c", "xen:///system", "start", NAME], capture_output=True, timeout=600, check=False)
+    done = subprocess.run(
+        ["virsh", "-q", "-c", "xen:///system", "start", NAME], capture_output=True, timeout=600, check=False
+    )
     if done.returncode or not is_running(NAME):
         return "refused"
     try:
@@ -188,19 +192,29 @@ def _start_and_read():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tries", type=int, default=500, help="of the recipe, without a guest")
     parser.add_argument("--whole", type=int, default=12, help="of the recipe, with a guest")
-    parser.add_argument("--plain", type=int, default=90, help="of the plain definition, without a guest, for comparison")
+    parser.add_argument(
+        "--plain", type=int, default=90, help="of the plain definition, without a guest, for comparison"
+    )
     parser.add_argument("--plain-whole", type=int, default=3, help="of the plain definition, with a guest")
     options = parser.parse_args()
     rows = {}
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, hook():
-        for way, quick, whole in (("recipe", options.tries, options.whole), ("plain", options.plain, options.plain_whole)):
+        for way, quick, whole in (
+            ("recipe", options.tries, options.whole),
+            ("plain", options.plain, options.plain_whole),
+        ):
             started = time.monotonic()
             rows[way] = swap(quick, whole, way, directory)
             counts = "".join(f"{count:8} {name}" for name, count in rows[way].items())
-            print(f"{way:10}{counts}  of {quick + whole} tries, {whole} with a guest, {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"{way:10}{counts}  of {quick + whole} tries, {whole} with a guest, {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     return 1 if rows["recipe"]["wrong"] else 0
 
 

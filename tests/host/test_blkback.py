@@ -45,7 +45,14 @@ pytestmark = [
 
 
 def run(*argv, check=True, seconds=300):
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False)
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=seconds,
+        check=False,
+    )
     text = done.stdout.decode(errors="replace")
     assert done.returncode == 0 or not check, f"{argv}: {text}"
     return text.strip()
@@ -125,7 +132,9 @@ def request(guest, vdev, device, **options):
 
 def attach(store, guest, vdev, loop, seconds=120, **options):
     with _device.open_path(loop.path, writable=options.get("mode", "w") == "w") as device:
-        outcome, = blkback.attach(store, [request(guest, vdev, device, **options)], seconds, wait_connected=True)
+        (outcome,) = blkback.attach(
+            store, [request(guest, vdev, device, **options)], seconds, wait_connected=True
+        )
     if outcome.error:
         raise outcome.error
     return outcome.vbd
@@ -138,8 +147,9 @@ def in_guest(name, command, check=True):
 def left_of(store, vbd):
     """What is still there of a vbd."""
     key = vbd.key
-    return [path for path in (key.backend, key.frontend, key.libxl, key.backend_error) if store.exists(path)] + [
-        key.sysfs for dummy in range(1) if os.path.exists(key.sysfs)]
+    return [
+        path for path in (key.backend, key.frontend, key.libxl, key.backend_error) if store.exists(path)
+    ] + [key.sysfs for dummy in range(1) if os.path.exists(key.sysfs)]
 
 
 def test_the_guest_reads_and_writes_exactly_this_device(store, guest, loops):
@@ -148,14 +158,14 @@ def test_the_guest_reads_and_writes_exactly_this_device(store, guest, loops):
     assert vbd.diskseq == int(open(f"/sys/block/{loop.path[5:]}/diskseq").read())
     assert in_guest(guest.name, "sha256sum < /dev/xvdb").split()[0] == loop.checksum()
     in_guest(guest.name, "echo written by the guest | dd of=/dev/xvdb bs=512 seek=3 conv=sync; sync")
-    outcome, = blkback.detach(store, [Detachment(vbd, guest)], 60)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, guest)], 60)
     assert outcome.error is None and outcome.changed
     with open(loop.file, "rb") as file:
         file.seek(3 * 512)
         assert file.read(21) == b"written by the guest\n"
     assert left_of(store, vbd) == []
     assert not loop.busy()
-    outcome, = blkback.detach(store, [Detachment(vbd, guest)], 60)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, guest)], 60)
     assert outcome.error is None and not outcome.changed
 
 
@@ -167,22 +177,29 @@ def test_what_xl_lists_detaches_and_writes_is_the_same(store, guest, loops):
 
     def nodes(vbd, root, loop):
         return {
-            name: (store.read(f"{root}/{name}").replace(str(vbd.key.devid), "DEVID").replace(vbd.dev, "DEV").replace(loop.path, "PATH"),
-                   store.get_perms(f"{root}/{name}"))
-            for name in store.list(root) if name not in ("physical-device", "event-channel", "ring-ref", "diskseq")
+            name: (
+                store.read(f"{root}/{name}")
+                .replace(str(vbd.key.devid), "DEVID")
+                .replace(vbd.dev, "DEV")
+                .replace(loop.path, "PATH"),
+                store.get_perms(f"{root}/{name}"),
+            )
+            for name in store.list(root)
+            if name not in ("physical-device", "event-channel", "ring-ref", "diskseq")
         }
 
     for attribute in ("backend", "frontend", "libxl"):
         here, there = getattr(mine.key, attribute), getattr(yours.key, attribute)
         assert nodes(mine, here, ours) == nodes(yours, there, theirs)
         assert store.get_perms(here) == store.get_perms(there)
-    assert mine._replace(key=None, number=None, diskseq=None, dev="", params="", physical_device_path="") == yours._replace(
-        key=None, number=None, dev="", params="", physical_device_path="")
+    assert mine._replace(
+        key=None, number=None, diskseq=None, dev="", params="", physical_device_path=""
+    ) == yours._replace(key=None, number=None, dev="", params="", physical_device_path="")
     listed = run("xl", "block-list", guest.name)
     assert mine.key.backend in listed and yours.key.backend in listed
     run("xl", "block-detach", guest.name, "xvdb")
     assert left_of(store, mine) == []
-    outcome, = blkback.detach(store, [Detachment(yours, guest)], 60)
+    (outcome,) = blkback.detach(store, [Detachment(yours, guest)], 60)
     assert outcome.error is None
     assert left_of(store, yours) == []
     assert not ours.busy() and not theirs.busy()
@@ -195,7 +212,7 @@ def test_a_file_that_xl_attached_is_taken_down_by_its_script(store, guest, tmp_p
     run("xl", "block-attach", guest.name, f"vdev=xvdb,access=w,script=/etc/xen/scripts/block,target={path}")
     assert str(path) in run("losetup", "-a")
     vbd = vbd_read.read_vbd(store, guest.domid, _vdev.parse("xvdb").number)
-    outcome, = blkback.detach(store, [Detachment(vbd, guest)], 60)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, guest)], 60)
     assert outcome.error is None
     assert str(path) not in run("losetup", "-a")
     assert left_of(store, vbd) == []
@@ -205,7 +222,8 @@ def test_many_at_once(store, guest, loops):
     disks = [loops(mebibytes=1) for dummy in range(8)]
     with contextlib.ExitStack() as held:
         requests = [
-            request(guest, f"d{20 + number}", held.enter_context(_device.open_path(loop.path, writable=True))) for number, loop in enumerate(disks)
+            request(guest, f"d{20 + number}", held.enter_context(_device.open_path(loop.path, writable=True)))
+            for number, loop in enumerate(disks)
         ]
         outcomes = blkback.attach(store, requests, 240, wait_connected=True)
     assert [outcome.error for outcome in outcomes] == [None] * 8
@@ -223,12 +241,13 @@ def test_many_at_once(store, guest, loops):
 def test_read_only(store, guest, loops):
     loop = loops(read_only=True)
     with _device.open_path(loop.path) as device:
-        outcome, = blkback.attach(store, [request(guest, "xvdb", device)], 60)
+        (outcome,) = blkback.attach(store, [request(guest, "xvdb", device)], 60)
         assert isinstance(outcome.error, InvalidValue) and not outcome.changed
     vbd = attach(store, guest, "xvdb", loop, mode="r")
     before = loop.checksum()
-    assert in_guest(guest.name, "sha256sum < /dev/xvdb; (echo x > /dev/xvdb) 2>/dev/null || cat /sys/block/xvdb/ro").split() == [
-        before, "-", "1"]
+    assert in_guest(
+        guest.name, "sha256sum < /dev/xvdb; (echo x > /dev/xvdb) 2>/dev/null || cat /sys/block/xvdb/ro"
+    ).split() == [before, "-", "1"]
     assert not vbd.writable and loop.checksum() == before
 
 
@@ -239,7 +258,15 @@ def test_one_failing_request_does_not_touch_the_others(store, guest, loops):
     other = guest._replace(uuid="00000000-1111-2222-3333-444444444444")
     with _device.open_path(good.path, writable=True) as device:
         outcomes = blkback.attach(
-            store, [request(guest, "xvdb", device), request(gone, "xvdc", device), request(other, "xvdd", device), request(guest, "xvdf", device)], 120)
+            store,
+            [
+                request(guest, "xvdb", device),
+                request(gone, "xvdc", device),
+                request(other, "xvdd", device),
+                request(guest, "xvdf", device),
+            ],
+            120,
+        )
     assert [type(outcome.error) for outcome in outcomes] == [DeviceBusy, GuestError, GuestError, type(None)]
     assert [outcome.changed for outcome in outcomes] == [False, False, False, True]
     assert "has a disk xvdb already" in str(outcomes[0].error)
@@ -254,13 +281,15 @@ def test_a_guest_that_does_not_answer(store, guest, loops):
     vbd = attach(store, guest, "xvdb", loop)
     run("xenguest", "pause", guest.name)
     began = time.monotonic()
-    outcome, = blkback.detach(store, [Detachment(vbd, guest)], 10)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, guest)], 10)
     assert isinstance(outcome.error, DeadlineExceeded)
-    assert "for the guest to give the disk up (backend state 5, the guest's own state 4)" in str(outcome.error)
+    assert "for the guest to give the disk up (backend state 5, the guest's own state 4)" in str(
+        outcome.error
+    )
     assert "With force it is taken away" in str(outcome.error)
     assert time.monotonic() - began < 20
     assert os.path.exists(vbd.key.sysfs) and vbd_read.read_vbd(store, *vbd.key).state == 5
-    outcome, = blkback.detach(store, [Detachment(vbd, guest)], 20, force=True)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, guest)], 20, force=True)
     assert outcome.error is None
     assert left_of(store, vbd) == []
     assert not loop.busy()
@@ -272,17 +301,21 @@ def test_a_paused_guest_gets_its_disk_but_does_not_connect(store, guest, loops):
     loop = loops()
     run("xenguest", "pause", guest.name)
     with _device.open_path(loop.path, writable=True) as device:
-        outcome, = blkback.attach(store, [request(guest, "xvdb", device)], 60)
+        (outcome,) = blkback.attach(store, [request(guest, "xvdb", device)], 60)
         assert outcome.error is None and outcome.vbd.state == 2
-        outcome, = blkback.attach(store, [request(guest, "xvdc", device)], 15, wait_connected=True)
-    assert isinstance(outcome.error, DeadlineExceeded) and "for the guest to connect (state 1" in str(outcome.error)
-    assert [vbd.dev for vbd in vbd_read.list_vbds(store, guest)] == ["xvdb"], "what did not connect is taken back"
+        (outcome,) = blkback.attach(store, [request(guest, "xvdc", device)], 15, wait_connected=True)
+    assert isinstance(outcome.error, DeadlineExceeded) and "for the guest to connect (state 1" in str(
+        outcome.error
+    )
+    assert [vbd.dev for vbd in vbd_read.list_vbds(store, guest)] == ["xvdb"], (
+        "what did not connect is taken back"
+    )
 
 
 def test_a_device_that_goes_and_comes_back_as_another(store, guest, loops):
     loop = loops()
     vbd = attach(store, guest, "xvdb", loop)
-    outcome, = blkback.detach(store, [Detachment(vbd._replace(diskseq=vbd.diskseq + 1), guest)], 10)
+    (outcome,) = blkback.detach(store, [Detachment(vbd._replace(diskseq=vbd.diskseq + 1), guest)], 10)
     assert isinstance(outcome.error, WrongDevice) and "it is left alone" in str(outcome.error)
     assert vbd_read.read_vbd(store, *vbd.key) == vbd
 
@@ -305,12 +338,15 @@ def test_blkback_that_cannot_open_says_so(store, guest, loops):
         job.prepare()
         # A number that no device has: what a released blkback gets when nobody holds the device. (For a loop device's number the kernel
         # would make one: 7:ffff is opened.)
-        job.nodes = [(path, "fd:fffff" if path.endswith("/physical-device") else value, perms) for path, value, perms in job.nodes]
+        job.nodes = [
+            (path, "fd:fffff" if path.endswith("/physical-device") else value, perms)
+            for path, value, perms in job.nodes
+        ]
         original, blkback._Attach = blkback._Attach, lambda dummy: job
         job.prepare = lambda: None
         job._remove_in = lambda tx: blkback.remove_nodes(tx, job.key)
         try:
-            outcome, = blkback.attach(store, [job.request], 60)
+            (outcome,) = blkback.attach(store, [job.request], 60)
         finally:
             blkback._Attach = original
     assert isinstance(outcome.error, GuestError) and "the backend did not take" in str(outcome.error)
@@ -327,7 +363,7 @@ def test_xenstored_stops_answering(store, guest, loops):
         os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
-            outcome, = blkback.attach(hung, [request(guest, "xvdb", device)], 5)
+            (outcome,) = blkback.attach(hung, [request(guest, "xvdb", device)], 5)
             took = time.monotonic() - began
             with pytest.raises(DeadlineExceeded):
                 vbd_read.list_vbds(hung)
@@ -393,13 +429,13 @@ def test_the_guest_dies_meanwhile(store, loops):
         run("xenguest", "pause", name)
         killer = threading.Timer(1, run, ["xl", "destroy", name])
         killer.start()
-        outcome, = blkback.detach(store, [Detachment(vbd, guest)], 60)
+        (outcome,) = blkback.detach(store, [Detachment(vbd, guest)], 60)
         killer.join()
         assert outcome.error is None
         assert left_of(store, vbd) == []
         assert not loop.busy()
         with _device.open_path(loops().path, writable=True) as device:
-            outcome, = blkback.attach(store, [request(guest, "xvdb", device)], 30)
+            (outcome,) = blkback.attach(store, [request(guest, "xvdb", device)], 30)
         assert isinstance(outcome.error, GuestError) and "has ended" in str(outcome.error)
 
 

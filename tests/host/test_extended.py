@@ -48,7 +48,15 @@ MIB = 2**20
 
 
 def run(*argv, check=True):
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0 or not check, f"{argv}: {done.stdout}"
     return done.stdout.strip()
 
@@ -81,7 +89,10 @@ def extended(store):
     """Skips all of this on other hosts. blkback is asked through a disk for domain 0 that nobody has."""
     key, front = Key(0, 51712), "/local/domain/0/racefree-test/vbd/51712"
     nodes = [(f"{front}/state", "1", None)]
-    nodes += [(f"{key.backend}/{name}", value, None) for name, value in (("frontend", front), ("frontend-id", "0"), ("mode", "r"), ("state", "1"))]
+    nodes += [
+        (f"{key.backend}/{name}", value, None)
+        for name, value in (("frontend", front), ("frontend-id", "0"), ("mode", "r"), ("state", "1"))
+    ]
     store.transaction(lambda tx: tx.lay(nodes))
     try:
         wait_for(lambda: store.read(f"{key.backend}/state") == str(INIT_WAIT), "blkback to take up a disk")
@@ -133,10 +144,22 @@ def lay(store, guest):
         key = Key(guest.domid, _vdev.parse(vdev).number)
         keys.append(key)
         disk = Disk(dev=vdev, params=device.path, writable=True, protocol="x86_64-abi")
-        nodes = vbd_nodes.layout(key, disk, vbd_nodes.identity("diskseq", device.id.major, device.id.minor, device.id.diskseq, device.path))
+        nodes = vbd_nodes.layout(
+            key,
+            disk,
+            vbd_nodes.identity("diskseq", device.id.major, device.id.minor, device.id.diskseq, device.path),
+        )
         left_out = {"diskseq", *but}
-        front = [node for node in nodes if not (node[0].startswith(key.backend) and node[0].rpartition("/")[2] in left_out)]
-        number = front.pop([path for path, *dummy in front].index(f"{key.backend}/physical-device")) if "physical-device" not in but else None
+        front = [
+            node
+            for node in nodes
+            if not (node[0].startswith(key.backend) and node[0].rpartition("/")[2] in left_out)
+        ]
+        number = (
+            front.pop([path for path, *dummy in front].index(f"{key.backend}/physical-device"))
+            if "physical-device" not in but
+            else None
+        )
 
         def write(tx):
             tx.lay(front)
@@ -161,7 +184,9 @@ def lay(store, guest):
 def assert_refused(store, key, words):
     """blkback says no, and opens nothing."""
     assert wait_for(lambda: words_of(key, store), "blkback's word") == words
-    assert wait_for(lambda: int(store.read(f"{key.backend}/state") or 0) in (CLOSING, CLOSED), "blkback to close")
+    assert wait_for(
+        lambda: int(store.read(f"{key.backend}/state") or 0) in (CLOSING, CLOSED), "blkback to close"
+    )
     assert store.read(f"{key.backend}/opened") == "0"
     assert vbd_read.opened_number(key) is None
     # The guest hears of it, and answers.
@@ -177,7 +202,9 @@ def assert_unseen():
 def test_the_guest_sees_nothing_of_a_wrong_diskseq(store, lay, loop):
     wrong = loop.id.diskseq + 1
     key = lay(loop, f"{wrong:x}")
-    assert_refused(store, key, f"19 {loop.id.major:x}:{loop.id.minor:x} has diskseq {loop.id.diskseq:x}, not {wrong:x}")
+    assert_refused(
+        store, key, f"19 {loop.id.major:x}:{loop.id.minor:x} has diskseq {loop.id.diskseq:x}, not {wrong:x}"
+    )
     assert_unseen()
 
 
@@ -190,16 +217,40 @@ def test_a_number_that_is_another_devices_by_now(store, lay, image):
     run("losetup", path, image("second.raw", MIB, b"somebody else's"))
     try:
         with _device.open_path(path) as second:
-            assert (second.id.major, second.id.minor) == (first.id.major, first.id.minor) and second.id.diskseq != first.id.diskseq
+            assert (second.id.major, second.id.minor) == (
+                first.id.major,
+                first.id.minor,
+            ) and second.id.diskseq != first.id.diskseq
             key = lay(first, f"{first.id.diskseq:x}")
-            assert_refused(store, key, f"19 {first.id.major:x}:{first.id.minor:x} has diskseq {second.id.diskseq:x}, not {first.id.diskseq:x}")
+            assert_refused(
+                store,
+                key,
+                f"19 {first.id.major:x}:{first.id.minor:x} has diskseq {second.id.diskseq:x}, not {first.id.diskseq:x}",
+            )
             assert_unseen()
     finally:
         run("losetup", "-d", path)
 
 
 # For xenstore-write, which knows the escapes of C: junk that the library itself would never send.
-JUNK = ["", "0", "00", "0{0}", "0x{0}", "+{0}", "-{0}", "{0} ", " {0}", "{0}\\n", "{0}\\0", "\\0{0}", "{0}g", "{0}@7:0", "1000000000000000{0}", "{0}\\xff"]
+JUNK = [
+    "",
+    "0",
+    "00",
+    "0{0}",
+    "0x{0}",
+    "+{0}",
+    "-{0}",
+    "{0} ",
+    " {0}",
+    "{0}\\n",
+    "{0}\\0",
+    "\\0{0}",
+    "{0}g",
+    "{0}@7:0",
+    "1000000000000000{0}",
+    "{0}\\xff",
+]
 
 
 def test_junk_is_refused(store, lay, loop):
@@ -222,7 +273,9 @@ def test_a_right_one_connects(store, lay, loop):
     wait_for(lambda: store.read(f"{key.backend}/state") == str(CONNECTED), "the guest to connect")
     assert store.read(f"{key.backend}/opened") == "1" and words_of(key, store) == ""
     assert in_guest(f"dd if=/dev/{VDEV} bs=7 count=1 2>/dev/null") == "the one"
-    assert VDEV in in_guest(f"dmesg | grep {VDEV}"), "what the other tests look for in vain is said when there is a disk"
+    assert VDEV in in_guest(f"dmesg | grep {VDEV}"), (
+        "what the other tests look for in vain is said when there is a disk"
+    )
 
 
 def test_without_the_node_nothing_is_compared(store, lay, loop):
@@ -251,10 +304,10 @@ def test_the_guest_cannot_write_them(store, guest, lay, loop):
 
 def test_the_library_waits_for_opened(store, guest, loop):
     request = Request(guest, _vdev.parse(VDEV), loop)
-    outcome, = blkback.attach(store, [request], SECONDS, wait_connected=True)
+    (outcome,) = blkback.attach(store, [request], SECONDS, wait_connected=True)
     assert outcome.error is None and outcome.vbd.opened is True
     assert run_module("device_info")["features"]["xen"]["blkback_diskseq"] is True
-    outcome, = blkback.detach(store, [Detachment(outcome.vbd, guest)], SECONDS)
+    (outcome,) = blkback.detach(store, [Detachment(outcome.vbd, guest)], SECONDS)
     assert outcome.error is None
     assert run_module("device_info")["features"]["xen"]["blkback_diskseq"] is None
 
@@ -262,9 +315,15 @@ def test_the_library_waits_for_opened(store, guest, loop):
 def test_what_the_kernel_refuses_the_library_takes_back(store, guest, loop, monkeypatch):
     """Only a fault of the library could make it name a wrong number, so one is made."""
     original = vbd_nodes.identity
-    monkeypatch.setattr(vbd_nodes, "identity", lambda form, major, minor, diskseq, path: original(form, major, minor, diskseq + 1, path))
-    outcome, = blkback.attach(store, [Request(guest, _vdev.parse(VDEV), loop)], SECONDS)
+    monkeypatch.setattr(
+        vbd_nodes,
+        "identity",
+        lambda form, major, minor, diskseq, path: original(form, major, minor, diskseq + 1, path),
+    )
+    (outcome,) = blkback.attach(store, [Request(guest, _vdev.parse(VDEV), loop)], SECONDS)
     assert isinstance(outcome.error, GuestError)
     assert f"has diskseq {loop.id.diskseq:x}, not {loop.id.diskseq + 1:x}" in str(outcome.error)
     key = Key(guest.domid, _vdev.parse(VDEV).number)
-    assert not any(store.exists(path) for path in (key.backend, key.frontend, key.libxl, key.backend_error)) and not os.path.exists(key.sysfs)
+    assert not any(
+        store.exists(path) for path in (key.backend, key.frontend, key.libxl, key.backend_error)
+    ) and not os.path.exists(key.sysfs)

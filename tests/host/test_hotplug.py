@@ -44,7 +44,14 @@ def no_state_left():
 
 
 def run(*argv, check=True, seconds=300):
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False)
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=seconds,
+        check=False,
+    )
     text = done.stdout.decode(errors="replace")
     assert done.returncode == 0 or not check, f"{argv}: {text}"
     return text.strip()
@@ -59,7 +66,16 @@ def spec(vdev, target, access="w"):
 
 
 def start(*disks, name=GUEST, options=()):
-    run("xenguest", "start", name, "--memory", "128", *options, *(word for disk in disks for word in ("--disk", disk)), seconds=600)
+    run(
+        "xenguest",
+        "start",
+        name,
+        "--memory",
+        "128",
+        *options,
+        *(word for disk in disks for word in ("--disk", disk)),
+        seconds=600,
+    )
 
 
 def vbds_of(name=GUEST):
@@ -139,7 +155,9 @@ def test_a_device_in_every_form(guest, loop, detached, form):
     assert guest_sum("xvdb") == digest
     assert vbds_of()["xvdb"].diskseq == diskseq
     run("xl", "block-detach", guest, "xvdb")
-    assert any(line.startswith(path) for line in hotplug.loops()), "what the script did not make it leaves alone"
+    assert any(line.startswith(path) for line in hotplug.loops()), (
+        "what the script did not make it leaves alone"
+    )
 
 
 @pytest.mark.gate("bookworm")
@@ -154,7 +172,11 @@ def test_a_mapped_device_by_name_and_uuid(guest, loop, name, detached):
         assert guest_sum("xvdb") == digest
         run("xl", "block-detach", guest, "xvdb")
     finally:
-        hotplug.wait_until(lambda: subprocess.run(["dmsetup", "remove", name], check=False).returncode == 0, 10, "the mapped device to be unused")
+        hotplug.wait_until(
+            lambda: subprocess.run(["dmsetup", "remove", name], check=False).returncode == 0,
+            10,
+            "the mapped device to be unused",
+        )
 
 
 @pytest.mark.gate("bookworm")
@@ -167,10 +189,15 @@ def test_read_only(guest, raw, detached):
 
 
 @pytest.mark.gate("bookworm")
-@pytest.mark.parametrize("target, words", [
-    ("/no/such/file", "there is no such device or file"), ("diskseq:42", "ends with the boot"),
-    ("/etc", "is a directory, and must be a block device or a regular file"), ("dm:name", "dm:NAME,UUID"),
-])
+@pytest.mark.parametrize(
+    "target, words",
+    [
+        ("/no/such/file", "there is no such device or file"),
+        ("diskseq:42", "ends with the boot"),
+        ("/etc", "is a directory, and must be a block device or a regular file"),
+        ("dm:name", "dm:NAME,UUID"),
+    ],
+)
 def test_a_wrong_target_says_why(guest, target, words):
     said = run("xl", "block-attach", guest, spec("xvdb", target), check=False)
     assert words in said, said
@@ -203,7 +230,10 @@ def test_the_frontend_goes_and_another_may_come(guest, raw):
         from ansible_collections.racefree.block.plugins.module_utils._xen import blkback, vbd_read
 
         def has_it():
-            return vbd_read.opened_number(vbd.key) == vbd.number and store.read(f"{vbd.key.backend}/diskseq") == f"{vbd.diskseq:x}"
+            return (
+                vbd_read.opened_number(vbd.key) == vbd.number
+                and store.read(f"{vbd.key.backend}/diskseq") == f"{vbd.diskseq:x}"
+            )
 
         def waits_in(state):
             hotplug.wait_until(lambda: store.read(f"{vbd.key.backend}/state") == state, 20, f"state {state}")
@@ -213,7 +243,7 @@ def test_the_frontend_goes_and_another_may_come(guest, raw):
         waits_in("6")
         store.transaction(lambda tx: tx.write(f"{vbd.key.frontend}/state", "1"))
         waits_in("2")
-        outcome, = blkback.detach(store, [blkback.Detachment(vbd)], 10, force=True)
+        (outcome,) = blkback.detach(store, [blkback.Detachment(vbd)], 10, force=True)
         assert outcome.error is None
 
 
@@ -230,13 +260,19 @@ def test_the_life_of_a_guest(raw, loop, tmp_path):
 
     def check(what):
         assert (guest_sum("xvda", name), guest_sum("xvdb", name)) == (digest, other), what
-        assert sorted(os.listdir(hotplug.STATE)) == sorted(f"{vbd.key.domid}-{vbd.key.devid}" for vbd in vbds_of(name).values()), what
+        assert sorted(os.listdir(hotplug.STATE)) == sorted(
+            f"{vbd.key.domid}-{vbd.key.devid}" for vbd in vbds_of(name).values()
+        ), what
 
     try:
         check("created")
         before = run("xl", "domid", name)
         run("xl", "reboot", name)
-        hotplug.wait_until(lambda: run("xl", "domid", name, check=False) not in ("", before) and answers(name), 240, "the guest to reboot")
+        hotplug.wait_until(
+            lambda: run("xl", "domid", name, check=False) not in ("", before) and answers(name),
+            240,
+            "the guest to reboot",
+        )
         check("rebooted")
         run("xl", "save", name, str(tmp_path / "saved"))
         hotplug.wait_until(lambda: len(hotplug.loops()) == 1, 15, "the saved guest's disk to be gone")
@@ -250,17 +286,24 @@ def test_the_life_of_a_guest(raw, loop, tmp_path):
 
 
 def answers(name):
-    return run("xenguest", "run", name, "--timeout", "20", "--grace", "20", "--", "echo here", check=False) == "here"
+    return (
+        run("xenguest", "run", name, "--timeout", "20", "--grace", "20", "--", "echo here", check=False)
+        == "here"
+    )
 
 
-@pytest.mark.parametrize("way", ["with service", pytest.param("alone", marks=pytest.mark.long)], indirect=True)
+@pytest.mark.parametrize(
+    "way", ["with service", pytest.param("alone", marks=pytest.mark.long)], indirect=True
+)
 def test_eight_at_once(raw, way):
     """libxl starts the scripts of all disks of a guest together."""
     disks = [raw(f"{number}.raw", 1) for number in range(8)]
     name = "eight"
     start(*(spec(f"xvd{'abcdefgh'[number]}", path) for number, (path, dummy) in enumerate(disks)), name=name)
     try:
-        sums = in_guest("; ".join(f"sha256sum < /dev/xvd{letter}" for letter in "abcdefgh"), name).split()[::2]
+        sums = in_guest("; ".join(f"sha256sum < /dev/xvd{letter}" for letter in "abcdefgh"), name).split()[
+            ::2
+        ]
         assert sums == [digest for dummy, digest in disks]
         assert len(os.listdir(hotplug.STATE)) == 8
     finally:
@@ -273,8 +316,16 @@ def test_a_guest_that_writes_junk_into_its_nodes(guest, raw, detached):
     run("xl", "block-attach", guest, spec("xvdb", path))
     vbd = vbds_of()["xvdb"]
     own = f"device/vbd/{vbd.key.devid}"
-    assert in_guest(f"xenstore-write {vbd.key.backend}/physical-device 7:0 2>/dev/null && echo wrote || echo refused") == "refused"
-    assert in_guest(f"xenstore-write {vbd.key.backend}/junk 1 2>/dev/null && echo wrote || echo refused") == "refused"
+    assert (
+        in_guest(
+            f"xenstore-write {vbd.key.backend}/physical-device 7:0 2>/dev/null && echo wrote || echo refused"
+        )
+        == "refused"
+    )
+    assert (
+        in_guest(f"xenstore-write {vbd.key.backend}/junk 1 2>/dev/null && echo wrote || echo refused")
+        == "refused"
+    )
     in_guest(
         f"xenstore-write {own}/ring-ref 99999999999999999999 {own}/state 77 {own}/backend /local/domain/0/backend/vbd/0/1 {own}/virtual-device x; "
         f"i=0; while [ $i -lt 50 ]; do xenstore-write {own}/junk$i $i; i=$((i + 1)); done"
@@ -289,13 +340,17 @@ def test_a_guest_that_writes_junk_into_its_nodes(guest, raw, detached):
         with hotplug.connect() as store:
             from ansible_collections.racefree.block.plugins.module_utils._xen import blkback
 
-            outcome, = blkback.detach(store, [blkback.Detachment(vbds_of()["xvdb"])], 10, force=True)
+            (outcome,) = blkback.detach(store, [blkback.Detachment(vbds_of()["xvdb"])], 10, force=True)
             assert outcome.error is None
 
 
 @pytest.mark.gate("bookworm")
 def test_a_guest_that_floods_its_nodes(guest, raw, detached):
-    flooding = threading.Thread(target=lambda: in_guest("end=$(($(date +%s) + 20)); while [ $(date +%s) -lt $end ]; do xenstore-write data/x 1; done"))
+    flooding = threading.Thread(
+        target=lambda: in_guest(
+            "end=$(($(date +%s) + 20)); while [ $(date +%s) -lt $end ]; do xenstore-write data/x 1; done"
+        )
+    )
     flooding.start()
     try:
         path, dummy = raw()
@@ -307,7 +362,7 @@ def test_a_guest_that_floods_its_nodes(guest, raw, detached):
 
 FILL = (
     "i=0; for size in 40 1; do while [ $i -lt 3000 ]; do a=; n=0; "
-    "while [ $n -lt $size ]; do a=\"$a data/$size-$i-$n 1\"; n=$((n + 1)); done; xenstore-write $a 2>/dev/null || break; i=$((i + 1)); done; done; "
+    'while [ $n -lt $size ]; do a="$a data/$size-$i-$n 1"; n=$((n + 1)); done; xenstore-write $a 2>/dev/null || break; i=$((i + 1)); done; done; '
     "echo $i; xenstore-write data/more 1 2>&1"
 )
 
@@ -445,7 +500,9 @@ def hanging(raw, tmp_path):
         yield str(mounted / "sub/disk.raw"), name
     finally:
         run("dmsetup", "resume", name)
-        hotplug.wait_until(lambda: run("umount", str(mounted), check=False) == "", 20, "the file system to be unused")
+        hotplug.wait_until(
+            lambda: run("umount", str(mounted), check=False) == "", 20, "the file system to be unused"
+        )
         run("dmsetup", "remove", "--retry", name)
         run("losetup", "-d", loop)
 
@@ -457,10 +514,20 @@ def test_storage_that_does_not_answer(mute, hanging, installed, way):
     with hotplug.connect() as store, hotplug.Disk(store, mute, 0, path) as disk:
         code, said, seconds = disk.call("add")
         assert code == 1 and seconds < 38
-        assert "storage to answer" in said and "storage to answer" in disk.node("hotplug-error") and disk.node("hotplug-status") == "error"
+        assert (
+            "storage to answer" in said
+            and "storage to answer" in disk.node("hotplug-error")
+            and disk.node("hotplug-status") == "error"
+        )
         run("dmsetup", "resume", name)
-        hotplug.wait_until(lambda: not run("pgrep", "-f", hotplug.SCRIPT, check=False), 20, "what hung to end")
-        hotplug.wait_until(lambda: len(os.listdir(f"/proc/{installed.process.pid}/task")) == 1, 20, "the service's thread to end")
+        hotplug.wait_until(
+            lambda: not run("pgrep", "-f", hotplug.SCRIPT, check=False), 20, "what hung to end"
+        )
+        hotplug.wait_until(
+            lambda: len(os.listdir(f"/proc/{installed.process.pid}/task")) == 1,
+            20,
+            "the service's thread to end",
+        )
         assert disk.node("physical-device") is None and not any(path in line for line in hotplug.loops())
         assert not os.path.isdir(hotplug.STATE) or os.listdir(hotplug.STATE) == []
 

@@ -24,20 +24,57 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("more", [{}, {"live": True}, {"live": True, "config": False}, {"state": "absent"}, {"state": "absent", "live": True}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"live": True},
+        {"live": True, "config": False},
+        {"state": "absent"},
+        {"state": "absent", "live": True},
+    ],
+)
 def test_a_daemon_that_is_down(image, more):
-    run("systemctl", "stop", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd", check=False)
+    run(
+        "systemctl",
+        "stop",
+        "libvirtd.socket",
+        "libvirtd-ro.socket",
+        "libvirtd-admin.socket",
+        "libvirtd",
+        check=False,
+    )
     try:
-        refused("libvirt_disk", "cannot connect", "Check that the daemon", **{"domain": "x", "vdev": "xvda", "source": "file:" + image(), **more})
+        refused(
+            "libvirt_disk",
+            "cannot connect",
+            "Check that the daemon",
+            **{"domain": "x", "vdev": "xvda", "source": "file:" + image(), **more},
+        )
     finally:
-        run("systemctl", "start", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd", check=False)
+        run(
+            "systemctl",
+            "start",
+            "libvirtd.socket",
+            "libvirtd-ro.socket",
+            "libvirtd-admin.socket",
+            "libvirtd",
+            check=False,
+        )
 
 
 def test_a_daemon_that_hangs(image):
     pid = int(run("pidof", "libvirtd").split()[0])
     os.kill(pid, signal.SIGSTOP)
     try:
-        refused("libvirt_disk", "waited 2 s for libvirt", domain="x", vdev="xvda", source="file:" + image(), timeout=2)
+        refused(
+            "libvirt_disk",
+            "waited 2 s for libvirt",
+            domain="x",
+            vdev="xvda",
+            source="file:" + image(),
+            timeout=2,
+        )
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -49,7 +86,11 @@ def test_xen_definitions(tmp_path, image):
         before = virsh("dumpxml", name, "--inactive", "--security-info")
         done = predict_and_run("libvirt_disk", domain=name, vdev="51712", source={"file": path})
         after = virsh("dumpxml", name, "--inactive", "--security-info")
-        assert "s3cr3t" in after and "s3cr3t" not in json.dumps(done) and done["disk"]["path"] in virsh("domblklist", name, "--inactive")
+        assert (
+            "s3cr3t" in after
+            and "s3cr3t" not in json.dumps(done)
+            and done["disk"]["path"] in virsh("domblklist", name, "--inactive")
+        )
         refused("libvirt_disk", "vda", domain=name, vdev="vda", source={"file": path})
         assert predict_and_run("libvirt_disk", domain=name, vdev="xvda", state="absent")["changed"]
         assert virsh("dumpxml", name, "--inactive", "--security-info") == before
@@ -59,30 +100,53 @@ def test_a_running_guest(tmp_path, image):
     """Both at once: what runs gets it now, and virsh and xl show the same."""
     path = image("live.raw", content=os.urandom(4096))
     with defined(tmp_path, "ld2") as name:
-        refused("libvirt_disk", "does not run", domain=name, vdev="xvdb", source={"file": path}, config=False, live=True)
+        refused(
+            "libvirt_disk",
+            "does not run",
+            domain=name,
+            vdev="xvdb",
+            source={"file": path},
+            config=False,
+            live=True,
+        )
         virsh("start", name)
         in_guest(name, "true")
         arguments = {"domain": name, "vdev": "xvdb", "source": {"file": path}, "live": True, "timeout": 120}
         done = predict_and_run("libvirt_disk", **arguments)
         assert done["changed"] and done["device"]["size"] == os.path.getsize(path)
-        assert done["disk"]["path"] in virsh("domblklist", name) and done["disk"]["path"] in virsh("domblklist", name, "--inactive")
+        assert done["disk"]["path"] in virsh("domblklist", name) and done["disk"]["path"] in virsh(
+            "domblklist", name, "--inactive"
+        )
         assert re.search(r"^51728 ", run("xl", "block-list", name), re.MULTILINE)
         assert in_guest(name, "sha256sum < /dev/xvdb").split()[0] == run("sha256sum", path).split()[0]
-        assert json.loads(domain_xml.Domain(virsh("dumpxml", name)).recipes()["xvdb"]) == {"file": path, "format": "raw"}
+        assert json.loads(domain_xml.Domain(virsh("dumpxml", name)).recipes()["xvdb"]) == {
+            "file": path,
+            "format": "raw",
+        }
         # As it was attached by a version that kept no recipe there.
         live_recipe.put("xen:///system", virsh("domuuid", name).strip(), "xvdb", None, Deadline(60))
         assert predict_and_run("libvirt_disk", **arguments)["changed"]
         assert "xvdb" in domain_xml.Domain(virsh("dumpxml", name)).recipes()
         refused("libvirt_disk", "another disk", **{**arguments, "source": {"file": image("other.raw")}})
         assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
-        assert ours() == [] and "xvdb" not in virsh("domblklist", name) and "racefree" not in virsh("dumpxml", name)
+        assert (
+            ours() == []
+            and "xvdb" not in virsh("domblklist", name)
+            and "racefree" not in virsh("dumpxml", name)
+        )
         # What means nothing after the next boot is not kept.
         loop = run_module("loop_device", backing_file=path)["device"]
         try:
             arguments.update(source=f"diskseq:{loop['diskseq']}", config=False)
             done = run_module("libvirt_disk", **arguments)
-            assert done["changed"] and done["disk"]["recipe"] is None and "cannot be restored" in str(done["warnings"][0])
-            assert not run_module("libvirt_disk", **arguments)["changed"] and "<racefree" not in virsh("dumpxml", name)
+            assert (
+                done["changed"]
+                and done["disk"]["recipe"] is None
+                and "cannot be restored" in str(done["warnings"][0])
+            )
+            assert not run_module("libvirt_disk", **arguments)["changed"] and "<racefree" not in virsh(
+                "dumpxml", name
+            )
             assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         finally:
             run_module("loop_device", backing_file=path, state="absent")
@@ -92,10 +156,17 @@ def test_a_running_guest_with_a_snapshot(tmp_path, image):
     """A table without name and uuid, as the role guest_disks writes it: the second run finds what the first one made."""
     golden, cow = image("golden.raw", content=os.urandom(4096)), image("a.cow")
     sectors = os.path.getsize(golden) // 512
-    table = [{
-        "start": 0, "length": sectors, "target": "snapshot", "origin": {"file": golden, "read_only": True}, "cow": {"file": cow}, "persistence": "P",
-        "chunk_size": 8,
-    }]
+    table = [
+        {
+            "start": 0,
+            "length": sectors,
+            "target": "snapshot",
+            "origin": {"file": golden, "read_only": True},
+            "cow": {"file": cow},
+            "persistence": "P",
+            "chunk_size": 8,
+        }
+    ]
     with defined(tmp_path, "ld3") as name:
         virsh("start", name)
         in_guest(name, "true")
@@ -104,6 +175,11 @@ def test_a_running_guest_with_a_snapshot(tmp_path, image):
         assert not predict_and_run("libvirt_disk", **arguments)["changed"]
         other = [dict(table[0], cow={"file": image("b.cow")})]
         refused("libvirt_disk", "another disk", **{**arguments, "source": {"table": other}})
-        refused("libvirt_disk", "another disk", "leave source out", **{**arguments, "source": {"table": other}, "state": "absent", "config": False})
+        refused(
+            "libvirt_disk",
+            "another disk",
+            "leave source out",
+            **{**arguments, "source": {"table": other}, "state": "absent", "config": False},
+        )
         assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         assert ours() == [] and "xvdb" not in virsh("domblklist", name)

@@ -18,7 +18,22 @@ import hookkill
 import pytest
 import swaplibvirt
 from conftest import run_module
-from libvirthost import HOOK, LIBRARY, STATE, default_script, defined, hook, in_guest, is_off, is_running, ours, restart_daemon, run, virsh, wait_for
+from libvirthost import (
+    HOOK,
+    LIBRARY,
+    STATE,
+    default_script,
+    defined,
+    hook,
+    in_guest,
+    is_off,
+    is_running,
+    ours,
+    restart_daemon,
+    run,
+    virsh,
+    wait_for,
+)
 
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml
 
@@ -61,12 +76,16 @@ def in_guest_checksum(name, vdev="xvda"):
 
 
 def hook_call(*words, text, **more):
-    return subprocess.run([HOOK, *words], input=text.encode(), capture_output=True, timeout=120, check=False, **more)
+    return subprocess.run(
+        [HOOK, *words], input=text.encode(), capture_output=True, timeout=120, check=False, **more
+    )
 
 
 def refusal(name):
     """What virsh says when it must not start the guest."""
-    done = subprocess.run(["virsh", "-q", "-c", "xen:///system", "start", name], capture_output=True, timeout=600, check=False)
+    done = subprocess.run(
+        ["virsh", "-q", "-c", "xen:///system", "start", name], capture_output=True, timeout=600, check=False
+    )
     assert done.returncode and not is_running(name)
     return done.stderr.decode()
 
@@ -76,26 +95,39 @@ def test_a_whole_life(tmp_path, image):
     """Start, reboot, daemon restart, shutdown, start, destroy: the right bytes each time, nothing left at the end."""
     root, data = image("root.raw"), image("data.raw")
     with defined(tmp_path, "hk1") as name:
-        run_module("libvirt_disks", disks=[
-            {"domain": name, "vdev": "xvda", "source": {"file": root}},
-            {"domain": name, "vdev": "xvdb", "source": {"file": data, "offset": 4096}, "mode": "r"},
-        ])
+        run_module(
+            "libvirt_disks",
+            disks=[
+                {"domain": name, "vdev": "xvda", "source": {"file": root}},
+                {"domain": name, "vdev": "xvdb", "source": {"file": data, "offset": 4096}, "mode": "r"},
+            ],
+        )
         assert ours() == []
         virsh("start", name)
         assert in_guest_checksum(name) == checksum(root)
-        assert in_guest(name, "head -c 4096 /dev/xvdb | sha256sum").split()[0] == run("sh", "-c", f"tail -c +4097 {data} | head -c 4096 | sha256sum").split()[0]
+        assert (
+            in_guest(name, "head -c 4096 /dev/xvdb | sha256sum").split()[0]
+            == run("sh", "-c", f"tail -c +4097 {data} | head -c 4096 | sha256sum").split()[0]
+        )
         assert len(ours()) == 2 and not [file for file in os.listdir(STATE) if file.endswith(".holder")]
         shown = virsh("domblklist", name)
-        assert all(f"/dev/mapper/racefree-{virsh('domuuid', name).strip()}-{target}" in shown for target in ("xvda", "xvdb"))
+        assert all(
+            f"/dev/mapper/racefree-{virsh('domuuid', name).strip()}-{target}" in shown
+            for target in ("xvda", "xvdb")
+        )
         assert len(run("xl", "block-list", name).splitlines()) == 3
-        in_guest(name, "echo written | dd of=/dev/xvda conv=fsync 2>/dev/null; ! echo x 2>/dev/null > /dev/xvdb")
+        in_guest(
+            name, "echo written | dd of=/dev/xvda conv=fsync 2>/dev/null; ! echo x 2>/dev/null > /dev/xvdb"
+        )
 
         restart_daemon()
         assert is_running(name) and len(ours()) == 2 and in_guest(name, "head -n 1 /dev/xvda") == "written"
         before = run("xl", "domid", name)
         virsh("reboot", name)
         # Xen gives each of its own scripts 40 s, which is little where asking takes seconds.
-        assert wait_for(lambda: run("xl", "domid", name, check=False) not in ("", before), 300, 10) and wait_for(lambda: is_running(name), 180, 5)
+        assert wait_for(
+            lambda: run("xl", "domid", name, check=False) not in ("", before), 300, 10
+        ) and wait_for(lambda: is_running(name), 180, 5)
         assert in_guest(name, "head -n 1 /dev/xvda") == "written" and len(ours()) == 2
 
         virsh("shutdown", name)
@@ -121,17 +153,33 @@ def test_a_saved_guest(tmp_path, image, config, managed):
     With the collection's hotplug script: Xen's own served two disks at once within its 40 s only at every second try under emulation.
     """
     root, data, saved = image("root.raw"), image("data.raw"), str(tmp_path / "saved")
-    save, restore = (["managedsave", "hk10"], ["start", "hk10"]) if managed else (["save", "hk10", saved], ["restore", saved])
+    save, restore = (
+        (["managedsave", "hk10"], ["start", "hk10"])
+        if managed
+        else (["save", "hk10", saved], ["restore", saved])
+    )
     with default_script(), defined(tmp_path, "hk10") as name:
         run_module("libvirt_disk", domain=name, vdev="xvda", source={"file": root})
         virsh("start", name)
         in_guest(name, "echo kept > /kept")
-        arguments = {"domain": name, "vdev": "xvdb", "source": {"file": data}, "config": config, "live": True, "timeout": 120}
+        arguments = {
+            "domain": name,
+            "vdev": "xvdb",
+            "source": {"file": data},
+            "config": config,
+            "live": True,
+            "timeout": 120,
+        }
         assert run_module("libvirt_disk", **arguments)["changed"]
-        assert json.loads(recipes(name)["xvdb"]) == {"file": data, "format": "raw"} and ("xvdb" in recipes(name, "--inactive")) == config
+        assert (
+            json.loads(recipes(name)["xvdb"]) == {"file": data, "format": "raw"}
+            and ("xvdb" in recipes(name, "--inactive")) == config
+        )
         assert not run_module("libvirt_disk", **arguments)["changed"]
         virsh(*save)
-        assert wait_for(lambda: is_off(name)) and wait_for(lambda: not ours() and run("losetup", "-a") == "", 20)
+        assert wait_for(lambda: is_off(name)) and wait_for(
+            lambda: not ours() and run("losetup", "-a") == "", 20
+        )
         virsh(*restore)
         # It went on, rather than starting anew.
         assert in_guest(name, "cat /kept") == "kept"
@@ -194,12 +242,15 @@ def test_other_scripts_of_the_folder_run(tmp_path, image):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("change, words", [
-    (os.unlink, ["does not exist"]),
-    (lambda path: os.truncate(path, 0), ["empty"]),
-    (lambda path: (os.unlink(path), os.mkdir(path)), ["directory"]),
-    (lambda path: (os.unlink(path), os.mkfifo(path)), ["FIFO"]),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (os.unlink, ["does not exist"]),
+        (lambda path: os.truncate(path, 0), ["empty"]),
+        (lambda path: (os.unlink(path), os.mkdir(path)), ["directory"]),
+        (lambda path: (os.unlink(path), os.mkfifo(path)), ["FIFO"]),
+    ],
+)
 def test_what_the_recipe_names_is_not_there(tmp_path, image, change, words):
     path = image()
     with defined(tmp_path, "hk4") as name:
@@ -256,7 +307,9 @@ def test_a_copied_definition(tmp_path, image):
     with defined(tmp_path, "hk8") as name:
         run_module("libvirt_disk", domain=name, vdev="xvda", source={"file": image()})
         uuid = virsh("domuuid", name).strip()
-        text = virsh("dumpxml", name, "--inactive").replace(f"<uuid>{uuid}</uuid>", "<uuid>11111111-2222-3333-4444-555555555555</uuid>")
+        text = virsh("dumpxml", name, "--inactive").replace(
+            f"<uuid>{uuid}</uuid>", "<uuid>11111111-2222-3333-4444-555555555555</uuid>"
+        )
         (tmp_path / "copy.xml").write_text(text.replace("<name>hk8<", "<name>hk9<"))
         virsh("define", str(tmp_path / "copy.xml"))
         try:
@@ -270,6 +323,7 @@ def test_a_copied_definition(tmp_path, image):
 
 # The program itself, called as libvirt calls it
 
+
 @pytest.fixture
 def text(tmp_path, image):
     with defined(tmp_path, "hk0") as name:
@@ -279,7 +333,7 @@ def text(tmp_path, image):
 
 def test_prepare_and_release(text):
     assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
-    line, = ours()
+    (line,) = ours()
     path = "/dev/mapper/" + line.partition(":")[0]
     assert stat.S_ISBLK(os.stat(path).st_mode)
     # While it waits for the guest nobody can take it away. (A rename the kernel allows; `started` finds that out.)
@@ -304,7 +358,9 @@ def test_udev_keeps_its_hands_off(tmp_path):
             assert len(names) == 4
             for name in names:
                 told = run("udevadm", "info", "--query=property", f"--name={name}").splitlines()
-                assert {f"DM_UDEV_DISABLE_{what}_RULES_FLAG=1" for what in ("DISK", "OTHER", "SUBSYSTEM")} <= set(told), (name, told)
+                assert {
+                    f"DM_UDEV_DISABLE_{what}_RULES_FLAG=1" for what in ("DISK", "OTHER", "SUBSYSTEM")
+                } <= set(told), (name, told)
                 assert not any(line.startswith("ID_FS_TYPE=") for line in told), told
         finally:
             assert hook_call(hookkill.NAME, "release", "end", "-", text=nested).returncode == 0
@@ -323,7 +379,7 @@ def test_killed_in_the_middle(tmp_path):
 def test_a_killed_holder(text):
     """Nothing to keep it: the device goes, the path leads nowhere, and the start after that begins anew."""
     assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
-    record, = [name for name in os.listdir(STATE) if name.endswith(".holder")]
+    (record,) = [name for name in os.listdir(STATE) if name.endswith(".holder")]
     with open(f"{STATE}/{record}", encoding="ascii") as file:
         os.kill(int(file.read().split()[0]), signal.SIGKILL)
     assert wait_for(lambda: not ours(), 20)
@@ -335,7 +391,9 @@ def test_a_killed_holder(text):
 @pytest.mark.long
 def test_somebody_elses_device_under_the_name(text):
     """Made by hand under our very name: refused, and left alone."""
-    name = next(part for part in text.split("'") if part.startswith("/dev/mapper/racefree-")).rpartition("/")[2]
+    name = next(part for part in text.split("'") if part.startswith("/dev/mapper/racefree-")).rpartition("/")[
+        2
+    ]
     run("dmsetup", "create", name, "--table", "0 2048 zero")
     try:
         done = hook_call("hk0", "prepare", "begin", "-", text=text)
@@ -348,17 +406,37 @@ def test_somebody_elses_device_under_the_name(text):
 
 def test_a_leftover_of_ours(text):
     """With our name and uuid and another table, in nobody's use: made anew."""
-    name = next(part for part in text.split("'") if part.startswith("/dev/mapper/racefree-")).rpartition("/")[2]
-    run("dmsetup", "create", name, "-u", name.replace("racefree-", "RACEFREE-LIBVIRT-"), "--table", "0 2048 zero")
+    name = next(part for part in text.split("'") if part.startswith("/dev/mapper/racefree-")).rpartition("/")[
+        2
+    ]
+    run(
+        "dmsetup",
+        "create",
+        name,
+        "-u",
+        name.replace("racefree-", "RACEFREE-LIBVIRT-"),
+        "--table",
+        "0 2048 zero",
+    )
     assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
     assert "linear" in run("dmsetup", "table", name)
     hook_call("hk0", "release", "end", "-", text=text)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("operation, code", [
-    ("prepare", 1), ("started", 1), ("reconnect", 0), ("stopped", 0), ("release", 0), ("start", 0), ("migrate", 0), ("x\ny", 0),
-])
+@pytest.mark.parametrize(
+    "operation, code",
+    [
+        ("prepare", 1),
+        ("started", 1),
+        ("reconnect", 0),
+        ("stopped", 0),
+        ("release", 0),
+        ("start", 0),
+        ("migrate", 0),
+        ("x\ny", 0),
+    ],
+)
 def test_nonsense(text, operation, code):
     """Only what has not begun yet is refused, and nothing is written where libvirt would take it for a definition."""
     broken = text.replace("<devices>", "<devices><disk><target dev='xvda'/></disk>")
@@ -382,7 +460,10 @@ def test_without_the_library(text):
 @pytest.mark.long
 def test_it_gives_up_in_time(text, tmp_path):
     """xenstored stands still: the start is refused when the hook's own time is over, and nothing is left."""
-    pids = [int(pid) for pid in run("pidof", "xenstored", check=False).split() or run("pidof", "oxenstored").split()]
+    pids = [
+        int(pid)
+        for pid in run("pidof", "xenstored", check=False).split() or run("pidof", "oxenstored").split()
+    ]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()

@@ -32,7 +32,14 @@ pytestmark = [
 
 
 def run(*argv, check=True):
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, check=False)
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=600,
+        check=False,
+    )
     text = done.stdout.decode(errors="replace")
     assert done.returncode == 0 or not check, f"{argv}: {text}"
     return text.strip()
@@ -73,23 +80,28 @@ def test_libvirt_knows_its_guests(guest):
 def test_what_is_only_in_xenstore_libvirt_does_not_list(store, guest, loop):
     """Why this module exists; when it fails, libvirt has learnt to look, and _blkback alone will do."""
     with _device.open_path(loop, writable=True) as device:
-        outcome, = blkback.attach(store, [Request(guest, vdev.parse("xvdb"), device)], 120, wait_connected=True)
+        (outcome,) = blkback.attach(
+            store, [Request(guest, vdev.parse("xvdb"), device)], 120, wait_connected=True
+        )
     assert outcome.error is None
     assert "xvdb" not in virsh("domblklist", "lv1")
-    outcome, = blkback.detach(store, [Detachment(outcome.vbd, guest)], 60)
+    (outcome,) = blkback.detach(store, [Detachment(outcome.vbd, guest)], 60)
     assert outcome.error is None
 
 
 def test_through_libvirt(store, guest, loop):
     with _device.open_path(loop, writable=True) as device:
-        outcome, = attach.attach(store, [Request(guest, vdev.parse("xvdc"), device)], 120)
+        (outcome,) = attach.attach(store, [Request(guest, vdev.parse("xvdc"), device)], 120)
         assert outcome.error is None
-        again, = attach.attach(store, [Request(guest, vdev.parse("xvdc"), device)], 120)
+        (again,) = attach.attach(store, [Request(guest, vdev.parse("xvdc"), device)], 120)
         assert isinstance(again.error, DeviceBusy)
         assert outcome.vbd.diskseq == device.id.diskseq
     assert loop in virsh("domblklist", "lv1")
-    assert run("xenguest", "run", "lv1", "--", "sha256sum < /dev/xvdc").split()[0] == run("sha256sum", loop).split()[0]
-    outcome, = attach.detach(store, [Detachment(vbd_read.read_vbd(store, *outcome.vbd.key), guest)], 120)
+    assert (
+        run("xenguest", "run", "lv1", "--", "sha256sum < /dev/xvdc").split()[0]
+        == run("sha256sum", loop).split()[0]
+    )
+    (outcome,) = attach.detach(store, [Detachment(vbd_read.read_vbd(store, *outcome.vbd.key), guest)], 120)
     assert outcome.error is None
     assert "xvdc" not in virsh("domblklist", "lv1")
     assert vbd_read.list_vbds(store, guest) == []
@@ -97,7 +109,7 @@ def test_through_libvirt(store, guest, loop):
 
 def test_virsh_detaches_it(store, guest, loop):
     with _device.open_path(loop, writable=True) as device:
-        outcome, = attach.attach(store, [Request(guest, vdev.parse("xvdd"), device)], 120)
+        (outcome,) = attach.attach(store, [Request(guest, vdev.parse("xvdd"), device)], 120)
     assert outcome.error is None
     virsh("detach-disk", "lv1", "xvdd", "--live")
     assert vbd_read.list_vbds(store, guest) == []
@@ -111,13 +123,15 @@ def test_a_hung_daemon(store, guest, loop, monkeypatch):
         os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
-            outcome, = attach.attach(store, [Request(guest, vdev.parse("xvde"), device)], 3)
+            (outcome,) = attach.attach(store, [Request(guest, vdev.parse("xvde"), device)], 3)
             took = time.monotonic() - began
             identity = device.id
         finally:
             device.close()
             os.kill(pid, signal.SIGCONT)
-    assert isinstance(outcome.error, DeadlineExceeded) and "libvirt to do what it was asked" in str(outcome.error)
+    assert isinstance(outcome.error, DeadlineExceeded) and "libvirt to do what it was asked" in str(
+        outcome.error
+    )
     assert took < 30
     key = (guest.domid, vdev.parse("xvde").number)
     until = time.monotonic() + 28
@@ -125,7 +139,7 @@ def test_a_hung_daemon(store, guest, loop, monkeypatch):
         vbd = vbd_read.read_vbd(store, *key)
         if vbd is not None and vbd.number is not None and loop in virsh("domblklist", "lv1"):
             assert vbd.number == (identity.major, identity.minor)
-            outcome, = attach.detach(store, [Detachment(vbd, guest)], 120)
+            (outcome,) = attach.detach(store, [Detachment(vbd, guest)], 120)
             assert outcome.error is None
             break
         time.sleep(0.5)

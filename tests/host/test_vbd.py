@@ -75,7 +75,9 @@ def many_files(tmp_path_factory):
 
 def guest_sums(device):
     """sha256 of every file of the file system on the guest's device."""
-    text = in_guest(f"mkdir -p /m && mount -t ext4 -o ro /dev/{device} /m && cd /m && find . -type f -exec sha256sum {{}} + ; cd / ; umount /m")
+    text = in_guest(
+        f"mkdir -p /m && mount -t ext4 -o ro /dev/{device} /m && cd /m && find . -type f -exec sha256sum {{}} + ; cd / ; umount /m"
+    )
     pairs = (line.split() for line in text.splitlines())
     return {path[2:]: digest for digest, path in pairs}
 
@@ -91,9 +93,13 @@ def test_through_loop_and_linear(guest, many_files, tmp_path, name, cleanup, det
     cleanup(loop=image)
     cleanup(dm=name)
     loop = run_module("loop_device", backing_file=image)["device"]
-    root = run_module("dm_device", name=name, table=f"0 {16 * 2048} linear diskseq:{loop['diskseq']} 0")["device"]
+    root = run_module("dm_device", name=name, table=f"0 {16 * 2048} linear diskseq:{loop['diskseq']} 0")[
+        "device"
+    ]
     detached("xvdb")
-    made = predict_and_run("xen_vbd", domain=guest, vdev="xvdb", source={"diskseq": root["diskseq"]}, wait_connected=True)
+    made = predict_and_run(
+        "xen_vbd", domain=guest, vdev="xvdb", source={"diskseq": root["diskseq"]}, wait_connected=True
+    )
     assert made["changed"] and made["device"]["diskseq"] == root["diskseq"]
     assert made["vbd"]["diskseq"] == root["diskseq"] and made["vbd"]["vdev"] == "xvdb"
     assert guest_sums("xvdb") == many_files[1]
@@ -102,7 +108,12 @@ def test_through_loop_and_linear(guest, many_files, tmp_path, name, cleanup, det
     assert gone["changed"]
     run_module("dm_device", name=name, state="absent")
     run_module("loop_device", backing_file=image, state="absent")
-    assert "written by the guest" in subprocess.run(["debugfs", "-R", "cat new", image], capture_output=True, text=True, check=True).stdout
+    assert (
+        "written by the guest"
+        in subprocess.run(
+            ["debugfs", "-R", "cat new", image], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def test_through_loop_and_snapshot(guest, many_files, tmp_path, image, name, cleanup, detached):
@@ -110,13 +121,26 @@ def test_through_loop_and_snapshot(guest, many_files, tmp_path, image, name, cle
     before = hashlib.sha256(open(origin, "rb").read()).hexdigest()
     cleanup(loop=cow)
     cleanup(dm=name)
-    table = [{
-        "start": 0, "length": 16 * 2048, "target": "snapshot", "origin": {"file": origin, "read_only": True}, "cow": {"file": cow},
-        "persistence": "P", "chunk_size": 8,
-    }]
+    table = [
+        {
+            "start": 0,
+            "length": 16 * 2048,
+            "target": "snapshot",
+            "origin": {"file": origin, "read_only": True},
+            "cow": {"file": cow},
+            "persistence": "P",
+            "chunk_size": 8,
+        }
+    ]
     snapshot = run_module("dm_device", name=name, table=table)["device"]
     detached("xvdb")
-    run_module("xen_vbd", domain=guest, vdev="xvdb", source={"path": f"/dev/mapper/{name}", "diskseq": snapshot["diskseq"]}, wait_connected=True)
+    run_module(
+        "xen_vbd",
+        domain=guest,
+        vdev="xvdb",
+        source={"path": f"/dev/mapper/{name}", "diskseq": snapshot["diskseq"]},
+        wait_connected=True,
+    )
     assert guest_sums("xvdb") == many_files[1]
     in_guest("mount -t ext4 /dev/xvdb /m && echo only in the cow > /m/new && umount /m && sync")
     run_module("xen_vbd", domain=guest, vdev="xvdb", state="detached")
@@ -130,7 +154,9 @@ def test_through_loop_and_snapshot(guest, many_files, tmp_path, image, name, cle
 def test_a_file_in_one_step_leaves_nothing(guest, image, detached):
     path = image(content=b"in one step")
     detached("xvdc")
-    made = predict_and_run("xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, persist=False, wait_connected=True)
+    made = predict_and_run(
+        "xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, persist=False, wait_connected=True
+    )
     assert in_guest("dd if=/dev/xvdc bs=11 count=1 2>/dev/null") == "in one step"
     assert made["device"]["path"].startswith("/dev/loop")
     predict_and_run("xen_vbd", domain=guest, vdev="xvdc", state="detached")
@@ -141,14 +167,24 @@ def test_a_file_in_one_step_leaves_nothing(guest, image, detached):
 def test_read_only_for_the_guest(guest, image, detached):
     path = image(content=b"golden")
     detached("xvdc")
-    made = predict_and_run("xen_vbd", domain=guest, vdev="xvdc", source=f"file:{path}", mode="r", persist=False, wait_connected=True)
+    made = predict_and_run(
+        "xen_vbd",
+        domain=guest,
+        vdev="xvdc",
+        source=f"file:{path}",
+        mode="r",
+        persist=False,
+        wait_connected=True,
+    )
     assert made["device"]["read_only"] and made["vbd"]["mode"] == "r"
     assert "1" in in_guest("cat /sys/block/xvdc/ro")
     refused("xen_vbd", "mode", "Detach it first", domain=guest, vdev="xvdc", source={"file": path}, mode="w")
 
 
 def test_xl_lists_and_detaches(guest, image):
-    run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, wait_connected=True)
+    run_module(
+        "xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, wait_connected=True
+    )
     devid = str(51712 + 32)
     listed = subprocess.run(["xl", "block-list", guest], capture_output=True, text=True, check=True).stdout
     assert devid in listed
@@ -165,13 +201,24 @@ def test_domain_by_name_id_and_uuid(guest, image, detached):
     made = run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, persist=False)["vbd"]
     for other in (str(made["domid"]), made["uuid"]):
         for vdev in ("xvdc", "51744", "d2"):
-            assert not run_module("xen_vbd", domain=other, vdev=vdev, source={"file": path}, persist=False)["changed"]
+            assert not run_module("xen_vbd", domain=other, vdev=vdev, source={"file": path}, persist=False)[
+                "changed"
+            ]
 
 
 def test_many_disks_in_one_task(guest, image):
     vdevs = [f"xvd{letter}" for letter in "cdefghij"]
     paths = {vdev: image(f"{vdev}.raw", MIB, vdev.encode()) for vdev in vdevs}
-    wanted = [{"domain": guest, "vdev": vdev, "source": {"file": paths[vdev]}, "persist": False, "wait_connected": True} for vdev in vdevs]
+    wanted = [
+        {
+            "domain": guest,
+            "vdev": vdev,
+            "source": {"file": paths[vdev]},
+            "persist": False,
+            "wait_connected": True,
+        }
+        for vdev in vdevs
+    ]
     made = predict_and_run("xen_vbds", vbds=wanted)
     assert len({row["device"]["diskseq"] for row in made["vbds"]}) == len(vdevs)
     for vdev in vdevs:
@@ -204,12 +251,26 @@ def test_two_runs_for_one_disk(guest, second_guest, image, detached):
         check_good(*results)
         assert sorted(result["changed"] for result in results) == [False, True]
         assert len({result["device"]["diskseq"] for result in results}) == 1
-        readers = at_once(*(
-            ("xen_vbd", {"domain": name, "vdev": "xvdd", "source": {"file": golden}, "mode": "r", "persist": False}) for name in (guest, second_guest)
-        ))
+        readers = at_once(
+            *(
+                (
+                    "xen_vbd",
+                    {
+                        "domain": name,
+                        "vdev": "xvdd",
+                        "source": {"file": golden},
+                        "mode": "r",
+                        "persist": False,
+                    },
+                )
+                for name in (guest, second_guest)
+            )
+        )
         check_good(*readers)
         assert len({result["device"]["diskseq"] for result in readers}) == 1
-        gone = at_once(*(("xen_vbd", {"domain": guest, "vdev": "xvdc", "state": "detached"}) for dummy in range(2)))
+        gone = at_once(
+            *(("xen_vbd", {"domain": guest, "vdev": "xvdc", "state": "detached"}) for dummy in range(2))
+        )
         check_good(*gone)
         assert sorted(result["changed"] for result in gone) == [False, True]
         for name in (guest, second_guest):
@@ -237,8 +298,12 @@ def test_what_one_guest_writes_is_refused_to_another(guest, second_guest, image,
     # two areas of one file are two disks, and readers do not disturb each other
     for vdev, offset in (("xvdc", 0), ("xvdd", MIB)):
         source = {"file": path, "offset": offset, "size": MIB}
-        run_module("xen_vbd", domain=guest if offset else second_guest, vdev=vdev, source=source, persist=False)
-        run_module("xen_vbd", domain=guest if offset else second_guest, vdev=vdev, state="detached", force=True)
+        run_module(
+            "xen_vbd", domain=guest if offset else second_guest, vdev=vdev, source=source, persist=False
+        )
+        run_module(
+            "xen_vbd", domain=guest if offset else second_guest, vdev=vdev, state="detached", force=True
+        )
 
 
 def test_a_disk_mounted_here_is_refused(guest, image, tmp_path, cleanup):
@@ -264,7 +329,15 @@ def test_a_file_mounted_here_is_refused(guest, image, tmp_path):
     subprocess.run(["mount", "-o", "loop", path, point], check=True)
     try:
         for mode in ("w", "r"):
-            refused("xen_vbd", "this host itself uses", domain=guest, vdev="xvdc", source={"file": path}, mode=mode, persist=False)
+            refused(
+                "xen_vbd",
+                "this host itself uses",
+                domain=guest,
+                vdev="xvdc",
+                source={"file": path},
+                mode=mode,
+                persist=False,
+            )
     finally:
         subprocess.run(["umount", point], check=True)
 
@@ -283,11 +356,17 @@ def test_wrong_use(guest, image, cleanup, detached):
     assert not run_module("xen_vbd", domain="nobody", vdev="xvdc", state="detached")["changed"]
     loop = run_module("loop_device", backing_file=path)["device"]
     cleanup(loop=path)
-    refused("xen_vbd", "disk sequence number", **{**ok, "source": {"path": loop["path"], "diskseq": loop["diskseq"] + 1}})
+    refused(
+        "xen_vbd",
+        "disk sequence number",
+        **{**ok, "source": {"path": loop["path"], "diskseq": loop["diskseq"] + 1}},
+    )
     detached("xvdc")
     run_module("xen_vbd", **ok)
     refused("xen_vbd", "another disk there", **{**ok, "source": {"file": other}})
-    refused("xen_vbd", "another disk there", domain=guest, vdev="xvdc", source={"file": other}, state="detached")
+    refused(
+        "xen_vbd", "another disk there", domain=guest, vdev="xvdc", source={"file": other}, state="detached"
+    )
     refused("xen_vbd", "disk sequence number", domain=guest, vdev="xvdc", diskseq=2**40, state="detached")
 
 
@@ -295,16 +374,32 @@ def test_the_forms_of_the_sequence_number(guest, image, detached):
     """In a node that blkback does not know it is there for others to see; in front of the number a released blkback refuses it."""
     detached("xvdc")
     path = image()
-    made = predict_and_run("xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, diskseq_form="physical-device-luid", persist=False)
+    made = predict_and_run(
+        "xen_vbd",
+        domain=guest,
+        vdev="xvdc",
+        source={"file": path},
+        diskseq_form="physical-device-luid",
+        persist=False,
+    )
     node = f"/local/domain/0/backend/vbd/{made['vbd']['domid']}/{made['vbd']['devid']}"
-    shown = subprocess.run(["xenstore-read", f"{node}/physical-device-luid"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["xenstore-read", f"{node}/physical-device-luid"], capture_output=True, text=True, check=True
+    ).stdout
     assert int(shown, 16) == made["device"]["diskseq"] == made["vbd"]["diskseq"]
     assert subprocess.run(["xenstore-read", f"{node}/diskseq"], capture_output=True, check=False).returncode
     assert not run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": path})["changed"]
     run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")
     before = snapshot()
     with pytest.raises(Failed, match="did not take") as caught:
-        run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, diskseq_form="diskseq@number", persist=False)
+        run_module(
+            "xen_vbd",
+            domain=guest,
+            vdev="xvdc",
+            source={"file": path},
+            diskseq_form="diskseq@number",
+            persist=False,
+        )
     assert "physical-device" in str(caught.value)
     udev_settle()
     assert snapshot() == before
@@ -312,7 +407,9 @@ def test_the_forms_of_the_sequence_number(guest, image, detached):
 
 def test_a_guest_that_does_not_answer(guest, image):
     """A paused guest cannot give its disk up: the detach ends in time and says so; force takes it."""
-    run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, wait_connected=True)
+    run_module(
+        "xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, wait_connected=True
+    )
     xenguest("pause", guest)
     try:
         began = time.monotonic()
@@ -326,7 +423,11 @@ def test_a_guest_that_does_not_answer(guest, image):
 
 
 def test_a_hung_xenstored_is_an_error_in_time(guest, image):
-    pid = int(subprocess.run(["pidof", "xenstored", "oxenstored"], capture_output=True, text=True, check=False).stdout.split()[0])
+    pid = int(
+        subprocess.run(
+            ["pidof", "xenstored", "oxenstored"], capture_output=True, text=True, check=False
+        ).stdout.split()[0]
+    )
     os.kill(pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
@@ -353,7 +454,9 @@ def test_missing_libvirt_is_said(guest, image, monkeypatch):
     monkeypatch.setattr(connection, "libvirt", None)
     monkeypatch.setattr(attach, "libvirt", None)
     with pytest.raises(Failed, match="python3-libvirt"):
-        run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, toolstack="libvirt")
+        run_module(
+            "xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, toolstack="libvirt"
+        )
     assert not run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]
 
 
@@ -368,7 +471,9 @@ def test_a_backend_that_does_not_answer(guest, image):
     subprocess.run(["modprobe", "-r", "xen-blkback"], check=True)
     try:
         with pytest.raises(Failed, match="waited 3 s for blkback"):
-            run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, timeout=3)
+            run_module(
+                "xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, timeout=3
+            )
         assert not run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]
     finally:
         os.unlink(blocked)

@@ -15,5 +15,9 @@ from common import program  # noqa: E402
 from uml import cli  # noqa: E402
 
 if __name__ == "__main__":
-    program.name, program.cache_name, program.setup_command = "tests/kernel", "kernel", "tests/kernel/kernel setup"
+    program.name, program.cache_name, program.setup_command = (
+        "tests/kernel",
+        "kernel",
+        "tests/kernel/kernel setup",
+    )
     sys.exit(cli.main(sys.argv[1:]))

@@ -40,7 +40,10 @@ NEEDS = {
     "xen": (XEN, "this is not a Xen host's domain 0"),
     "systemd": (os.path.isdir("/run/systemd/system"), "systemd is not the init system here"),
     "qemu": (os.path.exists("/usr/bin/qemu-system-x86_64"), "there is no QEMU here"),
-    "processors": ((os.cpu_count() or 1) > 1, "there is one processor only, so that nothing runs beside anything else"),
+    "processors": (
+        (os.cpu_count() or 1) > 1,
+        "there is one processor only, so that nothing runs beside anything else",
+    ),
 }
 END = b"the end of the test"
 # Who needs one of these cannot run on the kernel tier.
@@ -71,7 +74,11 @@ def pytest_collection_modifyitems(config, items):
     gate = os.environ.get("RACEFREE_GATE")
     chosen, left_out = [], []
     for item in items:
-        wanted = not gate or runs_on_host(item) and all(gate in marker.args for marker in item.iter_markers("gate"))
+        wanted = (
+            not gate
+            or runs_on_host(item)
+            and all(gate in marker.args for marker in item.iter_markers("gate"))
+        )
         wanted = wanted and (XEN or not item.get_closest_marker("xen"))
         (chosen if wanted else left_out).append(item)
         for mark, (met, reason) in NEEDS.items():
@@ -240,18 +247,32 @@ def system_log():
     """A function: what the kernel and programs have written to the system's log since the test began."""
     since = int(time.time())
     if NEEDS["systemd"][0]:
-        yield lambda: subprocess.run(
-            ["journalctl", f"--since=@{since}", "--output=cat", "--quiet"], capture_output=True, text=True, check=True).stdout
+        yield (
+            lambda: (
+                subprocess.run(
+                    ["journalctl", f"--since=@{since}", "--output=cat", "--quiet"],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout
+            )
+        )
         return
     received = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind("/dev/log")
         # Whoever logs would wait when nobody reads.
-        reader = threading.Thread(target=lambda: [received.append(piece) for piece in iter(lambda: log.recv(1 << 16), END)])
+        reader = threading.Thread(
+            target=lambda: [received.append(piece) for piece in iter(lambda: log.recv(1 << 16), END)]
+        )
         reader.start()
         try:
-            yield lambda: b"".join(received).decode() + subprocess.run(
-                ["dmesg"], capture_output=True, text=True, check=True).stdout
+            yield (
+                lambda: (
+                    b"".join(received).decode()
+                    + subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
+                )
+            )
         finally:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
                 last.sendto(END, "/dev/log")

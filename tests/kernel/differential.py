@@ -61,9 +61,23 @@ BLKDISCARD = 0x1277
 SECTORS = 98304
 POOL_DEVICES = 12
 # Targets that leave something on their devices that another one would stumble over.
-WRITERS = frozenset((
-    "cache", "clone", "era", "integrity", "log-writes", "mirror", "raid", "snapshot", "snapshot-merge", "thin-pool", "vdo", "writecache", "zoned",
-))
+WRITERS = frozenset(
+    (
+        "cache",
+        "clone",
+        "era",
+        "integrity",
+        "log-writes",
+        "mirror",
+        "raid",
+        "snapshot",
+        "snapshot-merge",
+        "thin-pool",
+        "vdo",
+        "writecache",
+        "zoned",
+    )
+)
 # Targets that open a device for less than the table is.
 MIXED = frozenset(("clone", "snapshot", "snapshot-merge", "thin", "thin-pool", "verity"))
 SILENCE = 60
@@ -80,7 +94,11 @@ Disagreement = namedtuple("Disagreement", ("kind", "name", "about"))
 def load_targets():
     """Every device-mapper target that the host's kernel has, loaded: {type: version}."""
     directory = f"/lib/modules/{os.uname().release}/kernel/drivers/md"
-    paths = glob.glob(f"{directory}/dm-*.ko*") + glob.glob(f"{directory}/dm-vdo/*.ko*") + glob.glob(f"{directory}/persistent-data/*.ko*")
+    paths = (
+        glob.glob(f"{directory}/dm-*.ko*")
+        + glob.glob(f"{directory}/dm-vdo/*.ko*")
+        + glob.glob(f"{directory}/persistent-data/*.ko*")
+    )
     modules = sorted({os.path.basename(path).split(".")[0] for path in paths})
     subprocess.run(["modprobe", "-a", "-q", *modules, "raid0", "raid1", "raid10", "raid456"], check=False)
     with _control.Control() as control:
@@ -185,7 +203,9 @@ class ThinPool:
         meta, data = (device.id.number for device in self.held)
         table = mapped.Table(((0, SECTORS, b"thin-pool", f"{meta} {data} 128 0".encode()),))
         uuid = mapped.new_uuid()
-        self.device = mapped.make(control, f"differential-pool-{os.getpid()}", uuid, table, EVENT, persist=False)
+        self.device = mapped.make(
+            control, f"differential-pool-{os.getpid()}", uuid, table, EVENT, persist=False
+        )
         for number in range(4):
             control.message(mapped.number_of(self.device), f"create_thin {number}")
 
@@ -247,8 +267,12 @@ class Kernel:
             phase = "resume"
             self.control.resume(self.address, event_nr=EVENT)
         except KernelError as error:
-            return Verdict(phase, error.errno_name, kernel_log.find_reason(self.log.lines(), self.number), None)
-        return Verdict(None, None, None, [mapped.line_text(line) for line in self.control.table(self.address)[1]])
+            return Verdict(
+                phase, error.errno_name, kernel_log.find_reason(self.log.lines(), self.number), None
+            )
+        return Verdict(
+            None, None, None, [mapped.line_text(line) for line in self.control.table(self.address)[1]]
+        )
 
     def _remove(self):
         until = time.monotonic() + 60
@@ -271,9 +295,13 @@ class Kernel:
 def announce(targets, read_only):
     """Write down what is about to be sent, where whoever runs the kernel looks when that ends (RACEFREE_NOW)."""
     if os.environ.get("RACEFREE_NOW"):
-        lines = [f"{start} {length} {kind.decode()} {params.decode()}" for start, length, kind, params in targets]
+        lines = [
+            f"{start} {length} {kind.decode()} {params.decode()}" for start, length, kind, params in targets
+        ]
         with open(os.environ["RACEFREE_NOW"], "w", encoding="utf-8") as file:
-            file.write("the table" + (" (read-only)" if read_only else "") + "".join(f"\n  {line}" for line in lines))
+            file.write(
+                "the table" + (" (read-only)" if read_only else "") + "".join(f"\n  {line}" for line in lines)
+            )
 
 
 def sendable(lines):
@@ -281,7 +309,12 @@ def sendable(lines):
     targets = []
     for line in lines:
         start, length, kind, params = (line.split(" ", 3) + ["", "", ""])[:4]
-        if not (re.fullmatch("[0-9]+", start) and re.fullmatch("[0-9]+", length) and int(start) < _U64 and int(length) < _U64):
+        if not (
+            re.fullmatch("[0-9]+", start)
+            and re.fullmatch("[0-9]+", length)
+            and int(start) < _U64
+            and int(length) < _U64
+        ):
             return None
         kind, params = kind.encode(), params.encode()
         if not 1 <= len(kind) <= 15:
@@ -297,7 +330,10 @@ def is_dangerous(lines, read_only, errors):
     it cannot tell, so there every device that occurs twice counts, every recalculation in mode R, and every word of what
     stops this kernel.
     """
-    if any("stops" in error or "memory that it has freed" in error["rule"] or "stops with a BUG" in error["rule"] for error in errors):
+    if any(
+        "stops" in error or "memory that it has freed" in error["rule"] or "stops with a BUG" in error["rule"]
+        for error in errors
+    ):
         return True
     if errors and _may_stop(lines):
         return True
@@ -309,7 +345,11 @@ def is_dangerous(lines, read_only, errors):
     devices = [word for word in words if re.fullmatch("[0-9]+:[0-9]+", word)]
     if "integrity" in words and "R" in words and any("recalculate" in word for word in words):
         return True
-    return bool(errors) and len(set(devices)) < len(devices) and bool(MIXED.intersection(words) or read_only and WRITERS.intersection(words))
+    return (
+        bool(errors)
+        and len(set(devices)) < len(devices)
+        and bool(MIXED.intersection(words) or read_only and WRITERS.intersection(words))
+    )
 
 
 def data_for(release):
@@ -328,7 +368,10 @@ def _may_stop(lines):
     if kernels.version_of(os.uname().release) < min(stop.since for stop in stops.STOPS):
         return False
     rows = [line.split(" ") for line in lines]
-    return any("discard_zeroes_cow" in (word.lower() for word in row) or "raid" in row and "sync" in row for row in rows)
+    return any(
+        "discard_zeroes_cow" in (word.lower() for word in row) or "raid" in row and "sync" in row
+        for row in rows
+    )
 
 
 class Run:
@@ -344,9 +387,18 @@ class Run:
         self.seconds = {"parser": 0.0, "kernel": 0.0}
         self.counts = {}
         self.classes = {}
-        self.totals = dict.fromkeys((
-            "tables", "both took", "both refused", "no table to the interface", "dangerous, never sent", "disagreements", "without a name",
-        ), 0)
+        self.totals = dict.fromkeys(
+            (
+                "tables",
+                "both took",
+                "both refused",
+                "no table to the interface",
+                "dangerous, never sent",
+                "disagreements",
+                "without a name",
+            ),
+            0,
+        )
 
     def result(self):
         """Plain data, for :func:`add_up`."""
@@ -373,7 +425,12 @@ class Run:
             kernel = Kernel(host.dm, turn)
             stack.callback(kernel.close)
             slots = _slots.Slots(host, kernels=(self.kernel_name,), targets=self.targets)
-            maker = generate.Generator(options.seed, devices.pool, self.types, None if thin_pool is None else thin_pool.device.id.number)
+            maker = generate.Generator(
+                options.seed,
+                devices.pool,
+                self.types,
+                None if thin_pool is None else thin_pool.device.id.number,
+            )
             for index, (kind, lines) in enumerate(maker.tables(options.skip + options.count)):
                 words = [line.split(" ") for line in lines]
                 read_only = any("verity" in row for row in words) or maker.random.random() < 0.1
@@ -420,11 +477,18 @@ class Run:
         row = self.classes.setdefault(key, {"count": 0, "name": disagreement.name, "examples": []})
         row["count"] += 1
         if len(row["examples"]) < (1 if disagreement.name else 3):
-            row["examples"].append({
-                "lines": lines, "made as": kind, "read_only": read_only,
-                "parser": [f"line {error['line']}: {error['field']} {error['value']!r}: {error['rule']}" for error in errors],
-                "kernel": None if verdict is None else verdict._asdict(),
-            })
+            row["examples"].append(
+                {
+                    "lines": lines,
+                    "made as": kind,
+                    "read_only": read_only,
+                    "parser": [
+                        f"line {error['line']}: {error['field']} {error['value']!r}: {error['rule']}"
+                        for error in errors
+                    ],
+                    "kernel": None if verdict is None else verdict._asdict(),
+                }
+            )
 
 
 def judge(lines, read_only, slots):
@@ -434,7 +498,15 @@ def judge(lines, read_only, slots):
     except TableError as error:
         return error.errors, None
     except BlockError as error:
-        return [{"line": None, "target": None, "field": "device", "value": str(error.device), "rule": error.message}], None
+        return [
+            {
+                "line": None,
+                "target": None,
+                "field": "device",
+                "value": str(error.device),
+                "rule": error.message,
+            }
+        ], None
 
 
 def compare(errors, table, verdict, types):
@@ -442,14 +514,18 @@ def compare(errors, table, verdict, types):
     if errors and known.words_taken(types, verdict):
         return [
             Disagreement(
-                "refused by the parser, taken by the kernel", known.stricter(error, errors), f"{error['target']} {error['field']}: {plain(error['rule'])}",
+                "refused by the parser, taken by the kernel",
+                known.stricter(error, errors),
+                f"{error['target']} {error['field']}: {plain(error['rule'])}",
             )
             for error in errors
         ]
     if not errors and verdict.phase is not None:
         types = ",".join(sorted({target.TYPE for target in table}))
         about = f"{verdict.phase} {verdict.errno} {plain(verdict.reason or f'({types}, no reason logged)')}"
-        return [Disagreement("taken by the parser, refused by the kernel", known.undecided(table, verdict), about)]
+        return [
+            Disagreement("taken by the parser, refused by the kernel", known.undecided(table, verdict), about)
+        ]
     if verdict.phase is None:
         return _compare_printed(table, verdict.table)
     return []
@@ -460,10 +536,17 @@ def _compare_printed(table, printed):
         again = _dm_table.parse_table(printed)
     except TableError as error:
         row = error.errors[0]
-        return [Disagreement("printed back as what the parser refuses", None, f"{row['target']} {row['field']}: {plain(row['rule'])}")]
+        return [
+            Disagreement(
+                "printed back as what the parser refuses",
+                None,
+                f"{row['target']} {row['field']}: {plain(row['rule'])}",
+            )
+        ]
     differences = table.same_as(again).differences
     return [
-        Disagreement("printed back differently", None, f"{row['target']} {row['field']}") for row in differences
+        Disagreement("printed back differently", None, f"{row['target']} {row['field']}")
+        for row in differences
     ]
 
 
@@ -572,9 +655,22 @@ def _add(sums, row):
 
 def compare_tables(**options):
     """``(exit code, result or None)`` of a whole run; options as on the command line."""
-    options = argparse.Namespace(**dict({
-        "seed": 1, "count": 600, "skip": 0, "types": [], "without": [], "jobs": JOBS, "directory": "/var/tmp", "trace": False, "report": None,
-    }, **options))
+    options = argparse.Namespace(
+        **dict(
+            {
+                "seed": 1,
+                "count": 600,
+                "skip": 0,
+                "types": [],
+                "without": [],
+                "jobs": JOBS,
+                "directory": "/var/tmp",
+                "trace": False,
+                "report": None,
+            },
+            **options,
+        )
+    )
     run = Run(options, load_targets())
     started = time.monotonic()
     with udev_stopped(), fast_removal():
@@ -583,8 +679,14 @@ def compare_tables(**options):
         return 3, None
     result = add_up(results)
     result.update(
-        seed=options.seed, skip=options.skip, kernel=os.uname().release, compared_with=run.kernel_name, known=run.known,
-        seconds=round(time.monotonic() - started, 1), types=run.types)
+        seed=options.seed,
+        skip=options.skip,
+        kernel=os.uname().release,
+        compared_with=run.kernel_name,
+        known=run.known,
+        seconds=round(time.monotonic() - started, 1),
+        types=run.types,
+    )
     if options.report:
         with open(options.report, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
@@ -594,9 +696,14 @@ def compare_tables(**options):
 def summary(result):
     """One line: seed, kernel and totals."""
     totals = result["totals"]
-    kernel = result["kernel"] if result["known"] else f"{result['kernel']} (not in the data, compared with {result['compared_with']})"
-    return f"seed {result['seed']}, Linux {kernel}: {totals['tables']} tables in {result['seconds']} s, " + ", ".join(
-        f"{value} {name}" for name, value in totals.items() if name != "tables"
+    kernel = (
+        result["kernel"]
+        if result["known"]
+        else f"{result['kernel']} (not in the data, compared with {result['compared_with']})"
+    )
+    return (
+        f"seed {result['seed']}, Linux {kernel}: {totals['tables']} tables in {result['seconds']} s, "
+        + ", ".join(f"{value} {name}" for name, value in totals.items() if name != "tables")
     )
 
 
@@ -604,11 +711,19 @@ def show(result):
     """The result as text."""
     print(summary(result))
     for name, row in sorted(result["counts"].items()):
-        print(f"  {name:16} {row['tables']:6} tables, {row['taken']:6} taken by the kernel, {1000 * row['seconds'] / row['tables']:6.0f} ms each")
-    for key, row in sorted(result["classes"].items(), key=lambda item: (item[1]["name"] is not None, -item[1]["count"])):
+        print(
+            f"  {name:16} {row['tables']:6} tables, {row['taken']:6} taken by the kernel, {1000 * row['seconds'] / row['tables']:6.0f} ms each"
+        )
+    for key, row in sorted(
+        result["classes"].items(), key=lambda item: (item[1]["name"] is not None, -item[1]["count"])
+    ):
         print(f"{row['count']:6} {key}")
         example = row["examples"][0]
-        print("       " + "\n       ".join(example["lines"]) + ("   (read-only)" if example["read_only"] else ""))
+        print(
+            "       "
+            + "\n       ".join(example["lines"])
+            + ("   (read-only)" if example["read_only"] else "")
+        )
         if row["name"] is None:
             for text in example["parser"][:3]:
                 print(f"       parser: {text}")
@@ -617,12 +732,18 @@ def show(result):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=600, help="how many tables")
     parser.add_argument("--skip", type=int, default=0, help="leave out the first tables")
-    parser.add_argument("--types", type=lambda text: text.split(","), default=[], help="only these target types")
-    parser.add_argument("--without", type=lambda text: text.split(","), default=[], help="all but these target types")
+    parser.add_argument(
+        "--types", type=lambda text: text.split(","), default=[], help="only these target types"
+    )
+    parser.add_argument(
+        "--without", type=lambda text: text.split(","), default=[], help="all but these target types"
+    )
     parser.add_argument("--jobs", type=int, default=JOBS, help="how many processes share the tables")
     parser.add_argument("--directory", default="/var/tmp", help="where to make the files for loop devices")
     parser.add_argument("--report", help="write everything there, as JSON")

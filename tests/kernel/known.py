@@ -17,8 +17,16 @@ STRICTER = (
     ("read-only-devices", None, r": a device that can be written, or make the table read-only"),
     ("error-arguments", "error", r"parameters: nothing more"),
     ("leftovers", None, r": (nothing more|the number of (words|groups|paths))|#\S+: "),
-    ("duplicates", None, r": (an option occurs once only|one of these options, and once only|each value once)"),
-    ("same-device", None, r": (another device than|three different devices|each device once|a device that nothing else)"),
+    (
+        "duplicates",
+        None,
+        r": (an option occurs once only|one of these options, and once only|each value once)",
+    ),
+    (
+        "same-device",
+        None,
+        r": (another device than|three different devices|each device once|a device that nothing else)",
+    ),
     ("paths", None, r": a device: MAJ:MIN"),
     ("ascii", None, r": ASCII only"),
     ("control-characters", None, r": no control characters"),
@@ -70,7 +78,12 @@ def stricter(error, errors):
     table; where a count could not be read, what else the line lacks follows from that.
     """
     for other in errors:
-        if other is not error and other["line"] == error["line"] and other["field"].startswith("#") and "is missing" in error["rule"]:
+        if (
+            other is not error
+            and other["line"] == error["line"]
+            and other["field"].startswith("#")
+            and "is missing" in error["rule"]
+        ):
             return stricter(other, ())
     if error["rule"].startswith("is missing") and not error["field"].startswith("#"):
         return None
@@ -78,7 +91,12 @@ def stricter(error, errors):
     value = str(error["value"])
     if "a whole number" in error["rule"] and (not re.fullmatch("[0-9]+", value) or int(value) >= 1 << 32):
         return "numbers"
-    if error["target"] == "crypt" and error["field"] == "sector_size" and value.isdigit() and int(value) >= 1 << 16:
+    if (
+        error["target"] == "crypt"
+        and error["field"] == "sector_size"
+        and value.isdigit()
+        and int(value) >= 1 << 16
+    ):
         return "crypt-sector-size-wrap"
     return _first(STRICTER, {error["target"]}, text)
 

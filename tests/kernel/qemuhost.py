@@ -82,7 +82,13 @@ wrong:
 
 def run(*argv, check=True):
     done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=False,
+    )
     text = done.stdout.decode(errors="replace")
     assert done.returncode == 0 or not check, f"{argv}: {text}"
     return text.strip()
@@ -93,7 +99,12 @@ def virsh(*words, check=True):
 
 
 def answers():
-    return subprocess.run(["virsh", "-q", "-c", URI, "list"], capture_output=True, check=False, timeout=120).returncode == 0
+    return (
+        subprocess.run(
+            ["virsh", "-q", "-c", URI, "list"], capture_output=True, check=False, timeout=120
+        ).returncode
+        == 0
+    )
 
 
 def start_daemon():
@@ -147,7 +158,9 @@ def opened(name):
     with open(f"/run/libvirt/qemu/{name}.pid", encoding="ascii") as file:
         directory = f"/proc/{file.read().strip()}/fd"
     found = [os.stat(os.path.join(directory, fd)) for fd in os.listdir(directory)]
-    return {(os.major(there.st_rdev), os.minor(there.st_rdev)) for there in found if stat.S_ISBLK(there.st_mode)}
+    return {
+        (os.major(there.st_rdev), os.minor(there.st_rdev)) for there in found if stat.S_ISBLK(there.st_mode)
+    }
 
 
 def boot_sector(directory):

@@ -134,7 +134,17 @@ def ours(control, value, name):
 def dmsetup(control, number, name):
     """The same with dmsetup and the path."""
     done = subprocess.run(
-        ["dmsetup", "create", "--noudevsync", "--noudevrules", name, "--table", f"0 {SECTORS} linear /dev/loop{number} 0"], capture_output=True, check=False,
+        [
+            "dmsetup",
+            "create",
+            "--noudevsync",
+            "--noudevrules",
+            name,
+            "--table",
+            f"0 {SECTORS} linear /dev/loop{number} 0",
+        ],
+        capture_output=True,
+        check=False,
     )
     if done.returncode:
         return None
@@ -207,7 +217,11 @@ def _play(counter, number, files, tries, dmsetup_tries):
                 counter.note(way, ours(control, {"file": files[0]}, name), wanted)
                 continue
             diskseq = look_up(number, wanted, time.monotonic() + 30)
-            value = {"diskseq": diskseq} if way == "diskseq" else {"path": f"/dev/loop{number}", "diskseq": diskseq}
+            value = (
+                {"diskseq": diskseq}
+                if way == "diskseq"
+                else {"path": f"/dev/loop{number}", "diskseq": diskseq}
+            )
             counter.note(way, ours(control, value, name), wanted)
         for turn in range(dmsetup_tries):
             look_up(number, wanted, time.monotonic() + 30)
@@ -216,13 +230,20 @@ def _play(counter, number, files, tries, dmsetup_tries):
 
 def summary(rows):
     """One line for each way."""
-    return "\n".join(f"{way:18}" + "".join(f"{number:8} {name}" for name, number in row.items()) for way, row in rows.items())
+    return "\n".join(
+        f"{way:18}" + "".join(f"{number:8} {name}" for name, number in row.items())
+        for way, row in rows.items()
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tries", type=int, default=10000, help="of the collection's ways together")
-    parser.add_argument("--dmsetup", type=int, default=300, help="tries with dmsetup, each of which starts a program")
+    parser.add_argument(
+        "--dmsetup", type=int, default=300, help="tries with dmsetup, each of which starts a program"
+    )
     options = parser.parse_args()
     started = time.monotonic()
     rows = swap(options.tries, options.dmsetup)

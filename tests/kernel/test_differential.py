@@ -27,7 +27,9 @@ def test_every_disagreement_has_a_name(capsys):
         print(f"\n{differential.summary(result)}")
     totals = result["totals"]
     # A run in which one side refused everything would agree with itself.
-    assert totals["tables"] == COUNT and totals["both took"] > COUNT // 6 and totals["both refused"] > COUNT // 6, differential.summary(result)
+    assert (
+        totals["tables"] == COUNT and totals["both took"] > COUNT // 6 and totals["both refused"] > COUNT // 6
+    ), differential.summary(result)
     assert code == 0, differential.summary(result)
     assert not totals["without a name"] or not result["known"], differential.summary(result)
 
@@ -35,7 +37,9 @@ def test_every_disagreement_has_a_name(capsys):
 def test_a_disagreement_without_a_name_is_found(monkeypatch):
     """The same comparison with no names to give: what is stricter on purpose must come out."""
     monkeypatch.setattr(known, "STRICTER", ())
-    code, result = differential.compare_tables(seed=SEED, count=60, types=["error", "linear", "snapshot-origin", "zero"])
+    code, result = differential.compare_tables(
+        seed=SEED, count=60, types=["error", "linear", "snapshot-origin", "zero"]
+    )
     assert code == (1 if result["known"] else 0) and result["totals"]["without a name"]
     rows = [row for row in result["classes"].values() if row["name"] is None]
     assert rows and all(row["examples"] for row in rows)
@@ -48,5 +52,9 @@ def test_a_kernel_that_the_data_does_not_name_is_compared_with_the_newest(monkey
     monkeypatch.undo()
     monkeypatch.setattr(known, "STRICTER", ())
     monkeypatch.setattr(differential, "data_for", lambda release: (differential._kernels.KERNELS[-1], False))
-    code, result = differential.compare_tables(seed=SEED, count=60, types=["error", "linear", "snapshot-origin", "zero"])
-    assert code == 0 and result["totals"]["without a name"] and "not in the data" in differential.summary(result)
+    code, result = differential.compare_tables(
+        seed=SEED, count=60, types=["error", "linear", "snapshot-origin", "zero"]
+    )
+    assert (
+        code == 0 and result["totals"]["without a name"] and "not in the data" in differential.summary(result)
+    )

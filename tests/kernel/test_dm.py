@@ -11,7 +11,17 @@ import subprocess
 import sys
 
 import pytest
-from conftest import XEN, Failed, assert_as, predict_and_run, read_device, refused, run_module, snapshot, udev_settle
+from conftest import (
+    XEN,
+    Failed,
+    assert_as,
+    predict_and_run,
+    read_device,
+    refused,
+    run_module,
+    snapshot,
+    udev_settle,
+)
 
 MIB = 2**20
 SECTORS = 2048
@@ -47,11 +57,17 @@ def test_slots(image, name, cleanup):
     cleanup(loop=path)
     cleanup(dm=name)
     numbers = f"{loop['major']}:{loop['minor']}"
-    first = predict_and_run("dm_device", name=name, table=f"0 {SECTORS} linear diskseq:{loop['diskseq']} 0")["device"]
+    first = predict_and_run("dm_device", name=name, table=f"0 {SECTORS} linear diskseq:{loop['diskseq']} 0")[
+        "device"
+    ]
     assert first["table"] == [f"0 {SECTORS} linear {numbers} 0"]
     for slot in (loop["path"], f"path:{loop['path']}", numbers, f"file:{path}"):
         assert not run_module("dm_device", name=name, table=f"0 {SECTORS} linear {slot} 0")["changed"], slot
-    for slot in ({"diskseq": loop["diskseq"]}, {"path": loop["path"], "diskseq": loop["diskseq"]}, {"file": path}):
+    for slot in (
+        {"diskseq": loop["diskseq"]},
+        {"path": loop["path"], "diskseq": loop["diskseq"]},
+        {"file": path},
+    ):
         row = {"start": 0, "length": SECTORS, "target": "linear", "device": slot, "offset": 0}
         assert not run_module("dm_device", name=name, table=[row])["changed"], slot
 
@@ -61,8 +77,20 @@ def test_a_slot_that_has_moved_on(image, name, cleanup):
     loop = run_module("loop_device", backing_file=path)["device"]
     cleanup(loop=path)
     gone = loop["diskseq"] + 5000
-    refused("dm_device", "disk sequence number", str(gone), name=name, table=f"0 {SECTORS} linear diskseq:{gone} 0")
-    row = {"start": 0, "length": SECTORS, "target": "linear", "device": {"path": loop["path"], "diskseq": gone}, "offset": 0}
+    refused(
+        "dm_device",
+        "disk sequence number",
+        str(gone),
+        name=name,
+        table=f"0 {SECTORS} linear diskseq:{gone} 0",
+    )
+    row = {
+        "start": 0,
+        "length": SECTORS,
+        "target": "linear",
+        "device": {"path": loop["path"], "diskseq": gone},
+        "offset": 0,
+    }
     refused("dm_device", "disk sequence number", name=name, table=[row])
 
 
@@ -117,7 +145,12 @@ def test_names_in_use_are_told_whole(name, cleanup):
     cleanup(dm=name)
     made = run_module("dm_device", **zero(name, uuid=f"TEST-{name}"))["device"]
     result = refused(
-        "dm_device", f"TEST-{name}", f"{made['major']}:{made['minor']}", f"diskseq {made['diskseq']}", f"0 {SECTORS} zero", **zero(name, uuid="TEST-other"),
+        "dm_device",
+        f"TEST-{name}",
+        f"{made['major']}:{made['minor']}",
+        f"diskseq {made['diskseq']}",
+        f"0 {SECTORS} zero",
+        **zero(name, uuid="TEST-other"),
     )
     assert result["error"]["kind"] == "DeviceBusy"
     other = name + "-2"
@@ -130,8 +163,15 @@ def test_a_table_that_is_told_keeps_its_key(image, name, cleanup):
     path, key = image(), "c0ffee00" * 16
     cleanup(loop=path)
     cleanup(dm=name)
-    run_module("dm_device", name=name, table=f"0 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0", keys={"data": key})
-    result = refused("dm_device", f"0 {SECTORS} crypt aes-xts-plain64 {len(key) * '*'} 0 ", **zero(name, uuid="TEST-other"))
+    run_module(
+        "dm_device",
+        name=name,
+        table=f"0 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0",
+        keys={"data": key},
+    )
+    result = refused(
+        "dm_device", f"0 {SECTORS} crypt aes-xts-plain64 {len(key) * '*'} 0 ", **zero(name, uuid="TEST-other")
+    )
     assert "c0ffee" not in str(result)
 
 
@@ -160,7 +200,9 @@ def test_a_device_in_use_stays(name, cleanup):
         assert waits["changed"] and not waits["gone"]
         # and the wish for it is taken back by asking for it again
         again = run_module("dm_device", **zero(name))
-        assert again["changed"] and again["device"]["persist"] and again["device"]["diskseq"] == made["diskseq"]
+        assert (
+            again["changed"] and again["device"]["persist"] and again["device"]["diskseq"] == made["diskseq"]
+        )
     assert not run_module("dm_device", **zero(name))["changed"]
 
 
@@ -179,8 +221,14 @@ def test_crypt_with_a_key_that_stays_secret(image, name, cleanup):
     cleanup(dm=name)
     key = "0123456789abcdef" * 4
     row = {
-        "start": 0, "length": SECTORS, "target": "crypt", "cipher": "aes-xts-plain64", "key": "var:data", "iv_offset": 0,
-        "device": {"file": path}, "offset": 0,
+        "start": 0,
+        "length": SECTORS,
+        "target": "crypt",
+        "cipher": "aes-xts-plain64",
+        "key": "var:data",
+        "iv_offset": 0,
+        "device": {"file": path},
+        "offset": 0,
     }
     made = predict_and_run("dm_device", name=name, table=[row], keys={"data": key})
     assert key not in str(made) and key[:16] not in str(made)
@@ -204,10 +252,17 @@ def test_snapshot(image, name, cleanup):
     cleanup(loop=origin)
     cleanup(loop=cow)
     cleanup(dm=name)
-    table = [{
-        "start": 0, "length": 16 * MIB // 512, "target": "snapshot", "origin": {"file": origin, "read_only": True},
-        "cow": {"file": cow}, "persistence": "P", "chunk_size": 8,
-    }]
+    table = [
+        {
+            "start": 0,
+            "length": 16 * MIB // 512,
+            "target": "snapshot",
+            "origin": {"file": origin, "read_only": True},
+            "cow": {"file": cow},
+            "persistence": "P",
+            "chunk_size": 8,
+        }
+    ]
     made = predict_and_run("dm_device", name=name, table=table)["device"]
     with open(made["path"], "r+b") as device:
         device.write(b"change")
@@ -253,7 +308,9 @@ def test_thin_pool_and_volume(image, name, cleanup):
     cleanup(dm=name)
     cleanup(dm=name + "-v")
     run_module("dm_device", name=name, table=f"0 {64 * MIB // 512} thin-pool file:{meta} file:{data} 128 0")
-    assert not run_module("dm_device", name=name, table=f"0 {64 * MIB // 512} thin-pool file:{meta} file:{data} 128 0")["changed"]
+    assert not run_module(
+        "dm_device", name=name, table=f"0 {64 * MIB // 512} thin-pool file:{meta} file:{data} 128 0"
+    )["changed"]
     refused("dm_device", "cannot be exchanged", name=name, table="0 8 zero")
     subprocess.run(["dmsetup", "message", name, "0", "create_thin 0"], check=True)
     made = predict_and_run("dm_device", name=name + "-v", table=f"0 {SECTORS} thin path:/dev/mapper/{name} 0")
@@ -265,9 +322,14 @@ def test_striped_and_error(image, name, cleanup):
     for path in paths:
         cleanup(loop=path)
     cleanup(dm=name)
-    predict_and_run("dm_device", name=name, table=[
-        f"0 {SECTORS} striped 2 8 file:{paths[0]} 0 file:{paths[1]} 0", {"start": SECTORS, "length": 8, "target": "error"},
-    ])
+    predict_and_run(
+        "dm_device",
+        name=name,
+        table=[
+            f"0 {SECTORS} striped 2 8 file:{paths[0]} 0 file:{paths[1]} 0",
+            {"start": SECTORS, "length": 8, "target": "error"},
+        ],
+    )
 
 
 def test_wrong_tables(image, name):
@@ -290,7 +352,9 @@ def test_many_in_one_task(name):
     made = predict_and_run("dm_devices", devices=devices)
     assert len({row["device"]["diskseq"] for row in made["devices"]}) == 64
     assert all(os.path.exists(row["device"]["mapper_path"]) for row in made["devices"])
-    gone = predict_and_run("dm_devices", devices=[{"name": row["name"], "state": "absent"} for row in devices])
+    gone = predict_and_run(
+        "dm_devices", devices=[{"name": row["name"], "state": "absent"} for row in devices]
+    )
     assert gone["changed"] and all(row["gone"] for row in gone["devices"])
 
 
@@ -354,22 +418,47 @@ def test_info(image, name, cleanup):
     below = rows[top["diskseq"]]["slaves"]
     assert len(below) == 1 and rows[below[0]["diskseq"]]["backing_file"] == path
     assert rows[below[0]["diskseq"]]["holders"] == [{"name": top["name"], "diskseq": top["diskseq"]}]
-    assert found["features"]["kernel"]["diskseq"] and found["features"]["device_mapper"]["strict_version_5"] is False
+    assert (
+        found["features"]["kernel"]["diskseq"]
+        and found["features"]["device_mapper"]["strict_version_5"] is False
+    )
     assert found["features"]["udev"] is True
-    assert bool(found["features"]["xen"] and found["features"]["xen"]["domain_0"]) is XEN and found["features"]["udev"] is True
-    assert [row["name"] for row in run_module("device_info", diskseq=top["diskseq"], features=False)["devices"]] == [top["name"]]
+    assert (
+        bool(found["features"]["xen"] and found["features"]["xen"]["domain_0"]) is XEN
+        and found["features"]["udev"] is True
+    )
+    assert [
+        row["name"] for row in run_module("device_info", diskseq=top["diskseq"], features=False)["devices"]
+    ] == [top["name"]]
     assert run_module("device_info", diskseq=2**40, features=False)["devices"] == []
 
 
 def test_a_table_checked_on_the_host(image, name, cleanup):
     path = image()
     unmade = run_module("dm_table", table=f"0 8 linear file:{path} 0\n8 8 zero")
-    assert unmade["valid"] and not unmade["changed"] and unmade["lines"] == [f"0 8 linear file:{path} 0", "8 8 zero"]
-    assert unmade["devices"] == [{"target": 1, "field": "device", "written": f"file:{path}", "access": "rw", "device": None}]
+    assert (
+        unmade["valid"]
+        and not unmade["changed"]
+        and unmade["lines"] == [f"0 8 linear file:{path} 0", "8 8 zero"]
+    )
+    assert unmade["devices"] == [
+        {"target": 1, "field": "device", "written": f"file:{path}", "access": "rw", "device": None}
+    ]
     loop = run_module("loop_device", backing_file=path)["device"]
     cleanup(loop=path)
     cleanup(dm=name)
-    made = run_module("dm_table", table=[{"start": "0", "length": 8, "target": "linear", "device": {"diskseq": loop["diskseq"]}, "offset": 0}])
+    made = run_module(
+        "dm_table",
+        table=[
+            {
+                "start": "0",
+                "length": 8,
+                "target": "linear",
+                "device": {"diskseq": loop["diskseq"]},
+                "offset": 0,
+            }
+        ],
+    )
     assert made["lines"] == [f"0 8 linear {loop['major']}:{loop['minor']} 0"]
     assert made["devices"][0]["device"]["diskseq"] == loop["diskseq"]
     assert made["targets"][0]["target"] == "linear"
@@ -384,9 +473,19 @@ def test_a_table_checked_on_the_host(image, name, cleanup):
         assert not checked["valid"] and checked["lines"] is None, table
         assert field in [row["field"] for row in checked["errors"]], checked
         refused("dm_table", name=None, table=table)
-    gone = ["0 8 linear /dev/none 0", "8 8 linear file:/srv/none.raw 0", f"16 8 linear {loop['path']} 99999999", "24 8 linear diskseq:99999999 5x"]
+    gone = [
+        "0 8 linear /dev/none 0",
+        "8 8 linear file:/srv/none.raw 0",
+        f"16 8 linear {loop['path']} 99999999",
+        "24 8 linear diskseq:99999999 5x",
+    ]
     checked = run_module("dm_table", table=gone, fail=False)
-    assert [(row["line"], row["field"]) for row in checked["errors"]] == [(1, "device"), (2, "device"), (3, "device"), (4, "offset")], checked
+    assert [(row["line"], row["field"]) for row in checked["errors"]] == [
+        (1, "device"),
+        (2, "device"),
+        (3, "device"),
+        (4, "offset"),
+    ], checked
     refused("dm_table", "4 errors", "/dev/none", "/srv/none.raw", table=gone)
 
 
@@ -396,7 +495,12 @@ def test_a_table_checked_for_a_device(image, name, cleanup):
     assert run_module("dm_table", table="0 8 error", name=name)["valid"]
     refused("dm_table", "no loop", table=f"0 8 linear /dev/mapper/{name} 0", name=name)
     refused("dm_table", "no such mapped device", table="0 8 zero", name=f"{name}-none")
-    refused("dm_table", "refused by Linux 6.1", table=f"0 8 flakey /dev/mapper/{name} 0 1 1 1 error_reads", kernels=["6.1"])
+    refused(
+        "dm_table",
+        "refused by Linux 6.1",
+        table=f"0 8 flakey /dev/mapper/{name} 0 1 1 1 error_reads",
+        kernels=["6.1"],
+    )
 
 
 def test_a_checked_table_keeps_its_key(image):
@@ -410,7 +514,10 @@ def test_a_checked_table_keeps_its_key(image):
 @pytest.mark.sample
 def test_the_kernels_reason_is_told(image, name):
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
-    refused_by_kernel = {"name": name, "table": f"0 {64 * MIB // 512} thin-pool file:{junk} file:{data} 128 0"}
+    refused_by_kernel = {
+        "name": name,
+        "table": f"0 {64 * MIB // 512} thin-pool file:{junk} file:{data} 128 0",
+    }
     with pytest.raises(Failed) as caught:
         run_module("dm_device", **refused_by_kernel)
     assert "The kernel's reason: " in str(caught.value) and "thin-pool" in str(caught.value)
@@ -429,7 +536,11 @@ def test_a_store_that_has_overflowed(image, name, cleanup):
     cleanup(dm=f"{name}-2")
     table = f'0 16384 snapshot {{"file":"{origin}","read_only":true}} file:{cow} P 8'
     assert not run_module("dm_device", name=name, table=table).get("warnings")
-    subprocess.run(["dd", "if=/dev/zero", f"of=/dev/mapper/{name}", "bs=64K", "count=32", "conv=fsync"], check=False, capture_output=True)
+    subprocess.run(
+        ["dd", "if=/dev/zero", f"of=/dev/mapper/{name}", "bs=64K", "count=32", "conv=fsync"],
+        check=False,
+        capture_output=True,
+    )
     again = run_module("dm_device", name=name, table=table)
     assert not again["changed"] and "store has overflowed" in str(again["warnings"])
     for source in ({"path": f"/dev/mapper/{name}"}, {"diskseq": again["device"]["diskseq"]}):

@@ -11,7 +11,17 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Failed, assert_as, predict_and_run, read_device, refused, run_module, snapshot, udev_settle, wait_until
+from conftest import (
+    Failed,
+    assert_as,
+    predict_and_run,
+    read_device,
+    refused,
+    run_module,
+    snapshot,
+    udev_settle,
+    wait_until,
+)
 
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 
@@ -65,7 +75,12 @@ def test_another_file_is_put_where_the_one_of_a_table_was(image, name, cleanup, 
     if has_loop:
         run_module("loop_device", backing_file=path)
     with open(made["path"], "rb"):
-        words = "it is in use, and stands on /dev/loop", path + ".was", "another file", "name its loop device by diskseq"
+        words = (
+            "it is in use, and stands on /dev/loop",
+            path + ".was",
+            "another file",
+            "name its loop device by diskseq",
+        )
         refused("dm_device", *words, name=name, table=[line])
     assert read_device(made["path"], size=3) == b"old"
     done = run_module("dm_device", name=name, table=[line])
@@ -84,7 +99,13 @@ def test_a_device_in_use_does_not_shrink(name, cleanup):
     made = run_module("dm_device", name=name, table="0 64 zero")["device"]
     assert predict_and_run("dm_device", name=name, table="0 56 zero")["changed"]
     with open(made["path"], "rb"):
-        refused("dm_device", "from 56 to 48 sectors while it is in use", "allow_shrink=true", name=name, table="0 48 zero")
+        refused(
+            "dm_device",
+            "from 56 to 48 sectors while it is in use",
+            "allow_shrink=true",
+            name=name,
+            table="0 48 zero",
+        )
         assert run_module("dm_device", name=name, table="0 72 zero")["changed"]
         assert predict_and_run("dm_device", name=name, table="0 48 zero", allow_shrink=True)["changed"]
         assert not run_module("dm_device", name=name, table="0 48 zero")["changed"]
@@ -112,7 +133,9 @@ def test_a_snapshot_is_merged(origin_and_store, image, name, cleanup):
     cleanup(dm=base)
     cleanup(dm=trial)
     run_module("dm_device", name=base, table=f"0 {SECTORS} snapshot-origin {origin}")
-    made = predict_and_run("dm_device", name=trial, table=f"0 {SECTORS} snapshot {origin} {store} P 8")["device"]
+    made = predict_and_run("dm_device", name=trial, table=f"0 {SECTORS} snapshot {origin} {store} P 8")[
+        "device"
+    ]
     assert made["status"][0].startswith(f"0 {SECTORS} snapshot ")
     for offset in (0, 12345, MIB - 5):
         write(made["path"], offset, b"trial")
@@ -120,7 +143,9 @@ def test_a_snapshot_is_merged(origin_and_store, image, name, cleanup):
     assert expected[12345:12350] == b"trial" and expected[6:12] == b"golden"
     assert b"trial" not in read_device(f"/dev/mapper/{base}", 0, MIB)
     run_module("dm_device", name=trial, state="absent")
-    merging = predict_and_run("dm_device", name=base, table=f"0 {SECTORS} snapshot-merge {origin} {store} P 8")["device"]
+    merging = predict_and_run(
+        "dm_device", name=base, table=f"0 {SECTORS} snapshot-merge {origin} {store} P 8"
+    )["device"]
     assert read_device(merging["path"], 0, MIB) == expected
     wait_until(lambda: is_merged(base))
     predict_and_run("dm_device", name=base, table=f"0 {SECTORS} linear {origin} 0")
@@ -138,9 +163,18 @@ def test_a_table_that_does_not_start_gives_way_to_the_old_one(origin_and_store, 
     cleanup(dm=base)
     cleanup(dm=trial)
     run_module("dm_device", name=trial, table=f"0 {SECTORS} snapshot {origin} {store} P 8")
-    made = run_module("dm_device", name=base, table=f"0 {SECTORS} snapshot-origin {origin}", state="suspended" if suspended else "present")["device"]
+    made = run_module(
+        "dm_device",
+        name=base,
+        table=f"0 {SECTORS} snapshot-origin {origin}",
+        state="suspended" if suspended else "present",
+    )["device"]
     before = snapshot()
-    merge = {"name": base, "table": f"0 {SECTORS} snapshot-merge {origin} {store} P 8", "state": "suspended" if suspended else "present"}
+    merge = {
+        "name": base,
+        "table": f"0 {SECTORS} snapshot-merge {origin} {store} P 8",
+        "state": "suspended" if suspended else "present",
+    }
     assert run_module("dm_device", check=True, **merge)["changed"]
     with pytest.raises(Failed) as caught:
         run_module("dm_device", **merge)
@@ -170,12 +204,20 @@ def test_the_old_tables_devices_do_not_go_meanwhile(image, origin_and_store, nam
     assert read_device(made["path"], 0, 5) == b"alone"
 
 
-@pytest.mark.parametrize("state, call, told", [("present", "resume", "True"), ("present", "suspend", "False"), ("suspended", "resume", "True")])
+@pytest.mark.parametrize(
+    "state, call, told",
+    [("present", "resume", "True"), ("present", "suspend", "False"), ("suspended", "resume", "True")],
+)
 def test_killed_in_a_reload(name, cleanup, control, state, call, told):
     """The old table stays, and nothing of the new one."""
     cleanup(dm=name)
     made = run_module("dm_device", name=name, table="0 8 zero", state=state)["device"]
-    killed = subprocess.run([sys.executable, "-c", KILLED_IN_A_RELOAD, made["path"], call], capture_output=True, text=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_A_RELOAD, made["path"], call],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert killed.returncode == -9 and killed.stdout == told + "\n", killed.stderr
 
     def is_as_before():
@@ -202,7 +244,9 @@ def test_a_reload_is_taken_back_with_the_old_devices(image, name, cleanup):
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
     cleanup(dm=name)
     before = snapshot()
-    made = run_module("dm_device", name=name, table=f"0 {SECTORS} linear file:{old} 0", persist=False, hold=25)["device"]
+    made = run_module(
+        "dm_device", name=name, table=f"0 {SECTORS} linear file:{old} 0", persist=False, hold=25
+    )["device"]
     rows = [
         {"name": name, "table": f"0 {SECTORS} linear file:{new} 0", "persist": False, "hold": 25},
         {"name": name + "-other", "table": f"0 {SECTORS} linear file:{other} 0", "persist": False},
@@ -224,7 +268,9 @@ def test_suspend_has_a_time_limit(name, cleanup):
     run_module("dm_device", name=low, table=f"0 {SECTORS} zero")
     made = run_module("dm_device", name=top, table=f"0 {SECTORS} linear /dev/mapper/{low} 0")["device"]
     subprocess.run(["dmsetup", "suspend", low], check=True)
-    reader = subprocess.Popen(["dd", f"if={made['path']}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"])
+    reader = subprocess.Popen(
+        ["dd", f"if={made['path']}", "of=/dev/null", "bs=4k", "count=1", "iflag=direct"]
+    )
     try:
         with open(f"/sys/block/{made['name']}/inflight", encoding="ascii") as inflight:
             wait_until(lambda: inflight.seek(0) or inflight.read().split() != ["0", "0"])
@@ -235,7 +281,12 @@ def test_suspend_has_a_time_limit(name, cleanup):
             assert caught.value.result["error"]["kind"] == "DeadlineExceeded"
             after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
             assert not after["suspended"] and after["table"] == made["table"]
-        info = subprocess.run(["dmsetup", "info", "-c", "--noheadings", "-o", "attr", top], capture_output=True, text=True, check=True).stdout
+        info = subprocess.run(
+            ["dmsetup", "info", "-c", "--noheadings", "-o", "attr", top],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         assert info.strip() == "L--w", info
     finally:
         subprocess.run(["dmsetup", "resume", low], check=True)
@@ -252,7 +303,10 @@ def test_a_file_system_is_frozen_unless_told_otherwise(image, name, cleanup, tmp
     mounted.mkdir()
     subprocess.run(["mount", made["path"], mounted], check=True)
     try:
-        for nolockfs, option, answer in ((False, "--freeze", "Device or resource busy"), (True, "--unfreeze", "Invalid argument")):
+        for nolockfs, option, answer in (
+            (False, "--freeze", "Device or resource busy"),
+            (True, "--unfreeze", "Invalid argument"),
+        ):
             run_module("dm_device", name=name, state="suspended", nolockfs=nolockfs)
             asked = subprocess.Popen(["fsfreeze", option, mounted], stderr=subprocess.PIPE, text=True)
             try:
@@ -286,10 +340,15 @@ def test_a_suspended_device_is_taken_back_suspended(image, name, cleanup):
     made = run_module("dm_device", name=name, table="0 8 zero", state="suspended")["device"]
     # valid by itself: the kernel refuses it, for the pool's metadata is not what it says
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
-    failing = {"name": name + "-other", "table": f"0 {64 * MIB // 512} thin-pool file:{junk} file:{data} 128 0"}
+    failing = {
+        "name": name + "-other",
+        "table": f"0 {64 * MIB // 512} thin-pool file:{junk} file:{data} 128 0",
+    }
     before = snapshot()
     with pytest.raises(Failed):
-        run_module("dm_devices", devices=[{"name": name, "table": "0 16 zero", "state": "suspended"}, failing])
+        run_module(
+            "dm_devices", devices=[{"name": name, "table": "0 16 zero", "state": "suspended"}, failing]
+        )
     assert_as(before)
     after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
     assert after["suspended"] and after["table"] == made["table"]
@@ -310,7 +369,9 @@ def test_the_guard_holds_for_every_change(name, cleanup):
     ):
         with pytest.raises(Failed) as caught:
             run_module("dm_device", diskseq=made["diskseq"] + 1000, **change)
-        assert caught.value.result["error"]["kind"] == "WrongDevice" and str(made["diskseq"]) in str(caught.value)
+        assert caught.value.result["error"]["kind"] == "WrongDevice" and str(made["diskseq"]) in str(
+            caught.value
+        )
         assert_as(before, change)
     assert run_module("dm_device", diskseq=made["diskseq"], name=name, table="0 16 zero")["changed"]
 
@@ -319,7 +380,9 @@ def test_hidden_from_udev(name, cleanup):
     cleanup(dm=name)
     made = predict_and_run("dm_device", name=name, table="0 8 zero", udev="hidden")["device"]
     udev_settle()
-    told = subprocess.run(["udevadm", "info", "--query=property", made["path"]], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["udevadm", "info", "--query=property", made["path"]], capture_output=True, text=True, check=True
+    ).stdout
     for flag in ("DM", "SUBSYSTEM", "DISK", "OTHER"):
         assert f"DM_UDEV_DISABLE_{flag}_RULES_FLAG=1" in told.split()
     assert not os.path.exists(f"/dev/mapper/{name}")
@@ -335,23 +398,50 @@ def test_a_key_is_shown_nowhere(image, name, cleanup, system_log):
     cleanup(loop=path)
     cleanup(dm=name)
     key = os.urandom(64).hex()
-    row = {"name": name, "table": f"0 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0", "keys": {"data": key}}
+    row = {
+        "name": name,
+        "table": f"0 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0",
+        "keys": {"data": key},
+    }
     longer = f"0 8 zero\n8 {SECTORS} crypt aes-xts-plain64 var:data 0 file:{path} 0"
     told = [
         run_module("dm_device", invocation=True, **row),
-        run_module("dm_devices", invocation=True, devices=[dict(row, table=row["table"].replace("crypt", "crypt ", 1))]),
+        run_module(
+            "dm_devices",
+            invocation=True,
+            devices=[dict(row, table=row["table"].replace("crypt", "crypt ", 1))],
+        ),
         run_module("dm_device", invocation=True, check=True, name=name, table=longer, keys=row["keys"]),
         run_module("device_info"),
     ]
-    inside = {"start": 0, "length": SECTORS, "target": "linear", "device": {"table": row["table"], "name": f"{name}-inside"}, "offset": 0}
+    inside = {
+        "start": 0,
+        "length": SECTORS,
+        "target": "linear",
+        "device": {"table": row["table"], "name": f"{name}-inside"},
+        "offset": 0,
+    }
     check = f"0 8 integrity file:{path} 0 - J 1 internal_hash:hmac(sha256):var:data"
     for table in ([inside], check):
-        told.append(run_module("dm_device", invocation=True, check=True, name=f"{name}-outside", table=table, keys=row["keys"]))
+        told.append(
+            run_module(
+                "dm_device",
+                invocation=True,
+                check=True,
+                name=f"{name}-outside",
+                table=table,
+                keys=row["keys"],
+            )
+        )
         told.append(run_module("dm_table", invocation=True, table=table, keys=row["keys"]))
         assert "hidden" in str(told[-2]["diff"]["after"]) and "hidden" in str(told[-1]["targets"])
     assert "hidden" not in str(told[-1]["devices"]) and "hidden" in str(told[-3]["devices"])
     assert told[0]["invocation"]["module_args"]["table"] == row["table"] and told[2]["diff"]["before"]
-    for broken in (f"{row['table']} x", row["table"].replace(path, "/dev/none"), row["table"].replace("aes-xts", "aes-xxx")):
+    for broken in (
+        f"{row['table']} x",
+        row["table"].replace(path, "/dev/none"),
+        row["table"].replace("aes-xts", "aes-xxx"),
+    ):
         with pytest.raises(Failed) as caught:
             run_module("dm_devices", invocation=True, devices=[dict(row, table=broken)])
         told.append(caught.value.result)
@@ -365,9 +455,16 @@ def test_a_key_from_a_keyring(image, name, cleanup):
     path, description = image(), f"racefree:{name}"
     cleanup(loop=path)
     cleanup(dm=name)
-    number = subprocess.run(
-        ["keyctl", "padd", "logon", description, "@s"], input=os.urandom(32), capture_output=True, check=True,
-    ).stdout.decode("ascii").strip()
+    number = (
+        subprocess.run(
+            ["keyctl", "padd", "logon", description, "@s"],
+            input=os.urandom(32),
+            capture_output=True,
+            check=True,
+        )
+        .stdout.decode("ascii")
+        .strip()
+    )
     try:
         table = f"0 {SECTORS} crypt aes-xts-plain64 :32:logon:{description} 0 file:{path} 0"
         made = predict_and_run("dm_device", name=name, table=table)["device"]

@@ -77,7 +77,12 @@ class Other:
         """Every device of the other one is as it was made."""
         for number, (name, uuid, table) in self.made.items():
             status, lines = self.control.table(by_number(*number))
-            assert (status.name, status.uuid, status.suspended, status.deferred_remove) == (name, uuid, False, False)
+            assert (status.name, status.uuid, status.suspended, status.deferred_remove) == (
+                name,
+                uuid,
+                False,
+                False,
+            )
             assert tuple(tuple(line) for line in lines) == table
 
     def close(self):
@@ -228,8 +233,14 @@ def test_absent_beside_one_that_has_to_be_waited_for(name, other, before):
 
         before("remove", act)
         with pytest.raises(Failed) as caught:
-            run_module("dm_devices", devices=[{"name": f"{name}-a", "state": "absent"}, {"name": name, "state": "absent"}])
-        assert "another device" in str(caught.value) and caught.value.result["devices"][1]["error"]["kind"] == "WrongDevice"
+            run_module(
+                "dm_devices",
+                devices=[{"name": f"{name}-a", "state": "absent"}, {"name": name, "state": "absent"}],
+            )
+        assert (
+            "another device" in str(caught.value)
+            and caught.value.result["devices"][1]["error"]["kind"] == "WrongDevice"
+        )
         other.check()
         other.remove(by_name(name))
 
@@ -282,7 +293,9 @@ def test_another_device_that_was_renamed_has_its_name_back(name, control, other,
 
 def test_two_runs_make_one_device(name, control, before):
     """The second one makes it while the first does: the first takes it, as if it had come later."""
-    source = opener.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": f"POOL-{name}"})
+    source = opener.parse(
+        {"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": f"POOL-{name}"}
+    )
     for step in ("create",):
         with resources.Host() as first, resources.Host() as second:
             made = []
@@ -295,7 +308,9 @@ def test_two_runs_make_one_device(name, control, before):
 def test_what_another_run_is_making_is_waited_for(name, control):
     """A uuid without a live table is nobody's to remove: its maker may be slow."""
     uuid = f"SLOW-{name}"
-    source = opener.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": uuid})
+    source = opener.parse(
+        {"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": uuid}
+    )
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -306,6 +321,7 @@ def test_what_another_run_is_making_is_waited_for(name, control):
                 def slow(*args, **kwargs):
                     os.write(writer, b".")
                     import time
+
                     time.sleep(3)
                     return original(*args, **kwargs)
 
@@ -329,7 +345,9 @@ def test_what_others_left_unfinished_is_named_and_stays(name, control, cleanup):
     uuid = f"LEFT-{name}"
     control.create(name, uuid)
     cleanup(dm=name)
-    source = opener.parse({"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": f"{name}-2", "uuid": uuid})
+    source = opener.parse(
+        {"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": f"{name}-2", "uuid": uuid}
+    )
     with resources.Host() as host, pytest.raises(DeviceBusy, match=f"{name}, uuid {uuid}"):
         opener.Opener(host).open(source)
     assert control.status(by_uuid(uuid)).name == name
@@ -366,7 +384,9 @@ def test_killed_after_every_ioctl(name, control, step):
     for count in range(1, 40):
         if step == "remove":
             control.create(name, uuid)
-        ended = subprocess.run([sys.executable, "-c", KILLED, step, str(count), name, uuid], check=False).returncode
+        ended = subprocess.run(
+            [sys.executable, "-c", KILLED, step, str(count), name, uuid], check=False
+        ).returncode
         statuses.append(ended)
         run_module("dm_device", name=f"{name}-next", table="0 8 zero")
         assert nothing_private(control)
@@ -433,7 +453,10 @@ def test_a_killed_removal_leaves_a_device_in_use(name, control):
         with mapped.make(control, name, f"USED-{name}", mapped.Table(ZERO), 0) as device:
             path = device.path
         udev_settle()
-        with open(path, "rb"), subprocess.Popen([sys.executable, "-c", REMOVES, name], stdout=subprocess.PIPE) as removal:
+        with (
+            open(path, "rb"),
+            subprocess.Popen([sys.executable, "-c", REMOVES, name], stdout=subprocess.PIPE) as removal,
+        ):
             removal.stdout.readline()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 removal.wait(rng.random() * 0.2)

@@ -15,7 +15,9 @@ from conftest import Failed, run_module, wait_until
 
 def live():
     """The names of all mapped devices."""
-    listed = subprocess.run(["dmsetup", "ls", "--noheadings"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["dmsetup", "ls", "--noheadings"], capture_output=True, text=True, check=True
+    ).stdout
     return [line.split()[0] for line in listed.splitlines() if "No devices" not in line]
 
 
@@ -30,7 +32,11 @@ def names(name, cleanup):
 
 def over(name, below, **more):
     """An entry for a device of 8 sectors over another one."""
-    return {"name": name, "table": [{"start": 0, "length": 8, "target": "linear", "device": below, "offset": 0}], **more}
+    return {
+        "name": name,
+        "table": [{"start": 0, "length": 8, "target": "linear", "device": below, "offset": 0}],
+        **more,
+    }
 
 
 def stack(names):
@@ -50,7 +56,10 @@ def test_made_from_the_bottom_and_removed_from_the_top(names, backwards):
     assert not set(names) & set(live())
     made = run_module("dm_devices", devices=wanted)
     assert [row["device"]["mapper_name"] for row in made["devices"]] == [entry["name"] for entry in wanted]
-    numbers = {row["device"]["mapper_name"]: f"{row['device']['major']}:{row['device']['minor']}" for row in made["devices"]}
+    numbers = {
+        row["device"]["mapper_name"]: f"{row['device']['major']}:{row['device']['minor']}"
+        for row in made["devices"]
+    }
     for lower, upper in zip(names, names[1:]):
         table = subprocess.run(["dmsetup", "table", upper], capture_output=True, text=True, check=True).stdout
         assert table.split()[3] == numbers[lower]
@@ -116,13 +125,17 @@ def test_one_that_somebody_else_uses_is_not_removed(names):
     opened = os.open(f"/dev/mapper/{bottom}", os.O_RDONLY)
     try:
         with pytest.raises(Failed, match=f"{bottom} is in use"):
-            run_module("dm_devices", devices=[{"name": one, "state": "absent", "timeout": 1} for one in names])
+            run_module(
+                "dm_devices", devices=[{"name": one, "state": "absent", "timeout": 1} for one in names]
+            )
         assert set(names) <= set(live())
     finally:
         os.close(opened)
     # One above that is not on the list keeps it.
     with pytest.raises(Failed, match=f"{middle} is in use"):
-        run_module("dm_devices", devices=[{"name": one, "state": "absent", "timeout": 1} for one in (bottom, middle)])
+        run_module(
+            "dm_devices", devices=[{"name": one, "state": "absent", "timeout": 1} for one in (bottom, middle)]
+        )
     assert set(names) <= set(live())
     run_module("dm_devices", devices=[{"name": one, "state": "absent"} for one in names])
 
@@ -133,6 +146,8 @@ def test_a_uuid_in_a_slot_of_a_table(names):
     run_module("dm_device", name=bottom, uuid=f"UUID-{bottom}", table="0 16 zero")
     for slot in (f"dm:{bottom},UUID-{bottom}", {"path": f"/dev/mapper/{bottom}", "uuid": f"UUID-{bottom}"}):
         assert run_module("dm_device", **over(middle, slot))["changed"] is isinstance(slot, str)
-    assert not run_module("dm_device", name=middle, table=f"0 8 linear dm:{bottom},UUID-{bottom} 0")["changed"]
+    assert not run_module("dm_device", name=middle, table=f"0 8 linear dm:{bottom},UUID-{bottom} 0")[
+        "changed"
+    ]
     with pytest.raises(Failed, match="not OTHER"):
         run_module("dm_device", **over(middle, f"dm:{bottom},OTHER"))

@@ -37,7 +37,9 @@ with _dm_ioctl.Control() as control:
 def key():
     """A function: options of kernel_key with this payload, a fresh one if none is given."""
     name = f"test:{secrets.token_hex(8)}"
-    yield lambda payload=None, **more: dict({"description": name, "payload": payload or secrets.token_hex(32)}, **more)
+    yield lambda payload=None, **more: dict(
+        {"description": name, "payload": payload or secrets.token_hex(32)}, **more
+    )
     for kind in ("logon", "user"):
         run_module("kernel_key", description=name, type=kind, state="absent")
 
@@ -56,7 +58,9 @@ def test_there_changed_and_gone(key, kind):
     assert done["diff"]["before"] == {} and len(in_keyring(name)) == 2
     changed = predict_and_run("kernel_key", **two)
     assert changed["key"]["serial"] == done["key"]["serial"]
-    assert one["payload"] not in json.dumps([done, changed]) and two["payload"] not in json.dumps([done, changed])
+    assert one["payload"] not in json.dumps([done, changed]) and two["payload"] not in json.dumps(
+        [done, changed]
+    )
     invocation = run_module("kernel_key", invocation=True, **two)
     assert two["payload"] not in json.dumps(invocation)
     predict_and_run("kernel_key", description=name, type=kind, state="absent")
@@ -93,14 +97,26 @@ def test_a_device_over_its_own_key_only(key, name, image, cleanup):
     options, path = key(), image("disk.raw")
     cleanup(loop=path)
     cleanup(dm=name)
-    table = [{
-        "start": 0, "length": SECTORS, "target": "crypt", "cipher": "aes-xts-plain64", "key": f":32:logon:{options['description']}", "iv_offset": 0,
-        "device": {"file": path}, "offset": 0,
-    }]
+    table = [
+        {
+            "start": 0,
+            "length": SECTORS,
+            "target": "crypt",
+            "cipher": "aes-xts-plain64",
+            "key": f":32:logon:{options['description']}",
+            "iv_offset": 0,
+            "device": {"file": path},
+            "offset": 0,
+        }
+    ]
     with pytest.raises(Failed) as caught:
         run_module("dm_device", name=name, table=table)
     error = caught.value.result["error"]
-    assert options["description"] in error["message"] and "kernel_key" in error["hint"] and error["errno"] == "ENOKEY"
+    assert (
+        options["description"] in error["message"]
+        and "kernel_key" in error["hint"]
+        and error["errno"] == "ENOKEY"
+    )
     run_module("kernel_key", **options)
     made = run_module("dm_device", name=name, table=table)["device"]
     with open(made["path"], "r+b", buffering=0) as disk:
@@ -124,13 +140,28 @@ def test_from_a_service_that_was_started_by_the_init_system(key, image):
     """As libvirtd and with it the hook are: their session's keyring has no link to root's."""
     options, path = key(), image("disk.raw")
     run_module("kernel_key", **options)
-    loop = subprocess.run(["losetup", "--show", "-f", path], capture_output=True, text=True, check=True).stdout.strip()
+    loop = subprocess.run(
+        ["losetup", "--show", "-f", path], capture_output=True, text=True, check=True
+    ).stdout.strip()
     number = "%d:%d" % (os.major(os.stat(loop).st_rdev), os.minor(os.stat(loop).st_rdev))
     try:
         params = f"aes-xts-plain64 :32:logon:{options['description']} 0 {number} 0"
         done = subprocess.run(
-            ["systemd-run", "--quiet", "--wait", "--pipe", "-p", "KeyringMode=private", sys.executable, "-c", LOADS, params],
-            capture_output=True, text=True, check=False,
+            [
+                "systemd-run",
+                "--quiet",
+                "--wait",
+                "--pipe",
+                "-p",
+                "KeyringMode=private",
+                sys.executable,
+                "-c",
+                LOADS,
+                params,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.stdout == "loaded\n", done.stderr
     finally:

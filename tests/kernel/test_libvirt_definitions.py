@@ -62,7 +62,13 @@ def for_the_test_driver(text):
     kind.text = "hvm"
     kind.attrib.clear()
     kind.set("arch", "x86_64")
-    for name in ("bootloader", "features", "seclabel", "cpu", "{http://libvirt.org/schemas/domain/qemu/1.0}commandline"):
+    for name in (
+        "bootloader",
+        "features",
+        "seclabel",
+        "cpu",
+        "{http://libvirt.org/schemas/domain/qemu/1.0}commandline",
+    ):
         for element in root.findall(name):
             root.remove(element)
     root.find("os").attrib.clear()
@@ -87,12 +93,28 @@ def test_definitions_through_libvirt(test_driver, image, file):
     try:
         before = inactive(domain)
         path, other = image("a.raw"), image("b.raw")
-        arguments = {"domain": domain.name(), "vdev": "xvdq", "source": {"file": path}, "uri": TEST, "bus": "xen"}
+        arguments = {
+            "domain": domain.name(),
+            "vdev": "xvdq",
+            "source": {"file": path},
+            "uri": TEST,
+            "bus": "xen",
+        }
         done = run_module("libvirt_disk", **arguments)
-        assert done["changed"] and done["disk"]["path"] in inactive(domain) and json.loads(done["disk"]["recipe"]) == {"file": path, "format": "raw"}
-        assert any(path in line for line in done["diff"]["after"]["definition"]) and done["diff"]["before"]["definition"] == []
+        assert (
+            done["changed"]
+            and done["disk"]["path"] in inactive(domain)
+            and json.loads(done["disk"]["recipe"]) == {"file": path, "format": "raw"}
+        )
+        assert (
+            any(path in line for line in done["diff"]["after"]["definition"])
+            and done["diff"]["before"]["definition"] == []
+        )
         arguments.update(source={"file": other}, mode="r")
-        assert run_module("libvirt_disk", **arguments)["changed"] and domain_xml.Domain(inactive(domain)).disk("xvdq").read_only
+        assert (
+            run_module("libvirt_disk", **arguments)["changed"]
+            and domain_xml.Domain(inactive(domain)).disk("xvdq").read_only
+        )
         assert not run_module("libvirt_disk", **arguments)["changed"]
         assert run_module("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         assert inactive(domain) == before.replace("  <metadata/>\n", "")
@@ -104,7 +126,11 @@ def test_one(domain, image):
     before = inactive(domain)
     arguments = {"domain": domain.name(), "vdev": "vda", "source": {"file": image("a.raw")}, "uri": TEST}
     assert predict_and_run("libvirt_disk", **arguments)["changed"]
-    refused("libvirt_disk", "another disk there", **{**arguments, "state": "absent", "source": {"file": image("b.raw")}})
+    refused(
+        "libvirt_disk",
+        "another disk there",
+        **{**arguments, "state": "absent", "source": {"file": image("b.raw")}},
+    )
     assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
     assert inactive(domain) == before
 
@@ -120,7 +146,9 @@ def test_an_image_that_is_not_raw(domain, image):
         file.write(bytes(8))
     before = inactive(domain)
     disk = f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{path}'/><target dev='vdb' bus='virtio'/></disk>"
-    domain.connect().defineXML(before.replace("<devices/>", "<devices></devices>").replace("</devices>", disk + "</devices>"))
+    domain.connect().defineXML(
+        before.replace("<devices/>", "<devices></devices>").replace("</devices>", disk + "</devices>")
+    )
     refused("libvirt_disk", "format qcow2 (driver of vdb)", **arguments)
     domain.connect().defineXML(before)
     assert predict_and_run("libvirt_disk", **arguments)["changed"]
@@ -128,14 +156,29 @@ def test_an_image_that_is_not_raw(domain, image):
         file.write(b"QFI\xfb\0\0\0\3")
     assert not run_module("libvirt_disk", **arguments)["changed"]
     assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
-    assert predict_and_run("libvirt_disk", **{**arguments, "source": {"file": path, "format": "raw"}})["changed"]
+    assert predict_and_run("libvirt_disk", **{**arguments, "source": {"file": path, "format": "raw"}})[
+        "changed"
+    ]
 
 
 def test_by_uuid_and_in_one_go(domain, image):
     before = inactive(domain)
-    disks = [{"domain": domain.UUIDString(), "vdev": f"xvd{letter}", "source": "file:" + image(f"{letter}.raw"), "uri": TEST} for letter in "abcd"]
+    disks = [
+        {
+            "domain": domain.UUIDString(),
+            "vdev": f"xvd{letter}",
+            "source": "file:" + image(f"{letter}.raw"),
+            "uri": TEST,
+        }
+        for letter in "abcd"
+    ]
     done = predict_and_run("libvirt_disks", disks=disks)
-    assert [disk.target for disk in domain_xml.Domain(inactive(domain)).disks()] == ["xvda", "xvdb", "xvdc", "xvdd"] and done["changed"]
+    assert [disk.target for disk in domain_xml.Domain(inactive(domain)).disks()] == [
+        "xvda",
+        "xvdb",
+        "xvdc",
+        "xvdd",
+    ] and done["changed"]
     after = inactive(domain)
     # One that cannot be done takes the others back.
     more = [dict(disks[0], mode="r"), dict(disks[1], vdev="xvde", source="file:/not/there")]
@@ -152,7 +195,9 @@ def test_what_libvirt_drops(domain, image, monkeypatch):
     # Something that libvirt does not know, so that it is missing when it is looked for again.
 
     def put_more(text, disk, recipe):
-        return put(text, disk, recipe).replace("</disk>", "<unknown/></disk>", 0 if "<unknown/>" in text else 1)
+        return put(text, disk, recipe).replace(
+            "</disk>", "<unknown/></disk>", 0 if "<unknown/>" in text else 1
+        )
 
     monkeypatch.setattr(domain_xml, "put", put_more)
     with pytest.raises(Failed, match="did not keep"):
@@ -179,12 +224,22 @@ def test_recipes_of_the_run(domain):
     before = inactive(domain)
     domain.create()
     try:
-        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, "<mine><a>1</a></mine>", "x", "urn:other", libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        domain.setMetadata(
+            libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+            "<mine><a>1</a></mine>",
+            "x",
+            "urn:other",
+            libvirt.VIR_DOMAIN_AFFECT_LIVE,
+        )
         recipes = {"xvdb": json.dumps({"file": "/srv/it's \"<b>&amp;]]>\u00fc"}), "xvdc": '{"file": "/c"}'}
         for target, recipe in recipes.items():
             live_recipe.put(TEST, domain.UUIDString(), target, recipe, Deadline(60))
         text = domain.XMLDesc(0)
-        assert domain_xml.Domain(text).recipes() == recipes and "urn:other" in text and inactive(domain) == before
+        assert (
+            domain_xml.Domain(text).recipes() == recipes
+            and "urn:other" in text
+            and inactive(domain) == before
+        )
         live_recipe.put(TEST, domain.UUIDString(), "xvdc", recipes["xvdc"], Deadline(60))
         assert domain.XMLDesc(0) == text
         for target in recipes:
@@ -192,7 +247,13 @@ def test_recipes_of_the_run(domain):
         assert "racefree" not in domain.XMLDesc(0) and "urn:other" in domain.XMLDesc(0)
         with pytest.raises(DefinitionError, match="two recipes"):
             twice = domain_xml.recipe_list(recipes).replace("xvdb", "xvdc")
-            domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, twice, domain_xml.KEY, domain_xml.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            domain.setMetadata(
+                libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+                twice,
+                domain_xml.KEY,
+                domain_xml.NAMESPACE,
+                libvirt.VIR_DOMAIN_AFFECT_LIVE,
+            )
             live_recipe.put(TEST, domain.UUIDString(), "xvdd", recipes["xvdc"], Deadline(60))
     finally:
         domain.destroy()
@@ -201,10 +262,24 @@ def test_recipes_of_the_run(domain):
 def test_one_disk_by_the_names_of_its_domain(domain, image):
     before = inactive(domain)
     first = {"domain": domain.name(), "vdev": "xvdd", "source": "file:" + image(), "uri": TEST}
-    for change in ({"domain": domain.UUIDString()}, {"vdev": "51760"}, {"domain": domain.UUIDString(), "vdev": "d3"}, {"state": "absent"}):
+    for change in (
+        {"domain": domain.UUIDString()},
+        {"vdev": "51760"},
+        {"domain": domain.UUIDString(), "vdev": "d3"},
+        {"state": "absent"},
+    ):
         second = dict(first, **change)
-        result = refused("libvirt_disks", "disks[0].vdev", "disks[1].vdev", second["domain"], second["vdev"], disks=[first, second])
-        assert [row["error"]["kind"] for row in result["disks"]] == ["InvalidValue"] * 2 and inactive(domain) == before
+        result = refused(
+            "libvirt_disks",
+            "disks[0].vdev",
+            "disks[1].vdev",
+            second["domain"],
+            second["vdev"],
+            disks=[first, second],
+        )
+        assert [row["error"]["kind"] for row in result["disks"]] == ["InvalidValue"] * 2 and inactive(
+            domain
+        ) == before
 
 
 def test_a_number_is_kept_with_its_boot(domain, image, cleanup):
@@ -213,27 +288,53 @@ def test_a_number_is_kept_with_its_boot(domain, image, cleanup):
     device = run_module("loop_device", backing_file=path)["device"]
     arguments = {"domain": domain.name(), "vdev": "vda", "uri": TEST}
     refused("libvirt_disk", "every boot", "boot_id", source=f"diskseq:{device['diskseq']}", **arguments)
-    refused("libvirt_disk", "another boot", source={"diskseq": device["diskseq"], "boot_id": "11111111-2222-3333-4444-555555555555"}, **arguments)
-    done = predict_and_run("libvirt_disk", source={"diskseq": device["diskseq"], "boot_id": device["boot_id"]}, **arguments)
+    refused(
+        "libvirt_disk",
+        "another boot",
+        source={"diskseq": device["diskseq"], "boot_id": "11111111-2222-3333-4444-555555555555"},
+        **arguments,
+    )
+    done = predict_and_run(
+        "libvirt_disk", source={"diskseq": device["diskseq"], "boot_id": device["boot_id"]}, **arguments
+    )
     kept = json.loads(domain_xml.Domain(inactive(domain)).recipes()["vda"])
-    assert kept == {"diskseq": device["diskseq"], "boot_id": device["boot_id"]} and "after the next boot" in str(done["warnings"])
+    assert kept == {
+        "diskseq": device["diskseq"],
+        "boot_id": device["boot_id"],
+    } and "after the next boot" in str(done["warnings"])
     run_module("libvirt_disk", state="absent", **arguments)
 
 
-@pytest.mark.parametrize("name", ["no-such", "a'b", "../x", "&lt;", "00000000-1111-2222-3333-444444444444", "x\"<y>"])
+@pytest.mark.parametrize(
+    "name", ["no-such", "a'b", "../x", "&lt;", "00000000-1111-2222-3333-444444444444", 'x"<y>']
+)
 def test_no_such_domain(test_driver, image, name):
     refused("libvirt_disk", "knows no domain", domain=name, vdev="vda", source="file:" + image(), uri=TEST)
 
 
-@pytest.mark.parametrize("uri, words", [("nonsense:///x", ["nonsense"]), ("test:///not/there.xml", ["not/there"]), ("xen+tcp://256.0.0.1/", ["256.0.0.1"])])
+@pytest.mark.parametrize(
+    "uri, words",
+    [
+        ("nonsense:///x", ["nonsense"]),
+        ("test:///not/there.xml", ["not/there"]),
+        ("xen+tcp://256.0.0.1/", ["256.0.0.1"]),
+    ],
+)
 def test_bad_uris(image, uri, words):
     refused("libvirt_disk", *words, domain="x", vdev="vda", source="file:" + image(), uri=uri)
 
 
-@pytest.mark.parametrize("source, words", [
-    ("file:/not/there", ["/not/there", "does not exist"]), ("file:/", ["directory"]), ("/dev/null", ["block device"]), ("/dev/loop0", ["first"]),
-    ({"table": "0 8 linear /dev/not/there 0"}, ["not/there"]), ("/dev/mapper/not-there", ["not-there"]),
-])
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("file:/not/there", ["/not/there", "does not exist"]),
+        ("file:/", ["directory"]),
+        ("/dev/null", ["block device"]),
+        ("/dev/loop0", ["first"]),
+        ({"table": "0 8 linear /dev/not/there 0"}, ["not/there"]),
+        ("/dev/mapper/not-there", ["not-there"]),
+    ],
+)
 def test_bad_sources(domain, source, words):
     before = inactive(domain)
     refused("libvirt_disk", *words, domain=domain.name(), vdev="vda", source=source, uri=TEST)
@@ -244,7 +345,10 @@ def test_a_hostile_file_name(domain, image):
     before = inactive(domain)
     path = image("a'\"<b>&amp;]]>\u00fc ../c.raw".replace("/", "-"))
     done = predict_and_run("libvirt_disk", domain=domain.name(), vdev="vda", source={"file": path}, uri=TEST)
-    assert json.loads(domain_xml.Domain(inactive(domain)).recipes()["vda"])["file"] == path and path not in done["disk"]["path"]
+    assert (
+        json.loads(domain_xml.Domain(inactive(domain)).recipes()["vda"])["file"] == path
+        and path not in done["disk"]["path"]
+    )
     run_module("libvirt_disk", domain=domain.name(), vdev="vda", state="absent", uri=TEST)
     assert inactive(domain) == before
 
@@ -254,7 +358,9 @@ def test_the_uuid_is_kept_with_the_path(domain, image, cleanup, name):
     cleanup(loop=path)
     loop = run_module("loop_device", backing_file=path)["device"]
     cleanup(dm=name)
-    mapped = run_module("dm_device", name=name, uuid="KEEP-" + name, table=f"0 2048 linear diskseq:{loop['diskseq']} 0")
+    mapped = run_module(
+        "dm_device", name=name, uuid="KEEP-" + name, table=f"0 2048 linear diskseq:{loop['diskseq']} 0"
+    )
     assert mapped["changed"]
     arguments = {"domain": domain.name(), "vdev": "vda", "source": f"/dev/mapper/{name}", "uri": TEST}
     done = predict_and_run("libvirt_disk", **arguments)
@@ -268,14 +374,19 @@ def test_a_hostile_domain_name(test_driver, image, name):
     try:
         before = inactive(domain)
         done = predict_and_run("libvirt_disk", domain=name, vdev="vda", source={"file": image()}, uri=TEST)
-        assert done["disk"]["domain"] == name and done["disk"]["path"] == f"/dev/mapper/racefree-{domain.UUIDString()}-vda"
+        assert (
+            done["disk"]["domain"] == name
+            and done["disk"]["path"] == f"/dev/mapper/racefree-{domain.UUIDString()}-vda"
+        )
         predict_and_run("libvirt_disk", domain=name, vdev="vda", state="absent", uri=TEST)
         assert inactive(domain) == before
     finally:
         domain.undefine()
 
 
-@pytest.mark.parametrize("vdev", ["../x", "xvda'", 'xvda"/><disk', "xvda\n", "", "xvda xvdb", "/dev/xvda", "\u00e4", "x" * 300])
+@pytest.mark.parametrize(
+    "vdev", ["../x", "xvda'", 'xvda"/><disk', "xvda\n", "", "xvda xvdb", "/dev/xvda", "\u00e4", "x" * 300]
+)
 def test_hostile_targets(domain, image, vdev):
     before = inactive(domain)
     refused("libvirt_disk", "vdev", domain=domain.name(), vdev=vdev, source="file:" + image(), uri=TEST)

@@ -55,8 +55,10 @@ def domain():
 def disk_element(text, target):
     """The disk's element without what libvirt adds: [tags with their attributes]."""
     disks = ElementTree.fromstring(text.encode()).findall("devices/disk")
-    found, = [disk for disk in disks if disk.find("target").get("dev") == target]
-    return [(found.tag, found.attrib)] + [(child.tag, child.attrib) for child in found if child.tag not in ("address", "alias")]
+    (found,) = [disk for disk in disks if disk.find("target").get("dev") == target]
+    return [(found.tag, found.attrib)] + [
+        (child.tag, child.attrib) for child in found if child.tag not in ("address", "alias")
+    ]
 
 
 # vdev, options, and the bus that the disk then has
@@ -75,14 +77,18 @@ GOLDEN = (
 @pytest.mark.parametrize("vdev, options, bus", GOLDEN)
 def test_what_the_definition_then_says(domain, image, vdev, options, bus):
     before = inactive(domain)
-    done = predict_and_run("libvirt_disk", domain=domain, vdev=vdev, source={"file": image()}, uri=URI, **options)
+    done = predict_and_run(
+        "libvirt_disk", domain=domain, vdev=vdev, source={"file": image()}, uri=URI, **options
+    )
     element = {"type": "block", "device": options.get("device_type", "disk")}
     if bus == "usb":
         # libvirt says which of two it takes; the module, run again, finds nothing to change in that.
         element["model"] = "usb-storage"
     path = f"/dev/mapper/racefree-{domain}-{vdev}"
     expected = [
-        ("disk", element), ("driver", {"name": "qemu", "type": "raw"}), ("source", {"dev": path}),
+        ("disk", element),
+        ("driver", {"name": "qemu", "type": "raw"}),
+        ("source", {"dev": path}),
         ("target", {"dev": vdev, "bus": bus}),
     ]
     if options.get("mode") == "r":
@@ -132,12 +138,17 @@ def test_definitions_of_others(image, file):
         assert predict_and_run("libvirt_disk", **arguments)["changed"]
         assert domain_xml.Domain(inactive(domain)).disk("vdq").read_only
         assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
-        assert without_controllers(inactive(domain)) == without_controllers(before.replace("  <metadata/>\n", ""))
+        assert without_controllers(inactive(domain)) == without_controllers(
+            before.replace("  <metadata/>\n", "")
+        )
 
 
 def test_in_one_go_and_taken_back(domain, image):
     before = inactive(domain)
-    disks = [{"domain": domain, "vdev": f"vd{letter}", "source": "file:" + image(f"{letter}.raw"), "uri": URI} for letter in "abc"]
+    disks = [
+        {"domain": domain, "vdev": f"vd{letter}", "source": "file:" + image(f"{letter}.raw"), "uri": URI}
+        for letter in "abc"
+    ]
     assert predict_and_run("libvirt_disks", disks=disks)["changed"]
     assert [disk.target for disk in domain_xml.Domain(inactive(domain)).disks()] == ["vda", "vdb", "vdc"]
     after = inactive(domain)
@@ -178,7 +189,9 @@ def test_a_hostile_file_name(domain, image):
     assert inactive(domain) == before
 
 
-@pytest.mark.parametrize("vdev", ["../x", "vda'", 'vda"/><disk', "vda\n", "", "vda vdb", "/dev/vda", "ä", "x" * 300])
+@pytest.mark.parametrize(
+    "vdev", ["../x", "vda'", 'vda"/><disk', "vda\n", "", "vda vdb", "/dev/vda", "ä", "x" * 300]
+)
 def test_hostile_targets(domain, image, vdev):
     before = inactive(domain)
     refused("libvirt_disk", "vdev", domain=domain, vdev=vdev, source="file:" + image(), uri=URI)
@@ -197,7 +210,16 @@ def test_what_libvirt_refuses(domain, image):
 @pytest.mark.parametrize("more", [{}, {"config": False}, {"state": "absent"}])
 def test_a_running_guest_is_not_changed(domain, image, more):
     """Which device QEMU got cannot be proved yet, so it is not asked to take one."""
-    refused("libvirt_disk", "only for Xen", domain=domain, vdev="vda", source="file:" + image(), uri=URI, live=True, **more)
+    refused(
+        "libvirt_disk",
+        "only for Xen",
+        domain=domain,
+        vdev="vda",
+        source="file:" + image(),
+        uri=URI,
+        live=True,
+        **more,
+    )
 
 
 def test_a_transient_domain_has_no_definition(tmp_path, image):
@@ -205,12 +227,21 @@ def test_a_transient_domain_has_no_definition(tmp_path, image):
     path.write_text(definition("q-transient"))
     virsh("create", str(path), "--paused")
     try:
-        refused("libvirt_disk", "it is transient", domain="q-transient", vdev="vda", source="file:" + image(), uri=URI)
+        refused(
+            "libvirt_disk",
+            "it is transient",
+            domain="q-transient",
+            vdev="vda",
+            source="file:" + image(),
+            uri=URI,
+        )
     finally:
         virsh("destroy", "q-transient")
 
 
-@pytest.mark.parametrize("name", ["no-such", "a'b", "../x", "&lt;", "00000000-1111-2222-3333-444444444444", "x\"<y>"])
+@pytest.mark.parametrize(
+    "name", ["no-such", "a'b", "../x", "&lt;", "00000000-1111-2222-3333-444444444444", 'x"<y>']
+)
 def test_no_such_domain(image, name):
     refused("libvirt_disk", "knows no domain", domain=name, vdev="vda", source="file:" + image(), uri=URI)
 
@@ -219,8 +250,12 @@ def test_no_such_domain(image, name):
 def test_a_daemon_that_is_down(image, more):
     qemuhost.stop_daemon()
     try:
-        refused("libvirt_disk", "cannot connect", "Check that the daemon", **{
-            "domain": "x", "vdev": "vda", "source": "file:" + image(), "uri": URI, **more})
+        refused(
+            "libvirt_disk",
+            "cannot connect",
+            "Check that the daemon",
+            **{"domain": "x", "vdev": "vda", "source": "file:" + image(), "uri": URI, **more},
+        )
     finally:
         qemuhost.start_daemon()
 
@@ -229,7 +264,15 @@ def test_a_daemon_that_hangs(image):
     pid = qemuhost.daemon_pid()
     os.kill(pid, signal.SIGSTOP)
     try:
-        refused("libvirt_disk", "waited 2 s for libvirt", domain="x", vdev="vda", source="file:" + image(), uri=URI, timeout=2)
+        refused(
+            "libvirt_disk",
+            "waited 2 s for libvirt",
+            domain="x",
+            vdev="vda",
+            source="file:" + image(),
+            uri=URI,
+            timeout=2,
+        )
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -271,7 +314,9 @@ def test_a_guest_has_the_device_that_was_made_for_it(tmp_path, image, paused):
         # Nobody else holds it now.
         assert sysfs_diskseq(number) == device.id.diskseq
         # What runs has it; what is changed now counts from the next start on.
-        assert run_module("libvirt_disk", domain=domain, vdev="vdb", source={"file": image()}, uri=URI)["disk"]["running"]
+        assert run_module("libvirt_disk", domain=domain, vdev="vdb", source={"file": image()}, uri=URI)[
+            "disk"
+        ]["running"]
         assert "vdb" in virsh("domblklist", domain, "--inactive") and "vdb" not in virsh("domblklist", domain)
         if not paused:
             until = time.monotonic() + 60

@@ -13,7 +13,16 @@ import subprocess
 import time
 
 import pytest
-from conftest import Failed, assert_as, predict_and_run, read_device, refused, run_module, snapshot, udev_settle
+from conftest import (
+    Failed,
+    assert_as,
+    predict_and_run,
+    read_device,
+    refused,
+    run_module,
+    snapshot,
+    udev_settle,
+)
 
 MIB = 2**20
 
@@ -70,9 +79,15 @@ def test_offset_and_size_are_part_of_the_identity(image, cleanup):
     assert not run_module("loop_device", backing_file=path)["changed"]
 
 
-@pytest.mark.parametrize("options", [
-    {"sector_size": 4096}, {"read_only": True}, {"partitions": True}, {"direct_io": False},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sector_size": 4096},
+        {"read_only": True},
+        {"partitions": True},
+        {"direct_io": False},
+    ],
+)
 def test_options_are_what_the_kernel_then_says(image, cleanup, options):
     path = image()
     made = predict_and_run("loop_device", backing_file=path, **options)["device"]
@@ -86,10 +101,18 @@ def test_changed_options(image, cleanup):
     cleanup(loop=path)
     first = run_module("loop_device", backing_file=path)["device"]
     changed = predict_and_run("loop_device", backing_file=path, partitions=True)
-    assert changed["changed"] and changed["device"]["partitions"] and changed["device"]["diskseq"] == first["diskseq"]
+    assert (
+        changed["changed"]
+        and changed["device"]["partitions"]
+        and changed["device"]["diskseq"] == first["diskseq"]
+    )
     os.truncate(path, 32 * MIB)
     grown = predict_and_run("loop_device", backing_file=path)
-    assert grown["changed"] and grown["device"]["size"] == 32 * MIB and grown["device"]["diskseq"] == first["diskseq"]
+    assert (
+        grown["changed"]
+        and grown["device"]["size"] == 32 * MIB
+        and grown["device"]["diskseq"] == first["diskseq"]
+    )
     refused("loop_device", "sector_size", "4096", backing_file=path, sector_size=4096)
     refused("loop_device", "partitions", backing_file=path, partitions=False)
     refused("loop_device", "read_only", "remove it first", backing_file=path, read_only=True)
@@ -100,8 +123,20 @@ def test_guard_by_diskseq(image, cleanup):
     made = run_module("loop_device", backing_file=path)["device"]
     cleanup(loop=path)
     assert not run_module("loop_device", backing_file=path, diskseq=made["diskseq"])["changed"]
-    refused("loop_device", "disk sequence number", str(made["diskseq"]), backing_file=path, diskseq=made["diskseq"] + 1000)
-    refused("loop_device", "disk sequence number", path=made["path"], diskseq=made["diskseq"] + 1000, state="absent")
+    refused(
+        "loop_device",
+        "disk sequence number",
+        str(made["diskseq"]),
+        backing_file=path,
+        diskseq=made["diskseq"] + 1000,
+    )
+    refused(
+        "loop_device",
+        "disk sequence number",
+        path=made["path"],
+        diskseq=made["diskseq"] + 1000,
+        state="absent",
+    )
     assert not run_module("loop_device", diskseq=made["diskseq"] + 1000, state="absent")["changed"]
     assert run_module("loop_device", path=made["path"], diskseq=made["diskseq"], state="absent")["changed"]
     # the name may well be another device's by now: what was asked for is gone
@@ -142,7 +177,9 @@ def test_persist_false_is_held_for_its_first_user(image):
     made = run_module("loop_device", backing_file=path, persist=False, hold=3)["device"]
     with open(made["path"], "rb") as user:
         subprocess.run(["sleep", "4"], check=True)
-        assert not run_module("loop_device", backing_file=path, persist=False, diskseq=made["diskseq"])["changed"]
+        assert not run_module("loop_device", backing_file=path, persist=False, diskseq=made["diskseq"])[
+            "changed"
+        ]
         user.read(1)
 
 
@@ -152,7 +189,12 @@ def test_wrong_use(image, tmp_path):
     refused("loop_device", "backing_file", "directory", backing_file=str(tmp_path))
     refused("loop_device", "backing_file", "character device", backing_file="/dev/null")
     refused("loop_device", "backing_file", "empty", backing_file=image("empty", 0))
-    refused("loop_device", "backing_file", "not a multiple of the sector size 512", backing_file=image("odd", 1000))
+    refused(
+        "loop_device",
+        "backing_file",
+        "not a multiple of the sector size 512",
+        backing_file=image("odd", 1000),
+    )
     refused("loop_device", "sector_size", "power of 2", backing_file=path, sector_size=1000)
     refused("loop_device", "sector_size", "power of 2", backing_file=path, sector_size=65536)
     refused("loop_device", "size", "multiple of the sector size", backing_file=path, size=1000)
@@ -162,7 +204,9 @@ def test_wrong_use(image, tmp_path):
     refused("loop_device", "diskseq", "1 to 2^64-1", backing_file=path, diskseq=0)
     refused("loop_device", "backing_file", backing_file=None, state="present")
     refused("loop_device", "backing_file", path="/dev/loop0")
-    refused("loop_device", "either backing_file or path", backing_file=path, path="/dev/loop0", state="absent")
+    refused(
+        "loop_device", "either backing_file or path", backing_file=path, path="/dev/loop0", state="absent"
+    )
 
 
 def test_file_on_a_read_only_file_system(tmp_path, image, cleanup):
@@ -175,7 +219,9 @@ def test_file_on_a_read_only_file_system(tmp_path, image, cleanup):
         with open(point / "inner.raw", "wb") as inner:
             inner.truncate(MIB)
         subprocess.run(["mount", "-o", "remount,ro", point], check=True)
-        refused("loop_device", "backing_file", "EROFS", "read_only=true", backing_file=str(point / "inner.raw"))
+        refused(
+            "loop_device", "backing_file", "EROFS", "read_only=true", backing_file=str(point / "inner.raw")
+        )
         made = predict_and_run("loop_device", backing_file=str(point / "inner.raw"), read_only=True)
         assert made["device"]["read_only"]
         run_module("loop_device", backing_file=str(point / "inner.raw"), state="absent")
@@ -196,7 +242,10 @@ def test_not_root(image):
     child = os.fork()
     if not child:
         os.chmod(path, 0o666)
-        for directory in (path, *[parent for parent in pathlib.Path(path).parents if str(parent).startswith("/tmp/")]):
+        for directory in (
+            path,
+            *[parent for parent in pathlib.Path(path).parents if str(parent).startswith("/tmp/")],
+        ):
             os.chmod(directory, 0o777)
         os.setgid(65534)
         os.setuid(65534)
@@ -213,8 +262,14 @@ def test_persist_false_for_a_device_that_stayed(image):
     path = image()
     made = run_module("loop_device", backing_file=path)["device"]
     changed = run_module("loop_device", backing_file=path, persist=False, hold=2)
-    assert changed["changed"] and not changed["device"]["persist"] and changed["device"]["diskseq"] == made["diskseq"]
-    assert not run_module("loop_device", backing_file=path, persist=False, hold=2, diskseq=made["diskseq"])["changed"]
+    assert (
+        changed["changed"]
+        and not changed["device"]["persist"]
+        and changed["device"]["diskseq"] == made["diskseq"]
+    )
+    assert not run_module("loop_device", backing_file=path, persist=False, hold=2, diskseq=made["diskseq"])[
+        "changed"
+    ]
     time.sleep(3)
 
 
@@ -230,7 +285,9 @@ def test_many_in_one_task(image):
 def test_one_failing_takes_the_others_back_or_not(image, tmp_path):
     good = [{"backing_file": image(f"{number}.raw", MIB)} for number in range(3)]
     bad = {"backing_file": str(tmp_path / "none")}
-    result = refused("loop_devices", "1 of 4 failed", "does not exist", "rollback", devices=[good[0], bad, *good[1:]])
+    result = refused(
+        "loop_devices", "1 of 4 failed", "does not exist", "rollback", devices=[good[0], bad, *good[1:]]
+    )
     assert [row.get("failed", False) for row in result["devices"]] == [False, True, False, False]
     with pytest.raises(Failed) as caught:
         run_module("loop_devices", devices=[good[0], bad, *good[1:]], on_error="keep")
@@ -252,7 +309,10 @@ def test_an_error_while_they_are_made_takes_them_back(image, tmp_path):
             inner.truncate(MIB)
         before = snapshot()
         with pytest.raises(Failed, match="direct I/O") as caught:
-            run_module("loop_devices", devices=[good, {"backing_file": str(point / "inner.raw"), "offset": 512, "direct_io": True}])
+            run_module(
+                "loop_devices",
+                devices=[good, {"backing_file": str(point / "inner.raw"), "offset": 512, "direct_io": True}],
+            )
         assert not caught.value.result["changed"] and caught.value.result["devices"][0]["rolled_back"]
         # udev may look at a device for a moment, and it goes with that.
         until = time.monotonic() + 30

@@ -152,6 +152,7 @@ def test_out_of_descriptors(stack):
         expected = footprint(made["major"], made["minor"], True, _stack.questions(host))
     told = []
     for limit in range(3, 65):
+
         def work(limit=limit):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
             return look(made, expected)

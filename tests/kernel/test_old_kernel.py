@@ -33,25 +33,45 @@ class _Program(ctypes.Structure):
 def forget_diskseq():
     """From now on BLKGETDISKSEQ gives ENOTTY in this process and its children."""
     steps = (
-        (LOAD, 0, 0, NR), (JUMP_IF_EQUAL, 0, 3, NR_IOCTL[os.uname().machine]), (LOAD, 0, 0, REQUEST),
-        (JUMP_IF_EQUAL, 0, 1, uapi.lib.BLKGETDISKSEQ), (RETURN, 0, 0, ERRNO | errno.ENOTTY), (RETURN, 0, 0, ALLOW),
+        (LOAD, 0, 0, NR),
+        (JUMP_IF_EQUAL, 0, 3, NR_IOCTL[os.uname().machine]),
+        (LOAD, 0, 0, REQUEST),
+        (JUMP_IF_EQUAL, 0, 1, uapi.lib.BLKGETDISKSEQ),
+        (RETURN, 0, 0, ERRNO | errno.ENOTTY),
+        (RETURN, 0, 0, ALLOW),
     )
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = _Program(len(steps), ctypes.addressof(code))
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(
+        PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0
+    ):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-@pytest.mark.parametrize("module, arguments", [
-    ("loop_device", {"backing_file": "FILE"}),
-    ("dm_device", {"name": "NAME", "table": ["0 8 zero"]}),
-    ("dm_device", {"name": "NAME", "table": [{"start": 0, "length": 8, "target": "linear", "device": {"file": "FILE"}, "offset": 0}]}),
-    ("dm_device", {"name": "NAME", "table": ["0 8 linear file:FILE 0"]}),
-    pytest.param(
-        "xen_vbd", {"domain": "oldkernel", "vdev": "xvdc", "source": {"file": "FILE"}},
-        marks=[pytest.mark.xen, pytest.mark.gate("bookworm")]),
-], ids=("loop", "zero", "linear", "text", "vbd"))
+@pytest.mark.parametrize(
+    "module, arguments",
+    [
+        ("loop_device", {"backing_file": "FILE"}),
+        ("dm_device", {"name": "NAME", "table": ["0 8 zero"]}),
+        (
+            "dm_device",
+            {
+                "name": "NAME",
+                "table": [
+                    {"start": 0, "length": 8, "target": "linear", "device": {"file": "FILE"}, "offset": 0}
+                ],
+            },
+        ),
+        ("dm_device", {"name": "NAME", "table": ["0 8 linear file:FILE 0"]}),
+        pytest.param(
+            "xen_vbd",
+            {"domain": "oldkernel", "vdev": "xvdc", "source": {"file": "FILE"}},
+            marks=[pytest.mark.xen, pytest.mark.gate("bookworm")],
+        ),
+    ],
+    ids=("loop", "zero", "linear", "text", "vbd"),
+)
 def test_every_maker_says_so(module, arguments, image, name, request):
     if module == "xen_vbd":
         request.getfixturevalue("oldkernel_guest")

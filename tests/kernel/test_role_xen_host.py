@@ -34,13 +34,31 @@ def role(tmp_path):
     def apply(check=False, **variables):
         # This kernel has none of Xen's modules.
         variables = dict({"xen_host_kernel_modules": []}, **variables)
-        tasks = [{"name": "Role", "ansible.builtin.include_role": {"name": "racefree.block.xen_host"}, "vars": variables}]
+        tasks = [
+            {
+                "name": "Role",
+                "ansible.builtin.include_role": {"name": "racefree.block.xen_host"},
+                "vars": variables,
+            }
+        ]
         play = tmp_path / "play.yml"
-        play.write_text(json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]))
+        play.write_text(
+            json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}])
+        )
         done = subprocess.run(
-            ["python3", "-m", "ansible", "playbook", *(["--check"] if check else []), str(play)], capture_output=True, text=True,
-            check=False, timeout=900, env=dict(
-                os.environ, PYTHONPATH=ANSIBLE, ANSIBLE_COLLECTIONS_PATH="/root/site", ANSIBLE_HOME=str(tmp_path), ANSIBLE_NOCOLOR="1"))
+            ["python3", "-m", "ansible", "playbook", *(["--check"] if check else []), str(play)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+            env=dict(
+                os.environ,
+                PYTHONPATH=ANSIBLE,
+                ANSIBLE_COLLECTIONS_PATH="/root/site",
+                ANSIBLE_HOME=str(tmp_path),
+                ANSIBLE_NOCOLOR="1",
+            ),
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "[WARNING]" not in done.stderr.replace(NO_INVENTORY, ""), done.stderr
         return changed_tasks(done.stdout)
@@ -84,7 +102,11 @@ def files():
 def service_pid():
     """The main process of the running service, or 0."""
     shown = subprocess.run(
-        ["systemctl", "show", "--value", "--property=MainPID", SERVICE], capture_output=True, text=True, check=True).stdout
+        ["systemctl", "show", "--value", "--property=MainPID", SERVICE],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     return int(shown)
 
 
@@ -119,7 +141,9 @@ def test_installed_again_changed_and_removed(role):
 
     assert role(xen_host_state="absent")
     assert files() == before and not os.path.exists("/run/racefree-block/service")
-    verified = subprocess.run(["dpkg", "--verify", "xen-utils-common"], capture_output=True, text=True, check=False).stdout
+    verified = subprocess.run(
+        ["dpkg", "--verify", "xen-utils-common"], capture_output=True, text=True, check=False
+    ).stdout
     # The image has no documentation and no manuals.
     assert not [line for line in verified.splitlines() if " /usr/share/" not in line]
     assert not role(xen_host_state="absent")

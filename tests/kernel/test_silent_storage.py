@@ -47,7 +47,9 @@ def silent(image, tmp_path):
     device = run_module("loop_device", backing_file=path)["device"]
     os.sync()
     ioctl_of(point, FIFREEZE)
-    writer = subprocess.Popen(["dd", "if=/dev/zero", f"of={device['path']}", "bs=4096", "count=16", "oflag=direct", "status=none"])
+    writer = subprocess.Popen(
+        ["dd", "if=/dev/zero", f"of={device['path']}", "bs=4096", "count=16", "oflag=direct", "status=none"]
+    )
     try:
         wait_until(lambda: state_of(writer.pid) == "D", 20)
         yield path, device
@@ -72,7 +74,10 @@ def test_what_does_not_answer_is_given_up(silent):
     started = time.monotonic()
     with pytest.raises(Failed, match="waited 2 s for the storage to answer, for which process") as caught:
         run_module("loop_device", backing_file=path, state="absent", timeout=1)
-    assert caught.value.result["error"]["kind"] == "DeadlineExceeded" and "run the task again" in caught.value.result["error"]["hint"]
+    assert (
+        caught.value.result["error"]["kind"] == "DeadlineExceeded"
+        and "run the task again" in caught.value.result["error"]["hint"]
+    )
     # Now the device is being taken down, and whoever opens it waits, too; in check mode as well.
     with pytest.raises(Failed, match="the storage to answer"):
         run_module("loop_device", path=device["path"], state="absent", timeout=1, check=True)

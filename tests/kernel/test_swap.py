@@ -64,11 +64,24 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
             device = host.enter_context(loop.attach(backing))
         loop_fd = os.open(device.path, os.O_RDWR)
         loop.set_autoclear(device, False)
-        table = slots.Slots(host).make([dict(row, device={"path": device.path, "diskseq": device.id.diskseq})], False, opener.Opener(host))
+        table = slots.Slots(host).make(
+            [dict(row, device={"path": device.path, "diskseq": device.id.diskseq})],
+            False,
+            opener.Opener(host),
+        )
         assert [held.id for held in table.held] == [device.id]
         mapped = None
         if exists:
-            mapped = host.enter_context(_mapped.make(control, name, _mapped.new_uuid(), _mapped.Table(((0, 8, b"zero", b""),)), host.cookie.next(), persist=False))
+            mapped = host.enter_context(
+                _mapped.make(
+                    control,
+                    name,
+                    _mapped.new_uuid(),
+                    _mapped.Table(((0, 8, b"zero", b""),)),
+                    host.cookie.next(),
+                    persist=False,
+                )
+            )
         # All but one descriptor of the loop device closed: LOOP_CLR_FD does not wait for the last one then.
         os.close(loop_fd)
         device.close()

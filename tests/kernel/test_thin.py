@@ -11,7 +11,16 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Failed, predict_and_run, read_device, refused, run_module, snapshot, udev_settle, wait_until
+from conftest import (
+    Failed,
+    predict_and_run,
+    read_device,
+    refused,
+    run_module,
+    snapshot,
+    udev_settle,
+    wait_until,
+)
 
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
@@ -38,7 +47,9 @@ def pool(image, name, cleanup):
     cleanup(dm=name)
 
     def options(size=64 * SECTORS, features="", **more):
-        return dict({"name": name, "table": f"0 {size} thin-pool file:{meta} file:{data} 128 0{features}"}, **more)
+        return dict(
+            {"name": name, "table": f"0 {size} thin-pool file:{meta} file:{data} 128 0{features}"}, **more
+        )
 
     return options
 
@@ -51,14 +62,18 @@ def is_there(name, number):
     """Whether the pool has the volume, as dmsetup finds it."""
     table = f"0 8 thin /dev/mapper/{name} {number}"
     made = subprocess.run(["dmsetup", "create", "--notable", f"{name}-ask"], capture_output=True, check=True)
-    made = subprocess.run(["dmsetup", "load", f"{name}-ask", "--table", table], capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        ["dmsetup", "load", f"{name}-ask", "--table", table], capture_output=True, text=True, check=False
+    )
     subprocess.run(["dmsetup", "remove", "--retry", f"{name}-ask"], check=True)
     assert made.returncode == 0 or "No data available" in made.stderr, made.stderr
     return made.returncode == 0
 
 
 def pool_status(name):
-    return subprocess.run(["dmsetup", "status", "--noflush", name], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["dmsetup", "status", "--noflush", name], capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.sample
@@ -70,12 +85,16 @@ def test_volumes_come_and_go(pool, name):
     predicted = run_module("dm_device", check=True, name=name, volumes=present(0, 2))
     assert predicted["changed"] and pool_status(name) == before and not is_there(name, 2)
     # the table is not needed for a pool that is there
-    second = predict_and_run("dm_device", name=name, volumes=[*present(0, 2**24 - 1), {"id": 1, "state": "absent"}])
+    second = predict_and_run(
+        "dm_device", name=name, volumes=[*present(0, 2**24 - 1), {"id": 1, "state": "absent"}]
+    )
     assert second["diff"]["before"]["volumes"] == {"0": "present", "1": "present", "16777215": "absent"}
     assert second["diff"]["after"]["volumes"] == {"0": "present", "1": "absent", "16777215": "present"}
     assert [is_there(name, number) for number in (0, 1, 2**24 - 1)] == [True, False, True]
     # replaced by its own snapshot
-    predict_and_run("dm_device", name=name, volumes=[{"id": 0, "state": "absent"}, {"id": 5, "snapshot_of": 0}])
+    predict_and_run(
+        "dm_device", name=name, volumes=[{"id": 0, "state": "absent"}, {"id": 5, "snapshot_of": 0}]
+    )
     assert [is_there(name, number) for number in (0, 5)] == [False, True]
 
 
@@ -94,7 +113,14 @@ def test_wrong_volumes(pool, name, cleanup):
     run_module("dm_device", **pool(volumes=present(0)))
     run_module("dm_device", name=plain, table="0 8 zero")
     refused("dm_device", "volumes[1].id", "16777216", name=name, volumes=present(1, 2**24))
-    refused("dm_device", "volumes[0].snapshot_of", "2", "earlier in the list", name=name, volumes=[{"id": 1, "snapshot_of": 2}, {"id": 2}])
+    refused(
+        "dm_device",
+        "volumes[0].snapshot_of",
+        "2",
+        "earlier in the list",
+        name=name,
+        volumes=[{"id": 1, "snapshot_of": 2}, {"id": 2}],
+    )
     assert [is_there(name, number) for number in (0, 1, 2)] == [True, False, False]
     refused("dm_device", "volumes", "thin-pool", name=plain, volumes=present(0))
     refused("dm_device", "volumes", "suspended", name=name, state="suspended", volumes=present(0))
@@ -146,7 +172,9 @@ def test_what_fails_is_taken_back(pool, name, image):
     run_module("dm_device", name=name, volumes=[*present(0), {"id": 7}])
     before = snapshot()
     with pytest.raises(Failed) as caught:
-        run_module("dm_devices", devices=[{"name": name, "volumes": made + [{"id": 7, "state": "absent"}]}, bad])
+        run_module(
+            "dm_devices", devices=[{"name": name, "volumes": made + [{"id": 7, "state": "absent"}]}, bad]
+        )
     assert caught.value.result["changed"] is False
     # udev has a new device open for a moment
     udev_settle()
@@ -159,7 +187,9 @@ def test_a_snapshot_of_an_active_origin_is_of_one_moment(pool, name, cleanup, tm
     run_module("dm_device", **pool(volumes=present(0)))
     cleanup(dm=origin)
     cleanup(dm=copy)
-    active = run_module("dm_device", name=origin, table=f"0 {32 * SECTORS} thin /dev/mapper/{name} 0", udev="hidden")["device"]
+    active = run_module(
+        "dm_device", name=origin, table=f"0 {32 * SECTORS} thin /dev/mapper/{name} 0", udev="hidden"
+    )["device"]
     subprocess.run(["mkfs.ext4", "-q", active["path"]], check=True)
     mounted = tmp_path / "mounted"
     mounted.mkdir()
@@ -200,7 +230,9 @@ def test_an_origin_that_cannot_be_resumed_as_it_is(pool, name, cleanup):
 def test_killed_while_others_are_suspended(name, cleanup, control):
     cleanup(dm=name)
     made = run_module("dm_device", name=name, table="0 8 zero")["device"]
-    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_QUIET, made["path"]], capture_output=True, text=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_QUIET, made["path"]], capture_output=True, text=True, check=False
+    )
     assert killed.returncode == -9 and killed.stdout == "True\n", killed.stderr
     wait_until(lambda: not control.status(_control.by_name(name)).suspended)
 
@@ -219,7 +251,9 @@ def test_a_full_pool_grows_and_no_write_is_lost(pool, name, cleanup, control):
     run_module("dm_device", **pool(size=SECTORS, volumes=present(0)))
     cleanup(dm=volume)
     made = run_module("dm_device", name=volume, table=f"0 {4 * SECTORS} thin /dev/mapper/{name} 0")["device"]
-    writer = subprocess.Popen(["dd", "if=/dev/urandom", f"of={made['path']}", "bs=64k", "count=32", "oflag=direct", "conv=fsync"])
+    writer = subprocess.Popen(
+        ["dd", "if=/dev/urandom", f"of={made['path']}", "bs=64k", "count=32", "oflag=direct", "conv=fsync"]
+    )
     try:
         wait_until(lambda: "out_of_data_space" in pool_status(name))
         with pytest.raises(Failed) as caught:

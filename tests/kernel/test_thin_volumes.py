@@ -25,10 +25,19 @@ def pool(image, name):
     """A function: a pool's source over two files, which it makes when they are not there."""
 
     def source(size=16 * SECTORS, data_size=None, **change):
-        meta, data = image("meta.raw", 4 * MIB) if not made else made[0], image("data.raw", 64 * MIB) if not made else made[1]
+        meta, data = (
+            image("meta.raw", 4 * MIB) if not made else made[0],
+            image("data.raw", 64 * MIB) if not made else made[1],
+        )
         made[:] = [meta, data]
         line = {
-            "start": 0, "length": size, "target": "thin-pool", "metadata": {"file": meta}, "data": {"file": data}, "block_size": BLOCK, "low_water_mark": 0,
+            "start": 0,
+            "length": size,
+            "target": "thin-pool",
+            "metadata": {"file": meta},
+            "data": {"file": data},
+            "block_size": BLOCK,
+            "low_water_mark": 0,
         }
         return dict({"name": name, "uuid": f"TEST-{name}", "table": [line]}, **change)
 
@@ -72,7 +81,10 @@ def test_of_a_pool_that_is_not_live(pool, name):
     source = pool()
     assert not run_module("thin_volumes", pool=source, volumes=absent(5))["changed"]
     first = predict_and_run("thin_volumes", pool=source, volumes=[{"id": 5}, {"id": 6, "snapshot_of": 5}])
-    assert states(first) == {5: "present", 6: "present"} and first["diff"]["before"] == {"size": 0, "volumes": {"5": "absent", "6": "absent"}}
+    assert states(first) == {5: "present", 6: "present"} and first["diff"]["before"] == {
+        "size": 0,
+        "volumes": {"5": "absent", "6": "absent"},
+    }
     wait_until(lambda: not is_live(name))
     second = predict_and_run("thin_volumes", pool=source, volumes=present(5, 7) + absent(6))
     assert second["diff"]["before"]["volumes"] == {"5": "present", "7": "absent", "6": "present"}
@@ -108,9 +120,15 @@ def test_of_a_pool_that_is_in_use(pool, name, cleanup):
     user = name + "-user"
     run_module("thin_volumes", pool=pool(), volumes=present(1))
     cleanup(dm=user)
-    made = run_module("dm_device", name=user, persist=False, hold=5, table=[
-        {"start": 0, "length": 4 * SECTORS, "target": "thin", "pool": pool(), "id": 1},
-    ])["device"]
+    made = run_module(
+        "dm_device",
+        name=user,
+        persist=False,
+        hold=5,
+        table=[
+            {"start": 0, "length": 4 * SECTORS, "target": "thin", "pool": pool(), "id": 1},
+        ],
+    )["device"]
     with open(made["path"], "r+b", buffering=0) as disk:
         # What keeps it for its first user ends now, and not while is compared how many have what open.
         wait_until(lambda: open_count(user) == 1)
@@ -156,9 +174,15 @@ def test_by_its_path(pool, name, cleanup):
 def test_what_is_no_pool(pool, name, image, cleanup):
     refused("thin_volumes", "name and a uuid", pool={"table": pool()["table"]}, volumes=present(1))
     refused("thin_volumes", "thin-pool", pool=dict(pool(), table="0 8 zero"), volumes=present(1))
-    refused("thin_volumes", "something else", pool=dict(
-        pool(), table=f"0 {SECTORS} thin-pool file:{image('other.raw', 4 * MIB, b'x' * 5000)} file:{image('d.raw')} 128 0",
-    ), volumes=present(1))
+    refused(
+        "thin_volumes",
+        "something else",
+        pool=dict(
+            pool(),
+            table=f"0 {SECTORS} thin-pool file:{image('other.raw', 4 * MIB, b'x' * 5000)} file:{image('d.raw')} 128 0",
+        ),
+        volumes=present(1),
+    )
     refused("thin_volumes", "volumes[1].id", pool=pool(), volumes=present(1, 1))
     refused("thin_volumes", "timeout", pool=pool(), volumes=present(1), timeout=0)
     cleanup(dm=name)

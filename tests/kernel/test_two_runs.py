@@ -80,7 +80,11 @@ def loops_of(*paths):
 
 def mapped(prefix):
     with _control.Control() as control:
-        return sorted(name for name in (os.fsdecode(entry.name) for entry in control.list_devices()) if name.startswith(prefix))
+        return sorted(
+            name
+            for name in (os.fsdecode(entry.name) for entry in control.list_devices())
+            if name.startswith(prefix)
+        )
 
 
 def remove(*names, files=()):
@@ -110,9 +114,13 @@ def test_one_uuid_under_two_names(image, name):
     path = image(size=MIB)
     names = [f"{name}-1", f"{name}-2"]
     for dummy in range(PAIRS):
-        results = at_once(*(("dm_device", {"name": each, "uuid": f"TEST-{name}", "table": linear(path)}) for each in names))
+        results = at_once(
+            *(("dm_device", {"name": each, "uuid": f"TEST-{name}", "table": linear(path)}) for each in names)
+        )
         check_good(*results)
-        assert len({result["device"]["diskseq"] for result in results}) == 1 and all(result["changed"] for result in results)
+        assert len({result["device"]["diskseq"] for result in results}) == 1 and all(
+            result["changed"] for result in results
+        )
         assert len(mapped(name)) == 1 and loops_of(path) == [1]
         remove(*mapped(name), files=[path])
 
@@ -122,7 +130,12 @@ def test_two_mapped_devices_over_one_file(image, name):
     path = image(size=2 * MIB)
     for dummy in range(PAIRS):
         tables = [linear(path), [dict(linear(path)[0], offset=2048)]]
-        results = at_once(*(("dm_device", {"name": f"{name}-{number}", "table": table}) for number, table in enumerate(tables)))
+        results = at_once(
+            *(
+                ("dm_device", {"name": f"{name}-{number}", "table": table})
+                for number, table in enumerate(tables)
+            )
+        )
         check_good(*results)
         assert mapped(name) == [f"{name}-0", f"{name}-1"] and loops_of(path) == [1]
         remove(*mapped(name), files=[path])
@@ -131,7 +144,10 @@ def test_two_mapped_devices_over_one_file(image, name):
 def test_one_makes_it_and_one_removes_it(image, name):
     path = image(size=MIB)
     for number in range(PAIRS):
-        wants = [("dm_device", {"name": name, "table": linear(path)}), ("dm_device", {"name": name, "state": "absent"})]
+        wants = [
+            ("dm_device", {"name": name, "table": linear(path)}),
+            ("dm_device", {"name": name, "state": "absent"}),
+        ]
         made, removed = at_once(*wants) if number % 2 else at_once(*wants[::-1])[::-1]
         check_good(made, removed)
         assert made["changed"] and mapped(name) == ([] if removed["changed"] else [name])
@@ -142,12 +158,22 @@ def test_a_pool_that_is_not_live_for_two_runs(image, name):
     """It is brought up by one after the other, also for a look in check mode, and has the volumes of both."""
     meta, data = image("meta", 4 * MIB), image("data", 16 * MIB)
     line = {
-        "start": 0, "length": 32768, "target": "thin-pool", "metadata": {"file": meta}, "data": {"file": data}, "block_size": 128, "low_water_mark": 0,
+        "start": 0,
+        "length": 32768,
+        "target": "thin-pool",
+        "metadata": {"file": meta},
+        "data": {"file": data},
+        "block_size": 128,
+        "low_water_mark": 0,
     }
     pool = {"name": name, "uuid": f"TEST-{name}", "table": [line]}
     for number in range(PAIRS):
         wanted = [{"pool": pool, "volumes": [{"id": 2 * number + each}]} for each in range(2)]
-        results = at_once(("thin_volumes", wanted[0]), ("thin_volumes", wanted[1]), ("thin_volumes", dict(wanted[0], check=True)))
+        results = at_once(
+            ("thin_volumes", wanted[0]),
+            ("thin_volumes", wanted[1]),
+            ("thin_volumes", dict(wanted[0], check=True)),
+        )
         check_good(*results)
         assert [result["changed"] for result in results[:2]] == [True, True]
         wait_until(lambda: mapped(name) == [] and loops_of(meta, data) == [0, 0])
@@ -160,7 +186,11 @@ def test_a_task_that_is_killed_between_its_commits(image, name, step):
     """Two mapped devices, each over files of its own: the next run that comes leaves nothing of them."""
     files = [image(f"{number}", MIB) for number in range(4)]
     devices = [
-        {"name": f"{name}-{number}", "table": linear(files[2 * number]) + [dict(linear(files[2 * number + 1])[0], start=2048)]} for number in range(2)
+        {
+            "name": f"{name}-{number}",
+            "table": linear(files[2 * number]) + [dict(linear(files[2 * number + 1])[0], start=2048)],
+        }
+        for number in range(2)
     ]
 
     def before():
@@ -172,6 +202,7 @@ def test_a_task_that_is_killed_between_its_commits(image, name, step):
                 calls.append(arguments)
                 if len(calls) == step:
                     os.kill(os.getpid(), signal.SIGKILL)
+
             return call
 
         _mapped.set_persist, loop.set_autoclear = counted(_mapped.set_persist), counted(loop.set_autoclear)

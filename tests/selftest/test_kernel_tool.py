@@ -27,7 +27,9 @@ KERNEL = Path(__file__).resolve().parents[1] / "kernel"
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="runs kernels, which needs root"),
-    pytest.mark.skipif(sys.version_info < (3, 11), reason="the tool runs with the Python of Debian 12 and 13"),
+    pytest.mark.skipif(
+        sys.version_info < (3, 11), reason="the tool runs with the Python of Debian 12 and 13"
+    ),
 ]
 
 # A program in the place of a kernel: it asks the test, at an abstract socket, what it is to do.
@@ -91,9 +93,15 @@ def cache(system, tmp_path):
 def started(cache, *words, program=("run",), prefix=()):
     environment = dict(os.environ, KERNEL_CACHE=str(cache))
     with subprocess.Popen(
-            [*prefix, str(KERNEL / "kernel"), *program, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            # Whoever runs the tests may have it ignored, as a shell has for what it starts in the background.
-            text=True, env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
+        [*prefix, str(KERNEL / "kernel"), *program, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Whoever runs the tests may have it ignored, as a shell has for what it starts in the background.
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         try:
             yield process
         finally:
@@ -118,16 +126,30 @@ def test_what_comes_back(cache, tmp_path):
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "file").write_text("given")
     code, output, errors = call(
-        cache, "--push", f"{tmp_path}/given:/srv/it's/given", "--pull", f"/srv/out:{tmp_path}/back", "--env", "WORD=a b;c", "--",
-        "sh", "-c", 'cat "/srv/it\'s/given/file"; echo " $WORD $*"; echo oh >&2; mkdir /srv/out; echo made > /srv/out/x; exit 7',
-        "x", "it's", "$HOME")
+        cache,
+        "--push",
+        f"{tmp_path}/given:/srv/it's/given",
+        "--pull",
+        f"/srv/out:{tmp_path}/back",
+        "--env",
+        "WORD=a b;c",
+        "--",
+        "sh",
+        "-c",
+        'cat "/srv/it\'s/given/file"; echo " $WORD $*"; echo oh >&2; mkdir /srv/out; echo made > /srv/out/x; exit 7',
+        "x",
+        "it's",
+        "$HOME",
+    )
     assert (code, output, errors) == (7, "given a b;c it's $HOME\n", "oh\n")
     assert (tmp_path / "back" / "x").read_text() == "made\n"
     nothing_left(cache)
 
 
 def test_what_is_written_is_gone_with_the_run(cache, system):
-    code, _output, errors = call(cache, "sh", "-c", "echo x > /etc/written && echo x > /usr/bin/written && rm /etc/hostname")
+    code, _output, errors = call(
+        cache, "sh", "-c", "echo x > /etc/written && echo x > /usr/bin/written && rm /etc/hostname"
+    )
     assert code == 0, errors
     assert not (system / "root/etc/written").exists() and not (system / "root/usr/bin/written").exists()
     assert (system / "root/etc/hostname").exists()
@@ -138,11 +160,14 @@ def test_two_at_once(cache):
     """Each has devices, memory and files of its own."""
     script = (
         "echo up; test ! -e /tmp/mine && touch /tmp/mine && truncate -s 1M /tmp/a && losetup --show -f /tmp/a && "
-        "dmsetup create one --table '0 8 zero' && {}")
+        "dmsetup create one --table '0 8 zero' && {}"
+    )
     with started(cache, "sh", "-c", script.format("sleep 1000")) as first:
         assert first.stdout.readline() == "up\n" and first.stdout.readline() == "/dev/loop0\n"
         code, output, errors = call(cache, "sh", "-c", script.format("dmsetup ls"))
-        assert (code, output.splitlines()[:2]) == (0, ["up", "/dev/loop0"]) and output.splitlines()[2].startswith("one"), errors
+        assert (code, output.splitlines()[:2]) == (0, ["up", "/dev/loop0"]) and output.splitlines()[
+            2
+        ].startswith("one"), errors
         assert first.poll() is None
         first.terminate()
         assert first.wait(30) == 143
@@ -151,9 +176,16 @@ def test_two_at_once(cache):
 
 def test_a_panic(cache):
     code, output, errors = call(
-        cache, "sh", "-c", 'echo "the table 0 8 zero" > $RACEFREE_NOW; echo before; echo c > /proc/sysrq-trigger; sleep 100')
+        cache,
+        "sh",
+        "-c",
+        'echo "the table 0 8 zero" > $RACEFREE_NOW; echo before; echo c > /proc/sysrq-trigger; sleep 100',
+    )
     assert (code, output) == (125, "before\n")
-    assert "ended before the command: Kernel panic - not syncing: sysrq triggered crash; it was at the table 0 8 zero" in errors
+    assert (
+        "ended before the command: Kernel panic - not syncing: sysrq triggered crash; it was at the table 0 8 zero"
+        in errors
+    )
     assert "Call Trace:" in errors
     nothing_left(cache)
 
@@ -165,8 +197,18 @@ def test_a_power_off_before_the_end(cache):
 
 
 def test_a_time_limit(cache):
-    code, output, errors = call(cache, "--timeout", "12", "sh", "-c", "echo this test > $RACEFREE_NOW; echo before; while :; do :; done")
-    assert (code, output) == (124, "before\n") and "was not done after 12 s, and was ended; it was at this test" in errors
+    code, output, errors = call(
+        cache,
+        "--timeout",
+        "12",
+        "sh",
+        "-c",
+        "echo this test > $RACEFREE_NOW; echo before; while :; do :; done",
+    )
+    assert (code, output) == (
+        124,
+        "before\n",
+    ) and "was not done after 12 s, and was ended; it was at this test" in errors
     nothing_left(cache)
 
 
@@ -175,7 +217,7 @@ def test_a_run_that_is_ended(cache, number, code):
     """Nothing runs on, and nothing stays but, after SIGKILL, files that the next run removes."""
     with started(cache, "sh", "-c", "echo up; sleep 1000") as process:
         assert process.stdout.readline() == "up\n"
-        work, = (cache / "runs").iterdir()
+        (work,) = (cache / "runs").iterdir()
         space = namespace_of(work)
         assert len(members(space)) > 1
         process.send_signal(number)
@@ -215,7 +257,9 @@ def members(space):
 def test_no_space(tmp_path):
     (tmp_path / "small").mkdir()
     script = f'mount -t tmpfs -o size=20M small {tmp_path}/small && exec "$@"'
-    code, _output, errors = call(tmp_path / "small", "true", prefix=["unshare", "--mount", "sh", "-c", script, "sh"])
+    code, _output, errors = call(
+        tmp_path / "small", "true", prefix=["unshare", "--mount", "sh", "-c", script, "sh"]
+    )
     assert code == 2 and "MiB are free: make room or set KERNEL_CACHE to another directory" in errors
 
 
@@ -230,9 +274,14 @@ def recipe_names():
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from common import program\nfrom uml.recipe import System\n"
-        "print(System('forky').name, System('trixie').name, System('trixie').source.name)\n")
+        "print(System('forky').name, System('trixie').name, System('trixie').source.name)\n"
+    )
     done = subprocess.run(
-        ["/usr/bin/python3", "-B", "-c", script, str(KERNEL), str(KERNEL.parent)], stdout=subprocess.PIPE, text=True, check=True)
+        ["/usr/bin/python3", "-B", "-c", script, str(KERNEL), str(KERNEL.parent)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return done.stdout.split()
 
 
@@ -245,7 +294,9 @@ def stand_ins(tmp_path):
     name = f"racefree-selftest-{os.getpid()}"
     (tmp_path / "linux.c").write_text(STAND_IN)
     program = tmp_path / "linux"
-    subprocess.run(["gcc", "-static", f'-DNAME="{name}"', "-o", str(program), str(tmp_path / "linux.c")], check=True)
+    subprocess.run(
+        ["gcc", "-static", f'-DNAME="{name}"', "-o", str(program), str(tmp_path / "linux.c")], check=True
+    )
     cache = tmp_path / "cache"
     forky, trixie, source = recipe_names()
     for directory in (f"{forky}.1", f"{trixie}.1"):
@@ -282,12 +333,18 @@ def stand_ins(tmp_path):
 def test_a_start_that_ends_in_a_panic_is_tried_again(stand_ins):
     code, output, errors = stand_ins("pr")
     assert (code, output) == (0, "well\n")
-    assert "did not start, and is tried once more: Kernel panic - not syncing: Attempted to kill init!" in errors
+    assert (
+        "did not start, and is tried once more: Kernel panic - not syncing: Attempted to kill init!" in errors
+    )
 
 
 def test_a_kernel_that_does_not_start_here(stand_ins):
     code, _output, errors = stand_ins("ff")
-    assert code == 1 and "the kernel of forky does not start on this machine: userspace - ptrace set fp regs failed, errno = 14" in errors
+    assert (
+        code == 1
+        and "the kernel of forky does not start on this machine: userspace - ptrace set fp regs failed, errno = 14"
+        in errors
+    )
 
 
 def test_another_kernel_in_its_place(stand_ins):
@@ -297,7 +354,11 @@ def test_another_kernel_in_its_place(stand_ins):
 
 def test_neither_starts(stand_ins):
     code, _output, errors = stand_ins("ppff", "--fallback", "trixie")
-    assert code == 1 and "the kernel of forky does not start" in errors and "the kernel of trixie does not start" in errors
+    assert (
+        code == 1
+        and "the kernel of forky does not start" in errors
+        and "the kernel of trixie does not start" in errors
+    )
 
 
 def test_a_suite_that_cannot_be_installed(stand_ins, tmp_path):
@@ -306,7 +367,9 @@ def test_a_suite_that_cannot_be_installed(stand_ins, tmp_path):
     for directory in cache.glob("forky-*"):
         (directory / "meta.json").unlink()
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "debootstrap").write_text("#!/bin/sh\necho 'E: Failed getting release file' >&2\nexit 1\n")
+    (tmp_path / "bin" / "debootstrap").write_text(
+        "#!/bin/sh\necho 'E: Failed getting release file' >&2\nexit 1\n"
+    )
     (tmp_path / "bin" / "debootstrap").chmod(0o755)
     os.environ["PATH"], before = f"{tmp_path}/bin:{os.environ['PATH']}", os.environ["PATH"]
     try:
@@ -314,5 +377,11 @@ def test_a_suite_that_cannot_be_installed(stand_ins, tmp_path):
     finally:
         os.environ["PATH"] = before
     assert (code, output) == (0, "well\n"), errors
-    assert "Failed getting release file" in errors and "the system of forky could not be built" in errors and "instead" in errors
-    assert [path.name for path in cache.iterdir() if path.name.startswith((".", "failed"))] == [f"failed-{recipe_names()[0]}.log"]
+    assert (
+        "Failed getting release file" in errors
+        and "the system of forky could not be built" in errors
+        and "instead" in errors
+    )
+    assert [path.name for path in cache.iterdir() if path.name.startswith((".", "failed"))] == [
+        f"failed-{recipe_names()[0]}.log"
+    ]

@@ -22,7 +22,18 @@ KEPT = "tests/output/"
 def wanted_files(checkout):
     """The paths, relative to the checkout, of its tracked and its untracked, not ignored files."""
     # The checkout may belong to another user than the one who tests it.
-    command = ["git", "-c", f"safe.directory={checkout}", "-C", checkout, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    command = [
+        "git",
+        "-c",
+        f"safe.directory={checkout}",
+        "-C",
+        checkout,
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     paths = {os.fsdecode(path) for path in output.split(b"\0") if path}
     return {path for path in paths if os.path.lexists(os.path.join(checkout, path))}

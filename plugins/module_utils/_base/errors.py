@@ -38,7 +38,9 @@ _HINTS = {
     _errno.ESTALE: "The file system there does not answer: mount it again",
 }
 _AS_ROOT = "Run the task as root: become: true"
-_NOT_EVEN_ROOT = "Root may not either: look at its mount options, its attributes (lsattr) and security modules"
+_NOT_EVEN_ROOT = (
+    "Root may not either: look at its mount options, its attributes (lsattr) and security modules"
+)
 
 
 def errno_name(number):

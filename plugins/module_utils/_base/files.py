@@ -57,8 +57,13 @@ def _is_lock_file(there):
 def kind_of_file(mode):
     """A word for what a file is, for messages."""
     for test, name in (
-        (stat.S_ISREG, "regular file"), (stat.S_ISDIR, "directory"), (stat.S_ISCHR, "character device"),
-        (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"), (stat.S_ISLNK, "symbolic link"), (stat.S_ISBLK, "block device"),
+        (stat.S_ISREG, "regular file"),
+        (stat.S_ISDIR, "directory"),
+        (stat.S_ISCHR, "character device"),
+        (stat.S_ISFIFO, "FIFO"),
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISLNK, "symbolic link"),
+        (stat.S_ISBLK, "block device"),
     ):
         if test(mode):
             return name

@@ -83,7 +83,8 @@ def need_sysfs():
             )
         if found != sysfs:
             raise KernelError(
-                "sysfs tells here what devices there are, and something else is mounted over it", device=path,
+                "sysfs tells here what devices there are, and something else is mounted over it",
+                device=path,
                 hint=f"Unmount that: umount {path}",
             )
 

@@ -113,8 +113,8 @@ class Locks:
             rows = sorted((lock.offset, lock.name) for lock in wanted.values())
             while len(taken) < len(rows):
                 # Most are free, and a process that asks another one for them does so once.
-                count = _state().take_many([offset for offset, dummy in rows[len(taken):]])
-                for dummy, name in rows[len(taken):len(taken) + count]:
+                count = _state().take_many([offset for offset, dummy in rows[len(taken) :]])
+                for dummy, name in rows[len(taken) : len(taken) + count]:
                     self._mine[name] = wanted[name]
                     taken.append(wanted[name])
                 if len(taken) < len(rows):
@@ -262,7 +262,8 @@ class _State:
                 break
             self._close_unused()
         raise WrongDevice(
-            "the file was removed or exchanged while this run has locks in it", device=f"{DIRECTORY}/bytes",
+            "the file was removed or exchanged while this run has locks in it",
+            device=f"{DIRECTORY}/bytes",
             hint="Have nothing clean up that directory, and try again",
         )
 

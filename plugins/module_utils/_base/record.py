@@ -38,9 +38,11 @@ class Record(tuple):
     def __new__(cls, *values, **named):
         fields = cls._fields
         if named or len(values) != len(fields):
-            values += tuple(_take(cls, name, named) for name in fields[len(values):])
+            values += tuple(_take(cls, name, named) for name in fields[len(values) :])
             if named or len(values) != len(fields):
-                raise TypeError(f"{cls.__name__} has the fields {', '.join(fields)}; too much: {', '.join(named) or values[len(fields):]}")
+                raise TypeError(
+                    f"{cls.__name__} has the fields {', '.join(fields)}; too much: {', '.join(named) or values[len(fields) :]}"
+                )
         return tuple.__new__(cls, values)
 
     def __repr__(self):

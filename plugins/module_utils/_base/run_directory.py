@@ -55,15 +55,29 @@ def _set_mode(path, mode):
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError as error:
         # Linux says so of a symbolic link, too.
-        raise WrongDevice("this is not a directory", device=path, errno=error.errno, hint="Remove it, and find out who made it") from error
+        raise WrongDevice(
+            "this is not a directory",
+            device=path,
+            errno=error.errno,
+            hint="Remove it, and find out who made it",
+        ) from error
     except OSError as error:
         raise KernelError.from_oserror(error, "open the directory", device=path) from error
     try:
         there = os.fstat(handle)
         if there.st_uid == 0 and os.geteuid():
-            raise KernelError("only root may use this directory", device=path, errno=errno.EACCES, hint=hint_of(errno.EACCES))
+            raise KernelError(
+                "only root may use this directory",
+                device=path,
+                errno=errno.EACCES,
+                hint=hint_of(errno.EACCES),
+            )
         if there.st_uid != os.geteuid():
-            raise WrongDevice(f"this directory belongs to the user {there.st_uid}", device=path, hint="Remove it, and find out who made it")
+            raise WrongDevice(
+                f"this directory belongs to the user {there.st_uid}",
+                device=path,
+                hint="Remove it, and find out who made it",
+            )
         if there.st_mode & 0o7777 != mode:
             os.fchmod(handle, mode)
     except OSError as error:

@@ -34,5 +34,9 @@ def bytes_of(value, option="size"):
 def whole(value, option, most=None):
     """A whole number, 0 or more, also as text."""
     if isinstance(value, bool) or not _WHOLE.match(str(value)) or (most is not None and int(value) > most):
-        raise InvalidValue(option, value, "must be a whole number, 0 or more" if most is None else f"a number from 0 to {most}")
+        raise InvalidValue(
+            option,
+            value,
+            "must be a whole number, 0 or more" if most is None else f"a number from 0 to {most}",
+        )
     return int(value)

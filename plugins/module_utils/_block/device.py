@@ -100,7 +100,8 @@ class Device:
         """WrongDevice unless :attr:`path` leads here, for who is to be told a path."""
         if not self.has_node:
             raise WrongDevice(
-                "its node in /dev is missing or is another device's", device=self.path,
+                "its node in /dev is missing or is another device's",
+                device=self.path,
                 hint=node_advice(self.name, self.id.major, self.id.minor),
             )
 
@@ -154,7 +155,9 @@ class Device:
         check_bound(self.fd, self.id.major, self.path)
         now = read_diskseq(self.fd, self.name)
         if now != self.id.diskseq:
-            raise WrongDevice(f"its diskseq is now {now}, it was {self.id.diskseq} when it was opened", device=self.path)
+            raise WrongDevice(
+                f"its diskseq is now {now}, it was {self.id.diskseq} when it was opened", device=self.path
+            )
 
     def duplicate(self):
         """Another Device on a descriptor of its own, for a holder that outlives this one."""
@@ -165,7 +168,9 @@ class Device:
             partition = self.partition
         except DeviceGone:
             return None, None
-        return partition, f"/dev/disk/by-diskseq/{self.id.diskseq}" + ("" if partition is None else f"-part{partition}")
+        return partition, f"/dev/disk/by-diskseq/{self.id.diskseq}" + (
+            "" if partition is None else f"-part{partition}"
+        )
 
     def as_dict(self):
         """
@@ -220,7 +225,8 @@ def check_boot(boot, number):
     """DeviceGone unless ``boot``, if it is not None, is this boot: a disk sequence number of another one is no device's, or another's."""
     if boot is not None and boot != boot_id():
         raise DeviceGone(
-            f"this number is of another boot, {boot}", device=f"diskseq:{number}",
+            f"this number is of another boot, {boot}",
+            device=f"diskseq:{number}",
             hint="Disk sequence numbers begin anew with every boot: look the device up again, and give the number that it has now",
         )
 
@@ -232,7 +238,9 @@ def check_path(path, option, allowed="an absolute path"):
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:
-        raise InvalidValue(option, path, f"must be {allowed}, of characters that file names here can have ({error.reason})") from error
+        raise InvalidValue(
+            option, path, f"must be {allowed}, of characters that file names here can have ({error.reason})"
+        ) from error
     return path
 
 
@@ -259,7 +267,9 @@ def open_path(path, writable=False, diskseq=None, option="path"):
     try:
         there = os.fstat(handle)
         if not stat.S_ISBLK(there.st_mode):
-            raise InvalidValue(option, path, f"is a {kind_of_file(there.st_mode)}, and must be a block device")
+            raise InvalidValue(
+                option, path, f"is a {kind_of_file(there.st_mode)}, and must be a block device"
+            )
         device = _reopen(f"/proc/self/fd/{handle}", path, writable, there.st_rdev)
     finally:
         os.close(handle)
@@ -341,7 +351,9 @@ def diskseq_of(major, minor):
         text = read_sysfs(f"{base}/../diskseq")
     if text is None and kernel_name(major, minor) is not None:
         raise KernelError(
-            "sysfs shows no disk sequence number of it", device=f"{base}/diskseq", hint="Linux 5.15 or newer is needed",
+            "sysfs shows no disk sequence number of it",
+            device=f"{base}/diskseq",
+            hint="Linux 5.15 or newer is needed",
         )
     return None if text is None else int(text)
 
@@ -483,7 +495,9 @@ def _refuse_foreign(path, rdev):
     if number is not None and os.makedev(*number) != rdev:
         name = kernel_name(*number) or "NAME"
         raise WrongDevice(
-            f"the node there is of {os.major(rdev)}:{os.minor(rdev)}, and {name} is {number[0]}:{number[1]}", device=path, hint=node_advice(name, *number),
+            f"the node there is of {os.major(rdev)}:{os.minor(rdev)}, and {name} is {number[0]}:{number[1]}",
+            device=path,
+            hint=node_advice(name, *number),
         )
 
 
@@ -546,7 +560,9 @@ def check_bound(fd, major, path):
         fcntl.ioctl(fd, uapi_plain.LOOP_GET_STATUS64, bytearray(_STATUS_SIZE))
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise DeviceGone("no file is bound to this loop device (any more)", device=path, errno=error.errno) from error
+            raise DeviceGone(
+                "no file is bound to this loop device (any more)", device=path, errno=error.errno
+            ) from error
         raise KernelError.from_oserror(error, "read the loop device's status", device=path) from error
 
 
@@ -576,7 +592,9 @@ def read_diskseq(fd, name):
         if error.errno in (errno.ENOTTY, errno.EINVAL):
             raise NotSupported(
                 "this kernel gives no disk sequence numbers",
-                device=name, errno=error.errno, hint="Linux 5.15 or newer is needed to tell devices apart",
+                device=name,
+                errno=error.errno,
+                hint="Linux 5.15 or newer is needed to tell devices apart",
             ) from error
         raise
     if number == 0:
@@ -589,7 +607,9 @@ def _get(fd, request, form, name):
     try:
         fcntl.ioctl(fd, request, buffer)
     except OSError as error:
-        raise KernelError.from_oserror(error, f"ask the device ({_request_name(request)})", device=name) from error
+        raise KernelError.from_oserror(
+            error, f"ask the device ({_request_name(request)})", device=name
+        ) from error
     return struct.unpack(form, buffer)[0]
 
 

@@ -61,7 +61,7 @@ def format_of(head, tail=b"", start=0):
     ``start`` (:func:`tail_of`), or nothing.
     """
     for name, where, magic in _MAGICS:
-        if head[where:where + len(magic)] == magic:
+        if head[where : where + len(magic)] == magic:
             return name
     if _is_vmdk_descriptor(head):
         return "vmdk"
@@ -87,7 +87,7 @@ def _has_vhd_footer(tail, start):
     a disk can hold the end of another disk's image.
     """
     for at in range(0, len(tail), SECTOR):
-        footer = tail[at:at + SECTOR]
+        footer = tail[at : at + SECTOR]
         if footer.startswith(_VHD_COOKIE) and footer[12:16] == _VHD_VERSION:
             of_this = footer[48:56] == (start + at).to_bytes(8, "big") and footer[60:64] == _VHD_FIXED
             if of_this or len(tail) - at in _VHD_FOOTERS:

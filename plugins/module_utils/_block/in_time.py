@@ -48,7 +48,6 @@ def each_in_time(function, keys, seconds):
 
 
 class _Answers:
-
     def __init__(self, function, keys):
         self._data = b""
         try:
@@ -76,7 +75,7 @@ class _Answers:
             known = len(self._data) >= _LENGTH.size
             end = _LENGTH.size + _LENGTH.unpack_from(self._data)[0] if known else 0
             if known and len(self._data) >= end:
-                answer, self._data = marshal.loads(self._data[_LENGTH.size:end]), self._data[end:]
+                answer, self._data = marshal.loads(self._data[_LENGTH.size : end]), self._data[end:]
                 if answer[0] is not None:
                     message, device, number, hint = answer[0]
                     raise KernelError(message, device=device, errno=number, hint=hint)
@@ -107,6 +106,8 @@ def _send(function, key):
     try:
         answer = (None, function(key))
     except BlockError as error:
-        answer = ((error.message, None if error.device is None else str(error.device), error.errno, error.hint),)
+        answer = (
+            (error.message, None if error.device is None else str(error.device), error.errno, error.hint),
+        )
     data = marshal.dumps(answer)
     os.write(3, _LENGTH.pack(len(data)) + data)

@@ -90,7 +90,12 @@ class Backing:
         self.read_only = read_only
         self.fd = _open_backing(path, read_only, option)
         there = os.fstat(self.fd)
-        self.device, self.inode, self.size, self.mtime_ns = there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns
+        self.device, self.inode, self.size, self.mtime_ns = (
+            there.st_dev,
+            there.st_ino,
+            there.st_size,
+            there.st_mtime_ns,
+        )
 
     def __enter__(self):
         return self
@@ -112,20 +117,31 @@ def check_geometry(backing, offset=0, size=0, sector_size=None):
     """
     block = 512 if sector_size is None else sector_size
     if not 512 <= block <= _PAGE or block & (block - 1):
-        raise InvalidValue("sector_size", sector_size, f"must be a power of 2 from 512 to {_PAGE} bytes", device=backing.path)
+        raise InvalidValue(
+            "sector_size", sector_size, f"must be a power of 2 from 512 to {_PAGE} bytes", device=backing.path
+        )
     if offset < 0 or offset % 512:
-        raise InvalidValue("offset", offset, "must be a multiple of 512 bytes, 0 or more", device=backing.path)
+        raise InvalidValue(
+            "offset", offset, "must be a multiple of 512 bytes, 0 or more", device=backing.path
+        )
     if size < 0 or size % block:
-        raise InvalidValue("size", size, f"must be a multiple of the sector size, {block} bytes", device=backing.path)
+        raise InvalidValue(
+            "size", size, f"must be a multiple of the sector size, {block} bytes", device=backing.path
+        )
     if not backing.size:
-        raise InvalidValue("backing_file", backing.path, "is empty: give it the size that the disk shall have")
+        raise InvalidValue(
+            "backing_file", backing.path, "is empty: give it the size that the disk shall have"
+        )
     if offset + size > backing.size or offset >= backing.size:
         what, value = ("size", size) if size and offset < backing.size else ("offset", offset)
-        raise InvalidValue(what, value, f"must lie inside the file, which has {backing.size} bytes", device=backing.path)
+        raise InvalidValue(
+            what, value, f"must lie inside the file, which has {backing.size} bytes", device=backing.path
+        )
     rest = backing.size - offset
     if not size and rest % block:
         raise InvalidValue(
-            "backing_file", backing.path,
+            "backing_file",
+            backing.path,
             f"has {rest} bytes there, not a multiple of the sector size {block}: the last {rest % block} bytes would be cut off; "
             f"pad the file, or say size={rest - rest % block}",
         )
@@ -139,7 +155,16 @@ def check_direct_io(backing):
         raise _no_direct_io(backing.path) from error
 
 
-def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_io=False, partitions=False, seconds=None):
+def attach(
+    backing,
+    offset=0,
+    size=0,
+    sector_size=None,
+    read_only=False,
+    direct_io=False,
+    partitions=False,
+    seconds=None,
+):
     """
     Bind a free loop device to the open file and return it, held, with autoclear set.
 
@@ -148,7 +173,11 @@ def attach(backing, offset=0, size=0, sector_size=None, read_only=False, direct_
     (direct I/O, kernel), DeadlineExceeded, KernelError.
     """
     check_geometry(backing, offset, size, sector_size)
-    flags = uapi_plain.LO_FLAGS_AUTOCLEAR | (uapi_plain.LO_FLAGS_PARTSCAN if partitions else 0) | (uapi_plain.LO_FLAGS_DIRECT_IO if direct_io else 0)
+    flags = (
+        uapi_plain.LO_FLAGS_AUTOCLEAR
+        | (uapi_plain.LO_FLAGS_PARTSCAN if partitions else 0)
+        | (uapi_plain.LO_FLAGS_DIRECT_IO if direct_io else 0)
+    )
     if read_only or backing.read_only:
         flags |= uapi_plain.LO_FLAGS_READ_ONLY
     config = _configuration(backing, offset, size, sector_size, flags)
@@ -183,7 +212,9 @@ def info(device):
         if error.errno in gone.LOOP_FILE:
             raise DeviceGone("no file is bound to it", device=device.path, errno=error.errno) from error
         raise KernelError.from_oserror(error, "read the loop device's status", device=device.path) from error
-    return LoopInfo(*(status["lo_" + name] for name in ("number", "device", "inode", "offset", "sizelimit", "flags")))
+    return LoopInfo(
+        *(status["lo_" + name] for name in ("number", "device", "inode", "offset", "sizelimit", "flags"))
+    )
 
 
 def backing_path(device):
@@ -337,10 +368,11 @@ def open_bound(files=None):
 
 def is_same(status, backing, offset=0, size=0):
     """Whether the bound file, offset and size limit (bytes) are these."""
-    return (
-        (status.backing_device, status.backing_inode, status.offset) == (backing.device, backing.inode, offset)
-        and status.sizelimit in _same_limits(backing, offset, size)
-    )
+    return (status.backing_device, status.backing_inode, status.offset) == (
+        backing.device,
+        backing.inode,
+        offset,
+    ) and status.sizelimit in _same_limits(backing, offset, size)
 
 
 class LoopIndex:
@@ -392,7 +424,10 @@ class LoopIndex:
 
     def find(self, backing, offset=0, size=0):
         """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
-        return self._opened(self._minors_of((backing.device, backing.inode)), lambda status: is_same(status, backing, offset, size))
+        return self._opened(
+            self._minors_of((backing.device, backing.inode)),
+            lambda status: is_same(status, backing, offset, size),
+        )
 
     def over(self, file, with_going=False):
         """
@@ -401,7 +436,8 @@ class LoopIndex:
         ``with_going``: with those of :meth:`expect_gone`, too.
         """
         found = self._opened(
-            self._minors_of(file), lambda status: (status.backing_device, status.backing_inode) == file)
+            self._minors_of(file), lambda status: (status.backing_device, status.backing_inode) == file
+        )
         return found if with_going else self._staying(found)
 
     def _staying(self, found):
@@ -489,7 +525,8 @@ def _double(name, device, status):
         if any(getattr(has, what) != getattr(status, what) for what in alike):
             return None
         return DeviceBusy(
-            f"another program bound it to {other.path} while it was being bound to {device.path}", device=backing_path(device),
+            f"another program bound it to {other.path} while it was being bound to {device.path}",
+            device=backing_path(device),
             hint="The device that was made here is gone again. Try again: then that one is found",
         )
 
@@ -530,7 +567,8 @@ def set_capacity(device):
 def cut(device, has, left, otherwise):
     """The error for a device that has more bytes than its file has left for it: who reads or writes behind the new end gets errors."""
     return DeviceBusy(
-        f"the file was cut while it was bound: the device has {has} bytes, and {left} are left", device=device.path,
+        f"the file was cut while it was bound: the device has {has} bytes, and {left} are left",
+        device=device.path,
         hint=f"Give the file its size back (truncate --size), or {otherwise}",
     )
 
@@ -605,10 +643,17 @@ def users(device):
     for name in gone.list_directory(device.sysfs):
         if not name.startswith(disk):
             continue
-        number = _device.read_sysfs(f"{device.sysfs}/{name}/dev") if gone.exists(f"{device.sysfs}/{name}/partition") else None
+        number = (
+            _device.read_sysfs(f"{device.sysfs}/{name}/dev")
+            if gone.exists(f"{device.sysfs}/{name}/partition")
+            else None
+        )
         if number is not None:
             numbers[number] = f" (partition {name})"
-            names += [f"{holder} (partition {name})" for holder in gone.list_directory(f"{device.sysfs}/{name}/holders")]
+            names += [
+                f"{holder} (partition {name})"
+                for holder in gone.list_directory(f"{device.sysfs}/{name}/holders")
+            ]
     mountinfo = "/proc/self/mountinfo"
     try:
         with open(mountinfo, encoding="utf-8", errors="surrogateescape") as mounts:
@@ -667,15 +712,30 @@ def _not_opened(error, path, read_only, option):
     """What is wrong with a backing file that cannot be opened."""
     number = error.errno
     if number == errno.ENOENT and os.path.islink(path):
-        return InvalidValue(option, path, f"is a symbolic link to {os.path.realpath(path)}, which does not exist", errno=number)
+        return InvalidValue(
+            option,
+            path,
+            f"is a symbolic link to {os.path.realpath(path)}, which does not exist",
+            errno=number,
+        )
     if number == errno.ENOENT:
         return InvalidValue(option, path, "does not exist", errno=number)
     if number in NO_SUCH_FILE:
-        return InvalidValue(option, path, f"cannot be a file: {error.strerror}", errno=number, hint=hint_of(number))
+        return InvalidValue(
+            option, path, f"cannot be a file: {error.strerror}", errno=number, hint=hint_of(number)
+        )
     if number in (errno.EACCES, errno.EPERM) and os.geteuid():
-        return InvalidValue(option, path, "may not be opened by this user", errno=number, hint=hint_of(number))
+        return InvalidValue(
+            option, path, "may not be opened by this user", errno=number, hint=hint_of(number)
+        )
     if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ETXTBSY) and not read_only:
-        return InvalidValue(option, path, "cannot be opened for writing", errno=number, hint="Say read_only=true to have it read-only")
+        return InvalidValue(
+            option,
+            path,
+            "cannot be opened for writing",
+            errno=number,
+            hint="Say read_only=true to have it read-only",
+        )
     return KernelError.from_oserror(error, f"open {path}", device=path)
 
 
@@ -687,9 +747,16 @@ class _Control:
             self.fd = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-                raise NotSupported("this host has no loop devices", device=CONTROL, hint="Load the kernel module loop") from error
+                raise NotSupported(
+                    "this host has no loop devices", device=CONTROL, hint="Load the kernel module loop"
+                ) from error
             if error.errno in (errno.EACCES, errno.EPERM):
-                raise KernelError("only root may make loop devices", device=CONTROL, errno=error.errno, hint="Use become: true") from error
+                raise KernelError(
+                    "only root may make loop devices",
+                    device=CONTROL,
+                    errno=error.errno,
+                    hint="Use become: true",
+                ) from error
             raise KernelError.from_oserror(error, f"open {CONTROL}") from error
 
     def __enter__(self):
@@ -709,10 +776,17 @@ class _Control:
 def _configuration(backing, offset, size, sector_size, flags):
     """struct loop_config, packed."""
     empty = dict(zip(uapi_plain.LOOP_CONFIG_FIELDS, _CONFIG.unpack(bytes(_CONFIG.size))))
-    return _CONFIG.pack(*dict(
-        empty, fd=backing.fd, block_size=sector_size or 0, lo_offset=offset, lo_sizelimit=size, lo_flags=flags,
-        lo_file_name=os.fsencode(backing.path)[:uapi_plain.LO_NAME_SIZE - 1],
-    ).values())
+    return _CONFIG.pack(
+        *dict(
+            empty,
+            fd=backing.fd,
+            block_size=sector_size or 0,
+            lo_offset=offset,
+            lo_sizelimit=size,
+            lo_flags=flags,
+            lo_file_name=os.fsencode(backing.path)[: uapi_plain.LO_NAME_SIZE - 1],
+        ).values()
+    )
 
 
 def _get_status(fd):
@@ -789,12 +863,11 @@ def _check_free_node(there, number, path):
     """
     found = os.major(there.st_rdev), os.minor(there.st_rdev)
     # Minor numbers are not the loop devices' own numbers where those have partitions' minors (max_part).
-    if stat.S_ISBLK(there.st_mode) and (
-        found == (MAJOR, number) or found == _number_of(f"loop{number}")
-    ):
+    if stat.S_ISBLK(there.st_mode) and (found == (MAJOR, number) or found == _number_of(f"loop{number}")):
         return
     raise WrongDevice(
-        "the node there is not the loop device's", device=path,
+        "the node there is not the loop device's",
+        device=path,
         hint=_device.node_advice(f"loop{number}", MAJOR, number),
     )
 
@@ -810,7 +883,9 @@ def _check_bound(device, backing, direct_io):
 
 def _no_direct_io(what):
     return NotSupported(
-        "direct I/O cannot be had", device=what, errno=errno.EINVAL,
+        "direct I/O cannot be had",
+        device=what,
+        errno=errno.EINVAL,
         hint="The file system must offer it, and offset and sector_size must be multiples of its block size",
     )
 
@@ -821,6 +896,8 @@ def _set_flags(device, flag, wanted):
         status = _get_status(device.fd)
         flags = status["lo_flags"] | flag if wanted else status["lo_flags"] & ~flag
         if flags != status["lo_flags"]:
-            fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_STATUS64, _STATUS.pack(*dict(status, lo_flags=flags).values()))
+            fcntl.ioctl(
+                device.fd, uapi_plain.LOOP_SET_STATUS64, _STATUS.pack(*dict(status, lo_flags=flags).values())
+            )
     except OSError as error:
         raise KernelError.from_oserror(error, "change the loop device's flags", device=device.path) from error

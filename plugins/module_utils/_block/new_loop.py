@@ -56,16 +56,14 @@ class Area(Record):
 
     def meets(self, status):
         """Whether a ``_block.loop.LoopInfo`` of the same file has a byte of it."""
-        return (
-            (not self.size or status.offset < self.offset + self.size)
-            and (not status.sizelimit or self.offset < status.offset + status.sizelimit)
+        return (not self.size or status.offset < self.offset + self.size) and (
+            not status.sizelimit or self.offset < status.offset + status.sizelimit
         )
 
     def overlaps(self, other):
         """Whether another Area of the same file has a byte of it."""
-        return (
-            (not self.size or other.offset < self.offset + self.size)
-            and (not other.size or self.offset < other.offset + other.size)
+        return (not self.size or other.offset < self.offset + self.size) and (
+            not other.size or self.offset < other.offset + other.size
         )
 
 
@@ -90,7 +88,8 @@ def _check_format(backing, area, option):
     found = format_of(backing, not area.size or area.size >= backing.size)
     if found is not None:
         raise InvalidValue(
-            option, backing.path,
+            option,
+            backing.path,
             f"is an image of the format {found}, not a disk byte for byte. "
             f"Convert it (qemu-img convert -f {found} -O raw), or "
             f"{_SAY_RAW.get(option, 'say format=raw')} if a guest wrote these bytes into a disk of its own",

@@ -67,7 +67,9 @@ def make(name, major, minor):
 def _no_node(error, name, major, minor):
     return KernelError(
         f"its node in /dev is missing or is another device's, and none can be made: {error.strerror}",
-        device=f"/dev/{name}", errno=error.errno, hint=node_advice(name, major, minor),
+        device=f"/dev/{name}",
+        errno=error.errno,
+        hint=node_advice(name, major, minor),
     )
 
 

@@ -28,7 +28,8 @@ def open_partition(diskseq, number, writable=False):
         found = _number_of(disk, number)
         if found is None:
             raise DeviceGone(
-                f"{disk.path} has no partition {number}", device=f"diskseq:{diskseq}-part{number}",
+                f"{disk.path} has no partition {number}",
+                device=f"diskseq:{diskseq}-part{number}",
                 hint="Loop devices need partitions=true to have their partitions read",
             )
         # The disk is held, so the partition that is found under this number now has the same diskseq only if

@@ -66,16 +66,19 @@ def _was_here(device, status, real, file):
     if loop.backing_path(device) != real + _DELETED:
         return False
     # A file of overlayfs can have another st_dev than its directory.
-    return status.backing_device in (_file_system_of(os.path.dirname(real)), None if file is None else file[0])
+    return status.backing_device in (
+        _file_system_of(os.path.dirname(real)),
+        None if file is None else file[0],
+    )
 
 
 def _replaced(path, file, device):
     what = "deleted" if file is None else "replaced by another one"
     return WrongDevice(
         f"the file was {what} while it was bound to {device.path} (diskseq {device.id.diskseq}), "
-        "which still has the old one", device=path,
-        hint=f"To remove that device, say diskseq={device.id.diskseq} and state=absent without "
-        "backing_file",
+        "which still has the old one",
+        device=path,
+        hint=f"To remove that device, say diskseq={device.id.diskseq} and state=absent without backing_file",
     )
 
 

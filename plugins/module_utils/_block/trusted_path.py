@@ -94,7 +94,9 @@ def check(path, must, warn, option, walked=None):
         return
     text = f"somebody else than root can make it lead to another file, by {place}"
     if must:
-        raise InvalidValue(option, path, f"{text}. Keep images where only root can write, or say trusted_path=false")
+        raise InvalidValue(
+            option, path, f"{text}. Keep images where only root can write, or say trusted_path=false"
+        )
     warn(f"{option} {path}: {text}")
 
 

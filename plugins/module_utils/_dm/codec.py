@@ -96,7 +96,10 @@ def encode(version, name=b"", uuid=b"", dev=0, flags=0, event_nr=0, target_count
     """
     lib = uapi.lib
     for option, number, most in (
-        ("dev", dev, _U64_MAX), ("flags", flags, _NEXT_MAX), ("event_nr", event_nr, _NEXT_MAX), ("target_count", target_count, _NEXT_MAX),
+        ("dev", dev, _U64_MAX),
+        ("flags", flags, _NEXT_MAX),
+        ("event_nr", event_nr, _NEXT_MAX),
+        ("target_count", target_count, _NEXT_MAX),
     ):
         _check_number(option, number, most)
     _check_text("name", name, lib.DM_NAME_LEN - 1)
@@ -113,9 +116,9 @@ def encode(version, name=b"", uuid=b"", dev=0, flags=0, event_nr=0, target_count
     header.flags = flags
     header.event_nr = event_nr
     header.dev = dev
-    buffer[48:48 + len(name)] = name
-    buffer[176:176 + len(uuid)] = uuid
-    buffer[HEADER:HEADER + len(payload)] = payload
+    buffer[48 : 48 + len(name)] = name
+    buffer[176 : 176 + len(uuid)] = uuid
+    buffer[HEADER : HEADER + len(payload)] = payload
     return buffer
 
 
@@ -130,7 +133,9 @@ def encode_targets(targets, strict=True):
     if not targets:
         raise BadBuffer("count", HEADER, "a table needs at least one target")
     if len(targets) > MAX_TARGETS:
-        raise BadBuffer("count", HEADER, f"{len(targets)} targets, and the kernel takes {MAX_TARGETS} at most")
+        raise BadBuffer(
+            "count", HEADER, f"{len(targets)} targets, and the kernel takes {MAX_TARGETS} at most"
+        )
     ffi = uapi.ffi
     spec = ffi.new("struct dm_target_spec *")
     raw = ffi.buffer(spec)
@@ -185,14 +190,24 @@ def decode_header(buffer, major=4):
     if raw.data_size != HEADER_ALONE and not HEADER <= raw.data_size <= len(buffer):
         raise BadBuffer("size", 12, f"data_size {raw.data_size} in a buffer of {len(buffer)} bytes")
     if raw.data_start < HEADER or raw.data_start > max(HEADER, raw.data_size):
-        raise BadBuffer("data_start", 16, f"data_start {raw.data_start} is not from {HEADER} to data_size {raw.data_size}")
+        raise BadBuffer(
+            "data_start", 16, f"data_start {raw.data_start} is not from {HEADER} to data_size {raw.data_size}"
+        )
     if raw.data_start % _ALIGN:
         raise BadBuffer("alignment", 16, f"data_start {raw.data_start} is not a multiple of {_ALIGN}")
     if raw.target_count > MAX_TARGETS:
         raise BadBuffer("count", 20, f"{raw.target_count} targets, and {MAX_TARGETS} are allowed")
     return Header(
-        version, raw.data_size, raw.data_start, raw.target_count, raw.open_count, raw.flags, raw.event_nr, raw.dev,
-        _text(buffer, 48, 48 + uapi.lib.DM_NAME_LEN), _text(buffer, 176, 176 + uapi.lib.DM_UUID_LEN),
+        version,
+        raw.data_size,
+        raw.data_start,
+        raw.target_count,
+        raw.open_count,
+        raw.flags,
+        raw.event_nr,
+        raw.dev,
+        _text(buffer, 48, 48 + uapi.lib.DM_NAME_LEN),
+        _text(buffer, 176, 176 + uapi.lib.DM_UUID_LEN),
     )
 
 
@@ -205,7 +220,9 @@ def decode_table_request(buffer):
     for index in range(header.target_count):
         last = index == header.target_count - 1
         line, following, params_end = _target(buffer, place, end, None if last else "relative", place)
-        _check_sectors(line.start, line.length, targets[-1].start + targets[-1].length if targets else 0, place)
+        _check_sectors(
+            line.start, line.length, targets[-1].start + targets[-1].length if targets else 0, place
+        )
         targets.append(line)
         if not last:
             _check_next(following, params_end, place, end)
@@ -241,8 +258,8 @@ def decode_names(buffer, header, with_uuid):
         event_nr = uuid = None
         tail = align(after)
         if tail + 8 <= min(place + row.next if row.next else end, end):
-            event_nr = int.from_bytes(buffer[tail:tail + 4], "little")
-            has = int.from_bytes(buffer[tail + 4:tail + 8], "little")
+            event_nr = int.from_bytes(buffer[tail : tail + 4], "little")
+            has = int.from_bytes(buffer[tail + 4 : tail + 8], "little")
             if with_uuid and has & lib.DM_NAME_LIST_FLAG_HAS_UUID:
                 uuid, after = _string(buffer, tail + 8, end)
             elif with_uuid and has & lib.DM_NAME_LIST_FLAG_DOESNT_HAVE_UUID:
@@ -274,10 +291,13 @@ def decode_deps(buffer, header):
     """``[(major, minor)]`` of a DM_TABLE_DEPS answer."""
     place, end = header.data_start, header.data_size
     _check_room(place, 8, end)
-    count = int.from_bytes(buffer[place:place + 4], "little")
+    count = int.from_bytes(buffer[place : place + 4], "little")
     if count > (end - place - 8) // 8:
         raise BadBuffer("count", place, f"{count} dependencies do not fit")
-    return [decode_dev(int.from_bytes(buffer[at:at + 8], "little")) for at in range(place + 8, place + 8 + 8 * count, 8)]
+    return [
+        decode_dev(int.from_bytes(buffer[at : at + 8], "little"))
+        for at in range(place + 8, place + 8 + 8 * count, 8)
+    ]
 
 
 def _header(buffer):
@@ -307,16 +327,28 @@ def _check_sectors(start, length, expected, place):
     """Sectors of one target in a request: where the one before ends (``expected``), not empty (drivers/md/dm-table.c)."""
     _check_end(start, length, place)
     if start != expected:
-        raise BadBuffer("overlap" if start < expected else "gap", place, f"the target starts at sector {start}, not {expected}")
+        raise BadBuffer(
+            "overlap" if start < expected else "gap",
+            place,
+            f"the target starts at sector {start}, not {expected}",
+        )
     if not length:
         raise BadBuffer("overflow", place + 8, "a target without sectors")
 
 
 def _check_next(following, after, place, end):
     if following % _ALIGN:
-        raise BadBuffer("alignment", place, f"the following entry would be at byte {following}, not a multiple of {_ALIGN}")
+        raise BadBuffer(
+            "alignment",
+            place,
+            f"the following entry would be at byte {following}, not a multiple of {_ALIGN}",
+        )
     if following < after:
-        raise BadBuffer("overlap", place, f"the following entry at byte {following} begins before this one ends at {after}")
+        raise BadBuffer(
+            "overlap",
+            place,
+            f"the following entry at byte {following} begins before this one ends at {after}",
+        )
     if following >= end:
         raise BadBuffer("next", place, f"the following entry at byte {following} is outside the {end} bytes")
 

@@ -28,9 +28,20 @@ _ROOM = 16384
 
 # The lowest minor of interface 4 that serves; the kernel refuses a higher one than its own.
 _MINORS = {
-    "DM_VERSION": 0, "DM_LIST_DEVICES": 0, "DM_DEV_CREATE": 0, "DM_DEV_REMOVE": 0, "DM_DEV_RENAME": 0, "DM_DEV_SUSPEND": 0,
-    "DM_DEV_STATUS": 0, "DM_TABLE_LOAD": 0, "DM_TABLE_CLEAR": 0, "DM_TABLE_DEPS": 0, "DM_TABLE_STATUS": 0,
-    "DM_LIST_VERSIONS": 1, "DM_TARGET_MSG": 2, "DM_GET_TARGET_VERSION": 41,
+    "DM_VERSION": 0,
+    "DM_LIST_DEVICES": 0,
+    "DM_DEV_CREATE": 0,
+    "DM_DEV_REMOVE": 0,
+    "DM_DEV_RENAME": 0,
+    "DM_DEV_SUSPEND": 0,
+    "DM_DEV_STATUS": 0,
+    "DM_TABLE_LOAD": 0,
+    "DM_TABLE_CLEAR": 0,
+    "DM_TABLE_DEPS": 0,
+    "DM_TABLE_STATUS": 0,
+    "DM_LIST_VERSIONS": 1,
+    "DM_TARGET_MSG": 2,
+    "DM_GET_TARGET_VERSION": 41,
 }
 # What a target has its own opinion on, which it tells the kernel's log.
 _EXPLAINED = frozenset(("DM_TABLE_LOAD", "DM_DEV_SUSPEND", "DM_TARGET_MSG"))
@@ -118,11 +129,18 @@ class Control:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
                 raise NotSupported(
-                    "this host has no device-mapper", device=CONTROL, errno=error.errno,
+                    "this host has no device-mapper",
+                    device=CONTROL,
+                    errno=error.errno,
                     hint="Load the kernel module dm_mod, or use a kernel that has it",
                 ) from error
             if error.errno in (errno.EACCES, errno.EPERM):
-                raise KernelError("only root may use device-mapper", device=CONTROL, errno=error.errno, hint="Use become: true") from error
+                raise KernelError(
+                    "only root may use device-mapper",
+                    device=CONTROL,
+                    errno=error.errno,
+                    hint="Use become: true",
+                ) from error
             raise KernelError.from_oserror(error, f"open {CONTROL}") from error
 
     def __enter__(self):
@@ -155,7 +173,9 @@ class Control:
     def list_devices(self, name_prefix=""):
         """[NameEntry] of all mapped devices, with uuids where the kernel tells them (interface 4.44, Linux 5.13)."""
         flags = uapi.lib.DM_UUID_FLAG
-        buffer, header = self._call("DM_LIST_DEVICES", "list the mapped devices", name=os.fsencode(name_prefix), flags=flags)
+        buffer, header = self._call(
+            "DM_LIST_DEVICES", "list the mapped devices", name=os.fsencode(name_prefix), flags=flags
+        )
         return codec.decode_names(buffer, header, True)
 
     def target_versions(self):
@@ -166,7 +186,10 @@ class Control:
         """The version of one target, whose kernel module is loaded for it; None when the kernel does not have it."""
         try:
             answer = self._call(
-                "DM_GET_TARGET_VERSION", f"ask for the target {target}", name=os.fsencode(target), room=_ROOM,
+                "DM_GET_TARGET_VERSION",
+                f"ask for the target {target}",
+                name=os.fsencode(target),
+                room=_ROOM,
             )
         except DeviceGone:
             return None
@@ -179,7 +202,9 @@ class Control:
     def create(self, name, uuid=""):
         """Make a mapped device without a table: MappedStatus. DeviceBusy when the name or the uuid is taken."""
         try:
-            _buffer, header = self._call("DM_DEV_CREATE", f"create {name}", name=os.fsencode(name), uuid=os.fsencode(uuid))
+            _buffer, header = self._call(
+                "DM_DEV_CREATE", f"create {name}", name=os.fsencode(name), uuid=os.fsencode(uuid)
+            )
         except KernelError as error:
             if error.errno == errno.EBUSY:
                 raise DeviceBusy("the name or the uuid is taken", device=name, errno=error.errno) from error
@@ -189,7 +214,14 @@ class Control:
     def remove(self, address, deferred=False, event_nr=0):
         """Remove it; ``deferred``: with its last user if it has any now. Whether an uevent was sent."""
         flags = uapi.lib.DM_DEFERRED_REMOVE if deferred else 0
-        _buffer, header = self._on(address, "DM_DEV_REMOVE", "remove it", flags=flags, event_nr=event_nr, minor=_DEFERRED if deferred else 0)
+        _buffer, header = self._on(
+            address,
+            "DM_DEV_REMOVE",
+            "remove it",
+            flags=flags,
+            event_nr=event_nr,
+            minor=_DEFERRED if deferred else 0,
+        )
         return bool(header.flags & uapi.lib.DM_UEVENT_GENERATED_FLAG)
 
     def rename(self, address, new_name, event_nr=0):
@@ -202,8 +234,12 @@ class Control:
         name = address.name or self.status(address).name
         try:
             _buffer, header = self._call(
-                "DM_DEV_RENAME", f"rename {name} to {new_name}", device=name, name=os.fsencode(name),
-                payload=codec.encode_text(os.fsencode(new_name)), event_nr=event_nr,
+                "DM_DEV_RENAME",
+                f"rename {name} to {new_name}",
+                device=name,
+                name=os.fsencode(name),
+                payload=codec.encode_text(os.fsencode(new_name)),
+                event_nr=event_nr,
             )
         except KernelError as error:
             if error.errno == errno.EBUSY:
@@ -214,14 +250,27 @@ class Control:
     def suspend(self, address, noflush=False, nolockfs=False):
         flags = uapi.lib.DM_SUSPEND_FLAG | (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0)
         flags |= uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0
-        return _status(self._on(address, "DM_DEV_SUSPEND", "suspend it", flags=flags, minor=_NOFLUSH if noflush else 0)[1])
+        return _status(
+            self._on(address, "DM_DEV_SUSPEND", "suspend it", flags=flags, minor=_NOFLUSH if noflush else 0)[
+                1
+            ]
+        )
 
     def resume(self, address, noflush=False, nolockfs=False, event_nr=0):
         """Resume, taking the inactive table live if there is one."""
-        flags = (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0) | (uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0)
-        return _status(self._on(
-            address, "DM_DEV_SUSPEND", "resume it", flags=flags, event_nr=event_nr, minor=_NOFLUSH if noflush else 0,
-        )[1])
+        flags = (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0) | (
+            uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0
+        )
+        return _status(
+            self._on(
+                address,
+                "DM_DEV_SUSPEND",
+                "resume it",
+                flags=flags,
+                event_nr=event_nr,
+                minor=_NOFLUSH if noflush else 0,
+            )[1]
+        )
 
     def status(self, address):
         """MappedStatus; DeviceGone when there is none."""
@@ -236,10 +285,17 @@ class Control:
         """
         lib = uapi.lib
         flags = (lib.DM_READONLY_FLAG if read_only else 0) | (lib.DM_SECURE_DATA_FLAG if secure else 0)
-        return _status(self._on(
-            address, "DM_TABLE_LOAD", "load its table", flags=flags, target_count=len(targets),
-            payload=codec.encode_targets(targets, strict), minor=_SECURE if secure else 0,
-        )[1])
+        return _status(
+            self._on(
+                address,
+                "DM_TABLE_LOAD",
+                "load its table",
+                flags=flags,
+                target_count=len(targets),
+                payload=codec.encode_targets(targets, strict),
+                minor=_SECURE if secure else 0,
+            )[1]
+        )
 
     def clear(self, address):
         """Drop the inactive table."""
@@ -251,7 +307,9 @@ class Control:
 
     def target_status(self, address, noflush=True):
         """``(MappedStatus, [TargetLine])`` whose params are what each target says of its state."""
-        return self._table(address, "read its targets' status", uapi.lib.DM_NOFLUSH_FLAG if noflush else 0, False, False)
+        return self._table(
+            address, "read its targets' status", uapi.lib.DM_NOFLUSH_FLAG if noflush else 0, False, False
+        )
 
     def deps(self, address, inactive=False):
         """``[(major, minor)]`` of the devices that its table has open."""
@@ -262,16 +320,21 @@ class Control:
         """Send a message to the target at ``sector`` (of 512 bytes); the answer's text, or None."""
         flags = uapi.lib.DM_SECURE_DATA_FLAG if secure else 0
         buffer, header = self._on(
-            address, "DM_TARGET_MSG", "send it a message" if secure else f"send it the message {text!r}",
-            flags=flags, payload=codec.encode_message(sector, text.encode("ascii")),
+            address,
+            "DM_TARGET_MSG",
+            "send it a message" if secure else f"send it the message {text!r}",
+            flags=flags,
+            payload=codec.encode_message(sector, text.encode("ascii")),
         )
         if not header.flags & uapi.lib.DM_DATA_OUT_FLAG:
             return None
-        return bytes(buffer[header.data_start:header.data_size]).split(b"\0")[0].decode("ascii", "replace")
+        return bytes(buffer[header.data_start : header.data_size]).split(b"\0")[0].decode("ascii", "replace")
 
     def _table(self, address, tried, flags, inactive, secure):
         lib = uapi.lib
-        flags |= (lib.DM_QUERY_INACTIVE_TABLE_FLAG if inactive else 0) | (lib.DM_SECURE_DATA_FLAG if secure else 0)
+        flags |= (lib.DM_QUERY_INACTIVE_TABLE_FLAG if inactive else 0) | (
+            lib.DM_SECURE_DATA_FLAG if secure else 0
+        )
         minor = _SECURE if secure else _NOFLUSH if flags & lib.DM_NOFLUSH_FLAG else 0
         buffer, header = self._on(address, "DM_TABLE_STATUS", tried, flags=flags, minor=minor)
         targets = codec.decode_table(buffer, header)
@@ -281,20 +344,33 @@ class Control:
 
     def _on(self, address, command, tried, minor=0, **fields):
         if command not in _EXPLAINED:
-            return self._call(command, tried, device=str(address), minor=max(minor, _BY_DEV), **address.fields(), **fields)
+            return self._call(
+                command, tried, device=str(address), minor=max(minor, _BY_DEV), **address.fields(), **fields
+            )
         # Regular expressions take long to import, for what is needed by few.
         from . import kernel_log
 
         with kernel_log.KernelLog() as log:
             try:
-                return self._call(command, tried, device=str(address), minor=max(minor, _BY_DEV), **address.fields(), **fields)
+                return self._call(
+                    command,
+                    tried,
+                    device=str(address),
+                    minor=max(minor, _BY_DEV),
+                    **address.fields(),
+                    **fields,
+                )
             except BlockError as error:
                 # Gone if it is: a device missing below it gives the same ENXIO.
                 status = self.status(address)
                 reason = kernel_log.find_reason(log.lines(), status.number)
                 raise KernelError(
-                    error.message if isinstance(error, KernelError) else f"cannot {tried}: a device that it needs is not there",
-                    device=error.device, errno=error.errno, hint=reason and f"The kernel's reason: {reason}",
+                    error.message
+                    if isinstance(error, KernelError)
+                    else f"cannot {tried}: a device that it needs is not there",
+                    device=error.device,
+                    errno=error.errno,
+                    hint=reason and f"The kernel's reason: {reason}",
                 ) from error
 
     def _call(self, command, tried, device=None, minor=0, room=_ROOM, **fields):
@@ -308,11 +384,13 @@ class Control:
                 fcntl.ioctl(self.fd, getattr(lib, command), buffer)
             except OSError as error:
                 if error.errno in gone.MAPPED:
-                    raise DeviceGone("there is no such mapped device", device=device, errno=error.errno) from error
+                    raise DeviceGone(
+                        "there is no such mapped device", device=device, errno=error.errno
+                    ) from error
                 raise KernelError.from_oserror(error, tried, device=device) from error
             finally:
                 if secure and command in ("DM_TABLE_LOAD", "DM_TARGET_MSG"):
-                    buffer[codec.HEADER:] = bytes(len(buffer) - codec.HEADER)
+                    buffer[codec.HEADER :] = bytes(len(buffer) - codec.HEADER)
             header = codec.decode_header(buffer)
             if not header.flags & lib.DM_BUFFER_FULL_FLAG:
                 return buffer, header
@@ -322,5 +400,12 @@ class Control:
 def _status(header):
     major, minor = codec.decode_dev(header.dev)
     return MappedStatus(
-        os.fsdecode(header.name), os.fsdecode(header.uuid), major, minor, header.open_count, header.event_nr, header.flags, header.target_count,
+        os.fsdecode(header.name),
+        os.fsdecode(header.uuid),
+        major,
+        minor,
+        header.open_count,
+        header.event_nr,
+        header.flags,
+        header.target_count,
     )

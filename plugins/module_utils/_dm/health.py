@@ -32,7 +32,8 @@ _BROKEN = {
 }
 _READ_ONLY = "pool is read-only"
 _POOL = (
-    (b"needs_check", "pool needs a check (thin_check)"), (b"ro", _READ_ONLY),
+    (b"needs_check", "pool needs a check (thin_check)"),
+    (b"ro", _READ_ONLY),
     (b"out_of_data_space", "pool is out of space"),
 )
 
@@ -44,7 +45,11 @@ def problems_of(lines):
         status = line.params.strip()
         if line.type == b"thin-pool":
             words = status.split()
-            wrong = "pool has failed" if words == [b"Fail"] else next((text for word, text in _POOL if word in words), None)
+            wrong = (
+                "pool has failed"
+                if words == [b"Fail"]
+                else next((text for word, text in _POOL if word in words), None)
+            )
         else:
             wrong = next((text for values, text in _BROKEN.get(line.type, ()) if status in values), None)
         if wrong is not None and (line.type, wrong) not in found:

@@ -79,7 +79,7 @@ def find_reason(lines, number):
     for line in lines:
         if not line.startswith(_PREFIX):
             continue
-        text = _ERRNO.sub("", line[len(_PREFIX):].strip())
+        text = _ERRNO.sub("", line[len(_PREFIX) :].strip())
         found = _TABLE.match(text)
         if found is not None:
             if found.group(1) == number:

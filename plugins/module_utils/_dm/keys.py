@@ -31,7 +31,9 @@ def reachable(targets):
     except KernelError as error:
         if names and error.errno in keyring.NOT_THERE:
             raise KernelError(
-                f"the key {' or '.join(names)} is not in the kernel's keyring", device=error.device, errno=error.errno,
+                f"the key {' or '.join(names)} is not in the kernel's keyring",
+                device=error.device,
+                errno=error.errno,
                 hint="Keys are gone after a boot: add it with the module racefree.block.kernel_key, then try again",
             ) from error
         raise

@@ -63,7 +63,8 @@ def load_new(control, address, table):
         control.clear(address)
         if time.monotonic() > until:
             raise DeviceBusy(
-                "the store of its snapshot is another snapshot's", device=str(address),
+                "the store of its snapshot is another snapshot's",
+                device=str(address),
                 hint="Remove that one first: a store belongs to one snapshot at a time",
             )
         time.sleep(0.02)
@@ -80,6 +81,10 @@ def _load_pool(control, address, table, until):
             with keys.reachable(table.targets):
                 return control.load(address, table.targets, table.read_only, table.secure)
         except KernelError as error:
-            if error.errno != errno.EBUSY or all(target[2] != _POOL for target in table.targets) or time.monotonic() > until:
+            if (
+                error.errno != errno.EBUSY
+                or all(target[2] != _POOL for target in table.targets)
+                or time.monotonic() > until
+            ):
                 raise
         time.sleep(0.02)

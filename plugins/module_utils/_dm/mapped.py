@@ -116,7 +116,10 @@ def _name(control, device, private, name, uuid):
         raise taken(control, name, uuid, device) from error
     status = control.status(_number(device))
     if (status.name, status.uuid) != (name, uuid):
-        raise WrongDevice(f"it was renamed to {status.name} (uuid {status.uuid or 'none'}) while it was being made", device=name)
+        raise WrongDevice(
+            f"it was renamed to {status.name} (uuid {status.uuid or 'none'}) while it was being made",
+            device=name,
+        )
 
 
 def _take_back(control, device, private):
@@ -161,7 +164,10 @@ def open_mapped(control, address):
             status = control.status(address)
         except DeviceGone:
             return None
-        if not (status.has_live_table or status.has_inactive_table) and _device.kernel_name(status.major, status.minor) is None:
+        if (
+            not (status.has_live_table or status.has_inactive_table)
+            and _device.kernel_name(status.major, status.minor) is None
+        ):
             return Mapped(None, status)
         try:
             device = _device.open_number(status.major, status.minor)
@@ -196,7 +202,9 @@ def taken(control, name, uuid, own=None):
         finally:
             if mapped.device is not None:
                 mapped.device.close()
-    return DeviceBusy("the name or the uuid was taken by a device that has gone since", device=name, hint="Try again")
+    return DeviceBusy(
+        "the name or the uuid was taken by a device that has gone since", device=name, hint="Try again"
+    )
 
 
 def describe(control, mapped):
@@ -209,7 +217,10 @@ def describe(control, mapped):
         parts.append(f"diskseq {mapped.device.id.diskseq}")
     try:
         targets = control.table(_control.by_number(status.major, status.minor), secure=True)[1]
-        parts.append("table " + ("; ".join(hide_in_line(line_text(line)) for line in targets[:_LINES_SHOWN]) or "(none)"))
+        parts.append(
+            "table "
+            + ("; ".join(hide_in_line(line_text(line)) for line in targets[:_LINES_SHOWN]) or "(none)")
+        )
         if len(targets) > _LINES_SHOWN:
             parts.append(f"and {len(targets) - _LINES_SHOWN} more targets")
     except BlockError:
@@ -229,7 +240,9 @@ def suspend(control, device, how=Suspend()):
     status = control.status(address)
     try:
         with interrupting(
-            how.seconds, "the outstanding reads and writes to end", device=status.name,
+            how.seconds,
+            "the outstanding reads and writes to end",
+            device=status.name,
             hint="What they wait for is slow, suspended or out of space. Raise timeout, or say noflush=true for a target that keeps them",
         ):
             control.suspend(address, how.noflush, how.nolockfs)
@@ -248,7 +261,12 @@ def live_table(control, device, stack):
     for number in control.deps(address):
         with contextlib.suppress(DeviceGone):
             held.append(stack.enter_context(_device.open_number(*number)))
-    return Table(tuple((line.start, line.length, line.type, line.params) for line in lines), status.read_only, True, tuple(held))
+    return Table(
+        tuple((line.start, line.length, line.type, line.params) for line in lines),
+        status.read_only,
+        True,
+        tuple(held),
+    )
 
 
 def reload(control, device, table, event_nr, how=Suspend()):
@@ -291,7 +309,13 @@ def _put_back(control, address, status, old, event_nr, error):
     """Have the Table ``old`` live again, and the device suspended if it was, after ``error`` at a resume with ``event_nr``."""
     try:
         with udev.Cookie() as cookie:
-            replaced = tuple((line.start, line.length, line.type, line.params) for line in control.table(address, secure=True)[1]) != old.targets
+            replaced = (
+                tuple(
+                    (line.start, line.length, line.type, line.params)
+                    for line in control.table(address, secure=True)[1]
+                )
+                != old.targets
+            )
             if replaced:
                 control.load(address, old.targets, old.read_only, secure=True)
             if replaced or not status.suspended:
@@ -320,7 +344,9 @@ def rename(control, device, new_name, event_nr):
     if (renamed.major, renamed.minor) == (device.id.major, device.id.minor):
         return renamed.uevent_generated
     told = _give_name_back(control, renamed, new_name, renamed.name)
-    raise WrongDevice(f"it was renamed by somebody else while it was being renamed to {new_name}; {told}", device=old)
+    raise WrongDevice(
+        f"it was renamed by somebody else while it was being renamed to {new_name}; {told}", device=old
+    )
 
 
 def remove_without_table(control, found):
@@ -361,12 +387,15 @@ def _check_unchanged(control, address, found):
     """WrongDevice unless the device at the address is the one without a table that was found, as far as such a device can be told."""
     if _names.is_held(found.name):
         raise DeviceBusy(
-            f"process {_names.holder_of(found.name).partition('-')[0]} is at work on it", device=found.name, hint="Try again",
+            f"process {_names.holder_of(found.name).partition('-')[0]} is at work on it",
+            device=found.name,
+            hint="Try again",
         )
     now = control.status(address)
     if (now.number, now.uuid) != (found.number, found.uuid) or now.has_live_table or now.has_inactive_table:
         raise WrongDevice(
-            f"it has become another device, or got a table: number {now.number}, uuid {now.uuid or '(none)'}", device=found.name,
+            f"it has become another device, or got a table: number {now.number}, uuid {now.uuid or '(none)'}",
+            device=found.name,
             hint="Another process is at work on this name; nothing was done",
         )
 
@@ -507,8 +536,13 @@ def _busy(device, status):
         names = sorted(os.listdir(f"{device.sysfs}/holders"))
     except OSError:
         pass
-    going = "It is to go with its last user already, which state=present takes back. " if status.deferred_remove else ""
+    going = (
+        "It is to go with its last user already, which state=present takes back. "
+        if status.deferred_remove
+        else ""
+    )
     return DeviceBusy(
-        f"{status.name} is in use" + (f" by {', '.join(names)}" if names else " (open, or mounted)"), device=device.path,
+        f"{status.name} is in use" + (f" by {', '.join(names)}" if names else " (open, or mounted)"),
+        device=device.path,
         hint=f"{going}End that use first, or say deferred=true to have it go with its last user",
     )

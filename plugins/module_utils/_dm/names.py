@@ -30,7 +30,9 @@ def check_name(name, option="name"):
     """The name, or InvalidValue: what some kernel refuses, or udev and libdm would write in another way."""
     if not _is_plain(name, _LONGEST_NAME) or name in _FORBIDDEN:
         raise InvalidValue(
-            option, name, "must be 1 to 127 characters out of A-Z a-z 0-9 # + - . : = @ _, and not 'control', '.' or '..'",
+            option,
+            name,
+            "must be 1 to 127 characters out of A-Z a-z 0-9 # + - . : = @ _, and not 'control', '.' or '..'",
         )
     return name
 
@@ -57,8 +59,13 @@ def holder_of(name):
     """The mark (:func:`_process.identity.identity.own_mark`) in a name of :func:`making_name` or :func:`claimed_name`; None for other names."""
     for prefix in (MAKING, CLAIMED):
         if name.startswith(prefix):
-            mark, dash, rest = name[len(prefix):].partition(":")[0].rpartition("-")
-            if dash and len(rest) == 16 and _HEXADECIMAL.issuperset(rest) and identity.parse_mark(mark) is not None:
+            mark, dash, rest = name[len(prefix) :].partition(":")[0].rpartition("-")
+            if (
+                dash
+                and len(rest) == 16
+                and _HEXADECIMAL.issuperset(rest)
+                and identity.parse_mark(mark) is not None
+            ):
                 return mark
     return None
 

@@ -46,7 +46,8 @@ def check(control, device):
     status = _status(control, device)
     if status.has_inactive_table:
         raise DeviceBusy(
-            "it has another table loaded, which would be taken live when it is resumed", device=status.name,
+            "it has another table loaded, which would be taken live when it is resumed",
+            device=status.name,
             hint="Resume it with that table, or drop the table (dmsetup clear), first",
         )
 

@@ -107,18 +107,30 @@ class Cookie:
         ffi, lib = uapi.ffi, uapi.lib
         for _try in range(100):
             number = random.randint(1, 0xFFFF)
-            semaphore = lib.semget(_PREFIX << _SHIFT | number, _SEMAPHORES, 0o600 | lib.IPC_CREAT | lib.IPC_EXCL)
+            semaphore = lib.semget(
+                _PREFIX << _SHIFT | number, _SEMAPHORES, 0o600 | lib.IPC_CREAT | lib.IPC_EXCL
+            )
             if semaphore >= 0:
                 # 1 for ourselves, so that it cannot reach zero before the batch is complete
-                if any(lib.semctl(semaphore, place, lib.SETVAL, ffi.cast("int", value)) < 0 for place, value in ((0, 1), *_signature())):
+                if any(
+                    lib.semctl(semaphore, place, lib.SETVAL, ffi.cast("int", value)) < 0
+                    for place, value in ((0, 1), *_signature())
+                ):
                     problem = ffi.errno
                     lib.semctl(semaphore, 0, lib.IPC_RMID)
                     raise KernelError("cannot set a udev cookie", errno=problem)
                 self._semaphore, self._number = semaphore, number
                 return
             if ffi.errno != errno.EEXIST:
-                raise KernelError("cannot make a udev cookie", errno=ffi.errno, hint="Old ones may fill the system: see dmsetup udevcookies")
-        raise KernelError("cannot find a free number for a udev cookie", hint="Old ones may fill the system: see dmsetup udevcookies")
+                raise KernelError(
+                    "cannot make a udev cookie",
+                    errno=ffi.errno,
+                    hint="Old ones may fill the system: see dmsetup udevcookies",
+                )
+        raise KernelError(
+            "cannot find a free number for a udev cookie",
+            hint="Old ones may fill the system: see dmsetup udevcookies",
+        )
 
     def _change(self, by):
         self._operate(by, 0)

@@ -19,4 +19,14 @@ from .redact import hide_in_line
 from .targets.registry import TARGETS
 from .table import Table, format_table, parse_table
 
-__all__ = ("Context", "DeviceFacts", "Limits", "NoDevice", "TARGETS", "Table", "format_table", "hide_in_line", "parse_table")
+__all__ = (
+    "Context",
+    "DeviceFacts",
+    "Limits",
+    "NoDevice",
+    "TARGETS",
+    "Table",
+    "format_table",
+    "hide_in_line",
+    "parse_table",
+)

@@ -64,13 +64,16 @@ def compare(old, new):
 
 def _line(target):
     from .table import target_line
+
     return None if target is None else target_line(target.redacted())
 
 
 def _compare_targets(number, old, new, result):
     if old is None or new is None or type(old) is not type(new):
         known = new if new is not None else old
-        result.differences.append({"line": number, "target": known.TYPE, "field": "target", "old": _line(old), "new": _line(new)})
+        result.differences.append(
+            {"line": number, "target": known.TYPE, "field": "target", "old": _line(old), "new": _line(new)}
+        )
         return
     old, new = old.canonical(), new.canonical()
     if old == new:
@@ -85,6 +88,12 @@ def _compare_targets(number, old, new, result):
         if same is None:
             result.unknown.append((number, path))
         elif not same:
-            result.differences.append({
-                "line": number, "target": old.TYPE, "field": path, "old": shown_before.get(path), "new": shown_after.get(path),
-            })
+            result.differences.append(
+                {
+                    "line": number,
+                    "target": old.TYPE,
+                    "field": path,
+                    "old": shown_before.get(path),
+                    "new": shown_after.get(path),
+                }
+            )

@@ -31,7 +31,6 @@ def with_keys(lines, keys):
 
 
 class _Keys:
-
     def __init__(self, keys):
         self.keys = keys
         self.unused = set(keys)
@@ -42,7 +41,11 @@ class _Keys:
         except RecursionError as error:
             raise InvalidValue("table", "(not shown)", "has too many tables inside tables") from error
         if self.unused:
-            raise InvalidValue("keys", min(self.unused, key=str), "is not used: no crypt or integrity target of the table names this key as var:NAME")
+            raise InvalidValue(
+                "keys",
+                min(self.unused, key=str),
+                "is not used: no crypt or integrity target of the table names this key as var:NAME",
+            )
         return result
 
     def line(self, line):
@@ -56,7 +59,11 @@ class _Keys:
         if line.get("target") == "crypt" and line.get("key") is not None:
             result["key"] = self.crypt(line["key"])
         elif line.get("target") == "integrity":
-            result.update((name, self.algorithm(line[name])) for name in TARGETS["integrity"].secret_fields() if isinstance(line.get(name), str))
+            result.update(
+                (name, self.algorithm(line[name]))
+                for name in TARGETS["integrity"].secret_fields()
+                if isinstance(line.get(name), str)
+            )
         return result
 
     def text(self, line):
@@ -67,7 +74,9 @@ class _Keys:
         for index, word in enumerate(words):
             if kind == "crypt" and index == 4:
                 changed[index] = self.crypt(word)
-            elif kind == "integrity" and word.startswith(tuple(f"{name}:" for name in TARGETS["integrity"].secret_fields())):
+            elif kind == "integrity" and word.startswith(
+                tuple(f"{name}:" for name in TARGETS["integrity"].secret_fields())
+            ):
                 option, _colon, algorithm = word.partition(":")
                 changed[index] = f"{option}:{self.algorithm(algorithm)}"
             elif index > 2:
@@ -80,7 +89,11 @@ class _Keys:
             return [self.slots(part) for part in value]
         if isinstance(value, dict):
             # Beside its table a source has nothing that may hold one; fields are grouped without one.
-            return dict(value, table=self.table(value["table"])) if "table" in value else {name: self.slots(part) for name, part in value.items()}
+            return (
+                dict(value, table=self.table(value["table"]))
+                if "table" in value
+                else {name: self.slots(part) for name, part in value.items()}
+            )
         if isinstance(value, str) and value.startswith("{"):
             try:
                 plain = json.loads(value)
@@ -98,8 +111,14 @@ class _Keys:
         if text == "-" or text.startswith(":"):
             return text
         if not text.startswith("var:"):
-            raise InvalidValue("table", "(a crypt key)", f"must be {_CLEAR}, or use a keyring key (:SIZE:TYPE:DESCRIPTION)")
-        return self.named(text, lambda key: _HEX.match(key) or _KEYRING.match(key), " or a keyring key, :SIZE:TYPE:DESCRIPTION")
+            raise InvalidValue(
+                "table", "(a crypt key)", f"must be {_CLEAR}, or use a keyring key (:SIZE:TYPE:DESCRIPTION)"
+            )
+        return self.named(
+            text,
+            lambda key: _HEX.match(key) or _KEYRING.match(key),
+            " or a keyring key, :SIZE:TYPE:DESCRIPTION",
+        )
 
     def algorithm(self, value):
         algorithm, colon, key = value.partition(":")
@@ -113,9 +132,17 @@ class _Keys:
         """The key that ``text``, ``var:NAME``, stands for; anything but a key would move or escape the words behind it, or be shown as one."""
         name = text[4:]
         if name not in self.keys:
-            raise InvalidValue("table", text, f"is no key that the option keys has: it has {', '.join(sorted(map(str, self.keys))) or 'none'}")
+            raise InvalidValue(
+                "table",
+                text,
+                f"is no key that the option keys has: it has {', '.join(sorted(map(str, self.keys))) or 'none'}",
+            )
         self.unused.discard(name)
         key = self.keys[name].strip() if isinstance(self.keys[name], str) else ""
         if not is_right(key):
-            raise InvalidValue(f"keys.{name}", "(not shown)", f"must be an even number of hexadecimal digits{more}; as text, in quotes")
+            raise InvalidValue(
+                f"keys.{name}",
+                "(not shown)",
+                f"must be an even number of hexadecimal digits{more}; as text, in quotes",
+            )
         return key

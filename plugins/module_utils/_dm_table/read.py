@@ -47,7 +47,9 @@ def entries(value, report):
             elif isinstance(entry, dict):
                 yield number, entry
             else:
-                report.line(number, None).error("table", repr(entry)[:80], "each target as a line of text or a dictionary")
+                report.line(number, None).error(
+                    "table", repr(entry)[:80], "each target as a line of text or a dictionary"
+                )
     else:
         report.line(None, None).error("table", repr(value)[:80], "text, or a list of lines and dictionaries")
 
@@ -94,7 +96,12 @@ def read_line(number, text, report):
     if not text.isascii():
         for word, column in zip(words, columns):
             if not word.isascii() and not word.startswith(_CARRIED):
-                line.error("line", word, "ASCII only: the kernel splits other characters", column=column + (find_not_ascii(word) or 0))
+                line.error(
+                    "line",
+                    word,
+                    "ASCII only: the kernel splits other characters",
+                    column=column + (find_not_ascii(word) or 0),
+                )
     target = kind.from_words(start, length, words, columns, len(text), line)
     return Line(number, text, target, start, length), line
 
@@ -112,13 +119,20 @@ def read_dict(number, plain, report):
             values.append(field.load(plain[field.name], field.name, line))
     start, length = values
     if not isinstance(name, str):
-        line.error("target", name, "a target type as text" if name is not None else "is missing: a target type")
+        line.error(
+            "target", name, "a target type as text" if name is not None else "is missing: a target type"
+        )
         return Line(number, plain, None, start, length), line
     kind = _check_type(name, line)
     if kind is None:
         return Line(number, plain, None, start, length), line
     line.target = name
-    target = kind.from_dict(start, length, {key: value for key, value in plain.items() if key not in ("start", "length", "target")}, line)
+    target = kind.from_dict(
+        start,
+        length,
+        {key: value for key, value in plain.items() if key not in ("start", "length", "target")},
+        line,
+    )
     return Line(number, plain, target, start, length), line
 
 
@@ -136,7 +150,12 @@ def read_all(value, report):
     for number, written in entries(value, report):
         if isinstance(written, str):
             target = read_fast(written)
-            if target is not None and target.start <= Limits.SECTORS and target.length <= Limits.SECTORS and target.offset <= Limits.SECTORS:
+            if (
+                target is not None
+                and target.start <= Limits.SECTORS
+                and target.length <= Limits.SECTORS
+                and target.offset <= Limits.SECTORS
+            ):
                 add(Line(number, written, target, target.start, target.length))
                 continue
         add(read(number, written, report)[0])

@@ -56,7 +56,10 @@ def redact(value):
     if isinstance(value, dict):
         name = value.get("target")
         secrets = TARGETS[name].secret_fields() if isinstance(name, str) and name in TARGETS else ("key",)
-        return {key: HIDDEN if key in secrets else _redact_table(part) if key == "table" else redact(part) for key, part in value.items()}
+        return {
+            key: HIDDEN if key in secrets else _redact_table(part) if key == "table" else redact(part)
+            for key, part in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [redact(part) for part in value]
     if isinstance(value, str) and value.startswith("{"):
@@ -80,4 +83,8 @@ def _redact_table(value):
     shown = table.redacted()
     if shown == table:
         return value
-    return shown.lines() if isinstance(value, str) or all(isinstance(line, str) for line in value) else shown.to_list()
+    return (
+        shown.lines()
+        if isinstance(value, str) or all(isinstance(line, str) for line in value)
+        else shown.to_list()
+    )

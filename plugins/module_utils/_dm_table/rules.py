@@ -92,9 +92,13 @@ class _Checker:
             if takes is not None:
                 refused = context.refused_by(takes)
                 if refused:
-                    self.place(line).error("target", name, "a target type that the kernel has", kernels=refused)
+                    self.place(line).error(
+                        "target", name, "a target type that the kernel has", kernels=refused
+                    )
             if context.targets is not None and name not in context.targets:
-                self.place(line).error("target", name, f"a target type that this host has: {', '.join(sorted(context.targets))}")
+                self.place(line).error(
+                    "target", name, f"a target type that this host has: {', '.join(sorted(context.targets))}"
+                )
             if context.read_only and name in kernels.ALWAYS_WRITABLE:
                 self.place(line).error("target", name, "not in a read-only table")
             if context.read_only is False and name in kernels.READ_ONLY:
@@ -108,7 +112,12 @@ class _Checker:
             if forbids is not None:
                 refused = self.context.refused_by(kernels.refusing(forbids))
                 if refused:
-                    self.place(line).error("target", name, "alone in its table", kernels=() if forbids == kernels.KERNELS else refused)
+                    self.place(line).error(
+                        "target",
+                        name,
+                        "alone in its table",
+                        kernels=() if forbids == kernels.KERNELS else refused,
+                    )
                     continue
             if name in kernels.IMMUTABLE and len(seen) > 1:
                 self.place(line).error("target", name, "not together with other target types")
@@ -131,14 +140,21 @@ class _Checker:
                 access, number = opened.setdefault(device, (slot.access, line.number))
                 owner = owned.setdefault(device, line.number) if slot.own else owned.get(device, line.number)
                 if owner != line.number or (slot.own and number != line.number):
-                    self.place(line).error(slot.field, slot.text, "a device that nothing else in the table uses: " + (
-                        f"line {owner} keeps records of its own there" if owner != line.number
-                        else f"{line.target.TYPE} keeps records of its own there, and line {number} uses it"
-                    ))
+                    self.place(line).error(
+                        slot.field,
+                        slot.text,
+                        "a device that nothing else in the table uses: "
+                        + (
+                            f"line {owner} keeps records of its own there"
+                            if owner != line.number
+                            else f"{line.target.TYPE} keeps records of its own there, and line {number} uses it"
+                        ),
+                    )
                 elif set(slot.access) - set(access):
                     opened[device] = (slot.access + access, line.number)
                     self.place(line).error(
-                        slot.field, slot.text,
+                        slot.field,
+                        slot.text,
                         f"a device that line {number} does not open for {'reading' if access == 'r' else 'writing'} only: "
                         "the kernel would go on with memory that it has freed; put this target before that one, or use another device",
                     )
@@ -197,7 +213,9 @@ class _Checker:
                 continue
             shown = f"{device.major}:{device.minor}"
             errors = []
-            if context.device is not None and (device.number == context.device or context.device in device.stack):
+            if context.device is not None and (
+                device.number == context.device or context.device in device.stack
+            ):
                 errors.append((shown, "no loop: this device stands on the very device that the table is for"))
             if "w" in slot.access and device.read_only:
                 errors.append((shown, "a device that can be written, or make the table read-only"))
@@ -219,13 +237,17 @@ class _Checker:
         following = 0
         for line, block in zip(self.lines, blocks):
             if remaining < line.length and remaining & ((block >> 9) - 1):
-                self.place(line).error("start", line.start, f"a multiple of the logical block of the devices, {whole} sectors")
+                self.place(line).error(
+                    "start", line.start, f"a multiple of the logical block of the devices, {whole} sectors"
+                )
                 return
             following = (following + line.length) & (whole - 1)
             remaining = whole - following if following else 0
         if remaining:
             line = self.lines[-1]
-            self.place(line).error("length", line.length, f"an end on the logical block of the devices, {whole} sectors")
+            self.place(line).error(
+                "length", line.length, f"an end on the logical block of the devices, {whole} sectors"
+            )
 
 
 class _Later:

@@ -22,7 +22,11 @@ from .grammar.slot import canonical_slot, parse_numbers, resolved_text
 def target_line(target):
     """``start length type params``, as dmsetup prints it."""
     params = target.params()
-    return f"{target.start} {target.length} {target.TYPE} {params}" if params else f"{target.start} {target.length} {target.TYPE}"
+    return (
+        f"{target.start} {target.length} {target.TYPE} {params}"
+        if params
+        else f"{target.start} {target.length} {target.TYPE}"
+    )
 
 
 class Table:
@@ -70,7 +74,11 @@ class Table:
 
     def devices(self, read_only=False):
         """``(index of the target, Slot)`` of every device slot."""
-        return [(index, slot) for index, target in enumerate(self.targets) for slot in target.devices(None, read_only)]
+        return [
+            (index, slot)
+            for index, target in enumerate(self.targets)
+            for slot in target.devices(None, read_only)
+        ]
 
     def with_devices(self, resolver):
         """
@@ -95,8 +103,14 @@ class Table:
         for target in self.targets:
             for slot in target.devices():
                 if not isinstance(slot.value, str) or parse_numbers(slot.value) is None:
-                    raise InvalidValue(slot.field, slot.shown, "must be MAJ:MIN: the kernel is given numbers only, never names that can change hands")
-            result.append((target.start, target.length, target.TYPE.encode("ascii"), target.params().encode("ascii")))
+                    raise InvalidValue(
+                        slot.field,
+                        slot.shown,
+                        "must be MAJ:MIN: the kernel is given numbers only, never names that can change hands",
+                    )
+            result.append(
+                (target.start, target.length, target.TYPE.encode("ascii"), target.params().encode("ascii"))
+            )
         return result
 
     def canonical(self):
@@ -123,7 +137,9 @@ class Table:
         for name in sorted({target.TYPE for target in old.targets} & IMMUTABLE - types):
             if WILDCARD not in types:
                 report.line(1, target_line(self.targets[0].redacted()), self.targets[0].TYPE).error(
-                    "target", self.targets[0].TYPE, f"{name}, as in the table that it replaces: this type cannot be exchanged for another",
+                    "target",
+                    self.targets[0].TYPE,
+                    f"{name}, as in the table that it replaces: this type cannot be exchanged for another",
                 )
         report.raise_if_any()
 
@@ -133,7 +149,13 @@ class Table:
         lines = []
         for number, target in enumerate(self.targets, 1):
             lines.extend(read_all([target.to_dict()], _Renumbered(report, number)))
-        rules.check([Line(number, line.written, line.target, line.start, line.length) for number, line in enumerate(lines, 1)], report)
+        rules.check(
+            [
+                Line(number, line.written, line.target, line.start, line.length)
+                for number, line in enumerate(lines, 1)
+            ],
+            report,
+        )
         report.raise_if_any()
         return self
 
@@ -165,7 +187,9 @@ class _Resolve:
         if callable(self.resolver):
             answer = self.resolver(slot)
         else:
-            answer = self.resolver.get(slot.text, self.resolver.get(canonical_slot(value) if isinstance(value, str) else None))
+            answer = self.resolver.get(
+                slot.text, self.resolver.get(canonical_slot(value) if isinstance(value, str) else None)
+            )
             if answer is None and isinstance(value, str) and parse_numbers(value):
                 answer = value
         if answer is None:

@@ -38,7 +38,11 @@ def check(entries, identities=None):
     volumes = _check_volumes(present)
     for entry in entries:
         if entry.remove:
-            _check_removed(entry, files.get(key(entry.file), images.get(key(entry.file))) if entry.thin is None else None, volumes)
+            _check_removed(
+                entry,
+                files.get(key(entry.file), images.get(key(entry.file))) if entry.thin is None else None,
+                volumes,
+            )
 
 
 def key_by(identities):
@@ -56,7 +60,11 @@ def _check_vdevs(entries):
     seen = {}
     for entry in entries:
         if entry.label in seen:
-            raise InvalidValue(f"{entry.option}.vdev", entry.vdev, f"must be another one: {seen[entry.label]} is {entry.label} already")
+            raise InvalidValue(
+                f"{entry.option}.vdev",
+                entry.vdev,
+                f"must be another one: {seen[entry.label]} is {entry.label} already",
+            )
         seen[entry.label] = entry.option
 
 
@@ -69,10 +77,16 @@ def _pools_of(entries, key):
         pool, option = entry.thin.pool, f"{entry.option}.thin.pool"
         other = found.setdefault(pool.key, (pool, option))
         if other[0].source != pool.source:
-            raise InvalidValue(option, pool.key, f"must be the same as in {other[1]}, which has the same name or uuid")
+            raise InvalidValue(
+                option, pool.key, f"must be the same as in {other[1]}, which has the same name or uuid"
+            )
         for part in _parts_of(pool, option, key):
             if parts.setdefault(part, pool.key) != pool.key:
-                raise InvalidValue(option, part, f"must be a uuid and devices of its own: the pool {parts[part]} has this one")
+                raise InvalidValue(
+                    option,
+                    part,
+                    f"must be a uuid and devices of its own: the pool {parts[part]} has this one",
+                )
     return found
 
 
@@ -80,7 +94,11 @@ def _parts_of(pool, option, key):
     source = pool.source
     parts = [key(source["path"])] if "path" in source else []
     for line in source.get("table", ()):
-        parts += [key(device.get("file") or device["path"]) for device in (line["metadata"], line["data"]) if not device.get("offset")]
+        parts += [
+            key(device.get("file") or device["path"])
+            for device in (line["metadata"], line["data"])
+            if not device.get("offset")
+        ]
     if len(set(parts)) < len(parts):
         # Metadata and data; the kernel would refuse it, too.
         raise InvalidValue(f"{option}.data", parts[0], "must be another device than metadata")
@@ -89,18 +107,25 @@ def _parts_of(pool, option, key):
 
 def _check_files(present, pools, key):
     """``{what a path is compared by: label of who has the file}`` of all that is written or made."""
-    users = {key(path): [(str(pool), None, path)] for pool, dummy in pools.values() for path, *dummy in pool.files}
+    users = {
+        key(path): [(str(pool), None, path)] for pool, dummy in pools.values() for path, *dummy in pool.files
+    }
     for entry in present:
         if entry.file is None:
             continue
         for other, theirs, path in users.setdefault(key(entry.file), []):
             if theirs is None or (entry.writes or theirs.writes) and not (entry.shared and theirs.shared):
                 hint = "" if theirs is None else "; or shared=true for both"
-                raise InvalidValue(f"{entry.option}.file", entry.file, f"must be a file of its own: {other} has this one{_also(entry.file, path)}{hint}")
+                raise InvalidValue(
+                    f"{entry.option}.file",
+                    entry.file,
+                    f"must be a file of its own: {other} has this one{_also(entry.file, path)}{hint}",
+                )
         users[key(entry.file)].append((entry.label, entry, entry.file))
     _check_records(present, users)
     return {identity: rows[0][0] for identity, rows in users.items()}, {
-        identity: [(label, entry, path) for label, entry, path in rows if entry is None or entry.writes] for identity, rows in users.items()
+        identity: [(label, entry, path) for label, entry, path in rows if entry is None or entry.writes]
+        for identity, rows in users.items()
     }
 
 
@@ -110,14 +135,20 @@ def _check_records(present, users):
     for entry in present:
         record = None if entry.image is None else plain(entry.file) + RECORD
         if record in paths:
-            raise InvalidValue(f"{entry.option}.file", entry.file, f"must have another name: {record}, which tells the store's image, is of {paths[record]}")
+            raise InvalidValue(
+                f"{entry.option}.file",
+                entry.file,
+                f"must have another name: {record}, which tells the store's image, is of {paths[record]}",
+            )
 
 
 def _check_images(present, writers, key):
     for entry in present:
         for other, dummy, path in writers.get(key(entry.image), ()):
             what = f"{other} writes this file{_also(entry.image, path)}"
-            raise InvalidValue(f"{entry.option}.image", entry.image, f"must be an image that nobody writes: {what}")
+            raise InvalidValue(
+                f"{entry.option}.image", entry.image, f"must be an image that nobody writes: {what}"
+            )
 
 
 def _also(path, other):
@@ -133,7 +164,11 @@ def _check_volumes(present):
         volume = (entry.thin.pool.key, entry.thin.id)
         other = users.get(volume)
         if other is not None and (entry.writes or other.writes) and not (entry.shared and other.shared):
-            raise InvalidValue(f"{entry.option}.thin.id", entry.thin.id, f"must be a volume of its own: {other.label} has this one; or shared=true for both")
+            raise InvalidValue(
+                f"{entry.option}.thin.id",
+                entry.thin.id,
+                f"must be a volume of its own: {other.label} has this one; or shared=true for both",
+            )
         users.setdefault(volume, entry)
     labels = {volume: entry.label for volume, entry in users.items()}
     for entry in present:

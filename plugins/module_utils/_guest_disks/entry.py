@@ -23,15 +23,33 @@ from .._base.record import Record
 
 _KINDS = ("file", "thin", "source")
 _KEYS = (
-    "vdev", "file", "format", "size", "image", "disk_size", "chunk_size", "adopt", "thin", "crypt", "source", "mode", "device_type", "shared", "state",
-    "remove_file", "remove_volume",
+    "vdev",
+    "file",
+    "format",
+    "size",
+    "image",
+    "disk_size",
+    "chunk_size",
+    "adopt",
+    "thin",
+    "crypt",
+    "source",
+    "mode",
+    "device_type",
+    "shared",
+    "state",
+    "remove_file",
+    "remove_volume",
 )
 _BOOLEAN_KEYS = ("shared", "remove_file", "remove_volume", "adopt")
 _THIN = ("pool", "id", "snapshot_of")
 _CRYPT = ("cipher", "key", "sector_size", "allow_discards")
 _KEYRING = re.compile(r":[0-9]+:(?:logon|user|encrypted|trusted):[!-~]+\Z")
 # As Ansible reads them (ansible.module_utils.parsing.convert_bool); 1 and 1.0 are True already.
-_BOOLEANS = {**dict.fromkeys(("y", "yes", "on", "1", "true", "t", True), True), **dict.fromkeys(("n", "no", "off", "0", "false", "f", False), False)}
+_BOOLEANS = {
+    **dict.fromkeys(("y", "yes", "on", "1", "true", "t", True), True),
+    **dict.fromkeys(("n", "no", "off", "0", "false", "f", False), False),
+}
 
 
 class Thin(Record):
@@ -76,24 +94,43 @@ class Entry(Record):
 def entry_of(disk, domain, option):
     """The Entry, or InvalidValue for what cannot be meant."""
     if not isinstance(disk, dict) or not disk.get("vdev"):
-        raise InvalidValue(option, sorted(map(str, disk)) if isinstance(disk, dict) else disk, "must be a dictionary with vdev")
+        raise InvalidValue(
+            option,
+            sorted(map(str, disk)) if isinstance(disk, dict) else disk,
+            "must be a dictionary with vdev",
+        )
     for key in disk:
         if key not in _KEYS:
-            raise InvalidValue(f"{option}.{key}", disk[key], f"there is no such option; there are {', '.join(_KEYS)}")
+            raise InvalidValue(
+                f"{option}.{key}", disk[key], f"there is no such option; there are {', '.join(_KEYS)}"
+            )
     if disk.get("state", "present") not in ("present", "absent"):
         raise InvalidValue(f"{option}.state", disk["state"], "must be present or absent")
     absent = disk.get("state", "present") == "absent"
-    flags = {key: _boolean(disk[key], f"{option}.{key}") for key in _BOOLEAN_KEYS if disk.get(key) is not None}
+    flags = {
+        key: _boolean(disk[key], f"{option}.{key}") for key in _BOOLEAN_KEYS if disk.get(key) is not None
+    }
     _check_kind(disk, option, absent, flags)
     size = None if disk.get("size") is None else bytes_of(disk["size"], f"{option}.size")
     return Entry(
-        option, f"{_name(disk['vdev'])} of {domain}", domain, disk["vdev"], absent, disk.get("file"), size, disk.get("image"),
+        option,
+        f"{_name(disk['vdev'])} of {domain}",
+        domain,
+        disk["vdev"],
+        absent,
+        disk.get("file"),
+        size,
+        disk.get("image"),
         None if disk.get("disk_size") is None else bytes_of(disk["disk_size"], f"{option}.disk_size"),
         whole(disk.get("chunk_size") or 8, f"{option}.chunk_size"),
         None if disk.get("thin") is None else _thin_of(disk["thin"], f"{option}.thin"),
         None if disk.get("crypt") is None else _crypt_of(disk["crypt"], f"{option}.crypt"),
-        disk.get("source"), disk.get("mode") or "w", flags.get("shared", False),
-        absent and bool(flags.get("remove_file") or flags.get("remove_volume")), flags.get("adopt", False), dict(disk, **flags),
+        disk.get("source"),
+        disk.get("mode") or "w",
+        flags.get("shared", False),
+        absent and bool(flags.get("remove_file") or flags.get("remove_volume")),
+        flags.get("adopt", False),
+        dict(disk, **flags),
     )
 
 
@@ -107,7 +144,12 @@ def source_of(entry, sizes, mtimes=None):
         return base
     sector = entry.crypt.get("sector_size") or SECTOR
     if size % sector:
-        raise InvalidValue(f"{entry.option}.crypt.sector_size", sector, f"must be a divisor of the disk's {size} bytes", device=entry.label)
+        raise InvalidValue(
+            f"{entry.option}.crypt.sector_size",
+            sector,
+            f"must be a divisor of the disk's {size} bytes",
+            device=entry.label,
+        )
     return {"table": [dict(entry.crypt, length=size // SECTOR, device=base)]}
 
 
@@ -116,7 +158,17 @@ def _base_of(entry, sizes, mtimes):
     if entry.source is not None:
         return entry.source, entry.size
     if entry.thin is not None:
-        return {"table": [{"start": 0, "length": entry.size // SECTOR, "target": "thin", "pool": entry.thin.pool.source, "id": entry.thin.id}]}, entry.size
+        return {
+            "table": [
+                {
+                    "start": 0,
+                    "length": entry.size // SECTOR,
+                    "target": "thin",
+                    "pool": entry.thin.pool.source,
+                    "id": entry.thin.id,
+                }
+            ]
+        }, entry.size
     if entry.file not in sizes:
         raise InvalidValue(f"{entry.option}.file", entry.file, "must be a file that is there")
     if entry.image is None:
@@ -127,24 +179,46 @@ def _base_of(entry, sizes, mtimes):
 
 def _snapshot_of(entry, image, mtime):
     if not image:
-        raise InvalidValue(f"{entry.option}.image", entry.image, "must be an image that is there, and not empty")
+        raise InvalidValue(
+            f"{entry.option}.image", entry.image, "must be an image that is there, and not empty"
+        )
     if image % SECTOR:
-        raise InvalidValue(f"{entry.option}.image", entry.image, f"must be an image of whole sectors of {SECTOR} bytes: it has {image} bytes")
+        raise InvalidValue(
+            f"{entry.option}.image",
+            entry.image,
+            f"must be an image of whole sectors of {SECTOR} bytes: it has {image} bytes",
+        )
     size = entry.disk_size or image
     if size < image:
-        raise InvalidValue(f"{entry.option}.disk_size", entry.disk_size, f"must be {image} or more, which is the size of the image {entry.image}")
+        raise InvalidValue(
+            f"{entry.option}.disk_size",
+            entry.disk_size,
+            f"must be {image} or more, which is the size of the image {entry.image}",
+        )
     origin = {"file": entry.image, "read_only": True}
     if mtime is not None:
         origin["mtime_ns"] = mtime
     if size > image:
-        origin = {"read_only": True, "table": [
-            {"start": 0, "length": image // SECTOR, "target": "linear", "device": origin, "offset": 0},
-            {"start": image // SECTOR, "length": (size - image) // SECTOR, "target": "zero"},
-        ]}
-    return {"table": [{
-        "start": 0, "length": size // SECTOR, "target": "snapshot", "origin": origin, "cow": {"file": entry.file}, "persistence": "P",
-        "chunk_size": entry.chunk_size,
-    }]}, size
+        origin = {
+            "read_only": True,
+            "table": [
+                {"start": 0, "length": image // SECTOR, "target": "linear", "device": origin, "offset": 0},
+                {"start": image // SECTOR, "length": (size - image) // SECTOR, "target": "zero"},
+            ],
+        }
+    return {
+        "table": [
+            {
+                "start": 0,
+                "length": size // SECTOR,
+                "target": "snapshot",
+                "origin": origin,
+                "cow": {"file": entry.file},
+                "persistence": "P",
+                "chunk_size": entry.chunk_size,
+            }
+        ]
+    }, size
 
 
 def _check_kind(disk, option, absent, flags):
@@ -154,10 +228,16 @@ def _check_kind(disk, option, absent, flags):
         raise InvalidValue(option, given, "must have either file or thin or source")
     kind = given[0] if given else None
     for key in ("file", "image"):
-        if disk.get(key) is not None and (not str(disk[key]).startswith("/") or len(str(disk[key]).splitlines()) != 1):
+        if disk.get(key) is not None and (
+            not str(disk[key]).startswith("/") or len(str(disk[key]).splitlines()) != 1
+        ):
             raise InvalidValue(f"{option}.{key}", disk[key], "must be an absolute path")
     if disk.get("image") is not None and kind != "file":
-        raise InvalidValue(f"{option}.image", disk["image"], "is possible only with file, which keeps what differs from the image")
+        raise InvalidValue(
+            f"{option}.image",
+            disk["image"],
+            "is possible only with file, which keeps what differs from the image",
+        )
     for key in ("disk_size", "adopt"):
         if disk.get(key) not in (None, False) and disk.get("image") is None:
             raise InvalidValue(f"{option}.{key}", disk[key], "is possible only with image")
@@ -166,13 +246,19 @@ def _check_kind(disk, option, absent, flags):
             allowed = "raw: an image of another format is not a disk byte for byte, so convert it (qemu-img convert -O raw)"
             raise InvalidValue(f"{option}.format", disk["format"], allowed)
         if kind != "file" or disk.get("image") is not None:
-            raise InvalidValue(f"{option}.format", disk["format"], "is possible only with file, and without image")
+            raise InvalidValue(
+                f"{option}.format", disk["format"], "is possible only with file, and without image"
+            )
     if disk.get("size") is None and (kind == "thin" or kind == "source" and disk.get("crypt") is not None):
         raise InvalidValue(f"{option}.size", None, "must be the size of the disk")
     if disk.get("size") is not None and kind == "source" and disk.get("crypt") is None:
-        raise InvalidValue(f"{option}.size", disk["size"], "must be left out beside source, which has its own size")
+        raise InvalidValue(
+            f"{option}.size", disk["size"], "must be left out beside source, which has its own size"
+        )
     if disk.get("crypt") is not None and kind is None:
-        raise InvalidValue(f"{option}.crypt", sorted(map(str, disk["crypt"])), "is possible only with file, thin or source")
+        raise InvalidValue(
+            f"{option}.crypt", sorted(map(str, disk["crypt"])), "is possible only with file, thin or source"
+        )
     for key, needed in (("remove_file", "file"), ("remove_volume", "thin")):
         if absent and flags.get(key) and kind != needed:
             raise InvalidValue(f"{option}.{key}", True, f"is possible only with {needed}")
@@ -182,7 +268,9 @@ def _thin_of(value, option):
     if not isinstance(value, dict) or value.get("id") is None:
         raise InvalidValue(option, value, "must be a dictionary with pool and id")
     _only(value, option, _THIN)
-    origin = None if value.get("snapshot_of") is None else id_of(value["snapshot_of"], f"{option}.snapshot_of")
+    origin = (
+        None if value.get("snapshot_of") is None else id_of(value["snapshot_of"], f"{option}.snapshot_of")
+    )
     number = id_of(value["id"], f"{option}.id")
     if origin == number:
         raise InvalidValue(f"{option}.snapshot_of", origin, "must be another volume than itself")
@@ -192,31 +280,52 @@ def _thin_of(value, option):
 def _crypt_of(value, option):
     """A table line without length and device; a key in clear is not shown."""
     if not isinstance(value, dict) or not value.get("cipher") or not value.get("key"):
-        raise InvalidValue(option, sorted(map(str, value)) if isinstance(value, dict) else "(not shown)", "must be a dictionary with cipher and key")
+        raise InvalidValue(
+            option,
+            sorted(map(str, value)) if isinstance(value, dict) else "(not shown)",
+            "must be a dictionary with cipher and key",
+        )
     _only(value, option, _CRYPT)
     if not _KEYRING.match(str(value["key"])):
         allowed = "the name of a key in the kernel's keyring, :SIZE:TYPE:DESCRIPTION: a definition can be read by many. See the module kernel_key"
         raise InvalidValue(f"{option}.key", "(not shown)", f"must be {allowed}")
     kind, description = str(value["key"]).split(":", 3)[2:]
     if kind == "logon" and not 0 < description.find(":"):
-        raise InvalidValue(f"{option}.key", value["key"], "must be :SIZE:logon:PREFIX:NAME: the kernel asks a prefix of logon keys")
-    line = {"start": 0, "target": "crypt", "cipher": value["cipher"], "key": value["key"], "iv_offset": 0, "offset": 0}
+        raise InvalidValue(
+            f"{option}.key",
+            value["key"],
+            "must be :SIZE:logon:PREFIX:NAME: the kernel asks a prefix of logon keys",
+        )
+    line = {
+        "start": 0,
+        "target": "crypt",
+        "cipher": value["cipher"],
+        "key": value["key"],
+        "iv_offset": 0,
+        "offset": 0,
+    }
     if value.get("sector_size") is not None:
         line["sector_size"] = whole(value["sector_size"], f"{option}.sector_size")
-    if value.get("allow_discards") is not None and _boolean(value["allow_discards"], f"{option}.allow_discards"):
+    if value.get("allow_discards") is not None and _boolean(
+        value["allow_discards"], f"{option}.allow_discards"
+    ):
         line["allow_discards"] = True
     try:
         _dm_table.parse_table([dict(line, length=8, device="/dev/vg/a")])
     except TableError as error:
         field = error.errors[0]["field"]
-        raise InvalidValue(f"{option}.{field}", error.errors[0]["value"], f"must be {error.errors[0]['rule']}") from error
+        raise InvalidValue(
+            f"{option}.{field}", error.errors[0]["value"], f"must be {error.errors[0]['rule']}"
+        ) from error
     return line
 
 
 def _only(value, option, allowed):
     for key in value:
         if key not in allowed:
-            raise InvalidValue(f"{option}.{key}", "(not shown)", f"there is no such option; there are {', '.join(allowed)}")
+            raise InvalidValue(
+                f"{option}.{key}", "(not shown)", f"there is no such option; there are {', '.join(allowed)}"
+            )
 
 
 def _name(vdev):

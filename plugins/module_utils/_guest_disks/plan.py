@@ -30,8 +30,13 @@ def entries(guests, identities=None):
     found = []
     for number, guest in enumerate(guests):
         if not isinstance(guest, dict) or not guest.get("domain") or not isinstance(guest.get("disks"), list):
-            raise InvalidValue(f"guests[{number}]", guest, "must be a dictionary with domain and a list of disks")
-        found += [entry_of(disk, guest["domain"], f"guests[{number}].disks[{index}]") for index, disk in enumerate(guest["disks"])]
+            raise InvalidValue(
+                f"guests[{number}]", guest, "must be a dictionary with domain and a list of disks"
+            )
+        found += [
+            entry_of(disk, guest["domain"], f"guests[{number}].disks[{index}]")
+            for index, disk in enumerate(guest["disks"])
+        ]
     conflicts.check(found, identities)
     return found
 
@@ -47,13 +52,30 @@ def files_of(guests, identities=None):
             pools[entry.thin.pool.key] = entry.thin.pool
         if entry.file is None:
             continue
-        found.append({
-            "path": entry.file, "size": entry.size, "exact": True, "image": entry.image, "state": "absent" if entry.absent else "present",
-            "remove": [entry.file, *([entry.file + RECORD] if entry.image is not None else [])] if entry.remove else [], "label": entry.label,
-        })
+        found.append(
+            {
+                "path": entry.file,
+                "size": entry.size,
+                "exact": True,
+                "image": entry.image,
+                "state": "absent" if entry.absent else "present",
+                "remove": [entry.file, *([entry.file + RECORD] if entry.image is not None else [])]
+                if entry.remove
+                else [],
+                "label": entry.label,
+            }
+        )
     for pool in pools.values():
         found += [
-            {"path": path, "size": size, "exact": exact, "image": None, "state": "present", "remove": [], "label": str(pool)}
+            {
+                "path": path,
+                "size": size,
+                "exact": exact,
+                "image": None,
+                "state": "present",
+                "remove": [],
+                "label": str(pool),
+            }
             for path, size, exact in pool.files
         ]
     return found
@@ -63,23 +85,42 @@ def to_resize(files, sizes, identities=None):
     """Those of :func:`files_of` that have to be made or to grow, by ``sizes``: bytes by path of what is there. Raises InvalidValue for a cut."""
     found = []
     key = conflicts.key_by(identities)
-    images = {key(file["image"]): file["label"] for file in files if file["image"] is not None and file["state"] == "present"}
+    images = {
+        key(file["image"]): file["label"]
+        for file in files
+        if file["image"] is not None and file["state"] == "present"
+    }
     for file in files:
         there = sizes.get(file["path"])
         if file["state"] == "absent":
             continue
         if there is None and file["size"] is None:
-            raise InvalidValue("size", None, f"must be the size of {file['path']}, since it is to be made", device=file["label"])
+            raise InvalidValue(
+                "size",
+                None,
+                f"must be the size of {file['path']}, since it is to be made",
+                device=file["label"],
+            )
         if file["exact"] and there is not None and file["size"] is not None and file["size"] < there:
             raise InvalidValue(
-                "size", file["size"], f"must be {there} or more: {file['path']} is that large, and cutting it would lose data",
-                device=file["label"])
+                "size",
+                file["size"],
+                f"must be {there} or more: {file['path']} is that large, and cutting it would lose data",
+                device=file["label"],
+            )
         if file["image"] is not None and not sizes.get(file["image"]):
-            raise InvalidValue("image", file["image"], "must be an image that is there, and not empty", device=file["label"])
+            raise InvalidValue(
+                "image", file["image"], "must be an image that is there, and not empty", device=file["label"]
+            )
         if there is None or (file["size"] or 0) > there:
             user = images.get(key(file["path"]))
             if user is not None:
-                raise InvalidValue("size", file["size"], f"must be {there}: {file['path']} is the image of {user}, and stays as it is", device=file["label"])
+                raise InvalidValue(
+                    "size",
+                    file["size"],
+                    f"must be {there}: {file['path']} is the image of {user}, and stays as it is",
+                    device=file["label"],
+                )
             found.append(file)
     return found
 
@@ -87,7 +128,9 @@ def to_resize(files, sizes, identities=None):
 def stores_of(guests):
     """What ``snapshot_stores`` takes for all snapshots that guests are to have."""
     # A store that guests share is one.
-    found = {plain(entry.file): entry for entry in entries(guests) if entry.image is not None and not entry.absent}
+    found = {
+        plain(entry.file): entry for entry in entries(guests) if entry.image is not None and not entry.absent
+    }
     return [{"path": entry.file, "image": entry.image, "adopt": entry.adopt} for entry in found.values()]
 
 
@@ -98,7 +141,10 @@ def volumes_of(guests, states=("present", "absent")):
         state = "absent" if entry.absent else "present"
         if entry.thin is None or state not in states or (entry.absent and not entry.remove):
             continue
-        row = pools.setdefault(entry.thin.pool.key, {"pool": entry.thin.pool.source, "volumes": [], "label": str(entry.thin.pool)})
+        row = pools.setdefault(
+            entry.thin.pool.key,
+            {"pool": entry.thin.pool.source, "volumes": [], "label": str(entry.thin.pool)},
+        )
         volume = {"id": entry.thin.id, "state": state}
         if entry.thin.snapshot_of is not None and not entry.absent:
             volume["snapshot_of"] = entry.thin.snapshot_of
@@ -137,7 +183,11 @@ def entries_of(guests, state, sizes=None, common=None, check_mode=False, mtimes=
 
 def _is_ready(disk, sizes):
     """Whether a disk can be looked at before its files are made or have grown."""
-    if disk.thin is not None and any(sizes.get(path, 0) < size for path, size, exact in disk.thin.pool.files if exact or not sizes.get(path)):
+    if disk.thin is not None and any(
+        sizes.get(path, 0) < size
+        for path, size, exact in disk.thin.pool.files
+        if exact or not sizes.get(path)
+    ):
         return False
     if disk.file is None:
         return True

@@ -63,7 +63,11 @@ def _mapped(value, option):
     _only(value, option, _MAPPED)
     source = spec.parse({"path": value["path"], "uuid": value.get("uuid")}, option)
     if source.uuid is None:
-        raise InvalidValue(f"{option}.uuid", None, "must be the pool's uuid (dmsetup info): after the next boot another pool may have the path")
+        raise InvalidValue(
+            f"{option}.uuid",
+            None,
+            "must be the pool's uuid (dmsetup info): after the next boot another pool may have the path",
+        )
     if source.uuid.startswith(_LVM):
         allowed = "another pool than LVM's, which keeps the numbers itself: make a volume with lvcreate, and say source"
         raise InvalidValue(f"{option}.uuid", source.uuid, f"must be {allowed}")
@@ -81,17 +85,27 @@ def _made(value, option):
     size = bytes_of(value.get("size"), f"{option}.size")
     block = whole(value.get("block_size") or 128, f"{option}.block_size")
     line = {
-        "start": 0, "length": size // SECTOR, "target": "thin-pool", "metadata": _plain(devices["metadata"]), "data": _plain(devices["data"]),
-        "block_size": block, "low_water_mark": whole(value.get("low_water_mark") or 0, f"{option}.low_water_mark"),
+        "start": 0,
+        "length": size // SECTOR,
+        "target": "thin-pool",
+        "metadata": _plain(devices["metadata"]),
+        "data": _plain(devices["data"]),
+        "block_size": block,
+        "low_water_mark": whole(value.get("low_water_mark") or 0, f"{option}.low_water_mark"),
     }
     try:
         _dm_table.parse_table([line])
     except TableError as error:
         raise InvalidValue(option, value["name"], f"makes no valid table: {error.message}") from error
     asked = value.get("metadata_size") is not None
-    most = bytes_of(value["metadata_size"], f"{option}.metadata_size") if asked else _metadata_bytes(size // (block * SECTOR))
+    most = (
+        bytes_of(value["metadata_size"], f"{option}.metadata_size")
+        if asked
+        else _metadata_bytes(size // (block * SECTOR))
+    )
     files = [
-        (device.file, wanted, given) for device, wanted, given in ((devices["metadata"], most, asked), (devices["data"], size, True))
+        (device.file, wanted, given)
+        for device, wanted, given in ((devices["metadata"], most, asked), (devices["data"], size, True))
         if isinstance(device, spec.FileSource) and not device.offset and not device.size
     ]
     return Pool(name, {"table": [line], "name": name, "uuid": uuid}, files)
@@ -103,7 +117,11 @@ def _metadata_bytes(blocks):
 
 def _device(value, option):
     if value is None:
-        raise InvalidValue(option, None, "must be a file or a block device, such as file:/srv/pool.data or /dev/disk/by-id/...")
+        raise InvalidValue(
+            option,
+            None,
+            "must be a file or a block device, such as file:/srv/pool.data or /dev/disk/by-id/...",
+        )
     source = spec.parse(value, option)
     if not isinstance(source, (spec.FileSource, spec.PathSource)):
         raise InvalidValue(option, value, "must be a file or the path of a block device")
@@ -118,4 +136,8 @@ def _only(value, option, allowed):
     for key in value:
         # An option of the other form that is null was not given.
         if key not in allowed and not (key in _MAPPED + _MADE and value[key] is None):
-            raise InvalidValue(f"{option}.{key}", value[key], f"there is no such option beside {allowed[0]}; there are {', '.join(allowed)}")
+            raise InvalidValue(
+                f"{option}.{key}",
+                value[key],
+                f"there is no such option beside {allowed[0]}; there are {', '.join(allowed)}",
+            )

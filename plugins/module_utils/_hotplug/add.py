@@ -84,7 +84,6 @@ class _Request(Record):
 
 
 class _Add:
-
     def __init__(self, store, key, limit, form, link):
         self.store = store
         self.key = key
@@ -98,7 +97,18 @@ class _Add:
         self.host = _Host()
 
     def run(self):
-        self.nodes = nodes = self._read(self.store, "params", "mode", "frontend-id", "dev", "physical-device", "diskseq", "hotplug-status", "error", "vm")
+        self.nodes = nodes = self._read(
+            self.store,
+            "params",
+            "mode",
+            "frontend-id",
+            "dev",
+            "physical-device",
+            "diskseq",
+            "hotplug-status",
+            "error",
+            "vm",
+        )
         self._check_nodes(nodes)
         if nodes["physical-device"] is not None:
             self.is_served = True
@@ -112,8 +122,16 @@ class _Add:
         self.link.record(self.key, facts)
         with self.host, target.open_device(recipe, self.limit.left(), "!" in nodes["mode"]) as device:
             if writable and device.read_only:
-                raise InvalidValue("mode", nodes["mode"], f"{device.path} is read-only, so the guest can have it only with mode=r")
-            self.identity = dict(vbd_nodes.identity(self.form, device.id.major, device.id.minor, device.id.diskseq, device.path))
+                raise InvalidValue(
+                    "mode",
+                    nodes["mode"],
+                    f"{device.path} is read-only, so the guest can have it only with mode=r",
+                )
+            self.identity = dict(
+                vbd_nodes.identity(
+                    self.form, device.id.major, device.id.minor, device.id.diskseq, device.path
+                )
+            )
             self.link.record(self.key, dict(facts, **self.identity))
             self.link.share(device)
             self._hand_over(device)
@@ -122,8 +140,14 @@ class _Add:
 
     def fail(self, error):
         """Take back what was written and say why; what fails here adds nothing to know."""
-        text = str(error) if isinstance(error, BlockError) else f"ended by {type(error).__name__} {error}".rstrip()
-        text = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text)[:_LONGEST_ERROR]
+        text = (
+            str(error)
+            if isinstance(error, BlockError)
+            else f"ended by {type(error).__name__} {error}".rstrip()
+        )
+        text = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text)[
+            :_LONGEST_ERROR
+        ]
         try:
             if not self.identity and not self.is_served:
                 state.forget(self.key)
@@ -148,24 +172,47 @@ class _Add:
 
     def _check_nodes(self, nodes):
         if nodes["params"] is None or nodes["mode"] is None:
-            raise GuestError("the disk's nodes are not there: the guest has ended, or the disk is being detached", device=self.key.backend)
+            raise GuestError(
+                "the disk's nodes are not there: the guest has ended, or the disk is being detached",
+                device=self.key.backend,
+            )
         vbd_nodes.check_nodes(self.key, nodes)
         if nodes["frontend-id"] != str(self.key.domid):
-            raise GuestError(f"the node names domain {nodes['frontend-id']} as the guest", device=f"{self.key.backend}/frontend-id")
+            raise GuestError(
+                f"the node names domain {nodes['frontend-id']} as the guest",
+                device=f"{self.key.backend}/frontend-id",
+            )
 
     def _check_same(self):
         """libxl may call twice. What the guest has is not exchanged under it, and blkback would not look at another number."""
         nodes, known = self.nodes, state.read(self.key)
-        if known is None or any(known.get(name) != value for name, value in (
-            ("target", nodes["params"]), ("physical-device", nodes["physical-device"]), ("diskseq", nodes["diskseq"]),
-        )) or nodes["hotplug-status"] != "connected":
+        if (
+            known is None
+            or any(
+                known.get(name) != value
+                for name, value in (
+                    ("target", nodes["params"]),
+                    ("physical-device", nodes["physical-device"]),
+                    ("diskseq", nodes["diskseq"]),
+                )
+            )
+            or nodes["hotplug-status"] != "connected"
+        ):
             raise DeviceBusy(
-                f"the disk has a device already ({nodes['physical-device']}), which cannot be changed", device=self.key.backend, hint="Detach it first",
+                f"the disk has a device already ({nodes['physical-device']}), which cannot be changed",
+                device=self.key.backend,
+                hint="Detach it first",
             )
 
     def _hand_over(self, device):
         guest = _guest.Guest(self.key.domid, _guest.uuid_of(self.nodes["vm"]) or "", None)
-        request = _Request(self.key, guest, device, "w" if "w" in self.nodes["mode"] else "r", self.nodes["dev"] or str(self.key.devid))
+        request = _Request(
+            self.key,
+            guest,
+            device,
+            "w" if "w" in self.nodes["mode"] else "r",
+            self.nodes["dev"] or str(self.key.devid),
+        )
         device.prove()
         with _sharing.Sharing(stack.questions(self.host)) as sharing:
             is_shared = "!" in self.nodes["mode"]
@@ -189,10 +236,15 @@ class _Add:
         if self.link.is_alone:
             raise GuestError("the script was killed meanwhile", device=self.key.backend)
         now = self._read(tx, "params", "mode", "frontend-id", "physical-device", "state", "vm")
-        if any(now[name] != self.nodes[name] for name in ("params", "mode", "frontend-id", "physical-device")):
+        if any(
+            now[name] != self.nodes[name] for name in ("params", "mode", "frontend-id", "physical-device")
+        ):
             raise GuestError("the disk was detached or changed meanwhile", device=self.key.backend)
         if now["state"] in _GIVEN_UP:
-            raise GuestError(f"the disk is being detached, or the guest has closed it (state {now['state']})", device=self.key.backend)
+            raise GuestError(
+                f"the disk is being detached, or the guest has closed it (state {now['state']})",
+                device=self.key.backend,
+            )
         if self.key.domid:
             # Domain 0, which gets the disk for a boot loader (pygrub), has no such node and does not end.
             _guest.prove_vm(now["vm"], guest)
@@ -213,7 +265,10 @@ class _Add:
             with self.store.within(Deadline(max(self.limit.left(), _LAST_LOOK))) as limit:
                 if found is not None:
                     if found != (device.id.major, device.id.minor):
-                        raise WrongDevice(f"blkback opened {found[0]}:{found[1]} instead of {device.id.number}", device=device.path)
+                        raise WrongDevice(
+                            f"blkback opened {found[0]}:{found[1]} instead of {device.id.number}",
+                            device=device.path,
+                        )
                     device.prove()
                     if self.link.transaction(self.store, lambda tx: self._finish_in(tx, device), limit):
                         return
@@ -237,9 +292,14 @@ class _Add:
         vbd_nodes.check_nodes(self.key, {"opened": now["opened"]})
         if now["error"] is not None or now["state"] in _GIVEN_UP:
             reason = now["error"] or "without saying why"
-            raise GuestError(f"the backend did not take {device.path}: {reason}", device=self.key.backend, hint=_HINT)
+            raise GuestError(
+                f"the backend did not take {device.path}: {reason}", device=self.key.backend, hint=_HINT
+            )
         if now["physical-device"] != self.identity["physical-device"]:
-            raise GuestError("its nodes were removed or changed: the guest ended, or someone detached the disk", device=self.key.backend)
+            raise GuestError(
+                "its nodes were removed or changed: the guest ended, or someone detached the disk",
+                device=self.key.backend,
+            )
         return now
 
     def _take_back_in(self, tx, text):
@@ -248,7 +308,10 @@ class _Add:
             for name, value in self.identity.items():
                 if now[name] == value:
                     tx.remove(f"{self.key.backend}/{name}")
-        self._say_in(tx, {"hotplug-error": text} if self.is_served else {"hotplug-error": text, "hotplug-status": "error"})
+        self._say_in(
+            tx,
+            {"hotplug-error": text} if self.is_served else {"hotplug-error": text, "hotplug-status": "error"},
+        )
 
     def _say_in(self, tx, values):
         """Write nodes, but never into a vbd that is not there."""

@@ -61,7 +61,11 @@ def parse_path(path):
     if path.startswith("/local/domain/"):
         domids, parts = [parts[3]], parts[4:]
     numbers = domids + parts[2:]
-    if parts[:2] != ["backend", "vbd"] or len(parts) != 4 or not all(number.isascii() and number.isdigit() and len(number) <= 10 for number in numbers):
+    if (
+        parts[:2] != ["backend", "vbd"]
+        or len(parts) != 4
+        or not all(number.isascii() and number.isdigit() and len(number) <= 10 for number in numbers)
+    ):
         raise InvalidValue("XENBUS_PATH", path, "must be backend/vbd/DOMID/DEVID, as libxl sets it")
     return Key(int(parts[2]), int(parts[3]), int(domids[0]))
 
@@ -93,7 +97,13 @@ def remove(key, environ):
     known = state.forget(key)
     state.reap()
     # What is kept as Xen's own may be this script by mistake.
-    if not known and environ.get("script") == STOCK_PLACE and os.access(STOCK_KEPT, os.X_OK) and _HANDED_ON not in environ and _has_stock_loop(key):
+    if (
+        not known
+        and environ.get("script") == STOCK_PLACE
+        and os.access(STOCK_KEPT, os.X_OK)
+        and _HANDED_ON not in environ
+        and _has_stock_loop(key)
+    ):
         os.execve(STOCK_KEPT, [STOCK_KEPT, "remove"], dict(environ, **{_HANDED_ON: "1"}))
 
 

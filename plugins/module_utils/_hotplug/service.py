@@ -170,7 +170,6 @@ class _Call(Link):
 
 
 class _Service:
-
     def __init__(self, keeper_pid, keeper, calls, said):
         self.keeper_pid = keeper_pid
         self.keeper = keeper
@@ -306,7 +305,9 @@ class _Service:
 
     def _answer(self, call, error):
         if error is not None:
-            _print_there(call.pid, call.pidfd, f"block-racefree: add {call.key.backend}: {error}\n", self.spare)
+            _print_there(
+                call.pid, call.pidfd, f"block-racefree: add {call.key.backend}: {error}\n", self.spare
+            )
         limit = Deadline(10)
         while not self._answer_once(call, error) and not limit.expired:
             _wait_end(call.pidfd, _AGAIN_SECONDS)

@@ -71,9 +71,17 @@ def _open(recipe, seconds, is_shared):
             area = new_loop.Area(recipe.offset, recipe.size, not recipe.read_only)
             with locks.held([locks.of_inode(backing.device, backing.inode, recipe.file)], Deadline(seconds)):
                 loops = loop.LoopIndex()
-                new_loop.check(backing, area, recipe._replace(overlap=is_shared), loops, for_guest=True, option="target")
+                new_loop.check(
+                    backing, area, recipe._replace(overlap=is_shared), loops, for_guest=True, option="target"
+                )
                 return loop.attach(
-                    backing, recipe.offset, recipe.size, recipe.sector_size, recipe.read_only, recipe.direct_io, seconds=seconds,
+                    backing,
+                    recipe.offset,
+                    recipe.size,
+                    recipe.sector_size,
+                    recipe.read_only,
+                    recipe.direct_io,
+                    seconds=seconds,
                 )
     if isinstance(recipe, DiskseqSource):
         _device.check_boot(recipe.boot_id, recipe.diskseq)
@@ -93,10 +101,14 @@ def _check_kept(text, recipe):
     if isinstance(recipe, DiskseqSource):
         is_bound = recipe.boot_id is not None
     else:
-        is_bound = not isinstance(recipe, PathSource) or not os.path.normpath(recipe.path).lstrip("/").startswith("dev/disk/by-diskseq/")
+        is_bound = not isinstance(recipe, PathSource) or not os.path.normpath(recipe.path).lstrip(
+            "/"
+        ).startswith("dev/disk/by-diskseq/")
     if not is_bound:
         raise InvalidValue(
-            "target", text, "says no boot: a disk sequence number ends with the boot, and a guest's configuration can outlive that. Say diskseq:N@BOOT, "
+            "target",
+            text,
+            "says no boot: a disk sequence number ends with the boot, and a guest's configuration can outlive that. Say diskseq:N@BOOT, "
             "with the boot_id that was returned beside the number, for a disk that is attached now; in a configuration give the file, "
             "dm:NAME,UUID, or a path in /dev/disk/by-id",
         )
@@ -119,7 +131,9 @@ def _guess(path):
         return FileSource(path)
     if stat.S_ISBLK(mode):
         return PathSource(path)
-    raise InvalidValue("target", path, f"is a {_device.kind_of_file(mode)}, and must be a block device or a regular file")
+    raise InvalidValue(
+        "target", path, f"is a {_device.kind_of_file(mode)}, and must be a block device or a regular file"
+    )
 
 
 def _prove_uuid(device, recipe):
@@ -127,4 +141,9 @@ def _prove_uuid(device, recipe):
     uuid = _device.read_sysfs(f"{device.sysfs}/dm/uuid")
     if uuid != recipe.uuid:
         device.close()
-        raise WrongDevice("it is not a mapped device" if uuid is None else f"its uuid is {uuid or '(none)'}, not {recipe.uuid}", device=recipe.path)
+        raise WrongDevice(
+            "it is not a mapped device"
+            if uuid is None
+            else f"its uuid is {uuid or '(none)'}, not {recipe.uuid}",
+            device=recipe.path,
+        )

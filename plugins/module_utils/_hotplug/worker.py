@@ -77,7 +77,9 @@ class Link:
     def end(self, error, sysfs):
         """Tell how it ended, and keep the device if need be."""
         keeping = error is not None and self.needed and self._fd is not None
-        self._say(_DONE if error is None else (_KEEPING if keeping else _FAILED) + error.encode()[:_LONGEST - 1])
+        self._say(
+            _DONE if error is None else (_KEEPING if keeping else _FAILED) + error.encode()[: _LONGEST - 1]
+        )
         if keeping:
             _keep(self._fd, sysfs)
 
@@ -182,7 +184,8 @@ def fd_of(ancillary):
     """The descriptor that recvmsg got; BlockError when there was none left for it (unix(7), MSG_CTRUNC)."""
     if not ancillary:
         raise BlockError(
-            "the process that watches over it cannot keep the device: it has no descriptor left", errno=errno.EMFILE,
+            "the process that watches over it cannot keep the device: it has no descriptor left",
+            errno=errno.EMFILE,
         )
     return int.from_bytes(ancillary[0][2], "little")
 
@@ -190,7 +193,8 @@ def fd_of(ancillary):
 def silent_storage(limit):
     """The error of who waited for it."""
     return limit.exceeded(
-        "the storage to answer, which cannot be interrupted", hint="See the kernel's messages (dmesg) of this host, and what its disks do",
+        "the storage to answer, which cannot be interrupted",
+        hint="See the kernel's messages (dmesg) of this host, and what its disks do",
     )
 
 

@@ -39,7 +39,9 @@ def reach():
 def find(kind, description):
     """The serial number of a key, or None."""
     try:
-        return _keyctl("look for the key", _SEARCH, _USER_KEYRING, _text(kind), _text(description), 0, device=description)
+        return _keyctl(
+            "look for the key", _SEARCH, _USER_KEYRING, _text(kind), _text(description), 0, device=description
+        )
     except KernelError as error:
         if error.errno in NOT_THERE:
             return None
@@ -48,7 +50,12 @@ def find(kind, description):
 
 def add(kind, description, payload):
     """Add a key, or give one that is there another payload; its serial number."""
-    return _call("add the key", _numbers()[0], (_text(kind), _text(description), _bytes(payload), len(payload), _USER_KEYRING), description)
+    return _call(
+        "add the key",
+        _numbers()[0],
+        (_text(kind), _text(description), _bytes(payload), len(payload), _USER_KEYRING),
+        description,
+    )
 
 
 def read(serial):
@@ -80,7 +87,10 @@ def _numbers():
     uapi.require()
     machine = platform.machine()
     if machine not in _NUMBERS or struct.calcsize("P") != 8:
-        raise NotSupported(f"keys in the kernel's keyring are not supported on {machine}", hint=f"Supported are {', '.join(sorted(_NUMBERS))}, with 64 bits")
+        raise NotSupported(
+            f"keys in the kernel's keyring are not supported on {machine}",
+            hint=f"Supported are {', '.join(sorted(_NUMBERS))}, with 64 bits",
+        )
     return _NUMBERS[machine]
 
 

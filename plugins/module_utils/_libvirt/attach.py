@@ -91,7 +91,12 @@ def _attach(store, request, limit, guard, uri):
 
 
 def _attach_held(store, request, limit, guard, uri):
-    xml = disk_xml(request.vdev.name, request.params or request.device.path, request.mode == "w", request.device_type == "cdrom")
+    xml = disk_xml(
+        request.vdev.name,
+        request.params or request.device.path,
+        request.mode == "w",
+        request.device_type == "cdrom",
+    )
     called = False
     try:
         with store.within(limit):
@@ -100,7 +105,12 @@ def _attach_held(store, request, limit, guard, uri):
             if guard is not None:
                 guard(store, request)
             called = True
-            _with_domain(request.guest, uri, limit, lambda domain: domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE))
+            _with_domain(
+                request.guest,
+                uri,
+                limit,
+                lambda domain: domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
+            )
             vbd = _proven(store, request)
             if guard is not None:
                 guard(store, request)
@@ -110,7 +120,9 @@ def _attach_held(store, request, limit, guard, uri):
             if isinstance(error, DeadlineExceeded):
                 # The daemon has been asked and may do it yet, by the path: that must not lead to another device by then.
                 hold_for([request.device], _LATE)
-                error.hint = f"{error.hint}. It may attach the disk yet; the device is held for it for {_LATE} s"
+                error.hint = (
+                    f"{error.hint}. It may attach the disk yet; the device is held for it for {_LATE} s"
+                )
             _take_back(store, request, xml, error, uri)
         return Outcome(request, None, error, False)
 
@@ -121,9 +133,13 @@ def _proven(store, request):
     vbd = vbd_read.read_vbd(store, *request.key)
     opened = vbd_read.opened_number(request.key)
     if vbd is None or opened is None:
-        raise GuestError("libvirt says that it attached the disk, and blkback does not have it", device=str(request))
+        raise GuestError(
+            "libvirt says that it attached the disk, and blkback does not have it", device=str(request)
+        )
     if not vbd.number == opened == (device.id.major, device.id.minor):
-        raise WrongDevice(f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}", device=str(request))
+        raise WrongDevice(
+            f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}", device=str(request)
+        )
     device.prove()
     # Nothing acts on it any more; it tells later readers which device this is.
     store.transaction(lambda tx: tx.write(f"{request.key.backend}/diskseq", f"{device.id.diskseq:x}"))
@@ -143,11 +159,16 @@ def _take_back(store, request, xml, error, uri):
             if vbd is None:
                 return
             try:
-                _with_domain(request.guest, uri, limit, lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE))
+                _with_domain(
+                    request.guest,
+                    uri,
+                    limit,
+                    lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
+                )
             except GuestError:
                 vbd = vbd_read.read_vbd(store, *request.key)
         if vbd_read.read_vbd(store, *request.key) is not None:
-            outcome, = blkback.detach(store, [Detachment(vbd, request.guest)], 10, force=True)
+            (outcome,) = blkback.detach(store, [Detachment(vbd, request.guest)], 10, force=True)
             if outcome.error:
                 raise outcome.error
     except BlockError as failure:
@@ -162,9 +183,16 @@ def _detach(store, detachment, limit, uri):
             if now is None:
                 return Outcome(detachment, None, None, False)
             if (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
-                raise WrongDevice("the guest's disk is another device by now; it is left alone", device=str(detachment))
+                raise WrongDevice(
+                    "the guest's disk is another device by now; it is left alone", device=str(detachment)
+                )
             xml = disk_xml(vbd.dev, vbd.params or vbd.physical_device_path or "", vbd.writable, vbd.cdrom)
-            _with_domain(detachment.guest, uri, limit, lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE))
+            _with_domain(
+                detachment.guest,
+                uri,
+                limit,
+                lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
+            )
             blkback.wait_released(detachment, limit)
         return Outcome(detachment, None, None)
     except BlockError as error:
@@ -173,4 +201,6 @@ def _detach(store, detachment, limit, uri):
 
 def _with_domain(guest, uri, limit, function):
     """``function(domain)`` on a connection of its own, within the limit."""
-    return _connection.with_connection(uri, limit, guest, lambda connection: function(connection.lookupByUUIDString(guest.uuid)))
+    return _connection.with_connection(
+        uri, limit, guest, lambda connection: function(connection.lookupByUUIDString(guest.uuid))
+    )

@@ -64,7 +64,11 @@ def define(uri, domain, before, after, limit):
     def exchange(connection):
         now = _read(connection, domain)
         if now.xml != before:
-            raise GuestError("its definition was changed by someone else meanwhile; nothing was done", device=now.name, hint="Try again")
+            raise GuestError(
+                "its definition was changed by someone else meanwhile; nothing was done",
+                device=now.name,
+                hint="Try again",
+            )
         connection.defineXML(after)
         return _read(connection, now.uuid).xml
 
@@ -95,7 +99,9 @@ def with_connection(uri, limit, device, function):
             connection = libvirt.open(uri)
         except libvirt.libvirtError as error:
             if error.get_error_code() in (libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_CONF_SYNTAX):
-                raise InvalidValue("uri", uri, f"is refused by libvirt: {error.get_error_message()}") from error
+                raise InvalidValue(
+                    "uri", uri, f"is refused by libvirt: {error.get_error_message()}"
+                ) from error
             raise GuestError(f"cannot connect to {uri}: {error.get_error_message()}", hint=_HINT) from error
         try:
             return function(connection)
@@ -123,7 +129,9 @@ def bounded(function, limit, device):
     thread.start()
     thread.join(None if limit.left() == float("inf") else limit.left())
     if thread.is_alive():
-        raise DeadlineExceeded("libvirt to do what it was asked", limit.seconds or 0, device=str(device), hint=_HINT)
+        raise DeadlineExceeded(
+            "libvirt to do what it was asked", limit.seconds or 0, device=str(device), hint=_HINT
+        )
     if "error" in result:
         error = result["error"]
         if not isinstance(error, libvirt.libvirtError):
@@ -137,7 +145,9 @@ def _read(connection, wanted):
     # With its passwords: to define what was read without them would take them away.
     secure, inactive = libvirt.VIR_DOMAIN_XML_SECURE, libvirt.VIR_DOMAIN_XML_INACTIVE
     xml = domain.XMLDesc(secure | inactive) if domain.isPersistent() else None
-    return Definition(domain.name(), domain.UUIDString(), xml, domain.XMLDesc(secure) if domain.isActive() else None)
+    return Definition(
+        domain.name(), domain.UUIDString(), xml, domain.XMLDesc(secure) if domain.isActive() else None
+    )
 
 
 def _look_up(connection, wanted):
@@ -147,4 +157,8 @@ def _look_up(connection, wanted):
         except libvirt.libvirtError as error:
             if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
                 raise
-    raise GuestError("libvirt knows no domain of this name or uuid", device=wanted, hint=f"virsh -c {connection.getURI()} list --all shows those it knows")
+    raise GuestError(
+        "libvirt knows no domain of this name or uuid",
+        device=wanted,
+        hint=f"virsh -c {connection.getURI()} list --all shows those it knows",
+    )

@@ -110,12 +110,21 @@ def make(host, wanted, limit, store=None):
     take_turn(host, [source], limit)
     below = opener.Opener(host, udev.HANDS_OFF, limit).open(source)
     if below.read_only and not wanted.read_only:
-        raise InvalidValue("mode", "w", f"{below.path} is read-only, so the guest can have it only with mode=r", device=str(wanted))
+        raise InvalidValue(
+            "mode",
+            "w",
+            f"{below.path} is read-only, so the guest can have it only with mode=r",
+            device=str(wanted),
+        )
     _check_sharing(host, wanted, below, store)
     line = (0, below.size // 512, b"linear", f"{below.id.number} 0".encode())
     device = _mapped.make(
-        host.dm, domain_xml.mapped_name(wanted.uuid, wanted.target), wanted.mapped_uuid, _mapped.Table((line,), wanted.read_only),
-        host.cookie.next(udev.HANDS_OFF), persist=False,
+        host.dm,
+        domain_xml.mapped_name(wanted.uuid, wanted.target),
+        wanted.mapped_uuid,
+        _mapped.Table((line,), wanted.read_only),
+        host.cookie.next(udev.HANDS_OFF),
+        persist=False,
     )
     return host.enter_context(device)
 
@@ -129,9 +138,14 @@ def settle(host, pairs, limit):
             if found == device.id.rdev:
                 break
             if limit.expired and found is not None:
-                raise WrongDevice(f"{wanted.path} leads to {os.major(found)}:{os.minor(found)}, not to {device.id.number}", device=str(wanted))
+                raise WrongDevice(
+                    f"{wanted.path} leads to {os.major(found)}:{os.minor(found)}, not to {device.id.number}",
+                    device=str(wanted),
+                )
             if limit.expired:
-                raise limit.exceeded(f"udev to make {wanted.path}", device=str(wanted), hint="Check that systemd-udevd runs")
+                raise limit.exceeded(
+                    f"udev to make {wanted.path}", device=str(wanted), hint="Check that systemd-udevd runs"
+                )
             limit.sleep(pause)
 
 
@@ -159,7 +173,7 @@ def is_made_of(host, device, source):
 def of_domain(host, uuid):
     """``[(target, Device)]`` of all devices made for a domain's disks, held by the host."""
     start = f"{PREFIX}{uuid}-"
-    return [(full[len(start):], device) for full, device in _ours(host) if full.startswith(start)]
+    return [(full[len(start) :], device) for full, device in _ours(host) if full.startswith(start)]
 
 
 def _ours(host):
@@ -190,34 +204,46 @@ def _make_room(host, wanted, limit):
             if host.dm.status(_mapped.number_of(device)).open_count <= 1:
                 _mapped.set_persist(host.dm, device, False)
             elif patience.expired:
-                raise DeviceBusy(f"an earlier run of the guest still has it: {_mapped.describe(host.dm, mapped)}", device=str(wanted))
+                raise DeviceBusy(
+                    f"an earlier run of the guest still has it: {_mapped.describe(host.dm, mapped)}",
+                    device=str(wanted),
+                )
         patience.sleep(pause)
 
 
 def _taken(host, mapped, wanted):
     """The error for a device that is not ours under our name; it is let go of."""
     try:
-        return DeviceBusy(f"its name is taken by {_mapped.describe(host.dm, mapped)}", device=str(wanted), hint="Nothing but this collection makes such names")
+        return DeviceBusy(
+            f"its name is taken by {_mapped.describe(host.dm, mapped)}",
+            device=str(wanted),
+            hint="Nothing but this collection makes such names",
+        )
     finally:
         if mapped.device is not None:
             mapped.device.close()
 
 
 def _check_sharing(host, wanted, below, store):
-    """Also against disks that are made and not attached yet, which XenStore does not show. """
+    """Also against disks that are made and not attached yet, which XenStore does not show."""
     if wanted.shareable:
         return
     questions = stack.questions(host)
     mine = footprint(below.id.major, below.id.minor, not wanted.read_only, questions)
     if store is not None:
         with _sharing.Sharing(questions) as sharing:
-            sharing.check_extents(store, mine, _Place(None, _guest.Guest(-1, wanted.uuid, wanted.domain)), below.path)
+            sharing.check_extents(
+                store, mine, _Place(None, _guest.Guest(-1, wanted.uuid, wanted.domain)), below.path
+            )
     for uuid, device in _ours(host):
-        pair = uuid != wanted.mapped_uuid and conflict(mine, footprint(device.id.major, device.id.minor, not device.read_only, questions))
+        pair = uuid != wanted.mapped_uuid and conflict(
+            mine, footprint(device.id.major, device.id.minor, not device.read_only, questions)
+        )
         if pair:
             raise DeviceBusy(
-                f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37:]} of the domain {uuid[len(PREFIX):len(PREFIX) + 36]}",
-                device=f"{below.path} for {wanted}", hint="Give both only a read-only disk, or say shared: true for guests that agree on who writes what",
+                f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37 :]} of the domain {uuid[len(PREFIX) : len(PREFIX) + 36]}",
+                device=f"{below.path} for {wanted}",
+                hint="Give both only a read-only disk, or say shared: true for guests that agree on who writes what",
             )
 
 

@@ -109,7 +109,10 @@ class Domain:
 
     def recipes(self):
         """The text of each recipe by its target; DefinitionError when one target has two."""
-        return {target: self.recipe(target) for target in sorted({entry.get("target", "") for entry in self.recipe_elements()})}
+        return {
+            target: self.recipe(target)
+            for target in sorted({entry.get("target", "") for entry in self.recipe_elements()})
+        }
 
     def recipe(self, target):
         """The text of this target's recipe, or None; DefinitionError when it has two."""
@@ -127,10 +130,15 @@ class Domain:
     def recipe_elements(self, target=None):
         metadata = self.root.first("metadata")
         lists = [] if metadata is None else metadata.all("disks", NAMESPACE)
-        return [entry for element in lists for entry in element.all("disk", NAMESPACE) if target in (None, entry.get("target", ""))]
+        return [
+            entry
+            for element in lists
+            for entry in element.all("disk", NAMESPACE)
+            if target in (None, entry.get("target", ""))
+        ]
 
     def slice(self, element):
-        return self.raw[element.start:element.end].decode("utf-8")
+        return self.raw[element.start : element.end].decode("utf-8")
 
     def _disk_elements(self):
         return [disk for devices in self.root.all("devices") for disk in devices.all("disk")]
@@ -139,10 +147,16 @@ class Domain:
         source, driver, target = element.first("source"), element.first("driver"), element.first("target")
         kind = element.get("type", "file")
         return Present(
-            _target(element), kind, _source_of(source, kind),
-            None if driver is None else driver.get("name"), None if driver is None else driver.get("type"),
-            element.get("device", "disk"), element.first("readonly") is not None, element.first("shareable") is not None,
-            None if target is None else target.get("bus"), self.slice(element),
+            _target(element),
+            kind,
+            _source_of(source, kind),
+            None if driver is None else driver.get("name"),
+            None if driver is None else driver.get("type"),
+            element.get("device", "disk"),
+            element.first("readonly") is not None,
+            element.first("shareable") is not None,
+            None if target is None else target.get("bus"),
+            self.slice(element),
         )
 
 
@@ -210,7 +224,13 @@ def recipe_list(recipes):
     What libvirt's call for metadata (virDomainSetMetadata) takes, for ``{target: recipe}``; None for none. The call adds the namespace, and refuses a
     text that has it already (virXMLInjectNamespace in src/util/virxml.c).
     """
-    return "<disks>" + "".join(_entry(target, recipe, "") for target, recipe in sorted(recipes.items())) + "</disks>" if recipes else None
+    return (
+        "<disks>"
+        + "".join(_entry(target, recipe, "") for target, recipe in sorted(recipes.items()))
+        + "</disks>"
+        if recipes
+        else None
+    )
 
 
 def excerpt(text, target):
@@ -248,6 +268,7 @@ def _source_of(source, kind):
 
 
 # Disks
+
 
 def _add_disk(domain, edits, disk):
     devices = domain.root.first("devices")
@@ -301,7 +322,9 @@ def _change_driver(edits, element, disk):
     driver = element.first("driver")
     if driver is None:
         first = element.children[0]
-        edits.insert(element.inside, f"{edits.indent(first)}<driver name={xml_edit.quoted(disk.driver)} type='raw'/>")
+        edits.insert(
+            element.inside, f"{edits.indent(first)}<driver name={xml_edit.quoted(disk.driver)} type='raw'/>"
+        )
         return
     for name, value in (("name", disk.driver), ("type", "raw")):
         if driver.get(name) != value:
@@ -324,6 +347,7 @@ def _change_source(edits, element, disk):
 
 # Recipes
 
+
 def _put_recipe(domain, edits, target, recipe):
     there = domain.recipe_elements(target)
     if there:
@@ -339,7 +363,12 @@ def _put_recipe(domain, edits, target, recipe):
         edits.insert(last.end, edits.indent(last) + _entry(target, recipe, edits.prefix(lists[-1])))
     elif lists:
         outer = edits.indent(lists[-1])
-        _append(edits, lists[-1], (outer and outer + "  ") + _entry(target, recipe, edits.prefix(lists[-1])), outer)
+        _append(
+            edits,
+            lists[-1],
+            (outer and outer + "  ") + _entry(target, recipe, edits.prefix(lists[-1])),
+            outer,
+        )
     elif metadata is None:
         _add_metadata(domain, edits, target, recipe)
     elif metadata.children:
@@ -363,7 +392,9 @@ def _add_metadata(domain, edits, target, recipe):
 
 def _list(target, recipe, indent):
     entry = (indent and indent + "  ") + _entry(target, recipe, _PREFIX)
-    return f"{indent}<{_PREFIX}disks xmlns:{KEY}={xml_edit.quoted(NAMESPACE)}>{entry}{indent}</{_PREFIX}disks>"
+    return (
+        f"{indent}<{_PREFIX}disks xmlns:{KEY}={xml_edit.quoted(NAMESPACE)}>{entry}{indent}</{_PREFIX}disks>"
+    )
 
 
 def _entry(target, recipe, prefix):

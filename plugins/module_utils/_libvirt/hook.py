@@ -108,7 +108,10 @@ def make(job, told=lambda: None):
         told()
         disk_device.settle(host, pairs, limit)
         start_holder(job.uuid, [device for dummy, device in pairs])
-        return _good(f"{wanted.target} is {device.path} {device.id.number} diskseq {device.id.diskseq}" for wanted, device in pairs)
+        return _good(
+            f"{wanted.target} is {device.path} {device.id.number} diskseq {device.id.diskseq}"
+            for wanted, device in pairs
+        )
 
 
 def hand_over(job):
@@ -175,16 +178,23 @@ def _prove(host, job, wanted, limit):
         if opened is not None:
             break
         if limit.expired:
-            raise limit.exceeded(f"blkback to open {device.path}", device=str(wanted), hint="Disks of a recipe are served by blkback: driver name='phy'")
+            raise limit.exceeded(
+                f"blkback to open {device.path}",
+                device=str(wanted),
+                hint="Disks of a recipe are served by blkback: driver name='phy'",
+            )
         limit.sleep(pause)
     if opened != (device.id.major, device.id.minor):
         raise WrongDevice(
-            f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}", device=str(wanted), hint="The path was made to lead elsewhere",
+            f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}",
+            device=str(wanted),
+            hint="The path was made to lead elsewhere",
         )
     return f"{wanted.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"
 
 
 # Holders: one for each domain, named in a file so that a later run of this program can end it.
+
 
 def start_holder(uuid, devices):
     """Leave a process behind that keeps the devices open, for HOLD seconds at most."""
@@ -193,7 +203,11 @@ def start_holder(uuid, devices):
     holder = _holder.hold_pending(devices, HOLD)
     try:
         new = f"{_record(uuid)}.new"
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
+        with open(
+            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600),
+            "w",
+            encoding="ascii",
+        ) as file:
             file.write(f"{identity.mark_of(holder.pid, holder.pid)}\n")
         os.rename(new, _record(uuid))
         holder.stay()

@@ -86,10 +86,18 @@ def _wanted(domain, uuid, disk):
         return []
     title = f"{disk.target} of {domain.name}"
     if recipe is None:
-        raise DefinitionError(f"its path is {disk.source}, and there is no recipe for what is to be there", device=title, hint=_HINT)
+        raise DefinitionError(
+            f"its path is {disk.source}, and there is no recipe for what is to be there",
+            device=title,
+            hint=_HINT,
+        )
     path = domain_xml.path_of(uuid, disk.target)
     if (disk.type, disk.source) != ("block", path):
-        raise DefinitionError(f"there is a recipe for it, but its source is {disk.source or '(none)'} instead of {path}", device=title, hint=_HINT)
+        raise DefinitionError(
+            f"there is a recipe for it, but its source is {disk.source or '(none)'} instead of {path}",
+            device=title,
+            hint=_HINT,
+        )
     vdev.parse(disk.target)
     read_only = disk.read_only or disk.device == "cdrom"
     return [Wanted(domain.name, uuid, disk.target, _recipe.parse(recipe, title), read_only, disk.shareable)]

@@ -42,7 +42,8 @@ def refuse_driver(source, backing, domains, option="source.file"):
                 continue
             if _is_file(disk.source, backing):
                 raise InvalidValue(
-                    option, source.file,
+                    option,
+                    source.file,
                     f"is an image of the format {disk.format} (driver of {disk.target}), as the definition says, and a "
                     f"guest gets it byte for byte. Convert it (qemu-img convert -f {disk.format} -O raw), or say "
                     "format=raw if the definition is wrong",
@@ -67,5 +68,7 @@ def _is_file(path, backing):
         # Not there, or no path at all.
         return False
     except OSError as error:
-        raise KernelError.from_oserror(error, "look at the file of a disk of the definition", device=path) from error
+        raise KernelError.from_oserror(
+            error, "look at the file of a disk of the definition", device=path
+        ) from error
     return (found.st_dev, found.st_ino) == (backing.device, backing.inode)

@@ -35,10 +35,17 @@ def put(uri, uuid, target, recipe, limit):
         if recipe is not None:
             recipes[target] = recipe
         domain.setMetadata(
-            libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.recipe_list(recipes), domain_xml.KEY, domain_xml.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_LIVE,
+            libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+            domain_xml.recipe_list(recipes),
+            domain_xml.KEY,
+            domain_xml.NAMESPACE,
+            libvirt.VIR_DOMAIN_AFFECT_LIVE,
         )
         if _recipes(domain) != recipes:
-            raise GuestError("libvirt did not keep the recipe in the running definition", device=f"{target} of {domain.name()}")
+            raise GuestError(
+                "libvirt did not keep the recipe in the running definition",
+                device=f"{target} of {domain.name()}",
+            )
 
     # The list is read, changed and written whole. Not the lock for making devices: the hook waits for that while libvirt has the domain locked, which
     # this waits for.

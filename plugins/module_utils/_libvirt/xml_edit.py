@@ -39,7 +39,18 @@ class Element:
     (``<a/>``), ``inside``, ``outside`` and ``end`` are the same. ``text`` is its own character data.
     """
 
-    __slots__ = ("attributes", "children", "end", "inside", "name", "namespace", "outside", "parent", "start", "text")
+    __slots__ = (
+        "attributes",
+        "children",
+        "end",
+        "inside",
+        "name",
+        "namespace",
+        "outside",
+        "parent",
+        "start",
+        "text",
+    )
 
     def __init__(self, namespace, name, attributes, parent, start, inside):
         self.namespace = namespace
@@ -71,17 +82,20 @@ class Element:
 def parse(raw):
     """The root Element of a document in UTF-8 (bytes); DefinitionError for what is not XML, and for any document type declaration."""
     if len(raw) > MOST_BYTES:
-        raise DefinitionError(f"the definition has {len(raw)} bytes, more than the {MOST_BYTES} that libvirt takes")
+        raise DefinitionError(
+            f"the definition has {len(raw)} bytes, more than the {MOST_BYTES} that libvirt takes"
+        )
     reader = _Reader(raw)
     try:
         reader.parser.Parse(raw, True)
     except expat.ExpatError as error:
-        raise DefinitionError(f"the definition is not XML: {expat.ErrorString(error.code)}, line {error.lineno}, column {error.offset}") from error
+        raise DefinitionError(
+            f"the definition is not XML: {expat.ErrorString(error.code)}, line {error.lineno}, column {error.offset}"
+        ) from error
     return reader.root
 
 
 class _Reader:
-
     def __init__(self, raw):
         self.raw = raw
         self.root = None
@@ -96,7 +110,9 @@ class _Reader:
         parser.StartDoctypeDeclHandler = self.doctype
 
     def doctype(self, *dummy):
-        raise DefinitionError(f"the definition has a document type declaration (line {self.parser.CurrentLineNumber}), which no definition needs")
+        raise DefinitionError(
+            f"the definition has a document type declaration (line {self.parser.CurrentLineNumber}), which no definition needs"
+        )
 
     def start(self, name, attributes):
         at = self.parser.CurrentByteIndex
@@ -104,7 +120,14 @@ class _Reader:
             raise DefinitionError(f"the definition has more than {DEEPEST} levels of elements")
         namespace, dummy, local = name.rpartition(_SEPARATOR)
         attributes = {key: value for key, value in attributes.items() if _SEPARATOR not in key}
-        element = Element(namespace, local, attributes, self.stack[-1] if self.stack else None, at, _TAG.match(self.raw, at).end())
+        element = Element(
+            namespace,
+            local,
+            attributes,
+            self.stack[-1] if self.stack else None,
+            at,
+            _TAG.match(self.raw, at).end(),
+        )
         if self.stack:
             self.stack[-1].children.append(element)
         else:
@@ -113,7 +136,7 @@ class _Reader:
 
     def end(self, dummy):
         element = self.stack.pop()
-        if self.raw[element.inside - 2:element.inside] != b"/>":
+        if self.raw[element.inside - 2 : element.inside] != b"/>":
             element.outside = self.parser.CurrentByteIndex
             element.end = self.raw.index(b">", element.outside) + 1
 
@@ -141,15 +164,15 @@ class Edits:
     def space_before(self, at):
         """Where the white space begins that sets what stands at ``at`` on a line of its own; ``at`` itself when it is on no such line."""
         start = at
-        while self._raw[start - 1:start] in (b" ", b"\t"):
+        while self._raw[start - 1 : start] in (b" ", b"\t"):
             start -= 1
-        if self._raw[start - 1:start] != b"\n":
+        if self._raw[start - 1 : start] != b"\n":
             return at
-        return start - (2 if self._raw[start - 2:start - 1] == b"\r" else 1)
+        return start - (2 if self._raw[start - 2 : start - 1] == b"\r" else 1)
 
     def indent(self, element):
         """The line end and white space in front of an element, as text; empty when it is on no line of its own."""
-        return self._raw[self.space_before(element.start):element.start].decode()
+        return self._raw[self.space_before(element.start) : element.start].decode()
 
     def set_attribute(self, element, name, value):
         """Give an element the attribute (without a prefix), in its place when it has it already."""
@@ -198,7 +221,9 @@ class Edits:
 
 def quoted(value):
     """A value as an attribute's text with its quotes; line ends and tabs survive as references."""
-    return "'" + text_of(value, {"'": "&apos;", '"': "&quot;", "\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}) + "'"
+    return (
+        "'" + text_of(value, {"'": "&apos;", '"': "&quot;", "\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}) + "'"
+    )
 
 
 def text_of(value, more=None):

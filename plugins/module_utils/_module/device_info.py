@@ -28,7 +28,9 @@ def collect(params, host):
     if params["diskseq"] is not None:
         _device.check_diskseq(params["diskseq"])
     if params["path"] is not None and params["diskseq"] is not None:
-        raise InvalidValue("path", params["path"], "must be left out beside diskseq: one of them picks the device")
+        raise InvalidValue(
+            "path", params["path"], "must be left out beside diskseq: one of them picks the device"
+        )
     values = {"devices": list(_picked(params, host) if params["path"] or params["diskseq"] else _all(host))}
     if params["features"]:
         values["features"] = features.collect(host)
@@ -37,7 +39,9 @@ def collect(params, host):
 
 def _picked(params, host):
     try:
-        device = _device.open_path(params["path"]) if params["path"] else _device.open_diskseq(params["diskseq"])
+        device = (
+            _device.open_path(params["path"]) if params["path"] else _device.open_diskseq(params["diskseq"])
+        )
     except DeviceGone:
         return
     with device:

@@ -40,7 +40,8 @@ ARGUMENTS = {
     "table": {"type": "raw"},
     "keys": {"type": "dict", "no_log": True},
     "volumes": {
-        "type": "list", "elements": "dict",
+        "type": "list",
+        "elements": "dict",
         "options": {
             "id": {"type": "int", "required": True},
             "snapshot_of": {"type": "int"},
@@ -94,7 +95,9 @@ class DmItem(Item):
         if self.mapped is not None:
             status = self.mapped.status
             found["device", status.name] = f"the mapped device {status.name} (uuid {status.uuid or '(none)'})"
-        found.update({(option, params[option]): "" for option in ("name", "uuid", "diskseq") if params[option]})
+        found.update(
+            {(option, params[option]): "" for option in ("name", "uuid", "diskseq") if params[option]}
+        )
         return found
 
     def check(self):
@@ -109,9 +112,17 @@ class DmItem(Item):
         check_seconds(params, "timeout")
         if params["volumes"] is not None:
             if params["state"] != "present":
-                raise InvalidValue("volumes", params["volumes"], f"must be left out with state={params['state']}: a pool is live when its volumes are changed")
-            self.volumes = thin.Volumes(self.host, thin.parse_volumes(params["volumes"]), max(1, params["timeout"]))
-        self.value = None if params["table"] is None else with_keys(table_lines(params["table"]), params["keys"] or {})
+                raise InvalidValue(
+                    "volumes",
+                    params["volumes"],
+                    f"must be left out with state={params['state']}: a pool is live when its volumes are changed",
+                )
+            self.volumes = thin.Volumes(
+                self.host, thin.parse_volumes(params["volumes"]), max(1, params["timeout"])
+            )
+        self.value = (
+            None if params["table"] is None else with_keys(table_lines(params["table"]), params["keys"] or {})
+        )
 
     @classmethod
     def prepare(cls, host):
@@ -125,7 +136,9 @@ class DmItem(Item):
             if found.device is not None:
                 found.device.close()
         locks = [lock for name, uuid in names for lock in _locks.of_mapped(name, uuid)]
-        return locks + ([] if self.value is None else needed_locks.of_table(self.value, self.params["read_only"]))
+        return locks + (
+            [] if self.value is None else needed_locks.of_table(self.value, self.params["read_only"])
+        )
 
     def look(self):
         self._look()
@@ -151,9 +164,16 @@ class DmItem(Item):
         after = self._wanted(before)
         if not before and after["table"] is not None:
             self.host.mapped_to_be[after["name"]] = slots.ToBe(
-                after["uuid"] or None, after["table"].length, after["read_only"],
+                after["uuid"] or None,
+                after["table"].length,
+                after["read_only"],
             )
-        if before and before["suspended"] and not after["suspended"] and (before["table"], before["read_only"]) == (after["table"], after["read_only"]):
+        if (
+            before
+            and before["suspended"]
+            and not after["suspended"]
+            and (before["table"], before["read_only"]) == (after["table"], after["read_only"])
+        ):
             _suspended.check(self.host.dm, self.device)
         if self.volumes is not None:
             self._plan_volumes(before, after)
@@ -188,12 +208,16 @@ class DmItem(Item):
 
     def to_hold(self):
         params = self.params
-        return [self.device] if params["state"] != "absent" and not params["persist"] and params["hold"] else []
+        return (
+            [self.device] if params["state"] != "absent" and not params["persist"] and params["hold"] else []
+        )
 
     def remains(self):
         told = [] if self.opener is None else list(self.opener.grown)
         if self.params["state"] == "absent" and self.gone is not None:
-            told.append("the mapped device is gone" if self.gone else "the mapped device goes with its last user")
+            told.append(
+                "the mapped device is gone" if self.gone else "the mapped device goes with its last user"
+            )
         if self.volumes is not None and self.volumes.deleted:
             told.append("volumes are deleted, and what was done with them")
         return told
@@ -251,7 +275,8 @@ class DmItem(Item):
         wanted = self.params["diskseq"]
         if wanted is not None and device.id.diskseq != wanted:
             raise WrongDevice(
-                f"its disk sequence number is {device.id.diskseq}, not {wanted}", device=self.mapped.status.name,
+                f"its disk sequence number is {device.id.diskseq}, not {wanted}",
+                device=self.mapped.status.name,
                 hint="The name belongs to another device than the one that was asked for; nothing was done",
             )
 
@@ -261,15 +286,21 @@ class DmItem(Item):
         if mapped is None:
             if params["diskseq"] is not None:
                 raise WrongDevice(
-                    f"it is not there, and diskseq={params['diskseq']} was asked for", device=params["name"],
+                    f"it is not there, and diskseq={params['diskseq']} was asked for",
+                    device=params["name"],
                     hint="The device that had this number is gone; leave diskseq out to make a new one",
                 )
             if self.value is None:
-                raise InvalidValue("table", None, f"must be given: there is no mapped device {params['name']}, and one cannot be made without a table")
+                raise InvalidValue(
+                    "table",
+                    None,
+                    f"must be given: there is no mapped device {params['name']}, and one cannot be made without a table",
+                )
             return
         if params["uuid"] and mapped.status.uuid != params["uuid"]:
             raise DeviceBusy(
-                f"the name is taken by another device: {_mapped.describe(self.host.dm, mapped)}", device=params["name"],
+                f"the name is taken by another device: {_mapped.describe(self.host.dm, mapped)}",
+                device=params["name"],
                 hint=f"It has not the uuid {params['uuid']}; nothing was done",
             )
         if mapped.status.name != params["name"]:
@@ -337,7 +368,8 @@ class DmItem(Item):
         if self._is_in_use():
             raise DeviceBusy(
                 f"it is in use, and stands on {found.old}; the table would have it stand on another file, "
-                f"{found.file}", device=self.params["name"],
+                f"{found.file}",
+                device=self.params["name"],
                 hint="End that use first. If the other file is meant, name its loop device by diskseq=N in the table",
             )
         self.host.warn(
@@ -369,7 +401,10 @@ class DmItem(Item):
         table = after["table"]
         if table is None or [target.TYPE for target in table] != ["thin-pool"]:
             raise InvalidValue(
-                "volumes", self.params["volumes"], "is possible only for a device whose table is one thin-pool target", device=self.params["name"],
+                "volumes",
+                self.params["volumes"],
+                "is possible only for a device whose table is one thin-pool target",
+                device=self.params["name"],
             )
         if not before:
             after["volumes"] = self.volumes.wanted()
@@ -385,11 +420,15 @@ class DmItem(Item):
     def _create(self):
         params = self.params
         self.opener = opener.Opener(self.host)
-        table = (self.slots or slots.host_slots(self.host, self.value)).make(self.value, params["read_only"], self.opener)
+        table = (self.slots or slots.host_slots(self.host, self.value)).make(
+            self.value, params["read_only"], self.opener
+        )
         event_nr = self._event()
         uuid = params["uuid"] or (self.mapped.status.uuid if self.mapped is not None else None)
         self._make_way()
-        device = self._made_by(event_nr, lambda: _mapped.make(self.host.dm, params["name"], uuid, table, event_nr, persist=False))
+        device = self._made_by(
+            event_nr, lambda: _mapped.make(self.host.dm, params["name"], uuid, table, event_nr, persist=False)
+        )
         self.created = True
         self.device = self.host.mapped_made[params["name"]] = self.host.enter_context(device)
         if params["state"] == "suspended":
@@ -405,7 +444,11 @@ class DmItem(Item):
         else:
             # Its maker holds it until it is live.
             if _mapped.wait_unused(control, self.device, self.params["timeout"]).has_live_table:
-                raise DeviceBusy("it got its live table from another process meanwhile", device=status.name, hint="Try again")
+                raise DeviceBusy(
+                    "it got its live table from another process meanwhile",
+                    device=status.name,
+                    hint="Try again",
+                )
             _mapped.remove(control, self.device, self.host.cookie, timeout=self.params["timeout"])
         self._restore.append(lambda: _mapped.create_again(control, status))
 
@@ -466,7 +509,9 @@ class DmItem(Item):
         else:
             _suspended.check(self.host.dm, self.device)
             address, event_nr = _mapped.number_of(self.device), self._event()
-            status = self._made_by(event_nr, lambda: self.host.dm.resume(address, how.noflush, how.nolockfs, event_nr))
+            status = self._made_by(
+                event_nr, lambda: self.host.dm.resume(address, how.noflush, how.nolockfs, event_nr)
+            )
             if not status.uevent_generated:
                 self.host.cookie.not_sent()
 
@@ -486,12 +531,18 @@ class DmItem(Item):
         for option, has in (("name", status.name), ("uuid", status.uuid)):
             if params[option] and params[option] != has:
                 raise WrongDevice(
-                    f"its {option} is {has or '(none)'}, not {params[option]}: {_mapped.describe(self.host.dm, self.mapped)}", device=status.name,
+                    f"its {option} is {has or '(none)'}, not {params[option]}: {_mapped.describe(self.host.dm, self.mapped)}",
+                    device=status.name,
                     hint="It is not the device that was asked for; nothing was done",
                 )
         if self.device is None and params["diskseq"] is not None:
             raise WrongDevice("it has no table yet, so no disk sequence number", device=status.name)
-        if self.device is not None and params["deferred"] and status.deferred_remove and status.open_count > 1:
+        if (
+            self.device is not None
+            and params["deferred"]
+            and status.deferred_remove
+            and status.open_count > 1
+        ):
             # It is to go with its last user already.
             self.gone = False
             return Plan(False, {}, {})
@@ -521,7 +572,9 @@ class DmItem(Item):
             # What stood on it is gone from sysfs a moment before it lets go of this one; who still has it then is
             # told by the removal.
             self._is_in_use(min(_PROBING_SECONDS, self.params["timeout"]))
-        self.gone = _mapped.remove(self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"])
+        self.gone = _mapped.remove(
+            self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"]
+        )
         if self.gone:
             self.host.link_goes(status.name, status.minor)
 
@@ -566,7 +619,11 @@ def table_lines(value):
         elif isinstance(row, str):
             result.extend(row.splitlines())
         else:
-            raise InvalidValue("table", row, "must be text lines as for dmsetup, or dictionaries with start, length and target")
+            raise InvalidValue(
+                "table",
+                row,
+                "must be text lines as for dmsetup, or dictionaries with start, length and target",
+            )
     return result
 
 

@@ -24,7 +24,11 @@ def in_order(entries):
     ``entries``: for each ``(name, value, read_only, numbers)``: the name and the table (or None) of one that is to be
     there; ``numbers`` is ``((major, minor), {(major, minor) below it})`` of one that is to go, or else None.
     """
-    made = {name: index for index, (name, dummy, dummy2, numbers) in enumerate(entries) if name and numbers is None}
+    made = {
+        name: index
+        for index, (name, dummy, dummy2, numbers) in enumerate(entries)
+        if name and numbers is None
+    }
     above = {}
     for index, entry in enumerate(entries):
         for number in entry[3][1] if entry[3] else ():

@@ -33,7 +33,9 @@ def collect(params, host):
     slots = None
     try:
         mapped = _mapped(params["name"], host)
-        slots = _slots.host_slots(host, lines, mapped and mapped.device and mapped.device.id[:2], params["kernels"])
+        slots = _slots.host_slots(
+            host, lines, mapped and mapped.device and mapped.device.id[:2], params["kernels"]
+        )
         wanted = slots.look(lines, params["read_only"], whole=True)
         if mapped is not None and mapped.status.has_live_table:
             live = _slots.live_table(host, mapped.device)
@@ -46,7 +48,13 @@ def collect(params, host):
             raise
         return {"valid": False, "errors": _errors(error), "lines": None, "targets": None, "devices": None}
     shown = wanted.table.redacted()
-    return {"valid": True, "errors": [], "lines": shown.lines(), "targets": shown.to_list(), "devices": _devices(slots, wanted.written, params["read_only"])}
+    return {
+        "valid": True,
+        "errors": [],
+        "lines": shown.lines(),
+        "targets": shown.to_list(),
+        "devices": _devices(slots, wanted.written, params["read_only"]),
+    }
 
 
 def _mapped(name, host):
@@ -55,7 +63,11 @@ def _mapped(name, host):
         return None
     mapped = _dm.find(host.dm, names.check_name(name))
     if mapped is None:
-        raise DeviceGone("there is no such mapped device", device=name, hint="Leave name out for a device that is not there yet")
+        raise DeviceGone(
+            "there is no such mapped device",
+            device=name,
+            hint="Leave name out for a device that is not there yet",
+        )
     if mapped.device is not None:
         host.enter_context(mapped.device)
     return mapped
@@ -65,15 +77,30 @@ def _errors(error):
     if isinstance(error, TableError):
         return error.errors
     value = None if error.device is None else str(error.device)
-    return [{"line": None, "target": None, "field": "device", "value": value, "rule": error.message, "column": None, "text": None}]
+    return [
+        {
+            "line": None,
+            "target": None,
+            "field": "device",
+            "value": value,
+            "rule": error.message,
+            "column": None,
+            "text": None,
+        }
+    ]
 
 
 def _devices(slots, table, read_only):
     rows = []
     for index, slot in table.devices(read_only):
         device = slots.device(slot)
-        rows.append({
-            "target": index + 1, "field": slot.field, "written": slot.shown, "access": slot.access,
-            "device": None if device is None else device.as_dict(),
-        })
+        rows.append(
+            {
+                "target": index + 1,
+                "field": slot.field,
+                "written": slot.shown,
+                "access": slot.access,
+                "device": None if device is None else device.as_dict(),
+            }
+        )
     return rows

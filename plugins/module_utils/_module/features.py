@@ -28,7 +28,13 @@ _XENSTORED_SOCKETS = ("/run/xenstored/socket", "/var/run/xenstored/socket")
 
 def collect(host):
     """All features as plain data; what is not there is None or False, never an error."""
-    return {"kernel": _kernel(), "device_mapper": _device_mapper(host), "udev": udev.is_running(), "xen": _xen(host), "libvirt": _libvirt()}
+    return {
+        "kernel": _kernel(),
+        "device_mapper": _device_mapper(host),
+        "udev": udev.is_running(),
+        "xen": _xen(host),
+        "libvirt": _libvirt(),
+    }
 
 
 def _kernel():
@@ -50,7 +56,10 @@ def _device_mapper(host):
         control = host.dm
         return {
             "version": ".".join(str(part) for part in control.version()),
-            "targets": {name: ".".join(str(part) for part in version) for name, version in sorted(control.target_versions().items())},
+            "targets": {
+                name: ".".join(str(part) for part in version)
+                for name, version in sorted(control.target_versions().items())
+            },
             "strict_version_5": control.speaks_version_5(),
         }
     except NotSupported:

@@ -58,31 +58,52 @@ class KeyItem(Item):
         text = self.params["description"]
         if not _DESCRIPTION.match(text) or len(text) > _LONGEST:
             raise InvalidValue(
-                "description", text, f"must be up to {_LONGEST} printable ASCII characters without spaces, as a table names it")
+                "description",
+                text,
+                f"must be up to {_LONGEST} printable ASCII characters without spaces, as a table names it",
+            )
         if self.params["type"] == "logon" and not 0 < text.find(":"):
-            raise InvalidValue("description", text, "must be PREFIX:NAME, which the kernel asks of logon keys")
+            raise InvalidValue(
+                "description", text, "must be PREFIX:NAME, which the kernel asks of logon keys"
+            )
         if self.params["state"] == "present":
             payload = (self.params["payload"] or "").strip()
             if not _HEX.match(payload) or len(payload) > 2 * keyring.MOST_BYTES:
                 raise InvalidValue(
-                    "payload", "(not shown)",
-                    f"must be an even number of hexadecimal digits, for up to {keyring.MOST_BYTES} bytes; as text, in quotes")
+                    "payload",
+                    "(not shown)",
+                    f"must be an even number of hexadecimal digits, for up to {keyring.MOST_BYTES} bytes; as text, in quotes",
+                )
             self.payload = bytes.fromhex(payload)
 
     def locks(self):
-        return [_locks.Lock(f"key {self.params['type']} {self.params['description']}", f"the key {self.title()}")]
+        return [
+            _locks.Lock(f"key {self.params['type']} {self.params['description']}", f"the key {self.title()}")
+        ]
 
     def plan(self):
         keyring.reach()
         kind = self.params["type"]
         self.serial = keyring.find(kind, self.params["description"])
         if self.params["state"] == "absent":
-            return Plan(self.serial is not None or self._marker() is not None, self._shown(self.serial is not None), {})
+            return Plan(
+                self.serial is not None or self._marker() is not None,
+                self._shown(self.serial is not None),
+                {},
+            )
         is_right = self.serial is not None and self._is_right()
         before = self._shown(self.serial is not None)
         # What differs is not shown, only that something does.
         after = dict(self._shown(True), payload="as wanted")
-        return Plan(not is_right, dict(before, payload="as wanted" if is_right else "another, or one that was added by somebody else") if before else {}, after)
+        return Plan(
+            not is_right,
+            dict(
+                before, payload="as wanted" if is_right else "another, or one that was added by somebody else"
+            )
+            if before
+            else {},
+            after,
+        )
 
     def apply(self):
         kind, text = self.params["type"], self.params["description"]
@@ -99,7 +120,9 @@ class KeyItem(Item):
         self.serial = keyring.add(kind, text, self.payload)
         self.was_touched = True
         salt = secrets.token_bytes(_SALT)
-        keyring.add("user", self._marker_name(), salt + _digest(salt, self.payload) + _SERIAL.pack(self.serial))
+        keyring.add(
+            "user", self._marker_name(), salt + _digest(salt, self.payload) + _SERIAL.pack(self.serial)
+        )
 
     def is_removal(self):
         # The payload that was there before cannot be read.
@@ -112,9 +135,15 @@ class KeyItem(Item):
         if self.params["state"] == "absent":
             return {"key": None}
         kind, text = self.params["type"], self.params["description"]
-        return {"key": {
-            "type": kind, "description": text, "serial": self.serial, "size": len(self.payload), "table_key": f":{len(self.payload)}:{kind}:{text}",
-        }}
+        return {
+            "key": {
+                "type": kind,
+                "description": text,
+                "serial": self.serial,
+                "size": len(self.payload),
+                "table_key": f":{len(self.payload)}:{kind}:{text}",
+            }
+        }
 
     def _marker_name(self):
         return f"racefree.block:{self.params['type']}:{self.params['description']}"
@@ -134,8 +163,11 @@ class KeyItem(Item):
             raise
         if len(told) != _SALT + _DIGEST + _SERIAL.size:
             return False
-        salt, digest = told[:_SALT], told[_SALT:_SALT + _DIGEST]
-        return hmac.compare_digest(digest, _digest(salt, self.payload)) and _SERIAL.unpack(told[_SALT + _DIGEST:])[0] == self.serial
+        salt, digest = told[:_SALT], told[_SALT : _SALT + _DIGEST]
+        return (
+            hmac.compare_digest(digest, _digest(salt, self.payload))
+            and _SERIAL.unpack(told[_SALT + _DIGEST :])[0] == self.serial
+        )
 
     def _shown(self, is_there):
         return {"type": self.params["type"], "description": self.params["description"]} if is_there else {}

@@ -106,8 +106,10 @@ class DiskItem(Item):
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
         if params["live"] and not params["uri"].startswith("xen:"):
             raise InvalidValue(
-                "live", True,
-                f"is possible only for Xen, since only there it can be proved which device the guest got, and the uri is {params['uri']}")
+                "live",
+                True,
+                f"is possible only for Xen, since only there it can be proved which device the guest got, and the uri is {params['uri']}",
+            )
         if params["source"] is not None:
             self._check_source()
         elif params["state"] == "present":
@@ -115,7 +117,11 @@ class DiskItem(Item):
 
     def _check_source(self):
         source = opener.parse(self.params["source"])
-        if isinstance(source, (opener.FileSource, opener.TableSource)) and source.read_only and self.params["mode"] == "w":
+        if (
+            isinstance(source, (opener.FileSource, opener.TableSource))
+            and source.read_only
+            and self.params["mode"] == "w"
+        ):
             raise InvalidValue("mode", "w", "must be r: the source is read_only")
         if isinstance(source, opener.FileSource) and self.params["mode"] == "r":
             source = source._replace(read_only=True)
@@ -134,7 +140,11 @@ class DiskItem(Item):
                 return []
             found = self.host.domains[uri, domain] = (definition.uuid, definition.live is not None)
         uuid, is_live = found
-        locks = [_locks.Lock(f"domain {connection.driver_of(uri)} {uuid}", f"the definition of the domain {domain}")]
+        locks = [
+            _locks.Lock(
+                f"domain {connection.driver_of(uri)} {uuid}", f"the definition of the domain {domain}"
+            )
+        ]
         if self.params["live"] and is_live:
             domid = guest.find(self.host.store, uuid).domid
             locks.append(_locks.of_vbd(domid, vdev.parse(self.target).number, self.title()))
@@ -146,7 +156,9 @@ class DiskItem(Item):
     # What there is, and what would become of it
 
     def plan(self):
-        self.definition = definition = connection.read(self.params["uri"], self.params["domain"], self._limit())
+        self.definition = definition = connection.read(
+            self.params["uri"], self.params["domain"], self._limit()
+        )
         before, after = {}, {}
         if self.params["state"] == "present":
             self._look_at_source()
@@ -155,7 +167,11 @@ class DiskItem(Item):
         if self.params["live"] and definition.live is not None:
             self._plan_live(before, after)
         elif self.params["live"] and not self.params["config"]:
-            raise GuestError("it does not run, so it has no running disks to change", device=definition.name, hint="config: true changes its definition")
+            raise GuestError(
+                "it does not run, so it has no running disks to change",
+                device=definition.name,
+                hint="config: true changes its definition",
+            )
         return Plan(self.changes_config or self.changes_live or self.changes_recipe, before, after)
 
     @property
@@ -167,7 +183,11 @@ class DiskItem(Item):
         self.host.for_guests = True
         source = self.source
         if isinstance(source, opener.FileSource):
-            domains = [domain_xml.Domain(text) for text in (self.definition.xml, self.definition.live) if text is not None]
+            domains = [
+                domain_xml.Domain(text)
+                for text in (self.definition.xml, self.definition.live)
+                if text is not None
+            ]
             source = kept_format.known(source, domains, self.target)
             trusted_path.check(source.file, source.trusted_path, self.host.warn, "source.file")
             with opener.backing_of(source) as backing:
@@ -184,7 +204,9 @@ class DiskItem(Item):
             self.recipe = _recipe.text_of(self.source)
             self.warnings += self.doubts
             if _recipe.boot_of(self.source):
-                self.warnings.append(f"{self.title()}: after the next boot of the host the guest does not start with it: its number is of this boot")
+                self.warnings.append(
+                    f"{self.title()}: after the next boot of the host the guest does not start with it: its number is of this boot"
+                )
         else:
             self.recipe = self._recipe_of_the_run()
 
@@ -196,17 +218,23 @@ class DiskItem(Item):
             recipe, doubts = None, [str(error)]
         if not doubts:
             return recipe
-        self.warnings.append(f"{self.title()}: no recipe is kept for it, so a guest that is saved cannot be restored with this disk: {doubts[0]}")
+        self.warnings.append(
+            f"{self.title()}: no recipe is kept for it, so a guest that is saved cannot be restored with this disk: {doubts[0]}"
+        )
         return None
 
     def _look_at_device(self):
         device = self.below = self.host.enter_context(opener.find(self.source, self.host))
         if device.read_only and self.params["mode"] == "w":
-            raise InvalidValue("mode", "w", f"{device.path} is read-only, so the guest can have it only with mode=r")
+            raise InvalidValue(
+                "mode", "w", f"{device.path} is read-only, so the guest can have it only with mode=r"
+            )
         if isinstance(self.source, opener.PathSource):
             if self.source.uuid is None and mapped.is_mapped(device):
                 # The name can be another device's at the next start; the uuid, which is kept with the volume, cannot.
-                self.source = self.source._replace(uuid=self.host.dm.status(mapped.number_of(device)).uuid or None)
+                self.source = self.source._replace(
+                    uuid=self.host.dm.status(mapped.number_of(device)).uuid or None
+                )
             self._warn(self.source, device)
 
     def _warn(self, source, device):
@@ -225,7 +253,11 @@ class DiskItem(Item):
     def _plan_config(self, before, after):
         definition = self.definition
         if definition.xml is None:
-            raise GuestError("it is transient: it has no definition that would outlive it", device=definition.name, hint="Say config: false and live: true")
+            raise GuestError(
+                "it is transient: it has no definition that would outlive it",
+                device=definition.name,
+                hint="Say config: false and live: true",
+            )
         self._guard(definition.xml)
         self._refuse_cut(definition.xml)
         changed = self.edit(definition.xml)
@@ -241,13 +273,16 @@ class DiskItem(Item):
         disk, recipe = domain.disk(self.target), domain.recipes().get(self.target)
         if disk is not None and (recipe is None or not self._is_kept(recipe)):
             raise WrongDevice(
-                f"the definition has another disk there: {recipe or disk.source}", device=self.title(),
+                f"the definition has another disk there: {recipe or disk.source}",
+                device=self.title(),
                 hint="It is not the source that was given; leave source out to remove whatever is there",
             )
 
     def _refuse_cut(self, xml):
         """The same snapshot or volume as before is not made shorter, which would take from the guest what is behind the new end."""
-        recipe = domain_xml.Domain(xml).recipes().get(self.target) if self.params["state"] == "present" else None
+        recipe = (
+            domain_xml.Domain(xml).recipes().get(self.target) if self.params["state"] == "present" else None
+        )
         try:
             cut = None if recipe is None else _recipe.cut_of(_recipe.parse(recipe, self.title()), self.source)
         except (InvalidValue, TableError, DefinitionError):
@@ -255,8 +290,10 @@ class DiskItem(Item):
             return
         if cut is not None:
             raise InvalidValue(
-                "source.table", f"{_dm_table.parse_table(self.source.table).length} sectors",
-                f"must be {cut} sectors or more: the disk is that large in the definition. If it is meant, say state=absent first", device=self.title(),
+                "source.table",
+                f"{_dm_table.parse_table(self.source.table).length} sectors",
+                f"must be {cut} sectors or more: the disk is that large in the definition. If it is meant, say state=absent first",
+                device=self.title(),
             )
 
     def _is_kept(self, recipe):
@@ -266,7 +303,11 @@ class DiskItem(Item):
     def _kept_source(self, recipe):
         """The source as it would have been kept: with the uuid that was found then, when only the path is given now."""
         kept = _recipe.parse(recipe, self.title())
-        if isinstance(self.source, opener.PathSource) and isinstance(kept, opener.PathSource) and self.source.uuid is None:
+        if (
+            isinstance(self.source, opener.PathSource)
+            and isinstance(kept, opener.PathSource)
+            and self.source.uuid is None
+        ):
             return self.source._replace(uuid=kept.uuid)
         if isinstance(self.source, opener.FileSource) and isinstance(kept, opener.FileSource):
             return self.source._replace(read_only=kept.read_only)
@@ -280,8 +321,13 @@ class DiskItem(Item):
         if domain.type == "xen":
             vdev.parse(self.target)
         disk = domain_xml.Disk(
-            self.target, domain_xml.path_of(self.definition.uuid, self.target), "phy" if domain.type == "xen" else "qemu", self.params["device_type"],
-            self.params["mode"] == "r", self.params["shared"], self.params["bus"] or ("xen" if self.target.startswith("xvd") else None),
+            self.target,
+            domain_xml.path_of(self.definition.uuid, self.target),
+            "phy" if domain.type == "xen" else "qemu",
+            self.params["device_type"],
+            self.params["mode"] == "r",
+            self.params["shared"],
+            self.params["bus"] or ("xen" if self.target.startswith("xvd") else None),
         )
         return domain_xml.put(xml, disk, self.recipe)
 
@@ -292,7 +338,12 @@ class DiskItem(Item):
         listed = live.disk(self.target)
         self.had_recipe = live.recipe(self.target)
         if self.vbd is not None:
-            before["running"] = self._settings(self.vbd.params, "w" if self.vbd.writable else "r", "cdrom" if self.vbd.cdrom else "disk", self.had_recipe)
+            before["running"] = self._settings(
+                self.vbd.params,
+                "w" if self.vbd.writable else "r",
+                "cdrom" if self.vbd.cdrom else "disk",
+                self.had_recipe,
+            )
         elif self.had_recipe is not None:
             before["running"] = {"recipe": self.had_recipe}
         if self.params["state"] == "absent":
@@ -305,7 +356,9 @@ class DiskItem(Item):
                 after.update(before)
             return
         self.running_recipe = self.recipe
-        after["running"] = self._settings(self._wanted().path, self.params["mode"], self.params["device_type"], self.running_recipe)
+        after["running"] = self._settings(
+            self._wanted().path, self.params["mode"], self.params["device_type"], self.running_recipe
+        )
         if self.vbd is None:
             if self.below is not None:
                 opener.refuse_broken(self.host, self.below)
@@ -322,22 +375,33 @@ class DiskItem(Item):
     def _check_running(self):
         vbd = self.vbd
         if vbd.state in (vbd_nodes.CLOSING, vbd_nodes.CLOSED) or not vbd.online:
-            raise DeviceBusy(f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})", device=self.title(), hint="Wait, and try again")
+            raise DeviceBusy(
+                f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})",
+                device=self.title(),
+                hint="Wait, and try again",
+            )
         if self.params["state"] == "present":
-            for option, has in (("mode", "w" if vbd.writable else "r"), ("device_type", "cdrom" if vbd.cdrom else "disk")):
+            for option, has in (
+                ("mode", "w" if vbd.writable else "r"),
+                ("device_type", "cdrom" if vbd.cdrom else "disk"),
+            ):
                 if self.params[option] != has:
                     allowed = f"cannot be changed: the guest has it with {option}={has} while it runs. Detach it first, or say live: false"
                     raise InvalidValue(option, self.params[option], allowed)
         self.device = self._opened(vbd)
         if self.device is None or not self._is_source(self.device):
-            here = "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"
+            here = (
+                "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"
+            )
             if self.params["state"] == "absent":
                 raise WrongDevice(
-                    f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}", device=self.title(),
+                    f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}",
+                    device=self.title(),
                     hint="It is not the source that was given; leave source out to remove whatever is there",
                 )
             raise DeviceBusy(
-                f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}", device=self.title(),
+                f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}",
+                device=self.title(),
                 hint="A disk is not exchanged under a running guest: say state=absent first, or live: false to have it from the next start on",
             )
 
@@ -349,13 +413,21 @@ class DiskItem(Item):
             return None
 
     def _is_source(self, device):
-        if mapped.is_mapped(device) and self.host.dm.status(mapped.number_of(device)).uuid == self._wanted().mapped_uuid:
+        if (
+            mapped.is_mapped(device)
+            and self.host.dm.status(mapped.number_of(device)).uuid == self._wanted().mapped_uuid
+        ):
             return disk_device.is_made_of(self.host, device, self.source)
         return opener.is_device(self.source, device, self.host)
 
     def _wanted(self):
         return disk_device.Wanted(
-            self.definition.name, self.definition.uuid, self.target, self.source, self.params["mode"] == "r", self.params["shared"],
+            self.definition.name,
+            self.definition.uuid,
+            self.target,
+            self.source,
+            self.params["mode"] == "r",
+            self.params["shared"],
         )
 
     def _settings(self, path, mode, device_type, recipe):
@@ -407,7 +479,12 @@ class DiskItem(Item):
             self.vbd = outcome.vbd
 
     def _detach(self):
-        outcome, = attach.detach(self.host.store, [blkback.Detachment(self.vbd, self.guest)], self.params["timeout"], self.params["uri"])
+        (outcome,) = attach.detach(
+            self.host.store,
+            [blkback.Detachment(self.vbd, self.guest)],
+            self.params["timeout"],
+            self.params["uri"],
+        )
         if outcome.error is not None:
             raise outcome.error
         self.vbd = outcome.vbd
@@ -423,10 +500,17 @@ class DiskItem(Item):
         with disk_device.locked(limit):
             device = disk_device.make(self.host, wanted, limit, self.host.store)
         disk_device.settle(self.host, [(wanted, device)], limit)
-        request = blkback.Request(self.guest, vdev.parse(self.target), device, self.params["mode"], self.params["device_type"], wanted.path)
+        request = blkback.Request(
+            self.guest,
+            vdev.parse(self.target),
+            device,
+            self.params["mode"],
+            self.params["device_type"],
+            wanted.path,
+        )
         with _sharing.Sharing(stack.questions(self.host)) as sharing:
             guard = None if self.params["shared"] else sharing.guard
-            outcome, = attach.attach(self.host.store, [request], limit.left(), guard, self.params["uri"])
+            (outcome,) = attach.attach(self.host.store, [request], limit.left(), guard, self.params["uri"])
         self.device = device
         return outcome
 
@@ -451,15 +535,25 @@ class DiskItem(Item):
         if self.params["state"] == "present" and self.changes_live and self.vbd is not None:
             self._detach()
         # A disk that could not be taken back needs its recipe.
-        if self.put_recipe and not (self.changes_live and vbd_read.read_vbd(self.host.store, self.guest.domid, vdev.parse(self.target).number)):
-            live_recipe.put(self.params["uri"], self.definition.uuid, self.target, self.had_recipe, self._limit())
+        if self.put_recipe and not (
+            self.changes_live
+            and vbd_read.read_vbd(self.host.store, self.guest.domid, vdev.parse(self.target).number)
+        ):
+            live_recipe.put(
+                self.params["uri"], self.definition.uuid, self.target, self.had_recipe, self._limit()
+            )
 
     def result(self):
         if self.params["state"] == "absent" or self.definition is None:
             return {"disk": None, "device": None}
         disk = {
-            "domain": self.definition.name, "uuid": self.definition.uuid, "vdev": self.target, "path": self._wanted().path, "mode": self.params["mode"],
-            "device_type": self.params["device_type"], "recipe": self.recipe if self.params["config"] else self.running_recipe,
+            "domain": self.definition.name,
+            "uuid": self.definition.uuid,
+            "vdev": self.target,
+            "path": self._wanted().path,
+            "mode": self.params["mode"],
+            "device_type": self.params["device_type"],
+            "recipe": self.recipe if self.params["config"] else self.running_recipe,
             "running": self.definition.live is not None,
         }
         return {"disk": disk, "device": None if self.device is None else self.device.as_dict()}
@@ -479,11 +573,17 @@ class _Exchange:
         after = self.before
         for item in self.items:
             after = item.edit(after)
-        self.now = connection.define(first.params["uri"], first.definition.uuid, self.before, after, first._limit())
+        self.now = connection.define(
+            first.params["uri"], first.definition.uuid, self.before, after, first._limit()
+        )
         for item in self.items:
             # What it does not know, libvirt leaves out without a word.
             if item.edit(self.now) != self.now:
-                error = GuestError("libvirt did not keep the disk as it was defined", device=item.title(), hint="The definition is as it was before")
+                error = GuestError(
+                    "libvirt did not keep the disk as it was defined",
+                    device=item.title(),
+                    hint="The definition is as it was before",
+                )
                 self.undo()
                 raise error
 

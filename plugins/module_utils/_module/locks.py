@@ -32,7 +32,9 @@ def take(rows, locks, seconds=_locks.SECONDS):
         locks.close()
         _take(wanted, locks, limit)
     for row in _good(rows):
-        row.error = DeviceBusy("what it names was exchanged again and again while it was waited for", device=row.item.title())
+        row.error = DeviceBusy(
+            "what it names was exchanged again and again while it was waited for", device=row.item.title()
+        )
 
 
 def settle(rows):

@@ -96,11 +96,19 @@ class LoopItem(Item):
         check_seconds(params, "hold")
         check_seconds(params, "timeout")
         if params["state"] == "present" and params["path"]:
-            raise InvalidValue("path", params["path"], "is for state=absent only: the kernel picks the device")
+            raise InvalidValue(
+                "path", params["path"], "is for state=absent only: the kernel picks the device"
+            )
         if params["state"] == "present" and not params["backing_file"]:
-            raise InvalidValue("backing_file", params["backing_file"], "must be an absolute path of a regular file")
+            raise InvalidValue(
+                "backing_file", params["backing_file"], "must be an absolute path of a regular file"
+            )
         if params["backing_file"] and params["path"]:
-            raise InvalidValue("path", params["path"], "must be left out: either backing_file or path says which device, not both")
+            raise InvalidValue(
+                "path",
+                params["path"],
+                "must be left out: either backing_file or path says which device, not both",
+            )
 
     def locks(self):
         if self.params["backing_file"]:
@@ -131,11 +139,15 @@ class LoopItem(Item):
 
     def to_hold(self):
         params = self.params
-        return [self.device] if params["state"] == "present" and not params["persist"] and params["hold"] else []
+        return (
+            [self.device] if params["state"] == "present" and not params["persist"] and params["hold"] else []
+        )
 
     def finish(self):
         # The kernel takes back neither, as long as the file is bound.
-        now = None if self.created or self.device is None else settings(self.device, self.status, self.backing)
+        now = (
+            None if self.created or self.device is None else settings(self.device, self.status, self.backing)
+        )
         if now is None:
             return
         wanted = self._wanted()
@@ -190,7 +202,8 @@ class LoopItem(Item):
         if self.device is None:
             if params["diskseq"] is not None:
                 raise WrongDevice(
-                    f"the file has no loop device, and diskseq={params['diskseq']} was asked for", device=params["backing_file"],
+                    f"the file has no loop device, and diskseq={params['diskseq']} was asked for",
+                    device=params["backing_file"],
                     hint="The device that had this number is gone; leave diskseq out to make a new one",
                 )
             return Plan(True, {}, wanted)
@@ -211,15 +224,19 @@ class LoopItem(Item):
             fitting = [row for row in fitting if row[0].id.diskseq == params["diskseq"]]
             if not fitting:
                 raise WrongDevice(
-                    f"its loop device has the disk sequence number {found[0][0].id.diskseq}, not {params['diskseq']}", device=params["backing_file"],
+                    f"its loop device has the disk sequence number {found[0][0].id.diskseq}, not {params['diskseq']}",
+                    device=params["backing_file"],
                     hint="It is not the device that was asked for any more; nothing was done",
                 )
         if fitting:
             chosen = fitting[0]
         elif found:
-            has, asked = ("read-only", "read_only=false") if found[0][1].read_only else ("writable", "read_only=true")
+            has, asked = (
+                ("read-only", "read_only=false") if found[0][1].read_only else ("writable", "read_only=true")
+            )
             raise DeviceBusy(
-                f"{params['backing_file']} is bound {has} already, and {asked} was asked for", device=found[0][0].path,
+                f"{params['backing_file']} is bound {has} already, and {asked} was asked for",
+                device=found[0][0].path,
                 hint="A bound loop device cannot change that: remove it first (state=absent)",
             )
         return chosen or (None, None)
@@ -231,11 +248,16 @@ class LoopItem(Item):
         wanted = {
             "backing_file": params["backing_file"],
             "offset": params["offset"],
-            "size": params["size"] or _whole(self.backing.size - params["offset"], params["sector_size"] or 512),
+            "size": params["size"]
+            or _whole(self.backing.size - params["offset"], params["sector_size"] or 512),
             "sector_size": params["sector_size"] or (now["sector_size"] if now else 512),
             "read_only": params["read_only"],
-            "direct_io": params["direct_io"] if params["direct_io"] is not None else (now["direct_io"] if now else False),
-            "partitions": params["partitions"] if params["partitions"] is not None else (now["partitions"] if now else False),
+            "direct_io": params["direct_io"]
+            if params["direct_io"] is not None
+            else (now["direct_io"] if now else False),
+            "partitions": params["partitions"]
+            if params["partitions"] is not None
+            else (now["partitions"] if now else False),
             "persist": params["persist"],
         }
         if now is not None:
@@ -251,7 +273,12 @@ class LoopItem(Item):
                 wrong = f"is not what {self.device.path} has, {shown(now[option])}, and {why}: remove it first (state=absent)"
                 raise InvalidValue(option, wanted[option], wrong)
         if wanted["size"] < now["size"] and not self.params["allow_shrink"]:
-            raise loop.cut(self.device, now["size"], wanted["size"], "say allow_shrink=true if nobody needs what was behind the new end")
+            raise loop.cut(
+                self.device,
+                now["size"],
+                wanted["size"],
+                "say allow_shrink=true if nobody needs what was behind the new end",
+            )
 
     def _check_new(self):
         params, backing, area = self.params, self.backing, self._part()
@@ -285,10 +312,17 @@ class LoopItem(Item):
         params = self.params
         self.host.loops.expect_nothing()
         self._check_new()
-        self.device = self.host.enter_context(loop.attach(
-            self.backing, params["offset"], params["size"], params["sector_size"],
-            params["read_only"], bool(params["direct_io"]), bool(params["partitions"]),
-        ))
+        self.device = self.host.enter_context(
+            loop.attach(
+                self.backing,
+                params["offset"],
+                params["size"],
+                params["sector_size"],
+                params["read_only"],
+                bool(params["direct_io"]),
+                bool(params["partitions"]),
+            )
+        )
         self.created = True
         self.host.loops.add(self.device, loop.info(self.device))
 
@@ -311,7 +345,8 @@ class LoopItem(Item):
             for device in self.removing:
                 if device.id.diskseq != params["diskseq"]:
                     raise WrongDevice(
-                        f"its disk sequence number is {device.id.diskseq}, not {params['diskseq']}", device=device.path,
+                        f"its disk sequence number is {device.id.diskseq}, not {params['diskseq']}",
+                        device=device.path,
                         hint="It is not the device that was asked for any more; nothing was done",
                     )
         if not params["deferred"]:
@@ -319,7 +354,11 @@ class LoopItem(Item):
                 if _device.is_claimed(device):
                     raise loop.busy(device)
             self.host.loops.expect_gone(self.removing)
-        before = {"devices": [_removal_row(device, loop.info(device)) for device in self.removing]} if self.removing else {}
+        before = (
+            {"devices": [_removal_row(device, loop.info(device)) for device in self.removing]}
+            if self.removing
+            else {}
+        )
         return Plan(bool(self.removing), before, {})
 
     def _to_remove(self):
@@ -327,12 +366,18 @@ class LoopItem(Item):
         if params["backing_file"]:
             return self._bound_to_file()
         try:
-            device = _device.open_path(params["path"]) if params["path"] else _device.open_diskseq(params["diskseq"])
+            device = (
+                _device.open_path(params["path"])
+                if params["path"]
+                else _device.open_diskseq(params["diskseq"])
+            )
         except DeviceGone:
             return []
         if not loop.is_loop(device):
             device.close()
-            raise WrongDevice("this is not a loop device", device=params["path"] or f"diskseq:{params['diskseq']}")
+            raise WrongDevice(
+                "this is not a loop device", device=params["path"] or f"diskseq:{params['diskseq']}"
+            )
         try:
             loop.info(device)
         except DeviceGone:
@@ -362,7 +407,8 @@ class LoopItem(Item):
         removing = [device for device, status in found if loop.is_same(status, backing, offset, size)]
         rest = [
             f"{device.path} (diskseq {device.id.diskseq}), {device.size} bytes from {status.offset} on"
-            for device, status in found if device not in removing and part.meets(status)
+            for device, status in found
+            if device not in removing and part.meets(status)
         ]
         for device, dummy in found:
             if device not in removing:
@@ -417,7 +463,12 @@ def describe(device, status):
 
 
 def _removal_row(device, status):
-    return {"path": device.path, "diskseq": device.id.diskseq, "backing_file": loop.backing_path(device), "offset": status.offset}
+    return {
+        "path": device.path,
+        "diskseq": device.id.diskseq,
+        "backing_file": loop.backing_path(device),
+        "offset": status.offset,
+    }
 
 
 def _whole(size, sector):

@@ -167,18 +167,29 @@ def undo_steps(steps):
 
 def run_one(item_class, **module_options):
     """main() of a singular module."""
-    module = AnsibleModule(argument_spec=item_class.ARGUMENTS, supports_check_mode=True, **dict(item_class.CONSTRAINTS, **module_options))
+    module = AnsibleModule(
+        argument_spec=item_class.ARGUMENTS,
+        supports_check_mode=True,
+        **dict(item_class.CONSTRAINTS, **module_options),
+    )
     _finish(module, _worked(module, lambda: _one(module, item_class), [module.params]))
 
 
 def run_many(item_class, list_option="devices"):
     """main() of a plural module."""
-    elements = dict(item_class.CONSTRAINTS, type="list", elements="dict", required=True, options=item_class.ARGUMENTS)
+    elements = dict(
+        item_class.CONSTRAINTS, type="list", elements="dict", required=True, options=item_class.ARGUMENTS
+    )
     module = AnsibleModule(
-        argument_spec={list_option: elements, "on_error": {"type": "str", "choices": ["rollback", "keep"], "default": "rollback"}},
+        argument_spec={
+            list_option: elements,
+            "on_error": {"type": "str", "choices": ["rollback", "keep"], "default": "rollback"},
+        },
         supports_check_mode=True,
     )
-    _finish(module, _worked(module, lambda: _many(module, item_class, list_option), module.params[list_option]))
+    _finish(
+        module, _worked(module, lambda: _many(module, item_class, list_option), module.params[list_option])
+    )
 
 
 def run_info(collect, argument_spec):
@@ -187,7 +198,11 @@ def run_info(collect, argument_spec):
 
     def read():
         with Host() as host:
-            return {"result": dict(collect(module.params, host), changed=False), "warnings": [], "failed": False}
+            return {
+                "result": dict(collect(module.params, host), changed=False),
+                "warnings": [],
+                "failed": False,
+            }
 
     _finish(module, _worked(module, read, [module.params]))
 

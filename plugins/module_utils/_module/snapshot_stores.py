@@ -57,7 +57,12 @@ class StoreItem(Item):
             above = os.stat(os.path.dirname(path))
         except OSError:  # the plan, which writes there, says why
             return []
-        return [_locks.Lock(f"store {above.st_dev} {above.st_ino} {os.path.basename(path)}", f"the record of the store {path}")]
+        return [
+            _locks.Lock(
+                f"store {above.st_dev} {above.st_ino} {os.path.basename(path)}",
+                f"the record of the store {path}",
+            )
+        ]
 
     def plan(self):
         path = self.params["path"]
@@ -78,13 +83,15 @@ class StoreItem(Item):
             if not self.params["adopt"]:
                 raise WrongDevice(
                     f"it holds changes, and nothing tells of which image: {path}{snapshot_store.RECORD} is not there. {self.image.path} was asked for",
-                    device=path, hint="If it is a snapshot of this image, say adopt=true; else give an empty file",
+                    device=path,
+                    hint="If it is a snapshot of this image, say adopt=true; else give an empty file",
                 )
             return
         self.image = snapshot_store.read_whole(self.params["image"], self.host.checksums)
         if (self.image.size, self.image.sha256) != (self.before.size, self.before.sha256):
             raise WrongDevice(
-                f"it holds changes of {self.before}, and {self.image} is another image", device=path,
+                f"it holds changes of {self.before}, and {self.image} is another image",
+                device=path,
                 hint="Over this image the guest would see a mixture of both. Give the image that it is of, or an empty file as the store",
             )
 
@@ -99,7 +106,12 @@ class StoreItem(Item):
             snapshot_store.write_record(self.params["path"], self.before)
 
     def result(self):
-        return {"store": {"path": self.params["path"], "image": None if self.image is None else self.image._asdict()}}
+        return {
+            "store": {
+                "path": self.params["path"],
+                "image": None if self.image is None else self.image._asdict(),
+            }
+        }
 
 
 def _shown(image):

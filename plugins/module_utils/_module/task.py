@@ -75,8 +75,10 @@ class Row:
 
     def diff(self):
         return {
-            "before": self.plan.before, "after": self.plan.after,
-            "before_header": self.item.title(), "after_header": self.item.title(),
+            "before": self.plan.before,
+            "after": self.plan.after,
+            "before_header": self.item.title(),
+            "after_header": self.item.title(),
         }
 
 
@@ -156,7 +158,9 @@ class Task:
         if self._stopped():
             return
         if pending and not pending[0].item.host.settle():
-            self.warnings.append(f"udev did not answer within {UDEV_SECONDS} s: links such as those in /dev/mapper may be late")
+            self.warnings.append(
+                f"udev did not answer within {UDEV_SECONDS} s: links such as those in /dev/mapper may be late"
+            )
         self._make_permanent(pending)
 
     def _make_permanent(self, pending):

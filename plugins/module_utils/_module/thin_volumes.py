@@ -20,7 +20,9 @@ from .runner import Item, Plan, check_seconds
 ARGUMENTS = {
     "pool": {"type": "raw", "required": True},
     "volumes": {
-        "type": "list", "elements": "dict", "required": True,
+        "type": "list",
+        "elements": "dict",
+        "required": True,
         "options": {
             "id": {"type": "int", "required": True},
             "snapshot_of": {"type": "int"},
@@ -51,7 +53,9 @@ class VolumesItem(Item):
         self.source = opener.parse(self.params["pool"], option="pool")
         pool.check(self.source)
         check_seconds(self.params, "timeout", 1)
-        self.volumes = thin.Volumes(self.host, thin.parse_volumes(self.params["volumes"]), self.params["timeout"])
+        self.volumes = thin.Volumes(
+            self.host, thin.parse_volumes(self.params["volumes"]), self.params["timeout"]
+        )
 
     def locks(self):
         if isinstance(self.source, opener.TableSource):
@@ -73,7 +77,9 @@ class VolumesItem(Item):
             return Plan(False, {}, {})
         self.grows = self.pool.device is not None and self.pool.grows
         return Plan(
-            before != self.after or self.grows, {"size": self.pool.length * 512, "volumes": before}, {"size": self.pool.wanted * 512, "volumes": self.after},
+            before != self.after or self.grows,
+            {"size": self.pool.length * 512, "volumes": before},
+            {"size": self.pool.wanted * 512, "volumes": self.after},
         )
 
     def _none(self):
@@ -102,4 +108,9 @@ class VolumesItem(Item):
             self.volumes.undo(self.pool.device)
 
     def result(self):
-        return {"volumes": [{"id": int(number), "state": state.partition(",")[0]} for number, state in (self.after or {}).items()]}
+        return {
+            "volumes": [
+                {"id": int(number), "state": state.partition(",")[0]}
+                for number, state in (self.after or {}).items()
+            ]
+        }

@@ -100,6 +100,7 @@ def _outcome_of(body):
 
 # The child
 
+
 def _work(body, locks, writer, lifeline, parent):
     """Never returns."""
     try:
@@ -111,7 +112,7 @@ def _work(body, locks, writer, lifeline, parent):
         data = json.dumps(_outcome_of(body), default=_plain).encode()
         data = _LENGTH.pack(len(data)) + data
         while data:
-            data = data[os.write(writer, data):]
+            data = data[os.write(writer, data) :]
     finally:
         os._exit(0)
 
@@ -146,14 +147,14 @@ class _Locks:
 
     def take_many(self, offsets):
         """The first ones of more than fit one message; who asks goes on with the others."""
-        return int(self._ask(_TAKE_MANY, offsets[:_MESSAGE // 8]))
+        return int(self._ask(_TAKE_MANY, offsets[: _MESSAGE // 8]))
 
     def release(self, offset):
         self.release_many([offset])
 
     def release_many(self, offsets):
         for start in range(0, len(offsets), _MESSAGE // 8):
-            self._ask(_RELEASE, offsets[start:start + _MESSAGE // 8])
+            self._ask(_RELEASE, offsets[start : start + _MESSAGE // 8])
 
     def holder(self, offset):
         return self._ask(_HOLDER, [offset]).decode(errors="replace")
@@ -168,6 +169,7 @@ class _Locks:
 
 # The parent
 
+
 def _serve(child, connection, reader, patience):
     """The child's answer, in bytes; empty when it ended without one. DeadlineExceeded when it hangs."""
     data, seen, since, ended = b"", None, time.monotonic(), False
@@ -179,7 +181,7 @@ def _serve(child, connection, reader, patience):
             if not part:
                 return b""
             if len(data) >= _LENGTH.size and len(data) >= _LENGTH.size + _LENGTH.unpack_from(data)[0]:
-                return data[_LENGTH.size:]
+                return data[_LENGTH.size :]
         elif connection in ready:
             request = connection.recv(_MESSAGE)
             if request:
@@ -236,7 +238,8 @@ def _hanging(pid, seconds):
         where = file.read().strip()
     where = f" ({where})" if where not in ("", "0") else ""
     return DeadlineExceeded(
-        f"the storage to answer, for which process {pid} waits in the kernel{where}", seconds,
+        f"the storage to answer, for which process {pid} waits in the kernel{where}",
+        seconds,
         hint="That process ends when the storage answers, and what it is in the middle of may still happen then. "
         "See the kernel's messages (dmesg), and run the task again once the storage answers: what was left half done is rolled back first",
     )

@@ -92,7 +92,11 @@ class VbdItem(Item):
             raise InvalidValue("source", None, "must be given with state=attached")
         if params["device_type"] == "cdrom" and params["mode"] == "w":
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
-        if isinstance(self.source, (opener.FileSource, opener.TableSource)) and self.source.read_only and params["mode"] == "w":
+        if (
+            isinstance(self.source, (opener.FileSource, opener.TableSource))
+            and self.source.read_only
+            and params["mode"] == "w"
+        ):
             raise InvalidValue("mode", "w", "must be r: the source is read_only")
         if isinstance(self.source, opener.FileSource) and params["mode"] == "r":
             # What a guest may not write, nobody needs to be able to write for it.
@@ -168,7 +172,10 @@ class VbdItem(Item):
             return {"vbd": None, "device": None}
         if self.vbd is None:
             return {"vbd": None, "device": None}
-        return {"vbd": dict(self.vbd.as_dict(), domain=self.guest.name, uuid=self.guest.uuid), "device": self.device.as_dict()}
+        return {
+            "vbd": dict(self.vbd.as_dict(), domain=self.guest.name, uuid=self.guest.uuid),
+            "device": self.device.as_dict(),
+        }
 
     # Attaching
 
@@ -180,10 +187,20 @@ class VbdItem(Item):
             self._check_same(vbd)
             self.vbd = vbd
             return Plan(False, after, after)
-        if self.params["diskseq"] is not None and not isinstance(self.source, (opener.DiskseqSource, opener.PathSource)):
-            raise InvalidValue("diskseq", self.params["diskseq"], "is possible only for a disk that is attached, or a source that names a device by its path")
+        if self.params["diskseq"] is not None and not isinstance(
+            self.source, (opener.DiskseqSource, opener.PathSource)
+        ):
+            raise InvalidValue(
+                "diskseq",
+                self.params["diskseq"],
+                "is possible only for a disk that is attached, or a source that names a device by its path",
+            )
         if self.params["diskseq_form"] != "diskseq" and self.by_libvirt():
-            raise InvalidValue("diskseq_form", self.params["diskseq_form"], "is a node that libvirt does not write: say diskseq, or toolstack=xenstore")
+            raise InvalidValue(
+                "diskseq_form",
+                self.params["diskseq_form"],
+                "is a node that libvirt does not write: say diskseq, or toolstack=xenstore",
+            )
         self._check_free()
         return Plan(True, {}, after)
 
@@ -191,17 +208,26 @@ class VbdItem(Item):
         """What is attached there is what is asked for, or an error says what it is."""
         if vbd.state in (vbd_nodes.CLOSING, vbd_nodes.CLOSED) or not vbd.online:
             raise DeviceBusy(
-                f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})", device=self.title(),
+                f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})",
+                device=self.title(),
                 hint="Wait until the guest has given it up, or say state=detached with force=true first",
             )
-        for option, has in (("mode", "w" if vbd.writable else "r"), ("device_type", "cdrom" if vbd.cdrom else "disk")):
+        for option, has in (
+            ("mode", "w" if vbd.writable else "r"),
+            ("device_type", "cdrom" if vbd.cdrom else "disk"),
+        ):
             if self.params[option] != has:
-                raise InvalidValue(option, self.params[option], f"cannot be changed: the disk is attached with {option}={has}. Detach it first")
+                raise InvalidValue(
+                    option,
+                    self.params[option],
+                    f"cannot be changed: the disk is attached with {option}={has}. Detach it first",
+                )
         self.device = self._opened(vbd)
         here = "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"
         if self.device is None or not opener.is_device(self.source, self.device, self.host):
             raise DeviceBusy(
-                f"the guest has another disk there: {here}, params {vbd.params or '(none)'}", device=self.title(),
+                f"the guest has another disk there: {here}, params {vbd.params or '(none)'}",
+                device=self.title(),
                 hint="A disk is not exchanged under a running guest: say state=detached first",
             )
         self._guard(self.device)
@@ -220,7 +246,8 @@ class VbdItem(Item):
         wanted = self.params["diskseq"]
         if wanted is not None and device.id.diskseq != wanted:
             raise WrongDevice(
-                f"its disk sequence number is {device.id.diskseq}, not {wanted}", device=f"{device.path} as {self.title()}",
+                f"its disk sequence number is {device.id.diskseq}, not {wanted}",
+                device=f"{device.path} as {self.title()}",
                 hint="It is not the device that was asked for; nothing was done",
             )
 
@@ -243,17 +270,37 @@ class VbdItem(Item):
         source = self.source
         with opener.backing_of(source) as backing:
             leaf = ("file", backing.device, backing.inode)
-        mine = [Extent(leaf, source.offset, source.offset + source.size if source.size else None, self.params["mode"] == "w")]
+        mine = [
+            Extent(
+                leaf,
+                source.offset,
+                source.offset + source.size if source.size else None,
+                self.params["mode"] == "w",
+            )
+        ]
         place = _Place(vbd_nodes.Key(self.guest.domid, self.vdev.number), self.guest, self.vdev.name)
         with _sharing.Sharing(stack.questions(self.host)) as sharing:
             sharing.check_extents(self.host.store, mine, place, source.file)
         _sharing.refuse_mounted(mine, source.file)
 
     def _request(self, device):
-        return blkback.Request(self.guest, self.vdev, device, self.params["mode"], self.params["device_type"], form=self.params["diskseq_form"])
+        return blkback.Request(
+            self.guest,
+            self.vdev,
+            device,
+            self.params["mode"],
+            self.params["device_type"],
+            form=self.params["diskseq_form"],
+        )
 
     def _settings(self, source, mode, device_type):
-        return {"domain": self.guest.name or self.guest.uuid, "vdev": self.vdev.name, "source": source, "mode": mode, "device_type": device_type}
+        return {
+            "domain": self.guest.name or self.guest.uuid,
+            "vdev": self.vdev.name,
+            "source": source,
+            "mode": mode,
+            "device_type": device_type,
+        }
 
     @staticmethod
     def _attach(items, how, errors):
@@ -295,15 +342,21 @@ class VbdItem(Item):
             self._guard(device)
             if self.source is not None and not opener.is_device(self.source, device, self.host):
                 raise WrongDevice(
-                    f"the guest has another disk there: {device.path} (diskseq {device.id.diskseq})", device=self.title(),
+                    f"the guest has another disk there: {device.path} (diskseq {device.id.diskseq})",
+                    device=self.title(),
                     hint="It is not the source that was given; leave source out to detach whatever is there",
                 )
-        before = self._settings(self.vbd.params, "w" if self.vbd.writable else "r", "cdrom" if self.vbd.cdrom else "disk")
+        before = self._settings(
+            self.vbd.params, "w" if self.vbd.writable else "r", "cdrom" if self.vbd.cdrom else "disk"
+        )
         return Plan(True, before, {})
 
     def _is_running(self):
         wanted = self.params["domain"]
-        return any(wanted in (str(guest.domid), guest.name) or wanted.lower() == guest.uuid for guest in _guest.running(self.host.store, True))
+        return any(
+            wanted in (str(guest.domid), guest.name) or wanted.lower() == guest.uuid
+            for guest in _guest.running(self.host.store, True)
+        )
 
     @staticmethod
     def _detach(items, how, errors):
@@ -330,6 +383,8 @@ def _groups(items):
     groups = {}
     for item in items:
         params = item.params
-        how = _How(params["state"] == "attached", item.by_libvirt(), params["wait_connected"], params["force"])
+        how = _How(
+            params["state"] == "attached", item.by_libvirt(), params["wait_connected"], params["force"]
+        )
         groups.setdefault(how, []).append(item)
     return groups.items()

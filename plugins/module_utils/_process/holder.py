@@ -91,7 +91,9 @@ def hold_for(devices, seconds):
     """Keep the devices open for ``seconds`` from now on, by a process that nobody waits for and that outlives this one."""
     dummy, status = os.waitpid(_spawn(_DETACHED, devices, seconds), 0)
     if status:
-        raise KernelError(f"cannot start a process that holds {_names(devices)}: /bin/sh ended with {os.waitstatus_to_exitcode(status)}")
+        raise KernelError(
+            f"cannot start a process that holds {_names(devices)}: /bin/sh ended with {os.waitstatus_to_exitcode(status)}"
+        )
 
 
 def _spawn(script, devices, seconds, standard_input=None):
@@ -104,8 +106,13 @@ def _spawn(script, devices, seconds, standard_input=None):
             for copy in copies:
                 os.set_inheritable(copy.fd, True)
             return os.posix_spawn(
-                "/bin/sh", ["sh", "-c", script, str(max(1, math.ceil(seconds)))], {"PATH": "/usr/bin:/bin"},
-                file_actions=_redirections({copy.fd for copy in copies}, standard_input), setsid=True, setsigmask=(), setsigdef=_SIGNALS,
+                "/bin/sh",
+                ["sh", "-c", script, str(max(1, math.ceil(seconds)))],
+                {"PATH": "/usr/bin:/bin"},
+                file_actions=_redirections({copy.fd for copy in copies}, standard_input),
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_SIGNALS,
             )
         except OSError as error:
             raise KernelError.from_oserror(error, f"start a process that holds {_names(devices)}") from error
@@ -121,7 +128,9 @@ _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signa
 def _redirections(keep, standard_input):
     """Standard streams from and to /dev/null (a pipe kept open would make the reader wait), everything else closed."""
     actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0) if standard_input is None else (os.POSIX_SPAWN_DUP2, standard_input, 0),
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
+        if standard_input is None
+        else (os.POSIX_SPAWN_DUP2, standard_input, 0),
         (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
         (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
     ]

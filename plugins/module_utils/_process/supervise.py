@@ -40,7 +40,9 @@ def supervised(function, seconds, what, on_told=None):
     reader, writer = os.pipe()
     parent, child = os.getpid(), os.fork()
     if not child:
-        _run(function if on_told is None else lambda: function(lambda: os.write(writer, _TOLD)), writer, parent)
+        _run(
+            function if on_told is None else lambda: function(lambda: os.write(writer, _TOLD)), writer, parent
+        )
     os.close(writer)
     try:
         answer = _read_all(reader, limit, on_told)
@@ -52,7 +54,9 @@ def supervised(function, seconds, what, on_told=None):
         raise limit.exceeded(what)
     if not answer:
         status = os.waitpid(child, 0)[1]
-        raise BlockError(f"the process that worked on it ended without a word (status {os.waitstatus_to_exitcode(status)})")
+        raise BlockError(
+            f"the process that worked on it ended without a word (status {os.waitstatus_to_exitcode(status)})"
+        )
     # What it has open may be what does not answer, and keep it from ending.
     _reap(child, Deadline(1))
     result = json.loads(answer)
@@ -76,7 +80,7 @@ def _run(function, writer, parent):
             result = {"error": f"unexpected {type(error).__name__}: {error}"}
         data = json.dumps(result).encode()
         while data:
-            data = data[os.write(writer, data):]
+            data = data[os.write(writer, data) :]
     finally:
         os._exit(0)
 

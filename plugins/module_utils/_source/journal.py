@@ -256,7 +256,9 @@ def _is_left(name):
         # Only the lock tells of a process that has no number here.
         return True
     # Its module, which had the lock, is gone, so it is being killed; it may hang in a call into storage, and is not gone before that ends.
-    return _identity.start_time(plain["pid"]) != plain["started"] or _identity.end(plain["pid"], plain["started"], _DYING_SECONDS)
+    return _identity.start_time(plain["pid"]) != plain["started"] or _identity.end(
+        plain["pid"], plain["started"], _DYING_SECONDS
+    )
 
 
 def _rows(name):
@@ -298,8 +300,11 @@ def _is_list(plain):
         return True
     rows = plain.get("devices")
     return (
-        isinstance(plain.get("namespace"), str) and isinstance(plain.get("started"), str)
-        and _is_number(plain.get("pid")) and plain["pid"] > 0 and isinstance(rows, list)
+        isinstance(plain.get("namespace"), str)
+        and isinstance(plain.get("started"), str)
+        and _is_number(plain.get("pid"))
+        and plain["pid"] > 0
+        and isinstance(rows, list)
         and all(isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in rows)
     )
 
@@ -310,21 +315,30 @@ def _is_number(value):
 
 def _no_list(path, why):
     return KernelError(
-        f"this is no list that a run of the collection wrote: {why}", device=path,
+        f"this is no list that a run of the collection wrote: {why}",
+        device=path,
         hint="Remove it, and find out who made it",
     )
 
 
 def _content(devices):
     rows = [[device.id.major, device.id.minor, device.id.diskseq] for device in devices]
-    return {"boot": _device.boot_id(), "namespace": _namespace(), "pid": os.getpid(), "started": _identity.start_time("self"), "devices": rows}
+    return {
+        "boot": _device.boot_id(),
+        "namespace": _namespace(),
+        "pid": os.getpid(),
+        "started": _identity.start_time("self"),
+        "devices": rows,
+    }
 
 
 def _write(name, plain):
     run_directory.make(DIRECTORY)
     new = f"{DIRECTORY}/.{name}"
     try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii") as file:
+        with open(
+            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii"
+        ) as file:
             json.dump(plain, file)
         os.rename(new, f"{DIRECTORY}/{name}")
     except OSError as error:

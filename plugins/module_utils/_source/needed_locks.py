@@ -45,5 +45,9 @@ def _may_make(value):
     if isinstance(value, str):
         return "file" in value or "table" in value
     if isinstance(value, dict):
-        return value.get("file") is not None or value.get("table") is not None or any(map(_may_make, value.values()))
+        return (
+            value.get("file") is not None
+            or value.get("table") is not None
+            or any(map(_may_make, value.values()))
+        )
     return isinstance(value, (list, tuple)) and any(map(_may_make, value))

@@ -93,7 +93,8 @@ def backing_of(source, read_only=None, option="source.file"):
     if source.mtime_ns not in (None, backing.mtime_ns):
         backing.close()
         raise WrongDevice(
-            f"it was changed at {_time_of(backing.mtime_ns)}, and is asked for as it was at {_time_of(source.mtime_ns)}", device=source.file,
+            f"it was changed at {_time_of(backing.mtime_ns)}, and is asked for as it was at {_time_of(source.mtime_ns)}",
+            device=source.file,
             hint="A snapshot's store that is used with a changed image shows a mixture of both. Put the image back as it was; if it is unchanged "
             "(only its time differs), the role guest_disks finds that out by its checksum",
         )
@@ -133,7 +134,11 @@ class Opener:
         device = find(source, self.host)
         if device is not None:
             return self._use(source, device)
-        return self._find_or_make_file(source) if isinstance(source, FileSource) else self._find_or_make_table(source)
+        return (
+            self._find_or_make_file(source)
+            if isinstance(source, FileSource)
+            else self._find_or_make_table(source)
+        )
 
     def _use(self, source, device):
         device = self.host.enter_context(device)
@@ -169,9 +174,16 @@ class Opener:
                 if device is not None:
                     return self._use(source, device)
             check_new(source, backing, self.host)
-            device = self._keep_note(loop.attach(
-                backing, source.offset, source.size, source.sector_size, source.read_only, source.direct_io,
-            ))
+            device = self._keep_note(
+                loop.attach(
+                    backing,
+                    source.offset,
+                    source.size,
+                    source.sector_size,
+                    source.read_only,
+                    source.direct_io,
+                )
+            )
         self.host.loops.add(device, loop.info(device))
         return device
 
@@ -218,7 +230,9 @@ class Opener:
 
         table = slots.host_slots(self.host, source.table).make(source.table, source.read_only, self)
         name = source.name or names.unused_name()
-        return _mapped.make(self.host.dm, name, source.uuid, table, self.host.cookie.next(self.flags), persist=False)
+        return _mapped.make(
+            self.host.dm, name, source.uuid, table, self.host.cookie.next(self.flags), persist=False
+        )
 
 
 def _time_of(nanoseconds):
@@ -283,7 +297,9 @@ def _check_found(source, backing, device):
     loop.check_geometry(backing, source.offset, source.size, source.sector_size)
     left = (backing.size - source.offset) // device.logical_block * device.logical_block
     if not source.size and left < device.size:
-        raise loop.cut(device, device.size, left, "give the device its new size (loop_device with allow_shrink=true)")
+        raise loop.cut(
+            device, device.size, left, "give the device its new size (loop_device with allow_shrink=true)"
+        )
 
 
 def _fits(source, device, status):
@@ -324,7 +340,10 @@ def _has_table(source, device, host):
     """Whether a held mapped device has this table, which names no device: over what its slots name, also when they would pick another."""
     from . import slots
 
-    if not _mapped.is_mapped(device) or host.dm.status(_mapped.number_of(device)).read_only != source.read_only:
+    if (
+        not _mapped.is_mapped(device)
+        or host.dm.status(_mapped.number_of(device)).read_only != source.read_only
+    ):
         return False
     live = slots.live_table(host, device)
     wanted = _dm_table.parse_table(source.table)
@@ -344,7 +363,9 @@ def _has_table(source, device, host):
 
 def _status_of(source, host):
     """The MappedStatus of the device with the source's uuid or name, or None."""
-    mapped = _mapped.find(host.dm, source.name or "", source.uuid or "") if source.name or source.uuid else None
+    mapped = (
+        _mapped.find(host.dm, source.name or "", source.uuid or "") if source.name or source.uuid else None
+    )
     if mapped is not None and mapped.device is not None:
         mapped.device.close()
     return None if mapped is None else mapped.status
@@ -353,8 +374,14 @@ def _status_of(source, host):
 def _check_same_table(source, host, mapped):
     """An existing device under the source's name serves only if it is exactly the one that the source describes."""
     name = source.name or source.uuid
-    taken = DeviceBusy(f"there is another device under this name: {_mapped.describe(host.dm, mapped)}", device=name)
-    if mapped.device is None or (source.uuid and mapped.status.uuid != source.uuid) or (source.name and mapped.status.name != source.name):
+    taken = DeviceBusy(
+        f"there is another device under this name: {_mapped.describe(host.dm, mapped)}", device=name
+    )
+    if (
+        mapped.device is None
+        or (source.uuid and mapped.status.uuid != source.uuid)
+        or (source.name and mapped.status.name != source.name)
+    ):
         raise taken
     if not _has_table(source, mapped.device, host):
         raise taken

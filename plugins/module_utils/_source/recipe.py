@@ -26,7 +26,12 @@ _EVERY_BOOT = (
     "cannot be kept: a number is given anew at every boot, and a definition outlives it: give the file, the table, or the path with its uuid; "
     "or the boot_id beside it, for a guest that is not to start after this boot"
 )
-_PASSING = {"/dev/loop": _FIRST_COMER, "/dev/dm-": _FIRST_COMER, "/dev/block/": _FIRST_COMER, "/dev/disk/by-diskseq/": _EVERY_BOOT}
+_PASSING = {
+    "/dev/loop": _FIRST_COMER,
+    "/dev/dm-": _FIRST_COMER,
+    "/dev/block/": _FIRST_COMER,
+    "/dev/disk/by-diskseq/": _EVERY_BOOT,
+}
 # Fields of a file that are checked, and do not say which one it is.
 _GUARDS = {"mtime_ns": None, "format": None, "overlap": False, "trusted_path": False}
 # What the hardware says, and where it is plugged in. Labels and uuids are written by whoever writes the disk, such as a guest.
@@ -35,7 +40,11 @@ _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 
 def check(source, option="source"):
     """Raise InvalidValue for a source (of ``_source.opener.opener.parse``) that means nothing, or something else, after the next boot."""
-    if isinstance(source, opener.NumberSource) or isinstance(source, opener.DiskseqSource) and source.boot_id is None:
+    if (
+        isinstance(source, opener.NumberSource)
+        or isinstance(source, opener.DiskseqSource)
+        and source.boot_id is None
+    ):
         raise InvalidValue(option, str(source), _EVERY_BOOT)
     if isinstance(source, opener.PathSource):
         _check_path(source, option)
@@ -65,7 +74,11 @@ def text_of(source):
     plain = {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}
     text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
     if len(text) > MOST_CHARACTERS:
-        raise InvalidValue("source", text[:100] + "...", f"is too long: a recipe in a definition has {MOST_CHARACTERS} characters at most")
+        raise InvalidValue(
+            "source",
+            text[:100] + "...",
+            f"is too long: a recipe in a definition has {MOST_CHARACTERS} characters at most",
+        )
     return text
 
 
@@ -84,10 +97,18 @@ def cut_of(kept, wanted):
 
     Nothing else says how large such a disk was, and what is behind its new end would be out of the guest's reach.
     """
-    if not isinstance(kept, opener.TableSource) or not isinstance(wanted, opener.TableSource) or _storage(kept) is None:
+    if (
+        not isinstance(kept, opener.TableSource)
+        or not isinstance(wanted, opener.TableSource)
+        or _storage(kept) is None
+    ):
         return None
     length = _dm_table.parse_table(kept.table).length
-    return length if _storage(kept) == _storage(wanted) and _dm_table.parse_table(wanted.table).length < length else None
+    return (
+        length
+        if _storage(kept) == _storage(wanted) and _dm_table.parse_table(wanted.table).length < length
+        else None
+    )
 
 
 def _storage(source):

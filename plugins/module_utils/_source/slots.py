@@ -42,7 +42,9 @@ class ToBe(NamedTuple):
 
 def mapped_name(source):
     """The name of the mapped device that a source names by its path in /dev/mapper, or None."""
-    directory, slash, name = source.path.rpartition("/") if isinstance(source, _opener.PathSource) else ("", "", "")
+    directory, slash, name = (
+        source.path.rpartition("/") if isinstance(source, _opener.PathSource) else ("", "", "")
+    )
     return name if directory == "/dev/mapper" and source.diskseq is None else None
 
 
@@ -68,7 +70,9 @@ class Slots:
         The Wanted table for ``value`` with the devices that are there; those that would be made stay as they are. ``whole``: a device that cannot
         be had is one error of the table among the others, rather than one that ends the look.
         """
-        table = _dm_table.parse_table(value, context=self._context(read_only, self._find, self._facts_to_be, whole))
+        table = _dm_table.parse_table(
+            value, context=self._context(read_only, self._find, self._facts_to_be, whole)
+        )
         complete = all(self._find(slot) is not None for _index, slot in table.devices(read_only))
         return Wanted(table.with_devices(self._number_or_text) if complete else table, complete, table)
 
@@ -82,7 +86,9 @@ class Slots:
         def find_or_make(slot):
             source = _opener.parse_slot(slot)
             if self._devices.get(slot.text) is None:
-                self._devices[slot.text] = self._host.mapped_made.get(mapped_name(source)) or opener.open(source)
+                self._devices[slot.text] = self._host.mapped_made.get(mapped_name(source)) or opener.open(
+                    source
+                )
             opener.follow(source, self._devices[slot.text])
             return self._devices[slot.text]
 
@@ -103,15 +109,24 @@ class Slots:
                 return _dm_table.NoDevice(str(error))
 
         return _dm_table.Context(
-            kernels=self._kernels, targets=self._targets, devices=facts, read_only=read_only,
-            page_size=os.sysconf("SC_PAGE_SIZE"), device=self._mapped, running=_kernels.version_of(os.uname().release),
+            kernels=self._kernels,
+            targets=self._targets,
+            devices=facts,
+            read_only=read_only,
+            page_size=os.sysconf("SC_PAGE_SIZE"),
+            device=self._mapped,
+            running=_kernels.version_of(os.uname().release),
         )
 
     def _facts_to_be(self, slot):
         """What will be true of the device that a file or a table has not got yet. A table is checked here, as it will be when it is made."""
         source = _opener.parse_slot(slot)
         if isinstance(source, _opener.TableSource):
-            table = host_slots(self._host, source.table, self._mapped, self._kernels or ()).look(source.table, source.read_only).table
+            table = (
+                host_slots(self._host, source.table, self._mapped, self._kernels or ())
+                .look(source.table, source.read_only)
+                .table
+            )
             minor = self._unmade.setdefault(source.name or source.uuid or slot.text, len(self._unmade))
             return _dm_table.DeviceFacts(0, minor, table.length, 512, source.read_only, source.uuid or "")
         to_be = self._to_be(source)
@@ -122,7 +137,9 @@ class Slots:
             return None
         with _opener.backing_of(source, option=slot.field) as backing:
             size = source.size or backing.size - source.offset
-            minor = self._unmade.setdefault((backing.device, backing.inode, source.offset, size), len(self._unmade))
+            minor = self._unmade.setdefault(
+                (backing.device, backing.inode, source.offset, size), len(self._unmade)
+            )
         return _dm_table.DeviceFacts(0, minor, size // 512, source.sector_size or 512, source.read_only)
 
     def _find(self, slot):
@@ -138,7 +155,8 @@ class Slots:
         if to_be is not None and source.uuid not in (None, to_be.uuid):
             raise WrongDevice(
                 f"it is to have {f'the uuid {to_be.uuid}' if to_be.uuid else 'a uuid of its own'}, not {source.uuid}",
-                device=source.path, hint="Say that uuid in its own entry of the list, too",
+                device=source.path,
+                hint="Say that uuid in its own entry of the list, too",
             )
         return to_be
 
@@ -160,7 +178,9 @@ def _kernels_of(others):
 def _targets_of(value, host):
     """{type: version} of the targets that the host has; the kernel loads the modules of those that the table names."""
     found = host.dm.target_versions()
-    for line in value.split("\n") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ():
+    for line in (
+        value.split("\n") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()
+    ):
         name = line.get("target") if isinstance(line, dict) else (str(line).split() + ["", "", ""])[2]
         if isinstance(name, str) and name in _dm_table.TARGETS and name not in found:
             version = host.dm.target_version(name)
@@ -204,8 +224,14 @@ def _facts(device, host, slot):
     size = _opener.size_to_be(_opener.parse_slot(slot), device)
     uuid = host.dm.status(_mapped.number_of(device)).uuid if _mapped.is_mapped(device) else None
     return _dm_table.DeviceFacts(
-        device.id.major, device.id.minor, size // 512, device.logical_block, device.read_only, uuid,
-        stack_below(device.id.major, device.id.minor), lambda: _cow_chunk(device),
+        device.id.major,
+        device.id.minor,
+        size // 512,
+        device.logical_block,
+        device.read_only,
+        uuid,
+        stack_below(device.id.major, device.id.minor),
+        lambda: _cow_chunk(device),
     )
 
 

@@ -101,11 +101,17 @@ def parse(value, option="source", numbers=False):
         return _parse_text(value, option, numbers)
     if not isinstance(value, dict):
         raise InvalidValue(option, value, f"must be text or a dictionary with one of {_KINDS}")
-    kinds = [kind for kind in _PARSERS if value.get(kind) is not None and not (kind == "diskseq" and value.get("path") is not None)]
+    kinds = [
+        kind
+        for kind in _PARSERS
+        if value.get(kind) is not None and not (kind == "diskseq" and value.get("path") is not None)
+    ]
     if len(kinds) != 1:
         # A table may hold keys.
         shown = {key: "(not shown)" if key == "table" else part for key, part in value.items()}
-        raise InvalidValue(option, shown, f"must have exactly one of {_KINDS} (a path may have a diskseq beside it)")
+        raise InvalidValue(
+            option, shown, f"must have exactly one of {_KINDS} (a path may have a diskseq beside it)"
+        )
     return _PARSERS[kinds[0]](value, option)
 
 
@@ -136,7 +142,9 @@ def _parse_mapped(text, option):
     """Neither a name nor a uuid can hold a comma; the link is udev's, and the uuid proves where it leads."""
     name, comma, uuid = text.partition(",")
     if not comma:
-        raise InvalidValue(option, f"dm:{text}", "must be dm:NAME,UUID: a name alone can be another device's by now")
+        raise InvalidValue(
+            option, f"dm:{text}", "must be dm:NAME,UUID: a name alone can be another device's by now"
+        )
     return PathSource(f"/dev/mapper/{names.check_name(name, option)}", uuid=names.check_uuid(uuid, option))
 
 
@@ -163,7 +171,9 @@ def _parse_diskseq(value, option):
 def _partition(value, option):
     text = str(value)
     if isinstance(value, bool) or not device.is_decimal(text, 3) or not 1 <= int(text) <= _MOST_PARTITIONS:
-        raise InvalidValue(option, value, f"must be the number of a partition, a whole number from 1 to {_MOST_PARTITIONS}")
+        raise InvalidValue(
+            option, value, f"must be the number of a partition, a whole number from 1 to {_MOST_PARTITIONS}"
+        )
     return int(text)
 
 
@@ -184,7 +194,11 @@ def _parse_file(value, option):
     _only(value, option, FileSource._fields)
     sector_size, mtime_ns = value.get("sector_size"), value.get("mtime_ns")
     if mtime_ns is not None and not _boolean(value, option, "read_only"):
-        raise InvalidValue(f"{option}.mtime_ns", mtime_ns, "is possible only with read_only=true: who writes a file changes the time")
+        raise InvalidValue(
+            f"{option}.mtime_ns",
+            mtime_ns,
+            "is possible only with read_only=true: who writes a file changes the time",
+        )
     return FileSource(
         _absolute(value["file"], f"{option}.file"),
         _bytes(value, option, "offset"),
@@ -218,7 +232,11 @@ def _only(value, option, allowed):
     for key in value:
         # An option of another kind that is null was not given: module options have all of them.
         if key not in allowed and not (key in _KNOWN and value[key] is None):
-            raise InvalidValue(f"{option}.{key}", value[key], f"there is no such option beside {allowed[0]}; there are {', '.join(allowed)}")
+            raise InvalidValue(
+                f"{option}.{key}",
+                value[key],
+                f"there is no such option beside {allowed[0]}; there are {', '.join(allowed)}",
+            )
 
 
 def _absolute(value, option):

@@ -100,17 +100,25 @@ class Pool:
     def _look_at(self, mapped):
         """A device that is there must be the pool: all but its size."""
         if mapped.device is None:
-            raise DeviceBusy(f"it has no table: {_mapped.describe(self._host.dm, mapped)}", device=self._source.name)
+            raise DeviceBusy(
+                f"it has no table: {_mapped.describe(self._host.dm, mapped)}", device=self._source.name
+            )
         self.device = self._host.enter_context(mapped.device)
         if (mapped.status.name, mapped.status.uuid) != (self._source.name, self._source.uuid):
-            raise DeviceBusy(f"there is another device under this name or uuid: {_mapped.describe(self._host.dm, mapped)}", device=self._source.name)
+            raise DeviceBusy(
+                f"there is another device under this name or uuid: {_mapped.describe(self._host.dm, mapped)}",
+                device=self._source.name,
+            )
         live = self._live()
         self.length = live.length
         # As large as it is: what it is to grow into may not be there yet.
         table = self._table_of(live.length)
         wanted = _slots.host_slots(self._host, table).look(table, False)
         if not wanted.is_complete or not wanted.table.same_as(live):
-            raise DeviceBusy(f"it is there with another table: {_mapped.describe(self._host.dm, mapped)}", device=self._source.name)
+            raise DeviceBusy(
+                f"it is there with another table: {_mapped.describe(self._host.dm, mapped)}",
+                device=self._source.name,
+            )
         if self.wanted < self.length:
             raise self._cut()
 
@@ -119,7 +127,11 @@ class Pool:
         if not _mapped.is_mapped(self.device):
             raise WrongDevice("it is not a mapped device", device=self.device.path)
         if self._host.dm.status(_mapped.number_of(self.device)).suspended:
-            raise DeviceBusy("the pool is suspended", device=self.device.path, hint="Resume it first: a suspended pool does not answer")
+            raise DeviceBusy(
+                "the pool is suspended",
+                device=self.device.path,
+                hint="Resume it first: a suspended pool does not answer",
+            )
         live = _slots.live_table(self._host, self.device)
         if live is None or [target.TYPE for target in live] != [_TYPE]:
             raise WrongDevice("it is not a thin pool", device=self.device.path)
@@ -129,7 +141,9 @@ class Pool:
         return [dict(_dm_table.parse_table(self._source.table).to_list()[0], length=length)]
 
     def _source_of(self, field):
-        slot, = (slot for dummy, slot in _dm_table.parse_table(self._source.table).devices() if slot.field == field)
+        (slot,) = (
+            slot for dummy, slot in _dm_table.parse_table(self._source.table).devices() if slot.field == field
+        )
         return opener.parse_slot(slot)
 
     def _refuse_image(self):
@@ -140,7 +154,11 @@ class Pool:
         with opener.backing_of(source, read_only=True, option="pool.data") as backing:
             found = new_loop.format_of(backing)
         if found is not None:
-            raise InvalidValue("pool.data", source.file, f"must be an empty file for a new pool: this is an image of the format {found}")
+            raise InvalidValue(
+                "pool.data",
+                source.file,
+                f"must be an empty file for a new pool: this is an image of the format {found}",
+            )
 
     def _superblock(self):
         source = self._source_of("metadata")
@@ -161,4 +179,9 @@ class Pool:
             deadline.sleep(pause)
 
     def _cut(self):
-        return InvalidValue("pool.table", self.wanted, f"must be {self.length} sectors or more: a pool is never cut", device=self._source.name)
+        return InvalidValue(
+            "pool.table",
+            self.wanted,
+            f"must be {self.length} sectors or more: a pool is never cut",
+            device=self._source.name,
+        )

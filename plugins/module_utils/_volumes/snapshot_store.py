@@ -81,7 +81,11 @@ def read_whole(path, known):
                 raise KernelError.from_oserror(error, "read the image", device=path) from error
             after = os.fstat(backing.fd)
             if (after.st_size, after.st_mtime_ns) != key[2:]:
-                raise WrongDevice("somebody writes it", device=path, hint="A golden image is not to change any more once a snapshot of it is made")
+                raise WrongDevice(
+                    "somebody writes it",
+                    device=path,
+                    hint="A golden image is not to change any more once a snapshot of it is made",
+                )
             known[key] = summed.hexdigest()
         return Image(path, backing.size, backing.mtime_ns, known[key])
 
@@ -109,7 +113,9 @@ def read_record(store):
         raise KernelError.from_oserror(error, "read which image the store is of", device=path) from error
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         wrong = f"has a record that cannot be read, {path}: {error}"
-        raise InvalidValue("path", store, wrong, hint="If it is no record of this collection, move it away") from error
+        raise InvalidValue(
+            "path", store, wrong, hint="If it is no record of this collection, move it away"
+        ) from error
 
 
 def write_record(store, image):
@@ -119,7 +125,13 @@ def write_record(store, image):
         if image is None:
             os.unlink(path)
             return
-        text = json.dumps({"image": image.path, "size": image.size, "mtime_ns": image.mtime_ns, "sha256": image.sha256}, indent=1) + "\n"
+        text = (
+            json.dumps(
+                {"image": image.path, "size": image.size, "mtime_ns": image.mtime_ns, "sha256": image.sha256},
+                indent=1,
+            )
+            + "\n"
+        )
         _exchange(path, text)
     except OSError as error:
         raise KernelError.from_oserror(error, "record which image the store is of", device=path) from error
@@ -134,7 +146,9 @@ def _exchange(path, text):
             os.unlink(os.path.join(os.path.dirname(path), name))
     new = f"{ours}{secrets.token_hex(8)}.new"
     try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+        with open(
+            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
+        ) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

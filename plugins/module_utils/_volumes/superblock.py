@@ -40,5 +40,11 @@ def parse(data, device):
     if not data.strip(b"\0"):
         return None
     if len(data) < BYTES or struct.unpack_from("<Q", data, _MAGIC_AT)[0] != _MAGIC:
-        raise InvalidValue("metadata", device, "must be a thin pool's metadata, or zeros for a new pool: something else is kept there")
-    return Superblock(struct.unpack_from("<Q", data, _BLOCKS_AT)[0], struct.unpack_from("<I", data, _BLOCK_SIZE_AT)[0])
+        raise InvalidValue(
+            "metadata",
+            device,
+            "must be a thin pool's metadata, or zeros for a new pool: something else is kept there",
+        )
+    return Superblock(
+        struct.unpack_from("<Q", data, _BLOCKS_AT)[0], struct.unpack_from("<I", data, _BLOCK_SIZE_AT)[0]
+    )

@@ -54,7 +54,12 @@ def parse_volumes(rows, option="volumes"):
         number = _check_id(row["id"], f"{where}.id")
         others = [volume.option for volume in volumes if volume.id == number]
         if others:
-            raise InvalidValue(f"{where}.id", number, f"is in the list twice, also as {others[0]}.id", hint="Keep one of the two entries")
+            raise InvalidValue(
+                f"{where}.id",
+                number,
+                f"is in the list twice, also as {others[0]}.id",
+                hint="Keep one of the two entries",
+            )
         origin = row.get("snapshot_of")
         present = row.get("state", "present") == "present"
         if origin is not None:
@@ -103,7 +108,12 @@ class Volumes:
         be known: DeviceBusy, InvalidValue, KernelError.
         """
         control, volumes = self._host.dm, self._volumes
-        self._there = existing(control, pool, [volume.id for volume in volumes] + [volume.origin for volume in volumes if volume.origin is not None])
+        self._there = existing(
+            control,
+            pool,
+            [volume.id for volume in volumes]
+            + [volume.origin for volume in volumes if volume.origin is not None],
+        )
         if self._is_different():
             _check_mode(control, pool)
         coming = set(self._there)
@@ -122,8 +132,10 @@ class Volumes:
                 else:
                     if volume.origin not in coming:
                         raise InvalidValue(
-                            f"{volume.option}.snapshot_of", volume.origin,
-                            "must be a volume that the pool has, or one that is earlier in the list")
+                            f"{volume.option}.snapshot_of",
+                            volume.origin,
+                            "must be a volume that the pool has, or one that is earlier in the list",
+                        )
                     for user in users:
                         if user.live and user.id == volume.origin:
                             suspended.check(control, user.device)
@@ -177,7 +189,9 @@ def existing(control, pool, ids):
     try:
         for number in sorted(set(ids)):
             try:
-                control.load(address, ((0, 8, b"thin", f"{pool.id.number} {number}".encode("ascii")),), read_only=True)
+                control.load(
+                    address, ((0, 8, b"thin", f"{pool.id.number} {number}".encode("ascii")),), read_only=True
+                )
             except KernelError as error:
                 if error.errno != errno.ENODATA:
                     raise
@@ -214,7 +228,11 @@ def make_snapshot(control, pool, number, origin, seconds):
     which the snapshot would not be one of a single moment; ``seconds`` is the limit for each to end its I/O.
     """
     with contextlib.ExitStack() as stack:
-        devices = {user.device.id: user.device for user in find_users(control, pool, stack) if user.live and user.id == origin}
+        devices = {
+            user.device.id: user.device
+            for user in find_users(control, pool, stack)
+            if user.live and user.id == origin
+        }
         with suspended.quiet(control, list(devices.values()), seconds):
             control.message(mapped.number_of(pool), f"create_snap {number} {origin}")
 
@@ -228,14 +246,20 @@ def delete(control, pool, volume):
             raise
         with contextlib.ExitStack() as stack:
             _refuse_used(volume, find_users(control, pool, stack))
-        raise DeviceBusy(f"the volume {volume.id} was in use a moment ago", device=error.device, errno=error.errno, hint="Try again") from error
+        raise DeviceBusy(
+            f"the volume {volume.id} was in use a moment ago",
+            device=error.device,
+            errno=error.errno,
+            hint="Try again",
+        ) from error
 
 
 def _refuse_used(volume, users):
     names = sorted({f"{user.name} ({user.device.path})" for user in users if user.id == volume.id})
     if names:
         raise DeviceBusy(
-            f"{volume.option}: the volume {volume.id} is in use by the mapped device {', '.join(names)}", hint="Remove that first; nothing was done",
+            f"{volume.option}: the volume {volume.id} is in use by the mapped device {', '.join(names)}",
+            hint="Remove that first; nothing was done",
         )
 
 
@@ -245,7 +269,8 @@ def _check_mode(control, pool):
     words = lines[0].params.split()
     if words == [b"Fail"] or b"ro" in words or b"needs_check" in words:
         raise KernelError(
-            f"its volumes cannot be changed: the pool is {'failed' if words == [b'Fail'] else 'read-only'}", device=status.name,
+            f"its volumes cannot be changed: the pool is {'failed' if words == [b'Fail'] else 'read-only'}",
+            device=status.name,
             hint=f"Its status: {b' '.join(words).decode('ascii', 'replace')}. See thin_check and thin_repair",
         )
 

@@ -109,7 +109,11 @@ def check(request):
     if request.mode == "w" and request.device_type == "cdrom":
         raise InvalidValue("mode", request.mode, "must be r: a cdrom is read-only")
     if request.mode == "w" and request.device.read_only:
-        raise InvalidValue("mode", request.mode, f"{request.device.path} is read-only, so the guest can have it only with mode=r")
+        raise InvalidValue(
+            "mode",
+            request.mode,
+            f"{request.device.path} is read-only, so the guest can have it only with mode=r",
+        )
     params = _disk(request).params
     if ":" in params or not params.isprintable() or not params.isascii():
         # libxl takes what is in front of a colon for a format.
@@ -133,7 +137,12 @@ def attach(store, requests, timeout=30.0, wait_connected=False, guard=None):
     with hold([job.request.device for job in ready], timeout + _KEPT) if ready else contextlib.nullcontext():
         with store.within(limit):
             _all_in_one(store, ready, limit, lambda tx, job: job.write_in(tx, guard))
-            _poll(store, [job for job in ready if not job.error], limit, lambda job, values: job.look(values, wait_connected))
+            _poll(
+                store,
+                [job for job in ready if not job.error],
+                limit,
+                lambda job, values: job.look(values, wait_connected),
+            )
         cleanup = Deadline(_CLEANUP)
         for job in ready:
             if job.error and job.written and not job.take_back(store, cleanup):
@@ -202,7 +211,6 @@ class _Job:
 
 
 class _Attach(_Job):
-
     def __init__(self, request):
         super().__init__(request.key, request)
         self.seen_open = False
@@ -215,8 +223,11 @@ class _Attach(_Job):
         device = self.request.device
         device.prove()
         self.nodes = vbd_nodes.layout(
-            self.key, _disk(self.request),
-            vbd_nodes.identity(self.request.form, device.id.major, device.id.minor, device.id.diskseq, device.path),
+            self.key,
+            _disk(self.request),
+            vbd_nodes.identity(
+                self.request.form, device.id.major, device.id.minor, device.id.diskseq, device.path
+            ),
         )
 
     def write_in(self, tx, guard):
@@ -224,10 +235,14 @@ class _Attach(_Job):
         _guest.prove(tx, self.request.guest)
         # As libxl: its own copy says whether there is such a disk; a backend without it is in use all the same.
         if tx.exists(self.key.libxl) or tx.exists(self.key.backend):
-            raise DeviceBusy(f"the guest has a disk {self.request.vdev.name} already", device=str(self.request))
+            raise DeviceBusy(
+                f"the guest has a disk {self.request.vdev.name} already", device=str(self.request)
+            )
         if gone.exists(self.key.sysfs, gone.SYSFS):
             old = f"the disk that the guest had as {self.request.vdev.name}"
-            raise DeviceBusy(f"blkback still has {old}", device=str(self.request), hint="Try again in a moment")
+            raise DeviceBusy(
+                f"blkback still has {old}", device=str(self.request), hint="Try again in a moment"
+            )
         if guard is not None:
             guard(tx, self.request)
         self.written = True
@@ -240,11 +255,18 @@ class _Attach(_Job):
         """Whether it is there; raises when it never will be."""
         vbd = self.vbd = vbd_nodes.from_nodes(self.key, values)
         if vbd is None:
-            raise GuestError("its nodes were removed: the guest ended, or someone detached the disk", device=str(self.request))
+            raise GuestError(
+                "its nodes were removed: the guest ended, or someone detached the disk",
+                device=str(self.request),
+            )
         wanted = self.request.device.id
         if vbd.error or vbd.state in (CLOSING, CLOSED):
             words = f": {vbd.error}" if vbd.error else ", without saying why"
-            raise GuestError(f"the backend did not take {self.request.device.path}{words}", device=str(self.request), hint=_HINT_BLKBACK)
+            raise GuestError(
+                f"the backend did not take {self.request.device.path}{words}",
+                device=str(self.request),
+                hint=_HINT_BLKBACK,
+            )
         if vbd.opened is False:
             self.last = "blkback to open the device (the node opened is 0)"
             return False
@@ -253,7 +275,9 @@ class _Attach(_Job):
             self.last = f"blkback to open the device (state {vbd.state})"
             return False
         if found != (wanted.major, wanted.minor):
-            raise WrongDevice(f"blkback opened {found[0]}:{found[1]} instead of {wanted.number}", device=str(self.request))
+            raise WrongDevice(
+                f"blkback opened {found[0]}:{found[1]} instead of {wanted.number}", device=str(self.request)
+            )
         self.request.device.prove()
         if not self.seen_open:
             # These values may be from before: a backend that offers the node opened has the last word, so they are read once more.
@@ -280,12 +304,20 @@ class _Attach(_Job):
     def _remove_in(self, tx):
         # A lost connection leaves open whether anything was written: only what bears this device's number is removed.
         device = self.request.device.id
-        mine = dict(vbd_nodes.identity(self.request.form, device.major, device.minor, device.diskseq, self.request.device.path))
-        if not tx.exists(self.key.backend) or all(tx.read(f"{self.key.backend}/{name}") == value for name, value in mine.items()):
+        mine = dict(
+            vbd_nodes.identity(
+                self.request.form, device.major, device.minor, device.diskseq, self.request.device.path
+            )
+        )
+        if not tx.exists(self.key.backend) or all(
+            tx.read(f"{self.key.backend}/{name}") == value for name, value in mine.items()
+        ):
             remove_nodes(tx, self.key)
 
     def outcome(self):
-        return Outcome(self.request, None if self.error else self.vbd, self.error, self.written and not self.error)
+        return Outcome(
+            self.request, None if self.error else self.vbd, self.error, self.written and not self.error
+        )
 
 
 def detach(store, detachments, timeout=10.0, force=False):
@@ -320,7 +352,6 @@ def detach(store, detachments, timeout=10.0, force=False):
 
 
 class _Detach(_Job):
-
     def __init__(self, detachment, force, timeout):
         super().__init__(detachment.key, detachment)
         self.force = force
@@ -357,7 +388,8 @@ class _Detach(_Job):
         now = vbd_nodes.from_nodes(self.key, tx.read_many(vbd_nodes.read_paths(self.key)))
         if now is not None and (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
             raise WrongDevice(
-                f"the guest's disk now is {_device_words(now)}, it was {_device_words(vbd)}; it is left alone", device=str(self.request)
+                f"the guest's disk now is {_device_words(now)}, it was {_device_words(vbd)}; it is left alone",
+                device=str(self.request),
             )
 
     def look(self, values):

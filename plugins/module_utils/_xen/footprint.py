@@ -82,7 +82,10 @@ def footprint(major, minor, writes, questions):
     """
     found = []
     _descend((major, minor), 0, None, writes, questions, found, 0)
-    return sorted(set(found), key=lambda extent: (extent.leaf, extent.start, extent.end is None, extent.end or 0, extent.writes))
+    return sorted(
+        set(found),
+        key=lambda extent: (extent.leaf, extent.start, extent.end is None, extent.end or 0, extent.writes),
+    )
 
 
 def _descend(number, start, end, writes, questions, found, depth):
@@ -92,13 +95,23 @@ def _descend(number, start, end, writes, questions, found, depth):
     partition = questions.partition_of(*number)
     if partition is not None:
         major, minor, offset, size = partition
-        return _descend((major, minor), offset + start, offset + (size if end is None else min(end, size)), writes, questions, found, depth + 1)
+        return _descend(
+            (major, minor),
+            offset + start,
+            offset + (size if end is None else min(end, size)),
+            writes,
+            questions,
+            found,
+            depth + 1,
+        )
     loop = questions.loop_of(*number)
     if loop is not None:
         device, inode, offset, size = loop
         if end is None:
             end = size or None
-        found.append(Extent(("file", device, inode), offset + start, None if end is None else offset + end, writes))
+        found.append(
+            Extent(("file", device, inode), offset + start, None if end is None else offset + end, writes)
+        )
         return None
     table = questions.table_of(*number)
     if table is not None:
@@ -170,6 +183,9 @@ def _shifted(kind, words):
         return None if device is None else [(device, int(words[4]) * SECTOR, True)]
     if kind == "delay" and len(words) in (3, 6, 9):
         # device offset delay, for reads, then for writes, then for flushes: those after the first only get writes.
-        devices = [(parse_number(words[at]), int(words[at + 1]) * SECTOR, at > 0 or len(words) == 3) for at in range(0, len(words), 3)]
+        devices = [
+            (parse_number(words[at]), int(words[at + 1]) * SECTOR, at > 0 or len(words) == 3)
+            for at in range(0, len(words), 3)
+        ]
         return None if any(device is None for device, dummy, dummy2 in devices) else devices
     return None

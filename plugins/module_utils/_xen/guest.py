@@ -42,14 +42,22 @@ def find(store, wanted, option="domain"):
     text = str(wanted)
     if isinstance(wanted, bool) or not text or len(text) > 256 or not text.isprintable():
         raise InvalidValue(option, wanted, "must be the name, the id or the uuid of a running guest")
-    fitting = [guest for guest in running(store, with_domain_0=True) if text in (str(guest.domid), guest.name) or text.lower() == guest.uuid]
+    fitting = [
+        guest
+        for guest in running(store, with_domain_0=True)
+        if text in (str(guest.domid), guest.name) or text.lower() == guest.uuid
+    ]
     if isinstance(wanted, int):
         fitting = [guest for guest in fitting if guest.domid == wanted]
     if not fitting:
         raise GuestError("no guest of this name, id or uuid runs on this host", device=text)
     if len(fitting) > 1:
         ids = ", ".join(str(guest.domid) for guest in fitting)
-        raise GuestError(f"several guests fit, with the ids {ids}", device=text, hint="Give the guest's uuid, or its id as a number")
+        raise GuestError(
+            f"several guests fit, with the ids {ids}",
+            device=text,
+            hint="Give the guest's uuid, or its id as a number",
+        )
     if fitting[0].domid == 0:
         raise GuestError("this is domain 0, which gets no disks from itself", device=text)
     return fitting[0]
@@ -60,14 +68,22 @@ def running(store, with_domain_0=False):
     ids = sorted(int(name) for name in store.list("/local/domain") or [] if _is_domid(name))
     if not with_domain_0:
         ids = [domid for domid in ids if domid]
-    values = store.read_many([path for domid in ids for path in (_home(domid) + "/vm", _home(domid) + "/name", f"/libxl/{domid}/type")])
+    values = store.read_many(
+        [
+            path
+            for domid in ids
+            for path in (_home(domid) + "/vm", _home(domid) + "/name", f"/libxl/{domid}/type")
+        ]
+    )
     guests = []
     for domid in ids:
         uuid = uuid_of(values[_home(domid) + "/vm"])
         if uuid is None and domid:
             # On its way up or down: it cannot be told from the next guest with this id.
             continue
-        guests.append(Guest(domid, uuid or "", values[_home(domid) + "/name"], values[f"/libxl/{domid}/type"]))
+        guests.append(
+            Guest(domid, uuid or "", values[_home(domid) + "/name"], values[f"/libxl/{domid}/type"])
+        )
     return guests
 
 
@@ -86,7 +102,10 @@ def prove_vm(vm, guest):
     if vm is None:
         raise GuestError("the guest has ended", device=str(guest))
     if uuid_of(vm) != guest.uuid:
-        raise GuestError(f"the guest has ended, and its id {guest.domid} now is another guest's; nothing was done", device=str(guest))
+        raise GuestError(
+            f"the guest has ended, and its id {guest.domid} now is another guest's; nothing was done",
+            device=str(guest),
+        )
 
 
 def _home(domid):
@@ -99,7 +118,9 @@ def uuid_of(vm):
         return None
     uuid = vm[4:40].lower()
     parts = uuid.split("-")
-    return uuid if tuple(map(len, parts)) == _UUID and set("".join(parts)) <= set("0123456789abcdef") else None
+    return (
+        uuid if tuple(map(len, parts)) == _UUID and set("".join(parts)) <= set("0123456789abcdef") else None
+    )
 
 
 def _is_domid(text):

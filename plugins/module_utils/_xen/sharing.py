@@ -101,9 +101,14 @@ class Sharing:
             self._uses.clear()
             self._seen_in = store
         before = {path: entry for path, entry in self._expected.items() if path not in self._uses}
-        served, nodes = list_served(store, self._expected, [
-            *map(_what, before), *_all_nodes(path for path, (dummy, had_device) in before.items() if had_device),
-        ])
+        served, nodes = list_served(
+            store,
+            self._expected,
+            [
+                *map(_what, before),
+                *_all_nodes(path for path, (dummy, had_device) in before.items() if had_device),
+            ],
+        )
         for path in set(self._uses) - {path for path, dummy in served}:
             del self._uses[path]
         unseen = {path: key for path, key in served if path not in self._uses}
@@ -133,7 +138,8 @@ class Sharing:
         refuse_mounted(mine, device.path, device)
         if not device.read_only and _device.is_claimed(device):
             raise DeviceBusy(
-                "this host itself uses it: it is mounted, swapped to, or part of a mapped device or an array", device=device.path,
+                "this host itself uses it: it is mounted, swapped to, or part of a mapped device or an array",
+                device=device.path,
                 hint="Unmount it or take down what stands on it, or hand over that instead",
             )
         self._prepared.add((device.id, request.mode))
@@ -159,7 +165,11 @@ class Sharing:
             ):
                 continue
             dev = nodes[f"{path}/dev"] or _name_of(use.key.devid)
-            raise DeviceBusy(f"{describe(*pair)} is in use as disk {dev} of domain {domid}", device=f"{name} for {request}", hint=_HINT)
+            raise DeviceBusy(
+                f"{describe(*pair)} is in use as disk {dev} of domain {domid}",
+                device=f"{name} for {request}",
+                hint=_HINT,
+            )
 
     @staticmethod
     def _is_same_guest_moving(store, domid, vm, request):
@@ -180,7 +190,10 @@ class Sharing:
     def _is_device_model(store, one, other):
         """Whether the one domain is the stub domain that runs the device model of the other, which has the same disks (libxl_dm.c of Xen)."""
         targets = store.read_many([f"/local/domain/{one}/target", f"/local/domain/{other}/target"])
-        return (targets[f"/local/domain/{one}/target"], targets[f"/local/domain/{other}/target"]) in ((str(other), None), (None, str(one)))
+        return (targets[f"/local/domain/{one}/target"], targets[f"/local/domain/{other}/target"]) in (
+            (str(other), None),
+            (None, str(one)),
+        )
 
     def _footprint(self, identity, writes):
         """
@@ -203,7 +216,8 @@ class Sharing:
         writes = "w" in (nodes["mode"] or "w")
         noted = nodes["diskseq"]
         extents = self._use_of(
-            number, writes, lambda diskseq: self._may_be_leftover(key, number, noted, diskseq))
+            number, writes, lambda diskseq: self._may_be_leftover(key, number, noted, diskseq)
+        )
         return None if extents is None else Use(key, extents)
 
     @staticmethod
@@ -228,7 +242,8 @@ class Sharing:
                 return extents
             self._by_number.clear()
         raise DeviceBusy(
-            "it becomes another device again and again, so what lies below it cannot be told", device="%d:%d" % number,
+            "it becomes another device again and again, so what lies below it cannot be told",
+            device="%d:%d" % number,
         )
 
     def _qemu_use(self, key, nodes, dummy):
@@ -283,11 +298,17 @@ def refuse_mounted(extents, name, own=None):
         with device:
             leaf = ("file", status.backing_device, status.backing_inode)
             end = status.offset + status.sizelimit if status.sizelimit else None
-            if (own is not None and device.id == own.id) or not conflict(files, [Extent(leaf, status.offset, end, not status.read_only)]):
+            if (own is not None and device.id == own.id) or not conflict(
+                files, [Extent(leaf, status.offset, end, not status.read_only)]
+            ):
                 continue
             above = gone.list_directory(f"{device.sysfs}/holders", gone.SYSFS)
             if not above and _device.is_claimed(device):
-                raise DeviceBusy(f"this host itself uses the file, as {device.path}: it is mounted, or swapped to", device=name, hint="Unmount it first")
+                raise DeviceBusy(
+                    f"this host itself uses the file, as {device.path}: it is mounted, or swapped to",
+                    device=name,
+                    hint="Unmount it first",
+                )
 
 
 def _what(path):
@@ -312,7 +333,7 @@ def _name_of(devid):
 def _moving_name(name):
     """``(name of the guest, what xl has added to it)``."""
     added = next((added for added in _MOVING if name.endswith(added)), "")
-    return name[:len(name) - len(added)], added
+    return name[: len(name) - len(added)], added
 
 
 def describe(mine, other):

@@ -21,7 +21,9 @@ from .footprint import Questions
 
 def questions(host):
     """The Questions that a run (``_source.opener.resources.Host``) can answer. What cannot be looked at is an error."""
-    return Questions(lambda major, minor: _table(host, major, minor), _loop_file, sysfs.partition_of, sysfs.members_of)
+    return Questions(
+        lambda major, minor: _table(host, major, minor), _loop_file, sysfs.partition_of, sysfs.members_of
+    )
 
 
 def _table(host, major, minor):
@@ -34,7 +36,15 @@ def _table(host, major, minor):
     except DeviceGone:
         # On its way out. Should it be there yet, it counts as a disk, not as one that stands on nothing.
         return None
-    return [(line.start, line.length, line.type.decode("ascii", "replace"), line.params.decode("utf-8", "surrogateescape")) for line in lines]
+    return [
+        (
+            line.start,
+            line.length,
+            line.type.decode("ascii", "replace"),
+            line.params.decode("utf-8", "surrogateescape"),
+        )
+        for line in lines
+    ]
 
 
 def _loop_file(major, minor):

@@ -53,8 +53,13 @@ def run_remove(script, key, seconds=SECONDS):
         "XENBUS_BASE_PATH": "backend",
     }
     process = subprocess.Popen(
-        [script, "remove"], env=environment, cwd="/", start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [script, "remove"],
+        env=environment,
+        cwd="/",
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         process.wait(seconds)

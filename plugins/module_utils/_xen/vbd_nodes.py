@@ -107,7 +107,11 @@ def _split_number(text):
     """``(diskseq or None, major, minor)`` out of ``[diskseq@]major:minor``, or None."""
     diskseq, at, number = text.rpartition("@")
     major, dummy, minor = number.partition(":")
-    if not _is_hexadecimal(major, 3) or not _is_hexadecimal(minor, 5) or (at and parse_diskseq(diskseq) is None):
+    if (
+        not _is_hexadecimal(major, 3)
+        or not _is_hexadecimal(minor, 5)
+        or (at and parse_diskseq(diskseq) is None)
+    ):
         return None
     return parse_diskseq(diskseq) if at else None, int(major, 16), int(minor, 16)
 
@@ -141,14 +145,26 @@ def layout(key, disk, identity_nodes):
     backend_perms = [f"n{key.backend_domid}", f"r{key.domid}"]
     discard = disk.writable if disk.discard is None else disk.discard
     back = [
-        ("params", disk.params), ("script", disk.script), ("frontend-id", str(key.domid)), ("online", "1"),
-        ("removable", "1" if disk.cdrom else "0"), ("bootable", "1"), ("state", str(INITIALISING)), ("dev", disk.dev), ("type", "phy"),
-        ("mode", "w" if disk.writable else "r"), ("device-type", "cdrom" if disk.cdrom else "disk"),
-        ("discard-enable", "1" if discard else "0"), ("specification", "xen"),
+        ("params", disk.params),
+        ("script", disk.script),
+        ("frontend-id", str(key.domid)),
+        ("online", "1"),
+        ("removable", "1" if disk.cdrom else "0"),
+        ("bootable", "1"),
+        ("state", str(INITIALISING)),
+        ("dev", disk.dev),
+        ("type", "phy"),
+        ("mode", "w" if disk.writable else "r"),
+        ("device-type", "cdrom" if disk.cdrom else "disk"),
+        ("discard-enable", "1" if discard else "0"),
+        ("specification", "xen"),
     ]
     front = [
-        ("backend-id", str(key.backend_domid)), ("state", str(INITIALISING)), ("virtual-device", str(key.devid)),
-        ("device-type", "cdrom" if disk.cdrom else "disk"), ("trusted", "1"),
+        ("backend-id", str(key.backend_domid)),
+        ("state", str(INITIALISING)),
+        ("virtual-device", str(key.devid)),
+        ("device-type", "cdrom" if disk.cdrom else "disk"),
+        ("trusted", "1"),
     ]
     if disk.protocol is not None:
         front.append(("protocol", disk.protocol))
@@ -187,7 +203,10 @@ _READ = {
     "device-type": (("disk", "cdrom").__contains__, "disk or cdrom"),
     "dev": (lambda text: 1 <= len(text) <= 64 and _is_text(text), "a device name"),
     "frontend-id": (lambda text: is_decimal(text, 10) and str(int(text)) == text, "a domain id"),
-    "frontend": (lambda text: text[:1] == "/" and 2 <= len(text) <= 201 and " " not in text and _is_text(text), "a path"),
+    "frontend": (
+        lambda text: text[:1] == "/" and 2 <= len(text) <= 201 and " " not in text and _is_text(text),
+        "a path",
+    ),
     "physical-device": (_split_number, "major:minor in hexadecimal without leading blanks, NULs or signs"),
     "diskseq": _DISKSEQ,
     "physical-device-uuid": _DISKSEQ,
@@ -202,7 +221,10 @@ _READ = {
 
 def read_paths(key):
     """The paths that :func:`from_nodes` wants the values of."""
-    return [f"{key.backend}/{name}" for name in _READ] + [f"{key.backend_error}/error", f"{key.frontend}/state"]
+    return [f"{key.backend}/{name}" for name in _READ] + [
+        f"{key.backend_error}/error",
+        f"{key.frontend}/state",
+    ]
 
 
 def check_nodes(key, nodes):
@@ -211,7 +233,9 @@ def check_nodes(key, nodes):
         if value is not None and name in _READ:
             is_right, allowed = _READ[name]
             if not is_right(value):
-                raise XenStoreError(f"the node holds {shown(value)}, which is not {allowed}", device=f"{key.backend}/{name}")
+                raise XenStoreError(
+                    f"the node holds {shown(value)}, which is not {allowed}", device=f"{key.backend}/{name}"
+                )
 
 
 def from_nodes(key, values):
@@ -225,7 +249,9 @@ def from_nodes(key, values):
     if all(value is None for value in nodes.values()):
         return None
     if nodes["frontend-id"] not in (None, str(key.domid)):
-        raise XenStoreError(f"the node names domain {nodes['frontend-id']} as the guest", device=f"{key.backend}/frontend-id")
+        raise XenStoreError(
+            f"the node names domain {nodes['frontend-id']} as the guest", device=f"{key.backend}/frontend-id"
+        )
     number = _split_number(nodes["physical-device"]) if nodes["physical-device"] else None
     frontend_state = values[f"{key.frontend}/state"]
     return Vbd(

@@ -43,11 +43,17 @@ def list_served(store, expected=(), nodes=(), backend_domid=0):
 def _keys_below(store, domids, listed, backend_domid):
     """``domids``: what is listed below each root; ``listed``: what is known to be listed below those."""
     places = [(root, int(name)) for root, names in domids.items() for name in names or [] if name.isdigit()]
-    listed = dict(listed, **store.list_many([path for path in (f"{root}/{domid}" for root, domid in places) if path not in listed]))
+    listed = dict(
+        listed,
+        **store.list_many(
+            [path for path in (f"{root}/{domid}" for root, domid in places) if path not in listed]
+        ),
+    )
     return [
         (f"{root}/{domid}/{name}", Key(domid, int(name), backend_domid))
         for root, domid in sorted(places)
-        for name in sorted(listed[f"{root}/{domid}"] or []) if name.isdigit()
+        for name in sorted(listed[f"{root}/{domid}"] or [])
+        if name.isdigit()
     ]
 
 

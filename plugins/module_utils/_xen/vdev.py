@@ -97,7 +97,11 @@ def name_of(number):
 def _checked(kind, disk, partition, value, option):
     disks, partitions = _LIMITS[kind]
     if disk >= disks or partition >= partitions:
-        raise InvalidValue(option, value, f"must be {_ALLOWED}; {kind} has {disks} disks and partitions up to {partitions - 1}")
+        raise InvalidValue(
+            option,
+            value,
+            f"must be {_ALLOWED}; {kind} has {disks} disks and partitions up to {partitions - 1}",
+        )
     return Vdev(kind, disk, partition)
 
 

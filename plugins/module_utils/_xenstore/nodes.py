@@ -20,7 +20,18 @@ from .._base.errors import InvalidValue, NotSupported, XenStoreError
 from .wire import PAYLOAD_MAX, Packet, Refused
 
 PATH_MAX = 3072  # XENSTORE_ABS_PATH_MAX, in bytes
-DIRECTORY, READ, GET_PERMS, TRANSACTION_START, TRANSACTION_END, WRITE, MKDIR, RM, SET_PERMS, DIRECTORY_PART = 1, 2, 3, 6, 7, 11, 12, 13, 14, 22
+(
+    DIRECTORY,
+    READ,
+    GET_PERMS,
+    TRANSACTION_START,
+    TRANSACTION_END,
+    WRITE,
+    MKDIR,
+    RM,
+    SET_PERMS,
+    DIRECTORY_PART,
+) = 1, 2, 3, 6, 7, 11, 12, 13, 14, 22
 _PATH_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_@/")
 
 _MEANING = {
@@ -77,7 +88,9 @@ class Nodes:
 
     def write_many(self, values):
         """Set many nodes, ``{path: value}``, in order."""
-        self._all([("to write", path, WRITE, _write_payload(path, value)) for path, value in dict(values).items()])
+        self._all(
+            [("to write", path, WRITE, _write_payload(path, value)) for path, value in dict(values).items()]
+        )
 
     def mkdir(self, path):
         """Make the node with an empty value unless it is there."""
@@ -120,7 +133,9 @@ class Nodes:
 
     def list_and_read(self, directories, paths):
         """``(list_many(directories), read_many(paths))`` without waiting for the one before the other."""
-        requests = [("to list", check_path(path), DIRECTORY, _nul(path)) for path in dict.fromkeys(directories)]
+        requests = [
+            ("to list", check_path(path), DIRECTORY, _nul(path)) for path in dict.fromkeys(directories)
+        ]
         listed = len(requests)
         requests += [("to read", check_path(path), READ, _nul(path)) for path in dict.fromkeys(paths)]
         children, values = {}, {}
@@ -151,7 +166,9 @@ class Nodes:
                 if error.errno not in (errno.ENOSYS, errno.EINVAL):
                     raise
                 raise NotSupported(
-                    "the node has more children than this xenstored can list", device=path, errno=errno.E2BIG,
+                    "the node has more children than this xenstored can list",
+                    device=path,
+                    errno=errno.E2BIG,
                     hint="A xenstored with XS_DIRECTORY_PART lists them: the C xenstored of Xen 4.9 or newer",
                 )
             now, separator, part = reply.partition(b"\0")
@@ -188,7 +205,9 @@ class Nodes:
             else:
                 requests.append(("to write", path, WRITE, _write_payload(path, value)))
             if permissions is not None:
-                requests.append(("to set the permissions of", path, SET_PERMS, _perms_payload(path, permissions)))
+                requests.append(
+                    ("to set the permissions of", path, SET_PERMS, _perms_payload(path, permissions))
+                )
         self._all(requests)
 
     def remove_empty_parents(self, path):
@@ -212,10 +231,19 @@ def pipeline(wire, arm, tx_id, next_id, requests):
     """
     replies, step = [], wire.at_once
     for start in range(0, len(requests), step):
-        some = requests[start:start + step]
-        arm(f"{some[0][0]} {some[0][1]} and {len(some) - 1} more" if len(some) > 1 else f"{some[0][0]} {some[0][1]}")
-        answers = wire.exchange([Packet._make((op, next_id(), tx_id, len(payload), payload)) for doing, path, op, payload in some])
-        replies += [refused(doing, path, answer.name) if isinstance(answer, Refused) else answer for (doing, path, op, payload), answer in zip(some, answers)]
+        some = requests[start : start + step]
+        arm(
+            f"{some[0][0]} {some[0][1]} and {len(some) - 1} more"
+            if len(some) > 1
+            else f"{some[0][0]} {some[0][1]}"
+        )
+        answers = wire.exchange(
+            [Packet._make((op, next_id(), tx_id, len(payload), payload)) for doing, path, op, payload in some]
+        )
+        replies += [
+            refused(doing, path, answer.name) if isinstance(answer, Refused) else answer
+            for (doing, path, op, payload), answer in zip(some, answers)
+        ]
     return replies
 
 
@@ -223,14 +251,17 @@ def check_path(path, option="path"):
     """An absolute XenStore path as it is, or InvalidValue."""
     if not isinstance(path, str) or len(path) > PATH_MAX or not _is_path(path):
         raise InvalidValue(
-            option, path if len(str(path)) < 200 else str(path)[:200] + "...",
+            option,
+            path if len(str(path)) < 200 else str(path)[:200] + "...",
             f"must be an absolute XenStore path of at most {PATH_MAX} letters, digits and -_@/, with no empty part",
         )
     return path
 
 
 def _is_path(path):
-    return path == "/" or (path[:1] == "/" and path[-1] != "/" and "//" not in path and _PATH_CHARACTERS.issuperset(path))
+    return path == "/" or (
+        path[:1] == "/" and path[-1] != "/" and "//" not in path and _PATH_CHARACTERS.issuperset(path)
+    )
 
 
 def check_value(value, option="value"):
@@ -243,7 +274,11 @@ def check_value(value, option="value"):
 def _write_payload(path, value):
     data = _nul(check_path(path)) + check_value(value, option=path).encode("ascii")
     if len(data) > PAYLOAD_MAX:
-        raise InvalidValue(path, value[:60] + "...", f"is too long: path and value together take at most {PAYLOAD_MAX - 1} bytes")
+        raise InvalidValue(
+            path,
+            value[:60] + "...",
+            f"is too long: path and value together take at most {PAYLOAD_MAX - 1} bytes",
+        )
     # Path and value in one argument: pyxs 0.4.1 refuses an empty argument.
     return data
 
@@ -253,11 +288,19 @@ def _perms_payload(path, permissions):
     if not permissions:
         raise InvalidValue("permissions", permissions, "must be at least the owner's entry")
     for entry in permissions:
-        if not isinstance(entry, str) or entry[:1] not in ("n", "r", "w", "b") or not is_decimal(entry[1:], 5):
+        if (
+            not isinstance(entry, str)
+            or entry[:1] not in ("n", "r", "w", "b")
+            or not is_decimal(entry[1:], 5)
+        ):
             raise InvalidValue("permissions", entry, "must be n, r, w or b and a domain id, such as n0 or r5")
     data = _nul(path) + b"".join(_nul(entry) for entry in permissions)
     if len(data) > PAYLOAD_MAX:
-        raise InvalidValue("permissions", f"{len(permissions)} entries", f"are too many: they take at most {PAYLOAD_MAX} bytes with the path")
+        raise InvalidValue(
+            "permissions",
+            f"{len(permissions)} entries",
+            f"are too many: they take at most {PAYLOAD_MAX} bytes with the path",
+        )
     return data
 
 
@@ -275,4 +318,6 @@ def refused(doing, path, name):
     if number is None:
         meaning += f" ({name})"
     tried = f"{doing} {path or ''}".rstrip()
-    return NodeError(f"XenStore was asked {tried}: {meaning}", device=path, errno=number, hint=_HINTS.get(name))
+    return NodeError(
+        f"XenStore was asked {tried}: {meaning}", device=path, errno=number, hint=_HINTS.get(name)
+    )

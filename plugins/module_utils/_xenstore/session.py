@@ -85,7 +85,9 @@ class Session(Nodes):
                     if limit.left() <= pause:
                         raise XenStoreError(
                             f"the transaction met changes by others {tries} times within {limit.seconds or 0:g} s and was given up; "
-                            "nothing was written", errno=errno.EAGAIN, hint="Something writes the same nodes all the time",
+                            "nothing was written",
+                            errno=errno.EAGAIN,
+                            hint="Something writes the same nodes all the time",
                         )
                 limit.sleep(pause)
         raise AssertionError

@@ -61,7 +61,9 @@ def default_path():
         if gone.exists(path):
             return path
     raise XenStoreError(
-        f"xenstored cannot be reached: there is no {socket_path} and no /dev/xen/xenbus", hint=_HINT, errno=errno.ENOENT
+        f"xenstored cannot be reached: there is no {socket_path} and no /dev/xen/xenbus",
+        hint=_HINT,
+        errno=errno.ENOENT,
     )
 
 
@@ -105,7 +107,10 @@ class Wire:
         except OSError as error:
             self.terminate()
             raise XenStoreError(
-                f"xenstored cannot be reached: {error.strerror}", device=self.path, errno=error.errno, hint=_HINT
+                f"xenstored cannot be reached: {error.strerror}",
+                device=self.path,
+                errno=error.errno,
+                hint=_HINT,
             ) from error
 
     def terminate(self):
@@ -154,7 +159,7 @@ class Wire:
             end = _HEADER.size + size
             while len(self._received) < end:
                 self._receive_more()
-            payload, self._received = self._received[_HEADER.size:end], self._received[end:]
+            payload, self._received = self._received[_HEADER.size : end], self._received[end:]
             if op == _WATCH_EVENT:
                 # No watch is ever set here; a daemon that sends one all the same does no harm.
                 continue
@@ -169,7 +174,9 @@ class Wire:
             raise XenStoreError("the connection to xenstored is closed", device=self.path)
 
     def _nonsense(self, what):
-        return XenStoreError(f"xenstored sent {what} when it was asked {self.doing}", device=self.path, errno=errno.EPROTO)
+        return XenStoreError(
+            f"xenstored sent {what} when it was asked {self.doing}", device=self.path, errno=errno.EPROTO
+        )
 
     def _guarded(self, function, argument):
         try:
@@ -180,7 +187,9 @@ class Wire:
             if isinstance(error, OSError):
                 raise XenStoreError(
                     f"the connection to xenstored was lost when it was asked {self.doing}; whether it was done is not known",
-                    device=self.path, errno=error.errno, hint=_HINT,
+                    device=self.path,
+                    errno=error.errno,
+                    hint=_HINT,
                 ) from error
             raise
 
@@ -201,9 +210,18 @@ class Wire:
                 self.deadline.sleep(next(pause))
 
     def _send_all(self, *packets):
-        view = memoryview(b"".join([
-            part for packet in packets for part in (_HEADER.pack(packet.op, packet.rq_id, packet.tx_id, len(packet.payload)), packet.payload)
-        ]))
+        view = memoryview(
+            b"".join(
+                [
+                    part
+                    for packet in packets
+                    for part in (
+                        _HEADER.pack(packet.op, packet.rq_id, packet.tx_id, len(packet.payload)),
+                        packet.payload,
+                    )
+                ]
+            )
+        )
         while view:
             try:
                 if self._socket is None:
@@ -232,7 +250,9 @@ class Wire:
             raise self._late()
 
     def _late(self):
-        return self.deadline.exceeded(f"xenstored when it was asked {self.doing}", device=self.path, hint=_HINT)
+        return self.deadline.exceeded(
+            f"xenstored when it was asked {self.doing}", device=self.path, hint=_HINT
+        )
 
 
 def _refused(packet):

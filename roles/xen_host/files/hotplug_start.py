@@ -40,7 +40,7 @@ class Codes:
         is_package = self.index[name][2]
         spec = Spec(name, self, is_package=is_package)
         if is_package:
-            spec.submodule_search_locations.append(HERE + name[len(PACKAGE):].replace(".", "/"))
+            spec.submodule_search_locations.append(HERE + name[len(PACKAGE) :].replace(".", "/"))
         return spec
 
     def create_module(self, spec):
@@ -48,7 +48,9 @@ class Codes:
 
     def exec_module(self, module):
         place, size, _is_package = self.index[module.__name__]
-        exec(marshal.loads(os.pread(self.fd, size, place)), module.__dict__)  # the library's own code, which the role compiled
+        exec(
+            marshal.loads(os.pread(self.fd, size, place)), module.__dict__
+        )  # the library's own code, which the role compiled
 
 
 def main():

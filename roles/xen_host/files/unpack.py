@@ -39,7 +39,9 @@ def unpack(texts, destination):
             with open(target, "w", encoding="utf-8") as file:
                 file.write(text)
         # Starting the script must not compile anything; the directory's name is not in the result.
-        if not compileall.compile_dir(place, quiet=1, stripdir=place, prependdir=os.path.join(parent, PACKAGE)):
+        if not compileall.compile_dir(
+            place, quiet=1, stripdir=place, prependdir=os.path.join(parent, PACKAGE)
+        ):
             raise SystemExit("the library could not be compiled")
         with open(os.path.join(place, "hotplug.codes"), "wb") as file:
             file.write(codes(texts, os.path.join(parent, PACKAGE)))
@@ -58,16 +60,27 @@ def codes(texts, directory):
     index, parts, end = {}, [], INDEX_SIZE
     for name, (path, tree) in {"": ("__init__.py", ast.parse("")), **reachable(texts)}.items():
         # Imports of __future__ matter to the compiler only, and texts of documentation to nobody there.
-        tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+        tree.body = [
+            node
+            for node in tree.body
+            if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")
+        ]
         code = compile(
-            tree, os.path.join(directory, path), "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True, optimize=2
+            tree,
+            os.path.join(directory, path),
+            "exec",
+            flags=__future__.annotations.compiler_flag,
+            dont_inherit=True,
+            optimize=2,
         )
         parts.append(marshal.dumps(code))
         index[f"{PACKAGE}.{name}".rstrip(".")] = (end, len(parts[-1]), is_package(path))
         end += len(parts[-1])
     head = importlib.util.MAGIC_NUMBER + marshal.dumps(index)
     if len(head) > INDEX_SIZE:
-        raise SystemExit(f"the index of the hotplug script's modules has {len(head)} bytes, which is more than {INDEX_SIZE}")
+        raise SystemExit(
+            f"the index of the hotplug script's modules has {len(head)} bytes, which is more than {INDEX_SIZE}"
+        )
     return b"".join([head.ljust(INDEX_SIZE, b"\0"), *parts])
 
 

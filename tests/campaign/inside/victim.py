@@ -58,8 +58,10 @@ class Run:
         # It is this process that is stopped, killed and lied to.
         worker.IN_PROCESS = True
         output = io.StringIO()
-        with patch_module_args(self.arguments), contextlib.redirect_stdout(output), contextlib.suppress(
-            SystemExit
+        with (
+            patch_module_args(self.arguments),
+            contextlib.redirect_stdout(output),
+            contextlib.suppress(SystemExit),
         ):
             self.module.main()
         os.write(self.output.fileno(), output.getvalue().encode())

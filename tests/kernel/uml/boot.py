@@ -65,7 +65,9 @@ class Job:
                 raise Problem(f"--pull: {target} is there already")
             if not os.path.isdir(os.path.dirname(os.path.abspath(target))):
                 raise Problem(f"--pull: the directory of {target} is not there")
-        return cls(tuple(words), options.timeout, options.memory, push, pull, env, options.site, options.systemd)
+        return cls(
+            tuple(words), options.timeout, options.memory, push, pull, env, options.site, options.systemd
+        )
 
 
 def _pair(text, option):
@@ -91,11 +93,14 @@ def run(system, job):
             if started.ready:
                 break
             if attempt == 1:
-                say(f"the kernel of {system.release} did not start, and is tried once more: {console.reason(work)}")
+                say(
+                    f"the kernel of {system.release} did not start, and is tried once more: {console.reason(work)}"
+                )
         if not started.ready:
             raise Unavailable(
                 f"the kernel of {system.release} does not start on this machine: {console.reason(work)}; the last lines of "
-                f"its console:\n{console.tail(work)}")
+                f"its console:\n{console.tail(work)}"
+            )
         _deliver(work, job)
     return code
 
@@ -144,21 +149,34 @@ def _prepare(work, job):
     if job.systemd:
         (share / "systemd").touch()
     if job.site:
-        done = subprocess.run([str(HERE.parent / "setup" / "site"), str(site)], stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            [str(HERE.parent / "setup" / "site"), str(site)], stdin=subprocess.DEVNULL, check=False
+        )
         if done.returncode:
-            raise Failed("the checkout's collection and tests could not be put together; the lines above say why")
+            raise Failed(
+                "the checkout's collection and tests could not be put together; the lines above say why"
+            )
     pushed = []
     for number, (source, target) in enumerate(job.push):
         (share / "pushed").mkdir(exist_ok=True)
         subprocess.run(["cp", "-a", source, str(share / "pushed" / str(number))], check=True)
         pushed.append(f"mkdir -p {shlex.quote(os.path.dirname(target))}")
         pushed.append(f"cp -a /racefree/pushed/{number} {shlex.quote(target)}")
-    pulled = [f"cp -a {shlex.quote(source)} /racefree/pulled/{number}" for number, (source, _target) in enumerate(job.pull)]
+    pulled = [
+        f"cp -a {shlex.quote(source)} /racefree/pulled/{number}"
+        for number, (source, _target) in enumerate(job.pull)
+    ]
     (share / "pulled").mkdir()
     _write(share / "push", pushed)
     _write(share / "pull", pulled)
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in (("RACEFREE_NOW", "/racefree/out/now"), *job.env)]
-    _write(share / "command", [*exports, f"cd {SITE}/tests" if job.site else "cd /root", "exec " + shlex.join(job.words)])
+    exports = [
+        f"export {name}={shlex.quote(value)}"
+        for name, value in (("RACEFREE_NOW", "/racefree/out/now"), *job.env)
+    ]
+    _write(
+        share / "command",
+        [*exports, f"cd {SITE}/tests" if job.site else "cd /root", "exec " + shlex.join(job.words)],
+    )
 
 
 def _write(path, lines):
@@ -194,7 +212,10 @@ class Kernel:
 
     def wait(self):
         """Pass the output on until it has ended; returns the exit code."""
-        with Follower(self.out / "stdout", sys.stdout) as output, Follower(self.out / "stderr", sys.stderr) as errors:
+        with (
+            Follower(self.out / "stdout", sys.stdout) as output,
+            Follower(self.out / "stderr", sys.stderr) as errors,
+        ):
             try:
                 while self.process.poll() is None:
                     passed = output.pass_on() + errors.pass_on()
@@ -221,8 +242,10 @@ class Kernel:
         with contextlib.suppress(FileNotFoundError, ValueError):
             return int((self.out / "code").read_text(encoding="ascii"))
         if self.ready:
-            say(f"the kernel ended before the command: {console.reason(self.work)}{console.doing(self.work)}\n"
-                f"What the kernel said:\n{console.stack(self.work)}")
+            say(
+                f"the kernel ended before the command: {console.reason(self.work)}{console.doing(self.work)}\n"
+                f"What the kernel said:\n{console.stack(self.work)}"
+            )
         return ENDED_EARLY
 
 

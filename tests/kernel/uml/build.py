@@ -61,7 +61,17 @@ def build(wanted, refresh=False):
 def _build_in(wanted, work, lock, base):
     started = time.monotonic()
     say(f"building {wanted.title}; what the tools print is in {work}/log until it is done")
-    argv = [sys.executable, "-B", str(HERE / "_main.py"), "_build", wanted.kind, wanted.release, wanted.key, str(work), str(base or "")]
+    argv = [
+        sys.executable,
+        "-B",
+        str(HERE / "_main.py"),
+        "_build",
+        wanted.kind,
+        wanted.release,
+        wanted.key,
+        str(work),
+        str(base or ""),
+    ]
     try:
         if namespace.run(argv, pass_fds=[lock]):
             keep = _log_of_failure(wanted)
@@ -118,7 +128,11 @@ def inner(kind, release, expected, work, base):
     out = Path(work) / "out"
     out.mkdir()
     meta = {"release": release, "recipe": expected, "built": int(time.time())}
-    meta.update(_source(wanted, expected, work, base) if isinstance(wanted, Source) else _system(wanted, expected, work))
+    meta.update(
+        _source(wanted, expected, work, base)
+        if isinstance(wanted, Source)
+        else _system(wanted, expected, work)
+    )
     (out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
 

@@ -20,35 +20,70 @@ def parser():
         prog="tests/kernel/kernel",
         description="A real Linux that runs as a process, for tests: neither Xen nor KVM, and no machine of its own.",
         epilog="Systems are kept in $KERNEL_CACHE, else $XDG_CACHE_HOME/racefree-block/kernel, else "
-               "~/.cache/racefree-block/kernel. Exit code 2: something is missing or wrong in the call, and the message says "
-               "what to do; 1: it was tried and failed; run: that of the command, or 124 when it took too long, "
-               "125 when the kernel ended before it.")
+        "~/.cache/racefree-block/kernel. Exit code 2: something is missing or wrong in the call, and the message says "
+        "what to do; 1: it was tried and failed; run: that of the command, or 124 when it took too long, "
+        "125 when the kernel ended before it.",
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name, text, release=True):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if release:
-            command.add_argument("--release", choices=RELEASES, default=RELEASES[0],
-                                 help=f"Debian release of the kernel (default: {RELEASES[0]})")
+            command.add_argument(
+                "--release",
+                choices=RELEASES,
+                default=RELEASES[0],
+                help=f"Debian release of the kernel (default: {RELEASES[0]})",
+            )
         return command
 
     add("setup", "install the programs that the tool needs, with apt-get", release=False)
     command = add("build", "make the system of a release, unless it is in the cache")
     command.add_argument("--refresh", action="store_true", help="make it anew, with today's packages")
     command = add("run", "boot a kernel, run a command as root on it, and power it off")
-    command.add_argument("--fallback", choices=RELEASES, metavar="RELEASE",
-                         help="take that one's kernel when this one's cannot be installed today, or does not start here")
-    command.add_argument("--timeout", type=number(1, 86400), default=1800, metavar="S",
-                         help="seconds until it is ended (default: 1800)")
-    command.add_argument("--memory", type=number(256, 65536), default=1024, metavar="MIB", help="of the kernel (default: 1024)")
-    command.add_argument("--push", action="append", default=[], metavar="SRC:DEST",
-                         help="have a file or directory there, as DEST (absolute)")
-    command.add_argument("--pull", action="append", default=[], metavar="SRC:DEST",
-                         help="bring a file or directory of it back, as DEST, which must not be there")
-    command.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="environment of the command")
-    command.add_argument("--systemd", action="store_true", help="have systemd as the init system, which takes some seconds more")
-    command.add_argument("--site", action="store_true",
-                         help="have the checkout's collection and tests in /root/site, and start in its folder tests")
+    command.add_argument(
+        "--fallback",
+        choices=RELEASES,
+        metavar="RELEASE",
+        help="take that one's kernel when this one's cannot be installed today, or does not start here",
+    )
+    command.add_argument(
+        "--timeout",
+        type=number(1, 86400),
+        default=1800,
+        metavar="S",
+        help="seconds until it is ended (default: 1800)",
+    )
+    command.add_argument(
+        "--memory", type=number(256, 65536), default=1024, metavar="MIB", help="of the kernel (default: 1024)"
+    )
+    command.add_argument(
+        "--push",
+        action="append",
+        default=[],
+        metavar="SRC:DEST",
+        help="have a file or directory there, as DEST (absolute)",
+    )
+    command.add_argument(
+        "--pull",
+        action="append",
+        default=[],
+        metavar="SRC:DEST",
+        help="bring a file or directory of it back, as DEST, which must not be there",
+    )
+    command.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="environment of the command"
+    )
+    command.add_argument(
+        "--systemd",
+        action="store_true",
+        help="have systemd as the init system, which takes some seconds more",
+    )
+    command.add_argument(
+        "--site",
+        action="store_true",
+        help="have the checkout's collection and tests in /root/site, and start in its folder tests",
+    )
     command.add_argument("words", nargs=argparse.REMAINDER, metavar="CMD", help="a program and its arguments")
     add("status", "show what is in the cache", release=False)
     command = add("clean", "remove the systems and kernels that nothing runs from", release=False)

@@ -9,7 +9,11 @@ from __future__ import annotations
 import re
 
 # A panic's first words, then those of a kernel that gives up before that.
-REASONS = (r"Kernel panic - not syncing: .*", r"Kernel mode (?:signal|fault).*", r".*ptrace set fp regs failed.*")
+REASONS = (
+    r"Kernel panic - not syncing: .*",
+    r"Kernel mode (?:signal|fault).*",
+    r".*ptrace set fp regs failed.*",
+)
 # Said at every start; nothing is wrong.
 USUAL = re.compile(r"check_one_sigio failed|Failed to initialize ubd device|epollctl add err|^Aborted$")
 
@@ -45,7 +49,7 @@ def stack(work, lines=40):
     printed = text(work).splitlines()
     for number, line in enumerate(printed):
         if re.search(REASONS[0], line):
-            return _indented(printed[max(0, number - 3):number + lines])
+            return _indented(printed[max(0, number - 3) : number + lines])
     return tail(work)
 
 

@@ -31,20 +31,42 @@ SOURCES = {"bookworm": "6.1", "trixie": "6.12"}
 RELEASES = ("forky", *SOURCES)
 
 PACKAGES = (
-    "udev", "kmod", "procps", "util-linux", "strace",
+    "udev",
+    "kmod",
+    "procps",
+    "util-linux",
+    "strace",
     # systemd as init system, for runs that ask for it, and what the role xen_host finds on a host
-    "systemd", "dbus", "xen-utils-common",
+    "systemd",
+    "dbus",
+    "xen-utils-common",
     # what the collection needs on a host
-    "python3", "python3-cffi", "python3-pyxs", "python3-libvirt",
+    "python3",
+    "python3-cffi",
+    "python3-pyxs",
+    "python3-libvirt",
     # block devices
-    "dmsetup", "cryptsetup-bin", "thin-provisioning-tools", "e2fsprogs", "keyutils",
+    "dmsetup",
+    "cryptsetup-bin",
+    "thin-provisioning-tools",
+    "e2fsprogs",
+    "keyutils",
     # libvirt with QEMU
-    "libvirt-daemon-system", "libvirt-daemon-driver-qemu", "libvirt-clients", "qemu-system-x86", "qemu-utils",
+    "libvirt-daemon-system",
+    "libvirt-daemon-driver-qemu",
+    "libvirt-clients",
+    "qemu-system-x86",
+    "qemu-utils",
     # tests
-    "python3-pytest", "python3-hypothesis", "gcc", "libc6-dev",
+    "python3-pytest",
+    "python3-hypothesis",
+    "gcc",
+    "libc6-dev",
 )
 EXTRA_PACKAGES = {
-    "forky": ("user-mode-linux",), "bookworm": (), "trixie": (),
+    "forky": ("user-mode-linux",),
+    "bookworm": (),
+    "trixie": (),
 }
 
 
@@ -60,7 +82,9 @@ class Part:
         """Taken once: an edit of the files during a build must not change the name of what is being built."""
         digest = hashlib.sha256(json.dumps([asdict(self), self.contents]).encode())
         for path, mode, content in image_files(self.files):
-            digest.update(json.dumps([path, mode, hashlib.sha256(self.counted(content)).hexdigest()]).encode())
+            digest.update(
+                json.dumps([path, mode, hashlib.sha256(self.counted(content)).hexdigest()]).encode()
+            )
         return digest.hexdigest()[:12]
 
     def counted(self, content):

@@ -17,7 +17,10 @@ from uml.recipe import RELEASES, System
 
 def parts():
     """(directory, meta data) of each part in the cache."""
-    return [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(program.cache().glob("*/meta.json"))]
+    return [
+        (path.parent, json.loads(path.read_text(encoding="utf-8")))
+        for path in sorted(program.cache().glob("*/meta.json"))
+    ]
 
 
 def _current():
@@ -28,7 +31,15 @@ def report():
     rows = [("PART", "KERNEL", "MIB", "BUILT", "RECIPE")]
     for path, meta in parts():
         kernel = meta.get("version") or meta.get("packages", {}).get("user-mode-linux", "-")
-        rows.append((path.name, kernel, str(size(path)), moment(meta["built"]), "current" if _name(path) in _current() else "old"))
+        rows.append(
+            (
+                path.name,
+                kernel,
+                str(size(path)),
+                moment(meta["built"]),
+                "current" if _name(path) in _current() else "old",
+            )
+        )
     return "\n\n".join([table(rows) if len(rows) > 1 else "nothing is built", f"cache: {program.cache()}"])
 
 
@@ -43,6 +54,10 @@ def clean(stale_only):
         if stale_only and _name(path) in current:
             continue
         mebibytes = size(path)
-        say(f"removed {path.name}, {mebibytes} MiB" if build.remove(path) else f"{path.name} stays: a kernel runs from it")
+        say(
+            f"removed {path.name}, {mebibytes} MiB"
+            if build.remove(path)
+            else f"{path.name} stays: a kernel runs from it"
+        )
     for left in program.cache().glob("failed-*.log"):
         left.unlink()

@@ -11,7 +11,11 @@ from uml.recipe import KEYS, RELEASES
 
 # program -> Debian package
 FOR_BUILD = {
-    "debootstrap": "debootstrap", "unshare": "util-linux", "setpriv": "util-linux", "apt-get": "apt", "chroot": "coreutils",
+    "debootstrap": "debootstrap",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "apt-get": "apt",
+    "chroot": "coreutils",
 }
 FOR_RUN = {"unshare": "util-linux", "setpriv": "util-linux", "mount": "mount", "chroot": "coreutils"}
 

@@ -39,9 +39,9 @@ def result(family="kills", row="dm_device present", **counts):
 
 def test_the_table_is_made_of_what_is_kept(campaign):
     results = campaign("results")
-    assert (
-        results.TABLE.read_text(encoding="utf-8") == results.table()
-    ), "run tests/campaign/campaign.py table"
+    assert results.TABLE.read_text(encoding="utf-8") == results.table(), (
+        "run tests/campaign/campaign.py table"
+    )
 
 
 def test_what_is_kept_adds_up(campaign):

@@ -30,12 +30,18 @@ def role(tmp_path):
     with open(os.path.join(ROLE, "tasks", "main.yml"), encoding="utf-8") as file:
         tasks = yaml.safe_load(file)
     for task in tasks:
-        for module, option, word in (("libvirt_disks", "disks", "ASKED"), ("thin_volumes", "volumes", "VOLUMES")):
+        for module, option, word in (
+            ("libvirt_disks", "disks", "ASKED"),
+            ("thin_volumes", "volumes", "VOLUMES"),
+        ):
             if f"racefree.block.{module}" in task:
                 asked = task.pop(f"racefree.block.{module}")
                 task["ansible.builtin.debug"] = {"msg": word + " {{ asked | to_json | b64encode }}"}
                 task["vars"] = dict(task.get("vars", {}), asked=asked[option])
-    with open(os.path.join(ROLE, "vars", "main.yml"), encoding="utf-8") as file, open(os.path.join(ROLE, "defaults", "main.yml"), encoding="utf-8") as other:
+    with (
+        open(os.path.join(ROLE, "vars", "main.yml"), encoding="utf-8") as file,
+        open(os.path.join(ROLE, "defaults", "main.yml"), encoding="utf-8") as other,
+    ):
         variables = dict(yaml.safe_load(other) or {}, **(yaml.safe_load(file) or {}))
 
     def run(disks, *options, fails=False, refuse=None, before=(None, None)):
@@ -47,13 +53,35 @@ def role(tmp_path):
             steps.append(task)
             if refuse is not None and task["name"] == refuse:
                 task["failed_when"] = True
-        play = [{"hosts": "localhost", "gather_facts": False, "vars": dict(variables, guest_disks_guests=guests), "tasks": steps}]
+        play = [
+            {
+                "hosts": "localhost",
+                "gather_facts": False,
+                "vars": dict(variables, guest_disks_guests=guests),
+                "tasks": steps,
+            }
+        ]
         book = tmp_path / "play.yml"
         book.write_text(json.dumps(play))
-        command = [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
+        command = [
+            sys.executable,
+            "-m",
+            "ansible",
+            "playbook",
+            "-i",
+            "localhost,",
+            "-c",
+            "local",
+            "-e",
+            f"ansible_python_interpreter={sys.executable}",
+        ]
         done = subprocess.run(
             [*command, *options, str(book)],
-            capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
         )
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return Done(done.stdout)
@@ -71,11 +99,16 @@ class Done:
         self.text = text
         self.disks = self._lists("ASKED")
         self.asked = [[(disk["vdev"], disk["state"]) for disk in disks] for disks in self.disks]
-        self.volumes = [[(volume["id"], volume["state"]) for volume in volumes] for volumes in self._lists("VOLUMES")]
+        self.volumes = [
+            [(volume["id"], volume["state"]) for volume in volumes] for volumes in self._lists("VOLUMES")
+        ]
         self.changed = int(re.search(r"changed=(\d+)", text).group(1))
 
     def _lists(self, word):
-        return [json.loads(base64.b64decode(found)) for found in re.findall(word + r" ([A-Za-z0-9+/=]+)", self.text)]
+        return [
+            json.loads(base64.b64decode(found))
+            for found in re.findall(word + r" ([A-Za-z0-9+/=]+)", self.text)
+        ]
 
 
 def test_links_are_followed_and_files_grow(role, tmp_path):
@@ -85,14 +118,17 @@ def test_links_are_followed_and_files_grow(role, tmp_path):
     link.symlink_to(real)
     assert "lose data" in role([{"vdev": "xvda", "file": str(link), "size": 4096}], fails=True).text
     assert role([{"vdev": "xvda", "file": str(link), "size": "2M"}]).changed == 1
-    assert link.is_symlink() and real.stat().st_size == 2**21 and real.read_bytes()[:2**20] == b"x" * 2**20
+    assert link.is_symlink() and real.stat().st_size == 2**21 and real.read_bytes()[: 2**20] == b"x" * 2**20
 
 
 def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
     """The size that is asked for is the least, whatever was found before."""
     path = tmp_path / "a.raw"
     path.write_bytes(b"x" * 512)
-    role([{"vdev": "xvda", "file": str(path), "size": 4096}], before=("Make and grow files", f"truncate --size=8192 {path}"))
+    role(
+        [{"vdev": "xvda", "file": str(path), "size": 4096}],
+        before=("Make and grow files", f"truncate --size=8192 {path}"),
+    )
     assert path.stat().st_size == 8192
 
 
@@ -115,7 +151,11 @@ def test_two_roles_at_once_do_not_cut_what_the_other_one_has_grown(tmp_path):
             fcntl.flock(file, fcntl.LOCK_UN)
             waiting.wait(60)
     assert waiting.returncode == 0 and path.stat().st_size == 8192 and other.stat().st_size == 4096
-    refused = subprocess.run(["sh", "-c", script, "sh", "4096", str(tmp_path / "none" / "x"), str(other)], capture_output=True, check=False)
+    refused = subprocess.run(
+        ["sh", "-c", script, "sh", "4096", str(tmp_path / "none" / "x"), str(other)],
+        capture_output=True,
+        check=False,
+    )
     assert refused.returncode != 0
 
 
@@ -133,7 +173,11 @@ def fleet(tmp_path):
 
 
 def sizes(where):
-    return {path.name: path.stat().st_size for path in where.iterdir() if path.name in ("keep", "grow", "make", "old")}
+    return {
+        path.name: path.stat().st_size
+        for path in where.iterdir()
+        if path.name in ("keep", "grow", "make", "old")
+    }
 
 
 BEFORE = {"keep": 2**20, "grow": 2**20, "old": 512}
@@ -148,7 +192,11 @@ def test_the_order(role, fleet, tmp_path):
     done = role(fleet)
     present = [(vdev, "present") for vdev in ("xvda", "xvdb", "xvdc")]
     gone = [("xvdd", "absent")]
-    assert predicted.asked == [gone + present[:2], gone, present[:2]] and done.asked == [gone + present[:2], gone, present]
+    assert predicted.asked == [gone + present[:2], gone, present[:2]] and done.asked == [
+        gone + present[:2],
+        gone,
+        present,
+    ]
     assert sizes(tmp_path) == AFTER and done.changed == 2
     assert role(fleet, "--check").changed == 0
 
@@ -163,9 +211,17 @@ def test_no_file_is_removed_when_a_disk_cannot_be_had(role, fleet, tmp_path):
     assert sizes(tmp_path) == dict(AFTER, old=512)
 
 
-@pytest.mark.parametrize("first, second", [
-    ("a", "link"), ("a", "hard"), ("a", "way/a"), ("none", "dangling"), ("none", "way/none"), ("link", "hard"),
-])
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        ("a", "link"),
+        ("a", "hard"),
+        ("a", "way/a"),
+        ("none", "dangling"),
+        ("none", "way/none"),
+        ("link", "hard"),
+    ],
+)
 def test_one_file_by_two_names(role, tmp_path, first, second):
     """Refused before anything is made, whichever is there already, for two disks, for an image that is written, and for a file that is to go."""
     (tmp_path / "a").write_bytes(b"x" * 2**20)
@@ -176,14 +232,40 @@ def test_one_file_by_two_names(role, tmp_path, first, second):
     names = sorted(os.listdir(tmp_path))
     one, other = str(tmp_path / first), str(tmp_path / second)
     for disks, words in (
-        ([{"vdev": "xvda", "file": one, "size": "2M"}, {"vdev": "xvdb", "file": other, "size": "2M"}], "a file of its own"),
-        ([{"vdev": "xvda", "file": one, "size": "2M"}, {"vdev": "xvdb", "image": other, "file": f"{tmp_path}/new.cow", "size": 4096}], "nobody writes"),
-        ([{"vdev": "xvda", "file": one, "size": "2M"}, {"vdev": "xvdb", "file": other, "state": "absent", "remove_file": True}], "remove_file"),
+        (
+            [{"vdev": "xvda", "file": one, "size": "2M"}, {"vdev": "xvdb", "file": other, "size": "2M"}],
+            "a file of its own",
+        ),
+        (
+            [
+                {"vdev": "xvda", "file": one, "size": "2M"},
+                {"vdev": "xvdb", "image": other, "file": f"{tmp_path}/new.cow", "size": 4096},
+            ],
+            "nobody writes",
+        ),
+        (
+            [
+                {"vdev": "xvda", "file": one, "size": "2M"},
+                {"vdev": "xvdb", "file": other, "state": "absent", "remove_file": True},
+            ],
+            "remove_file",
+        ),
     ):
         refused = role(disks, fails=True)
-        assert words in refused.text and other in refused.text and "disks[1]" in refused.text and refused.disks == [], refused.text
-        assert sorted(set(os.listdir(tmp_path)) - {"play.yml"}) == names and (tmp_path / "a").stat().st_size == 2**20
-    shared = [{"vdev": vdev, "file": path, "size": "2M", "mode": "r"} for vdev, path in (("xvda", one), ("xvdb", other))]
+        assert (
+            words in refused.text
+            and other in refused.text
+            and "disks[1]" in refused.text
+            and refused.disks == []
+        ), refused.text
+        assert (
+            sorted(set(os.listdir(tmp_path)) - {"play.yml"}) == names
+            and (tmp_path / "a").stat().st_size == 2**20
+        )
+    shared = [
+        {"vdev": vdev, "file": path, "size": "2M", "mode": "r"}
+        for vdev, path in (("xvda", one), ("xvdb", other))
+    ]
     assert not role(shared, "--check").volumes, "what nobody writes two disks can have"
 
 
@@ -195,30 +277,62 @@ def test_a_snapshot_is_of_the_very_image(role, tmp_path):
     predicted = role([disk], "--check")
     assert not os.path.exists(f"{store}.image") and predicted.changed == 2
     done = role([disk])
-    line, = done.disks[-1][0]["source"]["table"]
-    assert line["length"] == 16 and line["origin"]["table"][0]["device"]["mtime_ns"] == image.stat().st_mtime_ns
+    (line,) = done.disks[-1][0]["source"]["table"]
+    assert (
+        line["length"] == 16 and line["origin"]["table"][0]["device"]["mtime_ns"] == image.stat().st_mtime_ns
+    )
     assert json.loads((tmp_path / "a.cow.image").read_text())["image"] == str(image) and done.changed == 2
     again = role([disk])
     assert again.changed == 0 and again.disks == [again.disks[-1], done.disks[-1]]
     store.write_bytes(b"SnAp" + bytes(4092))
     image.write_bytes(b"GOLDEN" + bytes(4090))
     refused = role([disk], fails=True)
-    assert refused.disks == [] and "another image" in refused.text and str(store) in refused.text and str(image) in refused.text
+    assert (
+        refused.disks == []
+        and "another image" in refused.text
+        and str(store) in refused.text
+        and str(image) in refused.text
+    )
     done = role([dict(disk, state="absent", remove_file=True)])
     assert sorted(os.listdir(tmp_path)) == ["golden", "play.yml"] and "mtime_ns" not in str(done.disks)
 
 
 def test_volumes_come_first_and_go_last(role, tmp_path):
-    pool = {"name": "p", "metadata": f"file:{tmp_path}/p.meta", "data": f"file:{tmp_path}/p.data", "size": "1M"}
+    pool = {
+        "name": "p",
+        "metadata": f"file:{tmp_path}/p.meta",
+        "data": f"file:{tmp_path}/p.data",
+        "size": "1M",
+    }
     disks = [
         {"vdev": "xvda", "thin": {"pool": pool, "id": 1}, "size": "1M"},
-        {"vdev": "xvdb", "thin": {"pool": pool, "id": 2}, "size": "1M", "state": "absent", "remove_volume": True},
+        {
+            "vdev": "xvdb",
+            "thin": {"pool": pool, "id": 2},
+            "size": "1M",
+            "state": "absent",
+            "remove_volume": True,
+        },
     ]
     predicted = role(disks, "--check")
-    assert predicted.volumes == [[(1, "present"), (2, "absent")], [(1, "present")], [(2, "absent")]] and predicted.asked == 2 * [[("xvdb", "absent")]]
+    assert predicted.volumes == [
+        [(1, "present"), (2, "absent")],
+        [(1, "present")],
+        [(2, "absent")],
+    ] and predicted.asked == 2 * [[("xvdb", "absent")]]
     done = role(disks)
     assert done.volumes == predicted.volumes and done.asked == [*predicted.asked, [("xvda", "present")]]
-    words = [done.text.index(word) for word in ("Remove disks", "Make and grow", "Have the thin", "Have the disks", "Delete the thin", "Remove the files")]
+    words = [
+        done.text.index(word)
+        for word in (
+            "Remove disks",
+            "Make and grow",
+            "Have the thin",
+            "Have the disks",
+            "Delete the thin",
+            "Remove the files",
+        )
+    ]
     assert words == sorted(words)
     assert (tmp_path / "p.data").stat().st_size == 2**20 and (tmp_path / "p.meta").stat().st_size == 2**22
     live = role([dict(disk, thin=dict(disk["thin"])) for disk in disks], "-e", '{"guest_disks_live": true}')

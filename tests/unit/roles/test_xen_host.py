@@ -35,15 +35,27 @@ class Host:
         self.service = place / "service"
         for directory in (self.state, self.vbds):
             directory.mkdir()
-        texts = {str(path.relative_to(FLOOR)): path.read_text(encoding="utf-8") for path in FLOOR.rglob("*.py")}
+        texts = {
+            str(path.relative_to(FLOOR)): path.read_text(encoding="utf-8") for path in FLOOR.rglob("*.py")
+        }
         assert "/run/racefree-block/service" in texts["_hotplug/service.py"]
-        texts["_hotplug/service.py"] = texts["_hotplug/service.py"].replace("/run/racefree-block/service", str(self.service))
+        texts["_hotplug/service.py"] = texts["_hotplug/service.py"].replace(
+            "/run/racefree-block/service", str(self.service)
+        )
         texts["hotplug_start.py"] = (FILES / "hotplug_start.py").read_text(encoding="utf-8")
-        subprocess.run([PYTHON, "-I", FILES / "unpack.py", self.library], input=json.dumps(texts).encode(), check=True, timeout=120)
+        subprocess.run(
+            [PYTHON, "-I", FILES / "unpack.py", self.library],
+            input=json.dumps(texts).encode(),
+            check=True,
+            timeout=120,
+        )
         program = (FILES / "block-racefree").read_text(encoding="utf-8")
         for ours, its in (
-            ("/usr/local/lib/racefree-block/racefree_block", self.library), ("/run/racefree-block/hotplug", self.state),
-            ("/sys/bus/xen-backend/devices", self.vbds), ("/usr/bin/python3", PYTHON), ("/run/racefree-block/service", self.service),
+            ("/usr/local/lib/racefree-block/racefree_block", self.library),
+            ("/run/racefree-block/hotplug", self.state),
+            ("/sys/bus/xen-backend/devices", self.vbds),
+            ("/usr/bin/python3", PYTHON),
+            ("/run/racefree-block/service", self.service),
         ):
             assert ours in program
             program = program.replace(ours, str(its))
@@ -55,7 +67,8 @@ class Host:
     def serving(self, store="/nonexistent"):
         """The service's process, for a XenStore at that socket."""
         with subprocess.Popen(
-            [PYTHON, "-IS", self.library / "hotplug_start.py", "serve"], env={"XENSTORED_PATH": str(store), "XENSTORED_RUNDIR": "/nonexistent"},
+            [PYTHON, "-IS", self.library / "hotplug_start.py", "serve"],
+            env={"XENSTORED_PATH": str(store), "XENSTORED_RUNDIR": "/nonexistent"},
         ) as process:
             try:
                 wait_until((self.service / "server").exists, "the service")
@@ -66,8 +79,13 @@ class Host:
     def call(self, *words, path="backend/vbd/5/51728", preexec_fn=None, **more):
         """``(exit code, what it printed)``."""
         done = subprocess.run(
-            [self.script, *words], env={"XENBUS_PATH": path, "PATH": "/usr/bin:/bin", **more},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=60, preexec_fn=preexec_fn,
+            [self.script, *words],
+            env={"XENBUS_PATH": path, "PATH": "/usr/bin:/bin", **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=60,
+            preexec_fn=preexec_fn,
         )
         return done.returncode, done.stdout.decode()
 
@@ -83,7 +101,10 @@ class Host:
 
     def begin_with(self, lines):
         """Have the program do this before its own work."""
-        start, first = self.library / "hotplug_start.py", "from racefree_block._hotplug.script import main as hotplug"
+        start, first = (
+            self.library / "hotplug_start.py",
+            "from racefree_block._hotplug.script import main as hotplug",
+        )
         text = start.read_text(encoding="utf-8")
         assert text.count(first) == 1
         start.write_text(text.replace(first, f"{lines}\n    {first}"), encoding="utf-8")
@@ -104,11 +125,18 @@ def host(tmp_path):
     return Host(tmp_path)
 
 
-@pytest.mark.parametrize("words, path, message", [
-    (["add"], "backend/vbd/5", "backend/vbd/DOMID/DEVID"), (["add", "more"], "backend/vbd/5/51728", "add or remove"), ([], "", "add or remove"),
-    (["remove"], "backend/vbd/5/x", "backend/vbd/DOMID/DEVID"), (["remove"], "backend/vbd//51728", "backend/vbd/DOMID/DEVID"),
-    (["remove"], "backend/vbd/5/1/../../x", "backend/vbd/DOMID/DEVID"), (["remove"], "/etc/passwd", "backend/vbd/DOMID/DEVID"),
-])
+@pytest.mark.parametrize(
+    "words, path, message",
+    [
+        (["add"], "backend/vbd/5", "backend/vbd/DOMID/DEVID"),
+        (["add", "more"], "backend/vbd/5/51728", "add or remove"),
+        ([], "", "add or remove"),
+        (["remove"], "backend/vbd/5/x", "backend/vbd/DOMID/DEVID"),
+        (["remove"], "backend/vbd//51728", "backend/vbd/DOMID/DEVID"),
+        (["remove"], "backend/vbd/5/1/../../x", "backend/vbd/DOMID/DEVID"),
+        (["remove"], "/etc/passwd", "backend/vbd/DOMID/DEVID"),
+    ],
+)
 def test_wrong_calls(host, words, path, message):
     code, text = host.call(*words, path=path)
     assert code == 1 and message in text and "Traceback" not in text
@@ -118,7 +146,16 @@ def test_remove_needs_no_python_for_what_the_script_served(host):
     """Its own file goes, and what killed runs left; what belongs to other disks stays, and the guest's others have calls of their own."""
     host.script.write_text(host.script.read_text().replace(PYTHON, "/nonexistent"))
     own = os.getpid()
-    host.keep("5-51728", "5-51744", "5-51760", "55-51760", "6-51712", "7-51712", f".8-51712.{own}", ".8-51712.999999999")
+    host.keep(
+        "5-51728",
+        "5-51744",
+        "5-51760",
+        "55-51760",
+        "6-51712",
+        "7-51712",
+        f".8-51712.{own}",
+        ".8-51712.999999999",
+    )
     for name in ("5-51744", "7-51712"):
         (host.vbds / f"vbd-{name}").mkdir()
     assert host.call("remove") == (0, "")
@@ -136,7 +173,11 @@ def test_names_are_taken_as_they_are(host):
 def test_the_modules_come_out_of_the_one_file(host):
     host.remove_sources()
     code, text = host.call("add", XENSTORED_PATH="/nonexistent/socket", XENSTORED_RUNDIR="/nonexistent")
-    assert code == 1 and ("xenstored cannot be reached" in text or "XenStore" in text) and "Traceback" not in text
+    assert (
+        code == 1
+        and ("xenstored cannot be reached" in text or "XenStore" in text)
+        and "Traceback" not in text
+    )
 
 
 @pytest.mark.parametrize("damage", ["another Python's", "gone"])
@@ -164,7 +205,11 @@ def test_what_is_not_in_the_one_file_is_found_beside_it(host):
 
 def test_all_that_it_may_need_is_in_it(host):
     """Each module of the hotplug script, with nothing else to be had."""
-    names = [path.stem for path in FLOOR.glob("_hotplug/*.py") if path.stem not in ("__init__", "service", "keeper")]
+    names = [
+        path.stem
+        for path in FLOOR.glob("_hotplug/*.py")
+        if path.stem not in ("__init__", "service", "keeper")
+    ]
     assert len(names) >= 5
     host.remove_sources()
     host.begin_with(
@@ -183,7 +228,9 @@ def test_the_role_replaces_what_is_there():
 
 
 def children(pid):
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    return [
+        int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    ]
 
 
 def descriptors(pid):
@@ -205,16 +252,33 @@ def test_the_service_does_what_the_script_would(host):
         # Modules are read from there as they are needed.
         assert str(host.library / "hotplug.codes") in before
         code, text = host.call("add", XENSTORED_PATH="/elsewhere")
-        assert code == 1 and text.startswith("block-racefree: add ") and "/nonexistent" in text and "Traceback" not in text
+        assert (
+            code == 1
+            and text.startswith("block-racefree: add ")
+            and "/nonexistent" in text
+            and "Traceback" not in text
+        )
         with contextlib.ExitStack() as stack:
-            calls = [stack.enter_context(subprocess.Popen(
-                [host.script, "add"], env={"XENBUS_PATH": f"backend/vbd/5/{number}", "PATH": "/usr/bin:/bin"}, stderr=subprocess.PIPE,
-            )) for number in range(20)]
+            calls = [
+                stack.enter_context(
+                    subprocess.Popen(
+                        [host.script, "add"],
+                        env={"XENBUS_PATH": f"backend/vbd/5/{number}", "PATH": "/usr/bin:/bin"},
+                        stderr=subprocess.PIPE,
+                    )
+                )
+                for number in range(20)
+            ]
             answers = [(call.communicate(timeout=60)[1].decode(), call.returncode) for call in calls]
-        assert all(f"/5/{number}: " in answer and code == 1 for number, (answer, code) in enumerate(answers)), answers
+        assert all(
+            f"/5/{number}: " in answer and code == 1 for number, (answer, code) in enumerate(answers)
+        ), answers
         wait_until(lambda: descriptors(service.pid) == before, "its descriptors to be closed")
         # What is no call of the script's.
-        assert host.call("add", path="backend/vbd/5/1/../2")[0] == 127 and host.call("remove", path="backend/vbd/5/1/../2")[0] == 127
+        assert (
+            host.call("add", path="backend/vbd/5/1/../2")[0] == 127
+            and host.call("remove", path="backend/vbd/5/1/../2")[0] == 127
+        )
 
 
 def test_the_service_answers_when_it_is_out_of_descriptors(host):
@@ -231,7 +295,10 @@ def test_the_service_answers_when_it_is_out_of_descriptors(host):
         for limit in range(last + 1, last + 9):
             resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (limit, limits[1]))
             code, text = host.call("add", XENSTORED_PATH="/elsewhere")
-            assert (code, text[:20]) == (1, "block-racefree: add ") and "/elsewhere" not in text, (limit, text)
+            assert (code, text[:20]) == (1, "block-racefree: add ") and "/elsewhere" not in text, (
+                limit,
+                text,
+            )
             told.append("Too many open files" in text)
             assert service.poll() is None
         assert told[0] and not told[-1] and told == sorted(told, reverse=True)
@@ -242,6 +309,7 @@ def test_the_service_answers_when_it_is_out_of_descriptors(host):
 
 def test_the_script_raises_its_limit(host):
     """Of what the caller has left it nothing is missing: not with the service, and not without."""
+
     def few(limit):
         return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
@@ -271,8 +339,18 @@ def test_a_script_that_sees_other_mounts_does_it_itself(host):
     """The same path may be another file there."""
     with host.serving():
         script, host.script = host.script, "unshare"
-        assert "/elsewhere" not in host.call("--fork", script, "add", XENSTORED_PATH="/elsewhere", XENSTORED_RUNDIR="/nonexistent")[1]
-        assert "/elsewhere" in host.call("--mount", script, "add", XENSTORED_PATH="/elsewhere", XENSTORED_RUNDIR="/nonexistent")[1]
+        assert (
+            "/elsewhere"
+            not in host.call(
+                "--fork", script, "add", XENSTORED_PATH="/elsewhere", XENSTORED_RUNDIR="/nonexistent"
+            )[1]
+        )
+        assert (
+            "/elsewhere"
+            in host.call(
+                "--mount", script, "add", XENSTORED_PATH="/elsewhere", XENSTORED_RUNDIR="/nonexistent"
+            )[1]
+        )
 
 
 @pytest.fixture
@@ -305,7 +383,10 @@ def test_a_service_that_ends_before_the_script_waits(host):
     for _again in range(20):
         with subprocess.Popen([PYTHON, "-IS", "-c", SHORT_LIVED, host.service]) as service:
             wait_until((host.service / "server").exists, "the service")
-            assert host.call("add") == (1, "block-racefree: add backend/vbd/5/51728: the service was killed\n")
+            assert host.call("add") == (
+                1,
+                "block-racefree: add backend/vbd/5/51728: the service was killed\n",
+            )
         assert service.returncode == 0
         (host.service / "server").unlink()
 
@@ -315,9 +396,17 @@ def test_killed_while_it_works(host, mute_store, victim):
     """Its end is told at once; without the keeper it takes no more calls, and the script goes its own way."""
     with host.serving(mute_store.getsockname()) as service:
         keeper, idle = children(service.pid)[0], len(descriptors(service.pid))
-        with subprocess.Popen([host.script, "add"], env={"XENBUS_PATH": "backend/vbd/5/1", "PATH": "/usr/bin:/bin"}, stderr=subprocess.PIPE) as call:
+        with subprocess.Popen(
+            [host.script, "add"],
+            env={"XENBUS_PATH": "backend/vbd/5/1", "PATH": "/usr/bin:/bin"},
+            stderr=subprocess.PIPE,
+        ) as call:
             wait_until(lambda: len(descriptors(service.pid)) > idle, "the call to be taken")
-            {"service": service.kill, "ended": service.terminate, "keeper": lambda: os.kill(keeper, signal.SIGKILL)}[victim]()
+            {
+                "service": service.kill,
+                "ended": service.terminate,
+                "keeper": lambda: os.kill(keeper, signal.SIGKILL),
+            }[victim]()
             mute_store.close()
             said = call.communicate(timeout=60)[1].decode()
         assert call.returncode == 1
@@ -332,7 +421,10 @@ def test_a_call_that_nobody_waits_for(host):
     with host.serving(), subprocess.Popen(["sleep", "60"]) as other:
         try:
             with open(host.service / "calls", "wb") as calls:
-                calls.write(f"\n\0\n1 2\n{other.pid} diskseq backend/vbd/5/1\n999999999 diskseq backend/vbd/5/1\nx diskseq y\n".encode() + b"\xff\n")
+                calls.write(
+                    f"\n\0\n1 2\n{other.pid} diskseq backend/vbd/5/1\n999999999 diskseq backend/vbd/5/1\nx diskseq y\n".encode()
+                    + b"\xff\n"
+                )
             assert host.call("add")[0] == 1
             assert other.poll() is None
         finally:

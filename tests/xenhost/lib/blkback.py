@@ -52,17 +52,29 @@ class Extended:
 
     def _copy(self):
         self.out.mkdir()
-        self.tree.call(["cp", "--sparse=always", "--reflink=auto", str(self.stock / "disk.img"), str(self.out / "disk.img")])
+        self.tree.call(
+            [
+                "cp",
+                "--sparse=always",
+                "--reflink=auto",
+                str(self.stock / "disk.img"),
+                str(self.out / "disk.img"),
+            ]
+        )
         for name in ("xen", "vmlinux", "initrd", "id_ed25519", "id_ed25519.pub"):
             os.link(self.stock / name, self.out / name)
         words = (self.stock / "known_hosts").read_text(encoding="utf-8").split()
-        (self.out / "known_hosts").write_text(" ".join([self.recipe.host_key_alias, *words[1:]]) + "\n", encoding="utf-8")
+        (self.out / "known_hosts").write_text(
+            " ".join([self.recipe.host_key_alias, *words[1:]]) + "\n", encoding="utf-8"
+        )
 
     def _debugfs(self, *commands, write=False):
         """Each has names relative to the work directory; whether they did what they should must be looked at, debugfs does not tell."""
         script = self.tree.work / "debugfs"
         script.write_text("".join(f"{command}\n" for command in commands), encoding="utf-8")
-        self.tree.call(["debugfs", *(["-w"] if write else []), "-f", "debugfs", "out/disk.img"], cwd=self.tree.work)
+        self.tree.call(
+            ["debugfs", *(["-w"] if write else []), "-f", "debugfs", "out/disk.img"], cwd=self.tree.work
+        )
 
     @property
     def _modules(self):
@@ -84,7 +96,9 @@ class Extended:
                 path.chmod(0o666)
         self.tree.prepare(sources, paths.BLKBACK_FILES)
         if Recipe(self.recipe.release, self.recipe.blkback).key != self.expected:
-            raise Failed(f"files below {paths.HERE} were changed while the image was being built: build again")
+            raise Failed(
+                f"files below {paths.HERE} were changed while the image was being built: build again"
+            )
         self.tree.mount()
         self.tree.run("build.sh", f"/image/{self.recipe.blkback}.patch")
         self.tree.unmount()
@@ -93,8 +107,18 @@ class Extended:
         after = self._tables()
         changed = sorted(name for name in after if after[name] != before.get(name))
         home, updates = self._modules.relative_to(self.tree.root), "updates/xen-blkback.ko"
-        commands = [f"cd /{home}", *(f"rm {name}" for name in changed if name in before), *(f"write root/{home}/{name} {name}" for name in changed)]
-        self._debugfs(*commands, "mkdir updates", "cd updates", f"write root/{home}/{updates} xen-blkback.ko", write=True)
+        commands = [
+            f"cd /{home}",
+            *(f"rm {name}" for name in changed if name in before),
+            *(f"write root/{home}/{name} {name}" for name in changed),
+        ]
+        self._debugfs(
+            *commands,
+            "mkdir updates",
+            "cd updates",
+            f"write root/{home}/{updates} xen-blkback.ko",
+            write=True,
+        )
         written = self.tree.work / "written"
         (written / "updates").mkdir(parents=True)
         self._debugfs(*(f"dump /{home}/{name} written/{name}" for name in (*changed, updates)))

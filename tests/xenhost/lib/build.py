@@ -56,7 +56,9 @@ def build(recipe, rebuild=False):
         work = paths.cache() / f".{recipe.directory.name}.building"
         work.mkdir(mode=0o700)
         started = time.monotonic()
-        say(f"building the image of {recipe.title} in {recipe.directory}; what the tools print is in {work}/log until it is done")
+        say(
+            f"building the image of {recipe.title} in {recipe.directory}; what the tools print is in {work}/log until it is done"
+        )
         try:
             _run_inner(recipe, work, fds)
             if rebuild and recipe.directory.exists():
@@ -75,7 +77,9 @@ def build(recipe, rebuild=False):
 
 
 def _locked(recipe):
-    return locks.locked(f"build-{recipe.directory.name}", LOCK_SECONDS, f"build the same image ({recipe.title})")
+    return locks.locked(
+        f"build-{recipe.directory.name}", LOCK_SECONDS, f"build the same image ({recipe.title})"
+    )
 
 
 def sweep(recipe):
@@ -88,7 +92,14 @@ def sweep(recipe):
 
 def _run_inner(recipe, work, lock_fds):
     argv = [
-        sys.executable, "-B", str(paths.HERE / "_main.py"), "_build", recipe.release, recipe.blkback, recipe.key, str(work),
+        sys.executable,
+        "-B",
+        str(paths.HERE / "_main.py"),
+        "_build",
+        recipe.release,
+        recipe.blkback,
+        recipe.key,
+        str(work),
     ]
     if namespace.run(argv, pass_fds=lock_fds):
         raise Failed(f"the image of {recipe.title} could not be built; the line above says where it ended")
@@ -113,7 +124,9 @@ class Stock:
         with step(f"{len(self.recipe.packages)} packages and what they need (apt)"):
             self.tree.prepare(sources, paths.IMAGE_FILES)
             if Recipe(self.recipe.release, self.recipe.blkback).key != self.expected:
-                raise Failed(f"files below {paths.IMAGE_FILES} were changed while the image was being built: build again")
+                raise Failed(
+                    f"files below {paths.IMAGE_FILES} were changed while the image was being built: build again"
+                )
             self.tree.mount()
             self.tree.run(self.recipe.scripts[0], *self.recipe.packages)
         with step("files, services, guest"):
@@ -126,12 +139,36 @@ class Stock:
         with step("file system"):
             self.tree.unmount()
             self._file_system()
-        (self.out / "meta.json").write_text(json.dumps({
-            "release": self.recipe.release, "blkback": self.recipe.blkback, "recipe": self.recipe.key,
-            "built": int(time.time()), "packages": self.versions}, indent=1) + "\n", encoding="utf-8")
+        (self.out / "meta.json").write_text(
+            json.dumps(
+                {
+                    "release": self.recipe.release,
+                    "blkback": self.recipe.blkback,
+                    "recipe": self.recipe.key,
+                    "built": int(time.time()),
+                    "packages": self.versions,
+                },
+                indent=1,
+            )
+            + "\n",
+            encoding="utf-8",
+        )
 
     def _keys(self):
-        self.tree.call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xenhost", "-f", str(self.out / "id_ed25519")])
+        self.tree.call(
+            [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-C",
+                "xenhost",
+                "-f",
+                str(self.out / "id_ed25519"),
+            ]
+        )
         ssh = self.root / "root/.ssh"
         ssh.mkdir(mode=0o700, exist_ok=True)
         (ssh / "authorized_keys").write_bytes((self.out / "id_ed25519.pub").read_bytes())
@@ -156,12 +193,16 @@ class Stock:
         hypervisors = sorted((self.root / "boot").glob("xen-*.gz"))
         initrds = sorted((self.root / "boot").glob("initrd.img-*"))
         if len(hypervisors) != 1 or len(initrds) != 1:
-            raise Failed(f"the image has {len(hypervisors)} hypervisors and {len(initrds)} initial RAM disks, not one of each")
+            raise Failed(
+                f"the image has {len(hypervisors)} hypervisors and {len(initrds)} initial RAM disks, not one of each"
+            )
         with open(self.out / "xen", "wb") as file:
             subprocess.run(["gzip", "-dc", str(hypervisors[0])], stdout=file, check=True)
         shutil.copyfile(initrds[0], self.out / "initrd")
         key = (self.root / "etc/ssh/ssh_host_ed25519_key.pub").read_text(encoding="utf-8").split()
-        (self.out / "known_hosts").write_text(f"{self.recipe.host_key_alias} {key[0]} {key[1]}\n", encoding="utf-8")
+        (self.out / "known_hosts").write_text(
+            f"{self.recipe.host_key_alias} {key[0]} {key[1]}\n", encoding="utf-8"
+        )
         listing = self.tree.output(["dpkg-query", "-W", "-f", "${Package} ${Version}\\n"])
         self.versions = dict(line.split(" ", 1) for line in listing.splitlines())
 
@@ -171,8 +212,24 @@ class Stock:
         with open(disk, "wb") as file:
             file.truncate(self.recipe.disk_bytes)
         # The journal's size and the inode tables matter little here; lazy initialisation would write in the background at each cold boot.
-        self.tree.call([
-            "mkfs.ext4", "-q", "-F", "-L", "xenhost", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=0", "-d", str(self.root), str(disk)])
+        self.tree.call(
+            [
+                "mkfs.ext4",
+                "-q",
+                "-F",
+                "-L",
+                "xenhost",
+                "-m",
+                "0",
+                "-O",
+                "^has_journal",
+                "-E",
+                "lazy_itable_init=0",
+                "-d",
+                str(self.root),
+                str(disk),
+            ]
+        )
 
 
 def inner(recipe, expected, work):

@@ -20,41 +20,71 @@ GUEST_COMMANDS = ("start", "run", "console", "pause", "unpause", "stop", "list")
 
 def parser():
     top = argparse.ArgumentParser(
-        prog="xenhost", description="Real Xen hosts for tests, under QEMU's software emulation: no Xen and no KVM is needed on this machine.",
+        prog="xenhost",
+        description="Real Xen hosts for tests, under QEMU's software emulation: no Xen and no KVM is needed on this machine.",
         epilog="Images are kept in $XENHOST_CACHE, else $XDG_CACHE_HOME/racefree-block/xenhost, else ~/.cache/racefree-block/xenhost. "
-               "Exit code 2: something is missing or wrong in the call, and the message says what to do; 1: it was tried and failed.")
+        "Exit code 2: something is missing or wrong in the call, and the message says what to do; 1: it was tried and failed.",
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name, text, release=False, host=False):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if release or host:
-            command.add_argument("--release", choices=recipe.RELEASES, default="bookworm", help="Debian release of the host (default: bookworm)")
+            command.add_argument(
+                "--release",
+                choices=recipe.RELEASES,
+                default="bookworm",
+                help="Debian release of the host (default: bookworm)",
+            )
         if host:
             command.add_argument("--name", help="name of the host (default: the release)")
         return command
 
     def install(command):
-        command.add_argument("--install", action="store_true", help="install missing programs first, with apt-get")
+        command.add_argument(
+            "--install", action="store_true", help="install missing programs first, with apt-get"
+        )
 
     def backend(command):
-        command.add_argument("--blkback", choices=recipe.BLKBACKS, default="stock",
-                             help="xen-blkback of the host: the kernel's own (stock, the default), or one that compares disk sequence numbers (extended)")
+        command.add_argument(
+            "--blkback",
+            choices=recipe.BLKBACKS,
+            default="stock",
+            help="xen-blkback of the host: the kernel's own (stock, the default), or one that compares disk sequence numbers (extended)",
+        )
 
     def shape(command):
-        command.add_argument("--memory", type=number(2304, 65536), default=machine.MEMORY_MIB, metavar="MIB",
-                             help=f"memory of the host (default: {machine.MEMORY_MIB}; domain 0 has {machine.DOM0_MIB}, guests the rest)")
-        command.add_argument("--cpus", type=number(1, 16), default=machine.CPUS, metavar="N", help=f"processors (default: {machine.CPUS})")
+        command.add_argument(
+            "--memory",
+            type=number(2304, 65536),
+            default=machine.MEMORY_MIB,
+            metavar="MIB",
+            help=f"memory of the host (default: {machine.MEMORY_MIB}; domain 0 has {machine.DOM0_MIB}, guests the rest)",
+        )
+        command.add_argument(
+            "--cpus",
+            type=number(1, 16),
+            default=machine.CPUS,
+            metavar="N",
+            help=f"processors (default: {machine.CPUS})",
+        )
 
     add("setup", "install the programs that xenhost needs, with apt-get")
     command = add("build", "build the image of a release, unless it is in the cache", release=True)
     command.add_argument("--rebuild", action="store_true", help="build it anew")
     backend(command)
     install(command)
-    command = add("up", "bring a host up; the image and the snapshot are made when they are not there", host=True)
-    command.add_argument("--port", type=number(1, 65535), help="port of 127.0.0.1 for ssh (default: a free one)")
+    command = add(
+        "up", "bring a host up; the image and the snapshot are made when they are not there", host=True
+    )
+    command.add_argument(
+        "--port", type=number(1, 65535), help="port of 127.0.0.1 for ssh (default: a free one)"
+    )
     command.add_argument("--cold", action="store_true", help="boot from scratch, without the snapshot")
     command.add_argument("--fresh-snapshot", action="store_true", help="make the snapshot anew")
-    command.add_argument("--timeout", type=number(10, 3600), default=400, metavar="S", help="seconds for a boot (default: 400)")
+    command.add_argument(
+        "--timeout", type=number(10, 3600), default=400, metavar="S", help="seconds for a boot (default: 400)"
+    )
     backend(command)
     shape(command)
     install(command)
@@ -62,7 +92,9 @@ def parser():
     command.add_argument("--name", help="only this host (default: all)")
     command.add_argument("--output", metavar="FILE", help="write it to FILE")
     command = add("ssh", "run a command on a host, or a shell", host=True)
-    command.add_argument("words", nargs=argparse.REMAINDER, metavar="CMD", help="as for ssh; options of xenhost come before it")
+    command.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="CMD", help="as for ssh; options of xenhost come before it"
+    )
     command = add("push", "copy a file, or what is in a directory, to a host", host=True)
     command.add_argument("source", metavar="SRC")
     command.add_argument("destination", metavar="DEST")
@@ -70,10 +102,20 @@ def parser():
     command.add_argument("source", metavar="SRC")
     command.add_argument("destination", metavar="DEST")
     command = add("guest", "boot a small guest on a host, or talk to one: calls xenguest there", host=True)
-    command.add_argument("words", nargs=argparse.REMAINDER, metavar="NAME [OPTIONS] | run NAME -- CMD | console NAME | stop NAME | list",
-                         help="xenhost guest --help-guest shows all")
+    command.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="NAME [OPTIONS] | run NAME -- CMD | console NAME | stop NAME | list",
+        help="xenhost guest --help-guest shows all",
+    )
     command = add("reset", "turn a host off and on, as when the power fails", host=True)
-    command.add_argument("--timeout", type=number(10, 3600), default=400, metavar="S", help="seconds for the boot (default: 400)")
+    command.add_argument(
+        "--timeout",
+        type=number(10, 3600),
+        default=400,
+        metavar="S",
+        help="seconds for the boot (default: 400)",
+    )
     command = add("down", "take a host down and remove what it had; the images stay", host=True)
     command.add_argument("--all", action="store_true", help="every host of this cache, whoever brought it up")
     command.add_argument("--now", action="store_true", help="do not wait for an orderly power-off")
@@ -104,10 +146,15 @@ def run_build(options):
 def run_up(options):
     if options.install:
         tools.setup([options.release])
-    wanted, shape = recipe.Recipe(options.release, options.blkback), machine.Shape(options.memory, options.cpus)
+    wanted, shape = (
+        recipe.Recipe(options.release, options.blkback),
+        machine.Shape(options.memory, options.cpus),
+    )
     if options.fresh_snapshot and snapshot.exists(wanted, shape):
         snapshot.discard(wanted, shape)
-    host = instance.up(options.name or options.release, wanted, shape, options.port, options.cold, options.timeout)
+    host = instance.up(
+        options.name or options.release, wanted, shape, options.port, options.cold, options.timeout
+    )
     say(f"{host.name} is up: {wanted.title}, ssh on port {host.data['port']} of 127.0.0.1")
 
 
@@ -129,7 +176,9 @@ def run_inventory(options):
 
 def run_ssh(options):
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
-    return remote_of(options).run(" ".join(words) if words else None, terminal=not words and sys.stdin.isatty())
+    return remote_of(options).run(
+        " ".join(words) if words else None, terminal=not words and sys.stdin.isatty()
+    )
 
 
 def run_push(options):
@@ -157,7 +206,9 @@ def run_down(options):
     if options.all and options.name:
         raise Problem("down: either --name or --all")
     # Others may share the cache: without --all, only the host that is meant goes.
-    names = [host.name for host in instance.all_instances()] if options.all else [options.name or options.release]
+    names = (
+        [host.name for host in instance.all_instances()] if options.all else [options.name or options.release]
+    )
     there = [instance.down(name, options.now) for name in names]
     if not any(there):
         say("no host is up" if options.all else f"there is no host {names[0]}")

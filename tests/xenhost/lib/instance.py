@@ -27,7 +27,9 @@ class Instance:
 
     def __init__(self, name):
         if not NAME.fullmatch(name):
-            raise Problem(f"--name: {name!r} is not allowed: up to 31 small letters, digits, - and _, the first a letter or digit")
+            raise Problem(
+                f"--name: {name!r} is not allowed: up to 31 small letters, digits, - and _, the first a letter or digit"
+            )
         self.name = name
         self.directory = paths.instances() / name
         self.sockets = paths.runtime(name)
@@ -59,15 +61,28 @@ class Instance:
     @property
     def remote(self):
         if not self.running:
-            raise Problem(f"the host {self.name} is not up: xenhost up --name {self.name}, or xenhost status to see those that are")
+            raise Problem(
+                f"the host {self.name} is not up: xenhost up --name {self.name}, or xenhost status to see those that are"
+            )
         return Remote(self.recipe, self.data["port"], self.sockets)
 
     def write(self, vm, restored, ready):
         self.data = {
-            "name": self.name, "release": vm.recipe.release, "blkback": vm.recipe.blkback, "recipe": vm.recipe.key, "port": vm.port,
-            "process": vm.identity, "ready": ready, "since": int(time.time()), "restored": restored, "memory": vm.shape.memory, "cpus": vm.shape.cpus,
+            "name": self.name,
+            "release": vm.recipe.release,
+            "blkback": vm.recipe.blkback,
+            "recipe": vm.recipe.key,
+            "port": vm.port,
+            "process": vm.identity,
+            "ready": ready,
+            "since": int(time.time()),
+            "restored": restored,
+            "memory": vm.shape.memory,
+            "cpus": vm.shape.cpus,
         }
-        (self.directory / "instance.json").write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
+        (self.directory / "instance.json").write_text(
+            json.dumps(self.data, indent=1) + "\n", encoding="utf-8"
+        )
 
     def remove(self):
         tree.remove_tree(self.directory)
@@ -100,7 +115,9 @@ def up(name, recipe, shape, port, cold, seconds):
         instance = Instance(name)
         if instance.running:
             if instance.data["release"] != recipe.release or instance.data["blkback"] != recipe.blkback:
-                raise Problem(f"a host {name} of {instance.recipe.title} is up: take it down, or give another --name")
+                raise Problem(
+                    f"a host {name} of {instance.recipe.title} is up: take it down, or give another --name"
+                )
             say(f"{name} is up already, on port {instance.data['port']}")
             return instance
         if instance.alive:
@@ -144,7 +161,11 @@ def _start(instance, recipe, shape, port, seconds, restored):
             vm.interrupt_safe_kill()
             instance.remove()
             # Between the choice of a free port and QEMU's use of it, another program can take it.
-            if attempt == tries or not isinstance(problem, Problem) or "was taken by another program" not in str(problem):
+            if (
+                attempt == tries
+                or not isinstance(problem, Problem)
+                or "was taken by another program" not in str(problem)
+            ):
                 raise
 
 
@@ -158,8 +179,13 @@ def reset(name, seconds):
                 control("set-action", reboot="reset")
                 control("system_reset")
                 control.wait_event("RESET")
-            vm = machine.Machine(instance.recipe, machine.Shape(instance.data["memory"], instance.data["cpus"]), instance.directory, instance.data["port"],
-                                 instance.sockets)
+            vm = machine.Machine(
+                instance.recipe,
+                machine.Shape(instance.data["memory"], instance.data["cpus"]),
+                instance.directory,
+                instance.data["port"],
+                instance.sockets,
+            )
             vm.identity = instance.data["process"]
             vm.wait_ssh(seconds)
             vm.wait_services(seconds)

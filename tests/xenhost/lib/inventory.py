@@ -27,7 +27,9 @@ def inventory(hosts):
     """``hosts``: (name, release, remote) of each; the inventory as plain data."""
     groups = {"xen_hosts": {"hosts": {}}}
     for name, release, remote in hosts:
-        groups["xen_hosts"]["hosts"][name] = dict(host_variables(remote), xenhost_release=release, xenhost_blkback=remote.recipe.blkback)
+        groups["xen_hosts"]["hosts"][name] = dict(
+            host_variables(remote), xenhost_release=release, xenhost_blkback=remote.recipe.blkback
+        )
         groups.setdefault(release, {"hosts": {}})["hosts"][name] = {}
     return {"all": {"children": groups}}
 

@@ -24,19 +24,27 @@ def vmlinux(image):
     """
     if image[0x202:0x206] != b"HdrS":
         raise Failed("the kernel of the image is not a bzImage")
-    start = ((image[0x1f1] or 4) + 1) * 512
+    start = ((image[0x1F1] or 4) + 1) * 512
     offset, length = struct.unpack_from("<II", image, 0x248)
-    payload = image[start + offset:start + offset + length]
+    payload = image[start + offset : start + offset + length]
     if payload.startswith(b"\xfd7zXZ"):
         data = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(payload)
     elif payload.startswith(b"\x1f\x8b"):
         data = zlib.decompressobj(31).decompress(payload)
     elif payload.startswith(b"\x28\xb5\x2f\xfd"):
         # The last four bytes are the size; zstd warns of them and succeeds nonetheless only without them.
-        done = subprocess.run(["zstd", "-dcq"], input=payload[:-4], stdout=subprocess.PIPE, check=False, env={"PATH": needs.SEARCH})
+        done = subprocess.run(
+            ["zstd", "-dcq"],
+            input=payload[:-4],
+            stdout=subprocess.PIPE,
+            check=False,
+            env={"PATH": needs.SEARCH},
+        )
         data = done.stdout
     else:
-        raise Failed(f"the kernel of the image is compressed in a way not known here: it starts with {payload[:6].hex()}")
+        raise Failed(
+            f"the kernel of the image is compressed in a way not known here: it starts with {payload[:6].hex()}"
+        )
     if not data.startswith(b"\x7fELF"):
         raise Failed("the kernel of the image did not decompress to an ELF file")
     return data

@@ -30,10 +30,12 @@ CPU = "Haswell-noTSX,-smap,-smep,-pcid,-invpcid,-tsc-deadline,-x2apic"
 # under load, one SHA or ChaCha result in a hundred was wrong, ssh lost its connections and processes died. With it: none in 31,000.
 XEN = (
     f"console=com1 com1=115200 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M noreboot spec-ctrl=no,eager-fpu=1 xpti=no bootscrub=0 loglvl=warning "
-    "guest_loglvl=warning")
+    "guest_loglvl=warning"
+)
 LINUX = (
     "root=/dev/vda rw console=hvc0 net.ifnames=0 mitigations=off random.trust_cpu=on fsck.mode=skip lsm=capability audit=0 quiet loglevel=4 "
-    "systemd.show_status=0")
+    "systemd.show_status=0"
+)
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,37 @@ class Shape:
 
     def arguments(self):
         return [
-            "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(self.cpus), "-m", str(self.memory), "-nodefaults", "-display", "none", "-no-reboot",
-            "-serial", "file:console.log", "-qmp", "unix:qmp.sock,server=on,wait=off", "-rtc", "base=utc",
-            "-drive", "file=overlay.qcow2,if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap", "-device", "virtio-blk-pci,drive=disk",
-            "-device", "virtio-net-pci,netdev=net,romfile=,mac=52:54:00:12:34:56",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            CPU,
+            "-smp",
+            str(self.cpus),
+            "-m",
+            str(self.memory),
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-serial",
+            "file:console.log",
+            "-qmp",
+            "unix:qmp.sock,server=on,wait=off",
+            "-rtc",
+            "base=utc",
+            "-drive",
+            "file=overlay.qcow2,if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap",
+            "-device",
+            "virtio-blk-pci,drive=disk",
+            "-device",
+            "virtio-net-pci,netdev=net,romfile=,mac=52:54:00:12:34:56",
             # Multiboot: Xen is the kernel; domain 0's kernel, with its command line, and initial RAM disk are its modules.
-            "-kernel", "xen", "-append", XEN, "-initrd", f"vmlinux {LINUX},initrd",
+            "-kernel",
+            "xen",
+            "-append",
+            XEN,
+            "-initrd",
+            f"vmlinux {LINUX},initrd",
         ]
 
     def memory_arguments(self, ram):
@@ -59,8 +86,11 @@ class Shape:
             return ["-machine", "pc"]
         path, shared = ram
         return [
-            "-machine", "pc,memory-backend=ram", "-object",
-            f"memory-backend-file,id=ram,size={self.memory}M,mem-path={str(path).replace(',', ',,')},share={'on' if shared else 'off'}"]
+            "-machine",
+            "pc,memory-backend=ram",
+            "-object",
+            f"memory-backend-file,id=ram,size={self.memory}M,mem-path={str(path).replace(',', ',,')},share={'on' if shared else 'off'}",
+        ]
 
     def key(self):
         """Changes with all that a snapshot depends on: QEMU, the command line, the clock rate of this machine's processor."""
@@ -72,13 +102,21 @@ class Shape:
 
 def qemu_version():
     needs.require(tools.FOR_UP)
-    done = subprocess.run(["qemu-system-x86_64", "--version"], stdout=subprocess.PIPE, text=True, check=False, env={"PATH": needs.SEARCH})
+    done = subprocess.run(
+        ["qemu-system-x86_64", "--version"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={"PATH": needs.SEARCH},
+    )
     return done.stdout.splitlines()[0] if done.stdout else "unknown"
 
 
 def processor():
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown")
+        return next(
+            (line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown"
+        )
 
 
 def free_port():
@@ -93,13 +131,20 @@ def check_port(port):
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise Problem(f"port {port} of 127.0.0.1 cannot be used ({error.strerror}): give another --port, or none") from None
+            raise Problem(
+                f"port {port} of 127.0.0.1 cannot be used ({error.strerror}): give another --port, or none"
+            ) from None
 
 
 def make_overlay(path, backing, form):
     done = subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", form, str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, check=False, env=dict(os.environ, PATH=needs.SEARCH))
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", form, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=dict(os.environ, PATH=needs.SEARCH),
+    )
     if done.returncode:
         raise Failed(f"qemu-img: {done.stdout.strip()}")
 
@@ -122,13 +167,26 @@ class Machine:
             (self.directory / name).symlink_to(self.recipe.directory / name)
         make_overlay(self.directory / "overlay.qcow2", backing, form)
         argv = ["setpriv", "--pdeathsig", "KILL"] if die_with_us else []
-        argv += ["qemu-system-x86_64", "-name", f"xenhost-{self.recipe.release}", *self.shape.arguments(), *self.shape.memory_arguments(ram)]
+        argv += [
+            "qemu-system-x86_64",
+            "-name",
+            f"xenhost-{self.recipe.release}",
+            *self.shape.arguments(),
+            *self.shape.memory_arguments(ram),
+        ]
         argv += ["-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-10.0.2.15:22"]
         if incoming:
             argv += ["-incoming", "defer"]
         with open(self.directory / "qemu.log", "wb") as log:
             child = subprocess.Popen(
-                argv, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=dict(os.environ, PATH=needs.SEARCH))
+                argv,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=dict(os.environ, PATH=needs.SEARCH),
+            )
         self.identity = process.identity(child.pid)
         if self.on_start:
             self.on_start()
@@ -138,7 +196,9 @@ class Machine:
             return
         words = (self.directory / "qemu.log").read_text(encoding="utf-8", errors="replace").strip()
         if "Could not set up host forwarding rule" in words:
-            raise Problem(f"port {self.port} of 127.0.0.1 was taken by another program: give another --port, or none")
+            raise Problem(
+                f"port {self.port} of 127.0.0.1 was taken by another program: give another --port, or none"
+            )
         raise Failed(f"QEMU ended: {words[-600:] or 'it said nothing'}; console: {self.console_tail()}")
 
     def console_tail(self):
@@ -161,16 +221,21 @@ class Machine:
             except OSError:
                 pass
             time.sleep(0.1)
-        raise Failed(f"waited {seconds:g} s for ssh on port {self.port}, in vain; console: {self.console_tail()}")
+        raise Failed(
+            f"waited {seconds:g} s for ssh on port {self.port}, in vain; console: {self.console_tail()}"
+        )
 
     def wait_services(self, seconds):
         """Until xenstored, xenconsoled and libvirtd answer."""
         script = (
             "n=0; until xenstore-read domid >/dev/null 2>&1 && [ -e /run/xenconsoled.pid ] && [ -S /run/libvirt/libvirt-sock ]"
-            f" && virsh -q -c xen:///system list >/dev/null 2>&1; do n=$((n+1)); [ $n -gt {int(seconds * 2)} ] && exit 1; sleep 0.5; done")
+            f" && virsh -q -c xen:///system list >/dev/null 2>&1; do n=$((n+1)); [ $n -gt {int(seconds * 2)} ] && exit 1; sleep 0.5; done"
+        )
         code, text = self.remote.capture(script, seconds + 60)
         if code:
-            raise Failed(f"xenstored, xenconsoled or libvirtd did not answer within {seconds:g} s: {text}; console: {self.console_tail()}")
+            raise Failed(
+                f"xenstored, xenconsoled or libvirtd did not answer within {seconds:g} s: {text}; console: {self.console_tail()}"
+            )
 
     def kill(self):
         if self.identity is not None and process.alive(self.identity):

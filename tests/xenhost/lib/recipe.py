@@ -24,15 +24,43 @@ BLKBACKS = ("stock", "extended")
 
 BASE_PACKAGES = (
     # a machine that boots and takes commands
-    "linux-image-amd64", "initramfs-tools", "systemd-sysv", "udev", "kmod", "openssh-server", "iproute2", "procps", "psmisc", "rsync", "tar",
+    "linux-image-amd64",
+    "initramfs-tools",
+    "systemd-sysv",
+    "udev",
+    "kmod",
+    "openssh-server",
+    "iproute2",
+    "procps",
+    "psmisc",
+    "rsync",
+    "tar",
     # Xen and libvirt
-    "xen-system-amd64", "xenstore-utils", "libvirt-daemon-system", "libvirt-daemon-driver-xen", "libvirt-clients",
+    "xen-system-amd64",
+    "xenstore-utils",
+    "libvirt-daemon-system",
+    "libvirt-daemon-driver-xen",
+    "libvirt-clients",
     # what the collection needs on a host
-    "python3", "python3-cffi", "python3-pyxs", "python3-libvirt",
+    "python3",
+    "python3-cffi",
+    "python3-pyxs",
+    "python3-libvirt",
     # block devices
-    "dmsetup", "cryptsetup-bin", "thin-provisioning-tools", "e2fsprogs", "util-linux", "keyutils",
+    "dmsetup",
+    "cryptsetup-bin",
+    "thin-provisioning-tools",
+    "e2fsprogs",
+    "util-linux",
+    "keyutils",
     # tests on the host, and the small guests
-    "python3-pytest", "python3-hypothesis", "strace", "busybox-static", "cpio", "xz-utils", "zstd",
+    "python3-pytest",
+    "python3-hypothesis",
+    "strace",
+    "busybox-static",
+    "cpio",
+    "xz-utils",
+    "zstd",
 )
 EXTRA_PACKAGES = {"bookworm": (), "trixie": ()}
 
@@ -41,7 +69,7 @@ EXTRA_PACKAGES = {"bookworm": (), "trixie": ()}
 class Recipe:
     release: str
     blkback: str = "stock"
-    disk_bytes: int = 6 * 1024 ** 3
+    disk_bytes: int = 6 * 1024**3
     version: int = 1
 
     @property
@@ -61,13 +89,19 @@ class Recipe:
             digest.update(json.dumps([path, mode, hashlib.sha256(content).hexdigest()]).encode())
         if self.base:
             for path, mode, content in image_files(paths.BLKBACK_FILES):
-                digest.update(json.dumps(["blkback", path, mode, hashlib.sha256(content).hexdigest()]).encode())
+                digest.update(
+                    json.dumps(["blkback", path, mode, hashlib.sha256(content).hexdigest()]).encode()
+                )
         return digest.hexdigest()[:12]
 
     @property
     def base(self):
         """The recipe of the image that this one is made out of, or None."""
-        return None if self.blkback == "stock" else Recipe(self.release, disk_bytes=self.disk_bytes, version=self.version)
+        return (
+            None
+            if self.blkback == "stock"
+            else Recipe(self.release, disk_bytes=self.disk_bytes, version=self.version)
+        )
 
     @property
     def title(self):

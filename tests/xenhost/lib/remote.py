@@ -32,13 +32,36 @@ class Remote:
 
     def options(self):
         return [
-            "-F", "/dev/null",
-            "-o", f"HostKeyAlias={self.recipe.host_key_alias}",
-            "-o", f"UserKnownHostsFile={self.recipe.directory / 'known_hosts'}",
-            "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes", "-o", "PreferredAuthentications=publickey",
-            "-o", f"ControlPath={self.sockets / 'ssh'}", "-o", "ControlMaster=auto", "-o", "ControlPersist=yes",
-            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60", "-o", "ServerAliveInterval=60", "-o", "ServerAliveCountMax=10",
-            "-o", "KexAlgorithms=curve25519-sha256", "-o", "Compression=no",
+            "-F",
+            "/dev/null",
+            "-o",
+            f"HostKeyAlias={self.recipe.host_key_alias}",
+            "-o",
+            f"UserKnownHostsFile={self.recipe.directory / 'known_hosts'}",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            "PreferredAuthentications=publickey",
+            "-o",
+            f"ControlPath={self.sockets / 'ssh'}",
+            "-o",
+            "ControlMaster=auto",
+            "-o",
+            "ControlPersist=yes",
+            "-o",
+            "LogLevel=ERROR",
+            "-o",
+            "ConnectTimeout=60",
+            "-o",
+            "ServerAliveInterval=60",
+            "-o",
+            "ServerAliveCountMax=10",
+            "-o",
+            "KexAlgorithms=curve25519-sha256",
+            "-o",
+            "Compression=no",
         ]
 
     @property
@@ -47,7 +70,16 @@ class Remote:
 
     def argv(self, command, *more):
         """``command`` is shell text, or None for a login shell."""
-        argv = ["ssh", *self.options(), "-i", str(self.key_file), "-p", str(self.port), *more, "root@127.0.0.1"]
+        argv = [
+            "ssh",
+            *self.options(),
+            "-i",
+            str(self.key_file),
+            "-p",
+            str(self.port),
+            *more,
+            "root@127.0.0.1",
+        ]
         return argv if command is None else [*argv, "--", command]
 
     def _environment(self):
@@ -56,7 +88,9 @@ class Remote:
 
     def run(self, command, terminal=False):
         """Run with this process's own input and output; returns the exit code."""
-        return subprocess.run(self.argv(command, *(["-t"] if terminal else [])), env=self._environment(), check=False).returncode
+        return subprocess.run(
+            self.argv(command, *(["-t"] if terminal else [])), env=self._environment(), check=False
+        ).returncode
 
     def popen(self, command, **streams):
         return subprocess.Popen(self.argv(command), env=self._environment(), **streams)
@@ -65,7 +99,14 @@ class Remote:
         """(exit code, output and errors as text) of a command; Failed after ``seconds``, or when ssh itself fails."""
         try:
             done = subprocess.run(
-                self.argv(command), env=self._environment(), input=data, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False)
+                self.argv(command),
+                env=self._environment(),
+                input=data,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             raise Failed(f"ssh: waited {seconds:g} s for the host's answer, in vain") from None
         text = done.stdout.decode(errors="replace").strip()
@@ -78,7 +119,8 @@ class Remote:
         # RNDRESEEDCRNG (linux/random.h) makes the new bytes count at once; perl starts ten times faster than Python.
         script = (
             f"date -s @{time.time() + 0.5:.1f} >/dev/null && "
-            "perl -e 'binmode STDIN; read(STDIN, $b, 512); open(R, \"+>\", \"/dev/urandom\") or die; syswrite(R, $b); ioctl(R, 0x5207, 0) or die $!'")
+            'perl -e \'binmode STDIN; read(STDIN, $b, 512); open(R, "+>", "/dev/urandom") or die; syswrite(R, $b); ioctl(R, 0x5207, 0) or die $!\''
+        )
         code, text = self.capture(script, 90, os.urandom(512))
         if code:
             raise Failed(f"setting the restored host's clock: {text}")
@@ -87,5 +129,11 @@ class Remote:
         """End the shared connection."""
         if (self.sockets / "ssh").exists():
             subprocess.run(
-                self.argv(None, "-O", "exit"), env=self._environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                timeout=20, check=False)
+                self.argv(None, "-O", "exit"),
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=20,
+                check=False,
+            )

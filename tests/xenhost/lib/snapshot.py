@@ -30,7 +30,8 @@ CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]
 WARM = (
     "xl list >/dev/null; virsh -q -c xen:///system list --all; python3 -c 'import cffi, libvirt, pyxs, json, subprocess, tempfile, zipfile'; "
     "dmsetup version >/dev/null; losetup; xenguest start warm --memory 128 >/dev/null && xenguest run warm -- true; xenguest stop warm; "
-    "rm -f /var/log/xen/console/*warm* /var/log/xen/*warm*; sync")
+    "rm -f /var/log/xen/console/*warm* /var/log/xen/*warm*; sync"
+)
 
 
 def directory(recipe, shape):
@@ -55,7 +56,9 @@ def wait_migrated(qmp, seconds):
 def make(recipe, shape, seconds):
     """Boot the image, wait until it is ready, keep it; returns the snapshot's directory."""
     final = directory(recipe, shape)
-    with locks.locked(f"snapshot-{recipe.key}-{shape.key()}", seconds + 600, f"make the same snapshot ({recipe.title})"):
+    with locks.locked(
+        f"snapshot-{recipe.key}-{shape.key()}", seconds + 600, f"make the same snapshot ({recipe.title})"
+    ):
         if exists(recipe, shape):
             return final
         needs.require_space(recipe.directory, shape.memory + 500, "a snapshot")
@@ -66,7 +69,9 @@ def make(recipe, shape, seconds):
         machine = Machine(recipe, shape, work, free_port(), paths.runtime(f"snapshot-{os.getpid()}"))
         try:
             with step(f"first boot of {recipe.title}"):
-                machine.start(recipe.directory / "disk.img", "raw", ram=(work / "ram", True), die_with_us=True)
+                machine.start(
+                    recipe.directory / "disk.img", "raw", ram=(work / "ram", True), die_with_us=True
+                )
                 machine.wait_ssh(seconds)
                 machine.wait_services(seconds)
             with step("warming up"):
@@ -84,7 +89,10 @@ def make(recipe, shape, seconds):
             if os.path.lexists(work / name):
                 (work / name).unlink()
         (work / "overlay.qcow2").rename(work / "disk.qcow2")
-        (work / "meta.json").write_text(json.dumps({"made": int(time.time()), "memory": shape.memory, "cpus": shape.cpus}) + "\n", encoding="utf-8")
+        (work / "meta.json").write_text(
+            json.dumps({"made": int(time.time()), "memory": shape.memory, "cpus": shape.cpus}) + "\n",
+            encoding="utf-8",
+        )
         work.rename(final)
     return final
 

@@ -37,17 +37,32 @@ def report():
         if data is None:
             rows.append((instance.name, "-", "-", "incomplete", "-", "-", "-", "-"))
             continue
-        rows.append((
-            instance.name, data["release"], data["blkback"], instance.state, str(data["port"]), str(data["process"]["pid"]), moment(data["since"]),
-            "snapshot" if data["restored"] else "cold boot"))
+        rows.append(
+            (
+                instance.name,
+                data["release"],
+                data["blkback"],
+                instance.state,
+                str(data["port"]),
+                str(data["process"]["pid"]),
+                moment(data["since"]),
+                "snapshot" if data["restored"] else "cold boot",
+            )
+        )
     parts = [table(rows) if len(rows) > 1 else "no hosts"]
     current = {Recipe(release, blkback).key for release in RELEASES for blkback in BLKBACKS}
     rows = [("IMAGE", "MIB", "BUILT", "SNAPSHOTS", "RECIPE")]
     for path, meta in images():
         kept = len(list(path.glob("snapshot-*")))
-        rows.append((
-            path.name, str(size(path)), moment(meta["built"]) if meta else "incomplete", str(kept),
-            "current" if meta and meta["recipe"] in current else "old"))
+        rows.append(
+            (
+                path.name,
+                str(size(path)),
+                moment(meta["built"]) if meta else "incomplete",
+                str(kept),
+                "current" if meta and meta["recipe"] in current else "old",
+            )
+        )
     parts.append(table(rows) if len(rows) > 1 else "no images")
     return "\n\n".join([*parts, f"cache: {paths.cache()}"])
 

@@ -10,10 +10,20 @@ from common import needs
 
 # program -> Debian package
 FOR_BUILD = {
-    "debootstrap": "debootstrap", "mkfs.ext4": "e2fsprogs", "debugfs": "e2fsprogs", "unshare": "util-linux",
-    "setpriv": "util-linux", "apt-get": "apt", "ssh-keygen": "openssh-client",
+    "debootstrap": "debootstrap",
+    "mkfs.ext4": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "apt-get": "apt",
+    "ssh-keygen": "openssh-client",
 }
-FOR_UP = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils", "ssh": "openssh-client", "tar": "tar"}
+FOR_UP = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "ssh": "openssh-client",
+    "tar": "tar",
+}
 
 
 def setup(releases):

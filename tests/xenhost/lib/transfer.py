@@ -20,13 +20,20 @@ def push(remote, source, destination):
         raise Problem(f"{source} is not there")
     target = shlex.quote(destination)
     if source.is_dir():
-        with remote.popen(f"mkdir -p {target} && tar -xp --no-same-owner -C {target}", stdin=subprocess.PIPE) as ssh:
-            tar = subprocess.run(["tar", "-c", "-C", str(source), "--exclude=__pycache__", "."], stdout=ssh.stdin, check=False)
+        with remote.popen(
+            f"mkdir -p {target} && tar -xp --no-same-owner -C {target}", stdin=subprocess.PIPE
+        ) as ssh:
+            tar = subprocess.run(
+                ["tar", "-c", "-C", str(source), "--exclude=__pycache__", "."], stdout=ssh.stdin, check=False
+            )
             ssh.stdin.close()
             code = tar.returncode or ssh.wait()
     else:
         mode = f"{source.stat().st_mode & 0o7777:o}"
-        with open(source, "rb") as file, remote.popen(f"cat > {target} && chmod {mode} {target}", stdin=file) as ssh:
+        with (
+            open(source, "rb") as file,
+            remote.popen(f"cat > {target} && chmod {mode} {target}", stdin=file) as ssh,
+        ):
             code = ssh.wait()
     if code:
         raise Failed(f"{source} was not copied to the host's {destination}: exit code {code}")
@@ -39,7 +46,9 @@ def pull(remote, source, destination):
     if code == 0:
         destination.mkdir(parents=True, exist_ok=True)
         with remote.popen(f"tar -c -C {shlex.quote(source)} .", stdout=subprocess.PIPE) as ssh:
-            tar = subprocess.run(["tar", "-xp", "--no-same-owner", "-C", str(destination)], stdin=ssh.stdout, check=False)
+            tar = subprocess.run(
+                ["tar", "-xp", "--no-same-owner", "-C", str(destination)], stdin=ssh.stdout, check=False
+            )
             ssh.stdout.close()
             code = tar.returncode or ssh.wait()
     else:

@@ -23,10 +23,27 @@ class DeviceFacts:
     a persistent snapshot, or None.
     """
 
-    __slots__ = ("major", "minor", "size_sectors", "logical_block", "read_only", "dm_uuid", "stack", "cow_chunk")
+    __slots__ = (
+        "major",
+        "minor",
+        "size_sectors",
+        "logical_block",
+        "read_only",
+        "dm_uuid",
+        "stack",
+        "cow_chunk",
+    )
 
     def __init__(
-        self, major, minor, size_sectors, logical_block=512, read_only=False, dm_uuid=None, stack=frozenset(), cow_chunk=lambda: None,
+        self,
+        major,
+        minor,
+        size_sectors,
+        logical_block=512,
+        read_only=False,
+        dm_uuid=None,
+        stack=frozenset(),
+        cow_chunk=lambda: None,
     ):
         self.major = major
         self.minor = minor
@@ -70,7 +87,15 @@ class Context:
     __slots__ = ("kernels", "targets", "devices", "read_only", "page_size", "device", "running", "warn")
 
     def __init__(
-        self, kernels=None, targets=None, devices=None, read_only=False, page_size=4096, device=None, running=None, warn=None,
+        self,
+        kernels=None,
+        targets=None,
+        devices=None,
+        read_only=False,
+        page_size=4096,
+        device=None,
+        running=None,
+        warn=None,
     ):
         if kernels is not None:
             unknown = [kernel for kernel in kernels if kernel not in KERNELS]
@@ -92,7 +117,9 @@ class Context:
         """
         if self.kernels is None and self.running is None:
             return None
-        versions = {version_of(kernel) for kernel in self.kernels or ()} | ({self.running} if self.running else set())
+        versions = {version_of(kernel) for kernel in self.kernels or ()} | (
+            {self.running} if self.running else set()
+        )
         return [f"{major}.{minor}" for major, minor in sorted(versions) if (major, minor) >= since]
 
     def refused_by(self, takes):

@@ -88,7 +88,9 @@ class Field:
 class Number(Field):
     """A whole number from ``low`` to ``high``; with ``power`` a power of two; with ``step`` a multiple of it; ``unit`` is for messages."""
 
-    def __init__(self, name, low=0, high=Limits.U32, power=False, step=1, unit=None, default=REQUIRED, implied=None):
+    def __init__(
+        self, name, low=0, high=Limits.U32, power=False, step=1, unit=None, default=REQUIRED, implied=None
+    ):
         super().__init__(name, default, implied)
         self.low = low
         self.high = high
@@ -102,7 +104,11 @@ class Number(Field):
         self.rule = text
 
     def _check(self, number, shown, path, report):
-        if self.low <= number <= self.high and not (self.power and not is_power_of_two(number)) and number % self.step == 0:
+        if (
+            self.low <= number <= self.high
+            and not (self.power and not is_power_of_two(number))
+            and number % self.step == 0
+        ):
             return number
         report.error(path, shown, self.rule)
         return BAD
@@ -146,7 +152,11 @@ class Word(Field):
     def __init__(self, name, choices, fold=True, default=REQUIRED, implied=None):
         super().__init__(name, default, implied)
         self.choices = tuple(choices)
-        self.fold = {choice.lower(): choice for choice in self.choices} if fold else {choice: choice for choice in self.choices}
+        self.fold = (
+            {choice.lower(): choice for choice in self.choices}
+            if fold
+            else {choice: choice for choice in self.choices}
+        )
         self.folds = fold
         self.rule = f"one of {', '.join(self.choices)}"
 

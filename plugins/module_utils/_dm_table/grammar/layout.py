@@ -77,7 +77,9 @@ def load_field(field, plain, path, report):
 def _check_keys(plain, known, path, report):
     for key in plain:
         if key not in known:
-            report.error(f"{path}.{key}" if path else str(key), None, f"no such field; known are {', '.join(known)}")
+            report.error(
+                f"{path}.{key}" if path else str(key), None, f"no such field; known are {', '.join(known)}"
+            )
 
 
 class Item:
@@ -159,12 +161,19 @@ class Group(Item):
         return {field.name: field.dump(part) for field, part in zip(self.parts, value) if part is not None}
 
     def _fields_one(self, path, value):
-        return [(f"{path}.{field.name}", field, part) for field, part in zip(self.parts, value) if part is not None]
+        return [
+            (f"{path}.{field.name}", field, part)
+            for field, part in zip(self.parts, value)
+            if part is not None
+        ]
 
     def _rebuild_one(self, path, value, change):
-        return self.kind(*[
-            None if part is None else change(f"{path}.{field.name}", field, part) for field, part in zip(self.parts, value)
-        ])
+        return self.kind(
+            *[
+                None if part is None else change(f"{path}.{field.name}", field, part)
+                for field, part in zip(self.parts, value)
+            ]
+        )
 
     def read(self, words, out):
         if self.optional and not words.left():
@@ -175,7 +184,11 @@ class Group(Item):
     def load(self, plain, out, report):
         if plain.get(self.name) is None:
             if not self.optional:
-                report.error(self.name, None, f"is missing: a dictionary with {', '.join(field.name for field in self.parts)}")
+                report.error(
+                    self.name,
+                    None,
+                    f"is missing: a dictionary with {', '.join(field.name for field in self.parts)}",
+                )
             out[self.name] = None if self.optional else BAD
         else:
             out[self.name] = self._load_one(plain[self.name], self.name, report)
@@ -249,7 +262,11 @@ class Repeat(Group):
                 out[self.name] = BAD
                 return
         elif words.left() < count * width and count > words.left():
-            words.report.error(f"#{self.name}", str(count), f"the number of groups of {width} words that follow; there are {words.left()} words")
+            words.report.error(
+                f"#{self.name}",
+                str(count),
+                f"the number of groups of {width} words that follow; there are {words.left()} words",
+            )
             words.at = words.stop
             out[self.name] = BAD
             return
@@ -264,13 +281,19 @@ class Repeat(Group):
         out.pop(f"#{self.name}", None)
         members = plain.get(self.name)
         if not isinstance(members, (list, tuple)):
-            report.error(self.name, members, "a list of dictionaries with " + ", ".join(field.name for field in self.parts))
+            report.error(
+                self.name,
+                members,
+                "a list of dictionaries with " + ", ".join(field.name for field in self.parts),
+            )
             out[self.name] = BAD
             return
         if self._wrong_number(len(members), report):
             out[self.name] = BAD
             return
-        values = [self._load_one(member, f"{self.name}[{index}]", report) for index, member in enumerate(members)]
+        values = [
+            self._load_one(member, f"{self.name}[{index}]", report) for index, member in enumerate(members)
+        ]
         out[self.name] = BAD if BAD in values else tuple(values)
 
     def show(self, target):
@@ -289,9 +312,12 @@ class Repeat(Group):
         return result
 
     def rebuild(self, target, change):
-        return {self.name: tuple(
-            self._rebuild_one(f"{self.name}[{index}]", member, change) for index, member in enumerate(getattr(target, self.name))
-        )}
+        return {
+            self.name: tuple(
+                self._rebuild_one(f"{self.name}[{index}]", member, change)
+                for index, member in enumerate(getattr(target, self.name))
+            )
+        }
 
 
 class Option:
@@ -469,7 +495,9 @@ class Many(Pair):
         if not isinstance(plain, (list, tuple)):
             report.error(self.name, plain, f"a list, each {self.field.rule}")
             return BAD
-        values = [self.field.load(value, f"{self.name}[{index}]", report) for index, value in enumerate(plain)]
+        values = [
+            self.field.load(value, f"{self.name}[{index}]", report) for index, value in enumerate(plain)
+        ]
         if BAD in values:
             return BAD
         if len(set(values)) != len(values):
@@ -561,8 +589,14 @@ class Options(Item):
                         report.error(option.name, word, "each value once")
                     value = out[option.name] + (value,)
             elif known:
-                report.error(option.name, word, "one of these options, and once only" if isinstance(option, Choice) else "an option occurs once only",
-                             column=column)
+                report.error(
+                    option.name,
+                    word,
+                    "one of these options, and once only"
+                    if isinstance(option, Choice)
+                    else "an option occurs once only",
+                    column=column,
+                )
             out[option.name] = value
             report.columns[option.name] = column
             self._check_kernel(report, option, word)
@@ -571,7 +605,12 @@ class Options(Item):
         limits = kernels.COUNTS.get((report.target, self.name))
         if limits:
             takes = [kernel for kernel in kernels.KERNELS if count <= limits[kernel]]
-            report.need(takes, self.path, value, f"at most {max(limits.values())}" if not takes else f"more than {min(limits.values())} words")
+            report.need(
+                takes,
+                self.path,
+                value,
+                f"at most {max(limits.values())}" if not takes else f"more than {min(limits.values())} words",
+            )
         elif self.high is not None and count > self.high:
             report.error(self.path, value, f"at most {self.high}")
 
@@ -583,7 +622,11 @@ class Options(Item):
 
     def _words(self, out):
         """How many words the options in ``out`` are."""
-        return sum(len(option.show(out[option.name])) for option in self.options if not option.absent(out[option.name]))
+        return sum(
+            len(option.show(out[option.name]))
+            for option in self.options
+            if not option.absent(out[option.name])
+        )
 
     def load(self, plain, out, report):
         failed = False
@@ -662,7 +705,9 @@ class Texts(Item):
     def read(self, words, out):
         count = read_field(self.number, words, f"#{self.name}")
         if count is not BAD and count > words.left():
-            words.report.error(f"#{self.name}", str(count), f"the number of words that follow; there are {words.left()}")
+            words.report.error(
+                f"#{self.name}", str(count), f"the number of words that follow; there are {words.left()}"
+            )
             count = BAD
         if count is BAD:
             words.at = words.stop
@@ -675,8 +720,12 @@ class Texts(Item):
         value = [] if value is None else value
         good = isinstance(value, (list, tuple)) and len(value) <= self.high
         if good:
-            value = [str(word) if isinstance(word, int) and not isinstance(word, bool) else word for word in value]
-            good = all(isinstance(word, str) and word and word.isascii() and word.isprintable() for word in value)
+            value = [
+                str(word) if isinstance(word, int) and not isinstance(word, bool) else word for word in value
+            ]
+            good = all(
+                isinstance(word, str) and word and word.isascii() and word.isprintable() for word in value
+            )
         if not good:
             report.error(self.name, value, self.rule)
         out[self.name] = tuple(value) if good else BAD
@@ -730,6 +779,26 @@ def items(layout):
 
 
 __all__ = (
-    "BAD", "REQUIRED", "Choice", "Colon", "CountOf", "Fixed", "Flag", "Group", "Item", "Many", "Option", "Options", "Pair", "Pairs", "Positional",
-    "Repeat", "Several", "Texts", "Words", "items", "load_field", "read_field",
+    "BAD",
+    "REQUIRED",
+    "Choice",
+    "Colon",
+    "CountOf",
+    "Fixed",
+    "Flag",
+    "Group",
+    "Item",
+    "Many",
+    "Option",
+    "Options",
+    "Pair",
+    "Pairs",
+    "Positional",
+    "Repeat",
+    "Several",
+    "Texts",
+    "Words",
+    "items",
+    "load_field",
+    "read_field",
 )

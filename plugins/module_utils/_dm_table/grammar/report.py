@@ -32,7 +32,9 @@ class Report:
 
     def raise_if_any(self):
         if self.errors:
-            self.errors.sort(key=lambda error: (error["line"] or 0, -1 if error["column"] is None else error["column"]))
+            self.errors.sort(
+                key=lambda error: (error["line"] or 0, -1 if error["column"] is None else error["column"])
+            )
             raise TableError(message(self.errors), self.errors)
 
 
@@ -116,7 +118,7 @@ def _window(text, column):
     start = max(0, min(column - _WIDTH // 2, len(text) - _WIDTH))
     head = "..." if start else ""
     tail = "..." if start + _WIDTH < len(text) else ""
-    return head + text[start:start + _WIDTH] + tail, column - start + len(head)
+    return head + text[start : start + _WIDTH] + tail, column - start + len(head)
 
 
 def message(errors):

@@ -26,9 +26,7 @@ RULE = (
     "dm:NAME,UUID, or in structured form a source with one of the keys diskseq, path, file, table"
 )
 _NUMBERS = re.compile(r"([0-9]{1,10}):([0-9]{1,10})\Z")
-_DISKSEQ_RULE = (
-    "diskseq: and a whole number from 1 to 18446744073709551615, with -partP for a partition, with @BOOT for the boot that it is of"
-)
+_DISKSEQ_RULE = "diskseq: and a whole number from 1 to 18446744073709551615, with -partP for a partition, with @BOOT for the boot that it is of"
 _LIKE_NUMBERS = re.compile(r"[0-9]+:")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _DISKSEQ = re.compile(rf"([1-9][0-9]{{0,19}})(?:-part([1-9][0-9]{{0,2}}))?(?:@{_UUID})?\Z")
@@ -48,6 +46,7 @@ Slot.shown = property(lambda self: slot_text(_redact(self.value)))
 
 def _redact(value):
     from ..redact import redact
+
     return redact(value)
 
 
@@ -94,7 +93,7 @@ def check_word(word):
         return word.lower(), None
     for start in ("file:raw:", "file:", "path:"):
         if word.startswith(start):
-            rule = _path_rule(word[len(start):])
+            rule = _path_rule(word[len(start) :])
             return (word, None) if rule is None else (None, f"{start} and {rule}")
     if word.startswith("dm:"):
         found = _MAPPED.match(word)
@@ -160,6 +159,10 @@ def resolved_text(answer, slot):
         numbers = (answer.major, answer.minor)
     else:
         numbers = None
-    if numbers is None or len(numbers) != 2 or not (0 <= numbers[0] <= Limits.MAJOR and 0 <= numbers[1] <= Limits.MINOR):
+    if (
+        numbers is None
+        or len(numbers) != 2
+        or not (0 <= numbers[0] <= Limits.MAJOR and 0 <= numbers[1] <= Limits.MINOR)
+    ):
         raise ValueError(f"no device numbers for {slot.field} {slot.shown!r}: {answer!r}")
     return f"{numbers[0]}:{numbers[1]}"

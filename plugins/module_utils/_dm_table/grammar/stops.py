@@ -21,7 +21,9 @@ from collections import namedtuple
 Stop = namedtuple("Stop", ("name", "target", "since", "what", "happens", "seen"))
 
 SMALL_DISCARDS = Stop(
-    "small-discards", "snapshot", (6, 13),
+    "small-discards",
+    "snapshot",
+    (6, 13),
     "`discard_zeroes_cow` with chunks below 512 sectors: those of the table, of the header that a COW device has "
     "from earlier (it overrides the table), or the default of 32, which 0 can stand for.",
     "divides by zero",
@@ -29,7 +31,9 @@ SMALL_DISCARDS = Stop(
 )
 # Seen on 7.2.7, and not on 6.12.118: which one between them was the first is not known.
 UNFINISHED_SYNC = Stop(
-    "unfinished-sync", "raid", (6, 13),
+    "unfinished-sync",
+    "raid",
+    (6, 13),
     "The word `sync` with raid4, raid5 or raid6 and without metadata devices.",
     "never lets the device go while it synchronizes",
     "Whoever suspends or removes the device before its first synchronization has ended stays in state D, in "

@@ -88,7 +88,10 @@ class Target(metaclass=TargetType):
         raise AttributeError(f"{type(self).__name__} is immutable")
 
     def __reduce__(self):
-        return (_restore, (type(self), self.start, self.length, {name: getattr(self, name) for name in self.NAMES}))
+        return (
+            _restore,
+            (type(self), self.start, self.length, {name: getattr(self, name) for name in self.NAMES}),
+        )
 
     @property
     def type(self):
@@ -103,7 +106,8 @@ class Target(metaclass=TargetType):
         if type(other) is not type(self):
             return NotImplemented
         return (
-            self.start == other.start and self.length == other.length
+            self.start == other.start
+            and self.length == other.length
             and all(getattr(self, name) == getattr(other, name) for name in self.NAMES)
         )
 
@@ -112,7 +116,11 @@ class Target(metaclass=TargetType):
 
     def __repr__(self):
         shown = self.redacted()
-        fields = "".join(f", {name}={getattr(shown, name)!r}" for name in self.NAMES if getattr(shown, name) != self.DEFAULTS.get(name, REQUIRED))
+        fields = "".join(
+            f", {name}={getattr(shown, name)!r}"
+            for name in self.NAMES
+            if getattr(shown, name) != self.DEFAULTS.get(name, REQUIRED)
+        )
         return f"{type(self).__name__}({self.start}, {self.length}{fields})"
 
     def replace(self, **changes):
@@ -133,7 +141,12 @@ class Target(metaclass=TargetType):
         for part in cls.ITEMS:
             part.read(stream, out)
         if stream.left() and not report.failed:
-            report.error("parameters", stream.peek(), "nothing more: the words before are all that this target takes", column=stream.column())
+            report.error(
+                "parameters",
+                stream.peek(),
+                "nothing more: the words before are all that this target takes",
+                column=stream.column(),
+            )
         return cls._finish(start, length, out, report)
 
     @classmethod
@@ -141,7 +154,9 @@ class Target(metaclass=TargetType):
         """A target from its fields in structured form, or None after noting errors."""
         for key in plain:
             if key not in cls.NAMES:
-                report.error(str(key), None, f"no such field; {cls.TYPE} has {', '.join(cls.NAMES) or 'none'}")
+                report.error(
+                    str(key), None, f"no such field; {cls.TYPE} has {', '.join(cls.NAMES) or 'none'}"
+                )
         out = {}
         for part in cls.ITEMS:
             part.load(plain, out, report)
@@ -219,8 +234,15 @@ class Target(metaclass=TargetType):
         """
         areas = self.areas(facts or {})
         return [
-            Slot(path, value, self.access(path, field) or ("r" if read_only else "rw"), areas.get(path), self.owns(path))
-            for path, field, value in self.fields() if field.is_device
+            Slot(
+                path,
+                value,
+                self.access(path, field) or ("r" if read_only else "rw"),
+                areas.get(path),
+                self.owns(path),
+            )
+            for path, field, value in self.fields()
+            if field.is_device
         ]
 
     def areas(self, facts):
@@ -246,10 +268,12 @@ class Target(metaclass=TargetType):
 
     def canonical(self):
         """The same target as the kernel prints it back."""
+
         def change(path, field, value):
             if value == field.implied:
                 return None
             return field.canonical(value)
+
         return self.map_values(change)
 
     def same_field(self, path, mine, theirs):

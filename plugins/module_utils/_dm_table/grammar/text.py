@@ -35,7 +35,11 @@ def strip_end(line):
     """The line without white space at its end, save for what a backslash makes a part of the last word."""
     stripped = line.rstrip(" \t\r\n")
     escapes = len(stripped) - len(stripped.rstrip("\\"))
-    return line[:len(stripped) + 1] if escapes % 2 and line[len(stripped):len(stripped) + 1] in (" ", "\t") else stripped
+    return (
+        line[: len(stripped) + 1]
+        if escapes % 2 and line[len(stripped) : len(stripped) + 1] in (" ", "\t")
+        else stripped
+    )
 
 
 def find_control(text):

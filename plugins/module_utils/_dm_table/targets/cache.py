@@ -19,7 +19,13 @@ from ..grammar.target import Target, must_differ
 
 _DEVICES = ("metadata", "cache", "origin")
 # The policy mq is smq under its old name, with these keys taken and ignored.
-_MQ = ("random_threshold", "sequential_threshold", "discard_promote_adjustment", "read_promote_adjustment", "write_promote_adjustment")
+_MQ = (
+    "random_threshold",
+    "sequential_threshold",
+    "discard_promote_adjustment",
+    "read_promote_adjustment",
+    "write_promote_adjustment",
+)
 
 
 class Cache(Target):
@@ -33,13 +39,21 @@ class Cache(Target):
         Device("origin", access="rw"),
         Number("block_size", low=64, high=2097152, step=64, unit="sectors"),
         Options(
-            (Flag("metadata2"), Choice("mode", ("writeback", "writethrough", "passthrough")), Flag("no_discard_passdown")),
-            high=3, required=True,
+            (
+                Flag("metadata2"),
+                Choice("mode", ("writeback", "writethrough", "passthrough")),
+                Flag("no_discard_passdown"),
+            ),
+            high=3,
+            required=True,
         ),
         Word("policy", ("smq", "mq", "default", "cleaner"), fold=False),
         Options(
-            (Pair(Number("migration_threshold", high=Limits.U64, unit="sectors")),) + tuple(Pair(Number(name)) for name in _MQ),
-            name="policy_arguments", high=1024, required=True,
+            (Pair(Number("migration_threshold", high=Limits.U64, unit="sectors")),)
+            + tuple(Pair(Number(name)) for name in _MQ),
+            name="policy_arguments",
+            high=1024,
+            required=True,
         ),
     )
 
@@ -63,7 +77,11 @@ class Cache(Target):
         must_differ(facts, "cache", "origin", report)
         cache = facts.get("cache")
         if cache is not None and self.block_size > cache.size_sectors:
-            report.error("block_size", self.block_size, f"at most the size of the cache device, {cache.size_sectors} sectors")
+            report.error(
+                "block_size",
+                self.block_size,
+                f"at most the size of the cache device, {cache.size_sectors} sectors",
+            )
 
     def canonical(self):
         target = super().canonical()

@@ -15,7 +15,19 @@ from __future__ import annotations
 import re
 from collections import namedtuple
 
-IV_MODES = ("plain", "plain64", "plain64be", "essiv", "benbi", "null", "lmk", "tcw", "random", "eboiv", "elephant")
+IV_MODES = (
+    "plain",
+    "plain64",
+    "plain64be",
+    "essiv",
+    "benbi",
+    "null",
+    "lmk",
+    "tcw",
+    "random",
+    "eboiv",
+    "elephant",
+)
 _NAME = re.compile(r"[A-Za-z0-9_.]+\Z")
 _SPEC = re.compile(r"[A-Za-z0-9_.,()-]+\Z")
 _KEY_COUNT = re.compile(r"[0-9]{1,9}\Z")

@@ -30,14 +30,18 @@ class Clone(Target):
         Device("source", access="r"),
         Number("region_size", low=8, high=2097152, power=True, unit="sectors"),
         Options((Flag("no_hydration"), Flag("no_discard_passdown")), high=2, show_zero=True),
-        Options((Pair(Number("hydration_threshold")), Pair(Number("hydration_batch_size"))), name="core", high=4),
+        Options(
+            (Pair(Number("hydration_threshold")), Pair(Number("hydration_batch_size"))), name="core", high=4
+        ),
     )
 
     def check(self, report):
         if len({str(getattr(self, name)) for name in _DEVICES}) != 3:
             report.error("source", self.source, "three different devices")
         if -(-self.length // self.region_size) > 1 << 31:
-            report.error("region_size", self.region_size, "so large that there are at most 2147483648 regions")
+            report.error(
+                "region_size", self.region_size, "so large that there are at most 2147483648 regions"
+            )
 
     def areas(self, facts):
         return {"destination": (0, self.length), "source": (0, self.length)}
@@ -49,4 +53,8 @@ class Clone(Target):
         for path in ("destination", "source"):
             device = facts.get(path)
             if device is not None and self.region_size % (device.logical_block >> 9):
-                report.error("region_size", self.region_size, f"a multiple of the logical block of {path}, {device.logical_block >> 9} sectors")
+                report.error(
+                    "region_size",
+                    self.region_size,
+                    f"a multiple of the logical block of {path}, {device.logical_block >> 9} sectors",
+                )

@@ -107,18 +107,20 @@ class Crypt(Target):
         Number("iv_offset", high=Limits.U64, unit="sectors"),
         Device("device"),
         Sectors("offset"),
-        Options((
-            Flag("allow_discards"),
-            Flag("same_cpu_crypt"),
-            Flag("high_priority"),
-            Flag("submit_from_crypt_cpus"),
-            Flag("no_read_workqueue"),
-            Flag("no_write_workqueue"),
-            Colon(_IntegrityField("integrity")),
-            Colon(Number("sector_size", low=512, high=4096, power=True, unit="bytes", implied=512)),
-            Flag("iv_large_sectors"),
-            Colon(Number("integrity_key_size", low=1, high=Limits.U32, unit="bytes")),
-        )),
+        Options(
+            (
+                Flag("allow_discards"),
+                Flag("same_cpu_crypt"),
+                Flag("high_priority"),
+                Flag("submit_from_crypt_cpus"),
+                Flag("no_read_workqueue"),
+                Flag("no_write_workqueue"),
+                Colon(_IntegrityField("integrity")),
+                Colon(Number("sector_size", low=512, high=4096, power=True, unit="bytes", implied=512)),
+                Flag("iv_large_sectors"),
+                Colon(Number("integrity_key_size", low=1, high=Limits.U32, unit="bytes")),
+            )
+        ),
     )
 
     @classmethod
@@ -147,14 +149,24 @@ class Crypt(Target):
             report.error("iv_offset", self.iv_offset, f"a multiple of sector_size, {sectors} sectors")
         if self.integrity is not None and self.integrity.profile == "aead":
             if not cipher.api:
-                report.error("cipher", self.cipher, "capi:SPEC-IV: the integrity profile aead goes only with that form")
+                report.error(
+                    "cipher", self.cipher, "capi:SPEC-IV: the integrity profile aead goes only with that form"
+                )
             if cipher.iv == "lmk":
-                report.error("cipher", self.cipher, "another IV generator than lmk, which does not go with the integrity profile aead")
+                report.error(
+                    "cipher",
+                    self.cipher,
+                    "another IV generator than lmk, which does not go with the integrity profile aead",
+                )
         if cipher.iv in ("lmk", "tcw") and sectors != 1:
             report.error("sector_size", self.sector_size, f"512 bytes, for the IV generator is {cipher.iv}")
         sizes = key_sizes(cipher)
         if sizes is not None and self.key_size not in sizes:
-            report.error("key", HIDDEN, f"a key of {', '.join(str(size) for size in sizes)} bytes for {self.cipher}; it has {self.key_size}")
+            report.error(
+                "key",
+                HIDDEN,
+                f"a key of {', '.join(str(size) for size in sizes)} bytes for {self.cipher}; it has {self.key_size}",
+            )
 
     def areas(self, facts):
         return {"device": (self.offset, self.length)}

@@ -28,7 +28,11 @@ class Delay(Target):
     """
 
     TYPE = "delay"
-    LAYOUT = (Group("read", _class()), Group("write", _class(), optional=True), Group("flush", _class(), optional=True))
+    LAYOUT = (
+        Group("read", _class()),
+        Group("write", _class(), optional=True),
+        Group("flush", _class(), optional=True),
+    )
 
     def check(self, report):
         if self.flush is not None and self.write is None:
@@ -36,5 +40,7 @@ class Delay(Target):
 
     def areas(self, facts):
         return {
-            f"{name}.device": (getattr(self, name).offset, self.length) for name in self.NAMES if getattr(self, name) is not None
+            f"{name}.device": (getattr(self, name).offset, self.length)
+            for name in self.NAMES
+            if getattr(self, name) is not None
         }

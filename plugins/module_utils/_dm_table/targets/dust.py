@@ -20,11 +20,17 @@ class Dust(Target):
     """``offset`` in sectors, ``block_size`` in bytes."""
 
     TYPE = "dust"
-    LAYOUT = (Device("device"), Sectors("offset"), Number("block_size", low=512, high=1 << 30, power=True, unit="bytes"))
+    LAYOUT = (
+        Device("device"),
+        Sectors("offset"),
+        Number("block_size", low=512, high=1 << 30, power=True, unit="bytes"),
+    )
 
     def check(self, report):
         if self.block_size >> 9 > self.length:
-            report.error("block_size", self.block_size, f"at most the length of the target, {self.length * 512} bytes")
+            report.error(
+                "block_size", self.block_size, f"at most the length of the target, {self.length * 512} bytes"
+            )
 
     def areas(self, facts):
         return {"device": (self.offset, self.length)}

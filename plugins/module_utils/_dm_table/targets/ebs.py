@@ -29,9 +29,13 @@ class Ebs(Target):
 
     def check(self, report):
         if self.emulated * 512 > report.context.page_size:
-            report.error("emulated", self.emulated, f"at most a page, {report.context.page_size >> 9} sectors")
+            report.error(
+                "emulated", self.emulated, f"at most a page, {report.context.page_size >> 9} sectors"
+            )
         if self.underlying and self.offset % self.underlying:
-            report.error("offset", self.offset, f"a multiple of the underlying block size, {self.underlying} sectors")
+            report.error(
+                "offset", self.offset, f"a multiple of the underlying block size, {self.underlying} sectors"
+            )
 
     def areas(self, facts):
         return {"device": (self.offset, self.length)}
@@ -42,4 +46,8 @@ class Ebs(Target):
     def check_devices(self, facts, report):
         device = facts.get("device")
         if device is not None and self.underlying is None and self.offset % (device.logical_block >> 9):
-            report.error("offset", self.offset, f"a multiple of the device's logical block, {device.logical_block >> 9} sectors")
+            report.error(
+                "offset",
+                self.offset,
+                f"a multiple of the device's logical block, {device.logical_block >> 9} sectors",
+            )

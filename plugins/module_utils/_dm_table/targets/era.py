@@ -21,7 +21,11 @@ class Era(Target):
 
     TYPE = "era"
     OWN = ("metadata",)
-    LAYOUT = (Device("metadata", access="rw"), Device("origin", access="rw"), Number("block_size", low=8, step=8, unit="sectors"))
+    LAYOUT = (
+        Device("metadata", access="rw"),
+        Device("origin", access="rw"),
+        Number("block_size", low=8, step=8, unit="sectors"),
+    )
 
     def check(self, report):
         if self.metadata == self.origin:

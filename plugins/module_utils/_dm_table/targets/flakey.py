@@ -30,23 +30,35 @@ class Flakey(Target):
         Sectors("offset"),
         Number("up_interval", unit="seconds"),
         Number("down_interval", unit="seconds"),
-        Options((
-            Flag("error_reads"),
-            Flag("drop_writes"),
-            Flag("error_writes"),
-            Several("corrupt_bio_byte", (
-                Number("nth_byte", low=1), Word("direction", ("r", "w")), Number("value", high=255), Number("flags"),
-            )),
-            Pair(Number("random_read_corrupt", high=_PROBABILITY)),
-            Pair(Number("random_write_corrupt", high=_PROBABILITY)),
-        )),
+        Options(
+            (
+                Flag("error_reads"),
+                Flag("drop_writes"),
+                Flag("error_writes"),
+                Several(
+                    "corrupt_bio_byte",
+                    (
+                        Number("nth_byte", low=1),
+                        Word("direction", ("r", "w")),
+                        Number("value", high=255),
+                        Number("flags"),
+                    ),
+                ),
+                Pair(Number("random_read_corrupt", high=_PROBABILITY)),
+                Pair(Number("random_write_corrupt", high=_PROBABILITY)),
+            )
+        ),
     )
 
     def check(self, report):
         if self.up_interval + self.down_interval == 0:
             report.error("down_interval", 0, "an interval up or down that is not 0")
         elif self.up_interval + self.down_interval > Limits.U32:
-            report.error("down_interval", self.down_interval, f"intervals up and down of together at most {Limits.U32} seconds")
+            report.error(
+                "down_interval",
+                self.down_interval,
+                f"intervals up and down of together at most {Limits.U32} seconds",
+            )
         if self.drop_writes and self.error_writes:
             report.error("error_writes", None, "not together with drop_writes")
         corrupt = self.corrupt_bio_byte
@@ -72,8 +84,17 @@ class Flakey(Target):
 
     def canonical(self):
         target = super().canonical()
-        changes = {name: None for name in ("random_read_corrupt", "random_write_corrupt") if getattr(target, name) == 0}
-        others = target.drop_writes or target.corrupt_bio_byte or target.random_read_corrupt or target.random_write_corrupt
+        changes = {
+            name: None
+            for name in ("random_read_corrupt", "random_write_corrupt")
+            if getattr(target, name) == 0
+        }
+        others = (
+            target.drop_writes
+            or target.corrupt_bio_byte
+            or target.random_read_corrupt
+            or target.random_write_corrupt
+        )
         if target.error_reads and target.error_writes and not others:
             # What 6.5 and newer print for a device without features; they do the same.
             changes.update(error_reads=False, error_writes=False)

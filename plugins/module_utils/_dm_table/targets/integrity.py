@@ -25,11 +25,26 @@ _ALGORITHM = re.compile(r"([!-9;-~]{1,127})(?::((?:[0-9A-Fa-f]{2})+))?\Z")
 _TAG = Number("tag_size", low=1, high=255, unit="bytes")
 # Filled in by the kernel when they are not said.
 _CHOSEN = (
-    "journal_sectors", "interleave_sectors", "buffer_sectors", "journal_watermark", "commit_time", "sectors_per_bit", "bitmap_flush_interval",
-    "recalculate", "fix_padding", "fix_hmac",
+    "journal_sectors",
+    "interleave_sectors",
+    "buffer_sectors",
+    "journal_watermark",
+    "commit_time",
+    "sectors_per_bit",
+    "bitmap_flush_interval",
+    "recalculate",
+    "fix_padding",
+    "fix_hmac",
 )
 # Rounded by the kernel, or taken from the superblock.
-_ROUNDED = ("journal_sectors", "interleave_sectors", "buffer_sectors", "journal_watermark", "sectors_per_bit", "bitmap_flush_interval")
+_ROUNDED = (
+    "journal_sectors",
+    "interleave_sectors",
+    "buffer_sectors",
+    "journal_watermark",
+    "sectors_per_bit",
+    "bitmap_flush_interval",
+)
 
 
 class _TagField(Field):
@@ -107,7 +122,9 @@ class Integrity(Target):
                 Colon(_AlgorithmField("journal_crypt")),
                 Colon(_AlgorithmField("journal_mac")),
             ),
-            high=18, required=True, fold=False,
+            high=18,
+            required=True,
+            fold=False,
         ),
     )
 
@@ -118,7 +135,11 @@ class Integrity(Target):
     @classmethod
     def secret_words(cls, words):
         heads = tuple(f"{name}:" for name in cls.secret_fields())
-        return [(index, word.index(":", word.index(":") + 1) + 1) for index, word in enumerate(words) if word.startswith(heads) and word.count(":") > 1]
+        return [
+            (index, word.index(":", word.index(":") + 1) + 1)
+            for index, word in enumerate(words)
+            if word.startswith(heads) and word.count(":") > 1
+        ]
 
     def check(self, report):
         if self.mode == "I":
@@ -162,7 +183,11 @@ class Integrity(Target):
         place = "device" if self.meta_device is None else "meta_device"
         size = facts[place].size_sectors if facts.get(place) else 0
         if size and self.offset + _SUPERBLOCK > size:
-            report.error("offset", self.offset, f"the superblock, {_SUPERBLOCK} sectors from there, inside {place}, which has {size} sectors")
+            report.error(
+                "offset",
+                self.offset,
+                f"the superblock, {_SUPERBLOCK} sectors from there, inside {place}, which has {size} sectors",
+            )
 
     def canonical(self):
         target = super().canonical()
@@ -177,6 +202,10 @@ class Integrity(Target):
             return None
         if path in self.secret_fields() and mine and theirs:
             names = [value.partition(":") for value in (mine, theirs)]
-            if names[0][0] == names[1][0] and len(mine) == len(theirs) and not all(name[2].strip("0") for name in names):
+            if (
+                names[0][0] == names[1][0]
+                and len(mine) == len(theirs)
+                and not all(name[2].strip("0") for name in names)
+            ):
                 return None
         return False

@@ -19,7 +19,10 @@ from ..grammar.limits import Limits
 from ..grammar.target import Target
 
 # By far the most frequent line of large tables, in the form in which dmsetup and the kernel write it.
-FAST = re.compile(r"(0|[1-9][0-9]{0,16}) ([1-9][0-9]{0,16}) linear ([0-9]{1,4}:[0-9]{1,7}|/[!\"$-\[\]-~]*) (0|[1-9][0-9]{0,16})\Z", re.ASCII)
+FAST = re.compile(
+    r"(0|[1-9][0-9]{0,16}) ([1-9][0-9]{0,16}) linear ([0-9]{1,4}:[0-9]{1,7}|/[!\"$-\[\]-~]*) (0|[1-9][0-9]{0,16})\Z",
+    re.ASCII,
+)
 
 
 class Linear(Target):
@@ -47,7 +50,12 @@ def read_fast(text):
     start, length, device, offset = found.groups()
     if device[0] != "/":
         major, minor = device.split(":")
-        if int(major) > Limits.MAJOR or int(minor) > Limits.MINOR or (device[0] == "0" and device[1] != ":") or (minor[0] == "0" and minor != "0"):
+        if (
+            int(major) > Limits.MAJOR
+            or int(minor) > Limits.MINOR
+            or (device[0] == "0" and device[1] != ":")
+            or (minor[0] == "0" and minor != "0")
+        ):
             return None
     elif len(device) > Limits.PATH:
         return None

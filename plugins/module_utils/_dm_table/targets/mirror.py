@@ -65,7 +65,11 @@ class _Log(Item):
         return () if target.log_device is None else (("log_device", _DEVICE, target.log_device),)
 
     def rebuild(self, target, change):
-        return {} if target.log_device is None else {"log_device": change("log_device", _DEVICE, target.log_device)}
+        return (
+            {}
+            if target.log_device is None
+            else {"log_device": change("log_device", _DEVICE, target.log_device)}
+        )
 
 
 class Mirror(Target):
@@ -87,16 +91,23 @@ class Mirror(Target):
 
     def check(self, report):
         if self.region_size > self.length:
-            report.error("region_size", self.region_size, f"at most the length of the target, {self.length} sectors")
+            report.error(
+                "region_size", self.region_size, f"at most the length of the target, {self.length} sectors"
+            )
         elif -(-self.length // self.region_size) > Limits.U32:
-            report.error("region_size", self.region_size, f"so large that there are at most {Limits.U32} regions")
+            report.error(
+                "region_size", self.region_size, f"so large that there are at most {Limits.U32} regions"
+            )
         if (self.log == "disk") != (self.log_device is not None):
             report.error("log_device", self.log_device, "a device for the log disk, and for that only")
         if self.keep_log and not self.handle_errors:
             report.error("keep_log", None, "only together with handle_errors")
 
     def areas(self, facts):
-        return {f"mirrors[{index}].device": (mirror.offset, self.length) for index, mirror in enumerate(self.mirrors)}
+        return {
+            f"mirrors[{index}].device": (mirror.offset, self.length)
+            for index, mirror in enumerate(self.mirrors)
+        }
 
     def check_devices(self, facts, report):
         device = facts.get("log_device")
@@ -107,4 +118,8 @@ class Mirror(Target):
         needed = 1024 + -(-regions // 64) * 8
         needed = -(-needed // device.logical_block) * device.logical_block
         if needed > device.size_sectors * 512:
-            report.error("log_device", f"{device.major}:{device.minor}", f"a device of at least {needed // 512} sectors")
+            report.error(
+                "log_device",
+                f"{device.major}:{device.minor}",
+                f"a device of at least {needed // 512} sectors",
+            )

@@ -86,7 +86,9 @@ class _Groups(Item):
         if count is BAD:
             return BAD
         if count > words.left():
-            words.report.error(f"{path}.#arguments", str(count), f"the number of words that follow; there are {words.left()}")
+            words.report.error(
+                f"{path}.#arguments", str(count), f"the number of words that follow; there are {words.left()}"
+            )
             return BAD
         arguments = tuple(words.take(f"{path}.arguments") for unused in range(count))
         number = read_field(Number("#paths", low=1, high=1024), words, f"{path}.#paths")
@@ -94,7 +96,11 @@ class _Groups(Item):
         if BAD in (number, width):
             return BAD
         if words.left() < number * (width + 1):
-            words.report.error(f"{path}.#paths", str(number), f"the number of paths of {width + 1} words that follow; there are {words.left()} words")
+            words.report.error(
+                f"{path}.#paths",
+                str(number),
+                f"the number of paths of {width + 1} words that follow; there are {words.left()} words",
+            )
             return BAD
         own, each, needed = SELECTORS[selector]
         good = _check_arguments(arguments, own, f"{path}.arguments", words.report)
@@ -103,7 +109,11 @@ class _Groups(Item):
             place = f"{path}.paths[{index}]"
             device = read_field(_DEVICE, words, f"{place}.device")
             given = tuple(words.take(f"{place}.arguments") for unused in range(width))
-            good = self._check_path(given, each, needed, f"{place}.arguments", words.report) and device is not BAD and good
+            good = (
+                self._check_path(given, each, needed, f"{place}.arguments", words.report)
+                and device is not BAD
+                and good
+            )
             paths.append(Path(device, given))
         return PathGroup(selector, arguments, tuple(paths)) if good else BAD
 
@@ -133,7 +143,9 @@ class _Groups(Item):
     def _words(self, plain, path, report):
         value = plain.get("arguments") or []
         if isinstance(value, (list, tuple)):
-            value = [str(word) if isinstance(word, int) and not isinstance(word, bool) else word for word in value]
+            value = [
+                str(word) if isinstance(word, int) and not isinstance(word, bool) else word for word in value
+            ]
             if all(isinstance(word, str) for word in value):
                 return tuple(value)
         report.error(f"{path}.arguments", None, "a list of words and numbers")
@@ -161,7 +173,12 @@ class _Groups(Item):
                 return BAD
             device = _DEVICE.load(member.get("device"), f"{place}.device", report)
             given = self._words(member, place, report)
-            good = given is not BAD and device is not BAD and self._check_path(given, each, needed, f"{place}.arguments", report) and good
+            good = (
+                given is not BAD
+                and device is not BAD
+                and self._check_path(given, each, needed, f"{place}.arguments", report)
+                and good
+            )
             paths.append(Path(device, given))
         if good and len({len(member.arguments) for member in paths}) != 1:
             report.error(f"{path}.paths", None, "as many arguments for each path as for the others")
@@ -191,17 +208,24 @@ class _Groups(Item):
     def fields(self, target):
         return [
             (f"groups[{index}].paths[{number}].device", _DEVICE, path.device)
-            for index, group in enumerate(target.groups) for number, path in enumerate(group.paths)
+            for index, group in enumerate(target.groups)
+            for number, path in enumerate(group.paths)
         ]
 
     def rebuild(self, target, change):
-        return {"groups": tuple(
-            group._replace(paths=tuple(
-                path._replace(device=change(f"groups[{index}].paths[{number}].device", _DEVICE, path.device))
-                for number, path in enumerate(group.paths)
-            ))
-            for index, group in enumerate(target.groups)
-        )}
+        return {
+            "groups": tuple(
+                group._replace(
+                    paths=tuple(
+                        path._replace(
+                            device=change(f"groups[{index}].paths[{number}].device", _DEVICE, path.device)
+                        )
+                        for number, path in enumerate(group.paths)
+                    )
+                )
+                for index, group in enumerate(target.groups)
+            )
+        }
 
 
 class Multipath(Target):
@@ -217,7 +241,8 @@ class Multipath(Target):
                 Flag("retain_attached_hw_handler"),
                 Pair(Word("queue_mode", ("bio", "rq", "mq"), implied="rq")),
             ),
-            high=8, required=True,
+            high=8,
+            required=True,
         ),
         Texts("handler"),
         _Groups(),
@@ -225,14 +250,19 @@ class Multipath(Target):
 
     def check(self, report):
         if bool(self.groups) != bool(self.first_group) or self.first_group > len(self.groups):
-            report.error("first_group", self.first_group, f"from 1 to the number of groups, {len(self.groups)}" if self.groups else "0, without groups")
+            report.error(
+                "first_group",
+                self.first_group,
+                f"from 1 to the number of groups, {len(self.groups)}" if self.groups else "0, without groups",
+            )
         if self.handler and self.queue_mode == "bio":
             report.error("handler", " ".join(self.handler), "none with queue_mode bio")
 
     def areas(self, facts):
         return {
             f"groups[{index}].paths[{number}].device": (self.start, self.length)
-            for index, group in enumerate(self.groups) for number in range(len(group.paths))
+            for index, group in enumerate(self.groups)
+            for number in range(len(group.paths))
         }
 
     def canonical(self):
@@ -250,10 +280,13 @@ class Multipath(Target):
 def _canonical_group(group):
     arguments = tuple(_plain(word) for word in group.arguments)
     if group.selector == "historical-service-time":
-        arguments += ("972", "0")[len(arguments):]
-    return group._replace(arguments=arguments, paths=tuple(
-        path._replace(arguments=_canonical_path(group.selector, path.arguments)) for path in group.paths
-    ))
+        arguments += ("972", "0")[len(arguments) :]
+    return group._replace(
+        arguments=arguments,
+        paths=tuple(
+            path._replace(arguments=_canonical_path(group.selector, path.arguments)) for path in group.paths
+        ),
+    )
 
 
 def _plain(word):

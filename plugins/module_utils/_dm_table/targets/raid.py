@@ -22,7 +22,15 @@ _MOST = 253
 _RAID5 = ("n", "ls", "rs", "la", "ra")
 _RAID6 = ("zr", "nr", "nc", "n_6", "ls_6", "rs_6", "la_6", "ra_6")
 _SYNC = frozenset(("sync", "nosync"))
-_COMMON = _SYNC | {"rebuild", "daemon_sleep", "min_recovery_rate", "max_recovery_rate", "region_size", "delta_disks", "data_offset"}
+_COMMON = _SYNC | {
+    "rebuild",
+    "daemon_sleep",
+    "min_recovery_rate",
+    "max_recovery_rate",
+    "region_size",
+    "delta_disks",
+    "data_offset",
+}
 _456 = _COMMON | {"stripe_cache", "journal_dev", "journal_mode"}
 _RAID10 = _COMMON | {"raid10_copies", "raid10_format", "raid10_use_near_sets"}
 
@@ -114,27 +122,33 @@ class Raid(Target):
     OWN = ("metadata",)
     LAYOUT = (
         Word("level", tuple(TYPES)),
-        _Parameters((
-            Flag("sync"),
-            Flag("nosync"),
-            Many(Number("rebuild", high=_MOST - 1)),
-            Pair(Number("daemon_sleep", high=Limits.INT)),
-            Pair(Number("min_recovery_rate", high=Limits.INT)),
-            Pair(Number("max_recovery_rate", high=Limits.INT)),
-            Many(Number("write_mostly", high=_MOST - 1)),
-            Pair(Number("max_write_behind", high=2 * 16382 + 1)),
-            Pair(Number("stripe_cache", high=Limits.INT)),
-            Pair(Number("region_size", low=1, high=Limits.INT, unit="sectors")),
-            Pair(Number("raid10_copies", low=2, high=_MOST)),
-            Pair(Word("raid10_format", ("near", "far", "offset"))),
-            Pair(Signed("delta_disks", low=-_MOST, high=_MOST)),
-            Pair(Number("data_offset", high=Limits.INT, unit="sectors")),
-            Pair(Device("journal_dev")),
-            Pair(Word("journal_mode", ("writethrough", "writeback"))),
-            Flag("raid10_use_near_sets"),
-        )),
+        _Parameters(
+            (
+                Flag("sync"),
+                Flag("nosync"),
+                Many(Number("rebuild", high=_MOST - 1)),
+                Pair(Number("daemon_sleep", high=Limits.INT)),
+                Pair(Number("min_recovery_rate", high=Limits.INT)),
+                Pair(Number("max_recovery_rate", high=Limits.INT)),
+                Many(Number("write_mostly", high=_MOST - 1)),
+                Pair(Number("max_write_behind", high=2 * 16382 + 1)),
+                Pair(Number("stripe_cache", high=Limits.INT)),
+                Pair(Number("region_size", low=1, high=Limits.INT, unit="sectors")),
+                Pair(Number("raid10_copies", low=2, high=_MOST)),
+                Pair(Word("raid10_format", ("near", "far", "offset"))),
+                Pair(Signed("delta_disks", low=-_MOST, high=_MOST)),
+                Pair(Number("data_offset", high=Limits.INT, unit="sectors")),
+                Pair(Device("journal_dev")),
+                Pair(Word("journal_mode", ("writethrough", "writeback"))),
+                Flag("raid10_use_near_sets"),
+            )
+        ),
         CountOf("members", high=_MOST),
-        _Members("members", (_DeviceOrNone("metadata", default=None), _DeviceOrNone("data", default=None)), high=_MOST),
+        _Members(
+            "members",
+            (_DeviceOrNone("metadata", default=None), _DeviceOrNone("data", default=None)),
+            high=_MOST,
+        ),
     )
 
     def check(self, report):
@@ -182,8 +196,16 @@ class Raid(Target):
         if len(self.write_mostly) >= count:
             report.error("write_mostly", None, "not for every device")
         if self.max_recovery_rate and (self.min_recovery_rate or 0) > self.max_recovery_rate:
-            report.error("min_recovery_rate", self.min_recovery_rate, f"at most max_recovery_rate, {self.max_recovery_rate}")
-        if self.sync and TYPES[self.level][0] in (4, 5, 6) and all(member.metadata is None for member in self.members):
+            report.error(
+                "min_recovery_rate",
+                self.min_recovery_rate,
+                f"at most max_recovery_rate, {self.max_recovery_rate}",
+            )
+        if (
+            self.sync
+            and TYPES[self.level][0] in (4, 5, 6)
+            and all(member.metadata is None for member in self.members)
+        ):
             report.stops(UNFINISHED_SYNC, "sync", None, "with metadata devices, or without the word")
         if self.journal_mode is not None and self.journal_dev is None:
             report.error("journal_mode", self.journal_mode, "only with journal_dev")
@@ -198,7 +220,11 @@ class Raid(Target):
             elif index in self.rebuild:
                 report.error(f"members[{index}].data", "-", "a device, for it is to be rebuilt")
         if level == 10 and all(member.metadata is None for member in self.members):
-            report.error("members", None, "with metadata devices for raid10: without them the kernel forgets the layout, and md refuses it")
+            report.error(
+                "members",
+                None,
+                "with metadata devices for raid10: without them the kernel forgets the layout, and md refuses it",
+            )
         needed = 1 if level == 1 else -(-count // self._copies()) if level == 10 else count - parity
         if present < needed:
             report.error("members", present, f"at least {needed} data devices of {count} for {self.level}")
@@ -215,21 +241,29 @@ class Raid(Target):
             report.error("delta_disks", self.delta_disks, f"from 1 to {_MOST - fewest} devices more or fewer")
         offset = self.data_offset
         if offset and (offset < _RESHAPE_SECTORS or offset % (report.context.page_size >> 9)):
-            report.error("data_offset", offset, f"0, or at least {_RESHAPE_SECTORS} sectors and a multiple of a page")
+            report.error(
+                "data_offset", offset, f"0, or at least {_RESHAPE_SECTORS} sectors and a multiple of a page"
+            )
 
     def _width(self):
         level, parity, fewest, taken = TYPES[self.level]
         count = len(self.members)
         if level == 1:
             return self.length
-        return self.length * (self._copies() if level == 10 else 1) // (count if level == 10 else count - parity)
+        return (
+            self.length * (self._copies() if level == 10 else 1) // (count if level == 10 else count - parity)
+        )
 
     def areas(self, facts):
         if self.delta_disks is not None or self.data_offset:
             # A reshape decides where the data are.
             return {}
         width = self._width()
-        return {f"members[{index}].data": (0, width) for index, member in enumerate(self.members) if member.data is not None}
+        return {
+            f"members[{index}].data": (0, width)
+            for index, member in enumerate(self.members)
+            if member.data is not None
+        }
 
     def check_devices(self, facts, report):
         seen = {}
@@ -237,11 +271,17 @@ class Raid(Target):
             if device is None:
                 continue
             if device.number in seen:
-                report.error(path, f"{device.major}:{device.minor}", f"another device than {seen[device.number]}")
+                report.error(
+                    path, f"{device.major}:{device.minor}", f"another device than {seen[device.number]}"
+                )
             seen.setdefault(device.number, path)
         journal = facts.get("journal_dev")
         if journal is not None and journal.size_sectors < _JOURNAL_SECTORS:
-            report.error("journal_dev", f"{journal.major}:{journal.minor}", f"a device of at least {_JOURNAL_SECTORS} sectors")
+            report.error(
+                "journal_dev",
+                f"{journal.major}:{journal.minor}",
+                f"a device of at least {_JOURNAL_SECTORS} sectors",
+            )
 
     def canonical(self):
         target = super().canonical()

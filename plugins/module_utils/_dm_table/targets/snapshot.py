@@ -42,7 +42,9 @@ class Snapshot(Target):
 
     def check(self, report):
         if self.chunk_size == 0 and self.persistence == "N":
-            report.error("chunk_size", 0, "a power of 2; only a persistent snapshot can find it on its COW device")
+            report.error(
+                "chunk_size", 0, "a power of 2; only a persistent snapshot can find it on its COW device"
+            )
         elif self.chunk_size and not is_power_of_two(self.chunk_size):
             report.error("chunk_size", self.chunk_size, f"a power of 2, at most {Limits.INT >> 9} sectors")
         elif self.discard_zeroes_cow and self.chunk_size < _BYTES_OF_A_SECTOR:
@@ -62,7 +64,12 @@ class Snapshot(Target):
     def check_devices(self, facts, report):
         must_differ(facts, "origin", "cow", report)
         cow = facts.get("cow")
-        if cow is not None and self.discard_zeroes_cow and self.persistence != "N" and self.chunk_size >= _BYTES_OF_A_SECTOR:
+        if (
+            cow is not None
+            and self.discard_zeroes_cow
+            and self.persistence != "N"
+            and self.chunk_size >= _BYTES_OF_A_SECTOR
+        ):
             written = cow.cow_chunk()
             if written is not None and written < _BYTES_OF_A_SECTOR:
                 rule = f"{_LARGE_CHUNKS}; its header says {written}, and counts"
@@ -70,7 +77,11 @@ class Snapshot(Target):
         for path in ("origin", "cow"):
             device = facts.get(path)
             if device is not None and self.chunk_size % (device.logical_block >> 9):
-                report.error("chunk_size", self.chunk_size, f"a multiple of the logical block of {path}, {device.logical_block >> 9} sectors")
+                report.error(
+                    "chunk_size",
+                    self.chunk_size,
+                    f"a multiple of the logical block of {path}, {device.logical_block >> 9} sectors",
+                )
 
     def same_field(self, path, mine, theirs):
         return path == "chunk_size" and 0 in (mine, theirs)

@@ -33,8 +33,14 @@ class Striped(Target):
         if self.length % count:
             report.error("length", self.length, f"a multiple of the number of stripes, {count}")
         elif (self.length // count) % self.chunk_size:
-            report.error("length", self.length, f"a multiple of the number of stripes times the chunk size, {count} * {self.chunk_size}")
+            report.error(
+                "length",
+                self.length,
+                f"a multiple of the number of stripes times the chunk size, {count} * {self.chunk_size}",
+            )
 
     def areas(self, facts):
         width = self.length // len(self.stripes)
-        return {f"stripes[{index}].device": (stripe.offset, width) for index, stripe in enumerate(self.stripes)}
+        return {
+            f"stripes[{index}].device": (stripe.offset, width) for index, stripe in enumerate(self.stripes)
+        }

@@ -22,7 +22,11 @@ class Unstriped(Target):
 
     TYPE = "unstriped"
     LAYOUT = (
-        Number("stripes", low=1, high=Limits.INT), Number("chunk_size", low=1, unit="sectors"), Number("index"), Device("device"), Sectors("offset"),
+        Number("stripes", low=1, high=Limits.INT),
+        Number("chunk_size", low=1, unit="sectors"),
+        Number("index"),
+        Device("device"),
+        Sectors("offset"),
     )
 
     def check(self, report):

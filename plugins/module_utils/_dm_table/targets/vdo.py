@@ -46,18 +46,21 @@ class Vdo(Target):
         Word("logical_block_size", ("512", "4096")),
         Number("cache_blocks", low=1, unit="blocks"),
         Number("era", low=1, high=16380, unit="journal blocks"),
-        Pairs((
-            Pair(Number("ack", high=_THREADS)),
-            Pair(Number("bio", low=1, high=_THREADS)),
-            Pair(Number("bio_rotation_interval", low=1, high=1024), word="bioRotationInterval"),
-            Pair(Number("cpu", low=1, high=_THREADS)),
-            Pair(Number("hash", high=_THREADS)),
-            Pair(Number("logical", high=60)),
-            Pair(Number("physical", high=16)),
-            Pair(Number("max_discard", low=1, high=Limits.U32 // 4096, unit="blocks"), word="maxDiscard"),
-            Pair(Word("deduplication", _SWITCH, fold=False)),
-            Pair(Word("compression", _SWITCH, fold=False)),
-        ), fold=False),
+        Pairs(
+            (
+                Pair(Number("ack", high=_THREADS)),
+                Pair(Number("bio", low=1, high=_THREADS)),
+                Pair(Number("bio_rotation_interval", low=1, high=1024), word="bioRotationInterval"),
+                Pair(Number("cpu", low=1, high=_THREADS)),
+                Pair(Number("hash", high=_THREADS)),
+                Pair(Number("logical", high=60)),
+                Pair(Number("physical", high=16)),
+                Pair(Number("max_discard", low=1, high=Limits.U32 // 4096, unit="blocks"), word="maxDiscard"),
+                Pair(Word("deduplication", _SWITCH, fold=False)),
+                Pair(Word("compression", _SWITCH, fold=False)),
+            ),
+            fold=False,
+        ),
     )
 
     @classmethod
@@ -81,7 +84,11 @@ class Vdo(Target):
             report.error("logical", self.logical, "the threads logical, physical and hash all 0 or all not 0")
         needed = 2 * _USER_VIOS * zones[0]
         if self.cache_blocks < needed:
-            report.error("cache_blocks", self.cache_blocks, f"at least {needed}, which is {2 * _USER_VIOS} for each of the logical threads")
+            report.error(
+                "cache_blocks",
+                self.cache_blocks,
+                f"at least {needed}, which is {2 * _USER_VIOS} for each of the logical threads",
+            )
 
     def logical_block(self):
         return int(self.logical_block_size)

@@ -19,10 +19,27 @@ from ..grammar.target import Target
 
 # Digest sizes in bytes of what the kernel's crypto API calls by these names.
 DIGESTS = {
-    "md5": 16, "sha1": 20, "sha224": 28, "sha256": 32, "sha384": 48, "sha512": 64,
-    "sha3-224": 28, "sha3-256": 32, "sha3-384": 48, "sha3-512": 64, "sm3": 32,
-    "blake2b-160": 20, "blake2b-256": 32, "blake2b-384": 48, "blake2b-512": 64,
-    "rmd160": 20, "wp256": 32, "wp384": 48, "wp512": 64, "streebog256": 32, "streebog512": 64,
+    "md5": 16,
+    "sha1": 20,
+    "sha224": 28,
+    "sha256": 32,
+    "sha384": 48,
+    "sha512": 64,
+    "sha3-224": 28,
+    "sha3-256": 32,
+    "sha3-384": 48,
+    "sha3-512": 64,
+    "sm3": 32,
+    "blake2b-160": 20,
+    "blake2b-256": 32,
+    "blake2b-384": 48,
+    "blake2b-512": 64,
+    "rmd160": 20,
+    "wp256": 32,
+    "wp384": 48,
+    "wp512": 64,
+    "streebog256": 32,
+    "streebog512": 64,
 }
 _FEC = ("use_fec_from_device", "fec_blocks", "fec_start", "fec_roots")
 
@@ -45,18 +62,22 @@ class Verity(Target):
         Text("algorithm", r"[!-~]{1,127}\Z", "the name of a hash algorithm of the kernel"),
         Hex("root_digest"),
         Hex("salt", dash=True),
-        Options((
-            Choice("on_corruption", ("ignore_corruption", "restart_on_corruption", "panic_on_corruption")),
-            Choice("on_error", ("restart_on_error", "panic_on_error")),
-            Flag("ignore_zero_blocks"),
-            Flag("check_at_most_once"),
-            Flag("try_verify_in_tasklet"),
-            Pair(Device("use_fec_from_device", access="r")),
-            Pair(Number("fec_blocks", high=Limits.U64, unit="blocks")),
-            Pair(Number("fec_start", high=Limits.U64, unit="blocks")),
-            Pair(Number("fec_roots", low=2, high=24)),
-            Pair(Text("root_hash_sig_key_desc", r"[!-~]+\Z", "the description of a key")),
-        )),
+        Options(
+            (
+                Choice(
+                    "on_corruption", ("ignore_corruption", "restart_on_corruption", "panic_on_corruption")
+                ),
+                Choice("on_error", ("restart_on_error", "panic_on_error")),
+                Flag("ignore_zero_blocks"),
+                Flag("check_at_most_once"),
+                Flag("try_verify_in_tasklet"),
+                Pair(Device("use_fec_from_device", access="r")),
+                Pair(Number("fec_blocks", high=Limits.U64, unit="blocks")),
+                Pair(Number("fec_start", high=Limits.U64, unit="blocks")),
+                Pair(Number("fec_roots", low=2, high=24)),
+                Pair(Text("root_hash_sig_key_desc", r"[!-~]+\Z", "the description of a key")),
+            )
+        ),
     )
 
     def hash_blocks(self, digest):
@@ -65,7 +86,10 @@ class Verity(Target):
         levels = 0
         while bits * levels < 64 and self.data_blocks and (self.data_blocks - 1) >> (bits * levels):
             levels += 1
-        return sum((self.data_blocks + (1 << ((level + 1) * bits)) - 1) >> ((level + 1) * bits) for level in range(levels))
+        return sum(
+            (self.data_blocks + (1 << ((level + 1) * bits)) - 1) >> ((level + 1) * bits)
+            for level in range(levels)
+        )
 
     def _tree(self):
         digest = DIGESTS.get(self.algorithm)
@@ -73,19 +97,33 @@ class Verity(Target):
 
     def check(self, report):
         if self.data_block_size > report.context.page_size:
-            report.error("data_block_size", self.data_block_size, f"at most a page, {report.context.page_size} bytes")
+            report.error(
+                "data_block_size", self.data_block_size, f"at most a page, {report.context.page_size} bytes"
+            )
         data_sectors = self.data_block_size >> 9
         hash_sectors = self.hash_block_size >> 9
         if self.data_blocks * data_sectors > Limits.U64:
-            report.error("data_blocks", self.data_blocks, "a number of blocks that fits into 64 bits as sectors")
+            report.error(
+                "data_blocks", self.data_blocks, "a number of blocks that fits into 64 bits as sectors"
+            )
         elif self.length > self.data_blocks * data_sectors:
-            report.error("data_blocks", self.data_blocks, f"at least the length of the target, {-(-self.length // data_sectors)} blocks")
+            report.error(
+                "data_blocks",
+                self.data_blocks,
+                f"at least the length of the target, {-(-self.length // data_sectors)} blocks",
+            )
         if self.hash_start * hash_sectors > Limits.U64:
-            report.error("hash_start", self.hash_start, "a number of blocks that fits into 64 bits as sectors")
+            report.error(
+                "hash_start", self.hash_start, "a number of blocks that fits into 64 bits as sectors"
+            )
         digest = DIGESTS.get(self.algorithm)
         if digest is not None:
             if len(self.root_digest) != digest * 2:
-                report.error("root_digest", self.root_digest, f"{digest * 2} hex digits for {self.algorithm}; there are {len(self.root_digest)}")
+                report.error(
+                    "root_digest",
+                    self.root_digest,
+                    f"{digest * 2} hex digits for {self.algorithm}; there are {len(self.root_digest)}",
+                )
         if self.check_at_most_once and self.data_blocks > Limits.INT:
             report.error("check_at_most_once", None, f"at most {Limits.INT} data blocks")
         self._check_fec(report)
@@ -99,10 +137,16 @@ class Verity(Target):
             if getattr(self, name) is None and name != "fec_start":
                 report.error(name, None, f"is missing: it goes with {given[0]}")
         if self.data_block_size != self.hash_block_size:
-            report.error("hash_block_size", self.hash_block_size, "the same as data_block_size, for error correction")
+            report.error(
+                "hash_block_size", self.hash_block_size, "the same as data_block_size, for error correction"
+            )
         tree = self._tree()
         if self.fec_blocks is not None and tree is not None and self.fec_blocks < self.data_blocks + tree:
-            report.error("fec_blocks", self.fec_blocks, f"at least data and hash blocks together, {self.data_blocks + tree}")
+            report.error(
+                "fec_blocks",
+                self.fec_blocks,
+                f"at least data and hash blocks together, {self.data_blocks + tree}",
+            )
         if self.fec_blocks == 0:
             report.error("fec_blocks", 0, "more than 0")
 
@@ -116,13 +160,21 @@ class Verity(Target):
         for path, name in (("data", "data_block_size"), ("hash", "hash_block_size")):
             device = facts.get(path)
             if device is not None and getattr(self, name) < device.logical_block:
-                report.error(name, getattr(self, name), f"at least the logical block of {path}, {device.logical_block} bytes")
+                report.error(
+                    name,
+                    getattr(self, name),
+                    f"at least the logical block of {path}, {device.logical_block} bytes",
+                )
         tree = self._tree()
         device = facts.get("hash")
         if tree is not None and device is not None:
             needed = (self.hash_start + tree) * (self.hash_block_size >> 9)
             if needed > device.size_sectors:
-                report.error("hash", f"{device.major}:{device.minor}", f"a device of at least {needed} sectors; it has {device.size_sectors}")
+                report.error(
+                    "hash",
+                    f"{device.major}:{device.minor}",
+                    f"a device of at least {needed} sectors; it has {device.size_sectors}",
+                )
 
     def canonical(self):
         target = super().canonical()

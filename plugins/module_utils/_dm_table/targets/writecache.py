@@ -44,7 +44,8 @@ class Writecache(Target):
                 Flag("metadata_only"),
                 Pair(Number("pause_writeback", high=60000, unit="milliseconds")),
             ),
-            high=18, required=True,
+            high=18,
+            required=True,
         ),
     )
 
@@ -58,8 +59,11 @@ class Writecache(Target):
         high = _HIGH_WATERMARK if self.high_watermark is None else self.high_watermark
         low = _LOW_WATERMARK if self.low_watermark is None else self.low_watermark
         if high < low:
-            report.error("low_watermark" if self.low_watermark is not None else "high_watermark",
-                         low if self.low_watermark is not None else high, f"high_watermark ({high}) not below low_watermark ({low})")
+            report.error(
+                "low_watermark" if self.low_watermark is not None else "high_watermark",
+                low if self.low_watermark is not None else high,
+                f"high_watermark ({high}) not below low_watermark ({low})",
+            )
         if self.writeback_fua is not None and self.medium != "p":
             report.error("writeback_fua", self.writeback_fua, "for persistent memory (p) only")
         if self.pause_writeback is not None and self.medium != "s":
@@ -78,7 +82,15 @@ class Writecache(Target):
         for path in ("origin", "cache"):
             device = facts.get(path)
             if device is not None and self.block_size < device.logical_block:
-                report.error("block_size", self.block_size, f"at least the logical block of {path}, {device.logical_block} bytes")
+                report.error(
+                    "block_size",
+                    self.block_size,
+                    f"at least the logical block of {path}, {device.logical_block} bytes",
+                )
         cache = facts.get("cache")
         if cache is not None and self.start_sector is not None and self.start_sector >= cache.size_sectors:
-            report.error("start_sector", self.start_sector, f"inside the cache device, which has {cache.size_sectors} sectors")
+            report.error(
+                "start_sector",
+                self.start_sector,
+                f"inside the cache device, which has {cache.size_sectors} sectors",
+            )

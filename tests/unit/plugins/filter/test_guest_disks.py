@@ -26,12 +26,18 @@ stores = Stores().filters()["guest_disk_stores"]
 volumes = Volumes().filters()["guest_disk_volumes"]
 
 GUESTS = [
-    {"domain": "web1", "disks": [
-        {"vdev": "xvda", "image": "/golden.raw", "file": "/web1.cow", "size": "1M"},
-        {"vdev": "xvdb", "file": "/web1.raw", "size": "2M", "mode": "r"},
-        {"vdev": "xvdc", "source": "/dev/mapper/vg-a"},
-    ]},
-    {"domain": "old1", "disks": [{"vdev": "xvda", "file": "/old1.raw", "state": "absent", "remove_file": True}]},
+    {
+        "domain": "web1",
+        "disks": [
+            {"vdev": "xvda", "image": "/golden.raw", "file": "/web1.cow", "size": "1M"},
+            {"vdev": "xvdb", "file": "/web1.raw", "size": "2M", "mode": "r"},
+            {"vdev": "xvdc", "source": "/dev/mapper/vg-a"},
+        ],
+    },
+    {
+        "domain": "old1",
+        "disks": [{"vdev": "xvda", "file": "/old1.raw", "state": "absent", "remove_file": True}],
+    },
 ]
 SIZES = {"/golden.raw": 4096, "/web1.cow": 2**20, "/web1.raw": 2**20}
 
@@ -43,7 +49,9 @@ def one(**disk):
 def test_files():
     found = files(GUESTS)
     assert [(file["path"], file["size"], file["state"], file["remove"]) for file in found] == [
-        ("/web1.cow", 2**20, "present", []), ("/web1.raw", 2**21, "present", []), ("/old1.raw", None, "absent", ["/old1.raw"]),
+        ("/web1.cow", 2**20, "present", []),
+        ("/web1.raw", 2**21, "present", []),
+        ("/old1.raw", None, "absent", ["/old1.raw"]),
     ]
     assert [file["path"] for file in files(GUESTS, sizes=SIZES)] == ["/web1.raw"]
     assert files(GUESTS, sizes=dict(SIZES, **{"/web1.raw": 2**21})) == []
@@ -55,16 +63,25 @@ def test_entries():
         ("web1", vdev, "present", "test:///default") for vdev in ("xvda", "xvdb", "xvdc")
     ]
     assert found[0]["source"]["table"][0]["length"] == 8 and found[1] == {
-        "domain": "web1", "vdev": "xvdb", "state": "present", "uri": "test:///default", "source": {"file": "/web1.raw"}, "mode": "r",
+        "domain": "web1",
+        "vdev": "xvdb",
+        "state": "present",
+        "uri": "test:///default",
+        "source": {"file": "/web1.raw"},
+        "mode": "r",
     }
     for entry in found:
         assert recipe.text_of(opener.parse(entry["source"]))
-    assert entries(GUESTS, state="absent") == [{"domain": "old1", "vdev": "xvda", "state": "absent", "source": {"file": "/old1.raw"}}]
+    assert entries(GUESTS, state="absent") == [
+        {"domain": "old1", "vdev": "xvda", "state": "absent", "source": {"file": "/old1.raw"}}
+    ]
     # In check mode the files are not there yet.
     assert [entry["vdev"] for entry in entries(GUESTS, sizes={}, check_mode=True)] == ["xvdc"]
 
 
-@pytest.mark.parametrize("there", [{}, {"/golden.raw": 4096, "/web1.raw": 512}, {"/web1.cow": 512, "/web1.raw": 512}])
+@pytest.mark.parametrize(
+    "there", [{}, {"/golden.raw": 4096, "/web1.raw": 512}, {"/web1.cow": 512, "/web1.raw": 512}]
+)
 def test_a_file_that_is_missing(there):
     with pytest.raises(AnsibleFilterError, match=r"guests\[0\].disks\[0\].(file|image).*that is there"):
         entries(GUESTS, sizes=there)
@@ -79,7 +96,7 @@ def test_what_is_removed_must_be_that_disk():
     """An absent entry says which disk it means, as libvirt_disk keeps it."""
 
     def source(sizes, **disk):
-        entry, = entries(one(state="absent", **disk), state="absent", sizes=sizes)
+        (entry,) = entries(one(state="absent", **disk), state="absent", sizes=sizes)
         return entry.get("source"), entry.get("mode")
 
     assert source({}, file="/a") == ({"file": "/a"}, None)
@@ -92,49 +109,74 @@ def test_what_is_removed_must_be_that_disk():
     assert source({}, file="/a", image="/g") == ({"file": "/a"}, None)
 
 
-@pytest.mark.parametrize("guests, words", [
-    ({}, "a list of guests"),
-    ([{"domain": "a"}], "a list of disks"),
-    ([{"disks": []}], "domain"),
-    ([{"domain": "g", "disks": [{"file": "/a"}]}], r"guests\[0\].disks\[0\].*a dictionary with vdev"),
-    ([{"domain": "g", "disks": ["xvda"]}], "a dictionary with vdev"),
-    (one(file="/a\n/b"), "absolute path"),
-    (one(file="/a", image="g"), "image.*absolute path"),
-    (one(), "either file or thin or source"),
-    (one(file="/a", source="/dev/b"), "either file or thin or source"),
-    (one(file="a"), "absolute path"),
-    (one(source="/dev/a", image="/b"), "only with file"),
-    (one(file="/a", state="gone"), "present or absent"),
-    (one(file="/a", fil="/b"), "no such option"),
-    (one(file="/a", size="big"), "bytes"),
-    (one(file="/a", size="513"), "whole sectors"),
-    (one(file="/a", size=0), "bytes"),
-    (one(file="/a", size=True), "bytes"),
-    (one(file="/a") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a"}]}], "a file of its own"),
-    (one(file="/a") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "//x/..//a"}]}], "a file of its own"),
-    (one(file="/a", shared="false") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a", "shared": "no"}]}], "a file of its own"),
-    (one(file="/a", shared="maybe"), "shared.*boolean"),
-    (one(file="/a", state="absent", remove_file="perhaps"), "remove_file.*boolean"),
-    # An image is never written, removed, or grown.
-    (one(file="/a", image="/g") + one(vdev="xvdb", file="/g"), r"guests\[0\].disks\[0\].image.*/g.*xvdb of g writes"),
-    (one(vdev="xvdb", file="/g", shared=True) + one(file="/a", image="/x/../g"), r"guests\[1\].disks\[0\].image.*writes"),
-    (one(file="/a", image="/a"), "image.*writes"),
-    (one(file="/a", image="/g") + one(vdev="xvdb", file="/g", state="absent", remove_file="yes"), "remove_file.*xvda of g uses"),
-    (one(file="/a") + one(vdev="xvdb", file="/./a", state="absent", remove_file=True), r"guests\[1\].disks\[0\].remove_file.*xvda of g uses"),
-    # One disk, one meaning.
-    (one(file="/a") + one(file="/b"), r"guests\[1\].disks\[0\].vdev.*must be another one"),
-    (one(file="/a") + one(file="/b", state="absent"), "must be another one"),
-    (one(file="/a") + one(file="/b", vdev="51712"), "must be another one"),
-    (one(file="/a") + one(file="/b", vdev=51712), "must be another one"),
-])
+@pytest.mark.parametrize(
+    "guests, words",
+    [
+        ({}, "a list of guests"),
+        ([{"domain": "a"}], "a list of disks"),
+        ([{"disks": []}], "domain"),
+        ([{"domain": "g", "disks": [{"file": "/a"}]}], r"guests\[0\].disks\[0\].*a dictionary with vdev"),
+        ([{"domain": "g", "disks": ["xvda"]}], "a dictionary with vdev"),
+        (one(file="/a\n/b"), "absolute path"),
+        (one(file="/a", image="g"), "image.*absolute path"),
+        (one(), "either file or thin or source"),
+        (one(file="/a", source="/dev/b"), "either file or thin or source"),
+        (one(file="a"), "absolute path"),
+        (one(source="/dev/a", image="/b"), "only with file"),
+        (one(file="/a", state="gone"), "present or absent"),
+        (one(file="/a", fil="/b"), "no such option"),
+        (one(file="/a", size="big"), "bytes"),
+        (one(file="/a", size="513"), "whole sectors"),
+        (one(file="/a", size=0), "bytes"),
+        (one(file="/a", size=True), "bytes"),
+        (one(file="/a") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a"}]}], "a file of its own"),
+        (
+            one(file="/a") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "//x/..//a"}]}],
+            "a file of its own",
+        ),
+        (
+            one(file="/a", shared="false")
+            + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a", "shared": "no"}]}],
+            "a file of its own",
+        ),
+        (one(file="/a", shared="maybe"), "shared.*boolean"),
+        (one(file="/a", state="absent", remove_file="perhaps"), "remove_file.*boolean"),
+        # An image is never written, removed, or grown.
+        (
+            one(file="/a", image="/g") + one(vdev="xvdb", file="/g"),
+            r"guests\[0\].disks\[0\].image.*/g.*xvdb of g writes",
+        ),
+        (
+            one(vdev="xvdb", file="/g", shared=True) + one(file="/a", image="/x/../g"),
+            r"guests\[1\].disks\[0\].image.*writes",
+        ),
+        (one(file="/a", image="/a"), "image.*writes"),
+        (
+            one(file="/a", image="/g") + one(vdev="xvdb", file="/g", state="absent", remove_file="yes"),
+            "remove_file.*xvda of g uses",
+        ),
+        (
+            one(file="/a") + one(vdev="xvdb", file="/./a", state="absent", remove_file=True),
+            r"guests\[1\].disks\[0\].remove_file.*xvda of g uses",
+        ),
+        # One disk, one meaning.
+        (one(file="/a") + one(file="/b"), r"guests\[1\].disks\[0\].vdev.*must be another one"),
+        (one(file="/a") + one(file="/b", state="absent"), "must be another one"),
+        (one(file="/a") + one(file="/b", vdev="51712"), "must be another one"),
+        (one(file="/a") + one(file="/b", vdev=51712), "must be another one"),
+    ],
+)
 def test_refused(guests, words):
     with pytest.raises(AnsibleFilterError, match=words):
         files(guests)
 
 
-@pytest.mark.parametrize("value", [True, False, "yes", "No", "true", "FALSE", "on", "off", "1", "0", 1, 0, " y ", "n", "t", "f", 1.0, 0.0])
+@pytest.mark.parametrize(
+    "value",
+    [True, False, "yes", "No", "true", "FALSE", "on", "off", "1", "0", 1, 0, " y ", "n", "t", "f", 1.0, 0.0],
+)
 def test_booleans_as_ansible_has_them(value):
-    found, = files(one(file="/a", state="absent", remove_file=value))
+    (found,) = files(one(file="/a", state="absent", remove_file=value))
     assert found["remove"] == (["/a"] if boolean(value) else [])
 
 
@@ -152,11 +194,14 @@ def test_an_image_may_be_a_disk_that_is_only_read():
         files(guests, sizes={"/a": 512, "/g": 512})
 
 
-@pytest.mark.parametrize("guests, sizes, words", [
-    (one(file="/a", size="1M"), {"/a": 2**21}, "lose data"),
-    (one(file="/a"), {}, "to be made"),
-    (one(file="/a", size="1M", image="/g"), {}, "an image that is there"),
-])
+@pytest.mark.parametrize(
+    "guests, sizes, words",
+    [
+        (one(file="/a", size="1M"), {"/a": 2**21}, "lose data"),
+        (one(file="/a"), {}, "to be made"),
+        (one(file="/a", size="1M", image="/g"), {}, "an image that is there"),
+    ],
+)
 def test_what_is_there_does_not_fit(guests, sizes, words):
     with pytest.raises(AnsibleFilterError, match=words):
         files(guests, sizes=sizes)
@@ -169,8 +214,9 @@ def test_an_odd_image():
 
 # A disk larger than its image, and the very image
 
+
 def table_of(sizes, mtimes=None, **disk):
-    entry, = entries(one(file="/a", image="/g", **disk), sizes=dict({"/a": 512}, **sizes), mtimes=mtimes)
+    (entry,) = entries(one(file="/a", image="/g", **disk), sizes=dict({"/a": 512}, **sizes), mtimes=mtimes)
     return entry["source"]["table"][0]
 
 
@@ -179,10 +225,19 @@ def test_an_image_is_followed_by_zeros():
     assert (plain["length"], plain["origin"]) == (8, {"file": "/g", "read_only": True})
     assert table_of({"/g": 4096}, disk_size=4096) == plain
     larger = table_of({"/g": 4096}, disk_size="1M")
-    assert larger["length"] == 2048 and larger["origin"] == {"read_only": True, "table": [
-        {"start": 0, "length": 8, "target": "linear", "device": {"file": "/g", "read_only": True}, "offset": 0},
-        {"start": 8, "length": 2040, "target": "zero"},
-    ]}
+    assert larger["length"] == 2048 and larger["origin"] == {
+        "read_only": True,
+        "table": [
+            {
+                "start": 0,
+                "length": 8,
+                "target": "linear",
+                "device": {"file": "/g", "read_only": True},
+                "offset": 0,
+            },
+            {"start": 8, "length": 2040, "target": "zero"},
+        ],
+    }
     assert {key: value for key, value in larger.items() if key not in ("length", "origin")} == {
         key: value for key, value in plain.items() if key not in ("length", "origin")
     }
@@ -193,29 +248,56 @@ def test_any_size(image, more):
     line = table_of({"/g": image * 512}, disk_size=(image + more) * 512)
     recipe.text_of(opener.parse({"table": [line]}))
     parts = line["origin"].get("table", [{"start": 0, "length": image}])
-    assert parts[0]["length"] == image and parts[-1]["start"] + parts[-1]["length"] == line["length"] == image + more
+    assert (
+        parts[0]["length"] == image
+        and parts[-1]["start"] + parts[-1]["length"] == line["length"] == image + more
+    )
 
 
 def test_a_disk_smaller_than_its_image():
-    with pytest.raises(AnsibleFilterError, match=r"guests\[0\].disks\[0\].disk_size 512: must be 4096 or more.*/g"):
+    with pytest.raises(
+        AnsibleFilterError, match=r"guests\[0\].disks\[0\].disk_size 512: must be 4096 or more.*/g"
+    ):
         table_of({"/g": 4096}, disk_size=512)
 
 
 def test_the_very_image():
-    assert table_of({"/g": 4096}, {"/g": 17, "/h": 18})["origin"] == {"file": "/g", "read_only": True, "mtime_ns": 17}
-    assert table_of({"/g": 4096}, {"/g": 17}, disk_size=8192)["origin"]["table"][0]["device"]["mtime_ns"] == 17
-    guard, = entries(one(file="/a", image="/g", state="absent"), state="absent", sizes={"/g": 4096}, mtimes={"/g": 17})
+    assert table_of({"/g": 4096}, {"/g": 17, "/h": 18})["origin"] == {
+        "file": "/g",
+        "read_only": True,
+        "mtime_ns": 17,
+    }
+    assert (
+        table_of({"/g": 4096}, {"/g": 17}, disk_size=8192)["origin"]["table"][0]["device"]["mtime_ns"] == 17
+    )
+    (guard,) = entries(
+        one(file="/a", image="/g", state="absent"), state="absent", sizes={"/g": 4096}, mtimes={"/g": 17}
+    )
     assert "mtime_ns" not in str(guard)
 
 
 def test_stores():
-    guests = one(file="/a", image="/g", adopt="yes") + one(vdev="xvdb", file="/b") + one(vdev="xvdc", file="/c", image="/h", state="absent")
+    guests = (
+        one(file="/a", image="/g", adopt="yes")
+        + one(vdev="xvdb", file="/b")
+        + one(vdev="xvdc", file="/c", image="/h", state="absent")
+    )
     assert stores(guests) == [{"path": "/a", "image": "/g", "adopt": True}]
-    assert len(stores(one(file="/a", image="/g", shared=True) + one(vdev="xvdb", file="//a", image="/g", shared=True))) == 1
+    assert (
+        len(
+            stores(
+                one(file="/a", image="/g", shared=True)
+                + one(vdev="xvdb", file="//a", image="/g", shared=True)
+            )
+        )
+        == 1
+    )
 
 
 def test_a_record_goes_with_its_store():
-    guests = one(file="/a", image="/g", state="absent", remove_file=True) + one(vdev="xvdb", file="/b", state="absent", remove_file=True)
+    guests = one(file="/a", image="/g", state="absent", remove_file=True) + one(
+        vdev="xvdb", file="/b", state="absent", remove_file=True
+    )
     assert [file["remove"] for file in files(guests)] == [["/a", "/a.image"], ["/b"]]
 
 
@@ -228,22 +310,41 @@ THERE = {"path": "/dev/mapper/q", "uuid": "Q-1"}
 def thin(number=5, pool=None, vdev="xvda", state="present", mode=None, **more):
     change = {} if mode is None else {"mode": mode}
     keys = {key: more.pop(key) for key in ("snapshot_of",) if key in more}
-    return one(vdev=vdev, thin=dict({"id": number, "pool": copy.deepcopy(pool or MADE)}, **keys), state=state, **dict({"size": "10G"}, **change, **more))
+    return one(
+        vdev=vdev,
+        thin=dict({"id": number, "pool": copy.deepcopy(pool or MADE)}, **keys),
+        state=state,
+        **dict({"size": "10G"}, **change, **more),
+    )
 
 
 def test_a_volume_of_a_pool_that_is_made():
-    entry, = entries(thin())
-    line, = entry["source"]["table"]
+    (entry,) = entries(thin())
+    (line,) = entry["source"]["table"]
     assert (line["target"], line["length"], line["id"]) == ("thin", 10 * 2**21, 5)
-    assert line["pool"] == {"name": "p", "uuid": "RACEFREE-POOL-p", "table": [{
-        "start": 0, "length": 2**21, "target": "thin-pool", "metadata": {"file": "/p.meta"}, "data": {"file": "/p.data", "format": "raw"}, "block_size": 128,
-        "low_water_mark": 0,
-    }]}
+    assert line["pool"] == {
+        "name": "p",
+        "uuid": "RACEFREE-POOL-p",
+        "table": [
+            {
+                "start": 0,
+                "length": 2**21,
+                "target": "thin-pool",
+                "metadata": {"file": "/p.meta"},
+                "data": {"file": "/p.data", "format": "raw"},
+                "block_size": 128,
+                "low_water_mark": 0,
+            }
+        ],
+    }
     assert recipe.parse(recipe.text_of(opener.parse(entry["source"]))) == opener.parse(entry["source"])
     # 64 bytes for each block, no less than 4 MiB, no more than 16 GiB.
     for size, metadata in (("1G", 4 * 2**20), ("128G", 128 * 2**20), ("900T", 16 * 2**30)):
-        assert [(file["path"], file["size"], file["exact"]) for file in files(thin(pool=dict(MADE, size=size)))] == [
-            ("/p.meta", metadata, False), ("/p.data", int(size[:-1]) * {"G": 2**30, "T": 2**40}[size[-1]], True),
+        assert [
+            (file["path"], file["size"], file["exact"]) for file in files(thin(pool=dict(MADE, size=size)))
+        ] == [
+            ("/p.meta", metadata, False),
+            ("/p.data", int(size[:-1]) * {"G": 2**30, "T": 2**40}[size[-1]], True),
         ]
 
 
@@ -256,7 +357,10 @@ def test_files_of_a_pool():
         files(thin(pool=dict(MADE, metadata_size="2M")), sizes={"/p.meta": 2**30, "/p.data": 2**30})
     with pytest.raises(AnsibleFilterError, match="lose data"):
         files(guests, sizes={"/p.meta": 2**30, "/p.data": 2**31})
-    assert [entry["vdev"] for entry in entries(guests, sizes={"/p.meta": 2**22, "/p.data": 2**30}, check_mode=True)] == ["xvda", "xvdb"]
+    assert [
+        entry["vdev"]
+        for entry in entries(guests, sizes={"/p.meta": 2**22, "/p.data": 2**30}, check_mode=True)
+    ] == ["xvda", "xvdb"]
     for there in ({}, {"/p.meta": 2**22}, {"/p.meta": 2**22, "/p.data": 2**29}):
         assert entries(guests, sizes=there, check_mode=True) == []
     device = dict(MADE, metadata="/dev/disk/by-id/a", data={"file": "/p.data", "offset": 512})
@@ -264,70 +368,108 @@ def test_files_of_a_pool():
 
 
 def test_volumes():
-    guests = thin() + thin(6, vdev="xvdb", snapshot_of=5) + thin(7, THERE, vdev="xvdc") + thin(8, vdev="xvdd", state="absent", remove_volume=True)
+    guests = (
+        thin()
+        + thin(6, vdev="xvdb", snapshot_of=5)
+        + thin(7, THERE, vdev="xvdc")
+        + thin(8, vdev="xvdd", state="absent", remove_volume=True)
+    )
     guests += thin(9, vdev="xvde", state="absent")
     made, there = volumes(guests)
-    assert made["volumes"] == [{"id": 5, "state": "present"}, {"id": 6, "state": "present", "snapshot_of": 5}, {"id": 8, "state": "absent"}]
+    assert made["volumes"] == [
+        {"id": 5, "state": "present"},
+        {"id": 6, "state": "present", "snapshot_of": 5},
+        {"id": 8, "state": "absent"},
+    ]
     assert (there["pool"], there["volumes"]) == (THERE, [{"id": 7, "state": "present"}])
     assert [row["volumes"] for row in volumes(guests, states=["absent"])] == [[{"id": 8, "state": "absent"}]]
-    assert [[volume["id"] for volume in row["volumes"]] for row in volumes(guests, states=["present"])] == [[5, 6], [7]]
+    assert [[volume["id"] for volume in row["volumes"]] for row in volumes(guests, states=["present"])] == [
+        [5, 6],
+        [7],
+    ]
 
 
 def test_what_is_removed_must_be_that_volume():
-    there, = entries(thin())
-    gone, = entries(thin(state="absent"), state="absent")
+    (there,) = entries(thin())
+    (gone,) = entries(thin(state="absent"), state="absent")
     assert gone["source"] == there["source"]
 
 
-@pytest.mark.parametrize("guests, words", [
-    (thin(size=None), r"guests\[0\].disks\[0\].size"),
-    (thin(number=2**24), "thin.id.*16777215"),
-    (thin(number="x"), "thin.id"),
-    (thin(number=True), "thin.id"),
-    (one(thin={"pool": MADE}, size="1G"), "pool and id"),
-    (thin(snapshot_of=5), "snapshot_of.*itself"),
-    (thin(snapshot_of=-1), "snapshot_of"),
-    (one(thin=dict({"id": 1, "pool": MADE}, more=1), size="1G"), "thin.more"),
-    (one(thin={"id": 1, "pool": {}}, size="1G"), "thin.pool"),
-    (one(thin={"id": 1}, size="1G"), "thin.pool"),
-    (thin(pool=dict(MADE, path="/dev/mapper/p")), "thin.pool"),
-    (thin(pool={"path": "/dev/mapper/p"}), "pool.uuid"),
-    (thin(pool={"path": "/dev/mapper/p", "uuid": "LVM-x-tpool"}), "LVM.*lvcreate"),
-    (thin(pool={"path": "p", "uuid": "x"}), "absolute"),
-    (thin(pool=dict(THERE, size="1G")), "pool.size"),
-    (thin(pool=dict(MADE, name="a/b")), "pool.name"),
-    (thin(pool=dict(MADE, size=None)), "pool.size"),
-    (thin(pool=dict(MADE, data=None)), "pool.data.*a file or a block device"),
-    (thin(pool=dict(MADE, data="diskseq:5")), "pool.data"),
-    (thin(pool=dict(MADE, data="/p.meta", metadata="/p.meta")), "metadata"),
-    (thin(pool=dict(MADE, data="file:/p.meta")), "another device than metadata"),
-    (thin(pool=dict(MADE, data="file:/x/../p.meta")), r"guests\[0\].disks\[0\].thin.pool.data.*another device than metadata"),
-    (thin(pool=dict(MADE, block_size=100)), "block_size"),
-    (thin(pool=dict(MADE, chunk=1)), "pool.chunk"),
-    (one(thin={"id": 1, "pool": MADE}, file="/a", size="1G"), "either"),
-    (one(thin={"id": 1, "pool": MADE}, image="/a", size="1G"), "only with file"),
-    # One volume, one disk.
-    (thin() + thin(vdev="xvdb"), r"guests\[1\].disks\[0\].thin.id.*xvda of g"),
-    (thin() + thin(vdev="xvdb", mode="r"), "volume of its own"),
-    (thin() + thin(vdev="xvdb", state="absent", remove_volume=True), r"guests\[1\].disks\[0\].remove_volume.*xvda of g"),
-    (thin(6, snapshot_of=5) + thin(vdev="xvdb", state="absent", remove_volume="yes"), "remove_volume.*xvda of g"),
-    (one(file="/a", state="absent", remove_volume=True), "remove_volume.*only with thin"),
-    (one(state="absent", remove_file=True), "remove_file.*only with file"),
-    # One name, one pool; one device, one pool; what a pool has is nobody else's.
-    (thin() + thin(6, dict(MADE, size="2G"), "xvdb"), r"guests\[1\].disks\[0\].thin.pool.*the same as in guests\[0\]"),
-    (thin() + thin(6, dict(MADE, name="r"), "xvdb"), r"/p.meta.*the pool p has"),
-    (thin() + thin(6, dict(MADE, name="r", metadata="file:/r.meta", data="file:/r.data", uuid="RACEFREE-POOL-p"), "xvdb"), "the pool p has"),
-    (thin() + one(vdev="xvdb", file="/x/../p.data"), r"guests\[1\].disks\[0\].file.*the pool p"),
-    (thin() + one(vdev="xvdb", file="/p.meta", shared=True), "the pool p"),
-    (thin() + one(vdev="xvdb", file="/a", image="/p.data"), r"image.*the pool p"),
-    (thin() + one(vdev="xvdb", file="/p.data", state="absent", remove_file=True), r"remove_file.*the pool p"),
-    (one(file="/a", image="/g") + one(vdev="xvdb", file="/a.image"), r"/a.image"),
-    # What goes only with an image.
-    (one(file="/a", disk_size="1G"), "disk_size.*only with image"),
-    (one(file="/a", adopt=True), "adopt.*only with image"),
-    (one(file="/a", image="/g", chunk_size="x"), "chunk_size"),
-    (one(source="/dev/vg/a", size="1G"), "size.*left out beside source"),
-])
+@pytest.mark.parametrize(
+    "guests, words",
+    [
+        (thin(size=None), r"guests\[0\].disks\[0\].size"),
+        (thin(number=2**24), "thin.id.*16777215"),
+        (thin(number="x"), "thin.id"),
+        (thin(number=True), "thin.id"),
+        (one(thin={"pool": MADE}, size="1G"), "pool and id"),
+        (thin(snapshot_of=5), "snapshot_of.*itself"),
+        (thin(snapshot_of=-1), "snapshot_of"),
+        (one(thin=dict({"id": 1, "pool": MADE}, more=1), size="1G"), "thin.more"),
+        (one(thin={"id": 1, "pool": {}}, size="1G"), "thin.pool"),
+        (one(thin={"id": 1}, size="1G"), "thin.pool"),
+        (thin(pool=dict(MADE, path="/dev/mapper/p")), "thin.pool"),
+        (thin(pool={"path": "/dev/mapper/p"}), "pool.uuid"),
+        (thin(pool={"path": "/dev/mapper/p", "uuid": "LVM-x-tpool"}), "LVM.*lvcreate"),
+        (thin(pool={"path": "p", "uuid": "x"}), "absolute"),
+        (thin(pool=dict(THERE, size="1G")), "pool.size"),
+        (thin(pool=dict(MADE, name="a/b")), "pool.name"),
+        (thin(pool=dict(MADE, size=None)), "pool.size"),
+        (thin(pool=dict(MADE, data=None)), "pool.data.*a file or a block device"),
+        (thin(pool=dict(MADE, data="diskseq:5")), "pool.data"),
+        (thin(pool=dict(MADE, data="/p.meta", metadata="/p.meta")), "metadata"),
+        (thin(pool=dict(MADE, data="file:/p.meta")), "another device than metadata"),
+        (
+            thin(pool=dict(MADE, data="file:/x/../p.meta")),
+            r"guests\[0\].disks\[0\].thin.pool.data.*another device than metadata",
+        ),
+        (thin(pool=dict(MADE, block_size=100)), "block_size"),
+        (thin(pool=dict(MADE, chunk=1)), "pool.chunk"),
+        (one(thin={"id": 1, "pool": MADE}, file="/a", size="1G"), "either"),
+        (one(thin={"id": 1, "pool": MADE}, image="/a", size="1G"), "only with file"),
+        # One volume, one disk.
+        (thin() + thin(vdev="xvdb"), r"guests\[1\].disks\[0\].thin.id.*xvda of g"),
+        (thin() + thin(vdev="xvdb", mode="r"), "volume of its own"),
+        (
+            thin() + thin(vdev="xvdb", state="absent", remove_volume=True),
+            r"guests\[1\].disks\[0\].remove_volume.*xvda of g",
+        ),
+        (
+            thin(6, snapshot_of=5) + thin(vdev="xvdb", state="absent", remove_volume="yes"),
+            "remove_volume.*xvda of g",
+        ),
+        (one(file="/a", state="absent", remove_volume=True), "remove_volume.*only with thin"),
+        (one(state="absent", remove_file=True), "remove_file.*only with file"),
+        # One name, one pool; one device, one pool; what a pool has is nobody else's.
+        (
+            thin() + thin(6, dict(MADE, size="2G"), "xvdb"),
+            r"guests\[1\].disks\[0\].thin.pool.*the same as in guests\[0\]",
+        ),
+        (thin() + thin(6, dict(MADE, name="r"), "xvdb"), r"/p.meta.*the pool p has"),
+        (
+            thin()
+            + thin(
+                6,
+                dict(MADE, name="r", metadata="file:/r.meta", data="file:/r.data", uuid="RACEFREE-POOL-p"),
+                "xvdb",
+            ),
+            "the pool p has",
+        ),
+        (thin() + one(vdev="xvdb", file="/x/../p.data"), r"guests\[1\].disks\[0\].file.*the pool p"),
+        (thin() + one(vdev="xvdb", file="/p.meta", shared=True), "the pool p"),
+        (thin() + one(vdev="xvdb", file="/a", image="/p.data"), r"image.*the pool p"),
+        (
+            thin() + one(vdev="xvdb", file="/p.data", state="absent", remove_file=True),
+            r"remove_file.*the pool p",
+        ),
+        (one(file="/a", image="/g") + one(vdev="xvdb", file="/a.image"), r"/a.image"),
+        # What goes only with an image.
+        (one(file="/a", disk_size="1G"), "disk_size.*only with image"),
+        (one(file="/a", adopt=True), "adopt.*only with image"),
+        (one(file="/a", image="/g", chunk_size="x"), "chunk_size"),
+        (one(source="/dev/vg/a", size="1G"), "size.*left out beside source"),
+    ],
+)
 def test_refused_volumes_and_images(guests, words):
     for question in (files, volumes, stores):
         with pytest.raises(AnsibleFilterError, match=words):
@@ -348,83 +490,115 @@ CRYPT = {"cipher": "aes-xts-plain64", "key": KEY}
 
 
 def test_any_disk_can_be_encrypted():
-    guests = [{"domain": "g", "disks": [
-        {"vdev": "xvda", "file": "/a", "crypt": CRYPT},
-        {"vdev": "xvdb", "file": "/b", "image": "/g", "crypt": dict(CRYPT, sector_size=4096, allow_discards="yes"), "disk_size": 8192},
-        {"vdev": "xvdc", "thin": {"id": 5, "pool": MADE}, "size": "1M", "crypt": CRYPT},
-        {"vdev": "xvdd", "source": "/dev/vg/a", "size": "1M", "crypt": CRYPT},
-    ]}]
+    guests = [
+        {
+            "domain": "g",
+            "disks": [
+                {"vdev": "xvda", "file": "/a", "crypt": CRYPT},
+                {
+                    "vdev": "xvdb",
+                    "file": "/b",
+                    "image": "/g",
+                    "crypt": dict(CRYPT, sector_size=4096, allow_discards="yes"),
+                    "disk_size": 8192,
+                },
+                {"vdev": "xvdc", "thin": {"id": 5, "pool": MADE}, "size": "1M", "crypt": CRYPT},
+                {"vdev": "xvdd", "source": "/dev/vg/a", "size": "1M", "crypt": CRYPT},
+            ],
+        }
+    ]
     bare = copy.deepcopy(guests)
     for disk in bare[0]["disks"]:
         del disk["crypt"]
     bare[0]["disks"][3].pop("size")
     sizes = {"/a": 4096, "/b": 512, "/g": 4096}
     for entry, plain in zip(entries(guests, sizes=sizes), entries(bare, sizes=sizes)):
-        line, = entry["source"]["table"]
-        assert (line["target"], line["cipher"], line["key"], line["device"], line["offset"]) == ("crypt", "aes-xts-plain64", KEY, plain["source"], 0)
+        (line,) = entry["source"]["table"]
+        assert (line["target"], line["cipher"], line["key"], line["device"], line["offset"]) == (
+            "crypt",
+            "aes-xts-plain64",
+            KEY,
+            plain["source"],
+            0,
+        )
         assert recipe.text_of(opener.parse(entry["source"]))
     lengths = [entry["source"]["table"][0]["length"] for entry in entries(guests, sizes=sizes)]
     assert lengths == [8, 16, 2048, 2048]
-    assert entries(guests, sizes=sizes)[1]["source"]["table"][0].items() >= {"sector_size": 4096, "allow_discards": True}.items()
+    assert (
+        entries(guests, sizes=sizes)[1]["source"]["table"][0].items()
+        >= {"sector_size": 4096, "allow_discards": True}.items()
+    )
     for disk in guests[0]["disks"]:
         disk["state"] = "absent"
-    assert [entry["source"]["table"][0]["length"] for entry in entries(guests, state="absent", sizes=sizes)] == lengths
+    assert [
+        entry["source"]["table"][0]["length"] for entry in entries(guests, state="absent", sizes=sizes)
+    ] == lengths
 
 
 def test_an_encrypted_file_that_is_gone():
     """How long its table was, its size tells, or nobody."""
     gone = dict(file="/a", crypt=CRYPT, state="absent")
-    entry, = entries(one(**gone), state="absent")
+    (entry,) = entries(one(**gone), state="absent")
     assert entry["source"] == {"file": "/a"}
-    entry, = entries(one(size=4096, **gone), state="absent")
+    (entry,) = entries(one(size=4096, **gone), state="absent")
     assert entry["source"]["table"][0]["length"] == 8
 
 
 SECRET = "00112233" * 16
 
 
-@pytest.mark.parametrize("crypt, words", [
-    ({}, "cipher and key"),
-    ("aes", "cipher and key"),
-    (dict(CRYPT, key=SECRET), "crypt.key.*kernel_key"),
-    (dict(CRYPT, key=f"{SECRET}:logon:a"), "crypt.key"),
-    (dict(CRYPT, key=":64:logon:web1"), "crypt.key.*PREFIX:NAME"),
-    (dict(CRYPT, key=":63:logon:a:b"), "crypt.key.*it has 63"),
-    (dict(CRYPT, cipher="aes"), "crypt.key.*aes"),
-    (dict(CRYPT, cipher="a b"), "crypt.cipher"),
-    (dict(CRYPT, sector_size=1000), "crypt.sector_size"),
-    (dict(CRYPT, sector_size="x"), "crypt.sector_size"),
-    (dict(CRYPT, allow_discards="x"), "crypt.allow_discards"),
-    (dict(CRYPT, password=SECRET), "crypt.password"),
-])
+@pytest.mark.parametrize(
+    "crypt, words",
+    [
+        ({}, "cipher and key"),
+        ("aes", "cipher and key"),
+        (dict(CRYPT, key=SECRET), "crypt.key.*kernel_key"),
+        (dict(CRYPT, key=f"{SECRET}:logon:a"), "crypt.key"),
+        (dict(CRYPT, key=":64:logon:web1"), "crypt.key.*PREFIX:NAME"),
+        (dict(CRYPT, key=":63:logon:a:b"), "crypt.key.*it has 63"),
+        (dict(CRYPT, cipher="aes"), "crypt.key.*aes"),
+        (dict(CRYPT, cipher="a b"), "crypt.cipher"),
+        (dict(CRYPT, sector_size=1000), "crypt.sector_size"),
+        (dict(CRYPT, sector_size="x"), "crypt.sector_size"),
+        (dict(CRYPT, allow_discards="x"), "crypt.allow_discards"),
+        (dict(CRYPT, password=SECRET), "crypt.password"),
+    ],
+)
 def test_refused_encryption(crypt, words):
     with pytest.raises(AnsibleFilterError, match=words) as caught:
         files(one(file="/a", crypt=crypt))
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("disk, words", [
-    ({"file": "/a", "crypt": dict(CRYPT, sector_size=4096)}, r"disks\[0\].crypt.sector_size.*4608"),
-    ({"source": "/dev/vg/a", "crypt": CRYPT}, "size"),
-    ({"crypt": CRYPT, "state": "absent"}, "only with file, thin or source"),
-])
+@pytest.mark.parametrize(
+    "disk, words",
+    [
+        ({"file": "/a", "crypt": dict(CRYPT, sector_size=4096)}, r"disks\[0\].crypt.sector_size.*4608"),
+        ({"source": "/dev/vg/a", "crypt": CRYPT}, "size"),
+        ({"crypt": CRYPT, "state": "absent"}, "only with file, thin or source"),
+    ],
+)
 def test_encryption_that_does_not_fit(disk, words):
     with pytest.raises(AnsibleFilterError, match=words):
         entries(one(**disk), state=disk.get("state", "present"), sizes={"/a": 4608})
 
 
 def test_a_file_that_is_known_to_be_raw():
-    found, = entries(one(file="/a", format="raw"), sizes={"/a": 4096})
+    (found,) = entries(one(file="/a", format="raw"), sizes={"/a": 4096})
     assert found["source"] == {"file": "/a", "format": "raw"}
     crypt = {"cipher": "aes-xts-plain64", "key": ":64:logon:a:b"}
-    found, = entries(one(file="/a", format="raw", crypt=crypt), sizes={"/a": 4096})
+    (found,) = entries(one(file="/a", format="raw", crypt=crypt), sizes={"/a": 4096})
     assert found["source"]["table"][0]["device"] == {"file": "/a", "format": "raw"}
 
 
-@pytest.mark.parametrize("disk, words", [
-    ({"file": "/a", "format": "qcow2"}, "qemu-img convert -O raw"), ({"file": "/a", "image": "/b", "format": "raw"}, "only with file, and without image"),
-    ({"source": "/dev/vg/a", "format": "raw"}, "only with file, and without image"),
-])
+@pytest.mark.parametrize(
+    "disk, words",
+    [
+        ({"file": "/a", "format": "qcow2"}, "qemu-img convert -O raw"),
+        ({"file": "/a", "image": "/b", "format": "raw"}, "only with file, and without image"),
+        ({"source": "/dev/vg/a", "format": "raw"}, "only with file, and without image"),
+    ],
+)
 def test_formats_that_cannot_be_meant(disk, words):
     with pytest.raises(AnsibleFilterError, match=words):
         entries(one(**disk), sizes={"/a": 4096, "/b": 4096})

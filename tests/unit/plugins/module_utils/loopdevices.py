@@ -79,7 +79,9 @@ def special_file(path, kind):
 def bind(number, path, flags=AUTOCLEAR):
     """The descriptor of /dev/loopN bound to the file, or None when it is not free now."""
     try:
-        device = os.open(f"/dev/loop{number}", (os.O_RDONLY if flags & READ_ONLY else os.O_RDWR) | os.O_CLOEXEC)
+        device = os.open(
+            f"/dev/loop{number}", (os.O_RDONLY if flags & READ_ONLY else os.O_RDWR) | os.O_CLOEXEC
+        )
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.ENOENT, errno.EBUSY):
             return None
@@ -146,7 +148,10 @@ def bound_files(prefix):
     found = {}
     for name in os.listdir("/sys/block"):
         if name.startswith("loop"):
-            with contextlib.suppress(OSError), open(f"/sys/block/{name}/loop/backing_file", encoding="utf-8") as attribute:
+            with (
+                contextlib.suppress(OSError),
+                open(f"/sys/block/{name}/loop/backing_file", encoding="utf-8") as attribute,
+            ):
                 path = attribute.read().rstrip("\n")
                 if path.startswith(str(prefix)):
                     found[int(name[4:])] = path
@@ -166,6 +171,7 @@ def nothing_bound(prefix, seconds=5.0):
 @contextlib.contextmanager
 def at_most(seconds):
     """An alarm that ends the test instead of a hang."""
+
     def late(number, frame):
         raise AssertionError("it hangs")
 

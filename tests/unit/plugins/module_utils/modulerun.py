@@ -21,9 +21,7 @@ def run(main, check=False, **arguments):
     warnings._global_warnings.clear()
     output = io.StringIO()
     arguments = dict(arguments, _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp")
-    with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(
-        SystemExit
-    ) as ended:
+    with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit) as ended:
         main()
     result = json.loads(output.getvalue().strip().splitlines()[-1])
     assert bool(result.get("failed")) == (ended.value.code == 1)

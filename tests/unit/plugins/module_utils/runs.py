@@ -22,7 +22,9 @@ class Run:
         self.pid = os.fork()
         if not self.pid:
             os.close(reading)
-            _run(main, dict(arguments, _ansible_check_mode=check, _ansible_remote_tmp="/tmp"), writing, before)
+            _run(
+                main, dict(arguments, _ansible_check_mode=check, _ansible_remote_tmp="/tmp"), writing, before
+            )
         os.close(writing)
         self._reading = reading
         self.status = None

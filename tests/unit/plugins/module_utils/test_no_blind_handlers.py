@@ -19,7 +19,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[4]
-WIDE = {"OSError", "IOError", "EnvironmentError", "BlockError", "KernelError", "XenStoreError", "GuestError", "Exception", "BaseException"}
+WIDE = {
+    "OSError",
+    "IOError",
+    "EnvironmentError",
+    "BlockError",
+    "KernelError",
+    "XenStoreError",
+    "GuestError",
+    "Exception",
+    "BaseException",
+}
 ASKING = {"exists", "lexists", "isdir", "isfile", "islink", "ismount", "samefile", "access"}
 
 CLEANING = "takes back after an error, and that is the one which is told"
@@ -33,8 +43,14 @@ STAY = {
     ("_dm/mapped.py", "describe"): WORDS,
     ("_dm/mapped.py", "_busy"): WORDS,
     ("_dm/mapped.py", "_take_back"): CLEANING,
-    ("_dm/keys.py", "reachable"): "the kernel looks for the keys at the load, and says that they are not there",
-    ("_module/dm_order.py", "mapped_names"): "the plan of the entry reads the table too, and says all that is wrong with it",
+    (
+        "_dm/keys.py",
+        "reachable",
+    ): "the kernel looks for the keys at the load, and says that they are not there",
+    (
+        "_module/dm_order.py",
+        "mapped_names",
+    ): "the plan of the entry reads the table too, and says all that is wrong with it",
     ("_module/features.py", "_blkback_diskseq"): "the answer is that it cannot be told",
     ("_hotplug/script.py", "remove"): "a script that cannot be run is not run",
     ("_hotplug/add.py", "give_up"): "the disk counts as another call's then, and is left as it is",
@@ -65,7 +81,10 @@ def names(kind):
     """The last names of what a handler catches."""
     if kind is None:
         return {"BaseException"}
-    return {getattr(each, "id", getattr(each, "attr", "")) for each in (kind.elts if isinstance(kind, ast.Tuple) else [kind])}
+    return {
+        getattr(each, "id", getattr(each, "attr", ""))
+        for each in (kind.elts if isinstance(kind, ast.Tuple) else [kind])
+    }
 
 
 def is_constant(value):
@@ -118,11 +137,14 @@ def everywhere():
 
 def test_no_error_passes_for_an_answer():
     new = [
-        f"{file}:{line}: {function}: {problem}" for (file, function), places in everywhere().items()
-        for problem, line in places if (file, function) not in STAY
+        f"{file}:{line}: {function}: {problem}"
+        for (file, function), places in everywhere().items()
+        for problem, line in places
+        if (file, function) not in STAY
     ]
     assert not new, (
-        "name the errnos that mean it (_gone), let the rest be an error; or say in STAY of this file why nothing is concluded from it:\n" + "\n".join(new)
+        "name the errnos that mean it (_gone), let the rest be an error; or say in STAY of this file why nothing is concluded from it:\n"
+        + "\n".join(new)
     )
 
 
@@ -131,19 +153,25 @@ def test_what_is_listed_is_there():
     assert not gone, f"mended, so to be taken off the list: {sorted(gone)}"
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("try:\n  a()\nexcept OSError:\n  pass", 1),
-    ("try:\n  a()\nexcept OSError as error:\n  return []", 1),
-    ("try:\n  a()\nexcept (ValueError, errors.BlockError):\n  continue", 1),
-    ("try:\n  a()\nexcept:\n  x = None", 1),
-    ("try:\n  a()\nexcept FileNotFoundError:\n  return None", 0),
-    ("try:\n  a()\nexcept DeviceGone:\n  return False", 0),
-    ("try:\n  a()\nexcept OSError as error:\n  if error.errno != ENOENT:\n    raise\n  return None", 0),
-    ("try:\n  a()\nexcept OSError as error:\n  raise KernelError() from error", 0),
-    ("with contextlib.suppress(BlockError):\n  a()", 1),
-    ("with contextlib.suppress(FileNotFoundError):\n  a()", 0),
-    ("os.path.exists(a)", 1), ("os.access(a, os.X_OK)", 1), ("_gone.exists(a)", 0), ("os.path.join(a)", 0),
-])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("try:\n  a()\nexcept OSError:\n  pass", 1),
+        ("try:\n  a()\nexcept OSError as error:\n  return []", 1),
+        ("try:\n  a()\nexcept (ValueError, errors.BlockError):\n  continue", 1),
+        ("try:\n  a()\nexcept:\n  x = None", 1),
+        ("try:\n  a()\nexcept FileNotFoundError:\n  return None", 0),
+        ("try:\n  a()\nexcept DeviceGone:\n  return False", 0),
+        ("try:\n  a()\nexcept OSError as error:\n  if error.errno != ENOENT:\n    raise\n  return None", 0),
+        ("try:\n  a()\nexcept OSError as error:\n  raise KernelError() from error", 0),
+        ("with contextlib.suppress(BlockError):\n  a()", 1),
+        ("with contextlib.suppress(FileNotFoundError):\n  a()", 0),
+        ("os.path.exists(a)", 1),
+        ("os.access(a, os.X_OK)", 1),
+        ("_gone.exists(a)", 0),
+        ("os.path.join(a)", 0),
+    ],
+)
 def test_what_is_found(text, expected):
     source = "for _ in x:\n" + "\n".join("  " + line for line in text.split("\n"))
     assert len(list(found_in(ast.parse(source)))) == expected

@@ -43,12 +43,22 @@ class Xenstored:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)
         self.process = subprocess.Popen(
-            [str(self.programs / "xenstored"), "--no-fork", "--pid-file", os.path.join(self.directory, "pid"), *self.options],
+            [
+                str(self.programs / "xenstored"),
+                "--no-fork",
+                "--pid-file",
+                os.path.join(self.directory, "pid"),
+                *self.options,
+            ],
             env={
-                "PATH": "/usr/bin:/bin", "XENSTORED_RUNDIR": self.directory, "XENSTORED_ROOTDIR": self.directory,
-                "LD_LIBRARY_PATH": str(self.programs / "lib"), "LD_PRELOAD": str(self.programs / "nohypervisor.so"),
+                "PATH": "/usr/bin:/bin",
+                "XENSTORED_RUNDIR": self.directory,
+                "XENSTORED_ROOTDIR": self.directory,
+                "LD_LIBRARY_PATH": str(self.programs / "lib"),
+                "LD_PRELOAD": str(self.programs / "nohypervisor.so"),
             },
-            stdin=subprocess.DEVNULL, cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            cwd=self.directory,
         )
         end = time.monotonic() + 20
         while not self._listens():

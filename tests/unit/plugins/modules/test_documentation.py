@@ -17,7 +17,9 @@ MODULES = "ansible_collections.racefree.block.plugins.modules"
 ROOT = os.path.dirname(importlib.import_module(MODULES + ".device_info").__file__)
 NAMES = sorted(name[:-3] for name in os.listdir(ROOT) if name.endswith(".py") and name != "__init__.py")
 PLURALS = {
-    "loop_devices": ("loop_device", "devices"), "dm_devices": ("dm_device", "devices"), "xen_vbds": ("xen_vbd", "vbds"),
+    "loop_devices": ("loop_device", "devices"),
+    "dm_devices": ("dm_device", "devices"),
+    "xen_vbds": ("xen_vbd", "vbds"),
     "libvirt_disks": ("libvirt_disk", "disks"),
 }
 
@@ -39,7 +41,9 @@ def test_suboptions_are_the_options_of_the_singular(plural):
     assert list(suboptions) == list(options)
     for name, option in options.items():
         copy = dict(suboptions[name])
-        assert [told(line, listed) for line in copy.pop("description")] == [told(line, listed) for line in option["description"]], name
+        assert [told(line, listed) for line in copy.pop("description")] == [
+            told(line, listed) for line in option["description"]
+        ], name
         assert copy == {key: value for key, value in option.items() if key != "description"}, name
 
 

@@ -44,7 +44,9 @@ class Keyring:
         return serial
 
     def read(self, serial):
-        (kind, payload), = [(key[0], payload) for key, (number, payload) in self.keys.items() if number == serial]
+        ((kind, payload),) = [
+            (key[0], payload) for key, (number, payload) in self.keys.items() if number == serial
+        ]
         if kind == "logon":
             raise KernelError("cannot read the key", errno=errno.EOPNOTSUPP)
         return payload
@@ -65,7 +67,13 @@ def keyring(monkeypatch):
 
 def run(check=False, **arguments):
     output = io.StringIO()
-    arguments = dict({"description": "a:b"}, **arguments, _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp")
+    arguments = dict(
+        {"description": "a:b"},
+        **arguments,
+        _ansible_check_mode=check,
+        _ansible_diff=True,
+        _ansible_remote_tmp="/tmp",
+    )
     with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
         kernel_key.main()
     text = output.getvalue().strip().splitlines()[-1]
@@ -78,10 +86,20 @@ def run(check=False, **arguments):
 def test_a_life(keyring, kind):
     assert run(True, type=kind, payload=ONE)["changed"] and not keyring.changes
     first = run(type=kind, payload=ONE)
-    assert first["changed"] and first["key"] == {"type": kind, "description": "a:b", "serial": 1000, "size": 32, "table_key": f":32:{kind}:a:b"}
+    assert first["changed"] and first["key"] == {
+        "type": kind,
+        "description": "a:b",
+        "serial": 1000,
+        "size": 32,
+        "table_key": f":32:{kind}:a:b",
+    }
     assert keyring.keys[kind, "a:b"] == (1000, bytes(32))
     before = keyring.changes
-    assert not run(type=kind, payload=ONE)["changed"] and not run(True, type=kind, payload=ONE)["changed"] and keyring.changes == before
+    assert (
+        not run(type=kind, payload=ONE)["changed"]
+        and not run(True, type=kind, payload=ONE)["changed"]
+        and keyring.changes == before
+    )
     assert not run(type=kind, payload=f" {ONE} \n")["changed"]
     assert run(True, type=kind, payload=TWO)["changed"] and keyring.changes == before
     assert run(type=kind, payload=TWO)["changed"] and keyring.keys[kind, "a:b"] == (1000, bytes.fromhex(TWO))
@@ -100,34 +118,45 @@ def test_what_is_kept_beside_tells_nothing(keyring):
     assert keyring.keys["user", "racefree.block:logon:a:b"][1][:64] != told[:64], "the same salt again"
 
 
-@pytest.mark.parametrize("change", [
-    lambda keyring: keyring.remove(keyring.find("logon", "a:b")),
-    lambda keyring: (keyring.remove(keyring.find("logon", "a:b")), keyring.add("logon", "a:b", bytes(32))),
-    lambda keyring: keyring.remove(keyring.find("user", "racefree.block:logon:a:b")),
-    lambda keyring: keyring.add("user", "racefree.block:logon:a:b", b""),
-    lambda keyring: keyring.add("user", "racefree.block:logon:a:b", bytes(68)),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda keyring: keyring.remove(keyring.find("logon", "a:b")),
+        lambda keyring: (
+            keyring.remove(keyring.find("logon", "a:b")),
+            keyring.add("logon", "a:b", bytes(32)),
+        ),
+        lambda keyring: keyring.remove(keyring.find("user", "racefree.block:logon:a:b")),
+        lambda keyring: keyring.add("user", "racefree.block:logon:a:b", b""),
+        lambda keyring: keyring.add("user", "racefree.block:logon:a:b", bytes(68)),
+    ],
+)
 def test_what_others_have_changed(keyring, change):
     """Whatever cannot be proved to be right is set again."""
     run(payload=ONE)
     change(keyring)
-    assert run(True, payload=ONE)["changed"] and run(payload=ONE)["changed"] and not run(payload=ONE)["changed"]
+    assert (
+        run(True, payload=ONE)["changed"] and run(payload=ONE)["changed"] and not run(payload=ONE)["changed"]
+    )
     assert keyring.keys["logon", "a:b"][1] == bytes(32)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ({"payload": None}, ["payload"]),
-    ({"payload": "abc"}, ["payload", "(not shown)"]),
-    ({"payload": "zz"}, ["payload", "(not shown)"]),
-    ({"payload": ""}, ["payload"]),
-    ({"payload": "00" * 32768}, ["payload", "32767"]),
-    ({"payload": ONE, "description": "plain"}, ["description", "PREFIX:NAME"]),
-    ({"payload": ONE, "description": ":a"}, ["description", "PREFIX:NAME"]),
-    ({"payload": ONE, "description": "a:b c"}, ["description", "spaces"]),
-    ({"payload": ONE, "description": "a:\u00fc"}, ["description"]),
-    ({"payload": ONE, "description": ""}, ["description"]),
-    ({"payload": ONE, "type": "trusted"}, ["type"]),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"payload": None}, ["payload"]),
+        ({"payload": "abc"}, ["payload", "(not shown)"]),
+        ({"payload": "zz"}, ["payload", "(not shown)"]),
+        ({"payload": ""}, ["payload"]),
+        ({"payload": "00" * 32768}, ["payload", "32767"]),
+        ({"payload": ONE, "description": "plain"}, ["description", "PREFIX:NAME"]),
+        ({"payload": ONE, "description": ":a"}, ["description", "PREFIX:NAME"]),
+        ({"payload": ONE, "description": "a:b c"}, ["description", "spaces"]),
+        ({"payload": ONE, "description": "a:\u00fc"}, ["description"]),
+        ({"payload": ONE, "description": ""}, ["description"]),
+        ({"payload": ONE, "type": "trusted"}, ["type"]),
+    ],
+)
 def test_refused(keyring, arguments, words):
     for check in (True, False):
         result = run(check, **arguments)
@@ -146,11 +175,18 @@ def test_any_payload(one, two):
         from ansible_collections.racefree.block.plugins.module_utils._module.kernel_key import KeyItem
 
         def changed(payload):
-            item = KeyItem({"description": "a:b", "type": "logon", "payload": payload.hex(), "state": "present"}, None)
+            item = KeyItem(
+                {"description": "a:b", "type": "logon", "payload": payload.hex(), "state": "present"}, None
+            )
             item.check()
             plan = item.plan()
             if plan.changed:
                 item.apply()
             return plan.changed
 
-        assert changed(one) and not changed(one) and changed(two) == (one != two) and fake.keys["logon", "a:b"][1] == two
+        assert (
+            changed(one)
+            and not changed(one)
+            and changed(two) == (one != two)
+            and fake.keys["logon", "a:b"][1] == two
+        )

@@ -22,7 +22,11 @@ from ansible_collections.racefree.block.plugins.modules import libvirt_disk, lib
 
 def run(module=libvirt_disk, **arguments):
     output = io.StringIO()
-    with patch_module_args(dict(arguments, _ansible_remote_tmp="/tmp")), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+    with (
+        patch_module_args(dict(arguments, _ansible_remote_tmp="/tmp")),
+        contextlib.redirect_stdout(output),
+        pytest.raises(SystemExit),
+    ):
         module.main()
     return json.loads(output.getvalue().strip().splitlines()[-1])
 
@@ -30,23 +34,26 @@ def run(module=libvirt_disk, **arguments):
 GOOD = {"domain": "web1", "vdev": "xvda", "source": "file:/srv/a.raw"}
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"domain": ""}, ["domain", "name or the uuid"]),
-    ({"domain": "a\nb"}, ["domain"]),
-    ({"vdev": "../xvda"}, ["vdev", "xvda, vdb"]),
-    ({"vdev": "xvda'/><disk"}, ["vdev"]),
-    ({"vdev": "9999999999"}, ["vdev"]),
-    ({"source": None}, ["source"]),
-    ({"source": "diskseq:5"}, ["source", "every boot"]),
-    ({"source": "relative"}, ["source", "absolute path"]),
-    ({"source": {"file": "/srv/a.raw", "read_only": True}}, ["mode", "must be r"]),
-    ({"device_type": "cdrom"}, ["mode", "a cdrom is read-only"]),
-    ({"device_type": "floppy"}, ["device_type"]),
-    ({"bus": "x'y"}, ["bus", "virtio"]),
-    ({"config": False}, ["config", "must be true without live"]),
-    ({"live": True, "uri": "qemu:///system"}, ["live", "only for Xen"]),
-    ({"timeout": 0}, ["timeout", "from 1 to"]),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"domain": ""}, ["domain", "name or the uuid"]),
+        ({"domain": "a\nb"}, ["domain"]),
+        ({"vdev": "../xvda"}, ["vdev", "xvda, vdb"]),
+        ({"vdev": "xvda'/><disk"}, ["vdev"]),
+        ({"vdev": "9999999999"}, ["vdev"]),
+        ({"source": None}, ["source"]),
+        ({"source": "diskseq:5"}, ["source", "every boot"]),
+        ({"source": "relative"}, ["source", "absolute path"]),
+        ({"source": {"file": "/srv/a.raw", "read_only": True}}, ["mode", "must be r"]),
+        ({"device_type": "cdrom"}, ["mode", "a cdrom is read-only"]),
+        ({"device_type": "floppy"}, ["device_type"]),
+        ({"bus": "x'y"}, ["bus", "virtio"]),
+        ({"config": False}, ["config", "must be true without live"]),
+        ({"live": True, "uri": "qemu:///system"}, ["live", "only for Xen"]),
+        ({"timeout": 0}, ["timeout", "from 1 to"]),
+    ],
+)
 def test_refused(change, words):
     result = run(**{**GOOD, **change})
     assert result["failed"] and "Traceback" not in str(result)
@@ -71,17 +78,26 @@ def thin(length, number=1):
     return {"table": [{"start": 0, "length": length, "target": "thin", "pool": pool, "id": number}]}
 
 
-@pytest.mark.parametrize("recipe, length, refused", [
-    (json.dumps(thin(16)), 8, True), (json.dumps(thin(16)), 16, False), (json.dumps(thin(16)), 24, False), (json.dumps(thin(16, 2)), 8, False),
-    # One that cannot be read is replaced by one that can.
-    ("{", 8, False), ('{"table": "0 x"}', 8, False),
-])
+@pytest.mark.parametrize(
+    "recipe, length, refused",
+    [
+        (json.dumps(thin(16)), 8, True),
+        (json.dumps(thin(16)), 16, False),
+        (json.dumps(thin(16)), 24, False),
+        (json.dumps(thin(16, 2)), 8, False),
+        # One that cannot be read is replaced by one that can.
+        ("{", 8, False),
+        ('{"table": "0 x"}', 8, False),
+    ],
+)
 def test_a_volume_is_not_made_shorter(recipe, length, refused):
     uuid = "11111111-2222-3333-4444-55555555555b"
     xml = f"<domain type='xen'><name>web1</name><uuid>{uuid}</uuid><devices></devices></domain>"
     xml = domain_xml.put(xml, domain_xml.Disk("xvda", domain_xml.path_of(uuid, "xvda")), recipe)
     params = dict.fromkeys(_libvirt_disk.ARGUMENTS, None)
-    params.update({key: spec["default"] for key, spec in _libvirt_disk.ARGUMENTS.items() if "default" in spec}, **GOOD)
+    params.update(
+        {key: spec["default"] for key, spec in _libvirt_disk.ARGUMENTS.items() if "default" in spec}, **GOOD
+    )
     item = _libvirt_disk.DiskItem(dict(params, source=thin(length)), None)
     item.check()
     if not refused:

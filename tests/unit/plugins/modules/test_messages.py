@@ -482,9 +482,7 @@ def test_values_are_shown_as_users_write_them(value, text):
 
 
 def test_a_long_value_is_cut():
-    assert (
-        errors.shown("x" * 5000).endswith("... (5000 characters)") and len(errors.shown("x" * 5000)) < 250
-    )
+    assert errors.shown("x" * 5000).endswith("... (5000 characters)") and len(errors.shown("x" * 5000)) < 250
 
 
 def _words_of(call):

@@ -25,7 +25,9 @@ USED = b"SnAp" + bytes(508)
 
 def run(*stores, check=False, **more):
     output = io.StringIO()
-    arguments = dict(more, stores=list(stores), _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp")
+    arguments = dict(
+        more, stores=list(stores), _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp"
+    )
     with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
         snapshot_stores.main()
     return json.loads(output.getvalue().strip().splitlines()[-1])
@@ -61,13 +63,23 @@ def settled(*stores):
 
 def test_a_new_store(place, store):
     predicted = run(store(), check=True)
-    assert predicted["changed"] and not os.path.exists(place / "a.cow.image") and predicted["stores"][0]["store"]["image"]["sha256"] is None
+    assert (
+        predicted["changed"]
+        and not os.path.exists(place / "a.cow.image")
+        and predicted["stores"][0]["store"]["image"]["sha256"] is None
+    )
     done = run(store(used=False))
     there = os.stat(place / "golden")
     assert record(place) == {
-        "image": str(place / "golden"), "size": 6000, "mtime_ns": there.st_mtime_ns, "sha256": hashlib.sha256(b"golden" * 1000).hexdigest(),
+        "image": str(place / "golden"),
+        "size": 6000,
+        "mtime_ns": there.st_mtime_ns,
+        "sha256": hashlib.sha256(b"golden" * 1000).hexdigest(),
     }
-    assert done["diff"] == predicted["diff"] and done["stores"][0]["store"]["image"]["sha256"] == record(place)["sha256"]
+    assert (
+        done["diff"] == predicted["diff"]
+        and done["stores"][0]["store"]["image"]["sha256"] == record(place)["sha256"]
+    )
     assert os.stat(place / "a.cow.image").st_mode & 0o777 == 0o600 and settled(store())
     assert settled(store(used=True))
 
@@ -92,10 +104,13 @@ def test_an_image_that_was_changed(place, store):
         assert "another image" in run(store(adopt=True))["msg"]
 
 
-@pytest.mark.parametrize("change", [
-    lambda place: os.utime(place / "golden", ns=(5, 5)),
-    lambda place: (os.unlink(place / "golden"), (place / "golden").write_bytes(b"golden" * 1000)),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda place: os.utime(place / "golden", ns=(5, 5)),
+        lambda place: (os.unlink(place / "golden"), (place / "golden").write_bytes(b"golden" * 1000)),
+    ],
+)
 def test_an_image_that_has_the_same_contents(place, store, change):
     run(store(used=True, adopt=True))
     change(place)
@@ -106,7 +121,11 @@ def test_an_image_that_has_the_same_contents(place, store, change):
 def test_an_image_that_was_moved(place, store):
     run(store(used=True, adopt=True))
     os.rename(place / "golden", place / "silver")
-    assert run(store(image="silver"))["changed"] and record(place)["image"] == str(place / "silver") and settled(store(image="silver"))
+    assert (
+        run(store(image="silver"))["changed"]
+        and record(place)["image"] == str(place / "silver")
+        and settled(store(image="silver"))
+    )
 
 
 def test_a_store_that_nothing_is_known_of(place, store):
@@ -119,7 +138,9 @@ def test_an_image_is_read_once(place, store, monkeypatch):
     """For all stores of a task; and not for a new one beside others of the same image."""
     read, real = [], hashlib.sha256
     # With data it is only a short word that is hashed.
-    monkeypatch.setattr(snapshot_store.hashlib, "sha256", lambda *data: real(*data) if data else read.append(1) or real())
+    monkeypatch.setattr(
+        snapshot_store.hashlib, "sha256", lambda *data: real(*data) if data else read.append(1) or real()
+    )
     run(store("a.cow"), store("b.cow"))
     assert len(read) == 1
     assert run(store("c.cow"), store("a.cow"))["changed"] and len(read) == 1
@@ -139,19 +160,24 @@ def test_all_or_nothing(place, store):
     assert result["failed"] and "c.cow" in result["msg"] and not os.path.exists(place / "a.cow.image")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"image": "/a", "size": "x", "mtime_ns": 1, "sha256": ""}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"image": "/a", "size": "x", "mtime_ns": 1, "sha256": ""}']
+)
 def test_a_record_that_is_none(place, store, text):
     (place / "a.cow.image").write_text(text)
     assert "a.cow.image" in run(store())["msg"]
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"path": "a"}, ["path", "absolute"]),
-    ({"image": "a"}, ["image", "absolute"]),
-    ({"image": "/nowhere/at/all"}, ["image", "does not exist"]),
-    ({"image": "/proc"}, ["image", "directory"]),
-    ({"image": "/dev/null"}, ["image", "regular file"]),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"path": "a"}, ["path", "absolute"]),
+        ({"image": "a"}, ["image", "absolute"]),
+        ({"image": "/nowhere/at/all"}, ["image", "does not exist"]),
+        ({"image": "/proc"}, ["image", "directory"]),
+        ({"image": "/dev/null"}, ["image", "regular file"]),
+    ],
+)
 def test_refused(store, change, words):
     result = run(dict(store(), **change))
     assert result["failed"]
@@ -178,7 +204,16 @@ def test_twins(store):
 
 
 @pytest.mark.parametrize("which", ["a.cow", "a.cow.image", "golden"])
-@pytest.mark.parametrize("kind, word", [("fifo", "FIFO"), ("socket", "socket"), ("dir", "directory"), ("link", "FIFO"), ("/dev/zero", "character device")])
+@pytest.mark.parametrize(
+    "kind, word",
+    [
+        ("fifo", "FIFO"),
+        ("socket", "socket"),
+        ("dir", "directory"),
+        ("link", "FIFO"),
+        ("/dev/zero", "character device"),
+    ],
+)
 @pytest.mark.parametrize("check", [False, True])
 def test_what_is_no_regular_file(place, store, which, kind, word, check):
     entry = store(used=False)
@@ -189,7 +224,11 @@ def test_what_is_no_regular_file(place, store, which, kind, word, check):
         loopdevices.special_file(place / which, kind)
     with loopdevices.at_most(5):
         result = run(entry, check=check)
-    assert result["failed"] and str(place / which) in result["msg"] and f"is a {word}, and must be a regular file" in result["msg"]
+    assert (
+        result["failed"]
+        and str(place / which) in result["msg"]
+        and f"is a {word}, and must be a regular file" in result["msg"]
+    )
 
 
 def test_a_store_that_became_a_fifo(place, store):
@@ -202,9 +241,15 @@ def test_a_store_that_became_a_fifo(place, store):
         assert "is a FIFO" in run(entry)["msg"]
 
 
-@pytest.mark.parametrize("text", ["[" * 30000, '{"image": "/x", "size": 1e999, "mtime_ns": 1, "sha256": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["[" * 30000, '{"image": "/x", "size": 1e999, "mtime_ns": 1, "sha256": "x"}']
+)
 def test_a_record_that_is_none(place, store, text):
     entry = store(used=True)
     (place / "a.cow.image").write_text(text)
     result = run(entry)
-    assert result["failed"] and "has a record that cannot be read" in result["msg"] and "unexpected" not in result["msg"]
+    assert (
+        result["failed"]
+        and "has a record that cannot be read" in result["msg"]
+        and "unexpected" not in result["msg"]
+    )

@@ -73,7 +73,9 @@ def wait_ready(name, log, seconds):
             raise GuestProblem(f"guest {name}'s kernel panicked; its console:\n" + "\n".join(seen[-15:]), 125)
         time.sleep(0.05)
     tail = "\n".join(seen[-15:]) or "(nothing)"
-    raise GuestProblem(f"guest {name} did not take commands within {seconds:g} s; its console's last lines:\n{tail}", 125)
+    raise GuestProblem(
+        f"guest {name} did not take commands within {seconds:g} s; its console's last lines:\n{tail}", 125
+    )
 
 
 def find_tty(name):
@@ -126,17 +128,21 @@ def send(name, tty, lines, seconds=30.0):
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise GuestProblem(f"waited {seconds:g} s for another writer to guest {name}'s console, in vain", 125) from None
+                    raise GuestProblem(
+                        f"waited {seconds:g} s for another writer to guest {name}'s console, in vain", 125
+                    ) from None
                 time.sleep(0.02)
         data = "".join(line + "\n" for line in lines).encode()
         fd = os.open(tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             while data:
                 try:
-                    data = data[os.write(fd, data):]
+                    data = data[os.write(fd, data) :]
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise GuestProblem(f"guest {name} read nothing from its console for {seconds:g} s", 125) from None
+                        raise GuestProblem(
+                            f"guest {name} read nothing from its console for {seconds:g} s", 125
+                        ) from None
                     time.sleep(0.02)
         finally:
             os.close(fd)
@@ -214,4 +220,7 @@ def run(name, command, seconds, grace):
             return result
         time.sleep(pause)
         pause = min(pause * 1.3, 0.1)
-    raise GuestProblem(f"waited {seconds + grace:g} s for guest {name} to answer, in vain (paused, crashed, or its command cannot be killed?)", 125)
+    raise GuestProblem(
+        f"waited {seconds + grace:g} s for guest {name} to answer, in vain (paused, crashed, or its command cannot be killed?)",
+        125,
+    )

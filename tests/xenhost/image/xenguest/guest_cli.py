@@ -66,9 +66,18 @@ class Options:
                 self.lists[key].append(value)
             else:
                 self.values[key] = value
-        if self.name is None or not set(self.name) <= SAFE or not self.name[0].isalnum() or len(self.name) > 60 \
-                or self.name in COMMANDS or self.name.endswith("--incoming"):
-            raise GuestProblem(f"NAME: {self.name!r} is not allowed: 1 to 60 letters, digits, _ . -, and not a command's name", 2)
+        if (
+            self.name is None
+            or not set(self.name) <= SAFE
+            or not self.name[0].isalnum()
+            or len(self.name) > 60
+            or self.name in COMMANDS
+            or self.name.endswith("--incoming")
+        ):
+            raise GuestProblem(
+                f"NAME: {self.name!r} is not allowed: 1 to 60 letters, digits, _ . -, and not a command's name",
+                2,
+            )
 
     def number(self, key, default, least, most):
         text = self.values.get(key, str(default))
@@ -79,25 +88,41 @@ class Options:
 
 def command_start(words):
     from guest_launch import start
-    options = Options(words, values=("memory", "vcpus", "timeout"), lists=("disk", "config"), flags=("libvirt", "no-frontend"))
+
+    options = Options(
+        words,
+        values=("memory", "vcpus", "timeout"),
+        lists=("disk", "config"),
+        flags=("libvirt", "no-frontend"),
+    )
     if options.rest:
         raise GuestProblem("start takes no command", 2)
     if options.lists["config"] and "libvirt" in options.flags:
         raise GuestProblem("--config is a line for xl, it cannot go with --libvirt", 2)
     number = start(
-        options.name, options.number("memory", 200, 64, 4096), options.number("vcpus", 1, 1, 8), options.lists["disk"], options.lists["config"],
-        "libvirt" in options.flags, "no-frontend" not in options.flags, options.number("timeout", 180, 1, 3600))
+        options.name,
+        options.number("memory", 200, 64, 4096),
+        options.number("vcpus", 1, 1, 8),
+        options.lists["disk"],
+        options.lists["config"],
+        "libvirt" in options.flags,
+        "no-frontend" not in options.flags,
+        options.number("timeout", 180, 1, 3600),
+    )
     print(number)
     return 0
 
 
 def command_run(words):
     from guest_channel import run
+
     options = Options(words, values=("timeout", "grace"))
     if not options.rest:
         raise GuestProblem("run: the command is missing: xenguest run NAME -- COMMAND", 2)
     seconds = options.number("timeout", 60, 1, 86400)
-    code, out, err, late = run(options.name, " ".join(options.rest), seconds, options.number("grace", 60, 1, 3600))
+    code, out, err, late = run(
+        options.name, " ".join(options.rest), seconds, options.number("grace", 60, 1, 3600)
+    )
     sys.stdout.buffer.write(out)
     sys.stdout.flush()
     sys.stderr.buffer.write(err)
@@ -108,6 +133,7 @@ def command_run(words):
 
 def command_console(words):
     from guest_channel import LOGS
+
     options = Options(words, flags=("raw",))
     found = inside = False
     for suffix in ("", "--incoming"):
@@ -129,12 +155,14 @@ def command_console(words):
 
 def command_pause(words, word="pause"):
     from guest_launch import call
+
     call(["xl", word, Options(words).name], 60)
     return 0
 
 
 def command_stop(words):
     from guest_launch import stop
+
     options = Options(words, values=("timeout",))
     stop(options.name, options.number("timeout", 120, 1, 3600))
     return 0
@@ -142,6 +170,7 @@ def command_stop(words):
 
 def command_list(words):
     from guest_store import Store
+
     if words:
         raise GuestProblem("list takes no argument", 2)
     store = Store()
@@ -157,8 +186,13 @@ def main(argv):
         return 0 if argv else 2
     word, rest = argv[0], argv[1:]
     calls = {
-        "start": command_start, "run": command_run, "console": command_console, "pause": command_pause,
-        "unpause": lambda words: command_pause(words, "unpause"), "stop": command_stop, "list": command_list,
+        "start": command_start,
+        "run": command_run,
+        "console": command_console,
+        "pause": command_pause,
+        "unpause": lambda words: command_pause(words, "unpause"),
+        "stop": command_stop,
+        "list": command_list,
     }
     try:
         if word not in calls:

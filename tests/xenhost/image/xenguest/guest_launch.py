@@ -23,7 +23,14 @@ POSITIONAL = ("target", "format", "vdev", "access")
 def call(argv, seconds):
     """Run a tool; GuestProblem with what it said when it fails or takes too long."""
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False)
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise GuestProblem(f"{' '.join(argv)}: not done after {seconds:g} s") from None
     text = done.stdout.decode(errors="replace").strip()
@@ -58,8 +65,15 @@ def parse_disk(spec):
 
 def xl_config(name, memory, vcpus, disks, cmdline, extra):
     lines = [
-        f'name = "{name}"', 'type = "pv"', f'kernel = "{KERNEL}"', f'ramdisk = "{INITRD}"', f'cmdline = "{cmdline}"',
-        f"memory = {memory}", f"vcpus = {vcpus}", "vif = []", 'on_crash = "destroy"',
+        f'name = "{name}"',
+        'type = "pv"',
+        f'kernel = "{KERNEL}"',
+        f'ramdisk = "{INITRD}"',
+        f'cmdline = "{cmdline}"',
+        f"memory = {memory}",
+        f"vcpus = {vcpus}",
+        "vif = []",
+        'on_crash = "destroy"',
         "disk = [" + ", ".join("'" + disk + "'" for disk in disks) + "]",
     ]
     return "\n".join(lines + extra) + "\n"
@@ -100,9 +114,21 @@ def start(name, memory, vcpus, disks, extra, libvirt, frontend, seconds):
     forget(name)
     cmdline = CMDLINE if frontend else f"{CMDLINE} frontend=no"
     if libvirt:
-        argv = ["virsh", "-q", "-c", "xen:///system", "create", write_state(name, "xml", libvirt_xml(name, memory, vcpus, disks, cmdline))]
+        argv = [
+            "virsh",
+            "-q",
+            "-c",
+            "xen:///system",
+            "create",
+            write_state(name, "xml", libvirt_xml(name, memory, vcpus, disks, cmdline)),
+        ]
     else:
-        argv = ["xl", "create", "-q", write_state(name, "cfg", xl_config(name, memory, vcpus, disks, cmdline, extra))]
+        argv = [
+            "xl",
+            "create",
+            "-q",
+            write_state(name, "cfg", xl_config(name, memory, vcpus, disks, cmdline, extra)),
+        ]
     call(argv, seconds)
     try:
         wait_ready(name, log, seconds)

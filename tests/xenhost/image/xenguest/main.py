@@ -13,6 +13,7 @@ def start():
     # -I keeps the script's own directory out.
     sys.path.insert(0, "/usr/local/lib/xenguest")
     from guest_cli import main
+
     return main(sys.argv[1:])
 
 

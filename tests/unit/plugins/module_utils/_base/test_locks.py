@@ -67,6 +67,7 @@ class Child:
 @pytest.fixture
 def child():
     with contextlib.ExitStack() as stack:
+
         def start(function):
             started = Child(function)
             stack.callback(started.end)
@@ -79,14 +80,17 @@ def holder(*locks):
     def function(say):
         _locks.held(locks)
         say("held")
+
     return function
 
 
 def taker(*locks):
     """Says ``yes`` or ``no`` for what can be had at once."""
+
     def function(say):
         mine = _locks.Locks()
         say(" ".join("yes" if mine.try_take(lock) else "no" for lock in locks))
+
     return function
 
 
@@ -137,11 +141,13 @@ def test_none_of_a_list_is_kept_when_one_cannot_be_had(child):
 
 def test_lists_in_any_order_do_not_stop_each_other(child):
     """Two processes that take the same locks, listed the other way round, again and again."""
+
     def both_ways(order):
         def function(say):
             for dummy in range(300):
                 _locks.held(order, Deadline(PLENTY)).close()
             say("done")
+
         return function
 
     first, second = child(both_ways([A, B, C])), child(both_ways([C, B, A]))
@@ -193,7 +199,10 @@ def test_it_is_the_inode_that_is_locked(tmp_path, child):
     os.symlink(path, link)
     os.link(path, hard)
     with _locks.held(_locks.of_file(path)):
-        assert child(taker(*_locks.of_file(link), *_locks.of_file(hard), *_locks.of_file(other))).hear() == "no no yes"
+        assert (
+            child(taker(*_locks.of_file(link), *_locks.of_file(hard), *_locks.of_file(other))).hear()
+            == "no no yes"
+        )
     assert [lock.name for lock in _locks.of_file(path)] == [lock.name for lock in _locks.of_file(hard)]
 
 
@@ -289,4 +298,6 @@ def test_of_many_in_one_go_the_first_ones_are_had_until_one_is_another_runs(chil
     _locks._state().release_many([lock.offset for lock in locks[:5]])
     with pytest.raises(_locks.Unavailable):
         _locks.held(locks, Deadline(0))
-    assert child(taker(*locks)).hear() == "yes yes yes yes yes no yes yes yes", "none of a list that is not had"
+    assert child(taker(*locks)).hear() == "yes yes yes yes yes no yes yes yes", (
+        "none of a list that is not had"
+    )

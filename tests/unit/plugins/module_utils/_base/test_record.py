@@ -40,9 +40,18 @@ def test_fields_and_defaults():
     assert copy.copy(point) == pickle.loads(pickle.dumps(point)) == point
 
 
-@pytest.mark.parametrize("values, named", [
-    ((), {}), ((1,), {}), ((1, 2, 3, 4), {}), ((1, 2), {"z": 1}), ((1, 2, 3), {"name": "a"}), ((1,), {"x": 1, "y": 2}), ((1, 2), {"x": 3}),
-])
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        ((), {}),
+        ((1,), {}),
+        ((1, 2, 3, 4), {}),
+        ((1, 2), {"z": 1}),
+        ((1, 2, 3), {"name": "a"}),
+        ((1,), {"x": 1, "y": 2}),
+        ((1, 2), {"x": 3}),
+    ],
+)
 def test_what_is_no_point(values, named):
     with pytest.raises(TypeError):
         Point(*values, **named)
@@ -59,6 +68,15 @@ def test_what_the_hotplug_script_does_not_import():
         "import sys; from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug; from ansible_collections.racefree.block.plugins.module_utils._hotplug import add as _hotplug_add; from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl\n"
         "print(' '.join({'typing', 're', 'enum', 'socket', 'pyxs', 'contextlib', 'collections', 'subprocess', 'random', 'json', 'signal'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-S", "-c", "import sys; sys.path[:0] = sys.argv[1].split(':');" + code, ":".join(sys.path)],
-                          stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            "import sys; sys.path[:0] = sys.argv[1].split(':');" + code,
+            ":".join(sys.path),
+        ],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
     assert done.stdout.decode().strip() == ""

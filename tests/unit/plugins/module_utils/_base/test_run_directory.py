@@ -87,8 +87,12 @@ def test_nothing_else_in_the_library_makes_directories():
     library = Path(run_directory.__file__).parents[1]
     calls = [
         f"{path.relative_to(library)}:{node.lineno}"
-        for path in sorted(library.rglob("*.py")) if path.name not in ("run_directory.py", "node.py")
+        for path in sorted(library.rglob("*.py"))
+        if path.name not in ("run_directory.py", "node.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os" and node.attr in ("mkdir", "makedirs")
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "os"
+        and node.attr in ("mkdir", "makedirs")
     ]
     assert calls == []

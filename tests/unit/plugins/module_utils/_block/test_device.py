@@ -61,6 +61,7 @@ def no_descriptor_leaks():
 
 # What it tells
 
+
 def test_identity_of_an_opened_device(loop):
     path, diskseq = loop
     with _device.open_path(path) as device:
@@ -69,15 +70,28 @@ def test_identity_of_an_opened_device(loop):
         assert device.id.rdev == there.st_rdev and device.id.number == f"7:{os.minor(there.st_rdev)}"
         assert device.name == path[5:] and device.path == path
         assert device.sysfs == f"/sys/dev/block/{device.id.number}" and os.path.isdir(device.sysfs)
-        assert (device.size, device.logical_block, device.read_only, device.writable) == (65536, 512, False, False)
+        assert (device.size, device.logical_block, device.read_only, device.writable) == (
+            65536,
+            512,
+            False,
+            False,
+        )
         assert os.read(device.fd, 512) == CONTENT
         with pytest.raises(OSError):
             os.write(device.fd, b"x")
         assert not os.get_inheritable(device.fd)
         assert device.as_dict() == {
-            "path": path, "name": path[5:], "major": 7, "minor": device.id.minor, "diskseq": diskseq, "partition": None,
-            "boot_id": _device.boot_id(), "by_diskseq": f"/dev/disk/by-diskseq/{diskseq}",
-            "size": 65536, "sector_size": 512, "read_only": False,
+            "path": path,
+            "name": path[5:],
+            "major": 7,
+            "minor": device.id.minor,
+            "diskseq": diskseq,
+            "partition": None,
+            "boot_id": _device.boot_id(),
+            "by_diskseq": f"/dev/disk/by-diskseq/{diskseq}",
+            "size": 65536,
+            "sector_size": 512,
+            "read_only": False,
         }
         assert "closed" not in repr(device) and str(diskseq) in repr(device)
     assert device.fd == -1 and "closed" in repr(device)
@@ -93,7 +107,9 @@ def test_writable(loop):
 
 
 def test_read_only_device(place):
-    fd, number = loopdevices.bind_free(loopdevices.image(place, "ro"), loopdevices.READ_ONLY | loopdevices.AUTOCLEAR)
+    fd, number = loopdevices.bind_free(
+        loopdevices.image(place, "ro"), loopdevices.READ_ONLY | loopdevices.AUTOCLEAR
+    )
     try:
         with _device.open_path(f"/dev/loop{number}") as device:
             assert device.read_only and device.as_dict()["read_only"]
@@ -132,7 +148,12 @@ def test_every_way_to_the_device(loop, place):
 def test_held_path_for_a_program_that_takes_a_path(loop):
     path, dummy = loop
     with _device.open_path(path) as device:
-        assert subprocess.run(["head", "--bytes=512", device.held_path], stdout=subprocess.PIPE, check=True).stdout == CONTENT
+        assert (
+            subprocess.run(
+                ["head", "--bytes=512", device.held_path], stdout=subprocess.PIPE, check=True
+            ).stdout
+            == CONTENT
+        )
 
 
 def test_a_duplicate_outlives_the_first(loop):
@@ -147,6 +168,7 @@ def test_a_duplicate_outlives_the_first(loop):
 
 # What it refuses
 
+
 def make_fifo(path):
     os.mkfifo(path)
 
@@ -156,14 +178,17 @@ def make_socket(path):
         listener.bind(str(path))
 
 
-@pytest.mark.parametrize("make, word", [
-    (lambda path: path.write_bytes(b"x"), "regular file"),
-    (lambda path: path.mkdir(), "directory"),
-    (make_fifo, "FIFO"),
-    (make_socket, "socket"),
-    (lambda path: path.symlink_to("/dev/null"), "character device"),
-    (lambda path: path.symlink_to("/"), "directory"),
-])
+@pytest.mark.parametrize(
+    "make, word",
+    [
+        (lambda path: path.write_bytes(b"x"), "regular file"),
+        (lambda path: path.mkdir(), "directory"),
+        (make_fifo, "FIFO"),
+        (make_socket, "socket"),
+        (lambda path: path.symlink_to("/dev/null"), "character device"),
+        (lambda path: path.symlink_to("/"), "directory"),
+    ],
+)
 def test_what_is_no_block_device(make, word, tmp_path):
     path = tmp_path / "x"
     make(path)
@@ -173,7 +198,9 @@ def test_what_is_no_block_device(make, word, tmp_path):
         assert word in str(caught.value) and caught.value.option == "source.path"
 
 
-@pytest.mark.parametrize("path", [None, 7, "", "dev/loop0", "/dev/loop\0", b"/dev/loop0", ["/dev/loop0"], "/dev/\ud800"])
+@pytest.mark.parametrize(
+    "path", [None, 7, "", "dev/loop0", "/dev/loop\0", b"/dev/loop0", ["/dev/loop0"], "/dev/\ud800"]
+)
 def test_what_is_no_path(path):
     with pytest.raises(InvalidValue) as caught:
         _device.open_path(path)
@@ -194,7 +221,10 @@ def test_nothing_there(tmp_path):
 
 def test_wrong_diskseq(loop):
     path, diskseq = loop
-    for way in (lambda: _device.open_path(path, diskseq=diskseq + 1), lambda: _device.open_number(7, int(path[9:]), diskseq=diskseq + 1)):
+    for way in (
+        lambda: _device.open_path(path, diskseq=diskseq + 1),
+        lambda: _device.open_number(7, int(path[9:]), diskseq=diskseq + 1),
+    ):
         with pytest.raises(WrongDevice) as caught:
             way()
         assert str(diskseq) in str(caught.value) and str(diskseq + 1) in str(caught.value)
@@ -218,7 +248,30 @@ def test_a_diskseq_that_has_gone(place):
         _device.open_path(f"/dev/loop{number}", diskseq=diskseq)
 
 
-@pytest.mark.parametrize("value", [0, -1, 2**64, "", "0", "x", "1x", " 1", "1\n", "0x1", "+1", "1.0", 1.0, True, None, [1], {}, "1" * 21, "\u0661"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        -1,
+        2**64,
+        "",
+        "0",
+        "x",
+        "1x",
+        " 1",
+        "1\n",
+        "0x1",
+        "+1",
+        "1.0",
+        1.0,
+        True,
+        None,
+        [1],
+        {},
+        "1" * 21,
+        "\u0661",
+    ],
+)
 def test_what_is_no_diskseq(value):
     with pytest.raises(InvalidValue) as caught:
         _device.open_diskseq(value)
@@ -236,7 +289,11 @@ def test_every_diskseq_is_one(number):
 @given(st.text(alphabet="0123456789: \n-x", max_size=25))
 def test_numbers_as_text(text):
     major, colon, minor = text.partition(":")
-    wanted = (int(major), int(minor)) if colon and all(part.isascii() and part.isdigit() and len(part) <= 10 for part in (major, minor)) else None
+    wanted = (
+        (int(major), int(minor))
+        if colon and all(part.isascii() and part.isdigit() and len(part) <= 10 for part in (major, minor))
+        else None
+    )
     assert _device.parse_number(text) == wanted
     assert _device.parse_number("9" * 5000 + ":1") is None
 
@@ -272,6 +329,7 @@ def test_claims(loop):
 
 # What changes under it
 
+
 def test_prove_sees_another_file_in_the_device(place):
     """LOOP_CHANGE_FD puts another file under a loop device that is held open."""
     flags = loopdevices.READ_ONLY | loopdevices.AUTOCLEAR
@@ -281,7 +339,9 @@ def test_prove_sees_another_file_in_the_device(place):
             device.prove()
             with open(loopdevices.image(place, "new", content=b"new"), "rb") as other:
                 fcntl.ioctl(fd, loopdevices.LOOP_CHANGE_FD, other.fileno())
-            with pytest.raises(WrongDevice, match=f"diskseq is now {loopdevices.diskseq_of(fd)}, it was {device.id.diskseq}"):
+            with pytest.raises(
+                WrongDevice, match=f"diskseq is now {loopdevices.diskseq_of(fd)}, it was {device.id.diskseq}"
+            ):
                 device.prove()
             with pytest.raises(WrongDevice):
                 _device.open_path(f"/dev/loop{number}", diskseq=device.id.diskseq)
@@ -334,12 +394,16 @@ def adversary(place):
 
     ``(path of the node, function that tells the diskseq of the last time with the good file, function that tells the turns)``
     """
-    good, bad = loopdevices.image(place, "good", content=b"good"), loopdevices.image(place, "bad", content=b"bad!")
+    good, bad = (
+        loopdevices.image(place, "good", content=b"good"),
+        loopdevices.image(place, "bad", content=b"bad!"),
+    )
     with loopdevices.own_number() as number, open(os.path.join(place, "board"), "w+b") as board:
         board.write(bytes(16))
         board.flush()
         process = subprocess.Popen(
-            [sys.executable, "-c", ADVERSARY, str(number), good, bad, str(board.fileno()), str(os.getpid())], pass_fds=[board.fileno()],
+            [sys.executable, "-c", ADVERSARY, str(number), good, bad, str(board.fileno()), str(os.getpid())],
+            pass_fds=[board.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         try:
@@ -365,7 +429,13 @@ def test_never_the_wrong_content(adversary):
     right = refused = unguarded_wrong = 0
     end = time.monotonic() + 15
     for attempt in itertools.count():
-        if right >= 300 and refused >= 3000 and unguarded_wrong >= 20 and turns() - began >= 300 or time.monotonic() > end:
+        if (
+            right >= 300
+            and refused >= 3000
+            and unguarded_wrong >= 20
+            and turns() - began >= 300
+            or time.monotonic() > end
+        ):
             break
         guarded = attempt % 8 != 0
         try:
@@ -381,7 +451,12 @@ def test_never_the_wrong_content(adversary):
             if guarded:
                 refused += 1
     # Otherwise it would show nothing: the device must have changed all the time, and the guard must have been what helped.
-    figures = {"right": right, "refused": refused, "wrong without the guard": unguarded_wrong, "changes": turns() - began}
+    figures = {
+        "right": right,
+        "refused": refused,
+        "wrong without the guard": unguarded_wrong,
+        "changes": turns() - began,
+    }
     print(figures)
     assert right > 50 and refused > 200 and unguarded_wrong > 5 and turns() - began > 100, figures
 
@@ -401,9 +476,18 @@ def test_by_diskseq_under_attack(adversary):
     assert found and gone, (found, gone)
 
 
-@given(st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers()), st.dictionaries(st.text(), st.integers()),
-))
+@given(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(),
+        st.binary(),
+        st.lists(st.integers()),
+        st.dictionaries(st.text(), st.integers()),
+    )
+)
 def test_whatever_is_given_as_a_path(value):
     """Only the errors of the collection."""
     try:

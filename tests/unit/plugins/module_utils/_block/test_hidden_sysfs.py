@@ -45,24 +45,34 @@ def hidden(path, requests):
     return own_dev.run(work)
 
 
-@pytest.mark.parametrize("path, words", [
-    ("/sys/block", "/sys/block: sysfs tells here what devices there are, and something else is mounted over it"),
-    ("/sys/dev/block", "/sys/dev/block: sysfs tells here"),
-    ("/sys/dev", "/sys/dev/block: sysfs is not there"),
-    ("/sys", "/sys/dev/block: sysfs is not there"),
-])
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        (
+            "/sys/block",
+            "/sys/block: sysfs tells here what devices there are, and something else is mounted over it",
+        ),
+        ("/sys/dev/block", "/sys/dev/block: sysfs tells here"),
+        ("/sys/dev", "/sys/dev/block: sysfs is not there"),
+        ("/sys", "/sys/dev/block: sysfs is not there"),
+    ],
+)
 def test_a_part_of_sysfs_is_hidden(place, path, words):
     image = loopdevices.image(place, "disk")
     made = run(backing_file=image)["device"]
     requests = [
-        {"backing_file": image}, {"backing_file": image, "state": "absent"},
+        {"backing_file": image},
+        {"backing_file": image, "state": "absent"},
         {"diskseq": made["diskseq"], "state": "absent"},
     ]
     if path != "/sys/block":
         # Otherwise all that has to be known of a device with a path can be looked at, and it is removed.
         requests.append({"path": made["path"], "state": "absent"})
     for arguments, result in zip(requests, hidden(path, requests)):
-        assert result.get("failed") and not result.get("changed") and not result.get("gone"), (arguments, result)
+        assert result.get("failed") and not result.get("changed") and not result.get("gone"), (
+            arguments,
+            result,
+        )
         assert words in result["msg"], (arguments, result)
     assert not run(backing_file=image)["changed"], "nobody has touched it"
     assert run(backing_file=image, state="absent")["gone"]

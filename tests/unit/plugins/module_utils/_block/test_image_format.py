@@ -19,12 +19,20 @@ from ansible_collections.racefree.block.plugins.module_utils._block.image_format
 )
 
 HEADS = [
-    ("qcow2", "514649fb000000030000000000000000"), ("qcow2", "514649fb000000020000000000000000"), ("qcow", "514649fb000000010000000000000000"),
-    ("qed", "51454400000001000400000001000000"), ("vmdk", "4b444d56010000000300000000080000"),
-    ("vmdk", b"# Disk DescriptorFile\nversion=1\n".hex()), ("vmdk", "434f574401000000"), ("vpc", "636f6e6563746978000000020001000000"),
-    ("parallels", b"WithoutFreeSpace\2\0\0\0".hex()), ("parallels", b"WithouFreSpacExt\2\0\0\0".hex()),
-    ("bochs", b"Bochs Virtual HD Image\0".hex()), ("cloop", b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0".hex()),
-    ("vhdx", "7668647866696c6551004500"), ("vdi", b"<<< QEMU VM Virtual Disk Image >>>\n".ljust(64, b"\0").hex() + "7f10dabe01000100"),
+    ("qcow2", "514649fb000000030000000000000000"),
+    ("qcow2", "514649fb000000020000000000000000"),
+    ("qcow", "514649fb000000010000000000000000"),
+    ("qed", "51454400000001000400000001000000"),
+    ("vmdk", "4b444d56010000000300000000080000"),
+    ("vmdk", b"# Disk DescriptorFile\nversion=1\n".hex()),
+    ("vmdk", "434f574401000000"),
+    ("vpc", "636f6e6563746978000000020001000000"),
+    ("parallels", b"WithoutFreeSpace\2\0\0\0".hex()),
+    ("parallels", b"WithouFreSpacExt\2\0\0\0".hex()),
+    ("bochs", b"Bochs Virtual HD Image\0".hex()),
+    ("cloop", b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0".hex()),
+    ("vhdx", "7668647866696c6551004500"),
+    ("vdi", b"<<< QEMU VM Virtual Disk Image >>>\n".ljust(64, b"\0").hex() + "7f10dabe01000100"),
     ("vdi", b"<<< Oracle VM VirtualBox Disk Image >>>\n".ljust(64, b"\0").hex() + "7f10dabe01000100"),
 ]
 
@@ -45,7 +53,9 @@ def by_end(data):
 def footer(disk, kind=2):
     """That of a VHD whose disk has so many bytes."""
     words = b"conectix" + (2).to_bytes(4, "big") + (0x00010000).to_bytes(4, "big") + bytes([255] * 8)
-    return (words.ljust(48, b"\0") + disk.to_bytes(8, "big") + bytes(4) + kind.to_bytes(4, "big")).ljust(SECTOR, b"\0")
+    return (words.ljust(48, b"\0") + disk.to_bytes(8, "big") + bytes(4) + kind.to_bytes(4, "big")).ljust(
+        SECTOR, b"\0"
+    )
 
 
 @pytest.mark.parametrize("size", [0, SECTOR, TAIL - SECTOR, TAIL, 65536])
@@ -74,25 +84,50 @@ def test_an_apple_disk_image(size):
     assert by_end(bytes(size) + b"koly" + bytes(508)) is None
 
 
-@pytest.mark.parametrize("text", [
-    "# a comment of somebody else's\nversion=1\nCID=1\n", "\nversion=3\n", "#\r\n  \r\n# x\r\nversion=2\r\n",
-    "   \nversion=1\n", "version=1\nCID=1\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# a comment of somebody else's\nversion=1\nCID=1\n",
+        "\nversion=3\n",
+        "#\r\n  \r\n# x\r\nversion=2\r\n",
+        "   \nversion=1\n",
+        "version=1\nCID=1\n",
+    ],
+)
 def test_descriptors_of_a_vmdk(text):
     assert format_of(text.encode()) == format_of(text.encode().ljust(HEAD, b"\0")) == "vmdk"
 
 
-@pytest.mark.parametrize("text", [
-    "# only a comment\n", "#!/bin/sh\nexit\n", "# a comment\nversion=4\n", "# a comment\nversion=1", "#\n version=1\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# only a comment\n",
+        "#!/bin/sh\nexit\n",
+        "# a comment\nversion=4\n",
+        "# a comment\nversion=1",
+        "#\n version=1\n",
+    ],
+)
 def test_other_texts(text):
     assert format_of(text.encode()) is None
 
 
-@pytest.mark.parametrize("head", [
-    b"", b"Q", bytes(HEAD), b"\xeb\x63\x90".ljust(510, b"\0") + b"\x55\xaa", b"LUKS\xba\xbe".ljust(HEAD, b"\0"), b"SnAp".ljust(HEAD, b"\0"),
-    b"\0QFI\xfb".ljust(HEAD, b"\0"), b"QFI\xfa".ljust(HEAD, b"\0"), b"KDM", b"QED", b"# Disk Descriptor file",
-])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"Q",
+        bytes(HEAD),
+        b"\xeb\x63\x90".ljust(510, b"\0") + b"\x55\xaa",
+        b"LUKS\xba\xbe".ljust(HEAD, b"\0"),
+        b"SnAp".ljust(HEAD, b"\0"),
+        b"\0QFI\xfb".ljust(HEAD, b"\0"),
+        b"QFI\xfa".ljust(HEAD, b"\0"),
+        b"KDM",
+        b"QED",
+        b"# Disk Descriptor file",
+    ],
+)
 def test_disks(head):
     assert format_of(head) is None
 

@@ -37,7 +37,13 @@ def test_some_do_not():
             time.sleep(3600)
         return key
 
-    assert list(each_in_time(look, range(5), 0.3)) == [(0, True, 0), (1, False, None), (2, True, 2), (3, False, None), (4, True, 4)]
+    assert list(each_in_time(look, range(5), 0.3)) == [
+        (0, True, 0),
+        (1, False, None),
+        (2, True, 2),
+        (3, False, None),
+        (4, True, 4),
+    ]
 
 
 def test_it_keeps_nothing_open():

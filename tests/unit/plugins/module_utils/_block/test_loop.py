@@ -61,13 +61,19 @@ def find(path, offset=0, size=0):
 
 # One device
 
+
 def test_attach_and_info(place):
     path = loopdevices.image(place, "disk", content=b"hello")
     with attach(path) as device:
         there = os.stat(path)
         info = loop.info(device)
         assert info == loop.LoopInfo(device.id.minor, there.st_dev, there.st_ino, 0, 0, loopdevices.AUTOCLEAR)
-        assert (info.read_only, info.autoclear, info.partitions, info.direct_io) == (False, True, False, False)
+        assert (info.read_only, info.autoclear, info.partitions, info.direct_io) == (
+            False,
+            True,
+            False,
+            False,
+        )
         assert loop.is_loop(device) and loop.backing_path(device) == path
         assert (device.size, device.logical_block, device.writable) == (SIZE, 512, True)
         assert device.id.minor in loop.bound_numbers()
@@ -79,20 +85,34 @@ def test_attach_and_info(place):
     assert loopdevices.nothing_bound(place), "it goes with its last user"
 
 
-@pytest.mark.parametrize("options, flags, size, block", [
-    ({"offset": 4096}, 4, SIZE - 4096, 512),
-    ({"size": 4096}, 4, 4096, 512),
-    ({"offset": 512, "size": 1024}, 4, 1024, 512),
-    ({"sector_size": 4096}, 4, SIZE, 4096),
-    ({"read_only": True}, 5, SIZE, 512),
-    ({"partitions": True}, 12, SIZE, 512),
-    ({"partitions": True, "read_only": True, "offset": 4096, "sector_size": 1024, "size": 8192}, 13, 8192, 1024),
-])
+@pytest.mark.parametrize(
+    "options, flags, size, block",
+    [
+        ({"offset": 4096}, 4, SIZE - 4096, 512),
+        ({"size": 4096}, 4, 4096, 512),
+        ({"offset": 512, "size": 1024}, 4, 1024, 512),
+        ({"sector_size": 4096}, 4, SIZE, 4096),
+        ({"read_only": True}, 5, SIZE, 512),
+        ({"partitions": True}, 12, SIZE, 512),
+        (
+            {"partitions": True, "read_only": True, "offset": 4096, "sector_size": 1024, "size": 8192},
+            13,
+            8192,
+            1024,
+        ),
+    ],
+)
 def test_options(place, options, flags, size, block):
-    path = loopdevices.image(place, "disk", content=bytes(512) + b"at 512".ljust(512, b".") + bytes(3072) + b"at 4096")
+    path = loopdevices.image(
+        place, "disk", content=bytes(512) + b"at 512".ljust(512, b".") + bytes(3072) + b"at 4096"
+    )
     with attach(path, **options) as device:
         info = loop.info(device)
-        assert (info.flags, info.offset, info.sizelimit) == (flags, options.get("offset", 0), options.get("size", 0))
+        assert (info.flags, info.offset, info.sizelimit) == (
+            flags,
+            options.get("offset", 0),
+            options.get("size", 0),
+        )
         assert (device.size, device.logical_block, device.read_only) == (size, block, bool(flags & 1))
         with open(path, "rb") as file:
             file.seek(info.offset)
@@ -135,7 +155,11 @@ def test_direct_io_is_never_dropped_in_silence(place, monkeypatch):
     """As the kernel does for a file that is not aligned: here the flag just does not get there."""
     path = loopdevices.image(place, "disk")
     real = loop._configuration
-    monkeypatch.setattr(loop, "_configuration", lambda *arguments: real(*arguments[:-1], arguments[-1] & ~uapi_plain.LO_FLAGS_DIRECT_IO))
+    monkeypatch.setattr(
+        loop,
+        "_configuration",
+        lambda *arguments: real(*arguments[:-1], arguments[-1] & ~uapi_plain.LO_FLAGS_DIRECT_IO),
+    )
     with pytest.raises(NotSupported, match="direct I/O cannot be had"):
         attach(path, direct_io=True)
     assert loopdevices.nothing_bound(place)
@@ -182,6 +206,7 @@ def test_info_of_what_has_no_file(place):
 
 # Which device has the file
 
+
 def test_a_file_is_known_by_its_identity(place):
     path = loopdevices.image(place, "disk")
     with attach(path) as device:
@@ -199,7 +224,12 @@ def test_a_file_is_known_by_its_identity(place):
 
 def test_offset_and_size_belong_to_the_identity(place):
     path = loopdevices.image(place, "disk")
-    with attach(path) as whole, attach(path, offset=4096) as rest, attach(path, offset=4096, size=4096) as part, attach(path, size=SIZE) as limited:
+    with (
+        attach(path) as whole,
+        attach(path, offset=4096) as rest,
+        attach(path, offset=4096, size=4096) as part,
+        attach(path, size=SIZE) as limited,
+    ):
         # the whole of the file, and a limit that says the same today, are one thing for who asks for "all"
         assert sorted(find(path)) == sorted([whole.id.minor, limited.id.minor])
         assert find(path, 4096) == [rest.id.minor]
@@ -218,7 +248,7 @@ def test_an_index_for_a_run(place):
         with attach(second) as other, loop.Backing(second) as backing2:
             assert index.find(backing2) == [], "made since the index was read"
             index.add(other, loop.info(other))
-            (again, status), = index.find(backing2)
+            ((again, status),) = index.find(backing2)
             assert again.id == other.id and status == loop.info(other)
             again.close()
         assert loopdevices.nothing_bound(second)
@@ -229,10 +259,18 @@ def test_an_index_for_a_run(place):
 
 # What is refused
 
-@pytest.mark.parametrize("name, content, word", [
-    ("none", None, "does not exist"), ("dir", "dir", "directory"), ("fifo", "fifo", "FIFO"), ("/dev/zero", None, "character device"),
-    ("socket", "socket", "socket"), ("link", "link", "FIFO"),
-])
+
+@pytest.mark.parametrize(
+    "name, content, word",
+    [
+        ("none", None, "does not exist"),
+        ("dir", "dir", "directory"),
+        ("fifo", "fifo", "FIFO"),
+        ("/dev/zero", None, "character device"),
+        ("socket", "socket", "socket"),
+        ("link", "link", "FIFO"),
+    ],
+)
 def test_what_is_no_regular_file(tmp_path, name, content, word):
     path = os.path.join(str(tmp_path), name)
     loopdevices.special_file(path, content)
@@ -277,26 +315,29 @@ def test_a_file_that_is_being_run_cannot_be_written(tmp_path):
             process.kill()
 
 
-@pytest.mark.parametrize("size, options, option, words", [
-    (SIZE, {"sector_size": 0}, "sector_size", "power of 2"),
-    (SIZE, {"sector_size": 256}, "sector_size", "power of 2"),
-    (SIZE, {"sector_size": 1000}, "sector_size", "power of 2"),
-    (SIZE, {"sector_size": 2 * os.sysconf("SC_PAGE_SIZE")}, "sector_size", "power of 2"),
-    (SIZE, {"sector_size": -512}, "sector_size", "power of 2"),
-    (SIZE, {"offset": -512}, "offset", "512"),
-    (SIZE, {"offset": 100}, "offset", "512"),
-    (SIZE, {"offset": SIZE}, "offset", "inside the file"),
-    (SIZE, {"offset": 2**63}, "offset", "inside the file"),
-    (SIZE, {"size": -512}, "size", "sector size"),
-    (SIZE, {"size": 1000}, "size", "sector size"),
-    (SIZE, {"size": 512, "sector_size": 1024}, "size", "1024"),
-    (SIZE, {"size": SIZE + 512}, "size", "inside the file"),
-    (SIZE, {"offset": 512, "size": SIZE}, "size", "inside the file"),
-    (SIZE, {"size": 2**64}, "size", "inside the file"),
-    (0, {}, "backing_file", "empty"),
-    (1000, {}, "backing_file", "say size=512"),
-    (SIZE, {"offset": 512, "sector_size": 4096}, "backing_file", "say size=61440"),
-])
+@pytest.mark.parametrize(
+    "size, options, option, words",
+    [
+        (SIZE, {"sector_size": 0}, "sector_size", "power of 2"),
+        (SIZE, {"sector_size": 256}, "sector_size", "power of 2"),
+        (SIZE, {"sector_size": 1000}, "sector_size", "power of 2"),
+        (SIZE, {"sector_size": 2 * os.sysconf("SC_PAGE_SIZE")}, "sector_size", "power of 2"),
+        (SIZE, {"sector_size": -512}, "sector_size", "power of 2"),
+        (SIZE, {"offset": -512}, "offset", "512"),
+        (SIZE, {"offset": 100}, "offset", "512"),
+        (SIZE, {"offset": SIZE}, "offset", "inside the file"),
+        (SIZE, {"offset": 2**63}, "offset", "inside the file"),
+        (SIZE, {"size": -512}, "size", "sector size"),
+        (SIZE, {"size": 1000}, "size", "sector size"),
+        (SIZE, {"size": 512, "sector_size": 1024}, "size", "1024"),
+        (SIZE, {"size": SIZE + 512}, "size", "inside the file"),
+        (SIZE, {"offset": 512, "size": SIZE}, "size", "inside the file"),
+        (SIZE, {"size": 2**64}, "size", "inside the file"),
+        (0, {}, "backing_file", "empty"),
+        (1000, {}, "backing_file", "say size=512"),
+        (SIZE, {"offset": 512, "sector_size": 4096}, "backing_file", "say size=61440"),
+    ],
+)
 def test_geometry(place, size, options, option, words):
     path = loopdevices.image(place, "disk", size)
     with loop.Backing(path) as backing, pytest.raises(InvalidValue) as caught:
@@ -326,7 +367,11 @@ def test_no_root(place):
         "        sys.exit(f'{type(error).__name__} {error}')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, stderr=subprocess.PIPE, check=False)
-    assert b"KernelError" in done.stderr and b"only root may make loop devices" in done.stderr and b"become: true" in done.stderr
+    assert (
+        b"KernelError" in done.stderr
+        and b"only root may make loop devices" in done.stderr
+        and b"become: true" in done.stderr
+    )
 
 
 def test_no_loop_module(place, monkeypatch):
@@ -347,6 +392,7 @@ def test_no_number_to_be_had(place, monkeypatch):
 
 
 # Detaching
+
 
 def test_detach(place):
     for persistent in (False, True):
@@ -447,7 +493,9 @@ def test_a_mount_is_named(tmp_path):
     point = tmp_path / "mnt"
     point.mkdir()
     with attach(path) as device:
-        done = subprocess.run(["mount", "-t", "ext4", device.path, point], stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "ext4", device.path, point], stderr=subprocess.PIPE, check=False
+        )
         if done.returncode:
             pytest.skip(f"no mount here: {done.stderr.decode()}")
         try:
@@ -461,6 +509,7 @@ def test_a_mount_is_named(tmp_path):
 
 
 # What a killed process leaves
+
 
 def attach_and_stop(path, ready):
     """In a child: attach, say so, wait for the end."""
@@ -562,8 +611,13 @@ def test_rivals(place):
     """Eight processes with a hundred files each: every device has its own file, and there is no error."""
     rivals = [
         subprocess.Popen(
-            [sys.executable, "-c", RIVAL, place, str(number)], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        ) for number in range(8)
+            [sys.executable, "-c", RIVAL, place, str(number)],
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for number in range(8)
     ]
     seen = []
     try:
@@ -585,7 +639,10 @@ def test_rivals(place):
 
 def test_a_number_taken_by_another_is_left_alone(place, monkeypatch):
     """The offered number is taken between the offer and the binding: the other's device stays, another number is used."""
-    theirs, mine = loopdevices.image(place, "theirs", content=b"theirs"), loopdevices.image(place, "mine", content=b"mine")
+    theirs, mine = (
+        loopdevices.image(place, "theirs", content=b"theirs"),
+        loopdevices.image(place, "mine", content=b"mine"),
+    )
     real = loop._Control.free_number
     others = []
 
@@ -608,7 +665,15 @@ def test_a_number_taken_by_another_is_left_alone(place, monkeypatch):
 
 def test_errors_name_the_call_and_the_errno(place, monkeypatch):
     with loopdevices.own_number() as number, _device.open_path(f"/dev/loop{number}") as device:
-        for function in (loop.set_capacity, loop.set_partitions, lambda unbound: loop.set_autoclear(unbound, True)):
+        for function in (
+            loop.set_capacity,
+            loop.set_partitions,
+            lambda unbound: loop.set_autoclear(unbound, True),
+        ):
             with pytest.raises(KernelError) as caught:
                 function(device)
-            assert caught.value.errno == errno.ENXIO and "ENXIO" in str(caught.value) and device.path in str(caught.value)
+            assert (
+                caught.value.errno == errno.ENXIO
+                and "ENXIO" in str(caught.value)
+                and device.path in str(caught.value)
+            )

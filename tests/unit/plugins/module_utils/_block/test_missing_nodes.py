@@ -104,6 +104,7 @@ each_way = pytest.mark.parametrize("way", LOST, ids=lambda way: way.__name__)
 
 def without_node(disk, way, function, **options):
     """What ``function()`` returns in a /dev where the disk's node is lost in that way."""
+
     def work():
         if os.path.lexists(disk.node):
             os.unlink(disk.node)
@@ -146,6 +147,7 @@ def test_by_the_name_of_the_node(disk, way):
         if way is missing:
             assert without_node(disk, way, lambda path=path: look(path)) == disk.diskseq
         else:
+
             def refused(path=path):
                 try:
                     look(path)
@@ -154,12 +156,17 @@ def test_by_the_name_of_the_node(disk, way):
                 except Exception as error:
                     return str(error)
 
-            expected = "must be a block device" if way in (a_file, a_fifo) else f"mknod {disk.node} b 7 {disk.number}"
+            expected = (
+                "must be a block device"
+                if way in (a_file, a_fifo)
+                else f"mknod {disk.node} b 7 {disk.number}"
+            )
             assert expected in without_node(disk, way, refused)
 
 
 def test_a_node_that_leads_to_no_device(disk):
     """Elsewhere than in /dev, or under a name that the kernel does not give, it is nobody's."""
+
     def look():
         os.mknod("/dev/mine", stat.S_IFBLK | 0o600, NOBODYS)
         try:
@@ -237,6 +244,7 @@ def test_detach_puts_back_what_is_in_use(disk, way):
 
 def test_where_no_node_can_be_opened(disk):
     """The error names the node, and what to do."""
+
     def look():
         try:
             disk.open()
@@ -264,8 +272,10 @@ def test_what_a_killed_process_left_is_removed(disk):
 
 # A free number
 
+
 def attach_on(number, path, seconds=20):
     """Bind that very loop device, as if it were the next free one."""
+
     class Control(loop._Control):
         def free_number(self):
             return number
@@ -282,6 +292,7 @@ def attach_on(number, path, seconds=20):
 def test_a_free_number_without_a_node_gets_one(place):
     path = loopdevices.image(place, "disk")
     with loopdevices.own_number() as number, loopdevices.at_most(15):
+
         def attach():
             os.unlink(f"/dev/loop{number}")
             return attach_on(number, path)
@@ -292,6 +303,7 @@ def test_a_free_number_without_a_node_gets_one(place):
 def test_a_free_number_where_no_node_can_be_made(place):
     path = loopdevices.image(place, "disk")
     with loopdevices.own_number() as number, loopdevices.at_most(15):
+
         def attach():
             os.unlink(f"/dev/loop{number}")
             own_dev.read_only()
@@ -338,15 +350,18 @@ def test_a_number_that_was_removed_leaves_no_node(place):
 
 # What sysfs does not say
 
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM])
 def test_an_error_is_no_answer(disk, monkeypatch, number):
     """Of each call that looks: it is an error that names what could not be looked at."""
+
     def fails(path, *words, **more):
         raise OSError(number, os.strerror(number), path)
 
     base = f"/sys/dev/block/7:{disk.number}"
     for name, ask in (
-        ("readlink", lambda: _device.kernel_name(7, disk.number)), ("stat", loop.bound_numbers),
+        ("readlink", lambda: _device.kernel_name(7, disk.number)),
+        ("stat", loop.bound_numbers),
         ("listdir", lambda: _device.open_diskseq(disk.diskseq)),
         ("open", lambda: loop.read_status(f"loop{disk.number}")),
     ):
@@ -358,7 +373,8 @@ def test_an_error_is_no_answer(disk, monkeypatch, number):
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", fails)
         for ask in (
-            lambda: _device.read_sysfs(base + "/diskseq"), lambda: _device.diskseq_of(7, disk.number),
+            lambda: _device.read_sysfs(base + "/diskseq"),
+            lambda: _device.diskseq_of(7, disk.number),
             lambda: _device.open_diskseq(disk.diskseq),
         ):
             with pytest.raises(KernelError) as caught:
@@ -371,7 +387,9 @@ def test_without_sysfs_nothing_is_gone(disk):
         own_dev.hide("/sys")
         told = []
         for ask in (
-            disk.open, lambda: _device.open_number(7, disk.number), lambda: _device.diskseq_of(7, disk.number),
+            disk.open,
+            lambda: _device.open_number(7, disk.number),
+            lambda: _device.diskseq_of(7, disk.number),
             loop.bound_numbers,
         ):
             try:

@@ -13,21 +13,43 @@ from ansible_collections.racefree.block.plugins.module_utils._block import mount
 MOUNTS = [("/", 1), ("/srv", 2), ("/srv/a b", 3), ("/srv", 4), ("/mnt", 5), ("/mnt/over", 6), ("/again", 1)]
 
 
-@pytest.mark.parametrize("path, devices, is_elsewhere", [
-    ("/x.raw", {1}, False), ("/x.raw", {2}, True), ("/srv/x.raw", {4}, False), ("/srv/x.raw", {2}, True), ("/srv/x.raw", {1}, True),
-    ("/srv/a b/x.raw", {3}, False), ("/srv/a b/x.raw", {4}, True), ("/srv/a bc/x.raw", {4}, False), ("/srvx", {1}, False), ("/srvx", {4}, True),
-    ("/mnt/over/x (deleted)", {6}, False), ("/mnt/over/x (deleted)", {5}, True), ("/mnt/over/x", {5, 6}, False), ("/again/x", {1}, False),
-    # What cannot be told.
-    ("/srv/x.raw", {9}, False), ("/srv/x.raw", {1, 9}, False), ("(unreachable)/x.raw", {1}, False), ("", {1}, False),
-])
+@pytest.mark.parametrize(
+    "path, devices, is_elsewhere",
+    [
+        ("/x.raw", {1}, False),
+        ("/x.raw", {2}, True),
+        ("/srv/x.raw", {4}, False),
+        ("/srv/x.raw", {2}, True),
+        ("/srv/x.raw", {1}, True),
+        ("/srv/a b/x.raw", {3}, False),
+        ("/srv/a b/x.raw", {4}, True),
+        ("/srv/a bc/x.raw", {4}, False),
+        ("/srvx", {1}, False),
+        ("/srvx", {4}, True),
+        ("/mnt/over/x (deleted)", {6}, False),
+        ("/mnt/over/x (deleted)", {5}, True),
+        ("/mnt/over/x", {5, 6}, False),
+        ("/again/x", {1}, False),
+        # What cannot be told.
+        ("/srv/x.raw", {9}, False),
+        ("/srv/x.raw", {1, 9}, False),
+        ("(unreachable)/x.raw", {1}, False),
+        ("", {1}, False),
+    ],
+)
 def test_is_elsewhere(path, devices, is_elsewhere):
     assert mounts.is_elsewhere(path, devices, MOUNTS) is is_elsewhere
 
 
 def test_read():
     found = dict(mounts.read())
-    assert found["/proc"] == os.stat("/proc").st_dev and mounts.is_elsewhere("/proc/x", {os.stat("/sys").st_dev}, mounts.read())
+    assert found["/proc"] == os.stat("/proc").st_dev and mounts.is_elsewhere(
+        "/proc/x", {os.stat("/sys").st_dev}, mounts.read()
+    )
 
 
 def test_escapes():
-    assert mounts._unescaped("/a\\040b\\011c\\012d\\134e") == "/a b\tc\nd\\e" and mounts._unescaped("/a\\134040") == "/a\\040"
+    assert (
+        mounts._unescaped("/a\\040b\\011c\\012d\\134e") == "/a b\tc\nd\\e"
+        and mounts._unescaped("/a\\134040") == "/a\\040"
+    )

@@ -132,7 +132,11 @@ def test_what_the_guest_wrote_into_its_disk(place):
 
 def test_another_format_is_never_taken():
     assert "raw" in run(backing_file="/none", format="qcow2")["msg"]
-    for source in ({"file": "/a", "format": "qcow2"}, {"file": "/a", "format": True}, {"file": "/a", "format": ""}):
+    for source in (
+        {"file": "/a", "format": "qcow2"},
+        {"file": "/a", "format": True},
+        {"file": "/a", "format": ""},
+    ):
         with pytest.raises(InvalidValue, match="qemu-img convert"):
             opener.parse(source)
 
@@ -140,7 +144,9 @@ def test_another_format_is_never_taken():
 def test_a_new_pools_data(place):
     data = loopdevices.image(place, "data", content=QCOW2)
     with Host() as host:
-        source = opener.parse({"name": "p", "uuid": "P", "table": f"0 64 thin-pool file:{place}/meta file:raw:{data} 128 0"})
+        source = opener.parse(
+            {"name": "p", "uuid": "P", "table": f"0 64 thin-pool file:{place}/meta file:raw:{data} 128 0"}
+        )
         with pytest.raises(InvalidValue, match="pool.data.*image of the format qcow2"):
             pool.Pool(host, source)._refuse_image()
 
@@ -159,16 +165,29 @@ def overlapping(place):
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_second_writer(place, make):
     path, first = overlapping(place)
-    with pytest.raises((DeviceBusy, InvalidValue), match=f"{first['path']} .diskseq {first['diskseq']}. writes the same part.*(overlap|w!)"):
+    with pytest.raises(
+        (DeviceBusy, InvalidValue),
+        match=f"{first['path']} .diskseq {first['diskseq']}. writes the same part.*(overlap|w!)",
+    ):
         make(path)
     assert list(loopdevices.bound_files(place)) == [first["minor"]]
     run(backing_file=path, offset=4096, size=4096, state="absent")
 
 
-@pytest.mark.parametrize("more, is_refused", [
-    ({"offset": 8192}, False), ({"size": 4096}, False), ({"size": 4608}, True), ({"offset": 7680}, True), ({"offset": 4096, "size": 512}, True),
-    ({}, True), ({"read_only": True}, False), ({"overlap": True}, False), ({"offset": 4096, "size": 4096}, False),
-])
+@pytest.mark.parametrize(
+    "more, is_refused",
+    [
+        ({"offset": 8192}, False),
+        ({"size": 4096}, False),
+        ({"size": 4608}, True),
+        ({"offset": 7680}, True),
+        ({"offset": 4096, "size": 512}, True),
+        ({}, True),
+        ({"read_only": True}, False),
+        ({"overlap": True}, False),
+        ({"offset": 4096, "size": 4096}, False),
+    ],
+)
 def test_which_parts_meet(place, more, is_refused):
     path, first = overlapping(place)
     for check in (True, False):
@@ -203,11 +222,15 @@ def test_two_writers_in_one_list(place):
     """The second is planned before the first is there."""
     path = loopdevices.image(place, "disk")
     result = run_many([{"backing_file": path}, {"backing_file": path, "offset": 512}])
-    assert result["failed"] and "writes the same part" in result["devices"][1]["msg"] and not result["changed"]
+    assert (
+        result["failed"] and "writes the same part" in result["devices"][1]["msg"] and not result["changed"]
+    )
     assert loopdevices.nothing_bound(place)
     result = run_many([{"backing_file": path}, {"backing_file": path, "offset": 512, "overlap": True}])
     assert result["changed"] and len(loopdevices.bound_files(place)) == 2
-    run_many([{"backing_file": path, "state": "absent"}, {"backing_file": path, "offset": 512, "state": "absent"}])
+    run_many(
+        [{"backing_file": path, "state": "absent"}, {"backing_file": path, "offset": 512, "state": "absent"}]
+    )
 
 
 def test_one_that_is_on_its_way_out(place):
@@ -256,7 +279,9 @@ def test_a_device_that_the_list_removes_first_is_not_in_the_way(place):
         assert "writes the same part" in run(check, loop_devices.main, devices=[part, rows[0]])["msg"]
     for check in (True, False):
         result = run(check, loop_devices.main, devices=rows)
-        assert not result.get("failed") and [row["changed"] for row in result["devices"]] == [True, True], result
+        assert not result.get("failed") and [row["changed"] for row in result["devices"]] == [True, True], (
+            result
+        )
     held = os.open(result["devices"][1]["device"]["path"], os.O_RDONLY | os.O_CLOEXEC)
     try:
         # It may stay: the list is not begun.
@@ -290,7 +315,9 @@ def test_a_replaced_file_and_the_removal_of_the_old_device_in_one_list(place):
     rows = [{"diskseq": old["diskseq"], "state": "absent"}, {"backing_file": path}]
     for check in (True, False):
         result = run(check, loop_devices.main, devices=rows)
-        assert not result.get("failed") and [row["changed"] for row in result["devices"]] == [True, True], result
+        assert not result.get("failed") and [row["changed"] for row in result["devices"]] == [True, True], (
+            result
+        )
     run(backing_file=path, state="absent")
 
 
@@ -306,7 +333,9 @@ def test_a_path_that_others_can_redirect(place):
     os.chmod(place + "/open", 0o777)
     path = loopdevices.image(place + "/open", "disk")
     for check in (True, False):
-        assert f"by the directory {place}/open," in run(check=check, backing_file=path, trusted_path=True)["msg"]
+        assert (
+            f"by the directory {place}/open," in run(check=check, backing_file=path, trusted_path=True)["msg"]
+        )
     assert run(backing_file=path)["changed"]
     run(backing_file=path, state="absent")
 
@@ -334,7 +363,9 @@ def test_a_file_that_was_replaced(place, state, through_a_link):
         os.symlink(path, asked)
     for check in (True, False):
         result = run(check=check, backing_file=asked, state=state)
-        assert result["failed"] and not result.get("changed") and "replaced by another one" in result["msg"], result
+        assert (
+            result["failed"] and not result.get("changed") and "replaced by another one" in result["msg"]
+        ), result
         assert old["path"] in result["msg"] and f"diskseq={old['diskseq']}" in result["error"]["hint"]
     assert run(diskseq=old["diskseq"], state="absent")["changed"]
     if state == "absent":
@@ -358,7 +389,9 @@ def test_the_old_device_goes_by_itself(place):
         assert run(diskseq=old["diskseq"], state="absent", deferred=True)["gone"] is False
         new = run(backing_file=path)
         with _device.open_path(new["device"]["path"]) as other:
-            assert new["changed"] and os.pread(other.fd, 3, 0) == b"new" and os.pread(device.fd, 3, 0) == b"old"
+            assert (
+                new["changed"] and os.pread(other.fd, 3, 0) == b"new" and os.pread(device.fd, 3, 0) == b"old"
+            )
         assert "replaced" in run(backing_file=path, state="absent")["msg"]
     assert loopdevices.nothing_bound(place + "/disk (deleted)")
     run(backing_file=path, state="absent")
@@ -385,7 +418,9 @@ def others_with_the_same_path(path, deleted):
     script += f'rm "{path}"\n' if deleted else ""
     process = subprocess.Popen(
         ["unshare", "-m", "sh", "-c", script + "echo done; exec cat"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     device = process.stdout.readline().strip()
     assert process.stdout.readline() == "done\n"
@@ -455,7 +490,11 @@ def test_a_file_that_was_cut(place):
     os.truncate(path, 4096)
     for check in (True, False):
         result = run(check=check, backing_file=path)
-        assert result["error"]["kind"] == "DeviceBusy" and "65536 bytes, and 4096 are left" in result["msg"] and "allow_shrink" in result["error"]["hint"]
+        assert (
+            result["error"]["kind"] == "DeviceBusy"
+            and "65536 bytes, and 4096 are left" in result["msg"]
+            and "allow_shrink" in result["error"]["hint"]
+        )
     with _device.open_path(made["path"]) as device, Host() as host:
         assert device.size == SIZE
         with pytest.raises(DeviceBusy, match="4096 are left"):
@@ -473,26 +512,41 @@ XML = "<domain type='xen'><name>web1</name><devices>{}</devices></domain>"
 DISK = "<disk type='file' device='disk'><driver name='qemu' type='{}'/><source file='{}'/><target dev='{}' bus='xen'/></disk>"
 
 
-@pytest.mark.parametrize("kind, vdev, is_refused", [("qcow2", "xvda", True), ("vmdk", "xvdb", True), ("raw", "xvda", False)])
+@pytest.mark.parametrize(
+    "kind, vdev, is_refused", [("qcow2", "xvda", True), ("vmdk", "xvdb", True), ("raw", "xvda", False)]
+)
 def test_what_a_definition_says_of_the_file(tmp_path, kind, vdev, is_refused):
     path, link = loopdevices.image(tmp_path, "disk"), str(tmp_path / "link")
     os.symlink(path, link)
-    domains = [domain_xml.Domain(XML.format(DISK.format("qcow2", tmp_path / "other", "xvdc") + DISK.format(kind, link, vdev)))]
+    domains = [
+        domain_xml.Domain(
+            XML.format(DISK.format("qcow2", tmp_path / "other", "xvdc") + DISK.format(kind, link, vdev))
+        )
+    ]
     source = opener.FileSource(path)
     with loop.Backing(path) as backing:
         if is_refused:
-            with pytest.raises(InvalidValue, match=f"format {kind} .driver of {vdev}.*qemu-img convert -f {kind} -O raw"):
+            with pytest.raises(
+                InvalidValue, match=f"format {kind} .driver of {vdev}.*qemu-img convert -f {kind} -O raw"
+            ):
                 kept_format.refuse_driver(source, backing, domains)
         else:
             kept_format.refuse_driver(source, backing, domains)
         kept_format.refuse_driver(source._replace(format="raw"), backing, domains)
 
 
-@pytest.mark.parametrize("kept, target, is_known", [
-    ({"file": "/a", "format": "raw"}, "xvda", True), ({"file": "/a", "format": "raw", "read_only": True}, "xvda", True),
-    ({"file": "/a"}, "xvda", False), ({"file": "/b", "format": "raw"}, "xvda", False), ({"file": "/a", "format": "raw"}, "xvdb", False),
-    ({"file": "/a", "format": "raw", "offset": 512}, "xvda", False), ({"path": "/dev/vg/a"}, "xvda", False),
-])
+@pytest.mark.parametrize(
+    "kept, target, is_known",
+    [
+        ({"file": "/a", "format": "raw"}, "xvda", True),
+        ({"file": "/a", "format": "raw", "read_only": True}, "xvda", True),
+        ({"file": "/a"}, "xvda", False),
+        ({"file": "/b", "format": "raw"}, "xvda", False),
+        ({"file": "/a", "format": "raw"}, "xvdb", False),
+        ({"file": "/a", "format": "raw", "offset": 512}, "xvda", False),
+        ({"path": "/dev/vg/a"}, "xvda", False),
+    ],
+)
 def test_what_a_recipe_says_of_the_file(kept, target, is_known):
     disk = domain_xml.Disk("xvda", domain_xml.path_of("00000005-1111-2222-3333-444444444444", "xvda"))
     text = domain_xml.put(XML.format(""), disk, recipe.text_of(opener.parse(kept)))

@@ -121,20 +121,21 @@ def test_sources(disk):
         ):
             source = opener.parse(text)
             assert (
-                source == opener.parse(plain)
-                and str(source) == text
-                and opener.parse(str(source)) == source
+                source == opener.parse(plain) and str(source) == text and opener.parse(str(source)) == source
             )
             with opener.find(source, host) as device:
                 assert device.partition == partition and opener.is_device(source, device, host)
                 assert not opener.is_device(opener.parse({"diskseq": number, "partition": 2}), device, host)
-            words = f"0 8 linear {text} 0", {
-                "start": 0,
-                "length": 8,
-                "target": "linear",
-                "device": plain,
-                "offset": 0,
-            }
+            words = (
+                f"0 8 linear {text} 0",
+                {
+                    "start": 0,
+                    "length": 8,
+                    "target": "linear",
+                    "device": plain,
+                    "offset": 0,
+                },
+            )
             assert [parse_table([line]).to_list()[0]["device"] for line in words] == [text, text]
         assert opener.is_device(
             opener.parse({"path": disk.path, "diskseq": number, "boot_id": boot}), disk, host
@@ -219,9 +220,7 @@ def test_a_target_that_says_its_boot(disk):
         with target.open_device(target.parse(text, True), 5) as device:
             assert device.id.diskseq == disk.id.diskseq and device.partition == partition
         with pytest.raises(DeviceGone, match="another boot"):
-            target.open_device(
-                target.parse(f"diskseq:{disk.id.diskseq}{suffix}@{OTHER_BOOT}", True), 5
-            )
+            target.open_device(target.parse(f"diskseq:{disk.id.diskseq}{suffix}@{OTHER_BOOT}", True), 5)
 
 
 def test_what_modules_return(disk):

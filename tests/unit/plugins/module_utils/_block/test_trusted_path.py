@@ -46,7 +46,9 @@ def test_root_alone(place):
     assert weak(place + "/guests/none/at/all") is None
 
 
-@pytest.mark.parametrize("mode, words", [(0o777, "everybody"), (0o757, "everybody"), (0o1777, None), (0o755, None), (0o700, None)])
+@pytest.mark.parametrize(
+    "mode, words", [(0o777, "everybody"), (0o757, "everybody"), (0o1777, None), (0o755, None), (0o700, None)]
+)
 def test_modes(place, mode, words):
     os.chmod(place + "/guests", mode)
     found = weak(place + "/guests/a.raw")
@@ -83,7 +85,9 @@ def test_another_users_directory(place, which):
 def test_what_another_user_has_in_a_sticky_directory(place):
     os.chmod(place + "/guests", 0o1777)
     os.chown(place + "/guests/a.raw", NOBODY, NOBODY)
-    assert f"{place}/guests/a.raw, which belongs to the user {NOBODY}, in a directory" in weak(place + "/guests/a.raw")
+    assert f"{place}/guests/a.raw, which belongs to the user {NOBODY}, in a directory" in weak(
+        place + "/guests/a.raw"
+    )
 
 
 def test_a_symbolic_link(place):

@@ -53,17 +53,34 @@ def tables(draw, most=5):
 
 
 def request(targets, strict=True, **fields):
-    return codec.encode(VERSION, target_count=len(targets), payload=codec.encode_targets(targets, strict), **fields)
+    return codec.encode(
+        VERSION, target_count=len(targets), payload=codec.encode_targets(targets, strict), **fields
+    )
 
 
 def pad(raw, to=8):
     return raw + bytes(-len(raw) % to)
 
 
-def header(data=b"", version=VERSION, size=None, start=START, count=0, opens=0, flags=0, event=0, dev=0, name=b"", uuid=b"", guard=GUARD):
+def header(
+    data=b"",
+    version=VERSION,
+    size=None,
+    start=START,
+    count=0,
+    opens=0,
+    flags=0,
+    event=0,
+    dev=0,
+    name=b"",
+    uuid=b"",
+    guard=GUARD,
+):
     """An answer, packed by hand: 305 bytes of fields, 7 unused, the data, and what was in the buffer before."""
     size = START + len(data) if size is None else size
-    packed = struct.pack("=3I4sI", *version, struct.pack("=I", size), start) + struct.pack("=IiIIIQ128s129s7x", count, opens, flags, event, 0, dev, name, uuid)
+    packed = struct.pack("=3I4sI", *version, struct.pack("=I", size), start) + struct.pack(
+        "=IiIIIQ128s129s7x", count, opens, flags, event, 0, dev, name, uuid
+    )
     assert len(packed) == START
     return bytearray(packed + data + guard)
 
@@ -105,7 +122,9 @@ def names_answer(entries, layout="uuid", **fields):
 
 def versions_answer(versions):
     """DM_LIST_VERSIONS: the size is reckoned generously, so zeros follow the last row."""
-    rows = [bytearray(pad(struct.pack("=I3I", 0, *version) + name.encode() + b"\0")) for name, version in versions]
+    rows = [
+        bytearray(pad(struct.pack("=I3I", 0, *version) + name.encode() + b"\0")) for name, version in versions
+    ]
     for row in rows[:-1]:
         struct.pack_into("=I", row, 0, len(row))
     return header(b"".join(rows) + bytes(7 * len(rows)))
@@ -143,20 +162,27 @@ def changed(buffer, form, place, *values):
 
 # What the encoder makes
 
+
 @given(tables(), names, uuids, u64, u32, u32, st.integers(0, 600))
 def test_what_is_encoded_is_what_is_decoded(targets, name, uuid, dev, flags, event_nr, room):
     buffer = request(targets, name=name, uuid=uuid, dev=dev, flags=flags, event_nr=event_nr, room=room)
     head, lines = codec.decode_table_request(buffer)
     assert lines == targets
     assert (head.name, head.uuid, head.dev, head.flags, head.event_nr) == (name, uuid, dev, flags, event_nr)
-    assert head.version == VERSION and head.data_size == len(buffer) and head.data_start == START and head.target_count == len(targets)
+    assert (
+        head.version == VERSION
+        and head.data_size == len(buffer)
+        and head.data_start == START
+        and head.target_count == len(targets)
+    )
 
 
 @given(tables())
 def test_the_very_bytes(targets):
     """Against the same table packed by hand."""
     expected = b"".join(
-        spec(line.start, line.length, line.type, pad(line.params + b"\0"), 40 + len(pad(line.params + b"\0"))) for line in targets
+        spec(line.start, line.length, line.type, pad(line.params + b"\0"), 40 + len(pad(line.params + b"\0")))
+        for line in targets
     )
     assert codec.encode_targets(targets) == expected
 
@@ -181,24 +207,33 @@ def test_any_sectors_are_encoded_and_judged(targets):
     with pytest.raises(BadBuffer) as encoding:
         request(targets)
     assert decoding.value.rule in rules
-    assert (encoding.value.rule, encoding.value.offset, str(encoding.value)) == (decoding.value.rule, decoding.value.offset, str(decoding.value))
+    assert (encoding.value.rule, encoding.value.offset, str(encoding.value)) == (
+        decoding.value.rule,
+        decoding.value.offset,
+        str(decoding.value),
+    )
 
 
-@pytest.mark.parametrize("targets, rule, offset", [
-    ([(8, 8, b"zero", b"")], "gap", START),
-    ([(0, 0, b"zero", b"")], "overflow", START + 8),
-    ([(0, 8, b"zero", b""), (9, 8, b"zero", b"")], "gap", START + 48),
-    ([(0, 8, b"zero", b"x" * 8), (7, 8, b"zero", b"")], "overlap", START + 56),
-    ([(0, 8, b"zero", b""), (0, 8, b"zero", b"")], "overlap", START + 48),
-    ([(0, 8, b"zero", b""), (8, 0, b"zero", b"")], "overflow", START + 56),
-    ([(0, 8, b"zero", b""), (8, U64, b"zero", b"")], "overflow", START + 48),
-])
+@pytest.mark.parametrize(
+    "targets, rule, offset",
+    [
+        ([(8, 8, b"zero", b"")], "gap", START),
+        ([(0, 0, b"zero", b"")], "overflow", START + 8),
+        ([(0, 8, b"zero", b""), (9, 8, b"zero", b"")], "gap", START + 48),
+        ([(0, 8, b"zero", b"x" * 8), (7, 8, b"zero", b"")], "overlap", START + 56),
+        ([(0, 8, b"zero", b""), (0, 8, b"zero", b"")], "overlap", START + 48),
+        ([(0, 8, b"zero", b""), (8, 0, b"zero", b"")], "overflow", START + 56),
+        ([(0, 8, b"zero", b""), (8, U64, b"zero", b"")], "overflow", START + 48),
+    ],
+)
 def test_sectors_that_do_not_follow_each_other_are_not_encoded(targets, rule, offset):
     assert refused(rule, codec.encode_targets, targets).offset == offset
     assert codec.encode_targets(targets, strict=False)
 
 
-@pytest.mark.parametrize("field, most", [("dev", U64), ("flags", U32), ("event_nr", U32), ("target_count", U32)])
+@pytest.mark.parametrize(
+    "field, most", [("dev", U64), ("flags", U32), ("event_nr", U32), ("target_count", U32)]
+)
 @pytest.mark.parametrize("beyond", [0, 1, 2**64])
 def test_numbers_beyond_their_field_are_refused(field, most, beyond):
     assert codec.encode(VERSION, **{field: most})
@@ -219,10 +254,16 @@ def test_sectors_beyond_their_field_are_refused(value):
     assert caught.value.option == "sector"
 
 
-@pytest.mark.parametrize("fields, option", [
-    ({"name": b"n" * 128}, "name"), ({"name": b"a\0b"}, "name"), ({"name": b"\xff" * 128}, "name"),
-    ({"uuid": b"u" * 129}, "uuid"), ({"uuid": b"\0"}, "uuid"),
-])
+@pytest.mark.parametrize(
+    "fields, option",
+    [
+        ({"name": b"n" * 128}, "name"),
+        ({"name": b"a\0b"}, "name"),
+        ({"name": b"\xff" * 128}, "name"),
+        ({"uuid": b"u" * 129}, "uuid"),
+        ({"uuid": b"\0"}, "uuid"),
+    ],
+)
 def test_texts_that_do_not_fit_are_refused(fields, option):
     with pytest.raises(InvalidValue) as caught:
         codec.encode(VERSION, **fields)
@@ -230,9 +271,15 @@ def test_texts_that_do_not_fit_are_refused(fields, option):
     assert codec.decode_header(codec.encode(VERSION, name=b"n" * 127, uuid=b"u" * 128)).name == b"n" * 127
 
 
-@pytest.mark.parametrize("line, option", [
-    ((0, 1, b"k" * 16, b""), "target"), ((0, 1, b"", b""), "target"), ((0, 1, b"a\0", b""), "target"), ((0, 1, b"zero", b"\0"), "params"),
-])
+@pytest.mark.parametrize(
+    "line, option",
+    [
+        ((0, 1, b"k" * 16, b""), "target"),
+        ((0, 1, b"", b""), "target"),
+        ((0, 1, b"a\0", b""), "target"),
+        ((0, 1, b"zero", b"\0"), "params"),
+    ],
+)
 def test_targets_that_cannot_be_written_are_refused(line, option):
     with pytest.raises(InvalidValue) as caught:
         codec.encode_targets([(0, 1, b"zero", b""), line])
@@ -266,13 +313,33 @@ def test_device_numbers(major, minor):
 
 # What the kernel answers
 
+
 @given(
-    names, uuids, u64, u32, u32, st.integers(-2**31, 2**31 - 1), st.integers(0, codec.MAX_TARGETS),
-    st.sampled_from([codec.HEADER_ALONE, codec.HEADER]), st.binary(max_size=8),
+    names,
+    uuids,
+    u64,
+    u32,
+    u32,
+    st.integers(-(2**31), 2**31 - 1),
+    st.integers(0, codec.MAX_TARGETS),
+    st.sampled_from([codec.HEADER_ALONE, codec.HEADER]),
+    st.binary(max_size=8),
 )
 def test_a_header_alone(name, uuid, dev, flags, event, opens, count, size, guard):
     """Kernels say 305 bytes (offsetof data) or 312 (sizeof) when nothing follows the header."""
-    head = codec.decode_header(header(size=size, count=count, opens=opens, flags=flags, event=event, dev=dev, name=name, uuid=uuid, guard=guard))
+    head = codec.decode_header(
+        header(
+            size=size,
+            count=count,
+            opens=opens,
+            flags=flags,
+            event=event,
+            dev=dev,
+            name=name,
+            uuid=uuid,
+            guard=guard,
+        )
+    )
     assert head == codec.Header(VERSION, size, START, count, opens, flags, event, dev, name, uuid)
 
 
@@ -287,7 +354,12 @@ def test_answers_without_data(size):
     refused("size", codec.decode_table_request, changed(buffer, "=I", 20, 1))
 
 
-@given(st.lists(st.builds(TargetLine, st.integers(0, 2**63), st.integers(0, 2**63 - 1), kinds, text), max_size=5), st.binary(max_size=64))
+@given(
+    st.lists(
+        st.builds(TargetLine, st.integers(0, 2**63), st.integers(0, 2**63 - 1), kinds, text), max_size=5
+    ),
+    st.binary(max_size=64),
+)
 def test_a_table_that_the_kernel_prints(targets, guard):
     assert decode_status(status_answer(targets, guard=guard)) == targets
 
@@ -304,7 +376,12 @@ def test_names_with_uuids(entries, guard):
 def test_names_of_every_kernel(entries, layout, with_uuid):
     """What is not told is None; a kernel with only the number writes 0 where the flags are now."""
     expected = [
-        NameEntry(entry.dev, entry.name, None if layout == "old" else entry.event_nr, entry.uuid if layout == "uuid" and with_uuid else None)
+        NameEntry(
+            entry.dev,
+            entry.name,
+            None if layout == "old" else entry.event_nr,
+            entry.uuid if layout == "uuid" and with_uuid else None,
+        )
         for entry in entries
     ]
     assert decode_names(names_answer(entries, layout), with_uuid) == expected
@@ -313,7 +390,11 @@ def test_names_of_every_kernel(entries, layout, with_uuid):
 @pytest.mark.parametrize("length", range(1, 34))
 def test_the_number_behind_a_name_is_aligned(length):
     """Each length of a name, so each padding; the rows start at multiples of 8 of the address, not of the name."""
-    entries = [NameEntry(1, b"n" * length, 7, b"LVM-" + b"u" * length), NameEntry(2, b"m" * length, 8, b""), NameEntry(3, b"l" * length, 9, b"u" * length)]
+    entries = [
+        NameEntry(1, b"n" * length, 7, b"LVM-" + b"u" * length),
+        NameEntry(2, b"m" * length, 8, b""),
+        NameEntry(3, b"l" * length, 9, b"u" * length),
+    ]
     assert decode_names(names_answer(entries)) == entries
 
 
@@ -321,14 +402,22 @@ def test_no_mapped_device_at_all():
     assert decode_names(header(bytes(16))) == []
 
 
-@given(st.lists(st.tuples(st.text("abcxyz019-", min_size=1, max_size=15), st.tuples(u32, u32, u32)), max_size=6, unique_by=lambda row: row[0]))
+@given(
+    st.lists(
+        st.tuples(st.text("abcxyz019-", min_size=1, max_size=15), st.tuples(u32, u32, u32)),
+        max_size=6,
+        unique_by=lambda row: row[0],
+    )
+)
 def test_versions(versions):
     assert decode_versions(versions_answer(versions)) == dict(versions)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4095), st.integers(0, 2**20 - 1)), max_size=6))
 def test_deps(numbers):
-    data = struct.pack("=II", len(numbers), 0) + b"".join(struct.pack("=Q", codec.encode_dev(*number)) for number in numbers)
+    data = struct.pack("=II", len(numbers), 0) + b"".join(
+        struct.pack("=Q", codec.encode_dev(*number)) for number in numbers
+    )
     assert decode_deps(header(data)) == numbers
 
 
@@ -340,50 +429,56 @@ SECOND = START + 48
 
 def test_the_buffer_that_the_rules_are_tried_on_is_good():
     assert codec.decode_table_request(request(TWO))[1] == TWO
-    assert codec.decode_table_request(request(TWO))[1][1].start == struct.unpack_from("=Q", request(TWO), SECOND)[0]
+    assert (
+        codec.decode_table_request(request(TWO))[1][1].start
+        == struct.unpack_from("=Q", request(TWO), SECOND)[0]
+    )
     assert decode_status(status_answer(TWO)) == TWO
 
 
-@pytest.mark.parametrize("rule, form, place, values", [
-    ("version", "=I", 0, (5,)),
-    ("version", "=I", 0, (0,)),
-    ("size", "=I", 12, (len(request(TWO)) + 1,)),
-    ("size", "=I", 12, (311,)),
-    ("size", "=I", 12, (304,)),
-    ("size", "=I", 12, (U32,)),
-    ("size", "=I", 12, (SECOND + 40,)),
-    ("data_start", "=I", 16, (304,)),
-    ("data_start", "=I", 16, (0,)),
-    ("data_start", "=I", 16, (len(request(TWO)) + 8,)),
-    ("data_start", "=I", 16, (U32,)),
-    ("alignment", "=I", 16, (316,)),
-    ("count", "=I", 20, (0,)),
-    ("count", "=I", 20, (codec.MAX_TARGETS + 1,)),
-    ("count", "=I", 20, (U32,)),
-    ("next", "=I", 20, (3,)),
-    ("nul", "=128s", 48, (b"n" * 128,)),
-    ("text", "=128s", 48, (b"n\0m",)),
-    ("nul", "=129s", 176, (b"u" * 129,)),
-    ("text", "=129s", 176, (b"u\0\0\1",)),
-    ("gap", "=Q", START, (1,)),
-    ("gap", "=Q", SECOND, (9,)),
-    ("gap", "=Q", SECOND, (2**63,)),
-    ("overlap", "=Q", SECOND, (7,)),
-    ("overlap", "=Q", SECOND, (0,)),
-    ("overflow", "=QQ", START, (2**63, 2**63)),
-    ("overflow", "=QQ", SECOND, (8, U64)),
-    ("overflow", "=Q", START + 8, (0,)),
-    ("alignment", "=I", START + 20, (52,)),
-    ("overlap", "=I", START + 20, (40,)),
-    ("overlap", "=I", START + 20, (0,)),
-    ("next", "=I", START + 20, (2**31,)),
-    ("next", "=I", START + 20, (U32 - 7,)),
-    ("next", "=I", START + 20, (len(request(TWO)) - START,)),
-    ("text", "=16s", START + 24, (b"",)),
-    ("text", "=16s", START + 24, (b"linear\0x",)),
-    ("nul", "=16s", START + 24, (b"k" * 16,)),
-    ("nul", "=8s", SECOND + 40, (b"p" * 8,)),
-])
+@pytest.mark.parametrize(
+    "rule, form, place, values",
+    [
+        ("version", "=I", 0, (5,)),
+        ("version", "=I", 0, (0,)),
+        ("size", "=I", 12, (len(request(TWO)) + 1,)),
+        ("size", "=I", 12, (311,)),
+        ("size", "=I", 12, (304,)),
+        ("size", "=I", 12, (U32,)),
+        ("size", "=I", 12, (SECOND + 40,)),
+        ("data_start", "=I", 16, (304,)),
+        ("data_start", "=I", 16, (0,)),
+        ("data_start", "=I", 16, (len(request(TWO)) + 8,)),
+        ("data_start", "=I", 16, (U32,)),
+        ("alignment", "=I", 16, (316,)),
+        ("count", "=I", 20, (0,)),
+        ("count", "=I", 20, (codec.MAX_TARGETS + 1,)),
+        ("count", "=I", 20, (U32,)),
+        ("next", "=I", 20, (3,)),
+        ("nul", "=128s", 48, (b"n" * 128,)),
+        ("text", "=128s", 48, (b"n\0m",)),
+        ("nul", "=129s", 176, (b"u" * 129,)),
+        ("text", "=129s", 176, (b"u\0\0\1",)),
+        ("gap", "=Q", START, (1,)),
+        ("gap", "=Q", SECOND, (9,)),
+        ("gap", "=Q", SECOND, (2**63,)),
+        ("overlap", "=Q", SECOND, (7,)),
+        ("overlap", "=Q", SECOND, (0,)),
+        ("overflow", "=QQ", START, (2**63, 2**63)),
+        ("overflow", "=QQ", SECOND, (8, U64)),
+        ("overflow", "=Q", START + 8, (0,)),
+        ("alignment", "=I", START + 20, (52,)),
+        ("overlap", "=I", START + 20, (40,)),
+        ("overlap", "=I", START + 20, (0,)),
+        ("next", "=I", START + 20, (2**31,)),
+        ("next", "=I", START + 20, (U32 - 7,)),
+        ("next", "=I", START + 20, (len(request(TWO)) - START,)),
+        ("text", "=16s", START + 24, (b"",)),
+        ("text", "=16s", START + 24, (b"linear\0x",)),
+        ("nul", "=16s", START + 24, (b"k" * 16,)),
+        ("nul", "=8s", SECOND + 40, (b"p" * 8,)),
+    ],
+)
 def test_rule(rule, form, place, values):
     refused(rule, codec.decode_table_request, changed(request(TWO), form, place, *values))
 
@@ -397,34 +492,43 @@ def test_a_buffer_shorter_than_the_header():
         assert refused("size", codec.decode_header, bytearray(size)).offset == size
 
 
-@pytest.mark.parametrize("rule, form, place, values", [
-    ("next", "=I", 20, (3,)),
-    ("size", "=I", 12, (START + 40,)),
-    ("alignment", "=I", START + 20, (47,)),
-    ("overlap", "=I", START + 20, (40,)),
-    ("next", "=I", START + 20, (96,)),
-    ("text", "=16s", START + 24, (b"",)),
-    ("nul", "=1s", len(status_answer(TWO, guard=b"")) - 1, (b"x",)),
-    ("overflow", "=QQ", START, (U64, 1)),
-])
+@pytest.mark.parametrize(
+    "rule, form, place, values",
+    [
+        ("next", "=I", 20, (3,)),
+        ("size", "=I", 12, (START + 40,)),
+        ("alignment", "=I", START + 20, (47,)),
+        ("overlap", "=I", START + 20, (40,)),
+        ("next", "=I", START + 20, (96,)),
+        ("text", "=16s", START + 24, (b"",)),
+        ("nul", "=1s", len(status_answer(TWO, guard=b"")) - 1, (b"x",)),
+        ("overflow", "=QQ", START, (U64, 1)),
+    ],
+)
 def test_rule_of_a_status_answer(rule, form, place, values):
     refused(rule, decode_status, changed(status_answer(TWO), form, place, *values))
 
 
-LISTED = [NameEntry(codec.encode_dev(253, 0), b"web1-root", 3, b"RACEFREE-1"), NameEntry(codec.encode_dev(253, 1), b"b", 0, b"")]
+LISTED = [
+    NameEntry(codec.encode_dev(253, 0), b"web1-root", 3, b"RACEFREE-1"),
+    NameEntry(codec.encode_dev(253, 1), b"b", 0, b""),
+]
 FIRST_ROW = struct.unpack_from("=I", names_answer(LISTED), START + 8)[0]
 
 
-@pytest.mark.parametrize("rule, form, place, values", [
-    ("alignment", "=I", START + 8, (FIRST_ROW + 4,)),
-    ("overlap", "=I", START + 8, (16,)),
-    ("overlap", "=I", START + 8, (FIRST_ROW - 8,)),
-    ("next", "=I", START + 8, (2**20,)),
-    ("next", "=I", START + 8, (U32 - 7,)),
-    ("size", "=I", 12, (START + 11,)),
-    ("nul", "=I", 12, (START + 16,)),
-    ("nul", "=12s", START + FIRST_ROW + 12, (b"n" * 12,)),
-])
+@pytest.mark.parametrize(
+    "rule, form, place, values",
+    [
+        ("alignment", "=I", START + 8, (FIRST_ROW + 4,)),
+        ("overlap", "=I", START + 8, (16,)),
+        ("overlap", "=I", START + 8, (FIRST_ROW - 8,)),
+        ("next", "=I", START + 8, (2**20,)),
+        ("next", "=I", START + 8, (U32 - 7,)),
+        ("size", "=I", 12, (START + 11,)),
+        ("nul", "=I", 12, (START + 16,)),
+        ("nul", "=12s", START + FIRST_ROW + 12, (b"n" * 12,)),
+    ],
+)
 def test_rule_of_a_list_of_names(rule, form, place, values):
     assert decode_names(names_answer(LISTED)) == LISTED
     refused(rule, decode_names, changed(names_answer(LISTED), form, place, *values))
@@ -433,7 +537,7 @@ def test_rule_of_a_list_of_names(rule, form, place, values):
 def test_a_uuid_without_its_end():
     buffer = names_answer(LISTED[:1])
     place = buffer.index(b"RACEFREE-1") + 10
-    buffer[place:len(buffer) - len(GUARD)] = b"x" * (len(buffer) - len(GUARD) - place)
+    buffer[place : len(buffer) - len(GUARD)] = b"x" * (len(buffer) - len(GUARD) - place)
     refused("nul", decode_names, buffer)
 
 
@@ -441,7 +545,10 @@ def test_rules_of_versions_and_deps():
     good = versions_answer([("linear", (1, 4, 0)), ("zero", (1, 1, 0))])
     assert decode_versions(good) == {"linear": (1, 4, 0), "zero": (1, 1, 0)}
     for rule, form, place, value in (
-        ("alignment", "=I", START, 25), ("overlap", "=I", START, 16), ("next", "=I", START, 2**20), ("size", "=I", 12, START + 15),
+        ("alignment", "=I", START, 25),
+        ("overlap", "=I", START, 16),
+        ("next", "=I", START, 2**20),
+        ("size", "=I", 12, START + 15),
         ("nul", "=I", 12, START + 16),
     ):
         refused(rule, decode_versions, changed(good, form, place, value))
@@ -453,6 +560,7 @@ def test_rules_of_versions_and_deps():
 
 
 # Damage
+
 
 def survives(decode, buffer, trace=b"\xa5\xa5"):
     """Decodes, or says in the collection's own way why not; nothing behind data_size (``trace`` of it) comes back."""
@@ -494,8 +602,14 @@ DECODERS = {
     "status": (decode_status, status_answer(TWO)),
     "names": (decode_names, names_answer(LISTED)),
     "names-old": (decode_names, names_answer(LISTED, "old")),
-    "versions": (lambda buffer: list(decode_versions(buffer).items()), versions_answer([("linear", (1, 4, 0)), ("zero", (1, 1, 0))])),
-    "deps": (decode_deps, header(struct.pack("=IIQQ", 2, 0, codec.encode_dev(253, 300), codec.encode_dev(7, 1)))),
+    "versions": (
+        lambda buffer: list(decode_versions(buffer).items()),
+        versions_answer([("linear", (1, 4, 0)), ("zero", (1, 1, 0))]),
+    ),
+    "deps": (
+        decode_deps,
+        header(struct.pack("=IIQQ", 2, 0, codec.encode_dev(253, 300), codec.encode_dev(7, 1))),
+    ),
 }
 
 
@@ -558,11 +672,12 @@ def test_every_truncation(what):
     decode, good = DECODERS[what]
     for size in range(START, len(good) - len(GUARD)):
         copy = changed(good, "=I", 12, size)
-        copy[size:] = (GUARD * 10)[:len(copy) - size]
+        copy[size:] = (GUARD * 10)[: len(copy) - size]
         survives(decode, copy)
 
 
 # One floor up: the calls around the codec, with the ioctl itself replaced
+
 
 class Kernel:
     """Stands for fcntl.ioctl: ``answer(request code, buffer)`` may change the buffer or raise; keeps what was sent."""
@@ -589,7 +704,7 @@ def control(monkeypatch):
 
 
 def put(buffer, answer):
-    buffer[:len(answer)] = answer
+    buffer[: len(answer)] = answer
 
 
 def test_an_answer_that_does_not_fit_is_asked_for_again(control):
@@ -641,7 +756,11 @@ def test_what_is_sent_is_valid_and_asks_for_the_lowest_version(control):
     code, raw, dummy = kernel.sent[0]
     head, lines = codec.decode_table_request(raw)
     assert code == uapi.lib.DM_TABLE_LOAD and lines == TWO
-    assert head.version == (4, 3, 0) and codec.decode_dev(head.dev) == (253, 300) and head.flags == uapi.lib.DM_READONLY_FLAG
+    assert (
+        head.version == (4, 3, 0)
+        and codec.decode_dev(head.dev) == (253, 300)
+        and head.flags == uapi.lib.DM_READONLY_FLAG
+    )
     assert not head.name and not head.uuid
 
 

@@ -16,25 +16,44 @@ def line(kind, params):
     return TargetLine(0, 8, kind, params)
 
 
-@pytest.mark.parametrize("kind,params,word", [
-    (b"snapshot", b"Invalid", "store has overflowed"),
-    (b"snapshot", b"Overflow", "store has overflowed"),
-    (b"snapshot-merge", b"Merge failed", "merge has failed"),
-    (b"thin-pool", b"Fail", "pool has failed"),
-    (b"thin-pool", b"1 17/1024 0/64 - ro discard_passdown queue_if_no_space - 1024", "pool is read-only"),
-    (b"thin-pool", b"1 17/1024 64/64 - out_of_data_space discard_passdown error_if_no_space - 1024", "pool is out of space"),
-    (b"thin-pool", b"1 17/1024 0/64 - ro discard_passdown queue_if_no_space needs_check 1024", "pool needs a check"),
-    (b"thin", b"Fail", "pool has failed"),
-    (b"cache", b"Fail", "cache has failed"),
-])
+@pytest.mark.parametrize(
+    "kind,params,word",
+    [
+        (b"snapshot", b"Invalid", "store has overflowed"),
+        (b"snapshot", b"Overflow", "store has overflowed"),
+        (b"snapshot-merge", b"Merge failed", "merge has failed"),
+        (b"thin-pool", b"Fail", "pool has failed"),
+        (b"thin-pool", b"1 17/1024 0/64 - ro discard_passdown queue_if_no_space - 1024", "pool is read-only"),
+        (
+            b"thin-pool",
+            b"1 17/1024 64/64 - out_of_data_space discard_passdown error_if_no_space - 1024",
+            "pool is out of space",
+        ),
+        (
+            b"thin-pool",
+            b"1 17/1024 0/64 - ro discard_passdown queue_if_no_space needs_check 1024",
+            "pool needs a check",
+        ),
+        (b"thin", b"Fail", "pool has failed"),
+        (b"cache", b"Fail", "cache has failed"),
+    ],
+)
 def test_what_no_longer_works(kind, params, word):
-    (found, text), = health.problems_of([line(b"linear", b""), line(kind, params)])
+    ((found, text),) = health.problems_of([line(b"linear", b""), line(kind, params)])
     assert found == kind and word in text
 
 
-@pytest.mark.parametrize("kind,params", [
-    (b"snapshot", b"16/1024 16"), (b"snapshot", b"Unknown"), (b"thin", b"128 1023"), (b"thin", b"-"), (b"linear", b"Invalid"), (b"zero", b""),
-    (b"thin-pool", b"1 17/1024 0/64 - rw discard_passdown queue_if_no_space - 1024"),
-])
+@pytest.mark.parametrize(
+    "kind,params",
+    [
+        (b"snapshot", b"16/1024 16"),
+        (b"snapshot", b"Unknown"),
+        (b"thin", b"128 1023"),
+        (b"thin", b"-"),
+        (b"linear", b"Invalid"),
+        (b"zero", b""),
+        (b"thin-pool", b"1 17/1024 0/64 - rw discard_passdown queue_if_no_space - 1024"),
+    ],
+)
 def test_what_works(kind, params):
     assert not health.problems_of([line(kind, params)])

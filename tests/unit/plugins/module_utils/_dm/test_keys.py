@@ -38,6 +38,7 @@ def test_only_who_needs_keys_looks_for_them(reached):
 
 def test_a_keyring_that_is_refused(monkeypatch):
     """The key may be in another one."""
+
     def refuse():
         raise KernelError("cannot", errno=errno.EACCES)
 
@@ -46,12 +47,15 @@ def test_a_keyring_that_is_refused(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("number, targets, words", [
-    (errno.ENOKEY, (CRYPT,), [":32:logon:a:b", "kernel_key", "7:1"]),
-    (errno.EKEYREVOKED, (CRYPT,), [":32:logon:a:b"]),
-    (errno.EINVAL, (CRYPT,), ["cannot load"]),
-    (errno.ENOKEY, (CLEAR,), ["cannot load"]),
-])
+@pytest.mark.parametrize(
+    "number, targets, words",
+    [
+        (errno.ENOKEY, (CRYPT,), [":32:logon:a:b", "kernel_key", "7:1"]),
+        (errno.EKEYREVOKED, (CRYPT,), [":32:logon:a:b"]),
+        (errno.EINVAL, (CRYPT,), ["cannot load"]),
+        (errno.ENOKEY, (CLEAR,), ["cannot load"]),
+    ],
+)
 def test_what_is_said(reached, number, targets, words):
     with pytest.raises(KernelError) as caught, keys.reachable(targets):
         raise KernelError("cannot load its table", device="7:1", errno=number)

@@ -26,7 +26,14 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 )
 
 GOOD = "ABCXYZabcxyz0189#+-.:=@_"
-ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), st.binary(), st.lists(st.text()), st.dictionaries(st.text(), st.text()))
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.binary(),
+    st.lists(st.text()),
+    st.dictionaries(st.text(), st.text()),
+)
 
 
 @given(st.text(alphabet=GOOD, min_size=1, max_size=127).filter(lambda name: name not in (".", "..")))
@@ -34,10 +41,35 @@ def test_good_names(name):
     assert names.check_name(name) == name and names.check_uuid(name) == name
 
 
-@pytest.mark.parametrize("name", [
-    "", "control", ".", "..", "a/b", "/", "a" * 128, "a b", "a\n", "\na", "a\0", "a\\x20b", "a*", "a?", "a\"", "a'", "a,b", "a%", "ä", "\u0661", "a\t", "~",
-    "a$b", "[a]",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "control",
+        ".",
+        "..",
+        "a/b",
+        "/",
+        "a" * 128,
+        "a b",
+        "a\n",
+        "\na",
+        "a\0",
+        "a\\x20b",
+        "a*",
+        "a?",
+        'a"',
+        "a'",
+        "a,b",
+        "a%",
+        "ä",
+        "\u0661",
+        "a\t",
+        "~",
+        "a$b",
+        "[a]",
+    ],
+)
 def test_bad_names(name):
     for option in ("name", "source.name"):
         with pytest.raises(InvalidValue) as caught:
@@ -52,7 +84,9 @@ def test_bad_uuids(uuid):
     assert caught.value.option == "uuid"
 
 
-@pytest.mark.parametrize("uuid", ["a" * 128, "control", ".", "..", "CRYPT-PLAIN-x", "LVM-abc", names.new_uuid()])
+@pytest.mark.parametrize(
+    "uuid", ["a" * 128, "control", ".", "..", "CRYPT-PLAIN-x", "LVM-abc", names.new_uuid()]
+)
 def test_good_uuids(uuid):
     assert names.check_uuid(uuid) == uuid
 
@@ -97,7 +131,11 @@ def test_a_private_name_tells_who_has_it():
 @given(st.text(alphabet=GOOD, min_size=1, max_size=127))
 def test_a_claimed_name_tells_the_old_one_while_it_fits(old):
     name = names.claimed_name(old)
-    assert names.check_name(name) and names.name_before(name) in (old, "") and names.holder_of(name) == identity.own_mark()
+    assert (
+        names.check_name(name)
+        and names.name_before(name) in (old, "")
+        and names.holder_of(name) == identity.own_mark()
+    )
     if len(old) <= 40:
         assert names.name_before(name) == old
 
@@ -112,7 +150,10 @@ sys.stdin.read()
 
 def maker(*before):
     return subprocess.Popen(
-        [*before, sys.executable, "-c", MAKES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [*before, sys.executable, "-c", MAKES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
@@ -154,7 +195,9 @@ def test_what_cannot_be_seen_has_not_ended(monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(own), before[1]))
     try:
-        own += [os.open("/dev/null", os.O_RDONLY) for dummy in range(max(own) - len(os.listdir("/dev/fd")) + 1)]
+        own += [
+            os.open("/dev/null", os.O_RDONLY) for dummy in range(max(own) - len(os.listdir("/dev/fd")) + 1)
+        ]
     except OSError:
         pass
     try:
@@ -193,10 +236,22 @@ def test_a_process_with_a_name_that_looks_like_fields(tmp_path):
             child.kill()
 
 
-@pytest.mark.parametrize("name", [
-    "", "web1", "racefree-", "racefree-making-", "racefree-making-1-2-0.0", "racefree-making-1-2-0.0-" + "0" * 15, "racefree-making-1-2-0.0-" + "G" * 16,
-    "racefree-making-a-2-0.0-" + "0" * 16, "racefree-making-1--0.0-" + "0" * 16, "racefree-claimed-1-2-" + "0" * 16, "xracefree-making-1-2-0.0-" + "0" * 16,
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "web1",
+        "racefree-",
+        "racefree-making-",
+        "racefree-making-1-2-0.0",
+        "racefree-making-1-2-0.0-" + "0" * 15,
+        "racefree-making-1-2-0.0-" + "G" * 16,
+        "racefree-making-a-2-0.0-" + "0" * 16,
+        "racefree-making-1--0.0-" + "0" * 16,
+        "racefree-claimed-1-2-" + "0" * 16,
+        "xracefree-making-1-2-0.0-" + "0" * 16,
+    ],
+)
 def test_names_of_others_are_none_of_our_business(name):
     assert names.holder_of(name) is None
 

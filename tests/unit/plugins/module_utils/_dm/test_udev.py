@@ -133,11 +133,18 @@ def test_a_real_udevcomplete():
     if not shutil.which("dmsetup"):
         pytest.skip("dmsetup is missing: apt-get install dmsetup")
     if not os.path.exists("/sys/class/misc/device-mapper"):
-        pytest.skip("without device-mapper in the kernel, dmsetup takes cookies for unsupported and leaves them alone")
+        pytest.skip(
+            "without device-mapper in the kernel, dmsetup takes cookies for unsupported and leaves them alone"
+        )
     with _udev.Cookie() as cookie:
         event_nr = cookie.next()
         assert cookie.wait(0) is False
-        done = subprocess.run(["dmsetup", "udevcomplete", str(event_nr)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            ["dmsetup", "udevcomplete", str(event_nr)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout.decode()
         assert value(event_nr) == 1 and cookie.wait(0) is True
 
@@ -239,7 +246,10 @@ with _dm_udev.Cookie() as cookie:
 def test_what_a_killed_process_left_is_removed_by_the_next():
     path = os.path.abspath(os.path.join(os.path.dirname(_udev.__file__), *[".."] * 6))
     with subprocess.Popen(
-        [sys.executable, "-c", LEFT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=path),
+        [sys.executable, "-c", LEFT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=path),
     ) as other:
         event_nr = int(other.stdout.readline())
         with _udev.Cookie():
@@ -264,7 +274,10 @@ def test_a_process_of_another_namespace_keeps_its_cookie(options):
     path = os.path.abspath(os.path.join(os.path.dirname(_udev.__file__), *[".."] * 6))
     command = ["unshare", "--fork", *options, sys.executable, "-c", LEFT]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=path),
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=path),
     ) as other:
         first = other.stdout.readline()
         if not first:
@@ -283,7 +296,10 @@ def test_a_process_of_another_namespace_keeps_its_cookie(options):
 def test_what_others_left_is_not_removed():
     """libdm's cookies are one semaphore, which says nothing of who made it; a set that is not signed yet is being made."""
     free = (number for number in range(1, 0xFFFF) if uapi.lib.semget(KEY | number, 1, 0) < 0)
-    made = [uapi.lib.semget(KEY | next(free), count, 0o600 | uapi.lib.IPC_CREAT | uapi.lib.IPC_EXCL) for count in (1, _udev._SEMAPHORES)]
+    made = [
+        uapi.lib.semget(KEY | next(free), count, 0o600 | uapi.lib.IPC_CREAT | uapi.lib.IPC_EXCL)
+        for count in (1, _udev._SEMAPHORES)
+    ]
     try:
         _udev.reap()
         assert min(made) >= 0 and all(uapi.lib.semctl(one, 0, uapi.lib.GETVAL) == 0 for one in made)

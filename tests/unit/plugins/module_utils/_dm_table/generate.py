@@ -18,8 +18,33 @@ from collections import namedtuple
 PoolDevice = namedtuple("PoolDevice", ("text", "sectors", "block"))
 
 TYPES = (
-    "cache", "clone", "crypt", "delay", "dust", "ebs", "era", "error", "flakey", "integrity", "linear", "log-writes", "mirror", "multipath", "raid",
-    "snapshot", "snapshot-merge", "snapshot-origin", "striped", "switch", "thin", "thin-pool", "unstriped", "vdo", "verity", "writecache", "zero",
+    "cache",
+    "clone",
+    "crypt",
+    "delay",
+    "dust",
+    "ebs",
+    "era",
+    "error",
+    "flakey",
+    "integrity",
+    "linear",
+    "log-writes",
+    "mirror",
+    "multipath",
+    "raid",
+    "snapshot",
+    "snapshot-merge",
+    "snapshot-origin",
+    "striped",
+    "switch",
+    "thin",
+    "thin-pool",
+    "unstriped",
+    "vdo",
+    "verity",
+    "writecache",
+    "zero",
     "zoned",
 )
 READERS = ("clone", "snapshot", "snapshot-merge", "thin")
@@ -27,9 +52,51 @@ READERS = ("clone", "snapshot", "snapshot-merge", "thin")
 OWNERS = ("cache", "clone", "era", "log-writes", "mirror", "raid", "snapshot", "snapshot-merge", "writecache")
 ALONE = ("integrity", "multipath", "thin-pool", "verity", "vdo", "zoned")
 ODD_WORDS = (
-    "0", "1", "-1", "+1", "2", "3", "7", "63", "100", "101", "255", "256", "480", "481", "4095", "4097", "65536", "2147483648", "4294967295", "4294967296",
-    "18446744073709551615", "18446744073709551616", "1e3", "0x10", "010", "1.5", "x", "-", ":", "8:0:0", "4096:0", "8:1048576", "/dev/null/x",
-    "sync", "nosync", "allow_discards", "read_only", "error_reads", "drop_writes", "writeback", "J", "P", "N", "PO", "\u00e4",
+    "0",
+    "1",
+    "-1",
+    "+1",
+    "2",
+    "3",
+    "7",
+    "63",
+    "100",
+    "101",
+    "255",
+    "256",
+    "480",
+    "481",
+    "4095",
+    "4097",
+    "65536",
+    "2147483648",
+    "4294967295",
+    "4294967296",
+    "18446744073709551615",
+    "18446744073709551616",
+    "1e3",
+    "0x10",
+    "010",
+    "1.5",
+    "x",
+    "-",
+    ":",
+    "8:0:0",
+    "4096:0",
+    "8:1048576",
+    "/dev/null/x",
+    "sync",
+    "nosync",
+    "allow_discards",
+    "read_only",
+    "error_reads",
+    "drop_writes",
+    "writeback",
+    "J",
+    "P",
+    "N",
+    "PO",
+    "\u00e4",
 )
 
 
@@ -92,7 +159,9 @@ class Generator:
         return "".join(self.random.choice("0123456789abcdef") for unused in range(2 * size))
 
     def _number(self, low, high):
-        return self._pick(low, high, self.random.randint(low, high), self.random.randint(low, min(high, low + 1000)))
+        return self._pick(
+            low, high, self.random.randint(low, high), self.random.randint(low, min(high, low + 1000))
+        )
 
     # One target each: (length, parameters)
 
@@ -116,29 +185,44 @@ class Generator:
 
     def delay(self):
         length = self._length()
-        return length, " ".join(f"{self._area(length)} {self._pick(0, 1, 50, 500)}" for unused in range(self.random.randint(1, 3)))
+        return length, " ".join(
+            f"{self._area(length)} {self._pick(0, 1, 50, 500)}" for unused in range(self.random.randint(1, 3))
+        )
 
     def flakey(self):
         length = self._length()
         corrupt = self._pick("", "r", "w")
         words = []
         if corrupt:
-            words.append(f"corrupt_bio_byte {self._number(1, 512)} {corrupt} {self._number(0, 255)} {self._pick(0, 32)}")
+            words.append(
+                f"corrupt_bio_byte {self._number(1, 512)} {corrupt} {self._number(0, 255)} {self._pick(0, 32)}"
+            )
         if corrupt != "w":
             words.append(self._pick("drop_writes", "error_writes"))
-        return length, f"{self._area(length)} {self._number(0, 1000)} {self._number(1, 1000)} {self._group(words)}"
+        return (
+            length,
+            f"{self._area(length)} {self._number(0, 1000)} {self._number(1, 1000)} {self._group(words)}",
+        )
 
     def snapshot(self, kinds=("P", "PO", "N")):
         features = self._pick("", "0", "1 discard_zeroes_cow", "2 discard_zeroes_cow discard_passdown_origin")
-        return self._length(), f"{self._dev()} {self._dev()} {self._pick(*kinds)} {1 << self.random.randint(3, 10)} {features}"
+        return (
+            self._length(),
+            f"{self._dev()} {self._dev()} {self._pick(*kinds)} {1 << self.random.randint(3, 10)} {features}",
+        )
 
     def snapshot_merge(self):
         return self.snapshot(("P", "PO"))
 
     def thin_pool(self):
-        features = self._some(("skip_block_zeroing", "ignore_discard", "no_discard_passdown", "error_if_no_space"))
+        features = self._some(
+            ("skip_block_zeroing", "ignore_discard", "no_discard_passdown", "error_if_no_space")
+        )
         group = " ".join([str(len(features))] + features) if features else self._pick("", "0")
-        return self._length(), f"{self._dev()} {self._dev()} {128 * self.random.randint(1, 64)} {self._number(0, 1000)} {group}"
+        return (
+            self._length(),
+            f"{self._dev()} {self._dev()} {128 * self.random.randint(1, 64)} {self._number(0, 1000)} {group}",
+        )
 
     def thin(self):
         if self.live_pool is not None:
@@ -149,11 +233,26 @@ class Generator:
     def crypt(self):
         sector = self._pick(512, 1024, 2048, 4096)
         cipher, size = self._pick(
-            ("aes-xts-plain64", 32), ("aes-xts-plain64", 64), ("aes-cbc-essiv:sha256", 32), ("aes-cbc-plain", 16), ("aes", 16), ("aes-ecb", 32),
-            ("capi:xts(aes)-plain64", 64), ("capi:cbc(aes)-essiv:sha256", 16), ("aes:2-cbc-plain64be", 32), ("aes-cbc-benbi", 24),
+            ("aes-xts-plain64", 32),
+            ("aes-xts-plain64", 64),
+            ("aes-cbc-essiv:sha256", 32),
+            ("aes-cbc-plain", 16),
+            ("aes", 16),
+            ("aes-ecb", 32),
+            ("capi:xts(aes)-plain64", 64),
+            ("capi:cbc(aes)-essiv:sha256", 16),
+            ("aes:2-cbc-plain64be", 32),
+            ("aes-cbc-benbi", 24),
         )
         length = self._length(sector // 512)
-        options = ["allow_discards", "same_cpu_crypt", "submit_from_crypt_cpus", "no_read_workqueue", "no_write_workqueue", "iv_large_sectors"]
+        options = [
+            "allow_discards",
+            "same_cpu_crypt",
+            "submit_from_crypt_cpus",
+            "no_read_workqueue",
+            "no_write_workqueue",
+            "iv_large_sectors",
+        ]
         chosen = self._some(options)
         if sector != 512:
             chosen.append(f"sector_size:{sector}")
@@ -166,22 +265,36 @@ class Generator:
         blocks = self.random.randint(1, 1000)
         algorithm, size = self._pick(("sha256", 32), ("sha512", 64), ("sha1", 20))
         salt = self._pick("-", self._hex(self.random.randint(1, 32)))
-        group = self._group(("ignore_zero_blocks", "check_at_most_once", "try_verify_in_tasklet", self._pick(
-            "ignore_corruption", "restart_on_corruption", "panic_on_corruption")))
+        group = self._group(
+            (
+                "ignore_zero_blocks",
+                "check_at_most_once",
+                "try_verify_in_tasklet",
+                self._pick("ignore_corruption", "restart_on_corruption", "panic_on_corruption"),
+            )
+        )
         params = f"{self._pick(0, 1)} {self._dev()} {self._dev()} {data} {hashes} {blocks} {self._number(0, 100)} {algorithm} {self._hex(size)} {salt} {group}"
         return blocks * data // 512, params
 
     def integrity(self):
-        options = self._some((
-            f"journal_sectors:{self._number(8, 1000)}", f"interleave_sectors:{1 << self.random.randint(3, 15)}", f"buffer_sectors:{self._number(1, 128)}",
-            f"journal_watermark:{self._number(0, 100)}", f"commit_time:{self._number(0, 10000)}", "fix_padding",
-        ))
+        options = self._some(
+            (
+                f"journal_sectors:{self._number(8, 1000)}",
+                f"interleave_sectors:{1 << self.random.randint(3, 15)}",
+                f"buffer_sectors:{self._number(1, 128)}",
+                f"journal_watermark:{self._number(0, 100)}",
+                f"commit_time:{self._number(0, 10000)}",
+                "fix_padding",
+            )
+        )
         mode = self._pick("J", "B", "D", "R")
         tag = self._pick("4", "32", "-")
         if mode == "B" or tag == "-" or self.random.random() < 0.5:
             options.append("internal_hash:crc32c")
             tag = self._pick("4", "-")
-            options.extend(self._some(("allow_discards",) if mode == "R" else ("allow_discards", "recalculate")))
+            options.extend(
+                self._some(("allow_discards",) if mode == "R" else ("allow_discards", "recalculate"))
+            )
         block = self._pick(512, 4096)
         if block != 512:
             options.append(f"block_size:{block}")
@@ -196,19 +309,31 @@ class Generator:
         else:
             log = f"disk {2 + len(sync)} {self._dev()} {region} {' '.join(sync)}"
         count = self.random.randint(2, 3)
-        features = self._pick("", "0", "1 handle_errors", "2 handle_errors keep_log", "2 keep_log handle_errors")
+        features = self._pick(
+            "", "0", "1 handle_errors", "2 handle_errors keep_log", "2 keep_log handle_errors"
+        )
         return length, f"{log} {count} {' '.join(self._area(length) for unused in range(count))} {features}"
 
     def raid(self):
         level = self._pick("raid0", "raid1", "raid4", "raid5_ls", "raid5_n", "raid6_zr", "raid6_nc", "raid10")
-        count = {"raid1": 2, "raid10": 4}.get(level) or self.random.randint(4 if level.startswith("raid6") else 3, 5)
-        width = {"raid0": count, "raid1": 1, "raid10": count}.get(level) or count - (2 if level.startswith("raid6") else 1)
+        count = {"raid1": 2, "raid10": 4}.get(level) or self.random.randint(
+            4 if level.startswith("raid6") else 3, 5
+        )
+        width = {"raid0": count, "raid1": 1, "raid10": count}.get(level) or count - (
+            2 if level.startswith("raid6") else 1
+        )
         chunk = 0 if level == "raid1" else 1 << self.random.randint(3, 7)
         length = width * 128 * self.random.randint(10, 100)
         words = []
         if level != "raid0":
-            words = self._some((f"region_size {1 << self.random.randint(7, 10)}", f"min_recovery_rate {self._number(1, 20)}",
-                                f"max_recovery_rate {self._number(100, 200)}", f"daemon_sleep {self._number(1, 10)}"))
+            words = self._some(
+                (
+                    f"region_size {1 << self.random.randint(7, 10)}",
+                    f"min_recovery_rate {self._number(1, 20)}",
+                    f"max_recovery_rate {self._number(100, 200)}",
+                    f"daemon_sleep {self._number(1, 10)}",
+                )
+            )
             # A resync in the way of a removal can hang the kernel's own threads for ever where there is metadata.
             words += ["nosync"] if level == "raid10" else self._some(("sync",))
         if level == "raid1":
@@ -216,11 +341,15 @@ class Generator:
         if level == "raid10":
             words += self._some(("raid10_copies 2", f"raid10_format {self._pick('near', 'far', 'offset')}"))
         words = " ".join([str(chunk)] + words).split()
-        members = " ".join(f"{self._dev() if level == 'raid10' else '-'} {self._dev()}" for unused in range(count))
+        members = " ".join(
+            f"{self._dev() if level == 'raid10' else '-'} {self._dev()}" for unused in range(count)
+        )
         return length, f"{level} {len(words)} {' '.join(words)} {count} {members}"
 
     def cache(self):
-        features = self._some((self._pick("writeback", "writethrough", "passthrough"), "metadata2", "no_discard_passdown"))
+        features = self._some(
+            (self._pick("writeback", "writethrough", "passthrough"), "metadata2", "no_discard_passdown")
+        )
         policy = self._pick("smq", "default", "cleaner", "mq")
         keys = self._pick("0", f"2 migration_threshold {self._number(0, 10000)}")
         return self._length(64), (
@@ -228,20 +357,43 @@ class Generator:
         )
 
     def writecache(self):
-        options = " ".join(self._some((
-            f"high_watermark {self._number(50, 100)}", f"low_watermark {self._number(0, 45)}", f"writeback_jobs {self._number(1, 100)}",
-            f"autocommit_blocks {self._number(1, 1000)}", f"autocommit_time {self._number(0, 3600000)}", f"max_age {self._number(0, 86400000)}",
-            "cleaner", "metadata_only", f"pause_writeback {self._number(0, 60000)}",
-        ))).split()
-        return self._length(), f"s {self._dev()} {self._dev()} {1 << self.random.randint(9, 12)} {len(options)} {' '.join(options)}"
+        options = " ".join(
+            self._some(
+                (
+                    f"high_watermark {self._number(50, 100)}",
+                    f"low_watermark {self._number(0, 45)}",
+                    f"writeback_jobs {self._number(1, 100)}",
+                    f"autocommit_blocks {self._number(1, 1000)}",
+                    f"autocommit_time {self._number(0, 3600000)}",
+                    f"max_age {self._number(0, 86400000)}",
+                    "cleaner",
+                    "metadata_only",
+                    f"pause_writeback {self._number(0, 60000)}",
+                )
+            )
+        ).split()
+        return (
+            self._length(),
+            f"s {self._dev()} {self._dev()} {1 << self.random.randint(9, 12)} {len(options)} {' '.join(options)}",
+        )
 
     def clone(self):
         features = self._some(("no_hydration", "no_discard_passdown"))
-        core = " ".join(self._some((f"hydration_threshold {self._number(1, 100)}", f"hydration_batch_size {self._number(1, 100)}"))).split()
+        core = " ".join(
+            self._some(
+                (
+                    f"hydration_threshold {self._number(1, 100)}",
+                    f"hydration_batch_size {self._number(1, 100)}",
+                )
+            )
+        ).split()
         tail = f"{len(features)} {' '.join(features)}" if features or core else self._pick("", "0")
         if core:
             tail += f" {len(core)} {' '.join(core)}"
-        return self._length(), f"{self._dev()} {self._dev()} {self._dev()} {1 << self.random.randint(3, 10)} {tail}"
+        return (
+            self._length(),
+            f"{self._dev()} {self._dev()} {self._dev()} {1 << self.random.randint(3, 10)} {tail}",
+        )
 
     def era(self):
         return self._length(), f"{self._dev()} {self._dev()} {8 * self.random.randint(1, 64)}"
@@ -264,7 +416,10 @@ class Generator:
     def switch(self):
         count = self.random.randint(1, 3)
         length = self._length()
-        return length, f"{count} {self._number(1, 1000)} 0 {' '.join(self._area(length) for unused in range(count))}"
+        return (
+            length,
+            f"{count} {self._number(1, 1000)} 0 {' '.join(self._area(length) for unused in range(count))}",
+        )
 
     def log_writes(self):
         return self._length(), f"{self._dev()} {self._dev()}"
@@ -273,14 +428,28 @@ class Generator:
         return self._length(), " ".join(self._dev() for unused in range(self.random.randint(1, 3)))
 
     def multipath(self):
-        selector, width = self._pick(("round-robin", 1), ("queue-length", 1), ("service-time", 2), ("round-robin", 0))
+        selector, width = self._pick(
+            ("round-robin", 1), ("queue-length", 1), ("service-time", 2), ("round-robin", 0)
+        )
         count = self.random.randint(1, 3)
         paths = " ".join(" ".join([self._dev()] + ["1"] * width) for unused in range(count))
-        features = self._group(("queue_if_no_path", f"pg_init_retries {self._number(1, 50)}", "queue_mode bio"), optional=False)
+        features = self._group(
+            ("queue_if_no_path", f"pg_init_retries {self._number(1, 50)}", "queue_mode bio"), optional=False
+        )
         return self._length(), f"{features} 0 1 1 {selector} 0 {count} {width} {paths}"
 
     def vdo(self):
-        options = self._some(("maxDiscard 8", "deduplication off", "compression on", "ack 2", "bio 3", "cpu 2", "bioRotationInterval 64"))
+        options = self._some(
+            (
+                "maxDiscard 8",
+                "deduplication off",
+                "compression on",
+                "ack 2",
+                "bio 3",
+                "cpu 2",
+                "bioRotationInterval 64",
+            )
+        )
         zones = self._pick("", "hash 1 logical 1 physical 1")
         return self._length(), (
             f"V4 {self._dev()} {self._number(1, 262144)} {self._pick(512, 4096)} {self._number(32768, 65536)} {self._number(1, 16380)} "

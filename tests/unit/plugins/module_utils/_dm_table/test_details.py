@@ -76,31 +76,42 @@ def entry_of(value, **context):
     return caught.value.errors[0]
 
 
-@pytest.mark.parametrize("line, field, rule", [
-    (f"0 8 crypt aes-c%c-plain {KEY16} 0 /dev/a 0", "cipher", "the mode is a name"),
-    (f"0 8 crypt a%s-cbc-plain {KEY16} 0 /dev/a 0", "cipher", "CIPHER[:KEYCOUNT]"),
-    (f"0 8 crypt capi:cbc(aes-plain64 {KEY16} 0 /dev/a 0", "cipher", "crypto API"),
-    (f"0 8 crypt capi:{'x' * 128}-plain64 {KEY16} 0 /dev/a 0", "cipher", "fewer than 128"),
-    (f"0 8 crypt capi:xts(aes) {KEY16} 0 /dev/a 0", "cipher", "only ecb goes without an IV"),
-    (f"0 8 crypt aes-cbc-essiv:sha\\ 256 {KEY16} 0 /dev/a 0", "cipher", "a cipher:"),
-    ("0 8 crypt aes-cbc-plain00 00 0 /dev/a 0", "cipher", "an IV generator"),
-    ("0 8 thin-pool /dev/a /dev/b 129 0", "block_size", "from 128 to 2097152, a multiple of 128"),
-    ("0 8 dust /dev/a 0 513", "block_size", "a whole number of bytes from 512 to 1073741824, a power of 2"),
-    (f"0 8 verity 1 /dev/a /dev/b 4096 4096 1 0 {'x' * 128} 00 -", "algorithm", "the name of a hash algorithm"),
-    ("0 64 raid raid1 3 0 delta_disks x 2 - /dev/a - /dev/b", "delta_disks", "a whole number"),
-    ("0 8 linear", "device", "is missing"),
-    ("0 8 0123456789abcdef", "target", "at most 15 bytes"),
-    ("0 8 cript", "target", "a known target type: cache, clone, crypt"),
-    ("0 8 linear /dev/a 0 x", "parameters", "nothing more"),
-    ("0 8 linear /dev/\u00e4 0", "device", "path:/PATH"),
-    ("0 8 linear 8:99999999 0", "device", "MAJ:MIN"),
-    ("0 8 linear /dev/" + "x" * 5000 + " 0", "device", "at most 4095 bytes"),
-    ("0 8 linear file:/a\x7f 0", "line", "control"),
-    ("0 8 thin-pool /dev/a /dev/b 128 0 7 read_only", "#features", "at most 4"),
-    ("0 8 thin-pool /dev/a /dev/b 128 0 2 read_only", "#features", "which is 1"),
-    ("0 64 cache /dev/a /dev/b /dev/c 64 2 writeback writethrough smq 0", "mode", "once only"),
-    ("0 8 flakey /dev/a 0 1 1 2 drop_writes drop_writes", "drop_writes", "once only"),
-])
+@pytest.mark.parametrize(
+    "line, field, rule",
+    [
+        (f"0 8 crypt aes-c%c-plain {KEY16} 0 /dev/a 0", "cipher", "the mode is a name"),
+        (f"0 8 crypt a%s-cbc-plain {KEY16} 0 /dev/a 0", "cipher", "CIPHER[:KEYCOUNT]"),
+        (f"0 8 crypt capi:cbc(aes-plain64 {KEY16} 0 /dev/a 0", "cipher", "crypto API"),
+        (f"0 8 crypt capi:{'x' * 128}-plain64 {KEY16} 0 /dev/a 0", "cipher", "fewer than 128"),
+        (f"0 8 crypt capi:xts(aes) {KEY16} 0 /dev/a 0", "cipher", "only ecb goes without an IV"),
+        (f"0 8 crypt aes-cbc-essiv:sha\\ 256 {KEY16} 0 /dev/a 0", "cipher", "a cipher:"),
+        ("0 8 crypt aes-cbc-plain00 00 0 /dev/a 0", "cipher", "an IV generator"),
+        ("0 8 thin-pool /dev/a /dev/b 129 0", "block_size", "from 128 to 2097152, a multiple of 128"),
+        (
+            "0 8 dust /dev/a 0 513",
+            "block_size",
+            "a whole number of bytes from 512 to 1073741824, a power of 2",
+        ),
+        (
+            f"0 8 verity 1 /dev/a /dev/b 4096 4096 1 0 {'x' * 128} 00 -",
+            "algorithm",
+            "the name of a hash algorithm",
+        ),
+        ("0 64 raid raid1 3 0 delta_disks x 2 - /dev/a - /dev/b", "delta_disks", "a whole number"),
+        ("0 8 linear", "device", "is missing"),
+        ("0 8 0123456789abcdef", "target", "at most 15 bytes"),
+        ("0 8 cript", "target", "a known target type: cache, clone, crypt"),
+        ("0 8 linear /dev/a 0 x", "parameters", "nothing more"),
+        ("0 8 linear /dev/\u00e4 0", "device", "path:/PATH"),
+        ("0 8 linear 8:99999999 0", "device", "MAJ:MIN"),
+        ("0 8 linear /dev/" + "x" * 5000 + " 0", "device", "at most 4095 bytes"),
+        ("0 8 linear file:/a\x7f 0", "line", "control"),
+        ("0 8 thin-pool /dev/a /dev/b 128 0 7 read_only", "#features", "at most 4"),
+        ("0 8 thin-pool /dev/a /dev/b 128 0 2 read_only", "#features", "which is 1"),
+        ("0 64 cache /dev/a /dev/b /dev/c 64 2 writeback writethrough smq 0", "mode", "once only"),
+        ("0 8 flakey /dev/a 0 1 1 2 drop_writes drop_writes", "drop_writes", "once only"),
+    ],
+)
 def test_rules_say_what_is_allowed(line, field, rule):
     entry = entry_of(line)
     assert (entry["field"], rule in entry["rule"]) == (field, True), entry
@@ -110,98 +121,350 @@ def structured(target, **fields):
     return [dict({"start": 0, "length": 64, "target": target}, **fields)]
 
 
-@pytest.mark.parametrize("value, field, rule", [
-    (structured("crypt", cipher=5, key=KEY16, iv_offset=0, device="/dev/a", offset=0), "cipher", "CIPHER"),
-    (structured("crypt", cipher="aes", key=5, iv_offset=0, device="/dev/a", offset=0), "key", "quotes"),
-    (structured("crypt", cipher="aes", key=KEY16, iv_offset=0, device="/dev/a", offset=0, integrity="x"), "integrity", "tag_size"),
-    (structured("crypt", cipher="aes", key=KEY16, iv_offset=0, device="/dev/a", offset=0, integrity={"tag_size": 0, "profile": "none"}), "integrity", "480"),
-    (structured("crypt", cipher="aes", key=KEY16, iv_offset=0, device="/dev/a", offset=0, allow_discards="yes"), "allow_discards", "true or false"),
-    (structured("linear", device=["/dev/a"], offset=0), "device", "a device"),
-    (structured("linear", device={}, offset=0), "device", "a device"),
-    (structured("linear", device={"diskseq": 1, "x": {1}}, offset=0), "device", "plain data"),
-    (structured("linear", device="/dev/a\n", offset=0), "device", "control characters"),
-    (structured("linear", device="/dev/a", offset=1.5), "offset", "a whole number"),
-    (structured("linear", device="/dev/a", offset=-1), "offset", "a whole number"),
-    (structured("delay", read="x"), "read", "a dictionary"),
-    (structured("delay"), "read", "is missing"),
-    (structured("delay", read={"device": "/dev/a", "offset": 0, "delay": 0}, flush={"device": "/dev/a", "offset": 0, "delay": 0}), "write", "is missing"),
-    (structured("striped", chunk_size=8, stripes="x"), "stripes", "a list"),
-    (structured("striped", chunk_size=8, stripes=[]), "stripes", "members"),
-    (structured("striped", chunk_size=8, stripes=["x"]), "stripes[0]", "a dictionary"),
-    (structured("cache", metadata="8:0", cache="8:1", origin="8:2", block_size=64, policy="smq", mode="x"), "mode", "one of writeback"),
-    (structured("raid", level="raid1", members=[{"data": "8:0"}, {"data": "8:1"}]), "chunk_size", "is missing"),
-    (structured("raid", level="raid1", chunk_size=0, members=[{"data": "8:0"}, {"data": "8:1"}], rebuild=1), "rebuild", "a list"),
-    (structured("raid", level="raid1", chunk_size=0, members=[{"data": "8:0"}, {"data": "8:1"}], write_mostly=[0, 0]), "write_mostly", "once"),
-    (structured("raid", level="raid1", chunk_size=0, members=[{"data": "8:0"}, {"data": "8:1"}], rebuild=["x"]), "rebuild[0]", "a whole number"),
-    (structured("mirror", log="core", log_device="8:0", region_size=8, mirrors=[{"device": "8:1", "offset": 0}] * 2), "log_device", "disk"),
-    (structured("mirror", log="disk", region_size=8, mirrors=[{"device": "8:1", "offset": 0}] * 2), "log_device", "disk"),
-    (structured("mirror", log="core", region_size=8, mirrors=[{"device": "8:1", "offset": 0}]), "mirrors", "from 2 to 9"),
-    (structured("integrity", device="8:0", offset=0, tag_size=4, mode="J", internal_hash=5), "internal_hash", "ALGORITHM"),
-    (structured("integrity", device="8:0", offset=0, tag_size=4, mode="J", internal_hash="a b"), "internal_hash", "ALGORITHM"),
-    (structured("multipath", groups="x"), "groups", "a list"),
-    (structured("multipath", groups=["x"]), "groups[0]", "a dictionary"),
-    (structured("multipath", groups=[{"selector": "round-robin", "paths": []}]), "groups[0].paths", "1 to 1024"),
-    (structured("multipath", groups=[{"selector": "round-robin", "paths": ["x"]}]), "groups[0].paths[0]", "a dictionary"),
-    (structured("multipath", groups=[{"selector": "x", "paths": [{"device": "8:0"}]}]), "groups[0].selector", "one of"),
-    (structured("multipath", groups=[{"selector": "round-robin", "arguments": 5, "paths": [{"device": "8:0"}]}]), "groups[0].arguments", "a list"),
-    (structured("multipath", groups=[{"selector": "round-robin", "paths": [{"device": "8:0", "arguments": [1]}, {"device": "8:1"}]}]),
-     "groups[0].paths", "as many"),
-    (structured("multipath", handler=["a", ""], groups=[{"selector": "round-robin", "paths": [{"device": "8:0"}]}]), "handler", "words"),
-    (structured("flakey", device="8:0", offset=0, up_interval=1, down_interval=1, corrupt_bio_byte=5), "corrupt_bio_byte", "a dictionary"),
-    (structured("verity", version=1, data="8:0", hash="8:1", data_block_size=4096, hash_block_size=4096, data_blocks=8, hash_start=0, algorithm="a b",
-                root_digest="00", salt="-"), "algorithm", "hash algorithm"),
-    (structured("zero", **{"": 1}), "", "no such field"),
-    ([{"start": 0, "length": 8, "target": 5}], "target", "as text"),
-])
+@pytest.mark.parametrize(
+    "value, field, rule",
+    [
+        (
+            structured("crypt", cipher=5, key=KEY16, iv_offset=0, device="/dev/a", offset=0),
+            "cipher",
+            "CIPHER",
+        ),
+        (structured("crypt", cipher="aes", key=5, iv_offset=0, device="/dev/a", offset=0), "key", "quotes"),
+        (
+            structured(
+                "crypt", cipher="aes", key=KEY16, iv_offset=0, device="/dev/a", offset=0, integrity="x"
+            ),
+            "integrity",
+            "tag_size",
+        ),
+        (
+            structured(
+                "crypt",
+                cipher="aes",
+                key=KEY16,
+                iv_offset=0,
+                device="/dev/a",
+                offset=0,
+                integrity={"tag_size": 0, "profile": "none"},
+            ),
+            "integrity",
+            "480",
+        ),
+        (
+            structured(
+                "crypt", cipher="aes", key=KEY16, iv_offset=0, device="/dev/a", offset=0, allow_discards="yes"
+            ),
+            "allow_discards",
+            "true or false",
+        ),
+        (structured("linear", device=["/dev/a"], offset=0), "device", "a device"),
+        (structured("linear", device={}, offset=0), "device", "a device"),
+        (structured("linear", device={"diskseq": 1, "x": {1}}, offset=0), "device", "plain data"),
+        (structured("linear", device="/dev/a\n", offset=0), "device", "control characters"),
+        (structured("linear", device="/dev/a", offset=1.5), "offset", "a whole number"),
+        (structured("linear", device="/dev/a", offset=-1), "offset", "a whole number"),
+        (structured("delay", read="x"), "read", "a dictionary"),
+        (structured("delay"), "read", "is missing"),
+        (
+            structured(
+                "delay",
+                read={"device": "/dev/a", "offset": 0, "delay": 0},
+                flush={"device": "/dev/a", "offset": 0, "delay": 0},
+            ),
+            "write",
+            "is missing",
+        ),
+        (structured("striped", chunk_size=8, stripes="x"), "stripes", "a list"),
+        (structured("striped", chunk_size=8, stripes=[]), "stripes", "members"),
+        (structured("striped", chunk_size=8, stripes=["x"]), "stripes[0]", "a dictionary"),
+        (
+            structured(
+                "cache", metadata="8:0", cache="8:1", origin="8:2", block_size=64, policy="smq", mode="x"
+            ),
+            "mode",
+            "one of writeback",
+        ),
+        (
+            structured("raid", level="raid1", members=[{"data": "8:0"}, {"data": "8:1"}]),
+            "chunk_size",
+            "is missing",
+        ),
+        (
+            structured(
+                "raid", level="raid1", chunk_size=0, members=[{"data": "8:0"}, {"data": "8:1"}], rebuild=1
+            ),
+            "rebuild",
+            "a list",
+        ),
+        (
+            structured(
+                "raid",
+                level="raid1",
+                chunk_size=0,
+                members=[{"data": "8:0"}, {"data": "8:1"}],
+                write_mostly=[0, 0],
+            ),
+            "write_mostly",
+            "once",
+        ),
+        (
+            structured(
+                "raid", level="raid1", chunk_size=0, members=[{"data": "8:0"}, {"data": "8:1"}], rebuild=["x"]
+            ),
+            "rebuild[0]",
+            "a whole number",
+        ),
+        (
+            structured(
+                "mirror",
+                log="core",
+                log_device="8:0",
+                region_size=8,
+                mirrors=[{"device": "8:1", "offset": 0}] * 2,
+            ),
+            "log_device",
+            "disk",
+        ),
+        (
+            structured("mirror", log="disk", region_size=8, mirrors=[{"device": "8:1", "offset": 0}] * 2),
+            "log_device",
+            "disk",
+        ),
+        (
+            structured("mirror", log="core", region_size=8, mirrors=[{"device": "8:1", "offset": 0}]),
+            "mirrors",
+            "from 2 to 9",
+        ),
+        (
+            structured("integrity", device="8:0", offset=0, tag_size=4, mode="J", internal_hash=5),
+            "internal_hash",
+            "ALGORITHM",
+        ),
+        (
+            structured("integrity", device="8:0", offset=0, tag_size=4, mode="J", internal_hash="a b"),
+            "internal_hash",
+            "ALGORITHM",
+        ),
+        (structured("multipath", groups="x"), "groups", "a list"),
+        (structured("multipath", groups=["x"]), "groups[0]", "a dictionary"),
+        (
+            structured("multipath", groups=[{"selector": "round-robin", "paths": []}]),
+            "groups[0].paths",
+            "1 to 1024",
+        ),
+        (
+            structured("multipath", groups=[{"selector": "round-robin", "paths": ["x"]}]),
+            "groups[0].paths[0]",
+            "a dictionary",
+        ),
+        (
+            structured("multipath", groups=[{"selector": "x", "paths": [{"device": "8:0"}]}]),
+            "groups[0].selector",
+            "one of",
+        ),
+        (
+            structured(
+                "multipath",
+                groups=[{"selector": "round-robin", "arguments": 5, "paths": [{"device": "8:0"}]}],
+            ),
+            "groups[0].arguments",
+            "a list",
+        ),
+        (
+            structured(
+                "multipath",
+                groups=[
+                    {
+                        "selector": "round-robin",
+                        "paths": [{"device": "8:0", "arguments": [1]}, {"device": "8:1"}],
+                    }
+                ],
+            ),
+            "groups[0].paths",
+            "as many",
+        ),
+        (
+            structured(
+                "multipath",
+                handler=["a", ""],
+                groups=[{"selector": "round-robin", "paths": [{"device": "8:0"}]}],
+            ),
+            "handler",
+            "words",
+        ),
+        (
+            structured("flakey", device="8:0", offset=0, up_interval=1, down_interval=1, corrupt_bio_byte=5),
+            "corrupt_bio_byte",
+            "a dictionary",
+        ),
+        (
+            structured(
+                "verity",
+                version=1,
+                data="8:0",
+                hash="8:1",
+                data_block_size=4096,
+                hash_block_size=4096,
+                data_blocks=8,
+                hash_start=0,
+                algorithm="a b",
+                root_digest="00",
+                salt="-",
+            ),
+            "algorithm",
+            "hash algorithm",
+        ),
+        (structured("zero", **{"": 1}), "", "no such field"),
+        ([{"start": 0, "length": 8, "target": 5}], "target", "as text"),
+    ],
+)
 def test_structured_rules(value, field, rule):
     entry = entry_of(value)
     assert (entry["field"], rule in entry["rule"]) == (field, True), entry
 
 
 def test_structured_options_are_counted_per_kernel():
-    value = structured("flakey", device="8:0", offset=0, up_interval=1, down_interval=1, drop_writes=True, random_read_corrupt=5,
-                       corrupt_bio_byte={"nth_byte": 1, "direction": "r", "value": 1, "flags": 0})
+    value = structured(
+        "flakey",
+        device="8:0",
+        offset=0,
+        up_interval=1,
+        down_interval=1,
+        drop_writes=True,
+        random_read_corrupt=5,
+        corrupt_bio_byte={"nth_byte": 1, "direction": "r", "value": 1, "flags": 0},
+    )
     parse_table(value, context=Context(kernels=("6.12",)))
     with pytest.raises(TableError) as caught:
         parse_table(value, context=Context(kernels=("6.1",)))
-    assert [(entry["field"], entry["kernels"]) for entry in caught.value.errors] == [("random_read_corrupt", ["6.1"]), ("#features", ["6.1"])]
+    assert [(entry["field"], entry["kernels"]) for entry in caught.value.errors] == [
+        ("random_read_corrupt", ["6.1"]),
+        ("#features", ["6.1"]),
+    ]
 
 
 def differences(old, new):
     comparison = parse_table(old).same_as(parse_table(new))
-    return [(entry["field"], entry["old"], entry["new"]) for entry in comparison.differences], comparison.unknown
+    return [
+        (entry["field"], entry["old"], entry["new"]) for entry in comparison.differences
+    ], comparison.unknown
 
 
-@pytest.mark.parametrize("old, new, expected, unknown", [
-    ("0 8 delay 8:0 0 1", "0 8 delay 8:0 0 2", [("read.delay", 1, 2)], []),
-    ("0 8 delay 8:0 0 1", "0 8 delay 8:0 0 1 8:0 0 2", [("write.device", None, "8:0"), ("write.offset", None, 0), ("write.delay", None, 2)], []),
-    ('0 8 linear {"path":"/dev/a","uuid":"x"} 0', '0 8 linear {"path":"/dev/a","uuid":"y"} 0',
-     [("device", {"path": "/dev/a", "uuid": "x"}, {"path": "/dev/a", "uuid": "y"})], []),
-    ("0 8 snapshot 8:0 8:1 P 16", "0 8 snapshot 8:0 8:1 P 32", [("chunk_size", 16, 32)], []),
-    ("0 8 snapshot 8:0 8:1 P 16", "0 8 snapshot 8:0 8:1 P 16 1 discard_zeroes_cow", [("discard_zeroes_cow", None, True)], []),
-    ("0 8 crypt aes-cbc-plain :32:logon:a 0 8:0 0", "0 8 crypt aes-cbc-plain :32:logon:b 0 8:0 0", [("key", ":32:logon:a", ":32:logon:b")], []),
-    (f"0 8 crypt aes-cbc-plain {'0' * 64} 0 8:0 0", "0 8 crypt aes-cbc-plain :32:logon:b 0 8:0 0", [("key", "<hidden>", ":32:logon:b")], []),
-    ("0 64 raid raid1 3 0 max_write_behind 100 2 - 8:0 - 8:1", "0 64 raid raid1 3 0 max_write_behind 300 2 - 8:0 - 8:1",
-     [("max_write_behind", 100, 300)], []),
-    ("0 64 raid raid5_n 3 8 stripe_cache 256 3 - 8:0 - 8:1 - 8:2", "0 64 raid raid5_n 3 8 stripe_cache 512 3 - 8:0 - 8:1 - 8:2", [],
-     [(1, "stripe_cache")]),
-    ("0 64 raid raid1 1 0 2 - 8:0 - 8:1", "0 64 raid raid1 2 0 sync 2 - 8:0 - 8:1", [("sync", None, True)], []),
-    ("0 8 integrity 8:0 0 4 J 1 journal_sectors:88", "0 8 integrity 8:0 0 4 J 1 journal_sectors:100", [], [(1, "journal_sectors")]),
-    ("0 8 integrity 8:0 0 4 J 1 commit_time:88", "0 8 integrity 8:0 0 4 J 1 commit_time:100", [("commit_time", 88, 100)], []),
-    ("0 8 integrity 8:0 0 4 J 1 internal_hash:crc32c", "0 8 integrity 8:0 0 4 J 1 internal_hash:crc32", [("internal_hash", "crc32c", "crc32")], []),
-    ("0 8 integrity 8:0 0 4 J 1 journal_mac:x:0000", "0 8 integrity 8:0 0 4 J 1 journal_mac:x:abcd", [], [(1, "journal_mac")]),
-    ("0 8 integrity 8:0 0 4 J 1 journal_mac:x:1234", "0 8 integrity 8:0 0 4 J 1 journal_mac:x:abcd",
-     [("journal_mac", "x:<hidden>", "x:<hidden>")], []),
-    ("0 8 integrity 8:0 0 4 J 1 internal_hash:crc32c", "0 8 integrity 8:0 0 4 J 3 internal_hash:crc32c reset_recalculate recalculate",
-     [("reset_recalculate", None, True)], []),
-    ("0 64 cache 8:0 8:1 8:2 64 0 smq 0", "0 64 cache 8:0 8:1 8:2 64 1 writethrough mq 0",
-     [("mode", "writeback", "writethrough"), ("policy", "smq", "mq")], []),
-    ("0 8 multipath 0 0 1 1 service-time 0 1 2 8:0 1 1", "0 8 multipath 0 0 1 1 service-time 0 1 2 8:0 9 4",
-     [("groups[0].paths[0].arguments", ["1", "1"], ["1", "4"])], []),
-    ("0 8 multipath 0 0 1 1 historical-service-time 0 1 0 8:0", "0 8 multipath 0 0 1 1 historical-service-time 1 900 1 0 8:0",
-     [("groups[0].arguments", ["972", "0"], ["900", "0"])], []),
-    (VERITY + " 6 use_fec_from_device 8:0 fec_blocks 9 fec_roots 2", VERITY + " 8 use_fec_from_device 8:0 fec_blocks 9 fec_start 0 fec_roots 2", [], []),
-])
+@pytest.mark.parametrize(
+    "old, new, expected, unknown",
+    [
+        ("0 8 delay 8:0 0 1", "0 8 delay 8:0 0 2", [("read.delay", 1, 2)], []),
+        (
+            "0 8 delay 8:0 0 1",
+            "0 8 delay 8:0 0 1 8:0 0 2",
+            [("write.device", None, "8:0"), ("write.offset", None, 0), ("write.delay", None, 2)],
+            [],
+        ),
+        (
+            '0 8 linear {"path":"/dev/a","uuid":"x"} 0',
+            '0 8 linear {"path":"/dev/a","uuid":"y"} 0',
+            [("device", {"path": "/dev/a", "uuid": "x"}, {"path": "/dev/a", "uuid": "y"})],
+            [],
+        ),
+        ("0 8 snapshot 8:0 8:1 P 16", "0 8 snapshot 8:0 8:1 P 32", [("chunk_size", 16, 32)], []),
+        (
+            "0 8 snapshot 8:0 8:1 P 16",
+            "0 8 snapshot 8:0 8:1 P 16 1 discard_zeroes_cow",
+            [("discard_zeroes_cow", None, True)],
+            [],
+        ),
+        (
+            "0 8 crypt aes-cbc-plain :32:logon:a 0 8:0 0",
+            "0 8 crypt aes-cbc-plain :32:logon:b 0 8:0 0",
+            [("key", ":32:logon:a", ":32:logon:b")],
+            [],
+        ),
+        (
+            f"0 8 crypt aes-cbc-plain {'0' * 64} 0 8:0 0",
+            "0 8 crypt aes-cbc-plain :32:logon:b 0 8:0 0",
+            [("key", "<hidden>", ":32:logon:b")],
+            [],
+        ),
+        (
+            "0 64 raid raid1 3 0 max_write_behind 100 2 - 8:0 - 8:1",
+            "0 64 raid raid1 3 0 max_write_behind 300 2 - 8:0 - 8:1",
+            [("max_write_behind", 100, 300)],
+            [],
+        ),
+        (
+            "0 64 raid raid5_n 3 8 stripe_cache 256 3 - 8:0 - 8:1 - 8:2",
+            "0 64 raid raid5_n 3 8 stripe_cache 512 3 - 8:0 - 8:1 - 8:2",
+            [],
+            [(1, "stripe_cache")],
+        ),
+        (
+            "0 64 raid raid1 1 0 2 - 8:0 - 8:1",
+            "0 64 raid raid1 2 0 sync 2 - 8:0 - 8:1",
+            [("sync", None, True)],
+            [],
+        ),
+        (
+            "0 8 integrity 8:0 0 4 J 1 journal_sectors:88",
+            "0 8 integrity 8:0 0 4 J 1 journal_sectors:100",
+            [],
+            [(1, "journal_sectors")],
+        ),
+        (
+            "0 8 integrity 8:0 0 4 J 1 commit_time:88",
+            "0 8 integrity 8:0 0 4 J 1 commit_time:100",
+            [("commit_time", 88, 100)],
+            [],
+        ),
+        (
+            "0 8 integrity 8:0 0 4 J 1 internal_hash:crc32c",
+            "0 8 integrity 8:0 0 4 J 1 internal_hash:crc32",
+            [("internal_hash", "crc32c", "crc32")],
+            [],
+        ),
+        (
+            "0 8 integrity 8:0 0 4 J 1 journal_mac:x:0000",
+            "0 8 integrity 8:0 0 4 J 1 journal_mac:x:abcd",
+            [],
+            [(1, "journal_mac")],
+        ),
+        (
+            "0 8 integrity 8:0 0 4 J 1 journal_mac:x:1234",
+            "0 8 integrity 8:0 0 4 J 1 journal_mac:x:abcd",
+            [("journal_mac", "x:<hidden>", "x:<hidden>")],
+            [],
+        ),
+        (
+            "0 8 integrity 8:0 0 4 J 1 internal_hash:crc32c",
+            "0 8 integrity 8:0 0 4 J 3 internal_hash:crc32c reset_recalculate recalculate",
+            [("reset_recalculate", None, True)],
+            [],
+        ),
+        (
+            "0 64 cache 8:0 8:1 8:2 64 0 smq 0",
+            "0 64 cache 8:0 8:1 8:2 64 1 writethrough mq 0",
+            [("mode", "writeback", "writethrough"), ("policy", "smq", "mq")],
+            [],
+        ),
+        (
+            "0 8 multipath 0 0 1 1 service-time 0 1 2 8:0 1 1",
+            "0 8 multipath 0 0 1 1 service-time 0 1 2 8:0 9 4",
+            [("groups[0].paths[0].arguments", ["1", "1"], ["1", "4"])],
+            [],
+        ),
+        (
+            "0 8 multipath 0 0 1 1 historical-service-time 0 1 0 8:0",
+            "0 8 multipath 0 0 1 1 historical-service-time 1 900 1 0 8:0",
+            [("groups[0].arguments", ["972", "0"], ["900", "0"])],
+            [],
+        ),
+        (
+            VERITY + " 6 use_fec_from_device 8:0 fec_blocks 9 fec_roots 2",
+            VERITY + " 8 use_fec_from_device 8:0 fec_blocks 9 fec_start 0 fec_roots 2",
+            [],
+            [],
+        ),
+    ],
+)
 def test_differences(old, new, expected, unknown):
     assert differences(old, new) == (expected, unknown)
 
@@ -216,7 +479,9 @@ def test_what_an_immutable_target_can_be_replaced_by():
     assert "thin-pool" in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["file:/srv/\ud800.raw", "file:/\udbff", "path:/dev/\ud800", "/dev/\ud800", "\ud800"])
+@pytest.mark.parametrize(
+    "path", ["file:/srv/\ud800.raw", "file:/\udbff", "path:/dev/\ud800", "/dev/\ud800", "\ud800"]
+)
 def test_lone_surrogates_are_refused(path):
     for value in (f"0 64 linear {path} 0", structured("linear", device=path, offset=0)):
         with pytest.raises(TableError) as caught:
@@ -239,12 +504,17 @@ def test_options_need_not_be_named_to_make_a_target():
     delay = parse_table("0 8 delay 8:0 0 1").targets[0]
     assert TARGETS["delay"](0, 8, read=delay.read) == delay
     with pytest.raises(TypeError):
+
         class Clash(Target):
             LAYOUT = (Number("canonical"),)
 
 
 def test_caches_stand_on_whole_blocks_of_all_their_devices():
-    facts = {"8:1": DeviceFacts(8, 1, 1 << 20), "8:2": DeviceFacts(8, 2, 1 << 20, 4096), "8:3": DeviceFacts(8, 3, 1 << 20)}
+    facts = {
+        "8:1": DeviceFacts(8, 1, 1 << 20),
+        "8:2": DeviceFacts(8, 2, 1 << 20, 4096),
+        "8:3": DeviceFacts(8, 3, 1 << 20),
+    }
     context = Context(devices=lambda slot: facts[slot.text])
     parse_table("0 64 cache 8:1 8:2 8:3 64 0 smq 0", context=context)
     entry = entry_of("0 60 cache 8:1 8:2 8:3 64 0 smq 0", devices=context.devices)
@@ -254,14 +524,20 @@ def test_caches_stand_on_whole_blocks_of_all_their_devices():
 
 
 def test_clone_regions_are_whole_blocks():
-    facts = {"8:1": DeviceFacts(8, 1, 1 << 20), "8:2": DeviceFacts(8, 2, 1 << 20, 8192), "8:3": DeviceFacts(8, 3, 1 << 20)}
+    facts = {
+        "8:1": DeviceFacts(8, 1, 1 << 20),
+        "8:2": DeviceFacts(8, 2, 1 << 20, 8192),
+        "8:3": DeviceFacts(8, 3, 1 << 20),
+    }
     entry = entry_of("0 64 clone 8:1 8:2 8:3 8", devices=lambda slot: facts[slot.text])
     assert entry["field"] == "region_size"
 
 
 def test_reshaped_raid_tells_no_areas():
     context = Context(devices=lambda slot: DeviceFacts(8, int(slot.text[-1]), 8))
-    assert entry_of("0 64 raid raid1 1 0 2 - 8:0 - 8:1", devices=context.devices)["field"] == "members[0].data"
+    assert (
+        entry_of("0 64 raid raid1 1 0 2 - 8:0 - 8:1", devices=context.devices)["field"] == "members[0].data"
+    )
     parse_table("0 64 raid raid1 3 0 delta_disks 1 2 - 8:0 - 8:1", context=context)
 
 
@@ -290,14 +566,24 @@ def test_a_device_that_is_opened_for_more_later():
         parse_table("0 1024 raid raid10 1 64 2 - /a - /b")
 
 
-@pytest.mark.parametrize("offset, options, error", [
-    (0, "", None), (1016, "", None), (1017, "", "offset"), (1 << 32, "", "offset"),
-    (16, "1 meta_device:8:2", "offset"), (8, "1 meta_device:8:2", None),
-])
+@pytest.mark.parametrize(
+    "offset, options, error",
+    [
+        (0, "", None),
+        (1016, "", None),
+        (1017, "", "offset"),
+        (1 << 32, "", "offset"),
+        (16, "1 meta_device:8:2", "offset"),
+        (8, "1 meta_device:8:2", None),
+    ],
+)
 def test_the_superblock_of_integrity_is_on_its_device(offset, options, error):
     facts = {"8:1": DeviceFacts(8, 1, 1024), "8:2": DeviceFacts(8, 2, 16)}
     try:
-        parse_table(f"0 8 integrity 8:1 {offset} 4 D {options or 0}", context=Context(devices=lambda slot: facts[slot.text]))
+        parse_table(
+            f"0 8 integrity 8:1 {offset} 4 D {options or 0}",
+            context=Context(devices=lambda slot: facts[slot.text]),
+        )
     except TableError as caught:
         assert [row["field"] for row in caught.errors] == [error] and "superblock" in caught.errors[0]["rule"]
     else:

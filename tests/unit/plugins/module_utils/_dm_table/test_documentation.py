@@ -49,5 +49,8 @@ def test_every_table_that_stops_a_kernel_is_documented():
     assert len({stop.name for stop in STOPS}) == len(STOPS)
     for stop in STOPS:
         since = f"{stop.since[0]}.{stop.since[1]} and newer"
-        assert f"| `{stop.name}` | `{stop.target}` | {since} | {stop.what} | It {stop.happens}. | {stop.seen} |" in text
+        assert (
+            f"| `{stop.name}` | `{stop.target}` | {since} | {stop.what} | It {stop.happens}. | {stop.seen} |"
+            in text
+        )
         assert stop.target in TARGETS

@@ -19,7 +19,16 @@ KEYS = {"data": KEY}
 
 
 def crypt(key):
-    return {"start": 0, "length": 8, "target": "crypt", "cipher": "aes-xts-plain64", "key": key, "iv_offset": 0, "device": "/dev/a", "offset": 0}
+    return {
+        "start": 0,
+        "length": 8,
+        "target": "crypt",
+        "cipher": "aes-xts-plain64",
+        "key": key,
+        "iv_offset": 0,
+        "device": "/dev/a",
+        "offset": 0,
+    }
 
 
 def crypt_line(key):
@@ -27,7 +36,16 @@ def crypt_line(key):
 
 
 def integrity(key, option="internal_hash"):
-    return {"start": 0, "length": 8, "target": "integrity", "device": "/dev/a", "offset": 0, "tag_size": 32, "mode": "J", option: f"hmac(sha256):{key}"}
+    return {
+        "start": 0,
+        "length": 8,
+        "target": "integrity",
+        "device": "/dev/a",
+        "offset": 0,
+        "tag_size": 32,
+        "mode": "J",
+        option: f"hmac(sha256):{key}",
+    }
 
 
 def integrity_line(key, option="internal_hash"):
@@ -43,16 +61,32 @@ def linear_line(nested):
 
 
 def deep(nested):
-    return {"start": 0, "length": 8, "target": "striped", "chunk_size": 8, "stripes": [{"device": {"table": nested, "name": "a"}, "offset": 0}]}
+    return {
+        "start": 0,
+        "length": 8,
+        "target": "striped",
+        "chunk_size": 8,
+        "stripes": [{"device": {"table": nested, "name": "a"}, "offset": 0}],
+    }
 
 
 PLACES = [
-    crypt, crypt_line, integrity, integrity_line,
-    lambda key: integrity(key, "journal_crypt"), lambda key: integrity_line(key, "journal_crypt"),
-    lambda key: integrity(key, "journal_mac"), lambda key: integrity_line(key, "journal_mac"),
-    lambda key: linear([crypt(key)]), lambda key: linear(crypt_line(key)), lambda key: linear([integrity_line(key)]),
-    lambda key: linear_line([crypt(key)]), lambda key: linear_line(crypt_line(key)), lambda key: linear_line([integrity(key)]),
-    lambda key: deep([deep([linear_line([crypt(key)])])]), lambda key: dict(linear([]), device=json.dumps({"table": [crypt(key)]})),
+    crypt,
+    crypt_line,
+    integrity,
+    integrity_line,
+    lambda key: integrity(key, "journal_crypt"),
+    lambda key: integrity_line(key, "journal_crypt"),
+    lambda key: integrity(key, "journal_mac"),
+    lambda key: integrity_line(key, "journal_mac"),
+    lambda key: linear([crypt(key)]),
+    lambda key: linear(crypt_line(key)),
+    lambda key: linear([integrity_line(key)]),
+    lambda key: linear_line([crypt(key)]),
+    lambda key: linear_line(crypt_line(key)),
+    lambda key: linear_line([integrity(key)]),
+    lambda key: deep([deep([linear_line([crypt(key)])])]),
+    lambda key: dict(linear([]), device=json.dumps({"table": [crypt(key)]})),
     lambda key: linear("# a comment\n" + crypt_line(key) + "\n"),
 ]
 
@@ -71,9 +105,24 @@ def test_a_key_in_clear_is_refused_and_not_shown(place):
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("bad", [
-    "c0ffee c0ffee", "c0ffe", "c0ffee\tx", "c0ffee\\", "coffee", "", " ", "\u0661\u0662", "c0ffee\n0 8 zero", 12, None, ["c0ffee"], "var:data",
-])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "c0ffee c0ffee",
+        "c0ffe",
+        "c0ffee\tx",
+        "c0ffee\\",
+        "coffee",
+        "",
+        " ",
+        "\u0661\u0662",
+        "c0ffee\n0 8 zero",
+        12,
+        None,
+        ["c0ffee"],
+        "var:data",
+    ],
+)
 def test_what_is_no_key_is_refused_by_its_name(place, bad):
     with pytest.raises(InvalidValue, match=r"keys\.data.*hexadecimal") as caught:
         with_keys([place("var:data")], {"data": bad})
@@ -87,11 +136,23 @@ def test_a_keyring_key_can_come_from_keys_where_the_kernel_takes_one():
         with_keys([integrity("var:data")], {"data": ring})
 
 
-@pytest.mark.parametrize("line", [
-    "0 8 linear /dev/a\\ b 0 # a comment", {"start": 0, "length": 8, "target": "zero"}, crypt_line(":64:logon:a"), crypt("-"),
-    "0 8 integrity /dev/a 0 - J 1 internal_hash:crc32c", "", "0 8", "0 8 linear {broken 0",
-    '0 8 linear {"diskseq":4} 0', linear(7), linear({"a": 1}), crypt(None),
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0 8 linear /dev/a\\ b 0 # a comment",
+        {"start": 0, "length": 8, "target": "zero"},
+        crypt_line(":64:logon:a"),
+        crypt("-"),
+        "0 8 integrity /dev/a 0 - J 1 internal_hash:crc32c",
+        "",
+        "0 8",
+        "0 8 linear {broken 0",
+        '0 8 linear {"diskseq":4} 0',
+        linear(7),
+        linear({"a": 1}),
+        crypt(None),
+    ],
+)
 def test_what_has_no_key_stays_as_it_was_written(line):
     assert with_keys([line], {}) == [line]
 

@@ -36,19 +36,22 @@ def test_every_name_is_documented():
             re.compile(pattern)
 
 
-@pytest.mark.parametrize("line, name", [
-    ("0 8 linear 8:0 4294967296x", "numbers"),
-    ("0 8 zero x", "leftovers"),
-    ("0 8 error x", "error-arguments"),
-    ("0 8 linear relative 0", "paths"),
-    ("0 8 crypt aes-xts-plain64 " + "00" * 32 + " 0 8:0 0 1 sector_size:66048", "crypt-sector-size-wrap"),
-    ("0 8 snapshot 8:0 8:1 Never 8", "snapshot-persistence"),
-    ("0 8 flakey 8:0 0 1 1 2 drop_writes drop_writes", "duplicates"),
-    ("0 9000 raid raid1 3 0 region_size 0 2 - 8:0 - 8:16", "raid-region"),
-    ("0 8 unstriped 2147483648 8 0 8:0 0", "unstriped-stripes"),
-    ("0 16 era 8:0 8:16 8\n16 16 era 8:0 8:32 8", "same-device"),
-    ("0 8 linear 8:0", None),
-])
+@pytest.mark.parametrize(
+    "line, name",
+    [
+        ("0 8 linear 8:0 4294967296x", "numbers"),
+        ("0 8 zero x", "leftovers"),
+        ("0 8 error x", "error-arguments"),
+        ("0 8 linear relative 0", "paths"),
+        ("0 8 crypt aes-xts-plain64 " + "00" * 32 + " 0 8:0 0 1 sector_size:66048", "crypt-sector-size-wrap"),
+        ("0 8 snapshot 8:0 8:1 Never 8", "snapshot-persistence"),
+        ("0 8 flakey 8:0 0 1 1 2 drop_writes drop_writes", "duplicates"),
+        ("0 9000 raid raid1 3 0 region_size 0 2 - 8:0 - 8:16", "raid-region"),
+        ("0 8 unstriped 2147483648 8 0 8:0 0", "unstriped-stripes"),
+        ("0 16 era 8:0 8:16 8\n16 16 era 8:0 8:32 8", "same-device"),
+        ("0 8 linear 8:0", None),
+    ],
+)
 def test_an_error_of_the_parser_gets_its_name(line, name):
     with pytest.raises(TableError) as caught:
         parse_table(line)
@@ -59,7 +62,8 @@ def test_an_error_of_the_parser_gets_its_name(line, name):
 def test_what_md_rounds_has_a_name_and_other_areas_have_none():
     blocks = Context(devices=lambda slot: DeviceFacts(8, int(slot.text[-1]), 1 << 20, 4096))
     for line, name in (
-        ("0 37880 raid raid4 1 32 5 - 8:0 - 8:1 - 8:2 - 8:3 - 8:4", "raid-rounding"), ("0 37876 linear 8:0 0", None),
+        ("0 37880 raid raid4 1 32 5 - 8:0 - 8:1 - 8:2 - 8:3 - 8:4", "raid-rounding"),
+        ("0 37876 linear 8:0 0", None),
     ):
         with pytest.raises(TableError, match="multiple of the logical block") as caught:
             parse_table(line, context=blocks)
@@ -73,12 +77,24 @@ def test_a_reason_of_the_kernel_gets_its_name():
     assert known.undecided(volume, unformatted) == "contents"
     assert known.undecided(volume, other) is None
     assert known.undecided(parse_table("0 8 zero"), unformatted) is None
-    shared = Verdict("load", "EILSEQ", "block manager: superblock validator check failed for block 0; cache: Error creating metadata object", None)
+    shared = Verdict(
+        "load",
+        "EILSEQ",
+        "block manager: superblock validator check failed for block 0; cache: Error creating metadata object",
+        None,
+    )
     assert known.undecided(parse_table("0 8 cache 8:0 8:1 8:2 64 0 default 0"), shared) == "contents"
 
-    full = Verdict("resume", "ENOSPC", "era: metadata_commit: pre commit failed; era: preresume failed, error = -28", None)
+    full = Verdict(
+        "resume",
+        "ENOSPC",
+        "era: metadata_commit: pre commit failed; era: preresume failed, error = -28",
+        None,
+    )
     assert known.undecided(parse_table("0 4294993272 era 8:0 8:1 352"), full) == "metadata-room"
-    fresh = Verdict("load", "EINVAL", "raid: x; raid: New device injected into existing raid set without 'rebuild'", None)
+    fresh = Verdict(
+        "load", "EINVAL", "raid: x; raid: New device injected into existing raid set without 'rebuild'", None
+    )
     mixed = parse_table("0 19456 raid raid1 1 0 2 8:0 8:1 - 8:2")
     assert known.undecided(mixed, fresh) == "contents"
 

@@ -40,11 +40,22 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.f
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.text import escape, split_words
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 
-from ansible_collections.racefree.block.tests.unit.plugins.module_utils._dm_table.generate import ODD_WORDS, TYPES, Generator
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils._dm_table.generate import (
+    ODD_WORDS,
+    TYPES,
+    Generator,
+)
 
 SEEDS = st.integers(min_value=0, max_value=1 << 32)
-PATHS = st.text(st.characters(min_codepoint=33, max_codepoint=126) | st.sampled_from(" \t\\#"), min_size=1, max_size=20).map(lambda text: "/" + text)
-WORDS = st.sampled_from(ODD_WORDS) | st.sampled_from(sorted(TYPES)) | st.integers(0, 100000).map(str) | st.text(max_size=12)
+PATHS = st.text(
+    st.characters(min_codepoint=33, max_codepoint=126) | st.sampled_from(" \t\\#"), min_size=1, max_size=20
+).map(lambda text: "/" + text)
+WORDS = (
+    st.sampled_from(ODD_WORDS)
+    | st.sampled_from(sorted(TYPES))
+    | st.integers(0, 100000).map(str)
+    | st.text(max_size=12)
+)
 
 
 def check_round_trips(table):
@@ -102,7 +113,9 @@ def test_valid_tables_suit_their_devices():
 
     for unused in range(500):
         lines = generator.valid()
-        table = parse_table(lines, context=Context(devices=facts, read_only=any(" verity " in line for line in lines)))
+        table = parse_table(
+            lines, context=Context(devices=facts, read_only=any(" verity " in line for line in lines))
+        )
         assert len(table) == len(lines)
 
 
@@ -138,7 +151,11 @@ def test_random_data_gives_nothing_but_table_errors(name, data):
     names = TARGETS[name].NAMES
     plain = data.draw(st.dictionaries(st.sampled_from(names), PLAIN, max_size=4)) if names else {}
     plain.update(data.draw(st.dictionaries(st.text(max_size=5) | st.integers(), PLAIN, max_size=1)))
-    value = data.draw(st.sampled_from([{"start": 0, "length": 64, "target": name, **plain}, {"target": name, **plain}, plain]))
+    value = data.draw(
+        st.sampled_from(
+            [{"start": 0, "length": 64, "target": name, **plain}, {"target": name, **plain}, plain]
+        )
+    )
     try:
         parse_table([value])
     except TableError as error:
@@ -151,14 +168,18 @@ def _values(field):
     if isinstance(field, Number):
         low, high = -(-field.low // field.step), field.high // field.step
         if field.power:
-            return st.integers(max(field.low - 1, 0).bit_length(), field.high.bit_length() - 1).map(lambda shift: 1 << shift)
+            return st.integers(max(field.low - 1, 0).bit_length(), field.high.bit_length() - 1).map(
+                lambda shift: 1 << shift
+            )
         return st.integers(low, high).map(lambda number: number * field.step)
     if isinstance(field, Word):
         return st.sampled_from(field.choices)
     if isinstance(field, Hex):
         return st.binary(min_size=1, max_size=64).map(bytes.hex)
     if field.is_device:
-        return PATHS | st.tuples(st.integers(0, 4095), st.integers(0, 1048575)).map(lambda pair: f"{pair[0]}:{pair[1]}")
+        return PATHS | st.tuples(st.integers(0, 4095), st.integers(0, 1048575)).map(
+            lambda pair: f"{pair[0]}:{pair[1]}"
+        )
     return {
         "cipher": st.sampled_from(["aes-xts-plain64", "serpent-cbc-essiv:sha256", "capi:gcm(aes)-random"]),
         "key": st.binary(min_size=32, max_size=32).map(bytes.hex),
@@ -203,7 +224,9 @@ def structured(draw):
                 elif isinstance(option, Choice):
                     plain[option.name] = draw(st.sampled_from(option.words))
                 elif isinstance(option, Many):
-                    plain[option.name] = draw(st.lists(st.integers(0, 3), min_size=1, max_size=2, unique=True))
+                    plain[option.name] = draw(
+                        st.lists(st.integers(0, 3), min_size=1, max_size=2, unique=True)
+                    )
                 elif isinstance(option, Several):
                     plain[option.name] = draw(_group_values(option.group.parts))
                 elif isinstance(option, Pair):
@@ -227,7 +250,9 @@ def test_structured_to_lines_to_structured(plain):
     check_round_trips(table)
 
 
-PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126) | st.just("\t"), min_size=1, max_size=8)
+PRINTABLE = st.text(
+    st.characters(min_codepoint=32, max_codepoint=126) | st.just("\t"), min_size=1, max_size=8
+)
 
 
 @given(st.lists(PRINTABLE, max_size=6))

@@ -34,7 +34,7 @@ BAD = [
     ("0 8 linear diskseq:x 0", "device"),
     ("0 8 linear file:relative 0", "device"),
     ("0 8 linear path:relative 0", "device"),
-    ("0 8 linear {\"x\":1} 0", "device"),
+    ('0 8 linear {"x":1} 0', "device"),
     ("0 8 linear {broken 0", "device"),
     ("0 8 linear /dev/\u00e4 0", "device"),
     ("0 8 linear /dev/a 99999999999999999", "offset"),
@@ -101,7 +101,10 @@ BAD = [
     ("0 8 thin-pool /dev/a /dev/b 128", "low_water_mark"),
     ("0 8 thin-pool /dev/a /dev/b 128 18446744073709551616", "low_water_mark"),
     ("0 8 thin-pool /dev/a /dev/a 128 0", "data"),
-    ("0 8 thin-pool /dev/a /dev/b 128 0 5 skip_block_zeroing ignore_discard no_discard_passdown read_only error_if_no_space", "#features"),
+    (
+        "0 8 thin-pool /dev/a /dev/b 128 0 5 skip_block_zeroing ignore_discard no_discard_passdown read_only error_if_no_space",
+        "#features",
+    ),
     ("0 8 thin-pool /dev/a /dev/b 128 0 1 unknown", "features"),
     ("0 8 thin /dev/a", "id"),
     ("0 8 thin /dev/a 16777216", "id"),
@@ -167,11 +170,23 @@ BAD = [
     (VERITY + " 6 use_fec_from_device /dev/c fec_blocks 9 fec_roots 1", "fec_roots"),
     (VERITY + " 6 use_fec_from_device /dev/c fec_blocks 9 fec_roots 25", "fec_roots"),
     (VERITY + " 6 use_fec_from_device /dev/c fec_blocks 0 fec_roots 2", "fec_blocks"),
-    (VERITY.replace("4096 4096", "4096 1024") + " 6 use_fec_from_device /dev/c fec_blocks 9 fec_roots 2", "hash_block_size"),
-    (VERITY.replace("4096 1 0", "4096 200 0") + " 6 use_fec_from_device /dev/c fec_blocks 202 fec_roots 2", "fec_blocks"),
-    (VERITY.replace("sha256", "made-up") + " 6 use_fec_from_device /dev/c fec_blocks 0 fec_roots 2", "fec_blocks"),
+    (
+        VERITY.replace("4096 4096", "4096 1024") + " 6 use_fec_from_device /dev/c fec_blocks 9 fec_roots 2",
+        "hash_block_size",
+    ),
+    (
+        VERITY.replace("4096 1 0", "4096 200 0") + " 6 use_fec_from_device /dev/c fec_blocks 202 fec_roots 2",
+        "fec_blocks",
+    ),
+    (
+        VERITY.replace("sha256", "made-up") + " 6 use_fec_from_device /dev/c fec_blocks 0 fec_roots 2",
+        "fec_blocks",
+    ),
     (VERITY + " 1 root_hash_sig_key_desc", "root_hash_sig_key_desc"),
-    ("0 8 verity 1 /dev/a /dev/b 4096 4096 2147483648 0 sha256 " + KEY32 + " - 1 check_at_most_once", "check_at_most_once"),
+    (
+        "0 8 verity 1 /dev/a /dev/b 4096 4096 2147483648 0 sha256 " + KEY32 + " - 1 check_at_most_once",
+        "check_at_most_once",
+    ),
     # integrity
     ("0 8 integrity /dev/a 0 4 J", "#features"),
     ("0 8 integrity /dev/a 0 0 J 0", "tag_size"),
@@ -383,7 +398,11 @@ def errors_of(value, context=None):
     return caught.value
 
 
-@pytest.mark.parametrize("line, field", BAD, ids=[f"{number}-{line.split(' ')[2]}-{field}" for number, (line, field) in enumerate(BAD)])
+@pytest.mark.parametrize(
+    "line, field",
+    BAD,
+    ids=[f"{number}-{line.split(' ')[2]}-{field}" for number, (line, field) in enumerate(BAD)],
+)
 def test_bad_line_names_the_field(line, field):
     error = errors_of(line)
     assert field in [entry["field"] for entry in error.errors], error
@@ -399,24 +418,27 @@ def test_every_target_has_bad_cases():
     assert {line.split(" ")[2] for line, field in BAD} == set(TARGETS)
 
 
-@pytest.mark.parametrize("kernels, line, refused", [
-    (("6.1",), "0 8 flakey /dev/a 0 1 1 1 error_reads", ["6.1"]),
-    (("6.1", "6.12"), "0 8 flakey /dev/a 0 1 1 2 random_read_corrupt 5", ["6.1"]),
-    (("6.12",), "0 8 flakey /dev/a 0 1 1 2 random_read_corrupt 5", []),
-    (("6.1",), "0 8 flakey /dev/a 0 1 1 7 drop_writes error_reads corrupt_bio_byte 1 r 1 0", ["6.1"]),
-    (("7.2",), "0 8 flakey /dev/a 0 1 1 3 drop_writes random_write_corrupt 5", ["7.2"]),
-    (("6.12",), "0 8 flakey /dev/a 0 1 1 3 drop_writes random_write_corrupt 5", []),
-    (("7.2",), "0 8 flakey /dev/a 0 1 1 3 error_reads random_read_corrupt 5", ["7.2"]),
-    (("7.2",), "0 8 flakey /dev/a 0 1 1 6 error_reads corrupt_bio_byte 1 r 1 0", ["7.2"]),
-    (("6.1",), f"0 8 crypt aes-xts-plain64 {KEY32} 0 /dev/a 0 1 high_priority", ["6.1"]),
-    (("6.12",), f"0 8 crypt aes-xts-plain64 {KEY32} 0 /dev/a 0 1 high_priority", []),
-    (("6.1",), f"0 8 crypt aes-xts-plain64 {KEY32} 0 /dev/a 0 1 integrity_key_size:16", ["6.1"]),
-    (("6.1",), VERITY + " 1 restart_on_error", ["6.1"]),
-    (("6.12",), VERITY + " 1 panic_on_error", []),
-    (("6.1",), "0 8 integrity /dev/a 0 4 I 1 internal_hash:crc32c", ["6.1"]),
-    (("6.1",), "0 64 vdo V4 /dev/a 100 4096 32768 16380", ["6.1"]),
-    (None, "0 64 vdo V4 /dev/a 100 4096 32768 16380", []),
-])
+@pytest.mark.parametrize(
+    "kernels, line, refused",
+    [
+        (("6.1",), "0 8 flakey /dev/a 0 1 1 1 error_reads", ["6.1"]),
+        (("6.1", "6.12"), "0 8 flakey /dev/a 0 1 1 2 random_read_corrupt 5", ["6.1"]),
+        (("6.12",), "0 8 flakey /dev/a 0 1 1 2 random_read_corrupt 5", []),
+        (("6.1",), "0 8 flakey /dev/a 0 1 1 7 drop_writes error_reads corrupt_bio_byte 1 r 1 0", ["6.1"]),
+        (("7.2",), "0 8 flakey /dev/a 0 1 1 3 drop_writes random_write_corrupt 5", ["7.2"]),
+        (("6.12",), "0 8 flakey /dev/a 0 1 1 3 drop_writes random_write_corrupt 5", []),
+        (("7.2",), "0 8 flakey /dev/a 0 1 1 3 error_reads random_read_corrupt 5", ["7.2"]),
+        (("7.2",), "0 8 flakey /dev/a 0 1 1 6 error_reads corrupt_bio_byte 1 r 1 0", ["7.2"]),
+        (("6.1",), f"0 8 crypt aes-xts-plain64 {KEY32} 0 /dev/a 0 1 high_priority", ["6.1"]),
+        (("6.12",), f"0 8 crypt aes-xts-plain64 {KEY32} 0 /dev/a 0 1 high_priority", []),
+        (("6.1",), f"0 8 crypt aes-xts-plain64 {KEY32} 0 /dev/a 0 1 integrity_key_size:16", ["6.1"]),
+        (("6.1",), VERITY + " 1 restart_on_error", ["6.1"]),
+        (("6.12",), VERITY + " 1 panic_on_error", []),
+        (("6.1",), "0 8 integrity /dev/a 0 4 I 1 internal_hash:crc32c", ["6.1"]),
+        (("6.1",), "0 64 vdo V4 /dev/a 100 4096 32768 16380", ["6.1"]),
+        (None, "0 64 vdo V4 /dev/a 100 4096 32768 16380", []),
+    ],
+)
 def test_the_verdict_names_the_kernel(kernels, line, refused):
     context = Context(kernels=kernels, read_only=None)
     if not refused:

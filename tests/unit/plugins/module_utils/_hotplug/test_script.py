@@ -51,7 +51,9 @@ from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.session import Session
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="loop devices need root")
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="loop devices need root"
+)
 
 KEY = Key(5, 51728)
 UUID = "00000005-1111-2222-3333-444444444444"
@@ -100,13 +102,21 @@ def file(tmp_path):
 
 @pytest.fixture
 def loop(file):
-    path = subprocess.run(["losetup", "--show", "-f", file], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+    path = (
+        subprocess.run(["losetup", "--show", "-f", file], stdout=subprocess.PIPE, check=True)
+        .stdout.decode()
+        .strip()
+    )
     yield path
     subprocess.run(["losetup", "-d", path], check=True)
 
 
 def loops(place):
-    lines = subprocess.run(["losetup", "-n", "-O", "NAME,BACK-FILE"], stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
+    lines = (
+        subprocess.run(["losetup", "-n", "-O", "NAME,BACK-FILE"], stdout=subprocess.PIPE, check=True)
+        .stdout.decode()
+        .splitlines()
+    )
     return [line for line in lines if str(place) in line]
 
 
@@ -118,11 +128,17 @@ def vbd(store, params, mode="w", key=KEY, state="2"):
     """The nodes that libxl writes before it calls the script."""
     os.makedirs(key.sysfs, exist_ok=True)
     disk = vbd_nodes.Disk(dev="xvdb", params="/", writable="w" in mode)
-    store.lay([
-        (path, {"params": params, "mode": mode, "state": state}.get(path.rpartition("/")[2], value), perms)
-        for path, value, perms in vbd_nodes.layout(key, disk, [])
-        if path.startswith(key.backend) and not path.endswith("hotplug-status")
-    ])
+    store.lay(
+        [
+            (
+                path,
+                {"params": params, "mode": mode, "state": state}.get(path.rpartition("/")[2], value),
+                perms,
+            )
+            for path, value, perms in vbd_nodes.layout(key, disk, [])
+            if path.startswith(key.backend) and not path.endswith("hotplug-status")
+        ]
+    )
 
 
 class Backend(threading.Thread):
@@ -203,7 +219,9 @@ def test_a_file(store, daemon, file):
         assert call("remove") == 0, "twice"
 
 
-@pytest.mark.parametrize("form", ["{path}", "phy:{path}", "path:{path}", "diskseq:{diskseq}@{boot}", "{short}"])
+@pytest.mark.parametrize(
+    "form", ["{path}", "phy:{path}", "path:{path}", "diskseq:{diskseq}@{boot}", "{short}"]
+)
 def test_a_device_by_any_name(store, daemon, loop, form):
     diskseq = open(f"/sys/block/{loop[5:]}/diskseq").read().strip()
     vbd(store, form.format(path=loop, diskseq=diskseq, boot=device.boot_id(), short=loop[5:]))
@@ -267,7 +285,9 @@ def test_a_backend_that_never_opens(store, daemon, file, capsys, monkeypatch):
     began = time.monotonic()
     assert call("add") == 1
     assert time.monotonic() - began < 5
-    assert "blkback to open the device" in capsys.readouterr().err and "blkback to open the device" in node(store, "hotplug-error")
+    assert "blkback to open the device" in capsys.readouterr().err and "blkback to open the device" in node(
+        store, "hotplug-error"
+    )
     assert node(store, "physical-device") is None
     # The worker keeps the device for as long as blkback could be about to open it, and lets go when the vbd is gone.
     assert loops(file)
@@ -284,7 +304,10 @@ def test_a_backend_that_opened_something_else(store, daemon, loop):
 
 def test_nodes_removed_meanwhile(store, daemon, file):
     vbd(store, file)
-    with Backend(daemon, act=lambda its: its.remove(KEY.backend)), pytest.raises(GuestError, match="were removed"):
+    with (
+        Backend(daemon, act=lambda its: its.remove(KEY.backend)),
+        pytest.raises(GuestError, match="were removed"),
+    ):
         add.add(KEY, 5)
     assert store.read(KEY.backend) is None, "nodes written into a vbd that is gone would be left for ever"
     os.rmdir(KEY.sysfs)
@@ -296,20 +319,23 @@ def test_no_nodes_at_all(store):
     assert store.read(KEY.backend) is None
 
 
-@pytest.mark.parametrize("target, kind, words", [
-    ("/no/such/file", DeviceGone, ["no such device or file"]),
-    ("file:/no/such/file", InvalidValue, ["does not exist"]),
-    ("/tmp", InvalidValue, ["block device or a regular file", "directory"]),
-    ("/dev/null", InvalidValue, ["character device"]),
-    ("diskseq:0", InvalidValue, ["1 to 2^64-1"]),
-    ("diskseq:42", InvalidValue, ["diskseq:42", "ends with the boot", "@BOOT"]),
-    ("/dev/disk/by-diskseq/42", InvalidValue, ["ends with the boot"]),
-    (f"diskseq:18446744073709551615@{device.boot_id()}", DeviceGone, ["no disk has"]),
-    ("diskseq:42@11111111-2222-3333-4444-555555555555", DeviceGone, ["another boot"]),
-    ("dm:name", InvalidValue, ["dm:NAME,UUID"]),
-    ("path:relative", InvalidValue, ["absolute path"]),
-    ("nosuchdisk", DeviceGone, ["/dev/nosuchdisk"]),
-])
+@pytest.mark.parametrize(
+    "target, kind, words",
+    [
+        ("/no/such/file", DeviceGone, ["no such device or file"]),
+        ("file:/no/such/file", InvalidValue, ["does not exist"]),
+        ("/tmp", InvalidValue, ["block device or a regular file", "directory"]),
+        ("/dev/null", InvalidValue, ["character device"]),
+        ("diskseq:0", InvalidValue, ["1 to 2^64-1"]),
+        ("diskseq:42", InvalidValue, ["diskseq:42", "ends with the boot", "@BOOT"]),
+        ("/dev/disk/by-diskseq/42", InvalidValue, ["ends with the boot"]),
+        (f"diskseq:18446744073709551615@{device.boot_id()}", DeviceGone, ["no disk has"]),
+        ("diskseq:42@11111111-2222-3333-4444-555555555555", DeviceGone, ["another boot"]),
+        ("dm:name", InvalidValue, ["dm:NAME,UUID"]),
+        ("path:relative", InvalidValue, ["absolute path"]),
+        ("nosuchdisk", DeviceGone, ["/dev/nosuchdisk"]),
+    ],
+)
 def test_wrong_targets(store, target, kind, words):
     vbd(store, target)
     fails(store, kind, *words)
@@ -368,20 +394,39 @@ def test_a_mode_that_is_none(store, loop, mode):
     fails(store, XenStoreError, "backend/vbd/5/51728/mode", "r or w")
 
 
-@pytest.mark.parametrize("name, value", [
-    ("physical-device", "7:0\\x00"), ("physical-device", " 7:0"), ("physical-device", "7"), ("physical-device", "07@7:0"), ("diskseq", "0"),
-    ("diskseq", "12345678901234567"), ("diskseq", "X"), ("dev", "x" * 65), ("frontend-id", "05"), ("frontend-id", "5 "), ("opened", "yes"),
-])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("physical-device", "7:0\\x00"),
+        ("physical-device", " 7:0"),
+        ("physical-device", "7"),
+        ("physical-device", "07@7:0"),
+        ("diskseq", "0"),
+        ("diskseq", "12345678901234567"),
+        ("diskseq", "X"),
+        ("dev", "x" * 65),
+        ("frontend-id", "05"),
+        ("frontend-id", "5 "),
+        ("opened", "yes"),
+    ],
+)
 def test_junk_in_a_node_is_named(store, daemon, loop, name, value):
     vbd(store, loop)
     store.write(f"{KEY.backend}/{name}", value)
-    with Backend(daemon) if name == "opened" else contextlib.nullcontext(), pytest.raises(XenStoreError, match=f"backend/vbd/5/51728/{name}"):
+    with (
+        Backend(daemon) if name == "opened" else contextlib.nullcontext(),
+        pytest.raises(XenStoreError, match=f"backend/vbd/5/51728/{name}"),
+    ):
         add.add(KEY, 5)
-    assert name in (node(store, "hotplug-error") or "") or name == "frontend-id", "whose vbd it is is not known"
+    assert name in (node(store, "hotplug-error") or "") or name == "frontend-id", (
+        "whose vbd it is is not known"
+    )
     assert name == "physical-device" or node(store, "physical-device") is None
 
 
-@pytest.mark.parametrize("form, name", [("physical-device-uuid", "physical-device-uuid"), ("diskseq@number", "physical-device")])
+@pytest.mark.parametrize(
+    "form, name", [("physical-device-uuid", "physical-device-uuid"), ("diskseq@number", "physical-device")]
+)
 def test_other_forms(store, daemon, loop, form, name):
     vbd(store, loop)
     with Backend(daemon, act=lambda its: opened(KEY, node(its, "physical-device").rpartition("@")[2])):
@@ -402,7 +447,11 @@ def test_read_only(store, daemon, file, tmp_path):
 
 
 def test_a_read_only_device_for_a_guest_that_writes(store, file):
-    path = subprocess.run(["losetup", "--show", "-r", "-f", file], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+    path = (
+        subprocess.run(["losetup", "--show", "-r", "-f", file], stdout=subprocess.PIPE, check=True)
+        .stdout.decode()
+        .strip()
+    )
     try:
         vbd(store, path)
         fails(store, InvalidValue, "is read-only")
@@ -528,11 +577,23 @@ def test_many_writers(store, daemon, loop):
 # Calls
 
 
-@pytest.mark.parametrize("words, path", [
-    ([], "backend/vbd/5/51728"), (["online"], "backend/vbd/5/51728"), (["add", "x"], "backend/vbd/5/51728"), (["add"], ""), (["add"], "backend/vif/5/0"),
-    (["add"], "backend/vbd/5"), (["add"], "backend/vbd/5/x"), (["add"], "backend/vbd/5/1/2"), (["add"], "/local/domain/x/backend/vbd/5/1"),
-    (["remove"], "../../etc/5/1"), (["add"], "backend/vbd/5/\xb2"), (["add"], "/local/domain/"),
-])
+@pytest.mark.parametrize(
+    "words, path",
+    [
+        ([], "backend/vbd/5/51728"),
+        (["online"], "backend/vbd/5/51728"),
+        (["add", "x"], "backend/vbd/5/51728"),
+        (["add"], ""),
+        (["add"], "backend/vif/5/0"),
+        (["add"], "backend/vbd/5"),
+        (["add"], "backend/vbd/5/x"),
+        (["add"], "backend/vbd/5/1/2"),
+        (["add"], "/local/domain/x/backend/vbd/5/1"),
+        (["remove"], "../../etc/5/1"),
+        (["add"], "backend/vbd/5/\xb2"),
+        (["add"], "/local/domain/"),
+    ],
+)
 def test_wrong_calls(words, path, capsys):
     assert call(*words, path=path) == 1
     assert "must be" in capsys.readouterr().err
@@ -540,13 +601,16 @@ def test_wrong_calls(words, path, capsys):
 
 def test_the_vbd_out_of_the_path():
     assert _script.parse_call(["x", "add"], {"XENBUS_PATH": "backend/vbd/5/51728"}) == ("add", Key(5, 51728))
-    assert _script.parse_call(["x", "remove"], {"XENBUS_PATH": "/local/domain/3/backend/vbd/5/51728"}) == ("remove", Key(5, 51728, 3))
+    assert _script.parse_call(["x", "remove"], {"XENBUS_PATH": "/local/domain/3/backend/vbd/5/51728"}) == (
+        "remove",
+        Key(5, 51728, 3),
+    )
 
 
 def test_what_the_stock_script_made_it_takes_down(store, tmp_path, monkeypatch):
     """When this script has the place of Xen's own, that one's loop devices are still there."""
     stock = tmp_path / "block.stock"
-    stock.write_text(f"#!/bin/sh\necho \"$1 $XENBUS_PATH\" > {tmp_path}/called\n")
+    stock.write_text(f'#!/bin/sh\necho "$1 $XENBUS_PATH" > {tmp_path}/called\n')
     stock.chmod(0o755)
     code = (
         "import sys; from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug; from ansible_collections.racefree.block.plugins.module_utils._hotplug import state as state\n"
@@ -554,7 +618,9 @@ def test_what_the_stock_script_made_it_takes_down(store, tmp_path, monkeypatch):
         "sys.exit(_hotplug.main(['x', 'remove'], {'XENBUS_PATH': 'backend/vbd/5/51728', 'script': sys.argv[1]}))"
     )
     subprocess.run([sys.executable, "-c", code, "/etc/xen/scripts/block"], check=True)
-    assert not (tmp_path / "called").exists(), "it made none, or this script served the disk and another call has forgotten it"
+    assert not (tmp_path / "called").exists(), (
+        "it made none, or this script served the disk and another call has forgotten it"
+    )
     store.write(f"{KEY.backend}/node", "/dev/loop7")
     for script, called in (("/etc/xen/scripts/block-racefree", False), ("/etc/xen/scripts/block", True)):
         subprocess.run([sys.executable, "-c", code, script], check=True)
@@ -592,11 +658,15 @@ def test_reaping():
 # Targets
 
 
-@pytest.mark.parametrize("text, recipe", [
-    (f"diskseq:42@{device.boot_id()}", DiskseqSource(42, None, device.boot_id())), ("path:/dev/x", PathSource("/dev/x")),
-    ("file:/srv/a,b.raw", FileSource("/srv/a,b.raw")),
-    ("dm:web1-root,LVM-x", PathSource("/dev/mapper/web1-root", uuid="LVM-x")),
-])
+@pytest.mark.parametrize(
+    "text, recipe",
+    [
+        (f"diskseq:42@{device.boot_id()}", DiskseqSource(42, None, device.boot_id())),
+        ("path:/dev/x", PathSource("/dev/x")),
+        ("file:/srv/a,b.raw", FileSource("/srv/a,b.raw")),
+        ("dm:web1-root,LVM-x", PathSource("/dev/mapper/web1-root", uuid="LVM-x")),
+    ],
+)
 def test_forms(text, recipe):
     assert _target.parse(text, True) == recipe
 
@@ -675,10 +745,14 @@ def test_a_killed_workers_device_is_kept_until_the_backend_has_it(store, file):
     with running(store, file) as (watcher, worker):
         os.kill(worker, signal.SIGKILL)
         said = watcher.communicate(timeout=10)[0].decode()
-        assert watcher.returncode == 1 and "was killed" in said and "was killed" in node(store, "hotplug-error")
+        assert (
+            watcher.returncode == 1 and "was killed" in said and "was killed" in node(store, "hotplug-error")
+        )
         assert node(store, "physical-device") is None and node(store, "hotplug-status") == "error"
         time.sleep(0.5)
-        holders = [pid for pid in os.listdir("/proc") if pid.isdigit() and holds(pid, loops(file)[0].split()[0])]
+        holders = [
+            pid for pid in os.listdir("/proc") if pid.isdigit() and holds(pid, loops(file)[0].split()[0])
+        ]
         assert len(holders) == 1 and len(os.listdir(f"/proc/{holders[0]}/fd")) == 1
         opened(KEY, "7:0")
         assert ends(int(holders[0]))
@@ -695,7 +769,9 @@ def test_a_killed_worker_of_a_disk_that_is_served_changes_nothing(store, daemon,
     vbd(store, file)
     with Backend(daemon):
         assert call("add") == 0
-    before = store.read_many([f"{KEY.backend}/{name}" for name in ("physical-device", "diskseq", "hotplug-status")])
+    before = store.read_many(
+        [f"{KEY.backend}/{name}" for name in ("physical-device", "diskseq", "hotplug-status")]
+    )
     add.give_up(KEY, BlockError("the process was killed"), False)
     assert store.read_many(before) == before and _state.read(KEY) is not None
 
@@ -708,7 +784,9 @@ def test_storage_that_does_not_answer(store, tmp_path, monkeypatch, capsys):
     began = time.monotonic()
     assert call("add") == 1
     assert time.monotonic() - began < 5
-    assert "storage to answer" in capsys.readouterr().err and "storage to answer" in node(store, "hotplug-error")
+    assert "storage to answer" in capsys.readouterr().err and "storage to answer" in node(
+        store, "hotplug-error"
+    )
     assert node(store, "hotplug-status") == "error" and _state.read(KEY) is None
 
 

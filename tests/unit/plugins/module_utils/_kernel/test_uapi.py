@@ -24,7 +24,10 @@ ROOT = Path(__file__).resolve().parents[5]
 TOOLS = ROOT / "tools" / "uapi"
 HEADER = re.sub(r"/\*.*?\*/", "", (TOOLS / "uapi.h").read_text(encoding="ascii"), flags=re.DOTALL)
 CONSTANTS = re.findall(r"^#define (\w+) ", HEADER, flags=re.MULTILINE)
-STRUCTS = {name: re.findall(r"(\w+)(?:\[\w*\])?;", body) for name, body in re.findall(r"^struct (\w+) \{(.*?)^\};", HEADER, flags=re.MULTILINE | re.DOTALL)}
+STRUCTS = {
+    name: re.findall(r"(\w+)(?:\[\w*\])?;", body)
+    for name, body in re.findall(r"^struct (\w+) \{(.*?)^\};", HEADER, flags=re.MULTILINE | re.DOTALL)
+}
 PROTOTYPES = re.findall(r"^\w[^#{};]*\);", HEADER, flags=re.MULTILINE)
 
 # Constants that are newer than the headers of a Debian release: name -> since when.
@@ -56,7 +59,11 @@ def is_scalar(kind):
 
 def program():
     """C that prints, as JSON, what the headers say of all that uapi.h declares."""
-    rows = [f'printf("\\"{name}\\": %llu,\\n", (unsigned long long)({name}));' for name in CONSTANTS if name not in NEWER]
+    rows = [
+        f'printf("\\"{name}\\": %llu,\\n", (unsigned long long)({name}));'
+        for name in CONSTANTS
+        if name not in NEWER
+    ]
     for name, fields in STRUCTS.items():
         rows.append(f'printf("\\"{name}\\": %zu,\\n", sizeof(struct {name}));')
         kinds = dict(uapi.ffi.typeof(f"struct {name}").fields)
@@ -69,7 +76,13 @@ def program():
                 f'printf("\\"{name}.{field}\\": [%zu, %zu, %d],\\n", offsetof(struct {name}, {field}), (size_t){size}, (int){signed});'
             )
     # Our prototypes again, after the headers': if they differed it would not compile.
-    return INCLUDES + "\n".join(PROTOTYPES) + '\nint main(void)\n{\nprintf("{\\n");\n' + "\n".join(rows) + '\nprintf("\\"end\\": 0}\\n");\nreturn 0;\n}\n'
+    return (
+        INCLUDES
+        + "\n".join(PROTOTYPES)
+        + '\nint main(void)\n{\nprintf("{\\n");\n'
+        + "\n".join(rows)
+        + '\nprintf("\\"end\\": 0}\\n");\nreturn 0;\n}\n'
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +93,19 @@ def real(tmp_path_factory):
     directory = tmp_path_factory.mktemp("uapi")
     source = directory / "ask.c"
     source.write_text(program(), encoding="ascii")
-    subprocess.run(["gcc", "-Wall", "-Werror", "-Wno-type-limits", "-o", directory / "ask", source], check=True)
+    subprocess.run(
+        ["gcc", "-Wall", "-Werror", "-Wno-type-limits", "-o", directory / "ask", source], check=True
+    )
     return json.loads(subprocess.run([directory / "ask"], stdout=subprocess.PIPE, check=True).stdout)
 
 
 def test_the_generated_file_is_what_the_generator_makes():
-    done = subprocess.run([sys.executable, TOOLS / "generate", "--check"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        [sys.executable, TOOLS / "generate", "--check"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout.decode()
 
 
@@ -93,7 +113,9 @@ def test_the_check_sees_a_change(tmp_path):
     for part in ("tools/uapi", "plugins/module_utils/_kernel"):
         (tmp_path / part).mkdir(parents=True)
     shutil.copy(TOOLS / "generate", tmp_path / "tools/uapi")
-    changed = (TOOLS / "uapi.h").read_text(encoding="ascii").replace("LO_FLAGS_AUTOCLEAR 4", "LO_FLAGS_AUTOCLEAR 5")
+    changed = (
+        (TOOLS / "uapi.h").read_text(encoding="ascii").replace("LO_FLAGS_AUTOCLEAR 4", "LO_FLAGS_AUTOCLEAR 5")
+    )
     (tmp_path / "tools/uapi/uapi.h").write_text(changed, encoding="ascii")
     generator = [sys.executable, tmp_path / "tools/uapi/generate"]
     subprocess.run(generator, check=True)
@@ -138,7 +160,9 @@ def test_structure(name, real):
 def test_the_plain_numbers():
     """What needs no cffi is the same as what does."""
     names = [name for name in CONSTANTS if name.startswith(("BLK", "LOOP_", "LO_"))]
-    assert len(names) > 20 and {name: getattr(uapi_plain, name) for name in names} == {name: getattr(uapi.lib, name) for name in names}
+    assert len(names) > 20 and {name: getattr(uapi_plain, name) for name in names} == {
+        name: getattr(uapi.lib, name) for name in names
+    }
 
 
 @pytest.mark.parametrize("name", ["loop_info64", "loop_config"])
@@ -149,7 +173,9 @@ def test_a_plain_structure(name):
     assert len(zeroes) == len(fields)
     for index, field in enumerate(fields):
         value = 1 if zeroes[index] == 0 else b"\1"
-        there = uapi.ffi.from_buffer(f"struct {name} *", struct.pack(form, *zeroes[:index], value, *zeroes[index + 1:]))
+        there = uapi.ffi.from_buffer(
+            f"struct {name} *", struct.pack(form, *zeroes[:index], value, *zeroes[index + 1 :])
+        )
         where = there.info if name == "loop_config" and field.startswith("lo_") else there
         found = getattr(where, field)
         assert (found if isinstance(value, int) else uapi.ffi.buffer(found)[0:1]) == value, field
@@ -164,7 +190,11 @@ def test_without_cffi_the_error_says_what_to_install(monkeypatch):
 
 def answer_without_cffi(module, one, check, tmp_path):
     """Exit code and answer of the whole module on a host without the library."""
-    arguments = dict({"devices": [one]} if module.endswith("s") else one, _ansible_check_mode=check, _ansible_remote_tmp=str(tmp_path))
+    arguments = dict(
+        {"devices": [one]} if module.endswith("s") else one,
+        _ansible_check_mode=check,
+        _ansible_remote_tmp=str(tmp_path),
+    )
     code = (
         "import sys\n"
         "sys.modules['_cffi_backend'] = None\n"
@@ -174,7 +204,11 @@ def answer_without_cffi(module, one, check, tmp_path):
         f"    {module}.main()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=60,
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert not done.stderr
@@ -185,7 +219,9 @@ def answer_without_cffi(module, one, check, tmp_path):
 @pytest.mark.parametrize("check", [True, False])
 def test_modules_without_cffi(module, check, tmp_path):
     """One clear sentence, in check mode too, and nothing done."""
-    code, answer = answer_without_cffi(module, {"name": "racefree-none", "table": "0 8 zero"}, check, tmp_path)
+    code, answer = answer_without_cffi(
+        module, {"name": "racefree-none", "table": "0 8 zero"}, check, tmp_path
+    )
     assert code == 1 and answer["failed"] and not answer.get("changed")
     assert "python3-cffi" in answer["msg"] and "Traceback" not in answer["msg"]
     assert "exception" not in answer

@@ -19,7 +19,6 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 
 
 class Store:
-
     def within(self, limit):
         return contextlib.nullcontext()
 
@@ -62,7 +61,7 @@ def test_a_kill_frees_no_number(request_, monkeypatch, moment):
 
     monkeypatch.setattr(attach, "_with_domain", look if moment == "libvirt" else lambda *arguments: None)
     monkeypatch.setattr(attach, "_proven", look if moment == "proof" else lambda *arguments: None)
-    outcome, = attach.attach(Store(), [request])
+    (outcome,) = attach.attach(Store(), [request])
     assert outcome.error is None and seen == [True]
     assert os.read(reader, 1) == b"", "the holder ends after the proof"
 
@@ -74,7 +73,7 @@ def test_the_holder_ends_after_a_failure(request_, monkeypatch):
         raise GuestError("no")
 
     monkeypatch.setattr(attach, "_with_domain", fail)
-    outcome, = attach.attach(Store(), [request])
+    (outcome,) = attach.attach(Store(), [request])
     assert isinstance(outcome.error, GuestError)
     request.device.close()
     assert os.read(reader, 1) == b""
@@ -86,5 +85,7 @@ def test_libvirt_is_given_no_path_that_leads_elsewhere(request_, monkeypatch):
     asked = []
     monkeypatch.setattr(Device, "has_node", False)
     monkeypatch.setattr(attach, "_with_domain", lambda *arguments: asked.append(arguments))
-    outcome, = attach.attach(Store(), [request])
-    assert isinstance(outcome.error, WrongDevice) and "mknod /dev/pipe b 7 0" in str(outcome.error) and not asked
+    (outcome,) = attach.attach(Store(), [request])
+    assert (
+        isinstance(outcome.error, WrongDevice) and "mknod /dev/pipe b 7 0" in str(outcome.error) and not asked
+    )

@@ -32,7 +32,10 @@ class Mapper:
 
     def add(self, device, line, read_only=False):
         start, length, kind, params = line.split(" ", 3)
-        self.tables[device.id.number] = (types.SimpleNamespace(read_only=read_only), [TargetLine(int(start), int(length), kind.encode(), params.encode())])
+        self.tables[device.id.number] = (
+            types.SimpleNamespace(read_only=read_only),
+            [TargetLine(int(start), int(length), kind.encode(), params.encode())],
+        )
 
     def table(self, number, secure=False):
         return self.tables[number]
@@ -51,7 +54,9 @@ def scene(monkeypatch):
         monkeypatch.setattr(mapped, "number_of", lambda device: device.id.number)
 
         def loop(name, **options):
-            return opener.Opener(host).open(opener.FileSource(loopdevices.image(place, name, SIZE), **options))
+            return opener.Opener(host).open(
+                opener.FileSource(loopdevices.image(place, name, SIZE), **options)
+            )
 
         def stand_in(line, **options):
             """A device that is a mapped one with this table."""
@@ -64,8 +69,13 @@ def scene(monkeypatch):
 
 def snapshot(scene, **change):
     line = {
-        "start": 0, "length": SIZE // 512, "target": "snapshot", "origin": {"file": scene.place + "/golden", "read_only": True},
-        "cow": {"file": scene.place + "/cow"}, "persistence": "P", "chunk_size": 8,
+        "start": 0,
+        "length": SIZE // 512,
+        "target": "snapshot",
+        "origin": {"file": scene.place + "/golden", "read_only": True},
+        "cow": {"file": scene.place + "/cow"},
+        "persistence": "P",
+        "chunk_size": 8,
     }
     return opener.parse({"table": [dict(line, **change)]})
 
@@ -82,12 +92,23 @@ def test_a_table_without_a_name_is_known_again(scene, made):
     assert disk_device.is_made_of(scene.host, made, snapshot(scene))
 
 
-@pytest.mark.parametrize("change", [
-    {"cow": "other"}, {"origin": "other"}, {"origin": "golden"}, {"chunk_size": 16}, {"length": 64}, {"target": "linear", "device": "golden", "offset": 0},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cow": "other"},
+        {"origin": "other"},
+        {"origin": "golden"},
+        {"chunk_size": 16},
+        {"length": 64},
+        {"target": "linear", "device": "golden", "offset": 0},
+    ],
+)
 def test_another_table_is_not(scene, made, change):
     scene.loop("other")
-    change = {key: {"file": f"{scene.place}/{value}"} if key in ("cow", "origin", "device") else value for key, value in change.items()}
+    change = {
+        key: {"file": f"{scene.place}/{value}"} if key in ("cow", "origin", "device") else value
+        for key, value in change.items()
+    }
     source = snapshot(scene, **change)
     if change.get("target") == "linear":
         source = opener.parse({"table": [{"start": 0, "length": 128, **change}]})
@@ -105,11 +126,19 @@ def test_one_of_several_loop_devices_over_the_file(scene):
     with open(descriptor, "rb"):
         for number in (first.id.number, f"7:{second}"):
             device = scene.stand_in(f"0 128 linear {scene.stand_in(f'0 128 linear {number} 0').id.number} 0")
-            assert disk_device.is_made_of(scene.host, device, opener.parse({"table": f"0 128 linear file:{scene.place}/disk 0"}))
+            assert disk_device.is_made_of(
+                scene.host, device, opener.parse({"table": f"0 128 linear file:{scene.place}/disk 0"})
+            )
 
 
 def test_a_table_on_a_table(scene, made):
-    outer = {"start": 0, "length": SIZE // 512, "target": "linear", "device": {"table": snapshot(scene).table}, "offset": 0}
+    outer = {
+        "start": 0,
+        "length": SIZE // 512,
+        "target": "linear",
+        "device": {"table": snapshot(scene).table},
+        "offset": 0,
+    }
     device = scene.stand_in(f"0 {SIZE // 512} linear {made.id.number} 0")
     assert disk_device.is_made_of(scene.host, device, opener.parse({"table": [outer]}))
     assert not disk_device.is_made_of(scene.host, made, opener.parse({"table": [outer]}))

@@ -55,7 +55,9 @@ def rewritten(text):
         disks = devices.findall("disk")
         for disk in disks:
             devices.remove(disk)
-        for number, disk in enumerate(sorted(disks, key=lambda disk: disk.find("target").get("dev"), reverse=True)):
+        for number, disk in enumerate(
+            sorted(disks, key=lambda disk: disk.find("target").get("dev"), reverse=True)
+        ):
             target = disk.find("target")
             target.set("bus", target.get("bus") or "xen")
             if disk.find("source") is not None:
@@ -103,7 +105,10 @@ def test_twice_is_once(text):
 
 
 def test_several(text):
-    disks = [NEW._replace(target=target, path="/dev/mapper/racefree-" + target) for target in ("xvdq", "xvdr", "xvds")]
+    disks = [
+        NEW._replace(target=target, path="/dev/mapper/racefree-" + target)
+        for target in ("xvdq", "xvdr", "xvds")
+    ]
     added = text
     for disk in disks:
         added = domain_xml.put(added, disk, disk.target)
@@ -119,7 +124,9 @@ def test_every_disk_there_is_can_be_changed(text):
     for old in Domain(text).disks():
         new = Disk(old.target, "/dev/mapper/racefree-y", device="cdrom", read_only=True, shareable=True)
         changed = domain_xml.put(text, new, RECIPE)
-        assert Domain(changed).disk(old.target).serves(new) and Domain(changed).disk(old.target).bus == old.bus
+        assert (
+            Domain(changed).disk(old.target).serves(new) and Domain(changed).disk(old.target).bus == old.bus
+        )
         assert domain_xml.put(changed, new, RECIPE) == changed
         others = [disk for disk in Domain(text).disks() if disk.target != old.target]
         assert [disk for disk in Domain(changed).disks() if disk.target != old.target] == others
@@ -132,14 +139,22 @@ def test_every_disk_there_is_can_be_changed(text):
         assert Domain(domain_xml.put(changed, back)).disk(old.target).serves(back)
         removed = domain_xml.drop(text, old.target)
         assert Domain(removed).disk(old.target) is None and len(Domain(removed).disks()) == len(others)
-        assert Domain(removed).recipes() == {target: recipe for target, recipe in Domain(text).recipes().items() if target != old.target}
+        assert Domain(removed).recipes() == {
+            target: recipe for target, recipe in Domain(text).recipes().items() if target != old.target
+        }
 
 
 def test_what_is_read():
     found = Domain(load("xen-pvh.xml"))
-    assert (found.name, found.uuid, found.type, found.id) == ("pvh-1", "c7a5fdb0-cdaf-9455-926a-d65c16db1809", "xen", None)
+    assert (found.name, found.uuid, found.type, found.id) == (
+        "pvh-1",
+        "c7a5fdb0-cdaf-9455-926a-d65c16db1809",
+        "xen",
+        None,
+    )
     assert [(disk.target, disk.type, disk.source, disk.driver, disk.format) for disk in found.disks()] == [
-        ("xvda", "file", "/var/lib/libvirt/images/pvh-1.qcow2", "qemu", "qcow2"), ("xvdb", "network", "pool/image", "qemu", "raw"),
+        ("xvda", "file", "/var/lib/libvirt/images/pvh-1.qcow2", "qemu", "qcow2"),
+        ("xvdb", "network", "pool/image", "qemu", "raw"),
     ]
     running = Domain(load("xen-running.xml"))
     assert (running.id, running.disk("xvdb1").read_only, running.disk("xvda").read_only) == ("7", True, False)
@@ -158,7 +173,7 @@ def test_ours_is_as_was_defined():
     other = domain_xml.put(text, disk, '{"file": "/srv/other.raw"}')
     assert other == text.replace("ours.raw", "other.raw")
     second = domain_xml.put(text, disk._replace(target="xvdb"), "r")
-    assert '\n      <d:disk target=\'xvdb\'>r</d:disk>\n    </d:disks>' in second
+    assert "\n      <d:disk target='xvdb'>r</d:disk>\n    </d:disks>" in second
 
 
 def test_what_is_left_of_metadata_stays():
@@ -192,7 +207,11 @@ def test_two_recipes_for_one_disk():
 
 def test_excerpt():
     shown = domain_xml.excerpt(load("ours-already.xml"), "xvda")
-    assert shown.startswith("<disk type='block'") and shown.rstrip().endswith("</d:disk>") and "console" not in shown
+    assert (
+        shown.startswith("<disk type='block'")
+        and shown.rstrip().endswith("</d:disk>")
+        and "console" not in shown
+    )
     assert domain_xml.excerpt(load("ours-already.xml"), "xvdb") == ""
 
 
@@ -200,39 +219,72 @@ def test_no_secret_of_another_element_is_shown():
     assert "s3cr3t" not in domain_xml.excerpt(load("xen-hvm-virt-manager.xml"), "hda")
 
 
-BOMB = '<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa">' + "".join(f'<!ENTITY {b} "{("&" + a + ";") * 10}">' for a, b in zip("abcdefgh", "bcdefghi")) + "]>"
+BOMB = (
+    '<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa">'
+    + "".join(f'<!ENTITY {b} "{("&" + a + ";") * 10}">' for a, b in zip("abcdefgh", "bcdefghi"))
+    + "]>"
+)
 
 
-@pytest.mark.parametrize("hostile, word", [
-    (BOMB + "<domain><name>&i;</name></domain>", "document type"),
-    ('<!DOCTYPE d SYSTEM "file:///etc/passwd"><domain/>', "document type"),
-    ('<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/passwd">]><domain><name>&x;</name></domain>', "document type"),
-    ("<domain><name>&x;</name></domain>", "undefined entity"),
-    ("<domain>", "not XML"),
-    ("", "not XML"),
-    ("<domain></domain><domain/>", "not XML"),
-    ("<domain>\0</domain>", "not XML"),
-    ("<domain a='1' a='2'/>", "not XML"),
-    ("<domain><x:y/></domain>", "not XML"),
-    ("<network/>", "not of <domain>"),
-    ("<domain xmlns='urn:x'/>", "not of <domain>"),
-    ("<domain>" + "<a>" * 300 + "</a>" * 300 + "</domain>", "levels"),
-    ("<domain>" + " " * 10_000_001 + "</domain>", "bytes"),
-    ("<domain>\ud800</domain>", "characters"),
-])
+@pytest.mark.parametrize(
+    "hostile, word",
+    [
+        (BOMB + "<domain><name>&i;</name></domain>", "document type"),
+        ('<!DOCTYPE d SYSTEM "file:///etc/passwd"><domain/>', "document type"),
+        (
+            '<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/passwd">]><domain><name>&x;</name></domain>',
+            "document type",
+        ),
+        ("<domain><name>&x;</name></domain>", "undefined entity"),
+        ("<domain>", "not XML"),
+        ("", "not XML"),
+        ("<domain></domain><domain/>", "not XML"),
+        ("<domain>\0</domain>", "not XML"),
+        ("<domain a='1' a='2'/>", "not XML"),
+        ("<domain><x:y/></domain>", "not XML"),
+        ("<network/>", "not of <domain>"),
+        ("<domain xmlns='urn:x'/>", "not of <domain>"),
+        ("<domain>" + "<a>" * 300 + "</a>" * 300 + "</domain>", "levels"),
+        ("<domain>" + " " * 10_000_001 + "</domain>", "bytes"),
+        ("<domain>\ud800</domain>", "characters"),
+    ],
+)
 def test_hostile_documents(hostile, word):
-    for function in (Domain, lambda text: domain_xml.put(text, NEW), lambda text: domain_xml.drop(text, "xvda")):
+    for function in (
+        Domain,
+        lambda text: domain_xml.put(text, NEW),
+        lambda text: domain_xml.drop(text, "xvda"),
+    ):
         with pytest.raises(DefinitionError, match=word):
             function(hostile)
 
 
 def test_two_disks_of_one_name():
-    text = load("xen-pv-virt-install.xml").replace("<controller", "<disk><target dev='xvda'/></disk><controller")
+    text = load("xen-pv-virt-install.xml").replace(
+        "<controller", "<disk><target dev='xvda'/></disk><controller"
+    )
     with pytest.raises(DefinitionError, match="two disks xvda"):
         domain_xml.put(text, NEW._replace(target="xvda"))
 
 
-@pytest.mark.parametrize("target", ["", "../xvda", "xvda'", "xvda\n", "xvda/..", "xvda<", "XVDA", "xvd", None, 5, "xvda" * 50, "xvda&", "sda\0"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "../xvda",
+        "xvda'",
+        "xvda\n",
+        "xvda/..",
+        "xvda<",
+        "XVDA",
+        "xvd",
+        None,
+        5,
+        "xvda" * 50,
+        "xvda&",
+        "sda\0",
+    ],
+)
 def test_hostile_targets(target):
     with pytest.raises(InvalidValue):
         domain_xml.path_of("11111111-2222-3333-4444-55555555555b", target)
@@ -240,7 +292,10 @@ def test_hostile_targets(target):
         domain_xml.put(load("ours-already.xml"), Disk(target, "/dev/x"))
 
 
-@pytest.mark.parametrize("uuid", ["", "../../x", "11111111-2222-3333-4444-55555555555b\n", "11111111-2222-3333-4444-55555555555", None])
+@pytest.mark.parametrize(
+    "uuid",
+    ["", "../../x", "11111111-2222-3333-4444-55555555555b\n", "11111111-2222-3333-4444-55555555555", None],
+)
 def test_hostile_uuids(uuid):
     with pytest.raises(InvalidValue):
         domain_xml.path_of(uuid, "xvda")
@@ -248,21 +303,35 @@ def test_hostile_uuids(uuid):
 
 def test_names():
     uuid = "AA0B3A0E-9D1E-4B3E-8A52-0B1F6A1E7D77"
-    assert domain_xml.path_of(uuid, "xvda") == "/dev/mapper/racefree-aa0b3a0e-9d1e-4b3e-8a52-0b1f6a1e7d77-xvda"
+    assert (
+        domain_xml.path_of(uuid, "xvda") == "/dev/mapper/racefree-aa0b3a0e-9d1e-4b3e-8a52-0b1f6a1e7d77-xvda"
+    )
     assert domain_xml.path_of(uuid, "xvda").startswith(domain_xml.PATHS)
-    assert domain_xml.mapped_uuid(uuid, "hda1") == "RACEFREE-LIBVIRT-aa0b3a0e-9d1e-4b3e-8a52-0b1f6a1e7d77-hda1"
+    assert (
+        domain_xml.mapped_uuid(uuid, "hda1") == "RACEFREE-LIBVIRT-aa0b3a0e-9d1e-4b3e-8a52-0b1f6a1e7d77-hda1"
+    )
     assert len(domain_xml.mapped_name(uuid, "xvdzzz999")) < 128
 
 
 # Properties
 
 # Everything that XML can say, with a liking for what matters to it.
-CHARACTERS = st.characters(codec="utf-8", exclude_categories=("Cs",), exclude_characters="".join(map(chr, [*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF])))
+CHARACTERS = st.characters(
+    codec="utf-8",
+    exclude_categories=("Cs",),
+    exclude_characters="".join(map(chr, [*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF])),
+)
 TEXTS = st.text(st.one_of(st.sampled_from("<>&'\"]\n\r\t ;"), CHARACTERS), max_size=40)
 PATHS = TEXTS.filter(lambda text: text)
 TARGETS = st.sampled_from(["xvda", "xvdb", "vda", "hda", "sda", "xvdq"])
 DISKS = st.builds(
-    Disk, TARGETS, PATHS, st.sampled_from(["phy", "qemu"]), st.sampled_from(["disk", "cdrom"]), st.booleans(), st.booleans(),
+    Disk,
+    TARGETS,
+    PATHS,
+    st.sampled_from(["phy", "qemu"]),
+    st.sampled_from(["disk", "cdrom"]),
+    st.booleans(),
+    st.booleans(),
     st.sampled_from([None, "xen", "scsi"]),
 )
 
@@ -276,7 +345,9 @@ def test_whatever_is_put_is_read_back(name, disk, recipe):
     # XML has line ends of one kind, and the margin is libvirt's to change.
     assert found.recipes()[disk.target] == recipe.replace("\r\n", "\n").replace("\r", "\n").strip()
     old = Domain(text)
-    assert [other for other in found.disks() if other.target != disk.target] == [other for other in old.disks() if other.target != disk.target]
+    assert [other for other in found.disks() if other.target != disk.target] == [
+        other for other in old.disks() if other.target != disk.target
+    ]
     ElementTree.fromstring(changed.lstrip("\ufeff").encode())
     if recipe == recipe.strip() and "\r" not in recipe:
         assert domain_xml.put(changed, disk, recipe) == changed
@@ -286,7 +357,13 @@ def test_whatever_is_put_is_read_back(name, disk, recipe):
         assert domain_xml.drop(changed, disk.target) == domain_xml.drop(text, disk.target)
 
 
-@given(st.sampled_from(FILES), st.lists(st.tuples(TARGETS, st.sampled_from(["put", "drop"]), st.sampled_from(["/dev/x", "/dev/y"])), max_size=8))
+@given(
+    st.sampled_from(FILES),
+    st.lists(
+        st.tuples(TARGETS, st.sampled_from(["put", "drop"]), st.sampled_from(["/dev/x", "/dev/y"])),
+        max_size=8,
+    ),
+)
 def test_any_order_of_changes(name, steps):
     """Afterwards it says what the last step for each target said, and the rest is as it was."""
     text = load(name)
@@ -315,9 +392,13 @@ def element_text(gap, name, value, children):
     return f"{gap}<{name} a={xml_edit.quoted(value)}>{''.join(children)}</{name}>"
 
 
-@given(st.recursive(
-    st.builds(xml_edit.text_of, TEXTS), lambda inner: st.builds(element_text, GAPS, NAMES, TEXTS, st.lists(inner, max_size=4)), max_leaves=12,
-))
+@given(
+    st.recursive(
+        st.builds(xml_edit.text_of, TEXTS),
+        lambda inner: st.builds(element_text, GAPS, NAMES, TEXTS, st.lists(inner, max_size=4)),
+        max_leaves=12,
+    )
+)
 def test_spans_are_where_the_elements_are(content):
     text = f"<domain>{content}</domain>"
     root = xml_edit.parse(text.encode())
@@ -325,7 +406,7 @@ def test_spans_are_where_the_elements_are(content):
 
     def check(element, twin):
         # The piece by itself is the element: the same as another parser sees.
-        piece = ElementTree.fromstring(raw[element.start:element.end])
+        piece = ElementTree.fromstring(raw[element.start : element.end])
         twin.tail = None
         assert ElementTree.tostring(piece) == ElementTree.tostring(twin)
         assert (piece.tag, piece.attrib) == (element.name, element.attributes)
@@ -340,7 +421,7 @@ def test_spans_are_where_the_elements_are(content):
 def test_broken_documents_are_refused_or_understood(garbage, name, at):
     text = load(name)
     assume(at < len(text))
-    broken = text[:at] + garbage.decode("utf-8", "surrogateescape") + text[at + len(garbage):]
+    broken = text[:at] + garbage.decode("utf-8", "surrogateescape") + text[at + len(garbage) :]
     try:
         changed = domain_xml.put(broken, NEW, RECIPE)
     except BlockError:

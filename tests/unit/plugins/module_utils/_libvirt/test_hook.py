@@ -116,8 +116,14 @@ def test_after_a_restart_each_disk_has_its_own_line(running, log, capfd):
     """Whatever is wrong with the others, and the guest runs on."""
     assert hook.main(["web\n1", "reconnect"], running) == 0
     assert all("\n" not in line for dummy, line in log)
-    said = {word: priority for priority, line in log for word in ("xvda", "xvdb", "xvdc", "xvdd") if word in line}
-    assert said == {"xvda": syslog.LOG_INFO, "xvdb": syslog.LOG_ERR, "xvdc": syslog.LOG_ERR, "xvdd": syslog.LOG_INFO} and len(log) == 4
+    said = {
+        word: priority for priority, line in log for word in ("xvda", "xvdb", "xvdc", "xvdd") if word in line
+    }
+    assert (
+        said
+        == {"xvda": syslog.LOG_INFO, "xvdb": syslog.LOG_ERR, "xvdc": syslog.LOG_ERR, "xvdd": syslog.LOG_INFO}
+        and len(log) == 4
+    )
     assert capfd.readouterr() == ("", "")
 
 

@@ -32,14 +32,22 @@ def text():
 def test_the_disks(text):
     job = hook_plan.job_of("prepare", text)
     assert (job.action, job.domain, job.uuid, job.domid) == ("make", "ours", UUID, None)
-    disk, = job.disks
-    assert (disk.target, disk.source, disk.read_only, disk.shareable) == ("xvda", opener.FileSource("/srv/ours.raw"), False, False)
+    (disk,) = job.disks
+    assert (disk.target, disk.source, disk.read_only, disk.shareable) == (
+        "xvda",
+        opener.FileSource("/srv/ours.raw"),
+        False,
+        False,
+    )
     assert disk.path == domain_xml.path_of(UUID, "xvda") and str(disk) == "xvda of ours"
     started = hook_plan.job_of("started", text.replace("type='xen'", "type='xen' id='12'"))
     assert (started.action, started.domid, started.disks) == ("hand_over", 12, [disk])
     second = domain_xml.Disk("xvdb", domain_xml.path_of(UUID, "xvdb"), read_only=True, shareable=True)
     both = hook_plan.job_of("prepare", domain_xml.put(text, second, '{"file": "/b"}')).disks
-    assert [(one.target, one.read_only, one.shareable) for one in both] == [("xvda", False, False), ("xvdb", True, True)]
+    assert [(one.target, one.read_only, one.shareable) for one in both] == [
+        ("xvda", False, False),
+        ("xvdb", True, True),
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(set(os.listdir(CORPUS)) - {"ours-already.xml"}))
@@ -54,18 +62,35 @@ def test_operations_that_are_none_of_its_business(operation, text):
     assert not hook_plan.concerns(operation, text)
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda text: text.replace('d:disk target="xvda"', 'd:disk target="xvdb"'), "no recipe"),
-    (lambda text: text.replace("/dev/mapper/racefree-11111111", "/dev/mapper/racefree-21111111"), "instead of"),
-    (lambda text: text.replace("source dev='/dev/mapper/racefree-", "source dev='/dev/vg/"), "instead of"),
-    (lambda text: text.replace("<uuid>1", "<uuid>2"), "instead of"),
-    (lambda text: text.replace("disk type='block'", "disk type='file'").replace("source dev", "source file"), "instead of"),
-    (lambda text: text.replace("/srv/ours.raw", "relative"), "absolute path"),
-    (lambda text: text.replace('{"file": "/srv/ours.raw"}', "{}"), "exactly one"),
-    (lambda text: text.replace('{"file": "/srv/ours.raw"}', '{"diskseq": 5}'), "every boot"),
-    (lambda text: text.replace("</d:disks>", '<d:disk target="xvda">{}</d:disk></d:disks>'), "two recipes"),
-    (lambda text: text.replace("<uuid>11111111-2222-3333-4444-55555555555b</uuid>", ""), "uuid"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda text: text.replace('d:disk target="xvda"', 'd:disk target="xvdb"'), "no recipe"),
+        (
+            lambda text: text.replace("/dev/mapper/racefree-11111111", "/dev/mapper/racefree-21111111"),
+            "instead of",
+        ),
+        (
+            lambda text: text.replace("source dev='/dev/mapper/racefree-", "source dev='/dev/vg/"),
+            "instead of",
+        ),
+        (lambda text: text.replace("<uuid>1", "<uuid>2"), "instead of"),
+        (
+            lambda text: text.replace("disk type='block'", "disk type='file'").replace(
+                "source dev", "source file"
+            ),
+            "instead of",
+        ),
+        (lambda text: text.replace("/srv/ours.raw", "relative"), "absolute path"),
+        (lambda text: text.replace('{"file": "/srv/ours.raw"}', "{}"), "exactly one"),
+        (lambda text: text.replace('{"file": "/srv/ours.raw"}', '{"diskseq": 5}'), "every boot"),
+        (
+            lambda text: text.replace("</d:disks>", '<d:disk target="xvda">{}</d:disk></d:disks>'),
+            "two recipes",
+        ),
+        (lambda text: text.replace("<uuid>11111111-2222-3333-4444-55555555555b</uuid>", ""), "uuid"),
+    ],
+)
 def test_contradictions(text, change, words):
     changed = change(text)
     assert changed != text
@@ -79,11 +104,13 @@ HOSTILE = ["../../etc/passwd", "xvda'/><x/>", "xv\nda", "xvda ", "", "xvda\0"[:4
 @pytest.mark.parametrize("target", HOSTILE)
 def test_hostile_targets(text, target):
     quoted = xml_edit.quoted(target)
-    changed = text.replace('d:disk target="xvda"', f"d:disk target={quoted}").replace("target dev='xvda'", f"target dev={quoted}")
+    changed = text.replace('d:disk target="xvda"', f"d:disk target={quoted}").replace(
+        "target dev='xvda'", f"target dev={quoted}"
+    )
     assert changed.count(quoted) >= 2
     with pytest.raises(BlockError, match="a disk's name"):
         hook_plan.job_of("prepare", changed)
-    problem, = hook_plan.job_of("reconnect", changed).problems
+    (problem,) = hook_plan.job_of("reconnect", changed).problems
     assert "a disk's name" in problem
 
 
@@ -91,21 +118,36 @@ def test_hostile_targets(text, target):
 def test_hostile_domain_names(text, name):
     """Names are for messages only; what is made is named by uuid and target."""
     job = hook_plan.job_of("prepare", text.replace("<name>ours<", f"<name>{xml_edit.text_of(name)}<"))
-    assert job.domain == name and job.disks[0].path == domain_xml.path_of(UUID, "xvda") and str(job.disks[0]) == f"xvda of {name}"
+    assert (
+        job.domain == name
+        and job.disks[0].path == domain_xml.path_of(UUID, "xvda")
+        and str(job.disks[0]) == f"xvda of {name}"
+    )
 
 
 @pytest.mark.parametrize("source", ["/srv/../etc/shadow", "/srv/it's \"<&>", "/srv/%s{0}$(id)"])
 def test_hostile_files(text, source):
     """They are taken as they are: nothing reads them as anything but a name."""
     recipe = xml_edit.text_of(json.dumps({"file": source}))
-    assert hook_plan.job_of("prepare", text.replace('{"file": "/srv/ours.raw"}', recipe)).disks[0].source == opener.FileSource(source)
+    assert hook_plan.job_of("prepare", text.replace('{"file": "/srv/ours.raw"}', recipe)).disks[
+        0
+    ].source == opener.FileSource(source)
 
 
-@pytest.mark.parametrize("document", [
-    "", "<domain", "<domain>&file;</domain>", "<!DOCTYPE d [<!ENTITY f SYSTEM 'file:///etc/passwd'>]><domain>&f;</domain>", "<other/>",
-    "<a>" * 300 + "</a>" * 300,
-    "<domain><uuid>&#0;</uuid></domain>", "<domain xmlns='urn:other'/>", "<domain/><domain/>",
-])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "",
+        "<domain",
+        "<domain>&file;</domain>",
+        "<!DOCTYPE d [<!ENTITY f SYSTEM 'file:///etc/passwd'>]><domain>&f;</domain>",
+        "<other/>",
+        "<a>" * 300 + "</a>" * 300,
+        "<domain><uuid>&#0;</uuid></domain>",
+        "<domain xmlns='urn:other'/>",
+        "<domain/><domain/>",
+    ],
+)
 @pytest.mark.parametrize("operation", sorted(hook_plan.OPERATIONS))
 def test_documents_that_are_none(operation, document):
     with pytest.raises(BlockError):
@@ -114,11 +156,17 @@ def test_documents_that_are_none(operation, document):
 
 def test_one_disk_does_not_hide_the_others(text):
     for letter, recipe in (("b", '{"file": "/b"}'), ("c", "{}"), ("d", '{"file": "/d"}')):
-        text = domain_xml.put(text, domain_xml.Disk(f"xvd{letter}", domain_xml.path_of(UUID, f"xvd{letter}")), recipe)
+        text = domain_xml.put(
+            text, domain_xml.Disk(f"xvd{letter}", domain_xml.path_of(UUID, f"xvd{letter}")), recipe
+        )
     text = text.replace(domain_xml.path_of(UUID, "xvdb"), "/dev/vg/b")
     job = hook_plan.job_of("reconnect", text)
     assert [wanted.target for wanted in job.disks] == ["xvda", "xvdd"]
-    assert len(job.problems) == 2 and "xvdb of ours: there is a recipe" in job.problems[0] and "xvdc" in job.problems[1]
+    assert (
+        len(job.problems) == 2
+        and "xvdb of ours: there is a recipe" in job.problems[0]
+        and "xvdc" in job.problems[1]
+    )
     twice = text.replace("</d:disks>", '<d:disk target="xvdd">{}</d:disk></d:disks>')
     assert [wanted.target for wanted in hook_plan.job_of("reconnect", twice).disks] == ["xvda"]
 

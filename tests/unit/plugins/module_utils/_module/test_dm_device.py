@@ -38,7 +38,9 @@ class Targets:
 @pytest.fixture(name="any_host")
 def fixture_any_host(monkeypatch):
     """A host with Linux 6.1 and this machine's devices."""
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.1.0-40-amd64", "#1", "x86_64")))
+    monkeypatch.setattr(
+        os, "uname", lambda: os.uname_result(("Linux", "host", "6.1.0-40-amd64", "#1", "x86_64"))
+    )
     with Host() as host:
         host._dm = Targets()
         yield host
@@ -52,7 +54,11 @@ def fixture_host(any_host, monkeypatch):
 
 
 def device(host, table):
-    item = dm_device.DmItem(dict.fromkeys(dm_device.ARGUMENTS) | {"name": "a", "table": table, "read_only": False, "hold": 0, "timeout": 10}, host)
+    item = dm_device.DmItem(
+        dict.fromkeys(dm_device.ARGUMENTS)
+        | {"name": "a", "table": table, "read_only": False, "hold": 0, "timeout": 10},
+        host,
+    )
     item.check()
     return item
 
@@ -62,7 +68,9 @@ def wanted(host, table, live=None):
 
 
 def test_an_option_of_a_newer_kernel_is_refused(host):
-    assert wanted(host, "0 8 flakey /dev/a 0 1 1 1 drop_writes").lines() == ["0 8 flakey /dev/a 0 1 1 1 drop_writes"]
+    assert wanted(host, "0 8 flakey /dev/a 0 1 1 1 drop_writes").lines() == [
+        "0 8 flakey /dev/a 0 1 1 1 drop_writes"
+    ]
     with pytest.raises(TableError, match="refused by Linux 6.1"):
         wanted(host, "0 8 flakey /dev/a 0 1 1 1 error_reads")
 
@@ -71,7 +79,10 @@ def test_a_target_type_that_the_host_lacks_is_refused_and_one_that_is_not_loaded
     assert wanted(host, ["0 8 linear /dev/a 0", {"start": 8, "length": 8, "target": "zero"}]).length == 16
     assert host.dm.asked == ["zero"]
     with pytest.raises(TableError, match="a target type that this host has"):
-        wanted(host, [{"start": 0, "length": 8, "target": "dust", "device": "/dev/a", "offset": 0, "block_size": 512}])
+        wanted(
+            host,
+            [{"start": 0, "length": 8, "target": "dust", "device": "/dev/a", "offset": 0, "block_size": 512}],
+        )
 
 
 def test_what_cannot_be_exchanged_stays(host):
@@ -83,7 +94,13 @@ def test_what_cannot_be_exchanged_stays(host):
 
 
 def test_it_is_refused_also_where_it_would_be_made(host, monkeypatch):
-    monkeypatch.setattr(opener, "find", lambda source, host: None if isinstance(source, opener.TableSource) else contextlib.nullcontext(source))
+    monkeypatch.setattr(
+        opener,
+        "find",
+        lambda source, host: (
+            None if isinstance(source, opener.TableSource) else contextlib.nullcontext(source)
+        ),
+    )
     monkeypatch.setattr(slots, "_facts", lambda device, host, size: None)
     monkeypatch.setattr(opener, "size_to_be", lambda source, device: 0)
     monkeypatch.setattr(opener, "follow_file", lambda source, device: None)
@@ -98,28 +115,57 @@ def test_it_is_refused_also_where_it_would_be_made(host, monkeypatch):
 
 # dm_table
 
+
 def checked(host, table, fail=False):
-    return dm_table.collect({"table": table, "keys": None, "read_only": False, "name": None, "kernels": [], "fail": fail}, host)
+    return dm_table.collect(
+        {"table": table, "keys": None, "read_only": False, "name": None, "kernels": [], "fail": fail}, host
+    )
 
 
 def test_devices_that_cannot_be_had_are_errors_among_the_others(any_host):
     table = [
-        "0 8 linear /dev/no/such 0", {"start": 8, "length": 8, "target": "linear", "device": {"file": "/no/such.raw"}, "offset": 0},
-        "16 8 linear /dev/null 0", "24 8 linear diskseq:18446744073709551615 0", "32 8 linear /dev/a 5x",
-        {"start": 40, "length": 8, "target": "striped", "chunk_size": 4,
-         "stripes": [{"device": "/dev/no/such", "offset": 0}, {"device": "/dev/null", "offset": 0}]},
-        {"start": 48, "length": 8, "target": "linear", "device": {"path": "/dev/a", "colour": "red"}, "offset": 0}, "57 8 error",
+        "0 8 linear /dev/no/such 0",
+        {"start": 8, "length": 8, "target": "linear", "device": {"file": "/no/such.raw"}, "offset": 0},
+        "16 8 linear /dev/null 0",
+        "24 8 linear diskseq:18446744073709551615 0",
+        "32 8 linear /dev/a 5x",
+        {
+            "start": 40,
+            "length": 8,
+            "target": "striped",
+            "chunk_size": 4,
+            "stripes": [{"device": "/dev/no/such", "offset": 0}, {"device": "/dev/null", "offset": 0}],
+        },
+        {
+            "start": 48,
+            "length": 8,
+            "target": "linear",
+            "device": {"path": "/dev/a", "colour": "red"},
+            "offset": 0,
+        },
+        "57 8 error",
     ]
     result = checked(any_host, table)
     assert not result["valid"] and result["lines"] is None
     found = [(error["line"], error["field"], error["value"]) for error in result["errors"]]
     assert found == [
-        (1, "device", "/dev/no/such"), (2, "device", "file:/no/such.raw"), (3, "device", "/dev/null"), (4, "device", "diskseq:18446744073709551615"),
-        (5, "offset", "5x"), (6, "stripes[0].device", "/dev/no/such"), (6, "stripes[1].device", "/dev/null"),
-        (7, "device", '{"colour":"red","path":"/dev/a"}'), (8, "start", 57),
+        (1, "device", "/dev/no/such"),
+        (2, "device", "file:/no/such.raw"),
+        (3, "device", "/dev/null"),
+        (4, "device", "diskseq:18446744073709551615"),
+        (5, "offset", "5x"),
+        (6, "stripes[0].device", "/dev/no/such"),
+        (6, "stripes[1].device", "/dev/null"),
+        (7, "device", '{"colour":"red","path":"/dev/a"}'),
+        (8, "start", 57),
     ]
     rules = [error["rule"] for error in result["errors"]]
-    assert "ENOENT" in rules[0] and "/no/such.raw" in rules[1] and "character device" in rules[2] and "colour" in rules[7]
+    assert (
+        "ENOENT" in rules[0]
+        and "/no/such.raw" in rules[1]
+        and "character device" in rules[2]
+        and "colour" in rules[7]
+    )
     assert result["errors"][0]["column"] == 11 and result["errors"][0]["text"] == table[0]
     with pytest.raises(TableError, match="9 errors") as caught:
         checked(any_host, table, fail=True)
@@ -130,30 +176,59 @@ def test_a_key_beside_a_device_that_cannot_be_had_is_not_shown(any_host):
     nested = {"table": ["0 8 crypt aes-cbc-plain var:data 0 /dev/a 0"], "path": "/dev/b"}
     table = [{"start": 0, "length": 8, "target": "linear", "device": nested, "offset": 0}]
     result = dm_table.collect(
-        {"table": table, "keys": {"data": "c0ffee" * 8}, "read_only": False, "name": None, "kernels": [], "fail": False}, any_host,
+        {
+            "table": table,
+            "keys": {"data": "c0ffee" * 8},
+            "read_only": False,
+            "name": None,
+            "kernels": [],
+            "fail": False,
+        },
+        any_host,
     )
     assert len(result["errors"]) == 1 and "c0ffee" not in str(result)
 
 
 def test_what_is_written_in_a_slot_is_returned_without_its_key(host):
-    table = [{"start": 0, "length": 8, "target": "linear", "device": {"table": ["0 8 crypt aes-cbc-plain var:data 0 /dev/a 0"]}, "offset": 0}]
+    table = [
+        {
+            "start": 0,
+            "length": 8,
+            "target": "linear",
+            "device": {"table": ["0 8 crypt aes-cbc-plain var:data 0 /dev/a 0"]},
+            "offset": 0,
+        }
+    ]
     result = dm_table.collect(
-        {"table": table, "keys": {"data": "c0ffee00" * 4}, "read_only": False, "name": None, "kernels": [], "fail": True}, host,
+        {
+            "table": table,
+            "keys": {"data": "c0ffee00" * 4},
+            "read_only": False,
+            "name": None,
+            "kernels": [],
+            "fail": True,
+        },
+        host,
     )
     assert result["valid"] and "c0ffee" not in str(result) and "hidden" in result["devices"][0]["written"]
 
 
-@pytest.mark.parametrize("nested, words", [
-    ("0 8 dust /dev/a 0 512", "a target type that this host has"),
-    ("0 8 flakey /dev/a 0 1 1 1 error_reads", "refused by Linux 6.1"),
-    ("0 8 linear /dev/a x", "offset"),
-    ({"table": "0 8 dust /dev/a 0 512"}, "a target type that this host has"),
-])
+@pytest.mark.parametrize(
+    "nested, words",
+    [
+        ("0 8 dust /dev/a 0 512", "a target type that this host has"),
+        ("0 8 flakey /dev/a 0 1 1 1 error_reads", "refused by Linux 6.1"),
+        ("0 8 linear /dev/a x", "offset"),
+        ({"table": "0 8 dust /dev/a 0 512"}, "a target type that this host has"),
+    ],
+)
 def test_a_table_in_a_slot_is_checked_before_anything_is_made(host, nested, words):
     if isinstance(nested, dict):
         nested = [{"start": 0, "length": 8, "target": "linear", "device": nested, "offset": 0}]
     with pytest.raises(TableError, match=words):
-        wanted(host, [{"start": 0, "length": 8, "target": "linear", "device": {"table": nested}, "offset": 0}])
+        wanted(
+            host, [{"start": 0, "length": 8, "target": "linear", "device": {"table": nested}, "offset": 0}]
+        )
 
 
 def test_a_table_longer_than_the_table_in_its_slot_is_refused(host):

@@ -13,7 +13,9 @@ from ansible_collections.racefree.block.plugins.module_utils._module import dm_o
 
 def made(name, *below):
     """An entry of a device over those of these names."""
-    lines = [f"{8 * place} 8 linear /dev/mapper/{other} 0" for place, other in enumerate(below)] or ["0 8 zero"]
+    lines = [f"{8 * place} 8 linear /dev/mapper/{other} 0" for place, other in enumerate(below)] or [
+        "0 8 zero"
+    ]
     return name, lines, False, None
 
 
@@ -22,25 +24,28 @@ def gone(minor, *below):
     return None, None, False, ((254, minor), {(254, other) for other in below})
 
 
-@pytest.mark.parametrize("entries, order", [
-    ([], []),
-    ([made("a"), made("b"), made("c")], [0, 1, 2]),
-    ([made("a"), made("b", "a")], [0, 1]),
-    ([made("b", "a"), made("a")], [1, 0]),
-    ([made("c", "b"), made("b", "a"), made("x"), made("a")], [3, 1, 0, 2]),
-    ([made("d", "b", "c"), made("c", "a"), made("b", "a"), made("a")], [3, 2, 1, 0]),
-    ([made("a", "elsewhere")], [0]),
-    # Nobody can make these, which the plan of the first one says.
-    ([made("a", "b"), made("b", "a")], [1, 0]),
-    ([made("a", "a"), made("b")], [0, 1]),
-    ([gone(1), gone(2)], [0, 1]),
-    ([gone(2, 1), gone(1)], [0, 1]),
-    ([gone(1), gone(2, 1)], [1, 0]),
-    ([gone(1), gone(3, 2, 1), gone(2, 1)], [1, 2, 0]),
-    ([made("b", "a"), gone(1), made("a"), gone(2, 1)], [2, 0, 3, 1]),
-    # Of one that is not there nothing is known.
-    ([("a", None, False, (None, set())), ("b", None, False, (None, set()))], [0, 1]),
-])
+@pytest.mark.parametrize(
+    "entries, order",
+    [
+        ([], []),
+        ([made("a"), made("b"), made("c")], [0, 1, 2]),
+        ([made("a"), made("b", "a")], [0, 1]),
+        ([made("b", "a"), made("a")], [1, 0]),
+        ([made("c", "b"), made("b", "a"), made("x"), made("a")], [3, 1, 0, 2]),
+        ([made("d", "b", "c"), made("c", "a"), made("b", "a"), made("a")], [3, 2, 1, 0]),
+        ([made("a", "elsewhere")], [0]),
+        # Nobody can make these, which the plan of the first one says.
+        ([made("a", "b"), made("b", "a")], [1, 0]),
+        ([made("a", "a"), made("b")], [0, 1]),
+        ([gone(1), gone(2)], [0, 1]),
+        ([gone(2, 1), gone(1)], [0, 1]),
+        ([gone(1), gone(2, 1)], [1, 0]),
+        ([gone(1), gone(3, 2, 1), gone(2, 1)], [1, 2, 0]),
+        ([made("b", "a"), gone(1), made("a"), gone(2, 1)], [2, 0, 3, 1]),
+        # Of one that is not there nothing is known.
+        ([("a", None, False, (None, set())), ("b", None, False, (None, set()))], [0, 1]),
+    ],
+)
 def test_the_order(entries, order):
     assert dm_order.in_order(entries) == order
 
@@ -51,13 +56,23 @@ def test_a_long_stack():
     assert dm_order.in_order(entries) == list(reversed(range(count)))
 
 
-@pytest.mark.parametrize("slot, name", [
-    ("/dev/mapper/a", "a"), ("path:/dev/mapper/a", "a"), ("dm:a,U-1", "a"), ({"path": "/dev/mapper/a"}, "a"),
-    ({"path": "/dev/mapper/a", "uuid": "U"}, "a"), ({"table": "0 8 linear /dev/mapper/a 0"}, "a"),
-    ("/dev/vg/a", None), ("diskseq:4", None), ("file:/dev/mapper/a", None), ("7:0", None),
-    # It is there already.
-    ({"path": "/dev/mapper/a", "diskseq": 4}, None),
-])
+@pytest.mark.parametrize(
+    "slot, name",
+    [
+        ("/dev/mapper/a", "a"),
+        ("path:/dev/mapper/a", "a"),
+        ("dm:a,U-1", "a"),
+        ({"path": "/dev/mapper/a"}, "a"),
+        ({"path": "/dev/mapper/a", "uuid": "U"}, "a"),
+        ({"table": "0 8 linear /dev/mapper/a 0"}, "a"),
+        ("/dev/vg/a", None),
+        ("diskseq:4", None),
+        ("file:/dev/mapper/a", None),
+        ("7:0", None),
+        # It is there already.
+        ({"path": "/dev/mapper/a", "diskseq": 4}, None),
+    ],
+)
 def test_what_names_a_mapped_device(slot, name):
     table = [{"start": 0, "length": 8, "target": "linear", "device": slot, "offset": 0}]
     assert dm_order.mapped_names(table) == ([name] if name else [])

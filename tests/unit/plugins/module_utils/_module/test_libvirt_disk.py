@@ -104,13 +104,16 @@ def test_what_it_has_is_not_written_again(scene):
     assert scene.steps == ["attach"]
 
 
-@pytest.mark.parametrize("error, sticks, last", [
-    (GuestError("no"), False, OLD),
-    # The disk could not be taken back.
-    (GuestError("no"), True, RECIPE),
-    # libvirt may attach it yet.
-    (DeadlineExceeded("libvirt", 1), False, RECIPE),
-])
+@pytest.mark.parametrize(
+    "error, sticks, last",
+    [
+        (GuestError("no"), False, OLD),
+        # The disk could not be taken back.
+        (GuestError("no"), True, RECIPE),
+        # libvirt may attach it yet.
+        (DeadlineExceeded("libvirt", 1), False, RECIPE),
+    ],
+)
 def test_a_disk_that_cannot_be_attached(scene, error, sticks, last):
     scene.error, scene.sticks = error, sticks
     item = scene.item("present", had=OLD, wanted=RECIPE)
@@ -120,9 +123,15 @@ def test_a_disk_that_cannot_be_attached(scene, error, sticks, last):
     assert scene.recipe == last
 
 
-@pytest.mark.parametrize("source, doubts, recipe, warned", [
-    ("file:/srv/a", [], RECIPE, 0), ("diskseq:5", [], None, 1), ("/dev/loop5", [], None, 1), ("/dev/sda", ["it may be another"], None, 1),
-])
+@pytest.mark.parametrize(
+    "source, doubts, recipe, warned",
+    [
+        ("file:/srv/a", [], RECIPE, 0),
+        ("diskseq:5", [], None, 1),
+        ("/dev/loop5", [], None, 1),
+        ("/dev/sda", ["it may be another"], None, 1),
+    ],
+)
 def test_a_recipe_of_the_run_alone(scene, source, doubts, recipe, warned):
     """Nothing that could be another disk when the guest is restored."""
     item = scene.item("present")

@@ -107,7 +107,10 @@ def run(main, check=False, diff=True, **arguments):
         main()
     result = json.loads(output.getvalue().strip().splitlines()[-1])
     assert bool(result.get("failed")) == (ended.value.code == 1)
-    return result, [str(warning.get("event", {}).get("msg", warning)) if isinstance(warning, dict) else warning for warning in result.get("warnings", [])]
+    return result, [
+        str(warning.get("event", {}).get("msg", warning)) if isinstance(warning, dict) else warning
+        for warning in result.get("warnings", [])
+    ]
 
 
 def one(**arguments):
@@ -144,6 +147,7 @@ def descriptors():
 
 # One
 
+
 def test_one(row, files):
     predicted, dummy = one(**row("a"), check=True)
     assert files() == {} and predicted["changed"] and not predicted["applied"]
@@ -151,28 +155,57 @@ def test_one(row, files):
     done, warnings = one(**row("a"))
     assert files() == {"a": "new"} and done["changed"] and done["applied"]
     assert LOG == [("check", "a"), ("plan", "a"), ("apply", "a"), ("commit", "a")]
-    assert predicted["diff"] == done["diff"] == {
-        "before": {}, "after": {"content": "new"}, "before_header": done["path"], "after_header": done["path"],
-    }
+    assert (
+        predicted["diff"]
+        == done["diff"]
+        == {
+            "before": {},
+            "after": {"content": "new"},
+            "before_header": done["path"],
+            "after_header": done["path"],
+        }
+    )
     assert "committed a" in " ".join(warnings)
     for check in (False, True):
         again, dummy = one(**row("a"), check=check)
-        assert not again["changed"] and again["diff"]["before"] == again["diff"]["after"] and steps("apply") == []
+        assert (
+            not again["changed"]
+            and again["diff"]["before"] == again["diff"]["after"]
+            and steps("apply") == []
+        )
     changed, dummy = one(**row("a", "other"))
-    assert changed["changed"] and changed["diff"]["before"] == {"content": "new"} and files() == {"a": "other"}
+    assert (
+        changed["changed"] and changed["diff"]["before"] == {"content": "new"} and files() == {"a": "other"}
+    )
     assert "diff" not in one(**row("a"), diff=False)[0]
 
 
-@pytest.mark.parametrize("step, called, left", [
-    ("check", ["check"], {}), ("plan", ["check", "plan"], {}), ("apply", ["check", "plan", "apply", "undo"], {}),
-    ("commit", ["check", "plan", "apply", "commit", "undo"], {}),
-])
+@pytest.mark.parametrize(
+    "step, called, left",
+    [
+        ("check", ["check"], {}),
+        ("plan", ["check", "plan"], {}),
+        ("apply", ["check", "plan", "apply", "undo"], {}),
+        ("commit", ["check", "plan", "apply", "commit", "undo"], {}),
+    ],
+)
 def test_one_that_fails(row, files, step, called, left):
     result, dummy = one(**row("a", fail=step))
-    assert result["failed"] and not result["changed"] and [name for name, dummy in LOG] == called and files() == left
+    assert (
+        result["failed"]
+        and not result["changed"]
+        and [name for name, dummy in LOG] == called
+        and files() == left
+    )
     path = row("a")["path"]
     assert result["msg"] == f"{path}: {step} fails. Do not say so"
-    assert result["error"] == {"kind": "DeviceBusy", "message": f"{step} fails", "device": path, "errno": "EBUSY", "hint": "Do not say so"}
+    assert result["error"] == {
+        "kind": "DeviceBusy",
+        "message": f"{step} fails",
+        "device": path,
+        "errno": "EBUSY",
+        "hint": "Do not say so",
+    }
     assert "exception" not in result and "diff" not in result
 
 
@@ -187,7 +220,11 @@ def test_check_mode_fails_like_the_run(row, files):
 @pytest.mark.parametrize("step", ["check", "plan", "apply", "commit"])
 def test_a_bug_is_an_error_too_and_is_rolled_back(row, files, step):
     result, dummy = many([row("a"), row("b", fail=step, with_error="bug"), row("c")])
-    assert result["failed"] and f"unexpected ZeroDivisionError: {step} has a bug" in result["msg"] and files() == {}
+    assert (
+        result["failed"]
+        and f"unexpected ZeroDivisionError: {step} has a bug" in result["msg"]
+        and files() == {}
+    )
     assert [entry.get("rolled_back", False) for entry in result["devices"]] == [True, False, True]
     alone, dummy = one(**row("a", fail=step, with_error="bug"))
     assert alone["msg"] == f"unexpected ZeroDivisionError: {step} has a bug" and files() == {}
@@ -214,8 +251,15 @@ def test_what_was_done_is_told_when_it_cannot_be_read(row, files, monkeypatch, e
     monkeypatch.setattr(FileItem, "result", result_of)
     result, dummy = many([row("a"), row("b"), row("c")])
     assert files() == dict.fromkeys("abc", "new")
-    assert result["failed"] and result["changed"] and [entry["changed"] for entry in result["devices"]] == [True] * 3
-    assert result["msg"].startswith("1 of 3 failed") and "It was done, but what it is now cannot be told" in result["devices"][1]["msg"]
+    assert (
+        result["failed"]
+        and result["changed"]
+        and [entry["changed"] for entry in result["devices"]] == [True] * 3
+    )
+    assert (
+        result["msg"].startswith("1 of 3 failed")
+        and "It was done, but what it is now cannot be told" in result["devices"][1]["msg"]
+    )
     assert "rolled back" not in result["msg"] and result["devices"][2]["path"] == row("c")["path"]
     alone, dummy = one(**row("b", "other"))
     assert alone["failed"] and alone["changed"] and files()["b"] == "other"
@@ -227,12 +271,19 @@ def test_an_error_at_the_very_end_hides_nothing(row, files, monkeypatch):
 
     monkeypatch.setattr(runner.Host, "close", closing)
     result, warnings = many([row("a"), row("b")])
-    assert not result.get("failed") and [entry["changed"] for entry in result["devices"]] == [True, True] and "cannot let go" in " ".join(warnings)
+    assert (
+        not result.get("failed")
+        and [entry["changed"] for entry in result["devices"]] == [True, True]
+        and "cannot let go" in " ".join(warnings)
+    )
 
 
 @pytest.mark.parametrize("step", ["apply", "commit"])
 def test_an_interrupt_takes_back(row, files, step, tmp_path):
-    arguments = {"devices": [row("a"), row("b"), row("c", fail=step, with_error="stop"), row("d")], "_ansible_remote_tmp": str(tmp_path)}
+    arguments = {
+        "devices": [row("a"), row("b"), row("c", fail=step, with_error="stop"), row("d")],
+        "_ansible_remote_tmp": str(tmp_path),
+    }
     LOG.clear()
     with patch_module_args(arguments), pytest.raises(KeyboardInterrupt):
         runner.run_many(FileItem)
@@ -245,10 +296,15 @@ def test_many_files_can_be_open(row):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     one(**row("a"))
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard if hard != resource.RLIM_INFINITY else 65536, hard if hard > 0 else 65536) > 256
+    assert (
+        resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        == min(hard if hard != resource.RLIM_INFINITY else 65536, hard if hard > 0 else 65536)
+        > 256
+    )
 
 
 # Many
+
 
 def test_many(row, files):
     devices = [row("a"), row("b"), row("c")]
@@ -256,13 +312,24 @@ def test_many(row, files):
     assert files() == {} and steps("apply") == []
     done, warnings = many(devices)
     assert files() == {"a": "new", "b": "new", "c": "new"}
-    assert predicted["changed"] and done["changed"] and predicted["diff"] == done["diff"] and len(done["diff"]) == 3
-    assert [entry["changed"] for entry in predicted["devices"]] == [entry["changed"] for entry in done["devices"]] == [True] * 3
+    assert (
+        predicted["changed"]
+        and done["changed"]
+        and predicted["diff"] == done["diff"]
+        and len(done["diff"]) == 3
+    )
+    assert (
+        [entry["changed"] for entry in predicted["devices"]]
+        == [entry["changed"] for entry in done["devices"]]
+        == [True] * 3
+    )
     # all are checked, then all looked at, then all made, and only then made to last
     assert LOG == [(step, name) for step in ("check", "plan", "apply", "commit") for name in "abc"]
     assert all(f"committed {name}" in " ".join(warnings) for name in "abc")
     again, dummy = many([*devices, row("d")])
-    assert [entry["changed"] for entry in again["devices"]] == [False, False, False, True] and again["changed"]
+    assert [entry["changed"] for entry in again["devices"]] == [False, False, False, True] and again[
+        "changed"
+    ]
     assert steps("apply") == ["d"]
     assert "diff" not in many(devices, diff=False)[0]
     assert not many(devices)[0]["changed"]
@@ -277,18 +344,32 @@ def test_none_at_all():
 def test_an_error_of_the_plan_stops_before_any_change(row, files, step):
     for check in (True, False):
         result, dummy = many([row("a"), row("b", fail=step), row("c")], check=check)
-        assert result["failed"] and not result["changed"] and files() == {} and steps("apply") == steps("undo") == []
+        assert (
+            result["failed"]
+            and not result["changed"]
+            and files() == {}
+            and steps("apply") == steps("undo") == []
+        )
         # the others are looked at all the same: all errors are told at once
         assert steps(step) == ["a", "b", "c"]
         assert [entry.get("failed", False) for entry in result["devices"]] == [False, True, False]
         assert [entry.get("rolled_back", False) for entry in result["devices"]] == [True, False, True]
-        assert result["msg"].startswith(f"1 of 3 failed: {row('b')['path']}: {step} fails") and "on_error=rollback" in result["msg"]
+        assert (
+            result["msg"].startswith(f"1 of 3 failed: {row('b')['path']}: {step} fails")
+            and "on_error=rollback" in result["msg"]
+        )
 
 
 def test_all_errors_are_told(row):
     result, dummy = many([row(str(number), fail="plan") for number in range(7)])
-    assert result["msg"].startswith("7 of 7 failed: ") and result["msg"].count("plan fails") == 5 and "and 2 more" in result["msg"]
-    assert all(entry["error"]["kind"] == "DeviceBusy" and "plan fails" in entry["msg"] for entry in result["devices"])
+    assert (
+        result["msg"].startswith("7 of 7 failed: ")
+        and result["msg"].count("plan fails") == 5
+        and "and 2 more" in result["msg"]
+    )
+    assert all(
+        entry["error"]["kind"] == "DeviceBusy" and "plan fails" in entry["msg"] for entry in result["devices"]
+    )
 
 
 @pytest.mark.parametrize("step, begun", [("apply", "cba"), ("commit", "cdba")])
@@ -300,9 +381,18 @@ def test_rollback(row, files, tmp_path, step, begun):
     assert files() == {"b": "old", "e": "new"}
     assert steps("undo") == list(begun)
     assert steps("commit") == ([] if step == "apply" else ["a", "b", "c"])
-    assert not result["changed"] and [entry.get("rolled_back", False) for entry in result["devices"]] == [True, True, False, True, False]
+    assert not result["changed"] and [entry.get("rolled_back", False) for entry in result["devices"]] == [
+        True,
+        True,
+        False,
+        True,
+        False,
+    ]
     # What was as wanted before is told as ever.
-    assert result["devices"][4]["path"] == row("e")["path"] and [entry["changed"] for entry in result["devices"]] == [False] * 5
+    assert (
+        result["devices"][4]["path"] == row("e")["path"]
+        and [entry["changed"] for entry in result["devices"]] == [False] * 5
+    )
 
 
 @pytest.mark.parametrize("step", ["check", "plan", "apply", "commit"])
@@ -323,9 +413,16 @@ def test_keep_in_check_mode(row, files):
 
 def test_what_cannot_be_rolled_back_is_said_and_the_rest_is(row, files):
     for error in ("busy", "bug"):
-        result, warnings = many([row("a"), row("b", fail="undo", with_error=error), row("c"), row("d", fail="apply")])
+        result, warnings = many(
+            [row("a"), row("b", fail="undo", with_error=error), row("c"), row("d", fail="apply")]
+        )
         assert files() == {"b": "new"} and steps("undo") == ["d", "c", "b", "a"]
-        assert result["changed"] and [entry["changed"] for entry in result["devices"]] == [False, True, False, False]
+        assert result["changed"] and [entry["changed"] for entry in result["devices"]] == [
+            False,
+            True,
+            False,
+            False,
+        ]
         assert [entry.get("rolled_back", False) for entry in result["devices"]] == [True, False, True, False]
         assert "but for 1, which cannot be and are changed" in result["msg"]
         assert "could not be rolled back" in " ".join(warnings) and result["failed"]
@@ -339,7 +436,10 @@ def test_duplicates_are_refused(row, files, tmp_path, on_error, left):
     assert result["failed"] and "twice" in result["msg"] and files() == left
     for index in (0, 2):
         # Both, for nobody can tell which one is meant.
-        assert result["devices"][index]["error"]["kind"] == "InvalidValue" and "devices[0].path" in result["devices"][index]["msg"]
+        assert (
+            result["devices"][index]["error"]["kind"] == "InvalidValue"
+            and "devices[0].path" in result["devices"][index]["msg"]
+        )
 
 
 def test_a_duplicate_of_what_was_refused_is_none(row):
@@ -366,10 +466,14 @@ def test_a_module_that_only_reads(tmp_path):
         result, dummy = run(main, check=check)
         assert result["found"] is None and not result["changed"]
     result, dummy = run(main, fail=True)
-    assert result["msg"] .startswith("x: cannot look: Permission denied (EACCES). ") and result["error"]["errno"] == "EACCES"
+    assert (
+        result["msg"].startswith("x: cannot look: Permission denied (EACCES). ")
+        and result["error"]["errno"] == "EACCES"
+    )
 
 
 # The same with loop devices of this machine
+
 
 @pytest.fixture
 def place():
@@ -396,13 +500,21 @@ def remove(path):
 
 def test_loop_device(place):
     path = loopdevices.image(place, "disk", content=b"hello")
-    assert run(loop_device.main, backing_file=path, check=True)[0]["device"] is None and not loopdevices.bound_files(place)
+    assert run(loop_device.main, backing_file=path, check=True)[0][
+        "device"
+    ] is None and not loopdevices.bound_files(place)
     device = predict_and_run(backing_file=path)["device"]
     assert loopdevices.bound_files(place) == {device["minor"]: path}
     with _device.open_path(device["path"], diskseq=device["diskseq"]) as held:
         assert os.pread(held.fd, 5, 0) == b"hello"
         expected = dict(
-            held.as_dict(), backing_file=path, offset=0, size_limit=0, direct_io=device["direct_io"], partitions=False, persist=True,
+            held.as_dict(),
+            backing_file=path,
+            offset=0,
+            size_limit=0,
+            direct_io=device["direct_io"],
+            partitions=False,
+            persist=True,
         )
     assert device == expected
     with _device.open_path(device["path"]):
@@ -423,12 +535,18 @@ def test_loop_device_guard(place):
     guard = device["diskseq"]
     assert not run(loop_device.main, backing_file=path, diskseq=guard)[0]["changed"]
     for arguments in (
-        {"backing_file": path}, {"backing_file": path, "state": "absent"}, {"path": device["path"], "state": "absent"},
+        {"backing_file": path},
+        {"backing_file": path, "state": "absent"},
+        {"path": device["path"], "state": "absent"},
         {"backing_file": path, "partitions": True},
     ):
         for check in (True, False):
             result, dummy = run(loop_device.main, check=check, diskseq=guard + 1, **arguments)
-            assert result["failed"] and result["error"]["kind"] == "WrongDevice" and str(guard + 1) in result["msg"], result
+            assert (
+                result["failed"]
+                and result["error"]["kind"] == "WrongDevice"
+                and str(guard + 1) in result["msg"]
+            ), result
     assert loopdevices.bound_files(place) == {device["minor"]: path}
     assert not run(loop_device.main, diskseq=guard + 2**40, state="absent")[0]["changed"]
     assert run(loop_device.main, path=device["path"], diskseq=guard, state="absent")[0]["changed"]
@@ -442,8 +560,13 @@ def test_loop_devices_rollback(place):
     result, dummy = run(loop_devices.main, devices=[*rows[:2], bad, *rows[2:]])
     assert result["failed"] and not result["changed"] and not loopdevices.bound_files(place)
     done = predict_and_run(loop_devices.main, devices=rows)
-    assert len({entry["device"]["diskseq"] for entry in done["devices"]}) == 5 and len(loopdevices.bound_files(place)) == 5
-    result, dummy = run(loop_devices.main, devices=[{"backing_file": paths[0], "state": "absent"}, bad], on_error="keep")
+    assert (
+        len({entry["device"]["diskseq"] for entry in done["devices"]}) == 5
+        and len(loopdevices.bound_files(place)) == 5
+    )
+    result, dummy = run(
+        loop_devices.main, devices=[{"backing_file": paths[0], "state": "absent"}, bad], on_error="keep"
+    )
     assert result["failed"] and result["changed"] and len(loopdevices.bound_files(place)) == 4
     predict_and_run(loop_devices.main, devices=[dict(row, state="absent") for row in rows])
 
@@ -490,7 +613,11 @@ def test_nothing_is_held_of_what_is_rolled_back(place, monkeypatch, step):
     if step == "hold":
         monkeypatch.setattr(holder, "_spawn", fail)
     else:
-        monkeypatch.setattr(loop_devices.LoopItem, "finish", lambda item: fail() if item.params["backing_file"] == paths[1] else None)
+        monkeypatch.setattr(
+            loop_devices.LoopItem,
+            "finish",
+            lambda item: fail() if item.params["backing_file"] == paths[1] else None,
+        )
     result, warnings = run(loop_devices.main, devices=rows)
     assert result["failed"] and not result["changed"] and not warnings
     assert result["msg"].count("cannot start a process") == 1
@@ -498,9 +625,13 @@ def test_nothing_is_held_of_what_is_rolled_back(place, monkeypatch, step):
 
 
 def test_one_process_holds_all(place, monkeypatch):
-    monkeypatch.setattr(holder, "hold", lambda devices, seconds, real=holder.hold: real(devices, min(seconds, 2)))
+    monkeypatch.setattr(
+        holder, "hold", lambda devices, seconds, real=holder.hold: real(devices, min(seconds, 2))
+    )
     paths = [loopdevices.image(place, str(number)) for number in range(3)]
-    result, dummy = run(loop_devices.main, devices=[{"backing_file": path, "persist": False} for path in paths])
+    result, dummy = run(
+        loop_devices.main, devices=[{"backing_file": path, "persist": False} for path in paths]
+    )
     assert not result.get("failed") and len(loopdevices.bound_files(place)) == 3 and len(holders(place)) == 1
     assert loopdevices.nothing_bound(place, 10)
 
@@ -512,14 +643,28 @@ def test_what_the_kernel_does_not_forget_is_done_last(place, monkeypatch):
     os.truncate(paths[0], 131072)
     before = [run(loop_device.main, backing_file=path, check=True)[0]["device"] for path in paths[:2]]
     real = loop.set_autoclear
-    monkeypatch.setattr(loop, "set_autoclear", lambda device, wanted: real(device, wanted) if wanted else _raise(KernelError("no")))
-    wanted = [{"backing_file": paths[0]}, {"backing_file": paths[1], "partitions": True}, {"backing_file": paths[2]}]
+    monkeypatch.setattr(
+        loop,
+        "set_autoclear",
+        lambda device, wanted: real(device, wanted) if wanted else _raise(KernelError("no")),
+    )
+    wanted = [
+        {"backing_file": paths[0]},
+        {"backing_file": paths[1], "partitions": True},
+        {"backing_file": paths[2]},
+    ]
     result, dummy = run(loop_devices.main, devices=wanted)
     monkeypatch.undo()
-    assert result["failed"] and not result["changed"] and [entry.get("rolled_back", False) for entry in result["devices"]] == [True, True, False]
+    assert (
+        result["failed"]
+        and not result["changed"]
+        and [entry.get("rolled_back", False) for entry in result["devices"]] == [True, True, False]
+    )
     assert [run(loop_device.main, backing_file=path, check=True)[0]["device"] for path in paths[:2]] == before
     done = run(loop_devices.main, devices=wanted)[0]
-    assert [entry["changed"] for entry in done["devices"]] == [True] * 3 and done["devices"][1]["device"]["partitions"]
+    assert [entry["changed"] for entry in done["devices"]] == [True] * 3 and done["devices"][1]["device"][
+        "partitions"
+    ]
     assert done["devices"][0]["device"]["size"] == 131072
     run(loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths])
 
@@ -530,13 +675,22 @@ def test_what_the_kernel_does_not_forget_is_told_as_changed(place, monkeypatch):
     assert not run(loop_devices.main, devices=[{"backing_file": path} for path in paths[:2]])[0].get("failed")
     os.truncate(paths[0], 131072)
     monkeypatch.setattr(loop, "set_partitions", lambda device: _raise(KernelError("no")))
-    result, warnings = run(loop_devices.main, devices=[
-        {"backing_file": paths[0]}, {"backing_file": paths[1], "partitions": True}, {"backing_file": paths[2]},
-    ])
+    result, warnings = run(
+        loop_devices.main,
+        devices=[
+            {"backing_file": paths[0]},
+            {"backing_file": paths[1], "partitions": True},
+            {"backing_file": paths[2]},
+        ],
+    )
     assert result["failed"] and result["changed"]
     assert [entry["changed"] for entry in result["devices"]] == [True, False, False]
     assert [entry.get("rolled_back", False) for entry in result["devices"]] == [False, False, True]
-    assert "131072 bytes" in " ".join(warnings) and "but for 1" in result["msg"] and result["devices"][0]["device"]["size"] == 131072
+    assert (
+        "131072 bytes" in " ".join(warnings)
+        and "but for 1" in result["msg"]
+        and result["devices"][0]["device"]["size"] == 131072
+    )
     assert len(loopdevices.bound_files(place)) == 2
     run(loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths])
 
@@ -548,17 +702,33 @@ def test_gone_is_what_is_gone(place, monkeypatch):
     real = loop.detach
 
     def detach(device, *how):
-        return _raise(DeviceBusy("it is in use")) if device.id.diskseq == made[1]["device"]["diskseq"] else real(device, *how)
+        return (
+            _raise(DeviceBusy("it is in use"))
+            if device.id.diskseq == made[1]["device"]["diskseq"]
+            else real(device, *how)
+        )
 
     monkeypatch.setattr(loop, "detach", detach)
-    result, dummy = run(loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths])
-    assert result["failed"] and result["changed"] and sorted(loopdevices.bound_files(place).values()) == paths[1:]
+    result, dummy = run(
+        loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths]
+    )
+    assert (
+        result["failed"]
+        and result["changed"]
+        and sorted(loopdevices.bound_files(place).values()) == paths[1:]
+    )
     assert [entry["changed"] for entry in result["devices"]] == [True, False, False]
     assert [entry["gone"] for entry in result["devices"]] == [True, False, False]
     assert [entry.get("rolled_back", False) for entry in result["devices"]] == [False, False, True]
     monkeypatch.undo()
-    result, dummy = run(loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths])
-    assert [(entry["changed"], entry["gone"]) for entry in result["devices"]] == [(False, True), (True, True), (True, True)]
+    result, dummy = run(
+        loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths]
+    )
+    assert [(entry["changed"], entry["gone"]) for entry in result["devices"]] == [
+        (False, True),
+        (True, True),
+        (True, True),
+    ]
 
 
 def _raise(error):
@@ -566,7 +736,9 @@ def _raise(error):
 
 
 def test_loop_device_that_goes_with_its_first_user(place, monkeypatch):
-    monkeypatch.setattr(holder, "hold", lambda devices, seconds, real=holder.hold: real(devices, min(seconds, 2)))
+    monkeypatch.setattr(
+        holder, "hold", lambda devices, seconds, real=holder.hold: real(devices, min(seconds, 2))
+    )
     path = loopdevices.image(place, "disk")
     done = run(loop_device.main, backing_file=path, persist=False)[0]
     assert loopdevices.bound_files(place) == {done["device"]["minor"]: path}
@@ -575,28 +747,36 @@ def test_loop_device_that_goes_with_its_first_user(place, monkeypatch):
     assert loopdevices.nothing_bound(place, 10)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ({"backing_file": "/none/disk", "state": "present"}, "does not exist"),
-    ({"backing_file": "/dev/null"}, "character device"),
-    ({"backing_file": "/", "state": "present"}, "directory"),
-    ({"state": "absent"}, "one of the following is required"),
-    ({"path": "/dev/loop0"}, "backing_file"),
-    ({"backing_file": "/x", "path": "/dev/loop0"}, "is for state=absent only"),
-    ({"backing_file": "/x", "path": "/dev/loop0", "state": "absent"}, "not both"),
-    ({"backing_file": "/x", "offset": -1}, "offset"),
-    ({"backing_file": "/x", "size": -1}, "size"),
-    ({"backing_file": "/x", "hold": -1}, "hold"),
-    ({"backing_file": "/x", "hold": 86401}, "hold"),
-    ({"backing_file": "/x", "timeout": -1}, "timeout"),
-    ({"backing_file": "/x", "diskseq": 0}, "diskseq"),
-    ({"diskseq": -1, "state": "absent"}, "diskseq"),
-    ({"path": "/dev/null", "state": "absent"}, "block device"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"backing_file": "/none/disk", "state": "present"}, "does not exist"),
+        ({"backing_file": "/dev/null"}, "character device"),
+        ({"backing_file": "/", "state": "present"}, "directory"),
+        ({"state": "absent"}, "one of the following is required"),
+        ({"path": "/dev/loop0"}, "backing_file"),
+        ({"backing_file": "/x", "path": "/dev/loop0"}, "is for state=absent only"),
+        ({"backing_file": "/x", "path": "/dev/loop0", "state": "absent"}, "not both"),
+        ({"backing_file": "/x", "offset": -1}, "offset"),
+        ({"backing_file": "/x", "size": -1}, "size"),
+        ({"backing_file": "/x", "hold": -1}, "hold"),
+        ({"backing_file": "/x", "hold": 86401}, "hold"),
+        ({"backing_file": "/x", "timeout": -1}, "timeout"),
+        ({"backing_file": "/x", "diskseq": 0}, "diskseq"),
+        ({"diskseq": -1, "state": "absent"}, "diskseq"),
+        ({"path": "/dev/null", "state": "absent"}, "block device"),
+    ],
+)
 def test_loop_device_wrong_use(arguments, words):
     answers = []
     for check in (True, False):
         result, dummy = run(loop_device.main, check=check, **arguments)
-        assert result["failed"] and words in result["msg"] and not result.get("changed") and "Traceback" not in str(result)
+        assert (
+            result["failed"]
+            and words in result["msg"]
+            and not result.get("changed")
+            and "Traceback" not in str(result)
+        )
         answers.append(result["msg"])
     assert answers[0] == answers[1]
 
@@ -604,4 +784,7 @@ def test_loop_device_wrong_use(arguments, words):
 def test_an_invalid_value_says_all():
     with pytest.raises(InvalidValue) as caught:
         raise InvalidValue("size", 7, "must be a multiple of 512", device="/srv/a")
-    assert caught.value.as_dict()["kind"] == "InvalidValue" and str(caught.value) == "/srv/a: size 7: must be a multiple of 512"
+    assert (
+        caught.value.as_dict()["kind"] == "InvalidValue"
+        and str(caught.value) == "/srv/a: size 7: must be a multiple of 512"
+    )

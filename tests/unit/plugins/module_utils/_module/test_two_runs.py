@@ -22,7 +22,12 @@ from ansible_collections.racefree.block.plugins.module_utils._source import open
 from ansible_collections.racefree.block.plugins.module_utils._volumes import snapshot_store
 from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
-from ansible_collections.racefree.block.plugins.modules import kernel_key, loop_device, loop_devices, snapshot_stores
+from ansible_collections.racefree.block.plugins.modules import (
+    kernel_key,
+    loop_device,
+    loop_devices,
+    snapshot_stores,
+)
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.runs import Run, at_once, run
 
@@ -68,7 +73,10 @@ def test_the_same_file_twelve_times(place):
     path = loopdevices.image(place, "disk")
     results = at_once(loop_device.main, *[{"backing_file": path}] * 12)
     check_good(*results)
-    assert len(loopdevices.bound_files(place)) == 1 and [result["changed"] for result in results].count(True) == 1
+    assert (
+        len(loopdevices.bound_files(place)) == 1
+        and [result["changed"] for result in results].count(True) == 1
+    )
 
 
 def test_lists_that_overlap(place):
@@ -76,12 +84,15 @@ def test_lists_that_overlap(place):
     paths = [loopdevices.image(place, str(number)) for number in range(6)]
     for dummy in range(PAIRS):
         results = at_once(
-            loop_devices.main, {"devices": [{"backing_file": path} for path in paths[:4]]},
+            loop_devices.main,
+            {"devices": [{"backing_file": path} for path in paths[:4]]},
             {"devices": [{"backing_file": path} for path in paths[:1:-1]]},
         )
         check_good(*results)
         assert sorted(loopdevices.bound_files(place).values()) == paths
-        rows = [(row["device"]["backing_file"], row["changed"]) for result in results for row in result["devices"]]
+        rows = [
+            (row["device"]["backing_file"], row["changed"]) for result in results for row in result["devices"]
+        ]
         assert sorted(path for path, changed in rows if changed) == paths
         leave_none(place)
 
@@ -91,7 +102,9 @@ def test_one_makes_and_one_removes(place):
     path = loopdevices.image(place, "disk")
     for number in range(PAIRS):
         wants = [{"backing_file": path}, {"backing_file": path, "state": "absent"}]
-        made, removed = at_once(loop_device.main, *wants) if number % 2 else at_once(loop_device.main, *wants[::-1])[::-1]
+        made, removed = (
+            at_once(loop_device.main, *wants) if number % 2 else at_once(loop_device.main, *wants[::-1])[::-1]
+        )
         check_good(made, removed)
         assert made["changed"]
         assert len(loopdevices.bound_files(place)) == (0 if removed["changed"] else 1)
@@ -104,7 +117,9 @@ def test_a_device_that_is_there_and_one_that_removes_it(place):
     for number in range(PAIRS):
         before = run(loop_device.main, {"backing_file": path})["device"]["diskseq"]
         wants = [{"backing_file": path}, {"backing_file": path, "state": "absent"}]
-        made, removed = at_once(loop_device.main, *wants) if number % 2 else at_once(loop_device.main, *wants[::-1])[::-1]
+        made, removed = (
+            at_once(loop_device.main, *wants) if number % 2 else at_once(loop_device.main, *wants[::-1])[::-1]
+        )
         check_good(made, removed)
         assert removed["changed"] and removed["gone"]
         assert len(loopdevices.bound_files(place)) == int(made["changed"])
@@ -118,13 +133,18 @@ def test_two_that_remove(place):
     for dummy in range(PAIRS):
         device = run(loop_device.main, {"backing_file": path})["device"]
         results = at_once(
-            loop_device.main, {"backing_file": path, "state": "absent"},
+            loop_device.main,
+            {"backing_file": path, "state": "absent"},
             {"path": device["path"], "diskseq": device["diskseq"], "state": "absent"},
         )
         good = [result for result in results if not result.get("failed")]
         assert [result["changed"] for result in good].count(True) == 1
         # A path that has another device by now, or none, is no mistake of ours.
-        assert all(result["error"]["kind"] in ("WrongDevice", "DeviceGone") for result in results if result.get("failed"))
+        assert all(
+            result["error"]["kind"] in ("WrongDevice", "DeviceGone")
+            for result in results
+            if result.get("failed")
+        )
         assert loopdevices.nothing_bound(place)
 
 
@@ -184,7 +204,9 @@ def test_the_same_key_twice():
         for dummy in range(PAIRS):
             wants = [{"description": name, "payload": digit * 64} for digit in "12"]
             results = at_once(kernel_key.main, *wants)
-            if any("keyctl" in str(result.get("msg")) or "EPERM" in str(result.get("msg")) for result in results):
+            if any(
+                "keyctl" in str(result.get("msg")) or "EPERM" in str(result.get("msg")) for result in results
+            ):
                 pytest.skip("this kernel or container has no keyrings for root")
             check_good(*results)
             right = [want for want in wants if not run(kernel_key.main, want, check=True)["changed"]]
@@ -201,7 +223,9 @@ def store_of(image, record):
 
 def test_the_same_store_twice(tmp_path):
     """Two images for one empty store: the record is whole, of one of them, and no other file is there."""
-    images = [loopdevices.image(tmp_path, f"image{number}", content=str(number).encode()) for number in (1, 2)]
+    images = [
+        loopdevices.image(tmp_path, f"image{number}", content=str(number).encode()) for number in (1, 2)
+    ]
     store = loopdevices.image(tmp_path, "store")
     for dummy in range(PAIRS):
         results = at_once(snapshot_stores.main, *(store_of(image, store) for image in images))
@@ -248,7 +272,12 @@ def test_one_store_in_failing_and_good_runs(tmp_path):
     """What a run takes back is its own record, never the one that another run has written."""
     image = loopdevices.image(tmp_path, "image", content=b"1")
     store = loopdevices.image(tmp_path, "store")
-    bad = {"stores": [{"path": store, "image": image}, {"path": str(tmp_path / "none" / "store"), "image": image}]}
+    bad = {
+        "stores": [
+            {"path": store, "image": image},
+            {"path": str(tmp_path / "none" / "store"), "image": image},
+        ]
+    }
     for dummy in range(PAIRS):
         good, failed = at_once(snapshot_stores.main, store_of(image, store), bad)
         check_good(good)
@@ -275,12 +304,17 @@ def test_a_run_that_is_killed_lets_the_next_one_go_on(place):
 def test_two_entries_that_write_the_same_part_are_refused_before_anything_is_made(place, writes):
     """By check mode, too; a reader beside a writer is meant often enough."""
     path = loopdevices.image(place, "disk", 1 << 20)
-    rows = [{"backing_file": path, "size": 524800}, {"backing_file": path, "offset": 524288, "read_only": not writes}]
+    rows = [
+        {"backing_file": path, "size": 524800},
+        {"backing_file": path, "offset": 524288, "read_only": not writes},
+    ]
     for check in (True, False):
         result = run(loop_devices.main, {"devices": rows}, check=check)
         assert bool(result.get("failed")) == writes
         if writes:
-            assert "another entry of the list" in result["msg"] and result["msg"].endswith("Nothing was begun (on_error=rollback)")
+            assert "another entry of the list" in result["msg"] and result["msg"].endswith(
+                "Nothing was begun (on_error=rollback)"
+            )
             assert loopdevices.nothing_bound(place)
         else:
             assert [row["changed"] for row in result["devices"]] == [True, True]
@@ -299,7 +333,9 @@ def test_two_entries_for_one_file_are_made_when_they_do_not_meet_or_are_meant_to
 def test_of_a_task_whose_plans_fail_nothing_was_rolled_back(place, check):
     rows = [{"backing_file": loopdevices.image(place, "disk")}, {"backing_file": f"{place}/nowhere"}]
     result = run(loop_devices.main, {"devices": rows}, check=check)
-    assert result["failed"] and "Nothing was begun" in result["msg"] and "was rolled back" not in result["msg"]
+    assert (
+        result["failed"] and "Nothing was begun" in result["msg"] and "was rolled back" not in result["msg"]
+    )
 
 
 def test_what_opens_files_for_guests_has_all_their_locks_in_one_order_within_its_limit(place):
@@ -321,7 +357,9 @@ def test_what_opens_files_for_guests_has_all_their_locks_in_one_order_within_its
         with Host() as host:
             with pytest.raises(locks.Unavailable):
                 disk_device.take_turn(host, sources, Deadline(0))
-            assert not any(host.locks.has(lock) for path in files for lock in locks.of_file(path)), "it keeps what another waits for"
+            assert not any(host.locks.has(lock) for path in files for lock in locks.of_file(path)), (
+                "it keeps what another waits for"
+            )
             with pytest.raises(locks.Unavailable):
                 opener.Opener(host, limit=Deadline(0)).open(sources[1])
     finally:

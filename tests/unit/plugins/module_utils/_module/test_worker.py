@@ -46,15 +46,21 @@ def raising(error):
 
 def test_what_it_returns():
     result = _worker.run(lambda: {"pid": os.getpid(), "big": ["x" * 1000] * 2000, "\udcff": (1, {2})}, 5)
-    assert result["pid"] != os.getpid() and result["big"] == ["x" * 1000] * 2000 and result["\udcff"] == [1, [2]]
+    assert (
+        result["pid"] != os.getpid() and result["big"] == ["x" * 1000] * 2000 and result["\udcff"] == [1, [2]]
+    )
     with pytest.raises(ChildProcessError):
         os.waitpid(result["pid"], os.WNOHANG)
 
 
-@pytest.mark.parametrize("error, kind, word", [
-    (DeviceBusy("taken", device="/dev/x", hint="Wait"), "DeviceBusy", "taken"), (InvalidValue("size", 1, "2"), "InvalidValue", "size"),
-    (OSError(5, "Input/output error"), "KernelError", "EIO"),
-])
+@pytest.mark.parametrize(
+    "error, kind, word",
+    [
+        (DeviceBusy("taken", device="/dev/x", hint="Wait"), "DeviceBusy", "taken"),
+        (InvalidValue("size", 1, "2"), "InvalidValue", "size"),
+        (OSError(5, "Input/output error"), "KernelError", "EIO"),
+    ],
+)
 def test_what_it_raises(error, kind, word):
     raised = _worker.run(lambda: raising(error), 5)["raised"]
     assert raised["error"]["kind"] == kind and word in raised["msg"]
@@ -85,6 +91,7 @@ def test_it_answers_and_ends_between_two_looks(monkeypatch):
 
 def test_a_process_that_outlives_it():
     """It has the pipe open, and is not waited for."""
+
     def leave_one():
         child = os.fork()
         if not child:
@@ -107,11 +114,21 @@ def test_the_locks_are_the_parents(tmp_path):
 
     def holder():
         with _locks.held([lock]):
-            return subprocess.run([sys.executable, "-c", (
-                "from ansible_collections.racefree.block.plugins.module_utils._base import locks as _lock\n"
-                f"_lock.DIRECTORY = {_locks.DIRECTORY!r}\n"
-                "print(_lock.Locks().try_take(_lock.Lock('a', 'a')), _lock.holder_of(_lock.Lock('a', 'a').offset))\n"
-            )], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True).stdout
+            return subprocess.run(
+                [
+                    sys.executable,
+                    "-c",
+                    (
+                        "from ansible_collections.racefree.block.plugins.module_utils._base import locks as _lock\n"
+                        f"_lock.DIRECTORY = {_locks.DIRECTORY!r}\n"
+                        "print(_lock.Locks().try_take(_lock.Lock('a', 'a')), _lock.holder_of(_lock.Lock('a', 'a').offset))\n"
+                    ),
+                ],
+                env=ENVIRONMENT,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            ).stdout
 
     text = _worker.run(holder, 30)
     assert text.startswith(f"False process {os.getpid()} ")
@@ -138,11 +155,20 @@ def test_a_lock_that_another_run_has():
         with _locks.held([_locks.Lock("a", "the thing a")], _locks.Deadline(0.1)):
             return None
 
-    with subprocess.Popen([sys.executable, "-c", (
-        "import sys\nfrom ansible_collections.racefree.block.plugins.module_utils._base import locks as _lock\n"
-        f"_lock.DIRECTORY = {_locks.DIRECTORY!r}\n"
-        "locks = _lock.Locks()\nlocks.take([_lock.Lock('a', 'a')])\nprint('has it', flush=True)\nsys.stdin.read()\n"
-    )], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            (
+                "import sys\nfrom ansible_collections.racefree.block.plugins.module_utils._base import locks as _lock\n"
+                f"_lock.DIRECTORY = {_locks.DIRECTORY!r}\n"
+                "locks = _lock.Locks()\nlocks.take([_lock.Lock('a', 'a')])\nprint('has it', flush=True)\nsys.stdin.read()\n"
+            ),
+        ],
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as first:
         first.stdout.readline()
         raised = _worker.run(second, 5)["raised"]
         assert f"process {first.pid} " in raised["msg"] and "the thing a" in raised["msg"]
@@ -180,6 +206,7 @@ def test_it_dies_with_its_parent(tmp_path):
 
 def test_one_that_hangs(monkeypatch):
     """A child of vfork(2) that does not end is the one thing at hand that a process waits for in state D."""
+
     def hang():
         if ctypes.CDLL(None).vfork() == 0:
             time.sleep(10)

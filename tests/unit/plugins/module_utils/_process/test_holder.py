@@ -45,7 +45,9 @@ def descriptors(holder):
         with open(f"/proc/{holder.pid}/stat") as stat:
             name, state = stat.read().split(" ", 1)[1].rsplit(") ", 1)
         if (name, state[0]) == ("(sleep", "S"):
-            return [os.readlink(f"/proc/{holder.pid}/fd/{name}") for name in os.listdir(f"/proc/{holder.pid}/fd")]
+            return [
+                os.readlink(f"/proc/{holder.pid}/fd/{name}") for name in os.listdir(f"/proc/{holder.pid}/fd")
+            ]
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -90,7 +92,11 @@ def test_a_holder_survives_its_maker(device, tmp_path):
     )
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code], pass_fds=[held.fd], stdout=subprocess.PIPE, check=False, timeout=20,
+        [sys.executable, "-c", code],
+        pass_fds=[held.fd],
+        stdout=subprocess.PIPE,
+        check=False,
+        timeout=20,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == -9

@@ -19,7 +19,10 @@ def test_a_call_that_would_wait_for_ever_is_broken():
     before = signal.getsignal(signal.SIGALRM)
     reading, writing = os.pipe()
     try:
-        with pytest.raises(DeadlineExceeded) as caught, interrupting(0.05, "a word", device="the pipe", hint="Write one"):
+        with (
+            pytest.raises(DeadlineExceeded) as caught,
+            interrupting(0.05, "a word", device="the pipe", hint="Write one"),
+        ):
             os.read(reading, 1)
     finally:
         os.close(reading)

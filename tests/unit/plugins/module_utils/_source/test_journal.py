@@ -54,6 +54,7 @@ def rows(place):
 
 def killed_at(step, when):
     """Have a run kill itself after so many calls of a function of _loop or _journal."""
+
     def before():
         place, name = step
         real, calls = getattr(place, name), []
@@ -81,9 +82,14 @@ def someone_else_runs(place):
 
 def listed(devices):
     """Leave the list of a run that was killed, of devices as modules return them; its name."""
-    journal._write("1-x", dict(
-        journal._content([]), pid=2**22 - 1, devices=[[device[key] for key in ("major", "minor", "diskseq")] for device in devices],
-    ))
+    journal._write(
+        "1-x",
+        dict(
+            journal._content([]),
+            pid=2**22 - 1,
+            devices=[[device[key] for key in ("major", "minor", "diskseq")] for device in devices],
+        ),
+    )
 
 
 def made(rows):
@@ -102,7 +108,9 @@ def left(place):
 
 @pytest.mark.parametrize("commits", range(1, DEVICES))
 def test_a_task_that_is_killed_between_its_commits_leaves_nothing_for_the_next_run(place, rows, commits):
-    assert run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), commits)) is None
+    assert (
+        run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), commits)) is None
+    )
     assert len(left(place)) == commits, "this is what the test is about"
     someone_else_runs(place)
     assert left(place) == [] and os.listdir(journal.DIRECTORY) == []
@@ -127,7 +135,9 @@ def test_a_task_that_is_killed_before_its_first_commit_leaves_nothing(place, row
 
 def test_a_task_that_is_killed_after_its_last_commit_has_done_everything(place, rows):
     """Only its list was left to be removed."""
-    assert run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), DEVICES)) is None
+    assert (
+        run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), DEVICES)) is None
+    )
     someone_else_runs(place)
     assert len(left(place)) == DEVICES and os.listdir(journal.DIRECTORY) == []
     again = run(loop_devices.main, {"devices": rows})
@@ -193,6 +203,7 @@ def test_a_device_that_somebody_has_exclusively_is_not_touched_for_a_moment(plac
         predicted = run(loop_device.main, rows[5], check=True)
         assert "will be rolled back" not in str(predicted.get("warnings")), "it is in use"
         with Host() as host:
+
             def refuse(*arguments):
                 raise AssertionError("it was changed")
 
@@ -247,7 +258,11 @@ def test_what_is_rolled_back_is_told_and_check_mode_tells_it_before(place, rows)
     assert left(place) == []
     for result, words in ((predicted, "will be rolled back"), (done, "was rolled back")):
         for device in devices[:3]:
-            texts = [text for text in map(str, result["warnings"]) if f"{device['path']} (diskseq {device['diskseq']}," in text]
+            texts = [
+                text
+                for text in map(str, result["warnings"])
+                if f"{device['path']} (diskseq {device['diskseq']}," in text
+            ]
             assert len(texts) == 1 and words in texts[0]
 
 
@@ -255,7 +270,11 @@ def test_what_has_the_number_by_now_is_not_touched(place, rows, tmp_path):
     """A list that names a number with another disk sequence number, as when the device was removed by hand and the number is used again."""
     device = run(loop_device.main, rows[0])["device"]
     with Host() as host:
-        plain = dict(journal._content([]), pid=2**22 - 1, devices=[[device["major"], device["minor"], device["diskseq"] - 1]])
+        plain = dict(
+            journal._content([]),
+            pid=2**22 - 1,
+            devices=[[device["major"], device["minor"], device["diskseq"] - 1]],
+        )
         journal._write("x", plain)
         assert journal.recover(host) == []
     assert len(left(place)) == 1 and os.listdir(journal.DIRECTORY) == []
@@ -264,7 +283,11 @@ def test_what_has_the_number_by_now_is_not_touched(place, rows, tmp_path):
 def test_a_list_of_another_boot_means_nothing(place, rows):
     device = run(loop_device.main, rows[0])["device"]
     with Host() as host:
-        plain = dict(journal._content([]), boot="another", devices=[[device["major"], device["minor"], device["diskseq"]]])
+        plain = dict(
+            journal._content([]),
+            boot="another",
+            devices=[[device["major"], device["minor"], device["diskseq"]]],
+        )
         journal._write("x", plain)
         assert journal.recover(host) == []
     assert len(left(place)) == 1 and os.listdir(journal.DIRECTORY) == []
@@ -275,11 +298,23 @@ def plain_list(**changed):
 
 
 FOREIGN = {
-    "empty": lambda: "", "no-json": lambda: "[]junk", "binary": lambda: "\udcff", "object": lambda: "{}", "list": lambda: "[1]", "number": lambda: "7",
-    "text": lambda: '"x"', "null": lambda: "null", "cut": lambda: plain_list()[:-5], "deep": lambda: "[" * 100000,
-    "no-pid": lambda: json.dumps({"boot": _device.boot_id(), "namespace": journal._namespace()}), "pid": lambda: plain_list(started=None),
-    "word": lambda: plain_list(devices=[[7, "a", 3]]), "short": lambda: plain_list(devices=[[7]]), "rows": lambda: plain_list(devices=5),
-    "huge": lambda: plain_list(devices=[[7, 0, 2**70]]), "true": lambda: plain_list(devices=[[7, 0, True]]),
+    "empty": lambda: "",
+    "no-json": lambda: "[]junk",
+    "binary": lambda: "\udcff",
+    "object": lambda: "{}",
+    "list": lambda: "[1]",
+    "number": lambda: "7",
+    "text": lambda: '"x"',
+    "null": lambda: "null",
+    "cut": lambda: plain_list()[:-5],
+    "deep": lambda: "[" * 100000,
+    "no-pid": lambda: json.dumps({"boot": _device.boot_id(), "namespace": journal._namespace()}),
+    "pid": lambda: plain_list(started=None),
+    "word": lambda: plain_list(devices=[[7, "a", 3]]),
+    "short": lambda: plain_list(devices=[[7]]),
+    "rows": lambda: plain_list(devices=5),
+    "huge": lambda: plain_list(devices=[[7, 0, 2**70]]),
+    "true": lambda: plain_list(devices=[[7, 0, True]]),
 }
 
 

@@ -30,56 +30,96 @@ U64 = 2**64 - 1
 
 # Forms
 
-@pytest.mark.parametrize("value, source", [
-    ("diskseq:42", DiskseqSource(42)),
-    (f"diskseq:{U64}", DiskseqSource(U64)),
-    ("/dev/vg/a", PathSource("/dev/vg/a")),
-    ("path:/dev/vg/a", PathSource("/dev/vg/a")),
-    ("path:/dev/disk/by-path/pci-0:1", PathSource("/dev/disk/by-path/pci-0:1")),
-    ("/dev/disk/by-id/a:b", PathSource("/dev/disk/by-id/a:b")),
-    ("file:/srv/a b.raw", FileSource("/srv/a b.raw")),
-    ({"diskseq": 42}, DiskseqSource(42)),
-    ({"diskseq": "42"}, DiskseqSource(42)),
-    ({"diskseq": 42, "path": None, "file": None}, DiskseqSource(42)),
-    ({"path": "/dev/a"}, PathSource("/dev/a")),
-    ({"path": "/dev/a", "diskseq": 7}, PathSource("/dev/a", None, 7)),
-    ({"path": "/dev/a", "diskseq": "7", "uuid": "LVM-x"}, PathSource("/dev/a", "LVM-x", 7)),
-    ({"path": "/dev/a", "diskseq": None, "uuid": None}, PathSource("/dev/a")),
-    ({"file": "/srv/a"}, FileSource("/srv/a")),
-    ("file:/srv/b\udce4r.raw", FileSource("/srv/b\udce4r.raw")),
-    (
-        {"file": "/srv/a", "offset": 512, "size": "1024", "read_only": True, "direct_io": "yes", "sector_size": 4096},
-        FileSource("/srv/a", 512, 1024, True, True, 4096),
-    ),
-    ({"file": "/srv/a", "offset": None, "size": None, "read_only": None, "direct_io": None, "sector_size": None}, FileSource("/srv/a")),
-    ({"file": "/srv/a", "read_only": "False", "direct_io": "no", "sector_size": "512"}, FileSource("/srv/a", sector_size=512)),
-    ({"table": "0 8 zero"}, TableSource("0 8 zero")),
-    ({"table": [{"start": 0}], "name": "a", "uuid": "b", "read_only": "true"}, TableSource([{"start": 0}], "a", "b", True)),
-])
+
+@pytest.mark.parametrize(
+    "value, source",
+    [
+        ("diskseq:42", DiskseqSource(42)),
+        (f"diskseq:{U64}", DiskseqSource(U64)),
+        ("/dev/vg/a", PathSource("/dev/vg/a")),
+        ("path:/dev/vg/a", PathSource("/dev/vg/a")),
+        ("path:/dev/disk/by-path/pci-0:1", PathSource("/dev/disk/by-path/pci-0:1")),
+        ("/dev/disk/by-id/a:b", PathSource("/dev/disk/by-id/a:b")),
+        ("file:/srv/a b.raw", FileSource("/srv/a b.raw")),
+        ({"diskseq": 42}, DiskseqSource(42)),
+        ({"diskseq": "42"}, DiskseqSource(42)),
+        ({"diskseq": 42, "path": None, "file": None}, DiskseqSource(42)),
+        ({"path": "/dev/a"}, PathSource("/dev/a")),
+        ({"path": "/dev/a", "diskseq": 7}, PathSource("/dev/a", None, 7)),
+        ({"path": "/dev/a", "diskseq": "7", "uuid": "LVM-x"}, PathSource("/dev/a", "LVM-x", 7)),
+        ({"path": "/dev/a", "diskseq": None, "uuid": None}, PathSource("/dev/a")),
+        ({"file": "/srv/a"}, FileSource("/srv/a")),
+        ("file:/srv/b\udce4r.raw", FileSource("/srv/b\udce4r.raw")),
+        (
+            {
+                "file": "/srv/a",
+                "offset": 512,
+                "size": "1024",
+                "read_only": True,
+                "direct_io": "yes",
+                "sector_size": 4096,
+            },
+            FileSource("/srv/a", 512, 1024, True, True, 4096),
+        ),
+        (
+            {
+                "file": "/srv/a",
+                "offset": None,
+                "size": None,
+                "read_only": None,
+                "direct_io": None,
+                "sector_size": None,
+            },
+            FileSource("/srv/a"),
+        ),
+        (
+            {"file": "/srv/a", "read_only": "False", "direct_io": "no", "sector_size": "512"},
+            FileSource("/srv/a", sector_size=512),
+        ),
+        ({"table": "0 8 zero"}, TableSource("0 8 zero")),
+        (
+            {"table": [{"start": 0}], "name": "a", "uuid": "b", "read_only": "true"},
+            TableSource([{"start": 0}], "a", "b", True),
+        ),
+    ],
+)
 def test_forms(value, source):
     assert parse(value) == source
     assert type(parse(value)) is type(source)
 
 
-@pytest.mark.parametrize("number, source", [("253:4", NumberSource(253, 4)), ("7:0", NumberSource(7, 0)), ("4095:1048575", NumberSource(4095, 1048575))])
+@pytest.mark.parametrize(
+    "number, source",
+    [
+        ("253:4", NumberSource(253, 4)),
+        ("7:0", NumberSource(7, 0)),
+        ("4095:1048575", NumberSource(4095, 1048575)),
+    ],
+)
 def test_numbers_only_where_a_table_asks(number, source):
     assert parse(number, numbers=True) == source
     with pytest.raises(InvalidValue):
         parse(number)
 
 
-@given(st.one_of(
-    st.integers(1, U64).map(DiskseqSource),
-    st.text(alphabet="/ab:. ", max_size=20).map(lambda rest: PathSource("/" + rest)),
-    st.text(alphabet="/ab:. ", max_size=20).map(lambda rest: FileSource("/" + rest)),
-    st.builds(NumberSource, st.integers(0, 4095), st.integers(0, 2**20 - 1)),
-))
+@given(
+    st.one_of(
+        st.integers(1, U64).map(DiskseqSource),
+        st.text(alphabet="/ab:. ", max_size=20).map(lambda rest: PathSource("/" + rest)),
+        st.text(alphabet="/ab:. ", max_size=20).map(lambda rest: FileSource("/" + rest)),
+        st.builds(NumberSource, st.integers(0, 4095), st.integers(0, 2**20 - 1)),
+    )
+)
 def test_the_short_text_leads_back(source):
     assert parse(str(source), numbers=True) == source
 
 
 @given(
-    st.text(alphabet="/ab", max_size=9).map(lambda rest: "/" + rest), st.integers(0, 2**62), st.integers(0, 2**62), st.booleans(), st.booleans(),
+    st.text(alphabet="/ab", max_size=9).map(lambda rest: "/" + rest),
+    st.integers(0, 2**62),
+    st.integers(0, 2**62),
+    st.booleans(),
+    st.booleans(),
     st.one_of(st.none(), st.integers(1, 2**20)),
 )
 def test_a_file_with_everything(path, offset, size, read_only, direct_io, sector_size):
@@ -89,47 +129,120 @@ def test_a_file_with_everything(path, offset, size, read_only, direct_io, sector
 
 
 def test_what_a_table_source_is_called():
-    assert str(TableSource([], "a", "b")) == "table:a" and str(TableSource([], None, "b")) == "table:b" and str(TableSource([])) == "table:(unnamed)"
+    assert (
+        str(TableSource([], "a", "b")) == "table:a"
+        and str(TableSource([], None, "b")) == "table:b"
+        and str(TableSource([])) == "table:(unnamed)"
+    )
 
 
 # Bad values
 
-@pytest.mark.parametrize("value, option", [
-    (None, "x"), (7, "x"), (True, "x"), ([], "x"), ({}, "x"), ("", "x"), ("a", "x"), ("dev/a", "x"), ("loop0", "x"), ("1:2", "x"), ("disk:1", "x"), (":", "x"),
-    ("/dev/\0", "x"), ("/dev/a\n", "x"), ("path:", "x"), ("path:a", "x"), ("path:/a\n", "x"), ("file:", "x"), ("file:a", "x"), ("file:/\0", "x"),
-    ("diskseq:", "x"), ("diskseq:0", "x"), ("diskseq:-1", "x"), ("diskseq:x", "x"), (f"diskseq:{U64 + 1}", "x"), ("diskseq: 1", "x"), ("DISKSEQ:1", "x"),
-    ({"uuid": "a"}, "x"), ({"size": 1}, "x"), ({"path": None}, "x"),
-    ({"path": "/a", "file": "/b"}, "x"), ({"diskseq": 1, "file": "/b"}, "x"), ({"table": [], "path": "/a"}, "x"),
-    ({"diskseq": 1, "path": "/a", "file": "/b"}, "x"),
-    ({"diskseq": 0}, "x.diskseq"), ({"diskseq": True}, "x.diskseq"), ({"diskseq": 1.5}, "x.diskseq"), ({"diskseq": [1]}, "x.diskseq"),
-    ({"diskseq": ""}, "x.diskseq"),
-    ({"diskseq": 1, "uuid": "a"}, "x.uuid"), ({"diskseq": 1, "offset": 0}, "x.offset"),
-    ({"path": ""}, "x.path"), ({"path": "a"}, "x.path"), ({"path": 1}, "x.path"), ({"path": ["/a"]}, "x.path"), ({"path": "/a\0"}, "x.path"),
-    ("/dev/\ud800", "x"), ("file:/srv/\udfff", "x"), ({"path": "/dev/\udbff"}, "x.path"), ({"file": "/srv/\ud800", "size": 512}, "x.file"),
-    ({"path": "/a", "diskseq": 0}, "x.diskseq"), ({"path": "/a", "uuid": ""}, "x.uuid"), ({"path": "/a", "uuid": "a b"}, "x.uuid"),
-    ({"path": "/a", "uuid": 1}, "x.uuid"),
-    ({"path": "/a", "size": 1}, "x.size"), ({"path": "/a", "name": "b"}, "x.name"), ({"path": "/a", 1: 2}, "x.1"),
-    ({"path": "/a", "colour": "red"}, "x.colour"),
-    ({"path": "/a", "colour": None}, "x.colour"), ({"diskseq": 1, None: None}, "x.None"),
-    ({"file": ""}, "x.file"), ({"file": False}, "x.file"), ({"file": "a.raw"}, "x.file"), ({"file": "/a", "uuid": "b"}, "x.uuid"),
-    ({"file": "/a", "offset": -1}, "x.offset"), ({"file": "/a", "offset": "1k"}, "x.offset"), ({"file": "/a", "offset": True}, "x.offset"),
-    ({"file": "/a", "offset": False}, "x.offset"), ({"file": "/a", "offset": ""}, "x.offset"), ({"file": "/a", "offset": []}, "x.offset"),
-    ({"file": "/a", "offset": 0.0}, "x.offset"), ({"file": "/a", "offset": "\u0661"}, "x.offset"), ({"file": "/a", "offset": 10**19}, "x.offset"),
-    ({"file": "/a", "size": 1.5}, "x.size"), ({"file": "/a", "size": "-512"}, "x.size"), ({"file": "/a", "size": {}}, "x.size"),
-    ({"file": "/a", "size": "1\n"}, "x.size"),
-    ({"file": "/a", "sector_size": "big"}, "x.sector_size"), ({"file": "/a", "sector_size": True}, "x.sector_size"),
-    ({"file": "/a", "read_only": "maybe"}, "x.read_only"), ({"file": "/a", "read_only": 2}, "x.read_only"), ({"file": "/a", "read_only": ""}, "x.read_only"),
-    ({"file": "/a", "direct_io": []}, "x.direct_io"), ({"file": "/a", "direct_io": {}}, "x.direct_io"),
-    ({"table": [], "name": ""}, "x.name"), ({"table": [], "name": "control"}, "x.name"), ({"table": [], "name": "a/b"}, "x.name"),
-    ({"table": [], "name": 7}, "x.name"),
-    ({"table": [], "uuid": "a" * 129}, "x.uuid"), ({"table": [], "read_only": "x"}, "x.read_only"), ({"table": [], "offset": 0}, "x.offset"),
-    ({"table": [], "diskseq": 1}, "x"),
-])
+
+@pytest.mark.parametrize(
+    "value, option",
+    [
+        (None, "x"),
+        (7, "x"),
+        (True, "x"),
+        ([], "x"),
+        ({}, "x"),
+        ("", "x"),
+        ("a", "x"),
+        ("dev/a", "x"),
+        ("loop0", "x"),
+        ("1:2", "x"),
+        ("disk:1", "x"),
+        (":", "x"),
+        ("/dev/\0", "x"),
+        ("/dev/a\n", "x"),
+        ("path:", "x"),
+        ("path:a", "x"),
+        ("path:/a\n", "x"),
+        ("file:", "x"),
+        ("file:a", "x"),
+        ("file:/\0", "x"),
+        ("diskseq:", "x"),
+        ("diskseq:0", "x"),
+        ("diskseq:-1", "x"),
+        ("diskseq:x", "x"),
+        (f"diskseq:{U64 + 1}", "x"),
+        ("diskseq: 1", "x"),
+        ("DISKSEQ:1", "x"),
+        ({"uuid": "a"}, "x"),
+        ({"size": 1}, "x"),
+        ({"path": None}, "x"),
+        ({"path": "/a", "file": "/b"}, "x"),
+        ({"diskseq": 1, "file": "/b"}, "x"),
+        ({"table": [], "path": "/a"}, "x"),
+        ({"diskseq": 1, "path": "/a", "file": "/b"}, "x"),
+        ({"diskseq": 0}, "x.diskseq"),
+        ({"diskseq": True}, "x.diskseq"),
+        ({"diskseq": 1.5}, "x.diskseq"),
+        ({"diskseq": [1]}, "x.diskseq"),
+        ({"diskseq": ""}, "x.diskseq"),
+        ({"diskseq": 1, "uuid": "a"}, "x.uuid"),
+        ({"diskseq": 1, "offset": 0}, "x.offset"),
+        ({"path": ""}, "x.path"),
+        ({"path": "a"}, "x.path"),
+        ({"path": 1}, "x.path"),
+        ({"path": ["/a"]}, "x.path"),
+        ({"path": "/a\0"}, "x.path"),
+        ("/dev/\ud800", "x"),
+        ("file:/srv/\udfff", "x"),
+        ({"path": "/dev/\udbff"}, "x.path"),
+        ({"file": "/srv/\ud800", "size": 512}, "x.file"),
+        ({"path": "/a", "diskseq": 0}, "x.diskseq"),
+        ({"path": "/a", "uuid": ""}, "x.uuid"),
+        ({"path": "/a", "uuid": "a b"}, "x.uuid"),
+        ({"path": "/a", "uuid": 1}, "x.uuid"),
+        ({"path": "/a", "size": 1}, "x.size"),
+        ({"path": "/a", "name": "b"}, "x.name"),
+        ({"path": "/a", 1: 2}, "x.1"),
+        ({"path": "/a", "colour": "red"}, "x.colour"),
+        ({"path": "/a", "colour": None}, "x.colour"),
+        ({"diskseq": 1, None: None}, "x.None"),
+        ({"file": ""}, "x.file"),
+        ({"file": False}, "x.file"),
+        ({"file": "a.raw"}, "x.file"),
+        ({"file": "/a", "uuid": "b"}, "x.uuid"),
+        ({"file": "/a", "offset": -1}, "x.offset"),
+        ({"file": "/a", "offset": "1k"}, "x.offset"),
+        ({"file": "/a", "offset": True}, "x.offset"),
+        ({"file": "/a", "offset": False}, "x.offset"),
+        ({"file": "/a", "offset": ""}, "x.offset"),
+        ({"file": "/a", "offset": []}, "x.offset"),
+        ({"file": "/a", "offset": 0.0}, "x.offset"),
+        ({"file": "/a", "offset": "\u0661"}, "x.offset"),
+        ({"file": "/a", "offset": 10**19}, "x.offset"),
+        ({"file": "/a", "size": 1.5}, "x.size"),
+        ({"file": "/a", "size": "-512"}, "x.size"),
+        ({"file": "/a", "size": {}}, "x.size"),
+        ({"file": "/a", "size": "1\n"}, "x.size"),
+        ({"file": "/a", "sector_size": "big"}, "x.sector_size"),
+        ({"file": "/a", "sector_size": True}, "x.sector_size"),
+        ({"file": "/a", "read_only": "maybe"}, "x.read_only"),
+        ({"file": "/a", "read_only": 2}, "x.read_only"),
+        ({"file": "/a", "read_only": ""}, "x.read_only"),
+        ({"file": "/a", "direct_io": []}, "x.direct_io"),
+        ({"file": "/a", "direct_io": {}}, "x.direct_io"),
+        ({"table": [], "name": ""}, "x.name"),
+        ({"table": [], "name": "control"}, "x.name"),
+        ({"table": [], "name": "a/b"}, "x.name"),
+        ({"table": [], "name": 7}, "x.name"),
+        ({"table": [], "uuid": "a" * 129}, "x.uuid"),
+        ({"table": [], "read_only": "x"}, "x.read_only"),
+        ({"table": [], "offset": 0}, "x.offset"),
+        ({"table": [], "diskseq": 1}, "x"),
+    ],
+)
 def test_a_bad_value_is_named(value, option):
     with pytest.raises(InvalidValue) as caught:
         parse(value, option="x")
     assert caught.value.option == option
-    assert str(caught.value).startswith(f"{option} ") and caught.value.wrong and caught.value.as_dict()["hint"]
+    assert (
+        str(caught.value).startswith(f"{option} ") and caught.value.wrong and caught.value.as_dict()["hint"]
+    )
 
 
 def test_a_number_without_end():
@@ -141,14 +254,25 @@ def test_a_number_without_end():
 
 plain = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),
-        st.sampled_from(["/dev/a", "diskseq:1", "path:/a", "file:/a", "253:1", "1", "", "true", "0", math.inf, 2**64, -1]),
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=20),
+        st.sampled_from(
+            ["/dev/a", "diskseq:1", "path:/a", "file:/a", "253:1", "1", "", "true", "0", math.inf, 2**64, -1]
+        ),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(
-            st.one_of(st.sampled_from(["diskseq", "path", "uuid", *FileSource._fields, *TableSource._fields]), st.text(max_size=5), st.integers()),
-            inner, max_size=5,
+            st.one_of(
+                st.sampled_from(["diskseq", "path", "uuid", *FileSource._fields, *TableSource._fields]),
+                st.text(max_size=5),
+                st.integers(),
+            ),
+            inner,
+            max_size=5,
         ),
     ),
     max_leaves=12,
@@ -164,9 +288,15 @@ def test_arbitrary_plain_data(value, numbers):
     except InvalidValue as error:
         assert error.option.partition(".")[0] == "source" and str(error)
         return
-    assert isinstance(source, (DiskseqSource, PathSource, FileSource, TableSource) + ((NumberSource,) if numbers else ()))
+    assert isinstance(
+        source, (DiskseqSource, PathSource, FileSource, TableSource) + ((NumberSource,) if numbers else ())
+    )
     if isinstance(source, FileSource):
-        assert source.file.startswith("/") and not isinstance(source.offset + source.size, float) and source.offset >= 0
+        assert (
+            source.file.startswith("/")
+            and not isinstance(source.offset + source.size, float)
+            and source.offset >= 0
+        )
         assert isinstance(source.read_only, bool) and isinstance(source.direct_io, bool)
     if isinstance(source, PathSource):
         assert source.path.startswith("/") and "\0" not in source.path and "\n" not in source.path
@@ -185,6 +315,7 @@ def test_arbitrary_text(text, numbers):
 
 # Devices, found and made
 
+
 @pytest.fixture
 def place():
     loopdevices.need_loop()
@@ -200,8 +331,13 @@ def test_a_file_is_made_once_and_goes_with_the_run(place):
         assert _opener.find(FileSource(path), host) is None
         device = opener.open(FileSource(path))
         assert opener.made == [device] and loop.info(device).autoclear
-        for source in (FileSource(path), DiskseqSource(device.id.diskseq), PathSource(device.path), PathSource(device.path, None, device.id.diskseq),
-                       NumberSource(7, device.id.minor)):
+        for source in (
+            FileSource(path),
+            DiskseqSource(device.id.diskseq),
+            PathSource(device.path),
+            PathSource(device.path, None, device.id.diskseq),
+            NumberSource(7, device.id.minor),
+        ):
             assert opener.open(source).id == device.id
         assert opener.made == [device]
         with pytest.raises(WrongDevice):
@@ -229,7 +365,10 @@ def test_what_is_kept_stays(place):
 
 def test_a_file_that_cannot_be_used(place):
     with Host() as host:
-        for source, option in ((FileSource(place + "/none"), "source.file"), (FileSource(loopdevices.image(place, "odd", 1000)), "backing_file")):
+        for source, option in (
+            (FileSource(place + "/none"), "source.file"),
+            (FileSource(loopdevices.image(place, "odd", 1000)), "backing_file"),
+        ):
             with pytest.raises(InvalidValue) as caught:
                 _opener.Opener(host).open(source)
             assert caught.value.option == option
@@ -266,10 +405,14 @@ def test_a_table_over_a_file_that_has_grown(place):
         grow(path, 2 * 65536)
         slots, text = _slots.Slots(host), f"0 256 linear file:{path} 0"
         assert slots.look(text, False).is_complete and first.size == 65536
-        assert slots.make(text, False, _opener.Opener(host)).targets[0][3] == f"{first.id.number} 0".encode() and first.size == 2 * 65536
+        assert (
+            slots.make(text, False, _opener.Opener(host)).targets[0][3] == f"{first.id.number} 0".encode()
+            and first.size == 2 * 65536
+        )
 
 
 # A file that nobody is to change
+
 
 def test_a_file_that_has_changed(tmp_path):
     path = tmp_path / "golden"
@@ -281,17 +424,24 @@ def test_a_file_that_has_changed(tmp_path):
     os.utime(path, ns=(0, 1500000000123456788))
     with pytest.raises(WrongDevice) as caught:
         _opener.backing_of(source)
-    for word in (str(path), "changed at 2017-07-14 02:40:00.123456788 UTC", "as it was at 2017-07-14 02:40:00.123456789 UTC"):
+    for word in (
+        str(path),
+        "changed at 2017-07-14 02:40:00.123456788 UTC",
+        "as it was at 2017-07-14 02:40:00.123456789 UTC",
+    ):
         assert word in str(caught.value)
     assert _opener.backing_of(source._replace(mtime_ns=None)).size == 512
 
 
-@pytest.mark.parametrize("value, words", [
-    ({"file": "/a", "mtime_ns": 5}, "read_only=true"),
-    ({"file": "/a", "mtime_ns": -5, "read_only": True}, "nanoseconds"),
-    ({"file": "/a", "mtime_ns": "x", "read_only": True}, "nanoseconds"),
-    ({"file": "/a", "mtime_ns": 1.5, "read_only": True}, "nanoseconds"),
-])
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        ({"file": "/a", "mtime_ns": 5}, "read_only=true"),
+        ({"file": "/a", "mtime_ns": -5, "read_only": True}, "nanoseconds"),
+        ({"file": "/a", "mtime_ns": "x", "read_only": True}, "nanoseconds"),
+        ({"file": "/a", "mtime_ns": 1.5, "read_only": True}, "nanoseconds"),
+    ],
+)
 def test_no_such_time(value, words):
     with pytest.raises(InvalidValue, match=f"source.mtime_ns.*{words}"):
         parse(value)

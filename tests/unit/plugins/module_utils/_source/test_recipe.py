@@ -17,21 +17,35 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 
 KEY = "00" * 32
 BOOT = "11111111-2222-3333-4444-555555555555"
-CRYPT = {"start": 0, "length": 8, "target": "crypt", "cipher": "aes-xts-plain64", "key": KEY, "iv_offset": 0, "device": "/dev/vg/a", "offset": 0}
+CRYPT = {
+    "start": 0,
+    "length": 8,
+    "target": "crypt",
+    "cipher": "aes-xts-plain64",
+    "key": KEY,
+    "iv_offset": 0,
+    "device": "/dev/vg/a",
+    "offset": 0,
+}
 
 
 def linear(device):
     return [{"start": 0, "length": 8, "target": "linear", "device": device, "offset": 0}]
 
 
-@pytest.mark.parametrize("value, text", [
-    ("file:/srv/a.raw", '{"file": "/srv/a.raw"}'),
-    ({"file": "/\u00fc'\".raw", "size": 512, "offset": 1024, "read_only": True},
-     '{"file": "/\\u00fc\'\\".raw", "offset": 1024, "read_only": true, "size": 512}'),
-    ({"path": "/dev/mapper/a", "uuid": "LVM-x"}, '{"path": "/dev/mapper/a", "uuid": "LVM-x"}'),
-    ({"table": linear({"file": "/a"}), "name": "n"}, None),
-    ({"table": "0 8 linear /dev/vg/a 0"}, '{"table": "0 8 linear /dev/vg/a 0"}'),
-])
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        ("file:/srv/a.raw", '{"file": "/srv/a.raw"}'),
+        (
+            {"file": "/\u00fc'\".raw", "size": 512, "offset": 1024, "read_only": True},
+            '{"file": "/\\u00fc\'\\".raw", "offset": 1024, "read_only": true, "size": 512}',
+        ),
+        ({"path": "/dev/mapper/a", "uuid": "LVM-x"}, '{"path": "/dev/mapper/a", "uuid": "LVM-x"}'),
+        ({"table": linear({"file": "/a"}), "name": "n"}, None),
+        ({"table": "0 8 linear /dev/vg/a 0"}, '{"table": "0 8 linear /dev/vg/a 0"}'),
+    ],
+)
 def test_there_and_back(value, text):
     source = opener.parse(value)
     found = recipe.text_of(source)
@@ -39,27 +53,30 @@ def test_there_and_back(value, text):
     assert recipe.parse(found) == source
 
 
-@pytest.mark.parametrize("value, words", [
-    ("diskseq:42", ["diskseq:42", "every boot"]),
-    ("diskseq:42-part1", ["diskseq:42-part1", "every boot", "boot_id"]),
-    ({"path": "/dev/vg/a", "diskseq": 42}, ["source.diskseq", "uuid instead"]),
-    ("/dev/loop7", ["/dev/loop7", "whichever device comes first"]),
-    ("/dev/dm-3", ["whichever device comes first"]),
-    ("//dev/./x/../loop7", ["whichever device comes first"]),
-    ("/dev/disk/by-diskseq/42", ["every boot"]),
-    ("/dev//disk/../disk/by-diskseq/42-part1", ["every boot"]),
-    ("/dev/block/253:4", ["whichever device comes first"]),
-    ({"path": "/dev/block/253:4", "uuid": "LVM-x"}, ["whichever device comes first"]),
-    ({"table": linear("diskseq:7")}, ["every boot"]),
-    ({"table": linear("7:1")}, ["every boot"]),
-    ({"table": linear({"path": "/dev/vg/a", "diskseq": 1})}, ["every boot"]),
-    ({"table": linear("/dev/./loop7")}, ["table", "whichever device comes first"]),
-    ({"table": linear({"path": "/dev/block/7:1"})}, ["table", "whichever device comes first"]),
-    ({"table": "0 8 linear /dev/disk/by-diskseq/4 0"}, ["table", "every boot"]),
-    ({"table": "0 8 linear /dev//dm-1 0"}, ["table", "whichever device comes first"]),
-    ({"table": [CRYPT]}, ["no key"]),
-    ({"table": "0 8 crypt aes-xts-plain64 %s 0 /dev/vg/a 0" % KEY}, ["no key"]),
-])
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        ("diskseq:42", ["diskseq:42", "every boot"]),
+        ("diskseq:42-part1", ["diskseq:42-part1", "every boot", "boot_id"]),
+        ({"path": "/dev/vg/a", "diskseq": 42}, ["source.diskseq", "uuid instead"]),
+        ("/dev/loop7", ["/dev/loop7", "whichever device comes first"]),
+        ("/dev/dm-3", ["whichever device comes first"]),
+        ("//dev/./x/../loop7", ["whichever device comes first"]),
+        ("/dev/disk/by-diskseq/42", ["every boot"]),
+        ("/dev//disk/../disk/by-diskseq/42-part1", ["every boot"]),
+        ("/dev/block/253:4", ["whichever device comes first"]),
+        ({"path": "/dev/block/253:4", "uuid": "LVM-x"}, ["whichever device comes first"]),
+        ({"table": linear("diskseq:7")}, ["every boot"]),
+        ({"table": linear("7:1")}, ["every boot"]),
+        ({"table": linear({"path": "/dev/vg/a", "diskseq": 1})}, ["every boot"]),
+        ({"table": linear("/dev/./loop7")}, ["table", "whichever device comes first"]),
+        ({"table": linear({"path": "/dev/block/7:1"})}, ["table", "whichever device comes first"]),
+        ({"table": "0 8 linear /dev/disk/by-diskseq/4 0"}, ["table", "every boot"]),
+        ({"table": "0 8 linear /dev//dm-1 0"}, ["table", "whichever device comes first"]),
+        ({"table": [CRYPT]}, ["no key"]),
+        ({"table": "0 8 crypt aes-xts-plain64 %s 0 /dev/vg/a 0" % KEY}, ["no key"]),
+    ],
+)
 def test_what_means_nothing_after_a_boot(value, words):
     with pytest.raises(InvalidValue) as caught:
         recipe.text_of(opener.parse(value))
@@ -68,10 +85,16 @@ def test_what_means_nothing_after_a_boot(value, words):
     assert KEY not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [
-    f"diskseq:42@{BOOT}", {"diskseq": 42, "partition": 1, "boot_id": BOOT}, {"path": "/dev/loop7", "diskseq": 4, "boot_id": BOOT},
-    {"table": linear(f"diskseq:7@{BOOT}")}, {"table": linear({"path": "/dev/vg/a", "diskseq": 1, "boot_id": BOOT})},
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"diskseq:42@{BOOT}",
+        {"diskseq": 42, "partition": 1, "boot_id": BOOT},
+        {"path": "/dev/loop7", "diskseq": 4, "boot_id": BOOT},
+        {"table": linear(f"diskseq:7@{BOOT}")},
+        {"table": linear({"path": "/dev/vg/a", "diskseq": 1, "boot_id": BOOT})},
+    ],
+)
 def test_what_says_its_boot_is_kept_with_it(value):
     source = opener.parse(value)
     text = recipe.text_of(source)
@@ -83,26 +106,42 @@ def test_what_outlives_the_boot_is_of_none():
         assert recipe.boot_of(opener.parse(value)) is None
 
 
-@pytest.mark.parametrize("path, mapped, uuid, words", [
-    ("/dev/disk/by-id/wwn-0x5", False, None, None),
-    ("/dev/disk/by-path/pci-0-part1", False, None, None),
-    ("/dev/mapper/a", True, "LVM-x", None),
-    ("/dev/sda", False, None, "by-id"),
-    ("/dev/disk/by-id/../by-label/root", False, None, "by-id"),
-    ("/dev/disk/by-uuid/5", False, None, "by-id"),
-    ("/dev/disk/by-partlabel/a", False, None, "by-id"),
-    ("/dev/mapper/a", True, None, "make it with a uuid"),
-    ("/dev/disk/by-id/dm-name-a", True, None, "make it with a uuid"),
-])
+@pytest.mark.parametrize(
+    "path, mapped, uuid, words",
+    [
+        ("/dev/disk/by-id/wwn-0x5", False, None, None),
+        ("/dev/disk/by-path/pci-0-part1", False, None, None),
+        ("/dev/mapper/a", True, "LVM-x", None),
+        ("/dev/sda", False, None, "by-id"),
+        ("/dev/disk/by-id/../by-label/root", False, None, "by-id"),
+        ("/dev/disk/by-uuid/5", False, None, "by-id"),
+        ("/dev/disk/by-partlabel/a", False, None, "by-id"),
+        ("/dev/mapper/a", True, None, "make it with a uuid"),
+        ("/dev/disk/by-id/dm-name-a", True, None, "make it with a uuid"),
+    ],
+)
 def test_a_name_that_may_be_anothers(path, mapped, uuid, words):
     doubt = recipe.doubt(path, mapped, uuid)
     assert doubt is None if words is None else words in doubt and path in doubt
 
 
-@pytest.mark.parametrize("text", [
-    "", "5", "[]", "null", '{"file": "relative"}', '{"file": "/a", "path": "/b"}', '{"file": "/a", "more": 1}', "{", '{"file": NaN}', "[" * 5000,
-    '{"diskseq": 4}', '{"file": "/a"}' + " " * 70000,
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "5",
+        "[]",
+        "null",
+        '{"file": "relative"}',
+        '{"file": "/a", "path": "/b"}',
+        '{"file": "/a", "more": 1}',
+        "{",
+        '{"file": NaN}',
+        "[" * 5000,
+        '{"diskseq": 4}',
+        '{"file": "/a"}' + " " * 70000,
+    ],
+)
 def test_no_recipe(text):
     with pytest.raises(BlockError) as caught:
         recipe.parse(text, "xvda of web1")
@@ -116,10 +155,31 @@ def test_too_long():
 
 def test_without_guards():
     image = {"file": "/g", "read_only": True, "mtime_ns": 5}
-    origin = {"table": [{"start": 0, "length": 8, "target": "linear", "device": image, "offset": 0}], "read_only": True}
-    line = {"start": 0, "length": 8, "target": "snapshot", "origin": origin, "cow": {"file": "/c"}, "persistence": "P", "chunk_size": 8}
-    one, two = ({"table": [line], "name": "n"}, {"table": [dict(line, origin=dict(origin, table=[dict(origin["table"][0], device=dict(image, mtime_ns=6))]))],
-                                                 "name": "n"})
+    origin = {
+        "table": [{"start": 0, "length": 8, "target": "linear", "device": image, "offset": 0}],
+        "read_only": True,
+    }
+    line = {
+        "start": 0,
+        "length": 8,
+        "target": "snapshot",
+        "origin": origin,
+        "cow": {"file": "/c"},
+        "persistence": "P",
+        "chunk_size": 8,
+    }
+    one, two = (
+        {"table": [line], "name": "n"},
+        {
+            "table": [
+                dict(
+                    line,
+                    origin=dict(origin, table=[dict(origin["table"][0], device=dict(image, mtime_ns=6))]),
+                )
+            ],
+            "name": "n",
+        },
+    )
     one, two = opener.parse(one), opener.parse(two)
     assert one != two and recipe.without_guards(one) == recipe.without_guards(two)
     assert recipe.parse(recipe.text_of(one)) == one
@@ -129,10 +189,19 @@ def test_without_guards():
 
 
 def snapshot(length=16, cow="/c", origin="/g"):
-    return {"table": [{
-        "start": 0, "length": length, "target": "snapshot", "origin": {"file": origin, "read_only": True}, "cow": {"file": cow}, "persistence": "P",
-        "chunk_size": 8,
-    }]}
+    return {
+        "table": [
+            {
+                "start": 0,
+                "length": length,
+                "target": "snapshot",
+                "origin": {"file": origin, "read_only": True},
+                "cow": {"file": cow},
+                "persistence": "P",
+                "chunk_size": 8,
+            }
+        ]
+    }
 
 
 def thin(length=16, number=1, pool_length=2048, uuid="P"):
@@ -141,29 +210,40 @@ def thin(length=16, number=1, pool_length=2048, uuid="P"):
 
 
 def encrypted(source):
-    line = {"start": 0, "target": "crypt", "cipher": "aes-xts-plain64", "key": ":64:logon:a:b", "iv_offset": 0, "device": source, "offset": 0}
+    line = {
+        "start": 0,
+        "target": "crypt",
+        "cipher": "aes-xts-plain64",
+        "key": ":64:logon:a:b",
+        "iv_offset": 0,
+        "device": source,
+        "offset": 0,
+    }
     return {"table": [dict(line, length=source["table"][0]["length"])]}
 
 
-@pytest.mark.parametrize("kept, wanted, cut", [
-    (snapshot(), snapshot(8), 16),
-    (snapshot(), snapshot(8, origin="/h"), 16),
-    (snapshot(), snapshot(), None),
-    (snapshot(8), snapshot(), None),
-    (snapshot(), snapshot(8, cow="/d"), None),
-    (thin(), thin(8), 16),
-    (thin(), thin(8, pool_length=4096), 16),
-    (thin(), thin(8, number=2), None),
-    (thin(), thin(8, uuid="Q"), None),
-    (thin(), thin(32), None),
-    ({"table": "0 16 thin path:/dev/mapper/p 1"}, {"table": "0 8 thin /dev/mapper/p 1"}, 16),
-    (encrypted(thin()), encrypted(thin(8)), 16),
-    (thin(), snapshot(8), None),
-    ({"table": linear("/dev/vg/a")}, {"table": "0 4 linear /dev/vg/a 0"}, None),
-    ({"table": "0 8 zero\n8 8 zero"}, {"table": "0 8 zero"}, None),
-    ("file:/a", thin(8), None),
-    (thin(), "file:/a", None),
-])
+@pytest.mark.parametrize(
+    "kept, wanted, cut",
+    [
+        (snapshot(), snapshot(8), 16),
+        (snapshot(), snapshot(8, origin="/h"), 16),
+        (snapshot(), snapshot(), None),
+        (snapshot(8), snapshot(), None),
+        (snapshot(), snapshot(8, cow="/d"), None),
+        (thin(), thin(8), 16),
+        (thin(), thin(8, pool_length=4096), 16),
+        (thin(), thin(8, number=2), None),
+        (thin(), thin(8, uuid="Q"), None),
+        (thin(), thin(32), None),
+        ({"table": "0 16 thin path:/dev/mapper/p 1"}, {"table": "0 8 thin /dev/mapper/p 1"}, 16),
+        (encrypted(thin()), encrypted(thin(8)), 16),
+        (thin(), snapshot(8), None),
+        ({"table": linear("/dev/vg/a")}, {"table": "0 4 linear /dev/vg/a 0"}, None),
+        ({"table": "0 8 zero\n8 8 zero"}, {"table": "0 8 zero"}, None),
+        ("file:/a", thin(8), None),
+        (thin(), "file:/a", None),
+    ],
+)
 def test_cut(kept, wanted, cut):
     assert recipe.cut_of(opener.parse(kept), opener.parse(wanted)) == cut
 

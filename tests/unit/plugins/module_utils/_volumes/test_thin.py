@@ -16,15 +16,18 @@ from ansible_collections.racefree.block.plugins.module_utils._volumes.thin impor
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 
 
-@pytest.mark.parametrize("rows, option", [
-    ([{"id": -1}], "volumes[0].id"),
-    ([{"id": 0}, {"id": 2**24}], "volumes[1].id"),
-    ([{"id": 1}, {"id": 2}, {"id": 1, "state": "absent"}], "volumes[2].id"),
-    ([{"id": 1, "snapshot_of": 1}], "volumes[0].snapshot_of"),
-    ([{"id": 1, "snapshot_of": -1}], "volumes[0].snapshot_of"),
-    ([{"id": 1, "snapshot_of": 2**24}], "volumes[0].snapshot_of"),
-    ([{"id": 1, "snapshot_of": 0, "state": "absent"}], "volumes[0].snapshot_of"),
-])
+@pytest.mark.parametrize(
+    "rows, option",
+    [
+        ([{"id": -1}], "volumes[0].id"),
+        ([{"id": 0}, {"id": 2**24}], "volumes[1].id"),
+        ([{"id": 1}, {"id": 2}, {"id": 1, "state": "absent"}], "volumes[2].id"),
+        ([{"id": 1, "snapshot_of": 1}], "volumes[0].snapshot_of"),
+        ([{"id": 1, "snapshot_of": -1}], "volumes[0].snapshot_of"),
+        ([{"id": 1, "snapshot_of": 2**24}], "volumes[0].snapshot_of"),
+        ([{"id": 1, "snapshot_of": 0, "state": "absent"}], "volumes[0].snapshot_of"),
+    ],
+)
 def test_wrong(rows, option):
     with pytest.raises(InvalidValue) as caught:
         parse_volumes(rows)
@@ -32,17 +35,29 @@ def test_wrong(rows, option):
 
 
 def test_right():
-    rows = [{"id": 0, "snapshot_of": None, "state": "present"}, {"id": 2**24 - 1, "snapshot_of": 0}, {"id": 7, "state": "absent"}]
+    rows = [
+        {"id": 0, "snapshot_of": None, "state": "present"},
+        {"id": 2**24 - 1, "snapshot_of": 0},
+        {"id": 7, "state": "absent"},
+    ]
     assert parse_volumes(rows) == [
-        Volume(0, True, None, "volumes[0]"), Volume(2**24 - 1, True, 0, "volumes[1]"), Volume(7, False, None, "volumes[2]"),
+        Volume(0, True, None, "volumes[0]"),
+        Volume(2**24 - 1, True, 0, "volumes[1]"),
+        Volume(7, False, None, "volumes[2]"),
     ]
     assert parse_volumes([]) == []
 
 
 def test_what_the_diff_shows():
-    volumes = Volumes(None, parse_volumes([{"id": 0}, {"id": 1, "snapshot_of": 0}, {"id": 2, "state": "absent"}]), 1)
+    volumes = Volumes(
+        None, parse_volumes([{"id": 0}, {"id": 1, "snapshot_of": 0}, {"id": 2, "state": "absent"}]), 1
+    )
     made = {"0": "present", "1": "present, a snapshot of 0", "2": "absent"}
     assert volumes.wanted() == made
     before = {"0": "present", "1": "absent", "2": "present"}
     assert volumes.wanted(before) == made
-    assert volumes.wanted(dict(before, **{"1": "present", "2": "absent"})) == {"0": "present", "1": "present", "2": "absent"}
+    assert volumes.wanted(dict(before, **{"1": "present", "2": "absent"})) == {
+        "0": "present",
+        "1": "present",
+        "2": "absent",
+    }

@@ -34,7 +34,9 @@ from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes impo
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="loop devices need root")
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="loop devices need root"
+)
 
 GUEST = Guest(5, "00000005-1111-2222-3333-444444444444", "web", "pv")
 
@@ -60,7 +62,11 @@ def store(daemon):
 def device(tmp_path):
     path = tmp_path / "disk"
     path.write_bytes(b"\0" * (1 << 20))
-    loop = subprocess.run(["losetup", "--show", "-f", str(path)], stdout=subprocess.PIPE, check=True, timeout=30).stdout.decode().strip()
+    loop = (
+        subprocess.run(["losetup", "--show", "-f", str(path)], stdout=subprocess.PIPE, check=True, timeout=30)
+        .stdout.decode()
+        .strip()
+    )
     try:
         with _device.open_path(loop, writable=True) as opened:
             yield opened
@@ -100,6 +106,7 @@ def opens(number, state="2"):
         with open(key.sysfs + "/new", "w") as file:
             file.write(number + "\n")
         os.rename(key.sysfs + "/new", key.sysfs + "/physical_device")
+
     return act
 
 
@@ -123,10 +130,13 @@ def everything(store, root="/"):
 def test_opened_by_sysfs(store, daemon, device, sysfs):
     backend = Backend(daemon, Key(5, 51712), opens(number_of(device)))
     backend.start()
-    outcome, = blkback.attach(store, [request(device)], 10)
+    (outcome,) = blkback.attach(store, [request(device)], 10)
     backend.join()
     assert outcome.error is None and outcome.changed
-    assert outcome.vbd.diskseq == device.id.diskseq and outcome.vbd.number == (device.id.major, device.id.minor)
+    assert outcome.vbd.diskseq == device.id.diskseq and outcome.vbd.number == (
+        device.id.major,
+        device.id.minor,
+    )
     assert store.get_perms("/local/domain/0/backend/vbd/5/51712") == ["n0", "r5"]
     assert store.get_perms("/local/domain/0/backend/vbd/5/51712/physical-device") == ["n0", "r5"]
     assert store.get_perms("/local/domain/5/device/vbd/51712/state") == ["n5", "r0"]
@@ -143,7 +153,7 @@ def test_a_backend_that_offers_opened_is_believed_only_then(store, daemon, devic
         store.write(f"{key.backend}/opened", "1")
 
     Backend(daemon, Key(5, 51712), act).start()
-    outcome, = blkback.attach(store, [request(device)], 10)
+    (outcome,) = blkback.attach(store, [request(device)], 10)
     assert outcome.error is None and outcome.vbd.opened is True
     assert said.is_set()
 
@@ -156,11 +166,14 @@ def compares(device, found=None):
         store.write(f"{key.backend}/state", "2")
         wanted, has = store.read(f"{key.backend}/diskseq"), f"{found or device.id.diskseq:x}"
         if wanted != has:
-            store.write(f"{key.backend_error}/error", f"19 {number_of(device)} has diskseq {has}, not {wanted}")
+            store.write(
+                f"{key.backend_error}/error", f"19 {number_of(device)} has diskseq {has}, not {wanted}"
+            )
             store.write(f"{key.backend}/state", "5")
             return
         opens(number_of(device))(store, key)
         store.write(f"{key.backend}/opened", "1")
+
     return act
 
 
@@ -168,7 +181,7 @@ def test_a_backend_that_compares_gets_what_it_can_compare(store, daemon, device,
     assert vbd_read.offers_opened(store) is None
     backend = Backend(daemon, Key(5, 51712), compares(device))
     backend.start()
-    outcome, = blkback.attach(store, [request(device)], 10)
+    (outcome,) = blkback.attach(store, [request(device)], 10)
     backend.join()
     assert outcome.error is None and outcome.vbd.opened is True
     assert vbd_read.offers_opened(store) is True
@@ -178,7 +191,7 @@ def test_what_a_backend_finds_different_is_taken_back(store, daemon, device, sys
     before = everything(store)
     backend = Backend(daemon, Key(5, 51712), compares(device, device.id.diskseq + 1))
     backend.start()
-    outcome, = blkback.attach(store, [request(device)], 10)
+    (outcome,) = blkback.attach(store, [request(device)], 10)
     backend.join()
     assert isinstance(outcome.error, GuestError)
     assert f"has diskseq {device.id.diskseq + 1:x}, not {device.id.diskseq:x}" in str(outcome.error)
@@ -193,7 +206,7 @@ def test_a_backend_that_never_has_it_open_is_late(store, daemon, device, sysfs):
     threading.Timer(1.5, lambda: subprocess.run(["rm", "-r", str(sysfs / "vbd-5-51712")], check=True)).start()
     before = everything(store)
     Backend(daemon, Key(5, 51712), act).start()
-    outcome, = blkback.attach(store, [request(device)], 1)
+    (outcome,) = blkback.attach(store, [request(device)], 1)
     assert isinstance(outcome.error, DeadlineExceeded) and "(the node opened is 0)" in str(outcome.error)
     assert everything(store) == before
 
@@ -204,7 +217,7 @@ def test_junk_as_opened_is_named(store, daemon, device, sysfs, junk):
         store.write(f"{key.backend}/opened", junk)
 
     Backend(daemon, Key(5, 51712), act).start()
-    outcome, = blkback.attach(store, [request(device)], 10)
+    (outcome,) = blkback.attach(store, [request(device)], 10)
     assert isinstance(outcome.error, XenStoreError) and "backend/vbd/5/51712/opened" in str(outcome.error)
 
 
@@ -234,17 +247,19 @@ def test_opened_is_asked_for_after_the_number_was_seen(store, daemon, device, sy
 
     monkeypatch.setattr(vbd_read, "opened_number", late)
     Backend(daemon, Key(5, 51712), opens(number_of(device))).start()
-    outcome, = blkback.attach(store, [request(device)], 1)
+    (outcome,) = blkback.attach(store, [request(device)], 1)
     assert looks and "(the node opened is 0)" in str(outcome.error)
 
 
 def test_what_is_anothers_by_now_is_not_taken_back(store, daemon, device, sysfs):
     def act(other, key):
-        other.transaction(lambda tx: tx.write_many({f"{key.backend}/diskseq": "1", f"{key.backend}/state": "5"}))
+        other.transaction(
+            lambda tx: tx.write_many({f"{key.backend}/diskseq": "1", f"{key.backend}/state": "5"})
+        )
 
     backend = Backend(daemon, Key(5, 51712), act)
     backend.start()
-    outcome, = blkback.attach(store, [request(device)], 2)
+    (outcome,) = blkback.attach(store, [request(device)], 2)
     backend.join()
     assert outcome.error is not None
     assert vbd_read.read_vbd(store, 5, 51712).diskseq == 1
@@ -258,25 +273,31 @@ def test_the_wrong_number_is_an_error(store, daemon, device, sysfs):
     backend = Backend(daemon, Key(5, 51712), act)
     backend.start()
     threading.Timer(1, lambda: subprocess.run(["rm", "-r", str(sysfs / "vbd-5-51712")], check=True)).start()
-    outcome, = blkback.attach(store, [request(device)], 10)
+    (outcome,) = blkback.attach(store, [request(device)], 10)
     assert isinstance(outcome.error, WrongDevice) and "blkback opened 7:4095 instead of" in str(outcome.error)
     assert everything(store) == before
 
 
-@pytest.mark.parametrize("act, words", [
-    (lambda store, key: store.write(f"{key.backend}/state", "5"), "without saying why"),
-    (lambda store, key: store.write(f"{key.backend}/state", "6"), "without saying why"),
-    (lambda store, key: store.write(f"{key.backend_error}/error", "2 creating vbd structure"), "creating vbd structure"),
-    (lambda store, key: store.remove(key.backend), "its nodes were removed"),
-    (lambda store, key: store.write(f"{key.backend}/state", "junk"), "state"),
-    (lambda store, key: store.remove("/local/domain/5/device"), "waited 1 s for blkback to open"),
-    (lambda store, key: None, "waited 1 s for blkback to open the device"),
-])
+@pytest.mark.parametrize(
+    "act, words",
+    [
+        (lambda store, key: store.write(f"{key.backend}/state", "5"), "without saying why"),
+        (lambda store, key: store.write(f"{key.backend}/state", "6"), "without saying why"),
+        (
+            lambda store, key: store.write(f"{key.backend_error}/error", "2 creating vbd structure"),
+            "creating vbd structure",
+        ),
+        (lambda store, key: store.remove(key.backend), "its nodes were removed"),
+        (lambda store, key: store.write(f"{key.backend}/state", "junk"), "state"),
+        (lambda store, key: store.remove("/local/domain/5/device"), "waited 1 s for blkback to open"),
+        (lambda store, key: None, "waited 1 s for blkback to open the device"),
+    ],
+)
 def test_what_goes_wrong_is_taken_back(store, daemon, device, sysfs, act, words):
     before = everything(store)
     backend = Backend(daemon, Key(5, 51712), act)
     backend.start()
-    outcome, = blkback.attach(store, [request(device)], 1)
+    (outcome,) = blkback.attach(store, [request(device)], 1)
     backend.join()
     assert words in str(outcome.error) and not outcome.changed
     assert everything(store) == before
@@ -297,12 +318,20 @@ def test_the_same_vdev_twice_in_one_call(store, daemon, device, sysfs):
     assert [type(outcome.error) for outcome in outcomes] == [type(None), DeviceBusy]
 
 
-@pytest.mark.parametrize("options", [
-    {"mode": "rw"}, {"device_type": "floppy"}, {"device_type": "cdrom"}, {"params": "phy:/dev/x"}, {"params": "a\nb"}, {"form": "no"},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "rw"},
+        {"device_type": "floppy"},
+        {"device_type": "cdrom"},
+        {"params": "phy:/dev/x"},
+        {"params": "a\nb"},
+        {"form": "no"},
+    ],
+)
 def test_bad_requests_write_nothing(store, device, sysfs, options):
     before = everything(store)
-    outcome, = blkback.attach(store, [request(device, **options)], 2)
+    (outcome,) = blkback.attach(store, [request(device, **options)], 2)
     assert isinstance(outcome.error, InvalidValue)
     assert everything(store) == before
 
@@ -315,7 +344,7 @@ def test_a_guard_refuses_in_the_transaction(store, device, sysfs):
         raise DeviceBusy("used elsewhere")
 
     before = everything(store)
-    outcome, = blkback.attach(store, [request(device)], 2, guard=guard)
+    (outcome,) = blkback.attach(store, [request(device)], 2, guard=guard)
     assert "used elsewhere" in str(outcome.error) and len(seen) == 1
     assert everything(store) == before
 
@@ -344,7 +373,7 @@ def test_frozen_while_waiting_names_what_is_left(daemon, store, device, sysfs):
         backend = Backend(daemon, Key(5, 51712), act)
         backend.start()
         try:
-            outcome, = blkback.attach(hung, [request(device)], 3)
+            (outcome,) = blkback.attach(hung, [request(device)], 3)
         finally:
             daemon.thaw()
     assert isinstance(outcome.error, DeadlineExceeded)
@@ -358,7 +387,7 @@ def test_frozen_while_waiting_names_what_is_left(daemon, store, device, sysfs):
 def vbd(store, daemon, device, sysfs):
     backend = Backend(daemon, Key(5, 51712), opens(number_of(device), "4"))
     backend.start()
-    outcome, = blkback.attach(store, [request(device)], 10)
+    (outcome,) = blkback.attach(store, [request(device)], 10)
     backend.join()
     assert outcome.error is None
     return outcome.vbd
@@ -386,26 +415,28 @@ class Closing(threading.Thread):
 def test_detach(store, daemon, vbd):
     closing = Closing(daemon, vbd.key)
     closing.start()
-    outcome, = blkback.detach(store, [Detachment(vbd, GUEST)], 5)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, GUEST)], 5)
     closing.join()
     assert outcome.error is None and outcome.changed and closing.online == "0"
     assert store.list("/libxl/5") == ["type"]
     assert store.list("/local/domain/0") is None and store.list("/local/domain/5") == ["name", "vm"]
-    outcome, = blkback.detach(store, [Detachment(vbd, GUEST)], 5)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, GUEST)], 5)
     assert outcome.error is None and not outcome.changed
 
 
 def test_a_guest_that_does_not_answer(store, vbd):
     began = time.monotonic()
-    outcome, = blkback.detach(store, [Detachment(vbd, GUEST)], 0.5)
-    assert isinstance(outcome.error, DeadlineExceeded) and "(backend state 5, the guest's own state 1)" in str(outcome.error)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, GUEST)], 0.5)
+    assert isinstance(
+        outcome.error, DeadlineExceeded
+    ) and "(backend state 5, the guest's own state 1)" in str(outcome.error)
     assert time.monotonic() - began < 2
     assert vbd_read.read_vbd(store, *vbd.key).state == 5
 
 
 def test_the_guests_own_words_are_passed_on_safely(store, vbd):
     store.write(vbd.key.frontend_error, "16 Device in use; refusing to close" + "x" * 1000)
-    outcome, = blkback.detach(store, [Detachment(vbd, GUEST)], 0.2)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, GUEST)], 0.2)
     assert "it says '16 Device in use; refusing to close" in str(outcome.error)
     assert len(str(outcome.error)) < 800
 
@@ -413,7 +444,7 @@ def test_the_guests_own_words_are_passed_on_safely(store, vbd):
 def test_force_removes_the_frontend_at_once(store, daemon, vbd):
     closing = Closing(daemon, vbd.key)
     closing.start()
-    outcome, = blkback.detach(store, [Detachment(vbd, GUEST)], 5, force=True)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, GUEST)], 5, force=True)
     closing.join()
     assert outcome.error is None
     assert store.list("/libxl/5") == ["type"] and store.list("/local/domain/0") is None
@@ -421,9 +452,11 @@ def test_force_removes_the_frontend_at_once(store, daemon, vbd):
 
 def test_another_device_is_left_alone(store, vbd):
     before = everything(store)
-    outcome, = blkback.detach(store, [Detachment(vbd._replace(diskseq=vbd.diskseq + 1), GUEST)], 1)
+    (outcome,) = blkback.detach(store, [Detachment(vbd._replace(diskseq=vbd.diskseq + 1), GUEST)], 1)
     assert isinstance(outcome.error, WrongDevice)
-    outcome, = blkback.detach(store, [Detachment(vbd, GUEST._replace(uuid="0" * 8 + GUEST.uuid[8:]))], 1, force=True)
+    (outcome,) = blkback.detach(
+        store, [Detachment(vbd, GUEST._replace(uuid="0" * 8 + GUEST.uuid[8:]))], 1, force=True
+    )
     assert isinstance(outcome.error, GuestError)
     assert everything(store) == before
 
@@ -431,19 +464,21 @@ def test_another_device_is_left_alone(store, vbd):
 def test_the_guest_has_ended(store, vbd):
     store.remove("/local/domain/5")
     threading.Timer(0.3, lambda: subprocess.run(["rm", "-r", vbd.key.sysfs], check=True)).start()
-    outcome, = blkback.detach(store, [Detachment(vbd, GUEST)], 5)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, GUEST)], 5)
     assert outcome.error is None
     assert store.list("/libxl/5") == ["type"] and store.list("/local/domain/0") is None
 
 
 def test_blkback_that_never_lets_go(store, daemon, vbd, monkeypatch):
     monkeypatch.setattr(blkback, "_CLEANUP", 0.3)
-    outcome, = blkback.detach(store, [Detachment(vbd, GUEST)], 0.5, force=True)
+    (outcome,) = blkback.detach(store, [Detachment(vbd, GUEST)], 0.5, force=True)
     assert isinstance(outcome.error, DeadlineExceeded) and "blkback to close the device" in str(outcome.error)
 
 
 def test_listing(store, vbd):
-    assert vbd_read.list_vbds(store) == vbd_read.list_vbds(store, GUEST) == [vbd_read.read_vbd(store, 5, 51712)]
+    assert (
+        vbd_read.list_vbds(store) == vbd_read.list_vbds(store, GUEST) == [vbd_read.read_vbd(store, 5, 51712)]
+    )
     assert vbd_read.list_vbds(store, GUEST._replace(domid=6)) == []
     store.write("/local/domain/0/backend/vbd/7/51728/physical-device", "7:0")
     assert [found.key for found in vbd_read.list_vbds(store)] == [Key(5, 51712), Key(7, 51728)]

@@ -19,8 +19,10 @@ OTHER = (8, 16)
 
 def ask(tables=None, loops=None, partitions=None, members=None):
     return Questions(
-        lambda *number: (tables or {}).get(number), lambda *number: (loops or {}).get(number),
-        lambda *number: (partitions or {}).get(number), lambda *number: (members or {}).get(number),
+        lambda *number: (tables or {}).get(number),
+        lambda *number: (loops or {}).get(number),
+        lambda *number: (partitions or {}).get(number),
+        lambda *number: (members or {}).get(number),
     )
 
 
@@ -43,7 +45,9 @@ def test_a_plain_disk():
 
 def test_a_loop_device_is_a_range_of_its_file():
     assert foot((7, 0), ask(loops={(7, 0): (2049, 12, 0, 0)})) == [Extent(("file", 2049, 12), 0, None, True)]
-    assert foot((7, 0), ask(loops={(7, 0): (2049, 12, 4096, 8192)})) == [Extent(("file", 2049, 12), 4096, 12288, True)]
+    assert foot((7, 0), ask(loops={(7, 0): (2049, 12, 4096, 8192)})) == [
+        Extent(("file", 2049, 12), 4096, 12288, True)
+    ]
 
 
 def test_a_partition_is_a_range_of_its_disk():
@@ -51,7 +55,8 @@ def test_a_partition_is_a_range_of_its_disk():
     assert foot((8, 1), ask(partitions=partitions)) == [disk(DISK, 1 << 20, (1 << 20) + 4096)]
     partitions = {(259, 0): (7, 0, 1 << 20, 4096)}
     assert foot((259, 0), ask(partitions=partitions, loops={(7, 0): (1, 2, 512, 0)})) == [
-        Extent(("file", 1, 2), (1 << 20) + 512, (1 << 20) + 512 + 4096, True)]
+        Extent(("file", 1, 2), (1 << 20) + 512, (1 << 20) + 512 + 4096, True)
+    ]
 
 
 def test_a_part_of_a_partition():
@@ -59,37 +64,63 @@ def test_a_part_of_a_partition():
     assert foot((253, 0), questions) == [disk(DISK, (1 << 20) + 2 * S, (1 << 20) + 6 * S)]
 
 
-@pytest.mark.parametrize("rows, expected", [
-    ([(0, 100, "linear", "8:0 50")], [disk(DISK, 50 * S, 150 * S)]),
-    ([(0, 10, "linear", "8:0 50"), (10, 20, "linear", "8:16 0")], [disk(DISK, 50 * S, 60 * S), disk(OTHER, 0, 20 * S)]),
-    ([(0, 100, "crypt", "aes-xts-plain64 :64:logon:k 0 8:0 4096 1 allow_discards")], [disk(DISK, 4096 * S, 4196 * S)]),
-    ([(0, 100, "flakey", "8:0 5 1 1")], [disk(DISK, 5 * S, 105 * S)]),
-    ([(0, 100, "delay", "8:0 5 10")], [disk(DISK, 5 * S, 105 * S)]),
-    ([(0, 100, "delay", "8:0 5 10 8:16 6 20")], [disk(DISK, 5 * S, 105 * S, False), disk(OTHER, 6 * S, 106 * S)]),
-    ([(0, 100, "zero", ""), (100, 5, "error", "")], []),
-    ([(0, 100, "snapshot", "8:0 8:16 P 8")], [disk(DISK, 0, None, False), disk(OTHER, 0, None)]),
-    ([(0, 100, "snapshot-origin", "8:0")], [disk(DISK, 0, 100 * S)]),
-    ([(0, 100, "snapshot-merge", "8:0 8:16 P 8")], [disk(DISK, 0, None), disk(OTHER, 0, None)]),
-    ([(0, 100, "striped", "2 64 8:0 0 8:16 0")], [disk(DISK, 0, None), disk(OTHER, 0, None)]),
-    ([(0, 100, "thin", "253:7 3")], [Extent(("thin", 253, 7, 3), 0, 100 * S, True)]),
-    ([(0, 100, "thin", "253:7 3 8:0")], [disk(DISK, 0, None, False), Extent(("thin", 253, 7, 3), 0, 100 * S, True)]),
-    ([(0, 100, "raid", "raid1 3 0 region_size 1024 2 - 8:0 - 8:16")], [disk(DISK, 0, None), disk(OTHER, 0, None)]),
-    ([(0, 100, "a-target-to-come", "x 8:0 y")], [disk(DISK, 0, None)]),
-])
+@pytest.mark.parametrize(
+    "rows, expected",
+    [
+        ([(0, 100, "linear", "8:0 50")], [disk(DISK, 50 * S, 150 * S)]),
+        (
+            [(0, 10, "linear", "8:0 50"), (10, 20, "linear", "8:16 0")],
+            [disk(DISK, 50 * S, 60 * S), disk(OTHER, 0, 20 * S)],
+        ),
+        (
+            [(0, 100, "crypt", "aes-xts-plain64 :64:logon:k 0 8:0 4096 1 allow_discards")],
+            [disk(DISK, 4096 * S, 4196 * S)],
+        ),
+        ([(0, 100, "flakey", "8:0 5 1 1")], [disk(DISK, 5 * S, 105 * S)]),
+        ([(0, 100, "delay", "8:0 5 10")], [disk(DISK, 5 * S, 105 * S)]),
+        (
+            [(0, 100, "delay", "8:0 5 10 8:16 6 20")],
+            [disk(DISK, 5 * S, 105 * S, False), disk(OTHER, 6 * S, 106 * S)],
+        ),
+        ([(0, 100, "zero", ""), (100, 5, "error", "")], []),
+        ([(0, 100, "snapshot", "8:0 8:16 P 8")], [disk(DISK, 0, None, False), disk(OTHER, 0, None)]),
+        ([(0, 100, "snapshot-origin", "8:0")], [disk(DISK, 0, 100 * S)]),
+        ([(0, 100, "snapshot-merge", "8:0 8:16 P 8")], [disk(DISK, 0, None), disk(OTHER, 0, None)]),
+        ([(0, 100, "striped", "2 64 8:0 0 8:16 0")], [disk(DISK, 0, None), disk(OTHER, 0, None)]),
+        ([(0, 100, "thin", "253:7 3")], [Extent(("thin", 253, 7, 3), 0, 100 * S, True)]),
+        (
+            [(0, 100, "thin", "253:7 3 8:0")],
+            [disk(DISK, 0, None, False), Extent(("thin", 253, 7, 3), 0, 100 * S, True)],
+        ),
+        (
+            [(0, 100, "raid", "raid1 3 0 region_size 1024 2 - 8:0 - 8:16")],
+            [disk(DISK, 0, None), disk(OTHER, 0, None)],
+        ),
+        ([(0, 100, "a-target-to-come", "x 8:0 y")], [disk(DISK, 0, None)]),
+    ],
+)
 def test_targets(rows, expected):
     assert foot((253, 0), table(*rows)) == sorted(expected, key=lambda extent: (extent.leaf, extent.start))
 
 
 def test_who_only_reads_a_snapshot_still_has_its_store_written():
     assert foot((253, 0), table((0, 100, "snapshot", "8:0 8:16 P 8")), writes=False) == [
-        disk(DISK, 0, None, False), disk(OTHER, 0, None, True)]
+        disk(DISK, 0, None, False),
+        disk(OTHER, 0, None, True),
+    ]
 
 
 def test_a_range_is_carried_through_a_stack():
     # Sectors 2 to 4 of the linear device end in the second row, which lies in a loop device of a file.
-    tables = {(253, 1): [(0, 2, "linear", "253:0 9")], (253, 0): [(0, 10, "linear", "8:0 100"), (10, 90, "linear", "7:3 5")]}
+    tables = {
+        (253, 1): [(0, 2, "linear", "253:0 9")],
+        (253, 0): [(0, 10, "linear", "8:0 100"), (10, 90, "linear", "7:3 5")],
+    }
     questions = ask(tables, loops={(7, 3): (1, 2, 1024, 0)})
-    assert foot((253, 1), questions) == [disk(DISK, 109 * S, 110 * S), Extent(("file", 1, 2), 1024 + 5 * S, 1024 + 6 * S, True)]
+    assert foot((253, 1), questions) == [
+        disk(DISK, 109 * S, 110 * S),
+        Extent(("file", 1, 2), 1024 + 5 * S, 1024 + 6 * S, True),
+    ]
 
 
 def test_arrays_count_whole():
@@ -115,14 +146,21 @@ def test_conflicts():
 
 
 def test_neighbours_on_one_disk_do_not_conflict():
-    tables = {(253, 0): [(0, 100, "linear", "8:0 0")], (253, 1): [(0, 100, "linear", "8:0 100")], (253, 2): [(0, 100, "linear", "8:0 99")]}
+    tables = {
+        (253, 0): [(0, 100, "linear", "8:0 0")],
+        (253, 1): [(0, 100, "linear", "8:0 100")],
+        (253, 2): [(0, 100, "linear", "8:0 99")],
+    }
     one, two, three = (foot((253, number), ask(tables)) for number in range(3))
     assert conflict(one, two) is None
     assert conflict(one, three) and conflict(two, three)
 
 
 def test_snapshots_of_one_origin_do_not_conflict_but_a_writer_of_the_origin_does():
-    tables = {(253, 0): [(0, 100, "snapshot", "7:0 7:1 P 8")], (253, 1): [(0, 100, "snapshot", "7:0 7:2 P 8")]}
+    tables = {
+        (253, 0): [(0, 100, "snapshot", "7:0 7:1 P 8")],
+        (253, 1): [(0, 100, "snapshot", "7:0 7:2 P 8")],
+    }
     loops = {(7, number): (1, number + 1, 0, 0) for number in range(3)}
     one, two = (foot((253, number), ask(tables, loops)) for number in range(2))
     assert conflict(one, two) is None
@@ -131,7 +169,12 @@ def test_snapshots_of_one_origin_do_not_conflict_but_a_writer_of_the_origin_does
 
 
 def test_the_same_file_through_two_loop_devices():
-    loops = {(7, 0): (1, 5, 0, 4096), (7, 1): (1, 5, 4096, 4096), (7, 2): (1, 5, 4095, 0), (7, 3): (2, 5, 0, 0)}
+    loops = {
+        (7, 0): (1, 5, 0, 4096),
+        (7, 1): (1, 5, 4096, 4096),
+        (7, 2): (1, 5, 4095, 0),
+        (7, 3): (2, 5, 0, 0),
+    }
     feet = [foot((7, number), ask(loops=loops)) for number in range(4)]
     assert conflict(feet[0], feet[1]) is None
     assert conflict(feet[0], feet[2]) and conflict(feet[1], feet[2])
@@ -139,7 +182,11 @@ def test_the_same_file_through_two_loop_devices():
 
 
 extents = st.builds(
-    Extent, st.sampled_from([("disk", 8, 0), ("file", 1, 2)]), st.integers(0, 40), st.one_of(st.none(), st.integers(0, 60)), st.booleans(),
+    Extent,
+    st.sampled_from([("disk", 8, 0), ("file", 1, 2)]),
+    st.integers(0, 40),
+    st.one_of(st.none(), st.integers(0, 60)),
+    st.booleans(),
 ).filter(lambda extent: extent.end is None or extent.end >= extent.start)
 
 
@@ -154,7 +201,13 @@ def test_a_conflict_is_a_byte_that_one_writes_and_both_touch(left, right):
     assert bool(conflict(right, left)) == expected
 
 
-@given(st.lists(st.tuples(st.integers(1, 50), st.sampled_from([DISK, OTHER]), st.integers(0, 100)), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 50), st.sampled_from([DISK, OTHER]), st.integers(0, 100)),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_linear_rows_cover_what_they_say(parts):
     rows, at, expected = [], 0, set()
     for length, (major, minor), offset in parts:
@@ -162,6 +215,8 @@ def test_linear_rows_cover_what_they_say(parts):
         expected |= {((major, minor), sector) for sector in range(offset, offset + length)}
         at += length
     found = {
-        (extent.leaf[1:], sector) for extent in foot((253, 0), table(*rows)) for sector in range(extent.start // S, extent.end // S)
+        (extent.leaf[1:], sector)
+        for extent in foot((253, 0), table(*rows))
+        for sector in range(extent.start // S, extent.end // S)
     }
     assert found == expected

@@ -12,9 +12,7 @@ from ansible_collections.racefree.block.plugins.module_utils._xen.guest import G
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
 
-UUIDS = {
-    number: f"0000000{number % 10}-1111-2222-3333-444444444444" for number in (3, 5, 7, 12)
-}
+UUIDS = {number: f"0000000{number % 10}-1111-2222-3333-444444444444" for number in (3, 5, 7, 12)}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,9 @@ def test_without_a_type(store):
     assert _guest.find(store, "db").kind is None
 
 
-@pytest.mark.parametrize("wanted", ["nobody", 4, "4", "00000009-1111-2222-3333-444444444444", "WEB", "we", "-3", -3, "03", "3.0"])
+@pytest.mark.parametrize(
+    "wanted", ["nobody", 4, "4", "00000009-1111-2222-3333-444444444444", "WEB", "we", "-3", -3, "03", "3.0"]
+)
 def test_absent(store, wanted):
     with pytest.raises(GuestError, match="no guest of this name, id or uuid runs"):
         _guest.find(store, wanted)

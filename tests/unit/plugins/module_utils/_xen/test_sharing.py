@@ -24,7 +24,9 @@ from ansible_collections.racefree.block.plugins.module_utils._xen.guest import G
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="loop devices need root")
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="loop devices need root"
+)
 
 GUEST = Guest(5, "00000005-1111-2222-3333-444444444444", "web")
 
@@ -60,7 +62,9 @@ class Loops:
         path = self.directory / name
         if not path.exists():
             path.write_bytes(b"\0" * (1 << 20))
-        made = subprocess.run(["losetup", "--show", "-f", *options, str(path)], stdout=subprocess.PIPE, check=True, timeout=30)
+        made = subprocess.run(
+            ["losetup", "--show", "-f", *options, str(path)], stdout=subprocess.PIPE, check=True, timeout=30
+        )
         self.paths.append(made.stdout.decode().strip())
         return self.paths[-1]
 
@@ -69,7 +73,11 @@ class Loops:
         if path not in self.paths:
             return None
         asked = subprocess.run(
-            ["losetup", "-n", "-O", "BACK-MAJ:MIN,BACK-INO,OFFSET,SIZELIMIT", path], stdout=subprocess.PIPE, check=True, timeout=30)
+            ["losetup", "-n", "-O", "BACK-MAJ:MIN,BACK-INO,OFFSET,SIZELIMIT", path],
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=30,
+        )
         device, inode, offset, size = asked.stdout.decode().split()
         return os.makedev(*map(int, device.split(":"))), int(inode), int(offset), int(size)
 
@@ -89,13 +97,24 @@ def loops(tmp_path):
 def in_use(store, path, domid=9, devid=51712, mode="w", **more):
     """Another guest's vbd, as in XenStore."""
     found = os.stat(path).st_rdev
-    nodes = {"physical-device": f"{os.major(found):x}:{os.minor(found):x}", "mode": mode, "state": "4", "dev": "xvda", **more}
-    store.write_many({f"/local/domain/0/backend/vbd/{domid}/{devid}/{name}": value for name, value in nodes.items()})
+    nodes = {
+        "physical-device": f"{os.major(found):x}:{os.minor(found):x}",
+        "mode": mode,
+        "state": "4",
+        "dev": "xvda",
+        **more,
+    }
+    store.write_many(
+        {f"/local/domain/0/backend/vbd/{domid}/{devid}/{name}": value for name, value in nodes.items()}
+    )
 
 
 def refused(store, loops, path, mode="w", vdev="xvda"):
     """The guard's reason, or None."""
-    with _device.open_path(path, writable=mode == "w") as device, _sharing.Sharing(loops.questions) as sharing:
+    with (
+        _device.open_path(path, writable=mode == "w") as device,
+        _sharing.Sharing(loops.questions) as sharing,
+    ):
         request = Request(GUEST, _vdev.parse(vdev), device, mode=mode)
         try:
             store.transaction(lambda tx: sharing.guard(tx, request))
@@ -108,14 +127,18 @@ def test_nobody_uses_it(store, loops):
     assert refused(store, loops, loops.make()) is None
 
 
-@pytest.mark.parametrize("theirs, ours, expected", [("w", "w", True), ("w", "r", True), ("r", "w", True), ("r", "r", False)])
+@pytest.mark.parametrize(
+    "theirs, ours, expected", [("w", "w", True), ("w", "r", True), ("r", "w", True), ("r", "r", False)]
+)
 def test_the_same_device(store, loops, theirs, ours, expected):
     path = loops.make()
     in_use(store, path, mode=theirs)
     reason = refused(store, loops, path, ours)
     assert bool(reason) == expected
     if expected:
-        assert "is in use as disk xvda of domain 9" in reason and "inode" in reason and "shared: true" in reason
+        assert (
+            "is in use as disk xvda of domain 9" in reason and "inode" in reason and "shared: true" in reason
+        )
 
 
 def test_another_loop_device_of_the_same_file(store, loops):
@@ -140,12 +163,22 @@ def test_the_same_disk_of_the_same_guest_is_no_conflict_but_a_second_one_is(stor
     assert refused(store, loops, path, vdev="xvdb")
 
 
-@pytest.mark.parametrize("theirs, own, moves", [
-    ("web", "web--incoming", True), ("web--migratedaway", "web--incoming", True), ("web--migratedaway", "web", True),
-    ("web--incoming", "web", True),
-    ("web", "web", False), ("web", "mail--incoming", False), ("web--incoming", "web--incoming", False),
-    ("web", None, False), (None, "web--incoming", False), (None, None, False), ("", "--incoming", False),
-])
+@pytest.mark.parametrize(
+    "theirs, own, moves",
+    [
+        ("web", "web--incoming", True),
+        ("web--migratedaway", "web--incoming", True),
+        ("web--migratedaway", "web", True),
+        ("web--incoming", "web", True),
+        ("web", "web", False),
+        ("web", "mail--incoming", False),
+        ("web--incoming", "web--incoming", False),
+        ("web", None, False),
+        (None, "web--incoming", False),
+        (None, None, False),
+        ("", "--incoming", False),
+    ],
+)
 def test_a_guest_that_moves(store, loops, theirs, own, moves):
     """Two domains with one uuid may be two guests of one definition: only xl's names for a migration tell."""
     path = loops.make()
@@ -160,9 +193,17 @@ def test_a_guest_that_moves(store, loops, theirs, own, moves):
     assert refused(store, loops, path)
 
 
-@pytest.mark.parametrize("targets, expected", [
-    ({9: "5"}, False), ({5: "9"}, False), ({}, True), ({9: "6"}, True), ({9: "5x"}, True), ({5: "9", 9: "5"}, True),
-])
+@pytest.mark.parametrize(
+    "targets, expected",
+    [
+        ({9: "5"}, False),
+        ({5: "9"}, False),
+        ({}, True),
+        ({9: "6"}, True),
+        ({9: "5x"}, True),
+        ({5: "9", 9: "5"}, True),
+    ],
+)
 def test_a_stub_domain_has_the_disks_of_its_guest(store, loops, targets, expected):
     path = loops.make()
     in_use(store, path)
@@ -177,7 +218,9 @@ def test_a_guest_that_does_not_run_yet(store, loops):
     store.write_many({"/local/domain/9/vm": "/vm/" + GUEST.uuid, "/local/domain/9/name": "web--migratedaway"})
     request = Place(None, Guest(-1, GUEST.uuid, "web"))
     with _device.open_path(path) as device, _sharing.Sharing(loops.questions) as sharing:
-        mine = footprint.footprint(device.id.major, device.id.minor, True, footprint.Questions(*loops.questions))
+        mine = footprint.footprint(
+            device.id.major, device.id.minor, True, footprint.Questions(*loops.questions)
+        )
         with pytest.raises(DeviceBusy, match="in use as disk xvda of domain 9"):
             sharing.check_extents(store, mine, request, path)
 
@@ -274,7 +317,11 @@ def test_the_second_transaction_is_short(store, loops, monkeypatch):
         with monkeypatch.context() as patch:
             for kind in (type(store), session.Transaction):
                 real = kind._pipeline
-                patch.setattr(kind, "_pipeline", lambda self, requests, real=real: asked.append(len(requests)) or real(self, requests))
+                patch.setattr(
+                    kind,
+                    "_pipeline",
+                    lambda self, requests, real=real: asked.append(len(requests)) or real(self, requests),
+                )
             assert len(store.transaction(sharing.look)) == 3
         # What lies below two roots and two domains, three nodes of each disk with a device and one of the other.
         assert [count for count in asked if count] == [2 + 2 + 3 * 3 + 1]
@@ -306,7 +353,11 @@ def test_two_guests_in_one_call(store, loops, daemon):
     path, other = loops.make(), GUEST._replace(domid=6, uuid="00000006-1111-2222-3333-444444444444")
     with _device.open_path(path, writable=True) as device, _sharing.Sharing(loops.questions) as sharing:
         outcomes = blkback.attach(
-            store, [Request(guest, _vdev.parse("xvda"), device) for guest in (GUEST, other)], 0.5, guard=sharing.guard)
+            store,
+            [Request(guest, _vdev.parse("xvda"), device) for guest in (GUEST, other)],
+            0.5,
+            guard=sharing.guard,
+        )
     assert "in use as disk xvda of domain 5" in str(outcomes[1].error)
 
 

@@ -75,9 +75,17 @@ class Disks:
         self.shared, self.free = self.bind(f"disk{GUESTS - 1}"), self.bind("free")
         for at, number in enumerate(self.numbers):
             backend = f"/local/domain/0/backend/vbd/{10 + at}/51712"
-            store.write_many({f"{backend}/{name}": value for name, value in {
-                "physical-device": f"7:{number:x}", "mode": "w", "state": "4", "dev": "xvda",
-            }.items()})
+            store.write_many(
+                {
+                    f"{backend}/{name}": value
+                    for name, value in {
+                        "physical-device": f"7:{number:x}",
+                        "mode": "w",
+                        "state": "4",
+                        "dev": "xvda",
+                    }.items()
+                }
+            )
 
     def bind(self, name):
         path = os.path.join(self.place, name)
@@ -193,6 +201,7 @@ def test_without_any_node(store, disks):
 
 def test_where_no_node_can_be_opened(store, disks):
     """What cannot be looked at is named."""
+
     def look():
         with _sharing.Sharing(stack.questions(None)) as sharing:
             try:
@@ -295,8 +304,12 @@ def test_a_device_of_another_guest_that_has_gone(store, disks):
     """Its nodes are left in XenStore: that stops nobody."""
     with loopdevices.own_number() as number:
         gone = number
-    store.write_many({f"/local/domain/0/backend/vbd/40/51712/{name}": value for name, value in {
-        "physical-device": f"7:{gone:x}", "mode": "w", "state": "4"}.items()})
+    store.write_many(
+        {
+            f"/local/domain/0/backend/vbd/40/51712/{name}": value
+            for name, value in {"physical-device": f"7:{gone:x}", "mode": "w", "state": "4"}.items()
+        }
+    )
     assert answer(store, disks.free) == "free"
 
 
@@ -319,7 +332,9 @@ def qemu():
     def start(path, mode, domid):
         process = subprocess.Popen(
             [sys.executable, "-c", QEMU, path, mode, *([] if domid is None else ["-xen-domid", str(domid)])],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         running.append(process)
         assert process.stdout.readline() == b"open\n"
 
@@ -328,16 +343,27 @@ def qemu():
         process.communicate(timeout=30)
 
 
-@pytest.mark.parametrize("mode, domid, expected", [
-    ("w", 30, True), ("w", None, True), ("w", 0, True), ("w", 31, False), ("r", 30, True),
-])
+@pytest.mark.parametrize(
+    "mode, domid, expected",
+    [
+        ("w", 30, True),
+        ("w", None, True),
+        ("w", 0, True),
+        ("w", 31, False),
+        ("r", 30, True),
+    ],
+)
 def test_the_file_of_a_qemu_was_renamed(store, disks, place, qemu, mode, domid, expected):
     was = os.path.join(place, "was")
     os.rename(os.path.join(place, "free"), was)
     qemu(was, mode, domid)
     os.rename(was, os.path.join(place, "free"))
-    store.write_many({f"/local/domain/0/backend/qdisk/30/51712/{name}": value for name, value in {
-        "params": f"raw:{was}", "mode": mode, "dev": "xvda"}.items()})
+    store.write_many(
+        {
+            f"/local/domain/0/backend/qdisk/30/51712/{name}": value
+            for name, value in {"params": f"raw:{was}", "mode": mode, "dev": "xvda"}.items()
+        }
+    )
     told = answer(store, disks.free)
     assert "is in use as disk xvda of domain 30" in told if expected else told == "free"
 
@@ -346,15 +372,22 @@ def test_another_file_was_put_where_the_one_of_a_qemu_was(store, disks, place, q
     """What QEMU writes is in use, and so is what the path leads to now: the next start of the guest takes that."""
     path = os.path.join(place, "free")
     qemu(path, "w", 30)
-    store.write_many({f"/local/domain/0/backend/qdisk/30/51712/{name}": value for name, value in {
-        "params": f"raw:{path}", "mode": "w", "dev": "xvda"}.items()})
+    store.write_many(
+        {
+            f"/local/domain/0/backend/qdisk/30/51712/{name}": value
+            for name, value in {"params": f"raw:{path}", "mode": "w", "dev": "xvda"}.items()
+        }
+    )
     os.rename(path, path + ".was")
     loopdevices.image(place, "free", content=b"new")
     assert "is in use as disk xvda of domain 30" in answer(store, disks.free)
     made = subprocess.run(
-        ["losetup", "--show", "-f", path], stdout=subprocess.PIPE, text=True, check=True, timeout=30)
+        ["losetup", "--show", "-f", path], stdout=subprocess.PIPE, text=True, check=True, timeout=30
+    )
     try:
-        assert "is in use as disk xvda of domain 30" in answer(store, int(made.stdout.strip()[len("/dev/loop"):]))
+        assert "is in use as disk xvda of domain 30" in answer(
+            store, int(made.stdout.strip()[len("/dev/loop") :])
+        )
     finally:
         subprocess.run(["losetup", "-d", made.stdout.strip()], check=True, timeout=30)
 
@@ -363,8 +396,12 @@ def test_other_disks_that_its_own_qemu_has_open(store, disks, place, qemu):
     """QEMU opens the disks that blkback serves, too, to emulate others by them."""
     qemu(os.path.join(place, "free"), "w", GUEST.domid)
     loopdevices.image(place, "second")
-    store.write_many({f"/local/domain/0/backend/qdisk/{GUEST.domid}/51728/{name}": value for name, value in {
-        "params": f"raw:{place}/second", "mode": "w", "dev": "xvdb"}.items()})
+    store.write_many(
+        {
+            f"/local/domain/0/backend/qdisk/{GUEST.domid}/51728/{name}": value
+            for name, value in {"params": f"raw:{place}/second", "mode": "w", "dev": "xvdb"}.items()
+        }
+    )
     assert answer(store, disks.free) == "free"
 
 

@@ -22,13 +22,19 @@ def host(monkeypatch):
     with Xenstored() as started, Host() as made:
         monkeypatch.setenv("XENSTORED_PATH", started.socket)
         with Session(5, started.socket) as store:
-            for path, value in (("/local/domain/5/name", "web1"), ("/local/domain/5/vm", f"/vm/{UUID}"), (f"/vm/{UUID}/uuid", UUID)):
+            for path, value in (
+                ("/local/domain/5/name", "web1"),
+                ("/local/domain/5/vm", f"/vm/{UUID}"),
+                (f"/vm/{UUID}/uuid", UUID),
+            ):
                 store.write(path, value)
             yield made
 
 
 def names(host, **params):
-    item = VbdItem(dict({name: options.get("default") for name, options in ARGUMENTS.items()}, **params), host)
+    item = VbdItem(
+        dict({name: options.get("default") for name, options in ARGUMENTS.items()}, **params), host
+    )
     item.check()
     return [lock.name for lock in item.locks()]
 

@@ -12,27 +12,98 @@ from ansible_collections.racefree.block.plugins.module_utils._xen import vdev as
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 
 
-@pytest.mark.parametrize("text, number, name", [
-    ("xvda", 51712, "xvda"), ("xvdb", 51728, "xvdb"), ("xvdb2", 51730, "xvdb2"), ("xvdp15", 51967, "xvdp15"), ("d0", 51712, "xvda"),
-    ("d0p0", 51712, "xvda"), ("d1p2", 51730, "xvdb2"), ("xvdq", (1 << 28) | (16 << 8), "xvdq"), ("d16", 268439552, "xvdq"),
-    ("xvda16", (1 << 28) | 16, "xvda16"), ("xvdz", (1 << 28) | (25 << 8), "xvdz"), ("xvdaa", (1 << 28) | (26 << 8), "xvdaa"),
-    # The example of xen-vbd-interface(7).
-    ("d536p37", (1 << 28) | (536 << 8) | 37, "xvdtq37"), ("xvdtq37", (1 << 28) | (536 << 8) | 37, "xvdtq37"),
-    ("d1048575p255", (1 << 28) | (1048575 << 8) | 255, "xvdbgqcv255"), ("hda", 768, "hda"), ("hdb", 832, "hdb"), ("hdb63", 895, "hdb63"),
-    ("hdc", 5632, "hdc"), ("hdc2", 5634, "hdc2"), ("hdd", 5696, "hdd"), ("sda", 2048, "sda"), ("sdb3", 2067, "sdb3"), ("sdp15", 2303, "sdp15"),
-    ("51712", 51712, "xvda"), (51712, 51712, "xvda"), ("0xca00", 51712, "xvda"), ("0xCA10", 51728, "xvdb"), (768, 768, "hda"),
-    ("268439552", 268439552, "xvdq"), ("0x10001000", 268439552, "xvdq"),
-])
+@pytest.mark.parametrize(
+    "text, number, name",
+    [
+        ("xvda", 51712, "xvda"),
+        ("xvdb", 51728, "xvdb"),
+        ("xvdb2", 51730, "xvdb2"),
+        ("xvdp15", 51967, "xvdp15"),
+        ("d0", 51712, "xvda"),
+        ("d0p0", 51712, "xvda"),
+        ("d1p2", 51730, "xvdb2"),
+        ("xvdq", (1 << 28) | (16 << 8), "xvdq"),
+        ("d16", 268439552, "xvdq"),
+        ("xvda16", (1 << 28) | 16, "xvda16"),
+        ("xvdz", (1 << 28) | (25 << 8), "xvdz"),
+        ("xvdaa", (1 << 28) | (26 << 8), "xvdaa"),
+        # The example of xen-vbd-interface(7).
+        ("d536p37", (1 << 28) | (536 << 8) | 37, "xvdtq37"),
+        ("xvdtq37", (1 << 28) | (536 << 8) | 37, "xvdtq37"),
+        ("d1048575p255", (1 << 28) | (1048575 << 8) | 255, "xvdbgqcv255"),
+        ("hda", 768, "hda"),
+        ("hdb", 832, "hdb"),
+        ("hdb63", 895, "hdb63"),
+        ("hdc", 5632, "hdc"),
+        ("hdc2", 5634, "hdc2"),
+        ("hdd", 5696, "hdd"),
+        ("sda", 2048, "sda"),
+        ("sdb3", 2067, "sdb3"),
+        ("sdp15", 2303, "sdp15"),
+        ("51712", 51712, "xvda"),
+        (51712, 51712, "xvda"),
+        ("0xca00", 51712, "xvda"),
+        ("0xCA10", 51728, "xvdb"),
+        (768, 768, "hda"),
+        ("268439552", 268439552, "xvdq"),
+        ("0x10001000", 268439552, "xvdq"),
+    ],
+)
 def test_known_encodings(text, number, name):
     vdev = _vdev.parse(text)
     assert (vdev.number, vdev.name) == (number, name)
 
 
-@pytest.mark.parametrize("text", [
-    "", "xvd", "xvda0", "xvda01", "xvda256", "XVDA", "xvda ", " xvda", "xvda\n", "xvd1", "xvdbgqcw", "xvdzzzzzz", "hde", "hda64", "sdq", "sda16",
-    "d", "d01", "d0p01", "d0p256", "d1048576", "d-1", "dp1", "d0p", "d0x10p1", "vda", "/dev/xvda", "0", "1", "051712", "0145000", "-51712",
-    "+51712", "51712.0", "0x", "268435456", "536870912", "99999999999", "0xffffffff", "1 2", None, True, 51712.0, "\u0661", "xvd\u00e9",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "xvd",
+        "xvda0",
+        "xvda01",
+        "xvda256",
+        "XVDA",
+        "xvda ",
+        " xvda",
+        "xvda\n",
+        "xvd1",
+        "xvdbgqcw",
+        "xvdzzzzzz",
+        "hde",
+        "hda64",
+        "sdq",
+        "sda16",
+        "d",
+        "d01",
+        "d0p01",
+        "d0p256",
+        "d1048576",
+        "d-1",
+        "dp1",
+        "d0p",
+        "d0x10p1",
+        "vda",
+        "/dev/xvda",
+        "0",
+        "1",
+        "051712",
+        "0145000",
+        "-51712",
+        "+51712",
+        "51712.0",
+        "0x",
+        "268435456",
+        "536870912",
+        "99999999999",
+        "0xffffffff",
+        "1 2",
+        None,
+        True,
+        51712.0,
+        "\u0661",
+        "xvd\u00e9",
+    ],
+)
 def test_what_is_no_disk(text):
     with pytest.raises(InvalidValue, match="vdev"):
         _vdev.parse(text)

@@ -105,9 +105,18 @@ def test_permissions(store):
 
 def test_lay_writes_values_and_permissions_in_order(store):
     store.lay([("/l/d", None, ["n0", "r4"]), ("/l/d/x", "1", None), ("/l/d/y", "2", ["n4", "r0"])])
-    assert store.read_many(["/l/d", "/l/d/x", "/l/d/y", "/l/d/z"]) == {"/l/d": "", "/l/d/x": "1", "/l/d/y": "2", "/l/d/z": None}
+    assert store.read_many(["/l/d", "/l/d/x", "/l/d/y", "/l/d/z"]) == {
+        "/l/d": "",
+        "/l/d/x": "1",
+        "/l/d/y": "2",
+        "/l/d/z": None,
+    }
     # A new node has its parent's permissions.
-    assert [store.get_perms(path) for path in ("/l/d", "/l/d/x", "/l/d/y")] == [["n0", "r4"], ["n0", "r4"], ["n4", "r0"]]
+    assert [store.get_perms(path) for path in ("/l/d", "/l/d/x", "/l/d/y")] == [
+        ["n0", "r4"],
+        ["n0", "r4"],
+        ["n4", "r0"],
+    ]
 
 
 def test_many_nodes_go_through_the_pipeline(store):
@@ -119,10 +128,12 @@ def test_many_nodes_go_through_the_pipeline(store):
 def test_a_refusal_in_the_pipeline_is_raised_and_the_rest_stays_in_step(store):
     with pytest.raises(XenStoreError, match="ENOENT") as caught:
         store.lay([("/s/a", "1", None)])
-        store._all([
-            ("to set the permissions of", "/s/none", pyxs_store.Op.SET_PERMS, b"/s/none\0n0\0"),
-            ("to write", "/s/b", pyxs_store.Op.WRITE, b"/s/b\0002"),
-        ])
+        store._all(
+            [
+                ("to set the permissions of", "/s/none", pyxs_store.Op.SET_PERMS, b"/s/none\0n0\0"),
+                ("to write", "/s/b", pyxs_store.Op.WRITE, b"/s/b\0002"),
+            ]
+        )
     assert caught.value.device == "/s/none"
     assert store.read("/s/b") == "2"
 
@@ -167,9 +178,19 @@ def test_empty_parents_go_with_the_last_child(store):
 # What is refused before it is sent
 
 
-@pytest.mark.parametrize("path", ["", "a", "/a/", "//", "/a//b", "/a b", "/a\n", "/\xe4", "/" + "a" * 3072, "/a\0b", None, 7, b"/a"])
+@pytest.mark.parametrize(
+    "path",
+    ["", "a", "/a/", "//", "/a//b", "/a b", "/a\n", "/\xe4", "/" + "a" * 3072, "/a\0b", None, 7, b"/a"],
+)
 def test_bad_paths(store, path):
-    for call in (store.read, store.list, store.mkdir, store.remove, store.get_perms, lambda p: store.write(p, "x")):
+    for call in (
+        store.read,
+        store.list,
+        store.mkdir,
+        store.remove,
+        store.get_perms,
+        lambda p: store.write(p, "x"),
+    ):
         with pytest.raises(InvalidValue):
             call(path)
 
@@ -274,7 +295,10 @@ def test_conflicts_without_end_reach_the_deadline(store, shared_daemon):
 
         began = time.monotonic()
         # The deadline comes between two tries, or, seldom, in the middle of one.
-        with pytest.raises((XenStoreError, DeadlineExceeded), match="met changes by others [0-9]+ times within 0.5 s|waited 0.5 s") as caught:
+        with pytest.raises(
+            (XenStoreError, DeadlineExceeded),
+            match="met changes by others [0-9]+ times within 0.5 s|waited 0.5 s",
+        ) as caught:
             store.transaction(always_late, 0.5)
     assert caught.value.errno == errno.EAGAIN or isinstance(caught.value, DeadlineExceeded)
     assert time.monotonic() - began < 2
@@ -311,7 +335,9 @@ def test_a_frozen_daemon(daemon):
         store.write("/x", "1")
         daemon.freeze()
         for call in (
-            lambda: store.read("/x"), lambda: store.write("/x", "2"), lambda: store.read_many(["/x", "/y"]),
+            lambda: store.read("/x"),
+            lambda: store.write("/x", "2"),
+            lambda: store.read_many(["/x", "/y"]),
             lambda: store.transaction(lambda tx: tx.write("/x", "3")),
         ):
             began = time.monotonic()
@@ -374,7 +400,9 @@ def test_a_daemon_killed_while_it_should_answer(daemon):
         killer = threading.Timer(0.3, daemon.process.kill)
         killer.start()
         began = time.monotonic()
-        with pytest.raises(XenStoreError, match="lost when it was asked to read /x; whether it was done is not known"):
+        with pytest.raises(
+            XenStoreError, match="lost when it was asked to read /x; whether it was done is not known"
+        ):
             store.read("/x")
         killer.join()
         assert time.monotonic() - began < 2
@@ -428,10 +456,13 @@ def test_the_process_can_end_while_the_daemon_is_frozen(daemon):
     code = (
         "from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store\n"
         "store = Store(0.2, %r)\n"
-        "try:\n    store.read('/x')\nexcept Exception as error:\n    print(type(error).__name__)\n" % daemon.socket
+        "try:\n    store.read('/x')\nexcept Exception as error:\n    print(type(error).__name__)\n"
+        % daemon.socket
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=20, check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=20, check=True, env=environment
+    )
     assert done.stdout == b"DeadlineExceeded\n"
 
 
@@ -460,18 +491,24 @@ def message(op, rq_id, tx_id, payload):
     return struct.pack("=IIII", op, rq_id, tx_id, len(payload)) + payload
 
 
-@pytest.mark.parametrize("answer, pattern", [
-    (lambda op, rq, tx: b"", "lost"),
-    (lambda op, rq, tx: b"\2\0\0", "lost"),
-    (lambda op, rq, tx: message(op, rq, tx, b"value")[:-2], "lost"),
-    (lambda op, rq, tx: message(op, rq + 1, tx, b"value"), "an answer to request"),
-    (lambda op, rq, tx: message(op + 1, rq, tx, b"value"), "an answer of type 3 to a request of type 2"),
-    (lambda op, rq, tx: struct.pack("=IIII", op, rq, tx, 1 << 30), "a message of 1073741824 bytes"),
-    (lambda op, rq, tx: message(16, rq, tx, b"EACCES\0"), "access is refused by the node's permissions .EACCES."),
-    (lambda op, rq, tx: message(16, rq, tx, b"EQUOTA\0"), "a quota of xenstored is reached .EQUOTA."),
-    (lambda op, rq, tx: message(16, rq, tx, b"ENOSPC\0"), "a quota of xenstored is reached .ENOSPC."),
-    (lambda op, rq, tx: message(16, rq, tx, b"\xff"), "refused"),
-])
+@pytest.mark.parametrize(
+    "answer, pattern",
+    [
+        (lambda op, rq, tx: b"", "lost"),
+        (lambda op, rq, tx: b"\2\0\0", "lost"),
+        (lambda op, rq, tx: message(op, rq, tx, b"value")[:-2], "lost"),
+        (lambda op, rq, tx: message(op, rq + 1, tx, b"value"), "an answer to request"),
+        (lambda op, rq, tx: message(op + 1, rq, tx, b"value"), "an answer of type 3 to a request of type 2"),
+        (lambda op, rq, tx: struct.pack("=IIII", op, rq, tx, 1 << 30), "a message of 1073741824 bytes"),
+        (
+            lambda op, rq, tx: message(16, rq, tx, b"EACCES\0"),
+            "access is refused by the node's permissions .EACCES.",
+        ),
+        (lambda op, rq, tx: message(16, rq, tx, b"EQUOTA\0"), "a quota of xenstored is reached .EQUOTA."),
+        (lambda op, rq, tx: message(16, rq, tx, b"ENOSPC\0"), "a quota of xenstored is reached .ENOSPC."),
+        (lambda op, rq, tx: message(16, rq, tx, b"\xff"), "refused"),
+    ],
+)
 def test_nonsense(tmp_path, answer, pattern):
     listener, thread = scripted(tmp_path, answer)
     with listener, Store(2, str(tmp_path / "script")) as store:
@@ -482,7 +519,8 @@ def test_nonsense(tmp_path, answer, pattern):
 
 def test_a_watch_event_in_between_is_passed_over(tmp_path):
     listener, thread = scripted(
-        tmp_path, lambda op, rq, tx: message(15, 0, 0, b"/x\0token\0") + message(op, rq, tx, b"value"))
+        tmp_path, lambda op, rq, tx: message(15, 0, 0, b"/x\0token\0") + message(op, rq, tx, b"value")
+    )
     with listener, Store(2, str(tmp_path / "script")) as store:
         assert store.read("/x") == "value"
     thread.join(5)
