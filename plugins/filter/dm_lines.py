@@ -69,9 +69,8 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import format_table
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import format_table
 from ansible_collections.racefree.block.plugins.plugin_utils._dm_table import parse
 
 

@@ -36,9 +36,8 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-
-from ansible_collections.racefree.block.plugins.module_utils._guest_disks import plan
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._guest_disks import plan
 
 
 def guest_disk_stores(value):

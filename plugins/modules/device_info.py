@@ -169,8 +169,8 @@ features:
       type: dict
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_info
 from ansible_collections.racefree.block.plugins.module_utils._module.device_info import ARGUMENTS, collect
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_info
 
 
 def main():

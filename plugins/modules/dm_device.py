@@ -338,8 +338,8 @@ error:
       elements: dict
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_device import DmItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
 
 
 def main():

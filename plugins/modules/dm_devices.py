@@ -311,8 +311,8 @@ devices:
           elements: dict
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_device import DmItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many
 
 
 def main():

@@ -147,8 +147,8 @@ error:
   type: dict
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_info
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_table import ARGUMENTS, collect
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_info
 
 
 def main():

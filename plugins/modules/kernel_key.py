@@ -131,8 +131,8 @@ error:
       type: str
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
 from ansible_collections.racefree.block.plugins.module_utils._module.kernel_key import KeyItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
 
 
 def main():

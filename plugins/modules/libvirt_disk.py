@@ -251,8 +251,8 @@ error:
       type: str
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
 from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
 
 
 def main():

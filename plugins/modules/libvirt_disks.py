@@ -271,8 +271,8 @@ disks:
           type: str
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many
 from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many
 
 
 def main():

@@ -256,8 +256,8 @@ error:
       type: str
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
 from ansible_collections.racefree.block.plugins.module_utils._module.loop_device import LoopItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
 
 
 def main():

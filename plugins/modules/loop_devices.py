@@ -277,8 +277,8 @@ devices:
           type: str
 """
 
-from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many
 from ansible_collections.racefree.block.plugins.module_utils._module.loop_device import LoopItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many
 
 
 def main():

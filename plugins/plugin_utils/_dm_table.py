@@ -11,7 +11,6 @@ Note that this plugin util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from ansible.utils.display import Display
-
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import Context, parse_table
 
 

@@ -69,7 +69,6 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.plugin_utils._dm_table import parse
 

@@ -26,10 +26,9 @@ import time
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import hook as _hook
 from conftest import run_module
 from libvirthost import HOOK, STATE, defined, hook, run, virsh, wait_for
-
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import hook as _hook
 
 NAME = "killed"
 WHO = ("program", "child", "both")

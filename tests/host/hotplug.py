@@ -26,9 +26,11 @@ if __name__ == "__main__":
 
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
     add,
-    script as _script,
     service,
     worker,
+)
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
+    script as _script,
 )
 from ansible_collections.racefree.block.plugins.module_utils._xen import guest, vbd_nodes
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key

@@ -28,7 +28,6 @@ if __name__ == "__main__":
 
 import hotplug
 import ptrace
-
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import service as _service
 
 GUEST = "killed"

@@ -30,17 +30,18 @@ if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 import hotplug
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._block.device import boot_id, open_path
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
     add,
-    script as _script,
     state,
     worker,
 )
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
+    script as _script,
+)
 from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
 from ansible_collections.racefree.block.plugins.module_utils._xen import guest
-from ansible_collections.racefree.block.plugins.module_utils._block.device import boot_id, open_path
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
 
 GUEST = "rebind"
 NUMBER = 241

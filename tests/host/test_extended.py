@@ -15,19 +15,21 @@ import os
 import subprocess
 
 import pytest
-from conftest import run_module
-
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline, pauses
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._xen import (
     blkback,
-    guest as _guest,
     vbd_nodes,
     vbd_read,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xen import (
+    guest as _guest,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xen import (
     vdev as _vdev,
 )
 from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Detachment, Request
-from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline, pauses
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import (
     CLOSED,
     CLOSING,
@@ -37,6 +39,7 @@ from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes impo
     Key,
 )
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
+from conftest import run_module
 
 pytestmark = pytest.mark.xen
 

@@ -81,7 +81,8 @@ def start(*disks, name=GUEST, options=()):
 def vbds_of(name=GUEST):
     """Key of each of the guest's vbds, by its name there."""
     with hotplug.connect() as store:
-        from ansible_collections.racefree.block.plugins.module_utils._xen import guest as _guest, vbd_read
+        from ansible_collections.racefree.block.plugins.module_utils._xen import guest as _guest
+        from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_read
 
         return {vbd.dev: vbd for vbd in vbd_read.list_vbds(store, _guest.find(store, name))}
 

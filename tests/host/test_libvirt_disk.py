@@ -12,11 +12,10 @@ import re
 import signal
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, live_recipe
 from conftest import predict_and_run, refused, run_module
 from libvirthost import defined, in_guest, ours, run, virsh
-
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, live_recipe
-from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 
 pytestmark = [
     pytest.mark.xen,

@@ -17,6 +17,7 @@ import time
 import hookkill
 import pytest
 import swaplibvirt
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml
 from conftest import run_module
 from libvirthost import (
     HOOK,
@@ -34,8 +35,6 @@ from libvirthost import (
     virsh,
     wait_for,
 )
-
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml
 
 pytestmark = [
     pytest.mark.xen,

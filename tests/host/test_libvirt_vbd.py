@@ -12,17 +12,18 @@ import subprocess
 import time
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded, DeviceBusy
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import attach
 from ansible_collections.racefree.block.plugins.module_utils._xen import (
     blkback,
-    guest as _guest,
     vbd_read,
     vdev,
 )
+from ansible_collections.racefree.block.plugins.module_utils._xen import (
+    guest as _guest,
+)
 from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Detachment, Request
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded, DeviceBusy
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 
 pytestmark = [

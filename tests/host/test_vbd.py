@@ -449,7 +449,7 @@ def test_missing_pyxs_is_said(guest, image):
 
 
 def test_missing_libvirt_is_said(guest, image, monkeypatch):
-    from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection, attach
+    from ansible_collections.racefree.block.plugins.module_utils._libvirt import attach, connection
 
     monkeypatch.setattr(connection, "libvirt", None)
     monkeypatch.setattr(attach, "libvirt", None)

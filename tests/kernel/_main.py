@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
-from common import program  # noqa: E402
-from uml import cli  # noqa: E402
+from common import program
+from uml import cli
 
 if __name__ == "__main__":
     program.name, program.cache_name, program.setup_command = (

@@ -28,10 +28,10 @@ import pytest
 
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
-from ansible.module_utils.testing import patch_module_args  # noqa: E402
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, loop
-from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control  # noqa: E402
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
 XEN = os.path.isdir("/sys/bus/xen-backend")

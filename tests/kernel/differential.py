@@ -40,22 +40,24 @@ if __name__ == "__main__":
 
 import generate
 import known
-
 from ansible_collections.racefree.block.plugins.module_utils import _dm_table
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
-from ansible_collections.racefree.block.plugins.module_utils._dm import (
-    control as _control,
-    kernel_log,
-    mapped,
-    udev,
-)
-from ansible_collections.racefree.block.plugins.module_utils._source import resources, slots as _slots
-from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels, stops
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     KernelError,
     TableError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._dm import (
+    control as _control,
+)
+from ansible_collections.racefree.block.plugins.module_utils._dm import (
+    kernel_log,
+    mapped,
+    udev,
+)
+from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels, stops
+from ansible_collections.racefree.block.plugins.module_utils._source import resources
+from ansible_collections.racefree.block.plugins.module_utils._source import slots as _slots
 
 BLKDISCARD = 0x1277
 SECTORS = 98304

@@ -377,6 +377,8 @@ def test_what_a_killed_run_left_is_reaped(name, control, cleanup):
     """A device made by a process that has ended, without a live table, is removed by the next run; others' are not."""
     from ansible_collections.racefree.block.plugins.module_utils._dm import (
         control as _control,
+    )
+    from ansible_collections.racefree.block.plugins.module_utils._dm import (
         names as _names,
     )
 
@@ -525,9 +527,9 @@ def test_the_kernels_reason_is_told(image, name):
 
 def test_a_store_that_has_overflowed(image, name, cleanup):
     """Every later run says so, and nobody gets the device."""
+    from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
     from ansible_collections.racefree.block.plugins.module_utils._hotplug import target as _target
     from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources
-    from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
 
     origin, cow = image("origin.raw", 8 * MIB), image("cow.raw", MIB // 2)
     for path in (origin, cow):

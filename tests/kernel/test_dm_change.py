@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 from conftest import (
     Failed,
     assert_as,
@@ -22,8 +23,6 @@ from conftest import (
     udev_settle,
     wait_until,
 )
-
-from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 
 MIB = 2**20
 SECTORS = 2048

@@ -18,23 +18,24 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Failed, run_module, udev_settle, wait_until
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._dm import (
-    control as _control,
-    mapped,
-    names,
-    udev,
-)
-from ansible_collections.racefree.block.plugins.module_utils._module import worker
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     DeviceBusy,
     DeviceGone,
     WrongDevice,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._dm import (
+    control as _control,
+)
+from ansible_collections.racefree.block.plugins.module_utils._dm import (
+    mapped,
+    names,
+    udev,
+)
+from ansible_collections.racefree.block.plugins.module_utils._module import worker
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources
+from conftest import Failed, run_module, udev_settle, wait_until
 
 # udev takes longer for its events than the tests do: RACEFREE_TRIES=200 is for a run by hand.
 TRIES = int(os.environ.get("RACEFREE_TRIES") or 12)
@@ -299,7 +300,7 @@ def test_two_runs_make_one_device(name, control, before):
     for step in ("create",):
         with resources.Host() as first, resources.Host() as second:
             made = []
-            before(step, lambda: made.append(opener.Opener(second).open(source)))
+            before(step, lambda made=made: made.append(opener.Opener(second).open(source)))
             assert opener.Opener(first).open(source).id == made[0].id
         udev_settle()
         assert ours(control, name) is None and nothing_private(control)
@@ -424,7 +425,7 @@ def test_a_user_that_comes_during_the_removal_keeps_the_device(name, control, be
             path = device.path
         udev_settle()
         held = []
-        before("remove", lambda path=path: held.append(os.open(path, os.O_RDONLY)))
+        before("remove", lambda path=path, held=held: held.append(os.open(path, os.O_RDONLY)))
         with pytest.raises(Failed, match="in use"):
             run_module("dm_device", name=name, state="absent", timeout=rng.choice((0, 1)))
         status = control.status(by_name(name))

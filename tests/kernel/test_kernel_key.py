@@ -143,7 +143,8 @@ def test_from_a_service_that_was_started_by_the_init_system(key, image):
     loop = subprocess.run(
         ["losetup", "--show", "-f", path], capture_output=True, text=True, check=True
     ).stdout.strip()
-    number = "%d:%d" % (os.major(os.stat(loop).st_rdev), os.minor(os.stat(loop).st_rdev))
+    device = os.stat(loop).st_rdev
+    number = f"{os.major(device)}:{os.minor(device)}"
     try:
         params = f"aes-xts-plain64 :32:logon:{options['description']} 0 {number} 0"
         done = subprocess.run(

@@ -17,14 +17,16 @@ from conftest import Failed, predict_and_run, refused, run_module
 
 libvirt = pytest.importorskip("libvirt")
 
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DefinitionError
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     connection as _connection,
+)
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     domain_xml,
     live_recipe,
 )
-from ansible_collections.racefree.block.plugins.module_utils._module import worker  # noqa: E402
-from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline  # noqa: E402
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import DefinitionError  # noqa: E402
+from ansible_collections.racefree.block.plugins.module_utils._module import worker
 
 TEST = "test:///default"
 DEFINITION = "<domain type='test'><name>{name}</name><memory>65536</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os><devices/></domain>"

@@ -22,13 +22,12 @@ from xml.sax.saxutils import escape
 
 import pytest
 import qemuhost
-from conftest import Failed, predict_and_run, refused, run_module
-from qemuhost import URI, defined, definition, virsh
-
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device, domain_xml
 from ansible_collections.racefree.block.plugins.module_utils._source import opener
-from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from conftest import Failed, predict_and_run, refused, run_module
+from qemuhost import URI, defined, definition, virsh
 
 pytestmark = pytest.mark.qemu
 

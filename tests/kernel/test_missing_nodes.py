@@ -17,13 +17,12 @@ import resource
 import stat
 
 import pytest
-from conftest import refused, run_module
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._xen import stack as _stack
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
-from ansible_collections.racefree.block.plugins.module_utils._xen.footprint import footprint
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._xen import stack as _stack
+from ansible_collections.racefree.block.plugins.module_utils._xen.footprint import footprint
+from conftest import refused, run_module
 
 SECTORS = 2048
 

@@ -14,16 +14,15 @@ import time
 
 import pytest
 import swap
-
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
-from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _mapped
-from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     DeviceGone,
     KernelError,
     WrongDevice,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _mapped
+from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
 
 TRIES = 300
 

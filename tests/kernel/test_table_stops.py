@@ -12,12 +12,11 @@ from __future__ import annotations
 import os
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.module_utils._block import loop
 from ansible_collections.racefree.block.plugins.module_utils._dm import cow_header, mapped
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
 
 SECTORS = 20480
 STOPPED = kernels.version_of(os.uname().release) >= (6, 13)

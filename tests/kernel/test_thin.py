@@ -11,6 +11,9 @@ import subprocess
 import sys
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
+from ansible_collections.racefree.block.plugins.module_utils._volumes import thin
 from conftest import (
     Failed,
     predict_and_run,
@@ -21,10 +24,6 @@ from conftest import (
     udev_settle,
     wait_until,
 )
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
-from ansible_collections.racefree.block.plugins.module_utils._volumes import thin
 
 MIB = 2**20
 SECTORS = 2048

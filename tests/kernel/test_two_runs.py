@@ -15,11 +15,11 @@ import os
 import signal
 
 import pytest
-from conftest import Failed, run_module, udev_settle, wait_until
-
 from ansible_collections.racefree.block.plugins.module_utils._block import loop
-from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control, mapped as _mapped
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
+from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _mapped
 from ansible_collections.racefree.block.plugins.module_utils._source import journal
+from conftest import Failed, run_module, udev_settle, wait_until
 
 PAIRS = int(os.environ.get("RACEFREE_PAIRS", "4"))
 MIB = 2**20

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
-from lib import cli  # noqa: E402
+from lib import cli
 
 if __name__ == "__main__":
     sys.exit(cli.main(sys.argv[1:]))

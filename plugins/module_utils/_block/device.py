@@ -22,10 +22,10 @@ import stat
 import time
 
 from .._base import gone
-from .._kernel import uapi_plain
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
-from .._base.record import Record
 from .._base.files import kind_of_file
+from .._base.record import Record
+from .._kernel import uapi_plain
 
 # O_NONBLOCK: a drive with removable media would wait for its medium (drivers/cdrom/cdrom.c).
 _OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC

@@ -20,9 +20,7 @@ import os
 import stat
 import time
 
-from . import device as _device, mounts as _mounts
 from .._base import gone
-from .._kernel import uapi_plain
 from .._base.deadline import Deadline, pauses
 from .._base.errors import (
     DeadlineExceeded,
@@ -34,9 +32,12 @@ from .._base.errors import (
     WrongDevice,
     hint_of,
 )
-from .in_time import each_in_time
-from .._base.record import Record
 from .._base.files import open_regular
+from .._base.record import Record
+from .._kernel import uapi_plain
+from . import device as _device
+from . import mounts as _mounts
+from .in_time import each_in_time
 
 CONTROL = "/dev/loop-control"
 # For how long a device that nobody has open may take to lose its file.

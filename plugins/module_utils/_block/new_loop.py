@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import os
 
-from . import device as _device, image_format
 from .._base import gone
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, InvalidValue, KernelError
 from .._base.record import Record
+from . import device as _device
+from . import image_format
 
 # A target of the hotplug script has no options beside it.
 _SAY_RAW = {"target": "write file:raw:/PATH"}

@@ -18,8 +18,8 @@ import os
 import stat
 import time
 
-from .device import node_advice
 from .._base.errors import KernelError
+from .device import node_advice
 
 _DIRECTORY = "/dev/.racefree-"
 # Seconds after which a directory is a killed process's: it is needed for a few microseconds.

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import os
 
-from . import device
 from .._base.errors import DeviceGone, KernelError, WrongDevice
+from . import device
 
 
 def open_partition(diskseq, number, writable=False):

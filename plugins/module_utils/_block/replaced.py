@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import os
 
-from . import loop
 from .._base.errors import KernelError, WrongDevice
+from . import loop
 from .new_loop import is_going
 
 # What the kernel puts behind the path of a file that has none any more (d_path in fs/d_path.c). A file can

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import os
 
-from .device import parse_number, read_sysfs
 from .._base.gone import SYSFS, list_directory
+from .device import parse_number, read_sysfs
 
 _SECTOR = 512  # of sysfs, whatever the device's own block size
 

@@ -14,9 +14,9 @@ buffer can be wrong has a rule of its own in :class:`BadBuffer`.
 
 from __future__ import annotations
 
-from .._kernel import uapi
 from .._base.errors import BlockError, InvalidValue
 from .._base.record import Record
+from .._kernel import uapi
 
 HEADER = 312
 # offsetof(struct dm_ioctl, data): what data_size is in an answer that has nothing behind the header.

@@ -17,11 +17,11 @@ import errno
 import fcntl
 import os
 
-from . import codec
 from .._base import gone
-from .._kernel import uapi
 from .._base.errors import BlockError, DeviceBusy, DeviceGone, KernelError, NotSupported
 from .._base.record import Record
+from .._kernel import uapi
+from . import codec
 
 CONTROL = "/dev/mapper/control"
 _ROOM = 16384

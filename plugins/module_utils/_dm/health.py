@@ -12,10 +12,10 @@ Words of the targets' status: snapshot_status in drivers/md/dm-snap.c, pool_stat
 
 from __future__ import annotations
 
-from . import control as _control
 from .._base import gone
-from .._block import sysfs
 from .._base.errors import KernelError
+from .._block import sysfs
+from . import control as _control
 
 _HINTS = {
     b"snapshot": "What was written to it is lost: remove the device, and give it a new store",

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import contextlib
 
-from .._kernel import keyring
 from .._base.errors import BlockError, KernelError
+from .._kernel import keyring
 
 
 @contextlib.contextmanager

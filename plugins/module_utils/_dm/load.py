@@ -14,8 +14,8 @@ import errno
 import time
 from typing import NamedTuple
 
-from . import keys
 from .._base.errors import DeviceBusy, KernelError
+from . import keys
 
 # For how long a snapshot that others have over the same store is waited for, and the target types that have one.
 _STORE_SECONDS = 5.0

@@ -18,15 +18,17 @@ import os
 import time
 from typing import NamedTuple
 
-from . import control as _control, keys, names as _names, udev
 from .._base import gone
-from .._block import device as _device
 from .._base.deadline import Deadline, pauses
+from .._base.errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
+from .._block import device as _device
+from .._process.interrupt import interrupting
+from . import control as _control
+from . import keys, udev
+from . import names as _names
 from .load import Table, load_new
 from .names import new_uuid
 from .standby import resume_all, standby
-from .._base.errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
-from .._process.interrupt import interrupting
 
 # The most that udev may take for the event of an old table that is put back.
 _UDEV_SECONDS = 30
@@ -234,7 +236,11 @@ def line_text(line):
     return f"{text} {line.params.decode('utf-8', 'surrogateescape')}" if line.params else text
 
 
-def suspend(control, device, how=Suspend()):
+# Suspended as dmsetup does it by default.
+_PLAIN = Suspend()
+
+
+def suspend(control, device, how=_PLAIN):
     """Suspend a held mapped device; DeadlineExceeded, and the device as it was, when its I/O does not end in time."""
     address = _number(device)
     status = control.status(address)
@@ -269,7 +275,7 @@ def live_table(control, device, stack):
     )
 
 
-def reload(control, device, table, event_nr, how=Suspend()):
+def reload(control, device, table, event_nr, how=_PLAIN):
     """
     Give a held mapped device a new table. If the kernel refuses it at resume, the old table is live again.
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 
-from .._process import identity
 from .._base.errors import InvalidValue
+from .._process import identity
 
 # A device that has no live table yet, and one that was found without any: "PREFIX", who has it (_process.identity.identity.own_mark), "-", random, and ":NAME" of
 # one that had another name before.

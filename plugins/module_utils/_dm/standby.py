@@ -15,8 +15,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-from . import control as _control
 from .._base.errors import BlockError
+from . import control as _control
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import contextlib
 
+from .._base.errors import DeviceBusy
 from . import mapped
 from .standby import resume_all, standby
-from .._base.errors import DeviceBusy
 
 
 @contextlib.contextmanager

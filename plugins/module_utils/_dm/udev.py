@@ -22,10 +22,10 @@ import random
 import time
 
 from .._base import gone
-from .._kernel import uapi
-from .._process import identity
 from .._base.deadline import Deadline
 from .._base.errors import KernelError
+from .._kernel import uapi
+from .._process import identity
 
 _PREFIX = 0x0D4D
 _SHIFT = 16

@@ -16,8 +16,8 @@ from __future__ import annotations
 from .grammar.context import Context, DeviceFacts, NoDevice
 from .grammar.limits import Limits
 from .redact import hide_in_line
-from .targets.registry import TARGETS
 from .table import Table, format_table, parse_table
+from .targets.registry import TARGETS
 
 __all__ = (
     "Context",

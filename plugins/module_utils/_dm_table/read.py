@@ -15,9 +15,9 @@ from collections import namedtuple
 
 from .grammar.fields import BAD, Number
 from .grammar.limits import Limits
-from .targets.registry import TARGETS
 from .grammar.text import cut_comment, find_control, find_not_ascii, split_words, strip_end
 from .targets.linear import read_fast
+from .targets.registry import TARGETS
 
 START = Number("start", high=Limits.SECTORS, unit="sectors")
 LENGTH = Number("length", low=1, high=Limits.SECTORS, unit="sectors")

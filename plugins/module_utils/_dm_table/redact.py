@@ -14,9 +14,9 @@ import json
 import re
 
 from .._base.errors import TableError
-from .targets.registry import TARGETS
 from .grammar.slot import slot_text
 from .grammar.text import split_words
+from .targets.registry import TARGETS
 
 HIDDEN = "<hidden>"
 # A key in a line that could not be parsed must not be shown either; no other field of this length is of use in a message.

@@ -16,9 +16,9 @@ from .grammar import kernels
 from .grammar.context import NoDevice
 from .grammar.fields import BAD
 from .grammar.limits import Limits
-from .read import read
 from .grammar.report import Report
 from .grammar.slot import canonical_slot
+from .read import read
 from .targets.linear import Linear
 
 

@@ -14,9 +14,9 @@ from .._base.errors import InvalidValue
 from . import rules
 from .compare import compare
 from .grammar.kernels import IMMUTABLE, WILDCARD
-from .read import Line, read_all
 from .grammar.report import Report
 from .grammar.slot import canonical_slot, parse_numbers, resolved_text
+from .read import Line, read_all
 
 
 def target_line(target):

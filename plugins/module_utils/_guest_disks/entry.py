@@ -15,11 +15,11 @@ from __future__ import annotations
 import re
 
 from .. import _dm_table
-from .._xen import vdev as _vdev
 from .._base.errors import InvalidValue, TableError
-from .pool import Pool, id_of, pool_of
-from .._base.values import SECTOR, bytes_of, whole
 from .._base.record import Record
+from .._base.values import SECTOR, bytes_of, whole
+from .._xen import vdev as _vdev
+from .pool import Pool, id_of, pool_of
 
 _KINDS = ("file", "thin", "source")
 _KEYS = (
@@ -290,7 +290,7 @@ def _crypt_of(value, option):
         allowed = "the name of a key in the kernel's keyring, :SIZE:TYPE:DESCRIPTION: a definition can be read by many. See the module kernel_key"
         raise InvalidValue(f"{option}.key", "(not shown)", f"must be {allowed}")
     kind, description = str(value["key"]).split(":", 3)[2:]
-    if kind == "logon" and not 0 < description.find(":"):
+    if kind == "logon" and not description.find(":") > 0:
         raise InvalidValue(
             f"{option}.key",
             value["key"],

@@ -12,11 +12,11 @@ Pure; runs on the controller.
 
 from __future__ import annotations
 
-from . import conflicts
 from .._base.errors import InvalidValue
-from .entry import entry_of, source_of
 from .._base.values import SECTOR
+from . import conflicts
 from .conflicts import RECORD, plain
+from .entry import entry_of, source_of
 
 
 def entries(guests, identities=None):

@@ -14,11 +14,11 @@ of its own: the first guest that starts makes it then, the others find it, and i
 from __future__ import annotations
 
 from .. import _dm_table
+from .._base.errors import InvalidValue, TableError
+from .._base.record import Record
+from .._base.values import SECTOR, bytes_of, whole
 from .._dm import names
 from .._source import spec
-from .._base.errors import InvalidValue, TableError
-from .._base.values import SECTOR, bytes_of, whole
-from .._base.record import Record
 
 LAST_ID = 2**24 - 1
 _MAPPED = ("path", "uuid")

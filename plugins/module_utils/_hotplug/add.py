@@ -13,14 +13,16 @@ hotplug-status say connected.
 
 from __future__ import annotations
 
-from . import state, target, worker
-from .._xen import guest as _guest, sharing as _sharing, stack, vbd_nodes
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceBusy, GuestError, InvalidValue, WrongDevice
 from .._base.record import Record
+from .._xen import guest as _guest
+from .._xen import sharing as _sharing
+from .._xen import stack, vbd_nodes
 from .._xen.vbd_nodes import CLOSED, CLOSING
 from .._xen.vbd_read import opened_number
 from .._xenstore.session import Session
+from . import state, target, worker
 
 # Seconds for saying what went wrong and taking back what was written, on top of the caller's own limit.
 _CLEANUP = 5.0

@@ -17,10 +17,10 @@ import _socket as socket  # see _hotplug_pair
 import os
 import time
 
-from . import add
 from .._base.errors import BlockError
-from .worker import LOOK_SECONDS, fd_of, keeping_limit, leave_terminal, may_be_opened, worker_killed
 from .._xen.vbd_key import Key
+from . import add
+from .worker import LOOK_SECONDS, fd_of, keeping_limit, leave_terminal, may_be_opened, worker_killed
 
 # How a message begins: a call was taken, a descriptor comes with it, the call has ended, it has ended and blkback may open the device yet.
 BEGIN, DEVICE, END, KEEP = b"b", b"d", b"e", b"k"

@@ -16,9 +16,9 @@ from __future__ import annotations
 import os
 import sys
 
-from . import state
 from .._base.errors import BlockError, InvalidValue
 from .._xen.vbd_key import Key
+from . import state
 
 # Of the 40 s that libxl gives a script (LIBXL_HOTPLUG_TIMEOUT): for the work, and for all of it when storage does not answer.
 SECONDS = 20.0

@@ -22,16 +22,16 @@ import os
 import select
 import sys
 
-from . import add
 from .._base import gone, run_directory
+from .._base.deadline import Deadline
+from .._base.errors import GuestError, InvalidValue
 from .._block import node
 from .._dm import control
 from .._process import descriptors, open_files
 from .._xen import vdev
-from .._base.deadline import Deadline
-from .._base.errors import GuestError, InvalidValue
-from .script import LONGEST, SECONDS, parse_path
+from . import add
 from .keeper import BEGIN, DEVICE, END, KEEP, Keeper, encoded
+from .script import LONGEST, SECONDS, parse_path
 from .worker import ENDED, Link, ancillary_of, failure_of, silent_storage
 
 DIRECTORY = "/run/racefree-block/service"

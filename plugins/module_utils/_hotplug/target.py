@@ -14,10 +14,11 @@ import os
 import stat
 
 from .._base import gone, locks
-from .._block import device as _device, loop, new_loop
-from .._source import spec
 from .._base.deadline import Deadline
 from .._base.errors import DeviceGone, InvalidValue, KernelError, WrongDevice
+from .._block import device as _device
+from .._block import loop, new_loop
+from .._source import spec
 from .._source.spec import DiskseqSource, FileSource, PathSource
 
 _FORMS = ("diskseq:", "file:", "path:", "dm:")
@@ -55,7 +56,8 @@ def open_device(recipe, seconds, is_shared=False):
     try:
         if gone.exists(f"{device.sysfs}/dm", gone.SYSFS):
             # Only for mapped devices: they are files more to be found and read.
-            from .._dm import health, control as _control
+            from .._dm import control as _control
+            from .._dm import health
 
             with _control.Control() as control:
                 health.refuse_broken(control, device)

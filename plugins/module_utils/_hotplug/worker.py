@@ -21,10 +21,10 @@ import errno
 import os
 import time
 
-from . import state
 from .._base import gone
 from .._base.deadline import Deadline
 from .._base.errors import BlockError, KernelError
+from . import state
 
 # Seconds for which a device is kept when blkback neither opens it nor lets go of the vbd.
 _KEPT = 120.0

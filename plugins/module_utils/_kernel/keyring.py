@@ -18,9 +18,9 @@ import os
 import platform
 import struct
 
-from . import uapi
 from .._base import gone
 from .._base.errors import KernelError, NotSupported
+from . import uapi
 
 # add_key and keyctl: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
 _NUMBERS = {"x86_64": (248, 250), "aarch64": (217, 219), "riscv64": (217, 219)}

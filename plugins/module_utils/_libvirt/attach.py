@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from xml.sax.saxutils import quoteattr
 
-from . import connection as _connection
 from .._base import gone
-from .._xen import blkback, vbd_read
-from .._xen.blkback import Detachment, Outcome
 from .._base.deadline import Deadline
 from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
 from .._process.holder import hold, hold_for
+from .._xen import blkback, vbd_read
+from .._xen.blkback import Detachment, Outcome
+from . import connection as _connection
 from .connection import URI, libvirt
 
 # Seconds; much more than a daemon needs that goes on after a pause.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import traceback
 import urllib.parse
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from .._base.errors import DeadlineExceeded, GuestError, InvalidValue, NotSupported
 
@@ -36,8 +36,8 @@ class Definition(NamedTuple):
 
     name: str
     uuid: str
-    xml: Optional[str]
-    live: Optional[str]
+    xml: str | None
+    live: str | None
 
 
 def require():

@@ -17,17 +17,21 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
-from . import domain_xml
-from .._base import gone, locks as _locks
-from .._block import device as _device
-from .._dm import control, mapped as _mapped, udev
-from .._source import journal, needed_locks, opener, orphans
-from .._xen import guest as _guest, sharing as _sharing, stack
+from .._base import gone
+from .._base import locks as _locks
 from .._base.deadline import pauses
 from .._base.errors import DeviceBusy, InvalidValue, WrongDevice
+from .._block import device as _device
+from .._dm import control, udev
+from .._dm import mapped as _mapped
+from .._source import journal, needed_locks, opener, orphans
+from .._xen import guest as _guest
+from .._xen import sharing as _sharing
+from .._xen import stack
 from .._xen.footprint import conflict, footprint
+from . import domain_xml
 
 PREFIX = "RACEFREE-LIBVIRT-"
 STATE = "/run/racefree-block/libvirt"
@@ -60,7 +64,7 @@ class Wanted(NamedTuple):
 class _Place(NamedTuple):
     """What the sharing check wants to know of who is to get it."""
 
-    key: Optional[object]
+    key: object | None
     guest: _guest.Guest
 
 

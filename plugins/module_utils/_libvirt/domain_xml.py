@@ -23,10 +23,10 @@ recipe for what has to be there stands in ``<metadata>``, where libvirt keeps wh
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
-from . import xml_edit
 from .._base.errors import DefinitionError, InvalidValue, shown
+from . import xml_edit
 
 NAMESPACE = "urn:ansible:racefree.block:disks:1"
 PATHS = "/dev/mapper/racefree-"
@@ -52,7 +52,7 @@ class Disk(NamedTuple):
     device: str = "disk"
     read_only: bool = False
     shareable: bool = False
-    bus: Optional[str] = None
+    bus: str | None = None
 
 
 class Present(NamedTuple):
@@ -63,13 +63,13 @@ class Present(NamedTuple):
 
     target: str
     type: str
-    source: Optional[str]
-    driver: Optional[str]
-    format: Optional[str]
+    source: str | None
+    driver: str | None
+    format: str | None
     device: str
     read_only: bool
     shareable: bool
-    bus: Optional[str]
+    bus: str | None
     xml: str
 
     def serves(self, disk):

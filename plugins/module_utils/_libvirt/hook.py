@@ -19,16 +19,18 @@ import os
 import sys
 import syslog
 
-from . import disk_device, hook_plan
-from .._base import locks as _locks, run_directory
-from .._dm import mapped
-from .._process import descriptors, holder as _holder, identity
-from .._xen import vbd_read, vdev
+from .._base import locks as _locks
+from .._base import run_directory
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceGone, GuestError, WrongDevice
-from .._source.resources import Host
+from .._dm import mapped
+from .._process import descriptors, identity
+from .._process import holder as _holder
 from .._process.supervise import supervised
+from .._source.resources import Host
+from .._xen import vbd_read, vdev
 from .._xen.vbd_nodes import Key
+from . import disk_device, hook_plan
 
 # Seconds for which a holder waits for `started`: as long as the memory of a big guest takes to be read when it is restored, since libxl adds the
 # disks after that. libvirt calls no `release` when another script refuses `prepare` (libxlDomainStartPrepare), so what was made for that start

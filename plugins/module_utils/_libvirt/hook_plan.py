@@ -13,12 +13,12 @@ exit stops ``prepare``, ``start`` and ``started``; of a domain that runs already
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
-from . import domain_xml
+from .._base.errors import BlockError, DefinitionError
 from .._source import recipe as _recipe
 from .._xen import vdev
-from .._base.errors import BlockError, DefinitionError
+from . import domain_xml
 from .disk_device import Wanted
 
 # Operation: what is done, and the seconds that it may take. Everything else (start, migrate, and what is to come) is none of its business.
@@ -40,7 +40,7 @@ class Job(NamedTuple):
     seconds: int
     domain: str
     uuid: str
-    domid: Optional[int]
+    domid: int | None
     disks: list
     problems: list
 

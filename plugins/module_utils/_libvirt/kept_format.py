@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 
+from .._base.errors import BlockError, InvalidValue, KernelError
 from .._block import image_format
 from .._source import recipe as _recipe
-from .._base.errors import BlockError, InvalidValue, KernelError
 from .._source.opener import FileSource
 
 

@@ -13,9 +13,10 @@ the domain is restored, after a boot of the host too. A disk that is attached br
 
 from __future__ import annotations
 
-from . import connection as _connection, domain_xml
 from .._base import locks
 from .._base.errors import GuestError
+from . import connection as _connection
+from . import domain_xml
 from .connection import libvirt
 
 

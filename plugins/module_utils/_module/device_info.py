@@ -10,11 +10,12 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import dm_device, features, loop_device
 from .._base import gone
-from .._block import device as _device, loop
-from .._dm import mapped
 from .._base.errors import DeviceGone, InvalidValue, NotSupported
+from .._block import device as _device
+from .._block import loop
+from .._dm import mapped
+from . import dm_device, features, loop_device
 
 ARGUMENTS = {
     "diskseq": {"type": "int"},

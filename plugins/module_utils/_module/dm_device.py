@@ -13,23 +13,33 @@ from __future__ import annotations
 import os
 import stat
 
-from . import dm_order
-from .._base import gone, locks as _locks
-from .._block import device as _device, sysfs
-from .._dm import (
-    control as _control,
-    health,
-    mapped as _mapped,
-    names as _names,
-    suspended as _suspended,
-    udev,
-)
-from .._source import needed_locks, opener, orphans, slot_files, slots
-from .._volumes import thin
+from .._base import gone
+from .._base import locks as _locks
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
-from .runner import Item, Plan, check_seconds, undo_steps
+from .._block import device as _device
+from .._block import sysfs
+from .._dm import (
+    control as _control,
+)
+from .._dm import (
+    health,
+    udev,
+)
+from .._dm import (
+    mapped as _mapped,
+)
+from .._dm import (
+    names as _names,
+)
+from .._dm import (
+    suspended as _suspended,
+)
 from .._dm_table.keys import with_keys
+from .._source import needed_locks, opener, orphans, slot_files, slots
+from .._volumes import thin
+from . import dm_order
+from .runner import Item, Plan, check_seconds, undo_steps
 
 # For how long somebody who has a device open for a moment is waited for.
 _PROBING_SECONDS = 2

@@ -11,8 +11,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from .. import _dm_table
-from .._source import opener, slots
 from .._base.errors import BlockError
+from .._source import opener, slots
 
 _DIRECTORY = "/dev/mapper/"
 

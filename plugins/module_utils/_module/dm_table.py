@@ -10,12 +10,13 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import dm_device
-from .._dm import mapped as _dm, names
-from .._dm_table import keys
-from .._source import slots as _slots
-from .._dm_table.grammar import kernels
 from .._base.errors import BlockError, DeviceGone, InvalidValue, TableError
+from .._dm import mapped as _dm
+from .._dm import names
+from .._dm_table import keys
+from .._dm_table.grammar import kernels
+from .._source import slots as _slots
+from . import dm_device
 
 ARGUMENTS = {
     "table": {"type": "raw", "required": True},

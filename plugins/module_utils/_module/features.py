@@ -16,10 +16,10 @@ import os
 import threading
 
 from .._base import gone
+from .._base.errors import BlockError, NotSupported
 from .._block import device, loop
 from .._dm import udev
 from .._kernel import uapi
-from .._base.errors import BlockError, NotSupported
 
 _LIBVIRT_SECONDS = 10
 _XENSTORE_SECONDS = 10

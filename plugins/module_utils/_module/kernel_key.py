@@ -20,8 +20,8 @@ import secrets
 import struct
 
 from .._base import locks as _locks
-from .._kernel import keyring
 from .._base.errors import InvalidValue, KernelError
+from .._kernel import keyring
 from .runner import Item, Plan
 
 ARGUMENTS = {
@@ -62,7 +62,7 @@ class KeyItem(Item):
                 text,
                 f"must be up to {_LONGEST} printable ASCII characters without spaces, as a table names it",
             )
-        if self.params["type"] == "logon" and not 0 < text.find(":"):
+        if self.params["type"] == "logon" and not text.find(":") > 0:
             raise InvalidValue(
                 "description", text, "must be PREFIX:NAME, which the kernel asks of logon keys"
             )

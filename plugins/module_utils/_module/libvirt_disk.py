@@ -12,11 +12,6 @@ from __future__ import annotations
 
 from .. import _dm_table
 from .._base import locks as _locks
-from .._block import device as _device, trusted_path
-from .._dm import mapped
-from .._libvirt import attach, connection, disk_device, domain_xml, kept_format, live_recipe
-from .._source import needed_locks, opener, recipe as _recipe, slots as _slots
-from .._xen import blkback, guest, sharing as _sharing, stack, vbd_nodes, vbd_read, vdev
 from .._base.deadline import Deadline
 from .._base.errors import (
     BlockError,
@@ -29,6 +24,15 @@ from .._base.errors import (
     TableError,
     WrongDevice,
 )
+from .._block import device as _device
+from .._block import trusted_path
+from .._dm import mapped
+from .._libvirt import attach, connection, disk_device, domain_xml, kept_format, live_recipe
+from .._source import needed_locks, opener
+from .._source import recipe as _recipe
+from .._source import slots as _slots
+from .._xen import blkback, guest, stack, vbd_nodes, vbd_read, vdev
+from .._xen import sharing as _sharing
 from .runner import Item, Plan, check_seconds
 
 ARGUMENTS = {

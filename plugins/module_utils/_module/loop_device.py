@@ -13,10 +13,11 @@ from __future__ import annotations
 import errno
 import os
 
-from . import duplicates
 from .._base import locks as _locks
-from .._block import device as _device, loop, new_loop, replaced, trusted_path
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice, shown
+from .._block import device as _device
+from .._block import loop, new_loop, replaced, trusted_path
+from . import duplicates
 from .runner import Item, Plan, check_seconds, undo_steps
 
 ARGUMENTS = {

@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from . import worker
 from .._base import locks as _locks
 from .._base.errors import BlockError, InvalidValue, of_oserror
 from .._source.resources import Host
+from . import worker
 from .task import Task, Unexpected
 
 LONGEST_SECONDS = 86400

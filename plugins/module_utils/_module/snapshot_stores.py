@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import os
 
-from . import duplicates
 from .._base import locks as _locks
+from .._base.errors import WrongDevice
 from .._block import device
 from .._volumes import snapshot_store
-from .._base.errors import WrongDevice
+from . import duplicates
 from .runner import Item, Plan
 
 ARGUMENTS = {

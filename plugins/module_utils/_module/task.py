@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import traceback
 
-from . import duplicates, locks
+from .._base.errors import BlockError, of_oserror
 from .._process import holder as _holder
 from .._source import journal
-from .._base.errors import BlockError, of_oserror
 from .._source.resources import UDEV_SECONDS
+from . import duplicates, locks
 
 
 class Unexpected(BlockError):

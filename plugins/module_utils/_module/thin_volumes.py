@@ -11,10 +11,10 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from .._base import locks as _locks
+from .._base.errors import BlockError
 from .._dm import mapped
 from .._source import needed_locks, opener
 from .._volumes import pool, thin
-from .._base.errors import BlockError
 from .runner import Item, Plan, check_seconds
 
 ARGUMENTS = {

@@ -13,11 +13,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .._base import locks as _locks
+from .._base.errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._libvirt import attach
 from .._source import needed_locks, opener
-from .._xen import blkback, guest as _guest, sharing as _sharing, stack, vbd_nodes, vbd_read, vdev
-from .._base.errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
+from .._xen import blkback, stack, vbd_nodes, vbd_read, vdev
+from .._xen import guest as _guest
+from .._xen import sharing as _sharing
 from .._xen.footprint import Extent
 from .runner import Item, Plan, check_seconds
 

@@ -20,10 +20,9 @@ import select
 import signal
 import time
 
-from .._kernel import uapi
 from .._base.deadline import Deadline
 from .._base.errors import BlockError
-
+from .._kernel import uapi
 
 # No JSON has it.
 _TOLD = b"\0"

@@ -21,12 +21,13 @@ import secrets
 import stat
 
 from .._base import gone, locks, run_directory
-from .._block import device as _device, loop
-from .._dm import mapped
-from .._process import identity as _identity
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceGone, KernelError, WrongDevice
 from .._base.files import kind_of_file, open_regular
+from .._block import device as _device
+from .._block import loop
+from .._dm import mapped
+from .._process import identity as _identity
 
 DIRECTORY = f"{run_directory.ROOT}/journal"
 # For how long devices that go with their last user are waited for; a prober of udev may be that. Each of many

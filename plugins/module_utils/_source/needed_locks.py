@@ -12,10 +12,10 @@ What a source only finds (a path, a disk sequence number) needs none: it is held
 
 from __future__ import annotations
 
-from . import opener
 from .. import _dm_table
 from .._base import locks
 from .._base.errors import TableError
+from . import opener
 
 
 def of_source(source):

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import time
 
-from . import spec
 from .. import _dm_table
 from .._base import locks as _locks
-from .._block import device as _device, loop, new_loop, partition, replaced, trusted_path
-from .._dm import health, mapped as _mapped, names
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, DeviceGone, WrongDevice
+from .._block import device as _device
+from .._block import loop, new_loop, partition, replaced, trusted_path
+from .._dm import health, names
+from .._dm import mapped as _mapped
+from . import spec
 
 # For how long another run may take until a device has its live table, and from giving it its name on.
 _MAKING_SECONDS = 30.0

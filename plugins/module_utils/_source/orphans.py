@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import os
 
-from .._dm import control as _control, names
-from .._process import identity
 from .._base.errors import BlockError, DeviceGone
+from .._dm import control as _control
+from .._dm import names
+from .._process import identity
 
 
 def find_orphans(control):

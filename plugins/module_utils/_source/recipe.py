@@ -16,9 +16,10 @@ from __future__ import annotations
 import json
 import os
 
-from . import opener, slots as _slots
 from .. import _dm_table
 from .._base.errors import DefinitionError, InvalidValue
+from . import opener
+from . import slots as _slots
 
 MOST_CHARACTERS = 65536
 _FIRST_COMER = "cannot be kept: this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"

@@ -11,10 +11,11 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import opener
-from .._block import device as _device, loop
 from .._base.errors import DeviceGone
 from .._base.record import Record
+from .._block import device as _device
+from .._block import loop
+from . import opener
 
 
 class Exchange(Record):

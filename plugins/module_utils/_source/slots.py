@@ -13,12 +13,13 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from . import opener as _opener
 from .. import _dm_table
-from .._block import sysfs
-from .._dm import cow_header, mapped as _mapped
-from .._dm_table.grammar import kernels as _kernels
 from .._base.errors import BlockError, KernelError, TableError, WrongDevice
+from .._block import sysfs
+from .._dm import cow_header
+from .._dm import mapped as _mapped
+from .._dm_table.grammar import kernels as _kernels
+from . import opener as _opener
 
 
 class Wanted(NamedTuple):

@@ -15,10 +15,10 @@ size, read_only, direct_io, sector_size, mtime_ns, format, overlap, trusted_path
 
 from __future__ import annotations
 
-from .._block import device
-from .._dm import names
 from .._base.errors import InvalidValue
 from .._base.record import Record
+from .._block import device
+from .._dm import names
 
 _KINDS = "diskseq, path, file, table"
 _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h

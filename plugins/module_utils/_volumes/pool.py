@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import os
 
-from . import superblock
 from .. import _dm_table
 from .._base import gone
-from .._block import new_loop
-from .._dm import mapped as _mapped, udev
-from .._source import opener, slots as _slots
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, InvalidValue, WrongDevice
+from .._block import new_loop
+from .._dm import mapped as _mapped
+from .._dm import udev
+from .._source import opener
+from .._source import slots as _slots
+from . import superblock
 
 _TYPE = "thin-pool"
 _GOING_SECONDS = 2

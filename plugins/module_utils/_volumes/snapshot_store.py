@@ -20,10 +20,10 @@ import json
 import os
 import secrets
 
-from .._block import loop
 from .._base.errors import InvalidValue, KernelError, WrongDevice
-from .._base.record import Record
 from .._base.files import open_regular
+from .._base.record import Record
+from .._block import loop
 
 RECORD = ".image"
 # SNAP_MAGIC in the first bytes of a store that has been used.

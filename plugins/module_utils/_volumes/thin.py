@@ -19,10 +19,12 @@ import errno
 import os
 from typing import NamedTuple
 
-from .._block import device as _device
-from .._dm import control as _control, mapped, names as _names, suspended
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
+from .._block import device as _device
+from .._dm import control as _control
+from .._dm import mapped, suspended
+from .._dm import names as _names
 
 LAST_ID = 2**24 - 1
 _PROBE_SECONDS = 10

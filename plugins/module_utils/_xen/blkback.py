@@ -17,12 +17,10 @@ import contextlib
 import errno
 import platform
 import time
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
-from . import guest as _guest, vbd_nodes, vbd_read, vdev as _vdev
 from .._base import gone
 from .._base.deadline import Deadline, pauses
-from .._block.device import Device
 from .._base.errors import (
     BlockError,
     DeadlineExceeded,
@@ -32,10 +30,14 @@ from .._base.errors import (
     WrongDevice,
     XenStoreError,
 )
+from .._block.device import Device
 from .._process.holder import hold, hold_for
+from .._xenstore.nodes import NodeError
+from . import guest as _guest
+from . import vbd_nodes, vbd_read
+from . import vdev as _vdev
 from .stock_script import is_needed, run_remove
 from .vbd_nodes import CLOSED, CLOSING, CONNECTED, Disk, Key, Vbd
-from .._xenstore.nodes import NodeError
 
 # Seconds that taking back what is half attached, or removing what was given up, may take on top of the caller's own limit.
 _CLEANUP = 15.0
@@ -61,8 +63,8 @@ class Request(NamedTuple):
     device: Device
     mode: str = "w"
     device_type: str = "disk"
-    params: Optional[str] = None
-    discard: Optional[bool] = None
+    params: str | None = None
+    discard: bool | None = None
     form: str = "diskseq"
     script: str = vbd_nodes.STOCK_SCRIPT
 
@@ -78,8 +80,8 @@ class Outcome(NamedTuple):
     """What became of one request: ``vbd`` when it is as was asked, else ``error``. ``changed`` tells whether anything was done."""
 
     request: object
-    vbd: Optional[Vbd]
-    error: Optional[BlockError]
+    vbd: Vbd | None
+    error: BlockError | None
     changed: bool = True
 
 
@@ -90,7 +92,7 @@ class Detachment(NamedTuple):
     """
 
     vbd: Vbd
-    guest: Optional[_guest.Guest] = None
+    guest: _guest.Guest | None = None
 
     @property
     def key(self):

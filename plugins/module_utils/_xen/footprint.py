@@ -15,9 +15,9 @@ Pure: what it has to ask is given as functions.
 
 from __future__ import annotations
 
-from .._block.device import parse_number
 from .._base.errors import NotSupported
 from .._base.record import Record
+from .._block.device import parse_number
 
 SECTOR = 512
 _DEPTH = 64  # more than any stack the kernel lets one build
@@ -91,7 +91,9 @@ def footprint(major, minor, writes, questions):
 def _descend(number, start, end, writes, questions, found, depth):
     """Add what bytes ``start`` to ``end`` of a device stand on."""
     if depth > _DEPTH:
-        raise NotSupported("the devices are stacked too deep to look through", device="%d:%d" % number)
+        raise NotSupported(
+            "the devices are stacked too deep to look through", device=f"{number[0]}:{number[1]}"
+        )
     partition = questions.partition_of(*number)
     if partition is not None:
         major, minor, offset, size = partition

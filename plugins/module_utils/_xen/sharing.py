@@ -16,12 +16,13 @@ from __future__ import annotations
 import os
 import stat
 
-from . import vbd_nodes
 from .._base import gone
-from .._block import device as _device, loop
 from .._base.errors import DeviceBusy
-from .footprint import Extent, Questions, conflict, footprint
 from .._base.record import Record
+from .._block import device as _device
+from .._block import loop
+from . import vbd_nodes
+from .footprint import Extent, Questions, conflict, footprint
 from .vbd_nodes import Key
 from .vbd_read import list_served, opened_number
 
@@ -243,7 +244,7 @@ class Sharing:
             self._by_number.clear()
         raise DeviceBusy(
             "it becomes another device again and again, so what lies below it cannot be told",
-            device="%d:%d" % number,
+            device=f"{number[0]}:{number[1]}",
         )
 
     def _qemu_use(self, key, nodes, dummy):

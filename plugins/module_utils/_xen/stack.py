@@ -14,8 +14,8 @@ number, as long as that is so.
 from __future__ import annotations
 
 from .._base import gone
-from .._block import device, loop, sysfs
 from .._base.errors import DeviceGone
+from .._block import device, loop, sysfs
 from .footprint import Questions
 
 

@@ -13,9 +13,9 @@ Sources: device_disk_add and libxl__device_generic_add (tools/libs/light/libxl_d
 
 from __future__ import annotations
 
-from .._block.device import is_decimal
 from .._base.errors import InvalidValue, XenStoreError, shown
 from .._base.record import Record
+from .._block.device import is_decimal
 from .vbd_key import Key as _Key
 
 INITIALISING, INIT_WAIT, CONNECTED, CLOSING, CLOSED = 1, 2, 4, 5, 6  # enum xenbus_state

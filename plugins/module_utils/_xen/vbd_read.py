@@ -10,9 +10,9 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from . import vbd_nodes
 from .._base import gone
 from .._block.device import read_sysfs
+from . import vbd_nodes
 from .vbd_nodes import Key
 
 

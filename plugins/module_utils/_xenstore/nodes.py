@@ -15,8 +15,8 @@ from __future__ import annotations
 import errno
 
 from .._base import gone
-from .._block.device import is_decimal
 from .._base.errors import InvalidValue, NotSupported, XenStoreError
+from .._block.device import is_decimal
 from .wire import PAYLOAD_MAX, Packet, Refused
 
 PATH_MAX = 3072  # XENSTORE_ABS_PATH_MAX, in bytes
@@ -170,7 +170,7 @@ class Nodes:
                     device=path,
                     errno=errno.E2BIG,
                     hint="A xenstored with XS_DIRECTORY_PART lists them: the C xenstored of Xen 4.9 or newer",
-                )
+                ) from error
             now, separator, part = reply.partition(b"\0")
             if not separator:
                 raise XenStoreError("xenstored gave a list without its end", device=path, errno=errno.EPROTO)

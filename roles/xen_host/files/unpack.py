@@ -9,8 +9,8 @@ The role runs this on the host: one transfer, where copying a hundred files woul
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import compileall
 import importlib.util

@@ -16,11 +16,10 @@ import contextlib
 import os
 
 import victim
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 from rebind import Place
 from world import loops, mapped, read, tool
-
-from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
 
 NAME, OTHER, UUID, FOREIGN = "campaign", "campaign-b", "CAMPAIGN-1", "FOREIGN-1"
 LENGTH = 8

@@ -19,7 +19,6 @@ import signal
 import tempfile
 
 from ansible.module_utils.testing import patch_module_args
-
 from ansible_collections.racefree.block.plugins.module_utils._module import worker
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."

@@ -27,6 +27,7 @@ from pathlib import Path
 from common import locks, namespace, needs, program, tree
 from common.errors import Failed, Problem, Unavailable
 from common.progress import say
+
 from uml import build, console, tools
 from uml.recipe import HERE
 

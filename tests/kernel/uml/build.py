@@ -26,6 +26,7 @@ from common import locks, mirror, namespace, needs, program, tree
 from common.chroot import Chroot
 from common.errors import Failed, Problem, Unavailable
 from common.progress import say, step
+
 from uml import tools
 from uml.recipe import HERE, KEYS, Source, part
 

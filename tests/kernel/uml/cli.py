@@ -11,6 +11,7 @@ import argparse
 from common.command import guarded, number
 from common.errors import Problem, Unavailable
 from common.progress import say
+
 from uml import boot, build, status, tools
 from uml.recipe import RELEASES, System
 

@@ -11,6 +11,7 @@ import json
 from common import program
 from common.progress import say
 from common.table import moment, size, table
+
 from uml import build
 from uml.recipe import RELEASES, System
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from common import needs
+
 from uml.recipe import KEYS, RELEASES
 
 # program -> Debian package

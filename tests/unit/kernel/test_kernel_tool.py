@@ -37,8 +37,7 @@ def modules(monkeypatch, tmp_path):
 def call(*words, prefix=(), **environment):
     return subprocess.run(
         [*prefix, "/usr/bin/python3", "-B", str(KERNEL / "_main.py"), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
         env=dict(os.environ, **environment),

@@ -35,8 +35,7 @@ def modules(monkeypatch, tmp_path):
 def call(*words, **environment):
     return subprocess.run(
         [sys.executable, "-B", str(XENHOST / "_main.py"), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
         env=dict(os.environ, **environment),
@@ -186,8 +185,8 @@ def test_missing_programs_are_named_with_their_packages():
 
 
 def test_port_in_use_is_refused():
-    from lib import machine
     from common.errors import Problem
+    from lib import machine
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

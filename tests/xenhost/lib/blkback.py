@@ -21,6 +21,7 @@ from common import mirror
 from common.chroot import Chroot
 from common.errors import Failed
 from common.progress import step
+
 from lib import paths
 from lib.recipe import Recipe
 

@@ -23,6 +23,7 @@ from common import locks, mirror, namespace, needs, tree
 from common.chroot import Chroot
 from common.errors import Failed, Problem
 from common.progress import say, step
+
 from lib import blkback, kernel, paths, tools
 from lib.recipe import Recipe
 

@@ -13,6 +13,7 @@ import sys
 from common.command import guarded, number
 from common.errors import Problem
 from common.progress import say
+
 from lib import build, instance, inventory, machine, recipe, snapshot, status, tools, transfer
 
 GUEST_COMMANDS = ("start", "run", "console", "pause", "unpause", "stop", "list")

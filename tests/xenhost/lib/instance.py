@@ -14,6 +14,7 @@ import time
 from common import locks, needs, process, tree
 from common.errors import Failed, Problem
 from common.progress import say, step
+
 from lib import build, machine, paths, qmp, snapshot, tools
 from lib.recipe import Recipe
 from lib.remote import Remote

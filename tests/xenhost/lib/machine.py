@@ -18,6 +18,7 @@ from pathlib import Path
 
 from common import needs, process
 from common.errors import Failed, Problem
+
 from lib import tools
 from lib.remote import Remote
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from common.tree import image_files
+
 from lib import paths
 
 RELEASES = ("bookworm", "trixie")

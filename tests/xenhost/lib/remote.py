@@ -13,7 +13,6 @@ import time
 from common import needs
 from common.errors import Failed
 
-
 SSH_FAILED = 255
 
 

@@ -21,6 +21,7 @@ import time
 from common import locks, needs, process, tree
 from common.errors import Failed
 from common.progress import say, step
+
 from lib import paths
 from lib.machine import Machine, free_port
 from lib.qmp import Qmp

@@ -11,6 +11,7 @@ import json
 from common import locks, tree
 from common.progress import say
 from common.table import moment, size, table
+
 from lib import paths
 from lib.instance import all_instances
 from lib.recipe import BLKBACKS, RELEASES, Recipe

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import re
 
-from .limits import Limits
 from ..redact import HIDDEN, redact
+from .limits import Limits
 from .slot import canonical_slot, check_plain, check_word, slot_text
 
 _DIGITS = re.compile(r"[0-9]+\Z")

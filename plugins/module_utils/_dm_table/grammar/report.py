@@ -11,8 +11,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from ..._base.errors import TableError, shown
-from .context import Context
 from ..redact import dict_text, hide_in_line, hide_secrets, redact
+from .context import Context
 
 _SHOWN = 20
 _WIDTH = 140

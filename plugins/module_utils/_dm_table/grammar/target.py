@@ -13,9 +13,9 @@ with ``start`` and ``length`` in sectors and one attribute per field; an option 
 
 from __future__ import annotations
 
+from ..redact import HIDDEN
 from .fields import BAD, REQUIRED
 from .layout import Options, Words, items
-from ..redact import HIDDEN
 from .slot import Slot
 from .text import join_words
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 import re
 from collections import namedtuple
 
-from .cipher import key_sizes, parse_cipher
 from ..grammar.fields import BAD, Device, Field, Number, Secret, Sectors
 from ..grammar.layout import Colon, Flag, Options
 from ..grammar.limits import Limits
-from ..redact import HIDDEN
 from ..grammar.target import Target
+from ..redact import HIDDEN
+from .cipher import key_sizes, parse_cipher
 
 _HEX_KEY = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z")
 _KEYRING = re.compile(r":([0-9]{1,5}):(logon|user|encrypted|trusted):([!-~]+)\Z")

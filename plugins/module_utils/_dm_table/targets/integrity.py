@@ -18,8 +18,8 @@ from ..grammar import kernels
 from ..grammar.fields import BAD, Device, Field, Number, Secret, Sectors, Word
 from ..grammar.layout import Colon, Flag, Options
 from ..grammar.limits import Limits
-from ..redact import HIDDEN
 from ..grammar.target import Target, must_differ
+from ..redact import HIDDEN
 
 _ALGORITHM = re.compile(r"([!-9;-~]{1,127})(?::((?:[0-9A-Fa-f]{2})+))?\Z")
 _TAG = Number("tag_size", low=1, high=255, unit="bytes")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.racefree.block.plugins.filter.dm_lines import FilterModule as Lines
 from ansible_collections.racefree.block.plugins.filter.dm_targets import FilterModule as Targets
 from ansible_collections.racefree.block.plugins.plugin_utils import _dm_table

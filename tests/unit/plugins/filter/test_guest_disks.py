@@ -11,14 +11,13 @@ import copy
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.racefree.block.plugins.filter.guest_disk_entries import FilterModule as Entries
 from ansible_collections.racefree.block.plugins.filter.guest_disk_files import FilterModule as Files
 from ansible_collections.racefree.block.plugins.filter.guest_disk_stores import FilterModule as Stores
 from ansible_collections.racefree.block.plugins.filter.guest_disk_volumes import FilterModule as Volumes
-from ansible_collections.racefree.block.plugins.module_utils._source import recipe, opener
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, recipe
+from hypothesis import given
+from hypothesis import strategies as st
 
 entries = Entries().filters()["guest_disk_entries"]
 files = Files().filters()["guest_disk_files"]
@@ -537,7 +536,7 @@ def test_any_disk_can_be_encrypted():
 
 def test_an_encrypted_file_that_is_gone():
     """How long its table was, its size tells, or nobody."""
-    gone = dict(file="/a", crypt=CRYPT, state="absent")
+    gone = {"file": "/a", "crypt": CRYPT, "state": "absent"}
     (entry,) = entries(one(**gone), state="absent")
     assert entry["source"] == {"file": "/a"}
     (entry,) = entries(one(size=4096, **gone), state="absent")

@@ -11,7 +11,6 @@ import io
 import json
 
 import pytest
-
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 

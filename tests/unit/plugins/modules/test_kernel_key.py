@@ -13,14 +13,12 @@ import itertools
 import json
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
+from ansible_collections.racefree.block.plugins.module_utils._kernel import keyring as _keyring
+from ansible_collections.racefree.block.plugins.modules import kernel_key
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ansible.module_utils.testing import patch_module_args
-
-from ansible_collections.racefree.block.plugins.module_utils._kernel import keyring as _keyring
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
-from ansible_collections.racefree.block.plugins.modules import kernel_key
 
 ONE, TWO = "00" * 32, "Ab" * 32
 

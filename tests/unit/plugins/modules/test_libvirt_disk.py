@@ -11,12 +11,10 @@ import io
 import json
 
 import pytest
-
 from ansible.module_utils.testing import patch_module_args
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection, domain_xml
 from ansible_collections.racefree.block.plugins.module_utils._module import libvirt_disk as _libvirt_disk
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 from ansible_collections.racefree.block.plugins.modules import libvirt_disk, libvirt_disks
 
 

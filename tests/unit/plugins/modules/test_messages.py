@@ -19,7 +19,6 @@ import re
 import socket
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._base import errors
 from ansible_collections.racefree.block.plugins.module_utils._source import resources
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store

@@ -13,9 +13,7 @@ import json
 import os
 
 import pytest
-
 from ansible.module_utils.testing import patch_module_args
-
 from ansible_collections.racefree.block.plugins.module_utils._volumes import snapshot_store
 from ansible_collections.racefree.block.plugins.modules import snapshot_stores
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
@@ -244,7 +242,7 @@ def test_a_store_that_became_a_fifo(place, store):
 @pytest.mark.parametrize(
     "text", ["[" * 30000, '{"image": "/x", "size": 1e999, "mtime_ns": 1, "sha256": "x"}']
 )
-def test_a_record_that_is_none(place, store, text):
+def test_a_record_that_json_takes_and_is_none(place, store, text):
     entry = store(used=True)
     (place / "a.cow.image").write_text(text)
     result = run(entry)

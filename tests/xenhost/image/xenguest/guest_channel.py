@@ -36,7 +36,7 @@ class Log:
     def __init__(self, name):
         self._paths = [f"{LOGS}/guest-{name}.log", f"{LOGS}/guest-{name}--incoming.log"]
         self._offsets = {path: self._size(path) for path in self._paths}
-        self._rest = {path: b"" for path in self._paths}
+        self._rest = dict.fromkeys(self._paths, b"")
 
     @staticmethod
     def _size(path):

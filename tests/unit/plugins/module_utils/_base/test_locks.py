@@ -13,16 +13,16 @@ import signal
 import threading
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._base import locks as _locks, run_directory
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
-from ansible_collections.racefree.block.plugins.module_utils._process import holder as _holder
+from ansible_collections.racefree.block.plugins.module_utils._base import locks as _locks
+from ansible_collections.racefree.block.plugins.module_utils._base import run_directory
 from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     InvalidValue,
     KernelError,
     WrongDevice,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._process import holder as _holder
 
 A, B, C = (_locks.Lock(f"test {name}", f"the thing {name}") for name in "abc")
 # What no child needs, while the tests that fail for it still end.

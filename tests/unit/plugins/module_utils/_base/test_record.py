@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._base.record import Record
 
 

@@ -10,7 +10,6 @@ import stat
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._base import run_directory
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError, WrongDevice
 

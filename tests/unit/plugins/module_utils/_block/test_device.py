@@ -15,10 +15,6 @@ import sys
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     DeviceGone,
@@ -27,7 +23,10 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     NotSupported,
     WrongDevice,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
+from hypothesis import given
+from hypothesis import strategies as st
 
 CONTENT = b"racefree".ljust(512, b".")
 

@@ -11,9 +11,7 @@ import io
 import json
 
 import pytest
-
 from ansible.module_utils.testing import patch_module_args
-
 from ansible_collections.racefree.block.plugins.modules import loop_device
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, own_dev
 

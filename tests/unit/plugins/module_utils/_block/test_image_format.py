@@ -7,9 +7,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.racefree.block.plugins.module_utils._block.image_format import (
     HEAD,
     SECTOR,
@@ -17,6 +14,8 @@ from ansible_collections.racefree.block.plugins.module_utils._block.image_format
     format_of,
     tail_of,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 HEADS = [
     ("qcow2", "514649fb000000030000000000000000"),

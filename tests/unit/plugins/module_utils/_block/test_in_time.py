@@ -8,7 +8,6 @@ import os
 import time
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError, DeviceGone
 from ansible_collections.racefree.block.plugins.module_utils._block.in_time import each_in_time
 

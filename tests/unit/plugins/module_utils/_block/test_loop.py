@@ -13,9 +13,6 @@ import sys
 import time
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, loop
-from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi_plain
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     DeadlineExceeded,
     DeviceBusy,
@@ -24,6 +21,9 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     KernelError,
     NotSupported,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi_plain
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
 SIZE = 65536

@@ -16,16 +16,16 @@ import stat
 import time
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, loop, node
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     DeviceGone,
     KernelError,
     WrongDevice,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._block import loop, node
 from ansible_collections.racefree.block.plugins.modules import device_info, loop_device
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, own_dev
-from ansible_collections.racefree.block.tests.unit.plugins.module_utils._module.runner.test_runner import run
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils._module.test_runner import run
 
 # An open of a loop device's number would make that device.
 NOBODYS = os.makedev(4000, 1)

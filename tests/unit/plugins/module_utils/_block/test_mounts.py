@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._block import mounts
 
 MOUNTS = [("/", 1), ("/srv", 2), ("/srv/a b", 3), ("/srv", 4), ("/mnt", 5), ("/mnt/over", 6), ("/again", 1)]

@@ -14,20 +14,19 @@ import subprocess
 import threading
 
 import pytest
-
 from ansible.module_utils.testing import patch_module_args
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, loop, new_loop
-from ansible_collections.racefree.block.plugins.module_utils._hotplug import target as _target
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, kept_format
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, recipe
-from ansible_collections.racefree.block.plugins.module_utils._volumes import pool
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     DeviceBusy,
     InvalidValue,
     WrongDevice,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._block import loop, new_loop
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import target as _target
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, kept_format
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, recipe
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._volumes import pool
 from ansible_collections.racefree.block.plugins.modules import loop_device, loop_devices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
@@ -376,9 +375,8 @@ def test_a_file_that_was_replaced(place, state, through_a_link):
 
 def test_a_file_that_was_replaced_under_a_source(place):
     path, old = replaced(place)
-    with Host() as host:
-        with pytest.raises(WrongDevice, match=f"replaced.*{old['path']}"):
-            opener.Opener(host).open(opener.parse(f"file:{path}"))
+    with Host() as host, pytest.raises(WrongDevice, match=f"replaced.*{old['path']}"):
+        opener.Opener(host).open(opener.parse(f"file:{path}"))
     run(diskseq=old["diskseq"], state="absent")
 
 

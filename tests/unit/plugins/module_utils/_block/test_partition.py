@@ -15,19 +15,20 @@ import struct
 import subprocess
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._block import (
-    device as _device,
-    partition as _partition,
-)
-from ansible_collections.racefree.block.plugins.module_utils._hotplug import target
-from ansible_collections.racefree.block.plugins.module_utils._source import opener
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     DeviceGone,
     InvalidValue,
     TableError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import (
+    device as _device,
+)
+from ansible_collections.racefree.block.plugins.module_utils._block import (
+    partition as _partition,
+)
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import target
+from ansible_collections.racefree.block.plugins.module_utils._source import opener
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
 from ansible_collections.racefree.block.plugins.modules import device_info, loop_device
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices

@@ -9,10 +9,9 @@ import os
 import struct
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue, KernelError
 from ansible_collections.racefree.block.plugins.module_utils._block import trusted_path
 from ansible_collections.racefree.block.plugins.module_utils._source import opener, recipe
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue, KernelError
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 

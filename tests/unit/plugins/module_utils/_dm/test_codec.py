@@ -12,19 +12,18 @@ import random
 import struct
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._dm import codec
-from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
-from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
-from ansible_collections.racefree.block.plugins.module_utils._dm.codec import BadBuffer, NameEntry, TargetLine
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     DeviceGone,
     InvalidValue,
     KernelError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._dm import codec
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
+from ansible_collections.racefree.block.plugins.module_utils._dm.codec import BadBuffer, NameEntry, TargetLine
+from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 U32, U64 = 2**32 - 1, 2**64 - 1
 START = 312

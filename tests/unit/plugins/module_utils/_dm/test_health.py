@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._dm import health
 from ansible_collections.racefree.block.plugins.module_utils._dm.codec import TargetLine
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 import errno
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
 from ansible_collections.racefree.block.plugins.module_utils._dm import keys
 from ansible_collections.racefree.block.plugins.module_utils._kernel import keyring
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
 
 CRYPT = (0, 8, b"crypt", b"aes-xts-plain64 :32:logon:a:b 0 7:0 0")
 CLEAR = (8, 8, b"crypt", b"aes-xts-plain64 " + b"00" * 32 + b" 0 7:0 0")

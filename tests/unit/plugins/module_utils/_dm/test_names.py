@@ -14,16 +14,15 @@ import sys
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._dm import codec, control, names
-from ansible_collections.racefree.block.plugins.module_utils._process import identity
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     InvalidValue,
     KernelError,
     NotSupported,
 )
+from ansible_collections.racefree.block.plugins.module_utils._dm import codec, control, names
+from ansible_collections.racefree.block.plugins.module_utils._process import identity
+from hypothesis import given
+from hypothesis import strategies as st
 
 GOOD = "ABCXYZabcxyz0189#+-.:=@_"
 ANYTHING = st.one_of(

@@ -15,10 +15,9 @@ import threading
 import time
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
 from ansible_collections.racefree.block.plugins.module_utils._dm import udev as _udev
 from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
 
 KEY = 0x0D4D0000
@@ -175,11 +174,10 @@ def test_a_signal_does_not_end_the_wait():
 
 
 def test_removed_after_an_exception():
-    with pytest.raises(ZeroDivisionError):
-        with _udev.Cookie() as cookie:
-            event_nr = cookie.next()
-            assert semaphore(event_nr) >= 0
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), _udev.Cookie() as cookie:
+        event_nr = cookie.next()
+        assert semaphore(event_nr) >= 0
+        raise ZeroDivisionError
     assert semaphore(event_nr) == -1
     cookie.__exit__(None, None, None)
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     TARGETS,
     Context,
@@ -16,7 +16,6 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
 )
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.fields import Number
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.target import Target
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 
 KEY16 = "0123456789abcdef" * 2
 KEY32 = KEY16 * 2

@@ -10,7 +10,6 @@ import pathlib
 import re
 
 import yaml
-
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     TARGETS,
     format_table,
@@ -29,7 +28,7 @@ def test_every_target_has_an_example_in_both_forms():
     assert [name for name, line, plain in sections] == sorted(TARGETS)
     for name, line, plain in sections:
         table = parse_table(line)
-        assert table.targets[0].TYPE == name
+        assert name == table.targets[0].TYPE
         assert format_table(table) == [line]
         assert parse_table(yaml.safe_load(plain)) == table
 

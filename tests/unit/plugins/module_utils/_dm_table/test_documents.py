@@ -11,13 +11,12 @@ Shell variables of the documents are filled in: $1 is /dev/sdb of 2097152 sector
 from __future__ import annotations
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     Context,
     format_table,
     parse_table,
 )
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 
 DOCUMENTS = [
     (

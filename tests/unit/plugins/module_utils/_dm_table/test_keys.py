@@ -7,11 +7,10 @@ from __future__ import annotations
 import json
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.slot import slot_text
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.text import escape
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_device import with_keys
 
 KEY = "00112233445566778899aabbccddeeff" * 2

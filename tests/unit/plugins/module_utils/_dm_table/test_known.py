@@ -10,7 +10,7 @@ import re
 from collections import namedtuple
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     TARGETS,
     Context,
@@ -19,7 +19,6 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
 )
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.stricter import STRICTER
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.undecided import UNDECIDED
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.tests.kernel import known
 
 Verdict = namedtuple("Verdict", ("phase", "errno", "reason", "table"))

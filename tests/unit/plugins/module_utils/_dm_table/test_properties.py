@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     TARGETS,
     Context,
@@ -18,6 +16,12 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     Table,
     format_table,
     parse_table,
+)
+from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.fields import (
+    Hex,
+    Number,
+    Signed,
+    Word,
 )
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.layout import (
     Choice,
@@ -31,20 +35,14 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.l
     Repeat,
     Several,
 )
-from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.fields import (
-    Hex,
-    Number,
-    Signed,
-    Word,
-)
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.text import escape, split_words
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
-
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils._dm_table.generate import (
     ODD_WORDS,
     TYPES,
     Generator,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SEEDS = st.integers(min_value=0, max_value=1 << 32)
 PATHS = st.text(

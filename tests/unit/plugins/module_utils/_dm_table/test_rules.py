@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     Context,
     DeviceFacts,
     Limits,
     parse_table,
 )
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 
 
 def errors_of(value, context=None):

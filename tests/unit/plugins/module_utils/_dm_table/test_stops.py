@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     Context,
     DeviceFacts,
@@ -15,7 +15,6 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
 )
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.stops import STOPS
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 
 SMALL = "0 8 snapshot /dev/a /dev/b P 256 1 discard_zeroes_cow"
 SYNC = "0 24576 raid raid5_ls 2 64 sync 3 - /dev/a - /dev/b - /dev/c"

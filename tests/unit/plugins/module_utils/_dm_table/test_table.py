@@ -12,8 +12,8 @@ import subprocess
 import sys
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils import _dm_table
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue, TableError
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     TARGETS,
     Context,
@@ -23,7 +23,6 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     parse_table,
 )
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.text import escape
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue, TableError
 
 KEY = "00112233445566778899aabbccddeeff" * 2
 
@@ -259,7 +258,7 @@ def test_an_error_before_the_key_does_not_show_it(line):
 
 
 NESTED = (
-    "0 8 crypt aes-xts-plain64 %s 0 /dev/a 0" % KEY,
+    f"0 8 crypt aes-xts-plain64 {KEY} 0 /dev/a 0",
     f"0 8 integrity /dev/a 0 - J 1 internal_hash:hmac(sha256):{KEY}",
     {
         "start": 0,
@@ -276,11 +275,11 @@ NESTED = (
             "start": 0,
             "length": 8,
             "target": "linear",
-            "device": {"table": ["0 8 crypt aes-xts-plain64 %s 0 /dev/a 0" % KEY]},
+            "device": {"table": [f"0 8 crypt aes-xts-plain64 {KEY} 0 /dev/a 0"]},
             "offset": 0,
         }
     ],
-    "0 8 crypt none %s" % KEY,
+    f"0 8 crypt none {KEY}",
     [{"start": 0, "length": 8, "target": "cript", "key": KEY}],
     {"wrong": KEY},
 )

@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import TARGETS, Context, parse_table
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import TARGETS, Context, parse_table
 
 KEY32 = "0123456789abcdef" * 4
 VERITY = f"0 8 verity 1 /dev/a /dev/b 4096 4096 1 0 sha256 {KEY32} -"

@@ -21,17 +21,7 @@ import time
 import types
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._base import locks
-from ansible_collections.racefree.block.plugins.module_utils._block import device
-from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
-    add,
-    script as _script,
-    state as _state,
-    target as _target,
-    worker as _worker,
-)
-from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_nodes
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     DeadlineExceeded,
@@ -42,11 +32,28 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     WrongDevice,
     XenStoreError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import device
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
+    add,
+)
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
+    script as _script,
+)
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
+    state as _state,
+)
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
+    target as _target,
+)
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
+    worker as _worker,
+)
 from ansible_collections.racefree.block.plugins.module_utils._source.spec import (
     DiskseqSource,
     FileSource,
     PathSource,
 )
+from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_nodes
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.session import Session
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
@@ -228,7 +235,7 @@ def test_a_device_by_any_name(store, daemon, loop, form):
     with Backend(daemon):
         assert call("add") == 0
     assert node(store, "physical-device-path") == loop
-    assert node(store, "physical-device") == "7:%x" % int(loop[9:])
+    assert node(store, "physical-device") == f"7:{int(loop[9:]):x}"
     assert int(node(store, "diskseq"), 16) == int(diskseq)
 
 

@@ -12,10 +12,10 @@ import threading
 import time
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._hotplug import service, state as _state
 from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import service
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import state as _state
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key
 
 KEY = Key(5, 51712)

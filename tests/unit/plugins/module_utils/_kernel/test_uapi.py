@@ -16,9 +16,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi, uapi_plain
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import NotSupported
+from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi, uapi_plain
 
 ROOT = Path(__file__).resolve().parents[5]
 TOOLS = ROOT / "tools" / "uapi"
@@ -205,8 +204,7 @@ def answer_without_cffi(module, one, check, tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         check=False,
         timeout=60,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

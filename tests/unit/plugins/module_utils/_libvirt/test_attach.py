@@ -11,11 +11,10 @@ import os
 import types
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError, WrongDevice
+from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import attach
 from ansible_collections.racefree.block.plugins.module_utils._xen import blkback, guest, vdev
-from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError, WrongDevice
 
 
 class Store:

@@ -13,11 +13,10 @@ from __future__ import annotations
 import types
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._dm import mapped
+from ansible_collections.racefree.block.plugins.module_utils._dm.codec import TargetLine
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device
 from ansible_collections.racefree.block.plugins.module_utils._source import opener
-from ansible_collections.racefree.block.plugins.module_utils._dm.codec import TargetLine
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 

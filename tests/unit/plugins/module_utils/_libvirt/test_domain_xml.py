@@ -10,16 +10,15 @@ import os
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, xml_edit
-from ansible_collections.racefree.block.plugins.module_utils._libvirt.domain_xml import Disk, Domain
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     DefinitionError,
     InvalidValue,
 )
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, xml_edit
+from ansible_collections.racefree.block.plugins.module_utils._libvirt.domain_xml import Disk, Domain
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
 FILES = sorted(os.listdir(CORPUS))

@@ -13,11 +13,10 @@ import syslog
 import time
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import WrongDevice
+from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device, domain_xml, hook
 from ansible_collections.racefree.block.plugins.module_utils._process import identity
-from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import WrongDevice
 
 UUID = "11111111-2222-3333-4444-55555555555b"
 # A guest of 1 TiB whose memory comes at 400 MB/s.
@@ -108,7 +107,7 @@ def running(monkeypatch, tmp_path):
     text = f"<domain type='xen' id='5'><name>web&#10;1</name><uuid>{UUID}</uuid><devices/></domain>"
     for letter in "abcd":
         path = domain_xml.path_of(UUID, f"xvd{letter}")
-        text = domain_xml.put(text, domain_xml.Disk(f"xvd{letter}", path), '{"file": "/srv/%s"}' % letter)
+        text = domain_xml.put(text, domain_xml.Disk(f"xvd{letter}", path), f'{{"file": "/srv/{letter}"}}')
     return text.replace('{"file": "/srv/c"}', "{}")
 
 

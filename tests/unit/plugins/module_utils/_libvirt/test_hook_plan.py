@@ -9,10 +9,9 @@ import os
 import re
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError, DefinitionError
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, hook_plan, xml_edit
 from ansible_collections.racefree.block.plugins.module_utils._source import opener
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError, DefinitionError
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
 UUID = "11111111-2222-3333-4444-55555555555b"
@@ -187,7 +186,7 @@ def test_a_document_that_is_none():
 def test_the_program_looks_for_the_same_marks():
     with open(PROGRAM, encoding="utf-8") as file:
         program = file.read()
-    assert "MARKS = (" + ", ".join('b"%s"' % mark for mark in hook_plan.MARKS) + ")" in program
+    assert "MARKS = (" + ", ".join(f'b"{mark}"' for mark in hook_plan.MARKS) + ")" in program
 
 
 @pytest.mark.skipif(not os.path.exists(PROGRAM), reason="only with the whole tree at hand")

@@ -10,11 +10,10 @@ import contextlib
 import os
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
+from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
 from ansible_collections.racefree.block.plugins.module_utils._module import dm_device, dm_table
 from ansible_collections.racefree.block.plugins.module_utils._source import opener, slots
-from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
 
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._module import dm_order
 
 

@@ -14,14 +14,13 @@ import os
 import types
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._dm import mapped
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection
 from ansible_collections.racefree.block.plugins.module_utils._module import dm_device
 from ansible_collections.racefree.block.plugins.module_utils._source import resources
 from ansible_collections.racefree.block.plugins.module_utils._volumes import thin
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.plugins.modules import (
     libvirt_disks,

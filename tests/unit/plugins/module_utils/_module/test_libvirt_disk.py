@@ -9,17 +9,18 @@ from __future__ import annotations
 import types
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded, GuestError
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     attach as _attach,
+)
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     connection,
     live_recipe,
 )
 from ansible_collections.racefree.block.plugins.module_utils._module import libvirt_disk
+from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem
 from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_read
 from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Outcome
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded, GuestError
-from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem
 
 RECIPE = '{"file": "/srv/a"}'
 OLD = '{"file": "/srv/old"}'

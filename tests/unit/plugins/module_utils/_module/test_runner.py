@@ -14,18 +14,17 @@ import os
 import resource
 
 import pytest
-
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, loop
-from ansible_collections.racefree.block.plugins.module_utils._module import runner
-from ansible_collections.racefree.block.plugins.module_utils._process import holder
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     DeviceBusy,
     InvalidValue,
     KernelError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._module import runner
+from ansible_collections.racefree.block.plugins.module_utils._process import holder
 from ansible_collections.racefree.block.plugins.modules import loop_device, loop_devices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
@@ -324,7 +323,7 @@ def test_many(row, files):
         == [True] * 3
     )
     # all are checked, then all looked at, then all made, and only then made to last
-    assert LOG == [(step, name) for step in ("check", "plan", "apply", "commit") for name in "abc"]
+    assert [(step, name) for step in ("check", "plan", "apply", "commit") for name in "abc"] == LOG
     assert all(f"committed {name}" in " ".join(warnings) for name in "abc")
     again, dummy = many([*devices, row("d")])
     assert [entry["changed"] for entry in again["devices"]] == [False, False, False, True] and again[

@@ -15,13 +15,12 @@ import signal
 import types
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._base import locks
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device
 from ansible_collections.racefree.block.plugins.module_utils._source import opener
-from ansible_collections.racefree.block.plugins.module_utils._volumes import snapshot_store
-from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._volumes import snapshot_store
 from ansible_collections.racefree.block.plugins.modules import (
     kernel_key,
     loop_device,

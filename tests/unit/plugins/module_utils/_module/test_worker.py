@@ -17,15 +17,14 @@ import sys
 import time
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._base import locks as _locks
-from ansible_collections.racefree.block.plugins.module_utils._module import worker as _worker
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     DeadlineExceeded,
     DeviceBusy,
     InvalidValue,
 )
+from ansible_collections.racefree.block.plugins.module_utils._module import worker as _worker
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

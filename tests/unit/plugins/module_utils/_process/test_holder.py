@@ -11,9 +11,8 @@ import sys
 import time
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._process import holder as _holder
 from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
+from ansible_collections.racefree.block.plugins.module_utils._process import holder as _holder
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ import subprocess
 import sys
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._process import identity
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
+from ansible_collections.racefree.block.plugins.module_utils._process import identity
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import own_dev
 
 

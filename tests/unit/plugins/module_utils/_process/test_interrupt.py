@@ -10,9 +10,8 @@ import os
 import signal
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._process.interrupt import interrupting
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded
+from ansible_collections.racefree.block.plugins.module_utils._process.interrupt import interrupting
 
 
 def test_a_call_that_would_wait_for_ever_is_broken():

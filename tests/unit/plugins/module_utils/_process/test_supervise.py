@@ -10,14 +10,13 @@ import subprocess
 import time
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._base import locks as _locks
-from ansible_collections.racefree.block.plugins.module_utils._process import identity
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     DeadlineExceeded,
     DeviceBusy,
 )
+from ansible_collections.racefree.block.plugins.module_utils._process import identity
 from ansible_collections.racefree.block.plugins.module_utils._process.supervise import supervised
 
 
@@ -79,9 +78,8 @@ def test_a_child_that_is_given_up_has_no_lock_of_its_parent():
 
     locks = _locks.held([lock])
     assert supervised(work, 60, "nothing", locks.close) == [False, True]
-    with _locks.held([lock]):
-        with pytest.raises(DeadlineExceeded):
-            supervised(lambda told: time.sleep(100), 0.5, "nothing", os.getpid)
+    with _locks.held([lock]), pytest.raises(DeadlineExceeded):
+        supervised(lambda told: time.sleep(100), 0.5, "nothing", os.getpid)
     assert others_can_have_it()
 
 

@@ -18,8 +18,8 @@ import signal
 import time
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, loop
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
 from ansible_collections.racefree.block.plugins.module_utils._module import loop_device as _loop_device
 from ansible_collections.racefree.block.plugins.module_utils._source import journal
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host

@@ -8,13 +8,10 @@ import math
 import os
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
-from ansible_collections.racefree.block.plugins.module_utils._source import opener as _opener, slots as _slots
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue, WrongDevice
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._source import opener as _opener
+from ansible_collections.racefree.block.plugins.module_utils._source import slots as _slots
 from ansible_collections.racefree.block.plugins.module_utils._source.opener import (
     DiskseqSource,
     FileSource,
@@ -23,7 +20,10 @@ from ansible_collections.racefree.block.plugins.module_utils._source.opener impo
     TableSource,
     parse,
 )
+from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 U64 = 2**64 - 1
 

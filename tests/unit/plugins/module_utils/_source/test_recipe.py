@@ -5,15 +5,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._source import recipe, opener
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     DefinitionError,
     InvalidValue,
 )
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, recipe
+from hypothesis import given
+from hypothesis import strategies as st
 
 KEY = "00" * 32
 BOOT = "11111111-2222-3333-4444-555555555555"
@@ -74,7 +73,7 @@ def test_there_and_back(value, text):
         ({"table": "0 8 linear /dev/disk/by-diskseq/4 0"}, ["table", "every boot"]),
         ({"table": "0 8 linear /dev//dm-1 0"}, ["table", "whichever device comes first"]),
         ({"table": [CRYPT]}, ["no key"]),
-        ({"table": "0 8 crypt aes-xts-plain64 %s 0 /dev/vg/a 0" % KEY}, ["no key"]),
+        ({"table": f"0 8 crypt aes-xts-plain64 {KEY} 0 /dev/vg/a 0"}, ["no key"]),
     ],
 )
 def test_what_means_nothing_after_a_boot(value, words):

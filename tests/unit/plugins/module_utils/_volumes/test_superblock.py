@@ -7,11 +7,10 @@ from __future__ import annotations
 import struct
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
+from ansible_collections.racefree.block.plugins.module_utils._volumes import superblock
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._volumes import superblock
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 
 
 def block(blocks=7, block_size=128, magic=27022010):

@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 import pytest
-
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 from ansible_collections.racefree.block.plugins.module_utils._volumes.thin import (
     Volume,
     Volumes,
     parse_volumes,
 )
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,6 @@ import threading
 import time
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._xen import blkback, vbd_read, vdev as _vdev
-from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Detachment, Request
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     DeadlineExceeded,
     DeviceBusy,
@@ -29,6 +25,10 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     WrongDevice,
     XenStoreError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._xen import blkback, vbd_read
+from ansible_collections.racefree.block.plugins.module_utils._xen import vdev as _vdev
+from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Detachment, Request
 from ansible_collections.racefree.block.plugins.module_utils._xen.guest import Guest
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store

@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import NotSupported
+from ansible_collections.racefree.block.plugins.module_utils._xen import footprint
+from ansible_collections.racefree.block.plugins.module_utils._xen.footprint import Extent, Questions, conflict
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._xen import footprint
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import NotSupported
-from ansible_collections.racefree.block.plugins.module_utils._xen.footprint import Extent, Questions, conflict
 
 S = 512
 DISK = (8, 0)

@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._xen import guest as _guest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError, InvalidValue
+from ansible_collections.racefree.block.plugins.module_utils._xen import guest as _guest
 from ansible_collections.racefree.block.plugins.module_utils._xen.guest import Guest
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored

@@ -9,18 +9,22 @@ import subprocess
 from typing import NamedTuple
 
 import pytest
-
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device, sysfs
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeviceBusy
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._block import sysfs
 from ansible_collections.racefree.block.plugins.module_utils._xen import (
     blkback,
     footprint,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xen import (
     sharing as _sharing,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xen import (
     vdev as _vdev,
 )
-from ansible_collections.racefree.block.plugins.module_utils._xenstore import session
 from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Request
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeviceBusy
 from ansible_collections.racefree.block.plugins.module_utils._xen.guest import Guest
+from ansible_collections.racefree.block.plugins.module_utils._xenstore import session
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
 

@@ -19,17 +19,17 @@ import sys
 import types
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._base import gone as _gone
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._process import open_files
-from ansible_collections.racefree.block.plugins.module_utils._xen import sharing as _sharing, stack, vdev
-from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Request
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     DeviceBusy,
     KernelError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._process import open_files
+from ansible_collections.racefree.block.plugins.module_utils._xen import sharing as _sharing
+from ansible_collections.racefree.block.plugins.module_utils._xen import stack, vdev
+from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Request
 from ansible_collections.racefree.block.plugins.module_utils._xen.guest import Guest
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, own_dev

@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import pytest
-
 from ansible_collections.racefree.block.plugins.module_utils._base import locks
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
 from ansible_collections.racefree.block.plugins.module_utils._module.xen_vbd import ARGUMENTS, VbdItem
+from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.session import Session
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
 

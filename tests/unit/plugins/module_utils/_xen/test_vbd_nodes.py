@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue, XenStoreError
+from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_nodes
+from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import Disk, Key
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_nodes
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue, XenStoreError
-from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import Disk, Key
 
 KEY = Key(5, 51712)
 BACK = "/local/domain/0/backend/vbd/5/51712"
@@ -126,7 +125,7 @@ def test_an_unknown_form():
 
 
 def values(back, front_state="4", error=None):
-    found = {path: None for path in vbd_nodes.read_paths(KEY)}
+    found = dict.fromkeys(vbd_nodes.read_paths(KEY))
     found.update({f"{BACK}/{name}": value for name, value in back.items()})
     found[f"{FRONT}/state"] = front_state
     found[f"{KEY.backend_error}/error"] = error
@@ -240,7 +239,7 @@ def test_what_the_guest_writes_is_no_error(junk):
 def test_what_is_written_is_read_back(form, major, minor, diskseq, domid, devid):
     key = Key(domid, devid)
     nodes = vbd_nodes.layout(key, DISK, vbd_nodes.identity(form, major, minor, diskseq, "/dev/x"))
-    found = {path: None for path in vbd_nodes.read_paths(key)}
+    found = dict.fromkeys(vbd_nodes.read_paths(key))
     found.update({path: value for path, value, dummy in nodes if path in found})
     vbd = vbd_nodes.from_nodes(key, found)
     assert (vbd.number, vbd.diskseq, vbd.writable, vbd.state, vbd.frontend_state) == (

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
+from ansible_collections.racefree.block.plugins.module_utils._xen import vdev as _vdev
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._xen import vdev as _vdev
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,6 @@ import threading
 import time
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from ansible_collections.racefree.block.plugins.module_utils._xenstore import pyxs_store, nodes, session
 from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     DeadlineExceeded,
@@ -26,8 +22,11 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     NotSupported,
     XenStoreError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._xenstore import nodes, pyxs_store, session
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture(scope="module")
@@ -455,9 +454,8 @@ def test_the_process_can_end_while_the_daemon_is_frozen(daemon):
     daemon.freeze()
     code = (
         "from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store\n"
-        "store = Store(0.2, %r)\n"
+        f"store = Store(0.2, {daemon.socket!r})\n"
         "try:\n    store.read('/x')\nexcept Exception as error:\n    print(type(error).__name__)\n"
-        % daemon.socket
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
