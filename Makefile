@@ -14,7 +14,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/racefree-block
 RUN := tests/setup/run
 STEP := tests/setup/step
 
-FAST := units sanity format lint docs-lint changelog-lint licences importer integration-loop
+FAST := units sanity format types lint docs-lint changelog-lint licences importer integration-loop
 
 .PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended molecule campaign bench build install clean
 
@@ -46,6 +46,9 @@ sanity: ## ansible-test sanity, with every Python it finds here
 format: ## Format and rules of all Python files (ruff); FIX=1 puts right what it can
 	@$(STEP) ruff-format $(RUN) ruff format $(if $(FIX),,--check --quiet) .
 	@$(STEP) ruff-check $(RUN) ruff check --quiet $(if $(FIX),--fix) .
+
+types: ## mypy, strict, over the library
+	@$(STEP) mypy tests/setup/types
 
 lint: ## ansible-lint, yamllint, shellcheck
 	@$(STEP) ansible-lint $(RUN) ansible-lint --strict
