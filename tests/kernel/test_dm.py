@@ -384,7 +384,8 @@ def test_what_a_killed_run_left_is_reaped(name, control, cleanup):
 
     script = (
         "import os, sys; sys.path.insert(0, os.environ.get('RACEFREE_SITE', '/root/site'))\n"
-        "from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl; from ansible_collections.racefree.block.plugins.module_utils._dm import names as _dm_name\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._dm import names as _dm_name\n"
         "_dm_ioctl.Control().create(_dm_name.making_name())\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

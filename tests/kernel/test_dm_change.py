@@ -31,7 +31,9 @@ SECTORS = 2048
 KILLED_IN_A_RELOAD = """
 import os, signal, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device; from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm; from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
 
 def killed_before(call):
     def method(self, address, *more):

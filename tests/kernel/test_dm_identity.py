@@ -357,7 +357,8 @@ def test_what_others_left_unfinished_is_named_and_stays(name, control, cleanup):
 KILLED = """
 import os, random, signal, sys, threading, time
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm; from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
 step, count, name, uuid = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 original = getattr(_dm_ioctl.Control, "_call")
 seen = []
@@ -439,7 +440,9 @@ def test_a_user_that_comes_during_the_removal_keeps_the_device(name, control, be
 REMOVES = """
 import os, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm; from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl; from ansible_collections.racefree.block.plugins.module_utils._dm import udev as _dm_udev
+from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils._dm import udev as _dm_udev
 with _dm_ioctl.Control() as control, _dm_udev.Cookie() as cookie:
     device = _dm.open_mapped(control, _dm_ioctl.by_name(sys.argv[1])).device
     print(flush=True)

@@ -19,7 +19,10 @@ SECTORS = 2048
 LOADS = """
 import os, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl; from ansible_collections.racefree.block.plugins.module_utils._dm import keys as _dm_keys; from ansible_collections.racefree.block.plugins.module_utils._dm import names as _dm_name; from ansible_collections.racefree.block.plugins.module_utils._kernel import keyring as _keyring
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils._dm import keys as _dm_keys
+from ansible_collections.racefree.block.plugins.module_utils._dm import names as _dm_name
+from ansible_collections.racefree.block.plugins.module_utils._kernel import keyring as _keyring
 with _dm_ioctl.Control() as control:
     address = _dm_ioctl.by_name(_dm_name.making_name())
     control.create(address.name)

@@ -30,7 +30,9 @@ SECTORS = 2048
 KILLED_WHILE_QUIET = """
 import os, signal, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device; from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl; from ansible_collections.racefree.block.plugins.module_utils._dm import suspended as _dm_quiet
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
+from ansible_collections.racefree.block.plugins.module_utils._dm import suspended as _dm_quiet
 with _dm_ioctl.Control() as control, _device.open_path(sys.argv[1]) as device, _dm_quiet.quiet(control, [device], 60):
     print(control.status(_dm_ioctl.by_number(device.id.major, device.id.minor)).suspended, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -149,7 +151,8 @@ def test_a_probe_that_was_killed_does_not_keep_the_pool(pool, name):
     made = run_module("dm_device", **pool(volumes=present(0)))["device"]
     script = (
         "import os, signal, sys; sys.path.insert(0, os.environ.get('RACEFREE_SITE', '/root/site'))\n"
-        "from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl; from ansible_collections.racefree.block.plugins.module_utils._dm import names as _dm_name\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._dm import names as _dm_name\n"
         "control, name = _dm_ioctl.Control(), _dm_name.making_name()\n"
         "control.create(name)\n"
         f"control.load(_dm_ioctl.by_name(name), ((0, 8, b'thin', b'{made['major']}:{made['minor']} 0'),), read_only=True)\n"

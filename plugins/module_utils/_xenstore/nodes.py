@@ -170,7 +170,7 @@ class Nodes:
                     device=path,
                     errno=errno.E2BIG,
                     hint="A xenstored with XS_DIRECTORY_PART lists them: the C xenstored of Xen 4.9 or newer",
-                ) from error
+                ) from None
             now, separator, part = reply.partition(b"\0")
             if not separator:
                 raise XenStoreError("xenstored gave a list without its end", device=path, errno=errno.EPROTO)

@@ -88,7 +88,7 @@ class Session(Nodes):
                             "nothing was written",
                             errno=errno.EAGAIN,
                             hint="Something writes the same nodes all the time",
-                        ) from error
+                        ) from None
                 limit.sleep(pause)
         raise AssertionError
 

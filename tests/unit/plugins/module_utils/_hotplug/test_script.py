@@ -620,7 +620,9 @@ def test_what_the_stock_script_made_it_takes_down(store, tmp_path, monkeypatch):
     stock.write_text(f'#!/bin/sh\necho "$1 $XENBUS_PATH" > {tmp_path}/called\n')
     stock.chmod(0o755)
     code = (
-        "import sys; from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug; from ansible_collections.racefree.block.plugins.module_utils._hotplug import state as state\n"
+        "import sys\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._hotplug import state as state\n"
         f"state.DIRECTORY = {_state.DIRECTORY!r}; _hotplug.STOCK_KEPT = {str(stock)!r}\n"
         "sys.exit(_hotplug.main(['x', 'remove'], {'XENBUS_PATH': 'backend/vbd/5/51728', 'script': sys.argv[1]}))"
     )
@@ -691,7 +693,9 @@ def running(store, place, backend_waits=True):
     """``add`` in processes of its own, which blkback keeps waiting: the watcher (a Popen) and the worker's pid."""
     vbd(store, str(place))
     code = (
-        "import sys; from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug; from ansible_collections.racefree.block.plugins.module_utils._hotplug import state as state\n"
+        "import sys\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._hotplug import state as state\n"
         "from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key\n"
         f"state.DIRECTORY = {_state.DIRECTORY!r}; Key.sysfs = property(lambda key: {KEY.sysfs!r})\n"
         "sys.exit(_hotplug.main(['x', 'add'], {'XENBUS_PATH': 'backend/vbd/5/51728', 'script': 'x'}))"
