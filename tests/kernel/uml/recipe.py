@@ -51,6 +51,8 @@ PACKAGES = (
     "thin-provisioning-tools",
     "e2fsprogs",
     "keyutils",
+    # names of disks as a file system
+    "python3-pyfuse3",
     # libvirt with QEMU
     "libvirt-daemon-system",
     "libvirt-daemon-driver-qemu",

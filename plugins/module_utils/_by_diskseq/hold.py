@@ -1,0 +1,78 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Open what a name stands for, with the proof on the open descriptor that it is that; and prove it again.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from .._base import gone
+from .._base.errors import BlockError, DeviceGone, WrongDevice
+from .._block.device import Device, open_number, read_diskseq
+from .disk_name import DiskName
+from .disks import Disks, is_bound, partition_of
+
+# What an open or an ioctl answers when there is no such device, or nothing in it.
+_NOTHING = (*gone.DISK, *gone.PATH, errno.ENOMEDIUM)
+
+
+def open_name(disks: Disks, name: DiskName) -> Device:
+    """
+    The Device that the name stands for, open for reading; DeviceGone when there is none, other errors as they
+    come.
+    """
+    disk = disks.find(name.diskseq)
+    if disk is None:
+        raise DeviceGone("no disk has this number", device=f"diskseq:{name}")
+    device = open_number(disk.major, disk.minor, diskseq=name.diskseq)
+    try:
+        if not is_bound(disk.name):
+            raise DeviceGone("there is nothing in it", device=device.path)
+        if not name.partition:
+            return device
+        found = partition_of(disk, name.partition)
+        if found is None:
+            raise DeviceGone("it has no such partition", device=f"diskseq:{name}")
+        # The disk is held: what has this number now and the same diskseq is a partition of it.
+        partition = open_number(found.major, found.minor, diskseq=name.diskseq)
+    except BaseException:
+        device.close()
+        raise
+    device.close()
+    try:
+        _check_partition(partition, name)
+    except BaseException:
+        partition.close()
+        raise
+    return partition
+
+
+def _check_partition(device: Device, name: DiskName) -> None:
+    if device.partition != name.partition:
+        raise WrongDevice(f"it is the partition {device.partition}, not {name.partition}", device=device.path)
+
+
+def is_still(device: Device) -> bool:
+    """
+    Whether a held device is there and has the medium with which it was opened; other errors as they come.
+
+    Nothing here waits for the device. A loop device that is held has its file until it is closed, and its
+    status, which could wait, was asked for when it was opened.
+    """
+    if read_diskseq(device.fd, device.name) != device.id.diskseq:
+        return False
+    # The descriptor keeps the number, so this is the same device's entry; that of a dead one is gone.
+    return gone.exists(device.sysfs, gone.SYSFS)
+
+
+def errno_of(error: BlockError) -> int:
+    """What whoever asked for the name is answered."""
+    if isinstance(error, (DeviceGone, WrongDevice)) or error.errno in _NOTHING:
+        return errno.ENOENT
+    return error.errno or error.ERRNO

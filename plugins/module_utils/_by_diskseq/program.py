@@ -1,0 +1,176 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The programs of the role block_names: they mount a file system each, serve it, and take it down again.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .._base import run_directory
+from .._base.errors import BlockError, KernelError, NotSupported
+from .._process import descriptors
+from . import disk_name, mount_point, node_id, operations
+from .disk_files import DiskFiles
+from .forgetter import Forgetter, Work
+from .library import pyfuse3, trio
+from .pins import Pins
+from .requests import Requests
+from .workers import Workers
+
+_OPTIONS = ("default_permissions", "allow_other", "nosuid", "noexec", "ro")
+_THREADS = 64
+# A request can vanish between the look whether there is one and its reading (its caller was killed); reading
+# waits for the next one then, and nothing else is done. A signal ends that. Seconds.
+_TICK = 0.2
+# Seconds that a removal waits for the kernel to forget the names of its disk.
+_LET_GO = 0.2
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0 after SIGTERM, 1 with a message on standard error."""
+    try:
+        options = _parse(arguments)
+        if os.geteuid():
+            raise KernelError(
+                "only root may mount this file system",
+                device=options.mount,
+                errno=1,
+                hint="Start it as root, by its service",
+            )
+        if pyfuse3 is None:
+            raise NotSupported(
+                "the Python library pyfuse3 cannot be imported", hint="Install the package python3-pyfuse3"
+            )
+        descriptors.raise_limit()
+        run_directory.make(options.state)
+        held = mount_point.lock(f"{options.state}/lock")
+        try:
+            return _serve_disks(options)
+        finally:
+            os.close(held)
+    except BlockError as error:
+        sys.stderr.write(f"by-diskseq: {error}\n")
+        return 1
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="by-diskseq", description="Names of disks by their disk sequence numbers, as a file system."
+    )
+    parser.add_argument("--mount", default="/dev/disk/by-diskseq", help="where it is mounted")
+    parser.add_argument(
+        "--state", default="/run/racefree-block/by-diskseq", help="directory for the lock and the socket"
+    )
+    parser.add_argument(
+        "--grace-ms",
+        type=_whole,
+        default=200,
+        help="for how long a device is held after its name was dropped",
+    )
+    parser.add_argument("--limit", type=_whole, default=4096, help="how many devices are held at most")
+    return parser.parse_args(arguments)
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number")
+    return int(text)
+
+
+def _serve_disks(options: argparse.Namespace) -> int:
+    source = "racefree-by-diskseq"
+    mount_point.prepare(options.mount, source)
+    pins = Pins(options.limit, options.grace_ms / 1000)
+    files = DiskFiles(pins, Workers(_THREADS), Workers(_THREADS))
+    handlers = operations.DiskOperations(files)
+    forgetter = Forgetter(
+        Work(_invalidate, lambda name: _is_known(pins, name), files.expire, lambda: handlers.late > 0)
+    )
+    handlers.forgetter = forgetter
+
+    def let_go(diskseq: int) -> int:
+        for name in pins.names_of(diskseq):
+            for spelled in name.spellings:
+                forgetter.looked_up(spelled)
+        return files.let_go(diskseq, _LET_GO)
+
+    requests = Requests(f"{options.state}/socket", let_go)
+    return serve(handlers, options.mount, source, [requests.start, forgetter.start], ("dev",))
+
+
+def _is_known(pins: Pins, spelled: str) -> bool:
+    name = disk_name.parse(spelled)
+    return name is not None and pins.is_known(name)
+
+
+def _invalidate(name: str) -> None:
+    try:
+        pyfuse3.invalidate_entry(node_id.ROOT, os.fsencode(name))
+    except OSError:
+        # ENOENT: the kernel has no such entry now, and may get one from an answer that is under way. Others:
+        # it is being unmounted. It is tried again for as long as the kernel knows the file.
+        return
+
+
+def serve(
+    handlers: Any, path: str, source: str, starts: list[Callable[[], None]], options: tuple[str, ...] = ()
+) -> int:
+    """
+    Mount, serve until SIGTERM, unmount. KernelError when it cannot be mounted; 1 when it was unmounted by
+    others.
+    """
+    try:
+        pyfuse3.init(handlers, path, {f"fsname={source}", *_OPTIONS, *options})
+    except RuntimeError as error:
+        raise KernelError(
+            f"it cannot be mounted: {error}", device=path, hint="Look at the messages before this one"
+        ) from error
+    asked: list[int] = []
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_wait_for_end, asked)
+            await pyfuse3.main()
+            nursery.cancel_scope.cancel()
+
+    try:
+        signal.signal(signal.SIGALRM, lambda number, frame: None)
+        signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+        for start in starts:
+            start()
+        _notify("READY=1")
+        trio.run(run)
+        _notify("STOPPING=1")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        pyfuse3.close(unmount=True)
+    return 0 if asked else 1
+
+
+async def _wait_for_end(asked: list[int]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            asked.append(number)
+            pyfuse3.terminate()
+            return
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing when it does not want to know."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        notify.sendto(state.encode("ascii"), "\0" + path[1:] if path.startswith("@") else path)

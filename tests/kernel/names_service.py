@@ -1,0 +1,154 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The service of /dev/disk/by-diskseq for tests, at a place of its own and without systemd; and devices to be
+named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+PACKAGE = "ansible_collections.racefree.block.plugins.module_utils._by_diskseq"
+BLKGETDISKSEQ = 0x80081280
+BLKPG, ADD = 0x1269, 1
+
+
+class Service:
+    """A running service: ``mount`` is where, ``pid`` its process, ``errors`` the path of what it writes."""
+
+    def __init__(self, mount: str, state: str, options: tuple[str, ...]) -> None:
+        self.mount, self.state, self.options = mount, state, options
+        self.errors = f"{state}.errors"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        command = [
+            sys.executable,
+            "-B",
+            "-c",
+            f"import sys; from {PACKAGE}.program import main; sys.exit(main(sys.argv[1:]))",
+            "--mount",
+            self.mount,
+            "--state",
+            self.state,
+            *self.options,
+        ]
+        site = os.environ.get("RACEFREE_SITE", "/root/site")
+        path = os.pathsep.join(filter(None, (site, os.environ.get("PYTHONPATH"))))
+        with open(self.errors, "ab") as errors:
+            self.process = subprocess.Popen(command, stderr=errors, env=dict(os.environ, PYTHONPATH=path))
+        wait_for(lambda: self.process.poll() is not None or self.serves())
+        assert self.process.poll() is None, self.said()
+
+    def serves(self) -> bool:
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            if f" {self.mount} " not in file.read():
+                return False
+        try:
+            return os.path.ismount(self.mount) and os.listdir(self.mount) is not None
+        except OSError:
+            # A killed one's mount, which the new one replaces.
+            return False
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def said(self) -> str:
+        with open(self.errors, encoding="utf-8") as file:
+            return file.read()
+
+    def path(self, name: object) -> str:
+        return f"{self.mount}/{name}"
+
+    def pins(self) -> list[str]:
+        """The block devices that it has open, by the nodes' names."""
+        found = []
+        for fd in os.listdir(f"/proc/{self.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                target = os.readlink(f"/proc/{self.pid}/fd/{fd}")
+                if target.startswith("/dev/") and target not in ("/dev/fuse", "/dev/null"):
+                    found.append(target.split(" ")[0])
+        return sorted(found)
+
+    def no_pins(self) -> bool:
+        """Whether nothing is held, within 20 seconds."""
+        return wait_for(lambda: not self.pins(), fails=False)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """End it; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def service(*options: str) -> Iterator[Service]:
+    """A service at a directory of its own, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="names-", dir="/run") as place:
+        os.mkdir(f"{place}/mount")
+        started = Service(f"{place}/mount", f"{place}/state", options)
+        # Other users' tests come through here.
+        os.chmod(place, 0o711)
+        try:
+            yield started
+        finally:
+            if started.process.poll() is None:
+                started.stop()
+            subprocess.run(["umount", "-q", "-l", started.mount], check=False)
+
+
+def wait_for(condition, seconds: float = 20.0, fails: bool = True) -> bool:
+    """Wait until the condition holds; whether it does, or an AssertionError."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            assert not fails, f"waited {seconds} s in vain"
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def diskseq_of(path: str) -> int:
+    """BLKGETDISKSEQ of what is at the path now."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        buffer = bytearray(8)
+        fcntl.ioctl(fd, BLKGETDISKSEQ, buffer)
+        return struct.unpack("=Q", buffer)[0]
+    finally:
+        os.close(fd)
+
+
+def losetup(path: str, *options: str) -> str:
+    """The node of a new loop device over the file."""
+    return subprocess.run(
+        ["losetup", "--find", "--show", *options, path], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def add_partition(node: str, number: int, start: int, length: int) -> None:
+    """
+    BLKPG of include/uapi/linux/blkpg.h; start and length in bytes. Not every kernel has a parser for
+    partition tables.
+    """
+    data = ctypes.create_string_buffer(struct.pack("qqi64s64s", start, length, number, b"", b""), 152)
+    with open(node, "rb") as disk:
+        fcntl.ioctl(disk, BLKPG, struct.pack("iiiP", ADD, 0, 152, ctypes.addressof(data)))

@@ -1,0 +1,109 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Disks by number, on loop devices of this machine."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._by_diskseq.disks import (
+    Disks,
+    is_bound,
+    partition_of,
+)
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils._by_diskseq.loops import Loop
+
+
+class Counting(Disks):
+    """How often it looked at all disks."""
+
+    looks = 0
+
+    def _look(self) -> dict[int, str]:
+        self.looks += 1
+        return super()._look()
+
+
+def test_found_by_its_number_and_not_by_an_old_one(loop: Loop) -> None:
+    disks = Disks()
+    found = disks.find(loop.diskseq)
+    assert found == (loop.diskseq, 0, f"loop{loop.number}", loop.major, loop.minor)
+    before = loop.diskseq
+    loop.bind_again()
+    assert loop.diskseq != before
+    assert disks.find(before) is None
+    again = disks.find(loop.diskseq)
+    assert again is not None and again.name == f"loop{loop.number}"
+
+
+def test_that_there_is_none_is_remembered_until_something_is_announced(loop: Loop) -> None:
+    disks = Counting(clock=lambda: 0.0)
+    assert disks.find(loop.diskseq) is not None and disks.looks == 1
+    highest = max(disks._names)
+    gaps = [number for number in range(highest, 1, -1) if number not in disks._names][:50]
+    announced = disks._announced
+    assert [disks.find(number) for number in gaps] == [None] * len(gaps)
+    if open("/sys/kernel/uevent_seqnum", encoding="ascii").read().strip() == announced:
+        assert disks.looks == 1
+    looks = disks.looks
+    # Whatever is announced, a loop device's new file here, has all disks looked at.
+    loop.bind_again()
+    assert disks.find(gaps[0]) is None and disks.looks == looks + 1
+
+
+def test_a_number_above_all_is_looked_for_again_and_again() -> None:
+    now = [0.0]
+    disks = Counting(clock=lambda: now[0])
+    for dummy in range(3):
+        assert disks.find(2**64 - 1) is None
+        now[0] += 1
+    assert disks.looks == 3
+
+
+def test_the_kernel_announces_a_loop_devices_file_before_it_is_told_of_it(loop: Loop) -> None:
+    """What the memory of numbers that are not there relies on."""
+    for dummy in range(20):
+        before = int(open("/sys/kernel/uevent_seqnum", encoding="ascii").read())
+        loop.bind_again()
+        assert int(open("/sys/kernel/uevent_seqnum", encoding="ascii").read()) > before
+
+
+def test_listed_with_its_partitions_and_not_without_a_file(disk: Loop) -> None:
+    disks = Disks()
+    ours = [(entry.name, entry.partition) for entry in disks.listed() if entry.diskseq == disk.diskseq]
+    assert sorted(ours) == [
+        (f"loop{disk.number}", 0),
+        (f"loop{disk.number}p1", 1),
+        (f"loop{disk.number}p3", 3),
+    ]
+    with loopdevices.own_number() as number:
+        assert not is_bound(f"loop{number}")
+        assert not [entry for entry in disks.listed() if entry.name == f"loop{number}"]
+
+
+def test_partitions_by_number(disk: Loop) -> None:
+    found = Disks().find(disk.diskseq)
+    assert found is not None
+    third = partition_of(found, 3)
+    assert third is not None and third.name == f"loop{disk.number}p3" and third.diskseq == disk.diskseq
+    assert (
+        os.stat(f"/dev/{third.name}").st_rdev == os.makedev(third.major, third.minor)
+        if os.path.exists(f"/dev/{third.name}")
+        else True
+    )
+    assert partition_of(found, 2) is None
+
+
+def test_without_sysfs_nothing_is_said_to_be_absent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    from ansible_collections.racefree.block.plugins.module_utils._base import gone
+    from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
+
+    monkeypatch.setattr(gone, "_SYSFS_BLOCK", (str(tmp_path),))
+    with pytest.raises(KernelError, match="mounted over it"):
+        Disks().find(1)

@@ -1,0 +1,61 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The place to mount on, without mounting: who has it, and what is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    DeviceBusy,
+    KernelError,
+    NotSupported,
+    WrongDevice,
+)
+from ansible_collections.racefree.block.plugins.module_utils._by_diskseq import mount_point
+
+
+def test_one_service_for_each_place(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    held = mount_point.lock(path)
+    with pytest.raises(DeviceBusy, match="runs already.*Stop that one"):
+        mount_point.lock(path)
+    os.close(held)
+    os.close(mount_point.lock(path))
+    with pytest.raises(KernelError, match="ENOENT"):
+        mount_point.lock(str(tmp_path / "no" / "lock"))
+
+
+def test_what_is_mounted() -> None:
+    assert mount_point.mounted("/proc") is not None and mount_point.mounted("/no/such/place") is None
+
+
+def test_somebody_elses_mount_is_left_alone() -> None:
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("FUSE is not there")
+    before = mount_point.mounted("/proc")
+    with pytest.raises(WrongDevice, match="something else is mounted here.*umount /proc"):
+        mount_point.prepare("/proc", "racefree-by-diskseq")
+    assert mount_point.mounted("/proc") == before
+
+
+@pytest.mark.parametrize("path", ["relative", "/a/../b", "/a/", "", "//a/./b"])
+def test_a_path_that_cannot_be_compared(path: str) -> None:
+    with pytest.raises(WrongDevice, match="absolute path"):
+        mount_point.prepare(path, "x")
+
+
+def test_without_fuse_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mount_point, "_FUSE", str(tmp_path / "fuse"))
+    with pytest.raises(NotSupported, match="modprobe fuse"):
+        mount_point.prepare(str(tmp_path / "mount"), "x")
+    assert not (tmp_path / "mount").exists()
+
+
+def test_what_is_no_mount_cannot_be_unmounted(tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match="unmount"):
+        mount_point.unmount(str(tmp_path))
