@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The rules of the house: imports go down, to rooms of lower floors only, and there are no circles. Imports inside functions count.
+
+python3 tools/house prints the imports and circles; tools/house/rules.py has the floors.
+"""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+
+import pytest
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
+# What breaks a rule today. Delete a line when its import is gone; add none.
+KNOWN_CIRCLES = {
+    "_block.device <-> _block.node",
+    "39 files of _dm_table",
+    "_source.opener <-> _source.slots",
+}
+KNOWN_MISPLACED = {
+    "_xenstore.nodes -> _block.device",
+}
+
+
+@pytest.fixture
+def house(monkeypatch):
+    """{"_block/loop.py": text}"""
+    monkeypatch.syspath_prepend(str(CHECKOUT / "tools"))
+    from house import sources
+
+    return sources.house_of(sources.from_checkout(str(CHECKOUT)))
+
+
+def test_there_are_no_circles(house):
+    from house import imports, numbers
+
+    found = imports.circles_of(imports.graph_of(imports.imports_of(house)))
+    texts = {numbers.circle_text(circle) for circle in found}
+    assert texts - KNOWN_CIRCLES == set(), "files import each other"
+    assert KNOWN_CIRCLES - texts == set(), "these circles are gone: delete their lines in this file"
+
+
+def test_imports_go_down(house):
+    from house import imports, picture, rules
+
+    found = rules.misplaced(imports.imports_of(house), picture.rooms_of(house))
+    texts = {f"{each.importer} -> {each.imported}" for each in found}
+    assert texts - KNOWN_MISPLACED == set(), "imports that go up, or to another room of the same floor"
+    assert KNOWN_MISPLACED - texts == set(), "these imports are gone: delete their lines in this file"
+
+
+def test_a_room_says_its_subject_and_loads_nothing(house):
+    """So that the hotplug script can load one file of a room alone. _dm_table is used as a whole."""
+    for path, text in house.items():
+        if path.endswith("/__init__.py"):
+            tree = ast.parse(text)
+            assert ast.get_docstring(tree), f"{path}: has no docstring that names the room's subject"
+            assert path == "_dm_table/__init__.py" or len(tree.body) == 1, (
+                f"{path}: has code beside its docstring"
+            )
