@@ -303,7 +303,7 @@ def test_a_number_is_kept_with_its_boot(domain, image, cleanup):
     assert kept == {
         "diskseq": device["diskseq"],
         "boot_id": device["boot_id"],
-    } and "after the next boot" in str(done["warnings"])
+    } and "next boot" in str(done["warnings"])
     run_module("libvirt_disk", state="absent", **arguments)
 
 

@@ -279,7 +279,7 @@ def test_a_daemon_that_hangs(image):
 @contextlib.contextmanager
 def made(name, domain, vdev, path):
     """What the hook makes at prepare for Xen, held as long as its holder holds it."""
-    wanted = disk_device.Wanted(name, domain, vdev, opener.parse({"file": path}))
+    wanted = disk_device.DiskSpec(name, domain, vdev, opener.parse({"file": path}))
     limit = Deadline(60)
     with Host() as host:
         with disk_device.locked(limit):

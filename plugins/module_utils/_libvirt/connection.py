@@ -90,6 +90,19 @@ def driver_of(uri):
     return driver, parts.netloc.rpartition("@")[2].lower(), "" if driver == "xen" else parts.path.rstrip("/")
 
 
+def daemon_version(limit, uri=URI):
+    """The version of the daemon's library as a number (major * 1,000,000 + minor * 1,000 + release); GuestError."""
+
+    def ask():
+        connection = libvirt.openReadOnly(uri)
+        try:
+            return connection.getLibVersion()
+        finally:
+            connection.close()
+
+    return bounded(ask, limit, uri)
+
+
 def with_connection(uri, limit, device, function):
     """``function(connection)`` on a connection of its own, within the Deadline ``limit``; ``device`` is for messages."""
     require()

@@ -39,7 +39,7 @@ STATE = "/run/racefree-block/libvirt"
 _LETTING_GO = 20
 
 
-class Wanted(NamedTuple):
+class DiskSpec(NamedTuple):
     """One disk of one domain. ``source`` as of ``_source.opener.parse``; ``shareable``: other guests may use the same storage."""
 
     domain: str
@@ -97,36 +97,36 @@ def take_turn(host, sources, limit):
         host.loops.forget()
 
 
-def make(host, wanted, limit, store=None):
+def make(host, spec, limit, store=None):
     """
     The device for a disk, held by the host, with nobody else's storage in it; called :func:`locked`. ``store`` is for the sharing check, None where
     no Xen runs.
 
     Not yet at its path: see :func:`settle`. Raises what opening the source raises, DeviceBusy, InvalidValue.
     """
-    _make_room(host, wanted, limit)
-    source = wanted.source
-    if wanted.read_only and isinstance(source, opener.FileSource):
+    _make_room(host, spec, limit)
+    source = spec.source
+    if spec.read_only and isinstance(source, opener.FileSource):
         source = source._replace(read_only=True)
-    if wanted.shareable and isinstance(source, opener.FileSource):
+    if spec.shareable and isinstance(source, opener.FileSource):
         source = source._replace(overlap=True)
     host.for_guests = True
     take_turn(host, [source], limit)
     below = opener.Opener(host, udev.HANDS_OFF, limit).open(source)
-    if below.read_only and not wanted.read_only:
+    if below.read_only and not spec.read_only:
         raise InvalidValue(
             "mode",
             "w",
             f"{below.path} is read-only, so the guest can have it only with mode=r",
-            device=str(wanted),
+            device=str(spec),
         )
-    _check_sharing(host, wanted, below, store)
+    _check_sharing(host, spec, below, store)
     line = (0, below.size // 512, b"linear", f"{below.id.number} 0".encode())
     device = _mapped.make(
         host.dm,
-        domain_xml.mapped_name(wanted.uuid, wanted.target),
-        wanted.mapped_uuid,
-        _mapped.Table((line,), wanted.read_only),
+        domain_xml.mapped_name(spec.uuid, spec.target),
+        spec.mapped_uuid,
+        _mapped.Table((line,), spec.read_only),
         host.cookie.next(udev.HANDS_OFF),
         persist=False,
     )
@@ -134,32 +134,32 @@ def make(host, wanted, limit, store=None):
 
 
 def settle(host, pairs, limit):
-    """Wait until each path of ``pairs``, a list of ``(Wanted, Device)``, leads to its device; DeadlineExceeded, WrongDevice."""
+    """Wait until each path of ``pairs``, a list of ``(DiskSpec, Device)``, leads to its device; DeadlineExceeded, WrongDevice."""
     host.settle(limit.left())
-    for wanted, device in pairs:
+    for spec, device in pairs:
         for pause in pauses():
-            found = _number_at(wanted.path)
+            found = _number_at(spec.path)
             if found == device.id.rdev:
                 break
             if limit.expired and found is not None:
                 raise WrongDevice(
-                    f"{wanted.path} leads to {os.major(found)}:{os.minor(found)}, not to {device.id.number}",
-                    device=str(wanted),
+                    f"{spec.path} leads to {os.major(found)}:{os.minor(found)}, not to {device.id.number}",
+                    device=str(spec),
                 )
             if limit.expired:
                 raise limit.exceeded(
-                    f"udev to make {wanted.path}", device=str(wanted), hint="Check that systemd-udevd runs"
+                    f"udev to make {spec.path}", device=str(spec), hint="Check that systemd-udevd runs"
                 )
             limit.sleep(pause)
 
 
-def find(host, wanted):
+def find(host, spec):
     """The held device of a disk, or None; DeviceBusy when its name is another's."""
-    mapped = _mapped.find(host.dm, domain_xml.mapped_name(wanted.uuid, wanted.target), wanted.mapped_uuid)
+    mapped = _mapped.find(host.dm, domain_xml.mapped_name(spec.uuid, spec.target), spec.mapped_uuid)
     if mapped is None or mapped.device is None:
         return None
-    if mapped.status.uuid != wanted.mapped_uuid:
-        raise _taken(host, mapped, wanted)
+    if mapped.status.uuid != spec.mapped_uuid:
+        raise _taken(host, mapped, spec)
     return host.enter_context(mapped.device)
 
 
@@ -191,15 +191,15 @@ def _ours(host):
     return found
 
 
-def _make_room(host, wanted, limit):
+def _make_room(host, spec, limit):
     """Take away what an earlier run has left under this name; DeviceBusy when it is in use, or somebody else's."""
-    name, patience = domain_xml.mapped_name(wanted.uuid, wanted.target), limit.sooner(_LETTING_GO)
+    name, patience = domain_xml.mapped_name(spec.uuid, spec.target), limit.sooner(_LETTING_GO)
     for pause in pauses():
-        mapped = _mapped.find(host.dm, name, wanted.mapped_uuid)
+        mapped = _mapped.find(host.dm, name, spec.mapped_uuid)
         if mapped is None:
             return
-        if (mapped.status.name, mapped.status.uuid) != (name, wanted.mapped_uuid):
-            raise _taken(host, mapped, wanted)
+        if (mapped.status.name, mapped.status.uuid) != (name, spec.mapped_uuid):
+            raise _taken(host, mapped, spec)
         if mapped.device is None:
             _mapped.remove_without_table(host.dm, mapped.status)
             continue
@@ -210,17 +210,17 @@ def _make_room(host, wanted, limit):
             elif patience.expired:
                 raise DeviceBusy(
                     f"an earlier run of the guest still has it: {_mapped.describe(host.dm, mapped)}",
-                    device=str(wanted),
+                    device=str(spec),
                 )
         patience.sleep(pause)
 
 
-def _taken(host, mapped, wanted):
+def _taken(host, mapped, spec):
     """The error for a device that is not ours under our name; it is let go of."""
     try:
         return DeviceBusy(
             f"its name is taken by {_mapped.describe(host.dm, mapped)}",
-            device=str(wanted),
+            device=str(spec),
             hint="Nothing but this collection makes such names",
         )
     finally:
@@ -228,25 +228,25 @@ def _taken(host, mapped, wanted):
             mapped.device.close()
 
 
-def _check_sharing(host, wanted, below, store):
+def _check_sharing(host, spec, below, store):
     """Also against disks that are made and not attached yet, which XenStore does not show."""
-    if wanted.shareable:
+    if spec.shareable:
         return
     questions = stack.questions(host)
-    mine = footprint(below.id.major, below.id.minor, not wanted.read_only, questions)
+    mine = footprint(below.id.major, below.id.minor, not spec.read_only, questions)
     if store is not None:
         with _sharing.Sharing(questions) as sharing:
             sharing.check_extents(
-                store, mine, _Place(None, _guest.Guest(-1, wanted.uuid, wanted.domain)), below.path
+                store, mine, _Place(None, _guest.Guest(-1, spec.uuid, spec.domain)), below.path
             )
     for uuid, device in _ours(host):
-        pair = uuid != wanted.mapped_uuid and conflict(
+        pair = uuid != spec.mapped_uuid and conflict(
             mine, footprint(device.id.major, device.id.minor, not device.read_only, questions)
         )
         if pair:
             raise DeviceBusy(
                 f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37 :]} of the domain {uuid[len(PREFIX) : len(PREFIX) + 36]}",
-                device=f"{below.path} for {wanted}",
+                device=f"{below.path} for {spec}",
                 hint="Give both only a read-only disk, or say shared: true for guests that agree on who writes what",
             )
 

@@ -105,14 +105,14 @@ def make(job, told=lambda: None):
         return []
     with Host() as host:
         disk_device.reap(host)
-        disk_device.take_turn(host, [wanted.source for wanted in job.disks], limit)
-        pairs = [(wanted, disk_device.make(host, wanted, limit, host.store)) for wanted in job.disks]
+        disk_device.take_turn(host, [spec.source for spec in job.disks], limit)
+        pairs = [(spec, disk_device.make(host, spec, limit, host.store)) for spec in job.disks]
         told()
         disk_device.settle(host, pairs, limit)
         start_holder(job.uuid, [device for dummy, device in pairs])
         return _good(
-            f"{wanted.target} is {device.path} {device.id.number} diskseq {device.id.diskseq}"
-            for wanted, device in pairs
+            f"{spec.target} is {device.path} {device.id.number} diskseq {device.id.diskseq}"
+            for spec, device in pairs
         )
 
 
@@ -121,7 +121,7 @@ def hand_over(job):
     limit = Deadline(_OPENING)
     with Host() as host:
         try:
-            return _good([_prove(host, job, wanted, limit) for wanted in job.disks])
+            return _good([_prove(host, job, spec, limit) for spec in job.disks])
         finally:
             end_holder(job.uuid)
 
@@ -130,9 +130,9 @@ def adopt(job):
     """``reconnect``: the same look at a domain that ran before the daemon did, at each disk whatever is wrong with the others."""
     limit, lines = Deadline(_OPENING), [(syslog.LOG_ERR, problem) for problem in job.problems]
     with Host() as host:
-        for wanted in job.disks:
+        for spec in job.disks:
             try:
-                lines += _good([_prove(host, job, wanted, limit)])
+                lines += _good([_prove(host, job, spec, limit)])
             except BlockError as error:
                 lines.append((syslog.LOG_ERR, str(error)))
     end_holder(job.uuid)
@@ -168,13 +168,13 @@ def take_back(job, told=None):
 _ACTIONS = {"make": make, "hand_over": hand_over, "adopt": adopt, "take_back": take_back}
 
 
-def _prove(host, job, wanted, limit):
-    device = disk_device.find(host, wanted)
+def _prove(host, job, spec, limit):
+    device = disk_device.find(host, spec)
     if device is None:
-        raise DeviceGone("the device that was made for it is gone", device=str(wanted))
+        raise DeviceGone("the device that was made for it is gone", device=str(spec))
     if job.domid is None:
-        raise GuestError("libvirt gave no domain id", device=str(wanted))
-    key = Key(job.domid, vdev.parse(wanted.target).number)
+        raise GuestError("libvirt gave no domain id", device=str(spec))
+    key = Key(job.domid, vdev.parse(spec.target).number)
     for pause in pauses():
         opened = vbd_read.opened_number(key)
         if opened is not None:
@@ -182,17 +182,17 @@ def _prove(host, job, wanted, limit):
         if limit.expired:
             raise limit.exceeded(
                 f"blkback to open {device.path}",
-                device=str(wanted),
+                device=str(spec),
                 hint="Disks of a recipe are served by blkback: driver name='phy'",
             )
         limit.sleep(pause)
     if opened != (device.id.major, device.id.minor):
         raise WrongDevice(
             f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}",
-            device=str(wanted),
+            device=str(spec),
             hint="The path was made to lead elsewhere",
         )
-    return f"{wanted.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"
+    return f"{spec.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"
 
 
 # Holders: one for each domain, named in a file so that a later run of this program can end it.

@@ -19,7 +19,7 @@ from .._base.errors import BlockError, DefinitionError
 from .._source import recipe as _recipe
 from .._xen import vdev
 from . import domain_xml
-from .disk_device import Wanted
+from .disk_device import DiskSpec
 
 # Operation: what is done, and the seconds that it may take. Everything else (start, migrate, and what is to come) is none of its business.
 OPERATIONS = {
@@ -79,7 +79,7 @@ def _lenient(domain, uuid):
 
 
 def _wanted(domain, uuid, disk):
-    """A list of the one Wanted disk, or of none when it is not the collection's."""
+    """A list of the DiskSpec of a disk, empty when the disk is not the collection's."""
     recipe = domain.recipe(disk.target)
     ours = disk.type == "block" and (disk.source or "").startswith(domain_xml.PATHS)
     if recipe is None and not ours:
@@ -100,7 +100,7 @@ def _wanted(domain, uuid, disk):
         )
     vdev.parse(disk.target)
     read_only = disk.read_only or disk.device == "cdrom"
-    return [Wanted(domain.name, uuid, disk.target, _recipe.parse(recipe, title), read_only, disk.shareable)]
+    return [DiskSpec(domain.name, uuid, disk.target, _recipe.parse(recipe, title), read_only, disk.shareable)]
 
 
 _HINT = "The definition was copied, or changed by hand: define the disk again with racefree.block.libvirt_disk, state present or absent"

@@ -13,9 +13,9 @@ A version is only reported, never concluded from, where a probe exists.
 from __future__ import annotations
 
 import os
-import threading
 
 from .._base import gone
+from .._base.deadline import Deadline
 from .._base.errors import BlockError, NotSupported
 from .._block import device, loop
 from .._dm import udev
@@ -94,27 +94,21 @@ def _blkback_diskseq(host):
 
 def _libvirt():
     """Versions of the binding and, if it answers in time, of the daemon with Xen's driver."""
-    try:
-        import libvirt
-    except ImportError:
+    from .._libvirt import connection  # the library takes long to import, and few tasks ask for it
+
+    if connection.libvirt is None:
         return None
-    found = {"binding": _dotted(libvirt.getVersion()), "daemon": None}
+    return {"binding": _dotted(connection.libvirt.getVersion()), "daemon": _libvirt_daemon(connection)}
 
-    def ask():
-        try:
-            libvirt.registerErrorHandler(lambda context, error: None, None)
-            connection = libvirt.openReadOnly("xen:///system")
-            found["daemon"] = _dotted(connection.getLibVersion())
-            connection.close()
-        except libvirt.libvirtError:
-            pass
 
-    if gone.exists("/run/libvirt/libvirt-sock-ro"):
-        # libvirt's calls have no time limit of their own
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        asking.join(_LIBVIRT_SECONDS)
-    return dict(found)
+def _libvirt_daemon(connection):
+    if not gone.exists("/run/libvirt/libvirt-sock-ro"):
+        return None
+    try:
+        return _dotted(connection.daemon_version(Deadline(_LIBVIRT_SECONDS)))
+    except BlockError:
+        # That there is no answer is the answer.
+        return None
 
 
 def _dotted(number):

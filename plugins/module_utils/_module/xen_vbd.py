@@ -21,6 +21,7 @@ from .._xen import blkback, stack, vbd_nodes, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.footprint import Extent
+from .guest_disk import check_source_mode
 from .runner import Item, Plan, check_seconds
 
 ARGUMENTS = {
@@ -94,15 +95,8 @@ class VbdItem(Item):
             raise InvalidValue("source", None, "must be given with state=attached")
         if params["device_type"] == "cdrom" and params["mode"] == "w":
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
-        if (
-            isinstance(self.source, (opener.FileSource, opener.TableSource))
-            and self.source.read_only
-            and params["mode"] == "w"
-        ):
-            raise InvalidValue("mode", "w", "must be r: the source is read_only")
-        if isinstance(self.source, opener.FileSource) and params["mode"] == "r":
-            # What a guest may not write, nobody needs to be able to write for it.
-            self.source = self.source._replace(read_only=True)
+        if self.source is not None:
+            self.source = check_source_mode(self.source, params["mode"])
         if isinstance(self.source, opener.FileSource) and params["shared"]:
             self.source = self.source._replace(overlap=True)
 
@@ -128,11 +122,11 @@ class VbdItem(Item):
     @classmethod
     def apply_together(cls, items):
         errors = {}
-        for how, chosen in _groups(items):
-            if how.attached:
-                cls._attach(chosen, how, errors)
+        for batch, chosen in _batches(items):
+            if batch.attached:
+                cls._attach(chosen, batch, errors)
             else:
-                cls._detach(chosen, how, errors)
+                cls._detach(chosen, batch, errors)
         return [errors.get(id(item)) for item in items]
 
     def remains(self):
@@ -156,7 +150,7 @@ class VbdItem(Item):
     def undo(self):
         if self.params["state"] == "attached" and self.vbd is not None:
             errors = {}
-            self._detach([self], _How(False, self.by_libvirt(), False, False), errors)
+            self._detach([self], _BatchKey(False, self.by_libvirt(), False, False), errors)
             if errors[id(self)] is not None:
                 raise errors[id(self)]
         # What was made for it goes with its last user, which is our descriptor.
@@ -305,7 +299,7 @@ class VbdItem(Item):
         }
 
     @staticmethod
-    def _attach(items, how, errors):
+    def _attach(items, batch, errors):
         host = items[0].host
         requests = [item._request(item.device) for item in items]
         by_request = {request.key: item for request, item in zip(requests, items)}
@@ -316,10 +310,10 @@ class VbdItem(Item):
                     sharing.guard(transaction, request)
 
             timeout = max(item.params["timeout"] for item in items)
-            if how.by_libvirt:
+            if batch.by_libvirt:
                 outcomes = attach.attach(host.store, requests, timeout, guard)
             else:
-                outcomes = blkback.attach(host.store, requests, timeout, how.waits, guard)
+                outcomes = blkback.attach(host.store, requests, timeout, batch.wait_connected, guard)
         for item, outcome in zip(items, outcomes):
             item.vbd = outcome.vbd if outcome.error is None else None
             errors[id(item)] = outcome.error
@@ -361,32 +355,32 @@ class VbdItem(Item):
         )
 
     @staticmethod
-    def _detach(items, how, errors):
+    def _detach(items, batch, errors):
         timeout = max(item.params["timeout"] for item in items)
         detachments = [blkback.Detachment(item.vbd, item.guest) for item in items]
-        if how.by_libvirt and not how.force:
+        if batch.by_libvirt and not batch.force:
             outcomes = attach.detach(items[0].host.store, detachments, timeout)
         else:
-            outcomes = blkback.detach(items[0].host.store, detachments, timeout, how.force)
+            outcomes = blkback.detach(items[0].host.store, detachments, timeout, batch.force)
         for item, outcome in zip(items, outcomes):
             errors[id(item)] = outcome.error
 
 
-class _How(NamedTuple):
-    """What disks must have in common to be done in one go."""
+class _BatchKey(NamedTuple):
+    """What disks must have in common to be attached or detached in one call."""
 
     attached: bool
     by_libvirt: bool
-    waits: bool
+    wait_connected: bool
     force: bool
 
 
-def _groups(items):
-    groups = {}
+def _batches(items):
+    batches = {}
     for item in items:
         params = item.params
-        how = _How(
+        batch = _BatchKey(
             params["state"] == "attached", item.by_libvirt(), params["wait_connected"], params["force"]
         )
-        groups.setdefault(how, []).append(item)
-    return groups.items()
+        batches.setdefault(batch, []).append(item)
+    return batches.items()

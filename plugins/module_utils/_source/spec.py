@@ -20,6 +20,7 @@ from .._base.record import Record
 from .._block import device
 from .._dm import names
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 _KINDS = "diskseq, path, file, table"
 _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
 
@@ -93,6 +94,12 @@ class TableSource(Record):
 
     def __str__(self):
         return f"table:{self.name or self.uuid or '(unnamed)'}"
+
+
+if TYPE_CHECKING:
+    from typing import Union
+
+    Source = Union[DiskseqSource, NumberSource, PathSource, FileSource, TableSource]
 
 
 def parse(value, option="source", numbers=False):

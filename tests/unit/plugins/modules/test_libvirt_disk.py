@@ -13,7 +13,11 @@ import json
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection, domain_xml
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
+    connection,
+    disk_definition,
+    domain_xml,
+)
 from ansible_collections.racefree.block.plugins.module_utils._module import libvirt_disk as _libvirt_disk
 from ansible_collections.racefree.block.plugins.modules import libvirt_disk, libvirt_disks
 
@@ -99,7 +103,7 @@ def test_a_volume_is_not_made_shorter(recipe, length, refused):
     item = _libvirt_disk.DiskItem(dict(params, source=thin(length)), None)
     item.check()
     if not refused:
-        item._refuse_cut(xml)
+        disk_definition.refuse_shrinking(xml, item.request)
         return
     with pytest.raises(InvalidValue, match="8 sectors.*16 sectors or more.*state=absent"):
-        item._refuse_cut(xml)
+        disk_definition.refuse_shrinking(xml, item.request)

@@ -15,10 +15,12 @@ from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
 )
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     connection,
+    disk_source,
     live_recipe,
 )
-from ansible_collections.racefree.block.plugins.module_utils._module import libvirt_disk
-from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem
+from ansible_collections.racefree.block.plugins.module_utils._libvirt.disk_request import DiskRequest
+from ansible_collections.racefree.block.plugins.module_utils._libvirt.running_disk import RunningDisk
+from ansible_collections.racefree.block.plugins.module_utils._source import opener
 from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_read
 from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Outcome
 
@@ -34,15 +36,15 @@ class Scene:
         monkeypatch.setattr(live_recipe, "put", self.put)
         monkeypatch.setattr(_attach, "detach", self.detach)
         monkeypatch.setattr(vbd_read, "read_vbd", lambda *arguments: self.disk)
-        monkeypatch.setattr(DiskItem, "_attach", lambda item: self.attach())
+        monkeypatch.setattr(RunningDisk, "_attach", lambda item: self.attach())
 
     def item(self, state, had=None, wanted=None):
-        params = {"state": state, "uri": "xen:///", "timeout": 1, "domain": "web1", "vdev": "xvdb"}
-        item = DiskItem(params, types.SimpleNamespace(store=None))
-        item.definition = connection.Definition("web1", "u", None, "<domain/>")
+        request = DiskRequest("xen:///", "web1", "xvdb", None, present=state == "present", timeout=1)
+        definition = connection.Definition("web1", "u", None, "<domain/>")
+        item = RunningDisk(types.SimpleNamespace(store=None), request, definition)
         item.guest, item.vbd = types.SimpleNamespace(domid=5), self.disk
-        item.changes_live = (self.disk is None) == (state == "present")
-        item.had_recipe, item.running_recipe, self.recipe = had, wanted, had
+        item.changes_disk = (self.disk is None) == (state == "present")
+        item.had_recipe, item.recipe, self.recipe = had, wanted, had
         return item
 
     def put(self, uri, uuid, target, recipe, limit):
@@ -71,7 +73,7 @@ def scene(monkeypatch):
 def test_the_recipe_is_there_before_the_disk(scene):
     item = scene.item("present", wanted=RECIPE)
     assert item.changes_recipe
-    item.change_running()
+    item.change()
     assert scene.steps == [("recipe", RECIPE), "attach"]
     item.undo()
     assert scene.steps[2:] == ["detach", ("recipe", None)]
@@ -79,21 +81,21 @@ def test_the_recipe_is_there_before_the_disk(scene):
 
 def test_and_goes_after_it(scene):
     scene.disk = "a disk"
-    scene.item("absent", had=RECIPE).change_running()
+    scene.item("absent", had=RECIPE).change()
     assert scene.steps == ["detach", ("recipe", None)]
 
 
 def test_a_disk_that_stays_keeps_its_recipe(scene):
     scene.disk, scene.sticks = "a disk", True
     with pytest.raises(GuestError):
-        scene.item("absent", had=RECIPE).change_running()
+        scene.item("absent", had=RECIPE).change()
     assert scene.steps == ["detach"]
 
 
 def test_only_the_recipe_is_missing(scene):
     scene.disk = "a disk"
     item = scene.item("present", wanted=RECIPE)
-    item.change_running()
+    item.change()
     item.undo()
     assert scene.steps == [("recipe", RECIPE), ("recipe", None)]
 
@@ -101,7 +103,7 @@ def test_only_the_recipe_is_missing(scene):
 def test_what_it_has_is_not_written_again(scene):
     item = scene.item("present", had=RECIPE, wanted=RECIPE)
     assert not item.changes_recipe
-    item.change_running()
+    item.change()
     assert scene.steps == ["attach"]
 
 
@@ -119,7 +121,7 @@ def test_a_disk_that_cannot_be_attached(scene, error, sticks, last):
     scene.error, scene.sticks = error, sticks
     item = scene.item("present", had=OLD, wanted=RECIPE)
     with pytest.raises(type(error)):
-        item.change_running()
+        item.change()
     item.undo()
     assert scene.recipe == last
 
@@ -133,8 +135,8 @@ def test_a_disk_that_cannot_be_attached(scene, error, sticks, last):
         ("/dev/sda", ["it may be another"], None, 1),
     ],
 )
-def test_a_recipe_of_the_run_alone(scene, source, doubts, recipe, warned):
+def test_a_recipe_of_the_run_alone(source, doubts, recipe, warned):
     """Nothing that could be another disk when the guest is restored."""
-    item = scene.item("present")
-    item.source, item.doubts = libvirt_disk.opener.parse(source), doubts
-    assert item._recipe_of_the_run() == recipe and len(item.warnings) == warned
+    state = disk_source.SourceState(opener.parse(source), None, doubts)
+    found, warnings = disk_source.recipe_for_run(state, "xvdb of web1")
+    assert found == recipe and len(warnings) == warned

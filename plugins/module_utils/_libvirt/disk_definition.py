@@ -1,0 +1,163 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+One disk in a domain's inactive definition: what would change there, and the change, with those of other disks at once.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .. import _dm_table
+from .._base.errors import DefinitionError, GuestError, InvalidValue, TableError, WrongDevice
+from .._source import recipe as _recipe
+from .._source.spec import FileSource, PathSource, TableSource
+from .._xen import vdev
+from . import connection, domain_xml
+from .connection import Definition
+from .disk_request import DiskRequest
+
+if TYPE_CHECKING:
+    from .._source.spec import Source
+
+
+class DiskDefinition:
+    """
+    A disk as it is to be in the definition. ``recipe``: the text that is kept for its source, None when the disk is
+    to be removed; ``changes``: whether the definition differs from that, known after :meth:`plan`.
+    """
+
+    def __init__(self, request: DiskRequest, definition: Definition, recipe: str | None) -> None:
+        self.request = request
+        self.definition = definition
+        self.recipe = recipe
+        self.changes = False
+
+    def plan(self) -> tuple[list[str], list[str]]:
+        """The lines about this disk before and after; GuestError, WrongDevice, InvalidValue when it is refused."""
+        xml = self.definition.xml
+        if xml is None:
+            raise GuestError(
+                "it is transient: it has no definition that would outlive it",
+                device=self.definition.name,
+                hint="Say config: false and live: true",
+            )
+        self._refuse_other(xml)
+        refuse_shrinking(xml, self.request)
+        changed = self.edit(xml)
+        self.changes = changed != xml
+        target = self.request.target
+        return (
+            domain_xml.excerpt(xml, target).splitlines(),
+            domain_xml.excerpt(changed, target).splitlines(),
+        )
+
+    def edit(self, xml: str) -> str:
+        """The definition as it is to be."""
+        request = self.request
+        if not request.present:
+            return domain_xml.drop(xml, request.target)
+        domain = domain_xml.Domain(xml)
+        if domain.type == "xen":
+            vdev.parse(request.target)
+        disk = domain_xml.Disk(
+            request.target,
+            domain_xml.path_of(self.definition.uuid, request.target),
+            "phy" if domain.type == "xen" else "qemu",
+            request.device_type,
+            request.read_only,
+            request.shared,
+            request.bus or ("xen" if request.target.startswith("xvd") else None),
+        )
+        return domain_xml.put(xml, disk, self.recipe)
+
+    def _refuse_other(self, xml: str) -> None:
+        """A disk that is removed must be the source, when one is given."""
+        request = self.request
+        if request.present or request.source is None:
+            return
+        domain = domain_xml.Domain(xml)
+        disk, recipe = domain.disk(request.target), domain.recipes().get(request.target)
+        if disk is not None and (recipe is None or not _is_kept(recipe, request.source, request.title)):
+            raise WrongDevice(
+                f"the definition has another disk there: {recipe or disk.source}",
+                device=request.title,
+                hint="It is not the source that was given; leave source out to remove whatever is there",
+            )
+
+
+class Exchange:
+    """The changes of several disks of one domain's definition, made at once."""
+
+    def __init__(self, disks: Sequence[DiskDefinition]) -> None:
+        self._disks = disks
+        self._first = disks[0]
+        self._before = disks[0].definition.xml
+        self._now: str | None = None
+        self._was_undone = False
+
+    def run(self) -> None:
+        """Define the domain anew; GuestError, with the old definition put back, when libvirt does not keep a disk."""
+        after = self._before
+        assert after is not None
+        for disk in self._disks:
+            after = disk.edit(after)
+        self._now = self._define(self._before, after)
+        for disk in self._disks:
+            # libvirt silently leaves out what it does not know.
+            if disk.edit(self._now) != self._now:
+                error = GuestError(
+                    "libvirt did not keep the disk as it was defined",
+                    device=disk.request.title,
+                    hint="The definition is as it was before",
+                )
+                self.undo()
+                raise error
+
+    def undo(self) -> None:
+        """Put the old definition back, once."""
+        if self._was_undone or self._now is None:
+            return
+        self._was_undone = True
+        self._define(self._now, self._before)
+
+    def _define(self, before: str | None, after: str | None) -> str:
+        request = self._first.request
+        assert after is not None
+        return connection.define(request.uri, self._first.definition.uuid, before, after, request.limit())
+
+
+def refuse_shrinking(xml: str, request: DiskRequest) -> None:
+    """InvalidValue when the same snapshot or volume would be shorter: the guest would lose what is behind its end."""
+    recipe = domain_xml.Domain(xml).recipes().get(request.target) if request.present else None
+    source = request.source
+    try:
+        cut = None if recipe is None else _recipe.cut_of(_recipe.parse(recipe, request.title), source)
+    except (InvalidValue, TableError, DefinitionError):
+        # A recipe that cannot be read is replaced.
+        return
+    if cut is not None:
+        assert isinstance(source, TableSource)
+        raise InvalidValue(
+            "source.table",
+            f"{_dm_table.parse_table(source.table).length} sectors",
+            f"must be {cut} sectors or more: the disk has that size in the definition. "
+            "To make it smaller on purpose, say state=absent first",
+            device=request.title,
+        )
+
+
+def _is_kept(recipe: str, source: Source, title: str) -> bool:
+    """Whether the recipe is what would have been kept for the source."""
+    kept = _recipe.parse(recipe, title)
+    if isinstance(source, PathSource) and isinstance(kept, PathSource) and source.uuid is None:
+        # The UUID that was found then is kept, although only the path was given.
+        source = source._replace(uuid=kept.uuid)
+    elif isinstance(source, FileSource) and isinstance(kept, FileSource):
+        source = source._replace(read_only=kept.read_only)
+    return _recipe.without_guards(kept) == _recipe.without_guards(source)

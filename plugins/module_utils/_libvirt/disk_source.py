@@ -1,0 +1,119 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The source of a libvirt disk: read before anything is changed, and turned into the recipe that is kept.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The source is opened only when the guest starts, but what it needs must be there when the recipe is written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from .._base.errors import InvalidValue
+from .._block import trusted_path
+from .._block.device import Device
+from .._dm import mapped
+from .._source import opener
+from .._source import recipe as _recipe
+from .._source import slots as _slots
+from .._source.resources import Host
+from .._source.spec import FileSource, PathSource, TableSource
+from . import domain_xml, kept_format
+from .connection import Definition
+from .disk_request import DiskRequest
+
+if TYPE_CHECKING:
+    from .._source.spec import Source
+
+
+class SourceState(NamedTuple):
+    """
+    A source that was looked at: ``source`` as it is to be kept, ``device`` held by the host where the source names
+    an existing one, ``doubts``: why the recipe may mean another device after the next boot, as texts.
+    """
+
+    source: Source
+    device: Device | None
+    doubts: list[str]
+
+
+def read(host: Host, request: DiskRequest, definition: Definition) -> SourceState:
+    """Look at the source of a disk that is to be present; raises what opening it would raise, and InvalidValue."""
+    host.for_guests = True
+    source = request.source
+    assert source is not None
+    if isinstance(source, FileSource):
+        return SourceState(_read_file(host, source, request, definition), None, [])
+    if isinstance(source, TableSource):
+        return SourceState(source, None, _doubts_of_table(host, source))
+    return _read_device(host, source, request)
+
+
+def recipe_to_define(state: SourceState, title: str) -> tuple[str, list[str]]:
+    """``(recipe, warnings)`` for the inactive definition; InvalidValue when the source cannot be kept."""
+    warnings = list(state.doubts)
+    if _recipe.boot_of(state.source):
+        warnings.append(
+            f"{title}: the guest cannot start with this disk after the host's next boot: "
+            "its disk sequence number is valid for the current boot only"
+        )
+    return _recipe.text_of(state.source), warnings
+
+
+def recipe_for_run(state: SourceState, title: str) -> tuple[str | None, list[str]]:
+    """``(recipe, warnings)`` to restore a saved guest by; None when it could name another disk by then."""
+    doubts = state.doubts
+    try:
+        recipe = _recipe.text_of(state.source)
+    except InvalidValue as error:
+        doubts = [str(error)]
+    if not doubts:
+        return recipe, []
+    return None, [
+        f"{title}: no recipe is kept for this disk, so a saved guest cannot be restored with it: {doubts[0]}"
+    ]
+
+
+def _read_file(host: Host, source: FileSource, request: DiskRequest, definition: Definition) -> FileSource:
+    domains = [domain_xml.Domain(text) for text in (definition.xml, definition.live) if text is not None]
+    source = kept_format.known(source, domains, request.target)
+    trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
+    with opener.backing_of(source) as backing:
+        kept_format.refuse_driver(source, backing, domains)
+        # Other writers of the file are looked for when the guest starts.
+        opener.check_new(source._replace(overlap=True), backing, host)
+    # From now on the guest writes it, so its content says nothing about its format.
+    return source._replace(format="raw")
+
+
+def _read_device(host: Host, source: Source, request: DiskRequest) -> SourceState:
+    device = host.enter_context(opener.find(source, host))
+    if device.read_only and not request.read_only:
+        raise InvalidValue(
+            "mode", "w", f"{device.path} is read-only, so the guest can have it only with mode=r"
+        )
+    if not isinstance(source, PathSource):
+        return SourceState(source, device, [])
+    if source.uuid is None and mapped.is_mapped(device):
+        # At the next start another device may have the name; the UUID, kept with the path, tells them apart.
+        source = source._replace(uuid=host.dm.status(mapped.number_of(device)).uuid or None)
+    doubt = _recipe.doubt(source.path, mapped.is_mapped(device), source.uuid)
+    return SourceState(source, device, [doubt] if doubt else [])
+
+
+def _doubts_of_table(host: Host, source: TableSource) -> list[str]:
+    slots = _slots.Slots(host)
+    table = slots.look(source.table, source.read_only).written
+    doubts: list[str] = []
+    for dummy, slot in table.devices(source.read_only):
+        below, device = opener.parse_slot(slot), slots.device(slot)
+        if device is not None and isinstance(below, PathSource):
+            doubt = _recipe.doubt(below.path, mapped.is_mapped(device), below.uuid)
+            if doubt and doubt not in doubts:
+                doubts.append(doubt)
+    return doubts

@@ -1,0 +1,259 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+One disk of a running guest: compared with what is asked for, attached with its recipe, detached, and rolled back.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._base.errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, WrongDevice
+from .._block import device as _device
+from .._block.device import Device
+from .._dm import mapped
+from .._source import opener
+from .._source.resources import Host
+from .._xen import blkback, stack, vbd_nodes, vbd_read, vdev
+from .._xen import guest as _guest
+from .._xen import sharing as _sharing
+from .._xen.vbd_nodes import Vbd
+from . import attach, disk_device, domain_xml, live_recipe
+from .connection import Definition
+from .disk_request import DiskRequest
+
+Settings = dict[str, Any]
+
+
+class RunningDisk:
+    """
+    ``vbd``: the disk that the guest has there, or None; ``device``: what blkback has open for it, held by the host.
+
+    ``had_recipe`` and ``recipe``: what the running definition keeps for the disk, and what it is to keep.
+    """
+
+    def __init__(self, host: Host, request: DiskRequest, definition: Definition) -> None:
+        self.host = host
+        self.request = request
+        self.definition = definition
+        self.guest: _guest.Guest | None = None
+        self.vbd: Vbd | None = None
+        self.device: Device | None = None
+        # Whether the disk is to be attached or detached.
+        self.changes_disk = False
+        self.had_recipe: str | None = None
+        self.recipe: str | None = None
+        self.was_detached = False
+        self._put = False
+
+    @property
+    def changes_recipe(self) -> bool:
+        return self.had_recipe != self.recipe
+
+    @property
+    def changes(self) -> bool:
+        return self.changes_disk or self.changes_recipe
+
+    def plan(self, below: Device | None, recipe: str | None) -> tuple[Settings | None, Settings | None]:
+        """
+        The disk's settings before and after, None where there is none. ``below``: the source's device, if it is there
+        already; ``recipe``: what is to be kept for it. Raises what stands in the way.
+        """
+        self.guest = _guest.find(self.host.store, self.definition.uuid)
+        self.vbd = self._read()
+        assert self.definition.live is not None
+        live = domain_xml.Domain(self.definition.live)
+        listed = live.disk(self.request.target)
+        self.had_recipe = live.recipe(self.request.target)
+        before = self._before()
+        if not self.request.present:
+            return before, self._plan_absent(before, listed is not None)
+        return before, self._plan_present(before, listed, below, recipe)
+
+    def change(self) -> None:
+        """
+        Attach or detach it. A guest that is saved at any moment, and restored, has each disk by its own recipe: so
+        the recipe is written before the disk is attached, and removed after it is detached. Alone, it has no effect.
+        """
+        if not self.request.present:
+            if self.changes_disk:
+                self._detach()
+            self._put_recipe(self.recipe)
+            return
+        self._put_recipe(self.recipe)
+        if self.changes_disk:
+            outcome = self._attach()
+            if outcome.error is not None:
+                # libvirt may still attach it: then it needs its recipe.
+                self._put = self._put and not isinstance(outcome.error, DeadlineExceeded)
+                raise outcome.error
+            self.vbd = outcome.vbd
+
+    def undo(self) -> None:
+        """Detach what was attached, and put the old recipe back."""
+        if not self.request.present and self.was_detached:
+            return
+        if self.request.present and self.changes_disk and self.vbd is not None:
+            self._detach()
+        # A disk that could not be rolled back needs its recipe.
+        if self._put and not (self.changes_disk and self._read()):
+            self._write_recipe(self.had_recipe)
+
+    def _read(self) -> Vbd | None:
+        assert self.guest is not None
+        return vbd_read.read_vbd(self.host.store, self.guest.domid, vdev.parse(self.request.target).number)
+
+    # Planning
+
+    def _before(self) -> Settings | None:
+        vbd = self.vbd
+        if vbd is not None:
+            return _settings(vbd.params, _mode(vbd), _device_type(vbd), self.had_recipe)
+        return None if self.had_recipe is None else {"recipe": self.had_recipe}
+
+    def _plan_absent(self, before: Settings | None, is_listed: bool) -> Settings | None:
+        self.changes_disk = self.vbd is not None
+        if self.vbd is not None and self.request.source is not None:
+            self._check_same(self.vbd)
+        if self.vbd is None and is_listed:
+            # libvirt would save the disk with the guest, which needs the recipe then.
+            self.recipe = self.had_recipe
+            return before
+        return None
+
+    def _plan_present(
+        self,
+        before: Settings | None,
+        listed: domain_xml.Present | None,
+        below: Device | None,
+        recipe: str | None,
+    ) -> Settings:
+        request, path = self.request, self._spec().path
+        self.recipe = recipe
+        if self.vbd is None:
+            if below is not None:
+                opener.refuse_broken(self.host, below)
+            self.changes_disk = True
+            return _settings(path, request.mode, request.device_type, recipe)
+        self._check_same(self.vbd)
+        if listed is None or listed.source != path:
+            # The same storage by another path, as it was attached before there was a definition.
+            self.recipe = None
+        elif self.recipe is None:
+            self.recipe = self.had_recipe
+        return dict(before or {}, recipe=self.recipe)
+
+    def _check_same(self, vbd: Vbd) -> None:
+        """The attached disk is what is asked for, or an error says what it is."""
+        request = self.request
+        if vbd.state in (vbd_nodes.CLOSING, vbd_nodes.CLOSED) or not vbd.online:
+            raise DeviceBusy(
+                f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})",
+                device=request.title,
+                hint="Wait, and try again",
+            )
+        if request.present:
+            for option, asked, has in (
+                ("mode", request.mode, _mode(vbd)),
+                ("device_type", request.device_type, _device_type(vbd)),
+            ):
+                if asked != has:
+                    wrong = (
+                        f"cannot be changed: the guest has it with {option}={has} while it runs. "
+                        "Detach it first, or say live: false"
+                    )
+                    raise InvalidValue(option, asked, wrong)
+        self.device = self._opened(vbd)
+        if self.device is None or not self._is_source(self.device):
+            raise self._other_disk(vbd)
+
+    def _other_disk(self, vbd: Vbd) -> DeviceBusy | WrongDevice:
+        device = self.device
+        here = "nothing" if device is None else f"{device.path} (diskseq {device.id.diskseq})"
+        wrong = f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}"
+        if not self.request.present:
+            return WrongDevice(
+                wrong,
+                device=self.request.title,
+                hint="It is not the source that was given; leave source out to remove whatever is there",
+            )
+        return DeviceBusy(
+            wrong,
+            device=self.request.title,
+            hint="A disk is not exchanged under a running guest: say state=absent first, or live: false "
+            "to have it from the next start on",
+        )
+
+    def _opened(self, vbd: Vbd) -> Device | None:
+        number = vbd_read.opened_number(vbd.key) or vbd.number
+        try:
+            return None if number is None else self.host.enter_context(_device.open_number(*number))
+        except (DeviceGone, WrongDevice):
+            return None
+
+    def _is_source(self, device: Device) -> bool:
+        if (
+            mapped.is_mapped(device)
+            and self.host.dm.status(mapped.number_of(device)).uuid == self._spec().mapped_uuid
+        ):
+            return disk_device.is_made_of(self.host, device, self.request.source)
+        return opener.is_device(self.request.source, device, self.host)
+
+    # Changing
+
+    def _attach(self) -> blkback.Outcome:
+        limit, spec, request = self.request.limit(), self._spec(), self.request
+        with disk_device.locked(limit):
+            device = disk_device.make(self.host, spec, limit, self.host.store)
+        disk_device.settle(self.host, [(spec, device)], limit)
+        wanted = blkback.Request(
+            self.guest,
+            vdev.parse(request.target),
+            device,
+            request.mode,
+            request.device_type,
+            spec.path,
+        )
+        with _sharing.Sharing(stack.questions(self.host)) as sharing:
+            guard = None if request.shared else sharing.guard
+            (outcome,) = attach.attach(self.host.store, [wanted], limit.left(), guard, request.uri)
+        self.device = device
+        return outcome
+
+    def _detach(self) -> None:
+        request = self.request
+        (outcome,) = attach.detach(
+            self.host.store, [blkback.Detachment(self.vbd, self.guest)], request.timeout, request.uri
+        )
+        if outcome.error is not None:
+            raise outcome.error
+        self.vbd = outcome.vbd
+        self.was_detached = not request.present
+
+    def _put_recipe(self, recipe: str | None) -> None:
+        if self.changes_recipe:
+            self._put = True
+            self._write_recipe(recipe)
+
+    def _write_recipe(self, recipe: str | None) -> None:
+        request = self.request
+        live_recipe.put(request.uri, self.definition.uuid, request.target, recipe, request.limit())
+
+    def _spec(self) -> disk_device.DiskSpec:
+        return self.request.spec(self.definition)
+
+
+def _mode(vbd: Vbd) -> str:
+    return "w" if vbd.writable else "r"
+
+
+def _device_type(vbd: Vbd) -> str:
+    return "cdrom" if vbd.cdrom else "disk"
+
+
+def _settings(path: str | None, mode: str, device_type: str, recipe: str | None) -> Settings:
+    return {"path": path, "mode": mode, "device_type": device_type, "recipe": recipe}

@@ -1,0 +1,29 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What the modules for guests' disks (``xen_vbd``, ``libvirt_disk``) have in common.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._base.errors import InvalidValue
+from .._source.spec import FileSource, TableSource
+
+if TYPE_CHECKING:
+    from .._source.spec import Source
+
+
+def check_source_mode(source: Source, mode: str) -> Source:
+    """The source as a guest with this ``mode`` (``r``, ``w``) needs it; InvalidValue when it cannot be written to."""
+    if isinstance(source, (FileSource, TableSource)) and source.read_only and mode == "w":
+        raise InvalidValue("mode", "w", "must be r: the source is read_only")
+    if isinstance(source, FileSource) and mode == "r":
+        # What a guest may not write is opened read-only.
+        return source._replace(read_only=True)
+    return source
