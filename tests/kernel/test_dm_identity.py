@@ -437,6 +437,26 @@ def test_a_user_that_comes_during_the_removal_keeps_the_device(name, control, be
         control.remove(by_name(name))
 
 
+def test_a_link_that_is_another_devices_by_now_is_not_waited_for(name, control, other, monkeypatch):
+    """Another one has the name and the number of the device that was removed before udev is waited for."""
+    settle = resources.Host.settle
+    answers = []
+
+    def attacked(host, *args):
+        other.make(name, f"THEIRS-{name}")
+        udev_settle()
+        answers.append(settle(host, 2))
+        return answers[0]
+
+    run_module("dm_device", name=name, table="0 8 zero")
+    number = control.status(by_name(name)).number
+    monkeypatch.setattr(worker, "IN_PROCESS", True)
+    monkeypatch.setattr(resources.Host, "settle", attacked)
+    run_module("dm_device", name=name, state="absent")
+    assert control.status(by_name(name)).number == number and answers == [True]
+    other.check()
+
+
 REMOVES = """
 import os, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))

@@ -586,7 +586,7 @@ class DmItem(Item):
             self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"]
         )
         if self.gone:
-            self.host.link_goes(status.name, status.minor)
+            self.host.link_goes(status.name, self.device.id)
 
 
 def _mapper_path(status):

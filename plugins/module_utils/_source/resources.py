@@ -17,7 +17,7 @@ import os
 import time
 
 from .._base import gone, locks
-from .._block import loop
+from .._block import device, loop
 from .._dm import control, udev
 
 UDEV_SECONDS = 60
@@ -82,21 +82,37 @@ class Host(contextlib.ExitStack):
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def link_goes(self, name, minor):
-        """Have :meth:`settle` wait for udev to remove the link of a mapped device that is gone; no cookie goes with a deferred remove."""
+    def link_goes(self, name, identity):
+        """
+        Have :meth:`settle` wait for udev to remove the link of a mapped device that is gone, a DeviceId: no
+        cookie goes with a deferred remove.
+        """
         if udev.is_running():
-            self._links.append((f"/dev/mapper/{name}", f"dm-{minor}"))
+            self._links.append((name, identity))
 
     def settle(self, seconds=UDEV_SECONDS):
         """Wait until udev has dealt with all that was done; whether it has within ``seconds``."""
         until = time.monotonic() + seconds
         done = self._cookie is None or self._cookie.wait(seconds)
-        for path, target in self._links:
-            while _leads_to(path, target):
+        for name, identity in self._links:
+            while _is_stale(name, identity):
                 if time.monotonic() > until:
                     return False
                 time.sleep(0.01)
         return done
+
+
+def _is_stale(name, identity):
+    """Whether the link still leads to where the device was, and not to another one that has its name and its number by now."""
+    return _leads_to(f"/dev/mapper/{name}", f"dm-{identity.minor}") and not _is_anothers(name, identity)
+
+
+def _is_anothers(name, identity):
+    base = f"/sys/dev/block/{identity.major}:{identity.minor}"
+    before = device.diskseq_of(identity.major, identity.minor)
+    if before in (None, identity.diskseq) or device.read_sysfs(f"{base}/dm/name") != name:
+        return False
+    return device.diskseq_of(identity.major, identity.minor) == before
 
 
 def _leads_to(link, target):
