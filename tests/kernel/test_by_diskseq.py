@@ -47,6 +47,8 @@ def loop(image) -> Iterator[str]:
             file.seek(number * 2**20)
             file.write(b"part%d" % number)
     node = losetup(path, "--partscan")
+    # udev has the kernel read the partition table, which there is none of.
+    udev_settle()
     for number, start in ((1, 1), (2, 3)):
         add_partition(node, number, start * 2**20, 2**20)
     udev_settle()
