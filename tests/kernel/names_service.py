@@ -29,8 +29,8 @@ BLKPG, ADD = 0x1269, 1
 class Service:
     """A running service: ``mount`` is where, ``pid`` its process, ``errors`` the path of what it writes."""
 
-    def __init__(self, mount: str, state: str, options: tuple[str, ...]) -> None:
-        self.mount, self.state, self.options = mount, state, options
+    def __init__(self, mount: str, state: str, options: tuple[str, ...], what: str = "by-diskseq") -> None:
+        self.mount, self.state, self.options, self.what = mount, state, options, what
         self.errors = f"{state}.errors"
         self.start()
 
@@ -41,6 +41,7 @@ class Service:
             "-B",
             "-c",
             f"import sys; from {PACKAGE}.program import main; sys.exit(main(sys.argv[1:]))",
+            self.what,
             "--mount",
             self.mount,
             "--state",
@@ -100,11 +101,11 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(*options: str) -> Iterator[Service]:
+def service(*options: str, what: str = "by-diskseq") -> Iterator[Service]:
     """A service at a directory of its own, which is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="names-", dir="/run") as place:
         os.mkdir(f"{place}/mount")
-        started = Service(f"{place}/mount", f"{place}/state", options)
+        started = Service(f"{place}/mount", f"{place}/state", options, what)
         # Other users' tests come through here.
         os.chmod(place, 0o711)
         try:

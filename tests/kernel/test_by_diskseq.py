@@ -27,7 +27,7 @@ from names_service import Service, add_partition, diskseq_of, losetup, service, 
 pytest.importorskip("pyfuse3")
 
 NOBODY = 65534
-LOOKUPS = int(os.environ.get("RACEFREE_LOOKUPS", "1000"))
+LOOKUPS = int(os.environ.get("RACEFREE_LOOKUPS", "500"))
 
 
 @pytest.fixture(scope="module")
@@ -480,11 +480,11 @@ def run_service(*options: str, user: bool = False) -> subprocess.CompletedProces
 
 
 def test_started_wrongly_it_says_what_is_wrong(names, loop):
-    twice = run_service("--mount", names.mount, "--state", names.state)
+    twice = run_service("by-diskseq", "--mount", names.mount, "--state", names.state)
     assert twice.returncode == 1 and "the service runs already" in twice.stderr
-    there = run_service("--mount", "/proc", "--state", "/run/racefree-block/test-names")
+    there = run_service("by-diskseq", "--mount", "/proc", "--state", "/run/racefree-block/test-names")
     assert there.returncode == 1 and "something else is mounted here: proc" in there.stderr
-    assert run_service("--grace-ms", "x").returncode == 2
+    assert run_service("by-diskseq", "--grace-ms", "x").returncode == 2
     for wrong in (twice, there):
         assert "Traceback" not in wrong.stderr and len(wrong.stderr.splitlines()) == 1
     assert str(diskseq_of(loop)) in os.listdir(names.mount)
@@ -495,7 +495,7 @@ def test_only_root_may_start_it(monkeypatch):
     mode = stat.S_IMODE(os.stat("/root").st_mode)
     os.chmod("/root", 0o755)
     try:
-        done = run_service(user=True)
+        done = run_service("by-diskseq", user=True)
     finally:
         os.chmod("/root", mode)
     assert done.returncode == 1 and "only root" in done.stderr and "Traceback" not in done.stderr
@@ -526,7 +526,7 @@ def test_the_work_of_a_listing_grows_with_the_disks_only(image):
     Read calls of the service for a listing with ls -l, with so many devices (RACEFREE_DEVICES) and with three
     times as many.
     """
-    count = int(os.environ.get("RACEFREE_DEVICES", "50"))
+    count = int(os.environ.get("RACEFREE_DEVICES", "20"))
     path, counts, made = image(), [], []
     with service() as names, udev_stopped():
         try:

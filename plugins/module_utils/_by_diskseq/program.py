@@ -11,6 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import socket
@@ -24,11 +25,14 @@ from .._process import descriptors
 from . import disk_name, mount_point, node_id, operations
 from .disk_files import DiskFiles
 from .forgetter import Forgetter, Work
+from .identity_operations import IdentityOperations
+from .identity_tree import IdentityTree
 from .library import pyfuse3, trio
 from .pins import Pins
 from .requests import Requests
 from .workers import Workers
 
+BY_DISKSEQ = "/dev/disk/by-diskseq"
 _OPTIONS = ("default_permissions", "allow_other", "nosuid", "noexec", "ro")
 _THREADS = 64
 # A request can vanish between the look whether there is one and its reading (its caller was killed); reading
@@ -40,13 +44,13 @@ _LET_GO = 0.2
 
 def main(arguments: list[str]) -> int:
     """The exit code: 0 after SIGTERM, 1 with a message on standard error."""
+    options = _parse(arguments)
     try:
-        options = _parse(arguments)
         if os.geteuid():
             raise KernelError(
                 "only root may mount this file system",
                 device=options.mount,
-                errno=1,
+                errno=errno.EPERM,
                 hint="Start it as root, by its service",
             )
         if pyfuse3 is None:
@@ -57,29 +61,28 @@ def main(arguments: list[str]) -> int:
         run_directory.make(options.state)
         held = mount_point.lock(f"{options.state}/lock")
         try:
-            return _serve_disks(options)
+            return _serve_disks(options) if options.what == "by-diskseq" else _serve_identities(options)
         finally:
             os.close(held)
     except BlockError as error:
-        sys.stderr.write(f"by-diskseq: {error}\n")
+        sys.stderr.write(f"{options.what}: {error}\n")
         return 1
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="by-diskseq", description="Names of disks by their disk sequence numbers, as a file system."
+    parser = argparse.ArgumentParser(prog="racefree-names", description="Names of disks, as a file system.")
+    kinds = parser.add_subparsers(dest="what", required=True)
+    disks = kinds.add_parser("by-diskseq", help="by disk sequence number")
+    disks.add_argument("--mount", default=BY_DISKSEQ, help="where it is mounted")
+    disks.add_argument("--state", default=f"{run_directory.ROOT}/by-diskseq", help="for lock and socket")
+    disks.add_argument(
+        "--grace-ms", type=_whole, default=200, help="how long a device is held after its name was dropped"
     )
-    parser.add_argument("--mount", default="/dev/disk/by-diskseq", help="where it is mounted")
-    parser.add_argument(
-        "--state", default="/run/racefree-block/by-diskseq", help="directory for the lock and the socket"
-    )
-    parser.add_argument(
-        "--grace-ms",
-        type=_whole,
-        default=200,
-        help="for how long a device is held after its name was dropped",
-    )
-    parser.add_argument("--limit", type=_whole, default=4096, help="how many devices are held at most")
+    disks.add_argument("--limit", type=_whole, default=4096, help="how many devices are held at most")
+    identities = kinds.add_parser("identity", help="by names that lead to those")
+    identities.add_argument("--mount", default="/dev/racefree", help="where it is mounted")
+    identities.add_argument("--state", default=f"{run_directory.ROOT}/identity", help="for the lock")
+    identities.add_argument("--disks", default=BY_DISKSEQ, help="where by-diskseq is mounted")
     return parser.parse_args(arguments)
 
 
@@ -96,7 +99,12 @@ def _serve_disks(options: argparse.Namespace) -> int:
     files = DiskFiles(pins, Workers(_THREADS), Workers(_THREADS))
     handlers = operations.DiskOperations(files)
     forgetter = Forgetter(
-        Work(_invalidate, lambda name: _is_known(pins, name), files.expire, lambda: handlers.late > 0)
+        Work(
+            lambda name: _invalidate(node_id.ROOT, os.fsencode(name)),
+            lambda name: _is_known(pins, name),
+            files.expire,
+            lambda: handlers.late > 0,
+        )
     )
     handlers.forgetter = forgetter
 
@@ -110,14 +118,29 @@ def _serve_disks(options: argparse.Namespace) -> int:
     return serve(handlers, options.mount, source, [requests.start, forgetter.start], ("dev",))
 
 
+def _serve_identities(options: argparse.Namespace) -> int:
+    source = "racefree-identity"
+    mount_point.prepare(options.mount, source)
+    handlers = IdentityOperations(IdentityTree(), options.disks)
+
+    def forget(path: str) -> None:
+        place = handlers.place_of(path)
+        if place is not None:
+            _invalidate(*place)
+
+    forgetter = Forgetter(Work(forget, handlers.is_known, lambda: None, lambda: False))
+    handlers.forgetter = forgetter
+    return serve(handlers, options.mount, source, [forgetter.start], ("nodev",))
+
+
 def _is_known(pins: Pins, spelled: str) -> bool:
     name = disk_name.parse(spelled)
     return name is not None and pins.is_known(name)
 
 
-def _invalidate(name: str) -> None:
+def _invalidate(parent: int, name: bytes) -> None:
     try:
-        pyfuse3.invalidate_entry(node_id.ROOT, os.fsencode(name))
+        pyfuse3.invalidate_entry(parent, name)
     except OSError:
         # ENOENT: the kernel has no such entry now, and may get one from an answer that is under way. Others:
         # it is being unmounted. It is tried again for as long as the kernel knows the file.

@@ -40,6 +40,7 @@ PLAN = "the plan does the same after that, and tells the error"
 STAY = {
     ("_by_diskseq/program.py", "_invalidate"): "it is tried again for as long as the kernel knows the file",
     ("_by_diskseq/requests.py", "Requests._run"): "a client that has gone needs no answer",
+    ("_by_diskseq/identity_operations.py", "IdentityOperations.readdir"): "who looks at that name is told",
     ("_process/descriptors.py", "raise_limit"): "whatever runs out of descriptors then says so",
     ("_dm/mapped.py", "taken"): WORDS,
     ("_dm/mapped.py", "describe"): WORDS,

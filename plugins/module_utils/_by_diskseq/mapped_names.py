@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Mapped devices by name and by uuid, from the kernel's own attributes in sysfs.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from .._base import gone
+from .._block.device import read_sysfs
+from .disk_name import DiskName
+
+_BLOCK = "/sys/block"
+_ANNOUNCED = "/sys/kernel/uevent_seqnum"
+
+
+class MappedNames:
+    """
+    The mapped devices by one attribute, ``name`` or ``uuid``; what was read is remembered until a uevent.
+    """
+
+    def __init__(self, attribute: str) -> None:
+        self._attribute = attribute
+        self._names: dict[str, str] = {}
+        self._announced = ""
+
+    def find(self, text: str) -> DiskName | None:
+        """The device that has this name (uuid) now, or None; KernelError when sysfs cannot be read."""
+        found = self._proved(text)
+        if found is None and read_sysfs(_ANNOUNCED) != self._announced:
+            self._look()
+            found = self._proved(text)
+        return found
+
+    def listed(self) -> list[str]:
+        """All names (uuids) that can be the name of a file."""
+        self._look()
+        return [text for text in self._names if text and "/" not in text and text not in (".", "..")]
+
+    def _proved(self, text: str) -> DiskName | None:
+        """A device's number is the same before and after its name was read, so both are one device's."""
+        name = self._names.get(text)
+        if name is None:
+            return None
+        base = f"{_BLOCK}/{name}"
+        before = read_sysfs(f"{base}/diskseq")
+        there = read_sysfs(f"{base}/dm/{self._attribute}")
+        if there != text or before is None or read_sysfs(f"{base}/diskseq") != before:
+            return None
+        return DiskName(int(before))
+
+    def _look(self) -> None:
+        gone.need_sysfs()
+        announced = read_sysfs(_ANNOUNCED) or ""
+        names = {}
+        for name in gone.list_directory(_BLOCK, ()):
+            if name.startswith("dm-"):
+                text = read_sysfs(f"{_BLOCK}/{name}/dm/{self._attribute}")
+                if text:
+                    names[text] = name
+        self._names, self._announced = names, announced

@@ -1,0 +1,95 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Links held against records, written here as udev writes them, of loop devices of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._by_diskseq import udev_record
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils._by_diskseq.loops import Loop
+
+LINK = "disk/by-x/a"
+
+
+class Udev:
+    """Directories of links and records of a test."""
+
+    def __init__(self, place: Path) -> None:
+        self.dev, self.data = place / "dev", place / "data"
+        self.data.mkdir(parents=True)
+        (self.dev / "disk/by-x").mkdir(parents=True)
+
+    def link(self, target: str) -> None:
+        (self.dev / LINK).symlink_to(target)
+
+    def record(self, major: int, minor: int, *lines: str) -> None:
+        (self.data / f"b{major}:{minor}").write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.fixture
+def udev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Udev:
+    made = Udev(tmp_path)
+    monkeypatch.setattr(udev_record, "_DEV", str(made.dev))
+    monkeypatch.setattr(udev_record, "_DATA", str(made.data))
+    return made
+
+
+def test_by_the_number_in_the_record(udev: Udev, loop: Loop) -> None:
+    udev.link(f"/dev/loop{loop.number}")
+    for own in (f"S:disk/by-diskseq/{loop.diskseq}", f"E:RACEFREE_DISKSEQ={loop.diskseq}"):
+        udev.record(loop.major, loop.minor, f"S:{LINK}", own)
+        assert udev_record.disk_of_link(LINK) == (loop.diskseq, 0)
+    assert udev_record.listed("disk") == ["by-x"] and udev_record.listed("disk/by-x") == ["a"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        (f"S:{LINK}",),
+        ("E:RACEFREE_DISKSEQ={0}",),
+        (f"S:{LINK}", "E:RACEFREE_DISKSEQ={1}"),
+        (f"S:{LINK}", "E:RACEFREE_DISKSEQ=0{0}"),
+        (f"S:{LINK}", "E:DISKSEQ={0}"),
+        (f"S:{LINK}x", "E:RACEFREE_DISKSEQ={0}"),
+        (f"S:{LINK}", "E:RACEFREE_DISKSEQ={0}", "S:disk/by-diskseq/{1}"),
+    ],
+)
+def test_a_record_that_does_not_prove_it(udev: Udev, loop: Loop, lines: tuple[str, ...]) -> None:
+    udev.link(f"/dev/loop{loop.number}")
+    udev.record(loop.major, loop.minor, *(line.format(loop.diskseq, loop.diskseq + 1) for line in lines))
+    assert udev_record.disk_of_link(LINK) is None
+    assert udev_record.listed("disk") == []
+
+
+def test_without_a_record_or_a_link_or_a_device(udev: Udev, loop: Loop) -> None:
+    assert udev_record.disk_of_link(LINK) is None
+    udev.link(f"/dev/loop{loop.number}")
+    assert udev_record.disk_of_link(LINK) is None
+    (udev.dev / LINK).unlink()
+    udev.link("/dev/no-such-device")
+    assert udev_record.disk_of_link(LINK) is None
+    (udev.dev / LINK).unlink()
+    (udev.dev / LINK).write_text("no link")
+    assert udev_record.disk_of_link(LINK) is None and udev_record.disk_of_link("disk") is None
+
+
+def test_a_partition(udev: Udev, disk: Loop) -> None:
+    udev.link(f"/dev/loop{disk.number}p3")
+    number = Path(f"/sys/class/block/loop{disk.number}p3/dev").read_text().strip()
+    major, minor = map(int, number.split(":"))
+    udev.record(major, minor, f"S:{LINK}", f"S:disk/by-diskseq/{disk.diskseq}-part3")
+    assert udev_record.disk_of_link(LINK) == (disk.diskseq, 3)
+
+
+def test_a_link_to_a_name_by_number(udev: Udev, loop: Loop) -> None:
+    """What udev's links can be made by the role's choice."""
+    udev.link(f"{udev.dev}/disk/by-diskseq/{loop.diskseq}")
+    udev.record(loop.major, loop.minor, f"S:{LINK}", f"E:RACEFREE_DISKSEQ={loop.diskseq}")
+    assert udev_record.disk_of_link(LINK) == (loop.diskseq, 0)
+    loop.bind_again()
+    assert udev_record.disk_of_link(LINK) is None
