@@ -303,7 +303,7 @@ def open_node(name, major, minor, flags):
     path, rdev, flags = f"/dev/{name}", os.makedev(major, minor), flags | _OPEN_FLAGS | os.O_NOFOLLOW
     if _is_node_of(path, rdev):
         try:
-            fd = os.open(path, flags)
+            fd = open_block(path, flags)
         except FileNotFoundError:
             # Removed meanwhile.
             fd = -1
@@ -314,6 +314,20 @@ def open_node(name, major, minor, flags):
     from . import node  # rarely needed, and a file more to be found and read
 
     return node.open_own(name, major, minor, flags)
+
+
+def open_block(path, flags):
+    """
+    os.open of a path that leads to a block device, also when that is sealed (``_seal``); OSError of the open, KernelError.
+    """
+    try:
+        return os.open(path, flags)
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        from .._seal import way_in  # rarely needed, and many files more to be found and read
+
+        return way_in.open_refused(path, flags, error)
 
 
 def open_diskseq(diskseq, writable=False):
@@ -432,7 +446,7 @@ def is_claimed(device):
     # Another one who asks has it for a moment, too.
     for pause in (0.002, 0.01, None):
         try:
-            handle = os.open(f"/proc/self/fd/{device.fd}", os.O_RDONLY | os.O_EXCL | _OPEN_FLAGS)
+            handle = open_block(f"/proc/self/fd/{device.fd}", os.O_RDONLY | os.O_EXCL | _OPEN_FLAGS)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise KernelError.from_oserror(error, "open it exclusively", device=device.path) from error
@@ -508,7 +522,7 @@ def node_advice(name, major, minor):
 
 def _open_link(link, path, writable):
     try:
-        return os.open(link, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)
+        return open_block(link, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)
     except OSError as error:
         raise _open_failed(error, path) from error
 

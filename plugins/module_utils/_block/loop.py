@@ -344,7 +344,7 @@ def _status_at(path):
         there = os.lstat(path)
         if not stat.S_ISBLK(there.st_mode) or os.major(there.st_rdev) != MAJOR:
             return None
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        fd = _device.open_block(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         try:
             return dict(_get_status(fd), minor=os.minor(there.st_rdev))
         finally:
@@ -834,7 +834,7 @@ def _open_free(number, flags):
     """
     path, flags = f"/dev/loop{number}", flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
-        return os.open(path, flags)
+        return _device.open_block(path, flags)
     except FileNotFoundError:
         known = _number_of(f"loop{number}")
         if known is None:
@@ -849,7 +849,7 @@ def _open_free(number, flags):
 
     was_missing = node.make(f"loop{number}", *known)
     try:
-        return os.open(path, flags)
+        return _device.open_block(path, flags)
     except OSError as error:
         if was_missing and error.errno in gone.DISK:
             # As above, only later.

@@ -19,7 +19,7 @@ import stat
 import time
 
 from .._base.errors import KernelError
-from .device import node_advice
+from .device import node_advice, open_block
 
 _DIRECTORY = "/dev/.racefree-"
 # Seconds after which a directory is a killed process's: it is needed for a few microseconds.
@@ -42,7 +42,7 @@ def open_own(name, major, minor, flags):
         _remove(directory)
         raise _no_node(error, name, major, minor) from error
     try:
-        return os.open(node, flags)
+        return open_block(node, flags)
     except PermissionError as error:
         if os.statvfs(directory).f_flag & os.ST_NODEV:
             raise _no_node(error, name, major, minor) from error

@@ -1,0 +1,75 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What stands in the two maps that the program reads: seals by device number, and passes of single threads.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Pure. The layouts are LAYOUT, which is in the maps' names below the file system of type bpf: another one gets another number.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from .._base.record import Record
+
+LAYOUT = 1
+# Devices and their partitions that can be sealed at once, and opens by passes at once; the kernel sets some 100 bytes aside for each.
+MOST_SEALS, MOST_PASSES = 16384, 1024
+# struct bpf_cgroup_dev_ctx has major and minor as 32 bits each.
+NUMBER = struct.Struct("=II")
+_SEAL = struct.Struct("=QQQQ")
+_PASS_KEY = struct.Struct("=QII")
+_PASS = struct.Struct("=Q16s")
+# Where in a seal the program counts what it refuses, in bytes; and in a pass its end and the thread's name.
+REFUSED_AT = 16
+PASS_END_AT, PASS_NAME_AT = 0, 8
+SEAL_SIZE, PASS_KEY_SIZE, PASS_SIZE = _SEAL.size, _PASS_KEY.size, _PASS.size
+NAME_SIZE = 16
+_WITH_DISK = 1
+
+
+class Seal(Record):
+    """
+    One sealed device: the ``diskseq`` it is for, ``since`` when in seconds of CLOCK_BOOTTIME, how many opens were
+    ``refused``, and whether it is a partition that is sealed because its disk is.
+    """
+
+    diskseq: int
+    since: int
+    refused: int = 0
+    with_disk: bool = False
+
+    def encoded(self) -> bytes:
+        return _SEAL.pack(self.diskseq, self.since, self.refused, _WITH_DISK if self.with_disk else 0)
+
+
+def seal_of(value: bytes) -> Seal:
+    diskseq, since, refused, flags = _SEAL.unpack(value)
+    return Seal(diskseq, since, refused, bool(flags & _WITH_DISK))
+
+
+class Pass(Record):
+    """
+    What lets one thread open one sealed device: until ``end`` in nanoseconds of CLOCK_MONOTONIC, and only while the thread has
+    this ``name`` (bytes, at most 15), which for threads of the collection's own nobody can know.
+    """
+
+    end: int
+    name: bytes
+
+    def encoded(self) -> bytes:
+        return _PASS.pack(self.end, self.name)
+
+
+def pass_key(process: int, thread: int, major: int, minor: int) -> bytes:
+    """The key of a pass, by the thread's ids in the first PID namespace (bpf_get_current_pid_tgid)."""
+    return _PASS_KEY.pack(process << 32 | thread, major, minor)
+
+
+def end_of_pass(value: bytes) -> int:
+    end: int = _PASS.unpack(value)[0]
+    return end

@@ -1,0 +1,127 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The keeper: a small process that takes away seals as soon as their devices are gone, for as long as anything is sealed.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Its code comes to it through a pipe (``keeping``), so that no file has to stay for it. It says READY when it will see whatever happens from then
+on. Without it, when it was killed, nothing that is sealed is open: seals of devices that are gone stay until the next run of the collection.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from .._base import locks as _locks
+from .._base.deadline import Deadline
+from .._base.errors import BlockError
+from . import attachment, reaping, uevent
+
+LOCK = _locks.Lock("keeper of seals", "the keeper of this host's seals")
+READY = b"ready\n"
+# How often all is looked through, should an event have been missed, in seconds.
+PERIOD = 10.0
+# An event tells that a device goes a moment before sysfs does: when it is looked at again, in seconds.
+_LOOKS = (0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0)
+_LOCK_SECONDS = 30.0
+
+
+class Keeper:
+    """What is done with each event; ``again`` has for each number that is to be looked at again when, and which look that is."""
+
+    def __init__(self) -> None:
+        self.again: dict[tuple[int, int], tuple[float, int]] = {}
+
+    def run(self, listener: uevent.Listener, locks: _locks.Locks) -> None:
+        """Until nothing is sealed; ``locks`` has LOCK, which is let go of before anybody else can seal anything."""
+        while True:
+            try:
+                if self._look_through(locks):
+                    return
+                self._listen(listener, time.monotonic() + PERIOD)
+            except (BlockError, OSError):
+                # Nobody reads what it could say, and the seals are there; it is tried again.
+                time.sleep(1)
+            except uevent.Lost:
+                continue
+
+    def _look_through(self, locks: _locks.Locks) -> bool:
+        """Whether nothing is sealed any more."""
+        with _locks.held([attachment.LOCK], Deadline(_LOCK_SECONDS)), attachment.existing() as maps:
+            if maps is not None:
+                reaping.reap_all(maps)
+                if not reaping.clear_away(maps):
+                    return False
+            locks.release([LOCK])
+            return True
+
+    def _listen(self, listener: uevent.Listener, until: float) -> None:
+        while time.monotonic() < until:
+            event = listener.next(self._patience(until))
+            if event is not None:
+                self._see(event)
+            self._look_again()
+            if not attachment.in_use():
+                # Who lifts the last seal has an event sent, too.
+                return
+
+    def _patience(self, until: float) -> float:
+        """Seconds until something is to be looked at again; 0 would make the socket one that does not wait."""
+        soonest = min([when for when, dummy in self.again.values()] + [until])
+        return max(0.0001, soonest - time.monotonic())
+
+    def _see(self, event: uevent.Event) -> None:
+        if event.is_partition and event.action == "add":
+            with _locks.held([attachment.LOCK], Deadline(_LOCK_SECONDS)), attachment.existing() as maps:
+                if maps is not None:
+                    reaping.put_partition(maps, event.number)
+        elif not self._look(event.number) and event.action == "remove":
+            self.again[event.number] = (time.monotonic() + _LOOKS[0], 0)
+
+    def _look_again(self) -> None:
+        now = time.monotonic()
+        for number, (when, look) in list(self.again.items()):
+            if when > now:
+                continue
+            del self.again[number]
+            if not self._look(number) and look + 1 < len(_LOOKS):
+                self.again[number] = (now + _LOOKS[look + 1], look + 1)
+
+    def _look(self, number: tuple[int, int]) -> bool:
+        """Take away the seal if its device is gone; whether there is no such seal now."""
+        with attachment.existing() as maps:
+            if maps is None or maps.get(*number) is None:
+                return True
+        with _locks.held([attachment.LOCK], Deadline(_LOCK_SECONDS)), attachment.existing() as maps:
+            # Another one by now, perhaps: what is decided about is what is there under the lock.
+            seal = None if maps is None else maps.get(*number)
+            if maps is None or seal is None:
+                return True
+            is_gone = reaping.reap_one(maps, number, seal)
+            reaping.clear_away(maps)
+            return is_gone
+
+
+def main() -> None:
+    """The process: standard output is the starter's pipe until READY is said; what goes wrong until then is said there, too."""
+    try:
+        with uevent.Listener() as listener, _locks.Locks() as locks:
+            is_keeper = locks.try_take(LOCK)
+            _say_ready()
+            if is_keeper:
+                Keeper().run(listener, locks)
+    except BlockError as error:
+        sys.stdout.write(f"{error}\n")
+
+
+def _say_ready() -> None:
+    os.write(1, READY)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.close(null)

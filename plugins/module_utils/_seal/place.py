@@ -1,0 +1,83 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Whether this host can have seals, and where: the root of its control groups, and the file system of type bpf.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .._base import gone
+from .._base.errors import KernelError, NotSupported
+
+BPF_FS = "/sys/fs/bpf"
+DIRECTORY = f"{BPF_FS}/racefree"
+_MOUNTS = "/proc/self/mountinfo"
+# include/linux/proc_ns.h: the first namespaces of a kernel.
+_FIRST = {"cgroup": 0xEFFFFFFB, "pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}
+_IN_CONTAINER = "Run the task on the host itself, not in a container"
+
+
+def check() -> None:
+    """NotSupported that says what is missing, before anything is made."""
+    for kind, first in _FIRST.items():
+        if _namespace(kind) != first:
+            raise NotSupported(
+                f"seals are for the whole host, and this process has a {kind} namespace of its own",
+                hint=_IN_CONTAINER,
+            )
+    cgroup_root()
+    if "bpf" not in _mounted_at(BPF_FS):
+        raise NotSupported(
+            "no file system of type bpf is mounted there, in which seals are kept",
+            device=BPF_FS,
+            hint=f"Mount it: mount -t bpf bpf {BPF_FS}. A kernel without CONFIG_BPF_SYSCALL has none, and no seals",
+        )
+
+
+def cgroup_root() -> str:
+    """The directory of the root of the hierarchy of version 2; NotSupported when it is not mounted."""
+    for root, place, kind in _mounts():
+        # Another one could be mounted over it.
+        if kind == "cgroup2" and root == "/" and _mounted_at(place)[-1:] == ["cgroup2"]:
+            return place
+    raise NotSupported(
+        "control groups of version 2 are not mounted, by which devices are sealed",
+        hint="Mount them: mount -t cgroup2 cgroup2 /sys/fs/cgroup, or start systemd with them (systemd.unified_cgroup_hierarchy=1)",
+    )
+
+
+def _mounted_at(place: str) -> list[str]:
+    """The types of what is mounted at a place; the last is the one that is seen there."""
+    return [kind for dummy, where, kind in _mounts() if where == place]
+
+
+def _mounts() -> list[tuple[str, str, str]]:
+    """(root, mount point, type) of each mount (proc_pid_mountinfo(5))."""
+    try:
+        with open(_MOUNTS, "rb") as file:
+            lines = os.fsdecode(file.read()).splitlines()
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"read {_MOUNTS}", device=_MOUNTS) from error
+    rows = []
+    for line in lines:
+        words, dummy, rest = line.partition(" - ")
+        fields = words.split(" ")
+        rows.append((fields[3], fields[4], rest.split(" ", 1)[0]))
+    return rows
+
+
+def _namespace(kind: str) -> int:
+    path = f"/proc/self/ns/{kind}"
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        # A kernel without such namespaces has the first one only.
+        return _FIRST[kind]
+    except OSError as error:
+        raise gone.not_seen(error, path) from error

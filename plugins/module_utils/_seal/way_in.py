@@ -1,0 +1,52 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What the collection does when the open of a block device is refused with EPERM: the one way by which it comes to sealed devices.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Loaded only then, so that nothing else has to wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from .._base import locks
+from .._base.deadline import Deadline
+from . import attachment, passes, reaping
+
+_SECONDS = 30.0
+
+
+def open_refused(path: str, flags: int, error: OSError) -> int:
+    """
+    A descriptor of the block device at the path, whose open was refused with ``error``; ``flags`` are as for os.open.
+
+    A seal whose device is gone is taken away, and a device that is sealed is opened by a pass for this thread. OSError of the open;
+    KernelError, DeviceBusy.
+    """
+    there = os.stat(path, follow_symlinks=not flags & os.O_NOFOLLOW)
+    if not stat.S_ISBLK(there.st_mode) or not attachment.in_use():
+        raise error
+    number = os.major(there.st_rdev), os.minor(there.st_rdev)
+    with attachment.existing() as maps:
+        if maps is None or not _is_sealed(maps, number):
+            # It is not, or not any more.
+            return os.open(path, flags)
+        with passes.for_this_thread(maps, [number]):
+            return os.open(path, flags)
+
+
+def _is_sealed(maps: attachment.Maps, number: tuple[int, int]) -> bool:
+    with locks.held([attachment.LOCK], Deadline(_SECONDS)):
+        seal = maps.get(*number)
+        if seal is None:
+            return False
+        if not reaping.reap_one(maps, number, seal):
+            return True
+        reaping.clear_away(maps)
+        return False

@@ -1,0 +1,216 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The parts of seals that need no kernel: layouts, instructions, events, what a host must have, and the keeper's code."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import NotSupported
+from ansible_collections.racefree.block.plugins.module_utils._seal import (
+    entry,
+    keeping,
+    living,
+    place,
+    program,
+    uevent,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+NUMBERS = st.integers(0, 2**64 - 1)
+MOUNTS = "24 1 0:22 / /sys rw - sysfs sysfs rw\n{}"
+CGROUPS = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw\n"
+BPF = "31 24 0:27 / /sys/fs/bpf rw - bpf bpf rw,mode=700\n"
+
+
+@given(diskseq=NUMBERS, since=NUMBERS, refused=NUMBERS, with_disk=st.booleans())
+def test_a_seal_is_what_was_written(diskseq, since, refused, with_disk):
+    seal = entry.Seal(diskseq, since, refused, with_disk)
+    encoded = seal.encoded()
+    assert entry.seal_of(encoded) == seal and len(encoded) == entry.SEAL_SIZE
+    # Where the program counts.
+    assert struct.unpack_from("=Q", encoded, entry.REFUSED_AT) == (refused,)
+
+
+def test_a_pass_is_of_one_thread_and_one_device():
+    keys = {
+        entry.pass_key(process, thread, major, minor)
+        for process, thread, major, minor in (
+            (1, 2, 3, 4),
+            (2, 1, 3, 4),
+            (1, 2, 4, 3),
+            (1, 3, 3, 4),
+            (1, 2, 3, 5),
+        )
+    }
+    assert len(keys) == 5 and {len(key) for key in keys} == {entry.PASS_KEY_SIZE}
+    value = entry.Pass(7, b"name").encoded()
+    assert entry.end_of_pass(value) == 7 and value[entry.PASS_NAME_AT :] == b"name".ljust(
+        entry.NAME_SIZE, b"\0"
+    )
+
+
+def test_every_jump_of_the_program_leads_forward_to_an_instruction():
+    code = program.build(3, 4)
+    rows = [struct.unpack_from("=BBhi", code, place) for place in range(0, len(code), 8)]
+    jumps = [
+        (place, offset)
+        for place, (opcode, dummy, offset, dummy2) in enumerate(rows)
+        # Classes JMP and JMP32, without call and exit.
+        if opcode & 7 in (5, 6) and opcode not in (0x85, 0x95)
+    ]
+    assert len(jumps) == 7
+    for place_, offset in jumps:
+        assert 0 <= offset and place_ + 1 + offset < len(rows)
+    assert rows[-1][0] == 0x95 and [row[3] for row in rows if row[0] == 0x18] == [3, 4]
+    assert len(program.NAME) < entry.NAME_SIZE
+
+
+def message(**words):
+    return b"\0".join(
+        [
+            b"change@/devices/virtual/block/dm-3",
+            *(f"{name}={value}".encode() for name, value in words.items()),
+            b"",
+        ]
+    )
+
+
+def test_an_event_tells_its_device():
+    event = uevent.parse(
+        message(
+            ACTION="change",
+            DEVPATH="/devices/x=y",
+            SUBSYSTEM="block",
+            MAJOR=253,
+            MINOR=3,
+            DEVTYPE="disk",
+            DISKSEQ=9,
+        )
+    )
+    assert event == uevent.Event("change", 253, 3, False) and event.number == (253, 3)
+    assert uevent.parse(
+        message(ACTION="add", SUBSYSTEM="block", MAJOR=259, MINOR=0, DEVTYPE="partition")
+    ).is_partition
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"SUBSYSTEM": "mem", "MAJOR": 1, "MINOR": 3},
+        {"SUBSYSTEM": "block"},
+        {"SUBSYSTEM": "block", "MAJOR": "x", "MINOR": 1},
+        {},
+        {"SUBSYSTEM": "blocks", "MAJOR": 1, "MINOR": 3},
+    ],
+)
+def test_other_events_are_none(words):
+    assert uevent.parse(message(**words)) is None
+
+
+@given(st.binary(max_size=200))
+def test_whatever_is_sent_is_no_error(data):
+    uevent.parse(data)
+    uevent.parse(b"SUBSYSTEM=block\0" + data)
+
+
+@pytest.fixture
+def mounts(tmp_path, monkeypatch):
+    """A function that has this text be what is mounted, for a process in the first namespaces."""
+
+    def use(text):
+        path = tmp_path / "mountinfo"
+        path.write_text(MOUNTS.format(text), encoding="utf-8")
+        monkeypatch.setattr(place, "_MOUNTS", str(path))
+
+    monkeypatch.setattr(place, "_namespace", lambda kind: place._FIRST[kind])
+    return use
+
+
+def test_a_host_that_has_all_of_it(mounts):
+    mounts(CGROUPS + BPF)
+    place.check()
+    assert place.cgroup_root() == "/sys/fs/cgroup"
+    # As with control groups of both versions.
+    mounts(
+        BPF
+        + "32 24 0:28 / /sys/fs/cgroup rw - tmpfs t rw\n33 32 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+    )
+    place.check()
+    assert place.cgroup_root() == "/sys/fs/cgroup/unified"
+
+
+@pytest.mark.parametrize(
+    "text, missing",
+    [
+        (BPF, "control groups of version 2 are not mounted"),
+        (
+            BPF + "32 24 0:28 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n",
+            "control groups of version 2",
+        ),
+        # Of a container: a part of them.
+        (
+            BPF + "30 24 0:26 /user.slice /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+            "control groups of version 2",
+        ),
+        (BPF + CGROUPS + "40 24 0:40 / /sys/fs/cgroup rw - tmpfs t rw\n", "control groups of version 2"),
+        (CGROUPS, "no file system of type bpf is mounted there"),
+        (
+            CGROUPS + "31 24 0:27 / /sys/fs/bpf rw - tmpfs t rw\n",
+            "no file system of type bpf is mounted there",
+        ),
+    ],
+)
+def test_a_host_that_has_not_is_told_what_is_missing(mounts, text, missing):
+    mounts(text)
+    with pytest.raises(NotSupported, match=missing) as caught:
+        place.check()
+    assert "ount" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["cgroup", "pid", "user"])
+def test_a_container_seals_nothing(mounts, monkeypatch, kind):
+    mounts(CGROUPS + BPF)
+    monkeypatch.setattr(place, "_namespace", lambda asked: place._FIRST[asked] + (asked == kind))
+    with pytest.raises(NotSupported, match=f"{kind} namespace of its own"):
+        place.check()
+
+
+def test_the_keeper_has_all_its_code():
+    """A fresh Python imports it from what would be sent, and nothing of the collection's comes from elsewhere."""
+    sources = keeping.sources()
+    # As the bootstrap does it, up to where the program would begin.
+    code = keeping._BOOTSTRAP.replace(".main()", "") + (
+        "\nimport racefree_block\nprint(sorted(name for name in sys.modules if name.startswith('ansible')))\n"
+        "print(sorted(set(given['sources']) - set(sys.modules)))\n"
+    )
+    name = f"{keeping._PACKAGE}{keeping._inside(keeping.keeper.__name__)}"
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", "-c", code],
+        input=json.dumps({"main": name, "sources": sources}),
+        capture_output=True,
+        text=True,
+        cwd="/",
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.splitlines() == ["[]", "[]"], done.stderr
+
+
+def test_a_keeper_that_cannot_begin_is_told(monkeypatch):
+    monkeypatch.setattr(keeping, "sources", lambda: {keeping._PACKAGE: ("", True)})
+    with pytest.raises(keeping.KernelError, match="ended at once: ModuleNotFoundError"):
+        keeping.start()
+
+
+def test_what_is_not_there_has_no_number():
+    assert living.diskseq_of(4095, 1048575) is None and living.partitions_of(4095, 1048575) == []
+    assert living.disk_of(4095, 1048575) is None
+    living.send_change(4095, 1048575)
