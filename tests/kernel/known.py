@@ -74,7 +74,7 @@ UNDECIDED = (
 
 def stricter(error, errors):
     """
-    The name, out of ``_stricter.STRICTER``, of why the parser refuses what the kernel took; None when there is none. ``errors``: all of the
+    The name, out of ``deviations.STRICTER``, of why the parser refuses what the kernel took; None when there is none. ``errors``: all of the
     table; where a count could not be read, what else the line lacks follows from that.
     """
     for other in errors:
@@ -102,7 +102,7 @@ def stricter(error, errors):
 
 
 def undecided(table, verdict):
-    """The name, out of ``_undecided.UNDECIDED``, of why the kernel refused what the parser took; None when there is none."""
+    """The name, out of ``deviations.UNDECIDED``, of why the kernel refused what the parser took; None when there is none."""
     return _first(UNDECIDED, {target.TYPE for target in table}, f"{verdict.errno} {verdict.reason}")
 
 

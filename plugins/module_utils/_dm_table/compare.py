@@ -10,6 +10,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+from . import redact
+
 
 class Comparison:
     """
@@ -63,9 +65,7 @@ def compare(old, new):
 
 
 def _line(target):
-    from .table import target_line
-
-    return None if target is None else target_line(target.redacted())
+    return None if target is None else redact.target(target).line()
 
 
 def _compare_targets(number, old, new, result):
@@ -79,7 +79,7 @@ def _compare_targets(number, old, new, result):
     if old == new:
         return
     before, after = flatten(old.to_dict()), flatten(new.to_dict())
-    shown_before, shown_after = flatten(old.redacted().to_dict()), flatten(new.redacted().to_dict())
+    shown_before, shown_after = flatten(redact.target(old).to_dict()), flatten(redact.target(new).to_dict())
     for path in list(before) + [path for path in after if path not in before]:
         mine, theirs = before.get(path), after.get(path)
         if mine == theirs:

@@ -16,9 +16,9 @@ import json
 import re
 
 from .._base.errors import InvalidValue
-from . import TARGETS
 from .grammar.slot import slot_text
 from .grammar.text import cut_comment, join_words, split_words
+from .targets.registry import TARGETS
 
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z", re.ASCII)
 _KEYRING = re.compile(r":[0-9]+:[a-z]+:[!-~]+\Z", re.ASCII)

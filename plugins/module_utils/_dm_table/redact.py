@@ -3,88 +3,217 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What may be shown of a table that was written, valid or not: anything but keys, also those of tables inside device slots.
+What may be shown of a table, valid or not: everything except keys, also in tables inside device slots.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Nothing here parses a table. A word or field is hidden because of its place in a line of its target type, or because it holds
+as many hex digits as a key does, wherever it stands. So a table that cannot be parsed is redacted by the same rules.
 """
 
 from __future__ import annotations
 
 import json
-import re
 
-from .._base.errors import TableError
 from .grammar.slot import slot_text
-from .grammar.text import split_words
+from .grammar.text import HIDDEN, LONG_HEX, cut_comment, hide_secrets, join_words, names_key, split_words
 from .targets.registry import TARGETS
 
-HIDDEN = "<hidden>"
-# A key in a line that could not be parsed must not be shown either; no other field of this length is of use in a message.
-_LONG_HEX = re.compile(r"[0-9A-Fa-f]{32,}")
+_HEAD = ("start", "length", "target")
+# The words of a line before its parameters.
+_WORDS_BEFORE = len(_HEAD)
+# What makes plain data a source, and the texts of a source: a uuid may hold 32 hex digits and is no key.
+_SOURCE = frozenset(("diskseq", "path", "file", "table"))
+_SOURCE_TEXTS = frozenset(("path", "file", "uuid", "name", "boot_id"))
+_DEVICE_TEXTS = ("/", "path:/", "file:", "dm:")
+# A number with as many digits as a key.
+_LONG_NUMBER = 10**31
 
 
-def hide_secrets(text):
-    """``text`` with everything that could be a key replaced by ``*``, so that columns stay where they are."""
-    return _LONG_HEX.sub(lambda found: "*" * len(found.group()), text)
+def shown(slot):
+    """The text of a device slot for messages and results."""
+    return slot_text(redact(slot.value))
 
 
-def hide_in_line(text):
-    """A table line with ``*`` in the place of every secret, whatever else is wrong with the line."""
-    words, columns = split_words(text)
-    if len(words) < 4:
-        return text
-    stops = [column - 1 for column in columns[1:]] + [len(text)]
-    known = words[2] in TARGETS
-    spans = [(3 + index, skip) for index, skip in TARGETS[words[2]].secret_words(words[3:])] if known else []
-    spans.extend((index, 0) for index, word in enumerate(words) if index > 2 and redact(word) != word)
-    for index, skip in spans:
-        start, stop = columns[index] + skip, stops[index]
-        text = text[:start] + "*" * (stop - start) + text[stop:]
-    return text if known else hide_secrets(text)
-
-
-def dict_text(plain):
-    """A target in structured form as text for messages."""
-    try:
-        return json.dumps({str(key): value for key, value in redact(plain).items()}, default=repr)
-    except (TypeError, ValueError, RecursionError):
-        return None
+def target(original):
+    """A copy of a target that is safe to print."""
+    if not original.secret_fields() and all(isinstance(slot.value, str) for slot in original.devices()):
+        return original
+    return original.map_values(
+        lambda path, field, value: redact(value) if field.is_device else field.redact(value)
+    )
 
 
 def redact(value):
-    """Plain data of a target, of one of its fields or of a slot, without secrets. What is not understood is hidden where a key may be in it."""
+    """
+    Plain data of a slot, of a field or of a target, without the keys of the tables in it.
+
+    Data that cannot be understood is hidden where a key may be in it.
+    """
     if isinstance(value, dict):
-        name = value.get("target")
-        secrets = TARGETS[name].secret_fields() if isinstance(name, str) and name in TARGETS else ("key",)
+        kind = _kind(value.get("target"))
+        secrets = ("key",) if kind is None else kind.secret_fields()
         return {
-            key: HIDDEN if key in secrets else _redact_table(part) if key == "table" else redact(part)
-            for key, part in value.items()
+            name: HIDDEN if name in secrets else _table(part) if name == "table" else redact(part)
+            for name, part in value.items()
         }
     if isinstance(value, (list, tuple)):
         return [redact(part) for part in value]
     if isinstance(value, str) and value.startswith("{"):
         try:
             plain = json.loads(value)
-            shown = redact(plain)
+            safe = redact(plain)
         except (ValueError, RecursionError):
-            return HIDDEN if "table" in value else value
-        return value if shown == plain else slot_text(shown)
+            return HIDDEN if "table" in value else hide_secrets(value)
+        return value if safe == plain else slot_text(safe)
     return value
 
 
-def _redact_table(value):
-    """A nested table, as it was written if there is nothing to hide in it."""
-    from .table import parse_table
+# Errors: ``grammar.report.Redactor``
 
-    try:
-        table = parse_table(value)
-    except (TableError, RecursionError):
-        return HIDDEN
-    shown = table.redacted()
-    if shown == table:
+
+def error_value(value, name, field):
+    """The wrong value of a field of a target of the type ``name``, as an error may show it."""
+    kind = _kind(name)
+    value = redact(value)
+    if kind is not None and field in kind.PUBLIC_HEX:
         return value
-    return (
-        shown.lines()
-        if isinstance(value, str) or all(isinstance(line, str) for line in value)
-        else shown.to_list()
-    )
+    return hide_secrets(value) if isinstance(value, str) else _hide_long(value)
+
+
+def error_line(written):
+    """A line or a target in structured form as an error may show it: text, or None when it cannot be shown at all."""
+    if isinstance(written, str):
+        return hide_in_line(written)
+    kind = _kind(written.get("target"))
+    public = () if kind is None else kind.PUBLIC_HEX
+    try:
+        return "".join(_json_parts(redact(written), public))
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _json_parts(plain, public):
+    yield "{"
+    for index, (name, part) in enumerate(plain.items()):
+        text = json.dumps(part, default=repr)
+        yield ", " if index else ""
+        yield f"{hide_secrets(json.dumps(str(name)))}: {text if name in public else hide_secrets(text)}"
+    yield "}"
+
+
+def hide_in_line(text):
+    """Table lines with ``*`` in place of every secret, whatever else is wrong with them; columns stay where they are."""
+    return "\n".join([_hide_in_line(line) for line in text.split("\n")])
+
+
+def _hide_in_line(text):
+    words, columns = split_words(text)
+    kind = _kind(words[2]) if len(words) > 2 else None
+    secrets = {} if kind is None else dict(kind.secret_words(words[_WORDS_BEFORE:]))
+    public = () if kind is None else kind.public_words()
+    stops = [column - 1 for column in columns[1:]] + [len(text)]
+    for index, (word, start, stop) in enumerate(zip(words, columns, stops)):
+        place = index - _WORDS_BEFORE
+        if place in secrets:
+            start += secrets[place]
+        elif place < 0 or redact(word) == word:
+            if place in public or not LONG_HEX.search(word):
+                continue
+            if "\\" not in text[start:stop]:
+                text = text[:start] + hide_secrets(text[start:stop]) + text[stop:]
+                continue
+        text = text[:start] + "*" * (stop - start) + text[stop:]
+    return text
+
+
+# Tables inside device slots
+
+
+def _kind(name):
+    """The class of a target type, or None."""
+    return TARGETS[name] if isinstance(name, str) and name in TARGETS else None
+
+
+def _table(value):
+    """A table inside a source: what has nothing to hide stays as it was written, a line of an unknown target type is hidden."""
+    try:
+        if isinstance(value, str):
+            return "\n".join([_text_line(line) for line in value.split("\n")])
+        if isinstance(value, (list, tuple)):
+            return [_table(line) if isinstance(line, str) else _plain_line(line) for line in value]
+        return HIDDEN
+    except RecursionError:
+        return HIDDEN
+
+
+def _text_line(text):
+    line = cut_comment(text)
+    words = split_words(line)[0]
+    if not words:
+        return hide_secrets(text)
+    kind = _kind(words[2]) if len(words) > 2 else None
+    if kind is None:
+        return HIDDEN
+    secrets, public = dict(kind.secret_words(words[_WORDS_BEFORE:])), kind.public_words()
+    safe = [
+        _secret_word(word, secrets[place])
+        if place in secrets
+        else word
+        if place in public
+        else _hide_long(redact(word))
+        for place, word in enumerate(words, -_WORDS_BEFORE)
+    ]
+    if safe != words:
+        return join_words(safe)
+    return line if LONG_HEX.search(text[len(line) :]) else text
+
+
+def _secret_word(word, start):
+    """A word of a line in which a key begins at ``start``, unless a keyring's key is named there."""
+    return word if names_key(word[start:]) else word[:start] + HIDDEN
+
+
+def _plain_line(plain):
+    kind = _kind(plain.get("target")) if isinstance(plain, dict) else None
+    if kind is None:
+        return HIDDEN
+    result = {}
+    for name, part in plain.items():
+        if name in kind.secret_fields():
+            result[name] = kind.SECRETS[name].redact(part) if isinstance(part, str) else HIDDEN
+        elif name in kind.PUBLIC_HEX:
+            result[name] = redact(part)
+        elif name in _HEAD or name in kind.NAMES:
+            result[name] = _hide_long(redact(part))
+        else:
+            result[_hide_long(name)] = HIDDEN
+    return result
+
+
+def _hide_long(value):
+    """Plain data without what is as long as a key; the texts that name a device stay."""
+    if isinstance(value, str):
+        if value.startswith(_DEVICE_TEXTS) or (value.startswith("{") and _is_json(value)):
+            return value
+        return hide_secrets(value)
+    if isinstance(value, dict):
+        texts = _SOURCE_TEXTS if _SOURCE & value.keys() else ()
+        return {
+            _hide_long(name): part if name in texts or name == "table" else _hide_long(part)
+            for name, part in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_hide_long(part) for part in value]
+    if isinstance(value, int):
+        return HIDDEN if abs(value) >= _LONG_NUMBER else value
+    return HIDDEN if LONG_HEX.search(repr(value)) else value
+
+
+def _is_json(text):
+    # What ``redact`` gives back of JSON has no key in it.
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -35,7 +35,7 @@ class _Checker:
 
     def place(self, line):
         """A line report with the columns of the line's fields, which are found only now that they are needed."""
-        place = read(line.number, line.written, Report(self.context))[1]
+        place = read(line.number, line.written, Report(self.context, self.report.redactor))[1]
         place.table = self.report
         place.failed = False
         return place

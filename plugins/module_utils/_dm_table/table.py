@@ -11,22 +11,13 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from .._base.errors import InvalidValue
-from . import rules
+from . import redact, rules
 from .compare import compare
 from .grammar.kernels import IMMUTABLE, WILDCARD
+from .grammar.limits import Limits
 from .grammar.report import Report
-from .grammar.slot import canonical_slot, parse_numbers, resolved_text
+from .grammar.slot import canonical_slot, parse_numbers
 from .read import Line, read_all
-
-
-def target_line(target):
-    """``start length type params``, as dmsetup prints it."""
-    params = target.params()
-    return (
-        f"{target.start} {target.length} {target.TYPE} {params}"
-        if params
-        else f"{target.start} {target.length} {target.TYPE}"
-    )
 
 
 class Table:
@@ -62,7 +53,7 @@ class Table:
 
     def lines(self):
         """Lines as dmsetup prints them. Keys are in clear: see ``redacted``."""
-        return [target_line(target) for target in self.targets]
+        return [target.line() for target in self.targets]
 
     def to_list(self):
         """The structured form. Keys are in clear: see ``redacted``."""
@@ -70,7 +61,7 @@ class Table:
 
     def redacted(self):
         """A copy that is safe to print."""
-        return Table([target.redacted() for target in self.targets])
+        return Table([redact.target(target) for target in self.targets])
 
     def devices(self, read_only=False):
         """``(index of the target, Slot)`` of every device slot."""
@@ -105,7 +96,7 @@ class Table:
                 if not isinstance(slot.value, str) or parse_numbers(slot.value) is None:
                     raise InvalidValue(
                         slot.field,
-                        slot.shown,
+                        redact.shown(slot),
                         "must be MAJ:MIN: the kernel is given numbers only, never names that can change hands",
                     )
             result.append(
@@ -132,11 +123,11 @@ class Table:
         Raises ``TableError`` when this table cannot be loaded in place of ``old``: an immutable target type stays, unless the new table has the
         target ``error`` (table_load() in ``drivers/md/dm-ioctl.c``).
         """
-        report = Report(None)
+        report = Report(None, redact)
         types = {target.TYPE for target in self.targets}
         for name in sorted({target.TYPE for target in old.targets} & IMMUTABLE - types):
             if WILDCARD not in types:
-                report.line(1, target_line(self.targets[0].redacted()), self.targets[0].TYPE).error(
+                report.line(1, redact.target(self.targets[0]).line(), self.targets[0].TYPE).error(
                     "target",
                     self.targets[0].TYPE,
                     f"{name}, as in the table that it replaces: this type cannot be exchanged for another",
@@ -145,7 +136,7 @@ class Table:
 
     def validate(self, context=None):
         """Checks a table that was made of targets; raises ``TableError`` with all errors."""
-        report = Report(context)
+        report = Report(context, redact)
         lines = []
         for number, target in enumerate(self.targets, 1):
             lines.extend(read_all([target.to_dict()], _Renumbered(report, number)))
@@ -167,6 +158,7 @@ class _Renumbered:
         self.report = report
         self.number = number
         self.context = report.context
+        self.redactor = report.redactor
         self.errors = report.errors
 
     def line(self, number, text, target=None):
@@ -193,11 +185,30 @@ class _Resolve:
             if answer is None and isinstance(value, str) and parse_numbers(value):
                 answer = value
         if answer is None:
-            raise InvalidValue(slot.field, slot.shown, "must be a device that is there")
+            raise InvalidValue(slot.field, redact.shown(slot), "must be a device that is there")
         try:
-            return resolved_text(answer, slot)
+            return _resolved_text(answer, slot)
         except ValueError as error:
-            raise InvalidValue(slot.field, slot.shown, str(error)) from error
+            raise InvalidValue(slot.field, redact.shown(slot), str(error)) from error
+
+
+def _resolved_text(answer, slot):
+    """``MAJ:MIN`` from what a resolver answered: text, a pair of numbers, or anything with ``major`` and ``minor``."""
+    if isinstance(answer, str):
+        numbers = parse_numbers(answer)
+    elif isinstance(answer, tuple):
+        numbers = answer
+    elif hasattr(answer, "major") and hasattr(answer, "minor"):
+        numbers = (answer.major, answer.minor)
+    else:
+        numbers = None
+    if (
+        numbers is None
+        or len(numbers) != 2
+        or not (0 <= numbers[0] <= Limits.MAJOR and 0 <= numbers[1] <= Limits.MINOR)
+    ):
+        raise ValueError(f"no device numbers for {slot.field} {redact.shown(slot)!r}: {answer!r}")
+    return f"{numbers[0]}:{numbers[1]}"
 
 
 def parse_table(value, *, context=None):
@@ -205,7 +216,7 @@ def parse_table(value, *, context=None):
     The table that ``value`` describes: text with one target per line (``#`` starts a comment, empty lines do not count), or a list of such lines
     and of dictionaries ``{start, length, target, ...}``. ``context`` says where it will be loaded. Raises ``TableError`` with all errors found.
     """
-    report = Report(context)
+    report = Report(context, redact)
     lines = read_all(value, report)
     rules.check(lines, report)
     report.raise_if_any()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from .._base.errors import BlockError, DeviceGone, InvalidValue, TableError
 from .._dm import mapped as _dm
 from .._dm import names
-from .._dm_table import keys
+from .._dm_table import keys, redact
 from .._dm_table.grammar import kernels
 from .._source import slots as _slots
 from . import dm_device
@@ -99,7 +99,7 @@ def _devices(slots, table, read_only):
             {
                 "target": index + 1,
                 "field": slot.field,
-                "written": slot.shown,
+                "written": redact.shown(slot),
                 "access": slot.access,
                 "device": None if device is None else device.as_dict(),
             }

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import re
 
-from ..redact import HIDDEN, redact
 from .limits import Limits
 from .slot import canonical_slot, check_plain, check_word, slot_text
+from .text import HIDDEN
 
 _DIGITS = re.compile(r"[0-9]+\Z")
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})*\Z")
@@ -81,7 +81,7 @@ class Field:
         return value
 
     def redact(self, value):
-        """What may be shown of the value."""
+        """What may be shown of the value of any field but a device's, for which see ``_dm_table.redact``."""
         return value
 
 
@@ -226,9 +226,6 @@ class Device(Field):
 
     def canonical(self, value):
         return canonical_slot(value)
-
-    def redact(self, value):
-        return redact(value)
 
 
 class Secret(Field):

@@ -11,20 +11,26 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from ..._base.errors import TableError, shown
-from ..redact import dict_text, hide_in_line, hide_secrets, redact
 from .context import Context
+from .text import hide_secrets
 
 _SHOWN = 20
 _WIDTH = 140
 
 
 class Report:
-    """The errors of one table. ``context`` is never None."""
+    """
+    The errors of one table. ``context`` is never None.
 
-    __slots__ = ("context", "errors")
+    ``redactor`` says what may be shown of what was written: ``error_value(value, target type, field)`` and ``error_line(line or dictionary)``.
+    Errors hold nothing that it has not let through.
+    """
 
-    def __init__(self, context=None):
+    __slots__ = ("context", "redactor", "errors")
+
+    def __init__(self, context, redactor):
         self.context = context or Context(read_only=None)
+        self.redactor = redactor
         self.errors = []
 
     def line(self, number, text, target=None):
@@ -59,30 +65,22 @@ class LineReport:
     def context(self):
         return self.table.context
 
-    def shown_text(self):
-        if self.text is None:
-            return None
-        text = dict_text(self.text) if isinstance(self.text, dict) else hide_in_line(self.text)
-        return text if text is None or self.target == "verity" else hide_secrets(text)
-
     def error(self, field, value, rule, column=None, kernels=()):
         """Note an error; ``rule`` says what is allowed, ``kernels`` which of them refuse it."""
         self.failed = True
         if column is None:
             column = self.columns.get(field)
-        value = redact(value)
-        if isinstance(value, str) and self.target != "verity":
-            value = hide_secrets(value)
+        redactor = self.table.redactor
         if kernels:
             rule = f"{rule} (refused by Linux {', '.join(kernels)})"
         entry = {
             "line": self.number,
             "target": self.target,
-            "field": field,
-            "value": value,
-            "rule": rule,
+            "field": hide_secrets(field),
+            "value": redactor.error_value(value, self.target, field),
+            "rule": hide_secrets(rule),
             "column": column,
-            "text": self.shown_text(),
+            "text": None if self.text is None else redactor.error_line(self.text),
         }
         if kernels:
             entry["kernels"] = list(kernels)
@@ -99,8 +97,9 @@ class LineReport:
             self.error(field, value, f"{rule}: Linux {', '.join(stopped)} {stop.happens} ({stop.name})")
             self.table.errors[-1]["stops"] = stop.name
         elif stopped is None and self.context.warn is not None:
+            value = shown(self.table.redactor.error_value(value, self.target, field))
             self.context.warn(
-                f"line {self.number}: {self.target}: {field} {shown(redact(value))}: {since} {stop.happens} ({stop.name} in "
+                f"line {self.number}: {self.target}: {field} {value}: {since} {stop.happens} ({stop.name} in "
                 f"docs/device-mapper-tables.md). Allowed there: {rule}"
             )
 

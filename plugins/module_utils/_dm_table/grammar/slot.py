@@ -37,17 +37,20 @@ _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
 _OF_DISKSEQ = {"diskseq", "partition", "boot_id"}
 _KEYS = ("diskseq", "path", "file", "table")
 
+
 # ``field``: the path of the field in the target; ``area``: (offset, length) in sectors that must be inside the device, or None.
-Slot = namedtuple("Slot", ("field", "value", "access", "area", "own"))
-Slot.text = property(lambda self: slot_text(self.value))
-# The same for messages and results: a table inside may hold keys.
-Slot.shown = property(lambda self: slot_text(_redact(self.value)))
+class Slot(namedtuple("Slot", ("field", "value", "access", "area", "own"))):
+    __slots__ = ()
 
+    @property
+    def text(self):
+        """The one word, without escapes, that stands for the slot in a line; ``_dm_table.redact.shown`` is for messages and results."""
+        return slot_text(self.value)
 
-def _redact(value):
-    from ..redact import redact
-
-    return redact(value)
+    def __repr__(self):
+        # A table inside may hold keys.
+        value = self.value if isinstance(self.value, str) else "{...}"
+        return f"Slot(field={self.field!r}, value={value!r}, access={self.access!r}, area={self.area!r}, own={self.own!r})"
 
 
 def parse_numbers(text):
@@ -147,22 +150,3 @@ def canonical_slot(value):
     if isinstance(value, str) and value.startswith("path:/") and value.isascii():
         return value[5:]
     return value
-
-
-def resolved_text(answer, slot):
-    """``MAJ:MIN`` from what a resolver answered: text, a pair of numbers, or anything with ``major`` and ``minor``."""
-    if isinstance(answer, str):
-        numbers = parse_numbers(answer)
-    elif isinstance(answer, tuple):
-        numbers = answer
-    elif hasattr(answer, "major") and hasattr(answer, "minor"):
-        numbers = (answer.major, answer.minor)
-    else:
-        numbers = None
-    if (
-        numbers is None
-        or len(numbers) != 2
-        or not (0 <= numbers[0] <= Limits.MAJOR and 0 <= numbers[1] <= Limits.MINOR)
-    ):
-        raise ValueError(f"no device numbers for {slot.field} {slot.shown!r}: {answer!r}")
-    return f"{numbers[0]}:{numbers[1]}"

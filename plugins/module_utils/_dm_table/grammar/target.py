@@ -13,11 +13,10 @@ with ``start`` and ``length`` in sectors and one attribute per field; an option 
 
 from __future__ import annotations
 
-from ..redact import HIDDEN
 from .fields import BAD, REQUIRED
 from .layout import Options, Words, items
 from .slot import Slot
-from .text import join_words
+from .text import HIDDEN, join_words
 
 _set = object.__setattr__
 
@@ -67,6 +66,9 @@ class Target(metaclass=TargetType):
     DEFAULTS = {}
     # Device fields for ``owns``.
     OWN = ()
+    # {name: field} of the fields that hold secrets, and names of positional fields with as many hex digits as a key.
+    SECRETS = {}
+    PUBLIC_HEX = ()
     # The source of the grammar, for the reader of the code.
     SOURCE = None
 
@@ -115,7 +117,7 @@ class Target(metaclass=TargetType):
         return hash((self.TYPE, self.start, self.length))
 
     def __repr__(self):
-        shown = self.redacted()
+        shown = self.map_values(_show)
         fields = "".join(
             f", {name}={getattr(shown, name)!r}"
             for name in self.NAMES
@@ -183,11 +185,17 @@ class Target(metaclass=TargetType):
         return words
 
     def params(self):
-        """The parameters as they stand in a line. Keys are in clear: see ``redacted``."""
+        """The parameters as they stand in a line. Keys are in clear: see ``_dm_table.redact``."""
         return join_words(self.words())
 
+    def line(self):
+        """``start length type params``, as dmsetup prints it. Keys are in clear: see ``_dm_table.redact``."""
+        params = self.params()
+        head = f"{self.start} {self.length} {self.TYPE}"
+        return f"{head} {params}" if params else head
+
     def to_dict(self):
-        """The structured form as plain data: what is absent is left out. Keys are in clear: see ``redacted``."""
+        """The structured form as plain data: what is absent is left out. Keys are in clear: see ``_dm_table.redact``."""
         out = {"start": self.start, "length": self.length, "target": self.TYPE}
         for part in self.ITEMS:
             part.dump(self, out)
@@ -209,21 +217,22 @@ class Target(metaclass=TargetType):
             changes.update(part.rebuild(self, change))
         return self.replace(**changes) if changes else self
 
-    def redacted(self):
-        """A copy that is safe to print."""
-        if not self.secret_fields() and all(isinstance(slot.value, str) for slot in self.devices()):
-            return self
-        return self.map_values(lambda path, field, value: field.redact(value))
+    # Secrets
 
     @classmethod
     def secret_fields(cls):
         """Names of the fields that hold secrets."""
-        return ()
+        return tuple(cls.SECRETS)
 
     @classmethod
     def secret_words(cls, words):
         """``(index, characters before the secret)`` of the words of a line's parameters, right or wrong, that hold one."""
         return ()
+
+    @classmethod
+    def public_words(cls):
+        """Indexes of the words of a line's parameters that may hold as many hex digits as a key and are no secret."""
+        return tuple(cls.NAMES.index(name) for name in cls.PUBLIC_HEX)
 
     # Devices
 
@@ -281,6 +290,13 @@ class Target(metaclass=TargetType):
         Whether two different canonical values of a field can be the same thing: True, False, or None when the kernel hides one of them.
         """
         return False
+
+
+def _show(path, field, value):
+    """What ``repr`` shows of a value: a source may hold a table with keys, which is not looked into here."""
+    if field.is_device:
+        return value if isinstance(value, str) else "{...}"
+    return field.redact(value)
 
 
 def _restore(kind, start, length, values):

@@ -23,6 +23,22 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _COMMENT = re.compile(r"(?:\\.|[^\\#])*", re.DOTALL)
 
+# What stands in place of a secret.
+HIDDEN = "<hidden>"
+# A key in a line that could not be parsed must not be shown either; no other field of this length is of use in a message.
+LONG_HEX = re.compile(r"[0-9A-Fa-f]{32,}")
+_KEYRING = re.compile(r":[0-9]{1,5}:[a-z]+:")
+
+
+def hide_secrets(text):
+    """``text`` with everything that could be a key replaced by ``*``, so that columns stay where they are."""
+    return LONG_HEX.sub(lambda found: "*" * len(found.group()), text)
+
+
+def names_key(text):
+    """Whether the text in a key's place stands for no key (``-``), or names one in a keyring: the name is needed to find it."""
+    return text == "-" or _KEYRING.match(text) is not None
+
 
 def cut_comment(line):
     """The line up to an unescaped ``#``, without white space at its end."""

@@ -19,7 +19,7 @@ from ..grammar.fields import BAD, Device, Field, Number, Secret, Sectors
 from ..grammar.layout import Colon, Flag, Options
 from ..grammar.limits import Limits
 from ..grammar.target import Target
-from ..redact import HIDDEN
+from ..grammar.text import HIDDEN, names_key
 from .cipher import key_sizes, parse_cipher
 
 _HEX_KEY = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z")
@@ -69,8 +69,7 @@ class _KeyField(Secret):
         return self.read(plain, path, report)
 
     def redact(self, value):
-        # The name of a key in a keyring is no secret, and is needed to find the key.
-        return value if value[:1] == ":" or value == "-" else HIDDEN
+        return value if names_key(value) else HIDDEN
 
 
 class _IntegrityField(Field):
@@ -97,13 +96,17 @@ class _IntegrityField(Field):
         return {"tag_size": value.tag_size, "profile": value.profile}
 
 
+_KEY = _KeyField("key")
+
+
 class Crypt(Target):
     """``iv_offset`` and ``offset`` in sectors, ``sector_size`` in bytes. ``key`` is a secret."""
 
     TYPE = "crypt"
+    SECRETS = {"key": _KEY}
     LAYOUT = (
         _CipherField("cipher"),
-        _KeyField("key"),
+        _KEY,
         Number("iv_offset", high=Limits.U64, unit="sectors"),
         Device("device"),
         Sectors("offset"),
@@ -122,10 +125,6 @@ class Crypt(Target):
             )
         ),
     )
-
-    @classmethod
-    def secret_fields(cls):
-        return ("key",)
 
     @classmethod
     def secret_words(cls, words):

@@ -19,7 +19,7 @@ from ..grammar.fields import BAD, Device, Field, Number, Secret, Sectors, Word
 from ..grammar.layout import Colon, Flag, Options
 from ..grammar.limits import Limits
 from ..grammar.target import Target, must_differ
-from ..redact import HIDDEN
+from ..grammar.text import HIDDEN, hide_secrets
 
 _ALGORITHM = re.compile(r"([!-9;-~]{1,127})(?::((?:[0-9A-Fa-f]{2})+))?\Z")
 _TAG = Number("tag_size", low=1, high=255, unit="bytes")
@@ -81,9 +81,10 @@ class _AlgorithmField(Secret):
 
     def redact(self, value):
         algorithm, colon, key = value.partition(":")
-        return f"{algorithm}:{HIDDEN}" if colon else value
+        return f"{algorithm}:{HIDDEN}" if colon else hide_secrets(value)
 
 
+_ALGORITHMS = tuple(_AlgorithmField(name) for name in ("internal_hash", "journal_crypt", "journal_mac"))
 # SB_SECTORS
 _SUPERBLOCK = 8
 
@@ -95,6 +96,7 @@ class Integrity(Target):
     """
 
     TYPE = "integrity"
+    SECRETS = {field.name: field for field in _ALGORITHMS}
     LAYOUT = (
         Device("device"),
         Sectors("offset"),
@@ -118,19 +120,13 @@ class Integrity(Target):
                 Flag("fix_padding"),
                 Flag("fix_hmac"),
                 Flag("legacy_recalculate"),
-                Colon(_AlgorithmField("internal_hash")),
-                Colon(_AlgorithmField("journal_crypt")),
-                Colon(_AlgorithmField("journal_mac")),
+                *map(Colon, _ALGORITHMS),
             ),
             high=18,
             required=True,
             fold=False,
         ),
     )
-
-    @classmethod
-    def secret_fields(cls):
-        return ("internal_hash", "journal_crypt", "journal_mac")
 
     @classmethod
     def secret_words(cls, words):

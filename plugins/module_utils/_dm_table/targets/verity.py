@@ -51,6 +51,7 @@ class Verity(Target):
     """
 
     TYPE = "verity"
+    PUBLIC_HEX = ("root_digest", "salt")
     LAYOUT = (
         Number("version", high=1),
         Device("data", access="r"),

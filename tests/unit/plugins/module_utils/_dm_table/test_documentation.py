@@ -16,8 +16,10 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     parse_table,
 )
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.stops import STOPS
-from ansible_collections.racefree.block.plugins.module_utils._dm_table.stricter import STRICTER
-from ansible_collections.racefree.block.plugins.module_utils._dm_table.undecided import UNDECIDED
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils._dm_table.deviations import (
+    STRICTER,
+    UNDECIDED,
+)
 
 DOCUMENT = pathlib.Path(__file__).parents[5] / "docs" / "device-mapper-tables.md"
 SECTION = re.compile(r"^### (\S+)\n\n.*?```text\n(.*?)\n```\n\n```yaml\n(.*?)\n```", re.MULTILINE | re.DOTALL)

@@ -17,9 +17,11 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     DeviceFacts,
     parse_table,
 )
-from ansible_collections.racefree.block.plugins.module_utils._dm_table.stricter import STRICTER
-from ansible_collections.racefree.block.plugins.module_utils._dm_table.undecided import UNDECIDED
 from ansible_collections.racefree.block.tests.kernel import known
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils._dm_table.deviations import (
+    STRICTER,
+    UNDECIDED,
+)
 
 Verdict = namedtuple("Verdict", ("phase", "errno", "reason", "table"))
 

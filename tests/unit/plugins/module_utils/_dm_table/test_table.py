@@ -21,6 +21,7 @@ from ansible_collections.racefree.block.plugins.module_utils._dm_table import (
     Table,
     format_table,
     parse_table,
+    redact,
 )
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.text import escape
 
@@ -311,10 +312,10 @@ def test_keys_of_a_table_in_a_slot_are_never_shown(nested, form, end):
         shown = str(error) + repr(error.errors)
     else:
         shown = repr(table) + repr(table.redacted().lines()) + repr(table.redacted().to_list())
-        shown += repr([slot.shown for _index, slot in table.devices()]) + repr(
+        shown += repr([redact.shown(slot) for _index, slot in table.devices()]) + repr(
             parse_table("0 8 linear /dev/b 0").same_as(table).differences
         )
-        assert KEY in table.lines()[0] and "inner" in repr(table)
+        assert KEY in table.lines()[0] and "{...}" in repr(table) and "inner" in table.redacted().lines()[0]
         with pytest.raises(InvalidValue) as caught:
             table.with_devices({})
         shown += str(caught.value)

@@ -3,11 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Where the parser refuses what some kernel takes, with the reason.
+Where the parser and kernels differ, with the reason: the parser is stricter, or the table alone does not tell.
 
-Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
-
-The documentation lists every entry by its name; a table that a kernel loads and the parser refuses has to be covered by one of them.
+``docs/device-mapper-tables.md`` lists every entry by its name. A table that only one of the two accepts has to be covered by one of them.
 """
 
 from __future__ import annotations
@@ -196,5 +194,48 @@ STRICTER = (
         "vdo",
         "An era of 0 or above 16380, and no cache blocks.",
         "The range of vdo's own tools; the kernel checks nothing here.",
+    ),
+)
+
+# ``target``: a target type, or None for all; ``what`` the kernel refuses; ``why`` the parser cannot tell.
+Undecided = namedtuple("Undecided", ("name", "target", "what", "why"))
+
+UNDECIDED = (
+    Undecided(
+        "zoned-devices",
+        "zoned",
+        "Devices that are not zoned where one has to be, or that are where none may, and what is not formatted.",
+        "Whether a device has zones is not among what the parser is told.",
+    ),
+    Undecided(
+        "contents",
+        None,
+        "Devices that hold something else than the target expects of its metadata (a VDO volume is formatted by a program), "
+        "and read-only ones that it would have to format.",
+        "It stands on the device, not in the table.",
+    ),
+    Undecided(
+        "crypto",
+        None,
+        "Ciphers, hashes and keys that the kernel's crypto interface refuses.",
+        "Which algorithms there are, and what they take, depends on the kernel's modules.",
+    ),
+    Undecided(
+        "metadata-room",
+        "era",
+        "A metadata device too small for what is to be kept there of each block.",
+        "How much room it takes follows from the kernel's own way of keeping it.",
+    ),
+    Undecided(
+        "integrity-room",
+        "integrity",
+        "A length that the device has no room for beside the checksums and the journal.",
+        "How much room these take follows from the superblock, or from the kernel's own choice.",
+    ),
+    Undecided(
+        "thin-volumes",
+        "thin",
+        "A volume that its pool does not have.",
+        "Which volumes there are stands in the pool's metadata.",
     ),
 )
