@@ -19,6 +19,8 @@ LENGTH = 40
 # How many of the widest import lists are shown, and how many members of a circle.
 WIDEST = 5
 LISTED = 4
+# The second line of every file is longer, as Ansible wants it.
+LICENCE = "# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or "
 
 Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -55,11 +57,11 @@ def _files_per_folder(house: dict[str, str]) -> dict[str, int]:
 
 
 def _wide_lines(sources: dict[str, str]) -> dict[str, int]:
-    """How many lines have more than WIDTH characters, in the house and in all Python and all YAML files."""
+    """How many lines have more than WIDTH characters, in the house and in all Python and all YAML files; licences do not count."""
     counts = {"module_utils": 0, "python": 0, "yaml": 0}
     house = {f"plugins/module_utils/{path}" for path in house_of(sources)}
     for path, text in sources.items():
-        wide = sum(len(line) > WIDTH for line in text.splitlines())
+        wide = sum(len(line) > WIDTH and not line.startswith(LICENCE) for line in text.splitlines())
         counts["python" if path.endswith(".py") else "yaml"] += wide
         counts["module_utils"] += wide if path in house else 0
     return counts
