@@ -26,17 +26,15 @@ import sys
 import tempfile
 import time
 
+from ansible_collections.racefree.block.plugins.module_utils._block import boot
+
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 import hotplug
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
-from ansible_collections.racefree.block.plugins.module_utils._block.device import boot_id, open_path
-from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
-    add,
-    state,
-    worker,
-)
+from ansible_collections.racefree.block.plugins.module_utils._block.device import open_path
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import add, state, worker
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
     script as _script,
 )
@@ -222,7 +220,9 @@ class Try:
     def __call__(self, way, script, delay):
         """``(outcome, seconds that the script took)``; without a script it is the worker's part, in this process."""
         diskseq = self.place.begin()
-        self._have_disk(f"diskseq:{diskseq}@{boot_id()}" if way == "diskseq" else self.place.node, script)
+        self._have_disk(
+            f"diskseq:{diskseq}@{boot.boot_id()}" if way == "diskseq" else self.place.node, script
+        )
         began = time.monotonic()
         with self.adversary.at_work(delay):
             if script:

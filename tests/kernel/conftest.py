@@ -25,12 +25,12 @@ import time
 import uuid
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._block import bound
 
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
@@ -154,7 +154,7 @@ def assert_as(before, complaint="something has changed"):
 def snapshot():
     """What there is to be left behind: bound loop devices, mapped devices, semaphores, vbds."""
     loops = []
-    for device, status in loop.open_bound():
+    for device, status in bound.open_bound():
         with device:
             loops.append((device.name, device.id.diskseq, status))
     # The tools' own words, not the library's; each program takes a noticeable time on an emulated host.

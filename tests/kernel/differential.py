@@ -35,6 +35,9 @@ import time
 import traceback
 from collections import namedtuple
 
+from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
+from ansible_collections.racefree.block.plugins.module_utils._block import bind
+
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
@@ -46,15 +49,10 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     KernelError,
     TableError,
 )
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
 from ansible_collections.racefree.block.plugins.module_utils._dm import (
     control as _control,
 )
-from ansible_collections.racefree.block.plugins.module_utils._dm import (
-    kernel_log,
-    mapped,
-    udev,
-)
+from ansible_collections.racefree.block.plugins.module_utils._dm import kernel_log, mapped, udev
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels, stops
 from ansible_collections.racefree.block.plugins.module_utils._source import resources
 from ansible_collections.racefree.block.plugins.module_utils._source import slots as _slots
@@ -174,8 +172,8 @@ class Devices:
                 file.truncate(SECTORS * 512)
             block = 4096 if number == 0 else 512
             read_only = number == 1
-            with loop.Backing(path, read_only=read_only) as backing:
-                device = loop.attach(backing, sector_size=block, read_only=read_only)
+            with _backing.Backing(path, read_only=read_only) as backing:
+                device = bind.attach(backing, sector_size=block, read_only=read_only)
             self.held.append((device, None if read_only else os.open(device.path, os.O_RDWR | os.O_CLOEXEC)))
             self.pool.append(generate.PoolDevice(device.id.number, SECTORS, block))
 
@@ -200,8 +198,8 @@ class ThinPool:
             path = os.path.join(directory, f"{name}.raw")
             with open(path, "wb") as file:
                 file.truncate(SECTORS * 512)
-            with loop.Backing(path) as backing:
-                self.held.append(loop.attach(backing))
+            with _backing.Backing(path) as backing:
+                self.held.append(bind.attach(backing))
         meta, data = (device.id.number for device in self.held)
         table = mapped.Table(((0, SECTORS, b"thin-pool", f"{meta} {data} 128 0".encode()),))
         uuid = mapped.new_uuid()

@@ -23,6 +23,8 @@ import sys
 import tempfile
 import time
 
+from ansible_collections.racefree.block.plugins.module_utils._block import bind
+
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
@@ -182,7 +184,7 @@ def swap(tries, dmsetup_tries, number=NUMBER, directory="/var/tmp"):
             files.append(path)
         stack.enter_context(udev_stopped())
         stack.enter_context(fast_removal())
-        loops = os.open(loop.CONTROL, os.O_RDWR | os.O_CLOEXEC)
+        loops = os.open(bind.CONTROL, os.O_RDWR | os.O_CLOEXEC)
         stack.callback(os.close, loops)
         fcntl.ioctl(loops, LOOP_CTL_ADD, number)
         if not os.path.exists(f"/dev/loop{number}"):

@@ -19,7 +19,8 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     KernelError,
     WrongDevice,
 )
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
+from ansible_collections.racefree.block.plugins.module_utils._block import bind, loop
 from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _mapped
 from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
 from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
@@ -59,8 +60,8 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
     # Without a file some kernels load the table, and some refuse it themselves.
     error = (DeviceGone, KernelError)
     with resources.Host() as host:
-        with loop.Backing(image("old.raw", swap.SIZE)) as backing:
-            device = host.enter_context(loop.attach(backing))
+        with _backing.Backing(image("old.raw", swap.SIZE)) as backing:
+            device = host.enter_context(bind.attach(backing))
         loop_fd = os.open(device.path, os.O_RDWR)
         loop.set_autoclear(device, False)
         table = slots.Slots(host).make(

@@ -13,7 +13,8 @@ import os
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
+from ansible_collections.racefree.block.plugins.module_utils._block import bind
 from ansible_collections.racefree.block.plugins.module_utils._dm import cow_header, mapped
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels
 from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
@@ -33,8 +34,8 @@ def devices(host, image):
     """An origin and an empty COW device, as they stand in a table, and held."""
     held = []
     for name in ("origin.raw", "cow.raw"):
-        with loop.Backing(image(name, SECTORS * 512)) as backing:
-            held.append(host.enter_context(loop.attach(backing)))
+        with _backing.Backing(image(name, SECTORS * 512)) as backing:
+            held.append(host.enter_context(bind.attach(backing)))
     return held
 
 
@@ -78,8 +79,8 @@ def test_the_header_that_a_cow_device_has_from_earlier(host, control, name, devi
 
 @pytest.mark.skipif(not STOPPED, reason="Linux before 6.13 is not stopped by this table, and takes it")
 def test_a_synchronization_that_the_kernel_cannot_end_is_refused_by_name(host, control, name, devices, image):
-    with loop.Backing(image("third.raw", SECTORS * 512)) as backing:
-        third = host.enter_context(loop.attach(backing))
+    with _backing.Backing(image("third.raw", SECTORS * 512)) as backing:
+        third = host.enter_context(bind.attach(backing))
     members = " ".join(f"- {device.id.number}" for device in (*devices, third))
     with pytest.raises(TableError, match="unfinished-sync"):
         load(host, control, name, f"0 24576 raid raid5_ls 2 64 sync 3 {members}")

@@ -15,7 +15,7 @@ import os
 import signal
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._block import bound, loop
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _mapped
 from ansible_collections.racefree.block.plugins.module_utils._source import journal
@@ -72,7 +72,7 @@ def loops_of(*paths):
     """How many loop devices each file has."""
     inodes = [os.stat(path).st_ino for path in paths]
     found = []
-    for device, status in loop.open_bound():
+    for device, status in bound.open_bound():
         with device:
             found.append(status.backing_inode)
     return [found.count(inode) for inode in inodes]

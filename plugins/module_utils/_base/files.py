@@ -68,3 +68,16 @@ def kind_of_file(mode):
         if test(mode):
             return name
     return "file of an unknown kind"
+
+
+def check_path(path, option, allowed="an absolute path"):
+    """An absolute path that the kernel can be asked for, or InvalidValue: no NUL, no lone surrogates."""
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise InvalidValue(option, path, f"must be {allowed}")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InvalidValue(
+            option, path, f"must be {allowed}, of characters that file names here can have ({error.reason})"
+        ) from error
+    return path

@@ -21,21 +21,18 @@ import os
 import stat
 import time
 
-from .._base import gone
+from .._base import digits, files, gone
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, NotSupported, WrongDevice
 from .._base.files import kind_of_file
 from .._base.record import Record
 from .._kernel import uapi_plain
+from . import boot
+from . import node as _node
+from . import sysfs as _sysfs
 
-# O_NONBLOCK: a drive with removable media would wait for its medium (drivers/cdrom/cdrom.c).
-_OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _U64_MAX = 2**64 - 1
-_ATTRIBUTE = 65536  # bytes, as large as a page can be
-_MOST_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
+# include/uapi/linux/major.h
 LOOP_MAJOR = 7
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
-# What is read there, once: no process outlives the boot.
-_boot = []
 _STATUS_SIZE = struct.calcsize(uapi_plain.LOOP_INFO64)
 
 
@@ -94,7 +91,7 @@ class Device:
     @property
     def has_node(self):
         """Whether :attr:`path` leads to this device: the node can be missing, or be another device's."""
-        return _is_node_of(self.path, self.id.rdev)
+        return _node.is_node_of(self.path, self.id.rdev)
 
     def need_node(self):
         """WrongDevice unless :attr:`path` leads here, for who is to be told a path."""
@@ -102,7 +99,7 @@ class Device:
             raise WrongDevice(
                 "its node in /dev is missing or is another device's",
                 device=self.path,
-                hint=node_advice(self.name, self.id.major, self.id.minor),
+                hint=_node.advice(self.name, self.id.major, self.id.minor),
             )
 
     @property
@@ -115,11 +112,11 @@ class Device:
         """The number of the partition that this is, or None for a whole disk; DeviceGone when the kernel has it no more."""
         if _is_whole(self.sysfs):
             return None
-        text = read_sysfs(f"{self.sysfs}/partition")
+        text = _sysfs.read(f"{self.sysfs}/partition")
         if text is not None:
             return int(text)
         # Only now: what goes away in between would pass for a whole disk.
-        if read_sysfs(f"{self.sysfs}/dev") is None:
+        if _sysfs.read(f"{self.sysfs}/dev") is None:
             raise DeviceGone("it is gone, or is a partition that was deleted", device=self.id.number)
         return None
 
@@ -184,7 +181,7 @@ class Device:
             "major": self.id.major,
             "minor": self.id.minor,
             "diskseq": self.id.diskseq,
-            "boot_id": boot_id(),
+            "boot_id": boot.boot_id(),
             "partition": partition,
             "by_diskseq": link,
             "size": self.size,
@@ -196,52 +193,9 @@ class Device:
 def check_diskseq(value, option="diskseq"):
     """A disk sequence number as an int from 1 to 2**64-1, or InvalidValue; 0 is never given by the kernel."""
     text = str(value)
-    if isinstance(value, bool) or not is_decimal(text, 20) or not 1 <= int(text) <= _U64_MAX:
+    if isinstance(value, bool) or not digits.is_decimal(text, 20) or not 1 <= int(text) <= _U64_MAX:
         raise InvalidValue(option, value, "must be a disk sequence number, a whole number from 1 to 2^64-1")
     return int(text)
-
-
-def boot_id():
-    """The kernel's name for this boot, a uuid: disk sequence numbers begin anew with the next one."""
-    if _boot:
-        return _boot[0]
-    try:
-        with open(_BOOT_ID, encoding="ascii") as file:
-            _boot.append(file.read().strip())
-            return _boot[0]
-    except OSError as error:
-        raise KernelError.from_oserror(error, f"read {_BOOT_ID}", device=_BOOT_ID) from error
-
-
-def check_boot_id(value, option="boot_id"):
-    """A boot's name as ``boot_id`` returns it, or InvalidValue."""
-    text = str(value).lower()
-    if tuple(map(len, text.split("-"))) != (8, 4, 4, 4, 12) or set(text) - set("0123456789abcdef-"):
-        raise InvalidValue(option, value, f"must be a boot_id as modules return it, and as {_BOOT_ID} has it")
-    return text
-
-
-def check_boot(boot, number):
-    """DeviceGone unless ``boot``, if it is not None, is this boot: a disk sequence number of another one is no device's, or another's."""
-    if boot is not None and boot != boot_id():
-        raise DeviceGone(
-            f"this number is of another boot, {boot}",
-            device=f"diskseq:{number}",
-            hint="Disk sequence numbers begin anew with every boot: look the device up again, and give the number that it has now",
-        )
-
-
-def check_path(path, option, allowed="an absolute path"):
-    """An absolute path that the kernel can be asked for, or InvalidValue: no NUL, no lone surrogates."""
-    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
-        raise InvalidValue(option, path, f"must be {allowed}")
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError as error:
-        raise InvalidValue(
-            option, path, f"must be {allowed}, of characters that file names here can have ({error.reason})"
-        ) from error
-    return path
 
 
 def open_path(path, writable=False, diskseq=None, option="path"):
@@ -253,14 +207,14 @@ def open_path(path, writable=False, diskseq=None, option="path"):
     that is another device's is a WrongDevice. Raises InvalidValue when the path is not absolute or leads to
     something else than a block device, DeviceGone when nothing is there.
     """
-    check_path(path, option, "an absolute path of a block device")
+    files.check_path(path, option, "an absolute path of a block device")
     try:
         # O_PATH has no side effects: opening a FIFO, a tape or a watchdog for real would.
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         if error.errno not in gone.PATH:
             raise KernelError.from_oserror(error, f"open {path}", device=path) from error
-        number = number_named(path)
+        number = _sysfs.number_named(path)
         if number is None:
             raise DeviceGone("there is no such device", device=path, errno=error.errno) from error
         return open_number(*number, writable=writable, diskseq=diskseq)
@@ -282,52 +236,15 @@ def open_number(major, minor, writable=False, diskseq=None):
 
     Its node in /dev may be missing, or be another device's: a node of our own serves then.
     """
-    name = kernel_name(major, minor)
+    name = _sysfs.kernel_name(major, minor)
     if name is None:
         raise DeviceGone("no block device has this number", device=f"{major}:{minor}")
     path = f"/dev/{name}"
     try:
-        fd = open_node(name, major, minor, os.O_RDWR if writable else os.O_RDONLY)
+        fd = _node.open_node(name, major, minor, os.O_RDWR if writable else os.O_RDONLY)
     except OSError as error:
         raise _open_failed(error, path) from error
     return _expect(_from_opened(fd, writable), diskseq, path)
-
-
-def open_node(name, major, minor, flags):
-    """
-    A descriptor of the device ``major:minor``, called ``name`` by the kernel, through its node or else one of
-    our own; OSError of the open.
-
-    ``flags`` say how; the caller closes it.
-    """
-    path, rdev, flags = f"/dev/{name}", os.makedev(major, minor), flags | _OPEN_FLAGS | os.O_NOFOLLOW
-    if _is_node_of(path, rdev):
-        try:
-            fd = open_block(path, flags)
-        except FileNotFoundError:
-            # Removed meanwhile.
-            fd = -1
-        if fd >= 0:
-            if os.fstat(fd).st_rdev == rdev:
-                return fd
-            os.close(fd)
-    from . import node  # rarely needed, and a file more to be found and read
-
-    return node.open_own(name, major, minor, flags)
-
-
-def open_block(path, flags):
-    """
-    os.open of a path that leads to a block device, also when that is sealed (``_seal``); OSError of the open, KernelError.
-    """
-    try:
-        return os.open(path, flags)
-    except PermissionError as error:
-        if error.errno != errno.EPERM:
-            raise
-        from .._seal import way_in  # rarely needed, and many files more to be found and read
-
-        return way_in.open_refused(path, flags, error)
 
 
 def open_diskseq(diskseq, writable=False):
@@ -335,9 +252,9 @@ def open_diskseq(diskseq, writable=False):
     wanted = check_diskseq(diskseq)
     gone.need_sysfs()
     for name in gone.list_directory("/sys/block"):
-        if read_sysfs(f"/sys/block/{name}/diskseq") != str(wanted):
+        if _sysfs.read(f"/sys/block/{name}/diskseq") != str(wanted):
             continue
-        number = parse_number(read_sysfs(f"/sys/block/{name}/dev") or "")
+        number = _sysfs.parse_number(_sysfs.read(f"/sys/block/{name}/dev") or "")
         if number is None:
             break
         try:
@@ -352,91 +269,6 @@ def open_diskseq(diskseq, writable=False):
     )
 
 
-def diskseq_of(major, minor):
-    """
-    The disk sequence number that sysfs shows for a device, without opening it (for a partition its disk's),
-    or None when no device has the number.
-
-    The same before and after means that what was read in between is one device's.
-    """
-    base = f"/sys/dev/block/{major}:{minor}"
-    text = read_sysfs(f"{base}/diskseq")
-    if text is None and read_sysfs(f"{base}/partition") is not None:
-        text = read_sysfs(f"{base}/../diskseq")
-    if text is None and kernel_name(major, minor) is not None:
-        raise KernelError(
-            "sysfs shows no disk sequence number of it",
-            device=f"{base}/diskseq",
-            hint="Linux 5.15 or newer is needed",
-        )
-    return None if text is None else int(text)
-
-
-def number_named(path):
-    """
-    ``(major, minor)`` of the device that the kernel itself calls as the path says, ``/dev/NAME``, or as a
-    link there says; or None.
-    """
-    for dummy in range(_MOST_LINKS):
-        directory, dummy2, name = path.rpartition("/")
-        directory = os.path.realpath(directory or "/")
-        full = f"{directory}/{name}"
-        if full.startswith("/dev/") and len(full) > 5:
-            number = parse_number(read_sysfs(f"/sys/class/block/{full[5:].replace('/', '!')}/dev") or "")
-            if number is not None:
-                return number
-        try:
-            path = os.path.join(directory, os.readlink(full))
-        except OSError as error:
-            if error.errno == errno.EINVAL or error.errno in gone.PATH:
-                # It is no link.
-                return None
-            raise gone.not_seen(error, full) from error
-    return None
-
-
-def parse_number(text):
-    """``(major, minor)`` from ``"253:4"`` in decimal, or None."""
-    major, dummy, minor = text.partition(":")
-    return (int(major), int(minor)) if is_decimal(major, 10) and is_decimal(minor, 10) else None
-
-
-def is_decimal(text, longest):
-    """Whether it is 1 to ``longest`` of the digits 0 to 9, and nothing else."""
-    return 1 <= len(text) <= longest and text.isascii() and text.isdigit()
-
-
-def kernel_name(major, minor):
-    """The kernel's name of the device with this number (``dm-3``, ``cciss/c0d0``), or None."""
-    path = f"/sys/dev/block/{major}:{minor}"
-    try:
-        return os.path.basename(os.readlink(path)).replace("!", "/")
-    except OSError as error:
-        if error.errno not in gone.SYSFS:
-            raise gone.not_seen(error, path) from error
-    gone.need_sysfs()
-    return None
-
-
-def read_sysfs(path):
-    """
-    A sysfs attribute without its newline, or None when it is not there (any more); KernelError when it cannot
-    be read.
-    """
-    try:
-        # A third of what open() takes; an attribute is a page at most, and comes whole.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = os.read(fd, _ATTRIBUTE)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        if error.errno in gone.SYSFS:
-            return None
-        raise gone.not_seen(error, path) from error
-    return data.decode("utf-8", "surrogateescape").rstrip("\n")
-
-
 def is_claimed(device):
     """
     Whether someone has the device exclusively: a mount, a mapped device, md, swap, an O_EXCL opener (block/bdev.c).
@@ -446,7 +278,9 @@ def is_claimed(device):
     # Another one who asks has it for a moment, too.
     for pause in (0.002, 0.01, None):
         try:
-            handle = open_block(f"/proc/self/fd/{device.fd}", os.O_RDONLY | os.O_EXCL | _OPEN_FLAGS)
+            handle = _node.open_block(
+                f"/proc/self/fd/{device.fd}", os.O_RDONLY | os.O_EXCL | _node.OPEN_FLAGS
+            )
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise KernelError.from_oserror(error, "open it exclusively", device=device.path) from error
@@ -469,17 +303,6 @@ def _is_whole(link):
         if error.errno in gone.SYSFS:
             return False
         raise gone.not_seen(error, link) from error
-
-
-def _is_node_of(path, rdev):
-    """Whether the path itself, not what a link there leads to, is a node of this block device."""
-    try:
-        there = os.lstat(path)
-    except OSError as error:
-        if error.errno in gone.PATH:
-            return False
-        raise gone.not_seen(error, path) from error
-    return stat.S_ISBLK(there.st_mode) and there.st_rdev == rdev
 
 
 def _reopen(link, path, writable, rdev):
@@ -505,24 +328,19 @@ def _refuse_foreign(path, rdev):
     """
     WrongDevice when the kernel calls another device as the path says: the node there is not that device's.
     """
-    number = number_named(path)
+    number = _sysfs.number_named(path)
     if number is not None and os.makedev(*number) != rdev:
-        name = kernel_name(*number) or "NAME"
+        name = _sysfs.kernel_name(*number) or "NAME"
         raise WrongDevice(
             f"the node there is of {os.major(rdev)}:{os.minor(rdev)}, and {name} is {number[0]}:{number[1]}",
             device=path,
-            hint=node_advice(name, *number),
+            hint=_node.advice(name, *number),
         )
-
-
-def node_advice(name, major, minor):
-    """What to do about a node that is missing or wrong, for an error's hint."""
-    return f"Its node has to be: mknod /dev/{name} b {major} {minor}"
 
 
 def _open_link(link, path, writable):
     try:
-        return open_block(link, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN_FLAGS)
+        return _node.open_block(link, (os.O_RDWR if writable else os.O_RDONLY) | _node.OPEN_FLAGS)
     except OSError as error:
         raise _open_failed(error, path) from error
 
@@ -554,7 +372,7 @@ def from_fd(fd, writable=False):
     number = f"{major}:{minor}"
     diskseq = read_diskseq(fd, number)
     # The descriptor keeps the number, so sysfs cannot show another device under it now; a dead disk has no entry.
-    name = kernel_name(major, minor)
+    name = _sysfs.kernel_name(major, minor)
     if name is None:
         raise DeviceGone("it went away while it was being opened", device=number)
     return Device(fd, DeviceId(major, minor, diskseq), name, writable)

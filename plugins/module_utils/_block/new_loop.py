@@ -72,8 +72,8 @@ def check(backing, area, said, loops, for_guest=False, option="backing_file"):
     """
     Raise InvalidValue or DeviceBusy when there is to be no such loop device.
 
-    ``backing``: the open file (``_block.loop.Backing``); ``area``: an Area; ``said``: a Said; ``loops``: a
-    ``_block.loop.LoopIndex``. ``for_guest``: whether the sharing check, which knows what guests use, is made too.
+    ``backing``: the open file (``_block.backing.Backing``); ``area``: an Area; ``said``: a Said; ``loops``: a
+    ``_block.loop_index.LoopIndex``. ``for_guest``: whether the sharing check, which knows what guests use, is made too.
     Waits up to 5 s for a device that is on its way out.
     """
     if said.format is None:

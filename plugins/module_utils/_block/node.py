@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Open a block device whose node in /dev is missing or is another device's: through a node of our own.
+Nodes of block devices in /dev: open a device by its number also when its node is missing or is another device's.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The node is made in a private directory below /dev, as other file systems that are writable early, such as
+Then a private node serves. It is made in a directory of its own below /dev, as other file systems that are writable early, such as
 /run, are mounted nodev. It is removed as soon as it is open.
 """
 
@@ -18,15 +18,29 @@ import os
 import stat
 import time
 
+from .._base import gone
 from .._base.errors import KernelError
-from .device import node_advice, open_block
 
 _DIRECTORY = "/dev/.racefree-"
 # Seconds after which a directory is a killed process's: it is needed for a few microseconds.
 _STALE = 60
 
 
-def open_own(name, major, minor, flags):
+def open_block(path, flags):
+    """
+    os.open of a path that leads to a block device, also when that is sealed (``_seal``); OSError of the open, KernelError.
+    """
+    try:
+        return os.open(path, flags)
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        from .._seal import way_in  # rarely needed, and many files more to be found and read
+
+        return way_in.open_refused(path, flags, error)
+
+
+def _open_own(name, major, minor, flags):
     """
     A descriptor of the device ``major:minor``, called ``name`` by the kernel, whose own node cannot be used.
 
@@ -69,7 +83,7 @@ def _no_node(error, name, major, minor):
         f"its node in /dev is missing or is another device's, and none can be made: {error.strerror}",
         device=f"/dev/{name}",
         errno=error.errno,
-        hint=node_advice(name, major, minor),
+        hint=advice(name, major, minor),
     )
 
 
@@ -92,3 +106,44 @@ def _reap():
                 # Another process is at it, too.
                 if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                     raise
+
+
+# O_NONBLOCK: a drive with removable media would wait for its medium (drivers/cdrom/cdrom.c).
+OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def open_node(name, major, minor, flags):
+    """
+    A descriptor of the device ``major:minor``, called ``name`` by the kernel, through its node or else one of
+    our own; OSError of the open.
+
+    ``flags`` say how; the caller closes it.
+    """
+    path, rdev, flags = f"/dev/{name}", os.makedev(major, minor), flags | OPEN_FLAGS | os.O_NOFOLLOW
+    if is_node_of(path, rdev):
+        try:
+            fd = open_block(path, flags)
+        except FileNotFoundError:
+            # Removed meanwhile.
+            fd = -1
+        if fd >= 0:
+            if os.fstat(fd).st_rdev == rdev:
+                return fd
+            os.close(fd)
+    return _open_own(name, major, minor, flags)
+
+
+def is_node_of(path, rdev):
+    """Whether the path itself, not what a link there leads to, is a node of this block device."""
+    try:
+        there = os.lstat(path)
+    except OSError as error:
+        if error.errno in gone.PATH:
+            return False
+        raise gone.not_seen(error, path) from error
+    return stat.S_ISBLK(there.st_mode) and there.st_rdev == rdev
+
+
+def advice(name, major, minor):
+    """What to do about a node that is missing or wrong, for an error's hint."""
+    return f"Its node has to be: mknod /dev/{name} b {major} {minor}"

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 
 from .._base.errors import DeviceGone, KernelError, WrongDevice
-from . import device
+from . import device, sysfs
 
 
 def open_partition(diskseq, number, writable=False):
@@ -57,6 +57,6 @@ def _number_of(disk, number):
         base = f"{disk.sysfs}/{name}"
         if not name.startswith(disk.name.rpartition("/")[2]):
             continue
-        if device.read_sysfs(f"{base}/partition") == str(number):
-            return device.parse_number(device.read_sysfs(f"{base}/dev") or "")
+        if sysfs.read(f"{base}/partition") == str(number):
+            return sysfs.parse_number(sysfs.read(f"{base}/dev") or "")
     return None

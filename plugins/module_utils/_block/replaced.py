@@ -37,7 +37,7 @@ def refuse(path, file, area, loops, warn, with_going=True):
     Raise WrongDevice when a loop device over a part of ``area`` (``_block.new_loop.Area``) has another file that
     this path led to; ``warn(text)`` of one whose file may only be called the same.
 
-    ``file``: ``(st_dev, st_ino)`` of what is there now, None for nothing; ``loops``: a ``_block.loop.LoopIndex``;
+    ``file``: ``(st_dev, st_ino)`` of what is there now, None for nothing; ``loops``: a ``_block.loop_index.LoopIndex``;
     ``with_going``: whether that is said of devices too that go by themselves (``_block.new_loop.is_going``).
     """
     real = loops.real(path)

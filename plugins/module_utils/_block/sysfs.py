@@ -3,20 +3,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What sysfs says about the devices below a device: the disk of a partition, the members of an array.
+What sysfs says about block devices: attributes, numbers and names, and the devices below and above a device.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Sources: Documentation/ABI/stable/sysfs-block of Linux. For whoever knows that the device is open, so that its
-number stays its own.
+Sources: Documentation/ABI/stable/sysfs-block of Linux. It says where to look and proves nothing, unless the caller
+holds the device open, so that its number stays its own.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
+from .._base import digits, gone
+from .._base.errors import KernelError
 from .._base.gone import SYSFS, list_directory
-from .device import parse_number, read_sysfs
 
 _SECTOR = 512  # of sysfs, whatever the device's own block size
 
@@ -24,10 +26,10 @@ _SECTOR = 512  # of sysfs, whatever the device's own block size
 def partition_of(major, minor):
     """``(major, minor, start, size)`` of the disk a partition is on, in bytes, or None when the device is no partition."""
     directory = f"/sys/dev/block/{major}:{minor}"
-    if read_sysfs(directory + "/partition") is None:
+    if read(directory + "/partition") is None:
         return None
-    disk = parse_number(read_sysfs(os.path.realpath(directory) + "/../dev") or "")
-    start, size = read_sysfs(directory + "/start"), read_sysfs(directory + "/size")
+    disk = parse_number(read(os.path.realpath(directory) + "/../dev") or "")
+    start, size = read(directory + "/start"), read(directory + "/size")
     if disk is None or start is None or size is None:
         return None
     return disk + (int(start) * _SECTOR, int(size) * _SECTOR)
@@ -45,5 +47,89 @@ def holders_of(major, minor):
 
 def _numbers_in(directory):
     names = list_directory(directory, SYSFS)
-    numbers = [parse_number(read_sysfs(f"{directory}/{name}/dev") or "") for name in names]
+    numbers = [parse_number(read(f"{directory}/{name}/dev") or "") for name in names]
     return [number for number in numbers if number is not None]
+
+
+_ATTRIBUTE = 65536  # bytes, as large as a page can be
+_MOST_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
+
+
+def diskseq_of(major, minor):
+    """
+    The disk sequence number that sysfs shows for a device, without opening it (for a partition its disk's),
+    or None when no device has the number.
+
+    The same before and after means that what was read in between is one device's.
+    """
+    base = f"/sys/dev/block/{major}:{minor}"
+    text = read(f"{base}/diskseq")
+    if text is None and read(f"{base}/partition") is not None:
+        text = read(f"{base}/../diskseq")
+    if text is None and kernel_name(major, minor) is not None:
+        raise KernelError(
+            "sysfs shows no disk sequence number of it",
+            device=f"{base}/diskseq",
+            hint="Linux 5.15 or newer is needed",
+        )
+    return None if text is None else int(text)
+
+
+def number_named(path):
+    """
+    ``(major, minor)`` of the device that the kernel itself calls as the path says, ``/dev/NAME``, or as a
+    link there says; or None.
+    """
+    for dummy in range(_MOST_LINKS):
+        directory, dummy2, name = path.rpartition("/")
+        directory = os.path.realpath(directory or "/")
+        full = f"{directory}/{name}"
+        if full.startswith("/dev/") and len(full) > 5:
+            number = parse_number(read(f"/sys/class/block/{full[5:].replace('/', '!')}/dev") or "")
+            if number is not None:
+                return number
+        try:
+            path = os.path.join(directory, os.readlink(full))
+        except OSError as error:
+            if error.errno == errno.EINVAL or error.errno in gone.PATH:
+                # It is no link.
+                return None
+            raise gone.not_seen(error, full) from error
+    return None
+
+
+def parse_number(text):
+    """``(major, minor)`` from ``"253:4"`` in decimal, or None."""
+    major, dummy, minor = text.partition(":")
+    return (int(major), int(minor)) if digits.is_decimal(major, 10) and digits.is_decimal(minor, 10) else None
+
+
+def kernel_name(major, minor):
+    """The kernel's name of the device with this number (``dm-3``, ``cciss/c0d0``), or None."""
+    path = f"/sys/dev/block/{major}:{minor}"
+    try:
+        return os.path.basename(os.readlink(path)).replace("!", "/")
+    except OSError as error:
+        if error.errno not in gone.SYSFS:
+            raise gone.not_seen(error, path) from error
+    gone.need_sysfs()
+    return None
+
+
+def read(path):
+    """
+    A sysfs attribute without its newline, or None when it is not there (any more); KernelError when it cannot
+    be read.
+    """
+    try:
+        # A third of what open() takes; an attribute is a page at most, and comes whole.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, _ATTRIBUTE)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in gone.SYSFS:
+            return None
+        raise gone.not_seen(error, path) from error
+    return data.decode("utf-8", "surrogateescape").rstrip("\n")

@@ -17,7 +17,8 @@ import time
 from typing import NamedTuple
 
 from .._base.errors import DeadlineExceeded, DeviceGone, KernelError
-from .._block.device import Device, diskseq_of, kernel_name
+from .._block import sysfs
+from .._block.device import Device
 from . import hold, node_id
 from .attributes import Attributes, may_open, of_disk
 from .disk_name import DiskName
@@ -144,8 +145,8 @@ class DiskFiles:
         DeviceGone.
         """
         major, minor = node_id.device_of(node)
-        diskseq = diskseq_of(major, minor)
-        name = kernel_name(major, minor)
+        diskseq = sysfs.diskseq_of(major, minor)
+        name = sysfs.kernel_name(major, minor)
         if diskseq is None or name is None or not node_id.is_of(node, diskseq):
             raise DeviceGone("it is gone, or has another medium", device=node_id.text(node))
         return Disk(diskseq, 0, name, major, minor)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .._base import gone
-from .._block.device import parse_number, read_sysfs
+from .._block import sysfs
 
 _BLOCK = "/sys/block"
 _ANNOUNCED = "/sys/kernel/uevent_seqnum"
@@ -82,14 +82,14 @@ class Disks:
         """Whether the last look must still be right about a number that it did not find."""
         if diskseq > self._highest and self._clock() - self._looked >= _FRESH:
             return False
-        return read_sysfs(_ANNOUNCED) == self._announced
+        return sysfs.read(_ANNOUNCED) == self._announced
 
     def _look(self) -> dict[int, str]:
         gone.need_sysfs()
-        announced, looked = read_sysfs(_ANNOUNCED) or "", self._clock()
+        announced, looked = sysfs.read(_ANNOUNCED) or "", self._clock()
         names = {}
         for name in gone.list_directory(_BLOCK, ()):
-            number = read_sysfs(f"{_BLOCK}/{name}/diskseq")
+            number = sysfs.read(f"{_BLOCK}/{name}/diskseq")
             if number is not None:
                 names[int(number)] = name
         self._names, self._highest = names, max(names, default=0)
@@ -101,8 +101,8 @@ def _disk(name: str) -> Disk | None:
     """
     The disk that sysfs has under this name, or None; the number is read last, and so of what was read before.
     """
-    number = parse_number(read_sysfs(f"{_BLOCK}/{name}/dev") or "")
-    diskseq = read_sysfs(f"{_BLOCK}/{name}/diskseq")
+    number = sysfs.parse_number(sysfs.read(f"{_BLOCK}/{name}/dev") or "")
+    diskseq = sysfs.read(f"{_BLOCK}/{name}/diskseq")
     if number is None or diskseq is None:
         return None
     return Disk(int(diskseq), 0, name.replace("!", "/"), *number)
@@ -113,7 +113,7 @@ def is_bound(name: str) -> bool:
     name = name.replace("/", "!")
     if name.startswith("loop"):
         return gone.exists(f"{_BLOCK}/{name}/loop", gone.SYSFS)
-    return read_sysfs(f"{_BLOCK}/{name}/removable") != "1" or read_sysfs(f"{_BLOCK}/{name}/size") != "0"
+    return sysfs.read(f"{_BLOCK}/{name}/removable") != "1" or sysfs.read(f"{_BLOCK}/{name}/size") != "0"
 
 
 def partitions(disk: Disk) -> Iterator[Disk]:
@@ -136,7 +136,7 @@ def partition_of(disk: Disk, number: int) -> Disk | None:
 
 def _partition(disk: Disk, name: str) -> Disk | None:
     base = f"{_BLOCK}/{disk.name.replace('/', '!')}/{name}"
-    number, device = read_sysfs(f"{base}/partition"), parse_number(read_sysfs(f"{base}/dev") or "")
+    number, device = sysfs.read(f"{base}/partition"), sysfs.parse_number(sysfs.read(f"{base}/dev") or "")
     if number is None or device is None:
         return None
     return Disk(disk.diskseq, int(number), name.replace("!", "/"), *device)

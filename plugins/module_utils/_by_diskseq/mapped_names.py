@@ -11,7 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from .._base import gone
-from .._block.device import read_sysfs
+from .._block import sysfs
 from .disk_name import DiskName
 
 _BLOCK = "/sys/block"
@@ -31,7 +31,7 @@ class MappedNames:
     def find(self, text: str) -> DiskName | None:
         """The device that has this name (uuid) now, or None; KernelError when sysfs cannot be read."""
         found = self._proved(text)
-        if found is None and read_sysfs(_ANNOUNCED) != self._announced:
+        if found is None and sysfs.read(_ANNOUNCED) != self._announced:
             self._look()
             found = self._proved(text)
         return found
@@ -47,19 +47,19 @@ class MappedNames:
         if name is None:
             return None
         base = f"{_BLOCK}/{name}"
-        before = read_sysfs(f"{base}/diskseq")
-        there = read_sysfs(f"{base}/dm/{self._attribute}")
-        if there != text or before is None or read_sysfs(f"{base}/diskseq") != before:
+        before = sysfs.read(f"{base}/diskseq")
+        there = sysfs.read(f"{base}/dm/{self._attribute}")
+        if there != text or before is None or sysfs.read(f"{base}/diskseq") != before:
             return None
         return DiskName(int(before))
 
     def _look(self) -> None:
         gone.need_sysfs()
-        announced = read_sysfs(_ANNOUNCED) or ""
+        announced = sysfs.read(_ANNOUNCED) or ""
         names = {}
         for name in gone.list_directory(_BLOCK, ()):
             if name.startswith("dm-"):
-                text = read_sysfs(f"{_BLOCK}/{name}/dm/{self._attribute}")
+                text = sysfs.read(f"{_BLOCK}/{name}/dm/{self._attribute}")
                 if text:
                     names[text] = name
         self._names, self._announced = names, announced

@@ -20,7 +20,7 @@ import os
 import stat
 
 from .._base import gone
-from .._block.device import diskseq_of, number_named, read_sysfs
+from .._block import sysfs
 from .disk_name import DiskName, parse
 from .disks import Disks, partition_of
 
@@ -38,11 +38,11 @@ def disk_of_link(path: str) -> DiskName | None:
     number = _target(f"{_DEV}/{path}")
     if number is None:
         return None
-    before = diskseq_of(*number)
-    partition = read_sysfs(f"/sys/dev/block/{number[0]}:{number[1]}/partition")
+    before = sysfs.diskseq_of(*number)
+    partition = sysfs.read(f"/sys/dev/block/{number[0]}:{number[1]}/partition")
     links, recorded = _record(*number)
     # The same number before and after: what was read in between is that device's.
-    if before is None or recorded != before or path not in links or diskseq_of(*number) != before:
+    if before is None or recorded != before or path not in links or sysfs.diskseq_of(*number) != before:
         return None
     return DiskName(before, int(partition or 0))
 
@@ -61,7 +61,7 @@ def _target(path: str) -> tuple[int, int] | None:
     name = parse(os.path.basename(full))
     if name is not None and full.startswith(f"{_DEV}/{_BY_DISKSEQ}"):
         return _of_name(name)
-    return number_named(full)
+    return sysfs.number_named(full)
 
 
 def _of_name(name: DiskName) -> tuple[int, int] | None:

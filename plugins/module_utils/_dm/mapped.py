@@ -22,6 +22,7 @@ from .._base import gone
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 from .._block import device as _device
+from .._block import sysfs
 from .._process.interrupt import interrupting
 from . import control as _control
 from . import keys, udev
@@ -168,7 +169,7 @@ def open_mapped(control, address):
             return None
         if (
             not (status.has_live_table or status.has_inactive_table)
-            and _device.kernel_name(status.major, status.minor) is None
+            and sysfs.kernel_name(status.major, status.minor) is None
         ):
             return Mapped(None, status)
         try:
@@ -533,7 +534,7 @@ def _number(device):
 
 def is_there(identity):
     """Whether the device of this DeviceId, which nobody need hold, is there yet."""
-    return _device.read_sysfs(f"/sys/dev/block/{identity.number}/diskseq") == str(identity.diskseq)
+    return sysfs.read(f"/sys/dev/block/{identity.number}/diskseq") == str(identity.diskseq)
 
 
 def _busy(device, status):

@@ -16,8 +16,9 @@ import stat
 from .._base import gone, locks
 from .._base.deadline import Deadline
 from .._base.errors import DeviceGone, InvalidValue, KernelError, WrongDevice
+from .._block import backing as _backing
+from .._block import bind, boot, loop_index, new_loop, sysfs
 from .._block import device as _device
-from .._block import loop, new_loop
 from .._source import spec
 from .._source.spec import DiskseqSource, FileSource, PathSource
 
@@ -69,14 +70,14 @@ def open_device(recipe, seconds, is_shared=False):
 
 def _open(recipe, seconds, is_shared):
     if isinstance(recipe, FileSource):
-        with loop.Backing(recipe.file, recipe.read_only, option="target") as backing:
+        with _backing.Backing(recipe.file, recipe.read_only, option="target") as backing:
             area = new_loop.Area(recipe.offset, recipe.size, not recipe.read_only)
             with locks.held([locks.of_inode(backing.device, backing.inode, recipe.file)], Deadline(seconds)):
-                loops = loop.LoopIndex()
+                loops = loop_index.LoopIndex()
                 new_loop.check(
                     backing, area, recipe._replace(overlap=is_shared), loops, for_guest=True, option="target"
                 )
-                return loop.attach(
+                return bind.attach(
                     backing,
                     recipe.offset,
                     recipe.size,
@@ -86,7 +87,7 @@ def _open(recipe, seconds, is_shared):
                     seconds=seconds,
                 )
     if isinstance(recipe, DiskseqSource):
-        _device.check_boot(recipe.boot_id, recipe.diskseq)
+        boot.check_boot(recipe.boot_id, recipe.diskseq)
         if recipe.partition is None:
             return _device.open_diskseq(recipe.diskseq)
         from .._block import partition  # rarely needed, and a file more to be found and read
@@ -140,7 +141,7 @@ def _guess(path):
 
 def _prove_uuid(device, recipe):
     """The descriptor keeps the number, so what sysfs says of it is about this device; a mapped device's uuid never changes."""
-    uuid = _device.read_sysfs(f"{device.sysfs}/dm/uuid")
+    uuid = sysfs.read(f"{device.sysfs}/dm/uuid")
     if uuid != recipe.uuid:
         device.close()
         raise WrongDevice(

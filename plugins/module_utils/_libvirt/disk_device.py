@@ -24,6 +24,7 @@ from .._base import locks as _locks
 from .._base.deadline import pauses
 from .._base.errors import DeviceBusy, InvalidValue, WrongDevice
 from .._block import device as _device
+from .._block import sysfs
 from .._dm import control, udev
 from .._dm import mapped as _mapped
 from .._source import journal, needed_locks, opener, orphans
@@ -168,7 +169,7 @@ def is_made_of(host, device, source):
     lines = host.dm.table(_mapped.number_of(device))[1]
     if len(lines) != 1 or lines[0].type != b"linear":
         return False
-    number = _device.parse_number(lines[0].params.decode("ascii", "replace").partition(" ")[0])
+    number = sysfs.parse_number(lines[0].params.decode("ascii", "replace").partition(" ")[0])
     # The table has it open, so its number is its own.
     with _device.open_number(*number) as below:
         return opener.is_device(source, below, host)

@@ -31,7 +31,7 @@ def known(source, domains, target):
 
 def refuse_driver(source, backing, domains, option="source.file"):
     """
-    Raise InvalidValue when a disk of the definition has this open file (``_block.loop.Backing``) with a driver for
+    Raise InvalidValue when a disk of the definition has this open file (``_block.backing.Backing``) with a driver for
     another format.
     """
     if source.format is not None:

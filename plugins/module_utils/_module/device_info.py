@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from .._base import gone
 from .._base.errors import DeviceGone, InvalidValue, NotSupported
+from .._block import bound, detach, loop, sysfs
 from .._block import device as _device
-from .._block import loop
 from .._dm import mapped
 from . import dm_device, features, loop_device
 
@@ -50,7 +50,7 @@ def _picked(params, host):
 
 
 def _all(host):
-    for device, _status in loop.open_bound():
+    for device, _status in bound.open_bound():
         with device:
             yield from _described(host, device)
     try:
@@ -88,13 +88,13 @@ def _row(host, device):
     else:
         row = dict(device.as_dict(), kind="other")
     above, below = _neighbours(device, "holders"), _neighbours(device, "slaves")
-    return dict(row, holders=above, slaves=below, used_by=loop.users(device))
+    return dict(row, holders=above, slaves=below, used_by=detach.users(device))
 
 
 def _neighbours(device, which):
     """The devices directly above (``holders``) or below (``slaves``), each with its disk sequence number."""
     rows = []
     for name in gone.list_directory(f"{device.sysfs}/{which}", gone.SYSFS):
-        diskseq = _device.read_sysfs(f"/sys/class/block/{name}/diskseq")
+        diskseq = sysfs.read(f"/sys/class/block/{name}/diskseq")
         rows.append({"name": name, "diskseq": int(diskseq) if diskseq else None})
     return rows

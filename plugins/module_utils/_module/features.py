@@ -17,7 +17,7 @@ import os
 from .._base import gone
 from .._base.deadline import Deadline
 from .._base.errors import BlockError, NotSupported
-from .._block import device, loop
+from .._block import bind, sysfs
 from .._dm import udev
 from .._kernel import uapi
 
@@ -41,14 +41,14 @@ def _kernel():
     return {
         "release": os.uname().release,
         "diskseq": _has_diskseq(),
-        "loop": gone.exists(loop.CONTROL),
+        "loop": gone.exists(bind.CONTROL),
         "cffi": uapi.ffi is not None,
     }
 
 
 def _has_diskseq():
     """Whether any disk shows its number; the attribute and the ioctl came together in Linux 5.15."""
-    return any(device.read_sysfs(f"/sys/block/{name}/diskseq") for name in os.listdir("/sys/block"))
+    return any(sysfs.read(f"/sys/block/{name}/diskseq") for name in os.listdir("/sys/block"))
 
 
 def _device_mapper(host):
@@ -67,13 +67,13 @@ def _device_mapper(host):
 
 
 def _xen(host):
-    if device.read_sysfs("/sys/hypervisor/type") != "xen":
+    if sysfs.read("/sys/hypervisor/type") != "xen":
         return None
-    version = [device.read_sysfs(f"/sys/hypervisor/version/{part}") for part in ("major", "minor")]
-    extra = device.read_sysfs("/sys/hypervisor/version/extra") or ""
+    version = [sysfs.read(f"/sys/hypervisor/version/{part}") for part in ("major", "minor")]
+    extra = sysfs.read("/sys/hypervisor/version/extra") or ""
     return {
         "version": ".".join(part or "?" for part in version) + extra,
-        "domain_0": "control_d" in (device.read_sysfs("/proc/xen/capabilities") or ""),
+        "domain_0": "control_d" in (sysfs.read("/proc/xen/capabilities") or ""),
         "blkback": gone.exists("/sys/bus/xen-backend/drivers/vbd"),
         "blkback_diskseq": _blkback_diskseq(host),
         "xenstored_socket": next((path for path in _XENSTORED_SOCKETS if gone.exists(path)), None),

@@ -13,10 +13,12 @@ from __future__ import annotations
 import errno
 import os
 
+from .._base import files
 from .._base import locks as _locks
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice, shown
+from .._block import backing as _backing
+from .._block import bind, detach, loop, new_loop, replaced, trusted_path
 from .._block import device as _device
-from .._block import loop, new_loop, replaced, trusted_path
 from . import duplicates
 from .runner import Item, Plan, check_seconds, undo_steps
 
@@ -90,7 +92,7 @@ class LoopItem(Item):
             _device.check_diskseq(params["diskseq"])
         for option, kind in (("backing_file", "a regular file"), ("path", "a block device")):
             if params[option]:
-                _device.check_path(params[option], option, f"an absolute path of {kind}")
+                files.check_path(params[option], option, f"an absolute path of {kind}")
         for option in ("offset", "size"):
             if params[option] < 0:
                 raise InvalidValue(option, params[option], "must be a number of bytes, 0 or more")
@@ -190,15 +192,15 @@ class LoopItem(Item):
         params = self.params
         must = params["trusted_path"]
         trusted_path.check(params["backing_file"], must, self.host.warn, "backing_file", self.host.walked)
-        self.backing = self.host.enter_context(loop.Backing(params["backing_file"], params["read_only"]))
+        self.backing = self.host.enter_context(_backing.Backing(params["backing_file"], params["read_only"]))
         self.area = self._area(self.backing)
         self.device, self.status = self._existing()
         if self.device is None:
             self._check_new()
             self._check_planned()
-        loop.check_geometry(self.backing, params["offset"], params["size"], params["sector_size"])
+        _backing.check_geometry(self.backing, params["offset"], params["size"], params["sector_size"])
         if params["direct_io"]:
-            loop.check_direct_io(self.backing)
+            _backing.check_direct_io(self.backing)
         wanted = self._wanted()
         if self.device is None:
             if params["diskseq"] is not None:
@@ -274,7 +276,7 @@ class LoopItem(Item):
                 wrong = f"is not what {self.device.path} has, {shown(now[option])}, and {why}: remove it first (state=absent)"
                 raise InvalidValue(option, wanted[option], wrong)
         if wanted["size"] < now["size"] and not self.params["allow_shrink"]:
-            raise loop.cut(
+            raise _backing.cut(
                 self.device,
                 now["size"],
                 wanted["size"],
@@ -314,7 +316,7 @@ class LoopItem(Item):
         self.host.loops.expect_nothing()
         self._check_new()
         self.device = self.host.enter_context(
-            loop.attach(
+            bind.attach(
                 self.backing,
                 params["offset"],
                 params["size"],
@@ -353,7 +355,7 @@ class LoopItem(Item):
         if not params["deferred"]:
             for device in self.removing:
                 if _device.is_claimed(device):
-                    raise loop.busy(device)
+                    raise detach.busy(device)
             self.host.loops.expect_gone(self.removing)
         before = (
             {"devices": [_removal_row(device, loop.info(device)) for device in self.removing]}
@@ -389,9 +391,9 @@ class LoopItem(Item):
     def _bound_to_file(self):
         params = self.params
         try:
-            backing = loop.Backing(params["backing_file"], read_only=True)
+            backing = _backing.Backing(params["backing_file"], read_only=True)
         except InvalidValue as error:
-            if error.errno not in (errno.ENOENT, *loop.NO_SUCH_FILE):
+            if error.errno not in (errno.ENOENT, *_backing.NO_SUCH_FILE):
                 raise
             replaced.refuse(params["backing_file"], None, self._part(), self.host.loops, self.host.warn)
             return []
@@ -424,7 +426,7 @@ class LoopItem(Item):
     def _remove(self):
         for device in list(self.removing):
             path = device.path
-            is_gone = loop.detach(device, self.params["deferred"], self.params["timeout"])
+            is_gone = detach.detach(device, self.params["deferred"], self.params["timeout"])
             self._for_good.append(f"{path} is gone" if is_gone else f"{path} goes with its last user")
             if is_gone:
                 self.removing.remove(device)

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 
+from .._base import files
 from .._base import locks as _locks
 from .._base.errors import WrongDevice
-from .._block import device
 from .._volumes import snapshot_store
 from . import duplicates
 from .runner import Item, Plan
@@ -49,7 +49,7 @@ class StoreItem(Item):
 
     def check(self):
         for option in ("path", "image"):
-            device.check_path(self.params[option], option, "an absolute path of a regular file")
+            files.check_path(self.params[option], option, "an absolute path of a regular file")
 
     def locks(self):
         path = self.params["path"]

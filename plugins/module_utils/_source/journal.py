@@ -24,8 +24,8 @@ from .._base import gone, locks, run_directory
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceGone, KernelError, WrongDevice
 from .._base.files import kind_of_file, open_regular
+from .._block import boot, loop, sysfs
 from .._block import device as _device
-from .._block import loop
 from .._dm import mapped
 from .._process import identity as _identity
 
@@ -236,9 +236,9 @@ def _goes(identity, limit):
 
 def _is_gone(identity):
     base = f"/sys/dev/block/{identity.number}"
-    if _device.read_sysfs(f"{base}/diskseq") != str(identity.diskseq):
+    if sysfs.read(f"{base}/diskseq") != str(identity.diskseq):
         return True
-    return identity.major == loop.MAJOR and not gone.exists(f"{base}/loop", gone.SYSFS)
+    return identity.major == _device.LOOP_MAJOR and not gone.exists(f"{base}/loop", gone.SYSFS)
 
 
 def _names():
@@ -253,7 +253,7 @@ def _names():
 def _is_left(name):
     """Whether the run of this list, whose lock nobody has, is gone; of a list of another boot it is, with its devices."""
     plain = _read(name)
-    if not plain or plain["boot"] != _device.boot_id() or plain["namespace"] != _namespace():
+    if not plain or plain["boot"] != boot.boot_id() or plain["namespace"] != _namespace():
         # Only the lock tells of a process that has no number here.
         return True
     # Its module, which had the lock, is gone, so it is being killed; it may hang in a call into storage, and is not gone before that ends.
@@ -264,7 +264,7 @@ def _is_left(name):
 
 def _rows(name):
     plain = _read(name)
-    return [tuple(row) for row in plain["devices"]] if plain and plain["boot"] == _device.boot_id() else []
+    return [tuple(row) for row in plain["devices"]] if plain and plain["boot"] == boot.boot_id() else []
 
 
 def _read(name):
@@ -297,7 +297,7 @@ def _is_list(plain):
     """Whether it is what :func:`_content` returns; of another boot only that counts."""
     if not isinstance(plain, dict) or not isinstance(plain.get("boot"), str):
         return False
-    if plain["boot"] != _device.boot_id():
+    if plain["boot"] != boot.boot_id():
         return True
     rows = plain.get("devices")
     return (
@@ -325,7 +325,7 @@ def _no_list(path, why):
 def _content(devices):
     rows = [[device.id.major, device.id.minor, device.id.diskseq] for device in devices]
     return {
-        "boot": _device.boot_id(),
+        "boot": boot.boot_id(),
         "namespace": _namespace(),
         "pid": os.getpid(),
         "started": _identity.start_time("self"),

@@ -18,8 +18,9 @@ from .. import _dm_table
 from .._base import locks as _locks
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, DeviceGone, WrongDevice
+from .._block import backing as _backing
+from .._block import bind, boot, loop, new_loop, partition, replaced, sysfs, trusted_path
 from .._block import device as _device
-from .._block import loop, new_loop, partition, replaced, trusted_path
 from .._dm import health, names
 from .._dm import mapped as _mapped
 from . import spec
@@ -47,7 +48,7 @@ def find(source, host):
 
 def open_diskseq(source):
     """The disk or partition of a DiskseqSource; DeviceGone when it is not there, or the number is of another boot."""
-    _device.check_boot(source.boot_id, source.diskseq)
+    boot.check_boot(source.boot_id, source.diskseq)
     if source.partition is None:
         return _device.open_diskseq(source.diskseq)
     return partition.open_partition(source.diskseq, source.partition)
@@ -90,8 +91,10 @@ def follow_file(source, device):
 
 
 def backing_of(source, read_only=None, option="source.file"):
-    """The open file (``_block.loop.Backing``) of a FileSource; WrongDevice when it has changed since the source was written."""
-    backing = loop.Backing(source.file, source.read_only if read_only is None else read_only, option=option)
+    """The open file (``_block.backing.Backing``) of a FileSource; WrongDevice when it has changed since the source was written."""
+    backing = _backing.Backing(
+        source.file, source.read_only if read_only is None else read_only, option=option
+    )
     if source.mtime_ns not in (None, backing.mtime_ns):
         backing.close()
         raise WrongDevice(
@@ -177,7 +180,7 @@ class Opener:
                     return self._use(source, device)
             check_new(source, backing, self.host)
             device = self._keep_note(
-                loop.attach(
+                bind.attach(
                     backing,
                     source.offset,
                     source.size,
@@ -248,7 +251,7 @@ def parse_slot(slot):
 
 
 def _open_path(source, host):
-    _device.check_boot(source.boot_id, source.diskseq)
+    boot.check_boot(source.boot_id, source.diskseq)
     device = _device.open_path(source.path, diskseq=source.diskseq)
     if source.uuid is None:
         return device
@@ -292,14 +295,14 @@ def check_new(source, backing, host, option="source.file"):
         file = backing.device, backing.inode
         replaced.refuse(source.file, file, area, host.loops, host.warn, with_going=False)
     new_loop.check(backing, area, source, host.loops, host.for_guests, option)
-    loop.check_geometry(backing, source.offset, source.size, source.sector_size)
+    _backing.check_geometry(backing, source.offset, source.size, source.sector_size)
 
 
 def _check_found(source, backing, device):
-    loop.check_geometry(backing, source.offset, source.size, source.sector_size)
+    _backing.check_geometry(backing, source.offset, source.size, source.sector_size)
     left = (backing.size - source.offset) // device.logical_block * device.logical_block
     if not source.size and left < device.size:
-        raise loop.cut(
+        raise _backing.cut(
             device, device.size, left, "give the device its new size (loop_device with allow_shrink=true)"
         )
 
@@ -352,7 +355,7 @@ def _has_table(source, device, host):
     there = {(index, slot.field): slot.value for index, slot in live.devices()} if live is not None else {}
     numbers = {}
     for index, slot in wanted.devices():
-        number = _device.parse_number(there.get((index, slot.field), ""))
+        number = sysfs.parse_number(there.get((index, slot.field), ""))
         if number is None:
             return False
         # The table has it open, so its number is its own.

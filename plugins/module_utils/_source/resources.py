@@ -17,7 +17,7 @@ import os
 import time
 
 from .._base import gone, locks
-from .._block import device, loop
+from .._block import loop_index, sysfs
 from .._dm import control, udev
 
 UDEV_SECONDS = 60
@@ -31,7 +31,7 @@ class Host(contextlib.ExitStack):
         self._dm = None
         self._cookie = None
         self._store = None
-        self.loops = loop.LoopIndex()
+        self.loops = loop_index.LoopIndex()
         # Whether what the run makes is for guests: the sharing check then asks what they have.
         self.for_guests = False
         # By their names, the mapped devices that the run is to make (_source.opener.slots.ToBe), and those that it has made.
@@ -109,10 +109,10 @@ def _is_stale(name, identity):
 
 def _is_anothers(name, identity):
     base = f"/sys/dev/block/{identity.major}:{identity.minor}"
-    before = device.diskseq_of(identity.major, identity.minor)
-    if before in (None, identity.diskseq) or device.read_sysfs(f"{base}/dm/name") != name:
+    before = sysfs.diskseq_of(identity.major, identity.minor)
+    if before in (None, identity.diskseq) or sysfs.read(f"{base}/dm/name") != name:
         return False
-    return device.diskseq_of(identity.major, identity.minor) == before
+    return sysfs.diskseq_of(identity.major, identity.minor) == before
 
 
 def _leads_to(link, target):

@@ -15,9 +15,11 @@ size, read_only, direct_io, sector_size, mtime_ns, format, overlap, trusted_path
 
 from __future__ import annotations
 
+from .._base import digits, files
 from .._base.errors import InvalidValue
 from .._base.record import Record
-from .._block import device
+from .._block import boot as _boot
+from .._block import device, sysfs
 from .._dm import names
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
@@ -135,7 +137,7 @@ def _parse_text(text, option, numbers):
         return FileSource(_absolute(rest[4:] if is_raw else rest, option), format="raw" if is_raw else None)
     if colon and kind == "dm":
         return _parse_mapped(rest, option)
-    number = device.parse_number(text) if numbers else None
+    number = sysfs.parse_number(text) if numbers else None
     if number is not None:
         return NumberSource(*number)
     forms = (
@@ -161,7 +163,7 @@ def _parse_diskseq_text(text, option):
     return DiskseqSource(
         device.check_diskseq(number, option),
         _partition(partition, option) if dash else None,
-        device.check_boot_id(boot, option) if at else None,
+        _boot.check_boot_id(boot, option) if at else None,
     )
 
 
@@ -171,13 +173,13 @@ def _parse_diskseq(value, option):
     return DiskseqSource(
         device.check_diskseq(value["diskseq"], f"{option}.diskseq"),
         None if partition is None else _partition(partition, f"{option}.partition"),
-        None if boot is None else device.check_boot_id(boot, f"{option}.boot_id"),
+        None if boot is None else _boot.check_boot_id(boot, f"{option}.boot_id"),
     )
 
 
 def _partition(value, option):
     text = str(value)
-    if isinstance(value, bool) or not device.is_decimal(text, 3) or not 1 <= int(text) <= _MOST_PARTITIONS:
+    if isinstance(value, bool) or not digits.is_decimal(text, 3) or not 1 <= int(text) <= _MOST_PARTITIONS:
         raise InvalidValue(
             option, value, f"must be the number of a partition, a whole number from 1 to {_MOST_PARTITIONS}"
         )
@@ -193,7 +195,7 @@ def _parse_path(value, option):
         _absolute(value["path"], f"{option}.path"),
         None if uuid is None else names.check_uuid(uuid, f"{option}.uuid"),
         None if diskseq is None else device.check_diskseq(diskseq, f"{option}.diskseq"),
-        None if boot is None else device.check_boot_id(boot, f"{option}.boot_id"),
+        None if boot is None else _boot.check_boot_id(boot, f"{option}.boot_id"),
     )
 
 
@@ -249,7 +251,7 @@ def _only(value, option, allowed):
 def _absolute(value, option):
     if isinstance(value, str) and "\n" in value:
         raise InvalidValue(option, value, "must be an absolute path")
-    return device.check_path(value, option)
+    return files.check_path(value, option)
 
 
 def _bytes(value, option, key):
@@ -261,7 +263,7 @@ def _number(value, option, key, allowed):
     if found is None:
         return 0
     text = str(found)
-    if isinstance(found, bool) or not device.is_decimal(text, 19):
+    if isinstance(found, bool) or not digits.is_decimal(text, 19):
         raise InvalidValue(f"{option}.{key}", found, f"must be {allowed}")
     return int(text)
 

@@ -23,7 +23,7 @@ import secrets
 from .._base.errors import InvalidValue, KernelError, WrongDevice
 from .._base.files import open_regular
 from .._base.record import Record
-from .._block import loop
+from .._block import backing as _backing
 
 RECORD = ".image"
 # SNAP_MAGIC in the first bytes of a store that has been used.
@@ -61,7 +61,7 @@ def is_used(path):
 
 def look(path):
     """The Image at a path as it is now, without its checksum."""
-    with loop.Backing(path, read_only=True, option="image") as backing:
+    with _backing.Backing(path, read_only=True, option="image") as backing:
         if not backing.size:
             raise InvalidValue("image", path, "must be an image that is not empty")
         return Image(path, backing.size, backing.mtime_ns)
@@ -69,7 +69,7 @@ def look(path):
 
 def read_whole(path, known):
     """The Image at a path with its checksum; ``known`` (``Host.checksums``) has those that were read before. WrongDevice when it changes meanwhile."""
-    with loop.Backing(path, read_only=True, option="image") as backing:
+    with _backing.Backing(path, read_only=True, option="image") as backing:
         key = _key(backing)
         if key not in known:
             summed = hashlib.sha256()
@@ -93,7 +93,7 @@ def read_whole(path, known):
 def learn(image, known):
     """Have the checksum of a recorded Image known, if that is there as it was."""
     try:
-        with loop.Backing(image.path, read_only=True, option="image") as backing:
+        with _backing.Backing(image.path, read_only=True, option="image") as backing:
             if (backing.size, backing.mtime_ns) == (image.size, image.mtime_ns):
                 known.setdefault(_key(backing), image.sha256)
     except (InvalidValue, KernelError):

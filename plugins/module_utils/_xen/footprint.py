@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from .._base.errors import NotSupported
 from .._base.record import Record
-from .._block.device import parse_number
+from .._block import sysfs
 
 SECTOR = 512
 _DEPTH = 64  # more than any stack the kernel lets one build
@@ -140,7 +140,7 @@ def _target(number, kind, params, part, writes, questions, found, depth):
         _descend(device, low, high, written, questions, found, depth)
 
     def whole(word, written=writes):
-        device = parse_number(word)
+        device = sysfs.parse_number(word)
         if device:
             below(device, 0, None, written)
 
@@ -150,9 +150,11 @@ def _target(number, kind, params, part, writes, questions, found, depth):
             below(device, offset + part[0], offset + part[1], writes and written)
     elif kind in ("zero", "error"):
         pass
-    elif kind == "thin" and len(words) >= 2 and parse_number(words[0]):
+    elif kind == "thin" and len(words) >= 2 and sysfs.parse_number(words[0]):
         # Other volumes of the pool are other storage, though on the same disks; snapshots share blocks, but never written ones.
-        found.append(Extent(("thin",) + parse_number(words[0]) + (int(words[1]),), part[0], part[1], writes))
+        found.append(
+            Extent(("thin",) + sysfs.parse_number(words[0]) + (int(words[1]),), part[0], part[1], writes)
+        )
         if len(words) > 2:
             whole(words[2], False)
     elif kind == "snapshot" and len(words) >= 2:
@@ -176,17 +178,17 @@ def _shifted(kind, words):
         fields = {"linear": (0, 1), "flakey": (0, 1), "dust": (0, 1), "snapshot-origin": (0, None)}.get(kind)
         if fields is None or len(words) <= max(field for field in fields if field is not None):
             return None
-        device = parse_number(words[fields[0]])
+        device = sysfs.parse_number(words[fields[0]])
         offset = 0 if fields[1] is None else int(words[fields[1]])
         return None if device is None else [(device, offset * SECTOR, True)]
     if kind == "crypt" and len(words) >= 5:
         # cipher key iv_offset device offset
-        device = parse_number(words[3])
+        device = sysfs.parse_number(words[3])
         return None if device is None else [(device, int(words[4]) * SECTOR, True)]
     if kind == "delay" and len(words) in (3, 6, 9):
         # device offset delay, for reads, then for writes, then for flushes: those after the first only get writes.
         devices = [
-            (parse_number(words[at]), int(words[at + 1]) * SECTOR, at > 0 or len(words) == 3)
+            (sysfs.parse_number(words[at]), int(words[at + 1]) * SECTOR, at > 0 or len(words) == 3)
             for at in range(0, len(words), 3)
         ]
         return None if any(device is None for device, dummy, dummy2 in devices) else devices

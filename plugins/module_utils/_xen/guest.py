@@ -13,9 +13,9 @@ the id still is this guest's (:func:`prove`): a change between that and the comm
 
 from __future__ import annotations
 
+from .._base import digits
 from .._base.errors import GuestError, InvalidValue
 from .._base.record import Record
-from .._block.device import is_decimal
 
 _UUID = (8, 4, 4, 4, 12)  # hexadecimal digits of each part
 _FIRST_RESERVED = 0x7FF0  # DOMID_FIRST_RESERVED, xen/include/public/xen.h
@@ -124,4 +124,4 @@ def uuid_of(vm):
 
 
 def _is_domid(text):
-    return is_decimal(text, 5) and str(int(text)) == text and int(text) < _FIRST_RESERVED
+    return digits.is_decimal(text, 5) and str(int(text)) == text and int(text) < _FIRST_RESERVED

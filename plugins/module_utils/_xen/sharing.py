@@ -19,16 +19,14 @@ import stat
 from .._base import gone
 from .._base.errors import DeviceBusy
 from .._base.record import Record
+from .._block import bound, sysfs
 from .._block import device as _device
-from .._block import loop
 from . import vbd_nodes
 from .footprint import Extent, Questions, conflict, footprint
 from .vbd_nodes import Key
 from .vbd_read import list_served, opened_number
 
 _HINT = "Detach it there, or give both only a read-only disk; shared: true is for guests that agree on who writes what (a cluster file system)"
-
-
 # Written once and never changed, so that reading them in a transaction does not make it meet the changes of busy guests.
 # The first says what is behind the disk.
 _BLKBACK_NODES = ("physical-device", "diskseq", "mode")
@@ -67,7 +65,7 @@ class Sharing:
     transaction that writes, so whoever attaches something else at the same time makes that transaction run again.
     """
 
-    def __init__(self, questions, diskseq_of=_device.diskseq_of):
+    def __init__(self, questions, diskseq_of=sysfs.diskseq_of):
         self._questions = Questions(*questions)
         self._diskseq_of = diskseq_of
         self._by_number = {}
@@ -295,7 +293,7 @@ def refuse_mounted(extents, name, own=None):
     files = [extent for extent in extents if extent.leaf[0] == "file"]
     if not files:
         return
-    for device, status in loop.open_bound({extent.leaf[1:] for extent in files}):
+    for device, status in bound.open_bound({extent.leaf[1:] for extent in files}):
         with device:
             leaf = ("file", status.backing_device, status.backing_inode)
             end = status.offset + status.sizelimit if status.sizelimit else None

@@ -48,7 +48,7 @@ def _table(host, major, minor):
 
 
 def _loop_file(major, minor):
-    name = device.kernel_name(major, minor) if major == loop.MAJOR else None
+    name = sysfs.kernel_name(major, minor) if major == device.LOOP_MAJOR else None
     # sysfs tells the file's path only, and a path can lead to another file by now, or in another mount
     # namespace.
     status = loop.read_status(name) if name is not None and loop.is_name(name) else None

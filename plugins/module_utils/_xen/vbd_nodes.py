@@ -13,9 +13,9 @@ Sources: device_disk_add and libxl__device_generic_add (tools/libs/light/libxl_d
 
 from __future__ import annotations
 
+from .._base import digits
 from .._base.errors import InvalidValue, XenStoreError, shown
 from .._base.record import Record
-from .._block.device import is_decimal
 from .vbd_key import Key as _Key
 
 INITIALISING, INIT_WAIT, CONNECTED, CLOSING, CLOSED = 1, 2, 4, 5, 6  # enum xenbus_state
@@ -202,7 +202,7 @@ _READ = {
     "mode": (is_mode, "r or w"),
     "device-type": (("disk", "cdrom").__contains__, "disk or cdrom"),
     "dev": (lambda text: 1 <= len(text) <= 64 and _is_text(text), "a device name"),
-    "frontend-id": (lambda text: is_decimal(text, 10) and str(int(text)) == text, "a domain id"),
+    "frontend-id": (lambda text: digits.is_decimal(text, 10) and str(int(text)) == text, "a domain id"),
     "frontend": (
         lambda text: text[:1] == "/" and 2 <= len(text) <= 201 and " " not in text and _is_text(text),
         "a path",

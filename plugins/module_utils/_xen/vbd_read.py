@@ -11,7 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from .._base import gone
-from .._block.device import read_sysfs
+from .._block import sysfs
 from . import vbd_nodes
 from .vbd_nodes import Key
 
@@ -68,7 +68,7 @@ def opened_number(key):
     """``(major, minor)`` of the device blkback has opened for the vbd, or None; only for backends in this domain."""
     path = key.sysfs + "/physical_device"
     # Whoever waits for blkback asks often, and for many disks at once; this costs less than opening what is not there.
-    text = read_sysfs(path) if gone.exists(path, gone.SYSFS) else None
+    text = sysfs.read(path) if gone.exists(path, gone.SYSFS) else None
     if text is None:
         return None
     try:

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import errno
 
-from .._base import gone
+from .._base import digits, gone
 from .._base.errors import InvalidValue, NotSupported, XenStoreError
-from .._block.device import is_decimal
 from .wire import PAYLOAD_MAX, Packet, Refused
 
 PATH_MAX = 3072  # XENSTORE_ABS_PATH_MAX, in bytes
@@ -291,7 +290,7 @@ def _perms_payload(path, permissions):
         if (
             not isinstance(entry, str)
             or entry[:1] not in ("n", "r", "w", "b")
-            or not is_decimal(entry[1:], 5)
+            or not digits.is_decimal(entry[1:], 5)
         ):
             raise InvalidValue("permissions", entry, "must be n, r, w or b and a domain id, such as n0 or r5")
     data = _nul(path) + b"".join(_nul(entry) for entry in permissions)

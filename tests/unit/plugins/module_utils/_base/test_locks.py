@@ -21,7 +21,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     KernelError,
     WrongDevice,
 )
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._block import backing
 from ansible_collections.racefree.block.plugins.module_utils._process import holder as _holder
 
 A, B, C = (_locks.Lock(f"test {name}", f"the thing {name}") for name in "abc")
@@ -285,7 +285,7 @@ def test_the_file_is_opened_by_nobody_else_whatever_path_leads_to_it(child, tmp_
         os.symlink(f"{_locks.DIRECTORY}/bytes", tmp_path / "link.raw")
         for path in (f"{_locks.DIRECTORY}/bytes", tmp_path / "image.raw", tmp_path / "link.raw"):
             with pytest.raises(InvalidValue, match="locks"):
-                loop.Backing(str(path), read_only=True)
+                backing.Backing(str(path), read_only=True)
         assert child(lambda say: say(str(_locks.Locks().try_take(A)))).hear() == "False"
 
 

@@ -23,6 +23,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     NotSupported,
     WrongDevice,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import boot, sysfs
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from hypothesis import given
@@ -86,7 +87,7 @@ def test_identity_of_an_opened_device(loop):
             "minor": device.id.minor,
             "diskseq": diskseq,
             "partition": None,
-            "boot_id": _device.boot_id(),
+            "boot_id": boot.boot_id(),
             "by_diskseq": f"/dev/disk/by-diskseq/{diskseq}",
             "size": 65536,
             "sector_size": 512,
@@ -293,8 +294,8 @@ def test_numbers_as_text(text):
         if colon and all(part.isascii() and part.isdigit() and len(part) <= 10 for part in (major, minor))
         else None
     )
-    assert _device.parse_number(text) == wanted
-    assert _device.parse_number("9" * 5000 + ":1") is None
+    assert sysfs.parse_number(text) == wanted
+    assert sysfs.parse_number("9" * 5000 + ":1") is None
 
 
 def test_a_number_that_no_device_has():

@@ -21,8 +21,15 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     KernelError,
     NotSupported,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
+from ansible_collections.racefree.block.plugins.module_utils._block import (
+    bind,
+    bound,
+    detach,
+    loop,
+    loop_index,
+)
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
 from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi_plain
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
@@ -46,14 +53,14 @@ def no_descriptor_leaks():
 
 
 def attach(path, **options):
-    with loop.Backing(path, options.get("read_only", False)) as backing:
-        return loop.attach(backing, **options)
+    with _backing.Backing(path, options.get("read_only", False)) as backing:
+        return bind.attach(backing, **options)
 
 
 def find(path, offset=0, size=0):
     """The numbers of the loop devices found for the file."""
-    with loop.Backing(path, read_only=True) as backing:
-        found = loop.find(backing, offset, size)
+    with _backing.Backing(path, read_only=True) as backing:
+        found = loop_index.find(backing, offset, size)
     for device, dummy in found:
         device.close()
     return [device.id.minor for device, dummy in found]
@@ -76,7 +83,7 @@ def test_attach_and_info(place):
         )
         assert loop.is_loop(device) and loop.backing_path(device) == path
         assert (device.size, device.logical_block, device.writable) == (SIZE, 512, True)
-        assert device.id.minor in loop.bound_numbers()
+        assert device.id.minor in bound.bound_numbers()
         assert os.pread(device.fd, 5, 0) == b"hello"
         os.pwrite(device.fd, b"HELLO", 0)
         os.fsync(device.fd)
@@ -122,7 +129,7 @@ def test_options(place, options, flags, size, block):
 
 def test_a_file_opened_for_reading_gives_a_read_only_device(place):
     path = loopdevices.image(place, "disk")
-    with loop.Backing(path, read_only=True) as backing, loop.attach(backing) as device:
+    with _backing.Backing(path, read_only=True) as backing, bind.attach(backing) as device:
         assert device.read_only and loop.info(device).read_only and not device.writable
 
 
@@ -137,12 +144,12 @@ def test_a_long_name_is_no_matter(place):
 def test_direct_io(tmp_path):
     loopdevices.need_loop()
     path = loopdevices.image(tmp_path, "disk")
-    with loop.Backing(path) as backing:
+    with _backing.Backing(path) as backing:
         try:
-            loop.check_direct_io(backing)
+            _backing.check_direct_io(backing)
         except NotSupported:
             pytest.skip("the file system of the temporary directory has no direct I/O")
-        with loop.attach(backing, direct_io=True, sector_size=4096) as device:
+        with bind.attach(backing, direct_io=True, sector_size=4096) as device:
             assert loop.info(device).direct_io
             loop.set_direct_io(device, False)
             assert not loop.info(device).direct_io
@@ -154,9 +161,9 @@ def test_direct_io(tmp_path):
 def test_direct_io_is_never_dropped_in_silence(place, monkeypatch):
     """As the kernel does for a file that is not aligned: here the flag just does not get there."""
     path = loopdevices.image(place, "disk")
-    real = loop._configuration
+    real = bind._configuration
     monkeypatch.setattr(
-        loop,
+        bind,
         "_configuration",
         lambda *arguments: real(*arguments[:-1], arguments[-1] & ~uapi_plain.LO_FLAGS_DIRECT_IO),
     )
@@ -201,7 +208,7 @@ def test_info_of_what_has_no_file(place):
     with loopdevices.own_number() as number, _device.open_path(f"/dev/loop{number}") as device:
         with pytest.raises(DeviceGone, match="no file is bound"):
             loop.info(device)
-        assert loop.backing_path(device) is None and number not in loop.bound_numbers()
+        assert loop.backing_path(device) is None and number not in bound.bound_numbers()
 
 
 # Which device has the file
@@ -240,12 +247,12 @@ def test_offset_and_size_belong_to_the_identity(place):
 
 def test_an_index_for_a_run(place):
     first, second = loopdevices.image(place, "first"), loopdevices.image(place, "second")
-    index = loop.LoopIndex()
-    with attach(first) as device, loop.Backing(first) as backing:
+    index = loop_index.LoopIndex()
+    with attach(first) as device, _backing.Backing(first) as backing:
         found = index.find(backing)
         assert [row[0].id for row in found] == [device.id]
         found[0][0].close()
-        with attach(second) as other, loop.Backing(second) as backing2:
+        with attach(second) as other, _backing.Backing(second) as backing2:
             assert index.find(backing2) == [], "made since the index was read"
             index.add(other, loop.info(other))
             ((again, status),) = index.find(backing2)
@@ -253,7 +260,7 @@ def test_an_index_for_a_run(place):
             again.close()
         assert loopdevices.nothing_bound(second)
         # the index only says where to look
-        with loop.Backing(second) as backing2:
+        with _backing.Backing(second) as backing2:
             assert index.find(backing2) == []
 
 
@@ -276,7 +283,7 @@ def test_what_is_no_regular_file(tmp_path, name, content, word):
     loopdevices.special_file(path, content)
     for read_only in (False, True):
         with loopdevices.at_most(5), pytest.raises(InvalidValue) as caught:
-            loop.Backing(path, read_only, option="source.file")
+            _backing.Backing(path, read_only, option="source.file")
         assert word in str(caught.value) and caught.value.option == "source.file"
 
 
@@ -291,14 +298,14 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", count)
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InvalidValue):
-        loop.Backing(str(tmp_path / "fifo"))
+        _backing.Backing(str(tmp_path / "fifo"))
     assert opened == [(str(tmp_path / "fifo"), os.O_PATH)]
 
 
 def test_a_path_that_is_none():
     for value in (None, 1, "", "disk.raw", "/srv/\0", "/srv/\udfff"):
         with pytest.raises(InvalidValue):
-            loop.Backing(value)
+            _backing.Backing(value)
 
 
 def test_a_file_that_is_being_run_cannot_be_written(tmp_path):
@@ -309,8 +316,8 @@ def test_a_file_that_is_being_run_cannot_be_written(tmp_path):
     with subprocess.Popen([path, "30"]) as process:
         try:
             with pytest.raises(InvalidValue, match="ETXTBSY.*read_only=true"):
-                loop.Backing(str(path))
-            loop.Backing(str(path), read_only=True).close()
+                _backing.Backing(str(path))
+            _backing.Backing(str(path), read_only=True).close()
         finally:
             process.kill()
 
@@ -340,8 +347,8 @@ def test_a_file_that_is_being_run_cannot_be_written(tmp_path):
 )
 def test_geometry(place, size, options, option, words):
     path = loopdevices.image(place, "disk", size)
-    with loop.Backing(path) as backing, pytest.raises(InvalidValue) as caught:
-        loop.attach(backing, **options)
+    with _backing.Backing(path) as backing, pytest.raises(InvalidValue) as caught:
+        bind.attach(backing, **options)
     assert caught.value.option == option and words in str(caught.value)
     assert not loopdevices.bound_files(place)
 
@@ -358,11 +365,12 @@ def test_no_root(place):
     os.chmod(path, 0o666)
     code = (
         "import os, sys\n"
-        "from ansible_collections.racefree.block.plugins.module_utils._block import loop as _loop\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._block import bind\n"
         "os.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\n"
-        f"with _loop.Backing({path!r}) as backing:\n"
+        f"with _backing.Backing({path!r}) as backing:\n"
         "    try:\n"
-        "        _loop.attach(backing)\n"
+        "        bind.attach(backing)\n"
         "    except Exception as error:\n"
         "        sys.exit(f'{type(error).__name__} {error}')\n"
     )
@@ -375,7 +383,7 @@ def test_no_root(place):
 
 
 def test_no_loop_module(place, monkeypatch):
-    monkeypatch.setattr(loop, "CONTROL", os.path.join(place, "none"))
+    monkeypatch.setattr(bind, "CONTROL", os.path.join(place, "none"))
     with pytest.raises(NotSupported, match="Load the kernel module loop"):
         attach(loopdevices.image(place, "disk"))
 
@@ -383,8 +391,8 @@ def test_no_loop_module(place, monkeypatch):
 def test_no_number_to_be_had(place, monkeypatch):
     """All numbers that are offered are taken by others first, for ever."""
     fd, number = loopdevices.bind_free(loopdevices.image(place, "other"))
-    monkeypatch.setattr(loop, "_ATTACH_SECONDS", 0.2)
-    monkeypatch.setattr(loop._Control, "free_number", lambda control: number)
+    monkeypatch.setattr(bind, "_ATTACH_SECONDS", 0.2)
+    monkeypatch.setattr(bind._Control, "free_number", lambda control: number)
     with pytest.raises(DeadlineExceeded, match="waited 0.2 s for a free loop device"):
         attach(loopdevices.image(place, "disk"))
     assert set(loopdevices.bound_files(place).values()) == {os.path.join(place, "other")}
@@ -398,7 +406,7 @@ def test_detach(place):
     for persistent in (False, True):
         device = attach(loopdevices.image(place, "disk"))
         loop.set_autoclear(device, not persistent)
-        assert loop.detach(device) is True
+        assert detach.detach(device) is True
         assert device.fd == -1 and not loopdevices.bound_files(place)
 
 
@@ -408,7 +416,7 @@ def test_detach_waits_for_those_who_have_it_for_a_moment(place):
     prober = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert prober.stdout.readline() == b"open\n"
     began = time.monotonic()
-    assert loop.detach(device, timeout=10) is True
+    assert detach.detach(device, timeout=10) is True
     assert 0.05 < time.monotonic() - began < 9
     assert prober.wait() == 0
     prober.stdout.close()
@@ -421,14 +429,14 @@ def test_a_device_in_use_stays_as_it_was(place, persistent):
     loop.set_autoclear(device, not persistent)
     user = os.open(device.path, os.O_RDONLY)
     with pytest.raises(DeviceBusy, match="deferred=true") as caught:
-        loop.detach(device, timeout=0.1)
+        detach.detach(device, timeout=0.1)
     assert caught.value.device == device.path
     with _device.open_path(device.path, diskseq=device.id.diskseq) as again:
         assert loop.info(again).autoclear != persistent
     os.close(user)
     if persistent:
         with _device.open_path(device.path, diskseq=device.id.diskseq) as again:
-            loop.detach(again)
+            detach.detach(again)
 
 
 def test_a_killed_detach_leaves_a_device_in_use(place):
@@ -446,7 +454,7 @@ def test_a_killed_detach_leaves_a_device_in_use(place):
                 os.close(user)
                 own = _device.open_path(device.path, diskseq=device.id.diskseq)
                 os.close(device.fd)
-                loop.detach(own, timeout=30)
+                detach.detach(own, timeout=30)
             finally:
                 os._exit(0)
         device.close()
@@ -459,7 +467,7 @@ def test_a_killed_detach_leaves_a_device_in_use(place):
         else:
             device = _device.open_path(device.path, diskseq=device.id.diskseq)
             lost += loop.info(device).autoclear
-    loop.detach(device)
+    detach.detach(device)
     assert lost <= 2
 
 
@@ -468,7 +476,7 @@ def test_a_claimed_device_is_refused_at_once(place):
     claim = os.open(device.path, os.O_RDONLY | os.O_EXCL)
     began = time.monotonic()
     with pytest.raises(DeviceBusy):
-        loop.detach(device, timeout=30)
+        detach.detach(device, timeout=30)
     assert time.monotonic() - began < 5 and device.fd >= 0
     os.close(claim)
     device.close()
@@ -479,11 +487,11 @@ def test_deferred(place):
     device = attach(path)
     loop.set_autoclear(device, False)
     user = os.open(device.path, os.O_RDONLY)
-    assert loop.detach(device, deferred=True, timeout=0.1) is False
+    assert detach.detach(device, deferred=True, timeout=0.1) is False
     assert os.pread(user, 10, 0) == b"still here"
     os.close(user)
     assert loopdevices.nothing_bound(place)
-    assert loop.detach(attach(path), deferred=True) is True
+    assert detach.detach(attach(path), deferred=True) is True
 
 
 def test_a_mount_is_named(tmp_path):
@@ -499,12 +507,12 @@ def test_a_mount_is_named(tmp_path):
         if done.returncode:
             pytest.skip(f"no mount here: {done.stderr.decode()}")
         try:
-            assert loop.users(device) == [f"mount {point}"]
+            assert detach.users(device) == [f"mount {point}"]
             with pytest.raises(DeviceBusy, match=str(point)):
-                loop.detach(device)
+                detach.detach(device)
         finally:
             subprocess.run(["umount", point], check=True)
-        assert loop.users(device) == []
+        assert detach.users(device) == []
     assert loopdevices.nothing_bound(tmp_path)
 
 
@@ -573,6 +581,8 @@ def test_killed_at_any_moment(place):
 
 RIVAL = """
 import os, sys
+from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
+from ansible_collections.racefree.block.plugins.module_utils._block import bind
 from ansible_collections.racefree.block.plugins.module_utils._block import loop as _loop
 where, who = sys.argv[1], sys.argv[2]
 files = []
@@ -585,8 +595,8 @@ print("ready", flush=True)
 sys.stdin.read(1)
 held, seen = [], set()
 for path in files:
-    with _loop.Backing(path) as backing:
-        device = _loop.attach(backing)
+    with _backing.Backing(path) as backing:
+        device = bind.attach(backing)
         info = _loop.info(device)
         if (info.backing_device, info.backing_inode) != (backing.device, backing.inode):
             sys.exit(f"{path}: bound to another file")
@@ -643,7 +653,7 @@ def test_a_number_taken_by_another_is_left_alone(place, monkeypatch):
         loopdevices.image(place, "theirs", content=b"theirs"),
         loopdevices.image(place, "mine", content=b"mine"),
     )
-    real = loop._Control.free_number
+    real = bind._Control.free_number
     others = []
 
     def snatched(control):
@@ -654,7 +664,7 @@ def test_a_number_taken_by_another_is_left_alone(place, monkeypatch):
                 others.append(fd)
         return number
 
-    monkeypatch.setattr(loop._Control, "free_number", snatched)
+    monkeypatch.setattr(bind._Control, "free_number", snatched)
     with attach(mine) as device:
         assert len(others) == 3
         assert os.pread(device.fd, 4, 0) == b"mine"

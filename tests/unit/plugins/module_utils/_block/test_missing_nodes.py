@@ -17,12 +17,22 @@ import time
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    DeadlineExceeded,
     DeviceGone,
     KernelError,
     WrongDevice,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
+from ansible_collections.racefree.block.plugins.module_utils._block import (
+    bind,
+    bound,
+    loop,
+    loop_index,
+    node,
+    sysfs,
+)
+from ansible_collections.racefree.block.plugins.module_utils._block import detach as _detach
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._block import loop, node
 from ansible_collections.racefree.block.plugins.modules import device_info, loop_device
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, own_dev
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils._module.test_runner import run
@@ -182,12 +192,12 @@ def test_a_node_that_leads_to_no_device(disk):
 @each_way
 def test_the_bound_device_of_a_file_is_found(disk, way):
     def look():
-        with loop.Backing(disk.image) as backing:
-            found = loop.find(backing)
+        with _backing.Backing(disk.image) as backing:
+            found = loop_index.find(backing)
         for device, dummy in found:
             device.close()
         files = {(backing.device, backing.inode)}
-        return [device.id.diskseq for device, dummy in found], loop.bound_numbers(files)
+        return [device.id.diskseq for device, dummy in found], bound.bound_numbers(files)
 
     assert without_node(disk, way, look) == ([disk.diskseq], [disk.number])
 
@@ -227,7 +237,7 @@ def test_detach_puts_back_what_is_in_use(disk, way):
     def detach():
         holder = os.open(f"/proc/self/fd/{user}", os.O_RDONLY)
         try:
-            loop.detach(disk.open(), timeout=0.1)
+            _detach.detach(disk.open(), timeout=0.1)
         except Exception as error:
             return str(error)
         finally:
@@ -276,17 +286,17 @@ def test_what_a_killed_process_left_is_removed(disk):
 def attach_on(number, path, seconds=20):
     """Bind that very loop device, as if it were the next free one."""
 
-    class Control(loop._Control):
+    class Control(bind._Control):
         def free_number(self):
             return number
 
-    real, loop._Control = loop._Control, Control
+    real, bind._Control = bind._Control, Control
     try:
-        with loop.Backing(path) as backing, loop.attach(backing, seconds=seconds) as device:
+        with _backing.Backing(path) as backing, bind.attach(backing, seconds=seconds) as device:
             there = os.stat(device.path)
             return device.name, device.path, there.st_rdev == device.id.rdev, device.as_dict()["path"]
     finally:
-        loop._Control = real
+        bind._Control = real
 
 
 def test_a_free_number_without_a_node_gets_one(place):
@@ -342,7 +352,7 @@ def test_a_number_that_was_removed_leaves_no_node(place):
     def attach():
         try:
             attach_on(1 << 18, path, seconds=0.2)
-        except loop.DeadlineExceeded:
+        except DeadlineExceeded:
             return os.path.lexists(f"/dev/loop{1 << 18}")
 
     assert own_dev.run(attach) is False
@@ -360,8 +370,8 @@ def test_an_error_is_no_answer(disk, monkeypatch, number):
 
     base = f"/sys/dev/block/7:{disk.number}"
     for name, ask in (
-        ("readlink", lambda: _device.kernel_name(7, disk.number)),
-        ("stat", loop.bound_numbers),
+        ("readlink", lambda: sysfs.kernel_name(7, disk.number)),
+        ("stat", bound.bound_numbers),
         ("listdir", lambda: _device.open_diskseq(disk.diskseq)),
         ("open", lambda: loop.read_status(f"loop{disk.number}")),
     ):
@@ -373,8 +383,8 @@ def test_an_error_is_no_answer(disk, monkeypatch, number):
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", fails)
         for ask in (
-            lambda: _device.read_sysfs(base + "/diskseq"),
-            lambda: _device.diskseq_of(7, disk.number),
+            lambda: sysfs.read(base + "/diskseq"),
+            lambda: sysfs.diskseq_of(7, disk.number),
             lambda: _device.open_diskseq(disk.diskseq),
         ):
             with pytest.raises(KernelError) as caught:
@@ -389,8 +399,8 @@ def test_without_sysfs_nothing_is_gone(disk):
         for ask in (
             disk.open,
             lambda: _device.open_number(7, disk.number),
-            lambda: _device.diskseq_of(7, disk.number),
-            loop.bound_numbers,
+            lambda: sysfs.diskseq_of(7, disk.number),
+            bound.bound_numbers,
         ):
             try:
                 ask()

@@ -20,8 +20,9 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     InvalidValue,
     WrongDevice,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._block import loop, new_loop
+from ansible_collections.racefree.block.plugins.module_utils._block import loop, loop_index, new_loop
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import target as _target
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, kept_format
 from ansible_collections.racefree.block.plugins.module_utils._source import opener, recipe
@@ -253,16 +254,16 @@ def test_one_that_does_not_go(place, monkeypatch):
     held, number = loopdevices.bind_free(path)
     try:
         assert f"/dev/loop{number} " in run(backing_file=path, offset=512)["msg"]
-        with loop.Backing(path) as backing:
+        with _backing.Backing(path) as backing:
             area = new_loop.Area(512)
             with pytest.raises(DeviceBusy):
-                new_loop.check(backing, area, new_loop.Said(), loop.LoopIndex())
-            new_loop.check(backing, area, new_loop.Said(), loop.LoopIndex(), for_guest=True)
+                new_loop.check(backing, area, new_loop.Said(), loop_index.LoopIndex())
+            new_loop.check(backing, area, new_loop.Said(), loop_index.LoopIndex(), for_guest=True)
             # Somebody has claimed it, as a mount does: that is no guest's.
             claimed = os.open(f"/dev/loop{number}", os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
             try:
                 with pytest.raises(DeviceBusy):
-                    new_loop.check(backing, area, new_loop.Said(), loop.LoopIndex(), for_guest=True)
+                    new_loop.check(backing, area, new_loop.Said(), loop_index.LoopIndex(), for_guest=True)
             finally:
                 os.close(claimed)
     finally:
@@ -522,7 +523,7 @@ def test_what_a_definition_says_of_the_file(tmp_path, kind, vdev, is_refused):
         )
     ]
     source = opener.FileSource(path)
-    with loop.Backing(path) as backing:
+    with _backing.Backing(path) as backing:
         if is_refused:
             with pytest.raises(
                 InvalidValue, match=f"format {kind} .driver of {vdev}.*qemu-img convert -f {kind} -O raw"
@@ -559,8 +560,8 @@ def test_a_recipe_that_cannot_be_read_says_nothing():
 
 
 def test_said(place):
-    with loop.Backing(loopdevices.image(place, "disk", content=QCOW2)) as backing:
-        loops = loop.LoopIndex()
+    with _backing.Backing(loopdevices.image(place, "disk", content=QCOW2)) as backing:
+        loops = loop_index.LoopIndex()
         new_loop.check(backing, new_loop.Area(), new_loop.Said("raw"), loops)
         new_loop.check(backing, new_loop.Area(512), new_loop.Said(), loops)
         with pytest.raises(InvalidValue):

@@ -20,6 +20,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     InvalidValue,
     TableError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import boot as _boot
 from ansible_collections.racefree.block.plugins.module_utils._block import (
     device as _device,
 )
@@ -81,7 +82,7 @@ def test_a_partition_by_its_disk(disk):
             assert (plain["partition"], plain["by_diskseq"], plain["boot_id"]) == (
                 number,
                 found.by_diskseq,
-                _device.boot_id(),
+                _boot.boot_id(),
             )
     plain = disk.as_dict()
     assert (plain["partition"], plain["by_diskseq"]) == (None, f"/dev/disk/by-diskseq/{disk.id.diskseq}")
@@ -108,7 +109,7 @@ def test_a_partition_that_goes_while_it_is_held_is_no_whole_disk(disk):
 
 
 def test_sources(disk):
-    number, boot = disk.id.diskseq, _device.boot_id()
+    number, boot = disk.id.diskseq, _boot.boot_id()
     with Host() as host:
         for text, plain, partition in (
             (f"diskseq:{number}", {"diskseq": number}, None),
@@ -217,7 +218,7 @@ def test_a_target_that_would_be_another_disk_after_the_boot(disk, form):
 
 def test_a_target_that_says_its_boot(disk):
     for suffix, partition in (("", None), ("-part3", 3)):
-        text = f"diskseq:{disk.id.diskseq}{suffix}@{_device.boot_id()}"
+        text = f"diskseq:{disk.id.diskseq}{suffix}@{_boot.boot_id()}"
         with target.open_device(target.parse(text, True), 5) as device:
             assert device.id.diskseq == disk.id.diskseq and device.partition == partition
         with pytest.raises(DeviceGone, match="another boot"):
@@ -229,14 +230,14 @@ def test_what_modules_return(disk):
         (row,) = run(device_info.main, path=part.path, features=False)["devices"]
         assert (row["partition"], row["boot_id"], row["by_diskseq"]) == (
             1,
-            _device.boot_id(),
+            _boot.boot_id(),
             part.by_diskseq,
         )
         assert row["size"] == 2**20 and row["diskseq"] == disk.id.diskseq
     with loopdevices.directory() as place:
         path = loopdevices.image(place, "other")
         made = run(loop_device.main, backing_file=path, persist=False, hold=0)
-        assert made["device"]["boot_id"] == _device.boot_id() and made["device"]["partition"] is None
+        assert made["device"]["boot_id"] == _boot.boot_id() and made["device"]["partition"] is None
         assert loopdevices.nothing_bound(place)
 
 

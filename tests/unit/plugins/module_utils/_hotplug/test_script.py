@@ -32,10 +32,8 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     WrongDevice,
     XenStoreError,
 )
-from ansible_collections.racefree.block.plugins.module_utils._block import device
-from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
-    add,
-)
+from ansible_collections.racefree.block.plugins.module_utils._block import boot
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import add
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
     script as _script,
 )
@@ -231,7 +229,7 @@ def test_a_file(store, daemon, file):
 )
 def test_a_device_by_any_name(store, daemon, loop, form):
     diskseq = open(f"/sys/block/{loop[5:]}/diskseq").read().strip()
-    vbd(store, form.format(path=loop, diskseq=diskseq, boot=device.boot_id(), short=loop[5:]))
+    vbd(store, form.format(path=loop, diskseq=diskseq, boot=boot.boot_id(), short=loop[5:]))
     with Backend(daemon):
         assert call("add") == 0
     assert node(store, "physical-device-path") == loop
@@ -336,7 +334,7 @@ def test_no_nodes_at_all(store):
         ("diskseq:0", InvalidValue, ["1 to 2^64-1"]),
         ("diskseq:42", InvalidValue, ["diskseq:42", "ends with the boot", "@BOOT"]),
         ("/dev/disk/by-diskseq/42", InvalidValue, ["ends with the boot"]),
-        (f"diskseq:18446744073709551615@{device.boot_id()}", DeviceGone, ["no disk has"]),
+        (f"diskseq:18446744073709551615@{boot.boot_id()}", DeviceGone, ["no disk has"]),
         ("diskseq:42@11111111-2222-3333-4444-555555555555", DeviceGone, ["another boot"]),
         ("dm:name", InvalidValue, ["dm:NAME,UUID"]),
         ("path:relative", InvalidValue, ["absolute path"]),
@@ -670,7 +668,7 @@ def test_reaping():
 @pytest.mark.parametrize(
     "text, recipe",
     [
-        (f"diskseq:42@{device.boot_id()}", DiskseqSource(42, None, device.boot_id())),
+        (f"diskseq:42@{boot.boot_id()}", DiskseqSource(42, None, boot.boot_id())),
         ("path:/dev/x", PathSource("/dev/x")),
         ("file:/srv/a,b.raw", FileSource("/srv/a,b.raw")),
         ("dm:web1-root,LVM-x", PathSource("/dev/mapper/web1-root", uuid="LVM-x")),

@@ -21,6 +21,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     InvalidValue,
     KernelError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import detach as _detach
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._block import loop
 from ansible_collections.racefree.block.plugins.module_utils._module import runner
@@ -698,7 +699,7 @@ def test_gone_is_what_is_gone(place, monkeypatch):
     """Three removals, the second of which fails: one is gone, the others are there."""
     paths = [loopdevices.image(place, str(number)) for number in range(3)]
     made = run(loop_devices.main, devices=[{"backing_file": path} for path in paths])[0]["devices"]
-    real = loop.detach
+    real = _detach.detach
 
     def detach(device, *how):
         return (
@@ -707,7 +708,7 @@ def test_gone_is_what_is_gone(place, monkeypatch):
             else real(device, *how)
         )
 
-    monkeypatch.setattr(loop, "detach", detach)
+    monkeypatch.setattr(_detach, "detach", detach)
     result, dummy = run(
         loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths]
     )

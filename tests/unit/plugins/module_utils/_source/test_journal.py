@@ -18,8 +18,7 @@ import signal
 import time
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._block import boot, loop
 from ansible_collections.racefree.block.plugins.module_utils._module import loop_device as _loop_device
 from ansible_collections.racefree.block.plugins.module_utils._source import journal
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
@@ -308,7 +307,7 @@ FOREIGN = {
     "null": lambda: "null",
     "cut": lambda: plain_list()[:-5],
     "deep": lambda: "[" * 100000,
-    "no-pid": lambda: json.dumps({"boot": _device.boot_id(), "namespace": journal._namespace()}),
+    "no-pid": lambda: json.dumps({"boot": boot.boot_id(), "namespace": journal._namespace()}),
     "pid": lambda: plain_list(started=None),
     "word": lambda: plain_list(devices=[[7, "a", 3]]),
     "short": lambda: plain_list(devices=[[7]]),

@@ -1,0 +1,144 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Backing files of loop devices: open them, and check that a part of one can be a disk.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from .._base import files
+from .._base.errors import DeviceBusy, InvalidValue, KernelError, hint_of
+from .._base.files import open_regular
+from . import loop
+
+# No file has such a path, and none had it when a device was made.
+NO_SUCH_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Backing:
+    """An open backing file: ``path`` as given, ``fd``, ``device`` and ``inode`` that identify it, ``size`` in bytes, ``mtime_ns``."""
+
+    def __init__(self, path, read_only=False, option="backing_file"):
+        self.path = path
+        self.read_only = read_only
+        self.fd = _open_backing(path, read_only, option)
+        there = os.fstat(self.fd)
+        self.device, self.inode, self.size, self.mtime_ns = (
+            there.st_dev,
+            there.st_ino,
+            there.st_size,
+            there.st_mtime_ns,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+
+def check_geometry(backing, offset=0, size=0, sector_size=None):
+    """
+    Raise InvalidValue unless the area fits the file and whole sectors; all in bytes, ``size`` 0 is "to the end of the file".
+
+    Checked before the kernel sees it: it announces a new medium before it refuses a block size.
+    """
+    block = 512 if sector_size is None else sector_size
+    if not 512 <= block <= _PAGE or block & (block - 1):
+        raise InvalidValue(
+            "sector_size", sector_size, f"must be a power of 2 from 512 to {_PAGE} bytes", device=backing.path
+        )
+    if offset < 0 or offset % 512:
+        raise InvalidValue(
+            "offset", offset, "must be a multiple of 512 bytes, 0 or more", device=backing.path
+        )
+    if size < 0 or size % block:
+        raise InvalidValue(
+            "size", size, f"must be a multiple of the sector size, {block} bytes", device=backing.path
+        )
+    if not backing.size:
+        raise InvalidValue(
+            "backing_file", backing.path, "is empty: give it the size that the disk shall have"
+        )
+    if offset + size > backing.size or offset >= backing.size:
+        what, value = ("size", size) if size and offset < backing.size else ("offset", offset)
+        raise InvalidValue(
+            what, value, f"must lie inside the file, which has {backing.size} bytes", device=backing.path
+        )
+    rest = backing.size - offset
+    if not size and rest % block:
+        raise InvalidValue(
+            "backing_file",
+            backing.path,
+            f"has {rest} bytes there, not a multiple of the sector size {block}: the last {rest % block} bytes would be cut off; "
+            f"pad the file, or say size={rest - rest % block}",
+        )
+
+
+def check_direct_io(backing):
+    """Raise NotSupported when the file system has no direct I/O at all; its alignment is only known once it is bound."""
+    try:
+        os.close(os.open(f"/proc/self/fd/{backing.fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
+    except OSError as error:
+        raise loop.no_direct_io(backing.path) from error
+
+
+def cut(device, has, left, otherwise):
+    """The error for a device that has more bytes than its file has left for it: who reads or writes behind the new end gets errors."""
+    return DeviceBusy(
+        f"the file was cut while it was bound: the device has {has} bytes, and {left} are left",
+        device=device.path,
+        hint=f"Give the file its size back (truncate --size), or {otherwise}",
+    )
+
+
+def _open_backing(path, read_only, option):
+    files.check_path(path, option, "an absolute path of a regular file")
+    try:
+        return open_regular(path, option, os.O_RDONLY if read_only else os.O_RDWR)
+    except OSError as error:
+        raise _not_opened(error, path, read_only, option) from error
+
+
+def _not_opened(error, path, read_only, option):
+    """What is wrong with a backing file that cannot be opened."""
+    number = error.errno
+    if number == errno.ENOENT and os.path.islink(path):
+        return InvalidValue(
+            option,
+            path,
+            f"is a symbolic link to {os.path.realpath(path)}, which does not exist",
+            errno=number,
+        )
+    if number == errno.ENOENT:
+        return InvalidValue(option, path, "does not exist", errno=number)
+    if number in NO_SUCH_FILE:
+        return InvalidValue(
+            option, path, f"cannot be a file: {error.strerror}", errno=number, hint=hint_of(number)
+        )
+    if number in (errno.EACCES, errno.EPERM) and os.geteuid():
+        return InvalidValue(
+            option, path, "may not be opened by this user", errno=number, hint=hint_of(number)
+        )
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ETXTBSY) and not read_only:
+        return InvalidValue(
+            option,
+            path,
+            "cannot be opened for writing",
+            errno=number,
+            hint="Say read_only=true to have it read-only",
+        )
+    return KernelError.from_oserror(error, f"open {path}", device=path)

@@ -1,0 +1,218 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Bind a file to a free loop device.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Behaviour noted here was seen on Linux 6.1, 6.12 and 6.18 (drivers/block/loop.c).
+"""
+
+from __future__ import annotations
+
+import _struct as struct  # the module struct adds nothing but a file to be found and read
+import errno
+import fcntl
+import os
+import stat
+import time
+
+from .._base import gone
+from .._base.errors import DeadlineExceeded, KernelError, NotSupported, WrongDevice
+from .._kernel import uapi_plain
+from . import backing as _backing
+from . import device as _device
+from . import loop
+from . import node as _node
+
+CONTROL = "/dev/loop-control"
+# What LOOP_CONFIGURE answers when another process took the free number first, or it is just being removed.
+_TAKEN = (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.ENOENT, errno.ENODEV)
+_ATTACH_SECONDS = 30
+_CONFIG = struct.Struct(uapi_plain.LOOP_CONFIG)
+
+
+def attach(
+    backing,
+    offset=0,
+    size=0,
+    sector_size=None,
+    read_only=False,
+    direct_io=False,
+    partitions=False,
+    seconds=None,
+):
+    """
+    Bind a free loop device to the open file and return it, held, with autoclear set.
+
+    Until :func:`set_autoclear` takes that back the device goes with its last user, also when this process is killed.
+    Offsets and sizes in bytes; ``seconds`` limits the tries when others take each free device first. Raises InvalidValue, NotSupported
+    (direct I/O, kernel), DeadlineExceeded, KernelError.
+    """
+    _backing.check_geometry(backing, offset, size, sector_size)
+    flags = (
+        uapi_plain.LO_FLAGS_AUTOCLEAR
+        | (uapi_plain.LO_FLAGS_PARTSCAN if partitions else 0)
+        | (uapi_plain.LO_FLAGS_DIRECT_IO if direct_io else 0)
+    )
+    if read_only or backing.read_only:
+        flags |= uapi_plain.LO_FLAGS_READ_ONLY
+    config = _configuration(backing, offset, size, sector_size, flags)
+    seconds = _ATTACH_SECONDS if seconds is None else seconds
+    until = time.monotonic() + seconds
+    last = None
+    with _Control() as control:
+        while True:
+            number = control.free_number()
+            device = _bind(number, config, backing, not flags & uapi_plain.LO_FLAGS_READ_ONLY)
+            if device is not None:
+                break
+            if time.monotonic() > until:
+                raise DeadlineExceeded("a free loop device", seconds, device=backing.path)
+            if number == last:
+                # Not a rival binding his file, but somebody who has this free device open exclusively for a while.
+                time.sleep(0.001)
+            last = number
+    try:
+        _check_bound(device, backing, direct_io)
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+class _Control:
+    """/dev/loop-control, open."""
+
+    def __init__(self):
+        try:
+            self.fd = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+                raise NotSupported(
+                    "this host has no loop devices", device=CONTROL, hint="Load the kernel module loop"
+                ) from error
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise KernelError(
+                    "only root may make loop devices",
+                    device=CONTROL,
+                    errno=error.errno,
+                    hint="Use become: true",
+                ) from error
+            raise KernelError.from_oserror(error, f"open {CONTROL}") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        os.close(self.fd)
+
+    def free_number(self):
+        # It reserves nothing: the number may be taken by another process before it is used.
+        try:
+            return fcntl.ioctl(self.fd, uapi_plain.LOOP_CTL_GET_FREE)
+        except OSError as error:
+            raise KernelError.from_oserror(error, "get a free loop device", device=CONTROL) from error
+
+
+def _configuration(backing, offset, size, sector_size, flags):
+    """struct loop_config, packed."""
+    empty = dict(zip(uapi_plain.LOOP_CONFIG_FIELDS, _CONFIG.unpack(bytes(_CONFIG.size))))
+    return _CONFIG.pack(
+        *dict(
+            empty,
+            fd=backing.fd,
+            block_size=sector_size or 0,
+            lo_offset=offset,
+            lo_sizelimit=size,
+            lo_flags=flags,
+            lo_file_name=os.fsencode(backing.path)[: uapi_plain.LO_NAME_SIZE - 1],
+        ).values()
+    )
+
+
+def _bind(number, config, backing, writable):
+    """The held device, or None when another process was first with this number."""
+    path = f"/dev/loop{number}"
+    try:
+        fd = _open_free(number, os.O_RDWR if writable else os.O_RDONLY)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return None
+        raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+    try:
+        _check_free_node(os.fstat(fd), number, path)
+        # Asked before anything is bound: a kernel without the number (before 5.15) is refused here.
+        _device.read_diskseq(fd, path)
+        # Never LOOP_CLR_FD when this fails: the file bound by then is somebody else's.
+        fcntl.ioctl(fd, uapi_plain.LOOP_CONFIGURE, config)
+    except OSError as error:
+        os.close(fd)
+        if error.errno in _TAKEN:
+            return None
+        raise KernelError.from_oserror(error, f"bind {backing.path}", device=path) from error
+    except BaseException:
+        os.close(fd)
+        raise
+    try:
+        return _device.from_fd(fd, writable)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _open_free(number, flags):
+    """
+    A descriptor of the loop device, whose node is made when it is missing: /dev may be one that the kernel
+    adds nothing to.
+    """
+    path, flags = f"/dev/loop{number}", flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    try:
+        return _node.open_block(path, flags)
+    except FileNotFoundError:
+        known = loop.number_of(f"loop{number}")
+        if known is None:
+            # The device has just been removed, and its node with it.
+            raise
+    except OSError as error:
+        if error.errno in gone.DISK:
+            # Another node than the device's own would go on leading nowhere.
+            _check_free_node(os.lstat(path), number, path)
+        raise
+    was_missing = _node.make(f"loop{number}", *known)
+    try:
+        return _node.open_block(path, flags)
+    except OSError as error:
+        if was_missing and error.errno in gone.DISK:
+            # As above, only later.
+            os.unlink(path)
+        raise
+
+
+def _check_free_node(there, number, path):
+    """
+    WrongDevice unless the node (its stat) is this loop device's own, so that the path which is returned leads
+    there.
+    """
+    found = os.major(there.st_rdev), os.minor(there.st_rdev)
+    # Minor numbers are not the loop devices' own numbers where those have partitions' minors (max_part).
+    if stat.S_ISBLK(there.st_mode) and (
+        found == (_device.LOOP_MAJOR, number) or found == loop.number_of(f"loop{number}")
+    ):
+        return
+    raise WrongDevice(
+        "the node there is not the loop device's",
+        device=path,
+        hint=_node.advice(f"loop{number}", _device.LOOP_MAJOR, number),
+    )
+
+
+def _check_bound(device, backing, direct_io):
+    status = loop.info(device)
+    if (status.backing_device, status.backing_inode) != (backing.device, backing.inode):
+        raise WrongDevice(f"it is bound to another file than {backing.path}", device=device.path)
+    # The kernel drops the flag in silence when the file is not aligned for direct I/O.
+    if direct_io and not status.direct_io:
+        raise loop.no_direct_io(backing.path)

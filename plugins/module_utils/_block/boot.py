@@ -1,0 +1,49 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The boot of the running kernel: disk sequence numbers start again with each boot.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from .._base.errors import DeviceGone, InvalidValue, KernelError
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+# What is read there, once: no process outlives the boot.
+_boot = []
+
+
+def boot_id():
+    """The kernel's name for this boot, a uuid: disk sequence numbers begin anew with the next one."""
+    if _boot:
+        return _boot[0]
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            _boot.append(file.read().strip())
+            return _boot[0]
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"read {_BOOT_ID}", device=_BOOT_ID) from error
+
+
+def check_boot_id(value, option="boot_id"):
+    """A boot's name as ``boot_id`` returns it, or InvalidValue."""
+    text = str(value).lower()
+    if tuple(map(len, text.split("-"))) != (8, 4, 4, 4, 12) or set(text) - set("0123456789abcdef-"):
+        raise InvalidValue(option, value, f"must be a boot_id as modules return it, and as {_BOOT_ID} has it")
+    return text
+
+
+def check_boot(boot, number):
+    """DeviceGone unless ``boot``, if it is not None, is this boot: a disk sequence number of another one is no device's, or another's."""
+    if boot is not None and boot != boot_id():
+        raise DeviceGone(
+            f"this number is of another boot, {boot}",
+            device=f"diskseq:{number}",
+            hint="Disk sequence numbers begin anew with every boot: look the device up again, and give the number that it has now",
+        )

@@ -1,0 +1,119 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The loop devices that are bound to a file now.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import time
+
+from .._base import gone
+from .._base.errors import DeviceGone
+from . import device as _device
+from . import loop, sysfs
+from . import mounts as _mounts
+from .in_time import each_in_time
+
+# Seconds that a device has for telling its status, and for which one that has not is left in peace; by name and diskseq, and until when.
+_ANSWER_SECONDS, _SILENT_SECONDS = 2, 60
+_SILENT = {}
+
+
+def bound_numbers(files=None):
+    """
+    Minor numbers of the loop devices that have a file now, from sysfs: where to look, not a proof.
+
+    ``files``: a set of ``(st_dev, st_ino)``, to leave out the devices that have none of them.
+    """
+    if files is None:
+        names = _bound_names()
+    else:
+        there = statuses({device for device, dummy in files})
+        return sorted(status["minor"] for dummy, status in there if file_of(status) in files)
+    numbers = [loop.number_of(name) for name in names]
+    return sorted(number[1] for number in numbers if number is not None)
+
+
+def _bound_names():
+    gone.need_sysfs()
+    names = gone.list_directory("/sys/block")
+    return [name for name in names if loop.is_name(name) and gone.exists(f"/sys/block/{name}/loop")]
+
+
+def read_paths():
+    """``{name: path of its file}`` of the loop devices that have a file now, as sysfs tells both."""
+    gone.need_sysfs()
+    names = [name for name in gone.list_directory("/sys/block") if loop.is_name(name)]
+    found = {name: sysfs.read(f"/sys/block/{name}/loop/backing_file") for name in names}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def statuses(devices, paths=None):
+    """
+    Yield ``(name, status)`` (see :func:`read_status`) of the bound loop devices, as far as their file may be on one of the file systems ``devices``
+    (st_dev).
+
+    ``paths``: those of :func:`_bound_paths`, if they were read already. One that does not answer is left out
+    when sysfs says that its file is on another one; otherwise DeadlineExceeded.
+    """
+    mounts, elsewhere = None, []
+    for name, path in (read_paths() if paths is None else paths).items():
+        mounts = mounts or _mounts.read()
+        if _mounts.is_elsewhere(path, devices, mounts):
+            elsewhere.append(name)
+            continue
+        status = loop.read_status(name)
+        if status is not None:
+            yield name, status
+    yield from _statuses_in_time(elsewhere)
+
+
+def _statuses_in_time(names):
+    """The same, of those whose file should be on another file system; those that do not answer are left out."""
+    asked = {}
+    for name in names:
+        key = name, sysfs.read(f"/sys/block/{name}/diskseq")
+        # One that was silent is not waited for by each look.
+        if time.monotonic() >= _SILENT.get(key, 0):
+            asked[name] = key
+    for name, answered, status in each_in_time(loop.read_status, asked, _ANSWER_SECONDS):
+        if not answered:
+            _SILENT[asked[name]] = time.monotonic() + _SILENT_SECONDS
+        elif status is not None:
+            yield name, status
+
+
+def file_of(status):
+    return status["lo_device"], status["lo_inode"]
+
+
+def open_bound(files=None):
+    """
+    Yield ``(Device, LoopInfo)`` for each bound loop device; the caller closes each Device.
+
+    ``files``: as for :func:`bound_numbers`; the devices that are left out are not opened to be proved, which takes most of the time.
+    """
+    for minor in bound_numbers(files):
+        device, status = open_if_bound(minor)
+        if device is not None:
+            yield device, status
+
+
+def open_if_bound(minor):
+    try:
+        device = _device.open_number(_device.LOOP_MAJOR, minor)
+    except DeviceGone:
+        return None, None
+    try:
+        return device, loop.info(device)
+    except DeviceGone:
+        device.close()
+        return None, None
+    except BaseException:
+        device.close()
+        raise

@@ -1,0 +1,130 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Detach loop devices from their files, and say who uses them.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+
+from .._base import gone
+from .._base.deadline import Deadline, pauses
+from .._base.errors import DeviceBusy, KernelError
+from .._kernel import uapi_plain
+from . import device as _device
+from . import loop, sysfs
+
+# For how long a device that nobody has open may take to lose its file.
+_GOING_SECONDS = 1.0
+
+
+def detach(device, deferred=False, timeout=5.0):
+    """
+    Take the file off a held loop device, close it, and return whether it is gone already.
+
+    Unless ``deferred``, a device that others still hold after ``timeout`` seconds stays as it was: DeviceBusy. While they are waited for, it is not
+    marked to go with its last user: a process that is killed here shall leave it to them.
+    """
+    identity, limit = device.id, Deadline(timeout)
+    if not deferred and _device.is_claimed(device):
+        raise busy(device)
+    with device:
+        if deferred:
+            loop.set_autoclear(device, True)
+        else:
+            # A user for a moment, such as udev's prober after an event, is waited for; a lasting one is not cut off.
+            for pause in pauses(0.01, 0.2):
+                if _take_file(device):
+                    break
+                if limit.expired:
+                    raise busy(device)
+                limit.sleep(pause)
+    limit = limit.sooner(_GOING_SECONDS) if deferred else Deadline(_GOING_SECONDS)
+    for pause in pauses():
+        if not _still_bound(identity):
+            return True
+        if limit.expired:
+            return False
+        limit.sleep(pause)
+    return False
+
+
+def _take_file(device):
+    """
+    Have a held loop device lose its file when it is closed, unless others have it open; whether that is so.
+
+    LOOP_CLR_FD does it, or marks the device to go with the last of the others (drivers/block/loop.c, loop_clr_fd). Which of both, and in the second
+    case the mark taken off again, is for one call: the status can no longer be set in the first case.
+    """
+    before = _get_bound_status(device)
+    if before is None:
+        return True
+    status = loop.STATUS.pack(*before.values())
+    try:
+        fcntl.ioctl(device.fd, uapi_plain.LOOP_CLR_FD, 0)
+        fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_STATUS64, status)
+    except OSError as error:
+        if error.errno in gone.LOOP_FILE:
+            return True
+        raise KernelError.from_oserror(error, "take its file off it", device=device.path) from error
+    return False
+
+
+def _get_bound_status(device):
+    """struct loop_info64 of a held loop device as a dictionary, or None when it has no file."""
+    try:
+        return loop.get_status(device.fd)
+    except OSError as error:
+        if error.errno in gone.LOOP_FILE:
+            return None
+        raise KernelError.from_oserror(error, "read the loop device's status", device=device.path) from error
+
+
+def users(device):
+    """What is known to use the device or its partitions: names of mapped devices and the like above it, and mount points."""
+    names, numbers = gone.list_directory(f"{device.sysfs}/holders"), {device.id.number: ""}
+    # The kernel names a partition by its disk (block/partitions/core.c).
+    disk = device.name.replace("/", "!")
+    for name in gone.list_directory(device.sysfs):
+        if not name.startswith(disk):
+            continue
+        number = (
+            sysfs.read(f"{device.sysfs}/{name}/dev")
+            if gone.exists(f"{device.sysfs}/{name}/partition")
+            else None
+        )
+        if number is not None:
+            numbers[number] = f" (partition {name})"
+            names += [
+                f"{holder} (partition {name})"
+                for holder in gone.list_directory(f"{device.sysfs}/{name}/holders")
+            ]
+    mountinfo = "/proc/self/mountinfo"
+    try:
+        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                fields = line.split()
+                if fields[2] in numbers:
+                    names.append(f"mount {fields[4]}{numbers[fields[2]]}")
+    except OSError as error:
+        raise gone.not_seen(error, mountinfo) from error
+    return names
+
+
+def busy(device):
+    names = users(device)
+    return DeviceBusy(
+        "it is in use" + (f" by {', '.join(names)}" if names else " by a program that has it open"),
+        device=device.path,
+        hint="End that use first, or say deferred=true to have it go with its last user",
+    )
+
+
+def _still_bound(identity):
+    base = f"/sys/dev/block/{identity.number}"
+    return sysfs.read(f"{base}/diskseq") == str(identity.diskseq) and gone.exists(f"{base}/loop")

@@ -1,0 +1,182 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+An index of the bound loop devices by their backing files.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from .._base import gone
+from .._base.errors import DeviceBusy
+from . import backing as _backing
+from . import bound, loop, sysfs
+
+
+class LoopIndex:
+    """
+    Which files the bound loop devices have, read once for a run over many files.
+
+    It only says where to look: whatever :meth:`find` returns was opened and proved then.
+    """
+
+    def __init__(self):
+        # By file system, each read when the first of its files is asked for.
+        self._minors = {}
+        self._paths = self._names = None
+        self._directories = {}
+        self._made = []
+        self._left_out = ()
+        self._going = set()
+
+    def leave_out(self, devices):
+        """Do not find these, a set of ``(major, minor, diskseq)``."""
+        self._left_out = devices
+
+    def expect_gone(self, devices):
+        """The run is to remove these before it makes what is planned now: do not find them to be in the way."""
+        self._going.update(device.id for device in devices)
+
+    def expect_nothing(self):
+        """What was to be removed first has been, or is in the way."""
+        self._going.clear()
+
+    def forget(self):
+        """Have everything read again: others may have made loop devices since."""
+        self._minors, self._paths, self._names = {}, None, None
+
+    def real(self, path):
+        """os.path.realpath of a file; the directories of a run's files are few."""
+        directory, name = os.path.split(path)
+        if name in ("", ".", ".."):
+            return os.path.realpath(path)
+        if directory not in self._directories:
+            self._directories[directory] = os.path.realpath(directory)
+        found = os.path.join(self._directories[directory], name)
+        try:
+            return os.path.realpath(found) if stat.S_ISLNK(os.lstat(found).st_mode) else found
+        except OSError as error:
+            if error.errno in gone.PATH or error.errno in _backing.NO_SUCH_FILE:
+                return found
+            raise gone.not_seen(error, found) from error
+
+    def find(self, backing, offset=0, size=0):
+        """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
+        return self._opened(
+            self._minors_of((backing.device, backing.inode)),
+            lambda status: loop.is_same(status, backing, offset, size),
+        )
+
+    def over(self, file, with_going=False):
+        """
+        All loop devices over any part of the file ``(st_dev, st_ino)``, held, as a list of ``(Device, LoopInfo)``.
+
+        ``with_going``: with those of :meth:`expect_gone`, too.
+        """
+        found = self._opened(
+            self._minors_of(file), lambda status: (status.backing_device, status.backing_inode) == file
+        )
+        return found if with_going else self._staying(found)
+
+    def _staying(self, found):
+        for device, dummy in found:
+            if device.id in self._going:
+                device.close()
+        return [row for row in found if row[0].id not in self._going]
+
+    def named(self, paths):
+        """All loop devices for whose file sysfs tells one of these paths now, held, as a list of ``(Device, LoopInfo)``: no proof of anything."""
+        if self._names is None:
+            self._names = {}
+            for name, path in self._bound().items():
+                self._names.setdefault(path, set()).add(name)
+        numbers = [loop.number_of(name) for path in paths for name in self._names.get(path, ())]
+        minors = {number[1] for number in numbers if number is not None}
+        return self._staying(self._opened(minors, lambda status: True))
+
+    def _bound(self):
+        if self._paths is None:
+            self._paths = bound.read_paths()
+        return self._paths
+
+    def _opened(self, minors, is_wanted):
+        found = []
+        try:
+            for minor in sorted(minors):
+                device, status = bound.open_if_bound(minor)
+                if device is None:
+                    continue
+                if is_wanted(status) and tuple(device.id)[:3] not in self._left_out:
+                    found.append((device, status))
+                else:
+                    device.close()
+        except BaseException:
+            for device, _status in found:
+                device.close()
+            raise
+        return found
+
+    def add(self, device, status):
+        """Take note of a loop device made since, which the caller holds."""
+        self._made.append((device, status))
+        if self._names is not None:
+            self._names.setdefault(loop.backing_path(device), set()).add(device.name)
+        file = status.backing_device, status.backing_inode
+        self._minors_of(file)
+        self._minors[file[0]].setdefault(file, set()).add(device.id.minor)
+
+    def doubles(self):
+        """
+        Look again, once after everything was made: ``{DeviceId: DeviceBusy}`` for each loop device noted with :meth:`add` that has a double, made
+        meanwhile by a program that does not ask for our locks (``_base.locks``). Looked for under the path that sysfs tells.
+        """
+        found = {}
+        numbers = {status.number for device, status in self._made if device.fd >= 0}
+        made = {
+            loop.backing_path(device): (device, status) for device, status in self._made if device.fd >= 0
+        }
+        for name in os.listdir("/sys/block") if made else ():
+            if name.startswith("loop") and name[4:].isdigit() and int(name[4:]) not in numbers:
+                own = made.get(sysfs.read(f"/sys/block/{name}/loop/backing_file"))
+                error = own and _double(name, *own)
+                if error:
+                    found[own[0].id] = error
+        return found
+
+    def _minors_of(self, file):
+        """The minor numbers of those that have the file ``(st_dev, st_ino)``."""
+        scanned = self._minors.get(file[0])
+        if scanned is None:
+            scanned = self._minors[file[0]] = {}
+            for dummy, status in bound.statuses({file[0]}, self._bound()):
+                if status["lo_device"] == file[0]:
+                    scanned.setdefault(bound.file_of(status), set()).add(status["minor"])
+        return scanned.get(file, ())
+
+
+def _double(name, device, status):
+    """The error for a held loop device when the one with this name has the same part of the same file; else None."""
+    number = sysfs.parse_number(sysfs.read(f"/sys/block/{name}/dev") or "")
+    other, has = bound.open_if_bound(number[1]) if number else (None, None)
+    if other is None:
+        return None
+    with other:
+        alike = ("backing_device", "backing_inode", "offset", "sizelimit", "read_only")
+        if any(getattr(has, what) != getattr(status, what) for what in alike):
+            return None
+        return DeviceBusy(
+            f"another program bound it to {other.path} while it was being bound to {device.path}",
+            device=loop.backing_path(device),
+            hint="The device that was made here is gone again. Try again: then that one is found",
+        )
+
+
+def find(backing, offset=0, size=0):
+    """LoopIndex.find for one file."""
+    return LoopIndex().find(backing, offset, size)
