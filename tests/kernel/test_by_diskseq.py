@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import udev_settle
+from conftest import refused, run_module, udev_settle
 from differential import udev_stopped
 from names_service import Service, add_partition, diskseq_of, losetup, service, wait_for
 
@@ -332,6 +332,30 @@ def test_asked_to_let_go(names, mapped):
     finally:
         os.close(handle)
     assert ask(str(number)) == "0" and names.pins() == []
+
+
+def test_the_collections_removals_ask_it_to_let_go(image, mapped):
+    """
+    With a grace time of ten minutes they would wait in vain; a name that somebody keeps is in use, and is
+    waited for.
+    """
+    path = image("loop.raw")
+    state = "/run/racefree-block/by-diskseq"
+    made = run_module("loop_device", backing_file=path)["device"]
+    with service("--grace-ms", "600000", "--state", state) as names:
+        numbers = [made["diskseq"], diskseq_of(f"/dev/mapper/{mapped}")]
+        for number in numbers:
+            os.stat(names.path(number))
+        assert len(names.pins()) == 2
+        handle = os.open(names.path(numbers[1]), os.O_PATH)
+        try:
+            refused("dm_device", "open", name=mapped, state="absent", timeout=1)
+        finally:
+            os.close(handle)
+        assert run_module("loop_device", backing_file=path, state="absent")["changed"]
+        assert run_module("dm_device", name=mapped, state="absent")["changed"]
+        assert names.pins() == []
+        assert [errno_of(names.path(number)) for number in numbers] == ["ENOENT"] * 2
 
 
 def test_no_more_than_the_limit(loop):

@@ -17,7 +17,7 @@ from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, KernelError
 from .._kernel import uapi_plain
 from . import device as _device
-from . import loop, sysfs
+from . import let_go, loop, sysfs
 
 # For how long a device that nobody has open may take to lose its file.
 _GOING_SECONDS = 1.0
@@ -30,17 +30,20 @@ def detach(device, deferred=False, timeout=5.0):
     Unless ``deferred``, a device that others still hold after ``timeout`` seconds stays as it was: DeviceBusy. While they are waited for, it is not
     marked to go with its last user: a process that is killed here shall leave it to them.
     """
-    identity, limit = device.id, Deadline(timeout)
+    identity, limit, asked = device.id, Deadline(timeout), False
     if not deferred and _device.is_claimed(device):
         raise busy(device)
     with device:
         if deferred:
+            let_go.ask(identity.diskseq)
             loop.set_autoclear(device, True)
         else:
             # A user for a moment, such as udev's prober after an event, is waited for; a lasting one is not cut off.
             for pause in pauses(0.01, 0.2):
                 if _take_file(device):
                     break
+                if not asked:
+                    asked = let_go.ask(identity.diskseq)
                 if limit.expired:
                     raise busy(device)
                 limit.sleep(pause)

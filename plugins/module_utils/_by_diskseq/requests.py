@@ -8,7 +8,7 @@ A socket by which root asks the service to let go of a disk, before removing it.
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 A request is one packet with the disk sequence number in decimal; the answer, ``0`` or the number of files
-that are in use still. The client is ``let_go`` one floor below, which the removals call.
+that are in use still. The client is ``_block/let_go``, which the removals call.
 """
 
 from __future__ import annotations

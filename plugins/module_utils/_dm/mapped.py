@@ -433,6 +433,7 @@ def remove(control, device, cookie, deferred=False, timeout=5.0):
     limit = Deadline(timeout)
     if deferred:
         with device:
+            _have_names_let_go(device)
             _send_off(control, device, cookie)
         return _has_gone(identity, limit.sooner(_GOING_SECONDS))
     while device is not None:
@@ -498,15 +499,26 @@ def wait_unused(control, device, timeout, others=0):
     The status of a held mapped device that nobody else has open but ``others`` that are expected; DeviceBusy if that
     is not so within ``timeout`` seconds.
     """
-    until = time.monotonic() + timeout
+    until, asked = time.monotonic() + timeout, False
     while True:
         status = control.status(_number(device))
         if status.open_count <= 1 + others:
             return status
+        if not asked:
+            asked = _have_names_let_go(device)
+            if asked:
+                continue
         # udev's probers open a new device for a moment, and not exclusively
         if time.monotonic() > until or _device.is_claimed(device):
             raise _busy(device, status)
         time.sleep(0.01)
+
+
+def _have_names_let_go(device):
+    """Have the service of names close what it has open of a held device; whether it runs and did."""
+    from .._block import let_go  # only removals need it, and the hotplug script makes devices
+
+    return let_go.ask(device.id.diskseq)
 
 
 def set_persist(control, device, wanted):

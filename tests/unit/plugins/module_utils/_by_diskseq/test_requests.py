@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
+from ansible_collections.racefree.block.plugins.module_utils._block import let_go
 from ansible_collections.racefree.block.plugins.module_utils._by_diskseq.requests import Requests
 
 
@@ -42,6 +43,26 @@ def test_asked_and_answered(asked: list[int], tmp_path: Path) -> None:
     assert (ask(path, b"42"), ask(path, b"18446744073709551615")) == (b"0", b"1")
     assert asked == [42, 2**64 - 1]
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_the_removals_client(asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(let_go, "SOCKET", str(tmp_path / "socket"))
+    assert let_go.ask(7) and asked == [7]
+    # The second one is answered that something is in use.
+    assert not let_go.ask(8) and asked == [7, 8]
+    monkeypatch.setattr(let_go, "SOCKET", str(tmp_path / "no socket"))
+    assert not let_go.ask(9) and asked == [7, 8]
+
+
+def test_a_service_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(let_go, "SOCKET", str(tmp_path / "socket"))
+    monkeypatch.setattr(let_go, "_PATIENCE", 0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
+        silent.bind(let_go.SOCKET)
+        silent.listen(1)
+        assert not let_go.ask(1)
 
 
 def test_what_is_no_number_is_refused(asked: list[int], tmp_path: Path) -> None:
