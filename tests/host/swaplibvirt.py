@@ -27,6 +27,8 @@ import sys
 import tempfile
 import time
 
+from ansible_collections.racefree.block.plugins.module_utils._dm import load, names
+
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
@@ -100,11 +102,11 @@ def _put(name, loop):
 
 
 def _table(below):
-    return mapped.Table(((0, SECTORS, b"linear", f"{below.id.number} 0".encode()),))
+    return load.Table(((0, SECTORS, b"linear", f"{below.id.number} 0".encode()),))
 
 
 def _make(control, name, table, event_nr):
-    mapped.make(control, name, mapped.new_uuid(), table, event_nr).close()
+    mapped.make(control, name, names.new_uuid(), table, event_nr).close()
 
 
 def _clear(name):

@@ -37,6 +37,7 @@ from collections import namedtuple
 
 from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
 from ansible_collections.racefree.block.plugins.module_utils._block import bind
+from ansible_collections.racefree.block.plugins.module_utils._dm import load, names
 
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
@@ -201,13 +202,13 @@ class ThinPool:
             with _backing.Backing(path) as backing:
                 self.held.append(bind.attach(backing))
         meta, data = (device.id.number for device in self.held)
-        table = mapped.Table(((0, SECTORS, b"thin-pool", f"{meta} {data} 128 0".encode()),))
-        uuid = mapped.new_uuid()
+        table = load.Table(((0, SECTORS, b"thin-pool", f"{meta} {data} 128 0".encode()),))
+        uuid = names.new_uuid()
         self.device = mapped.make(
             control, f"differential-pool-{os.getpid()}", uuid, table, EVENT, persist=False
         )
         for number in range(4):
-            control.message(mapped.number_of(self.device), f"create_thin {number}")
+            control.message(_control.by_device(self.device), f"create_thin {number}")
 
     def close(self):
         self.device.close()
@@ -245,7 +246,7 @@ class Kernel:
 
     def _create(self):
         self.made += 1
-        uuid = mapped.new_uuid()
+        uuid = names.new_uuid()
         status = self.control.create(f"differential-{os.getpid()}-{self.made}", uuid)
         self.address, self.number = _control.by_uuid(uuid), status.number
 
@@ -413,7 +414,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             directory = os.path.join(place, str(number))
             os.mkdir(directory)
-            host = stack.enter_context(resources.Host())
+            host = stack.enter_context(resources.Resources())
             devices = Devices(directory)
             stack.callback(devices.close)
             thin_pool = None

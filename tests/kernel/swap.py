@@ -24,6 +24,7 @@ import tempfile
 import time
 
 from ansible_collections.racefree.block.plugins.module_utils._block import bind
+from ansible_collections.racefree.block.plugins.module_utils._dm import names
 
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
@@ -121,10 +122,10 @@ class Counter:
 def ours(control, value, name):
     """The marker read through a device made by the collection over this slot; None when it refused."""
     row = {"start": 0, "length": SECTORS, "target": "linear", "device": value, "offset": 0}
-    with resources.Host() as host:
+    with resources.Resources() as host:
         try:
             table = slots.Slots(host).make([row], False, opener.Opener(host))
-            device = mapped.make(control, name, mapped.new_uuid(), table, EVENT, persist=False)
+            device = mapped.make(control, name, names.new_uuid(), table, EVENT, persist=False)
         except (BlockError, OSError):
             return None
         with device:

@@ -530,7 +530,7 @@ def test_a_store_that_has_overflowed(image, name, cleanup):
     """Every later run says so, and nobody gets the device."""
     from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
     from ansible_collections.racefree.block.plugins.module_utils._hotplug import target as _target
-    from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources
+    from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, spec
 
     origin, cow = image("origin.raw", 8 * MIB), image("cow.raw", MIB // 2)
     for path in (origin, cow):
@@ -547,16 +547,16 @@ def test_a_store_that_has_overflowed(image, name, cleanup):
     again = run_module("dm_device", name=name, table=table)
     assert not again["changed"] and "store has overflowed" in str(again["warnings"])
     for source in ({"path": f"/dev/mapper/{name}"}, {"diskseq": again["device"]["diskseq"]}):
-        with resources.Host() as host, pytest.raises(KernelError, match="store has overflowed"):
-            opener.Opener(host).open(opener.parse(source))
+        with resources.Resources() as host, pytest.raises(KernelError, match="store has overflowed"):
+            opener.Opener(host).open(spec.parse(source))
     text = f"diskseq:{again['device']['diskseq']}@{again['device']['boot_id']}"
     for target in (f"/dev/mapper/{name}", f"dm:{name},{again['device']['uuid']}", text):
         with pytest.raises(KernelError, match="store has overflowed"):
             _target.open_device(_target.parse(target, True), 5)
     above = run_module("dm_device", name=f"{name}-2", table=f"0 8 linear path:/dev/mapper/{name} 0")
     assert f"mapped device {name}: store has overflowed" in str(above["warnings"])
-    with resources.Host() as host, pytest.raises(KernelError, match=f"{name}: store has overflowed"):
-        opener.Opener(host).open(opener.parse({"path": f"/dev/mapper/{name}-2"}))
+    with resources.Resources() as host, pytest.raises(KernelError, match=f"{name}: store has overflowed"):
+        opener.Opener(host).open(spec.parse({"path": f"/dev/mapper/{name}-2"}))
     run_module("dm_device", name=f"{name}-2", state="absent")
     run_module("dm_device", name=name, state="absent")
     anew = run_module("dm_device", name=name, table=table)

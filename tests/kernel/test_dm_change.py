@@ -32,7 +32,7 @@ KILLED_IN_A_RELOAD = """
 import os, signal, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm
+from ansible_collections.racefree.block.plugins.module_utils._dm import load, reload
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
 
 def killed_before(call):
@@ -47,7 +47,7 @@ Control = type("Control", (_dm_ioctl.Control,), {sys.argv[2]: killed_before(sys.
 
 first = os.getpid()
 with Control() as control, _device.open_path(sys.argv[1]) as device:
-    _dm.reload(control, device, _dm.Table(((0, 16, b"zero", b""),)), 0)
+    reload.reload(control, device, load.Table(((0, 16, b"zero", b""),)), 0)
 """
 
 

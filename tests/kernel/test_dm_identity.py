@@ -28,13 +28,10 @@ from ansible_collections.racefree.block.plugins.module_utils._block import devic
 from ansible_collections.racefree.block.plugins.module_utils._dm import (
     control as _control,
 )
-from ansible_collections.racefree.block.plugins.module_utils._dm import (
-    mapped,
-    names,
-    udev,
-)
+from ansible_collections.racefree.block.plugins.module_utils._dm import load, mapped, names, udev
+from ansible_collections.racefree.block.plugins.module_utils._dm import removal as _removal
 from ansible_collections.racefree.block.plugins.module_utils._module import worker
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, spec
 from conftest import Failed, run_module, udev_settle, wait_until
 
 # udev takes longer for its events than the tests do: RACEFREE_TRIES=200 is for a run by hand.
@@ -161,13 +158,13 @@ def test_made_while_another_takes_the_name_and_the_uuid(name, control, other, be
 
         before(step, act)
         try:
-            device = mapped.make(control, name, uuid, mapped.Table(ZERO), 0, persist=False)
+            device = mapped.make(control, name, uuid, load.Table(ZERO), 0, persist=False)
         except (DeviceBusy, DeviceGone, WrongDevice):
             outcomes["refused"] += 1
         else:
             with device:
                 outcomes["made"] += 1
-                status, lines = control.table(mapped.number_of(device))
+                status, lines = control.table(_control.by_device(device))
                 assert (status.name, status.uuid, tuple(lines[0])) == (name, uuid, ZERO[0])
         other.check()
         other.remove(by_name(name))
@@ -186,7 +183,7 @@ def test_a_load_that_fails_takes_back_no_other_device(name, control, other, befo
 
         before("load", act)
         with pytest.raises(BlockError) as caught:
-            mapped.make(control, name, uuid, mapped.Table(((0, 2048, b"linear", b"4095:77 0"),)), 0)
+            mapped.make(control, name, uuid, load.Table(((0, 2048, b"linear", b"4095:77 0"),)), 0)
         assert caught.value.device == name
         other.check()
         other.remove(by_name(f"{name}-other"))
@@ -211,7 +208,7 @@ def test_a_device_without_a_table_that_became_another_stays(name, control, other
 
         before(step, act)
         try:
-            mapped.remove_without_table(control, found)
+            _removal.remove_without_table(control, found)
             gone += 1
         except (WrongDevice, DeviceGone, DeviceBusy):
             pass
@@ -250,7 +247,7 @@ def test_renamed_while_another_takes_the_old_name(name, control, other, before):
     """The kernel renames by the old name: it is asked for last, so that only two renames between two ioctls could mislead it."""
     uuid, moved = f"MINE-{name}", f"{name}-moved"
     for dummy in range(TRIES):
-        with mapped.make(control, name, uuid, mapped.Table(ZERO), 0, persist=False) as device:
+        with mapped.make(control, name, uuid, load.Table(ZERO), 0, persist=False) as device:
 
             def act():
                 other.rename(name, moved)
@@ -268,7 +265,7 @@ def test_another_device_that_was_renamed_has_its_name_back(name, control, other,
     """The other one works between the question for the name and the rename itself."""
     uuid, new = f"MINE-{name}", f"{name}-new"
     for number in range(TRIES):
-        with mapped.make(control, name, uuid, mapped.Table(ZERO), 0, persist=False) as device:
+        with mapped.make(control, name, uuid, load.Table(ZERO), 0, persist=False) as device:
 
             def act(third=number % 2):
                 other.rename(name, f"{name}-moved")
@@ -294,11 +291,11 @@ def test_another_device_that_was_renamed_has_its_name_back(name, control, other,
 
 def test_two_runs_make_one_device(name, control, before):
     """The second one makes it while the first does: the first takes it, as if it had come later."""
-    source = opener.parse(
+    source = spec.parse(
         {"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": f"POOL-{name}"}
     )
     for step in ("create",):
-        with resources.Host() as first, resources.Host() as second:
+        with resources.Resources() as first, resources.Resources() as second:
             made = []
             before(step, lambda made=made: made.append(opener.Opener(second).open(source)))
             assert opener.Opener(first).open(source).id == made[0].id
@@ -309,7 +306,7 @@ def test_two_runs_make_one_device(name, control, before):
 def test_what_another_run_is_making_is_waited_for(name, control):
     """A uuid without a live table is nobody's to remove: its maker may be slow."""
     uuid = f"SLOW-{name}"
-    source = opener.parse(
+    source = spec.parse(
         {"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": uuid}
     )
     reader, writer = os.pipe()
@@ -327,11 +324,11 @@ def test_what_another_run_is_making_is_waited_for(name, control):
                     return original(*args, **kwargs)
 
                 other.resume = slow
-                mapped.make(other, name, uuid, mapped.Table(ZERO), 0).close()
+                mapped.make(other, name, uuid, load.Table(ZERO), 0).close()
         finally:
             os._exit(0)
     os.read(reader, 1)
-    with resources.Host() as host:
+    with resources.Resources() as host:
         device = opener.Opener(host).open(source)
         assert control.status(by_uuid(uuid)).number == device.id.number
         assert os.waitpid(child, 0)[1] == 0
@@ -346,10 +343,10 @@ def test_what_others_left_unfinished_is_named_and_stays(name, control, cleanup):
     uuid = f"LEFT-{name}"
     control.create(name, uuid)
     cleanup(dm=name)
-    source = opener.parse(
+    source = spec.parse(
         {"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": f"{name}-2", "uuid": uuid}
     )
-    with resources.Host() as host, pytest.raises(DeviceBusy, match=f"{name}, uuid {uuid}"):
+    with resources.Resources() as host, pytest.raises(DeviceBusy, match=f"{name}, uuid {uuid}"):
         opener.Opener(host).open(source)
     assert control.status(by_uuid(uuid)).name == name
 
@@ -357,6 +354,7 @@ def test_what_others_left_unfinished_is_named_and_stays(name, control, cleanup):
 KILLED = """
 import os, random, signal, sys, threading, time
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+from ansible_collections.racefree.block.plugins.module_utils._dm import load, removal
 from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
 step, count, name, uuid = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -372,9 +370,9 @@ def call(self, command, *args, **kwargs):
 _dm_ioctl.Control._call = call
 control = _dm_ioctl.Control()
 if step == "make":
-    _dm.make(control, name, uuid, _dm.Table(((0, 2048, b"zero", b""),)), 0, persist=False).close()
+    _dm.make(control, name, uuid, load.Table(((0, 2048, b"zero", b""),)), 0, persist=False).close()
 else:
-    _dm.remove_without_table(control, control.status(_dm_ioctl.by_name(name)))
+    removal.remove_without_table(control, control.status(_dm_ioctl.by_name(name)))
 """
 
 
@@ -422,7 +420,7 @@ def test_a_user_that_comes_during_the_removal_keeps_the_device(name, control, be
     """It is opened after the last look at who has it: it stays, also for later users."""
     rng = random.Random(3)
     for dummy in range(TRIES // 4):
-        with mapped.make(control, name, f"USED-{name}", mapped.Table(ZERO), 0) as device:
+        with mapped.make(control, name, f"USED-{name}", load.Table(ZERO), 0) as device:
             path = device.path
         udev_settle()
         held = []
@@ -439,7 +437,7 @@ def test_a_user_that_comes_during_the_removal_keeps_the_device(name, control, be
 
 def test_a_link_that_is_another_devices_by_now_is_not_waited_for(name, control, other, monkeypatch):
     """Another one has the name and the number of the device that was removed before udev is waited for."""
-    settle = resources.Host.settle
+    settle = resources.Resources.settle
     answers = []
 
     def attacked(host, *args):
@@ -451,7 +449,7 @@ def test_a_link_that_is_another_devices_by_now_is_not_waited_for(name, control, 
     run_module("dm_device", name=name, table="0 8 zero")
     number = control.status(by_name(name)).number
     monkeypatch.setattr(worker, "IN_PROCESS", True)
-    monkeypatch.setattr(resources.Host, "settle", attacked)
+    monkeypatch.setattr(resources.Resources, "settle", attacked)
     run_module("dm_device", name=name, state="absent")
     assert control.status(by_name(name)).number == number and answers == [True]
     other.check()
@@ -460,13 +458,14 @@ def test_a_link_that_is_another_devices_by_now_is_not_waited_for(name, control, 
 REMOVES = """
 import os, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+from ansible_collections.racefree.block.plugins.module_utils._dm import removal
 from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _dm
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
 from ansible_collections.racefree.block.plugins.module_utils._dm import udev as _dm_udev
 with _dm_ioctl.Control() as control, _dm_udev.Cookie() as cookie:
     device = _dm.open_mapped(control, _dm_ioctl.by_name(sys.argv[1])).device
     print(flush=True)
-    _dm.remove(control, device, cookie, timeout=5)
+    removal.remove(control, device, cookie, timeout=5)
 """
 
 
@@ -474,7 +473,7 @@ def test_a_killed_removal_leaves_a_device_in_use(name, control):
     """Its user had it before: whenever the removal is killed, the device is there when the user has gone."""
     rng, lost = random.Random(5), 0
     for dummy in range(30):
-        with mapped.make(control, name, f"USED-{name}", mapped.Table(ZERO), 0) as device:
+        with mapped.make(control, name, f"USED-{name}", load.Table(ZERO), 0) as device:
             path = device.path
         udev_settle()
         with (

@@ -24,8 +24,7 @@ import pytest
 import qemuhost
 from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device, domain_xml
-from ansible_collections.racefree.block.plugins.module_utils._source import opener
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._source import resources, spec
 from conftest import Failed, predict_and_run, refused, run_module
 from qemuhost import URI, defined, definition, virsh
 
@@ -279,9 +278,9 @@ def test_a_daemon_that_hangs(image):
 @contextlib.contextmanager
 def made(name, domain, vdev, path):
     """What the hook makes at prepare for Xen, held as long as its holder holds it."""
-    wanted = disk_device.DiskSpec(name, domain, vdev, opener.parse({"file": path}))
+    wanted = disk_device.DiskSpec(name, domain, vdev, spec.parse({"file": path}))
     limit = Deadline(60)
-    with Host() as host:
+    with resources.Resources() as host:
         with disk_device.locked(limit):
             device = disk_device.make(host, wanted, limit)
         disk_device.settle(host, [(wanted, device)], limit)

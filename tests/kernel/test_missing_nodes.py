@@ -19,7 +19,7 @@ import stat
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._source import resources
 from ansible_collections.racefree.block.plugins.module_utils._xen import stack as _stack
 from ansible_collections.racefree.block.plugins.module_utils._xen.footprint import footprint
 from conftest import refused, run_module
@@ -105,7 +105,7 @@ def test_what_lies_below_is_seen(stack):
     """Whichever node is lost: what the sharing check compares is the same, and no node of ours is left."""
     loop, made = stack
     names = sorted(os.listdir("/dev"))
-    with Host() as host:
+    with resources.Resources() as host:
         seen = footprint(made["major"], made["minor"], True, _stack.questions(host))
         assert [extent.leaf[0] for extent in seen] == ["file"]
         for path in (loop["path"], made["path"]):
@@ -137,7 +137,7 @@ def in_child(function):
 def look(made, expected):
     """``seen`` when what lies below the mapped device is as expected, ``another`` when not, or an errno."""
     try:
-        with Host() as host:
+        with resources.Resources() as host:
             found = footprint(made["major"], made["minor"], True, _stack.questions(host))
     except BlockError as error:
         return str(error.errno_name)
@@ -147,7 +147,7 @@ def look(made, expected):
 def test_out_of_descriptors(stack):
     """With each limit what lies below is seen whole, or it is an error."""
     made = stack[1]
-    with Host() as host:
+    with resources.Resources() as host:
         expected = footprint(made["major"], made["minor"], True, _stack.questions(host))
     told = []
     for limit in range(3, 65):
@@ -180,7 +180,7 @@ ERRORS = [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM]
 def test_an_error_at_any_step(stack, monkeypatch, number):
     """Each call that looks fails once, at each place where it is made."""
     made = stack[1]
-    with Host() as host:
+    with resources.Resources() as host:
         expected = footprint(made["major"], made["minor"], True, _stack.questions(host))
     tried = 0
     calls = [(os, name) for name in ("open", "stat", "lstat", "readlink", "listdir")] + [(fcntl, "ioctl")]

@@ -21,6 +21,8 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 )
 from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
 from ansible_collections.racefree.block.plugins.module_utils._block import bind, loop
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
+from ansible_collections.racefree.block.plugins.module_utils._dm import load, names, reload
 from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _mapped
 from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
 from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
@@ -59,7 +61,7 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
     row = {"start": 0, "length": 8, "target": "linear", "offset": 0}
     # Without a file some kernels load the table, and some refuse it themselves.
     error = (DeviceGone, KernelError)
-    with resources.Host() as host:
+    with resources.Resources() as host:
         with _backing.Backing(image("old.raw", swap.SIZE)) as backing:
             device = host.enter_context(bind.attach(backing))
         loop_fd = os.open(device.path, os.O_RDWR)
@@ -76,8 +78,8 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
                 _mapped.make(
                     control,
                     name,
-                    _mapped.new_uuid(),
-                    _mapped.Table(((0, 8, b"zero", b""),)),
+                    names.new_uuid(),
+                    load.Table(((0, 8, b"zero", b""),)),
                     host.cookie.next(),
                     persist=False,
                 )
@@ -92,13 +94,13 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
         try:
             with pytest.raises(error):
                 if exists:
-                    _mapped.reload(control, mapped, table, host.cookie.next())
+                    reload.reload(control, mapped, table, host.cookie.next())
                 else:
-                    _mapped.make(control, name, _mapped.new_uuid(), table, host.cookie.next())
+                    _mapped.make(control, name, names.new_uuid(), table, host.cookie.next())
             if exists:
-                status = control.status(_mapped.number_of(mapped))
+                status = control.status(_control.by_device(mapped))
                 assert not status.suspended and not status.has_inactive_table
-                assert control.table(_mapped.number_of(mapped))[1][0].type == b"zero"
+                assert control.table(_control.by_device(mapped))[1][0].type == b"zero"
             else:
                 assert name not in [entry.name.decode() for entry in control.list_devices()]
         finally:

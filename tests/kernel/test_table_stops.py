@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
 from ansible_collections.racefree.block.plugins.module_utils._block import bind
-from ansible_collections.racefree.block.plugins.module_utils._dm import cow_header, mapped
+from ansible_collections.racefree.block.plugins.module_utils._dm import cow_header, mapped, names
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels
 from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
 
@@ -25,7 +25,7 @@ STOPPED = kernels.version_of(os.uname().release) >= (6, 13)
 
 @pytest.fixture
 def host():
-    with resources.Host() as found:
+    with resources.Resources() as found:
         yield found
 
 
@@ -42,7 +42,7 @@ def devices(host, image):
 def load(host, control, name, line):
     """A mapped device of the one line, made as the modules make it, and gone again."""
     table = slots.host_slots(host, line).make(line, False, opener.Opener(host))
-    with mapped.make(control, name, mapped.new_uuid(), table, host.cookie.next(), persist=False):
+    with mapped.make(control, name, names.new_uuid(), table, host.cookie.next(), persist=False):
         pass
 
 

@@ -17,10 +17,10 @@ import errno
 import fcntl
 import os
 import stat
-import time
 
 from .._base import gone
-from .._base.errors import DeadlineExceeded, KernelError, NotSupported, WrongDevice
+from .._base.deadline import Deadline
+from .._base.errors import KernelError, NotSupported, WrongDevice
 from .._kernel import uapi_plain
 from . import backing as _backing
 from . import device as _device
@@ -60,8 +60,7 @@ def attach(
     if read_only or backing.read_only:
         flags |= uapi_plain.LO_FLAGS_READ_ONLY
     config = _configuration(backing, offset, size, sector_size, flags)
-    seconds = _ATTACH_SECONDS if seconds is None else seconds
-    until = time.monotonic() + seconds
+    limit = Deadline(_ATTACH_SECONDS if seconds is None else seconds)
     last = None
     with _Control() as control:
         while True:
@@ -69,11 +68,11 @@ def attach(
             device = _bind(number, config, backing, not flags & uapi_plain.LO_FLAGS_READ_ONLY)
             if device is not None:
                 break
-            if time.monotonic() > until:
-                raise DeadlineExceeded("a free loop device", seconds, device=backing.path)
+            if limit.expired:
+                raise limit.exceeded("a free loop device", device=backing.path)
             if number == last:
                 # Not a rival binding his file, but somebody who has this free device open exclusively for a while.
-                time.sleep(0.001)
+                limit.sleep(0.001)
             last = number
     try:
         _check_bound(device, backing, direct_io)

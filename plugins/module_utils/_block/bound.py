@@ -10,9 +10,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import time
-
 from .._base import gone
+from .._base.deadline import Deadline
 from .._base.errors import DeviceGone
 from . import device as _device
 from . import loop, sysfs
@@ -79,11 +78,11 @@ def _statuses_in_time(names):
     for name in names:
         key = name, sysfs.read(f"/sys/block/{name}/diskseq")
         # One that was silent is not waited for by each look.
-        if time.monotonic() >= _SILENT.get(key, 0):
+        if key not in _SILENT or _SILENT[key].expired:
             asked[name] = key
     for name, answered, status in each_in_time(loop.read_status, asked, _ANSWER_SECONDS):
         if not answered:
-            _SILENT[asked[name]] = time.monotonic() + _SILENT_SECONDS
+            _SILENT[asked[name]] = Deadline(_SILENT_SECONDS)
         elif status is not None:
             yield name, status
 

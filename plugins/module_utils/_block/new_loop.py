@@ -35,7 +35,7 @@ _GOING = 5
 
 class Said(Record):
     """
-    What the user said of the file; a ``_source.opener.spec.FileSource`` has the same fields.
+    What the user said of the file; a ``_source.spec.FileSource`` has the same fields.
 
     ``format``: ``raw`` when the file is known to be a disk byte for byte, else None; ``overlap``: whether two
     writers are meant.

@@ -133,3 +133,15 @@ def read(path):
             return None
         raise gone.not_seen(error, path) from error
     return data.decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+def stack_below(major, minor):
+    """``{(major, minor)}`` of all that a device stands on, by sysfs; the device must be held."""
+    below, todo = set(), [(major, minor)]
+    while todo:
+        number = todo.pop()
+        for lower in members_of(*number):
+            if lower not in below:
+                below.add(lower)
+                todo.append(lower)
+    return below

@@ -78,6 +78,11 @@ def by_number(major, minor):
     return Address(number=(major, minor))
 
 
+def by_device(device):
+    """The address of a held mapped device: its number, which is its own for as long as it is held."""
+    return by_number(device.id.major, device.id.minor)
+
+
 class MappedStatus(Record):
     """What DM_DEV_STATUS tells of a mapped device."""
 

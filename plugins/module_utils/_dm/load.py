@@ -11,9 +11,9 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import errno
-import time
 from typing import NamedTuple
 
+from .._base.deadline import Deadline
 from .._base.errors import DeviceBusy, KernelError
 from . import keys
 
@@ -52,25 +52,25 @@ def load_new(control, address, table):
     when the other one is live then, and when that has gone by then, the new one has no records: its I/O fails, and what was kept is not seen. A
     snapshot goes a moment after its last user, so it is waited for. Until records are taken over, the chunk size is 0.
     """
-    until = time.monotonic() + _STORE_SECONDS
+    limit = Deadline(_STORE_SECONDS)
     while True:
-        status = _load_pool(control, address, table, until)
+        status = _load_pool(control, address, table, limit)
         if not any(target[2] in _SNAPSHOTS for target in table.targets):
             return status
         lines = control.table(address, inactive=True, secure=True)[1]
         if not any(line.type in _SNAPSHOTS and line.params.split()[3:4] == [b"0"] for line in lines):
             return status
         control.clear(address)
-        if time.monotonic() > until:
+        if limit.expired:
             raise DeviceBusy(
                 "the store of its snapshot is another snapshot's",
                 device=str(address),
                 hint="Remove that one first: a store belongs to one snapshot at a time",
             )
-        time.sleep(0.02)
+        limit.sleep(0.02)
 
 
-def _load_pool(control, address, table, until):
+def _load_pool(control, address, table, limit):
     """
     Load a table; for one of a thin pool again while another device is the same pool (__pool_find in drivers/md/dm-thin.c: EBUSY).
 
@@ -84,7 +84,7 @@ def _load_pool(control, address, table, until):
             if (
                 error.errno != errno.EBUSY
                 or all(target[2] != _POOL for target in table.targets)
-                or time.monotonic() > until
+                or limit.expired
             ):
                 raise
-        time.sleep(0.02)
+        limit.sleep(0.02)

@@ -15,7 +15,7 @@ import os
 from .._base.errors import InvalidValue
 from .._process import identity
 
-# A device that has no live table yet, and one that was found without any: "PREFIX", who has it (_process.identity.identity.own_mark), "-", random, and ":NAME" of
+# A device that has no live table yet, and one that was found without any: "PREFIX", who has it (_process.identity.own_mark), "-", random, and ":NAME" of
 # one that had another name before.
 MAKING = "racefree-making-"
 CLAIMED = "racefree-claimed-"
@@ -56,7 +56,7 @@ def claimed_name(name):
 
 
 def holder_of(name):
-    """The mark (:func:`_process.identity.identity.own_mark`) in a name of :func:`making_name` or :func:`claimed_name`; None for other names."""
+    """The mark (:func:`_process.identity.own_mark`) in a name of :func:`making_name` or :func:`claimed_name`; None for other names."""
     for prefix in (MAKING, CLAIMED):
         if name.startswith(prefix):
             mark, dash, rest = name[len(prefix) :].partition(":")[0].rpartition("-")

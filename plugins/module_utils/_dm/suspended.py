@@ -13,9 +13,11 @@ The origin of a snapshot has to be suspended while the snapshot is made.
 from __future__ import annotations
 
 import contextlib
+from typing import NamedTuple
 
 from .._base.errors import DeviceBusy
-from . import mapped
+from .._process.interrupt import interrupting
+from . import control as _control
 from .standby import resume_all, standby
 
 
@@ -35,7 +37,7 @@ def quiet(control, devices, seconds):
     with standby(control, running):
         try:
             for device in running:
-                mapped.suspend(control, device, mapped.Suspend(seconds=seconds))
+                suspend(control, device, Suspend(seconds=seconds))
             yield
         finally:
             resume_all(control, running)
@@ -53,4 +55,38 @@ def check(control, device):
 
 
 def _status(control, device):
-    return control.status(mapped.number_of(device))
+    return control.status(_control.by_device(device))
+
+
+class Suspend(NamedTuple):
+    """
+    How to suspend: ``noflush`` keeps outstanding I/O queued, ``nolockfs`` leaves a file system on it as it is, ``seconds`` is the limit
+    for the I/O to end.
+    """
+
+    noflush: bool = False
+    nolockfs: bool = False
+    seconds: float = 60.0
+
+
+# Suspended as dmsetup does it by default.
+PLAIN = Suspend()
+
+
+def suspend(control, device, how=PLAIN):
+    """Suspend a held mapped device; DeadlineExceeded, and the device as it was, when its I/O does not end in time."""
+    address = _control.by_device(device)
+    status = control.status(address)
+    try:
+        with interrupting(
+            how.seconds,
+            "the outstanding reads and writes to end",
+            device=status.name,
+            hint="What they wait for is slow, suspended or out of space. Raise timeout, or say noflush=true for a target that keeps them",
+        ):
+            control.suspend(address, how.noflush, how.nolockfs)
+    except BaseException:
+        # The time was up just when it was done. Another table would be taken live by a resume: that is the caller's to decide.
+        if not (status.suspended or status.has_inactive_table) and control.status(address).suspended:
+            control.resume(address)
+        raise

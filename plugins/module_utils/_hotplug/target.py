@@ -27,7 +27,7 @@ _FORMS = ("diskseq:", "file:", "path:", "dm:")
 
 def parse(text, writable):
     """
-    The recipe (``_source.opener.spec``) of a target: one of its text forms, or as with Xen's own script a path of a block device or a regular file,
+    The recipe (``_source.spec``) of a target: one of its text forms, or as with Xen's own script a path of a block device or a regular file,
     to which ``/dev/`` is added when it is not absolute.
 
     What a guest may not write, nobody needs to be able to write for it: a file is then bound read-only.

@@ -9,7 +9,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 A call into storage that does not answer cannot be interrupted, not even by SIGKILL, so the process that libxl waits for makes none. And between
 the write of a device's number to XenStore and blkback's open, an open descriptor is all that keeps the number from being given to another
-device: the worker passes a copy to the watcher first. ``_process.identity.supervise`` and ``_process.identity.holder`` do the same with more comfort; here that would take longer
+device: the worker passes a copy to the watcher first. ``_process.supervise`` and ``_process.holder`` do the same with more comfort; here that would take longer
 than all the rest.
 """
 

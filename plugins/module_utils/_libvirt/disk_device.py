@@ -25,9 +25,10 @@ from .._base.deadline import pauses
 from .._base.errors import DeviceBusy, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._block import sysfs
-from .._dm import control, udev
+from .._dm import control, load, removal, udev
 from .._dm import mapped as _mapped
-from .._source import journal, needed_locks, opener, orphans
+from .._source import journal, lookup, needed_locks, opener, orphans
+from .._source import spec as _spec
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen import stack
@@ -107,9 +108,9 @@ def make(host, spec, limit, store=None):
     """
     _make_room(host, spec, limit)
     source = spec.source
-    if spec.read_only and isinstance(source, opener.FileSource):
+    if spec.read_only and isinstance(source, _spec.FileSource):
         source = source._replace(read_only=True)
-    if spec.shareable and isinstance(source, opener.FileSource):
+    if spec.shareable and isinstance(source, _spec.FileSource):
         source = source._replace(overlap=True)
     host.for_guests = True
     take_turn(host, [source], limit)
@@ -127,7 +128,7 @@ def make(host, spec, limit, store=None):
         host.dm,
         domain_xml.mapped_name(spec.uuid, spec.target),
         spec.mapped_uuid,
-        _mapped.Table((line,), spec.read_only),
+        load.Table((line,), spec.read_only),
         host.cookie.next(udev.HANDS_OFF),
         persist=False,
     )
@@ -166,13 +167,13 @@ def find(host, spec):
 
 def is_made_of(host, device, source):
     """Whether a held device of ours stands on what the source names."""
-    lines = host.dm.table(_mapped.number_of(device))[1]
+    lines = host.dm.table(control.by_device(device))[1]
     if len(lines) != 1 or lines[0].type != b"linear":
         return False
     number = sysfs.parse_number(lines[0].params.decode("ascii", "replace").partition(" ")[0])
     # The table has it open, so its number is its own.
     with _device.open_number(*number) as below:
-        return opener.is_device(source, below, host)
+        return lookup.is_device(source, below, host)
 
 
 def of_domain(host, uuid):
@@ -202,11 +203,11 @@ def _make_room(host, spec, limit):
         if (mapped.status.name, mapped.status.uuid) != (name, spec.mapped_uuid):
             raise _taken(host, mapped, spec)
         if mapped.device is None:
-            _mapped.remove_without_table(host.dm, mapped.status)
+            removal.remove_without_table(host.dm, mapped.status)
             continue
         with mapped.device as device:
             # One is this descriptor. What others hold is a guest's, which on its way down lets go of it.
-            if host.dm.status(_mapped.number_of(device)).open_count <= 1:
+            if host.dm.status(control.by_device(device)).open_count <= 1:
                 _mapped.set_persist(host.dm, device, False)
             elif patience.expired:
                 raise DeviceBusy(

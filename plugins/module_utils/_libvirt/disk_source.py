@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from .._base.errors import InvalidValue
 from .._block import trusted_path
 from .._block.device import Device
-from .._dm import mapped
-from .._source import opener
+from .._dm import control, mapped
+from .._source import files, lookup, resources, spec
 from .._source import recipe as _recipe
 from .._source import slots as _slots
-from .._source.resources import Host
 from .._source.spec import FileSource, PathSource, TableSource
 from . import domain_xml, kept_format
 from .connection import Definition
@@ -42,7 +41,7 @@ class SourceState(NamedTuple):
     doubts: list[str]
 
 
-def read(host: Host, request: DiskRequest, definition: Definition) -> SourceState:
+def read(host: resources.Resources, request: DiskRequest, definition: Definition) -> SourceState:
     """Look at the source of a disk that is to be present; raises what opening it would raise, and InvalidValue."""
     host.for_guests = True
     source = request.source
@@ -79,20 +78,22 @@ def recipe_for_run(state: SourceState, title: str) -> tuple[str | None, list[str
     ]
 
 
-def _read_file(host: Host, source: FileSource, request: DiskRequest, definition: Definition) -> FileSource:
+def _read_file(
+    host: resources.Resources, source: FileSource, request: DiskRequest, definition: Definition
+) -> FileSource:
     domains = [domain_xml.Domain(text) for text in (definition.xml, definition.live) if text is not None]
     source = kept_format.known(source, domains, request.target)
     trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
-    with opener.backing_of(source) as backing:
+    with files.backing_of(source) as backing:
         kept_format.refuse_driver(source, backing, domains)
         # Other writers of the file are looked for when the guest starts.
-        opener.check_new(source._replace(overlap=True), backing, host)
+        files.check_new(source._replace(overlap=True), backing, host)
     # From now on the guest writes it, so its content says nothing about its format.
     return source._replace(format="raw")
 
 
-def _read_device(host: Host, source: Source, request: DiskRequest) -> SourceState:
-    device = host.enter_context(opener.find(source, host))
+def _read_device(host: resources.Resources, source: Source, request: DiskRequest) -> SourceState:
+    device = host.enter_context(lookup.find(source, host))
     if device.read_only and not request.read_only:
         raise InvalidValue(
             "mode", "w", f"{device.path} is read-only, so the guest can have it only with mode=r"
@@ -101,17 +102,17 @@ def _read_device(host: Host, source: Source, request: DiskRequest) -> SourceStat
         return SourceState(source, device, [])
     if source.uuid is None and mapped.is_mapped(device):
         # At the next start another device may have the name; the UUID, kept with the path, tells them apart.
-        source = source._replace(uuid=host.dm.status(mapped.number_of(device)).uuid or None)
+        source = source._replace(uuid=host.dm.status(control.by_device(device)).uuid or None)
     doubt = _recipe.doubt(source.path, mapped.is_mapped(device), source.uuid)
     return SourceState(source, device, [doubt] if doubt else [])
 
 
-def _doubts_of_table(host: Host, source: TableSource) -> list[str]:
+def _doubts_of_table(host: resources.Resources, source: TableSource) -> list[str]:
     slots = _slots.Slots(host)
     table = slots.look(source.table, source.read_only).written
     doubts: list[str] = []
     for dummy, slot in table.devices(source.read_only):
-        below, device = opener.parse_slot(slot), slots.device(slot)
+        below, device = spec.parse_slot(slot), slots.device(slot)
         if device is not None and isinstance(below, PathSource):
             doubt = _recipe.doubt(below.path, mapped.is_mapped(device), below.uuid)
             if doubt and doubt not in doubts:

@@ -27,7 +27,7 @@ from .._dm import mapped
 from .._process import descriptors, identity
 from .._process import holder as _holder
 from .._process.supervise import supervised
-from .._source.resources import Host
+from .._source import resources
 from .._xen import vbd_read, vdev
 from .._xen.vbd_nodes import Key
 from . import disk_device, hook_plan
@@ -103,7 +103,7 @@ def make(job, told=lambda: None):
     end_holder(job.uuid)
     if not job.disks:
         return []
-    with Host() as host:
+    with resources.Resources() as host:
         disk_device.reap(host)
         disk_device.take_turn(host, [spec.source for spec in job.disks], limit)
         pairs = [(spec, disk_device.make(host, spec, limit, host.store)) for spec in job.disks]
@@ -119,7 +119,7 @@ def make(job, told=lambda: None):
 def hand_over(job):
     """``started``: blkback has opened the devices that were made, so that they need no holder any more."""
     limit = Deadline(_OPENING)
-    with Host() as host:
+    with resources.Resources() as host:
         try:
             return _good([_prove(host, job, spec, limit) for spec in job.disks])
         finally:
@@ -129,7 +129,7 @@ def hand_over(job):
 def adopt(job):
     """``reconnect``: the same look at a domain that ran before the daemon did, at each disk whatever is wrong with the others."""
     limit, lines = Deadline(_OPENING), [(syslog.LOG_ERR, problem) for problem in job.problems]
-    with Host() as host:
+    with resources.Resources() as host:
         for spec in job.disks:
             try:
                 lines += _good([_prove(host, job, spec, limit)])
@@ -147,12 +147,12 @@ def take_back(job, told=None):
     """
     end_holder(job.uuid)
     if told is not None:
-        with Host() as host:
+        with resources.Resources() as host:
             disk_device.reap(host)
         told()
     limit = Deadline(_GOING)
     for pause in pauses():
-        with Host() as host:
+        with resources.Resources() as host:
             there = disk_device.of_domain(host, job.uuid)
             for dummy, device in there:
                 mapped.set_persist(host.dm, device, False)

@@ -16,7 +16,7 @@ import os
 from .._base.errors import BlockError, InvalidValue, KernelError
 from .._block import image_format
 from .._source import recipe as _recipe
-from .._source.opener import FileSource
+from .._source import spec
 
 
 def known(source, domains, target):
@@ -56,7 +56,7 @@ def _says_raw(recipe, source, target):
     except BlockError:
         # One that cannot be read says nothing, and the file is looked at.
         return False
-    if not isinstance(kept, FileSource) or kept.format != image_format.RAW:
+    if not isinstance(kept, spec.FileSource) or kept.format != image_format.RAW:
         return False
     return (kept.file, kept.offset) == (source.file, source.offset)
 

@@ -15,9 +15,8 @@ from typing import Any
 from .._base.errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._block.device import Device
-from .._dm import mapped
-from .._source import opener
-from .._source.resources import Host
+from .._dm import control, mapped
+from .._source import lookup, opener, resources
 from .._xen import blkback, stack, vbd_nodes, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
@@ -36,7 +35,7 @@ class RunningDisk:
     ``had_recipe`` and ``recipe``: what the running definition keeps for the disk, and what it is to keep.
     """
 
-    def __init__(self, host: Host, request: DiskRequest, definition: Definition) -> None:
+    def __init__(self, host: resources.Resources, request: DiskRequest, definition: Definition) -> None:
         self.host = host
         self.request = request
         self.definition = definition
@@ -198,10 +197,10 @@ class RunningDisk:
     def _is_source(self, device: Device) -> bool:
         if (
             mapped.is_mapped(device)
-            and self.host.dm.status(mapped.number_of(device)).uuid == self._spec().mapped_uuid
+            and self.host.dm.status(control.by_device(device)).uuid == self._spec().mapped_uuid
         ):
             return disk_device.is_made_of(self.host, device, self.request.source)
-        return opener.is_device(self.request.source, device, self.host)
+        return lookup.is_device(self.request.source, device, self.host)
 
     # Changing
 

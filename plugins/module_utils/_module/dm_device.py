@@ -22,10 +22,7 @@ from .._block import sysfs
 from .._dm import (
     control as _control,
 )
-from .._dm import (
-    health,
-    udev,
-)
+from .._dm import health, live_table, reload, removal, udev
 from .._dm import (
     mapped as _mapped,
 )
@@ -162,7 +159,7 @@ class DmItem(Item):
         params, numbers = self.params, None
         if params["state"] == "absent":
             own = None if self.device is None else (self.device.id.major, self.device.id.minor)
-            numbers = own, set() if own is None else slots.stack_below(*own)
+            numbers = own, set() if own is None else sysfs.stack_below(*own)
             self.host.mapped_to_go.update([own] if own else [])
         return params["name"], self.value, params["read_only"], numbers
 
@@ -279,7 +276,7 @@ class DmItem(Item):
         if not _mapped.is_mapped(device):
             device.close()
             raise WrongDevice("this is not a mapped device", device=f"diskseq:{params['diskseq']}")
-        return _mapped.Mapped(device, self.host.dm.status(_mapped.number_of(device)))
+        return _mapped.Mapped(device, self.host.dm.status(_control.by_device(device)))
 
     def _guard(self, device):
         wanted = self.params["diskseq"]
@@ -333,7 +330,7 @@ class DmItem(Item):
         return {
             "name": status.name,
             "uuid": status.uuid,
-            "table": slots.live_table(self.host, self.device),
+            "table": live_table.live_table(self.host.dm, self.device),
             "read_only": status.read_only,
             "suspended": status.suspended,
             "persist": not status.deferred_remove,
@@ -400,7 +397,7 @@ class DmItem(Item):
         limit = Deadline(seconds)
         for pause in pauses():
             # One is this process.
-            if self.host.dm.status(_mapped.number_of(self.device)).open_count <= 1:
+            if self.host.dm.status(_control.by_device(self.device)).open_count <= 1:
                 return False
             if limit.expired:
                 break
@@ -450,17 +447,17 @@ class DmItem(Item):
             return
         control, status = self.host.dm, self.mapped.status
         if self.device is None:
-            _mapped.remove_without_table(control, status)
+            removal.remove_without_table(control, status)
         else:
             # Its maker holds it until it is live.
-            if _mapped.wait_unused(control, self.device, self.params["timeout"]).has_live_table:
+            if removal.wait_unused(control, self.device, self.params["timeout"]).has_live_table:
                 raise DeviceBusy(
                     "it got its live table from another process meanwhile",
                     device=status.name,
                     hint="Try again",
                 )
-            _mapped.remove(control, self.device, self.host.cookie, timeout=self.params["timeout"])
-        self._restore.append(lambda: _mapped.create_again(control, status))
+            removal.remove(control, self.device, self.host.cookie, timeout=self.params["timeout"])
+        self._restore.append(lambda: removal.create_again(control, status))
 
     def _made_by(self, event_nr, make):
         try:
@@ -490,10 +487,10 @@ class DmItem(Item):
 
     def _reload(self, before, after):
         how = self._how()
-        old = _mapped.live_table(self.host.dm, self.device, self.host)
+        old = reload.saved_table(self.host.dm, self.device, self.host)
         self.opener = opener.Opener(self.host)
         if self.value is None:
-            table = slots.loadable(after["table"], after["read_only"])
+            table = live_table.loadable(after["table"], after["read_only"])
         else:
             table = self.slots.make(self.value, after["read_only"], self.opener)
         self._take_live(table, how, before["suspended"])
@@ -501,7 +498,7 @@ class DmItem(Item):
 
     def _take_live(self, table, how, suspended):
         event_nr = self._event()
-        self._made_by(event_nr, lambda: _mapped.reload(self.host.dm, self.device, table, event_nr, how))
+        self._made_by(event_nr, lambda: reload.reload(self.host.dm, self.device, table, event_nr, how))
         if suspended:
             self._set_suspended(True)
 
@@ -515,10 +512,10 @@ class DmItem(Item):
         if wanted:
             # udev's probers would read from it, and hang.
             self.host.cookie.wait(how.seconds)
-            _mapped.suspend(self.host.dm, self.device, how)
+            _suspended.suspend(self.host.dm, self.device, how)
         else:
             _suspended.check(self.host.dm, self.device)
-            address, event_nr = _mapped.number_of(self.device), self._event()
+            address, event_nr = _control.by_device(self.device), self._event()
             status = self._made_by(
                 event_nr, lambda: self.host.dm.resume(address, how.noflush, how.nolockfs, event_nr)
             )
@@ -527,7 +524,7 @@ class DmItem(Item):
 
     def _how(self):
         params = self.params
-        return _mapped.Suspend(params["noflush"], params["nolockfs"], max(1, params["timeout"]))
+        return _suspended.Suspend(params["noflush"], params["nolockfs"], max(1, params["timeout"]))
 
     def _event(self):
         return self.host.cookie.next(udev.HIDDEN if self.params["udev"] == "hidden" else 0)
@@ -558,7 +555,7 @@ class DmItem(Item):
             return Plan(False, {}, {})
         if self.device is not None and not params["deferred"]:
             self._above = self._going_above()
-            _mapped.wait_unused(self.host.dm, self.device, params["timeout"], self._above)
+            removal.wait_unused(self.host.dm, self.device, params["timeout"], self._above)
         row = {"name": status.name, "uuid": status.uuid}
         if self.device is not None:
             row.update(path=self.device.path, diskseq=self.device.id.diskseq)
@@ -575,14 +572,14 @@ class DmItem(Item):
             return
         status = self.mapped.status
         if self.device is None:
-            _mapped.remove_without_table(self.host.dm, status)
+            removal.remove_without_table(self.host.dm, status)
             self.gone = True
             return
         if self._above:
             # What stood on it is gone from sysfs a moment before it lets go of this one; who still has it then is
             # told by the removal.
             self._is_in_use(min(_PROBING_SECONDS, self.params["timeout"]))
-        self.gone = _mapped.remove(
+        self.gone = removal.remove(
             self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"]
         )
         if self.gone:
@@ -604,8 +601,8 @@ def _mapper_path(status):
 
 def describe(host, device):
     """What the modules return of a mapped device: its identity and its settings."""
-    status = host.dm.status(_mapped.number_of(device))
-    table = slots.live_table(host, device)
+    status = host.dm.status(_control.by_device(device))
+    table = live_table.live_table(host.dm, device)
     return dict(
         device.as_dict(),
         mapper_path=_mapper_path(status),
@@ -615,7 +612,7 @@ def describe(host, device):
         suspended=status.suspended,
         persist=not status.deferred_remove,
         open_count=status.open_count - 1,
-        status=[_mapped.line_text(line) for line in host.dm.target_status(_mapped.number_of(device))[1]],
+        status=[_mapped.line_text(line) for line in host.dm.target_status(_control.by_device(device))[1]],
     )
 
 

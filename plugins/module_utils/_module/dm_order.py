@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from .. import _dm_table
 from .._base.errors import BlockError
-from .._source import opener, slots
+from .._source import slots, spec
 
 _DIRECTORY = "/dev/mapper/"
 
@@ -67,13 +67,13 @@ def mapped_names(value, read_only=False):
         # A table can have 100,000 lines, and reading them takes seconds.
         return []
     try:
-        sources = [opener.parse_slot(slot) for dummy, slot in _dm_table.parse_table(value).devices(read_only)]
+        sources = [spec.parse_slot(slot) for dummy, slot in _dm_table.parse_table(value).devices(read_only)]
     except BlockError:
         # Who plans the table says all that is wrong with it.
         return []
     names = []
     for source in sources:
-        if isinstance(source, opener.TableSource):
+        if isinstance(source, spec.TableSource):
             names += mapped_names(source.table, source.read_only)
         elif slots.mapped_name(source):
             names.append(slots.mapped_name(source))

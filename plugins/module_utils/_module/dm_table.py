@@ -11,8 +11,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from .._base.errors import BlockError, DeviceGone, InvalidValue, TableError
+from .._dm import live_table, names
 from .._dm import mapped as _dm
-from .._dm import names
 from .._dm_table import keys, redact
 from .._dm_table.grammar import kernels
 from .._source import slots as _slots
@@ -39,7 +39,7 @@ def collect(params, host):
         )
         wanted = slots.look(lines, params["read_only"], whole=True)
         if mapped is not None and mapped.status.has_live_table:
-            live = _slots.live_table(host, mapped.device)
+            live = live_table.live_table(host.dm, mapped.device)
             if live is not None:
                 wanted.table.check_replaces(live)
     except InvalidValue:

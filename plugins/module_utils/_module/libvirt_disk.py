@@ -16,7 +16,7 @@ from .._libvirt import connection, disk_source, domain_xml
 from .._libvirt.disk_definition import DiskDefinition, Exchange
 from .._libvirt.disk_request import DiskRequest
 from .._libvirt.running_disk import RunningDisk
-from .._source import needed_locks, opener
+from .._source import needed_locks, spec
 from .._source import recipe as _recipe
 from .._xen import guest, vdev
 from .guest_disk import check_source_mode
@@ -92,7 +92,7 @@ class DiskItem(Item):
         )
 
     def _source(self):
-        source = check_source_mode(opener.parse(self.params["source"]), self.params["mode"])
+        source = check_source_mode(spec.parse(self.params["source"]), self.params["mode"])
         if self.params["config"]:
             _recipe.check(source)
         return source

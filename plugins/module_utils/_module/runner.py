@@ -14,7 +14,6 @@ make is temporary until all of them have succeeded, so that an error, or a kille
 from __future__ import annotations
 
 import contextlib
-import resource
 import traceback
 from typing import NamedTuple
 
@@ -22,7 +21,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from .._base import locks as _locks
 from .._base.errors import BlockError, InvalidValue, of_oserror
-from .._source.resources import Host
+from .._process import descriptors
+from .._source import resources
 from . import worker
 from .task import Task, Unexpected
 
@@ -197,7 +197,7 @@ def run_info(collect, argument_spec):
     module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
 
     def read():
-        with Host() as host:
+        with resources.Resources() as host:
             return {
                 "result": dict(collect(module.params, host), changed=False),
                 "warnings": [],
@@ -218,7 +218,8 @@ def _patience(row):
 def _worked(module, body, rows):
     """What ``body()`` returns, or fail_json. ``rows``: the options of each entry."""
     try:
-        _allow_many_files()
+        # Every device is held open until the task is done.
+        descriptors.raise_limit()
         outcome = worker.run(body, max(map(_patience, rows), default=_STORAGE_SECONDS))
     except BlockError as error:
         module.fail_json(msg=str(error), error=error.as_dict())
@@ -258,8 +259,8 @@ def _many(module, item_class, list_option):
 
 @contextlib.contextmanager
 def _host(warnings):
-    """A Host; what goes wrong when it is left is a warning, which hides nothing of what was done."""
-    host = Host()
+    """Resources; what goes wrong when it is left is a warning, which hides nothing of what was done."""
+    host = resources.Resources()
     host.warnings = warnings
     try:
         yield host
@@ -303,10 +304,3 @@ def _summary(failed, task):
         which = f" but for {kept}, which cannot be and are changed" if kept else ""
         return text + f". All that was done was rolled back{which} (on_error=rollback)"
     return text + f". The others were done (on_error={task.on_error})"
-
-
-def _allow_many_files():
-    """Every device is held open until the task is done: hundreds of them are more than the usual soft limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else 65536, hard))

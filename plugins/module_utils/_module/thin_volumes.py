@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from .._base import locks as _locks
 from .._base.errors import BlockError
-from .._dm import mapped
-from .._source import needed_locks, opener
+from .._dm import control
+from .._source import lookup, needed_locks, spec
 from .._volumes import pool, thin
 from .runner import Item, Plan, check_seconds
 
@@ -50,7 +50,7 @@ class VolumesItem(Item):
         return "pool", str(self.source or self.params["pool"])
 
     def check(self):
-        self.source = opener.parse(self.params["pool"], option="pool")
+        self.source = spec.parse(self.params["pool"], option="pool")
         pool.check(self.source)
         check_seconds(self.params, "timeout", 1)
         self.volumes = thin.Volumes(
@@ -58,11 +58,11 @@ class VolumesItem(Item):
         )
 
     def locks(self):
-        if isinstance(self.source, opener.TableSource):
+        if isinstance(self.source, spec.TableSource):
             return needed_locks.of_source(self.source)
         try:
-            with opener.find(self.source, self.host) as device:
-                status = self.host.dm.status(mapped.number_of(device))
+            with lookup.find(self.source, self.host) as device:
+                status = self.host.dm.status(control.by_device(device))
         except BlockError:  # the plan, which opens it too, says why
             return []
         return _locks.of_mapped(status.name, status.uuid)

@@ -12,7 +12,7 @@ Ansible waits for the module's process. So a child does all of it, without the m
 makes no call into storage: it answers the child, tells Ansible, and has the locks of the run (``_base.locks``),
 which therefore end with the task and not when the storage answers. A child that is given up is killed: it
 goes no further than the call that it hangs in. What that makes goes with the child, and what it was about to
-make permanent is in the journal (``_source.opener.journal``).
+make permanent is in the journal (``_source.journal``).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .._base import locks as _locks
 from .._base.errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._libvirt import attach
-from .._source import needed_locks, opener
+from .._source import files, lookup, needed_locks, opener, spec
 from .._xen import blkback, stack, vbd_nodes, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
@@ -90,14 +90,14 @@ class VbdItem(Item):
             _device.check_diskseq(params["diskseq"])
         check_seconds(params, "timeout", 1)
         if params["source"] is not None:
-            self.source = opener.parse(params["source"])
+            self.source = spec.parse(params["source"])
         elif params["state"] == "attached":
             raise InvalidValue("source", None, "must be given with state=attached")
         if params["device_type"] == "cdrom" and params["mode"] == "w":
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
         if self.source is not None:
             self.source = check_source_mode(self.source, params["mode"])
-        if isinstance(self.source, opener.FileSource) and params["shared"]:
+        if isinstance(self.source, spec.FileSource) and params["shared"]:
             self.source = self.source._replace(overlap=True)
 
     def locks(self):
@@ -184,7 +184,7 @@ class VbdItem(Item):
             self.vbd = vbd
             return Plan(False, after, after)
         if self.params["diskseq"] is not None and not isinstance(
-            self.source, (opener.DiskseqSource, opener.PathSource)
+            self.source, (spec.DiskseqSource, spec.PathSource)
         ):
             raise InvalidValue(
                 "diskseq",
@@ -220,7 +220,7 @@ class VbdItem(Item):
                 )
         self.device = self._opened(vbd)
         here = "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"
-        if self.device is None or not opener.is_device(self.source, self.device, self.host):
+        if self.device is None or not lookup.is_device(self.source, self.device, self.host):
             raise DeviceBusy(
                 f"the guest has another disk there: {here}, params {vbd.params or '(none)'}",
                 device=self.title(),
@@ -249,7 +249,7 @@ class VbdItem(Item):
 
     def _check_free(self):
         """What attach would refuse is refused already here, so that check mode tells it."""
-        device = opener.find(self.source, self.host)
+        device = lookup.find(self.source, self.host)
         if device is not None:
             device = self.found = self.host.enter_context(device)
             self._guard(device)
@@ -259,12 +259,12 @@ class VbdItem(Item):
             if not self.params["shared"]:
                 with _sharing.Sharing(stack.questions(self.host)) as sharing:
                     sharing.guard(self.host.store, request)
-        elif isinstance(self.source, opener.FileSource) and not self.params["shared"]:
+        elif isinstance(self.source, spec.FileSource) and not self.params["shared"]:
             self._check_file()
 
     def _check_file(self):
         source = self.source
-        with opener.backing_of(source) as backing:
+        with files.backing_of(source) as backing:
             leaf = ("file", backing.device, backing.inode)
         mine = [
             Extent(
@@ -336,7 +336,7 @@ class VbdItem(Item):
             raise WrongDevice("the backend has no device open for it", device=self.title())
         if device is not None:
             self._guard(device)
-            if self.source is not None and not opener.is_device(self.source, device, self.host):
+            if self.source is not None and not lookup.is_device(self.source, device, self.host):
                 raise WrongDevice(
                     f"the guest has another disk there: {device.path} (diskseq {device.id.diskseq})",
                     device=self.title(),

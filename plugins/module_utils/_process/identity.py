@@ -60,6 +60,15 @@ def parse_mark(text):
     return tuple(words)
 
 
+def is_of_this_namespace(mark):
+    """
+    Whether :func:`has_ended` can tell of the process of this mark: it is of this process's PID and time
+    namespaces. KernelError.
+    """
+    found = parse_mark(mark)
+    return found is not None and found[2] == _namespaces()
+
+
 def has_ended(mark):
     """
     Whether the process of this :func:`own_mark` has ended, as far as that can be seen from here: False for a mark of another namespace and for
@@ -119,7 +128,7 @@ def end(pid, started, seconds=5.0):
         os.close(handle)
 
 
-def end_marked(mark):
+def end_marked(mark, seconds=5.0):
     """:func:`end` for the process of a mark, if that is one of this namespace; whether it is known to have ended."""
     found = parse_mark(mark)
-    return found is not None and found[2] == _namespaces() and end(int(found[0]), found[1])
+    return found is not None and found[2] == _namespaces() and end(int(found[0]), found[1], seconds)

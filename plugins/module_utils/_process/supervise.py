@@ -18,7 +18,6 @@ import json
 import os
 import select
 import signal
-import time
 
 from .._base.deadline import Deadline
 from .._base.errors import BlockError
@@ -108,4 +107,4 @@ def _read_all(reader, limit, on_told):
 
 def _reap(child, limit):
     while not limit.expired and os.waitpid(child, os.WNOHANG) == (0, 0):
-        time.sleep(0.01)
+        limit.sleep(0.01)

@@ -26,7 +26,7 @@ from .._base.errors import BlockError, DeviceGone, KernelError, WrongDevice
 from .._base.files import kind_of_file, open_regular
 from .._block import boot, loop, sysfs
 from .._block import device as _device
-from .._dm import mapped
+from .._dm import control, mapped
 from .._process import identity as _identity
 
 DIRECTORY = f"{run_directory.ROOT}/journal"
@@ -166,7 +166,7 @@ def _stays(host, major, minor, diskseq):
 def _is_permanent(host, device):
     if loop.is_loop(device):
         return not loop.info(device).autoclear
-    return not host.dm.status(mapped.number_of(device)).deferred_remove
+    return not host.dm.status(control.by_device(device)).deferred_remove
 
 
 def _set_permanent(host, device, wanted):
@@ -253,13 +253,11 @@ def _names():
 def _is_left(name):
     """Whether the run of this list, whose lock nobody has, is gone; of a list of another boot it is, with its devices."""
     plain = _read(name)
-    if not plain or plain["boot"] != boot.boot_id() or plain["namespace"] != _namespace():
-        # Only the lock tells of a process that has no number here.
+    if not plain or plain["boot"] != boot.boot_id() or not _identity.is_of_this_namespace(plain["process"]):
+        # Only the lock tells of a process that cannot be seen here.
         return True
     # Its module, which had the lock, is gone, so it is being killed; it may hang in a call into storage, and is not gone before that ends.
-    return _identity.start_time(plain["pid"]) != plain["started"] or _identity.end(
-        plain["pid"], plain["started"], _DYING_SECONDS
-    )
+    return _identity.end_marked(plain["process"], _DYING_SECONDS)
 
 
 def _rows(name):
@@ -301,10 +299,8 @@ def _is_list(plain):
         return True
     rows = plain.get("devices")
     return (
-        isinstance(plain.get("namespace"), str)
-        and isinstance(plain.get("started"), str)
-        and _is_number(plain.get("pid"))
-        and plain["pid"] > 0
+        isinstance(plain.get("process"), str)
+        and _identity.parse_mark(plain["process"]) is not None
         and isinstance(rows, list)
         and all(isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in rows)
     )
@@ -326,9 +322,7 @@ def _content(devices):
     rows = [[device.id.major, device.id.minor, device.id.diskseq] for device in devices]
     return {
         "boot": boot.boot_id(),
-        "namespace": _namespace(),
-        "pid": os.getpid(),
-        "started": _identity.start_time("self"),
+        "process": _identity.own_mark(),
         "devices": rows,
     }
 
@@ -350,7 +344,3 @@ def _write(name, plain):
 
 def _lock_of(name):
     return locks.Lock(f"journal {name.lstrip('.')}", "what it makes")
-
-
-def _namespace():
-    return os.readlink("/proc/self/ns/pid")

@@ -15,14 +15,14 @@ from __future__ import annotations
 from .. import _dm_table
 from .._base import locks
 from .._base.errors import TableError
-from . import opener
+from . import spec
 
 
 def of_source(source):
-    """The locks for a source of ``_source.opener.opener.parse``; KernelError when a file cannot be looked at."""
-    if isinstance(source, opener.FileSource):
+    """The locks for a source of ``_source.spec.parse``; KernelError when a file cannot be looked at."""
+    if isinstance(source, spec.FileSource):
         return locks.of_file(source.file)
-    if isinstance(source, opener.TableSource):
+    if isinstance(source, spec.TableSource):
         return locks.of_mapped(source.name, source.uuid) + of_table(source.table, source.read_only)
     return []
 
@@ -33,7 +33,7 @@ def of_table(value, read_only=False):
         # A table can have 100,000 lines, and reading them takes seconds.
         return []
     try:
-        slots = [opener.parse_slot(slot) for dummy, slot in _dm_table.parse_table(value).devices(read_only)]
+        slots = [spec.parse_slot(slot) for dummy, slot in _dm_table.parse_table(value).devices(read_only)]
     except TableError:
         # Nothing is made of it: who plans the table says all that is wrong with it.
         return []

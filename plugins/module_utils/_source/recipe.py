@@ -18,8 +18,8 @@ import os
 
 from .. import _dm_table
 from .._base.errors import DefinitionError, InvalidValue
-from . import opener
-from . import slots as _slots
+from .._dm import live_table
+from . import spec
 
 MOST_CHARACTERS = 65536
 _FIRST_COMER = "cannot be kept: this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
@@ -40,24 +40,24 @@ _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 
 
 def check(source, option="source"):
-    """Raise InvalidValue for a source (of ``_source.opener.opener.parse``) that means nothing, or something else, after the next boot."""
+    """Raise InvalidValue for a source (of ``_source.spec.parse``) that means nothing, or something else, after the next boot."""
     if (
-        isinstance(source, opener.NumberSource)
-        or isinstance(source, opener.DiskseqSource)
+        isinstance(source, spec.NumberSource)
+        or isinstance(source, spec.DiskseqSource)
         and source.boot_id is None
     ):
         raise InvalidValue(option, str(source), _EVERY_BOOT)
-    if isinstance(source, opener.PathSource):
+    if isinstance(source, spec.PathSource):
         _check_path(source, option)
-    elif isinstance(source, opener.TableSource):
+    elif isinstance(source, spec.TableSource):
         _check_table(source, option)
 
 
 def boot_of(source):
     """The boot that the source, or a device in its table, is bound to, or None for what outlives it."""
-    if isinstance(source, opener.TableSource):
+    if isinstance(source, spec.TableSource):
         slots = _dm_table.parse_table(source.table).devices(source.read_only)
-        return next(filter(None, (boot_of(opener.parse_slot(slot)) for dummy, slot in slots)), None)
+        return next(filter(None, (boot_of(spec.parse_slot(slot)) for dummy, slot in slots)), None)
     return getattr(source, "boot_id", None)
 
 
@@ -85,9 +85,9 @@ def text_of(source):
 
 def without_guards(source):
     """The source without what is only checked of its files: which storage is meant does not depend on that."""
-    if isinstance(source, opener.FileSource):
+    if isinstance(source, spec.FileSource):
         return source._replace(**_GUARDS)
-    if isinstance(source, opener.TableSource):
+    if isinstance(source, spec.TableSource):
         return source._replace(table=_without_guards(source.table))
     return source
 
@@ -99,8 +99,8 @@ def cut_of(kept, wanted):
     Nothing else says how large such a disk was, and what is behind its new end would be out of the guest's reach.
     """
     if (
-        not isinstance(kept, opener.TableSource)
-        or not isinstance(wanted, opener.TableSource)
+        not isinstance(kept, spec.TableSource)
+        or not isinstance(wanted, spec.TableSource)
         or _storage(kept) is None
     ):
         return None
@@ -114,12 +114,12 @@ def cut_of(kept, wanted):
 
 def _storage(source):
     """What a snapshot's changes, or a thin volume's data, are kept in, as something to compare; None for other sources."""
-    if not isinstance(source, opener.TableSource):
+    if not isinstance(source, spec.TableSource):
         return None
     targets = _dm_table.parse_table(source.table).targets
     if len(targets) != 1:
         return None
-    slots = {slot.field: without_guards(opener.parse_slot(slot)) for slot in targets[0].devices()}
+    slots = {slot.field: without_guards(spec.parse_slot(slot)) for slot in targets[0].devices()}
     if targets[0].TYPE == "snapshot":
         return "snapshot", slots["cow"]
     if targets[0].TYPE == "thin":
@@ -144,7 +144,7 @@ def parse(text, target="source"):
         plain = json.loads(text, parse_constant=_no_constant)
         if not isinstance(plain, dict):
             raise ValueError("it is not an object")
-        source = opener.parse(plain, option=f"recipe of {target}")
+        source = spec.parse(plain, option=f"recipe of {target}")
         check(source, option=f"recipe of {target}")
     except (ValueError, RecursionError) as error:
         raise DefinitionError(f"the recipe cannot be read: {error}", device=target) from error
@@ -176,7 +176,7 @@ def _check_path(source, option):
 def _check_table(source, option):
     table = _dm_table.parse_table(source.table)
     for dummy, slot in table.devices(source.read_only):
-        check(opener.parse_slot(slot), option=f"{option}.table {slot.field}")
-    if _slots.has_secrets(table):
+        check(spec.parse_slot(slot), option=f"{option}.table {slot.field}")
+    if live_table.has_secrets(table):
         allowed = "must hold no key: a definition can be read by many. Name a key of the kernel's keyring (:SIZE:TYPE:DESCRIPTION)"
         raise InvalidValue(f"{option}.table", "(not shown)", allowed)

@@ -14,16 +14,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
 
 from .._base import gone, locks
+from .._base.deadline import Deadline
 from .._block import loop_index, sysfs
 from .._dm import control, udev
 
 UDEV_SECONDS = 60
 
 
-class Host(contextlib.ExitStack):
+class Resources(contextlib.ExitStack):
     """A context; leaving it closes the devices that were kept in it (``enter_context``) and everything else."""
 
     def __init__(self):
@@ -34,7 +34,7 @@ class Host(contextlib.ExitStack):
         self.loops = loop_index.LoopIndex()
         # Whether what the run makes is for guests: the sharing check then asks what they have.
         self.for_guests = False
-        # By their names, the mapped devices that the run is to make (_source.opener.slots.ToBe), and those that it has made.
+        # By their names, the mapped devices that the run is to make (_source.slots.ToBe), and those that it has made.
         self.mapped_to_be, self.mapped_made = {}, {}
         # The numbers of the mapped devices that the run is to remove.
         self.mapped_to_go = set()
@@ -92,13 +92,13 @@ class Host(contextlib.ExitStack):
 
     def settle(self, seconds=UDEV_SECONDS):
         """Wait until udev has dealt with all that was done; whether it has within ``seconds``."""
-        until = time.monotonic() + seconds
+        limit = Deadline(seconds)
         done = self._cookie is None or self._cookie.wait(seconds)
         for name, identity in self._links:
             while _is_stale(name, identity):
-                if time.monotonic() > until:
+                if limit.expired:
                     return False
-                time.sleep(0.01)
+                limit.sleep(0.01)
         return done
 
 

@@ -15,7 +15,7 @@ from .._base.errors import DeviceGone
 from .._base.record import Record
 from .._block import device as _device
 from .._block import loop
-from . import opener
+from . import files, spec
 
 
 class Exchange(Record):
@@ -30,11 +30,11 @@ class Exchange(Record):
 
 def exchanged(live, wanted):
     """The first Exchange of a live table by ``wanted``, with its slots as they were written; or None."""
-    old = {(index, slot.field): opener.parse_slot(slot) for index, slot in live.devices()}
+    old = {(index, slot.field): spec.parse_slot(slot) for index, slot in live.devices()}
     for index, slot in wanted.devices():
-        source = opener.parse_slot(slot)
+        source = spec.parse_slot(slot)
         had = old.get((index, slot.field))
-        if isinstance(source, opener.FileSource) and isinstance(had, opener.NumberSource):
+        if isinstance(source, spec.FileSource) and isinstance(had, spec.NumberSource):
             found = _other_file(had, source)
             if found is not None:
                 return Exchange(found, source.file)
@@ -50,7 +50,7 @@ def _other_file(number, source):
             status, path = loop.info(device), loop.backing_path(device)
     except DeviceGone:
         return None
-    with opener.backing_of(source, read_only=True) as backing:
+    with files.backing_of(source, read_only=True) as backing:
         if (status.backing_device, status.backing_inode) == (backing.device, backing.inode):
             return None
     return f"{device.path} (diskseq {device.id.diskseq}) with {path}"

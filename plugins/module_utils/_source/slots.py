@@ -14,15 +14,15 @@ import os
 from typing import NamedTuple
 
 from .. import _dm_table
-from .._base.errors import BlockError, KernelError, TableError, WrongDevice
+from .._base.errors import BlockError, KernelError, WrongDevice
 from .._block import sysfs
-from .._dm import cow_header
+from .._dm import control, cow_header, live_table
 from .._dm import mapped as _mapped
 from .._dm_table.grammar import kernels as _kernels
-from . import opener as _opener
+from . import files, lookup, spec
 
 
-class Wanted(NamedTuple):
+class CheckedTable(NamedTuple):
     """
     A checked table; ``is_complete``: every slot is ``major:minor`` of a device that the host holds. ``written``: the same table with its slots
     as they were written.
@@ -44,14 +44,14 @@ class ToBe(NamedTuple):
 def mapped_name(source):
     """The name of the mapped device that a source names by its path in /dev/mapper, or None."""
     directory, slash, name = (
-        source.path.rpartition("/") if isinstance(source, _opener.PathSource) else ("", "", "")
+        source.path.rpartition("/") if isinstance(source, spec.PathSource) else ("", "", "")
     )
     return name if directory == "/dev/mapper" and source.diskseq is None else None
 
 
 class Slots:
     """
-    The device slots of tables, each opened once and held by the host (``_source.opener.resources.Host``) for as long as that lives.
+    The device slots of tables, each opened once and held by the host (``_source.resources.Resources``) for as long as that lives.
 
     The kernel looks a device of a table up by the number it is given; a number cannot move while the device is held.
     ``mapped``: number of the device that the table is for; ``kernels`` and ``targets`` as for ``_dm_table.Context``.
@@ -75,17 +75,17 @@ class Slots:
             value, context=self._context(read_only, self._find, self._facts_to_be, whole)
         )
         complete = all(self._find(slot) is not None for _index, slot in table.devices(read_only))
-        return Wanted(table.with_devices(self._number_or_text) if complete else table, complete, table)
+        return CheckedTable(table.with_devices(self._number_or_text) if complete else table, complete, table)
 
     def device(self, slot):
         """The held device of a slot that was looked at; None when it would have to be made first."""
         return self._devices.get(slot.text)
 
     def make(self, value, read_only, opener):
-        """A ``_dm.mapped.mapped.Table`` to load, with the devices that were not there made by ``opener`` (``_source.opener.opener.Opener``)."""
+        """A ``_dm.load.Table`` to load, with the devices that were not there made by ``opener`` (``_source.opener.Opener``)."""
 
         def find_or_make(slot):
-            source = _opener.parse_slot(slot)
+            source = spec.parse_slot(slot)
             if self._devices.get(slot.text) is None:
                 self._devices[slot.text] = self._host.mapped_made.get(mapped_name(source)) or opener.open(
                     source
@@ -94,7 +94,7 @@ class Slots:
             return self._devices[slot.text]
 
         written = _dm_table.parse_table(value, context=self._context(read_only, find_or_make))
-        table = loadable(written.with_devices(self._number_or_text), read_only)
+        table = live_table.loadable(written.with_devices(self._number_or_text), read_only)
         held = {self._devices[slot.text].id: self._devices[slot.text] for _index, slot in written.devices()}
         return table._replace(held=tuple(held.values()))
 
@@ -121,8 +121,8 @@ class Slots:
 
     def _facts_to_be(self, slot):
         """What will be true of the device that a file or a table has not got yet. A table is checked here, as it will be when it is made."""
-        source = _opener.parse_slot(slot)
-        if isinstance(source, _opener.TableSource):
+        source = spec.parse_slot(slot)
+        if isinstance(source, spec.TableSource):
             table = (
                 host_slots(self._host, source.table, self._mapped, self._kernels or ())
                 .look(source.table, source.read_only)
@@ -134,9 +134,9 @@ class Slots:
         if to_be is not None:
             minor = self._unmade.setdefault(("mapped", source.path), len(self._unmade))
             return _dm_table.DeviceFacts(0, minor, to_be.sectors, 512, to_be.read_only, to_be.uuid or "")
-        if not isinstance(source, _opener.FileSource):
+        if not isinstance(source, spec.FileSource):
             return None
-        with _opener.backing_of(source, option=slot.field) as backing:
+        with files.backing_of(source, option=slot.field) as backing:
             size = source.size or backing.size - source.offset
             minor = self._unmade.setdefault(
                 (backing.device, backing.inode, source.offset, size), len(self._unmade)
@@ -145,8 +145,8 @@ class Slots:
 
     def _find(self, slot):
         if slot.text not in self._devices:
-            source = _opener.parse_slot(slot)
-            device = None if self._to_be(source) else _opener.find(source, self._host)
+            source = spec.parse_slot(slot)
+            device = None if self._to_be(source) else lookup.find(source, self._host)
             self._devices[slot.text] = None if device is None else self._host.enter_context(device)
         return self._devices[slot.text]
 
@@ -190,40 +190,10 @@ def _targets_of(value, host):
     return found
 
 
-def loadable(table, read_only):
-    """What ``_dm.mapped.mapped.make`` and ``_dm.mapped.mapped.reload`` take."""
-    return _mapped.Table(tuple(table.kernel_targets()), read_only, has_secrets(table))
-
-
-def has_secrets(table):
-    return table.redacted() != table
-
-
-def live_table(host, device):
-    """The parsed live table of a held mapped device; None when it holds something that this language does not know."""
-    lines = host.dm.table(_mapped.number_of(device), secure=True)[1]
-    try:
-        return _dm_table.parse_table([_mapped.line_text(line) for line in lines]) if lines else None
-    except TableError:
-        return None
-
-
-def stack_below(major, minor):
-    """``{(major, minor)}`` of all that a device stands on, by sysfs; the device must be held."""
-    below, todo = set(), [(major, minor)]
-    while todo:
-        number = todo.pop()
-        for lower in sysfs.members_of(*number):
-            if lower not in below:
-                below.add(lower)
-                todo.append(lower)
-    return below
-
-
 def _facts(device, host, slot):
     """The DeviceFacts of the held device of a slot."""
-    size = _opener.size_to_be(_opener.parse_slot(slot), device)
-    uuid = host.dm.status(_mapped.number_of(device)).uuid if _mapped.is_mapped(device) else None
+    size = files.size_to_be(spec.parse_slot(slot), device)
+    uuid = host.dm.status(control.by_device(device)).uuid if _mapped.is_mapped(device) else None
     return _dm_table.DeviceFacts(
         device.id.major,
         device.id.minor,
@@ -231,7 +201,7 @@ def _facts(device, host, slot):
         device.logical_block,
         device.read_only,
         uuid,
-        stack_below(device.id.major, device.id.minor),
+        sysfs.stack_below(device.id.major, device.id.minor),
         lambda: _cow_chunk(device),
     )
 

@@ -286,3 +286,8 @@ def _boolean(value, option, key):
     if found is None:
         raise InvalidValue(f"{option}.{key}", value[key], "must be true or false")
     return found
+
+
+def parse_slot(slot):
+    """The source that a table's device slot holds."""
+    return parse(slot.value, option=slot.field, numbers=True)

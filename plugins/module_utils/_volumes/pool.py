@@ -21,9 +21,9 @@ from .._base import gone
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, InvalidValue, WrongDevice
 from .._block import new_loop
+from .._dm import control, live_table, reload, removal, suspended, udev
 from .._dm import mapped as _mapped
-from .._dm import udev
-from .._source import opener
+from .._source import files, lookup, opener, spec
 from .._source import slots as _slots
 from . import superblock
 
@@ -32,10 +32,10 @@ _GOING_SECONDS = 2
 
 
 def check(source, option="pool"):
-    """InvalidValue for a source (of ``_source.opener.opener.parse``) that cannot be a pool's."""
-    if isinstance(source, opener.PathSource):
+    """InvalidValue for a source (of ``_source.spec.parse``) that cannot be a pool's."""
+    if isinstance(source, spec.PathSource):
         return
-    if not isinstance(source, opener.TableSource) or not (source.name and source.uuid):
+    if not isinstance(source, spec.TableSource) or not (source.name and source.uuid):
         allowed = "a mapped device's path, with its uuid; or a table with a name and a uuid, by which the next user finds the pool"
         raise InvalidValue(option, str(source), f"must be {allowed}")
     if [target.TYPE for target in _dm_table.parse_table(source.table)] != [_TYPE]:
@@ -57,8 +57,8 @@ class Pool:
 
     def look(self):
         """Find it, or bring it up as it is. DeviceBusy for another device under its name, InvalidValue for a table that would cut it."""
-        if isinstance(self._source, opener.PathSource):
-            self.device = self._host.enter_context(opener.find(self._source, self._host))
+        if isinstance(self._source, spec.PathSource):
+            self.device = self._host.enter_context(lookup.find(self._source, self._host))
             self.length = self.wanted = self._live().length
             return
         self.wanted = _dm_table.parse_table(self._source.table).length
@@ -93,7 +93,7 @@ class Pool:
         table = slots.make(self._source.table, False, self._opener)
         event_nr = self._host.cookie.next(udev.HANDS_OFF)
         try:
-            _mapped.reload(self._host.dm, self.device, table, event_nr, _mapped.Suspend(seconds=seconds))
+            reload.reload(self._host.dm, self.device, table, event_nr, suspended.Suspend(seconds=seconds))
         except BaseException:
             self._host.cookie.not_sent()
             raise
@@ -128,13 +128,13 @@ class Pool:
         """The live table, of a pool that answers."""
         if not _mapped.is_mapped(self.device):
             raise WrongDevice("it is not a mapped device", device=self.device.path)
-        if self._host.dm.status(_mapped.number_of(self.device)).suspended:
+        if self._host.dm.status(control.by_device(self.device)).suspended:
             raise DeviceBusy(
                 "the pool is suspended",
                 device=self.device.path,
                 hint="Resume it first: a suspended pool does not answer",
             )
-        live = _slots.live_table(self._host, self.device)
+        live = live_table.live_table(self._host.dm, self.device)
         if live is None or [target.TYPE for target in live] != [_TYPE]:
             raise WrongDevice("it is not a thin pool", device=self.device.path)
         return live
@@ -146,14 +146,14 @@ class Pool:
         (slot,) = (
             slot for dummy, slot in _dm_table.parse_table(self._source.table).devices() if slot.field == field
         )
-        return opener.parse_slot(slot)
+        return spec.parse_slot(slot)
 
     def _refuse_image(self):
         """A new pool's data is nothing that somebody wants to keep; later it is what guests write."""
         source = self._source_of("data")
-        if not isinstance(source, opener.FileSource) or source.offset or not gone.exists(source.file):
+        if not isinstance(source, spec.FileSource) or source.offset or not gone.exists(source.file):
             return
-        with opener.backing_of(source, read_only=True, option="pool.data") as backing:
+        with files.backing_of(source, read_only=True, option="pool.data") as backing:
             found = new_loop.format_of(backing)
         if found is not None:
             raise InvalidValue(
@@ -164,19 +164,19 @@ class Pool:
 
     def _superblock(self):
         source = self._source_of("metadata")
-        if isinstance(source, opener.FileSource):
+        if isinstance(source, spec.FileSource):
             if not gone.exists(source.file):
                 return None
-            with opener.backing_of(source, read_only=True) as backing:
+            with files.backing_of(source, read_only=True) as backing:
                 return superblock.parse(os.pread(backing.fd, superblock.BYTES, source.offset), source.file)
-        with opener.find(source, self._host) as device:
+        with lookup.find(source, self._host) as device:
             return superblock.parse(os.pread(device.fd, superblock.BYTES, 0), device.path)
 
     def _wait_gone(self):
         """What was brought up goes a moment after its last user. When that is a guest by now, it stays."""
         deadline = Deadline(_GOING_SECONDS)
         for pause in pauses():
-            if deadline.expired or not any(_mapped.is_there(device.id) for device in self._opener.made):
+            if deadline.expired or not any(removal.is_there(device.id) for device in self._opener.made):
                 return
             deadline.sleep(pause)
 

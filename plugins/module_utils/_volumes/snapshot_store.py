@@ -68,7 +68,7 @@ def look(path):
 
 
 def read_whole(path, known):
-    """The Image at a path with its checksum; ``known`` (``Host.checksums``) has those that were read before. WrongDevice when it changes meanwhile."""
+    """The Image at a path with its checksum; ``known`` (``Resources.checksums``) has those that were read before. WrongDevice when it changes meanwhile."""
     with _backing.Backing(path, read_only=True, option="image") as backing:
         key = _key(backing)
         if key not in known:

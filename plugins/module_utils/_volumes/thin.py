@@ -23,8 +23,8 @@ from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
 from .._block import device as _device
 from .._dm import control as _control
-from .._dm import mapped, suspended
 from .._dm import names as _names
+from .._dm import suspended
 
 LAST_ID = 2**24 - 1
 _PROBE_SECONDS = 10
@@ -151,7 +151,7 @@ class Volumes:
         for volume in self._volumes:
             if volume.present and volume.id not in self._there:
                 if volume.origin is None:
-                    self._host.dm.message(mapped.number_of(pool), f"create_thin {volume.id}")
+                    self._host.dm.message(_control.by_device(pool), f"create_thin {volume.id}")
                 else:
                     make_snapshot(self._host.dm, pool, volume.id, volume.origin, self._seconds)
                 self._made.append(volume.id)
@@ -175,7 +175,7 @@ class Volumes:
     def undo(self, pool):
         """Delete again what :meth:`make` has made."""
         while self._made:
-            self._host.dm.message(mapped.number_of(pool), f"delete {self._made.pop()}")
+            self._host.dm.message(_control.by_device(pool), f"delete {self._made.pop()}")
 
     def _is_different(self):
         return any(volume.present != (volume.id in self._there) for volume in self._volumes)
@@ -212,10 +212,10 @@ def find_users(control, pool, stack):
     for name in os.listdir(f"{pool.sysfs}/holders"):
         try:
             device = stack.enter_context(_device.open_path(f"/dev/{name}"))
-            status = control.status(mapped.number_of(device))
+            status = control.status(_control.by_device(device))
             # While it is held, its number and with it the pool's in its table mean these very devices.
             for live in (True, False):
-                for line in control.table(mapped.number_of(device), inactive=not live, secure=True)[1]:
+                for line in control.table(_control.by_device(device), inactive=not live, secure=True)[1]:
                     words = line.params.split()
                     if line.type == b"thin" and words[0] == pool.id.number.encode("ascii"):
                         users.append(User(int(words[1]), device, status.name, live))
@@ -236,13 +236,13 @@ def make_snapshot(control, pool, number, origin, seconds):
             if user.live and user.id == origin
         }
         with suspended.quiet(control, list(devices.values()), seconds):
-            control.message(mapped.number_of(pool), f"create_snap {number} {origin}")
+            control.message(_control.by_device(pool), f"create_snap {number} {origin}")
 
 
 def delete(control, pool, volume):
     """Delete a Volume of a held live pool; DeviceBusy when something uses it."""
     try:
-        control.message(mapped.number_of(pool), f"delete {volume.id}")
+        control.message(_control.by_device(pool), f"delete {volume.id}")
     except KernelError as error:
         if error.errno != errno.EBUSY:
             raise
@@ -267,7 +267,7 @@ def _refuse_used(volume, users):
 
 def _check_mode(control, pool):
     """KernelError when the pool takes no messages (dm-thin.c, pool_message); last but some word of its status is its mode."""
-    status, lines = control.target_status(mapped.number_of(pool))
+    status, lines = control.target_status(_control.by_device(pool))
     words = lines[0].params.split()
     if words == [b"Fail"] or b"ro" in words or b"needs_check" in words:
         raise KernelError(

@@ -20,7 +20,7 @@ from .footprint import Questions
 
 
 def questions(host):
-    """The Questions that a run (``_source.opener.resources.Host``) can answer. What cannot be looked at is an error."""
+    """The Questions that a run (``_source.resources.Resources``) can answer. What cannot be looked at is an error."""
     return Questions(
         lambda major, minor: _table(host, major, minor), _loop_file, sysfs.partition_of, sysfs.members_of
     )

@@ -30,7 +30,7 @@ _DISKSEQ_RULE = "diskseq: and a whole number from 1 to 18446744073709551615, wit
 _LIKE_NUMBERS = re.compile(r"[0-9]+:")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _DISKSEQ = re.compile(rf"([1-9][0-9]{{0,19}})(?:-part([1-9][0-9]{{0,2}}))?(?:@{_UUID})?\Z")
-# Neither can hold a comma (_dm.mapped.names).
+# Neither can hold a comma (_dm.names).
 _MAPPED = re.compile(r"dm:([A-Za-z0-9#+.:=@_-]{1,127}),[A-Za-z0-9#+.:=@_-]{1,128}\Z")
 _MAPPED_RULE = "dm:NAME,UUID, both of the characters A-Z a-z 0-9 # + - . : = @ _"
 _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h

@@ -15,7 +15,7 @@ from ansible_collections.racefree.block.plugins.filter.guest_disk_entries import
 from ansible_collections.racefree.block.plugins.filter.guest_disk_files import FilterModule as Files
 from ansible_collections.racefree.block.plugins.filter.guest_disk_stores import FilterModule as Stores
 from ansible_collections.racefree.block.plugins.filter.guest_disk_volumes import FilterModule as Volumes
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, recipe
+from ansible_collections.racefree.block.plugins.module_utils._source import recipe, spec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,7 +70,7 @@ def test_entries():
         "mode": "r",
     }
     for entry in found:
-        assert recipe.text_of(opener.parse(entry["source"]))
+        assert recipe.text_of(spec.parse(entry["source"]))
     assert entries(GUESTS, state="absent") == [
         {"domain": "old1", "vdev": "xvda", "state": "absent", "source": {"file": "/old1.raw"}}
     ]
@@ -245,7 +245,7 @@ def test_an_image_is_followed_by_zeros():
 @given(st.integers(1, 2**30), st.integers(0, 2**30))
 def test_any_size(image, more):
     line = table_of({"/g": image * 512}, disk_size=(image + more) * 512)
-    recipe.text_of(opener.parse({"table": [line]}))
+    recipe.text_of(spec.parse({"table": [line]}))
     parts = line["origin"].get("table", [{"start": 0, "length": image}])
     assert (
         parts[0]["length"] == image
@@ -336,7 +336,7 @@ def test_a_volume_of_a_pool_that_is_made():
             }
         ],
     }
-    assert recipe.parse(recipe.text_of(opener.parse(entry["source"]))) == opener.parse(entry["source"])
+    assert recipe.parse(recipe.text_of(spec.parse(entry["source"]))) == spec.parse(entry["source"])
     # 64 bytes for each block, no less than 4 MiB, no more than 16 GiB.
     for size, metadata in (("1G", 4 * 2**20), ("128G", 128 * 2**20), ("900T", 16 * 2**30)):
         assert [
@@ -520,7 +520,7 @@ def test_any_disk_can_be_encrypted():
             plain["source"],
             0,
         )
-        assert recipe.text_of(opener.parse(entry["source"]))
+        assert recipe.text_of(spec.parse(entry["source"]))
     lengths = [entry["source"]["table"][0]["length"] for entry in entries(guests, sizes=sizes)]
     assert lengths == [8, 16, 2048, 2048]
     assert (

@@ -351,7 +351,7 @@ def test_wrong_values(name, place, guest, monkeypatch):
     module.
     """
     module, list_option, right, wrong = MODULES[name]
-    monkeypatch.setattr(resources.Host, "store", property(lambda host: guest))
+    monkeypatch.setattr(resources.Resources, "store", property(lambda host: guest))
     before = sorted(os.listdir(place))
     tried = refused = 0
     for option, kind in wrong.items():

@@ -25,8 +25,13 @@ from ansible_collections.racefree.block.plugins.module_utils._block import devic
 from ansible_collections.racefree.block.plugins.module_utils._block import loop, loop_index, new_loop
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import target as _target
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, kept_format
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, recipe
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._source import (
+    lookup,
+    opener,
+    recipe,
+    resources,
+    spec,
+)
 from ansible_collections.racefree.block.plugins.module_utils._volumes import pool
 from ansible_collections.racefree.block.plugins.modules import loop_device, loop_devices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
@@ -66,12 +71,12 @@ def by_module(path, **said):
 
 
 def by_source(path, **said):
-    source = opener.parse(dict(said, file=path))
-    with Host() as host:
+    source = spec.parse(dict(said, file=path))
+    with resources.Resources() as host:
         if not said:
             # The look that check mode makes.
             with pytest.raises(InvalidValue):
-                opener.find(source, host)
+                lookup.find(source, host)
         return opener.Opener(host).open(source).size
 
 
@@ -122,8 +127,8 @@ def test_what_the_guest_wrote_into_its_disk(place):
         os.fsync(device.fd)
     again = run(backing_file=path)
     assert not again["changed"] and again["device"]["diskseq"] == made["device"]["diskseq"]
-    with Host() as host:
-        assert opener.Opener(host).open(opener.parse(f"file:{path}")).id.diskseq == made["device"]["diskseq"]
+    with resources.Resources() as host:
+        assert opener.Opener(host).open(spec.parse(f"file:{path}")).id.diskseq == made["device"]["diskseq"]
     run(backing_file=path, state="absent")
     neighbour = run(backing_file=path, offset=4096)
     assert neighbour["changed"]
@@ -138,13 +143,13 @@ def test_another_format_is_never_taken():
         {"file": "/a", "format": ""},
     ):
         with pytest.raises(InvalidValue, match="qemu-img convert"):
-            opener.parse(source)
+            spec.parse(source)
 
 
 def test_a_new_pools_data(place):
     data = loopdevices.image(place, "data", content=QCOW2)
-    with Host() as host:
-        source = opener.parse(
+    with resources.Resources() as host:
+        source = spec.parse(
             {"name": "p", "uuid": "P", "table": f"0 64 thin-pool file:{place}/meta file:raw:{data} 128 0"}
         )
         with pytest.raises(InvalidValue, match="pool.data.*image of the format qcow2"):
@@ -198,8 +203,8 @@ def test_which_parts_meet(place, more, is_refused):
     elif result["changed"]:
         run(backing_file=path, offset=more.get("offset", 0), size=more.get("size", 0), state="absent")
     run(backing_file=path, offset=4096, size=4096, state="absent")
-    with Host() as host:
-        source = opener.parse(dict(more, file=path))
+    with resources.Resources() as host:
+        source = spec.parse(dict(more, file=path))
         opener.Opener(host).open(source)
 
 
@@ -376,8 +381,8 @@ def test_a_file_that_was_replaced(place, state, through_a_link):
 
 def test_a_file_that_was_replaced_under_a_source(place):
     path, old = replaced(place)
-    with Host() as host, pytest.raises(WrongDevice, match=f"replaced.*{old['path']}"):
-        opener.Opener(host).open(opener.parse(f"file:{path}"))
+    with resources.Resources() as host, pytest.raises(WrongDevice, match=f"replaced.*{old['path']}"):
+        opener.Opener(host).open(spec.parse(f"file:{path}"))
     run(diskseq=old["diskseq"], state="absent")
 
 
@@ -494,10 +499,10 @@ def test_a_file_that_was_cut(place):
             and "65536 bytes, and 4096 are left" in result["msg"]
             and "allow_shrink" in result["error"]["hint"]
         )
-    with _device.open_path(made["path"]) as device, Host() as host:
+    with _device.open_path(made["path"]) as device, resources.Resources() as host:
         assert device.size == SIZE
         with pytest.raises(DeviceBusy, match="4096 are left"):
-            opener.Opener(host).open(opener.parse(f"file:{path}"))
+            opener.Opener(host).open(spec.parse(f"file:{path}"))
         assert run(backing_file=path, allow_shrink=True)["changed"] and device.size == 4096
     assert not run(backing_file=path)["changed"]
     os.truncate(path, SIZE)
@@ -522,7 +527,7 @@ def test_what_a_definition_says_of_the_file(tmp_path, kind, vdev, is_refused):
             XML.format(DISK.format("qcow2", tmp_path / "other", "xvdc") + DISK.format(kind, link, vdev))
         )
     ]
-    source = opener.FileSource(path)
+    source = spec.FileSource(path)
     with _backing.Backing(path) as backing:
         if is_refused:
             with pytest.raises(
@@ -548,15 +553,15 @@ def test_what_a_definition_says_of_the_file(tmp_path, kind, vdev, is_refused):
 )
 def test_what_a_recipe_says_of_the_file(kept, target, is_known):
     disk = domain_xml.Disk("xvda", domain_xml.path_of("00000005-1111-2222-3333-444444444444", "xvda"))
-    text = domain_xml.put(XML.format(""), disk, recipe.text_of(opener.parse(kept)))
-    found = kept_format.known(opener.FileSource("/a"), [domain_xml.Domain(text)], target)
-    assert found == opener.FileSource("/a", format="raw" if is_known else None)
+    text = domain_xml.put(XML.format(""), disk, recipe.text_of(spec.parse(kept)))
+    found = kept_format.known(spec.FileSource("/a"), [domain_xml.Domain(text)], target)
+    assert found == spec.FileSource("/a", format="raw" if is_known else None)
 
 
 def test_a_recipe_that_cannot_be_read_says_nothing():
     disk = domain_xml.Disk("xvda", domain_xml.path_of("00000005-1111-2222-3333-444444444444", "xvda"))
     domain = domain_xml.Domain(domain_xml.put(XML.format(""), disk, '{"file": 5, "format": "raw"}'))
-    assert kept_format.known(opener.FileSource("/a"), [domain], "xvda").format is None
+    assert kept_format.known(spec.FileSource("/a"), [domain], "xvda").format is None
 
 
 def test_said(place):

@@ -29,8 +29,7 @@ from ansible_collections.racefree.block.plugins.module_utils._block import (
 )
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import target
-from ansible_collections.racefree.block.plugins.module_utils._source import opener
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._source import lookup, resources, spec
 from ansible_collections.racefree.block.plugins.modules import device_info, loop_device
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.modulerun import run
@@ -110,7 +109,7 @@ def test_a_partition_that_goes_while_it_is_held_is_no_whole_disk(disk):
 
 def test_sources(disk):
     number, boot = disk.id.diskseq, _boot.boot_id()
-    with Host() as host:
+    with resources.Resources() as host:
         for text, plain, partition in (
             (f"diskseq:{number}", {"diskseq": number}, None),
             (f"diskseq:{number}@{boot}", {"diskseq": number, "boot_id": boot}, None),
@@ -121,13 +120,11 @@ def test_sources(disk):
                 3,
             ),
         ):
-            source = opener.parse(text)
-            assert (
-                source == opener.parse(plain) and str(source) == text and opener.parse(str(source)) == source
-            )
-            with opener.find(source, host) as device:
-                assert device.partition == partition and opener.is_device(source, device, host)
-                assert not opener.is_device(opener.parse({"diskseq": number, "partition": 2}), device, host)
+            source = spec.parse(text)
+            assert source == spec.parse(plain) and str(source) == text and spec.parse(str(source)) == source
+            with lookup.find(source, host) as device:
+                assert device.partition == partition and lookup.is_device(source, device, host)
+                assert not lookup.is_device(spec.parse({"diskseq": number, "partition": 2}), device, host)
             words = (
                 f"0 8 linear {text} 0",
                 {
@@ -139,8 +136,8 @@ def test_sources(disk):
                 },
             )
             assert [parse_table([line]).to_list()[0]["device"] for line in words] == [text, text]
-        assert opener.is_device(
-            opener.parse({"path": disk.path, "diskseq": number, "boot_id": boot}), disk, host
+        assert lookup.is_device(
+            spec.parse({"path": disk.path, "diskseq": number, "boot_id": boot}), disk, host
         )
 
 
@@ -154,16 +151,16 @@ def test_sources(disk):
     ],
 )
 def test_a_number_of_another_boot_is_no_device(disk, make):
-    source = opener.parse(make(disk.id.diskseq, disk.path))
-    with Host() as host:
+    source = spec.parse(make(disk.id.diskseq, disk.path))
+    with resources.Resources() as host:
         with pytest.raises(DeviceGone) as caught:
-            opener.find(source, host)
+            lookup.find(source, host)
         assert (
             OTHER_BOOT in str(caught.value)
             and "another boot" in str(caught.value)
             and str(disk.id.diskseq) in str(caught.value)
         )
-        assert not opener.is_device(source, disk, host)
+        assert not lookup.is_device(source, disk, host)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +187,7 @@ def test_a_number_of_another_boot_is_no_device(disk, make):
 )
 def test_what_is_no_number(value, option):
     with pytest.raises(InvalidValue) as caught:
-        opener.parse(value, option="x")
+        spec.parse(value, option="x")
     assert caught.value.option == option
     if isinstance(value, str) or "path" not in value:
         with pytest.raises(TableError):

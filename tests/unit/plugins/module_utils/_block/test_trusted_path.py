@@ -11,8 +11,13 @@ import struct
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue, KernelError
 from ansible_collections.racefree.block.plugins.module_utils._block import trusted_path
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, recipe
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._source import (
+    lookup,
+    opener,
+    recipe,
+    resources,
+    spec,
+)
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to somebody else")
@@ -120,15 +125,15 @@ def test_links_in_a_circle(place):
 
 def test_what_is_said_of_it(place):
     os.chmod(place + "/guests", 0o777)
-    source = opener.parse({"file": place + "/guests/a.raw"})
-    with Host() as host:
+    source = spec.parse({"file": place + "/guests/a.raw"})
+    with resources.Resources() as host:
         opener.Opener(host).open(source)
         assert len(host.warnings) == 1 and f"{place}/guests," in host.warnings[0]
         with pytest.raises(InvalidValue, match="lead to another file, by the directory .*trusted_path=false"):
-            opener.find(source._replace(trusted_path=True), host)
+            lookup.find(source._replace(trusted_path=True), host)
 
 
 def test_it_is_kept_in_a_recipe():
-    source = opener.parse({"file": "/a", "trusted_path": "yes"})
+    source = spec.parse({"file": "/a", "trusted_path": "yes"})
     assert recipe.parse(recipe.text_of(source)) == source and source.trusted_path
-    assert recipe.without_guards(source) == opener.FileSource("/a")
+    assert recipe.without_guards(source) == spec.FileSource("/a")

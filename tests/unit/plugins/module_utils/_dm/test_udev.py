@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
 from ansible_collections.racefree.block.plugins.module_utils._dm import udev as _udev
 from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._source import resources
 
 KEY = 0x0D4D0000
 
@@ -218,7 +218,7 @@ def test_without_udevd_nothing_is_made_or_waited_for(monkeypatch):
 
 
 def test_a_run_has_one_cookie():
-    with Host() as host:
+    with resources.Resources() as host:
         assert host.settle(0) is True, "nothing was done"
         event_nr = host.cookie.next()
         assert host.cookie is host.cookie

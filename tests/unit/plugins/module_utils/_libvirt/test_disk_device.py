@@ -13,11 +13,10 @@ from __future__ import annotations
 import types
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._dm import mapped
+from ansible_collections.racefree.block.plugins.module_utils._dm import control, mapped
 from ansible_collections.racefree.block.plugins.module_utils._dm.codec import TargetLine
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device
-from ansible_collections.racefree.block.plugins.module_utils._source import opener
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, spec
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
 SIZE = 65536
@@ -46,16 +45,14 @@ class Mapper:
 @pytest.fixture
 def scene(monkeypatch):
     loopdevices.need_loop()
-    with loopdevices.directory() as place, Host() as host:
+    with loopdevices.directory() as place, resources.Resources() as host:
         mapper = Mapper()
-        monkeypatch.setattr(Host, "dm", mapper)
+        monkeypatch.setattr(resources.Resources, "dm", mapper)
         monkeypatch.setattr(mapped, "is_mapped", lambda device: device.id.number in mapper.tables)
-        monkeypatch.setattr(mapped, "number_of", lambda device: device.id.number)
+        monkeypatch.setattr(control, "by_device", lambda device: device.id.number)
 
         def loop(name, **options):
-            return opener.Opener(host).open(
-                opener.FileSource(loopdevices.image(place, name, SIZE), **options)
-            )
+            return opener.Opener(host).open(spec.FileSource(loopdevices.image(place, name, SIZE), **options))
 
         def stand_in(line, **options):
             """A device that is a mapped one with this table."""
@@ -76,7 +73,7 @@ def snapshot(scene, **change):
         "persistence": "P",
         "chunk_size": 8,
     }
-    return opener.parse({"table": [dict(line, **change)]})
+    return spec.parse({"table": [dict(line, **change)]})
 
 
 @pytest.fixture
@@ -110,7 +107,7 @@ def test_another_table_is_not(scene, made, change):
     }
     source = snapshot(scene, **change)
     if change.get("target") == "linear":
-        source = opener.parse({"table": [{"start": 0, "length": 128, **change}]})
+        source = spec.parse({"table": [{"start": 0, "length": 128, **change}]})
     assert not disk_device.is_made_of(scene.host, made, source)
 
 
@@ -126,7 +123,7 @@ def test_one_of_several_loop_devices_over_the_file(scene):
         for number in (first.id.number, f"7:{second}"):
             device = scene.stand_in(f"0 128 linear {scene.stand_in(f'0 128 linear {number} 0').id.number} 0")
             assert disk_device.is_made_of(
-                scene.host, device, opener.parse({"table": f"0 128 linear file:{scene.place}/disk 0"})
+                scene.host, device, spec.parse({"table": f"0 128 linear file:{scene.place}/disk 0"})
             )
 
 
@@ -139,5 +136,5 @@ def test_a_table_on_a_table(scene, made):
         "offset": 0,
     }
     device = scene.stand_in(f"0 {SIZE // 512} linear {made.id.number} 0")
-    assert disk_device.is_made_of(scene.host, device, opener.parse({"table": [outer]}))
-    assert not disk_device.is_made_of(scene.host, made, opener.parse({"table": [outer]}))
+    assert disk_device.is_made_of(scene.host, device, spec.parse({"table": [outer]}))
+    assert not disk_device.is_made_of(scene.host, made, spec.parse({"table": [outer]}))

@@ -11,7 +11,7 @@ import re
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError, DefinitionError
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, hook_plan, xml_edit
-from ansible_collections.racefree.block.plugins.module_utils._source import opener
+from ansible_collections.racefree.block.plugins.module_utils._source import spec
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
 UUID = "11111111-2222-3333-4444-55555555555b"
@@ -34,7 +34,7 @@ def test_the_disks(text):
     (disk,) = job.disks
     assert (disk.target, disk.source, disk.read_only, disk.shareable) == (
         "xvda",
-        opener.FileSource("/srv/ours.raw"),
+        spec.FileSource("/srv/ours.raw"),
         False,
         False,
     )
@@ -130,7 +130,7 @@ def test_hostile_files(text, source):
     recipe = xml_edit.text_of(json.dumps({"file": source}))
     assert hook_plan.job_of("prepare", text.replace('{"file": "/srv/ours.raw"}', recipe)).disks[
         0
-    ].source == opener.FileSource(source)
+    ].source == spec.FileSource(source)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
 )
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.disk_request import DiskRequest
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.running_disk import RunningDisk
-from ansible_collections.racefree.block.plugins.module_utils._source import opener
+from ansible_collections.racefree.block.plugins.module_utils._source import spec
 from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_read
 from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Outcome
 
@@ -137,6 +137,6 @@ def test_a_disk_that_cannot_be_attached(scene, error, sticks, last):
 )
 def test_a_recipe_of_the_run_alone(source, doubts, recipe, warned):
     """Nothing that could be another disk when the guest is restored."""
-    state = disk_source.SourceState(opener.parse(source), None, doubts)
+    state = disk_source.SourceState(spec.parse(source), None, doubts)
     found, warnings = disk_source.recipe_for_run(state, "xvdb of web1")
     assert found == recipe and len(warnings) == warned

@@ -13,8 +13,14 @@ import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import TableError
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
 from ansible_collections.racefree.block.plugins.module_utils._module import dm_device, dm_table
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, slots
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._source import (
+    files,
+    lookup,
+    opener,
+    resources,
+    slots,
+    spec,
+)
 
 
 class Targets:
@@ -40,7 +46,7 @@ def fixture_any_host(monkeypatch):
     monkeypatch.setattr(
         os, "uname", lambda: os.uname_result(("Linux", "host", "6.1.0-40-amd64", "#1", "x86_64"))
     )
-    with Host() as host:
+    with resources.Resources() as host:
         host._dm = Targets()
         yield host
 
@@ -48,7 +54,7 @@ def fixture_any_host(monkeypatch):
 @pytest.fixture(name="host")
 def fixture_host(any_host, monkeypatch):
     """One on which the devices at a table's paths are yet to be made."""
-    monkeypatch.setattr(opener, "find", lambda source, host: None)
+    monkeypatch.setattr(lookup, "find", lambda source, host: None)
     return any_host
 
 
@@ -94,20 +100,18 @@ def test_what_cannot_be_exchanged_stays(host):
 
 def test_it_is_refused_also_where_it_would_be_made(host, monkeypatch):
     monkeypatch.setattr(
-        opener,
+        lookup,
         "find",
-        lambda source, host: (
-            None if isinstance(source, opener.TableSource) else contextlib.nullcontext(source)
-        ),
+        lambda source, host: None if isinstance(source, spec.TableSource) else contextlib.nullcontext(source),
     )
     monkeypatch.setattr(slots, "_facts", lambda device, host, size: None)
-    monkeypatch.setattr(opener, "size_to_be", lambda source, device: 0)
-    monkeypatch.setattr(opener, "follow_file", lambda source, device: None)
+    monkeypatch.setattr(files, "size_to_be", lambda source, device: 0)
+    monkeypatch.setattr(files, "follow", lambda source, device: None)
     monkeypatch.setattr(opener._mapped, "is_mapped", lambda device: False)
     item = device(host, "0 8 flakey /dev/a 0 1 1 1 error_reads")
     with pytest.raises(TableError, match="refused by Linux 6.1"):
         item._create()
-    inner = opener.parse({"table": ["0 8 dust /dev/a 0 512"]})
+    inner = spec.parse({"table": ["0 8 dust /dev/a 0 512"]})
     with pytest.raises(TableError, match="a target type that this host has"):
         opener.Opener(host).open(inner)
 

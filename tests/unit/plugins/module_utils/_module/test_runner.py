@@ -25,6 +25,7 @@ from ansible_collections.racefree.block.plugins.module_utils._block import detac
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._block import loop
 from ansible_collections.racefree.block.plugins.module_utils._module import runner
+from ansible_collections.racefree.block.plugins.module_utils._process import descriptors as _descriptors
 from ansible_collections.racefree.block.plugins.module_utils._process import holder
 from ansible_collections.racefree.block.plugins.modules import loop_device, loop_devices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
@@ -269,7 +270,7 @@ def test_an_error_at_the_very_end_hides_nothing(row, files, monkeypatch):
     def closing(host):
         raise KernelError("cannot let go")
 
-    monkeypatch.setattr(runner.Host, "close", closing)
+    monkeypatch.setattr(runner.resources.Resources, "close", closing)
     result, warnings = many([row("a"), row("b")])
     assert (
         not result.get("failed")
@@ -296,11 +297,8 @@ def test_many_files_can_be_open(row):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     one(**row("a"))
-    assert (
-        resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        == min(hard if hard != resource.RLIM_INFINITY else 65536, hard if hard > 0 else 65536)
-        > 256
-    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft == min(_descriptors.WANTED, hard) > 256
 
 
 # Many

@@ -18,8 +18,7 @@ import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base import locks
 from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device
-from ansible_collections.racefree.block.plugins.module_utils._source import opener
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, spec
 from ansible_collections.racefree.block.plugins.module_utils._volumes import snapshot_store
 from ansible_collections.racefree.block.plugins.modules import (
     kernel_key,
@@ -341,7 +340,7 @@ def test_what_opens_files_for_guests_has_all_their_locks_in_one_order_within_its
     """It has the second file's lock, and wants the first one's, which is what a run that wants both takes first."""
     files = [loopdevices.image(place, name) for name in "abc"]
     first, second = sorted(files[:2], key=lambda path: locks.of_file(path)[0].offset)
-    sources = [opener.parse({"file": path, "read_only": True}) for path in (second, first)]
+    sources = [spec.parse({"file": path, "read_only": True}) for path in (second, first)]
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -353,7 +352,7 @@ def test_what_opens_files_for_guests_has_all_their_locks_in_one_order_within_its
             os._exit(1)
     try:
         os.read(reading, 1)
-        with Host() as host:
+        with resources.Resources() as host:
             with pytest.raises(locks.Unavailable):
                 disk_device.take_turn(host, sources, Deadline(0))
             assert not any(host.locks.has(lock) for path in files for lock in locks.of_file(path)), (

@@ -20,8 +20,8 @@ import time
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._block import boot, loop
 from ansible_collections.racefree.block.plugins.module_utils._module import loop_device as _loop_device
-from ansible_collections.racefree.block.plugins.module_utils._source import journal
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._process import identity
+from ansible_collections.racefree.block.plugins.module_utils._source import journal, resources
 from ansible_collections.racefree.block.plugins.modules import loop_device, loop_devices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.runs import Run, run
@@ -79,13 +79,18 @@ def someone_else_runs(place):
     return result.get("warnings", [])
 
 
+def nobody():
+    """The mark of a process of this namespace that has ended."""
+    return "-".join([str(2**22 - 1), *identity.own_mark().split("-")[1:]])
+
+
 def listed(devices):
     """Leave the list of a run that was killed, of devices as modules return them; its name."""
     journal._write(
         "1-x",
         dict(
             journal._content([]),
-            pid=2**22 - 1,
+            process=nobody(),
             devices=[[device[key] for key in ("major", "minor", "diskseq")] for device in devices],
         ),
     )
@@ -201,7 +206,7 @@ def test_a_device_that_somebody_has_exclusively_is_not_touched_for_a_moment(plac
     try:
         predicted = run(loop_device.main, rows[5], check=True)
         assert "will be rolled back" not in str(predicted.get("warnings")), "it is in use"
-        with Host() as host:
+        with resources.Resources() as host:
 
             def refuse(*arguments):
                 raise AssertionError("it was changed")
@@ -268,10 +273,10 @@ def test_what_is_rolled_back_is_told_and_check_mode_tells_it_before(place, rows)
 def test_what_has_the_number_by_now_is_not_touched(place, rows, tmp_path):
     """A list that names a number with another disk sequence number, as when the device was removed by hand and the number is used again."""
     device = run(loop_device.main, rows[0])["device"]
-    with Host() as host:
+    with resources.Resources() as host:
         plain = dict(
             journal._content([]),
-            pid=2**22 - 1,
+            process=nobody(),
             devices=[[device["major"], device["minor"], device["diskseq"] - 1]],
         )
         journal._write("x", plain)
@@ -281,7 +286,7 @@ def test_what_has_the_number_by_now_is_not_touched(place, rows, tmp_path):
 
 def test_a_list_of_another_boot_means_nothing(place, rows):
     device = run(loop_device.main, rows[0])["device"]
-    with Host() as host:
+    with resources.Resources() as host:
         plain = dict(
             journal._content([]),
             boot="another",
@@ -293,7 +298,7 @@ def test_a_list_of_another_boot_means_nothing(place, rows):
 
 
 def plain_list(**changed):
-    return json.dumps(dict(journal._content([]), pid=2**22 - 1, **changed))
+    return json.dumps({**journal._content([]), "process": nobody(), **changed})
 
 
 FOREIGN = {
@@ -307,8 +312,8 @@ FOREIGN = {
     "null": lambda: "null",
     "cut": lambda: plain_list()[:-5],
     "deep": lambda: "[" * 100000,
-    "no-pid": lambda: json.dumps({"boot": boot.boot_id(), "namespace": journal._namespace()}),
-    "pid": lambda: plain_list(started=None),
+    "no-pid": lambda: json.dumps({"boot": boot.boot_id()}),
+    "pid": lambda: plain_list(process="7-x"),
     "word": lambda: plain_list(devices=[[7, "a", 3]]),
     "short": lambda: plain_list(devices=[[7]]),
     "rows": lambda: plain_list(devices=5),

@@ -10,17 +10,9 @@ import os
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue, WrongDevice
 from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._source import files, lookup, resources, spec
 from ansible_collections.racefree.block.plugins.module_utils._source import opener as _opener
 from ansible_collections.racefree.block.plugins.module_utils._source import slots as _slots
-from ansible_collections.racefree.block.plugins.module_utils._source.opener import (
-    DiskseqSource,
-    FileSource,
-    NumberSource,
-    PathSource,
-    TableSource,
-    parse,
-)
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,22 +26,22 @@ U64 = 2**64 - 1
 @pytest.mark.parametrize(
     "value, source",
     [
-        ("diskseq:42", DiskseqSource(42)),
-        (f"diskseq:{U64}", DiskseqSource(U64)),
-        ("/dev/vg/a", PathSource("/dev/vg/a")),
-        ("path:/dev/vg/a", PathSource("/dev/vg/a")),
-        ("path:/dev/disk/by-path/pci-0:1", PathSource("/dev/disk/by-path/pci-0:1")),
-        ("/dev/disk/by-id/a:b", PathSource("/dev/disk/by-id/a:b")),
-        ("file:/srv/a b.raw", FileSource("/srv/a b.raw")),
-        ({"diskseq": 42}, DiskseqSource(42)),
-        ({"diskseq": "42"}, DiskseqSource(42)),
-        ({"diskseq": 42, "path": None, "file": None}, DiskseqSource(42)),
-        ({"path": "/dev/a"}, PathSource("/dev/a")),
-        ({"path": "/dev/a", "diskseq": 7}, PathSource("/dev/a", None, 7)),
-        ({"path": "/dev/a", "diskseq": "7", "uuid": "LVM-x"}, PathSource("/dev/a", "LVM-x", 7)),
-        ({"path": "/dev/a", "diskseq": None, "uuid": None}, PathSource("/dev/a")),
-        ({"file": "/srv/a"}, FileSource("/srv/a")),
-        ("file:/srv/b\udce4r.raw", FileSource("/srv/b\udce4r.raw")),
+        ("diskseq:42", spec.DiskseqSource(42)),
+        (f"diskseq:{U64}", spec.DiskseqSource(U64)),
+        ("/dev/vg/a", spec.PathSource("/dev/vg/a")),
+        ("path:/dev/vg/a", spec.PathSource("/dev/vg/a")),
+        ("path:/dev/disk/by-path/pci-0:1", spec.PathSource("/dev/disk/by-path/pci-0:1")),
+        ("/dev/disk/by-id/a:b", spec.PathSource("/dev/disk/by-id/a:b")),
+        ("file:/srv/a b.raw", spec.FileSource("/srv/a b.raw")),
+        ({"diskseq": 42}, spec.DiskseqSource(42)),
+        ({"diskseq": "42"}, spec.DiskseqSource(42)),
+        ({"diskseq": 42, "path": None, "file": None}, spec.DiskseqSource(42)),
+        ({"path": "/dev/a"}, spec.PathSource("/dev/a")),
+        ({"path": "/dev/a", "diskseq": 7}, spec.PathSource("/dev/a", None, 7)),
+        ({"path": "/dev/a", "diskseq": "7", "uuid": "LVM-x"}, spec.PathSource("/dev/a", "LVM-x", 7)),
+        ({"path": "/dev/a", "diskseq": None, "uuid": None}, spec.PathSource("/dev/a")),
+        ({"file": "/srv/a"}, spec.FileSource("/srv/a")),
+        ("file:/srv/b\udce4r.raw", spec.FileSource("/srv/b\udce4r.raw")),
         (
             {
                 "file": "/srv/a",
@@ -59,7 +51,7 @@ U64 = 2**64 - 1
                 "direct_io": "yes",
                 "sector_size": 4096,
             },
-            FileSource("/srv/a", 512, 1024, True, True, 4096),
+            spec.FileSource("/srv/a", 512, 1024, True, True, 4096),
         ),
         (
             {
@@ -70,48 +62,48 @@ U64 = 2**64 - 1
                 "direct_io": None,
                 "sector_size": None,
             },
-            FileSource("/srv/a"),
+            spec.FileSource("/srv/a"),
         ),
         (
             {"file": "/srv/a", "read_only": "False", "direct_io": "no", "sector_size": "512"},
-            FileSource("/srv/a", sector_size=512),
+            spec.FileSource("/srv/a", sector_size=512),
         ),
-        ({"table": "0 8 zero"}, TableSource("0 8 zero")),
+        ({"table": "0 8 zero"}, spec.TableSource("0 8 zero")),
         (
             {"table": [{"start": 0}], "name": "a", "uuid": "b", "read_only": "true"},
-            TableSource([{"start": 0}], "a", "b", True),
+            spec.TableSource([{"start": 0}], "a", "b", True),
         ),
     ],
 )
 def test_forms(value, source):
-    assert parse(value) == source
-    assert type(parse(value)) is type(source)
+    assert spec.parse(value) == source
+    assert type(spec.parse(value)) is type(source)
 
 
 @pytest.mark.parametrize(
     "number, source",
     [
-        ("253:4", NumberSource(253, 4)),
-        ("7:0", NumberSource(7, 0)),
-        ("4095:1048575", NumberSource(4095, 1048575)),
+        ("253:4", spec.NumberSource(253, 4)),
+        ("7:0", spec.NumberSource(7, 0)),
+        ("4095:1048575", spec.NumberSource(4095, 1048575)),
     ],
 )
 def test_numbers_only_where_a_table_asks(number, source):
-    assert parse(number, numbers=True) == source
+    assert spec.parse(number, numbers=True) == source
     with pytest.raises(InvalidValue):
-        parse(number)
+        spec.parse(number)
 
 
 @given(
     st.one_of(
-        st.integers(1, U64).map(DiskseqSource),
-        st.text(alphabet="/ab:. ", max_size=20).map(lambda rest: PathSource("/" + rest)),
-        st.text(alphabet="/ab:. ", max_size=20).map(lambda rest: FileSource("/" + rest)),
-        st.builds(NumberSource, st.integers(0, 4095), st.integers(0, 2**20 - 1)),
+        st.integers(1, U64).map(spec.DiskseqSource),
+        st.text(alphabet="/ab:. ", max_size=20).map(lambda rest: spec.PathSource("/" + rest)),
+        st.text(alphabet="/ab:. ", max_size=20).map(lambda rest: spec.FileSource("/" + rest)),
+        st.builds(spec.NumberSource, st.integers(0, 4095), st.integers(0, 2**20 - 1)),
     )
 )
 def test_the_short_text_leads_back(source):
-    assert parse(str(source), numbers=True) == source
+    assert spec.parse(str(source), numbers=True) == source
 
 
 @given(
@@ -123,16 +115,19 @@ def test_the_short_text_leads_back(source):
     st.one_of(st.none(), st.integers(1, 2**20)),
 )
 def test_a_file_with_everything(path, offset, size, read_only, direct_io, sector_size):
-    source = FileSource(path, offset, size, read_only, direct_io, sector_size)
-    assert parse(source._asdict()) == source
-    assert parse({key: str(value) for key, value in source._asdict().items() if value is not None}) == source
+    source = spec.FileSource(path, offset, size, read_only, direct_io, sector_size)
+    assert spec.parse(source._asdict()) == source
+    assert (
+        spec.parse({key: str(value) for key, value in source._asdict().items() if value is not None})
+        == source
+    )
 
 
 def test_what_a_table_source_is_called():
     assert (
-        str(TableSource([], "a", "b")) == "table:a"
-        and str(TableSource([], None, "b")) == "table:b"
-        and str(TableSource([])) == "table:(unnamed)"
+        str(spec.TableSource([], "a", "b")) == "table:a"
+        and str(spec.TableSource([], None, "b")) == "table:b"
+        and str(spec.TableSource([])) == "table:(unnamed)"
     )
 
 
@@ -238,7 +233,7 @@ def test_what_a_table_source_is_called():
 )
 def test_a_bad_value_is_named(value, option):
     with pytest.raises(InvalidValue) as caught:
-        parse(value, option="x")
+        spec.parse(value, option="x")
     assert caught.value.option == option
     assert (
         str(caught.value).startswith(f"{option} ") and caught.value.wrong and caught.value.as_dict()["hint"]
@@ -249,7 +244,7 @@ def test_a_number_without_end():
     """Python itself would refuse to make a number of it."""
     for text in ("9" * 5000 + ":1", "1:" + "9" * 5000, "diskseq:" + "9" * 5000):
         with pytest.raises(InvalidValue):
-            parse(text, numbers=True)
+            spec.parse(text, numbers=True)
 
 
 plain = st.recursive(
@@ -267,7 +262,9 @@ plain = st.recursive(
         st.lists(inner, max_size=3),
         st.dictionaries(
             st.one_of(
-                st.sampled_from(["diskseq", "path", "uuid", *FileSource._fields, *TableSource._fields]),
+                st.sampled_from(
+                    ["diskseq", "path", "uuid", *spec.FileSource._fields, *spec.TableSource._fields]
+                ),
                 st.text(max_size=5),
                 st.integers(),
             ),
@@ -284,23 +281,25 @@ plain = st.recursive(
 def test_arbitrary_plain_data(value, numbers):
     """A typed source that holds what the types promise, or InvalidValue that names the option, and nothing else."""
     try:
-        source = parse(value, option="source", numbers=numbers)
+        source = spec.parse(value, option="source", numbers=numbers)
     except InvalidValue as error:
         assert error.option.partition(".")[0] == "source" and str(error)
         return
     assert isinstance(
-        source, (DiskseqSource, PathSource, FileSource, TableSource) + ((NumberSource,) if numbers else ())
+        source,
+        (spec.DiskseqSource, spec.PathSource, spec.FileSource, spec.TableSource)
+        + ((spec.NumberSource,) if numbers else ()),
     )
-    if isinstance(source, FileSource):
+    if isinstance(source, spec.FileSource):
         assert (
             source.file.startswith("/")
             and not isinstance(source.offset + source.size, float)
             and source.offset >= 0
         )
         assert isinstance(source.read_only, bool) and isinstance(source.direct_io, bool)
-    if isinstance(source, PathSource):
+    if isinstance(source, spec.PathSource):
         assert source.path.startswith("/") and "\0" not in source.path and "\n" not in source.path
-    if isinstance(source, DiskseqSource):
+    if isinstance(source, spec.DiskseqSource):
         assert isinstance(source.diskseq, int) and 1 <= source.diskseq <= U64
 
 
@@ -308,7 +307,7 @@ def test_arbitrary_plain_data(value, numbers):
 @given(st.text(alphabet="0123456789:/adefhikpqslt \n\0", max_size=30), st.booleans())
 def test_arbitrary_text(text, numbers):
     try:
-        parse(text, numbers=numbers)
+        spec.parse(text, numbers=numbers)
     except InvalidValue as error:
         assert error.option == "source"
 
@@ -326,48 +325,48 @@ def place():
 
 def test_a_file_is_made_once_and_goes_with_the_run(place):
     path = loopdevices.image(place, "disk", content=b"here")
-    with Host() as host:
+    with resources.Resources() as host:
         opener = _opener.Opener(host)
-        assert _opener.find(FileSource(path), host) is None
-        device = opener.open(FileSource(path))
+        assert lookup.find(spec.FileSource(path), host) is None
+        device = opener.open(spec.FileSource(path))
         assert opener.made == [device] and loop.info(device).autoclear
         for source in (
-            FileSource(path),
-            DiskseqSource(device.id.diskseq),
-            PathSource(device.path),
-            PathSource(device.path, None, device.id.diskseq),
-            NumberSource(7, device.id.minor),
+            spec.FileSource(path),
+            spec.DiskseqSource(device.id.diskseq),
+            spec.PathSource(device.path),
+            spec.PathSource(device.path, None, device.id.diskseq),
+            spec.NumberSource(7, device.id.minor),
         ):
             assert opener.open(source).id == device.id
         assert opener.made == [device]
         with pytest.raises(WrongDevice):
-            opener.open(PathSource(device.path, None, device.id.diskseq + 1))
+            opener.open(spec.PathSource(device.path, None, device.id.diskseq + 1))
         with pytest.raises(WrongDevice, match="not a mapped device"):
-            opener.open(PathSource(device.path, "LVM-x"))
-        assert opener.open(FileSource(path, 512, overlap=True)).id != device.id
+            opener.open(spec.PathSource(device.path, "LVM-x"))
+        assert opener.open(spec.FileSource(path, 512, overlap=True)).id != device.id
         # another use of the file is another device
-        assert opener.open(FileSource(path, read_only=True)).id != device.id
-        assert opener.open(FileSource(path, sector_size=4096, overlap=True)).id != device.id
+        assert opener.open(spec.FileSource(path, read_only=True)).id != device.id
+        assert opener.open(spec.FileSource(path, sector_size=4096, overlap=True)).id != device.id
         assert len(opener.made) == 4
 
 
 def test_what_is_kept_stays(place):
     path = loopdevices.image(place, "disk")
-    with Host() as host:
+    with resources.Resources() as host:
         opener = _opener.Opener(host)
-        diskseq = opener.open(FileSource(path)).id.diskseq
+        diskseq = opener.open(spec.FileSource(path)).id.diskseq
         opener.keep()
-    with Host() as host:
-        device = host.enter_context(_opener.find(FileSource(path), host))
+    with resources.Resources() as host:
+        device = host.enter_context(lookup.find(spec.FileSource(path), host))
         assert device.id.diskseq == diskseq and not loop.info(device).autoclear
         loop.set_autoclear(device, True)
 
 
 def test_a_file_that_cannot_be_used(place):
-    with Host() as host:
+    with resources.Resources() as host:
         for source, option in (
-            (FileSource(place + "/none"), "source.file"),
-            (FileSource(loopdevices.image(place, "odd", 1000)), "backing_file"),
+            (spec.FileSource(place + "/none"), "source.file"),
+            (spec.FileSource(loopdevices.image(place, "odd", 1000)), "backing_file"),
         ):
             with pytest.raises(InvalidValue) as caught:
                 _opener.Opener(host).open(source)
@@ -382,26 +381,30 @@ def grow(path, size):
 def test_a_device_follows_its_file_when_it_is_used(place):
     """One that was made before the file grew serves, at the size that the file has now; looking alone changes nothing."""
     path = loopdevices.image(place, "disk", 65536)
-    with Host() as host:
-        first = _opener.Opener(host).open(FileSource(path))
+    with resources.Resources() as host:
+        first = _opener.Opener(host).open(spec.FileSource(path))
         grow(path, 2 * 65536)
-        with _opener.find(FileSource(path), host) as found:
+        with lookup.find(spec.FileSource(path), host) as found:
             assert found.id == first.id and found.size == 65536
         opener = _opener.Opener(host)
-        assert opener.open(FileSource(path)).id == first.id and opener.made == [] and first.size == 2 * 65536
+        assert (
+            opener.open(spec.FileSource(path)).id == first.id
+            and opener.made == []
+            and first.size == 2 * 65536
+        )
         # A size that is said is kept; so is an offset.
-        limited = opener.open(FileSource(path, size=4096, overlap=True))
-        rest = opener.open(FileSource(path, offset=4096, overlap=True))
+        limited = opener.open(spec.FileSource(path, size=4096, overlap=True))
+        rest = opener.open(spec.FileSource(path, offset=4096, overlap=True))
         grow(path, 3 * 65536)
-        assert opener.open(FileSource(path, size=4096)).id == limited.id and limited.size == 4096
-        assert opener.open(FileSource(path, offset=4096)).id == rest.id and rest.size == 3 * 65536 - 4096
+        assert opener.open(spec.FileSource(path, size=4096)).id == limited.id and limited.size == 4096
+        assert opener.open(spec.FileSource(path, offset=4096)).id == rest.id and rest.size == 3 * 65536 - 4096
 
 
 def test_a_table_over_a_file_that_has_grown(place):
     """Neither the look before nor the making refuses a line that is as long as the file is now."""
     path = loopdevices.image(place, "disk", 65536)
-    with Host() as host:
-        first = _opener.Opener(host).open(FileSource(path))
+    with resources.Resources() as host:
+        first = _opener.Opener(host).open(spec.FileSource(path))
         grow(path, 2 * 65536)
         slots, text = _slots.Slots(host), f"0 256 linear file:{path} 0"
         assert slots.look(text, False).is_complete and first.size == 65536
@@ -418,19 +421,19 @@ def test_a_file_that_has_changed(tmp_path):
     path = tmp_path / "golden"
     path.write_bytes(bytes(512))
     os.utime(path, ns=(0, 1500000000123456789))
-    source = parse({"file": str(path), "read_only": "yes", "mtime_ns": "1500000000123456789"})
-    with _opener.backing_of(source) as backing:
+    source = spec.parse({"file": str(path), "read_only": "yes", "mtime_ns": "1500000000123456789"})
+    with files.backing_of(source) as backing:
         assert backing.size == 512
     os.utime(path, ns=(0, 1500000000123456788))
     with pytest.raises(WrongDevice) as caught:
-        _opener.backing_of(source)
+        files.backing_of(source)
     for word in (
         str(path),
         "changed at 2017-07-14 02:40:00.123456788 UTC",
         "as it was at 2017-07-14 02:40:00.123456789 UTC",
     ):
         assert word in str(caught.value)
-    assert _opener.backing_of(source._replace(mtime_ns=None)).size == 512
+    assert files.backing_of(source._replace(mtime_ns=None)).size == 512
 
 
 @pytest.mark.parametrize(
@@ -444,4 +447,4 @@ def test_a_file_that_has_changed(tmp_path):
 )
 def test_no_such_time(value, words):
     with pytest.raises(InvalidValue, match=f"source.mtime_ns.*{words}"):
-        parse(value)
+        spec.parse(value)

@@ -10,7 +10,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     DefinitionError,
     InvalidValue,
 )
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, recipe
+from ansible_collections.racefree.block.plugins.module_utils._source import recipe, spec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,7 +46,7 @@ def linear(device):
     ],
 )
 def test_there_and_back(value, text):
-    source = opener.parse(value)
+    source = spec.parse(value)
     found = recipe.text_of(source)
     assert text in (None, found) and found.isascii() and found.isprintable()
     assert recipe.parse(found) == source
@@ -78,7 +78,7 @@ def test_there_and_back(value, text):
 )
 def test_what_means_nothing_after_a_boot(value, words):
     with pytest.raises(InvalidValue) as caught:
-        recipe.text_of(opener.parse(value))
+        recipe.text_of(spec.parse(value))
     for word in words:
         assert word in str(caught.value)
     assert KEY not in str(caught.value)
@@ -95,14 +95,14 @@ def test_what_means_nothing_after_a_boot(value, words):
     ],
 )
 def test_what_says_its_boot_is_kept_with_it(value):
-    source = opener.parse(value)
+    source = spec.parse(value)
     text = recipe.text_of(source)
     assert BOOT in text and recipe.parse(text) == source and recipe.boot_of(source) == BOOT
 
 
 def test_what_outlives_the_boot_is_of_none():
     for value in ("file:/a", {"table": linear("/dev/vg/a")}, {"path": "/dev/vg/a", "uuid": "LVM-x"}):
-        assert recipe.boot_of(opener.parse(value)) is None
+        assert recipe.boot_of(spec.parse(value)) is None
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_no_recipe(text):
 
 def test_too_long():
     with pytest.raises(InvalidValue, match="65536"):
-        recipe.text_of(opener.parse("file:/" + "a" * 70000))
+        recipe.text_of(spec.parse("file:/" + "a" * 70000))
 
 
 def test_without_guards():
@@ -179,11 +179,11 @@ def test_without_guards():
             "name": "n",
         },
     )
-    one, two = opener.parse(one), opener.parse(two)
+    one, two = spec.parse(one), spec.parse(two)
     assert one != two and recipe.without_guards(one) == recipe.without_guards(two)
     assert recipe.parse(recipe.text_of(one)) == one
-    assert recipe.without_guards(opener.parse(image)) == opener.FileSource("/g", read_only=True)
-    path = opener.parse("/dev/vg/a")
+    assert recipe.without_guards(spec.parse(image)) == spec.FileSource("/g", read_only=True)
+    path = spec.parse("/dev/vg/a")
     assert recipe.without_guards(path) == path
 
 
@@ -244,13 +244,13 @@ def encrypted(source):
     ],
 )
 def test_cut(kept, wanted, cut):
-    assert recipe.cut_of(opener.parse(kept), opener.parse(wanted)) == cut
+    assert recipe.cut_of(spec.parse(kept), spec.parse(wanted)) == cut
 
 
 @given(st.text(max_size=50), st.integers(0, 2**40), st.booleans())
 def test_any_file(name, size, read_only):
     try:
-        source = opener.parse({"file": "/" + name, "size": size, "read_only": read_only})
+        source = spec.parse({"file": "/" + name, "size": size, "read_only": read_only})
     except InvalidValue:
         return
     assert recipe.parse(recipe.text_of(source)) == source

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base import locks
 from ansible_collections.racefree.block.plugins.module_utils._module.xen_vbd import ARGUMENTS, VbdItem
-from ansible_collections.racefree.block.plugins.module_utils._source.resources import Host
+from ansible_collections.racefree.block.plugins.module_utils._source import resources
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.session import Session
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
 
@@ -18,7 +18,7 @@ UUID = "6f0f5bd9-0d6a-4c2e-9d5e-0b1f6f1d7a05"
 
 @pytest.fixture
 def host(monkeypatch):
-    with Xenstored() as started, Host() as made:
+    with Xenstored() as started, resources.Resources() as made:
         monkeypatch.setenv("XENSTORED_PATH", started.socket)
         with Session(5, started.socket) as store:
             for path, value in (

@@ -1,0 +1,35 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Parsed tables and the kernel's: the live table of a mapped device, and a table to be loaded.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from .. import _dm_table
+from .._base.errors import TableError
+from . import control as _control
+from . import load
+from . import mapped as _mapped
+
+
+def loadable(table, read_only):
+    """What ``_dm.mapped.make`` and ``_dm.reload.reload`` take."""
+    return load.Table(tuple(table.kernel_targets()), read_only, has_secrets(table))
+
+
+def has_secrets(table):
+    return table.redacted() != table
+
+
+def live_table(control, device):
+    """The parsed live table of a held mapped device; None when it holds something that this language does not know."""
+    lines = control.table(_control.by_device(device), secure=True)[1]
+    try:
+        return _dm_table.parse_table([_mapped.line_text(line) for line in lines]) if lines else None
+    except TableError:
+        return None

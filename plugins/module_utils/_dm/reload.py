@@ -1,0 +1,103 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Give a mapped device another table, and put the old one back when the kernel refuses the new one.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from .._base.errors import BlockError, DeviceGone
+from .._block import device as _device
+from . import control as _control
+from . import keys, suspended, udev
+from .load import Table
+from .standby import resume_all, standby
+
+# The most that udev may take for the event of an old table that is put back.
+_UDEV_SECONDS = 30
+
+
+def saved_table(control, device, stack):
+    """The live Table of a held mapped device as the kernel has it, for :func:`reload` to go back to; ``stack`` holds what it stands on."""
+    address = _control.by_device(device)
+    status, lines = control.table(address, secure=True)
+    held = []
+    for number in control.deps(address):
+        with contextlib.suppress(DeviceGone):
+            held.append(stack.enter_context(_device.open_number(*number)))
+    return Table(
+        tuple((line.start, line.length, line.type, line.params) for line in lines),
+        status.read_only,
+        True,
+        tuple(held),
+    )
+
+
+def reload(control, device, table, event_nr, how=suspended.PLAIN):
+    """
+    Give a held mapped device a new table. If the kernel refuses it at resume, the old table is live again.
+
+    A reload changes no diskseq. ``how``: Suspend. Raises KernelError, DeadlineExceeded.
+    """
+    address = _control.by_device(device)
+    with contextlib.ExitStack() as below:
+        # A new table that is taken but does not start has replaced the old one by then, whose devices would go with it.
+        old = saved_table(control, device, below)
+        status = control.status(address)
+
+        def keep_old(control, devices):
+            control.clear(address)
+            if not status.suspended:
+                resume_all(control, devices)
+
+        below.enter_context(standby(control, [device], keep_old))
+        with keys.reachable(table.targets):
+            control.load(address, table.targets, table.read_only, table.secure)
+        try:
+            table.prove()
+            suspended.suspend(control, device, how)
+        except BaseException:
+            control.clear(address)
+            if not status.suspended and control.status(address).suspended:
+                # The time was up just when it was done.
+                control.resume(address)
+            raise
+        try:
+            control.resume(address, how.noflush, how.nolockfs, event_nr)
+        except BaseException as error:
+            _put_back(control, address, status, old, event_nr, error)
+            raise
+
+
+def _put_back(control, address, status, old, event_nr, error):
+    """Have the Table ``old`` live again, and the device suspended if it was, after ``error`` at a resume with ``event_nr``."""
+    try:
+        with udev.Cookie() as cookie:
+            replaced = (
+                tuple(
+                    (line.start, line.length, line.type, line.params)
+                    for line in control.table(address, secure=True)[1]
+                )
+                != old.targets
+            )
+            if replaced:
+                control.load(address, old.targets, old.read_only, secure=True)
+            if replaced or not status.suspended:
+                resumed = control.resume(address, event_nr=cookie.again(event_nr))
+                if not resumed.uevent_generated:
+                    cookie.not_sent()
+            # Before it is suspended again, too: udev's probers would read from it, and hang.
+            cookie.wait(_UDEV_SECONDS)
+            if status.suspended and not control.status(address).suspended:
+                control.suspend(address, noflush=True, nolockfs=True)
+        told = "The old table is in place again"
+    except BlockError as problem:
+        told = f"The old table could not be put back, and the device is suspended: {problem.message}"
+    if isinstance(error, BlockError):
+        error.hint = told + (f". {error.hint}" if error.hint else "")

@@ -1,0 +1,103 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Sources that are files: the open backing file, and the loop device over it.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import time
+
+from .._base.errors import WrongDevice
+from .._block import backing as _backing
+from .._block import loop, new_loop, replaced, trusted_path
+from . import spec
+
+
+def size_to_be(source, device):
+    """The size in bytes that a device found for the source has once it is used: a file's device follows its file, which may have grown."""
+    if not isinstance(source, spec.FileSource) or source.size:
+        return device.size
+    with backing_of(source, read_only=True) as backing:
+        return max(device.size, (backing.size - source.offset) // 512 * 512)
+
+
+def follow(source, device):
+    """Have a device that was found for the source that size; whether it has grown."""
+    grows = size_to_be(source, device) > device.size
+    if grows:
+        loop.set_capacity(device)
+    return grows
+
+
+def backing_of(source, read_only=None, option="source.file"):
+    """The open file (``_block.backing.Backing``) of a FileSource; WrongDevice when it has changed since the source was written."""
+    backing = _backing.Backing(
+        source.file, source.read_only if read_only is None else read_only, option=option
+    )
+    if source.mtime_ns not in (None, backing.mtime_ns):
+        backing.close()
+        raise WrongDevice(
+            f"it was changed at {_time_of(backing.mtime_ns)}, and is asked for as it was at {_time_of(source.mtime_ns)}",
+            device=source.file,
+            hint="A snapshot's store that is used with a changed image shows a mixture of both. Put the image back as it was; if it is unchanged "
+            "(only its time differs), the role guest_disks finds that out by its checksum",
+        )
+    return backing
+
+
+def _time_of(nanoseconds):
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest:09} UTC"
+
+
+def find(source, host):
+    trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
+    with backing_of(source) as backing:
+        chosen = None
+        for device, status in host.loops.find(backing, source.offset, source.size):
+            if chosen is None and fits(source, device, status):
+                chosen = device
+            else:
+                device.close()
+        try:
+            if chosen is None:
+                check_new(source, backing, host)
+            else:
+                _check_found(source, backing, chosen)
+        except BaseException:
+            if chosen is not None:
+                chosen.close()
+            raise
+        return chosen
+
+
+def check_new(source, backing, host, option="source.file"):
+    """Raise InvalidValue, DeviceBusy or WrongDevice when a FileSource's open file (``backing_of``) cannot, or is not to, have a new loop device."""
+    area = new_loop.Area(source.offset, source.size, not source.read_only)
+    if not host.for_guests:
+        file = backing.device, backing.inode
+        replaced.refuse(source.file, file, area, host.loops, host.warn, with_going=False)
+    new_loop.check(backing, area, source, host.loops, host.for_guests, option)
+    _backing.check_geometry(backing, source.offset, source.size, source.sector_size)
+
+
+def _check_found(source, backing, device):
+    _backing.check_geometry(backing, source.offset, source.size, source.sector_size)
+    left = (backing.size - source.offset) // device.logical_block * device.logical_block
+    if not source.size and left < device.size:
+        raise _backing.cut(
+            device, device.size, left, "give the device its new size (loop_device with allow_shrink=true)"
+        )
+
+
+def fits(source, device, status):
+    return (
+        status.read_only == source.read_only
+        and source.sector_size in (None, device.logical_block)
+        and (status.direct_io or not source.direct_io)
+    )

@@ -1,0 +1,155 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The existing device that a source names.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from .. import _dm_table
+from .._base.errors import DeviceBusy, DeviceGone, WrongDevice
+from .._block import boot, loop, partition, sysfs
+from .._block import device as _device
+from .._dm import control, live_table, names
+from .._dm import mapped as _mapped
+from . import files, spec
+
+
+def find(source, host):
+    """The existing device that the source names, held; None when a file or a table has no device yet."""
+    if isinstance(source, spec.DiskseqSource):
+        return open_diskseq(source)
+    if isinstance(source, spec.NumberSource):
+        return _device.open_number(source.major, source.minor)
+    if isinstance(source, spec.PathSource):
+        return _open_path(source, host)
+    if isinstance(source, spec.FileSource):
+        return files.find(source, host)
+    return find_table(source, host)
+
+
+def open_diskseq(source):
+    """The disk or partition of a DiskseqSource; DeviceGone when it is not there, or the number is of another boot."""
+    boot.check_boot(source.boot_id, source.diskseq)
+    if source.partition is None:
+        return _device.open_diskseq(source.diskseq)
+    return partition.open_partition(source.diskseq, source.partition)
+
+
+def is_device(source, device, host):
+    """Whether a held device is one that the source names, also when it would pick another one of several."""
+    if isinstance(source, spec.FileSource):
+        if not loop.is_loop(device):
+            return False
+        with files.backing_of(source, read_only=True) as backing:
+            status = loop.info(device)
+            return loop.is_same(status, backing, source.offset, source.size) and files.fits(
+                source, device, status
+            )
+    if isinstance(source, spec.TableSource) and not source.name and not source.uuid:
+        return _has_table(source, device, host)
+    try:
+        found = find(source, host)
+    except DeviceGone:
+        return False
+    if found is None:
+        return False
+    with found:
+        return found.id == device.id
+
+
+def _open_path(source, host):
+    boot.check_boot(source.boot_id, source.diskseq)
+    device = _device.open_path(source.path, diskseq=source.diskseq)
+    if source.uuid is None:
+        return device
+    try:
+        if not _mapped.is_mapped(device):
+            raise WrongDevice("it is not a mapped device, so it has no uuid", device=source.path)
+        uuid = host.dm.status(control.by_device(device)).uuid
+        if uuid != source.uuid:
+            raise WrongDevice(f"its uuid is {uuid or '(none)'}, not {source.uuid}", device=source.path)
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+def find_table(source, host):
+    if not source.name and not source.uuid:
+        return None
+    mapped = _mapped.find(host.dm, source.name or "", source.uuid or "")
+    if mapped is None:
+        return None
+    if _is_unfinished(source, mapped.status):
+        # Another run is making it, or somebody else has left it so: the opener waits for it.
+        if mapped.device is not None:
+            mapped.device.close()
+        return None
+    try:
+        _check_same_table(source, host, mapped)
+    except BaseException:
+        if mapped.device is not None:
+            mapped.device.close()
+        raise
+    return mapped.device
+
+
+def _is_unfinished(source, status):
+    """Whether the device of the MappedStatus is the source's, by all it is named by, and has no live table."""
+    is_named = source.name in (None, "", status.name) or names.holder_of(status.name) is not None
+    return not status.has_live_table and status.uuid == (source.uuid or status.uuid) and is_named
+
+
+def _has_table(source, device, host):
+    """Whether a held mapped device has this table, which names no device: over what its slots name, also when they would pick another."""
+
+    if (
+        not _mapped.is_mapped(device)
+        or host.dm.status(control.by_device(device)).read_only != source.read_only
+    ):
+        return False
+    live = live_table.live_table(host.dm, device)
+    wanted = _dm_table.parse_table(source.table)
+    there = {(index, slot.field): slot.value for index, slot in live.devices()} if live is not None else {}
+    numbers = {}
+    for index, slot in wanted.devices():
+        number = sysfs.parse_number(there.get((index, slot.field), ""))
+        if number is None:
+            return False
+        # The table has it open, so its number is its own.
+        with _device.open_number(*number) as below:
+            if not is_device(spec.parse_slot(slot), below, host):
+                return False
+        numbers[slot.text] = below.id.number
+    return live is not None and bool(wanted.with_devices(numbers).same_as(live))
+
+
+def status_of(source, host):
+    """The MappedStatus of the device with the source's uuid or name, or None."""
+    mapped = (
+        _mapped.find(host.dm, source.name or "", source.uuid or "") if source.name or source.uuid else None
+    )
+    if mapped is not None and mapped.device is not None:
+        mapped.device.close()
+    return None if mapped is None else mapped.status
+
+
+def _check_same_table(source, host, mapped):
+    """An existing device under the source's name serves only if it is exactly the one that the source describes."""
+    name = source.name or source.uuid
+    taken = DeviceBusy(
+        f"there is another device under this name: {_mapped.describe(host.dm, mapped)}", device=name
+    )
+    if (
+        mapped.device is None
+        or (source.uuid and mapped.status.uuid != source.uuid)
+        or (source.name and mapped.status.name != source.name)
+    ):
+        raise taken
+    if not _has_table(source, mapped.device, host):
+        raise taken
