@@ -26,13 +26,12 @@ import sys
 import tempfile
 import time
 
-from ansible_collections.racefree.block.plugins.module_utils._block import boot
-
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 import hotplug
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._block import boot
 from ansible_collections.racefree.block.plugins.module_utils._block.device import open_path
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import add, state, worker
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import (

@@ -25,11 +25,11 @@ import time
 import uuid
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._block import bound
 
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.racefree.block.plugins.module_utils._block import bound
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 

@@ -35,10 +35,6 @@ import time
 import traceback
 from collections import namedtuple
 
-from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
-from ansible_collections.racefree.block.plugins.module_utils._block import bind
-from ansible_collections.racefree.block.plugins.module_utils._dm import load, names
-
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
@@ -50,10 +46,12 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     KernelError,
     TableError,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
+from ansible_collections.racefree.block.plugins.module_utils._block import bind
 from ansible_collections.racefree.block.plugins.module_utils._dm import (
     control as _control,
 )
-from ansible_collections.racefree.block.plugins.module_utils._dm import kernel_log, mapped, udev
+from ansible_collections.racefree.block.plugins.module_utils._dm import kernel_log, load, mapped, names, udev
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels, stops
 from ansible_collections.racefree.block.plugins.module_utils._source import resources
 from ansible_collections.racefree.block.plugins.module_utils._source import slots as _slots

@@ -23,17 +23,14 @@ import sys
 import tempfile
 import time
 
-from ansible_collections.racefree.block.plugins.module_utils._block import bind
-from ansible_collections.racefree.block.plugins.module_utils._dm import names
-
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
+from ansible_collections.racefree.block.plugins.module_utils._block import bind, loop
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
-from ansible_collections.racefree.block.plugins.module_utils._dm import mapped
+from ansible_collections.racefree.block.plugins.module_utils._dm import mapped, names
 from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi
 from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, slots
 from differential import EVENT, fast_removal, udev_stopped
