@@ -27,15 +27,13 @@ import sys
 import tempfile
 import time
 
-from ansible_collections.racefree.block.plugins.module_utils._dm import load, names
-
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError, DeviceGone
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
-from ansible_collections.racefree.block.plugins.module_utils._dm import mapped, udev
+from ansible_collections.racefree.block.plugins.module_utils._dm import load, mapped, names, udev
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import hook as _hook
 from conftest import run_module
