@@ -132,6 +132,21 @@ devices:
       type: list
       elements: str
       sample: ["0 2097152 snapshot-merge 16/2097152 16"]
+    sealed:
+      description: Whether nobody else can open a loop or mapped device.
+      returned: for loop and mapped devices
+      type: bool
+    seal:
+      description: The seal of a device that nobody else can open, V(null) when there is none.
+      type: dict
+      contains:
+        age:
+          description: For how many seconds it has been sealed.
+          type: int
+        refused:
+          description: >-
+            How many attempts to open it were refused. An C(access) and a mount count, too, and what udev tries.
+          type: int
     holders:
       description: The devices that stand on this one, with C(name) and C(diskseq).
       type: list
@@ -150,7 +165,9 @@ features:
   type: dict
   contains:
     kernel:
-      description: The kernel's release, and whether it has disk sequence numbers and loop devices; and whether cffi is installed.
+      description: >-
+        The kernel's release, and whether it has disk sequence numbers and loop devices, whether devices can be sealed (C(seals)); and whether
+        cffi is installed.
       type: dict
     device_mapper:
       description: Interface version, loaded targets with their versions, and whether the strict interface version 5 is there. V(null) without device-mapper.

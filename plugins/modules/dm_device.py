@@ -131,6 +131,18 @@ options:
       - With O(state=absent), whether a device in use is to go with its last user. With V(false) such a device is left as it is, and the task fails.
     type: bool
     default: false
+  sealed:
+    description:
+      - With V(true), nobody can open the device any more, root included, until the seal is lifted or the device is gone. Who has it open goes on using it.
+        What opens it again is refused with C(EPERM), such as C(mount), C(blkid), C(dmsetup) and udev's probers.
+        The modules of this collection still find it.
+      - With V(false), the seal is lifted. When not given, a seal stays as it is, and a new device has none.
+      - With O(state=absent) it is possible only together with O(deferred=true). Nobody new comes to a device that goes with its last user then.
+        When that removal is cancelled, by O(state=present), the seal is lifted too, unless O(sealed=true).
+      - Needs a kernel with CONFIG_CGROUP_BPF, control groups of version 2 and a file system of type bpf at C(/sys/fs/bpf), and the task has to run on the
+        host itself, not in a container.
+      - What a seal does not stop is told in C(docs/sealed-devices.md) of the collection.
+    type: bool
   timeout:
     description:
       - With O(state=absent), for how many seconds to wait for those who have the device open for a moment, such as udev.
@@ -295,6 +307,9 @@ device:
       type: bool
     persist:
       description: Whether the device stays when its last user goes.
+      type: bool
+    sealed:
+      description: Whether nobody else can open the device.
       type: bool
     open_count:
       description: How many others have the device open.

@@ -119,6 +119,18 @@ options:
             is, and the task fails.
         type: bool
         default: false
+      sealed:
+        description:
+          - With V(true), nobody can open the device any more, root included, until the seal is lifted or the device is gone. Who has it open goes on using it.
+            What opens it again is refused with C(EPERM), such as C(mount), C(blkid), C(dmsetup) and udev's probers.
+            The modules of this collection still find it.
+          - With V(false), the seal is lifted. When not given, a seal stays as it is, and a new device has none.
+          - With O(devices[].state=absent) it is possible only together with O(devices[].deferred=true). Nobody new comes to a device that goes with its last user then.
+            When that removal is cancelled, by O(devices[].state=present), the seal is lifted too, unless O(devices[].sealed=true).
+          - Needs a kernel with CONFIG_CGROUP_BPF, control groups of version 2 and a file system of type bpf at C(/sys/fs/bpf), and the task has to run on the
+            host itself, not in a container.
+          - What a seal does not stop is told in C(docs/sealed-devices.md) of the collection.
+        type: bool
       timeout:
         description:
           - With O(devices[].state=absent), for how many seconds to wait for those who have the device open for a moment, such as udev.
@@ -249,6 +261,9 @@ devices:
           type: bool
     gone:
       description: >-
+        sealed:
+          description: Whether nobody else can open the device.
+          type: bool
         Whether the device is gone. V(false) if its last user has yet to close it, when it was not removed because of an error,
         and in check mode if it is there.
       returned: when O(devices[].state=absent)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import fcntl
 import functools
 import io
@@ -38,19 +37,13 @@ from ansible_collections.racefree.block.plugins.module_utils._seal import (
     uevent,
 )
 from conftest import open_device, read_device, run_module, udev_settle, wait_until
+from sealing import is_refused, nothing_sealed
 
 MIB = 2**20
 SECTORS = 16 * MIB // 512
 
 
-@pytest.fixture(autouse=True)
-def nothing_sealed():
-    """A file system of type bpf, and no seal before and after a test."""
-    if not os.path.ismount(place.BPF_FS):
-        subprocess.run(["mount", "-t", "bpf", "bpf", place.BPF_FS], check=True)
-    assert not os.path.exists(place.DIRECTORY)
-    yield
-    wait_until(lambda: seals.reap() >= 0 and not os.path.exists(place.DIRECTORY), 10)
+pytestmark = pytest.mark.usefixtures(nothing_sealed.__name__)
 
 
 @pytest.fixture
@@ -75,16 +68,6 @@ def lift(device):
 
 def seal_of(device):
     return seals.find(device["major"], device["minor"], device["diskseq"])
-
-
-def is_refused(path, flags=os.O_RDONLY):
-    """Whether open(2) answers EPERM; any other error is raised."""
-    try:
-        os.close(os.open(path, flags))
-    except PermissionError as error:
-        assert error.errno == errno.EPERM
-        return True
-    return False
 
 
 def dmsetup(*words, check=True):

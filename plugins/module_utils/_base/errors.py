@@ -39,7 +39,8 @@ _HINTS = {
 }
 _AS_ROOT = "Run the task as root: become: true"
 _NOT_EVEN_ROOT = (
-    "Root may not either: look at its mount options, its attributes (lsattr) and security modules"
+    "Root may not either: look at its mount options, its attributes (lsattr) and security modules; for a device, at whether it is sealed "
+    "(racefree.block.device_info)"
 )
 
 

@@ -15,7 +15,7 @@ from .._base.errors import DeviceGone, InvalidValue, NotSupported
 from .._block import bound, detach, loop, sysfs
 from .._block import device as _device
 from .._dm import mapped
-from . import dm_device, features, loop_device
+from . import dm_device, features, loop_device, sealing
 
 ARGUMENTS = {
     "diskseq": {"type": "int"},
@@ -88,7 +88,8 @@ def _row(host, device):
     else:
         row = dict(device.as_dict(), kind="other")
     above, below = _neighbours(device, "holders"), _neighbours(device, "slaves")
-    return dict(row, holders=above, slaves=below, used_by=detach.users(device))
+    seal = sealing.described(device)
+    return dict(row, seal=seal, holders=above, slaves=below, used_by=detach.users(device))
 
 
 def _neighbours(device, which):

@@ -35,7 +35,7 @@ from .._dm import (
 from .._dm_table.keys import with_keys
 from .._source import needed_locks, opener, orphans, slot_files, slots
 from .._volumes import thin
-from . import dm_order
+from . import dm_order, sealing
 from .runner import Item, Plan, check_seconds, undo_steps
 
 # For how long somebody who has a device open for a moment is waited for.
@@ -63,6 +63,7 @@ ARGUMENTS = {
     "nolockfs": {"type": "bool", "default": False},
     "udev": {"type": "str", "choices": ["full", "hidden"], "default": "full"},
     "deferred": {"type": "bool", "default": False},
+    **sealing.ARGUMENTS,
     "timeout": {"type": "int", "default": 10},
     "state": {"type": "str", "choices": ["present", "suspended", "absent"], "default": "present"},
 }
@@ -86,6 +87,8 @@ class DmItem(Item):
         self.gone = None
         self.volumes = None
         self._restore = []
+        # The settings that the plan found and wants.
+        self._seal_before, self._seal_after = {}, {}
         # How many devices that stand on it are removed before it.
         self._above = 0
 
@@ -117,6 +120,7 @@ class DmItem(Item):
             _device.check_diskseq(params["diskseq"])
         check_seconds(params, "hold")
         check_seconds(params, "timeout")
+        sealing.check(params)
         if params["volumes"] is not None:
             if params["state"] != "present":
                 raise InvalidValue(
@@ -134,6 +138,7 @@ class DmItem(Item):
     @classmethod
     def prepare(cls, host):
         orphans.reap(host)
+        sealing.prepare()
 
     def locks(self):
         names = [(self.params["name"], self.params["uuid"])]
@@ -169,6 +174,11 @@ class DmItem(Item):
         self._check_owner()
         before = self._now()
         after = self._wanted(before)
+        if self.slots is not None and before.get("table") != after["table"]:
+            standing_on = self.host.dm.deps(_control.by_device(self.device)) if before else []
+            sealing.refuse_sealed(self.slots.found(), standing_on)
+        sealing.compare(self.params, self.device, before, after)
+        self._seal_before, self._seal_after = before, after
         if not before and after["table"] is not None:
             self.host.mapped_to_be[after["name"]] = slots.ToBe(
                 after["uuid"] or None,
@@ -195,6 +205,8 @@ class DmItem(Item):
             self._change()
         if self.volumes is not None:
             self.volumes.make(self.device)
+        if self.params["state"] != "absent":
+            sealing.change(self.device, self._seal_before, self._seal_after, self._restore)
 
     def finish(self):
         if self.volumes is not None:
@@ -549,6 +561,7 @@ class DmItem(Item):
             and params["deferred"]
             and status.deferred_remove
             and status.open_count > 1
+            and not sealing.is_missing(params, self.device)
         ):
             # It is to go with its last user already.
             self.gone = False
@@ -579,10 +592,12 @@ class DmItem(Item):
             # What stood on it is gone from sysfs a moment before it lets go of this one; who still has it then is
             # told by the removal.
             self._is_in_use(min(_PROBING_SECONDS, self.params["timeout"]))
-        self.gone = removal.remove(
-            self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"]
-        )
+        with sealing.going(self.params, self.device):
+            self.gone = removal.remove(
+                self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"]
+            )
         if self.gone:
+            sealing.forget(self.device.id)
             self.host.link_goes(status.name, self.device.id)
 
 
@@ -611,6 +626,7 @@ def describe(host, device):
         table=None if table is None else table.redacted().lines(),
         suspended=status.suspended,
         persist=not status.deferred_remove,
+        sealed=sealing.described(device) is not None,
         open_count=status.open_count - 1,
         status=[_mapped.line_text(line) for line in host.dm.target_status(_control.by_device(device))[1]],
     )

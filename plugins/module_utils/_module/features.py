@@ -20,6 +20,7 @@ from .._base.errors import BlockError, NotSupported
 from .._block import bind, sysfs
 from .._dm import udev
 from .._kernel import uapi
+from .._seal import seals
 
 _LIBVIRT_SECONDS = 10
 _XENSTORE_SECONDS = 10
@@ -43,7 +44,17 @@ def _kernel():
         "diskseq": _has_diskseq(),
         "loop": gone.exists(bind.CONTROL),
         "cffi": uapi.ffi is not None,
+        "seals": _has_seals(),
     }
+
+
+def _has_seals():
+    """Whether devices can be sealed; why not is what the attempt tells."""
+    try:
+        seals.probe()
+    except BlockError:
+        return False
+    return True
 
 
 def _has_diskseq():

@@ -19,7 +19,7 @@ from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice, sh
 from .._block import backing as _backing
 from .._block import bind, detach, loop, new_loop, replaced, trusted_path
 from .._block import device as _device
-from . import duplicates
+from . import duplicates, sealing
 from .runner import Item, Plan, check_seconds, undo_steps
 
 ARGUMENTS = {
@@ -39,6 +39,7 @@ ARGUMENTS = {
     "persist": {"type": "bool", "default": True},
     "hold": {"type": "int", "default": 60},
     "deferred": {"type": "bool", "default": False},
+    **sealing.ARGUMENTS,
     "timeout": {"type": "int", "default": 10},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
@@ -62,6 +63,8 @@ class LoopItem(Item):
         self.removing = []
         self.gone = None
         self._restore = []
+        # The settings that the plan found and wants.
+        self._seal_before, self._seal_after = {}, {}
         # What was done that nothing takes back, as texts.
         self._for_good = []
 
@@ -98,6 +101,7 @@ class LoopItem(Item):
                 raise InvalidValue(option, params[option], "must be a number of bytes, 0 or more")
         check_seconds(params, "hold")
         check_seconds(params, "timeout")
+        sealing.check(params)
         if params["state"] == "present" and params["path"]:
             raise InvalidValue(
                 "path", params["path"], "is for state=absent only: the kernel picks the device"
@@ -122,6 +126,11 @@ class LoopItem(Item):
                 locks.append(_lock_of(device))
         return locks
 
+    @classmethod
+    def prepare(cls, host):
+        del host
+        sealing.prepare()
+
     def plan(self):
         return self._plan_absent() if self.params["state"] == "absent" else self._plan_present()
 
@@ -132,6 +141,8 @@ class LoopItem(Item):
             self._create()
         else:
             self._change()
+        if self.params["state"] != "absent":
+            sealing.change(self.device, self._seal_before, self._seal_after, self._restore)
 
     def made(self):
         return [self.device] if self.created else []
@@ -209,10 +220,14 @@ class LoopItem(Item):
                     device=params["backing_file"],
                     hint="The device that had this number is gone; leave diskseq out to make a new one",
                 )
-            return Plan(True, {}, wanted)
+            return self._planned({}, wanted)
         # A path is what the run returns, and it must lead there.
         self.device.need_node()
-        before = settings(self.device, self.status, self.backing)
+        return self._planned(settings(self.device, self.status, self.backing), wanted)
+
+    def _planned(self, before, wanted):
+        sealing.compare(self.params, self.device, before, wanted)
+        self._seal_before, self._seal_after = before, wanted
         return Plan(before != wanted, before, wanted)
 
     def _existing(self):
@@ -357,6 +372,9 @@ class LoopItem(Item):
                 if _device.is_claimed(device):
                     raise detach.busy(device)
             self.host.loops.expect_gone(self.removing)
+        for device in self.removing:
+            # Refused before anything is changed.
+            sealing.is_missing(params, device)
         before = (
             {"devices": [_removal_row(device, loop.info(device)) for device in self.removing]}
             if self.removing
@@ -426,9 +444,11 @@ class LoopItem(Item):
     def _remove(self):
         for device in list(self.removing):
             path = device.path
-            is_gone = detach.detach(device, self.params["deferred"], self.params["timeout"])
+            with sealing.going(self.params, device):
+                is_gone = detach.detach(device, self.params["deferred"], self.params["timeout"])
             self._for_good.append(f"{path} is gone" if is_gone else f"{path} goes with its last user")
             if is_gone:
+                sealing.forget(device.id)
                 self.removing.remove(device)
         self.gone = not self.removing
 
@@ -462,6 +482,7 @@ def describe(device, status):
         direct_io=status.direct_io,
         partitions=status.partitions,
         persist=not status.autoclear,
+        sealed=sealing.described(device) is not None,
     )
 
 

@@ -29,27 +29,29 @@ REFUSED_AT = 16
 PASS_END_AT, PASS_NAME_AT = 0, 8
 SEAL_SIZE, PASS_KEY_SIZE, PASS_SIZE = _SEAL.size, _PASS_KEY.size, _PASS.size
 NAME_SIZE = 16
-_WITH_DISK = 1
+_WITH_DISK, _WITH_REMOVAL = 1, 2
 
 
 class Seal(Record):
     """
     One sealed device: the ``diskseq`` it is for, ``since`` when in seconds of CLOCK_BOOTTIME, how many opens were
-    ``refused``, and whether it is a partition that is sealed because its disk is.
+    ``refused``, whether it is a partition that is sealed because its disk is, and whether it came with a deferred removal.
     """
 
     diskseq: int
     since: int
     refused: int = 0
     with_disk: bool = False
+    with_removal: bool = False
 
     def encoded(self) -> bytes:
-        return _SEAL.pack(self.diskseq, self.since, self.refused, _WITH_DISK if self.with_disk else 0)
+        flags = (_WITH_DISK if self.with_disk else 0) | (_WITH_REMOVAL if self.with_removal else 0)
+        return _SEAL.pack(self.diskseq, self.since, self.refused, flags)
 
 
 def seal_of(value: bytes) -> Seal:
     diskseq, since, refused, flags = _SEAL.unpack(value)
-    return Seal(diskseq, since, refused, bool(flags & _WITH_DISK))
+    return Seal(diskseq, since, refused, bool(flags & _WITH_DISK), bool(flags & _WITH_REMOVAL))
 
 
 class Pass(Record):

@@ -53,11 +53,17 @@ def clear_away(maps: attachment.Maps) -> bool:
     return True
 
 
-def put(maps: attachment.Maps, number: tuple[int, int], diskseq: int, with_disk: bool = False) -> None:
+def put(
+    maps: attachment.Maps,
+    number: tuple[int, int],
+    diskseq: int,
+    with_disk: bool = False,
+    with_removal: bool = False,
+) -> None:
     """Seal a device; one that has its seal already keeps that, and its count."""
     before = maps.get(*number)
     if before is None or before.diskseq != diskseq:
-        maps.put(*number, entry.Seal(diskseq, boot_seconds(), 0, with_disk))
+        maps.put(*number, entry.Seal(diskseq, boot_seconds(), 0, with_disk, with_removal))
 
 
 def put_partitions(maps: attachment.Maps, disk: tuple[int, int], diskseq: int) -> None:

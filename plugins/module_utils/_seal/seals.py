@@ -24,18 +24,18 @@ def probe() -> None:
     attachment.probe()
 
 
-def seal(major: int, minor: int, diskseq: int) -> None:
+def seal(major: int, minor: int, diskseq: int, with_removal: bool = False) -> None:
     """
     Have nobody open the device, nor its partitions, from now on. The caller holds it open, so that the number is its own.
 
-    NotSupported, KernelError: then it is not sealed.
+    ``with_removal`` tells that the seal is to go when a deferred removal is cancelled. NotSupported, KernelError: then it is not sealed.
     """
     with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.ensure() as maps:
         before = maps.get(major, minor)
         was_sealed = before is not None and before.diskseq == diskseq
         try:
             keeping.have_keeper()
-            reaping.put(maps, (major, minor), diskseq)
+            reaping.put(maps, (major, minor), diskseq, with_removal=with_removal)
             reaping.put_partitions(maps, (major, minor), diskseq)
         except BaseException:
             if not was_sealed:
@@ -56,6 +56,20 @@ def lift(major: int, minor: int, diskseq: int) -> bool:
         reaping.clear_away(maps)
     living.send_change(major, minor)
     return True
+
+
+def forget(major: int, minor: int, diskseq: int) -> None:
+    """Take away the seal of a device that is gone."""
+    if not attachment.in_use():
+        return
+    with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.existing() as maps:
+        seal_there = None if maps is None else maps.get(major, minor)
+        if maps is not None and seal_there is not None and seal_there.diskseq == diskseq:
+            maps.remove(major, minor)
+            if living.diskseq_of(major, minor) is not None:
+                # The next device with this number, at which udev may have been refused.
+                living.send_change(major, minor)
+            reaping.clear_away(maps)
 
 
 def find(major: int, minor: int, diskseq: int) -> Seal | None:

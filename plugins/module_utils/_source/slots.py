@@ -81,6 +81,10 @@ class Slots:
         """The held device of a slot that was looked at; None when it would have to be made first."""
         return self._devices.get(slot.text)
 
+    def found(self):
+        """The held devices that were found when the table was looked at."""
+        return [device for device in self._devices.values() if device is not None]
+
     def make(self, value, read_only, opener):
         """A ``_dm.load.Table`` to load, with the devices that were not there made by ``opener`` (``_source.opener.Opener``)."""
 

@@ -57,6 +57,7 @@ STAY = {
     ): "the plan of the entry reads the table too, and says all that is wrong with it",
     ("_module/features.py", "_blkback_diskseq"): "the answer is that it cannot be told",
     ("_module/features.py", "_libvirt_daemon"): "the answer is that there is none",
+    ("_module/features.py", "_has_seals"): "the answer is that none can be made here, whatever the reason",
     ("_hotplug/script.py", "remove"): "a script that cannot be run is not run",
     ("_hotplug/add.py", "give_up"): "the disk counts as another call's then, and is left as it is",
     ("_hotplug/add.py", "_Add.fail"): CLEANING,

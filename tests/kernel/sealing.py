@@ -1,0 +1,35 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What tests of seals share."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._seal import place, seals
+from conftest import wait_until
+
+
+@pytest.fixture
+def nothing_sealed():
+    """A file system of type bpf, and no seal before and after a test."""
+    if not os.path.ismount(place.BPF_FS):
+        subprocess.run(["mount", "-t", "bpf", "bpf", place.BPF_FS], check=True)
+    assert not os.path.exists(place.DIRECTORY)
+    yield
+    wait_until(lambda: seals.reap() >= 0 and not os.path.exists(place.DIRECTORY), 10)
+
+
+def is_refused(path, flags=os.O_RDONLY):
+    """Whether open(2) answers EPERM; any other error is raised."""
+    try:
+        os.close(os.open(path, flags))
+    except PermissionError as error:
+        assert error.errno == errno.EPERM
+        return True
+    return False

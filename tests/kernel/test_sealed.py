@@ -1,0 +1,202 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The option sealed of the modules, and what other modules do where devices are sealed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._seal import place, seals
+from conftest import Failed, predict_and_run, read_device, refused, run_module, wait_until
+from sealing import is_refused, nothing_sealed
+
+pytestmark = pytest.mark.usefixtures(nothing_sealed.__name__)
+MIB = 2**20
+SECTORS = 16 * MIB // 512
+TABLE = f"0 {SECTORS} zero"
+
+
+@pytest.mark.sample
+def test_a_sealed_mapped_device(name, cleanup):
+    cleanup(dm=name)
+    made = predict_and_run("dm_device", name=name, table=TABLE, sealed=True)
+    assert made["device"]["sealed"] and made["diff"]["after"]["sealed"] is True
+    path = made["device"]["path"]
+    assert is_refused(path) and is_refused(made["device"]["mapper_path"])
+    # It stays sealed when nothing is said of it, and it can be changed.
+    assert not run_module("dm_device", name=name, table=TABLE)["changed"]
+    grown = predict_and_run("dm_device", name=name, table=f"0 {2 * SECTORS} zero")
+    assert grown["device"]["size"] == 32 * MIB and is_refused(path)
+    assert predict_and_run("dm_device", name=name, state="suspended")["device"]["sealed"]
+    predict_and_run("dm_device", name=name)
+    lifted = predict_and_run("dm_device", name=name, sealed=False)
+    assert (lifted["diff"]["before"]["sealed"], lifted["diff"]["after"]["sealed"]) == (True, False)
+    assert not is_refused(path) and not lifted["device"]["sealed"]
+    again = predict_and_run("dm_device", name=name, sealed=True)
+    assert again["changed"] and is_refused(path)
+    gone = predict_and_run("dm_device", name=name, state="absent")
+    assert gone["gone"] and not seals.found()
+
+
+@pytest.mark.sample
+def test_a_sealed_loop_device(image, cleanup):
+    path = image(content=b"hello")
+    cleanup(loop=path)
+    made = predict_and_run("loop_device", backing_file=path, sealed=True)
+    node = made["device"]["path"]
+    assert made["device"]["sealed"] and is_refused(node)
+    os.truncate(path, 32 * MIB)
+    grown = predict_and_run("loop_device", backing_file=path)
+    assert grown["device"]["size"] == 32 * MIB and is_refused(node)
+    predict_and_run("loop_device", backing_file=path, sealed=False)
+    assert read_device(node, 0, 5) == b"hello"
+    predict_and_run("loop_device", backing_file=path, sealed=True)
+    gone = predict_and_run("loop_device", backing_file=path, state="absent")
+    assert gone["gone"] and not seals.found() and not is_refused(node, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def test_one_that_goes_with_its_last_user(name, cleanup):
+    cleanup(dm=name)
+    device = run_module("dm_device", name=name, table=TABLE)["device"]
+    with open(device["path"], "rb") as user:
+        going = run_module("dm_device", name=name, state="absent", deferred=True, sealed=True)
+        assert going["changed"] and going["gone"] is False
+        assert is_refused(device["path"]) and user.read(4) == bytes(4)
+        again = run_module("dm_device", name=name, state="absent", deferred=True, sealed=True)
+        assert not again["changed"]
+        # The removal is cancelled, and the seal with it.
+        kept = predict_and_run("dm_device", name=name, table=TABLE)
+        assert kept["changed"] and not kept["device"]["sealed"] and not is_refused(device["path"])
+        # Unless it is to stay.
+        run_module("dm_device", name=name, state="absent", deferred=True, sealed=True)
+        assert predict_and_run("dm_device", name=name, table=TABLE, sealed=True)["device"]["sealed"]
+        # A removal that is deferred already, and was not sealed.
+        run_module("dm_device", name=name, sealed=False)
+        run_module("dm_device", name=name, state="absent", deferred=True)
+        assert run_module("dm_device", name=name, state="absent", deferred=True, sealed=True)["changed"]
+        assert is_refused(device["path"])
+    wait_until(lambda: not os.path.exists(f"/sys/block/{device['name']}"))
+    wait_until(lambda: not seals.found(), 20)
+
+
+def test_a_loop_device_that_goes_with_its_last_user(image, cleanup):
+    path = image(content=b"hello")
+    cleanup(loop=path)
+    device = run_module("loop_device", backing_file=path)["device"]
+    with open(device["path"], "rb") as user:
+        going = run_module("loop_device", backing_file=path, state="absent", deferred=True, sealed=True)
+        assert going["changed"] and is_refused(device["path"]) and user.read(5) == b"hello"
+        kept = predict_and_run("loop_device", backing_file=path)
+        assert kept["changed"] and not is_refused(device["path"])
+        run_module("loop_device", backing_file=path, state="absent", deferred=True, sealed=True)
+    wait_until(lambda: not os.path.exists(f"/sys/block/{device['name']}/loop"))
+    wait_until(lambda: seals.reap() >= 0 and not seals.found(), 20)
+
+
+@pytest.mark.parametrize("module", ["dm_device", "loop_device"])
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_removal_at_once_takes_no_seal(module, sealed, name):
+    which = {"name": name} if module == "dm_device" else {"backing_file": f"/nowhere/{name}"}
+    refused(module, "sealed", "must be left out with state=absent", state="absent", sealed=sealed, **which)
+
+
+def test_a_host_that_cannot_seal_changes_nothing(name, image):
+    path = image()
+    subprocess.run(["umount", place.BPF_FS], check=True)
+    try:
+        refused("dm_device", "mount -t bpf bpf", name=name, table=TABLE, sealed=True)
+        refused("loop_device", "mount -t bpf bpf", backing_file=path, sealed=True)
+        assert run_module("device_info")["features"]["kernel"]["seals"] is False
+    finally:
+        subprocess.run(["mount", "-t", "bpf", "bpf", place.BPF_FS], check=True)
+    assert run_module("device_info")["features"]["kernel"]["seals"] is True
+
+
+def test_lists_and_a_failure_that_takes_all_back(image, cleanup, name):
+    files = [image(f"{number}.raw") for number in range(3)]
+    for path in files:
+        cleanup(loop=path)
+    first = run_module("loop_device", backing_file=files[0])["device"]
+    run_module("loop_device", backing_file=files[1], sealed=True)
+    dm = f"{name}-taken"
+    cleanup(dm=dm)
+    run_module("dm_device", name=dm, table=TABLE)
+    entries = [
+        {"backing_file": files[0], "sealed": True},
+        {"backing_file": files[1], "sealed": False},
+        {"backing_file": files[2], "sealed": True},
+    ]
+    made = predict_and_run("loop_devices", devices=entries)
+    assert [row["device"]["sealed"] for row in made["devices"]] == [True, False, True]
+    assert is_refused(first["path"])
+    # What was done is taken back when another entry fails: the kernel has no such target.
+    before = sorted(seals.found())
+    with pytest.raises(Failed):
+        run_module(
+            "dm_devices",
+            devices=[
+                {"name": dm, "table": TABLE, "sealed": True},
+                {"name": f"{name}-x", "table": f"0 8 linear {first['path']} 0"},
+            ],
+        )
+    assert sorted(seals.found()) == before
+
+
+def test_a_table_over_a_sealed_device_is_refused_and_says_why(image, cleanup, name):
+    path = image()
+    cleanup(loop=path)
+    device = run_module("loop_device", backing_file=path, sealed=True)["device"]
+    table = f"0 8 linear diskseq:{device['diskseq']} 0"
+    refused("dm_device", device["path"], "it is sealed", "sealed=false", name=name, table=table)
+    cleanup(dm=name)
+    run_module("dm_device", name=name, table="0 8 zero")
+    refused("dm_device", device["path"], "it is sealed", "sealed=false", name=name, table=table)
+
+
+def test_a_stack_whose_lower_device_is_sealed_grows(image, cleanup, name):
+    path = image()
+    cleanup(loop=path)
+    below = run_module("loop_device", backing_file=path)["device"]
+    cleanup(dm=name)
+    table = f"0 {SECTORS // 2} linear diskseq:{below['diskseq']} 0"
+    run_module("dm_device", name=name, table=table, sealed=True)
+    run_module("loop_device", backing_file=path, sealed=True)
+    wider = f"0 {SECTORS} linear diskseq:{below['diskseq']} 0"
+    grown = predict_and_run("dm_device", name=name, table=wider)
+    assert grown["device"]["size"] == 16 * MIB
+    assert is_refused(below["path"]) and is_refused(grown["device"]["path"])
+    # Both are found, and told.
+    rows = {row["diskseq"]: row for row in run_module("device_info")["devices"]}
+    for diskseq in (below["diskseq"], grown["device"]["diskseq"]):
+        seal = rows[diskseq]["seal"]
+        assert seal["refused"] >= 1 and 0 <= seal["age"] < 600
+    gone = predict_and_run("dm_device", name=name, state="absent")
+    assert gone["gone"]
+
+
+def test_ten_sealed_disks_change_nothing_for_others(image, cleanup, name):
+    files = [image(f"sealed{number}.raw") for number in range(10)]
+    for path in files:
+        cleanup(loop=path)
+    run_module("loop_devices", devices=[{"backing_file": path, "sealed": True} for path in files])
+    path = image("other.raw", content=b"other")
+    cleanup(loop=path)
+    loop = predict_and_run("loop_device", backing_file=path)["device"]
+    cleanup(dm=name)
+    made = predict_and_run("dm_device", name=name, table=f"0 8 linear diskseq:{loop['diskseq']} 0")
+    assert read_device(made["device"]["path"], 0, 5) == b"other"
+    # Unchanged, also where each of them is looked at.
+    again = run_module("loop_devices", devices=[{"backing_file": path} for path in files])
+    assert not again["changed"]
+    rows = run_module("device_info")["devices"]
+    assert sum(row["sealed"] for row in rows) == 10
+    predict_and_run("dm_device", name=name, state="absent")
+    predict_and_run("loop_device", backing_file=path, state="absent")
+    gone = predict_and_run(
+        "loop_devices", devices=[{"backing_file": path, "state": "absent"} for path in files]
+    )
+    assert gone["changed"] and not seals.found()
