@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Regular files, opened without waiting for anybody and without touching what is something else.
+Regular files: opened without waiting and without touching anything that is no regular file; written whole or not at all.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -41,6 +41,46 @@ def open_regular(path, option, flags=os.O_RDONLY):
         return os.open(f"/proc/self/fd/{handle}", flags | _FLAGS)
     finally:
         os.close(handle)
+
+
+def write_whole(path, text, temporary=None, sync=False):
+    """
+    Put ``text`` (UTF-8) into the file at ``path``, mode 0600, in place of what is there: whole or not at all. OSError.
+
+    It is written to ``temporary``, in the same directory, and renamed; what a killed run left there is replaced.
+    ``sync``: the text is on the disk before the rename.
+    """
+    temporary = temporary or f"{path}.new"
+    handle = _create(temporary)
+    try:
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+            while data:
+                data = data[os.write(handle, data) :]
+            if sync:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.rename(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _create(path):
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        _remove(path)
+        return os.open(path, flags, 0o600)
+
+
+def _remove(path):
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def _is_lock_file(there):

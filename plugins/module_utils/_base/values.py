@@ -3,40 +3,74 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Sizes and numbers as people write them. Pure.
+Options as people write them: numbers, sizes, booleans, and the names of options. Pure.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Without the module re, which takes Xen's hotplug script longer to import than all of this.
 """
 
 from __future__ import annotations
 
-import re
-
+from .digits import is_decimal
 from .errors import InvalidValue
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from typing import Any
+
 SECTOR = 512
-_SIZE = re.compile(r"([0-9]{1,15})\s*([KMGT]?)(?:i?B)?\Z", re.IGNORECASE)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_WHOLE = re.compile(r"[0-9]{1,15}\Z")
+_ENDINGS = {unit + end: factor for unit, factor in _UNITS.items() for end in ("", "B", "IB")}
+_LONGEST = 15
+# As Ansible reads them (ansible.module_utils.parsing.convert_bool); 1 and 1.0 equal True.
+_BOOLEANS = {
+    **dict.fromkeys(("y", "yes", "on", "1", "true", "t", True), True),
+    **dict.fromkeys(("n", "no", "off", "0", "false", "f", False), False),
+}
 
 
-def bytes_of(value, option="size"):
-    """``10G`` and the like in bytes."""
-    match = _SIZE.match(str(value))
-    if isinstance(value, bool) or match is None or not int(match.group(1)):
+def bytes_of(value: Any, option: str = "size") -> int:
+    """The bytes that ``10G`` and the like stand for (units of 1024); InvalidValue unless they are whole sectors."""
+    text = str(value)
+    rest = text.lstrip("0123456789")
+    digits, factor = text[: len(text) - len(rest)], _ENDINGS.get(rest.lstrip().upper())
+    if isinstance(value, bool) or factor is None or not is_decimal(digits, _LONGEST) or not int(digits):
         raise InvalidValue(option, value, "must be bytes, or a number with K, M, G or T (of 1024)")
-    size = int(match.group(1)) * _UNITS[match.group(2).upper()]
+    size = int(digits) * factor
     if size % SECTOR:
         raise InvalidValue(option, value, f"must be whole sectors of {SECTOR} bytes")
     return size
 
 
-def whole(value, option, most=None):
-    """A whole number, 0 or more, also as text."""
-    if isinstance(value, bool) or not _WHOLE.match(str(value)) or (most is not None and int(value) > most):
-        raise InvalidValue(
-            option,
-            value,
-            "must be a whole number, 0 or more" if most is None else f"a number from 0 to {most}",
-        )
-    return int(value)
+def whole(value: Any, option: str, most: int | None = None) -> int:
+    """A whole number, 0 or more, and at most ``most``; also from text. InvalidValue for anything else."""
+    text = str(value)
+    if isinstance(value, bool) or not is_decimal(text, _LONGEST) or (most is not None and int(text) > most):
+        allowed = "must be a whole number, 0 or more" if most is None else f"a number from 0 to {most}"
+        raise InvalidValue(option, value, allowed)
+    return int(text)
+
+
+def boolean(value: Any, option: str) -> bool:
+    """A boolean, also one of the words and numbers that Ansible takes for one; InvalidValue for anything else."""
+    key = value.lower().strip() if isinstance(value, str) else value
+    if not isinstance(key, (str, int, float)) or key not in _BOOLEANS:
+        raise InvalidValue(option, value, "must be true or false")
+    return _BOOLEANS[key]
+
+
+def check_keys(
+    value: Mapping[Any, Any], option: str, allowed: Collection[str], unset: Collection[str] = ()
+) -> None:
+    """
+    InvalidValue when the dictionary has a key that is not ``allowed``.
+
+    Those in ``unset`` may be there if they are null: a module's options have all keys of all forms. The value
+    is not shown, because a mistyped key may have a secret.
+    """
+    for key, part in value.items():
+        if key not in allowed and not (part is None and key in unset):
+            wrong = f"there is no such option here; the options are {', '.join(allowed)}"
+            raise InvalidValue(f"{option}.{key}", "(not shown)", wrong)

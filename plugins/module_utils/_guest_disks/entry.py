@@ -17,7 +17,7 @@ import re
 from .. import _dm_table
 from .._base.errors import InvalidValue, TableError
 from .._base.record import Record
-from .._base.values import SECTOR, bytes_of, whole
+from .._base.values import SECTOR, boolean, bytes_of, check_keys, whole
 from .._xen import vdev as _vdev
 from .pool import Pool, id_of, pool_of
 
@@ -45,11 +45,6 @@ _BOOLEAN_KEYS = ("shared", "remove_file", "remove_volume", "adopt")
 _THIN = ("pool", "id", "snapshot_of")
 _CRYPT = ("cipher", "key", "sector_size", "allow_discards")
 _KEYRING = re.compile(r":[0-9]+:(?:logon|user|encrypted|trusted):[!-~]+\Z")
-# As Ansible reads them (ansible.module_utils.parsing.convert_bool); 1 and 1.0 are True already.
-_BOOLEANS = {
-    **dict.fromkeys(("y", "yes", "on", "1", "true", "t", True), True),
-    **dict.fromkeys(("n", "no", "off", "0", "false", "f", False), False),
-}
 
 
 class Thin(Record):
@@ -99,17 +94,11 @@ def entry_of(disk, domain, option):
             sorted(map(str, disk)) if isinstance(disk, dict) else disk,
             "must be a dictionary with vdev",
         )
-    for key in disk:
-        if key not in _KEYS:
-            raise InvalidValue(
-                f"{option}.{key}", disk[key], f"there is no such option; there are {', '.join(_KEYS)}"
-            )
+    check_keys(disk, option, _KEYS)
     if disk.get("state", "present") not in ("present", "absent"):
         raise InvalidValue(f"{option}.state", disk["state"], "must be present or absent")
     absent = disk.get("state", "present") == "absent"
-    flags = {
-        key: _boolean(disk[key], f"{option}.{key}") for key in _BOOLEAN_KEYS if disk.get(key) is not None
-    }
+    flags = {key: boolean(disk[key], f"{option}.{key}") for key in _BOOLEAN_KEYS if disk.get(key) is not None}
     _check_kind(disk, option, absent, flags)
     size = None if disk.get("size") is None else bytes_of(disk["size"], f"{option}.size")
     return Entry(
@@ -267,7 +256,7 @@ def _check_kind(disk, option, absent, flags):
 def _thin_of(value, option):
     if not isinstance(value, dict) or value.get("id") is None:
         raise InvalidValue(option, value, "must be a dictionary with pool and id")
-    _only(value, option, _THIN)
+    check_keys(value, option, _THIN)
     origin = (
         None if value.get("snapshot_of") is None else id_of(value["snapshot_of"], f"{option}.snapshot_of")
     )
@@ -285,7 +274,7 @@ def _crypt_of(value, option):
             sorted(map(str, value)) if isinstance(value, dict) else "(not shown)",
             "must be a dictionary with cipher and key",
         )
-    _only(value, option, _CRYPT)
+    check_keys(value, option, _CRYPT)
     if not _KEYRING.match(str(value["key"])):
         allowed = "the name of a key in the kernel's keyring, :SIZE:TYPE:DESCRIPTION: a definition can be read by many. See the module kernel_key"
         raise InvalidValue(f"{option}.key", "(not shown)", f"must be {allowed}")
@@ -306,7 +295,7 @@ def _crypt_of(value, option):
     }
     if value.get("sector_size") is not None:
         line["sector_size"] = whole(value["sector_size"], f"{option}.sector_size")
-    if value.get("allow_discards") is not None and _boolean(
+    if value.get("allow_discards") is not None and boolean(
         value["allow_discards"], f"{option}.allow_discards"
     ):
         line["allow_discards"] = True
@@ -320,24 +309,9 @@ def _crypt_of(value, option):
     return line
 
 
-def _only(value, option, allowed):
-    for key in value:
-        if key not in allowed:
-            raise InvalidValue(
-                f"{option}.{key}", "(not shown)", f"there is no such option; there are {', '.join(allowed)}"
-            )
-
-
 def _name(vdev):
     """The one name of a disk that can be written in several ways; as it is when it is not Xen's."""
     try:
         return _vdev.parse(vdev).name
     except InvalidValue:
         return str(vdev)
-
-
-def _boolean(value, option):
-    key = value.lower().strip() if isinstance(value, str) else value
-    if not isinstance(key, (str, int, float)) or key not in _BOOLEANS:
-        raise InvalidValue(option, value, "must be a boolean: true or false")
-    return _BOOLEANS[key]

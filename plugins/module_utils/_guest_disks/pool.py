@@ -16,7 +16,7 @@ from __future__ import annotations
 from .. import _dm_table
 from .._base.errors import InvalidValue, TableError
 from .._base.record import Record
-from .._base.values import SECTOR, bytes_of, whole
+from .._base.values import SECTOR, bytes_of, check_keys, whole
 from .._dm import names
 from .._source import spec
 
@@ -60,7 +60,7 @@ def id_of(value, option):
 
 
 def _mapped(value, option):
-    _only(value, option, _MAPPED)
+    check_keys(value, option, _MAPPED, _MAPPED + _MADE)
     source = spec.parse({"path": value["path"], "uuid": value.get("uuid")}, option)
     if source.uuid is None:
         raise InvalidValue(
@@ -75,7 +75,7 @@ def _mapped(value, option):
 
 
 def _made(value, option):
-    _only(value, option, _MADE)
+    check_keys(value, option, _MADE, _MAPPED + _MADE)
     name = names.check_name(value["name"], f"{option}.name")
     uuid = names.check_uuid(value.get("uuid") or f"RACEFREE-POOL-{name}", f"{option}.uuid")
     devices = {field: _device(value.get(field), f"{option}.{field}") for field in ("metadata", "data")}
@@ -130,14 +130,3 @@ def _device(value, option):
 
 def _plain(source):
     return {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}
-
-
-def _only(value, option, allowed):
-    for key in value:
-        # An option of the other form that is null was not given.
-        if key not in allowed and not (key in _MAPPED + _MADE and value[key] is None):
-            raise InvalidValue(
-                f"{option}.{key}",
-                value[key],
-                f"there is no such option beside {allowed[0]}; there are {', '.join(allowed)}",
-            )

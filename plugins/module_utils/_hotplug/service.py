@@ -25,6 +25,7 @@ import sys
 from .._base import gone, run_directory
 from .._base.deadline import Deadline
 from .._base.errors import GuestError, InvalidValue
+from .._base.files import write_whole
 from .._block import node
 from .._dm import control
 from .._process import descriptors, open_files
@@ -189,9 +190,7 @@ class _Service:
 
     def run(self):
         signal.signal(signal.SIGTERM, self._end)
-        with open(f"{self.said}.new", "w", encoding="ascii") as file:
-            file.write(f"{os.getpid()}\n")
-        os.rename(f"{self.said}.new", self.said)
+        write_whole(self.said, f"{os.getpid()}\n")
         poll = select.poll()
         poll.register(self.calls, select.POLLIN)
         while not self.is_ending or self.running or self.refused:

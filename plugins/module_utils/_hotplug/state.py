@@ -17,6 +17,7 @@ import os
 
 from .._base import gone, run_directory
 from .._base.errors import KernelError
+from .._base.files import write_whole
 from .._xen.vbd_key import Key
 
 DIRECTORY = "/run/racefree-block/hotplug"
@@ -27,24 +28,15 @@ def write(key, facts):
     Keep ``facts``, a dictionary of one-line texts, for the vbd, in place of what was kept before; KernelError.
     """
     text = "".join(f"{name}={value}\n" for name, value in facts.items())
-    temporary = f"{DIRECTORY}/.{_name(key)}.{os.getpid()}"
+    path, temporary = f"{DIRECTORY}/{_name(key)}", f"{DIRECTORY}/.{_name(key)}.{os.getpid()}"
     try:
-        _write(temporary, text)
-        os.rename(temporary, f"{DIRECTORY}/{_name(key)}")
+        try:
+            write_whole(path, text, temporary)
+        except FileNotFoundError:
+            run_directory.make(DIRECTORY)
+            write_whole(path, text, temporary)
     except OSError as error:
         raise KernelError.from_oserror(error, "note what the disk gets", device=temporary) from error
-
-
-def _write(path, text):
-    try:
-        fd = _create(path)
-    except FileNotFoundError:
-        run_directory.make(DIRECTORY)
-        fd = _create(path)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
 
 
 def read(key):
@@ -83,10 +75,6 @@ def _is_stale(name):
 
 def _name(key):
     return f"{key.domid}-{key.devid}"
-
-
-def _create(path):
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
 
 def _unlink(name):

@@ -23,6 +23,7 @@ from .._base import locks as _locks
 from .._base import run_directory
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceGone, GuestError, WrongDevice
+from .._base.files import write_whole
 from .._dm import mapped
 from .._process import descriptors, identity
 from .._process import holder as _holder
@@ -204,14 +205,7 @@ def start_holder(uuid, devices):
     # One that nobody knows of would keep the domain from starting until its time is over.
     holder = _holder.hold_pending(devices, HOLD)
     try:
-        new = f"{_record(uuid)}.new"
-        with open(
-            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600),
-            "w",
-            encoding="ascii",
-        ) as file:
-            file.write(f"{identity.mark_of(holder.pid, holder.pid)}\n")
-        os.rename(new, _record(uuid))
+        write_whole(_record(uuid), f"{identity.mark_of(holder.pid, holder.pid)}\n")
         holder.stay()
     except BaseException:
         holder.release()

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._base.errors import DeadlineExceeded, DeviceBusy, DeviceGone, InvalidValue, WrongDevice
-from .._block import device as _device
+from .._base.errors import DeadlineExceeded, DeviceBusy, WrongDevice
 from .._block.device import Device
 from .._dm import control, mapped
 from .._source import lookup, opener, resources
-from .._xen import blkback, stack, vbd_nodes, vbd_read, vdev
+from .._xen import attached, blkback, stack, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.vbd_nodes import Vbd
@@ -111,7 +110,7 @@ class RunningDisk:
     def _before(self) -> Settings | None:
         vbd = self.vbd
         if vbd is not None:
-            return _settings(vbd.params, _mode(vbd), _device_type(vbd), self.had_recipe)
+            return _settings(vbd.params, **attached.settings_of(vbd), recipe=self.had_recipe)
         return None if self.had_recipe is None else {"recipe": self.had_recipe}
 
     def _plan_absent(self, before: Settings | None, is_listed: bool) -> Settings | None:
@@ -149,31 +148,16 @@ class RunningDisk:
     def _check_same(self, vbd: Vbd) -> None:
         """The attached disk is what is asked for, or an error says what it is."""
         request = self.request
-        if vbd.state in (vbd_nodes.CLOSING, vbd_nodes.CLOSED) or not vbd.online:
-            raise DeviceBusy(
-                f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})",
-                device=request.title,
-                hint="Wait, and try again",
-            )
+        attached.check_connected(vbd, request.title, "Wait, and try again")
         if request.present:
-            for option, asked, has in (
-                ("mode", request.mode, _mode(vbd)),
-                ("device_type", request.device_type, _device_type(vbd)),
-            ):
-                if asked != has:
-                    wrong = (
-                        f"cannot be changed: the guest has it with {option}={has} while it runs. "
-                        "Detach it first, or say live: false"
-                    )
-                    raise InvalidValue(option, asked, wrong)
+            wanted = {"mode": request.mode, "device_type": request.device_type}
+            attached.check_settings(vbd, wanted, "Detach it first, or say live: false")
         self.device = self._opened(vbd)
         if self.device is None or not self._is_source(self.device):
             raise self._other_disk(vbd)
 
     def _other_disk(self, vbd: Vbd) -> DeviceBusy | WrongDevice:
-        device = self.device
-        here = "nothing" if device is None else f"{device.path} (diskseq {device.id.diskseq})"
-        wrong = f"the running guest has another disk there: {here}, params {vbd.params or '(none)'}"
+        wrong = attached.other_disk(vbd, self.device)
         if not self.request.present:
             return WrongDevice(
                 wrong,
@@ -188,11 +172,8 @@ class RunningDisk:
         )
 
     def _opened(self, vbd: Vbd) -> Device | None:
-        number = vbd_read.opened_number(vbd.key) or vbd.number
-        try:
-            return None if number is None else self.host.enter_context(_device.open_number(*number))
-        except (DeviceGone, WrongDevice):
-            return None
+        device = attached.open_device(vbd)
+        return None if device is None else self.host.enter_context(device)
 
     def _is_source(self, device: Device) -> bool:
         if (
@@ -244,14 +225,6 @@ class RunningDisk:
 
     def _spec(self) -> disk_device.DiskSpec:
         return self.request.spec(self.definition)
-
-
-def _mode(vbd: Vbd) -> str:
-    return "w" if vbd.writable else "r"
-
-
-def _device_type(vbd: Vbd) -> str:
-    return "cdrom" if vbd.cdrom else "disk"
 
 
 def _settings(path: str | None, mode: str, device_type: str, recipe: str | None) -> Settings:

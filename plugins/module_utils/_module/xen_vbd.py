@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .._base import locks as _locks
-from .._base.errors import BlockError, DeviceBusy, DeviceGone, GuestError, InvalidValue, WrongDevice
+from .._base.errors import BlockError, DeviceBusy, GuestError, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._libvirt import attach
 from .._source import files, lookup, needed_locks, opener, spec
-from .._xen import blkback, stack, vbd_nodes, vbd_read, vdev
+from .._xen import attached, blkback, stack, vbd_nodes, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.footprint import Extent
@@ -202,41 +202,24 @@ class VbdItem(Item):
 
     def _check_same(self, vbd):
         """What is attached there is what is asked for, or an error says what it is."""
-        if vbd.state in (vbd_nodes.CLOSING, vbd_nodes.CLOSED) or not vbd.online:
-            raise DeviceBusy(
-                f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})",
-                device=self.title(),
-                hint="Wait until the guest has given it up, or say state=detached with force=true first",
-            )
-        for option, has in (
-            ("mode", "w" if vbd.writable else "r"),
-            ("device_type", "cdrom" if vbd.cdrom else "disk"),
-        ):
-            if self.params[option] != has:
-                raise InvalidValue(
-                    option,
-                    self.params[option],
-                    f"cannot be changed: the disk is attached with {option}={has}. Detach it first",
-                )
+        attached.check_connected(
+            vbd,
+            self.title(),
+            "Wait until the guest has given it up, or say state=detached with force=true first",
+        )
+        attached.check_settings(vbd, self.params, "Detach it first")
         self.device = self._opened(vbd)
-        here = "nothing" if self.device is None else f"{self.device.path} (diskseq {self.device.id.diskseq})"
         if self.device is None or not lookup.is_device(self.source, self.device, self.host):
             raise DeviceBusy(
-                f"the guest has another disk there: {here}, params {vbd.params or '(none)'}",
+                attached.other_disk(vbd, self.device),
                 device=self.title(),
                 hint="A disk is not exchanged under a running guest: say state=detached first",
             )
         self._guard(self.device)
 
     def _opened(self, vbd):
-        """The device that blkback has open for the vbd, held; its number cannot be another's while blkback has it."""
-        number = vbd_read.opened_number(vbd.key) or vbd.number
-        if number is None:
-            return None
-        try:
-            return self.host.enter_context(_device.open_number(*number))
-        except (DeviceGone, WrongDevice):
-            return None
+        device = attached.open_device(vbd)
+        return None if device is None else self.host.enter_context(device)
 
     def _guard(self, device):
         wanted = self.params["diskseq"]
@@ -342,9 +325,7 @@ class VbdItem(Item):
                     device=self.title(),
                     hint="It is not the source that was given; leave source out to detach whatever is there",
                 )
-        before = self._settings(
-            self.vbd.params, "w" if self.vbd.writable else "r", "cdrom" if self.vbd.cdrom else "disk"
-        )
+        before = self._settings(self.vbd.params, **attached.settings_of(self.vbd))
         return Plan(True, before, {})
 
     def _is_running(self):

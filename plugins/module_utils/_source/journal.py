@@ -14,7 +14,6 @@ finds the list of a run that is gone. It is known to be gone by its lock (``_bas
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -23,7 +22,7 @@ import stat
 from .._base import gone, locks, run_directory
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceGone, KernelError, WrongDevice
-from .._base.files import kind_of_file, open_regular
+from .._base.files import kind_of_file, open_regular, write_whole
 from .._block import boot, loop, sysfs
 from .._block import device as _device
 from .._dm import control, mapped
@@ -331,14 +330,8 @@ def _write(name, plain):
     run_directory.make(DIRECTORY)
     new = f"{DIRECTORY}/.{name}"
     try:
-        with open(
-            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="ascii"
-        ) as file:
-            json.dump(plain, file)
-        os.rename(new, f"{DIRECTORY}/{name}")
+        write_whole(f"{DIRECTORY}/{name}", json.dumps(plain), new)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
         raise KernelError.from_oserror(error, "list what is to be made", device=new) from error
 
 

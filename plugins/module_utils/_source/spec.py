@@ -18,6 +18,7 @@ from __future__ import annotations
 from .._base import digits, files
 from .._base.errors import InvalidValue
 from .._base.record import Record
+from .._base.values import boolean, check_keys
 from .._block import boot as _boot
 from .._block import device, sysfs
 from .._dm import names
@@ -168,7 +169,7 @@ def _parse_diskseq_text(text, option):
 
 
 def _parse_diskseq(value, option):
-    _only(value, option, DiskseqSource._fields)
+    check_keys(value, option, DiskseqSource._fields, _KNOWN)
     partition, boot = value.get("partition"), value.get("boot_id")
     return DiskseqSource(
         device.check_diskseq(value["diskseq"], f"{option}.diskseq"),
@@ -187,7 +188,7 @@ def _partition(value, option):
 
 
 def _parse_path(value, option):
-    _only(value, option, PathSource._fields)
+    check_keys(value, option, PathSource._fields, _KNOWN)
     diskseq, uuid, boot = value.get("diskseq"), value.get("uuid"), value.get("boot_id")
     if boot is not None and diskseq is None:
         raise InvalidValue(f"{option}.boot_id", boot, "is possible only beside the diskseq that it is of")
@@ -200,9 +201,9 @@ def _parse_path(value, option):
 
 
 def _parse_file(value, option):
-    _only(value, option, FileSource._fields)
+    check_keys(value, option, FileSource._fields, _KNOWN)
     sector_size, mtime_ns = value.get("sector_size"), value.get("mtime_ns")
-    if mtime_ns is not None and not _boolean(value, option, "read_only"):
+    if mtime_ns is not None and not _flag(value, option, "read_only"):
         raise InvalidValue(
             f"{option}.mtime_ns",
             mtime_ns,
@@ -212,40 +213,29 @@ def _parse_file(value, option):
         _absolute(value["file"], f"{option}.file"),
         _bytes(value, option, "offset"),
         _bytes(value, option, "size"),
-        _boolean(value, option, "read_only"),
-        _boolean(value, option, "direct_io"),
+        _flag(value, option, "read_only"),
+        _flag(value, option, "direct_io"),
         None if sector_size is None else _bytes(value, option, "sector_size"),
         None if mtime_ns is None else _number(value, option, "mtime_ns", "nanoseconds since the epoch"),
         _format(value, option),
-        _boolean(value, option, "overlap"),
-        _boolean(value, option, "trusted_path"),
+        _flag(value, option, "overlap"),
+        _flag(value, option, "trusted_path"),
     )
 
 
 def _parse_table(value, option):
-    _only(value, option, TableSource._fields)
+    check_keys(value, option, TableSource._fields, _KNOWN)
     name, uuid = value.get("name"), value.get("uuid")
     return TableSource(
         value["table"],
         None if name is None else names.check_name(name, f"{option}.name"),
         None if uuid is None else names.check_uuid(uuid, f"{option}.uuid"),
-        _boolean(value, option, "read_only"),
+        _flag(value, option, "read_only"),
     )
 
 
 _PARSERS = {"diskseq": _parse_diskseq, "path": _parse_path, "file": _parse_file, "table": _parse_table}
 _KNOWN = {*DiskseqSource._fields, *PathSource._fields, *FileSource._fields, *TableSource._fields}
-
-
-def _only(value, option, allowed):
-    for key in value:
-        # An option of another kind that is null was not given: module options have all of them.
-        if key not in allowed and not (key in _KNOWN and value[key] is None):
-            raise InvalidValue(
-                f"{option}.{key}",
-                value[key],
-                f"there is no such option beside {allowed[0]}; there are {', '.join(allowed)}",
-            )
 
 
 def _absolute(value, option):
@@ -276,16 +266,9 @@ def _format(value, option):
     return found
 
 
-def _boolean(value, option, key):
-    found = value.get(key, False)
-    if found is None:
-        return False
-    if not isinstance(found, bool):
-        words = {"true": True, "yes": True, "false": False, "no": False}
-        found = words.get(str(found).lower())
-    if found is None:
-        raise InvalidValue(f"{option}.{key}", value[key], "must be true or false")
-    return found
+def _flag(value, option, key):
+    found = value.get(key)
+    return found is not None and boolean(found, f"{option}.{key}")
 
 
 def parse_slot(slot):

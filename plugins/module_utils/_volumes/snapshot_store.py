@@ -14,14 +14,13 @@ modification time tell cheaply that the image still is the one that was read.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import secrets
 
 from .._base.errors import InvalidValue, KernelError, WrongDevice
-from .._base.files import open_regular
+from .._base.files import open_regular, write_whole
 from .._base.record import Record
 from .._block import backing as _backing
 
@@ -144,19 +143,7 @@ def _exchange(path, text):
         # This host's runs come one after the other, so this is a killed one's. Of another host, with a shared file system, it may be in use.
         if name.startswith(os.path.basename(ours)) and name.endswith(".new"):
             os.unlink(os.path.join(os.path.dirname(path), name))
-    new = f"{ours}{secrets.token_hex(8)}.new"
-    try:
-        with open(
-            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w", encoding="utf-8"
-        ) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(new, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(new)
-        raise
+    write_whole(path, text, f"{ours}{secrets.token_hex(8)}.new", sync=True)
 
 
 def _key(backing):

@@ -138,8 +138,8 @@ def test_what_is_removed_must_be_that_disk():
             + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a", "shared": "no"}]}],
             "a file of its own",
         ),
-        (one(file="/a", shared="maybe"), "shared.*boolean"),
-        (one(file="/a", state="absent", remove_file="perhaps"), "remove_file.*boolean"),
+        (one(file="/a", shared="maybe"), "shared.*true or false"),
+        (one(file="/a", state="absent", remove_file="perhaps"), "remove_file.*true or false"),
         # An image is never written, removed, or grown.
         (
             one(file="/a", image="/g") + one(vdev="xvdb", file="/g"),

@@ -1,0 +1,70 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+An attached vbd compared with the disk that is wanted in its place.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A disk is not exchanged under a running guest, so a difference is an error that says what the guest has.
+"""
+
+from __future__ import annotations
+
+from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
+from .._block import device as _device
+from . import vbd_nodes, vbd_read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .._block.device import Device
+    from .vbd_nodes import Vbd
+
+
+def settings_of(vbd: Vbd) -> dict[str, str]:
+    """``mode`` and ``device_type`` as the options of the modules call them."""
+    return {
+        "mode": "w" if vbd.writable else "r",
+        "device_type": "cdrom" if vbd.cdrom else "disk",
+    }
+
+
+def check_connected(vbd: Vbd, title: str, hint: str) -> None:
+    """DeviceBusy when the vbd is being detached."""
+    if vbd.state in (vbd_nodes.CLOSING, vbd_nodes.CLOSED) or not vbd.online:
+        raise DeviceBusy(
+            f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})",
+            device=title,
+            hint=hint,
+        )
+
+
+def check_settings(vbd: Vbd, wanted: Mapping[str, Any], hint: str) -> None:
+    """InvalidValue when the vbd is not attached with the mode and device type of the options ``wanted``."""
+    for option, has in settings_of(vbd).items():
+        if wanted[option] != has:
+            wrong = f"cannot be changed: the disk is attached with {option}={has}. {hint}"
+            raise InvalidValue(option, wanted[option], wrong)
+
+
+def open_device(vbd: Vbd) -> Device | None:
+    """
+    The device that blkback has open for the vbd, held by the caller; None when there is none.
+
+    Its number cannot become another device's while blkback has it open.
+    """
+    number = vbd_read.opened_number(vbd.key) or vbd.number
+    try:
+        return None if number is None else _device.open_number(*number)
+    except (DeviceGone, WrongDevice):
+        return None
+
+
+def other_disk(vbd: Vbd, device: Device | None) -> str:
+    """What to say when ``device``, from ``open_device``, is not the one that is wanted."""
+    here = "nothing" if device is None else f"{device.path} (diskseq {device.id.diskseq})"
+    return f"the guest has another disk there: {here}, params {vbd.params or '(none)'}"
