@@ -62,6 +62,7 @@ class LoopItem(Item):
         self.created = False
         self.removing = []
         self.gone = None
+        self._at_risk = []
         self._restore = []
         # The settings that the plan found and wants.
         self._seal_before, self._seal_after = {}, {}
@@ -146,6 +147,9 @@ class LoopItem(Item):
 
     def made(self):
         return [self.device] if self.created else []
+
+    def risks(self):
+        return self._at_risk
 
     def commit(self):
         if self.created and self.params["persist"]:
@@ -375,11 +379,10 @@ class LoopItem(Item):
         for device in self.removing:
             # Refused before anything is changed.
             sealing.is_missing(params, device)
-        before = (
-            {"devices": [_removal_row(device, loop.info(device)) for device in self.removing]}
-            if self.removing
-            else {}
-        )
+        statuses = [(device, loop.info(device)) for device in self.removing]
+        if not params["deferred"]:
+            self._at_risk = [device for device, status in statuses if not status.autoclear]
+        before = {"devices": [_removal_row(*row) for row in statuses]} if statuses else {}
         return Plan(bool(self.removing), before, {})
 
     def _to_remove(self):

@@ -117,6 +117,10 @@ class Item:
         """Those that ``commit`` makes permanent; until then they go with their last user."""
         return self.made() if self.params.get("persist") else []
 
+    def risks(self):
+        """Loop devices that ``apply`` removes, and that a killed run shall leave to those who use them."""
+        return []
+
     def commit(self):
         """Make what was applied last."""
 

@@ -96,7 +96,7 @@ class Task:
         self.was_stopped = False
         # Whether anything was applied, whatever became of it.
         self.has_begun = False
-        self._journal = None
+        self._journals = []
         self._all_stay = False
 
     def run(self):
@@ -149,6 +149,10 @@ class Task:
 
     def _apply(self):
         pending = [row for row in self._good() if row.plan.changed]
+        self._list_removals([row for row in pending if row.item.risks()])
+        if self._stopped():
+            return
+        pending = _good(pending)
         for row in pending:
             self._each([row], self._apply_one)
             if row.error is not None and self._stopped():
@@ -181,19 +185,29 @@ class Task:
                 if self._stopped():
                     return
 
+    def _list_removals(self, rows):
+        if not rows:
+            return
+        try:
+            devices = [device for row in rows for device in row.item.risks()]
+            self._journals.append(journal.Journal([], devices))
+        except BlockError as error:
+            for row in rows:
+                self._fail(row, error)
+
     def _write_journal(self, rows):
         devices = [device for row in rows for device in row.item.lasting()]
         # One step is done whole, or not at all.
         if len(devices) > 1:
-            self._journal = journal.Journal(devices)
+            self._journals.append(journal.Journal(devices))
 
     def _remove_journal(self):
-        if self._journal is not None:
+        for written in self._journals:
             try:
-                self._journal.remove()
+                written.remove()
             except BlockError as error:
                 self.warnings.append(str(error))
-            self._journal = None
+        self._journals = []
 
     def _hold(self, rows):
         """One process holds all, so that a task that is killed has held all or none; where rows go their own ways, one for each."""

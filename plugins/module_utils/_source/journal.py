@@ -10,6 +10,10 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 Devices are made to go with their last user, and made to stay one after the other when all of a task's are there. A task that is killed between the
 first and the last of these steps leaves some. So it lists them in a file before the first step, and removes the file after the last; the next run
 finds the list of a run that is gone. It is known to be gone by its lock (``_base.locks``), which ends with it, and by its process.
+
+A loop device that is removed while somebody has it open is marked by the kernel to go with its last user, and
+that mark is taken off again (``_block.detach``). So those that are to be removed are listed, too: a run that
+is killed in between leaves the mark, and the next run takes it off.
 """
 
 from __future__ import annotations
@@ -38,21 +42,22 @@ _RELEASING_SECONDS = 1
 _DYING_SECONDS = 1
 _MOST_BYTES = 2**26
 _KILLED = "what a run that was killed had made in part"
+_KILLED_REMOVAL = "a run that was killed had begun to remove a device that somebody uses"
 
 
 class Journal:
     """The list of one task: written by the constructor, and valid until :meth:`remove`."""
 
-    def __init__(self, devices):
+    def __init__(self, devices, removing=()):
         """
         ``devices``: what is about to stay, in the order in which it is made to, and the lowest of a stack
-        first.
+        first. ``removing``: loop devices that are about to be removed, and stay if somebody uses them.
         """
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
         # Before the file is there: one without its lock is a dead run's.
         self._locks = locks.held([_lock_of(self._name)])
         try:
-            _write(self._name, _content(devices))
+            _write(self._name, _content(devices, removing))
         except BaseException:
             self._locks.close()
             raise
@@ -141,6 +146,8 @@ def _recover(host, name, told):
             limit = Deadline(_GOING_SECONDS)
             for row in reversed(rows):
                 _roll_back(host, row, limit, told)
+        for row in _rows(name, "removing"):
+            _keep(host, row, told)
         _unlink(name)
 
 
@@ -211,6 +218,18 @@ def _roll_back(host, row, limit, told):
     told.append(f"{_KILLED} is left as it is, since somebody uses it: {words}. Remove it when nobody does")
 
 
+def _keep(host, row, told):
+    """Have a device stay that a killed removal has marked to go with its last user, unless it is gone."""
+    major, minor, diskseq = row
+    try:
+        with _device.open_number(major, minor, diskseq=diskseq) as device:
+            if not _is_permanent(host, device):
+                _set_permanent(host, device, True)
+                told.append(f"{_KILLED_REMOVAL}, which stays: {_words(device)}")
+    except (DeviceGone, WrongDevice):
+        return
+
+
 def _stays_claimed(device, limit):
     """Whether somebody uses a held device; what stood on it lets go of it a moment after it is gone from sysfs."""
     for pause in pauses():
@@ -259,9 +278,9 @@ def _is_left(name):
     return _identity.end_marked(plain["process"], _DYING_SECONDS)
 
 
-def _rows(name):
+def _rows(name, which="devices"):
     plain = _read(name)
-    return [tuple(row) for row in plain["devices"]] if plain and plain["boot"] == boot.boot_id() else []
+    return [tuple(row) for row in plain.get(which, [])] if plain and plain["boot"] == boot.boot_id() else []
 
 
 def _read(name):
@@ -296,12 +315,17 @@ def _is_list(plain):
         return False
     if plain["boot"] != boot.boot_id():
         return True
-    rows = plain.get("devices")
     return (
         isinstance(plain.get("process"), str)
         and _identity.parse_mark(plain["process"]) is not None
-        and isinstance(rows, list)
-        and all(isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in rows)
+        and _are_rows(plain.get("devices"))
+        and _are_rows(plain.get("removing", []))
+    )
+
+
+def _are_rows(rows):
+    return isinstance(rows, list) and all(
+        isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in rows
     )
 
 
@@ -317,13 +341,17 @@ def _no_list(path, why):
     )
 
 
-def _content(devices):
-    rows = [[device.id.major, device.id.minor, device.id.diskseq] for device in devices]
+def _content(devices, removing=()):
     return {
         "boot": boot.boot_id(),
         "process": _identity.own_mark(),
-        "devices": rows,
+        "devices": _rows_of(devices),
+        "removing": _rows_of(removing),
     }
+
+
+def _rows_of(devices):
+    return [[device.id.major, device.id.minor, device.id.diskseq] for device in devices]
 
 
 def _write(name, plain):

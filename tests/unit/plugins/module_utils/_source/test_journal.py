@@ -297,6 +297,71 @@ def test_a_list_of_another_boot_means_nothing(place, rows):
     assert len(left(place)) == 1 and os.listdir(journal.DIRECTORY) == []
 
 
+def killed_removal(row, used):
+    """A removal that is killed when the kernel has marked the device to go with its last user."""
+
+    def before():
+        real = fcntl.ioctl
+
+        def ioctl(fd, request, *arguments):
+            result = real(fd, request, *arguments)
+            if request == loopdevices.LOOP_CLR_FD:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        fcntl.ioctl = ioctl
+
+    assert run(loop_device.main, dict(row, state="absent", **used), before=before) is None
+
+
+def test_a_device_in_use_whose_removal_is_killed_stays_when_the_next_run_comes_first(place, rows):
+    device = made(rows[:1])[0]
+    with open(device["path"], "rb", buffering=0):
+        killed_removal(rows[0], {})
+        warnings = str(someone_else_runs(place))
+        assert f"which stays: {device['path']} (diskseq {device['diskseq']}," in warnings
+    assert len(left(place)) == 1 and os.listdir(journal.DIRECTORY) == []
+    assert not run(loop_device.main, rows[0])["changed"]
+
+
+def test_the_same_removal_again_removes_it(place, rows):
+    device = made(rows[:1])[0]
+    with open(device["path"], "rb", buffering=0):
+        killed_removal(rows[0], {})
+        refused = run(loop_device.main, dict(rows[0], state="absent", timeout=0))
+        assert refused["failed"] and "in use" in refused["msg"] and not refused["changed"]
+    assert len(left(place)) == 1
+    assert run(loop_device.main, dict(rows[0], state="absent"))["changed"] and left(place) == []
+
+
+def test_a_device_that_was_to_go_with_its_last_user_still_does(place, rows):
+    """Nothing but a removal that is refused while somebody uses the device gives it back to them."""
+    device = made(rows[:1])[0]
+    with open(device["path"], "rb", buffering=0) as node:
+        changed = run(loop_device.main, dict(rows[0], persist=False, hold=0))
+        assert changed["changed"]
+        killed_removal(rows[0], {})
+        assert someone_else_runs(place) == []
+        assert not node.closed and len(left(place)) == 1
+    assert left(place) == [] and os.listdir(journal.DIRECTORY) == []
+
+
+def test_a_removal_that_cannot_be_listed_is_not_begun(place, rows):
+    made(rows[:2])
+
+    def before():
+        def refuse(name, plain):
+            raise journal.KernelError("no space", device=journal.DIRECTORY)
+
+        journal._write = refuse
+
+    for on_error in ("rollback", "keep"):
+        entries = [dict(row, state="absent") for row in rows[:2]]
+        result = run(loop_devices.main, {"devices": entries, "on_error": on_error}, before=before)
+        assert [row.get("failed") for row in result["devices"]] == [True, True] and not result["changed"]
+        assert len(left(place)) == 2
+
+
 def plain_list(**changed):
     return json.dumps({**journal._content([]), "process": nobody(), **changed})
 
@@ -319,6 +384,7 @@ FOREIGN = {
     "rows": lambda: plain_list(devices=5),
     "huge": lambda: plain_list(devices=[[7, 0, 2**70]]),
     "true": lambda: plain_list(devices=[[7, 0, True]]),
+    "removal": lambda: plain_list(removing=[[7, 0]]),
 }
 
 
