@@ -15,7 +15,7 @@ from .._base.errors import DeviceGone, InvalidValue, NotSupported
 from .._block import bound, detach, loop, sysfs
 from .._block import device as _device
 from .._dm import mapped
-from . import dm_device, features, loop_device, sealing
+from . import dm_describe, features, loop_device, sealing
 
 ARGUMENTS = {
     "diskseq": {"type": "int"},
@@ -82,7 +82,7 @@ def _described(host, device):
 
 def _row(host, device):
     if mapped.is_mapped(device):
-        row = dict(dm_device.describe(host, device), kind="dm")
+        row = dict(dm_describe.describe(host, device), kind="dm")
     elif loop.is_loop(device):
         row = dict(loop_device.describe(device, loop.info(device)), kind="loop")
     else:

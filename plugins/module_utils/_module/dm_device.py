@@ -10,36 +10,24 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import os
-import stat
-
-from .._base import gone
 from .._base import locks as _locks
-from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._block import sysfs
-from .._dm import (
-    control as _control,
-)
-from .._dm import health, live_table, reload, removal, udev
-from .._dm import (
-    mapped as _mapped,
-)
-from .._dm import (
-    names as _names,
-)
-from .._dm import (
-    suspended as _suspended,
-)
+from .._dm import control as _control
+from .._dm import health, live_table, reload, removal
+from .._dm import mapped as _mapped
+from .._dm import names as _names
+from .._dm import suspended as _suspended
 from .._dm_table.keys import with_keys
-from .._source import needed_locks, opener, orphans, slot_files, slots
+from .._source import needed_locks, opener, orphans, slots
 from .._volumes import thin
 from . import dm_order, sealing
-from .runner import Item, Plan, check_seconds, undo_steps
+from .dm_change import Changes
+from .dm_describe import as_plain_data, describe, settings_of, table_lines
+from .dm_plan import PROBING_SECONDS, TablePlan, is_in_use
+from .runner import Item, Plan, check_seconds
 
-# For how long somebody who has a device open for a moment is waited for.
-_PROBING_SECONDS = 2
 ARGUMENTS = {
     "name": {"type": "str"},
     "uuid": {"type": "str"},
@@ -80,13 +68,13 @@ class DmItem(Item):
         super().__init__(params, host)
         self.mapped = None
         self.device = None
-        self.slots = None
+        self.table = None
         self.value = None
         self.opener = None
         self.created = False
         self.gone = None
         self.volumes = None
-        self._restore = []
+        self.changes = None
         # The settings that the plan found and wants.
         self._seal_before, self._seal_after = {}, {}
         # How many devices that stand on it are removed before it.
@@ -174,9 +162,9 @@ class DmItem(Item):
         self._check_owner()
         before = self._now()
         after = self._wanted(before)
-        if self.slots is not None and before.get("table") != after["table"]:
+        if self.table is not None and before.get("table") != after["table"]:
             standing_on = self.host.dm.deps(_control.by_device(self.device)) if before else []
-            sealing.refuse_sealed(self.slots.found(), standing_on)
+            sealing.refuse_sealed(self.table.found(), standing_on)
         sealing.compare(self.params, self.device, before, after)
         self._seal_before, self._seal_after = before, after
         if not before and after["table"] is not None:
@@ -194,7 +182,7 @@ class DmItem(Item):
             _suspended.check(self.host.dm, self.device)
         if self.volumes is not None:
             self._plan_volumes(before, after)
-        return Plan(before != after, _shown(before), _shown(after))
+        return Plan(before != after, as_plain_data(before), as_plain_data(after))
 
     def apply(self):
         if self.params["state"] == "absent":
@@ -206,7 +194,7 @@ class DmItem(Item):
         if self.volumes is not None:
             self.volumes.make(self.device)
         if self.params["state"] != "absent":
-            sealing.change(self.device, self._seal_before, self._seal_after, self._restore)
+            sealing.change(self.device, self._seal_before, self._seal_after, self.changes.steps_back)
 
     def finish(self):
         if self.volumes is not None:
@@ -258,7 +246,8 @@ class DmItem(Item):
             # With its deferred remove set it goes with this descriptor; if another item failed after our commit, that is off by now.
             with self.device:
                 _mapped.set_persist(self.host.dm, self.device, False)
-        undo_steps(self._restore)
+        if self.changes is not None:
+            self.changes.undo()
 
     def result(self):
         if self.params["state"] == "absent":
@@ -338,15 +327,7 @@ class DmItem(Item):
         """The settings of the device as it is; empty when there is none with a live table."""
         if self.mapped is None or self.device is None or not self.mapped.status.has_live_table:
             return {}
-        status = self.mapped.status
-        return {
-            "name": status.name,
-            "uuid": status.uuid,
-            "table": live_table.live_table(self.host.dm, self.device),
-            "read_only": status.read_only,
-            "suspended": status.suspended,
-            "persist": not status.deferred_remove,
-        }
+        return settings_of(self.host, self.device, self.mapped.status)
 
     def _wanted(self, now):
         params = self.params
@@ -364,57 +345,14 @@ class DmItem(Item):
             if not now:
                 raise InvalidValue("table", None, f"must be given: {self.params['name']} has no live table")
             return now["table"]
-        own = None if self.device is None else (self.device.id.major, self.device.id.minor)
-        self.slots = slots.host_slots(self.host, self.value, own)
-        wanted = self.slots.look(self.value, self.params["read_only"])
-        live = now.get("table")
-        if live is None:
-            return wanted.table
-        wanted.table.check_replaces(live)
-        if wanted.table.length < live.length and not self.params["allow_shrink"]:
-            self._refuse_shrinking(live.length, wanted.table.length)
-        # What is the same in meaning is not written in another way.
-        if wanted.is_complete and live.same_as(wanted.table):
-            return live
-        self._refuse_exchange(live, wanted.written)
-        return wanted.table
+        self.table = self._table_plan()
+        return self.table.wanted(now.get("table"))
 
-    def _refuse_exchange(self, live, written):
-        """Whoever has mounted the device would go on with another file, which the path of the old one leads to now."""
-        found = slot_files.exchanged(live, written)
-        if found is None:
-            return
-        if self._is_in_use():
-            raise DeviceBusy(
-                f"it is in use, and stands on {found.old}; the table would have it stand on another file, "
-                f"{found.file}",
-                device=self.params["name"],
-                hint="End that use first. If the other file is meant, name its loop device by diskseq=N in the table",
-            )
-        self.host.warn(
-            f"{self.params['name']}: it stood on {found.old}, and stands on another file with this table, {found.file}"
+    def _table_plan(self):
+        params = self.params
+        return TablePlan(
+            self.host, params["name"], self.value, params["read_only"], params["allow_shrink"], self.device
         )
-
-    def _refuse_shrinking(self, sectors, left):
-        """Who uses a device that gets shorter gets errors behind its new end."""
-        if self._is_in_use():
-            raise DeviceBusy(
-                f"the table would shrink it from {sectors} to {left} sectors while it is in use",
-                device=self.params["name"],
-                hint="End that use first, or say allow_shrink=true if nobody needs what is behind the new end",
-            )
-
-    def _is_in_use(self, seconds=_PROBING_SECONDS):
-        """One who has it for a moment, such as udev, is waited for."""
-        limit = Deadline(seconds)
-        for pause in pauses():
-            # One is this process.
-            if self.host.dm.status(_control.by_device(self.device)).open_count <= 1:
-                return False
-            if limit.expired:
-                break
-            limit.sleep(pause)
-        return True
 
     def _plan_volumes(self, before, after):
         table = after["table"]
@@ -438,108 +376,48 @@ class DmItem(Item):
 
     def _create(self):
         params = self.params
-        self.opener = opener.Opener(self.host)
-        table = (self.slots or slots.host_slots(self.host, self.value)).make(
-            self.value, params["read_only"], self.opener
-        )
-        event_nr = self._event()
+        self._begin()
+        table = (self.table or self._table_plan()).make(self.opener)
         uuid = params["uuid"] or (self.mapped.status.uuid if self.mapped is not None else None)
-        self._make_way()
-        device = self._made_by(
-            event_nr, lambda: _mapped.make(self.host.dm, params["name"], uuid, table, event_nr, persist=False)
-        )
+        device = self.changes.make(params["name"], uuid, table, self.mapped)
         self.created = True
         self.device = self.host.mapped_made[params["name"]] = self.host.enter_context(device)
         if params["state"] == "suspended":
-            self._set_suspended(True)
-
-    def _make_way(self):
-        """Remove what was found without a live table: nothing can be in it. It is there again, without a table, when this is undone."""
-        if self.mapped is None:
-            return
-        control, status = self.host.dm, self.mapped.status
-        if self.device is None:
-            removal.remove_without_table(control, status)
-        else:
-            # Its maker holds it until it is live.
-            if removal.wait_unused(control, self.device, self.params["timeout"]).has_live_table:
-                raise DeviceBusy(
-                    "it got its live table from another process meanwhile",
-                    device=status.name,
-                    hint="Try again",
-                )
-            removal.remove(control, self.device, self.host.cookie, timeout=self.params["timeout"])
-        self._restore.append(lambda: removal.create_again(control, status))
-
-    def _made_by(self, event_nr, make):
-        try:
-            return make()
-        except BaseException:
-            if event_nr & 0xFFFF:
-                self.host.cookie.not_sent()
-            raise
+            self.changes.set_suspended(self.device, True)
 
     def _change(self):
         if not self.mapped.status.has_live_table:
             self._create()
             return
+        self._begin()
         before = self._now()
         after = self._wanted(before)
         if before["name"] != after["name"]:
-            self._rename(after["name"])
-            self._restore.append(lambda: self._rename(before["name"]))
+            self.changes.rename(self.device, before["name"], after["name"])
         if before["table"] != after["table"] or before["read_only"] != after["read_only"]:
             self._reload(before, after)
         if before["suspended"] != after["suspended"]:
-            self._set_suspended(after["suspended"])
-            self._restore.append(lambda: self._set_suspended(before["suspended"]))
+            self.changes.suspend(self.device, after["suspended"])
         if before["persist"] != after["persist"]:
-            _mapped.set_persist(self.host.dm, self.device, after["persist"])
-            self._restore.append(lambda: _mapped.set_persist(self.host.dm, self.device, before["persist"]))
+            self.changes.persist(self.device, after["persist"])
+
+    def _begin(self):
+        params = self.params
+        self.opener = opener.Opener(self.host)
+        self.changes = Changes(
+            self.host,
+            params["udev"] == "hidden",
+            _suspended.Suspend(params["noflush"], params["nolockfs"], max(1, params["timeout"])),
+            params["timeout"],
+        )
 
     def _reload(self, before, after):
-        how = self._how()
         old = reload.saved_table(self.host.dm, self.device, self.host)
-        self.opener = opener.Opener(self.host)
         if self.value is None:
             table = live_table.loadable(after["table"], after["read_only"])
         else:
-            table = self.slots.make(self.value, after["read_only"], self.opener)
-        self._take_live(table, how, before["suspended"])
-        self._restore.append(lambda: self._take_live(old, how, before["suspended"]))
-
-    def _take_live(self, table, how, suspended):
-        event_nr = self._event()
-        self._made_by(event_nr, lambda: reload.reload(self.host.dm, self.device, table, event_nr, how))
-        if suspended:
-            self._set_suspended(True)
-
-    def _rename(self, name):
-        event_nr = self._event()
-        if not self._made_by(event_nr, lambda: _mapped.rename(self.host.dm, self.device, name, event_nr)):
-            self.host.cookie.not_sent()
-
-    def _set_suspended(self, wanted):
-        how = self._how()
-        if wanted:
-            # udev's probers would read from it, and hang.
-            self.host.cookie.wait(how.seconds)
-            _suspended.suspend(self.host.dm, self.device, how)
-        else:
-            _suspended.check(self.host.dm, self.device)
-            address, event_nr = _control.by_device(self.device), self._event()
-            status = self._made_by(
-                event_nr, lambda: self.host.dm.resume(address, how.noflush, how.nolockfs, event_nr)
-            )
-            if not status.uevent_generated:
-                self.host.cookie.not_sent()
-
-    def _how(self):
-        params = self.params
-        return _suspended.Suspend(params["noflush"], params["nolockfs"], max(1, params["timeout"]))
-
-    def _event(self):
-        return self.host.cookie.next(udev.HIDDEN if self.params["udev"] == "hidden" else 0)
+            table = self.table.make(self.opener)
+        self.changes.reload(self.device, table, old, before["suspended"])
 
     # Removing
 
@@ -591,7 +469,7 @@ class DmItem(Item):
         if self._above:
             # What stood on it is gone from sysfs a moment before it lets go of this one; who still has it then is
             # told by the removal.
-            self._is_in_use(min(_PROBING_SECONDS, self.params["timeout"]))
+            is_in_use(self.host, self.device, min(PROBING_SECONDS, self.params["timeout"]))
         with sealing.going(self.params, self.device):
             self.gone = removal.remove(
                 self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"]
@@ -599,60 +477,3 @@ class DmItem(Item):
         if self.gone:
             sealing.forget(self.device.id)
             self.host.link_goes(status.name, self.device.id)
-
-
-def _mapper_path(status):
-    """The path in /dev/mapper, which udev makes; None when it does not lead to the device."""
-    path = f"/dev/mapper/{status.name}"
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        if error.errno in gone.PATH:
-            return None
-        raise gone.not_seen(error, path) from error
-    number = os.major(found.st_rdev), os.minor(found.st_rdev)
-    return path if stat.S_ISBLK(found.st_mode) and number == (status.major, status.minor) else None
-
-
-def describe(host, device):
-    """What the modules return of a mapped device: its identity and its settings."""
-    status = host.dm.status(_control.by_device(device))
-    table = live_table.live_table(host.dm, device)
-    return dict(
-        device.as_dict(),
-        mapper_path=_mapper_path(status),
-        mapper_name=status.name,
-        uuid=status.uuid,
-        table=None if table is None else table.redacted().lines(),
-        suspended=status.suspended,
-        persist=not status.deferred_remove,
-        sealed=sealing.described(device) is not None,
-        open_count=status.open_count - 1,
-        status=[_mapped.line_text(line) for line in host.dm.target_status(_control.by_device(device))[1]],
-    )
-
-
-def table_lines(value):
-    """A table option as a list: text is cut into lines, also inside a list."""
-    rows = value if isinstance(value, list) else [value]
-    result = []
-    for row in rows:
-        if isinstance(row, dict):
-            result.append(row)
-        elif isinstance(row, str):
-            result.extend(row.splitlines())
-        else:
-            raise InvalidValue(
-                "table",
-                row,
-                "must be text lines as for dmsetup, or dictionaries with start, length and target",
-            )
-    return result
-
-
-def _shown(settings):
-    """Settings for the diff: the table as lines, without keys."""
-    if not settings:
-        return {}
-    table = settings["table"]
-    return dict(settings, table=None if table is None else table.redacted().lines())

@@ -16,7 +16,7 @@ from .._dm import mapped as _dm
 from .._dm_table import keys, redact
 from .._dm_table.grammar import kernels
 from .._source import slots as _slots
-from . import dm_device
+from . import dm_describe
 
 ARGUMENTS = {
     "table": {"type": "raw", "required": True},
@@ -30,7 +30,7 @@ ARGUMENTS = {
 
 def collect(params, host):
     """The module's return values; raises TableError for a table that is not valid, if that is to ``fail``."""
-    lines = keys.with_keys(dm_device.table_lines(params["table"]), params["keys"] or {})
+    lines = keys.with_keys(dm_describe.table_lines(params["table"]), params["keys"] or {})
     slots = None
     try:
         mapped = _mapped(params["name"], host)
@@ -99,7 +99,7 @@ def _devices(slots, table, read_only):
             {
                 "target": index + 1,
                 "field": slot.field,
-                "written": redact.shown(slot),
+                "value": redact.shown(slot),
                 "access": slot.access,
                 "device": None if device is None else device.as_dict(),
             }

@@ -11,7 +11,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.slot import slot_text
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar.text import escape
-from ansible_collections.racefree.block.plugins.module_utils._module.dm_device import with_keys
+from ansible_collections.racefree.block.plugins.module_utils._dm_table.keys import with_keys
 
 KEY = "00112233445566778899aabbccddeeff" * 2
 KEYS = {"data": KEY}

@@ -1,0 +1,123 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The steps that make or change a mapped device, each with the step that rolls it back.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from .._base.errors import DeviceBusy
+from .._block.device import Device
+from .._dm import control as _control
+from .._dm import load, reload, removal, udev
+from .._dm import mapped as _mapped
+from .._dm import suspended as _suspended
+from .._source.resources import Resources
+from .runner import undo_steps
+
+
+class Changes:
+    """``hidden``: whether udev is told to leave the device alone; ``how``: in which way it is suspended."""
+
+    def __init__(self, host: Resources, hidden: bool, how: _suspended.Suspend, timeout: float) -> None:
+        self.host = host
+        self.how = how
+        self.timeout = timeout
+        self._flags = udev.HIDDEN if hidden else 0
+        self.steps_back: list[Callable[[], Any]] = []
+
+    def make(self, name: str, uuid: str | None, table: load.Table, found: _mapped.Mapped | None) -> Device:
+        """The new device, held, which goes with its last user. ``found``: one without a live table in its place."""
+        event_nr = self._event()
+
+        def make() -> Device:
+            if found is not None:
+                self._remove_unfinished(found)
+            return _mapped.make(self.host.dm, name, uuid, table, event_nr, persist=False)
+
+        return self._with_event(event_nr, make)
+
+    def rename(self, device: Device, old: str, new: str) -> None:
+        self._rename(device, new)
+        self.steps_back.append(lambda: self._rename(device, old))
+
+    def reload(self, device: Device, table: load.Table, old: load.Table, suspended: bool) -> None:
+        """``suspended``: whether the device is suspended now, and stays so."""
+        self._take_live(device, table, suspended)
+        self.steps_back.append(lambda: self._take_live(device, old, suspended))
+
+    def suspend(self, device: Device, wanted: bool) -> None:
+        self.set_suspended(device, wanted)
+        self.steps_back.append(lambda: self.set_suspended(device, not wanted))
+
+    def persist(self, device: Device, wanted: bool) -> None:
+        _mapped.set_persist(self.host.dm, device, wanted)
+        self.steps_back.append(lambda: _mapped.set_persist(self.host.dm, device, not wanted))
+
+    def set_suspended(self, device: Device, wanted: bool) -> None:
+        """Suspend or resume it, with nothing that rolls it back."""
+        if wanted:
+            # udev's probers would read from it, and hang.
+            self.host.cookie.wait(self.how.seconds)
+            _suspended.suspend(self.host.dm, device, self.how)
+            return
+        _suspended.check(self.host.dm, device)
+        address, event_nr = _control.by_device(device), self._event()
+        status = self._with_event(
+            event_nr,
+            lambda: self.host.dm.resume(address, self.how.noflush, self.how.nolockfs, event_nr),
+        )
+        if not status.uevent_generated:
+            self.host.cookie.not_sent()
+
+    def undo(self) -> None:
+        """Roll back every step, the last one first; the first error is raised at the end."""
+        undo_steps(self.steps_back)
+
+    def _remove_unfinished(self, found: _mapped.Mapped) -> None:
+        """
+        Remove what was found without a live table: nothing can be in it. When this is rolled back, it is there again,
+        without a table.
+        """
+        control, status = self.host.dm, found.status
+        if found.device is None:
+            removal.remove_without_table(control, status)
+        else:
+            # Its maker holds it until it is live.
+            if removal.wait_unused(control, found.device, self.timeout).has_live_table:
+                raise DeviceBusy(
+                    "it got its live table from another process meanwhile",
+                    device=status.name,
+                    hint="Try again",
+                )
+            removal.remove(control, found.device, self.host.cookie, timeout=self.timeout)
+        self.steps_back.append(lambda: removal.create_again(control, status))
+
+    def _rename(self, device: Device, name: str) -> None:
+        event_nr = self._event()
+        if not self._with_event(event_nr, lambda: _mapped.rename(self.host.dm, device, name, event_nr)):
+            self.host.cookie.not_sent()
+
+    def _take_live(self, device: Device, table: load.Table, suspended: bool) -> None:
+        event_nr = self._event()
+        self._with_event(event_nr, lambda: reload.reload(self.host.dm, device, table, event_nr, self.how))
+        if suspended:
+            self.set_suspended(device, True)
+
+    def _event(self) -> int:
+        return self.host.cookie.next(self._flags)
+
+    def _with_event(self, event_nr: int, call: Callable[[], Any]) -> Any:
+        """What the call returns; the udev event that goes with it is not waited for when it fails."""
+        try:
+            return call()
+        except BaseException:
+            if event_nr & 0xFFFF:
+                self.host.cookie.not_sent()
+            raise

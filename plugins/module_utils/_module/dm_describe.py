@@ -1,0 +1,96 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A mapped device as the modules show it: its settings, what they return of it, and the option ``table`` as lines.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from .._base import gone
+from .._base.errors import InvalidValue
+from .._block.device import Device
+from .._dm import control as _control
+from .._dm import live_table
+from .._dm import mapped as _mapped
+from .._dm.control import MappedStatus
+from .._source.resources import Resources
+from . import sealing
+
+Settings = dict[str, Any]
+
+
+def settings_of(host: Resources, device: Device, status: MappedStatus) -> Settings:
+    """The settings of a held device with a live table, in the words of the module's options; ``table``: a Table."""
+    return {
+        "name": status.name,
+        "uuid": status.uuid,
+        "table": live_table.live_table(host.dm, device),
+        "read_only": status.read_only,
+        "suspended": status.suspended,
+        "persist": not status.deferred_remove,
+    }
+
+
+def as_plain_data(settings: Settings) -> Settings:
+    """Settings for the diff: the table as lines, without keys."""
+    if not settings:
+        return {}
+    table = settings["table"]
+    return dict(settings, table=None if table is None else table.redacted().lines())
+
+
+def describe(host: Resources, device: Device) -> dict[str, Any]:
+    """What the modules return of a mapped device: its identity and its settings."""
+    status = host.dm.status(_control.by_device(device))
+    table = live_table.live_table(host.dm, device)
+    return dict(
+        device.as_dict(),
+        mapper_path=_mapper_path(status),
+        mapper_name=status.name,
+        uuid=status.uuid,
+        table=None if table is None else table.redacted().lines(),
+        suspended=status.suspended,
+        persist=not status.deferred_remove,
+        sealed=sealing.described(device) is not None,
+        open_count=status.open_count - 1,
+        status=[_mapped.line_text(line) for line in host.dm.target_status(_control.by_device(device))[1]],
+    )
+
+
+def table_lines(value: Any) -> list[str | dict[str, Any]]:
+    """A table option as a list: text is cut into lines, also inside a list."""
+    rows = value if isinstance(value, list) else [value]
+    result: list[str | dict[str, Any]] = []
+    for row in rows:
+        if isinstance(row, dict):
+            result.append(row)
+        elif isinstance(row, str):
+            result.extend(row.splitlines())
+        else:
+            raise InvalidValue(
+                "table",
+                row,
+                "must be text lines as for dmsetup, or dictionaries with start, length and target",
+            )
+    return result
+
+
+def _mapper_path(status: MappedStatus) -> str | None:
+    """The path in /dev/mapper, which udev makes; None when it does not lead to the device."""
+    path = f"/dev/mapper/{status.name}"
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if error.errno in gone.PATH:
+            return None
+        raise gone.not_seen(error, path) from error
+    number = os.major(found.st_rdev), os.minor(found.st_rdev)
+    return path if stat.S_ISBLK(found.st_mode) and number == (status.major, status.minor) else None

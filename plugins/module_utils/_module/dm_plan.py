@@ -1,0 +1,119 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The table that a mapped device is to have: checked on this host, and compared with its live table.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._base.deadline import Deadline, pauses
+from .._base.errors import DeviceBusy
+from .._block.device import Device
+from .._dm import control as _control
+from .._dm import load
+from .._dm_table import Table
+from .._source import opener, slot_files, slots
+from .._source.resources import Resources
+
+# For how long somebody who has a device open for a moment is waited for.
+PROBING_SECONDS = 2
+
+
+class TablePlan:
+    """
+    ``value``: the option ``table`` as a list of lines; ``device``: the held device whose table it is to be, None
+    where there is none.
+    """
+
+    def __init__(
+        self,
+        host: Resources,
+        name: str,
+        value: list[str | dict[str, Any]],
+        read_only: bool,
+        allow_shrink: bool,
+        device: Device | None,
+    ) -> None:
+        self.host = host
+        self.name = name
+        self.value = value
+        self.read_only = read_only
+        self.allow_shrink = allow_shrink
+        self.device = device
+        self._slots: slots.Slots | None = None
+
+    def wanted(self, live: Table | None) -> Table:
+        """
+        The Table after the run; the live one itself when it means the same. Raises TableError, DeviceBusy when it cannot
+        replace the live one.
+        """
+        own = None if self.device is None else (self.device.id.major, self.device.id.minor)
+        self._slots = slots.host_slots(self.host, self.value, own)
+        wanted = self._slots.look(self.value, self.read_only)
+        if live is None:
+            return wanted.table
+        wanted.table.check_replaces(live)
+        if wanted.table.length < live.length and not self.allow_shrink:
+            self._refuse_shrinking(live.length, wanted.table.length)
+        # What is the same in meaning is not written in another way.
+        if wanted.is_complete and live.same_as(wanted.table):
+            return live
+        self._refuse_exchange(live, wanted.written)
+        return wanted.table
+
+    def found(self) -> list[Device]:
+        """The devices of the slots that are there, once :meth:`wanted` has looked at them."""
+        return [] if self._slots is None else self._slots.found()
+
+    def make(self, maker: opener.Opener) -> load.Table:
+        """The table for the kernel, with the devices of its slots opened, and made where they are not there yet."""
+        made = self._slots or slots.host_slots(self.host, self.value)
+        return made.make(self.value, self.read_only, maker)
+
+    def _refuse_exchange(self, live: Table, written: Table) -> None:
+        """Whoever has mounted the device would go on with another file, to which the old file's path leads now."""
+        found = slot_files.exchanged(live, written)
+        if found is None:
+            return
+        if self._is_in_use():
+            raise DeviceBusy(
+                f"it is in use, and stands on {found.old}; the table would have it stand on another file, "
+                f"{found.file}",
+                device=self.name,
+                hint="End that use first. If the other file is meant, name its loop device by diskseq=N in the table",
+            )
+        self.host.warn(
+            f"{self.name}: it stood on {found.old}, and stands on another file with this table, {found.file}"
+        )
+
+    def _refuse_shrinking(self, sectors: int, left: int) -> None:
+        """Whoever uses a device that gets shorter gets errors behind its new end."""
+        if self._is_in_use():
+            raise DeviceBusy(
+                f"the table would shrink it from {sectors} to {left} sectors while it is in use",
+                device=self.name,
+                hint="End that use first, or say allow_shrink=true if nobody needs what is behind the new end",
+            )
+
+    def _is_in_use(self) -> bool:
+        assert self.device is not None
+        return is_in_use(self.host, self.device)
+
+
+def is_in_use(host: Resources, device: Device, seconds: float = PROBING_SECONDS) -> bool:
+    """Whether others have a held mapped device open; one who has it for a moment, such as udev, is waited for."""
+    limit = Deadline(seconds)
+    for pause in pauses():
+        # One is this process.
+        if host.dm.status(_control.by_device(device)).open_count <= 1:
+            return False
+        if limit.expired:
+            break
+        limit.sleep(pause)
+    return True
