@@ -14,17 +14,22 @@ attributes:
     description: Can run in C(check_mode) and return changed status prediction without modifying target.
   diff_mode:
     support: full
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    description: >-
+      Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff
+      mode.
   idempotent:
     support: full
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    description: >-
+      When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
+      change.
   platform:
     support: full
     description: Target OS/families that can be operated against.
     platforms: linux
 notes:
-  - Runs that work on the same thing at once, on one host, come one after the other. The same thing is a file by its inode, a mapped device by
-    name and uuid, a disk of a guest, a pool, a store, a key. A run that waits too long for another one fails, and names that process.
+  - Concurrent runs on one host that work on the same object wait for each other. An object is a file
+    (identified by its inode), a mapped device (by name and UUID), a disk of a guest, a thin pool, a snapshot
+    store or a key. A run that waits too long fails, and its error names the process that it waited for.
 requirements:
   - Linux 5.15 or newer, for disk sequence numbers
   - Python 3.9 or newer on the host
@@ -41,12 +46,16 @@ attributes:
       - This module does not modify anything.
   diff_mode:
     support: N/A
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    description: >-
+      Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff
+      mode.
     details:
       - This module does not modify anything.
   idempotent:
     support: full
-    description: When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
+    description: >-
+      When run twice in a row outside check mode, with the same arguments, the second invocation indicates no
+      change.
     details:
       - This module does not modify anything.
   platform:
@@ -64,14 +73,17 @@ requirements:
 options:
   on_error:
     description:
-      - What becomes of the other devices of the task when one fails.
-      - With V(rollback), what the task has made or changed until then is rolled back, and the rest is not begun.
-        A removal that was done already cannot be rolled back; all entries are checked before the first is removed.
-        Each entry tells what became of it; one that is changed in spite of the error has C(changed=true).
-      - With V(keep), the others are done and stay. The task still fails, and tells for each entry how it went.
-      - Two entries for one device are an error of both, found before anything is done. They are compared by what they are and not by how they are
-        written. A symbolic or hard link is its file, C(/dev/loop7) and its disk sequence number are one device, V(xvdd) and V(51760) are one disk, and
-        so is a guest by name, id or uuid.
+      - What happens to the other devices of the task if one fails.
+      - With V(rollback), everything that the task has created or changed so far is rolled back, and nothing
+        else is started. A removal that is already done cannot be rolled back, but all entries are checked
+        before the first one is removed. The result of each entry says what happened to it. An entry that is
+        changed in spite of the error has C(changed=true).
+      - With V(keep), the other entries are completed and kept. The task still fails, and returns the result
+        of each entry.
+      - If two entries are about the same device, both are errors, and nothing is done. Entries are compared
+        by identity, not by how they are written. For example, a symbolic or hard link is the same as its
+        file, C(/dev/loop7) is the same as its disk sequence number, V(xvdd) is the same as V(51760), and a
+        guest is the same by name, ID or UUID.
     type: str
     choices: [rollback, keep]
     default: rollback

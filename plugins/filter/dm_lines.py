@@ -8,26 +8,27 @@ DOCUMENTATION = r"""
 name: dm_lines
 author:
   - The racefree.block contributors (@racefree)
-short_description: Lines of a device-mapper table
+short_description: Format a device-mapper table as lines
 version_added: 0.1.0
 description:
-  - Checks a device-mapper table and returns it as lines in the form in which C(dmsetup) prints them, with options in the kernel's order.
-  - Fails with the line, the field and the rule of every error when the table is not valid.
-  - Keys stay as they are, use C(no_log) where a table has some.
+  - Checks a device-mapper table and returns it as lines in the format of C(dmsetup table), with options in
+    the kernel's order.
+  - Fails for an invalid table, and reports the line, the field and the rule of every error.
+  - Keys are not hidden. Use C(no_log) for a table that contains keys.
 positional: _input
 options:
   _input:
     description:
-      - The table, as text with one target per line, or as a list of such lines and of dictionaries with the keys V(start), V(length), V(target) and
-        the fields of the target.
+      - The table, as text with one target per line, or as a list of such lines and of dictionaries with the
+        keys V(start), V(length), V(target) and the fields of the target.
     type: raw
     required: true
   kernels:
     description:
-      - Kernels that all have to take the table.
-      - Without this option it is enough that one known kernel takes it.
-      - Without this option there is a warning for a table that would stop some kernel. With it, such a table is
-        not valid for a kernel that it stops.
+      - Kernels that must all accept the table.
+      - Without this option, one known kernel that accepts the table is enough.
+      - Without this option, there is a warning for a table that would crash or hang some kernel. With it, the
+        table is invalid if it would crash or hang one of these kernels.
     type: list
     elements: str
     choices:
@@ -36,8 +37,8 @@ options:
       - '7.2'
   read_only:
     description:
-      - Whether the table is going to be loaded read-only.
-      - Without this option nothing is refused for that reason.
+      - Whether the table will be loaded read-only.
+      - Without this option, this is not checked.
     type: bool
 seealso:
   - plugin: racefree.block.dm_targets

@@ -8,12 +8,13 @@ DOCUMENTATION = r"""
 name: guest_disk_entries
 author:
   - The racefree.block contributors (@racefree)
-short_description: Guests' disks as libvirt_disks takes them
+short_description: Convert guests' disks to entries for libvirt_disks
 version_added: 0.1.0
 description:
-  - Turns a list of guests and their disks into what M(racefree.block.libvirt_disks) takes.
-  - The entry of a disk that a guest is not to have carries its file as O(racefree.block.libvirt_disks#module:disks[].source), so that another
-    disk that is there by now is not removed.
+  - Converts a list of guests and their disks to entries for M(racefree.block.libvirt_disks).
+  - An entry for a disk to remove has the disk's file as
+    O(racefree.block.libvirt_disks#module:disks[].source), so that the disk is not removed if another one has
+    taken its place.
 positional: _input
 options:
   _input:
@@ -24,22 +25,24 @@ options:
     required: true
   state:
     description:
-      - Whether to list the disks that guests are to have, or those that they are not to have.
+      - Whether to return the disks that guests should have, or those that they should not have.
     type: str
     choices: [present, absent]
     default: present
   sizes:
     description:
-      - Bytes of the files and images that are there, by path. It fails for a disk that a guest is to have and whose file is not among them.
+      - Sizes in bytes of the existing files and images, by path. The filter fails if the file of a disk that
+        a guest should have is missing here.
     type: dict
   check_mode:
     description:
-      - Whether to leave out the disks whose files are not there yet, or are yet to grow.
+      - Whether to leave out disks whose files do not exist yet or have to grow.
     type: bool
     default: false
   mtimes:
     description:
-      - When images were last changed, in nanoseconds, by path. Disks of an image that is among them are refused once that has changed again.
+      - Modification times of images in nanoseconds, by path. The disks of such an image are refused once it
+        has been changed again.
     type: dict
   common:
     description:

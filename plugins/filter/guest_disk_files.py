@@ -8,10 +8,11 @@ DOCUMENTATION = r"""
 name: guest_disk_files
 author:
   - The racefree.block contributors (@racefree)
-short_description: Files of guests' disks
+short_description: List the files of guests' disks
 version_added: 0.1.0
 description:
-  - Lists the files that guests' disks and their thin pools are kept in, or, with O(sizes), those that have to be made or to grow.
+  - Lists the files of guests' disks and of their thin pools. With O(sizes), lists only files that have to be
+    created or enlarged.
 positional: _input
 options:
   _input:
@@ -22,15 +23,18 @@ options:
     required: true
   sizes:
     description:
-      - Bytes of the files that are there, by path.
-      - With this option only files that have to be made or to grow are listed. It fails for files that would have to be cut.
+      - Sizes in bytes of the existing files, by path.
+      - With this option, only files that have to be created or enlarged are listed. The filter fails for
+        files that would have to be made smaller.
     type: dict
   identities:
     description:
-      - What tells that two paths lead to one file, by path. That is device and inode, as C(stat) prints them with C(%d:%i), and for a file that is
-        not there the path without symbolic links, as C(realpath) prints it with C(--canonicalize-missing).
-      - With this option a file is one whichever symbolic or hard link leads to it, and a file that two disks would have is refused.
-        Paths that are not in it are compared as they are written.
+      - For each path, a value that identifies its file, to find out whether two paths lead to one file. For
+        an existing file this is its device and inode number, as C(stat) prints them with C(%d:%i). For a file
+        that does not exist it is the path without symbolic links, as C(realpath) prints it with
+        C(--canonicalize-missing).
+      - With this option, paths are compared by these values, and two disks that would have the same file are
+        refused. Paths that are not in it are compared as text.
     type: dict
 """
 
@@ -42,7 +46,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: Dictionaries with V(path), V(size) in bytes or none, V(exact), V(image), V(state), V(remove) (a list of paths) and V(label).
+  description: >-
+    Dictionaries with V(path), V(size) in bytes or none, V(exact), V(image), V(state), V(remove) (a list of
+    paths) and V(label).
   type: list
   elements: dict
 """

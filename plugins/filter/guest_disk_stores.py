@@ -8,10 +8,11 @@ DOCUMENTATION = r"""
 name: guest_disk_stores
 author:
   - The racefree.block contributors (@racefree)
-short_description: Snapshots' stores of guests' disks
+short_description: List the snapshot stores of guests' disks
 version_added: 0.1.0
 description:
-  - Lists the stores of the snapshots that guests are to have, with their images, as M(racefree.block.snapshot_stores) takes them.
+  - Lists the stores of the snapshots that guests should have, with their images, as entries for
+    M(racefree.block.snapshot_stores).
 positional: _input
 options:
   _input:
@@ -23,7 +24,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Have the stores know their images
+- name: Record the images of the stores
   racefree.block.snapshot_stores:
     stores: "{{ guests | racefree.block.guest_disk_stores }}"
 """

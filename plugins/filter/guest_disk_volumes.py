@@ -8,10 +8,11 @@ DOCUMENTATION = r"""
 name: guest_disk_volumes
 author:
   - The racefree.block contributors (@racefree)
-short_description: Thin volumes of guests' disks
+short_description: List the thin volumes of guests' disks
 version_added: 0.1.0
 description:
-  - Lists the thin pools of guests' disks, each with the volumes that it is to have or not to have, as M(racefree.block.thin_volumes) takes them.
+  - Lists the thin pools of guests' disks, each with the volumes that should or should not exist in it, for
+    M(racefree.block.thin_volumes).
 positional: _input
 options:
   _input:
@@ -22,7 +23,8 @@ options:
     required: true
   states:
     description:
-      - Whether to list volumes that guests are to have (V(present)), those that are to be removed (V(absent)), or both.
+      - Whether to list volumes that guests should have (V(present)), those to be removed (V(absent)), or
+        both.
     type: list
     elements: str
     choices: [present, absent]
@@ -30,7 +32,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Have the volumes
+- name: Create the volumes
   racefree.block.thin_volumes:
     pool: "{{ item.pool }}"
     volumes: "{{ item.volumes }}"

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: device_info
-short_description: Tell the identity of loop and device-mapper devices, who uses them, and what the host offers
+short_description: >-
+  Return the identity of loop and device-mapper devices, what uses them, and the features of the host
 version_added: 0.1.0
 description:
-  - Lists all bound loop devices and all device-mapper devices with their identity, settings, and the devices above and below each.
-  - Tells what the kernel, Xen and libvirt of the host offer to this collection.
+  - Lists all bound loop devices and all device-mapper devices, each with its identity, its settings, and the
+    devices directly above and below it.
+  - Reports which features of the kernel, Xen and libvirt are available on the host.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -30,21 +32,23 @@ options:
     type: path
   features:
     description:
-      - Whether to tell the host's features, too.
+      - Whether to report the host's features too.
     type: bool
     default: true
 """
 
 EXAMPLES = r"""
-- name: See what is there
+- name: List the devices of the host
   racefree.block.device_info:
   register: found
 
-- name: Loop devices whose file was deleted
+- name: Show loop devices whose file was deleted
   ansible.builtin.debug:
-    msg: "{{ found.devices | selectattr('kind', 'eq', 'loop') | selectattr('backing_file', 'search', ' \\(deleted\\)$') }}"
+    msg: "{{ loops | selectattr('backing_file', 'search', ' \\(deleted\\)$') }}"
+  vars:
+    loops: "{{ found.devices | selectattr('kind', 'eq', 'loop') }}"
 
-- name: Which device is this?
+- name: Find a device by its disk sequence number
   racefree.block.device_info:
     diskseq: 42
     features: false
@@ -53,21 +57,23 @@ EXAMPLES = r"""
 RETURN = r"""
 devices:
   description:
-    - The devices, each with the values of RV(racefree.block.loop_device#module:device) or RV(racefree.block.dm_device#module:device), and those below.
+    - The devices, each with the values of RV(racefree.block.loop_device#module:device) or
+      RV(racefree.block.dm_device#module:device), and those below.
   returned: success
   type: list
   elements: dict
   contains:
     kind:
-      description: What kind of device it is. V(other) only for one that was asked for by path or number.
+      description: >-
+        Kind of the device. V(other) only occurs for a device that was selected by O(path) or O(diskseq).
       type: str
       choices: [loop, dm, other]
     path:
-      description: The node's path. V(null) when the node is missing, or is another device's.
+      description: Path of the device node. V(null) if the node is missing or belongs to another device.
       type: str
       sample: /dev/loop7
     name:
-      description: The kernel's name of the device.
+      description: The kernel's name for the device.
       type: str
       sample: loop7
     major:
@@ -80,14 +86,19 @@ devices:
       description: The disk sequence number.
       type: int
     boot_id:
-      description: The boot that the disk sequence number is of, for where it is kept. Numbers begin anew with the next boot.
+      description: >-
+        ID of the boot in which the disk sequence number is valid, to be stored together with the number. Disk
+        sequence numbers start again at every boot.
       type: str
       sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
     partition:
-      description: The number of the partition that it is, none for a whole disk. A partition has its disk's disk sequence number.
+      description: >-
+        Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
       type: int
     by_diskseq:
-      description: The link that udev makes for the disk sequence number and the partition, where udev has that rule.
+      description: >-
+        The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
+        for it.
       type: str
     size:
       description: Size in bytes.
@@ -99,21 +110,25 @@ devices:
       description: Whether the device is read-only.
       type: bool
     mapper_path:
-      description: The link that udev makes for a mapped device's name. V(null) when it does not lead there.
+      description: >-
+        The symbolic link that udev creates for the name of a mapped device. V(null) if it does not lead to
+        this device.
       returned: for mapped devices
       type: str
       sample: /dev/mapper/web1-root
     mapper_name:
-      description: A mapped device's name.
+      description: Name of a mapped device.
       returned: for mapped devices
       type: str
       sample: web1-root
     uuid:
-      description: A mapped device's uuid.
+      description: UUID of a mapped device.
       returned: for mapped devices
       type: str
     table:
-      description: A mapped device's live table in dmsetup's lines, without keys. V(null) when it has a target that this collection does not know.
+      description: >-
+        Live table of a mapped device in the format of C(dmsetup table), without keys. V(null) if it has a
+        target type that this collection does not know.
       returned: for mapped devices
       type: list
       elements: str
@@ -123,66 +138,73 @@ devices:
       returned: for mapped devices
       type: bool
     open_count:
-      description: How many others have a mapped device open.
+      description: How many times a mapped device is open, not counting this module.
       returned: for mapped devices
       type: int
     status:
-      description: What each target of a mapped device says of its state, in dmsetup's lines.
+      description: Status of each target of a mapped device, in the format of C(dmsetup status).
       returned: for mapped devices
       type: list
       elements: str
       sample: ["0 2097152 snapshot-merge 16/2097152 16"]
     sealed:
-      description: Whether nobody else can open a loop or mapped device.
+      description: Whether a loop or mapped device is sealed, so that nobody else can open it.
       returned: for loop and mapped devices
       type: bool
     seal:
-      description: The seal of a device that nobody else can open, V(null) when there is none.
+      description: The seal of a sealed device. V(null) if the device is not sealed.
       type: dict
       contains:
         age:
-          description: For how many seconds it has been sealed.
+          description: For how many seconds the device has been sealed.
           type: int
         refused:
           description: >-
-            How many attempts to open it were refused. An C(access) and a mount count, too, and what udev tries.
+            How many attempts to open the device were refused, including those of udev, mounts and calls of
+            C(access).
           type: int
     holders:
-      description: The devices that stand on this one, with C(name) and C(diskseq).
+      description: The devices directly above this one, each with C(name) and C(diskseq).
       type: list
       elements: dict
     slaves:
-      description: The devices that this one stands on, with C(name) and C(diskseq).
+      description: The devices directly below this one, each with C(name) and C(diskseq).
       type: list
       elements: dict
     used_by:
-      description: What is known to use the device, like names of devices above it and mount points.
+      description: Known users of the device, such as names of devices above it and mount points.
       type: list
       elements: str
 features:
-  description: What the host offers.
+  description: Features of the host.
   returned: success and O(features=true)
   type: dict
   contains:
     kernel:
       description: >-
-        The kernel's release, and whether it has disk sequence numbers and loop devices, whether devices can be sealed (C(seals)); and whether
-        cffi is installed.
+        The kernel's release, whether it supports disk sequence numbers, loop devices and sealed devices
+        (C(seals)), and whether cffi is installed.
       type: dict
     device_mapper:
-      description: Interface version, loaded targets with their versions, and whether the strict interface version 5 is there. V(null) without device-mapper.
+      description: >-
+        Interface version, loaded targets with their versions, and whether the strict interface version 5 is
+        supported. V(null) without device-mapper.
       type: dict
     udev:
       description: Whether udev is running.
       type: bool
     xen:
       description:
-        - Xen's version, whether this is domain 0, whether blkback is there, and the XenStore daemon's socket. V(null) when not on Xen.
-        - C(blkback_diskseq) tells whether blkback itself refuses a device that has another disk sequence number, which no released kernel does.
-          It is V(null) while no guest has a disk to tell it by.
+        - Xen's version, whether this is domain 0, whether blkback is available, and the socket of the
+          XenStore daemon. V(null) when not on Xen.
+        - C(blkback_diskseq) is whether blkback itself refuses a device that has another disk sequence number.
+          No released kernel does that. V(null) as long as no guest has a disk, because it cannot be
+          determined then.
       type: dict
     libvirt:
-      description: Versions of libvirt's binding and of the daemon for Xen. V(null) when the binding is not installed.
+      description: >-
+        Versions of libvirt's Python binding and of the libvirt daemon for Xen. V(null) if the binding is not
+        installed.
       type: dict
 """
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: dm_device
-short_description: Make, change and remove a device-mapper device, and say which device it is
+short_description: Create, change and remove a device-mapper device, and return its identity
 version_added: 0.1.0
 description:
-  - Makes a mapped device with a table, and returns its identity, which includes the disk sequence number that the kernel never gives twice.
-  - The table is checked as a whole, against this host's kernel and its target types, before the kernel sees it, also in check mode. The kernel
-    loads its module of a target type that the table names, if it has not done so yet. The devices in it are opened, proved and held until the kernel has them.
-  - The device goes by itself when the task fails or its process is killed before it is done.
+  - Creates a mapped device from a table, and returns its identity. This includes its disk sequence number,
+    which the kernel does not give to another device until the next boot.
+  - The whole table is checked against this host's kernel and its target types before it is loaded, also in
+    check mode. If the kernel module of a target type is not loaded yet, the check makes the kernel load it.
+    The devices in the table are opened, verified and held open until the kernel has opened them.
+  - If the task fails or its process is killed before it is done, the kernel removes the new device by itself.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -25,46 +27,56 @@ seealso:
 options:
   name:
     description:
-      - Name of the device, as in C(/dev/mapper/NAME). 1 to 127 letters, digits and characters out of C(#+-.:=@_), and not
-        V(control), V(.) or V(..).
+      - Name of the device, as in C(/dev/mapper/NAME). 1 to 127 letters, digits and characters out of
+        C(#+-.:=@_), and not V(control), V(.) or V(..).
       - Required unless O(state=absent).
     type: str
   uuid:
     description:
-      - The device's device-mapper uuid, up to 128 characters. When not given, a new device gets one that nobody else has.
-      - A device with this uuid and another name is renamed to O(name). A device with this name and another uuid, or none, is left alone, and the task
-        fails. The kernel would give a uuid to whichever device has the name at that moment, and no uuid can be taken back.
+      - Device-mapper UUID of the device, up to 128 characters. If not given, a new device gets a unique one.
+      - A device that has this UUID and another name is renamed to O(name). If a device has this name and
+        another UUID, or none, it is left unchanged and the task fails. The kernel sets a UUID by name only,
+        so it could set it on another device that has taken the name meanwhile, and a UUID cannot be removed.
     type: str
   diskseq:
     description:
-      - Alone, with O(state=absent), the device to remove. When no device has this number any more, nothing is changed.
-      - Beside O(name) or O(uuid) it is a guard. The task fails, with nothing done, unless the device still has this disk sequence number.
+      - On its own, with O(state=absent), this selects the device to remove. If no device has this number any
+        more, nothing is changed.
+      - Together with O(name) or O(uuid), this is a check. The task fails without changing anything unless the
+        device has this disk sequence number.
     type: int
   table:
     description:
-      - The table, in lines as C(dmsetup) takes them (start, length, target and parameters, in sectors of 512 bytes), as dictionaries
-        with C(start), C(length), C(target) and the target's own fields, or as a list of both.
-      - Where a target takes a device, this is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw), V(dm:NAME,UUID), or a dictionary with
-        C(diskseq); with C(path) and perhaps the C(uuid) or C(diskseq) that it must have; with C(file) and perhaps C(offset), C(size),
-        C(read_only), C(direct_io), C(sector_size), C(mtime_ns), C(format=raw), C(overlap) and
-        C(trusted_path) (see O(racefree.block.xen_vbd#module:source)); or with a C(table) and perhaps C(name), C(uuid) and C(read_only).
-      - A file gets a loop device, which goes when the mapped device goes unless O(persist=true) says otherwise.
-      - Required for a device that is not there yet. When not given, an existing device keeps its table.
+      - The table, as lines in the format of C(dmsetup table) (start, length, target and parameters, in
+        sectors of 512 bytes), as dictionaries with C(start), C(length), C(target) and the target's own
+        fields, or as a list of both.
+      - A device in the table is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw),
+        V(dm:NAME,UUID), or a dictionary. The dictionary has C(diskseq); or C(path) and optionally the C(uuid)
+        or C(diskseq) that the device must have; or C(file) and optionally C(offset), C(size), C(read_only),
+        C(direct_io), C(sector_size), C(mtime_ns), C(format=raw), C(overlap) and C(trusted_path) (see
+        O(racefree.block.xen_vbd#module:source)); or C(table) and optionally C(name), C(uuid) and
+        C(read_only).
+      - For a file, a loop device is created. It is removed together with the mapped device unless
+        O(persist=true).
+      - Required for a device that does not exist yet. If not given, an existing device keeps its table.
     type: raw
   keys:
     description:
-      - Keys for C(crypt) and C(integrity) targets, in hexadecimal, as text. The target names one as C(var:NAME) in the place of its key,
-        such as in V(internal_hash:hmac(sha256\):var:NAME), also where it is in a table that stands for a device.
-      - They are in no log, diff or return value. A key in clear in O(table) is refused.
-      - A C(crypt) key in the kernel's keyring is named in the table instead, as C(:SIZE:TYPE:DESCRIPTION). It is looked for in
-        root's user keyring (C(@u)), where M(racefree.block.kernel_key) puts it, and in the session's.
+      - Keys for C(crypt) and C(integrity) targets, as hexadecimal text. A target refers to a key as
+        C(var:NAME) in place of the key, for example V(internal_hash:hmac(sha256\):var:NAME). This also works
+        in a table that is nested in a device field.
+      - Keys never appear in logs, diffs or return values. A plaintext key in O(table) is refused.
+      - A C(crypt) target can use a key from the kernel's keyring instead, which the table names as
+        C(:SIZE:TYPE:DESCRIPTION). The key is looked up in root's user keyring (C(@u)), where
+        M(racefree.block.kernel_key) puts it, and in the session keyring.
     type: dict
   volumes:
     description:
-      - Volumes that a thin pool is to have, or not to have. Only for a device whose table is one C(thin-pool) target, with O(state=present).
-        Volumes that are not named are left alone.
-      - Each is used through a mapped device of its own, with a C(thin) target.
-      - A pool does not list its volumes. Each one named is asked for, which takes a mapped device for a moment and changes nothing in the pool.
+      - Volumes that should or should not exist in a thin pool. Only for a device whose table is one
+        C(thin-pool) target, with O(state=present). Volumes that are not listed here are left unchanged.
+      - Each volume is used through its own mapped device with a C(thin) target.
+      - The kernel does not list the volumes of a pool. To find out whether a volume exists, the task creates
+        a mapped device for it and removes it at once, which changes nothing in the pool.
     type: list
     elements: dict
     suboptions:
@@ -75,15 +87,18 @@ options:
         required: true
       snapshot_of:
         description:
-          - The volume to make it from, as a snapshot, when it is not there yet. The pool has that volume, or it stands before this one in the list.
-          - Mapped devices that have that volume active are suspended meanwhile, so that the snapshot is of one single moment. They are resumed
-            also when the task is killed.
-          - Nothing tells later of what a volume was made. One that is there is not looked at any further.
+          - The volume to create this one from, as a snapshot, if this one does not exist yet. That volume
+            must exist in the pool or be listed before this one.
+          - Mapped devices that use that volume are suspended meanwhile, so that the snapshot is consistent.
+            They are resumed even if the task is killed.
+          - The kernel does not record what a volume was created from. An existing volume is not checked.
         type: int
       state:
         description:
-          - Whether the volume is to be there. One that a mapped device uses is not deleted, and the task fails.
-          - Volumes are deleted when all else in the task has succeeded. Volumes that were made are deleted again when the task fails.
+          - Whether the volume should exist. A volume that a mapped device uses is not deleted, and the task
+            fails.
+          - Volumes are deleted only after everything else in the task has succeeded. If the task fails,
+            volumes that it created are deleted again.
         type: str
         choices: [present, absent]
         default: present
@@ -94,84 +109,95 @@ options:
     default: false
   allow_shrink:
     description:
-      - Whether a table may be shorter than the live one while the device is in use, such as mounted. Otherwise that is an error, since who uses the
-        device gets errors behind the new end.
+      - Whether the new table may be shorter than the live one while the device is in use, for example
+        mounted. Otherwise the task fails, because users of the device would get I/O errors behind the new
+        end.
     type: bool
     default: false
   persist:
     description:
-      - With V(true), the device stays until it is removed, and so do loop devices that were made for files in its table.
-      - With V(false), it goes with its last user. See O(hold).
+      - With V(true), the device is kept until it is removed, and so are loop devices that were created for
+        files in its table.
+      - With V(false), the kernel removes the device when its last user closes it. See O(hold).
     type: bool
     default: true
   hold:
     description:
-      - With O(persist=false), for how many seconds a device that the task has made or changed is held open for its first user to come.
-        After that it goes by itself if nobody has opened it. Until then it is in use, also for O(state=absent).
+      - With O(persist=false), for how many seconds a device that the task created or changed is held open, so
+        that its first user has time to open it. After that it is removed unless somebody has opened it. Until
+        then it counts as in use, also for O(state=absent).
     type: int
     default: 60
   noflush:
     description:
-      - Whether a change of the table keeps outstanding reads and writes queued rather than have them end first.
+      - Whether outstanding I/O stays queued while the table is changed, instead of being completed first.
     type: bool
     default: false
   nolockfs:
     description:
-      - Whether a change of the table leaves a file system on the device as it is rather than freeze it first.
+      - Whether a file system on the device is left as it is while the table is changed, instead of being
+        frozen first.
     type: bool
     default: false
   udev:
     description:
-      - With V(hidden), udev's rules are told to leave the device alone; no links are made for it and it is not probed.
+      - With V(hidden), udev's rules are told to ignore the device, so no links are created for it and it is
+        not probed.
     type: str
     choices: [full, hidden]
     default: full
   deferred:
     description:
-      - With O(state=absent), whether a device in use is to go with its last user. With V(false) such a device is left as it is, and the task fails.
+      - With O(state=absent), whether a device that is in use is removed once its last user closes it. With
+        V(false), such a device is left unchanged and the task fails.
     type: bool
     default: false
   sealed:
     description:
-      - With V(true), nobody can open the device any more, root included, until the seal is lifted or the device is gone. Who has it open goes on using it.
-        What opens it again is refused with C(EPERM), such as C(mount), C(blkid), C(dmsetup) and udev's probers.
-        The modules of this collection still find it.
-      - With V(false), the seal is lifted. When not given, a seal stays as it is, and a new device has none.
-      - With O(state=absent) it is possible only together with O(deferred=true). Nobody new comes to a device that goes with its last user then.
-        When that removal is cancelled, by O(state=present), the seal is lifted too, unless O(sealed=true).
-      - Needs a kernel with CONFIG_CGROUP_BPF, control groups of version 2 and a file system of type bpf at C(/sys/fs/bpf), and the task has to run on the
-        host itself, not in a container.
-      - What a seal does not stop is told in C(docs/sealed-devices.md) of the collection.
+      - With V(true), the device is sealed. Nobody, not even root, can open a sealed device until the seal is
+        lifted or the device is removed. Processes that have it open already can go on using it. New opens
+        fail with C(EPERM), for example by C(mount), C(blkid), C(dmsetup) and udev's probers. The modules of
+        this collection can still open it.
+      - With V(false), the seal is lifted. If not given, an existing device keeps its seal, and a new device
+        has none.
+      - With O(state=absent), this requires O(deferred=true), and prevents that anybody else opens the device
+        before its last user closes it. If the removal is cancelled by O(state=present), the seal is lifted
+        too, unless O(sealed=true).
+      - Requires a kernel with CONFIG_CGROUP_BPF, control groups of version 2, and a file system of type bpf
+        at C(/sys/fs/bpf). The task must run on the host itself, not in a container.
+      - See C(docs/sealed-devices.md) of the collection for the limitations.
     type: bool
   timeout:
     description:
-      - With O(state=absent), for how many seconds to wait for those who have the device open for a moment, such as udev.
-      - Where the device is suspended, also for a moment for another table or a snapshot of one of its O(volumes), for how many seconds, at
-        least 1, to wait for outstanding reads and writes to end. If they do not, the task fails and the device is as it was.
+      - With O(state=absent), how many seconds to wait for processes that have the device open only briefly,
+        such as udev.
+      - When the device is suspended, also briefly to change its table or to take a snapshot of one of its
+        O(volumes), how many seconds to wait for outstanding I/O to complete, at least 1. If it does not
+        complete, the task fails and the device is unchanged.
     type: int
     default: 10
   state:
     description:
-      - Whether the device is to be there and live, there and suspended, or not there.
+      - Whether the device should exist and be active, exist and be suspended, or not exist.
     type: str
     choices: [present, suspended, absent]
     default: present
 """
 
 EXAMPLES = r"""
-- name: Have a device over the first GiB of a file
+- name: Create a device for the first GiB of a file
   racefree.block.dm_device:
     name: web1-root
     table:
       - {start: 0, length: 2097152, target: linear, device: {file: /srv/guests/web1.raw}, offset: 0}
   register: root
 
-- name: The same in dmsetup's words, over a loop device that was made before
+- name: The same in the format of dmsetup, on a loop device that was created before
   racefree.block.dm_device:
     name: web1-root
     table: "0 2097152 linear diskseq:{{ disk.device.diskseq }} 0"
 
-- name: Have an encrypted device
+- name: Create an encrypted device
   racefree.block.dm_device:
     name: web1-secret
     table:
@@ -186,7 +212,7 @@ EXAMPLES = r"""
     keys:
       data: "{{ vault_web1_key }}"
 
-- name: Have a thin pool with a volume, and with a snapshot of that volume
+- name: Create a thin pool with a volume and a snapshot of that volume
   racefree.block.dm_device:
     name: pool
     table: "0 209715200 thin-pool /dev/vg/pool-meta /dev/vg/pool-data 128 0"
@@ -194,28 +220,28 @@ EXAMPLES = r"""
       - {id: 0}
       - {id: 1, snapshot_of: 0}
 
-- name: Have devices for the two
+- name: Create devices for both
   racefree.block.dm_devices:
     devices:
       - {name: web1-root, table: "0 20971520 thin /dev/mapper/pool 0"}
       - {name: web1-backup, table: "0 20971520 thin /dev/mapper/pool 1", read_only: true}
 
-- name: Have a disk whose changes go into a snapshot's store
+- name: Create a disk whose changes are written to a snapshot store
   racefree.block.dm_device:
     name: web1-trial
     table: "0 2097152 snapshot /dev/vg/web1 /dev/vg/web1-changes P 8"
 
-- name: Later, to merge the changes into the disk, end the snapshot's use
+- name: Later, to merge the changes into the disk, stop using the snapshot
   racefree.block.dm_device:
     name: web1-trial
     state: absent
 
-- name: Merge them. The device web1 shows the merged content from the beginning, whether it was there before, as a snapshot-origin, or not
+- name: Merge them. The device web1 shows the merged content at once, also if it was a snapshot-origin before
   racefree.block.dm_device:
     name: web1
     table: "0 2097152 snapshot-merge /dev/vg/web1 /dev/vg/web1-changes P 8"
 
-- name: Wait for the end of it, when the store holds its own metadata only
+- name: Wait until they are merged, when the store contains nothing but its own metadata
   racefree.block.device_info:
     path: /dev/mapper/web1
     features: false
@@ -224,12 +250,12 @@ EXAMPLES = r"""
   retries: 600
   delay: 5
 
-- name: Go on without the store
+- name: Stop using the store
   racefree.block.dm_device:
     name: web1
     table: "0 2097152 linear /dev/vg/web1 0"
 
-- name: Remove the device, but only if it is still the one that was made above
+- name: Remove the device, but only if it is still the one that was created above
   racefree.block.dm_device:
     name: web1-root
     diskseq: "{{ root.device.diskseq }}"
@@ -238,30 +264,32 @@ EXAMPLES = r"""
 
 RETURN = r"""
 device:
-  description: The mapped device. V(null) when O(state=absent), or in check mode when there is none yet.
+  description: The mapped device. V(null) if O(state=absent), or in check mode if it does not exist yet.
   returned: success
   type: dict
   contains:
     path:
       description:
-        - The node's path. It names this device only for as long as the device lives.
-        - V(null) when the node is missing, or is another device's.
+        - Path of the device node. It refers to this device only as long as the device exists.
+        - V(null) if the node is missing or belongs to another device.
       type: str
       sample: /dev/dm-3
     name:
-      description: The kernel's name of the device.
+      description: The kernel's name for the device.
       type: str
       sample: dm-3
     mapper_path:
-      description: The link that udev makes for the mapped device's name. V(null) when it does not lead there.
+      description: >-
+        The symbolic link that udev creates for the name of the mapped device. V(null) if it does not lead to
+        this device.
       type: str
       sample: /dev/mapper/web1-root
     mapper_name:
-      description: The mapped device's name.
+      description: Name of the mapped device.
       type: str
       sample: web1-root
     uuid:
-      description: The mapped device's uuid.
+      description: UUID of the mapped device.
       type: str
     major:
       description: Major number.
@@ -272,18 +300,23 @@ device:
       type: int
       sample: 3
     diskseq:
-      description: The disk sequence number, which the kernel gives to no other device until the next boot.
+      description: Disk sequence number. The kernel does not give it to another device until the next boot.
       type: int
       sample: 43
     boot_id:
-      description: The boot that the disk sequence number is of, for where it is kept. Numbers begin anew with the next boot.
+      description: >-
+        ID of the boot in which the disk sequence number is valid, to be stored together with the number. Disk
+        sequence numbers start again at every boot.
       type: str
       sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
     partition:
-      description: The number of the partition that it is, none for a whole disk. A partition has its disk's disk sequence number.
+      description: >-
+        Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
       type: int
     by_diskseq:
-      description: The link that udev makes for the disk sequence number and the partition, where udev has that rule. Made late and removed late.
+      description: >-
+        The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
+        for it. udev creates and removes it with a delay.
       type: str
       sample: /dev/disk/by-diskseq/43
     size:
@@ -298,7 +331,9 @@ device:
       description: Whether the device is read-only.
       type: bool
     table:
-      description: The live table in dmsetup's lines, without keys. V(null) when it has a target that this collection does not know.
+      description: >-
+        The live table in the format of C(dmsetup table), without keys. V(null) if it has a target type that
+        this collection does not know.
       type: list
       elements: str
       sample: ["0 2097152 linear 7:7 0"]
@@ -306,49 +341,52 @@ device:
       description: Whether the device is suspended.
       type: bool
     persist:
-      description: Whether the device stays when its last user goes.
+      description: Whether the device is kept when its last user closes it.
       type: bool
     sealed:
-      description: Whether nobody else can open the device.
+      description: Whether the device is sealed, so that nobody else can open it.
       type: bool
     open_count:
-      description: How many others have the device open.
+      description: How many times the device is open, not counting this module.
       type: int
     status:
-      description: What each target says of its state, in dmsetup's lines.
+      description: Status of each target, in the format of C(dmsetup status).
       type: list
       elements: str
       sample: ["0 2097152 snapshot-merge 16/2097152 16"]
 gone:
   description: >-
-    Whether the device is gone. V(false) if its last user has yet to close it, when it was not removed because of an error,
-    and in check mode if it is there.
+    Whether the device no longer exists. V(false) if its last user has not closed it yet, if an error kept it
+    from being removed, and in check mode if it exists.
   returned: when O(state=absent)
   type: bool
 error:
-  description: What went wrong, as data.
+  description: The error as structured data.
   returned: failure
   type: dict
   contains:
     kind:
-      description: The kind of error.
+      description: Kind of the error.
       type: str
       sample: TableError
     message:
-      description: What was tried and what happened.
+      description: What was attempted and what happened.
       type: str
     device:
       description: The device, file or name concerned.
       type: str
     errno:
-      description: The name of the kernel's error number, or of the one that fits the kind best.
+      description: >-
+        Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
+        kind best.
       type: str
       sample: EBUSY
     hint:
       description: What to do about it.
       type: str
     errors:
-      description: For a table that is not valid, each error with its line (from 1), field, value, rule and column (from 0).
+      description: >-
+        For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
       type: list
       elements: dict
 """

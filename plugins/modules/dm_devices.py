@@ -7,14 +7,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: dm_devices
-short_description: Make, change and remove many device-mapper devices in one go
+short_description: Create, change and remove many device-mapper devices at once
 version_added: 0.1.0
 description:
-  - Does for a list what M(racefree.block.dm_device) does for one device, in one process and with one udev cookie.
-  - Entries may stand on each other, in any order of the list. A device that another entry's table names by its path in C(/dev/mapper), or as
-    V(dm:NAME,UUID), is made before that one. Of those that are removed the upper ones go first. A change that has an upper device let go of a
-    lower one, and the lower one's removal, are two tasks.
-  - Everything is checked before the first device is changed. When one entry fails, the others are rolled back unless O(on_error) says otherwise.
+  - Does for a list what M(racefree.block.dm_device) does for one device, in one process and with one udev
+    cookie.
+  - Devices of the list can be stacked on each other, in any order. A device that the table of another entry
+    names by its path in C(/dev/mapper), or as V(dm:NAME,UUID), is created before the other one. Devices that
+    are removed are removed from the top of the stack downwards. To make an upper device stop using a lower
+    one and to remove the lower one takes two tasks.
+  - All entries are checked before the first device is changed. If one entry fails, the others are rolled back
+    unless O(on_error=keep).
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -32,48 +35,60 @@ options:
     suboptions:
       name:
         description:
-          - Name of the device, as in C(/dev/mapper/NAME). 1 to 127 letters, digits and characters out of C(#+-.:=@_), and not
-            V(control), V(.) or V(..).
+          - Name of the device, as in C(/dev/mapper/NAME). 1 to 127 letters, digits and characters out of
+            C(#+-.:=@_), and not V(control), V(.) or V(..).
           - Required unless O(devices[].state=absent).
         type: str
       uuid:
         description:
-          - The device's device-mapper uuid, up to 128 characters. When not given, a new device gets one that nobody else has.
-          - A device with this uuid and another name is renamed to O(devices[].name). A device with this name and another uuid, or
-            none, is left alone, and the task fails. The kernel would give a uuid to whichever device has the name at that moment, and no uuid can
-            be taken back.
+          - Device-mapper UUID of the device, up to 128 characters. If not given, a new device gets a unique
+            one.
+          - A device that has this UUID and another name is renamed to O(devices[].name). If a device has this
+            name and another UUID, or none, it is left unchanged and the task fails. The kernel sets a UUID by
+            name only, so it could set it on another device that has taken the name meanwhile, and a UUID
+            cannot be removed.
         type: str
       diskseq:
         description:
-          - Alone, with O(devices[].state=absent), the device to remove. When no device has this number any more, nothing is changed.
-          - Beside O(devices[].name) or O(devices[].uuid) it is a guard. The task fails, with nothing done, unless the device still has this
-            disk sequence number.
+          - On its own, with O(devices[].state=absent), this selects the device to remove. If no device has
+            this number any more, nothing is changed.
+          - Together with O(devices[].name) or O(devices[].uuid), this is a check. The task fails without
+            changing anything unless the device has this disk sequence number.
         type: int
       table:
         description:
-          - The table, in lines as C(dmsetup) takes them (start, length, target and parameters, in sectors of 512 bytes), as dictionaries
-            with C(start), C(length), C(target) and the target's own fields, or as a list of both.
-          - Where a target takes a device, this is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw), V(dm:NAME,UUID), or a dictionary with
-            C(diskseq); with C(path) and perhaps the C(uuid) or C(diskseq) that it must have; with C(file) and perhaps C(offset), C(size),
+          - The table, as lines in the format of C(dmsetup table) (start, length, target and parameters, in
+            sectors of 512 bytes), as dictionaries with C(start), C(length), C(target) and the target's own
+            fields, or as a list of both.
+          - A device in the table is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw),
+            V(dm:NAME,UUID), or a dictionary. The dictionary has C(diskseq); or C(path) and optionally the
+            C(uuid) or C(diskseq) that the device must have; or C(file) and optionally C(offset), C(size),
             C(read_only), C(direct_io), C(sector_size), C(mtime_ns), C(format=raw), C(overlap) and
-            C(trusted_path) (see O(racefree.block.xen_vbd#module:source)); or with a C(table) and perhaps C(name), C(uuid) and C(read_only).
-          - A file gets a loop device, which goes when the mapped device goes unless O(devices[].persist=true) says otherwise.
-          - Required for a device that is not there yet. When not given, an existing device keeps its table.
+            C(trusted_path) (see O(racefree.block.xen_vbd#module:source)); or C(table) and optionally C(name),
+            C(uuid) and C(read_only).
+          - For a file, a loop device is created. It is removed together with the mapped device unless
+            O(devices[].persist=true).
+          - Required for a device that does not exist yet. If not given, an existing device keeps its table.
         type: raw
       keys:
         description:
-          - Keys for C(crypt) and C(integrity) targets, in hexadecimal, as text. The target names one as C(var:NAME) in the place of its key,
-            such as in V(internal_hash:hmac(sha256\):var:NAME), also where it is in a table that stands for a device.
-          - They are in no log, diff or return value. A key in clear in O(devices[].table) is refused.
-          - A C(crypt) key in the kernel's keyring is named in the table instead, as C(:SIZE:TYPE:DESCRIPTION). It is looked for in
-            root's user keyring (C(@u)), where M(racefree.block.kernel_key) puts it, and in the session's.
+          - Keys for C(crypt) and C(integrity) targets, as hexadecimal text. A target refers to a key as
+            C(var:NAME) in place of the key, for example V(internal_hash:hmac(sha256\):var:NAME). This also
+            works in a table that is nested in a device field.
+          - Keys never appear in logs, diffs or return values. A plaintext key in O(devices[].table) is
+            refused.
+          - A C(crypt) target can use a key from the kernel's keyring instead, which the table names as
+            C(:SIZE:TYPE:DESCRIPTION). The key is looked up in root's user keyring (C(@u)), where
+            M(racefree.block.kernel_key) puts it, and in the session keyring.
         type: dict
       volumes:
         description:
-          - Volumes that a thin pool is to have, or not to have. Only for a device whose table is one C(thin-pool) target, with O(devices[].state=present).
-            Volumes that are not named are left alone.
-          - Each is used through a mapped device of its own, with a C(thin) target.
-          - A pool does not list its volumes. Each one named is asked for, which takes a mapped device for a moment and changes nothing in the pool.
+          - Volumes that should or should not exist in a thin pool. Only for a device whose table is one
+            C(thin-pool) target, with O(devices[].state=present). Volumes that are not listed here are left
+            unchanged.
+          - Each volume is used through its own mapped device with a C(thin) target.
+          - The kernel does not list the volumes of a pool. To find out whether a volume exists, the task
+            creates a mapped device for it and removes it at once, which changes nothing in the pool.
         type: list
         elements: dict
         suboptions:
@@ -84,15 +99,18 @@ options:
             required: true
           snapshot_of:
             description:
-              - The volume to make it from, as a snapshot, when it is not there yet. The pool has that volume, or it stands before this one in the list.
-              - Mapped devices that have that volume active are suspended meanwhile, so that the snapshot is of one single moment. They are resumed
-                also when the task is killed.
-              - Nothing tells later of what a volume was made. One that is there is not looked at any further.
+              - The volume to create this one from, as a snapshot, if this one does not exist yet. That volume
+                must exist in the pool or be listed before this one.
+              - Mapped devices that use that volume are suspended meanwhile, so that the snapshot is
+                consistent. They are resumed even if the task is killed.
+              - The kernel does not record what a volume was created from. An existing volume is not checked.
             type: int
           state:
             description:
-              - Whether the volume is to be there. One that a mapped device uses is not deleted, and the task fails.
-              - Volumes are deleted when all else in the task has succeeded. Volumes that were made are deleted again when the task fails.
+              - Whether the volume should exist. A volume that a mapped device uses is not deleted, and the
+                task fails.
+              - Volumes are deleted only after everything else in the task has succeeded. If the task fails,
+                volumes that it created are deleted again.
             type: str
             choices: [present, absent]
             default: present
@@ -103,73 +121,83 @@ options:
         default: false
       allow_shrink:
         description:
-          - Whether a table may be shorter than the live one while the device is in use, such as mounted. Otherwise that is an error, since who uses the
-            device gets errors behind the new end.
+          - Whether the new table may be shorter than the live one while the device is in use, for example
+            mounted. Otherwise the task fails, because users of the device would get I/O errors behind the new
+            end.
         type: bool
         default: false
       persist:
         description:
-          - With V(true), the device stays until it is removed, and so do loop devices that were made for files in its table.
-          - With V(false), it goes with its last user. See O(devices[].hold).
+          - With V(true), the device is kept until it is removed, and so are loop devices that were created
+            for files in its table.
+          - With V(false), the kernel removes the device when its last user closes it. See O(devices[].hold).
         type: bool
         default: true
       hold:
         description:
-          - With O(devices[].persist=false), for how many seconds a device that the task has made or changed is held open for its first user to come.
-            After that it goes by itself if nobody has opened it. Until then it is in use, also for O(devices[].state=absent).
+          - With O(devices[].persist=false), for how many seconds a device that the task created or changed is
+            held open, so that its first user has time to open it. After that it is removed unless somebody
+            has opened it. Until then it counts as in use, also for O(devices[].state=absent).
         type: int
         default: 60
       noflush:
         description:
-          - Whether a change of the table keeps outstanding reads and writes queued rather than have them end first.
+          - Whether outstanding I/O stays queued while the table is changed, instead of being completed first.
         type: bool
         default: false
       nolockfs:
         description:
-          - Whether a change of the table leaves a file system on the device as it is rather than freeze it first.
+          - Whether a file system on the device is left as it is while the table is changed, instead of being
+            frozen first.
         type: bool
         default: false
       udev:
         description:
-          - With V(hidden), udev's rules are told to leave the device alone; no links are made for it and it is not probed.
+          - With V(hidden), udev's rules are told to ignore the device, so no links are created for it and it
+            is not probed.
         type: str
         choices: [full, hidden]
         default: full
       deferred:
         description:
-          - With O(devices[].state=absent), whether a device in use is to go with its last user. With V(false) such a device is left as it
-            is, and the task fails.
+          - With O(devices[].state=absent), whether a device that is in use is removed once its last user
+            closes it. With V(false), such a device is left unchanged and the task fails.
         type: bool
         default: false
       sealed:
         description:
-          - With V(true), nobody can open the device any more, root included, until the seal is lifted or the device is gone. Who has it open goes on using it.
-            What opens it again is refused with C(EPERM), such as C(mount), C(blkid), C(dmsetup) and udev's probers.
-            The modules of this collection still find it.
-          - With V(false), the seal is lifted. When not given, a seal stays as it is, and a new device has none.
-          - With O(devices[].state=absent) it is possible only together with O(devices[].deferred=true). Nobody new comes to a device that goes with its last user then.
-            When that removal is cancelled, by O(devices[].state=present), the seal is lifted too, unless O(devices[].sealed=true).
-          - Needs a kernel with CONFIG_CGROUP_BPF, control groups of version 2 and a file system of type bpf at C(/sys/fs/bpf), and the task has to run on the
-            host itself, not in a container.
-          - What a seal does not stop is told in C(docs/sealed-devices.md) of the collection.
+          - With V(true), the device is sealed. Nobody, not even root, can open a sealed device until the seal
+            is lifted or the device is removed. Processes that have it open already can go on using it. New
+            opens fail with C(EPERM), for example by C(mount), C(blkid), C(dmsetup) and udev's probers. The
+            modules of this collection can still open it.
+          - With V(false), the seal is lifted. If not given, an existing device keeps its seal, and a new
+            device has none.
+          - With O(devices[].state=absent), this requires O(devices[].deferred=true), and prevents that
+            anybody else opens the device before its last user closes it. If the removal is cancelled by
+            O(devices[].state=present), the seal is lifted too, unless O(devices[].sealed=true).
+          - Requires a kernel with CONFIG_CGROUP_BPF, control groups of version 2, and a file system of type
+            bpf at C(/sys/fs/bpf). The task must run on the host itself, not in a container.
+          - See C(docs/sealed-devices.md) of the collection for the limitations.
         type: bool
       timeout:
         description:
-          - With O(devices[].state=absent), for how many seconds to wait for those who have the device open for a moment, such as udev.
-          - Where the device is suspended, also for a moment for another table or a snapshot of one of its O(devices[].volumes), for how many seconds, at
-            least 1, to wait for outstanding reads and writes to end. If they do not, the task fails and the device is as it was.
+          - With O(devices[].state=absent), how many seconds to wait for processes that have the device open
+            only briefly, such as udev.
+          - When the device is suspended, also briefly to change its table or to take a snapshot of one of its
+            O(devices[].volumes), how many seconds to wait for outstanding I/O to complete, at least 1. If it
+            does not complete, the task fails and the device is unchanged.
         type: int
         default: 10
       state:
         description:
-          - Whether the device is to be there and live, there and suspended, or not there.
+          - Whether the device should exist and be active, exist and be suspended, or not exist.
         type: str
         choices: [present, suspended, absent]
         default: present
 """
 
 EXAMPLES = r"""
-- name: Have the devices of a guest
+- name: Create the devices of a guest
   racefree.block.dm_devices:
     devices:
       - name: web1-root
@@ -177,7 +205,7 @@ EXAMPLES = r"""
       - name: web1-data
         table: 0 4194304 linear file:/srv/guests/web1-data.raw 0
 
-- name: Remove them, and go on with the others when one is in use
+- name: Remove them, and go on with the others if one is in use
   racefree.block.dm_devices:
     devices:
       - {name: web1-root, state: absent}
@@ -187,7 +215,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 devices:
-  description: How each entry of O(devices) went, in their order.
+  description: The result of each entry of O(devices), in the same order.
   returned: always
   type: list
   elements: dict
@@ -197,44 +225,47 @@ devices:
       returned: always
       type: bool
     failed:
-      description: V(true) for an entry that failed; C(msg) and C(error) have the reason.
+      description: V(true) for an entry that failed. The reason is in C(msg) and C(error).
       returned: when the entry failed
       type: bool
     msg:
-      description: What went wrong, as text.
+      description: The error message.
       returned: when the entry failed
       type: str
     rolled_back:
       description: >-
-        V(true) for an entry that was fine, and of which nothing is left, since another one failed: it was rolled back, or not begun.
-        What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
+        V(true) for an entry without an error of its own that was rolled back, or not started, because another
+        entry failed. What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
       returned: when O(on_error=rollback) and another entry failed
       type: bool
     device:
-      description: The mapped device. V(null) when O(devices[].state=absent), or in check mode when there is none yet.
+      description: >-
+        The mapped device. V(null) if O(devices[].state=absent), or in check mode if it does not exist yet.
       returned: when the entry succeeded
       type: dict
       contains:
         path:
           description:
-            - The node's path. It names this device only for as long as the device lives.
-            - V(null) when the node is missing, or is another device's.
+            - Path of the device node. It refers to this device only as long as the device exists.
+            - V(null) if the node is missing or belongs to another device.
           type: str
           sample: /dev/dm-3
         name:
-          description: The kernel's name of the device.
+          description: The kernel's name for the device.
           type: str
           sample: dm-3
         mapper_path:
-          description: The link that udev makes for the mapped device's name. V(null) when it does not lead there.
+          description: >-
+            The symbolic link that udev creates for the name of the mapped device. V(null) if it does not lead
+            to this device.
           type: str
           sample: /dev/mapper/web1-root
         mapper_name:
-          description: The mapped device's name.
+          description: Name of the mapped device.
           type: str
           sample: web1-root
         uuid:
-          description: The mapped device's uuid.
+          description: UUID of the mapped device.
           type: str
         major:
           description: Major number.
@@ -245,18 +276,24 @@ devices:
           type: int
           sample: 3
         diskseq:
-          description: The disk sequence number, which the kernel gives to no other device until the next boot.
+          description: >-
+            Disk sequence number. The kernel does not give it to another device until the next boot.
           type: int
           sample: 43
         boot_id:
-          description: The boot that the disk sequence number is of, for where it is kept. Numbers begin anew with the next boot.
+          description: >-
+            ID of the boot in which the disk sequence number is valid, to be stored together with the number.
+            Disk sequence numbers start again at every boot.
           type: str
           sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
         partition:
-          description: The number of the partition that it is, none for a whole disk. A partition has its disk's disk sequence number.
+          description: >-
+            Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
           type: int
         by_diskseq:
-          description: The link that udev makes for the disk sequence number and the partition, where udev has that rule. Made late and removed late.
+          description: >-
+            The symbolic link that udev creates for the disk sequence number and the partition, if udev has a
+            rule for it. udev creates and removes it with a delay.
           type: str
           sample: /dev/disk/by-diskseq/43
         size:
@@ -271,7 +308,9 @@ devices:
           description: Whether the device is read-only.
           type: bool
         table:
-          description: The live table in dmsetup's lines, without keys. V(null) when it has a target that this collection does not know.
+          description: >-
+            The live table in the format of C(dmsetup table), without keys. V(null) if it has a target type
+            that this collection does not know.
           type: list
           elements: str
           sample: ["0 2097152 linear 7:7 0"]
@@ -279,49 +318,52 @@ devices:
           description: Whether the device is suspended.
           type: bool
         persist:
-          description: Whether the device stays when its last user goes.
+          description: Whether the device is kept when its last user closes it.
           type: bool
         sealed:
-          description: Whether nobody else can open the device.
+          description: Whether the device is sealed, so that nobody else can open it.
           type: bool
         open_count:
-          description: How many others have the device open.
+          description: How many times the device is open, not counting this module.
           type: int
         status:
-          description: What each target says of its state, in dmsetup's lines.
+          description: Status of each target, in the format of C(dmsetup status).
           type: list
           elements: str
           sample: ["0 2097152 snapshot-merge 16/2097152 16"]
     gone:
       description: >-
-        Whether the device is gone. V(false) if its last user has yet to close it, when it was not removed because of an error,
-        and in check mode if it is there.
+        Whether the device no longer exists. V(false) if its last user has not closed it yet, if an error kept
+        it from being removed, and in check mode if it exists.
       returned: when O(devices[].state=absent)
       type: bool
     error:
-      description: What went wrong, as data.
+      description: The error as structured data.
       returned: when the entry failed
       type: dict
       contains:
         kind:
-          description: The kind of error.
+          description: Kind of the error.
           type: str
           sample: TableError
         message:
-          description: What was tried and what happened.
+          description: What was attempted and what happened.
           type: str
         device:
           description: The device, file or name concerned.
           type: str
         errno:
-          description: The name of the kernel's error number, or of the one that fits the kind best.
+          description: >-
+            Name of the kernel's error number. If the error did not come from the kernel, the name that fits
+            its kind best.
           type: str
           sample: EBUSY
         hint:
           description: What to do about it.
           type: str
         errors:
-          description: For a table that is not valid, each error with its line (from 1), field, value, rule and column (from 0).
+          description: >-
+            For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
           type: list
           elements: dict
 """

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: dm_table
-short_description: Check a device-mapper table against a host, and normalise it
+short_description: Validate a device-mapper table against a host, and normalise it
 version_added: 0.1.0
 description:
-  - Holds a table against the host's kernel, its targets and its devices, and tells everything that is wrong, each error with its line, field, rule and place.
-  - Changes nothing. The kernel loads its module of a target type that the table names, if it has not done so yet.
+  - Checks a table against the host's kernel, its targets and its devices, and returns all errors, each with
+    its line, field, rule and position.
+  - Changes nothing, except that the kernel loads the module of a target type that the table names, if it is
+    not loaded yet.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -32,37 +34,39 @@ options:
     required: true
   keys:
     description:
-      - Keys for C(crypt) and C(integrity) targets, as for O(racefree.block.dm_device#module:keys). They are in no log or return value.
+      - Keys for C(crypt) and C(integrity) targets, as for O(racefree.block.dm_device#module:keys). They never
+        appear in logs or return values.
     type: dict
   read_only:
     description:
-      - Whether the table is to be loaded read-only.
+      - Whether the table will be loaded read-only.
     type: bool
     default: false
   name:
     description:
-      - Name of an existing mapped device that the table is for. It must not stand on itself then, and a target type that cannot be exchanged has to stay.
+      - Name of an existing mapped device that the table is for. Then it is also checked that the device is
+        not stacked on itself, and that a target type which cannot be replaced is kept.
     type: str
   kernels:
     description:
-      - Kernels beside that of the host that have to take the table, too.
+      - Other kernels that must accept the table too, besides the host's kernel.
     type: list
     elements: str
     choices: ['6.1', '6.12', '7.2']
     default: []
   fail:
     description:
-      - Whether the task fails for a table that is not valid. With V(false), see RV(valid).
+      - Whether the task fails for an invalid table. With V(false), see RV(valid).
     type: bool
     default: true
 """
 
 EXAMPLES = r"""
-- name: Refuse to go on with a table that this host would not take
+- name: Fail for a table that this host would not accept
   racefree.block.dm_table:
     table: "0 2097152 linear diskseq:{{ disk.device.diskseq }} 0"
 
-- name: See what is wrong with it
+- name: Find out what is wrong with a table
   racefree.block.dm_table:
     table:
       - {start: 0, length: 2097152, target: linear, device: {file: /srv/guests/web1.raw}, offset: 0}
@@ -71,7 +75,7 @@ EXAMPLES = r"""
     fail: false
   register: checked
 
-- name: Show it
+- name: Show the errors
   ansible.builtin.debug:
     var: checked.errors
   when: not checked.valid
@@ -79,17 +83,19 @@ EXAMPLES = r"""
 
 RETURN = r"""
 valid:
-  description: Whether the host would take the table, as far as that can be told without trying.
+  description: Whether the host would accept the table, as far as this can be determined without loading it.
   returned: success
   type: bool
 errors:
-  description: Everything that is wrong with the table. A device that cannot be had is one error among the others, with the reason in its rule.
+  description: >-
+    All errors of the table. A device that cannot be opened is one of these errors, with the reason in its
+    C(rule).
   returned: success
   type: list
   elements: dict
   contains:
     line:
-      description: The line or list entry, from 1. V(null) for what concerns no single one.
+      description: The line or list entry, from 1. V(null) for an error that does not belong to a single line.
       type: int
     target:
       description: The target type.
@@ -98,51 +104,55 @@ errors:
       description: The field.
       type: str
     value:
-      description: What was found there. Keys are not shown.
+      description: The value that is wrong. Keys are not shown.
       type: raw
     rule:
-      description: What would be right.
+      description: What is required.
       type: str
     column:
-      description: Where in the line, from 0.
+      description: Position in the line, from 0.
       type: int
     text:
       description: The line, without keys.
       type: str
 lines:
-  description: The table in dmsetup's lines, without keys. Devices are numbers if all of them are there. V(null) for a table that is not valid.
+  description: >-
+    The table in the format of C(dmsetup table), without keys. Devices are shown as numbers if all of them
+    exist. V(null) for an invalid table.
   returned: success
   type: list
   elements: str
   sample: ["0 2097152 linear 7:7 0"]
 targets:
-  description: The same as structured data. V(null) for a table that is not valid.
+  description: The table as structured data. V(null) for an invalid table.
   returned: success
   type: list
   elements: dict
 devices:
-  description: The device slots of the table in order. V(null) for a table that is not valid.
+  description: The devices that the table names, in order. V(null) for an invalid table.
   returned: success
   type: list
   elements: dict
   contains:
     target:
-      description: Which target of the table, from 1.
+      description: Position of the target in the table, from 1.
       type: int
     field:
       description: The field.
       type: str
-    written:
-      description: The device as it stands in the table.
+    value:
+      description: The device as the table names it.
       type: str
     access:
-      description: What the kernel will open it for; V(r), V(w) or V(rw).
+      description: How the kernel will open it, V(r), V(w) or V(rw).
       type: str
     device:
-      description: The device's identity, as RV(racefree.block.dm_device#module:device). V(null) for a file that has no loop device yet.
+      description: >-
+        The device's identity, as RV(racefree.block.dm_device#module:device). V(null) for a file that has no
+        loop device yet.
       type: dict
 error:
-  description: What went wrong, as data. As RV(racefree.block.dm_device#module:error).
+  description: The error as structured data, as RV(racefree.block.dm_device#module:error).
   returned: failure
   type: dict
 """

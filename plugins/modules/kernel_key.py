@@ -7,60 +7,64 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kernel_key
-short_description: Have a key in the kernel's keyring, for encrypted devices
+short_description: Add a key for encrypted devices to the kernel's keyring, or remove it
 version_added: 0.1.0
 description:
-  - Adds a key to root's user keyring (C(@u)), or removes it. There it is found by a C(crypt) target that names it as C(:SIZE:TYPE:DESCRIPTION), in
-    O(racefree.block.dm_device#module:table) and in a guest's definition that M(racefree.block.libvirt_disk) writes. The collection's modules
-    and its hook for libvirt link that keyring into their own while they load a table, so it does not matter how they were started.
-  - The keyring is in the kernel's memory and gone after a boot. Add the keys again then, before guests start.
-  - The payload is in no argument of a program, log, diff or return value.
-  - The role P(racefree.block.guest_disks#role) uses what this module does for the disks of guests.
+  - Adds a key to root's user keyring (C(@u)), or removes it. A C(crypt) target can name the key as
+    C(:SIZE:TYPE:DESCRIPTION), both in O(racefree.block.dm_device#module:table) and in the definition of a
+    guest that M(racefree.block.libvirt_disk) writes. While the collection's modules and its hook for libvirt
+    load a table, they link that keyring into their own, so the key is found however they were started.
+  - The keyring is kept in the kernel's memory and is lost at every boot. Add the keys again after a boot,
+    before guests start.
+  - The payload never appears in arguments of programs, logs, diffs or return values.
+  - The role P(racefree.block.guest_disks#role) uses this module for the disks of guests.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
   - racefree.block.block
 notes:
-  - A logon key cannot be read by anybody but the kernel. To know later whether it has the payload that is wanted, a second key is kept beside it
-    with a salted hash, C(racefree.block:TYPE:DESCRIPTION), which only root can read. The payload is to be a random key, as C(dm-crypt) takes it, and not a
-    passphrase. Another payload that somebody else gives the same key afterwards is not noticed.
-  - A device that is in use has its own copy of the key, and goes on when the key is removed or changed.
+  - Only the kernel can read the payload of a logon key. To detect later whether a key has the wanted payload,
+    a second key named C(racefree.block:TYPE:DESCRIPTION) is kept beside it, with a salted hash that only root
+    can read. The payload must be a random key, as C(dm-crypt) uses it, and not a passphrase. If somebody else
+    changes the payload of the key afterwards, this is not detected.
+  - A device that is in use has its own copy of the key, and keeps working when the key is removed or changed.
 seealso:
   - module: racefree.block.dm_device
   - module: racefree.block.libvirt_disk
 options:
   description:
     description:
-      - The key's description, by which it is found. Of the form C(PREFIX:NAME) when O(type=logon), and without spaces.
+      - Description by which the key is found. It must not contain spaces. With O(type=logon), it has the form
+        C(PREFIX:NAME).
     type: str
     required: true
   type:
     description:
-      - The key's type. A V(logon) key can be used by the kernel only, a V(user) key can be read by root.
+      - Type of the key. Only the kernel can read a V(logon) key. Root can read a V(user) key.
     type: str
     choices: [logon, user]
     default: logon
   payload:
     description:
-      - The key itself, in hexadecimal, as text. Required with O(state=present).
-      - For V(aes-xts-plain64) it has 32 or 64 bytes.
+      - The key itself, as hexadecimal text. Required if O(state=present).
+      - For V(aes-xts-plain64), the key has 32 or 64 bytes.
     type: str
   state:
     description:
-      - Whether the key is to be there.
+      - Whether the key should exist.
     type: str
     choices: [present, absent]
     default: present
 """
 
 EXAMPLES = r"""
-- name: Have a guest's key
+- name: Add the key of a guest
   racefree.block.kernel_key:
     description: guests:web1
     payload: "{{ vault_web1_key }}"
   register: web1_key
 
-- name: Have an encrypted disk that is made at every start of the guest
+- name: Add an encrypted disk that is created at every start of the guest
   racefree.block.libvirt_disk:
     domain: web1
     vdev: xvdb
@@ -83,47 +87,49 @@ EXAMPLES = r"""
 
 RETURN = r"""
 key:
-  description: The key, without its payload. V(null) when O(state=absent).
+  description: The key, without its payload. V(null) if O(state=absent).
   returned: success
   type: dict
   contains:
     type:
-      description: Its type.
+      description: Type of the key.
       type: str
       sample: logon
     description:
-      description: Its description.
+      description: Description of the key.
       type: str
       sample: guests:web1
     serial:
-      description: The number that the kernel has given it. V(null) in check mode when it is not there yet.
+      description: Serial number that the kernel gave the key. V(null) in check mode if it does not exist yet.
       type: int
       sample: 268812043
     size:
-      description: Bytes of its payload.
+      description: Size of the payload in bytes.
       type: int
       sample: 64
     table_key:
-      description: How a C(crypt) target names it.
+      description: How a C(crypt) target names the key.
       type: str
       sample: ":64:logon:guests:web1"
 error:
-  description: What went wrong, as data.
+  description: The error as structured data.
   returned: failure
   type: dict
   contains:
     kind:
-      description: The kind of error.
+      description: Kind of the error.
       type: str
       sample: KernelError
     message:
-      description: What was tried and what happened.
+      description: What was attempted and what happened.
       type: str
     device:
       description: The key concerned.
       type: str
     errno:
-      description: The name of the kernel's error number, or of the one that fits the kind best.
+      description: >-
+        Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
+        kind best.
       type: str
       sample: EDQUOT
     hint:

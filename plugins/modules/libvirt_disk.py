@@ -10,11 +10,14 @@ module: libvirt_disk
 short_description: Add, change or remove a disk of a libvirt domain
 version_added: 0.1.0
 description:
-  - Writes a disk into the definition of a domain as a recipe, so that the guest gets the right device at every start. A definition alone can
-    only name a path, which libvirt opens late and which may lead to another device by then.
-  - The recipe is kept in the definition's C(<metadata>). The path in C(<source>) belongs to this disk of this domain alone. What is at it is
-    made and proved by the collection's hook for libvirt when the domain starts, and the start is refused when that cannot be done.
-  - Everything else in the definition stays as it was, and what libvirt adds to it or writes in another way counts as no change.
+  - Writes a disk into the definition of a domain as a recipe, so that the guest gets the right device at
+    every start. A definition alone can only name a path. libvirt opens that path late, and it may lead to
+    another device by then.
+  - The recipe is kept in the definition's C(<metadata>). The path in C(<source>) is used by this disk of this
+    domain only. When the domain starts, the collection's hook for libvirt creates and verifies the device at
+    that path. If that is not possible, the hook refuses the start.
+  - The rest of the definition is left unchanged. What libvirt adds to it or writes in another form does not
+    count as a change.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -27,42 +30,48 @@ seealso:
   - module: racefree.block.libvirt_disks
   - module: racefree.block.xen_vbd
 notes:
-  - Diffs show the disk and its recipe only, and never the rest of the definition, which may hold passwords.
-  - A key in a table is refused, since definitions can be read by many.
+  - Diffs only show the disk and its recipe, never the rest of the definition, which may contain passwords.
+  - A plaintext key in a table is refused, because many users can read definitions.
 options:
   domain:
     description:
-      - The domain's name or uuid. It need not run.
+      - Name or UUID of the domain. It need not be running.
     type: str
     required: true
   vdev:
     description:
-      - The disk in the guest, like V(xvda), V(vda), V(hda) or V(sda). For Xen, a device number like V(51712) is understood too.
+      - Name of the disk in the guest, like V(xvda), V(vda), V(hda) or V(sda). For Xen, a device number like
+        V(51712) is accepted too.
     type: str
     required: true
   source:
     description:
-      - The recipe, required when O(state=present). Text such as V(file:/srv/a.raw), V(path:/dev/vg/a) or an absolute path of a block device, or a
-        dictionary of one of these forms.
-      - With C(file), a loop device over this file, found or made; and optionally C(offset), C(size) (bytes), C(read_only), C(direct_io),
-        C(sector_size), C(mtime_ns), the modification time (nanoseconds) that a read-only file must have, and
-        C(format=raw). A file that begins as an image of another format does (qcow2, VMDK, VHD, VHDX, VDI,
-        QED, Parallels, DMG, Bochs, cloop) is refused
-        unless that says that it is a disk byte for byte. With C(overlap=true), or with O(shared), another
-        device may write the same part of the file. With C(trusted_path=true), a path that somebody
-        else than root can redirect is an error instead of a warning. It is kept in the recipe once the file was found to be raw, so that
-        nothing that the guest writes into its disk keeps it from starting.
-      - With C(path), a block device, and optionally the C(uuid) (of a mapped device, such as a logical volume) that it must have. When it is
-        left out, the uuid that the device has now is kept with the path.
-      - With C(table), a mapped device, found or made; and optionally its C(name), C(uuid) and C(read_only).
-        See O(racefree.block.dm_device#module:table).
-      - The same snapshot or thin volume as before is never made shorter, encrypted or not.
-      - Disk sequence numbers mean nothing after the next boot, so V(diskseq:42) is possible only with O(config=false). With the C(boot_id) that was
-        returned beside it, as V(diskseq:42@BOOT), a number can be kept, and a start after the next boot of the host is refused.
-      - So do names that are given to whichever device comes first, such as C(/dev/loop7), C(/dev/dm-3), C(/dev/block/253:3) and those in
-        C(/dev/disk/by-diskseq). Other paths without a uuid are warned of, but for those in C(/dev/disk/by-id) and C(/dev/disk/by-path); labels
-        and uuids of file systems are written by whoever writes the disk.
-      - When O(state=absent), a guard. Only a disk with this recipe is removed.
+      - The source of the disk, which is kept as its recipe. Required if O(state=present). Text such as
+        V(file:/srv/a.raw), V(path:/dev/vg/a) or an absolute path of a block device, or a dictionary of one of
+        the following forms.
+      - With C(file), a loop device for this file, which is created if it does not exist. Optional are
+        C(offset), C(size) (bytes), C(read_only), C(direct_io), C(sector_size), and C(mtime_ns), the
+        modification time (nanoseconds) that a read-only file must have. A file that begins with the signature
+        of an image format (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG, Bochs, cloop) is refused unless
+        C(format=raw) confirms that it is a raw disk image. The recipe keeps C(format=raw) once the file was
+        found to be raw, so that nothing that the guest writes to its disk can prevent its next start. With
+        C(overlap=true), or with O(shared), another device may write to the same part of the file. With
+        C(trusted_path=true), a path that a user other than root can redirect is an error instead of a
+        warning.
+      - With C(path), a block device, and optionally the C(uuid) (of a mapped device, such as a logical
+        volume) that it must have. If C(uuid) is not given, the current UUID of the device is kept with the
+        path.
+      - With C(table), a mapped device, which is created if it does not exist, and optionally its C(name),
+        C(uuid) and C(read_only). See O(racefree.block.dm_device#module:table).
+      - A snapshot or thin volume that the disk has already, encrypted or not, is never made shorter.
+      - A disk sequence number is valid until the next boot only, so V(diskseq:42) requires O(config=false).
+        With the C(boot_id) that was returned together with it, as V(diskseq:42@BOOT), a number can be kept.
+        The guest cannot start with it after the next boot of the host.
+      - Names that the kernel gives to whichever device comes first are refused too, such as C(/dev/loop7),
+        C(/dev/dm-3), C(/dev/block/253:3) and those in C(/dev/disk/by-diskseq). For other paths without a UUID
+        there is a warning, except for those in C(/dev/disk/by-id) and C(/dev/disk/by-path). Labels and UUIDs
+        of file systems are not reliable, because whoever can write to a disk can set them.
+      - If O(state=absent), this is a check. The disk is only removed if it has this recipe.
     type: raw
   mode:
     description:
@@ -78,25 +87,27 @@ options:
     default: disk
   bus:
     description:
-      - The bus that the disk is on, like V(xen), V(virtio), V(ide), V(scsi) or V(sata). By default libvirt chooses by the name in O(vdev), and a
-        disk that is there already stays on its bus.
+      - The bus that the disk is attached to, like V(xen), V(virtio), V(ide), V(scsi) or V(sata). If not
+        given, libvirt chooses it by the name in O(vdev), and an existing disk keeps its bus.
     type: str
   shared:
     description:
-      - Whether the disk may be used by several guests of which one writes. They must agree on who writes what, as cluster file systems do.
+      - Whether several guests may use the disk even if one of them writes to it. The guests must coordinate
+        their writes, as cluster file systems do.
     type: bool
     default: false
   config:
     description:
-      - Whether to change the definition, which counts from the domain's next start on.
+      - Whether to change the definition, which takes effect at the domain's next start.
     type: bool
     default: true
   live:
     description:
-      - Whether to change the running domain too, if it runs. Only for Xen.
+      - Whether to change the running domain too, if it is running. Only for Xen.
       - With O(config=false), the domain must be running.
-      - The recipe goes into the definition of the running domain too, so that the domain can be saved and restored, also after a boot of the host.
-        With O(config=false) that is left out, with a warning, when the source could mean another disk by then.
+      - The recipe is also added to the definition of the running domain, so that the domain can be saved and
+        restored, even after a boot of the host. With O(config=false), no recipe is added, and there is a
+        warning, if the source could refer to another disk by then.
     type: bool
     default: false
   uri:
@@ -106,25 +117,25 @@ options:
     default: xen:///system
   timeout:
     description:
-      - For how many seconds to wait for libvirt, and for blkback or the guest when O(live=true).
+      - How many seconds to wait for libvirt, and with O(live=true) for blkback or the guest.
     type: int
     default: 60
   state:
     description:
-      - Whether the domain is to have the disk.
+      - Whether the domain should have the disk.
     type: str
     choices: [present, absent]
     default: present
 """
 
 EXAMPLES = r"""
-- name: Have a guest start with an image as its disk
+- name: Let a guest start with an image as its disk
   racefree.block.libvirt_disk:
     domain: web1
     vdev: xvda
     source: {file: /srv/guests/web1.raw}
 
-- name: A logical volume, now and at every start
+- name: Attach a logical volume, now and at every start
   racefree.block.libvirt_disk:
     domain: web1
     vdev: xvdb
@@ -140,24 +151,24 @@ EXAMPLES = r"""
 
 RETURN = r"""
 disk:
-  description: The disk as it is defined. V(null) when O(state=absent).
+  description: The disk as it is defined. V(null) if O(state=absent).
   returned: success
   type: dict
   contains:
     domain:
-      description: The domain's name.
+      description: Name of the domain.
       type: str
       sample: web1
     uuid:
-      description: The domain's uuid.
+      description: UUID of the domain.
       type: str
       sample: 4dea22b3-1d52-d8f3-2516-782e98ab3fa0
     vdev:
-      description: The disk's name in the guest.
+      description: Name of the disk in the guest.
       type: str
       sample: xvda
     path:
-      description: The path in the definition. Something is there only while the guest runs or starts.
+      description: The path in the definition. A device is there only while the guest is starting or running.
       type: str
       sample: /dev/mapper/racefree-4dea22b3-1d52-d8f3-2516-782e98ab3fa0-xvda
     mode:
@@ -170,7 +181,8 @@ disk:
       sample: disk
     recipe:
       description:
-        - The recipe as it is kept in the definition, or with O(config=false) in that of the running domain. V(null) when none can be kept there.
+        - The recipe that is kept in the definition, or with O(config=false) in the definition of the running
+          domain. V(null) if none can be kept there.
       type: str
       sample: '{"file": "/srv/guests/web1.raw"}'
     running:
@@ -178,19 +190,19 @@ disk:
       type: bool
 device:
   description:
-    - The identity of the device that the running guest has. V(null) when O(live=false), when the domain does not run, and in check mode when there
-      is none yet.
+    - The identity of the device that the running guest has. V(null) if O(live=false), if the domain is not
+      running, and in check mode if there is none yet.
   returned: success
   type: dict
   contains:
     path:
       description:
-        - The node's path. It names this device only for as long as the device lives.
-        - V(null) when the node is missing, or is another device's.
+        - Path of the device node. It refers to this device only as long as the device exists.
+        - V(null) if the node is missing or belongs to another device.
       type: str
       sample: /dev/dm-7
     name:
-      description: The kernel's name of the device.
+      description: The kernel's name for the device.
       type: str
       sample: dm-7
     major:
@@ -202,18 +214,23 @@ device:
       type: int
       sample: 7
     diskseq:
-      description: The disk sequence number, which the kernel gives to no other device until the next boot.
+      description: Disk sequence number. The kernel does not give it to another device until the next boot.
       type: int
       sample: 42
     boot_id:
-      description: The boot that the disk sequence number is of, for where it is kept. Numbers begin anew with the next boot.
+      description: >-
+        ID of the boot in which the disk sequence number is valid, to be stored together with the number. Disk
+        sequence numbers start again at every boot.
       type: str
       sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
     partition:
-      description: The number of the partition that it is, none for a whole disk. A partition has its disk's disk sequence number.
+      description: >-
+        Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
       type: int
     by_diskseq:
-      description: The link that udev makes for the disk sequence number and the partition, where udev has that rule. Made late and removed late.
+      description: >-
+        The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
+        for it. udev creates and removes it with a delay.
       type: str
       sample: /dev/disk/by-diskseq/42
     size:
@@ -228,22 +245,24 @@ device:
       description: Whether the device is read-only.
       type: bool
 error:
-  description: What went wrong, as data.
+  description: The error as structured data.
   returned: failure
   type: dict
   contains:
     kind:
-      description: The kind of error.
+      description: Kind of the error.
       type: str
       sample: DeadlineExceeded
     message:
-      description: What was tried and what happened.
+      description: What was attempted and what happened.
       type: str
     device:
       description: The device, file or name concerned.
       type: str
     errno:
-      description: The name of the kernel's error number, or of the one that fits the kind best.
+      description: >-
+        Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
+        kind best.
       type: str
       sample: EBUSY
     hint:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: loop_device
-short_description: Make, change and remove a loop device, and say which device it is
+short_description: Create, change and remove a loop device, and return its identity
 version_added: 0.1.0
 description:
-  - Binds a file to a loop device and returns the device's identity, which includes the disk sequence number that the kernel never gives twice.
-  - A loop device is known by its backing file's device and inode, its offset and its size, never by the text of a path, so that a second run finds
-    the device of the first.
-  - The device is bound in such a way that it goes by itself when the task fails or its process is killed before it is done.
+  - Binds a file to a loop device, and returns the device's identity. This includes its disk sequence number,
+    which the kernel does not give to another device until the next boot.
+  - A loop device is identified by the device and inode number of its backing file, its offset and its size,
+    not by the path of the file. So a second run finds the device of the first run, whichever path is given.
+  - If the task fails or its process is killed before it is done, the kernel removes the new device by itself.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -26,19 +27,21 @@ options:
   backing_file:
     description:
       - Absolute path of the regular file.
-      - When a device still has a file that was at this path before, because that was deleted or another one was renamed over it, the task
-        fails and names that device. Remove it by its disk sequence number.
-      - Required when O(state=present).
+      - The task fails if a loop device still uses a file that was at this path before, and that was deleted
+        or replaced by a rename. The error names the device. Remove it by its disk sequence number.
+      - Required if O(state=present).
     type: path
   path:
     description:
       - The loop device to remove, like V(/dev/loop7). Only with O(state=absent), instead of O(backing_file).
-      - Such a name can move to another device; say O(diskseq) as well.
+      - The kernel can give this name to another device, so specify O(diskseq) too.
     type: path
   diskseq:
     description:
-      - Alone, with O(state=absent), the device to remove. When no device has this number any more, nothing is changed.
-      - Beside O(backing_file) or O(path) it is a guard. The task fails, with nothing done, unless the device still has this disk sequence number.
+      - On its own, with O(state=absent), this selects the device to remove. If no device has this number any
+        more, nothing is changed.
+      - Together with O(backing_file) or O(path), this is a check. The task fails without changing anything
+        unless the device has this disk sequence number.
     type: int
   offset:
     description:
@@ -47,7 +50,8 @@ options:
     default: 0
   size:
     description:
-      - Size of the device in bytes, a multiple of the sector size. V(0) is all of the file behind O(offset).
+      - Size of the device in bytes, a multiple of the sector size. With V(0), the device extends from
+        O(offset) to the end of the file.
     type: int
     default: 0
   sector_size:
@@ -62,95 +66,107 @@ options:
     default: false
   direct_io:
     description:
-      - Whether the file is read and written without the page cache. When not given, it stays as it is.
-      - The kernel ignores in silence what the file system cannot do. This module fails instead.
+      - Whether the file is read and written without the page cache. If not given, an existing device keeps
+        its setting.
+      - If the file system does not support this, the kernel silently ignores the request, but this module
+        fails.
     type: bool
   partitions:
     description:
-      - Whether the kernel looks for partitions. When not given, it stays as it is. It cannot be switched off while the device is bound.
+      - Whether the kernel scans the device for partitions. If not given, an existing device keeps its
+        setting. It cannot be switched off while the device is bound.
     type: bool
   format:
     description:
-      - Says on purpose that the file is a disk byte for byte, although it begins as an image of another format does
-        (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG, Bochs, cloop). A new device over such a file is
-        refused otherwise; convert it with C(qemu-img convert -O raw).
-      - A guest can write such bytes into a disk of its own, so say it for the disks of guests.
-      - A file is never opened as another format.
+      - Confirms that the file is a raw disk image although it begins with the signature of an image format
+        (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG, Bochs, cloop). Without this option, no device is
+        created for such a file. Convert it with C(qemu-img convert -O raw).
+      - A guest can write such a signature to its own disk, so set this option for the disks of guests.
+      - A file is always used byte for byte, never decoded as another format.
     type: str
     choices: [raw]
   overlap:
     description:
-      - Whether a new device may write a part of the file that another loop device writes too. It is refused otherwise, as with
-        C(losetup --nooverlap), and that device is named. One that goes with its last user is waited for, 5 s at most.
+      - Whether a new device may write to a part of the file that another loop device also writes to.
+        Otherwise the task fails, as C(losetup --nooverlap) does, and the error names the other device. If the
+        other device is to be removed when its last user closes it, the task waits up to 5 seconds for that.
     type: bool
     default: false
   trusted_path:
     description:
-      - Whether it is an error that somebody else than root can make the path lead to another file, by a directory on the way that others can
-        write, or a symbolic link of theirs. With V(false) that is a warning, which names the place.
+      - Whether the task fails if a user other than root could make the path lead to another file, because
+        others can write to a directory on the path or own a symbolic link on it. With V(false), there is a
+        warning that names the place.
     type: bool
     default: false
   allow_shrink:
     description:
-      - Whether a device follows its file when that was cut while it was bound. Otherwise that is an error, since who uses the device may need
-        what was behind the new end.
+      - Whether the device may become smaller, as its file was truncated while it was bound. Otherwise the
+        task fails, because users of the device may need the data behind the new end.
     type: bool
     default: false
   persist:
     description:
-      - With V(true), the device stays until it is removed.
-      - With V(false), it goes with its last user. See O(hold).
+      - With V(true), the device is kept until it is removed.
+      - With V(false), the kernel removes the device when its last user closes it. See O(hold).
     type: bool
     default: true
   hold:
     description:
-      - With O(persist=false), for how many seconds a device that the task has made or changed is held open for its first user to come.
-        After that it goes by itself if nobody has opened it. Until then it is in use, also for O(state=absent).
+      - With O(persist=false), for how many seconds a device that the task created or changed is held open, so
+        that its first user has time to open it. After that it is removed unless somebody has opened it. Until
+        then it counts as in use, also for O(state=absent).
     type: int
     default: 60
   deferred:
     description:
-      - With O(state=absent), whether a device in use is to go with its last user. With V(false) such a device is left as it is, and the task fails.
+      - With O(state=absent), whether a device that is in use is removed once its last user closes it. With
+        V(false), such a device is left unchanged and the task fails.
     type: bool
     default: false
   sealed:
     description:
-      - With V(true), nobody can open the device any more, root included, until the seal is lifted or the device is gone. Who has it open goes on using it.
-        What opens it again is refused with C(EPERM), such as C(mount), C(blkid), C(dmsetup) and udev's probers.
-        The modules of this collection still find it.
-      - With V(false), the seal is lifted. When not given, a seal stays as it is, and a new device has none.
-      - With O(state=absent) it is possible only together with O(deferred=true). Nobody new comes to a device that goes with its last user then.
-        When that removal is cancelled, by O(state=present), the seal is lifted too, unless O(sealed=true).
-      - Needs a kernel with CONFIG_CGROUP_BPF, control groups of version 2 and a file system of type bpf at C(/sys/fs/bpf), and the task has to run on the
-        host itself, not in a container.
-      - What a seal does not stop is told in C(docs/sealed-devices.md) of the collection.
+      - With V(true), the device is sealed. Nobody, not even root, can open a sealed device until the seal is
+        lifted or the device is removed. Processes that have it open already can go on using it. New opens
+        fail with C(EPERM), for example by C(mount), C(blkid), C(dmsetup) and udev's probers. The modules of
+        this collection can still open it.
+      - With V(false), the seal is lifted. If not given, an existing device keeps its seal, and a new device
+        has none.
+      - With O(state=absent), this requires O(deferred=true), and prevents that anybody else opens the device
+        before its last user closes it. If the removal is cancelled by O(state=present), the seal is lifted
+        too, unless O(sealed=true).
+      - Requires a kernel with CONFIG_CGROUP_BPF, control groups of version 2, and a file system of type bpf
+        at C(/sys/fs/bpf). The task must run on the host itself, not in a container.
+      - See C(docs/sealed-devices.md) of the collection for the limitations.
     type: bool
   timeout:
     description:
-      - With O(state=absent), for how many seconds to wait for those who have the device open for a moment, such as udev.
+      - With O(state=absent), how many seconds to wait for processes that have the device open only briefly,
+        such as udev.
     type: int
     default: 10
   state:
     description:
-      - Whether the device is to be there.
-      - With V(absent) and O(backing_file) the device that has this O(offset) and O(size) is removed. Another one that has some
-        of the same bytes stays, as after the file has grown under a device of a given size; a warning names it.
+      - Whether the device should exist.
+      - With V(absent) and O(backing_file), the device that has this O(offset) and O(size) is removed. A
+        device that covers only a part of the same bytes is kept, for example a device of fixed size whose
+        file has grown since. A warning names it.
     type: str
     choices: [present, absent]
     default: present
 """
 
 EXAMPLES = r"""
-- name: Have a loop device over an image
+- name: Create a loop device for an image
   racefree.block.loop_device:
     backing_file: /srv/guests/web1.raw
   register: disk
 
-- name: Say which device it is
+- name: Show which device it is
   ansible.builtin.debug:
     msg: "{{ disk.device.path }} has the disk sequence number {{ disk.device.diskseq }}"
 
-- name: Have a read-only loop device over the second MiB of a file, without the page cache
+- name: Create a read-only loop device for the second MiB of a file, without the page cache
   racefree.block.loop_device:
     backing_file: /srv/images/parts.raw
     offset: 1048576
@@ -158,13 +174,13 @@ EXAMPLES = r"""
     read_only: true
     direct_io: true
 
-- name: Remove the device, but only if it is still the one that was made above
+- name: Remove the device, but only if it is still the one that was created above
   racefree.block.loop_device:
     path: "{{ disk.device.path }}"
     diskseq: "{{ disk.device.diskseq }}"
     state: absent
 
-- name: Have a device that goes with its last user, and in any case after two minutes without one
+- name: Create a device that is removed when its last user closes it, or after two minutes without a user
   racefree.block.loop_device:
     backing_file: /srv/guests/web2.raw
     persist: false
@@ -173,16 +189,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 device:
-  description: The loop device. V(null) when O(state=absent), or in check mode when there is none yet.
+  description: The loop device. V(null) if O(state=absent), or in check mode if it does not exist yet.
   returned: success
   type: dict
   contains:
     path:
-      description: The node's path. It names this device only for as long as the device lives.
+      description: Path of the device node. It refers to this device only as long as the device exists.
       type: str
       sample: /dev/loop7
     name:
-      description: The kernel's name of the device.
+      description: The kernel's name for the device.
       type: str
       sample: loop7
     major:
@@ -194,18 +210,23 @@ device:
       type: int
       sample: 7
     diskseq:
-      description: The disk sequence number, which the kernel gives to no other device until the next boot.
+      description: Disk sequence number. The kernel does not give it to another device until the next boot.
       type: int
       sample: 42
     boot_id:
-      description: The boot that the disk sequence number is of, for where it is kept. Numbers begin anew with the next boot.
+      description: >-
+        ID of the boot in which the disk sequence number is valid, to be stored together with the number. Disk
+        sequence numbers start again at every boot.
       type: str
       sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
     partition:
-      description: The number of the partition that it is, none for a whole disk. A partition has its disk's disk sequence number.
+      description: >-
+        Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
       type: int
     by_diskseq:
-      description: The link that udev makes for the disk sequence number and the partition, where udev has that rule. Made late and removed late.
+      description: >-
+        The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
+        for it. udev creates and removes it with a delay.
       type: str
       sample: /dev/disk/by-diskseq/42
     size:
@@ -220,50 +241,50 @@ device:
       description: Whether the device is read-only.
       type: bool
     backing_file:
-      description: The backing file's path as the kernel tells it.
+      description: Path of the backing file as the kernel reports it.
       type: str
       sample: /srv/guests/web1.raw
     offset:
       description: Where in the file the device begins, in bytes.
       type: int
     size_limit:
-      description: The size that the device was limited to, in bytes; V(0) for all of the file.
+      description: Size limit in bytes. V(0) if the device extends to the end of the file.
       type: int
     direct_io:
-      description: Whether the page cache is left out.
+      description: Whether the device bypasses the page cache.
       type: bool
     partitions:
-      description: Whether the kernel looks for partitions.
+      description: Whether the kernel scans the device for partitions.
       type: bool
     persist:
-      description: Whether the device stays when its last user goes.
+      description: Whether the device is kept when its last user closes it.
       type: bool
 gone:
   description: >-
-    sealed:
-      description: Whether nobody else can open the device.
-      type: bool
-    Whether the device is gone. V(false) if its last user has yet to close it, when it was not removed because of an error,
-    and in check mode if it is there.
+    sealed: description: Whether nobody else can open the device. type: bool Whether the device is gone.
+    V(false) if its last user has yet to close it, when it was not removed because of an error, and in check
+    mode if it is there.
   returned: when O(state=absent)
   type: bool
 error:
-  description: What went wrong, as data.
+  description: The error as structured data.
   returned: failure
   type: dict
   contains:
     kind:
-      description: The kind of error.
+      description: Kind of the error.
       type: str
       sample: WrongDevice
     message:
-      description: What was tried and what happened.
+      description: What was attempted and what happened.
       type: str
     device:
       description: The device, file or name concerned.
       type: str
     errno:
-      description: The name of the kernel's error number, or of the one that fits the kind best.
+      description: >-
+        Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
+        kind best.
       type: str
       sample: EBUSY
     hint:

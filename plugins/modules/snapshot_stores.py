@@ -7,17 +7,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: snapshot_stores
-short_description: Record which image each snapshot's store belongs to, and refuse another one
+short_description: Record which image each snapshot store belongs to, and refuse to use it with another image
 version_added: 0.1.0
 description:
-  - A persistent snapshot's store, the C(cow) of a C(snapshot) target, holds what differs from its image, and nothing tells it which image that is. Over
-    another image, or one that was changed since, a guest reads a mixture of both, and no error is reported.
-  - This module keeps a record beside each store, C(PATH.image), with the image's path, size, modification time and SHA-256 checksum. It fails for
-    a store that holds changes of another image.
-  - The image is read when the record is made, once for all stores of a task, and again only when its path, size or modification time has
-    changed. Then an image with the same contents is accepted, and the record brought up to date.
-  - Neither stores nor images are written.
-  - The role P(racefree.block.guest_disks#role) uses what this module does for the disks of guests.
+  - A store of a persistent snapshot, the C(cow) device of a C(snapshot) target, contains the blocks that
+    differ from an image, but no information about which image that is. With another image, or with the same
+    image after it was changed, a guest reads a mixture of both, and no error is reported.
+  - This module keeps a record beside each store, in the file C(PATH.image), with the path, size, modification
+    time and SHA-256 checksum of the image. It fails for a store that has changes of another image.
+  - The image is read when the record is created, once for all stores of a task. It is read again only if its
+    path, size or modification time has changed. If its content is still the same, it is accepted and the
+    record is updated.
+  - Stores and images are never written to.
+  - The role P(racefree.block.guest_disks#role) uses this module for the disks of guests.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -35,30 +37,30 @@ options:
     suboptions:
       path:
         description:
-          - The store, a file. It need not be there yet.
+          - The file of the store. It need not exist yet.
         type: path
         required: true
       image:
         description:
-          - The image that it is to be a store of, a file.
+          - The file of the image that the store belongs to.
         type: path
         required: true
       adopt:
         description:
-          - Whether a store that holds changes, and has no record, is taken for one of this image.
+          - Whether to accept a store that has changes but no record as a store of this image.
         type: bool
         default: false
 """
 
 EXAMPLES = r"""
-- name: Have two stores that know their image
+- name: Record the image of two stores
   racefree.block.snapshot_stores:
     stores:
       - {path: /srv/guests/web1.cow, image: /srv/golden/debian.raw}
       - {path: /srv/guests/web2.cow, image: /srv/golden/debian.raw}
   register: known
 
-- name: Have a guest's disk be that snapshot, of the very image
+- name: Use the snapshot of exactly that image as the disk of a guest
   racefree.block.libvirt_disk:
     domain: web1
     vdev: xvda
@@ -67,7 +69,10 @@ EXAMPLES = r"""
         - start: 0
           length: "{{ known.stores[0].store.image.size // 512 }}"
           target: snapshot
-          origin: {file: /srv/golden/debian.raw, read_only: true, mtime_ns: "{{ known.stores[0].store.image.mtime_ns }}"}
+          origin:
+            file: /srv/golden/debian.raw
+            read_only: true
+            mtime_ns: "{{ known.stores[0].store.image.mtime_ns }}"
           cow: {file: /srv/guests/web1.cow}
           persistence: P
           chunk_size: 8
@@ -75,7 +80,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 stores:
-  description: How each entry of O(stores) went, in their order.
+  description: The result of each entry of O(stores), in the same order.
   returned: always
   type: list
   elements: dict
@@ -85,17 +90,17 @@ stores:
       returned: always
       type: bool
     failed:
-      description: V(true) for an entry that failed; C(msg) and C(error) have the reason.
+      description: V(true) for an entry that failed. The reason is in C(msg) and C(error).
       returned: when the entry failed
       type: bool
     msg:
-      description: What went wrong, as text.
+      description: The error message.
       returned: when the entry failed
       type: str
     rolled_back:
       description: >-
-        V(true) for an entry that was fine, and of which nothing is left, since another one failed: it was rolled back, or not begun.
-        What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
+        V(true) for an entry without an error of its own that was rolled back, or not started, because another
+        entry failed. What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
       returned: when O(on_error=rollback) and another entry failed
       type: bool
     store:
@@ -112,37 +117,41 @@ stores:
           type: dict
           contains:
             path:
-              description: Its path.
+              description: Path of the image.
               type: str
               sample: /srv/golden/debian.raw
             size:
-              description: Its size in bytes.
+              description: Size of the image in bytes.
               type: int
               sample: 1073741824
             mtime_ns:
-              description: When it was last changed, in nanoseconds since the epoch. C(mtime_ns) of a file source asks for it.
+              description: >-
+                Modification time of the image, in nanoseconds since the epoch. C(mtime_ns) of a file source
+                takes this value.
               type: int
               sample: 1764039633123456789
             sha256:
-              description: Its SHA-256 checksum. V(null) in check mode when it is not read yet.
+              description: SHA-256 checksum of the image. V(null) in check mode if the image was not read yet.
               type: str
     error:
-      description: What went wrong, as data.
+      description: The error as structured data.
       returned: when the entry failed
       type: dict
       contains:
         kind:
-          description: The kind of error.
+          description: Kind of the error.
           type: str
           sample: WrongDevice
         message:
-          description: What was tried and what happened.
+          description: What was attempted and what happened.
           type: str
         device:
           description: The device, file or name concerned.
           type: str
         errno:
-          description: The name of the kernel's error number, or of the one that fits the kind best.
+          description: >-
+            Name of the kernel's error number. If the error did not come from the kernel, the name that fits
+            its kind best.
           type: str
           sample: EIO
         hint:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: thin_volumes
-short_description: Have volumes in a thin pool, whether the pool is live or not
+short_description: Create and delete volumes of a thin pool, whether the pool is active or not
 version_added: 0.1.0
 description:
-  - Makes and deletes volumes of a thin pool. A pool that is not live is brought up for the time of the task, and goes again with its last user,
-    so that guests whose definitions name the pool's table make it when they start.
-  - A pool whose table is larger than before grows. It is never cut. A new pool is made when its metadata begins with zeros; anything else that is
-    kept there is refused.
-  - M(racefree.block.dm_device) does the same for a pool that is to stay live.
-  - The role P(racefree.block.guest_disks#role) uses what this module does for the disks of guests.
+  - Creates and deletes volumes of a thin pool. A pool that is not active is activated for the duration of the
+    task, and removed again when its last user closes it. Use it for pools that guests activate themselves
+    when they start, because their definitions contain the table of the pool.
+  - A pool whose table is longer than before grows. A pool is never made smaller. A new pool is created if its
+    metadata device begins with zeros. Any other content of the metadata device is refused.
+  - M(racefree.block.dm_device) does the same for a pool that should stay active.
+  - The role P(racefree.block.guest_disks#role) uses this module for the disks of guests.
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -25,14 +26,17 @@ seealso:
 options:
   pool:
     description:
-      - The pool. A dictionary with C(path) and C(uuid), of a pool that is live.
-      - Or one with C(table), which is one C(thin-pool) target, C(name) and C(uuid). See O(racefree.block.dm_device#module:table).
+      - The pool. Either a dictionary with C(path) and C(uuid), for a pool that is active.
+      - Or a dictionary with C(table) (one C(thin-pool) target), C(name) and C(uuid). See
+        O(racefree.block.dm_device#module:table).
     type: raw
     required: true
   volumes:
     description:
-      - Volumes that the pool is to have, or not to have. Volumes that are not named are left alone.
-      - A pool does not list its volumes. Each one named is asked for, which takes a mapped device for a moment and changes nothing in the pool.
+      - Volumes that should or should not exist in the pool. Volumes that are not listed here are left
+        unchanged.
+      - The kernel does not list the volumes of a pool. To find out whether a volume exists, the task creates
+        a mapped device for it and removes it at once, which changes nothing in the pool.
     type: list
     elements: dict
     required: true
@@ -44,26 +48,29 @@ options:
         required: true
       snapshot_of:
         description:
-          - The volume to make it from, as a snapshot, when it is not there yet. The pool has that volume, or it stands before this one in the list.
-          - Mapped devices that have that volume active are suspended meanwhile.
-          - Nothing tells later of what a volume was made. One that is there is not looked at any further.
+          - The volume to create this one from, as a snapshot, if this one does not exist yet. That volume
+            must exist in the pool or be listed before this one.
+          - Mapped devices that use that volume are suspended meanwhile.
+          - The kernel does not record what a volume was created from. An existing volume is not checked.
         type: int
       state:
         description:
-          - Whether the volume is to be there. One that a mapped device uses is not deleted, and the task fails.
-          - Volumes are deleted when all else in the task has succeeded. Volumes that were made are deleted again when the task fails.
+          - Whether the volume should exist. A volume that a mapped device uses is not deleted, and the task
+            fails.
+          - Volumes are deleted only after everything else in the task has succeeded. If the task fails,
+            volumes that it created are deleted again.
         type: str
         choices: [present, absent]
         default: present
   timeout:
     description:
-      - For how many seconds to wait for outstanding reads and writes to end, where the pool grows or a snapshot is made.
+      - How many seconds to wait for outstanding I/O to complete when the pool grows or a snapshot is taken.
     type: int
     default: 10
 """
 
 EXAMPLES = r"""
-- name: Have two volumes in a pool over two files
+- name: Create two volumes in a pool on two files
   racefree.block.thin_volumes:
     pool:
       name: guests
@@ -73,7 +80,7 @@ EXAMPLES = r"""
       - {id: 1}
       - {id: 2, snapshot_of: 1}
 
-- name: Delete one of a pool that is live
+- name: Delete a volume of an active pool
   racefree.block.thin_volumes:
     pool: {path: /dev/mapper/pool0, uuid: POOL-4711}
     volumes:
@@ -82,7 +89,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 volumes:
-  description: The volumes of O(volumes) as they are after the task, or would be.
+  description: The volumes of O(volumes) as they are after the task, or would be in check mode.
   returned: success
   type: list
   elements: dict
@@ -96,22 +103,24 @@ volumes:
       type: str
       sample: present
 error:
-  description: What went wrong, as data.
+  description: The error as structured data.
   returned: failure
   type: dict
   contains:
     kind:
-      description: The kind of error.
+      description: Kind of the error.
       type: str
       sample: DeviceBusy
     message:
-      description: What was tried and what happened.
+      description: What was attempted and what happened.
       type: str
     device:
       description: The device, file or name concerned.
       type: str
     errno:
-      description: The name of the kernel's error number, or of the one that fits the kind best.
+      description: >-
+        Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
+        kind best.
       type: str
       sample: EBUSY
     hint:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xen_vbd
-short_description: Give a running Xen guest a disk, or take it back
+short_description: Attach a disk to a running Xen guest, or detach it
 version_added: 0.1.0
 description:
-  - Hands a block device of domain 0 to a running guest through XenStore and xen-blkback. The device is opened and proved first, and held until
-    blkback has it, so that the guest cannot get another device that was given the same name or number meanwhile.
-  - C(xl) lists the disk and can detach it, and so does C(virsh) for a guest that libvirt runs.
-  - A disk that a guest writes is refused to others, also when they reach it through other loop or device-mapper devices.
+  - Attaches a block device of domain 0 to a running guest through XenStore and xen-blkback. The device is
+    opened and verified first, and held open until blkback has opened it. So the guest cannot get another
+    device that has taken the same name or number meanwhile.
+  - C(xl) lists the disk and can detach it. For a guest that libvirt runs, C(virsh) does too.
+  - If one guest can write to a disk, other guests cannot get it, not even through other loop or device-mapper
+    devices on the same storage, unless O(shared=true).
 author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
@@ -27,36 +29,40 @@ seealso:
   - module: racefree.block.loop_device
   - module: racefree.block.dm_device
 notes:
-  - The disk belongs to the running guest. It is not written into the guest's configuration.
-  - Between writing the nodes and blkback's opening of the device, a process of its own holds the device, so that killing the module does no harm.
+  - The disk is attached to the running guest. It is not written to the guest's configuration.
+  - Until blkback has opened the device, a separate process holds it open, so killing the module does no harm.
 options:
   domain:
     description:
-      - The running guest's name, id or uuid.
+      - Name, ID or UUID of the running guest.
     type: str
     required: true
   vdev:
     description:
-      - The disk in the guest, like V(xvda), V(xvdb1), V(hda), V(sda), V(d3) or a device number like V(51712).
+      - Name of the disk in the guest, like V(xvda), V(xvdb1), V(hda), V(sda), V(d3) or a device number like
+        V(51712).
     type: str
     required: true
   source:
     description:
-      - The device, required when O(state=attached). Text such as V(diskseq:42), V(path:/dev/vg/a), V(file:/srv/a.raw) or an absolute path of a
-        block device, or a dictionary of one of these forms.
-      - With C(diskseq), the disk that has this number, or with C(partition) beside it that partition of the disk. A C(boot_id) beside it says which
-        boot the number is of, and another boot's is refused. As text V(diskseq:42-part1) and V(diskseq:42@BOOT).
-      - With C(path), a block device, and optionally the C(uuid) (of a mapped device) and the C(diskseq) that it must have.
-      - With C(file), a loop device over this file, found or made; and optionally C(offset), C(size) (bytes), C(read_only), C(direct_io),
-        C(sector_size), C(mtime_ns), the modification time (nanoseconds) that a read-only file must have, and
-        C(format=raw). A file that begins as an image of another format does (qcow2, VMDK, VHD, VHDX, VDI,
-        QED, Parallels, DMG, Bochs, cloop) is refused
-        unless that says that it is a disk byte for byte. With C(overlap=true), or with O(shared), another
-        device may write the same part of the file. With C(trusted_path=true), a path that somebody
-        else than root can redirect is an error instead of a warning.
-      - With C(table), a mapped device, found or made; and optionally its C(name), C(uuid) and C(read_only).
-        See O(racefree.block.dm_device#module:table).
-      - When O(state=detached), a guard. Only a disk that is this source is detached.
+      - The device. Required if O(state=attached). Text such as V(diskseq:42), V(path:/dev/vg/a),
+        V(file:/srv/a.raw) or an absolute path of a block device, or a dictionary of one of the following
+        forms.
+      - With C(diskseq), the disk that has this disk sequence number, and optionally C(partition), a partition
+        of that disk, and C(boot_id), the boot in which the number is valid. A number of another boot is
+        refused. As text, these are V(diskseq:42-part1) and V(diskseq:42@BOOT).
+      - With C(path), a block device, and optionally the C(uuid) (of a mapped device) and the C(diskseq) that
+        it must have.
+      - With C(file), a loop device for this file, which is created if it does not exist. Optional are
+        C(offset), C(size) (bytes), C(read_only), C(direct_io), C(sector_size), and C(mtime_ns), the
+        modification time (nanoseconds) that a read-only file must have. A file that begins with the signature
+        of an image format (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG, Bochs, cloop) is refused unless
+        C(format=raw) confirms that it is a raw disk image. With C(overlap=true), or with O(shared), another
+        device may write to the same part of the file. With C(trusted_path=true), a path that a user other
+        than root can redirect is an error instead of a warning.
+      - With C(table), a mapped device, which is created if it does not exist, and optionally its C(name),
+        C(uuid) and C(read_only). See O(racefree.block.dm_device#module:table).
+      - If O(state=detached), this is a check. The disk is only detached if it is this source.
     type: raw
   mode:
     description:
@@ -72,79 +78,89 @@ options:
     default: disk
   diskseq:
     description:
-      - A guard. The task fails, with nothing done, unless the disk, or the device at the source's path, has this disk sequence number.
+      - A check. The task fails without changing anything unless the disk, or the device at the path of the
+        source, has this disk sequence number.
     type: int
   diskseq_form:
     description:
-      - How a new disk's sequence number is told to the backend. A released blkback looks at none of these nodes; others may want one of those
-        that were proposed for it.
-      - With V(diskseq), V(physical-device-uuid), V(physical-device-luid) or V(physical-device-uid), in a node of this name.
-      - With V(diskseq@number), in front of the number in the node C(physical-device). A released blkback refuses that.
-      - Not for disks that libvirt attaches.
+      - How the disk sequence number of a new disk is passed to the backend. Released versions of blkback
+        ignore all of these forms except V(diskseq@number), which they refuse. Modified versions may expect
+        one of the forms that were proposed for it.
+      - With V(diskseq), V(physical-device-uuid), V(physical-device-luid) or V(physical-device-uid), in a
+        XenStore node of this name.
+      - With V(diskseq@number), in front of the number in the node C(physical-device).
+      - Disks that libvirt attaches only support V(diskseq).
     type: str
     choices: [diskseq, diskseq@number, physical-device-uuid, physical-device-luid, physical-device-uid]
     default: diskseq
   shared:
     description:
-      - Whether the disk may be used by several guests of which one writes. They must agree on who writes what, as cluster file systems do.
+      - Whether several guests may use the disk even if one of them writes to it. The guests must coordinate
+        their writes, as cluster file systems do.
     type: bool
     default: false
   persist:
     description:
-      - Whether a loop or mapped device that is made for O(source) stays when the guest no longer uses it.
-      - With V(false), it goes when blkback closes it, so nothing is left behind whenever the guest goes. blkback keeps it while the guest has the
-        disk, also when a guest disconnects to connect again, as some do when they boot.
+      - Whether a loop or mapped device that is created for O(source) is kept when the guest no longer uses
+        it.
+      - With V(false), the device is removed when blkback closes it, so nothing is left over when the guest
+        ends. blkback keeps the device open as long as the guest has the disk, also while a guest disconnects
+        and connects again, as some do when they boot.
     type: bool
     default: true
   wait_connected:
     description:
-      - Whether to wait until the guest uses the disk, and not only until blkback has opened the device.
+      - Whether to wait until the guest has connected to the disk, instead of only until blkback has opened
+        the device.
     type: bool
     default: false
   force:
     description:
-      - With O(state=detached), whether to take the disk without asking the guest, which then gets I/O errors.
+      - With O(state=detached), whether to detach the disk without the guest's cooperation. The guest then
+        gets I/O errors.
     type: bool
     default: false
   toolstack:
     description:
-      - Through whom the disk is attached and detached. libvirt lists and detaches only the disks that it attached itself.
-      - With V(xenstore), the nodes are written to XenStore, as C(xl) does, in one transaction.
-      - With V(libvirt), libvirt is asked to do it with the path of the device, which is held meanwhile, and what it did is proved afterwards.
-        It cannot be part of one transaction with the check for sharing, which is made before and after instead.
-      - With V(auto), it is libvirt for a guest that libvirt runs, and XenStore for others.
+      - Which toolstack attaches and detaches the disk. libvirt lists and detaches only disks that it attached
+        itself.
+      - With V(xenstore), the module writes the nodes to XenStore in one transaction, as C(xl) does.
+      - With V(libvirt), libvirt attaches the device by its path. The device is held open meanwhile, and
+        afterwards the module verifies which device blkback has opened. The check for other users of the
+        storage cannot be part of a transaction then, so it is made before and after.
+      - With V(auto), libvirt is used for a guest that libvirt runs, and XenStore for all others.
     type: str
     choices: [auto, xenstore, libvirt]
     default: auto
   timeout:
     description:
-      - For how many seconds to wait for blkback or the guest.
+      - How many seconds to wait for blkback or the guest.
     type: int
     default: 30
   state:
     description:
-      - Whether the guest is to have the disk.
+      - Whether the guest should have the disk.
     type: str
     choices: [attached, detached]
     default: attached
 """
 
 EXAMPLES = r"""
-- name: Give a guest a device that was made before
+- name: Attach a device that was created before
   racefree.block.xen_vbd:
     domain: web1
     vdev: xvda
     source: {diskseq: "{{ root.device.diskseq }}"}
     mode: w
 
-- name: Give a guest an image, and leave nothing behind whenever the guest goes
+- name: Attach an image, with a loop device that is removed when the guest ends
   racefree.block.xen_vbd:
     domain: web1
     vdev: xvdb
     source: {file: /srv/guests/web1-data.raw}
     persist: false
 
-- name: Take the disk back when the guest agrees
+- name: Detach the disk when the guest agrees
   racefree.block.xen_vbd:
     domain: web1
     vdev: xvdb
@@ -154,27 +170,27 @@ EXAMPLES = r"""
 
 RETURN = r"""
 vbd:
-  description: The guest's disk. V(null) when O(state=detached), or in check mode when there is none yet.
+  description: The guest's disk. V(null) if O(state=detached), or in check mode if it is not attached yet.
   returned: success
   type: dict
   contains:
     domain:
-      description: The guest's name.
+      description: Name of the guest.
       type: str
       sample: web1
     uuid:
-      description: The guest's uuid.
+      description: UUID of the guest.
       type: str
     domid:
-      description: The guest's id.
+      description: ID of the guest.
       type: int
       sample: 5
     vdev:
-      description: The disk's name in the guest.
+      description: Name of the disk in the guest.
       type: str
       sample: xvda
     devid:
-      description: The disk's number in the guest.
+      description: Device number of the disk in the guest.
       type: int
       sample: 51712
     mode:
@@ -186,7 +202,7 @@ vbd:
       type: str
       sample: disk
     path:
-      description: The path that was written for other tools to show.
+      description: The path that was written to XenStore for other tools to show.
       type: str
       sample: /dev/dm-3
     params:
@@ -194,13 +210,13 @@ vbd:
       type: str
       sample: /dev/dm-3
     major:
-      description: Major number of the device that blkback was given.
+      description: Major number of the device that was passed to blkback.
       type: int
     minor:
-      description: Minor number of the device that blkback was given.
+      description: Minor number of the device that was passed to blkback.
       type: int
     diskseq:
-      description: The disk sequence number that was written.
+      description: Disk sequence number that was written to XenStore.
       type: int
     state:
       description: State of the backend (4 is connected).
@@ -211,21 +227,23 @@ vbd:
       type: int
       sample: 4
     connected:
-      description: Whether the guest uses the disk.
+      description: Whether the guest is connected to the disk.
       type: bool
 device:
-  description: The identity of the device behind the disk. V(null) when O(state=detached), or in check mode when there is none yet.
+  description: >-
+    The identity of the device behind the disk. V(null) if O(state=detached), or in check mode if the disk is
+    not attached yet.
   returned: success
   type: dict
   contains:
     path:
       description:
-        - The node's path. It names this device only for as long as the device lives.
-        - V(null) when the node is missing, or is another device's.
+        - Path of the device node. It refers to this device only as long as the device exists.
+        - V(null) if the node is missing or belongs to another device.
       type: str
       sample: /dev/loop7
     name:
-      description: The kernel's name of the device.
+      description: The kernel's name for the device.
       type: str
       sample: loop7
     major:
@@ -237,18 +255,23 @@ device:
       type: int
       sample: 7
     diskseq:
-      description: The disk sequence number, which the kernel gives to no other device until the next boot.
+      description: Disk sequence number. The kernel does not give it to another device until the next boot.
       type: int
       sample: 42
     boot_id:
-      description: The boot that the disk sequence number is of, for where it is kept. Numbers begin anew with the next boot.
+      description: >-
+        ID of the boot in which the disk sequence number is valid, to be stored together with the number. Disk
+        sequence numbers start again at every boot.
       type: str
       sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
     partition:
-      description: The number of the partition that it is, none for a whole disk. A partition has its disk's disk sequence number.
+      description: >-
+        Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
       type: int
     by_diskseq:
-      description: The link that udev makes for the disk sequence number and the partition, where udev has that rule. Made late and removed late.
+      description: >-
+        The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
+        for it. udev creates and removes it with a delay.
       type: str
       sample: /dev/disk/by-diskseq/42
     size:
@@ -263,22 +286,24 @@ device:
       description: Whether the device is read-only.
       type: bool
 error:
-  description: What went wrong, as data.
+  description: The error as structured data.
   returned: failure
   type: dict
   contains:
     kind:
-      description: The kind of error.
+      description: Kind of the error.
       type: str
       sample: DeadlineExceeded
     message:
-      description: What was tried and what happened.
+      description: What was attempted and what happened.
       type: str
     device:
       description: The device, file or name concerned.
       type: str
     errno:
-      description: The name of the kernel's error number, or of the one that fits the kind best.
+      description: >-
+        Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
+        kind best.
       type: str
       sample: EBUSY
     hint:

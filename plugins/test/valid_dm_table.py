@@ -8,26 +8,27 @@ DOCUMENTATION = r"""
 name: valid_dm_table
 author:
   - The racefree.block contributors (@racefree)
-short_description: Whether a device-mapper table is valid
+short_description: Test whether a device-mapper table is valid
 version_added: 0.1.0
 description:
-  - Checks a device-mapper table on the controller, before any host is touched.
-  - What can only be known on the host, such as the sizes of devices and the target types that its kernel has, is not checked.
-  - Use the filter P(racefree.block.dm_targets#filter) to see what is wrong with a table. It fails with the line, the field and the rule of every error.
+  - Checks a device-mapper table on the controller, without access to a host.
+  - What depends on the host, such as the sizes of devices and the target types of its kernel, is not checked.
+  - To see what is wrong with a table, use the filter P(racefree.block.dm_targets#filter). It fails with the
+    line, the field and the rule of every error.
 positional: _input
 options:
   _input:
     description:
-      - The table, as text with one target per line, or as a list of such lines and of dictionaries with the keys V(start), V(length), V(target) and
-        the fields of the target.
+      - The table, as text with one target per line, or as a list of such lines and of dictionaries with the
+        keys V(start), V(length), V(target) and the fields of the target.
     type: raw
     required: true
   kernels:
     description:
-      - Kernels that all have to take the table.
-      - Without this option it is enough that one known kernel takes it.
-      - Without this option there is a warning for a table that would stop some kernel. With it, such a table is
-        not valid for a kernel that it stops.
+      - Kernels that must all accept the table.
+      - Without this option, one known kernel that accepts the table is enough.
+      - Without this option, there is a warning for a table that would crash or hang some kernel. With it, the
+        table is invalid if it would crash or hang one of these kernels.
     type: list
     elements: str
     choices:
@@ -36,8 +37,8 @@ options:
       - '7.2'
   read_only:
     description:
-      - Whether the table is going to be loaded read-only.
-      - Without this option nothing is refused for that reason.
+      - Whether the table will be loaded read-only.
+      - Without this option, this is not checked.
     type: bool
 seealso:
   - plugin: racefree.block.dm_targets
@@ -47,7 +48,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Refuse a bad table before any host is touched
+- name: Refuse an invalid table before any host is changed
   ansible.builtin.assert:
     that:
       - root_table is racefree.block.valid_dm_table
@@ -56,7 +57,7 @@ EXAMPLES = r"""
       0 2097152 linear diskseq:42 0
       2097152 2097152 linear /dev/vg/more 0
 
-- name: The table has to suit the kernels of all hosts
+- name: Require a table that the kernels of all hosts accept
   ansible.builtin.assert:
     that:
       - test_table is racefree.block.valid_dm_table(kernels=['6.1', '6.12'])

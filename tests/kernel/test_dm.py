@@ -445,7 +445,7 @@ def test_a_table_checked_on_the_host(image, name, cleanup):
         and unmade["lines"] == [f"0 8 linear file:{path} 0", "8 8 zero"]
     )
     assert unmade["devices"] == [
-        {"target": 1, "field": "device", "written": f"file:{path}", "access": "rw", "device": None}
+        {"target": 1, "field": "device", "value": f"file:{path}", "access": "rw", "device": None}
     ]
     loop = run_module("loop_device", backing_file=path)["device"]
     cleanup(loop=path)

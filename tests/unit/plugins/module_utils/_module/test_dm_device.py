@@ -213,7 +213,7 @@ def test_what_is_written_in_a_slot_is_returned_without_its_key(host):
         },
         host,
     )
-    assert result["valid"] and "c0ffee" not in str(result) and "hidden" in result["devices"][0]["written"]
+    assert result["valid"] and "c0ffee" not in str(result) and "hidden" in result["devices"][0]["value"]
 
 
 @pytest.mark.parametrize(
