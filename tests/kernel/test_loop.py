@@ -13,6 +13,8 @@ import subprocess
 import time
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._module import loop_device, worker
 from conftest import (
     Failed,
     assert_as,
@@ -116,6 +118,37 @@ def test_changed_options(image, cleanup):
     refused("loop_device", "sector_size", "4096", backing_file=path, sector_size=4096)
     refused("loop_device", "partitions", backing_file=path, partitions=False)
     refused("loop_device", "read_only", "remove it first", backing_file=path, read_only=True)
+
+
+@pytest.mark.parametrize("moment", ["made", "changed", "unchanged"])
+def test_a_device_that_is_detached_meanwhile_is_not_called_present(image, cleanup, monkeypatch, moment):
+    """It is there as long as the run itself has it open, and goes when the run ends."""
+    path = image()
+    cleanup(loop=path)
+    if moment != "made":
+        run_module("loop_device", backing_file=path)
+    place, step = {
+        "made": (loop, "set_autoclear"),
+        "changed": (loop, "set_direct_io"),
+        "unchanged": (loop_device.LoopItem, "result"),
+    }[moment]
+    original = getattr(place, step)
+
+    def attacked(*args):
+        """The step, and then the other process; before it where the step is the last look."""
+        answer = None if moment == "unchanged" else original(*args)
+        monkeypatch.setattr(place, step, original)
+        device = args[0].device if moment == "unchanged" else args[0]
+        subprocess.run(["losetup", "--detach", device.path], check=True)
+        return original(*args) if moment == "unchanged" else answer
+
+    monkeypatch.setattr(worker, "IN_PROCESS", True)
+    monkeypatch.setattr(place, step, attacked)
+    wanted = {"direct_io": True} if moment == "changed" else {}
+    with pytest.raises(Failed, match="has detached it") as caught:
+        run_module("loop_device", backing_file=path, **wanted)
+    assert caught.value.result["changed"] is (moment != "unchanged")
+    assert run_module("loop_device", backing_file=path, **wanted)["changed"] is True
 
 
 def test_guard_by_diskseq(image, cleanup):

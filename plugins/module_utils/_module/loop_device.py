@@ -68,6 +68,8 @@ class LoopItem(Item):
         self._seal_before, self._seal_after = {}, {}
         # What was done that nothing takes back, as texts.
         self._for_good = []
+        # Whether the device is one that stays until it is removed, as far as this run is concerned.
+        self._stays = False
 
     def key(self):
         for option in ("backing_file", "path"):
@@ -154,6 +156,7 @@ class LoopItem(Item):
     def commit(self):
         if self.created and self.params["persist"]:
             loop.set_autoclear(self.device, False)
+        self._stays = self.params["persist"]
 
     def to_hold(self):
         params = self.params
@@ -191,7 +194,14 @@ class LoopItem(Item):
             return dict(self.outcome(), device=None)
         if self.device is None:
             return {"device": None}
-        return {"device": describe(self.device, loop.info(self.device))}
+        status = loop.info(self.device)
+        if self._stays and status.autoclear:
+            raise DeviceBusy(
+                "another process has detached it, so that it goes with its last user",
+                device=self.device.path,
+                hint="Run the task again: it makes a new one if that is wanted",
+            )
+        return {"device": describe(self.device, status)}
 
     def _area(self, backing):
         """One area of a file is one device, whichever path leads to the file, and whether its size is said or not (bytes)."""
@@ -232,6 +242,7 @@ class LoopItem(Item):
     def _planned(self, before, wanted):
         sealing.compare(self.params, self.device, before, wanted)
         self._seal_before, self._seal_after = before, wanted
+        self._stays = bool(before) and before["persist"] and wanted["persist"]
         return Plan(before != wanted, before, wanted)
 
     def _existing(self):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import traceback
 
-from .._base.errors import BlockError, of_oserror
+from .._base.errors import BlockError, DeviceBusy, of_oserror
 from .._process import holder as _holder
 from .._source import journal
 from .._source.resources import UDEV_SECONDS
@@ -68,10 +68,14 @@ class Row:
         return values
 
     def fail_late(self, error):
-        """What was done was done: only what it is now could not be read."""
+        """What was done was done: only what it is now could not be read, or is not what was asked for any more."""
         if self.error is None:
             self.error = error
-            self.error.message = f"{'It was done, but what' if self.changed else 'What'} it is now cannot be told: {error.message}"
+            if not isinstance(error, DeviceBusy):
+                text = f"{'It was done, but what' if self.changed else 'What'} it is now cannot be told: {error.message}"
+            else:
+                text = f"it was done, but {error.message}" if self.changed else error.message
+            self.error.message = text
 
     def diff(self):
         return {
