@@ -18,6 +18,11 @@ from .._base.errors import DeviceBusy, InvalidValue, KernelError, hint_of
 from .._base.files import open_regular
 from . import loop
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from . import device as _device
+
+
 # No file has such a path, and none had it when a device was made.
 NO_SUCH_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -26,7 +31,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 class Backing:
     """An open backing file: ``path`` as given, ``fd``, ``device`` and ``inode`` that identify it, ``size`` in bytes, ``mtime_ns``."""
 
-    def __init__(self, path, read_only=False, option="backing_file"):
+    def __init__(self, path: str, read_only: bool = False, option: str = "backing_file") -> None:
         self.path = path
         self.read_only = read_only
         self.fd = _open_backing(path, read_only, option)
@@ -38,19 +43,19 @@ class Backing:
             there.st_mtime_ns,
         )
 
-    def __enter__(self):
+    def __enter__(self) -> Backing:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)
 
 
-def check_geometry(backing, offset=0, size=0, sector_size=None):
+def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size: int | None = None) -> None:
     """
     Raise InvalidValue unless the area fits the file and whole sectors; all in bytes, ``size`` 0 is "to the end of the file".
 
@@ -88,7 +93,7 @@ def check_geometry(backing, offset=0, size=0, sector_size=None):
         )
 
 
-def check_direct_io(backing):
+def check_direct_io(backing: Backing) -> None:
     """Raise NotSupported when the file system has no direct I/O at all; its alignment is only known once it is bound."""
     try:
         os.close(os.open(f"/proc/self/fd/{backing.fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
@@ -96,7 +101,7 @@ def check_direct_io(backing):
         raise loop.no_direct_io(backing.path) from error
 
 
-def cut(device, has, left, otherwise):
+def cut(device: _device.Device, has: int, left: int, otherwise: str) -> DeviceBusy:
     """The error for a device that has more bytes than its file has left for it: who reads or writes behind the new end gets errors."""
     return DeviceBusy(
         f"the file was cut while it was bound: the device has {has} bytes, and {left} are left",
@@ -105,7 +110,7 @@ def cut(device, has, left, otherwise):
     )
 
 
-def _open_backing(path, read_only, option):
+def _open_backing(path: str, read_only: bool, option: str) -> int:
     files.check_path(path, option, "an absolute path of a regular file")
     try:
         return open_regular(path, option, os.O_RDONLY if read_only else os.O_RDWR)
@@ -113,7 +118,7 @@ def _open_backing(path, read_only, option):
         raise _not_opened(error, path, read_only, option) from error
 
 
-def _not_opened(error, path, read_only, option):
+def _not_opened(error: OSError, path: str, read_only: bool, option: str) -> InvalidValue | KernelError:
     """What is wrong with a backing file that cannot be opened."""
     number = error.errno
     if number == errno.ENOENT and os.path.islink(path):

@@ -35,15 +35,15 @@ _CONFIG = struct.Struct(uapi_plain.LOOP_CONFIG)
 
 
 def attach(
-    backing,
-    offset=0,
-    size=0,
-    sector_size=None,
-    read_only=False,
-    direct_io=False,
-    partitions=False,
-    seconds=None,
-):
+    backing: _backing.Backing,
+    offset: int = 0,
+    size: int = 0,
+    sector_size: int | None = None,
+    read_only: bool = False,
+    direct_io: bool = False,
+    partitions: bool = False,
+    seconds: float | None = None,
+) -> _device.Device:
     """
     Bind a free loop device to the open file and return it, held, with autoclear set.
 
@@ -85,7 +85,7 @@ def attach(
 class _Control:
     """/dev/loop-control, open."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         try:
             self.fd = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -102,13 +102,13 @@ class _Control:
                 ) from error
             raise KernelError.from_oserror(error, f"open {CONTROL}") from error
 
-    def __enter__(self):
+    def __enter__(self) -> _Control:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         os.close(self.fd)
 
-    def free_number(self):
+    def free_number(self) -> int:
         # It reserves nothing: the number may be taken by another process before it is used.
         try:
             return fcntl.ioctl(self.fd, uapi_plain.LOOP_CTL_GET_FREE)
@@ -116,7 +116,9 @@ class _Control:
             raise KernelError.from_oserror(error, "get a free loop device", device=CONTROL) from error
 
 
-def _configuration(backing, offset, size, sector_size, flags):
+def _configuration(
+    backing: _backing.Backing, offset: int, size: int, sector_size: int | None, flags: int
+) -> bytes:
     """struct loop_config, packed."""
     empty = dict(zip(uapi_plain.LOOP_CONFIG_FIELDS, _CONFIG.unpack(bytes(_CONFIG.size))))
     return _CONFIG.pack(
@@ -132,7 +134,7 @@ def _configuration(backing, offset, size, sector_size, flags):
     )
 
 
-def _bind(number, config, backing, writable):
+def _bind(number: int, config: bytes, backing: _backing.Backing, writable: bool) -> _device.Device | None:
     """The held device, or None when another process was first with this number."""
     path = f"/dev/loop{number}"
     try:
@@ -162,7 +164,7 @@ def _bind(number, config, backing, writable):
         raise
 
 
-def _open_free(number, flags):
+def _open_free(number: int, flags: int) -> int:
     """
     A descriptor of the loop device, whose node is made when it is missing: /dev may be one that the kernel
     adds nothing to.
@@ -190,7 +192,7 @@ def _open_free(number, flags):
         raise
 
 
-def _check_free_node(there, number, path):
+def _check_free_node(there: os.stat_result, number: int, path: str) -> None:
     """
     WrongDevice unless the node (its stat) is this loop device's own, so that the path which is returned leads
     there.
@@ -208,7 +210,7 @@ def _check_free_node(there, number, path):
     )
 
 
-def _check_bound(device, backing, direct_io):
+def _check_bound(device: _device.Device, backing: _backing.Backing, direct_io: bool) -> None:
     status = loop.info(device)
     if (status.backing_device, status.backing_inode) != (backing.device, backing.inode):
         raise WrongDevice(f"it is bound to another file than {backing.path}", device=device.path)

@@ -19,7 +19,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _boot = []
 
 
-def boot_id():
+def boot_id() -> str:
     """The kernel's name for this boot, a uuid: disk sequence numbers begin anew with the next one."""
     if _boot:
         return _boot[0]
@@ -31,7 +31,7 @@ def boot_id():
         raise KernelError.from_oserror(error, f"read {_BOOT_ID}", device=_BOOT_ID) from error
 
 
-def check_boot_id(value, option="boot_id"):
+def check_boot_id(value: object, option: str = "boot_id") -> str:
     """A boot's name as ``boot_id`` returns it, or InvalidValue."""
     text = str(value).lower()
     if tuple(map(len, text.split("-"))) != (8, 4, 4, 4, 12) or set(text) - set("0123456789abcdef-"):
@@ -39,7 +39,7 @@ def check_boot_id(value, option="boot_id"):
     return text
 
 
-def check_boot(boot, number):
+def check_boot(boot: str | None, number: int) -> None:
     """DeviceGone unless ``boot``, if it is not None, is this boot: a disk sequence number of another one is no device's, or another's."""
     if boot is not None and boot != boot_id():
         raise DeviceGone(

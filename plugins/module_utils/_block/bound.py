@@ -18,12 +18,18 @@ from . import loop, sysfs
 from . import mounts as _mounts
 from .in_time import each_in_time
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+    from typing import Any
+
+
 # Seconds that a device has for telling its status, and for which one that has not is left in peace; by name and diskseq, and until when.
 _ANSWER_SECONDS, _SILENT_SECONDS = 2, 60
 _SILENT = {}
 
 
-def bound_numbers(files=None):
+def bound_numbers(files: set[tuple[int, int]] | None = None) -> list[int]:
     """
     Minor numbers of the loop devices that have a file now, from sysfs: where to look, not a proof.
 
@@ -38,13 +44,13 @@ def bound_numbers(files=None):
     return sorted(number[1] for number in numbers if number is not None)
 
 
-def _bound_names():
+def _bound_names() -> list[str]:
     gone.need_sysfs()
     names = gone.list_directory("/sys/block")
     return [name for name in names if loop.is_name(name) and gone.exists(f"/sys/block/{name}/loop")]
 
 
-def read_paths():
+def read_paths() -> dict[str, str]:
     """``{name: path of its file}`` of the loop devices that have a file now, as sysfs tells both."""
     gone.need_sysfs()
     names = [name for name in gone.list_directory("/sys/block") if loop.is_name(name)]
@@ -52,7 +58,9 @@ def read_paths():
     return {name: path for name, path in found.items() if path is not None}
 
 
-def statuses(devices, paths=None):
+def statuses(
+    devices: Collection[int], paths: dict[str, str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     Yield ``(name, status)`` (see :func:`read_status`) of the bound loop devices, as far as their file may be on one of the file systems ``devices``
     (st_dev).
@@ -72,7 +80,7 @@ def statuses(devices, paths=None):
     yield from _statuses_in_time(elsewhere)
 
 
-def _statuses_in_time(names):
+def _statuses_in_time(names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The same, of those whose file should be on another file system; those that do not answer are left out."""
     asked = {}
     for name in names:
@@ -87,11 +95,11 @@ def _statuses_in_time(names):
             yield name, status
 
 
-def file_of(status):
+def file_of(status: dict[str, Any]) -> tuple[int, int]:
     return status["lo_device"], status["lo_inode"]
 
 
-def open_bound(files=None):
+def open_bound(files: set[tuple[int, int]] | None = None) -> Iterator[tuple[_device.Device, loop.LoopInfo]]:
     """
     Yield ``(Device, LoopInfo)`` for each bound loop device; the caller closes each Device.
 
@@ -103,7 +111,7 @@ def open_bound(files=None):
             yield device, status
 
 
-def open_if_bound(minor):
+def open_if_bound(minor: int) -> tuple[_device.Device, loop.LoopInfo] | tuple[None, None]:
     try:
         device = _device.open_number(_device.LOOP_MAJOR, minor)
     except DeviceGone:

@@ -19,11 +19,16 @@ from .._kernel import uapi_plain
 from . import device as _device
 from . import let_go, loop, sysfs
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from typing import Any
+
+
 # For how long a device that nobody has open may take to lose its file.
 _GOING_SECONDS = 1.0
 
 
-def detach(device, deferred=False, timeout=5.0):
+def detach(device: _device.Device, deferred: bool = False, timeout: float = 5.0) -> bool:
     """
     Take the file off a held loop device, close it, and return whether it is gone already.
 
@@ -57,7 +62,7 @@ def detach(device, deferred=False, timeout=5.0):
     return False
 
 
-def _take_file(device):
+def _take_file(device: _device.Device) -> bool:
     """
     Have a held loop device lose its file when it is closed, unless others have it open; whether that is so.
 
@@ -78,7 +83,7 @@ def _take_file(device):
     return False
 
 
-def _get_bound_status(device):
+def _get_bound_status(device: _device.Device) -> dict[str, Any] | None:
     """struct loop_info64 of a held loop device as a dictionary, or None when it has no file."""
     try:
         return loop.get_status(device.fd)
@@ -88,7 +93,7 @@ def _get_bound_status(device):
         raise KernelError.from_oserror(error, "read the loop device's status", device=device.path) from error
 
 
-def users(device):
+def users(device: _device.Device) -> list[str]:
     """What is known to use the device or its partitions: names of mapped devices and the like above it, and mount points."""
     names, numbers = gone.list_directory(f"{device.sysfs}/holders"), {device.id.number: ""}
     # The kernel names a partition by its disk (block/partitions/core.c).
@@ -119,7 +124,7 @@ def users(device):
     return names
 
 
-def busy(device):
+def busy(device: _device.Device) -> DeviceBusy:
     names = users(device)
     return DeviceBusy(
         "it is in use" + (f" by {', '.join(names)}" if names else " by a program that has it open"),
@@ -128,6 +133,6 @@ def busy(device):
     )
 
 
-def _still_bound(identity):
+def _still_bound(identity: _device.DeviceId) -> bool:
     base = f"/sys/dev/block/{identity.number}"
     return sysfs.read(f"{base}/diskseq") == str(identity.diskseq) and gone.exists(f"{base}/loop")

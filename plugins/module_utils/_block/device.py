@@ -30,6 +30,11 @@ from . import boot
 from . import node as _node
 from . import sysfs as _sysfs
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from typing import Any
+
+
 _U64_MAX = 2**64 - 1
 # include/uapi/linux/major.h
 LOOP_MAJOR = 7
@@ -44,12 +49,12 @@ class DeviceId(Record):
     diskseq: int
 
     @property
-    def number(self):
+    def number(self) -> str:
         """``major:minor`` in decimal, as device-mapper tables and sysfs write it."""
         return f"{self.major}:{self.minor}"
 
     @property
-    def rdev(self):
+    def rdev(self) -> int:
         return os.makedev(self.major, self.minor)
 
 
@@ -62,38 +67,38 @@ class Device:
 
     __slots__ = ("fd", "id", "name", "writable")
 
-    def __init__(self, fd, device_id, name, writable=False):
+    def __init__(self, fd: int, device_id: DeviceId, name: str, writable: bool = False) -> None:
         self.fd = fd
         self.id = device_id
         self.name = name
         self.writable = writable
 
-    def __enter__(self):
+    def __enter__(self) -> Device:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Device {self.name} {self.id.number} diskseq {self.id.diskseq}{'' if self.fd >= 0 else ' closed'}>"
 
-    def close(self):
+    def close(self) -> None:
         """Give the device up; from here on its number may be reused. Calling it twice is fine."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)
 
     @property
-    def path(self):
+    def path(self) -> str:
         """The node's path; valid as a name for the device for as long as this object is open."""
         return "/dev/" + self.name
 
     @property
-    def has_node(self):
+    def has_node(self) -> bool:
         """Whether :attr:`path` leads to this device: the node can be missing, or be another device's."""
         return _node.is_node_of(self.path, self.id.rdev)
 
-    def need_node(self):
+    def need_node(self) -> None:
         """WrongDevice unless :attr:`path` leads here, for who is to be told a path."""
         if not self.has_node:
             raise WrongDevice(
@@ -103,12 +108,12 @@ class Device:
             )
 
     @property
-    def held_path(self):
+    def held_path(self) -> str:
         """A path that leads to this very device for as long as it is held, for programs that take only a path."""
         return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     @property
-    def partition(self):
+    def partition(self) -> int | None:
         """The number of the partition that this is, or None for a whole disk; DeviceGone when the kernel has it no more."""
         if _is_whole(self.sysfs):
             return None
@@ -121,29 +126,29 @@ class Device:
         return None
 
     @property
-    def by_diskseq(self):
+    def by_diskseq(self) -> str | None:
         """udev's link to this very device, which for a partition is not its disk's; None when the kernel has it no more."""
         return self._partition_and_link()[1]
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Size in bytes (BLKGETSIZE64)."""
         return _get(self.fd, uapi_plain.BLKGETSIZE64, "Q", self.name)
 
     @property
-    def logical_block(self):
+    def logical_block(self) -> int:
         """Logical block size in bytes (BLKSSZGET)."""
         return _get(self.fd, uapi_plain.BLKSSZGET, "i", self.name)
 
     @property
-    def read_only(self):
+    def read_only(self) -> bool:
         return bool(_get(self.fd, uapi_plain.BLKROGET, "i", self.name))
 
     @property
-    def sysfs(self):
+    def sysfs(self) -> str:
         return f"/sys/dev/block/{self.id.number}"
 
-    def prove(self):
+    def prove(self) -> None:
         """
         Raise WrongDevice unless the descriptor still leads to the medium it was opened with; DeviceGone when there is none (any more).
 
@@ -156,11 +161,11 @@ class Device:
                 f"its diskseq is now {now}, it was {self.id.diskseq} when it was opened", device=self.path
             )
 
-    def duplicate(self):
+    def duplicate(self) -> Device:
         """Another Device on a descriptor of its own, for a holder that outlives this one."""
         return Device(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.id, self.name, self.writable)
 
-    def _partition_and_link(self):
+    def _partition_and_link(self) -> tuple[int | None, str | None]:
         try:
             partition = self.partition
         except DeviceGone:
@@ -169,7 +174,7 @@ class Device:
             "" if partition is None else f"-part{partition}"
         )
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """
         The identity as plain data: what every module of the collection returns. ``path`` is None when it
         leads elsewhere.
@@ -190,7 +195,7 @@ class Device:
         }
 
 
-def check_diskseq(value, option="diskseq"):
+def check_diskseq(value: object, option: str = "diskseq") -> int:
     """A disk sequence number as an int from 1 to 2**64-1, or InvalidValue; 0 is never given by the kernel."""
     text = str(value)
     if isinstance(value, bool) or not digits.is_decimal(text, 20) or not 1 <= int(text) <= _U64_MAX:
@@ -198,7 +203,7 @@ def check_diskseq(value, option="diskseq"):
     return int(text)
 
 
-def open_path(path, writable=False, diskseq=None, option="path"):
+def open_path(path: str, writable: bool = False, diskseq: int | None = None, option: str = "path") -> Device:
     """
     Open a block device by a path and prove what it is.
 
@@ -230,7 +235,7 @@ def open_path(path, writable=False, diskseq=None, option="path"):
     return _expect(device, diskseq, path)
 
 
-def open_number(major, minor, writable=False, diskseq=None):
+def open_number(major: int, minor: int, writable: bool = False, diskseq: int | None = None) -> Device:
     """
     Open the device that has ``major:minor`` now; DeviceGone when none has.
 
@@ -247,7 +252,7 @@ def open_number(major, minor, writable=False, diskseq=None):
     return _expect(_from_opened(fd, writable), diskseq, path)
 
 
-def open_diskseq(diskseq, writable=False):
+def open_diskseq(diskseq: object, writable: bool = False) -> Device:
     """Open the whole disk that has this disk sequence number; DeviceGone when none has (any more)."""
     wanted = check_diskseq(diskseq)
     gone.need_sysfs()
@@ -269,7 +274,7 @@ def open_diskseq(diskseq, writable=False):
     )
 
 
-def is_claimed(device):
+def is_claimed(device: Device) -> bool:
     """
     Whether someone has the device exclusively: a mount, a mapped device, md, swap, an O_EXCL opener (block/bdev.c).
 
@@ -292,7 +297,7 @@ def is_claimed(device):
     return True
 
 
-def _is_whole(link):
+def _is_whole(link: str) -> bool:
     """
     Whether sysfs shows a disk there by the place that most have, ``.../block/NAME``: a partition is below its
     disk.
@@ -305,7 +310,7 @@ def _is_whole(link):
         raise gone.not_seen(error, link) from error
 
 
-def _reopen(link, path, writable, rdev):
+def _reopen(link: str, path: str, writable: bool, rdev: int) -> Device:
     """
     The Device behind a node with the number ``rdev``, which ``link`` leads to; ``path`` is how it was asked
     for.
@@ -324,7 +329,7 @@ def _reopen(link, path, writable, rdev):
     return device
 
 
-def _refuse_foreign(path, rdev):
+def _refuse_foreign(path: str, rdev: int) -> None:
     """
     WrongDevice when the kernel calls another device as the path says: the node there is not that device's.
     """
@@ -338,14 +343,14 @@ def _refuse_foreign(path, rdev):
         )
 
 
-def _open_link(link, path, writable):
+def _open_link(link: str, path: str, writable: bool) -> int:
     try:
         return _node.open_block(link, (os.O_RDWR if writable else os.O_RDONLY) | _node.OPEN_FLAGS)
     except OSError as error:
         raise _open_failed(error, path) from error
 
 
-def _open_failed(error, path):
+def _open_failed(error: OSError, path: str) -> DeviceGone | DeviceBusy | KernelError:
     """The error of the collection for what the open of a device's node, which is there, has answered."""
     if error.errno in gone.DISK:
         return DeviceGone("the node has no device behind it", device=path, errno=error.errno)
@@ -354,7 +359,7 @@ def _open_failed(error, path):
     return KernelError.from_oserror(error, f"open {path}", device=path)
 
 
-def _from_opened(fd, writable):
+def _from_opened(fd: int, writable: bool) -> Device:
     """:func:`from_fd`, which closes the descriptor when it fails."""
     try:
         return from_fd(fd, writable)
@@ -363,7 +368,7 @@ def _from_opened(fd, writable):
         raise
 
 
-def from_fd(fd, writable=False):
+def from_fd(fd: int, writable: bool = False) -> Device:
     """A Device that takes over an open descriptor of a block device."""
     opened = os.fstat(fd)
     if not stat.S_ISBLK(opened.st_mode):
@@ -378,7 +383,7 @@ def from_fd(fd, writable=False):
     return Device(fd, DeviceId(major, minor, diskseq), name, writable)
 
 
-def check_bound(fd, major, path):
+def check_bound(fd: int, major: int, path: str) -> None:
     """
     Raise DeviceGone when this is a loop device without a file; nothing for other devices.
 
@@ -398,7 +403,7 @@ def check_bound(fd, major, path):
         raise KernelError.from_oserror(error, "read the loop device's status", device=path) from error
 
 
-def _expect(device, diskseq, path):
+def _expect(device: Device, diskseq: int | None, path: str) -> Device:
     if diskseq is not None:
         try:
             check_bound(device.fd, device.id.major, path)
@@ -416,7 +421,7 @@ def _expect(device, diskseq, path):
     return device
 
 
-def read_diskseq(fd, name):
+def read_diskseq(fd: int, name: str) -> int:
     """BLKGETDISKSEQ on an open block device; NotSupported on a kernel that has none (before Linux 5.15)."""
     try:
         number = _get(fd, uapi_plain.BLKGETDISKSEQ, "Q", name)
@@ -434,7 +439,7 @@ def read_diskseq(fd, name):
     return number
 
 
-def _get(fd, request, form, name):
+def _get(fd: int, request: int, form: str, name: str) -> int:
     buffer = bytearray(struct.calcsize(form))
     try:
         fcntl.ioctl(fd, request, buffer)
@@ -445,7 +450,7 @@ def _get(fd, request, form, name):
     return struct.unpack(form, buffer)[0]
 
 
-def _request_name(request):
+def _request_name(request: int) -> str:
     for name in ("BLKGETSIZE64", "BLKSSZGET", "BLKROGET", "BLKGETDISKSEQ"):
         if getattr(uapi_plain, name) == request:
             return name

@@ -48,12 +48,12 @@ _DMG_TRAILER = b"koly" + (4).to_bytes(4, "big") + (512).to_bytes(4, "big")
 _VMDK_VERSIONS = (b"version=1", b"version=2", b"version=3")
 
 
-def tail_of(size):
+def tail_of(size: int) -> int:
     """Where the end that is to be looked at begins, for a file of this size (bytes)."""
     return max(0, (size - 1) // SECTOR * SECTOR + SECTOR - TAIL)
 
 
-def format_of(head, tail=b"", start=0):
+def format_of(head: bytes, tail: bytes = b"", start: int = 0) -> str | None:
     """
     The name of the format as ``qemu-img convert -f`` takes it, or None for what can be raw.
 
@@ -70,7 +70,7 @@ def format_of(head, tail=b"", start=0):
     return "vpc" if _VHD_COOKIE in tail and _has_vhd_footer(tail, start) else None
 
 
-def _is_vmdk_descriptor(head):
+def _is_vmdk_descriptor(head: bytes) -> bool:
     """A text whose first line that is neither a comment nor blank is its version; as QEMU's vmdk_probe."""
     if head[:1] not in (b"#", b" ", b"\r", b"\n", b"v"):
         return False
@@ -81,7 +81,7 @@ def _is_vmdk_descriptor(head):
     return False
 
 
-def _has_vhd_footer(tail, start):
+def _has_vhd_footer(tail: bytes, start: int) -> bool:
     """
     At the very end; or before it, when the file was padded. There it has to be that of the disk before it, as
     a disk can hold the end of another disk's image.

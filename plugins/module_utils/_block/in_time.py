@@ -22,10 +22,20 @@ import select
 from .._base.deadline import Deadline
 from .._base.errors import BlockError, KernelError
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, TypeVar
+
+    _Key = TypeVar("_Key")
+
+
 _LENGTH = struct.Struct("=I")
 
 
-def each_in_time(function, keys, seconds):
+def each_in_time(
+    function: Callable[[Any], Any], keys: Iterable[_Key], seconds: float
+) -> Iterator[tuple[_Key, bool, Any]]:
     """
     Yield ``(key, answered, value)`` for each key: what ``function(key)`` returns (numbers, texts, and
     containers of them), or False and None when it has not within ``seconds``.
@@ -48,7 +58,7 @@ def each_in_time(function, keys, seconds):
 
 
 class _Answers:
-    def __init__(self, function, keys):
+    def __init__(self, function: Callable[[Any], Any], keys: list[Any]) -> None:
         self._data = b""
         try:
             self._reader, writer = os.pipe()
@@ -66,10 +76,10 @@ class _Answers:
         # It ended at once; its own child, which looks, is nobody's to be waited for.
         os.waitpid(child, 0)
 
-    def close(self):
+    def close(self) -> None:
         os.close(self._reader)
 
-    def next(self, limit):
+    def next(self, limit: Deadline) -> tuple[Any, ...] | None:
         """``(value,)``, or None at the limit."""
         while True:
             known = len(self._data) >= _LENGTH.size
@@ -88,7 +98,7 @@ class _Answers:
             self._data += part
 
 
-def _look_at(function, keys, writer):
+def _look_at(function: Callable[[Any], Any], keys: list[Any], writer: int) -> None:
     """In the child, and in its child; never returns."""
     try:
         if not os.fork():
@@ -102,7 +112,7 @@ def _look_at(function, keys, writer):
         os._exit(0)
 
 
-def _send(function, key):
+def _send(function: Callable[[Any], Any], key: Any) -> None:
     try:
         answer = (None, function(key))
     except BlockError as error:

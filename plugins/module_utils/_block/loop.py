@@ -27,6 +27,18 @@ from . import device as _device
 from . import node as _node
 from . import sysfs
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    class HasIdentity(Protocol):
+        """A file by its device and inode, with its size in bytes: a ``_block.backing.Backing``."""
+
+        device: int
+        inode: int
+        size: int
+
+
 STATUS = struct.Struct(uapi_plain.LOOP_INFO64)
 
 
@@ -41,23 +53,23 @@ class LoopInfo(Record):
     flags: int
 
     @property
-    def read_only(self):
+    def read_only(self) -> bool:
         return bool(self.flags & uapi_plain.LO_FLAGS_READ_ONLY)
 
     @property
-    def autoclear(self):
+    def autoclear(self) -> bool:
         return bool(self.flags & uapi_plain.LO_FLAGS_AUTOCLEAR)
 
     @property
-    def partitions(self):
+    def partitions(self) -> bool:
         return bool(self.flags & uapi_plain.LO_FLAGS_PARTSCAN)
 
     @property
-    def direct_io(self):
+    def direct_io(self) -> bool:
         return bool(self.flags & uapi_plain.LO_FLAGS_DIRECT_IO)
 
 
-def info(device):
+def info(device: _device.Device) -> LoopInfo:
     """LoopInfo of a held loop device; DeviceGone when no file is bound to it."""
     try:
         status = get_status(device.fd)
@@ -70,21 +82,21 @@ def info(device):
     )
 
 
-def backing_path(device):
+def backing_path(device: _device.Device) -> str | None:
     """The backing file's path as sysfs tells it (a deleted file's ends in `` (deleted)``), or None."""
     return sysfs.read(f"{device.sysfs}/loop/backing_file")
 
 
-def is_loop(device):
+def is_loop(device: _device.Device) -> bool:
     return device.id.major == _device.LOOP_MAJOR
 
 
-def is_name(name):
+def is_name(name: str) -> bool:
     """Whether the kernel calls a loop device so: not a partition of one, nor loop-control."""
     return name.startswith("loop") and name[4:].isdigit()
 
 
-def number_of(name):
+def number_of(name: str) -> tuple[int, int] | None:
     """
     ``(major, minor)`` of the loop device that the kernel calls so, or None. The minor is another number when
     they have partitions' (max_part).
@@ -92,7 +104,7 @@ def number_of(name):
     return sysfs.parse_number(sysfs.read(f"/sys/block/{name}/dev") or "")
 
 
-def read_status(name):
+def read_status(name: str) -> dict[str, Any] | None:
     """
     LOOP_GET_STATUS64, as a dictionary with the ``minor`` number, of the loop device that the kernel calls so,
     or None when no file is bound to it or there is no such device.
@@ -119,7 +131,7 @@ def read_status(name):
         raise KernelError.from_oserror(error, tried, device=f"/dev/{name}") from error
 
 
-def _status_at(path):
+def _status_at(path: str) -> dict[str, Any] | None:
     """
     The status of the loop device whose node it is, None when there is no such node or it has none; OSError
     for any other reason.
@@ -139,7 +151,7 @@ def _status_at(path):
         raise
 
 
-def is_same(status, backing, offset=0, size=0):
+def is_same(status: LoopInfo, backing: HasIdentity, offset: int = 0, size: int = 0) -> bool:
     """Whether the bound file, offset and size limit (bytes) are these."""
     return (status.backing_device, status.backing_inode, status.offset) == (
         backing.device,
@@ -148,17 +160,17 @@ def is_same(status, backing, offset=0, size=0):
     ) and status.sizelimit in _same_limits(backing, offset, size)
 
 
-def set_autoclear(device, wanted):
+def set_autoclear(device: _device.Device, wanted: bool) -> None:
     """Whether the device goes with its last user. SET_STATUS64 may set and clear this flag and changes no diskseq."""
     _set_flags(device, uapi_plain.LO_FLAGS_AUTOCLEAR, wanted)
 
 
-def set_partitions(device):
+def set_partitions(device: _device.Device) -> None:
     """Have the kernel scan for partitions; this cannot be taken back on a bound device."""
     _set_flags(device, uapi_plain.LO_FLAGS_PARTSCAN, True)
 
 
-def set_direct_io(device, wanted):
+def set_direct_io(device: _device.Device, wanted: bool) -> None:
     """Switch direct I/O; NotSupported when the file or its file system is not aligned for it."""
     try:
         fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_DIRECT_IO, int(wanted))
@@ -168,7 +180,7 @@ def set_direct_io(device, wanted):
         raise KernelError.from_oserror(error, "switch direct I/O", device=device.path) from error
 
 
-def set_capacity(device):
+def set_capacity(device: _device.Device) -> None:
     """Let the device follow the size of its file, which has changed."""
     try:
         fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_CAPACITY, 0)
@@ -176,19 +188,19 @@ def set_capacity(device):
         raise KernelError.from_oserror(error, "take over the file's new size", device=device.path) from error
 
 
-def _same_limits(backing, offset, size):
+def _same_limits(backing: HasIdentity, offset: int, size: int) -> tuple[int, ...]:
     # "To the end of the file" and a limit that says the same today are one device for who asks for the whole rest.
     return (size,) if size else (0, backing.size - offset)
 
 
-def get_status(fd):
+def get_status(fd: int) -> dict[str, Any]:
     """struct loop_info64 of an open loop device as a dictionary."""
     buffer = bytearray(STATUS.size)
     fcntl.ioctl(fd, uapi_plain.LOOP_GET_STATUS64, buffer)
     return dict(zip(uapi_plain.LOOP_INFO64_FIELDS, STATUS.unpack(buffer)))
 
 
-def no_direct_io(what):
+def no_direct_io(what: str) -> NotSupported:
     return NotSupported(
         "direct I/O cannot be had",
         device=what,
@@ -197,7 +209,7 @@ def no_direct_io(what):
     )
 
 
-def _set_flags(device, flag, wanted):
+def _set_flags(device: _device.Device, flag: int, wanted: bool) -> None:
     """Read, change one flag, write back: the device is held, so offset and size limit are still its own."""
     try:
         status = get_status(device.fd)

@@ -18,6 +18,14 @@ from .._base.errors import DeviceBusy
 from . import backing as _backing
 from . import bound, loop, sysfs
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from . import device as _device
+
+    Found = list[tuple[_device.Device, loop.LoopInfo]]
+
 
 class LoopIndex:
     """
@@ -26,7 +34,7 @@ class LoopIndex:
     It only says where to look: whatever :meth:`find` returns was opened and proved then.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         # By file system, each read when the first of its files is asked for.
         self._minors = {}
         self._paths = self._names = None
@@ -35,23 +43,23 @@ class LoopIndex:
         self._left_out = ()
         self._going = set()
 
-    def leave_out(self, devices):
+    def leave_out(self, devices: Collection[tuple[int, int, int]]) -> None:
         """Do not find these, a set of ``(major, minor, diskseq)``."""
         self._left_out = devices
 
-    def expect_gone(self, devices):
+    def expect_gone(self, devices: Iterable[_device.Device]) -> None:
         """The run is to remove these before it makes what is planned now: do not find them to be in the way."""
         self._going.update(device.id for device in devices)
 
-    def expect_nothing(self):
+    def expect_nothing(self) -> None:
         """What was to be removed first has been, or is in the way."""
         self._going.clear()
 
-    def forget(self):
+    def forget(self) -> None:
         """Have everything read again: others may have made loop devices since."""
         self._minors, self._paths, self._names = {}, None, None
 
-    def real(self, path):
+    def real(self, path: str) -> str:
         """os.path.realpath of a file; the directories of a run's files are few."""
         directory, name = os.path.split(path)
         if name in ("", ".", ".."):
@@ -66,14 +74,14 @@ class LoopIndex:
                 return found
             raise gone.not_seen(error, found) from error
 
-    def find(self, backing, offset=0, size=0):
+    def find(self, backing: _backing.Backing, offset: int = 0, size: int = 0) -> Found:
         """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
         return self._opened(
             self._minors_of((backing.device, backing.inode)),
             lambda status: loop.is_same(status, backing, offset, size),
         )
 
-    def over(self, file, with_going=False):
+    def over(self, file: tuple[int, int], with_going: bool = False) -> Found:
         """
         All loop devices over any part of the file ``(st_dev, st_ino)``, held, as a list of ``(Device, LoopInfo)``.
 
@@ -84,13 +92,13 @@ class LoopIndex:
         )
         return found if with_going else self._staying(found)
 
-    def _staying(self, found):
+    def _staying(self, found: Found) -> Found:
         for device, dummy in found:
             if device.id in self._going:
                 device.close()
         return [row for row in found if row[0].id not in self._going]
 
-    def named(self, paths):
+    def named(self, paths: Iterable[str]) -> Found:
         """All loop devices for whose file sysfs tells one of these paths now, held, as a list of ``(Device, LoopInfo)``: no proof of anything."""
         if self._names is None:
             self._names = {}
@@ -100,12 +108,12 @@ class LoopIndex:
         minors = {number[1] for number in numbers if number is not None}
         return self._staying(self._opened(minors, lambda status: True))
 
-    def _bound(self):
+    def _bound(self) -> dict[str, str]:
         if self._paths is None:
             self._paths = bound.read_paths()
         return self._paths
 
-    def _opened(self, minors, is_wanted):
+    def _opened(self, minors: Iterable[int], is_wanted: Callable[[loop.LoopInfo], bool]) -> Found:
         found = []
         try:
             for minor in sorted(minors):
@@ -122,7 +130,7 @@ class LoopIndex:
             raise
         return found
 
-    def add(self, device, status):
+    def add(self, device: _device.Device, status: loop.LoopInfo) -> None:
         """Take note of a loop device made since, which the caller holds."""
         self._made.append((device, status))
         if self._names is not None:
@@ -131,7 +139,7 @@ class LoopIndex:
         self._minors_of(file)
         self._minors[file[0]].setdefault(file, set()).add(device.id.minor)
 
-    def doubles(self):
+    def doubles(self) -> dict[_device.DeviceId, DeviceBusy]:
         """
         Look again, once after everything was made: ``{DeviceId: DeviceBusy}`` for each loop device noted with :meth:`add` that has a double, made
         meanwhile by a program that does not ask for our locks (``_base.locks``). Looked for under the path that sysfs tells.
@@ -149,7 +157,7 @@ class LoopIndex:
                     found[own[0].id] = error
         return found
 
-    def _minors_of(self, file):
+    def _minors_of(self, file: tuple[int, int]) -> Collection[int]:
         """The minor numbers of those that have the file ``(st_dev, st_ino)``."""
         scanned = self._minors.get(file[0])
         if scanned is None:
@@ -160,7 +168,7 @@ class LoopIndex:
         return scanned.get(file, ())
 
 
-def _double(name, device, status):
+def _double(name: str, device: _device.Device, status: loop.LoopInfo) -> DeviceBusy | None:
     """The error for a held loop device when the one with this name has the same part of the same file; else None."""
     number = sysfs.parse_number(sysfs.read(f"/sys/block/{name}/dev") or "")
     other, has = bound.open_if_bound(number[1]) if number else (None, None)
@@ -177,6 +185,6 @@ def _double(name, device, status):
         )
 
 
-def find(backing, offset=0, size=0):
+def find(backing: _backing.Backing, offset: int = 0, size: int = 0) -> Found:
     """LoopIndex.find for one file."""
     return LoopIndex().find(backing, offset, size)

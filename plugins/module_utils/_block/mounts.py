@@ -14,11 +14,16 @@ import os
 
 from .._base.errors import KernelError
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
 _MOUNTINFO = "/proc/self/mountinfo"
 _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
-def read():
+def read() -> list[tuple[str, int]]:
     """
     ``[(mount point, st_dev)]`` of this process's mounts, the later ones on top (proc_pid_mountinfo(5));
     KernelError.
@@ -31,7 +36,7 @@ def read():
     return [(_unescaped(fields[4]), os.makedev(*map(int, fields[2].split(":")))) for fields in lines]
 
 
-def is_elsewhere(path, devices, mounts):
+def is_elsewhere(path: str, devices: Collection[int], mounts: list[tuple[str, int]]) -> bool:
     """
     Whether the path, as the kernel tells that of an open file, is on none of the file systems ``devices``
     (st_dev).
@@ -48,7 +53,7 @@ def is_elsewhere(path, devices, mounts):
     return found is not None and found not in devices
 
 
-def _unescaped(text):
+def _unescaped(text: str) -> str:
     if "\\" in text:
         for escape, letter in _ESCAPES:
             text = text.replace(escape, letter)

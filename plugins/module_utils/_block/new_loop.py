@@ -22,6 +22,24 @@ from .._base.record import Record
 from . import device as _device
 from . import image_format
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from .backing import Backing
+    from .loop import LoopInfo
+    from .loop_index import LoopIndex
+
+    class HasSaid(Protocol):
+        """A :class:`Said`, or a source with the same fields."""
+
+        @property
+        def format(self) -> str | None: ...
+
+        @property
+        def overlap(self) -> bool: ...
+
+
 # A target of the hotplug script has no options beside it.
 _SAY_RAW = {"target": "write file:raw:/PATH"}
 _SAY_OVERLAP = {
@@ -55,20 +73,27 @@ class Area(Record):
     size: int = 0
     writes: bool = True
 
-    def meets(self, status):
+    def meets(self, status: LoopInfo) -> bool:
         """Whether a ``_block.loop.LoopInfo`` of the same file has a byte of it."""
         return (not self.size or status.offset < self.offset + self.size) and (
             not status.sizelimit or self.offset < status.offset + status.sizelimit
         )
 
-    def overlaps(self, other):
+    def overlaps(self, other: Area) -> bool:
         """Whether another Area of the same file has a byte of it."""
         return (not self.size or other.offset < self.offset + self.size) and (
             not other.size or self.offset < other.offset + other.size
         )
 
 
-def check(backing, area, said, loops, for_guest=False, option="backing_file"):
+def check(
+    backing: Backing,
+    area: Area,
+    said: HasSaid,
+    loops: LoopIndex,
+    for_guest: bool = False,
+    option: str = "backing_file",
+) -> None:
     """
     Raise InvalidValue or DeviceBusy when there is to be no such loop device.
 
@@ -82,7 +107,7 @@ def check(backing, area, said, loops, for_guest=False, option="backing_file"):
         _check_overlap(backing, area, loops, for_guest, option)
 
 
-def _check_format(backing, area, option):
+def _check_format(backing: Backing, area: Area, option: str) -> None:
     """An area that begins later is no whole image, and its neighbours' bytes are none of its concern."""
     if area.offset:
         return
@@ -97,7 +122,7 @@ def _check_format(backing, area, option):
         )
 
 
-def format_of(backing, to_the_end=True):
+def format_of(backing: Backing, to_the_end: bool = True) -> str | None:
     """
     The format (``_block.image_format``) of an open file, or None for what can be raw; without ``to_the_end`` its
     last bytes are not looked at.
@@ -111,7 +136,7 @@ def format_of(backing, to_the_end=True):
     return image_format.format_of(head, tail, start)
 
 
-def _check_overlap(backing, area, loops, for_guest, option):
+def _check_overlap(backing: Backing, area: Area, loops: LoopIndex, for_guest: bool, option: str) -> None:
     limit = Deadline(_GOING)
     for pause in pauses():
         found = _rival(backing, area, loops)
@@ -127,7 +152,7 @@ def _check_overlap(backing, area, loops, for_guest, option):
     )
 
 
-def is_going(device, status):
+def is_going(device: _device.Device, status: LoopInfo) -> bool:
     """
     Whether a held loop device (and its ``_block.loop.LoopInfo``) goes with its last user, which is none that stands
     on it or has mounted it.
@@ -148,7 +173,7 @@ class _Rival(Record):
     area: str
 
 
-def _rival(backing, area, loops):
+def _rival(backing: Backing, area: Area, loops: LoopIndex) -> _Rival | None:
     """The first one that stays, else one that is going; None when nobody else writes the area."""
     going = None
     found = loops.over((backing.device, backing.inode))

@@ -26,7 +26,7 @@ _DIRECTORY = "/dev/.racefree-"
 _STALE = 60
 
 
-def open_block(path, flags):
+def open_block(path: str, flags: int) -> int:
     """
     os.open of a path that leads to a block device, also when that is sealed (``_seal``); OSError of the open, KernelError.
     """
@@ -40,7 +40,7 @@ def open_block(path, flags):
         return way_in.open_refused(path, flags, error)
 
 
-def _open_own(name, major, minor, flags):
+def _open_own(name: str, major: int, minor: int, flags: int) -> int:
     """
     A descriptor of the device ``major:minor``, called ``name`` by the kernel, whose own node cannot be used.
 
@@ -65,7 +65,7 @@ def _open_own(name, major, minor, flags):
         _remove(directory)
 
 
-def make(name, major, minor):
+def make(name: str, major: int, minor: int) -> bool:
     """
     Put a missing node in its place; whether it was missing. KernelError that names it when it cannot be made.
     """
@@ -78,7 +78,7 @@ def make(name, major, minor):
     return True
 
 
-def _no_node(error, name, major, minor):
+def _no_node(error: OSError, name: str, major: int, minor: int) -> KernelError:
     return KernelError(
         f"its node in /dev is missing or is another device's, and none can be made: {error.strerror}",
         device=f"/dev/{name}",
@@ -87,7 +87,7 @@ def _no_node(error, name, major, minor):
     )
 
 
-def _remove(directory):
+def _remove(directory: str) -> None:
     for remove, path in ((os.unlink, f"{directory}/node"), (os.rmdir, directory)):
         try:
             remove(path)
@@ -95,7 +95,7 @@ def _remove(directory):
             pass
 
 
-def _reap():
+def _reap() -> None:
     """Remove what processes have left that were killed in the middle."""
     for entry in os.scandir("/dev"):
         if entry.name.startswith(os.path.basename(_DIRECTORY)):
@@ -112,7 +112,7 @@ def _reap():
 OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def open_node(name, major, minor, flags):
+def open_node(name: str, major: int, minor: int, flags: int) -> int:
     """
     A descriptor of the device ``major:minor``, called ``name`` by the kernel, through its node or else one of
     our own; OSError of the open.
@@ -133,7 +133,7 @@ def open_node(name, major, minor, flags):
     return _open_own(name, major, minor, flags)
 
 
-def is_node_of(path, rdev):
+def is_node_of(path: str, rdev: int) -> bool:
     """Whether the path itself, not what a link there leads to, is a node of this block device."""
     try:
         there = os.lstat(path)
@@ -144,6 +144,6 @@ def is_node_of(path, rdev):
     return stat.S_ISBLK(there.st_mode) and there.st_rdev == rdev
 
 
-def advice(name, major, minor):
+def advice(name: str, major: int, minor: int) -> str:
     """What to do about a node that is missing or wrong, for an error's hint."""
     return f"Its node has to be: mknod /dev/{name} b {major} {minor}"

@@ -19,7 +19,7 @@ from .._base.errors import DeviceGone, KernelError, WrongDevice
 from . import device, sysfs
 
 
-def open_partition(diskseq, number, writable=False):
+def open_partition(diskseq: int, number: int, writable: bool = False) -> device.Device:
     """
     The partition ``number`` of the disk with this disk sequence number, held and proved; DeviceGone when
     either is not there.
@@ -45,7 +45,7 @@ def open_partition(diskseq, number, writable=False):
     return partition
 
 
-def _number_of(disk, number):
+def _number_of(disk: device.Device, number: int) -> tuple[int, int] | None:
     """``(major, minor)`` of the partition, from sysfs: where to look, not a proof."""
     try:
         names = os.listdir(disk.sysfs)

@@ -27,12 +27,28 @@ from .._base.errors import KernelError, WrongDevice
 from . import loop
 from .new_loop import is_going
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .device import Device
+    from .loop_index import LoopIndex
+    from .new_loop import Area
+
+
 # What the kernel puts behind the path of a file that has none any more (d_path in fs/d_path.c). A file can
 # really be called so.
 _DELETED = " (deleted)"
 
 
-def refuse(path, file, area, loops, warn, with_going=True):
+def refuse(
+    path: str,
+    file: tuple[int, int] | None,
+    area: Area,
+    loops: LoopIndex,
+    warn: Callable[[str], None],
+    with_going: bool = True,
+) -> None:
     """
     Raise WrongDevice when a loop device over a part of ``area`` (``_block.new_loop.Area``) has another file that
     this path led to; ``warn(text)`` of one whose file may only be called the same.
@@ -61,7 +77,7 @@ def refuse(path, file, area, loops, warn, with_going=True):
             device.close()
 
 
-def _was_here(device, status, real, file):
+def _was_here(device: Device, status: loop.LoopInfo, real: str, file: tuple[int, int] | None) -> bool:
     """Whether the device's file was at the path ``real``, as far as can be told."""
     if loop.backing_path(device) != real + _DELETED:
         return False
@@ -72,7 +88,7 @@ def _was_here(device, status, real, file):
     )
 
 
-def _replaced(path, file, device):
+def _replaced(path: str, file: tuple[int, int] | None, device: Device) -> WrongDevice:
     what = "deleted" if file is None else "replaced by another one"
     return WrongDevice(
         f"the file was {what} while it was bound to {device.path} (diskseq {device.id.diskseq}), "
@@ -82,7 +98,7 @@ def _replaced(path, file, device):
     )
 
 
-def _file_system_of(directory):
+def _file_system_of(directory: str) -> int:
     """The st_dev of the directory, or of the nearest one above it that is there."""
     found = _identity_of(directory)
     while found is None:
@@ -91,7 +107,7 @@ def _file_system_of(directory):
     return found[0]
 
 
-def _identity_of(path):
+def _identity_of(path: str) -> tuple[int, int] | None:
     try:
         there = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

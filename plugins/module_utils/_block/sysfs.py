@@ -23,7 +23,7 @@ from .._base.gone import SYSFS, list_directory
 _SECTOR = 512  # of sysfs, whatever the device's own block size
 
 
-def partition_of(major, minor):
+def partition_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
     """``(major, minor, start, size)`` of the disk a partition is on, in bytes, or None when the device is no partition."""
     directory = f"/sys/dev/block/{major}:{minor}"
     if read(directory + "/partition") is None:
@@ -35,17 +35,17 @@ def partition_of(major, minor):
     return disk + (int(start) * _SECTOR, int(size) * _SECTOR)
 
 
-def members_of(major, minor):
+def members_of(major: int, minor: int) -> list[tuple[int, int]]:
     """The numbers of the devices that a stacked device (md, bcache, dm) is made of; an empty list for others."""
     return _numbers_in(f"/sys/dev/block/{major}:{minor}/slaves")
 
 
-def holders_of(major, minor):
+def holders_of(major: int, minor: int) -> list[tuple[int, int]]:
     """The numbers of the stacked devices that stand directly on a device."""
     return _numbers_in(f"/sys/dev/block/{major}:{minor}/holders")
 
 
-def _numbers_in(directory):
+def _numbers_in(directory: str) -> list[tuple[int, int]]:
     names = list_directory(directory, SYSFS)
     numbers = [parse_number(read(f"{directory}/{name}/dev") or "") for name in names]
     return [number for number in numbers if number is not None]
@@ -55,7 +55,7 @@ _ATTRIBUTE = 65536  # bytes, as large as a page can be
 _MOST_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
 
 
-def diskseq_of(major, minor):
+def diskseq_of(major: int, minor: int) -> int | None:
     """
     The disk sequence number that sysfs shows for a device, without opening it (for a partition its disk's),
     or None when no device has the number.
@@ -75,7 +75,7 @@ def diskseq_of(major, minor):
     return None if text is None else int(text)
 
 
-def number_named(path):
+def number_named(path: str) -> tuple[int, int] | None:
     """
     ``(major, minor)`` of the device that the kernel itself calls as the path says, ``/dev/NAME``, or as a
     link there says; or None.
@@ -98,13 +98,13 @@ def number_named(path):
     return None
 
 
-def parse_number(text):
+def parse_number(text: str) -> tuple[int, int] | None:
     """``(major, minor)`` from ``"253:4"`` in decimal, or None."""
     major, dummy, minor = text.partition(":")
     return (int(major), int(minor)) if digits.is_decimal(major, 10) and digits.is_decimal(minor, 10) else None
 
 
-def kernel_name(major, minor):
+def kernel_name(major: int, minor: int) -> str | None:
     """The kernel's name of the device with this number (``dm-3``, ``cciss/c0d0``), or None."""
     path = f"/sys/dev/block/{major}:{minor}"
     try:
@@ -116,7 +116,7 @@ def kernel_name(major, minor):
     return None
 
 
-def read(path):
+def read(path: str) -> str | None:
     """
     A sysfs attribute without its newline, or None when it is not there (any more); KernelError when it cannot
     be read.
@@ -135,7 +135,7 @@ def read(path):
     return data.decode("utf-8", "surrogateescape").rstrip("\n")
 
 
-def stack_below(major, minor):
+def stack_below(major: int, minor: int) -> set[tuple[int, int]]:
     """``{(major, minor)}`` of all that a device stands on, by sysfs; the device must be held."""
     below, todo = set(), [(major, minor)]
     while todo:

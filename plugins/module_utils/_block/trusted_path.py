@@ -20,12 +20,17 @@ import stat
 
 from .._base.errors import InvalidValue, KernelError
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
 # As many as the kernel follows (MAXSYMLINKS in include/linux/namei.h).
 _MOST_LINKS = 40
 _ACL = "system.posix_acl_access"
 
 
-def weak_place(path, walked=None):
+def weak_place(path: str, walked: dict[str, tuple[str, bool]] | None = None) -> str | None:
     """
     What somebody else can redirect the absolute path by, in words that name the place, or None. KernelError
     for what could not be looked at.
@@ -46,7 +51,9 @@ def weak_place(path, walked=None):
     return _walk([name], *walked[directory])[0]
 
 
-def _walk(rest, done="/", sticky=False):
+def _walk(
+    rest: list[str], done: str = "/", sticky: bool = False
+) -> tuple[str | None, tuple[str, bool] | None]:
     """
     ``(place, (done, sticky))``: what :func:`weak_place` returns, and where the names ``rest`` lead from the
     directory ``done``, and whether that is a sticky one; None for what is not there.
@@ -77,7 +84,13 @@ def _walk(rest, done="/", sticky=False):
     return place, (done, sticky)
 
 
-def check(path, must, warn, option, walked=None):
+def check(
+    path: str,
+    must: bool,
+    warn: Callable[[str], None],
+    option: str,
+    walked: dict[str, tuple[str, bool]] | None = None,
+) -> None:
     """
     Call ``warn(text)`` when somebody else can redirect the path; InvalidValue of ``option`` instead when it
     ``must`` not be so, and KernelError when that could not be looked at. ``walked``: as for
@@ -100,11 +113,11 @@ def check(path, must, warn, option, walked=None):
     warn(f"{option} {path}: {text}")
 
 
-def _parts(path):
+def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _look(path):
+def _look(path: str) -> os.stat_result | None:
     try:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -113,18 +126,18 @@ def _look(path):
         raise KernelError.from_oserror(error, "look who can change the path", device=path) from error
 
 
-def _target_of(link):
+def _target_of(link: str) -> str:
     try:
         return os.readlink(link)
     except OSError as error:
         raise KernelError.from_oserror(error, "look who can change the path", device=link) from error
 
 
-def _is_trusted(uid):
+def _is_trusted(uid: int) -> bool:
     return uid in (0, os.geteuid())
 
 
-def _why_directory(path, there):
+def _why_directory(path: str, there: os.stat_result) -> str | None:
     if not _is_trusted(there.st_uid):
         return f"the directory {path}, which belongs to the user {there.st_uid}"
     if there.st_mode & stat.S_ISVTX:
@@ -137,7 +150,7 @@ def _why_directory(path, there):
     return None
 
 
-def _has_acl(path):
+def _has_acl(path: str) -> bool:
     """An entry of a list for a user shows as a group's permission (acl(5))."""
     try:
         return _ACL in os.listxattr(path, follow_symlinks=False)

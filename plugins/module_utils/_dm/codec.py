@@ -18,6 +18,12 @@ from .._base.errors import BlockError, InvalidValue
 from .._base.record import Record
 from .._kernel import uapi
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
 HEADER = 312
 # offsetof(struct dm_ioctl, data): what data_size is in an answer that has nothing behind the header.
 HEADER_ALONE = 305
@@ -35,7 +41,7 @@ class BadBuffer(BlockError):
     gap, overflow, nul, count, text; ``offset`` is the place in bytes from the buffer's start.
     """
 
-    def __init__(self, rule, offset, message):
+    def __init__(self, rule: str, offset: int, message: str) -> None:
         super().__init__(f"malformed device-mapper buffer at byte {offset}: {message}")
         self.rule = rule
         self.offset = offset
@@ -74,21 +80,31 @@ class NameEntry(Record):
     uuid: bytes | None
 
 
-def encode_dev(major, minor):
+def encode_dev(major: int, minor: int) -> int:
     """The kernel's huge_encode_dev (include/linux/kdev_t.h)."""
     return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
 
 
-def decode_dev(dev):
+def decode_dev(dev: int) -> tuple[int, int]:
     """``(major, minor)`` of a number in the kernel's huge encoding."""
     return (dev >> 8) & 0xFFF, (dev & 0xFF) | ((dev >> 12) & 0xFFF00)
 
 
-def align(number):
+def align(number: int) -> int:
     return (number + _ALIGN - 1) & ~(_ALIGN - 1)
 
 
-def encode(version, name=b"", uuid=b"", dev=0, flags=0, event_nr=0, target_count=0, payload=b"", room=0):
+def encode(
+    version: tuple[int, int, int],
+    name: bytes = b"",
+    uuid: bytes = b"",
+    dev: int = 0,
+    flags: int = 0,
+    event_nr: int = 0,
+    target_count: int = 0,
+    payload: bytes = b"",
+    room: int = 0,
+) -> bytearray:
     """
     A request buffer: the header, ``payload`` from byte 312, and at least ``room`` bytes for the answer.
 
@@ -122,7 +138,7 @@ def encode(version, name=b"", uuid=b"", dev=0, flags=0, event_nr=0, target_count
     return buffer
 
 
-def encode_targets(targets, strict=True):
+def encode_targets(targets: Sequence[tuple[int, int, bytes, bytes]], strict: bool = True) -> bytes:
     """
     The payload of DM_TABLE_LOAD from ``(start, length, type, params)`` in order; sectors, and bytes without NUL.
 
@@ -166,7 +182,7 @@ def encode_targets(targets, strict=True):
     return b"".join(pieces)
 
 
-def encode_message(sector, text):
+def encode_message(sector: int, text: bytes) -> bytes:
     """The payload of DM_TARGET_MSG: ``sector`` (of 512 bytes) picks the target, ``text`` is bytes without NUL."""
     if b"\0" in text or not text:
         raise InvalidValue("message", text, "must be a message of at least one character without NUL")
@@ -174,12 +190,12 @@ def encode_message(sector, text):
     return sector.to_bytes(8, "little") + text + b"\0"
 
 
-def encode_text(text):
+def encode_text(text: bytes) -> bytes:
     """The payload of DM_DEV_RENAME and DM_GET_TARGET_VERSION: a string and its NUL."""
     return text + b"\0"
 
 
-def decode_header(buffer, major=4):
+def decode_header(buffer: bytes | bytearray, major: int = 4) -> Header:
     """The header of an answer or a request, every field checked. Raises BadBuffer."""
     if len(buffer) < HEADER:
         raise BadBuffer("size", len(buffer), f"{len(buffer)} bytes, and the header alone has {HEADER}")
@@ -211,7 +227,7 @@ def decode_header(buffer, major=4):
     )
 
 
-def decode_table_request(buffer):
+def decode_table_request(buffer: bytes | bytearray) -> tuple[Header, list[TargetLine]]:
     """``(Header, [TargetLine])`` of a DM_TABLE_LOAD request, as the hardened kernels read it (``next`` from each spec)."""
     header = decode_header(buffer)
     if not header.target_count:
@@ -230,7 +246,7 @@ def decode_table_request(buffer):
     return header, targets
 
 
-def decode_table(buffer, header):
+def decode_table(buffer: bytes | bytearray, header: Header) -> list[TargetLine]:
     """[TargetLine] of a DM_TABLE_STATUS answer, where ``next`` counts from ``data_start``."""
     targets, place, end = [], header.data_start, header.data_size
     for _index in range(header.target_count):
@@ -242,7 +258,7 @@ def decode_table(buffer, header):
     return targets
 
 
-def decode_names(buffer, header, with_uuid):
+def decode_names(buffer: bytes | bytearray, header: Header, with_uuid: bool) -> list[NameEntry]:
     """[NameEntry] of a DM_LIST_DEVICES answer; ``with_uuid``: the request had DM_UUID_FLAG."""
     ffi, lib = uapi.ffi, uapi.lib
     entries, place, end = [], header.data_start, header.data_size
@@ -271,7 +287,7 @@ def decode_names(buffer, header, with_uuid):
         place += row.next
 
 
-def decode_versions(buffer, header):
+def decode_versions(buffer: bytes | bytearray, header: Header) -> dict[str, tuple[int, int, int]]:
     """``{target: (major, minor, patch)}`` of a DM_LIST_VERSIONS or DM_GET_TARGET_VERSION answer."""
     ffi = uapi.ffi
     versions, place, end = {}, header.data_start, header.data_size
@@ -287,7 +303,7 @@ def decode_versions(buffer, header):
     return versions
 
 
-def decode_deps(buffer, header):
+def decode_deps(buffer: bytes | bytearray, header: Header) -> list[tuple[int, int]]:
     """``[(major, minor)]`` of a DM_TABLE_DEPS answer."""
     place, end = header.data_start, header.data_size
     _check_room(place, 8, end)
@@ -300,11 +316,13 @@ def decode_deps(buffer, header):
     ]
 
 
-def _header(buffer):
+def _header(buffer: bytes | bytearray) -> Any:
     return uapi.ffi.cast("struct dm_ioctl *", uapi.ffi.from_buffer(buffer))
 
 
-def _target(buffer, place, end, next_from, origin):
+def _target(
+    buffer: bytes | bytearray, place: int, end: int, next_from: str | None, origin: int
+) -> tuple[TargetLine, int, int]:
     """``(TargetLine, place of the following one, end of the parameters)``."""
     _check_room(place, SPEC + 1, end)
     ffi = uapi.ffi
@@ -318,12 +336,12 @@ def _target(buffer, place, end, next_from, origin):
     return TargetLine(spec.sector_start, spec.length, kind, params), following, after
 
 
-def _check_end(start, length, place):
+def _check_end(start: int, length: int, place: int) -> None:
     if start + length > _U64_MAX:
         raise BadBuffer("overflow", place, "start and length overflow 64 bits")
 
 
-def _check_sectors(start, length, expected, place):
+def _check_sectors(start: int, length: int, expected: int, place: int) -> None:
     """Sectors of one target in a request: where the one before ends (``expected``), not empty (drivers/md/dm-table.c)."""
     _check_end(start, length, place)
     if start != expected:
@@ -336,7 +354,7 @@ def _check_sectors(start, length, expected, place):
         raise BadBuffer("overflow", place + 8, "a target without sectors")
 
 
-def _check_next(following, after, place, end):
+def _check_next(following: int, after: int, place: int, end: int) -> None:
     if following % _ALIGN:
         raise BadBuffer(
             "alignment",
@@ -353,12 +371,12 @@ def _check_next(following, after, place, end):
         raise BadBuffer("next", place, f"the following entry at byte {following} is outside the {end} bytes")
 
 
-def _check_room(place, size, end):
+def _check_room(place: int, size: int, end: int) -> None:
     if place + size > end:
         raise BadBuffer("size", place, f"{size} bytes are needed, and the data ends at byte {end}")
 
 
-def _text(buffer, start, end):
+def _text(buffer: bytes | bytearray, start: int, end: int) -> bytes:
     """A fixed field: NUL-terminated, nothing but NULs after that."""
     field = bytes(buffer[start:end])
     text, nul, rest = field.partition(b"\0")
@@ -369,7 +387,7 @@ def _text(buffer, start, end):
     return text
 
 
-def _string(buffer, start, end):
+def _string(buffer: bytes | bytearray, start: int, end: int) -> tuple[bytes, int]:
     """A NUL-terminated string and the place behind its NUL."""
     nul = buffer.find(b"\0", start, end)
     if nul < 0:
@@ -377,12 +395,12 @@ def _string(buffer, start, end):
     return bytes(buffer[start:nul]), nul + 1
 
 
-def _check_number(option, number, most):
+def _check_number(option: str, number: int, most: int) -> None:
     if not 0 <= number <= most:
         raise InvalidValue(option, number, f"must be a whole number from 0 to {most}")
 
 
-def _check_text(option, text, most):
+def _check_text(option: str, text: bytes, most: int) -> None:
     if len(text) > most:
         raise InvalidValue(option, text.decode("utf-8", "replace"), f"must be at most {most} bytes")
     if b"\0" in text:

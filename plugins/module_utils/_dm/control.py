@@ -23,6 +23,14 @@ from .._base.record import Record
 from .._kernel import uapi
 from . import codec
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .._block.device import Device
+
+
 CONTROL = "/dev/mapper/control"
 _ROOM = 16384
 
@@ -55,30 +63,30 @@ class Address(Record):
     name: str = ""
     number: tuple = ()
 
-    def fields(self):
+    def fields(self) -> dict[str, Any]:
         if self.uuid:
             return {"uuid": os.fsencode(self.uuid)}
         if self.name:
             return {"name": os.fsencode(self.name)}
         return {"dev": codec.encode_dev(*self.number)}
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.name or (f"uuid {self.uuid}" if self.uuid else f"{self.number[0]}:{self.number[1]}")
 
 
-def by_uuid(uuid):
+def by_uuid(uuid: str) -> Address:
     return Address(uuid=uuid)
 
 
-def by_name(name):
+def by_name(name: str) -> Address:
     return Address(name=name)
 
 
-def by_number(major, minor):
+def by_number(major: int, minor: int) -> Address:
     return Address(number=(major, minor))
 
 
-def by_device(device):
+def by_device(device: Device) -> Address:
     """The address of a held mapped device: its number, which is its own for as long as it is held."""
     return by_number(device.id.major, device.id.minor)
 
@@ -96,38 +104,38 @@ class MappedStatus(Record):
     target_count: int
 
     @property
-    def read_only(self):
+    def read_only(self) -> bool:
         return bool(self.flags & uapi.lib.DM_READONLY_FLAG)
 
     @property
-    def suspended(self):
+    def suspended(self) -> bool:
         return bool(self.flags & uapi.lib.DM_SUSPEND_FLAG)
 
     @property
-    def has_live_table(self):
+    def has_live_table(self) -> bool:
         return bool(self.flags & uapi.lib.DM_ACTIVE_PRESENT_FLAG)
 
     @property
-    def has_inactive_table(self):
+    def has_inactive_table(self) -> bool:
         return bool(self.flags & uapi.lib.DM_INACTIVE_PRESENT_FLAG)
 
     @property
-    def deferred_remove(self):
+    def deferred_remove(self) -> bool:
         return bool(self.flags & uapi.lib.DM_DEFERRED_REMOVE)
 
     @property
-    def uevent_generated(self):
+    def uevent_generated(self) -> bool:
         return bool(self.flags & uapi.lib.DM_UEVENT_GENERATED_FLAG)
 
     @property
-    def number(self):
+    def number(self) -> str:
         return f"{self.major}:{self.minor}"
 
 
 class Control:
     """/dev/mapper/control, open. One for many devices."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         uapi.require()
         try:
             self.fd = os.open(CONTROL, os.O_RDWR | os.O_CLOEXEC)
@@ -148,22 +156,22 @@ class Control:
                 ) from error
             raise KernelError.from_oserror(error, f"open {CONTROL}") from error
 
-    def __enter__(self):
+    def __enter__(self) -> Control:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)
 
-    def version(self):
+    def version(self) -> tuple[int, int, int]:
         """``(major, minor, patch)`` of the kernel's interface."""
         return self._call("DM_VERSION", "ask for the interface version")[1].version
 
-    def speaks_version_5(self):
+    def speaks_version_5(self) -> bool:
         """Whether the kernel has the strict interface proposed in June 2023; a kernel without it answers EINVAL, harmlessly."""
         buffer = codec.encode((5, 0, 0))
         try:
@@ -175,7 +183,7 @@ class Control:
             return False
         return True
 
-    def list_devices(self, name_prefix=""):
+    def list_devices(self, name_prefix: str = "") -> list[codec.NameEntry]:
         """[NameEntry] of all mapped devices, with uuids where the kernel tells them (interface 4.44, Linux 5.13)."""
         flags = uapi.lib.DM_UUID_FLAG
         buffer, header = self._call(
@@ -183,11 +191,11 @@ class Control:
         )
         return codec.decode_names(buffer, header, True)
 
-    def target_versions(self):
+    def target_versions(self) -> dict[str, tuple[int, int, int]]:
         """``{target: (major, minor, patch)}`` of the targets that are loaded now."""
         return codec.decode_versions(*self._call("DM_LIST_VERSIONS", "list the targets"))
 
-    def target_version(self, target):
+    def target_version(self, target: str) -> tuple[int, int, int] | None:
         """The version of one target, whose kernel module is loaded for it; None when the kernel does not have it."""
         try:
             answer = self._call(
@@ -204,7 +212,7 @@ class Control:
             raise
         return codec.decode_versions(*answer).get(target)
 
-    def create(self, name, uuid=""):
+    def create(self, name: str, uuid: str = "") -> MappedStatus:
         """Make a mapped device without a table: MappedStatus. DeviceBusy when the name or the uuid is taken."""
         try:
             _buffer, header = self._call(
@@ -216,7 +224,7 @@ class Control:
             raise
         return _status(header)
 
-    def remove(self, address, deferred=False, event_nr=0):
+    def remove(self, address: Address, deferred: bool = False, event_nr: int = 0) -> bool:
         """Remove it; ``deferred``: with its last user if it has any now. Whether an uevent was sent."""
         flags = uapi.lib.DM_DEFERRED_REMOVE if deferred else 0
         _buffer, header = self._on(
@@ -229,7 +237,7 @@ class Control:
         )
         return bool(header.flags & uapi.lib.DM_UEVENT_GENERATED_FLAG)
 
-    def rename(self, address, new_name, event_nr=0):
+    def rename(self, address: Address, new_name: str, event_nr: int = 0) -> MappedStatus:
         """
         Rename the device at ``address``: MappedStatus of the one that was renamed, which is the caller's to compare.
 
@@ -252,7 +260,7 @@ class Control:
             raise
         return _status(header)
 
-    def suspend(self, address, noflush=False, nolockfs=False):
+    def suspend(self, address: Address, noflush: bool = False, nolockfs: bool = False) -> MappedStatus:
         flags = uapi.lib.DM_SUSPEND_FLAG | (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0)
         flags |= uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0
         return _status(
@@ -261,7 +269,9 @@ class Control:
             ]
         )
 
-    def resume(self, address, noflush=False, nolockfs=False, event_nr=0):
+    def resume(
+        self, address: Address, noflush: bool = False, nolockfs: bool = False, event_nr: int = 0
+    ) -> MappedStatus:
         """Resume, taking the inactive table live if there is one."""
         flags = (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0) | (
             uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0
@@ -277,11 +287,18 @@ class Control:
             )[1]
         )
 
-    def status(self, address):
+    def status(self, address: Address) -> MappedStatus:
         """MappedStatus; DeviceGone when there is none."""
         return _status(self._on(address, "DM_DEV_STATUS", "ask for its status")[1])
 
-    def load(self, address, targets, read_only=False, secure=False, strict=True):
+    def load(
+        self,
+        address: Address,
+        targets: Sequence[tuple[int, int, bytes, bytes]],
+        read_only: bool = False,
+        secure: bool = False,
+        strict: bool = True,
+    ) -> MappedStatus:
         """
         Load the inactive table from ``(start, length, type, params)``: sectors, bytes.
 
@@ -302,26 +319,30 @@ class Control:
             )[1]
         )
 
-    def clear(self, address):
+    def clear(self, address: Address) -> MappedStatus:
         """Drop the inactive table."""
         return _status(self._on(address, "DM_TABLE_CLEAR", "drop its inactive table")[1])
 
-    def table(self, address, inactive=False, secure=False):
+    def table(
+        self, address: Address, inactive: bool = False, secure: bool = False
+    ) -> tuple[MappedStatus, list[codec.TargetLine]]:
         """``(MappedStatus, [TargetLine])``: the live table, or the inactive one."""
         return self._table(address, "read its table", uapi.lib.DM_STATUS_TABLE_FLAG, inactive, secure)
 
-    def target_status(self, address, noflush=True):
+    def target_status(
+        self, address: Address, noflush: bool = True
+    ) -> tuple[MappedStatus, list[codec.TargetLine]]:
         """``(MappedStatus, [TargetLine])`` whose params are what each target says of its state."""
         return self._table(
             address, "read its targets' status", uapi.lib.DM_NOFLUSH_FLAG if noflush else 0, False, False
         )
 
-    def deps(self, address, inactive=False):
+    def deps(self, address: Address, inactive: bool = False) -> list[tuple[int, int]]:
         """``[(major, minor)]`` of the devices that its table has open."""
         flags = uapi.lib.DM_QUERY_INACTIVE_TABLE_FLAG if inactive else 0
         return codec.decode_deps(*self._on(address, "DM_TABLE_DEPS", "ask what it uses", flags=flags))
 
-    def message(self, address, text, sector=0, secure=False):
+    def message(self, address: Address, text: str, sector: int = 0, secure: bool = False) -> str | None:
         """Send a message to the target at ``sector`` (of 512 bytes); the answer's text, or None."""
         flags = uapi.lib.DM_SECURE_DATA_FLAG if secure else 0
         buffer, header = self._on(
@@ -335,7 +356,9 @@ class Control:
             return None
         return bytes(buffer[header.data_start : header.data_size]).split(b"\0")[0].decode("ascii", "replace")
 
-    def _table(self, address, tried, flags, inactive, secure):
+    def _table(
+        self, address: Address, tried: str, flags: int, inactive: bool, secure: bool
+    ) -> tuple[MappedStatus, list[codec.TargetLine]]:
         lib = uapi.lib
         flags |= (lib.DM_QUERY_INACTIVE_TABLE_FLAG if inactive else 0) | (
             lib.DM_SECURE_DATA_FLAG if secure else 0
@@ -347,7 +370,9 @@ class Control:
             buffer[:] = bytes(len(buffer))
         return _status(header), targets
 
-    def _on(self, address, command, tried, minor=0, **fields):
+    def _on(
+        self, address: Address, command: str, tried: str, minor: int = 0, **fields: Any
+    ) -> tuple[bytearray, codec.Header]:
         if command not in _EXPLAINED:
             return self._call(
                 command, tried, device=str(address), minor=max(minor, _BY_DEV), **address.fields(), **fields
@@ -378,7 +403,15 @@ class Control:
                     hint=reason and f"The kernel's reason: {reason}",
                 ) from error
 
-    def _call(self, command, tried, device=None, minor=0, room=_ROOM, **fields):
+    def _call(
+        self,
+        command: str,
+        tried: str,
+        device: str | None = None,
+        minor: int = 0,
+        room: int = _ROOM,
+        **fields: Any,
+    ) -> tuple[bytearray, codec.Header]:
         """``(buffer, Header)`` of one ioctl, again with twice the room for as long as the answer does not fit."""
         lib = uapi.lib
         version = (4, max(minor, _MINORS[command]), 0)
@@ -402,7 +435,7 @@ class Control:
             room *= 2
 
 
-def _status(header):
+def _status(header: codec.Header) -> MappedStatus:
     major, minor = codec.decode_dev(header.dev)
     return MappedStatus(
         os.fsdecode(header.name),

@@ -15,11 +15,16 @@ from __future__ import annotations
 import os
 import struct
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .._block.device import Device
+
+
 _HEADER = struct.Struct("<4I")
 _MAGIC = 0x70416E53
 
 
-def chunk_size(device):
+def chunk_size(device: Device) -> int | None:
     """
     The chunk size in sectors in the header of a held Device; None when there is no such header. Raises
     OSError.

@@ -17,6 +17,14 @@ from .._base.errors import KernelError
 from .._block import sysfs
 from . import control as _control
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .._block.device import Device
+    from .codec import TargetLine
+
+
 _HINTS = {
     b"snapshot": "What was written to it is lost: remove the device, and give it a new store",
     b"snapshot-merge": "What was written to it is lost: remove the device, and give it a new store",
@@ -38,7 +46,7 @@ _POOL = (
 )
 
 
-def problems_of(lines):
+def problems_of(lines: Iterable[TargetLine]) -> list[tuple[bytes, str]]:
     """``[(target type, what is wrong)]`` out of the targets' status (``Control.target_status``), empty when nothing is to be seen."""
     found = []
     for line in lines:
@@ -57,13 +65,13 @@ def problems_of(lines):
     return found
 
 
-def refuse_broken(control, device):
+def refuse_broken(control: _control.Control, device: Device) -> None:
     """KernelError when a held mapped device, or one that it stands on, cannot be used, for what their targets say."""
     for name, kind, wrong in problems(control, device):
         raise KernelError(wrong, device=name, hint=_HINTS.get(kind))
 
 
-def problems(control, device):
+def problems(control: _control.Control, device: Device) -> Iterator[tuple[str, bytes, str]]:
     """Yield ``(name, target type, what is wrong)`` for a held mapped device and those that it stands on, which the table above has open."""
     numbers, seen = [(device.id.major, device.id.minor)], set()
     while numbers:
@@ -76,7 +84,7 @@ def problems(control, device):
         numbers += sysfs.members_of(*number)
 
 
-def _problems_at(control, address):
+def _problems_at(control: _control.Control, address: _control.Address) -> Iterator[tuple[str, bytes, str]]:
     status, lines = control.target_status(address)
     for kind, wrong in problems_of(lines):
         # A pool may be meant to be read-only.

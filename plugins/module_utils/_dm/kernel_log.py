@@ -17,6 +17,11 @@ import errno
 import os
 import re
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
 _KMSG = "/dev/kmsg"
 _RECORD = 8192
 _MOST_RECORDS = 500
@@ -35,7 +40,7 @@ class KernelLog:
     A context: leaving it closes the log.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._fd = -1
         try:
             self._fd = os.open(_KMSG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -43,18 +48,18 @@ class KernelLog:
         except OSError:
             self.close()
 
-    def __enter__(self):
+    def __enter__(self) -> KernelLog:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def lines(self):
+    def lines(self) -> list[str]:
         """The texts logged since the last call; of very many, the first ones."""
         result = []
         while self._fd >= 0 and len(result) < _MOST_RECORDS:
@@ -69,7 +74,7 @@ class KernelLog:
         return result
 
 
-def find_reason(lines, number):
+def find_reason(lines: Iterable[str], number: str) -> str | None:
     """
     What device-mapper said about the device ``number`` (``MAJOR:MINOR``) in lines of the kernel's log, or None.
 

@@ -17,9 +17,13 @@ import contextlib
 from .._base.errors import BlockError, KernelError
 from .._kernel import keyring
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
 
 @contextlib.contextmanager
-def reachable(targets):
+def reachable(targets: Sequence[tuple[int, int, bytes, bytes]]) -> Iterator[None]:
     """For a load of ``targets``, ``(start, length, type, params)``: root's user keyring is searched too; an error tells which keys are asked for."""
     names = keys_of(targets)
     if names:
@@ -39,7 +43,7 @@ def reachable(targets):
         raise
 
 
-def keys_of(targets):
+def keys_of(targets: Sequence[tuple[int, int, bytes, bytes]]) -> list[str]:
     """The keyring keys that the targets name, as ``:SIZE:TYPE:DESCRIPTION``."""
     names = []
     for dummy, dummy_, kind, params in targets:

@@ -16,17 +16,21 @@ from . import control as _control
 from . import load
 from . import mapped as _mapped
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .._block.device import Device
 
-def loadable(table, read_only):
+
+def loadable(table: _dm_table.Table, read_only: bool) -> load.Table:
     """What ``_dm.mapped.make`` and ``_dm.reload.reload`` take."""
     return load.Table(tuple(table.kernel_targets()), read_only, has_secrets(table))
 
 
-def has_secrets(table):
+def has_secrets(table: _dm_table.Table) -> bool:
     return table.redacted() != table
 
 
-def live_table(control, device):
+def live_table(control: _control.Control, device: Device) -> _dm_table.Table | None:
     """The parsed live table of a held mapped device; None when it holds something that this language does not know."""
     lines = control.table(_control.by_device(device), secure=True)[1]
     try:

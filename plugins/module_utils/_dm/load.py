@@ -17,6 +17,11 @@ from .._base.deadline import Deadline
 from .._base.errors import DeviceBusy, KernelError
 from . import keys
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .control import Address, Control, MappedStatus
+
+
 # For how long a snapshot that others have over the same store is waited for, and the target types that have one.
 _STORE_SECONDS = 5.0
 _SNAPSHOTS = (b"snapshot", b"snapshot-merge")
@@ -34,7 +39,7 @@ class Table(NamedTuple):
     secure: bool = False
     held: tuple = ()
 
-    def prove(self):
+    def prove(self) -> None:
         """
         Once it is loaded: raise WrongDevice or DeviceGone unless every device is still the one that was looked up.
 
@@ -44,7 +49,7 @@ class Table(NamedTuple):
             device.prove()
 
 
-def load_new(control, address, table):
+def load_new(control: Control, address: Address, table: Table) -> MappedStatus:
     """
     Load the table of a device that has none; DeviceBusy when another device has a snapshot over the same store.
 
@@ -70,7 +75,7 @@ def load_new(control, address, table):
         limit.sleep(0.02)
 
 
-def _load_pool(control, address, table, limit):
+def _load_pool(control: Control, address: Address, table: Table, limit: Deadline) -> MappedStatus:
     """
     Load a table; for one of a thin pool again while another device is the same pool (__pool_find in drivers/md/dm-thin.c: EBUSY).
 

@@ -25,6 +25,12 @@ from . import names as _names
 from .load import load_new
 from .names import new_uuid
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .codec import TargetLine
+    from .load import Table
+
+
 # Of a table in a message.
 _LINES_SHOWN = 16
 
@@ -36,7 +42,9 @@ class Mapped(NamedTuple):
     status: _control.MappedStatus
 
 
-def make(control, name, uuid, table, event_nr, persist=True):
+def make(
+    control: _control.Control, name: str, uuid: str | None, table: Table, event_nr: int, persist: bool = True
+) -> _device.Device:
     """
     Make a mapped device, take its table live, and return it, held. ``uuid``: one that nobody else has, unless given.
 
@@ -69,7 +77,7 @@ def make(control, name, uuid, table, event_nr, persist=True):
     return device
 
 
-def _loaded(control, private, table):
+def _loaded(control: _control.Control, private: _control.Address, table: Table) -> _device.Device:
     """The device at this address with the Table loaded, held."""
     status = load_new(control, private, table)
     table.prove()
@@ -84,7 +92,9 @@ def _loaded(control, private, table):
     return device
 
 
-def _name(control, device, private, name, uuid):
+def _name(
+    control: _control.Control, device: _device.Device, private: _control.Address, name: str, uuid: str
+) -> None:
     """
     Give a held device that is not live yet its name, for udev's rules read it when it gets live.
 
@@ -102,7 +112,7 @@ def _name(control, device, private, name, uuid):
         )
 
 
-def _roll_back(control, device, private):
+def _roll_back(control: _control.Control, device: _device.Device | None, private: _control.Address) -> None:
     """Have an unfinished make's device gone; udev may hold it for a moment, so with its last user."""
     try:
         control.remove(private if device is None else _control.by_device(device), deferred=True)
@@ -114,7 +124,7 @@ def _roll_back(control, device, private):
             device.close()
 
 
-def _refuse_taken(control, name, uuid):
+def _refuse_taken(control: _control.Control, name: str, uuid: str) -> None:
     """DeviceBusy when a device has the name or the uuid already, before anything is made."""
     for address in (_control.by_name(name), _control.by_uuid(uuid)):
         try:
@@ -124,7 +134,7 @@ def _refuse_taken(control, name, uuid):
         raise taken(control, name, uuid)
 
 
-def find(control, name="", uuid=""):
+def find(control: _control.Control, name: str = "", uuid: str = "") -> Mapped | None:
     """
     The mapped device with this uuid, or else with this name, held and proved; None when there is none.
 
@@ -137,7 +147,7 @@ def find(control, name="", uuid=""):
     return None
 
 
-def open_mapped(control, address):
+def open_mapped(control: _control.Control, address: _control.Address) -> Mapped | None:
     """The mapped device at this address, held and proved to be there, or None."""
     for _try in range(100):
         try:
@@ -166,7 +176,7 @@ def open_mapped(control, address):
     raise DeviceBusy("it is being made and removed all the time by others", device=str(address))
 
 
-def taken(control, name, uuid, own=None):
+def taken(control: _control.Control, name: str, uuid: str, own: _device.Device | None = None) -> DeviceBusy:
     """A DeviceBusy that tells who has the name or the uuid, other than the held Device ``own``: the kernel's EBUSY does not."""
     for what, address in (("name", _control.by_name(name)), ("uuid", _control.by_uuid(uuid))):
         try:
@@ -187,7 +197,7 @@ def taken(control, name, uuid, own=None):
     )
 
 
-def describe(control, mapped):
+def describe(control: _control.Control, mapped: Mapped) -> str:
     """One line that tells a mapped device whole: name, uuid, number, diskseq and table, with ``*`` for what in it could be a key."""
     status = mapped.status
     parts = [f"mapped device {status.name}", f"uuid {status.uuid or '(none)'}", f"number {status.number}"]
@@ -209,13 +219,13 @@ def describe(control, mapped):
     return ", ".join(parts)
 
 
-def line_text(line):
+def line_text(line: TargetLine) -> str:
     """A table line as dmsetup writes it, from the kernel's answer."""
     text = f"{line.start} {line.length} {line.type.decode('ascii', 'replace')}"
     return f"{text} {line.params.decode('utf-8', 'surrogateescape')}" if line.params else text
 
 
-def rename(control, device, new_name, event_nr):
+def rename(control: _control.Control, device: _device.Device, new_name: str, event_nr: int) -> bool:
     """
     Rename a held mapped device; whether an uevent was sent. DeviceBusy when the name is taken.
 
@@ -231,7 +241,7 @@ def rename(control, device, new_name, event_nr):
     )
 
 
-def give_name_back(control, other, name, old):
+def give_name_back(control: _control.Control, other: _control.MappedStatus, name: str, old: str) -> str:
     """What became of the device of the MappedStatus ``other``, which was renamed from ``old`` to ``name`` and is to have its name back."""
     try:
         now = control.status(_control.by_name(name))
@@ -245,7 +255,7 @@ def give_name_back(control, other, name, old):
     return f"another device, {other.number}, has its name {old} back"
 
 
-def set_persist(control, device, wanted):
+def set_persist(control: _control.Control, device: _device.Device, wanted: bool) -> None:
     """Whether a held mapped device stays when its last user goes (message ``@cancel_deferred_remove``, interface 4.27)."""
     if control.status(_control.by_device(device)).deferred_remove != wanted:
         return
@@ -255,5 +265,5 @@ def set_persist(control, device, wanted):
         control.remove(_control.by_device(device), deferred=True)
 
 
-def is_mapped(device):
+def is_mapped(device: _device.Device) -> bool:
     return gone.exists(f"{device.sysfs}/dm", gone.SYSFS)

@@ -26,7 +26,7 @@ _FORBIDDEN = ("control", ".", "..")
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789#+-.:=@_")
 
 
-def check_name(name, option="name"):
+def check_name(name: object, option: str = "name") -> str:
     """The name, or InvalidValue: what some kernel refuses, or udev and libdm would write in another way."""
     if not _is_plain(name, _LONGEST_NAME) or name in _FORBIDDEN:
         raise InvalidValue(
@@ -37,25 +37,25 @@ def check_name(name, option="name"):
     return name
 
 
-def check_uuid(uuid, option="uuid"):
+def check_uuid(uuid: object, option: str = "uuid") -> str:
     """The uuid of a mapped device, any text that libdm does not have to mangle, or InvalidValue."""
     if not _is_plain(uuid, 128):
         raise InvalidValue(option, uuid, "must be 1 to 128 characters out of A-Z a-z 0-9 # + - . : = @ _")
     return uuid
 
 
-def making_name():
+def making_name() -> str:
     """A name that nobody else makes, for a device that this process is making."""
     return f"{MAKING}{identity.own_mark()}-{os.urandom(8).hex()}"
 
 
-def claimed_name(name):
+def claimed_name(name: str) -> str:
     """A name that nobody else makes, for a device that this process takes over for a moment. It tells the old name, unless that is too long."""
     private = f"{CLAIMED}{identity.own_mark()}-{os.urandom(8).hex()}"
     return f"{private}:{name}" if len(private) + 1 + len(name) <= _LONGEST_NAME else private
 
 
-def holder_of(name):
+def holder_of(name: str) -> str | None:
     """The mark (:func:`_process.identity.own_mark`) in a name of :func:`making_name` or :func:`claimed_name`; None for other names."""
     for prefix in (MAKING, CLAIMED):
         if name.startswith(prefix):
@@ -70,26 +70,26 @@ def holder_of(name):
     return None
 
 
-def is_held(name):
+def is_held(name: str) -> bool:
     """Whether it is a name of :func:`making_name` or :func:`claimed_name` whose process has not been seen to have ended."""
     holder = holder_of(name)
     return holder is not None and not identity.has_ended(holder)
 
 
-def name_before(name):
+def name_before(name: str) -> str:
     """The name that a device of a :func:`claimed_name` had before; empty when that is not known."""
     return name.partition(":")[2] if name.startswith(CLAIMED) else ""
 
 
-def unused_name():
+def unused_name() -> str:
     """A name that nobody else makes, for a device that needs none."""
     return f"racefree-{os.urandom(8).hex()}"
 
 
-def new_uuid():
+def new_uuid() -> str:
     """A uuid that nobody else has."""
     return f"{UUID_PREFIX}{os.urandom(16).hex()}"
 
 
-def _is_plain(text, longest):
+def _is_plain(text: object, longest: int) -> bool:
     return isinstance(text, str) and 1 <= len(text) <= longest and _PLAIN.issuperset(text)

@@ -19,11 +19,16 @@ from . import keys, suspended, udev
 from .load import Table
 from .standby import resume_all, standby
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
 # The most that udev may take for the event of an old table that is put back.
 _UDEV_SECONDS = 30
 
 
-def saved_table(control, device, stack):
+def saved_table(control: _control.Control, device: _device.Device, stack: contextlib.ExitStack) -> Table:
     """The live Table of a held mapped device as the kernel has it, for :func:`reload` to go back to; ``stack`` holds what it stands on."""
     address = _control.by_device(device)
     status, lines = control.table(address, secure=True)
@@ -39,7 +44,13 @@ def saved_table(control, device, stack):
     )
 
 
-def reload(control, device, table, event_nr, how=suspended.PLAIN):
+def reload(
+    control: _control.Control,
+    device: _device.Device,
+    table: Table,
+    event_nr: int,
+    how: suspended.Suspend = suspended.PLAIN,
+) -> None:
     """
     Give a held mapped device a new table. If the kernel refuses it at resume, the old table is live again.
 
@@ -51,7 +62,7 @@ def reload(control, device, table, event_nr, how=suspended.PLAIN):
         old = saved_table(control, device, below)
         status = control.status(address)
 
-        def keep_old(control, devices):
+        def keep_old(control: _control.Control, devices: Sequence[_device.Device]) -> None:
             control.clear(address)
             if not status.suspended:
                 resume_all(control, devices)
@@ -75,7 +86,14 @@ def reload(control, device, table, event_nr, how=suspended.PLAIN):
             raise
 
 
-def _put_back(control, address, status, old, event_nr, error):
+def _put_back(
+    control: _control.Control,
+    address: _control.Address,
+    status: _control.MappedStatus,
+    old: Table,
+    event_nr: int,
+    error: BaseException,
+) -> None:
     """Have the Table ``old`` live again, and the device suspended if it was, after ``error`` at a resume with ``event_nr``."""
     try:
         with udev.Cookie() as cookie:

@@ -20,13 +20,18 @@ from . import control as _control
 from . import mapped
 from . import names as _names
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .udev import Cookie
+
+
 # For how long a device that may be in use is waited for, once it is to go with its last user.
 _GOING_SECONDS = 1.0
 # When one that is to go is looked at again, should somebody have opened it: the kernel takes milliseconds.
 _LOOK_SECONDS = 0.1
 
 
-def remove_without_table(control, found):
+def remove_without_table(control: _control.Control, found: _control.MappedStatus) -> None:
     """
     Remove the device of the MappedStatus ``found``, which has no table, so that it cannot be held.
 
@@ -46,7 +51,7 @@ def remove_without_table(control, found):
         raise
 
 
-def create_again(control, status):
+def create_again(control: _control.Control, status: _control.MappedStatus) -> None:
     """Have a device with the name and the uuid of a MappedStatus and without a table, as :func:`remove_without_table` has removed it."""
     limit = Deadline(_GOING_SECONDS)
     for pause in pauses():
@@ -60,7 +65,9 @@ def create_again(control, status):
         limit.sleep(pause)
 
 
-def _check_unchanged(control, address, found):
+def _check_unchanged(
+    control: _control.Control, address: _control.Address, found: _control.MappedStatus
+) -> None:
     """WrongDevice unless the device at the address is the one without a table that was found, as far as such a device can be told."""
     if _names.is_held(found.name):
         raise DeviceBusy(
@@ -77,7 +84,13 @@ def _check_unchanged(control, address, found):
         )
 
 
-def remove(control, device, cookie, deferred=False, timeout=5.0):
+def remove(
+    control: _control.Control,
+    device: _device.Device,
+    cookie: Cookie,
+    deferred: bool = False,
+    timeout: float = 5.0,
+) -> bool:
     """
     Remove a held mapped device, close it, and return whether it is gone already.
 
@@ -100,7 +113,7 @@ def remove(control, device, cookie, deferred=False, timeout=5.0):
     return True
 
 
-def _send_off(control, device, cookie):
+def _send_off(control: _control.Control, device: _device.Device, cookie: Cookie) -> None:
     """Have a held device go with its last user."""
     event_nr = cookie.next()
     try:
@@ -112,7 +125,7 @@ def _send_off(control, device, cookie):
         cookie.not_sent()
 
 
-def _has_gone(identity, limit):
+def _has_gone(identity: _device.DeviceId, limit: Deadline) -> bool:
     """Whether the device is gone within the Deadline: the kernel removes one that nobody has open a moment after the last close."""
     for pause in pauses(most=0.005):
         if not is_there(identity):
@@ -122,7 +135,9 @@ def _has_gone(identity, limit):
         limit.sleep(pause)
 
 
-def _last_user(control, identity, status, limit):
+def _last_user(
+    control: _control.Control, identity: _device.DeviceId, status: _control.MappedStatus, limit: Deadline
+) -> _device.Device | None:
     """
     Wait until a device that was sent off is gone: None. When somebody has it open it gets back what it was by its ``status``, and is
     returned, held; DeviceBusy when the Deadline is over and it is there for no reason to be seen.
@@ -150,7 +165,9 @@ def _last_user(control, identity, status, limit):
     return None
 
 
-def wait_unused(control, device, timeout, others=0):
+def wait_unused(
+    control: _control.Control, device: _device.Device, timeout: float | Deadline, others: int = 0
+) -> _control.MappedStatus:
     """
     The status of a held mapped device that nobody else has open but ``others`` that are expected; DeviceBusy if that
     is not so in time. ``timeout``: seconds, or a Deadline.
@@ -171,12 +188,12 @@ def wait_unused(control, device, timeout, others=0):
         limit.sleep(0.01)
 
 
-def is_there(identity):
+def is_there(identity: _device.DeviceId) -> bool:
     """Whether the device of this DeviceId, which nobody need hold, is there yet."""
     return sysfs.read(f"/sys/dev/block/{identity.number}/diskseq") == str(identity.diskseq)
 
 
-def _busy(device, status):
+def _busy(device: _device.Device, status: _control.MappedStatus) -> DeviceBusy:
     names = []
     try:
         names = sorted(os.listdir(f"{device.sysfs}/holders"))

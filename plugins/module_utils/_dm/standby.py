@@ -18,9 +18,20 @@ import os
 from .._base.errors import BlockError
 from . import control as _control
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import NoReturn
+
+    from .._block.device import Device
+
 
 @contextlib.contextmanager
-def standby(control, devices, then=None):
+def standby(
+    control: _control.Control,
+    devices: Sequence[Device],
+    then: Callable[[_control.Control, Sequence[Device]], None] | None = None,
+) -> Iterator[None]:
     """
     Have a child process during the block that has the held mapped ``devices`` open, too, and does ``then(control, devices)`` if this process
     ends meanwhile: :func:`resume_all` unless it is given.
@@ -44,7 +55,7 @@ def standby(control, devices, then=None):
         os.waitpid(child, 0)
 
 
-def resume_all(control, devices):
+def resume_all(control: _control.Control, devices: Sequence[Device]) -> None:
     """Resume those of the held mapped devices that are suspended; the first error is raised when all have been tried."""
     problem = None
     for device in devices:
@@ -60,7 +71,7 @@ def resume_all(control, devices):
         raise problem
 
 
-def _stand_by(then, reading, writing):
+def _stand_by(then: Callable[[], None], reading: int, writing: int) -> NoReturn:
     """In the child: wait for the parent's word, or for its end."""
     try:
         os.close(writing)

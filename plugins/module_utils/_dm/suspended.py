@@ -20,9 +20,15 @@ from .._process.interrupt import interrupting
 from . import control as _control
 from .standby import resume_all, standby
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .._block.device import Device
+
 
 @contextlib.contextmanager
-def quiet(control, devices, seconds):
+def quiet(control: _control.Control, devices: Sequence[Device], seconds: float) -> Iterator[None]:
     """
     Have held mapped devices suspended in the block, their I/O ended and file systems on them frozen; those that are suspended already are let be.
 
@@ -43,7 +49,7 @@ def quiet(control, devices, seconds):
             resume_all(control, running)
 
 
-def check(control, device):
+def check(control: _control.Control, device: Device) -> None:
     """DeviceBusy unless a held mapped device can be suspended and resumed without a change."""
     status = _status(control, device)
     if status.has_inactive_table:
@@ -54,7 +60,7 @@ def check(control, device):
         )
 
 
-def _status(control, device):
+def _status(control: _control.Control, device: Device) -> _control.MappedStatus:
     return control.status(_control.by_device(device))
 
 
@@ -73,7 +79,7 @@ class Suspend(NamedTuple):
 PLAIN = Suspend()
 
 
-def suspend(control, device, how=PLAIN):
+def suspend(control: _control.Control, device: Device, how: Suspend = PLAIN) -> None:
     """Suspend a held mapped device; DeadlineExceeded, and the device as it was, when its I/O does not end in time."""
     address = _control.by_device(device)
     status = control.status(address)

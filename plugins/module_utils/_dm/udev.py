@@ -51,7 +51,7 @@ HIDDEN = DISABLE_DM | DISABLE_SUBSYSTEM | DISABLE_DISK | DISABLE_OTHER
 HANDS_OFF = DISABLE_DISK | DISABLE_OTHER | DISABLE_SUBSYSTEM
 
 
-def is_running():
+def is_running() -> bool:
     """Whether udevd is there to answer; without it nobody would, so nothing is waited for."""
     return gone.exists("/run/udev/control")
 
@@ -64,37 +64,37 @@ class Cookie:
     Leaving the context removes the semaphore in any case.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._semaphore = -1
         self._number = 0
 
-    def __enter__(self):
+    def __enter__(self) -> Cookie:
         if is_running():
             reap()
             self._make()
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         if self._semaphore >= 0:
             semaphore, self._semaphore = self._semaphore, -1
             uapi.lib.semctl(semaphore, 0, uapi.lib.IPC_RMID)
 
-    def next(self, flags=0):
+    def next(self, flags: int = 0) -> int:
         """The ``event_nr`` of one more ioctl whose udev event is to be waited for."""
         if self._semaphore >= 0:
             self._change(1)
         return (flags | PRIMARY_SOURCE) << _SHIFT | self._number
 
-    def again(self, event_nr):
+    def again(self, event_nr: int) -> int:
         """As ``next``, with the flags of an ``event_nr`` made before, by this cookie or another."""
         return self.next(event_nr >> _SHIFT)
 
-    def not_sent(self):
+    def not_sent(self) -> None:
         """Take the last ``next`` back: the ioctl failed, or sent no event."""
         if self._semaphore >= 0:
             self._change(-1)
 
-    def wait(self, seconds):
+    def wait(self, seconds: float) -> bool:
         """Wait until udev has dealt with every event, at most ``seconds``; whether it has."""
         if self._semaphore < 0:
             return True
@@ -103,7 +103,7 @@ class Cookie:
         self._change(1)
         return done
 
-    def _make(self):
+    def _make(self) -> None:
         ffi, lib = uapi.ffi, uapi.lib
         for _try in range(100):
             number = random.randint(1, 0xFFFF)
@@ -132,10 +132,10 @@ class Cookie:
             hint="Old ones may fill the system: see dmsetup udevcookies",
         )
 
-    def _change(self, by):
+    def _change(self, by: int) -> None:
         self._operate(by, 0)
 
-    def _operate(self, by, seconds):
+    def _operate(self, by: int, seconds: float) -> bool:
         ffi, lib = uapi.ffi, uapi.lib
         deadline = Deadline(seconds)
         operation = ffi.new("struct sembuf *", {"sem_num": 0, "sem_op": by, "sem_flg": 0})
@@ -152,7 +152,7 @@ class Cookie:
                 raise KernelError("the udev cookie was taken away", errno=problem)
 
 
-def reap():
+def reap() -> None:
     """
     Remove the semaphores of runs of this collection that have ended without doing so.
 
@@ -166,7 +166,7 @@ def reap():
             lib.semctl(identifier, 0, lib.IPC_RMID)
 
 
-def _has_ended(high, low, started, namespaces, changed):
+def _has_ended(high: int, low: int, started: int, namespaces: list[int], changed: int) -> bool:
     """Whether the process that signed a set with these values, or did not until now, is seen to have ended."""
     if not high:
         return time.time() > changed + _SECONDS_TO_SIGN
@@ -176,19 +176,19 @@ def _has_ended(high, low, started, namespaces, changed):
     return now is None or int(now) & _MASK != started
 
 
-def _signature():
+def _signature() -> tuple[tuple[int, int], ...]:
     """``(semaphore, value)`` by which :func:`reap` knows who made a set; the one that is never 0 comes last."""
     pid = os.getpid()
     parts = [pid & _MASK, int(identity.start_time("self")) & _MASK, *_parts_of_namespaces()]
     return *enumerate(parts, 2), (1, (pid >> _BITS) + 1)
 
 
-def _parts_of_namespaces():
+def _parts_of_namespaces() -> list[int]:
     numbers = identity.namespaces() or (0, 0)
     return [number >> shift & _MASK for number in numbers for shift in (2 * _BITS, _BITS, 0)]
 
 
-def _sets():
+def _sets() -> list[tuple[int, int]]:
     """``[(id, time of the last change)]`` of the cookies that were made here, by this process or another."""
     found = []
     try:

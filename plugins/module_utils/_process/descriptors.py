@@ -17,7 +17,7 @@ import resource
 WANTED = 65536
 
 
-def raise_limit():
+def raise_limit() -> None:
     """Let this process have WANTED descriptors, or as many as it may, if it has fewer now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in ((WANTED, max(WANTED, hard)), (min(WANTED, hard), hard)):

@@ -20,6 +20,26 @@ import signal
 
 from .._base.errors import KernelError
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, Protocol, TypeVar
+
+    _Held = TypeVar("_Held", bound="Holder")
+
+    class Device(Protocol):
+        """An open device (``_block.device.Device``), which a room of the same floor defines."""
+
+        fd: int
+
+        @property
+        def path(self) -> str: ...
+
+        def duplicate(self) -> Device: ...
+
+        def close(self) -> None: ...
+
+
 # cd: a holder must not keep the current directory's file system busy. The shell is gone as soon as sleep runs.
 _ATTACHED = 'cd / && exec sleep "$0"'
 _TOLD = 'cd / && read -r word && exec sleep "$0" < /dev/null'
@@ -29,16 +49,16 @@ _DETACHED = 'cd / && { sleep "$0" & }'
 class Holder:
     """A running holder that belongs to this process; leaving the context releases it. ``pid`` is its process id."""
 
-    def __init__(self, pid):
+    def __init__(self, pid: int) -> None:
         self.pid = pid
 
-    def __enter__(self):
+    def __enter__(self: _Held) -> _Held:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.release()
 
-    def release(self):
+    def release(self) -> None:
         """End the holder; when this returns its descriptors are closed. Calling it twice is fine."""
         pid, self.pid = self.pid, None
         if pid is None:
@@ -51,26 +71,26 @@ class Holder:
 class Pending(Holder):
     """A holder that ends together with this process, until it is told to :meth:`stay`."""
 
-    def __init__(self, pid, pipe):
+    def __init__(self, pid: int, pipe: int) -> None:
         super().__init__(pid)
         self._pipe = pipe
 
-    def stay(self):
+    def stay(self) -> None:
         """From here on it is as one of :func:`hold`."""
         os.write(self._pipe, b"stay\n")
         self._close()
 
-    def release(self):
+    def release(self) -> None:
         self._close()
         super().release()
 
-    def _close(self):
+    def _close(self) -> None:
         pipe, self._pipe = self._pipe, -1
         if pipe >= 0:
             os.close(pipe)
 
 
-def hold_pending(devices, seconds):
+def hold_pending(devices: Iterable[Device], seconds: float) -> Pending:
     """A Pending holder, for who has to write down whom to end later, before there is anybody to be ended."""
     reader, writer = os.pipe()
     try:
@@ -82,12 +102,12 @@ def hold_pending(devices, seconds):
         os.close(reader)
 
 
-def hold(devices, seconds):
+def hold(devices: Iterable[Device], seconds: float) -> Holder:
     """A Holder that keeps the devices open until it is released, or for ``seconds`` when nobody is left to do so."""
     return Holder(_spawn(_ATTACHED, devices, seconds))
 
 
-def hold_for(devices, seconds):
+def hold_for(devices: Iterable[Device], seconds: float) -> None:
     """Keep the devices open for ``seconds`` from now on, by a process that nobody waits for and that outlives this one."""
     dummy, status = os.waitpid(_spawn(_DETACHED, devices, seconds), 0)
     if status:
@@ -96,7 +116,7 @@ def hold_for(devices, seconds):
         )
 
 
-def _spawn(script, devices, seconds, standard_input=None):
+def _spawn(script: str, devices: Iterable[Device], seconds: float, standard_input: int | None = None) -> int:
     """Start the shell with copies of the descriptors and nothing else; returns once it has them."""
     copies = []
     try:
@@ -125,7 +145,7 @@ def _spawn(script, devices, seconds, standard_input=None):
 _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
-def _redirections(keep, standard_input):
+def _redirections(keep: set[int], standard_input: int | None) -> list[tuple[Any, ...]]:
     """Standard streams from and to /dev/null (a pipe kept open would make the reader wait), everything else closed."""
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
@@ -141,7 +161,7 @@ def _redirections(keep, standard_input):
     return actions
 
 
-def _is_inheritable(number):
+def _is_inheritable(number: int) -> bool:
     try:
         return os.get_inheritable(number)
     except OSError as error:
@@ -151,5 +171,5 @@ def _is_inheritable(number):
         return False
 
 
-def _names(devices):
+def _names(devices: Iterable[Device]) -> str:
     return ", ".join(device.path for device in devices)

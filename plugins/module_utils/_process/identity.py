@@ -21,7 +21,7 @@ from .._base.errors import KernelError
 _UNKNOWN = "0"
 
 
-def start_time(pid):
+def start_time(pid: int | str) -> str | None:
     """
     Field 22 of /proc/PID/stat, in clock ticks since boot, as text; with the pid it names one process of this
     boot. None when there is no such process; KernelError when that cannot be told.
@@ -37,12 +37,12 @@ def start_time(pid):
         raise gone.not_seen(error, path) from error
 
 
-def own_mark():
+def own_mark() -> str:
     """This process as ``PID-START-NAMESPACES``, for :func:`has_ended` in another one."""
     return mark_of("self", os.getpid())
 
 
-def mark_of(process, pid):
+def mark_of(process: int | str, pid: int) -> str:
     """
     The mark of a process by its name in /proc and its id, which is one of this process's PID namespace.
 
@@ -52,7 +52,7 @@ def mark_of(process, pid):
     return f"{pid}-{start_time(process)}-{_namespaces() or _UNKNOWN}"
 
 
-def parse_mark(text):
+def parse_mark(text: str) -> tuple[str, str, str] | None:
     """``(pid, start time, namespaces)`` of :func:`own_mark`'s text, or None."""
     words = text.split("-")
     if len(words) != 3 or not all(words) or not (words[0] + words[1]).isdecimal():
@@ -60,7 +60,7 @@ def parse_mark(text):
     return tuple(words)
 
 
-def is_of_this_namespace(mark):
+def is_of_this_namespace(mark: str) -> bool:
     """
     Whether :func:`has_ended` can tell of the process of this mark: it is of this process's PID and time
     namespaces. KernelError.
@@ -69,7 +69,7 @@ def is_of_this_namespace(mark):
     return found is not None and found[2] == _namespaces()
 
 
-def has_ended(mark):
+def has_ended(mark: str) -> bool:
     """
     Whether the process of this :func:`own_mark` has ended, as far as that can be seen from here: False for a mark of another namespace and for
     a text that is no mark. KernelError when /proc does not tell.
@@ -78,13 +78,13 @@ def has_ended(mark):
     return found is not None and found[2] == _namespaces() and start_time(found[0]) != found[1]
 
 
-def _namespaces():
+def _namespaces() -> str | None:
     """:func:`namespaces` as one word, or None."""
     numbers = namespaces()
     return numbers and ".".join(f"{number:x}" for number in numbers)
 
 
-def namespaces():
+def namespaces() -> tuple[int, int] | None:
     """
     The numbers of this process's PID namespace and time namespace, 32 bits each; None where /proc shows the
     processes of another one.
@@ -103,7 +103,7 @@ def namespaces():
     return tuple(numbers)
 
 
-def end(pid, started, seconds=5.0):
+def end(pid: int, started: str, seconds: float = 5.0) -> bool:
     """
     Kill the process that has this id and began at ``started`` (:func:`start_time`), and wait for its end; whether it has ended.
 
@@ -128,7 +128,7 @@ def end(pid, started, seconds=5.0):
         os.close(handle)
 
 
-def end_marked(mark, seconds=5.0):
+def end_marked(mark: str, seconds: float = 5.0) -> bool:
     """:func:`end` for the process of a mark, if that is one of this namespace; whether it is known to have ended."""
     found = parse_mark(mark)
     return found is not None and found[2] == _namespaces() and end(int(found[0]), found[1], seconds)

@@ -15,16 +15,22 @@ import signal
 
 from .._base.deadline import Deadline
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 @contextlib.contextmanager
-def interrupting(seconds, waited_for, device=None, hint=None):
+def interrupting(
+    seconds: float, waited_for: str, device: object | None = None, hint: str | None = None
+) -> Iterator[None]:
     """
     Break a system call of the block that a signal can break, and raise DeadlineExceeded, after ``seconds``. For the main thread.
 
     The call may have ended well a moment before: what it did is to be asked for, not concluded from the error.
     """
 
-    def ring(signum, frame):
+    def ring(signum: int, frame: object) -> None:
         raise _Rang
 
     before = signal.signal(signal.SIGALRM, ring)

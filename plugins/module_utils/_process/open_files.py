@@ -16,6 +16,11 @@ import stat
 from .._base import gone
 from .._base.record import Record
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
 _DOMID = "-xen-domid"
 
 
@@ -25,19 +30,19 @@ class Qemu(Record):
     pid: str
     domid: str | None
 
-    def may_serve(self, domid):
+    def may_serve(self, domid: int | str) -> bool:
         """Whether it serves this domain, or may; one that serves all domains has the number of domain 0."""
         return self.domid in (None, "0", str(domid))
 
 
-def find_qemus():
+def find_qemus() -> list[Qemu]:
     """All Qemus of this host; KernelError when that cannot be looked at."""
     pids = [pid for pid in gone.list_directory("/proc", ()) if pid.isdigit()]
     found = [pid for pid in pids if (_read(f"/proc/{pid}/comm") or "").startswith("qemu")]
     return [Qemu(pid, _domid_of(pid)) for pid in found]
 
 
-def of_qemu(domid, qemus):
+def of_qemu(domid: int | str, qemus: Iterable[Qemu]) -> Iterator[tuple[os.stat_result, bool]]:
     """
     Yield ``(os.stat_result, whether it is open for writing)`` of each file or block device that one of the
     Qemus has open which serves this domain, or may.
@@ -49,13 +54,13 @@ def of_qemu(domid, qemus):
             yield from _of_process(qemu.pid)
 
 
-def _domid_of(pid):
+def _domid_of(pid: str) -> str | None:
     """libxl tells QEMU the guest (tools/libs/light/libxl_dm.c of Xen)."""
     words = (_read(f"/proc/{pid}/cmdline") or "").split("\0")
     return words[words.index(_DOMID) + 1] if _DOMID in words[:-1] else None
 
 
-def _of_process(pid):
+def _of_process(pid: str) -> Iterator[tuple[os.stat_result, bool]]:
     for number in gone.list_directory(f"/proc/{pid}/fd", gone.PROC_FILE):
         path = f"/proc/{pid}/fd/{number}"
         try:
@@ -70,12 +75,12 @@ def _of_process(pid):
         yield found, flags is None or _may_write(flags)
 
 
-def _may_write(fdinfo):
+def _may_write(fdinfo: str) -> bool:
     """The line ``flags:`` is octal (proc(5))."""
     return int(fdinfo.partition("flags:")[2].split()[0], 8) & os.O_ACCMODE != os.O_RDONLY
 
 
-def _read(path):
+def _read(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()

@@ -23,11 +23,19 @@ from .._base.deadline import Deadline
 from .._base.errors import BlockError
 from .._kernel import uapi
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+
 # No JSON has it.
 _TOLD = b"\0"
 
 
-def supervised(function, seconds, what, on_told=None):
+def supervised(
+    function: Callable[..., Any], seconds: float, what: str, on_told: Callable[[], object] | None = None
+) -> Any:
     """
     What ``function()`` returns (plain data), or BlockError with what it raised; DeadlineExceeded, ``what`` completing "waited 5 s for ...".
 
@@ -63,7 +71,7 @@ def supervised(function, seconds, what, on_told=None):
     return result["value"]
 
 
-def _run(function, writer, parent):
+def _run(function: Callable[..., Any], writer: int, parent: int) -> NoReturn:
     """In the child; never returns."""
     try:
         null = os.open(os.devnull, os.O_RDWR)
@@ -83,7 +91,7 @@ def _run(function, writer, parent):
         os._exit(0)
 
 
-def _die_with(parent):
+def _die_with(parent: int) -> None:
     uapi.require()
     uapi.lib.prctl(uapi.lib.PR_SET_PDEATHSIG, uapi.ffi.cast("unsigned long", signal.SIGKILL))
     # The parent may have ended before that.
@@ -91,7 +99,7 @@ def _die_with(parent):
         os._exit(1)
 
 
-def _read_all(reader, limit, on_told):
+def _read_all(reader: int, limit: Deadline, on_told: Callable[[], object] | None) -> bytes | None:
     """Everything until the other end is closed, or None when the limit is reached first; ``on_told()`` is called for each _TOLD in it."""
     parts = []
     while True:
@@ -105,6 +113,6 @@ def _read_all(reader, limit, on_told):
         parts.append(part.replace(_TOLD, b""))
 
 
-def _reap(child, limit):
+def _reap(child: int, limit: Deadline) -> None:
     while not limit.expired and os.waitpid(child, os.WNOHANG) == (0, 0):
         limit.sleep(0.01)

@@ -17,8 +17,14 @@ from .._block import backing as _backing
 from .._block import loop, new_loop, replaced, trusted_path
 from . import spec
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .._block.device import Device
+    from .resources import Resources
+    from .spec import Source
 
-def size_to_be(source, device):
+
+def size_to_be(source: Source, device: Device) -> int:
     """The size in bytes that a device found for the source has once it is used: a file's device follows its file, which may have grown."""
     if not isinstance(source, spec.FileSource) or source.size:
         return device.size
@@ -26,7 +32,7 @@ def size_to_be(source, device):
         return max(device.size, (backing.size - source.offset) // 512 * 512)
 
 
-def follow(source, device):
+def follow(source: Source, device: Device) -> bool:
     """Have a device that was found for the source that size; whether it has grown."""
     grows = size_to_be(source, device) > device.size
     if grows:
@@ -34,7 +40,9 @@ def follow(source, device):
     return grows
 
 
-def backing_of(source, read_only=None, option="source.file"):
+def backing_of(
+    source: spec.FileSource, read_only: bool | None = None, option: str = "source.file"
+) -> _backing.Backing:
     """The open file (``_block.backing.Backing``) of a FileSource; WrongDevice when it has changed since the source was written."""
     backing = _backing.Backing(
         source.file, source.read_only if read_only is None else read_only, option=option
@@ -50,12 +58,12 @@ def backing_of(source, read_only=None, option="source.file"):
     return backing
 
 
-def _time_of(nanoseconds):
+def _time_of(nanoseconds: int) -> str:
     seconds, rest = divmod(nanoseconds, 10**9)
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest:09} UTC"
 
 
-def find(source, host):
+def find(source: spec.FileSource, host: Resources) -> Device | None:
     trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
     with backing_of(source) as backing:
         chosen = None
@@ -76,7 +84,9 @@ def find(source, host):
         return chosen
 
 
-def check_new(source, backing, host, option="source.file"):
+def check_new(
+    source: spec.FileSource, backing: _backing.Backing, host: Resources, option: str = "source.file"
+) -> None:
     """Raise InvalidValue, DeviceBusy or WrongDevice when a FileSource's open file (``backing_of``) cannot, or is not to, have a new loop device."""
     area = new_loop.Area(source.offset, source.size, not source.read_only)
     if not host.for_guests:
@@ -86,7 +96,7 @@ def check_new(source, backing, host, option="source.file"):
     _backing.check_geometry(backing, source.offset, source.size, source.sector_size)
 
 
-def _check_found(source, backing, device):
+def _check_found(source: spec.FileSource, backing: _backing.Backing, device: Device) -> None:
     _backing.check_geometry(backing, source.offset, source.size, source.sector_size)
     left = (backing.size - source.offset) // device.logical_block * device.logical_block
     if not source.size and left < device.size:
@@ -95,7 +105,7 @@ def _check_found(source, backing, device):
         )
 
 
-def fits(source, device, status):
+def fits(source: spec.FileSource, device: Device, status: loop.LoopInfo) -> bool:
     return (
         status.read_only == source.read_only
         and source.sector_size in (None, device.logical_block)

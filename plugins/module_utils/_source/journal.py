@@ -32,6 +32,16 @@ from .._block import device as _device
 from .._dm import control, mapped
 from .._process import identity as _identity
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from .resources import Resources
+
+    Row = tuple[int, int, int]
+
+
 DIRECTORY = f"{run_directory.ROOT}/journal"
 # For how long devices that go with their last user are waited for; a prober of udev may be that. Each of many
 # has the shorter time at least.
@@ -48,7 +58,7 @@ _KILLED_REMOVAL = "a run that was killed had begun to remove a device that someb
 class Journal:
     """The list of one task: written by the constructor, and valid until :meth:`remove`."""
 
-    def __init__(self, devices, removing=()):
+    def __init__(self, devices: Iterable[_device.Device], removing: Iterable[_device.Device] = ()) -> None:
         """
         ``devices``: what is about to stay, in the order in which it is made to, and the lowest of a stack
         first. ``removing``: loop devices that are about to be removed, and stay if somebody uses them.
@@ -62,7 +72,7 @@ class Journal:
             self._locks.close()
             raise
 
-    def remove(self):
+    def remove(self) -> None:
         """Everything stays now, or nothing does."""
         path = f"{DIRECTORY}/{self._name}"
         try:
@@ -73,7 +83,7 @@ class Journal:
             self._locks.close()
 
 
-def recover(host):
+def recover(host: Resources) -> list[str]:
     """
     Roll back what runs that were killed made permanent in part; complete lists are kept as they are. What was
     rolled back, and what could not be, as texts.
@@ -93,7 +103,7 @@ def recover(host):
     return told
 
 
-def doomed(host):
+def doomed(host: Resources) -> tuple[set[Row], list[str]]:
     """
     ``(found, texts)``: the (major, minor, diskseq) of all that :func:`recover` would have gone, a set, and
     what it would tell.
@@ -112,12 +122,12 @@ def doomed(host):
     return found, told
 
 
-def _problem(name, error):
+def _problem(name: str, error: BlockError) -> str:
     what = "devices of a run that was killed could not be looked for or rolled back"
     return f"{what}, see {DIRECTORY}/{name}: {error}"
 
 
-def _unused(host, rows):
+def _unused(host: Resources, rows: list[Row]) -> dict[Row, str]:
     """
     ``{row: words for it}`` of the permanent devices that nobody has exclusively but a device that goes, too.
     """
@@ -135,7 +145,7 @@ def _unused(host, rows):
     return found
 
 
-def _recover(host, name, told):
+def _recover(host: Resources, name: str, told: list[str]) -> None:
     with locks.Locks() as own:
         if not own.try_take(_lock_of(name)) or not _is_left(name):
             return
@@ -151,7 +161,7 @@ def _recover(host, name, told):
         _unlink(name)
 
 
-def _unlink(name):
+def _unlink(name: str) -> None:
     path = f"{DIRECTORY}/{name}"
     try:
         os.unlink(path)
@@ -161,7 +171,7 @@ def _unlink(name):
         raise KernelError.from_oserror(error, "remove the list", device=path) from error
 
 
-def _stays(host, major, minor, diskseq):
+def _stays(host: Resources, major: int, minor: int, diskseq: int) -> bool:
     try:
         with _device.open_number(major, minor, diskseq=diskseq) as device:
             return _is_permanent(host, device)
@@ -169,25 +179,25 @@ def _stays(host, major, minor, diskseq):
         return False
 
 
-def _is_permanent(host, device):
+def _is_permanent(host: Resources, device: _device.Device) -> bool:
     if loop.is_loop(device):
         return not loop.info(device).autoclear
     return not host.dm.status(control.by_device(device)).deferred_remove
 
 
-def _set_permanent(host, device, wanted):
+def _set_permanent(host: Resources, device: _device.Device, wanted: bool) -> None:
     if loop.is_loop(device):
         loop.set_autoclear(device, not wanted)
     else:
         mapped.set_persist(host.dm, device, wanted)
 
 
-def _words(device):
+def _words(device: _device.Device) -> str:
     backing = loop.backing_path(device) if loop.is_loop(device) else None
     return f"{device.path} (diskseq {device.id.diskseq}{f', {backing}' if backing else ''})"
 
 
-def _roll_back(host, row, limit, told):
+def _roll_back(host: Resources, row: Row, limit: Deadline, told: list[str]) -> None:
     """
     Have one device go that somebody does not use by now, and wait for that; what becomes of it is added to
     ``told``.
@@ -218,7 +228,7 @@ def _roll_back(host, row, limit, told):
     told.append(f"{_KILLED} is left as it is, since somebody uses it: {words}. Remove it when nobody does")
 
 
-def _keep(host, row, told):
+def _keep(host: Resources, row: Row, told: list[str]) -> None:
     """Have a device stay that a killed removal has marked to go with its last user, unless it is gone."""
     major, minor, diskseq = row
     try:
@@ -230,7 +240,7 @@ def _keep(host, row, told):
         return
 
 
-def _stays_claimed(device, limit):
+def _stays_claimed(device: _device.Device, limit: Deadline) -> bool:
     """Whether somebody uses a held device; what stood on it lets go of it a moment after it is gone from sysfs."""
     for pause in pauses():
         if not _device.is_claimed(device):
@@ -241,7 +251,7 @@ def _stays_claimed(device, limit):
     return True
 
 
-def _goes(identity, limit):
+def _goes(identity: _device.DeviceId, limit: Deadline) -> bool:
     own = Deadline(max(limit.left(), _LEAST_SECONDS))
     for pause in pauses():
         if _is_gone(identity):
@@ -252,14 +262,14 @@ def _goes(identity, limit):
     return False
 
 
-def _is_gone(identity):
+def _is_gone(identity: _device.DeviceId) -> bool:
     base = f"/sys/dev/block/{identity.number}"
     if sysfs.read(f"{base}/diskseq") != str(identity.diskseq):
         return True
     return identity.major == _device.LOOP_MAJOR and not gone.exists(f"{base}/loop", gone.SYSFS)
 
 
-def _names():
+def _names() -> list[str]:
     try:
         return sorted(os.listdir(DIRECTORY))
     except FileNotFoundError:
@@ -268,7 +278,7 @@ def _names():
         raise KernelError.from_oserror(error, "look for what killed runs left", device=DIRECTORY) from error
 
 
-def _is_left(name):
+def _is_left(name: str) -> bool:
     """Whether the run of this list, whose lock nobody has, is gone; of a list of another boot it is, with its devices."""
     plain = _read(name)
     if not plain or plain["boot"] != boot.boot_id() or not _identity.is_of_this_namespace(plain["process"]):
@@ -278,12 +288,12 @@ def _is_left(name):
     return _identity.end_marked(plain["process"], _DYING_SECONDS)
 
 
-def _rows(name, which="devices"):
+def _rows(name: str, which: str = "devices") -> list[Row]:
     plain = _read(name)
     return [tuple(row) for row in plain.get(which, [])] if plain and plain["boot"] == boot.boot_id() else []
 
 
-def _read(name):
+def _read(name: str) -> dict[str, Any]:
     """
     What the list says; nothing for one that was never complete, or that has just been removed. KernelError
     for what is no list of a run of ours.
@@ -309,7 +319,7 @@ def _read(name):
     return plain
 
 
-def _is_list(plain):
+def _is_list(plain: object) -> bool:
     """Whether it is what :func:`_content` returns; of another boot only that counts."""
     if not isinstance(plain, dict) or not isinstance(plain.get("boot"), str):
         return False
@@ -323,17 +333,17 @@ def _is_list(plain):
     )
 
 
-def _are_rows(rows):
+def _are_rows(rows: list[Row]) -> None:
     return isinstance(rows, list) and all(
         isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in rows
     )
 
 
-def _is_number(value):
+def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
 
 
-def _no_list(path, why):
+def _no_list(path: str, why: str) -> KernelError:
     return KernelError(
         f"this is no list that a run of the collection wrote: {why}",
         device=path,
@@ -341,7 +351,7 @@ def _no_list(path, why):
     )
 
 
-def _content(devices, removing=()):
+def _content(devices: Iterable[_device.Device], removing: Iterable[_device.Device] = ()) -> dict[str, Any]:
     return {
         "boot": boot.boot_id(),
         "process": _identity.own_mark(),
@@ -350,11 +360,11 @@ def _content(devices, removing=()):
     }
 
 
-def _rows_of(devices):
+def _rows_of(devices: Iterable[_device.Device]) -> list[list[int]]:
     return [[device.id.major, device.id.minor, device.id.diskseq] for device in devices]
 
 
-def _write(name, plain):
+def _write(name: str, plain: dict[str, Any]) -> None:
     run_directory.make(DIRECTORY)
     new = f"{DIRECTORY}/.{name}"
     try:
@@ -363,5 +373,5 @@ def _write(name, plain):
         raise KernelError.from_oserror(error, "list what is to be made", device=new) from error
 
 
-def _lock_of(name):
+def _lock_of(name: str) -> locks.Lock:
     return locks.Lock(f"journal {name.lstrip('.')}", "what it makes")

@@ -18,8 +18,13 @@ from .._dm import control, live_table, names
 from .._dm import mapped as _mapped
 from . import files, spec
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .resources import Resources
+    from .spec import Source
 
-def find(source, host):
+
+def find(source: Source, host: Resources) -> _device.Device | None:
     """The existing device that the source names, held; None when a file or a table has no device yet."""
     if isinstance(source, spec.DiskseqSource):
         return open_diskseq(source)
@@ -32,7 +37,7 @@ def find(source, host):
     return find_table(source, host)
 
 
-def open_diskseq(source):
+def open_diskseq(source: spec.DiskseqSource) -> _device.Device:
     """The disk or partition of a DiskseqSource; DeviceGone when it is not there, or the number is of another boot."""
     boot.check_boot(source.boot_id, source.diskseq)
     if source.partition is None:
@@ -40,7 +45,7 @@ def open_diskseq(source):
     return partition.open_partition(source.diskseq, source.partition)
 
 
-def is_device(source, device, host):
+def is_device(source: Source, device: _device.Device, host: Resources) -> bool:
     """Whether a held device is one that the source names, also when it would pick another one of several."""
     if isinstance(source, spec.FileSource):
         if not loop.is_loop(device):
@@ -62,7 +67,7 @@ def is_device(source, device, host):
         return found.id == device.id
 
 
-def _open_path(source, host):
+def _open_path(source: spec.PathSource, host: Resources) -> _device.Device:
     boot.check_boot(source.boot_id, source.diskseq)
     device = _device.open_path(source.path, diskseq=source.diskseq)
     if source.uuid is None:
@@ -79,7 +84,7 @@ def _open_path(source, host):
     return device
 
 
-def find_table(source, host):
+def find_table(source: spec.TableSource, host: Resources) -> _device.Device | None:
     if not source.name and not source.uuid:
         return None
     mapped = _mapped.find(host.dm, source.name or "", source.uuid or "")
@@ -99,13 +104,13 @@ def find_table(source, host):
     return mapped.device
 
 
-def _is_unfinished(source, status):
+def _is_unfinished(source: spec.TableSource, status: control.MappedStatus) -> bool:
     """Whether the device of the MappedStatus is the source's, by all it is named by, and has no live table."""
     is_named = source.name in (None, "", status.name) or names.holder_of(status.name) is not None
     return not status.has_live_table and status.uuid == (source.uuid or status.uuid) and is_named
 
 
-def _has_table(source, device, host):
+def _has_table(source: spec.TableSource, device: _device.Device, host: Resources) -> bool:
     """Whether a held mapped device has this table, which names no device: over what its slots name, also when they would pick another."""
 
     if (
@@ -129,7 +134,7 @@ def _has_table(source, device, host):
     return live is not None and bool(wanted.with_devices(numbers).same_as(live))
 
 
-def status_of(source, host):
+def status_of(source: spec.TableSource, host: Resources) -> control.MappedStatus | None:
     """The MappedStatus of the device with the source's uuid or name, or None."""
     mapped = (
         _mapped.find(host.dm, source.name or "", source.uuid or "") if source.name or source.uuid else None
@@ -139,7 +144,7 @@ def status_of(source, host):
     return None if mapped is None else mapped.status
 
 
-def _check_same_table(source, host, mapped):
+def _check_same_table(source: spec.TableSource, host: Resources, mapped: _mapped.Mapped) -> None:
     """An existing device under the source's name serves only if it is exactly the one that the source describes."""
     name = source.name or source.uuid
     taken = DeviceBusy(

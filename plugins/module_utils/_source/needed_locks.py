@@ -17,8 +17,12 @@ from .._base import locks
 from .._base.errors import TableError
 from . import spec
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .spec import Source
 
-def of_source(source):
+
+def of_source(source: Source) -> list[locks.Lock]:
     """The locks for a source of ``_source.spec.parse``; KernelError when a file cannot be looked at."""
     if isinstance(source, spec.FileSource):
         return locks.of_file(source.file)
@@ -27,7 +31,7 @@ def of_source(source):
     return []
 
 
-def of_table(value, read_only=False):
+def of_table(value: object, read_only: bool = False) -> list[locks.Lock]:
     """The locks for what the device slots of a table have made: ``value`` as ``_dm_table.parse_table`` takes it."""
     if not _may_make(value):
         # A table can have 100,000 lines, and reading them takes seconds.
@@ -40,7 +44,7 @@ def of_table(value, read_only=False):
     return [lock for source in slots for lock in of_source(source)]
 
 
-def _may_make(value):
+def _may_make(value: object) -> bool:
     """Whether a file or a table may stand somewhere in the table."""
     if isinstance(value, str):
         return "file" in value or "table" in value

@@ -20,8 +20,12 @@ from .._dm import control as _control
 from .._dm import names
 from .._process import identity
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .resources import Resources
 
-def find_orphans(control):
+
+def find_orphans(control: _control.Control) -> list[str]:
     """
     Names of the mapped devices that a run of this collection was making, or had claimed, when it ended.
 
@@ -38,14 +42,14 @@ def find_orphans(control):
     return orphans
 
 
-def reap(host):
+def reap(host: Resources) -> list[str]:
     """Remove the orphans, once in a run; the names of those that are gone, or have their name back."""
     if host.reaped is None:
         host.reaped = [name for name in find_orphans(host.dm) if _settle(host.dm, name)]
     return host.reaped
 
 
-def _settle(control, name):
+def _settle(control: _control.Control, name: str) -> bool:
     """Whether the orphan is done with. Nobody else makes such a name, so this cannot hit another device."""
     address = _control.by_name(name)
     try:

@@ -21,6 +21,13 @@ from .._base.errors import DefinitionError, InvalidValue
 from .._dm import live_table
 from . import spec
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from .spec import Source
+
+
 MOST_CHARACTERS = 65536
 _FIRST_COMER = "cannot be kept: this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
 _EVERY_BOOT = (
@@ -39,7 +46,7 @@ _GUARDS = {"mtime_ns": None, "format": None, "overlap": False, "trusted_path": F
 _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 
 
-def check(source, option="source"):
+def check(source: Source, option: str = "source") -> None:
     """Raise InvalidValue for a source (of ``_source.spec.parse``) that means nothing, or something else, after the next boot."""
     if (
         isinstance(source, spec.NumberSource)
@@ -53,7 +60,7 @@ def check(source, option="source"):
         _check_table(source, option)
 
 
-def boot_of(source):
+def boot_of(source: Source) -> str | None:
     """The boot that the source, or a device in its table, is bound to, or None for what outlives it."""
     if isinstance(source, spec.TableSource):
         slots = _dm_table.parse_table(source.table).devices(source.read_only)
@@ -61,7 +68,7 @@ def boot_of(source):
     return getattr(source, "boot_id", None)
 
 
-def doubt(path, is_mapped, uuid):
+def doubt(path: str, is_mapped: bool, uuid: str | None) -> str | None:
     """What to say of a path that may lead to another device after the next boot, or None. ``uuid``: of the mapped device, as it is kept with the path."""
     if uuid or not is_mapped and _plain(path).startswith(_LASTING):
         return None
@@ -69,7 +76,7 @@ def doubt(path, is_mapped, uuid):
     return f"{path} is a name that another disk may have after the next boot, and no uuid is kept with it to tell: {advice}"
 
 
-def text_of(source):
+def text_of(source: Source) -> str:
     """The recipe's text: equal sources have equal texts. InvalidValue when it is too long, or cannot be kept (:func:`check`)."""
     check(source)
     plain = {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}
@@ -83,7 +90,7 @@ def text_of(source):
     return text
 
 
-def without_guards(source):
+def without_guards(source: Source) -> Source:
     """The source without what is only checked of its files: which storage is meant does not depend on that."""
     if isinstance(source, spec.FileSource):
         return source._replace(**_GUARDS)
@@ -92,7 +99,7 @@ def without_guards(source):
     return source
 
 
-def cut_of(kept, wanted):
+def cut_of(kept: Source, wanted: Source) -> int | None:
     """
     The sectors of the disk that ``kept`` is, when ``wanted`` is the same snapshot or thin volume, encrypted or not, and shorter; else None.
 
@@ -112,7 +119,7 @@ def cut_of(kept, wanted):
     )
 
 
-def _storage(source):
+def _storage(source: Source) -> tuple[object, ...] | None:
     """What a snapshot's changes, or a thin volume's data, are kept in, as something to compare; None for other sources."""
     if not isinstance(source, spec.TableSource):
         return None
@@ -129,14 +136,14 @@ def _storage(source):
     return _storage(slots["device"]) if targets[0].TYPE == "crypt" else None
 
 
-def _without_guards(plain):
+def _without_guards(plain: Any) -> Any:
     if isinstance(plain, dict):
         unchecked = _GUARDS if "file" in plain else ()
         return {key: _without_guards(value) for key, value in plain.items() if key not in unchecked}
     return [_without_guards(part) for part in plain] if isinstance(plain, list) else plain
 
 
-def parse(text, target="source"):
+def parse(text: str, target: str = "source") -> Source:
     """The source of a recipe's text; DefinitionError for what this collection cannot have written."""
     if len(text) > MOST_CHARACTERS:
         raise DefinitionError(f"the recipe has more than {MOST_CHARACTERS} characters", device=target)
@@ -151,16 +158,16 @@ def parse(text, target="source"):
     return source
 
 
-def _no_constant(name):
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _plain(path):
+def _plain(path: str) -> str:
     # POSIX lets normpath keep two slashes in front.
     return "/" + os.path.normpath(path).lstrip("/")
 
 
-def _check_path(source, option):
+def _check_path(source: spec.PathSource, option: str) -> None:
     if source.boot_id is not None:
         # Whatever the path leads to is that very device, or an error.
         return
@@ -173,7 +180,7 @@ def _check_path(source, option):
             raise InvalidValue(option, source.path, allowed)
 
 
-def _check_table(source, option):
+def _check_table(source: spec.TableSource, option: str) -> None:
     table = _dm_table.parse_table(source.table)
     for dummy, slot in table.devices(source.read_only):
         check(spec.parse_slot(slot), option=f"{option}.table {slot.field}")

@@ -20,13 +20,19 @@ from .._base.deadline import Deadline
 from .._block import loop_index, sysfs
 from .._dm import control, udev
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .._block.device import DeviceId
+    from .._xenstore.pyxs_store import Store
+
+
 UDEV_SECONDS = 60
 
 
 class Resources(contextlib.ExitStack):
     """A context; leaving it closes the devices that were kept in it (``enter_context``) and everything else."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._dm = None
         self._cookie = None
@@ -55,21 +61,21 @@ class Resources(contextlib.ExitStack):
         self._links = []
 
     @property
-    def dm(self):
+    def dm(self) -> control.Control:
         """device-mapper's Control."""
         if self._dm is None:
             self._dm = self.enter_context(control.Control())
         return self._dm
 
     @property
-    def cookie(self):
+    def cookie(self) -> udev.Cookie:
         """The run's udev Cookie."""
         if self._cookie is None:
             self._cookie = self.enter_context(udev.Cookie())
         return self._cookie
 
     @property
-    def store(self):
+    def store(self) -> Store:
         """The connection to xenstored."""
         if self._store is None:
             from .._xenstore.pyxs_store import Store
@@ -77,12 +83,12 @@ class Resources(contextlib.ExitStack):
             self._store = self.enter_context(Store())
         return self._store
 
-    def warn(self, text):
+    def warn(self, text: str) -> None:
         """Have the user told, once."""
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def link_goes(self, name, identity):
+    def link_goes(self, name: str, identity: DeviceId) -> None:
         """
         Have :meth:`settle` wait for udev to remove the link of a mapped device that is gone, a DeviceId: no
         cookie goes with a deferred remove.
@@ -90,7 +96,7 @@ class Resources(contextlib.ExitStack):
         if udev.is_running():
             self._links.append((name, identity))
 
-    def settle(self, seconds=UDEV_SECONDS):
+    def settle(self, seconds: float = UDEV_SECONDS) -> bool:
         """Wait until udev has dealt with all that was done; whether it has within ``seconds``."""
         limit = Deadline(seconds)
         done = self._cookie is None or self._cookie.wait(seconds)
@@ -102,12 +108,12 @@ class Resources(contextlib.ExitStack):
         return done
 
 
-def _is_stale(name, identity):
+def _is_stale(name: str, identity: DeviceId) -> bool:
     """Whether the link still leads to where the device was, and not to another one that has its name and its number by now."""
     return _leads_to(f"/dev/mapper/{name}", f"dm-{identity.minor}") and not _is_anothers(name, identity)
 
 
-def _is_anothers(name, identity):
+def _is_anothers(name: str, identity: DeviceId) -> bool:
     base = f"/sys/dev/block/{identity.major}:{identity.minor}"
     before = sysfs.diskseq_of(identity.major, identity.minor)
     if before in (None, identity.diskseq) or sysfs.read(f"{base}/dm/name") != name:
@@ -115,7 +121,7 @@ def _is_anothers(name, identity):
     return sysfs.diskseq_of(identity.major, identity.minor) == before
 
 
-def _leads_to(link, target):
+def _leads_to(link: str, target: str) -> bool:
     try:
         return os.path.basename(os.readlink(link)) == target
     except OSError as error:

@@ -17,6 +17,10 @@ from .._block import device as _device
 from .._block import loop
 from . import files, spec
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .. import _dm_table
+
 
 class Exchange(Record):
     """
@@ -28,7 +32,7 @@ class Exchange(Record):
     file: str
 
 
-def exchanged(live, wanted):
+def exchanged(live: _dm_table.Table, wanted: _dm_table.Table) -> Exchange | None:
     """The first Exchange of a live table by ``wanted``, with its slots as they were written; or None."""
     old = {(index, slot.field): spec.parse_slot(slot) for index, slot in live.devices()}
     for index, slot in wanted.devices():
@@ -41,7 +45,7 @@ def exchanged(live, wanted):
     return None
 
 
-def _other_file(number, source):
+def _other_file(number: spec.NumberSource, source: spec.FileSource) -> str | None:
     """The loop device that has the number, and its file, in words, unless that is the source's; or None."""
     try:
         with _device.open_number(number.major, number.minor) as device:

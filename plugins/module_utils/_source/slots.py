@@ -21,6 +21,24 @@ from .._dm import mapped as _mapped
 from .._dm_table.grammar import kernels as _kernels
 from . import files, lookup, spec
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Protocol
+
+    from .._block.device import Device
+    from .._dm import load
+    from .._dm_table.grammar.slot import Slot
+    from .resources import Resources
+    from .spec import Source
+
+    class Maker(Protocol):
+        """What makes devices that are not there (``_source.opener.Opener``)."""
+
+        def open(self, source: Source) -> Device: ...
+
+        def follow(self, source: Source, device: Device) -> None: ...
+
 
 class CheckedTable(NamedTuple):
     """
@@ -41,7 +59,7 @@ class ToBe(NamedTuple):
     read_only: bool
 
 
-def mapped_name(source):
+def mapped_name(source: Source) -> str | None:
     """The name of the mapped device that a source names by its path in /dev/mapper, or None."""
     directory, slash, name = (
         source.path.rpartition("/") if isinstance(source, spec.PathSource) else ("", "", "")
@@ -57,7 +75,13 @@ class Slots:
     ``mapped``: number of the device that the table is for; ``kernels`` and ``targets`` as for ``_dm_table.Context``.
     """
 
-    def __init__(self, host, mapped=None, kernels=None, targets=None):
+    def __init__(
+        self,
+        host: Resources,
+        mapped: tuple[int, int] | None = None,
+        kernels: Sequence[str] | None = None,
+        targets: dict[str, tuple[int, int, int]] | None = None,
+    ) -> None:
         self._host = host
         self._devices = {}
         # Numbers with the major 0, which no block device has, for those that are yet to be made.
@@ -66,7 +90,7 @@ class Slots:
         self._kernels = kernels
         self._targets = targets
 
-    def look(self, value, read_only, whole=False):
+    def look(self, value: Any, read_only: bool, whole: bool = False) -> CheckedTable:
         """
         The Wanted table for ``value`` with the devices that are there; those that would be made stay as they are. ``whole``: a device that cannot
         be had is one error of the table among the others, rather than one that ends the look.
@@ -77,18 +101,18 @@ class Slots:
         complete = all(self._find(slot) is not None for _index, slot in table.devices(read_only))
         return CheckedTable(table.with_devices(self._number_or_text) if complete else table, complete, table)
 
-    def device(self, slot):
+    def device(self, slot: Slot) -> Device | None:
         """The held device of a slot that was looked at; None when it would have to be made first."""
         return self._devices.get(slot.text)
 
-    def found(self):
+    def found(self) -> None:
         """The held devices that were found when the table was looked at."""
         return [device for device in self._devices.values() if device is not None]
 
-    def make(self, value, read_only, opener):
+    def make(self, value: Any, read_only: bool, opener: Maker) -> load.Table:
         """A ``_dm.load.Table`` to load, with the devices that were not there made by ``opener`` (``_source.opener.Opener``)."""
 
-        def find_or_make(slot):
+        def find_or_make(slot: Slot) -> Device:
             source = spec.parse_slot(slot)
             if self._devices.get(slot.text) is None:
                 self._devices[slot.text] = self._host.mapped_made.get(mapped_name(source)) or opener.open(
@@ -102,9 +126,15 @@ class Slots:
         held = {self._devices[slot.text].id: self._devices[slot.text] for _index, slot in written.devices()}
         return table._replace(held=tuple(held.values()))
 
-    def _context(self, read_only, find, otherwise=lambda slot: None, whole=False):
+    def _context(
+        self,
+        read_only: bool,
+        find: Callable[[Slot], Device | None],
+        otherwise: Callable[[Slot], _dm_table.DeviceFacts | None] = lambda slot: None,
+        whole: bool = False,
+    ) -> _dm_table.Context:
 
-        def facts(slot):
+        def facts(slot: Slot) -> _dm_table.DeviceFacts | _dm_table.NoDevice | None:
             try:
                 device = find(slot)
                 return otherwise(slot) if device is None else _facts(device, self._host, slot)
@@ -123,7 +153,7 @@ class Slots:
             running=_kernels.version_of(os.uname().release),
         )
 
-    def _facts_to_be(self, slot):
+    def _facts_to_be(self, slot: Slot) -> _dm_table.DeviceFacts | None:
         """What will be true of the device that a file or a table has not got yet. A table is checked here, as it will be when it is made."""
         source = spec.parse_slot(slot)
         if isinstance(source, spec.TableSource):
@@ -147,14 +177,14 @@ class Slots:
             )
         return _dm_table.DeviceFacts(0, minor, size // 512, source.sector_size or 512, source.read_only)
 
-    def _find(self, slot):
+    def _find(self, slot: Slot) -> Device | None:
         if slot.text not in self._devices:
             source = spec.parse_slot(slot)
             device = None if self._to_be(source) else lookup.find(source, self._host)
             self._devices[slot.text] = None if device is None else self._host.enter_context(device)
         return self._devices[slot.text]
 
-    def _to_be(self, source):
+    def _to_be(self, source: Source) -> ToBe | None:
         """The ToBe that the source names, None when it names none; WrongDevice when it asks for another uuid."""
         to_be = self._host.mapped_to_be.get(mapped_name(source))
         if to_be is not None and source.uuid not in (None, to_be.uuid):
@@ -165,22 +195,24 @@ class Slots:
             )
         return to_be
 
-    def _number_or_text(self, slot):
+    def _number_or_text(self, slot: Slot) -> str:
         return self._devices[slot.text].id.number
 
 
-def host_slots(host, value, mapped=None, kernels=()):
+def host_slots(
+    host: Resources, value: Any, mapped: tuple[int, int] | None = None, kernels: Sequence[str] = ()
+) -> Slots:
     """Slots that hold the table ``value`` against this host's kernel and its target types; ``kernels`` are others that have to take it, too."""
     return Slots(host, mapped, _kernels_of(kernels), _targets_of(value, host))
 
 
-def _kernels_of(others):
+def _kernels_of(others: Sequence[str]) -> tuple[str, ...] | None:
     """The kernels that have to take the table: this host's, if its grammar is known, and the others."""
     own = _kernels.same_grammar(os.uname().release)
     return tuple(kernel for kernel in _kernels.KERNELS if kernel == own or kernel in others) or None
 
 
-def _targets_of(value, host):
+def _targets_of(value: Any, host: Resources) -> dict[str, tuple[int, int, int]]:
     """{type: version} of the targets that the host has; the kernel loads the modules of those that the table names."""
     found = host.dm.target_versions()
     for line in (
@@ -194,7 +226,7 @@ def _targets_of(value, host):
     return found
 
 
-def _facts(device, host, slot):
+def _facts(device: Device, host: Resources, slot: Slot) -> _dm_table.DeviceFacts:
     """The DeviceFacts of the held device of a slot."""
     size = files.size_to_be(spec.parse_slot(slot), device)
     uuid = host.dm.status(control.by_device(device)).uuid if _mapped.is_mapped(device) else None
@@ -210,7 +242,7 @@ def _facts(device, host, slot):
     )
 
 
-def _cow_chunk(device):
+def _cow_chunk(device: Device) -> int | None:
     try:
         return cow_header.chunk_size(device)
     except OSError as error:

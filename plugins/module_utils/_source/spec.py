@@ -24,6 +24,11 @@ from .._block import device, sysfs
 from .._dm import names
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from typing import Any, Union
+
+    from .._dm_table.grammar.slot import Slot
+
 _KINDS = "diskseq, path, file, table"
 _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
 
@@ -37,7 +42,7 @@ class DiskseqSource(Record):
     partition: int | None = None
     boot_id: str | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"diskseq:{self.diskseq}{f'-part{self.partition}' if self.partition else ''}{f'@{self.boot_id}' if self.boot_id else ''}"
 
 
@@ -47,7 +52,7 @@ class NumberSource(Record):
     major: int
     minor: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.major}:{self.minor}"
 
 
@@ -59,7 +64,7 @@ class PathSource(Record):
     diskseq: int | None = None
     boot_id: str | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"path:{self.path}"
 
 
@@ -83,7 +88,7 @@ class FileSource(Record):
     overlap: bool = False
     trusted_path: bool = False
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"file:{self.file}"
 
 
@@ -95,17 +100,15 @@ class TableSource(Record):
     uuid: str | None = None
     read_only: bool = False
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"table:{self.name or self.uuid or '(unnamed)'}"
 
 
 if TYPE_CHECKING:
-    from typing import Union
-
     Source = Union[DiskseqSource, NumberSource, PathSource, FileSource, TableSource]
 
 
-def parse(value, option="source", numbers=False):
+def parse(value: object, option: str = "source", numbers: bool = False) -> Source:
     """A typed source out of plain data or text, or InvalidValue; nothing is looked up. ``numbers``: allow major:minor."""
     if isinstance(value, str):
         return _parse_text(value, option, numbers)
@@ -125,7 +128,7 @@ def parse(value, option="source", numbers=False):
     return _PARSERS[kinds[0]](value, option)
 
 
-def _parse_text(text, option, numbers):
+def _parse_text(text: str, option: str, numbers: bool) -> Source:
     kind, colon, rest = text.partition(":")
     if text.startswith("/"):
         return PathSource(_absolute(text, option))
@@ -148,7 +151,7 @@ def _parse_text(text, option, numbers):
     raise InvalidValue(option, text, f"must be {forms}")
 
 
-def _parse_mapped(text, option):
+def _parse_mapped(text: str, option: str) -> PathSource:
     """Neither a name nor a uuid can hold a comma; the link is udev's, and the uuid proves where it leads."""
     name, comma, uuid = text.partition(",")
     if not comma:
@@ -158,7 +161,7 @@ def _parse_mapped(text, option):
     return PathSource(f"/dev/mapper/{names.check_name(name, option)}", uuid=names.check_uuid(uuid, option))
 
 
-def _parse_diskseq_text(text, option):
+def _parse_diskseq_text(text: str, option: str) -> DiskseqSource:
     number, at, boot = text.partition("@")
     number, dash, partition = number.partition("-part")
     return DiskseqSource(
@@ -168,7 +171,7 @@ def _parse_diskseq_text(text, option):
     )
 
 
-def _parse_diskseq(value, option):
+def _parse_diskseq(value: dict[str, Any], option: str) -> DiskseqSource:
     check_keys(value, option, DiskseqSource._fields, _KNOWN)
     partition, boot = value.get("partition"), value.get("boot_id")
     return DiskseqSource(
@@ -178,7 +181,7 @@ def _parse_diskseq(value, option):
     )
 
 
-def _partition(value, option):
+def _partition(value: object, option: str) -> int:
     text = str(value)
     if isinstance(value, bool) or not digits.is_decimal(text, 3) or not 1 <= int(text) <= _MOST_PARTITIONS:
         raise InvalidValue(
@@ -187,7 +190,7 @@ def _partition(value, option):
     return int(text)
 
 
-def _parse_path(value, option):
+def _parse_path(value: dict[str, Any], option: str) -> PathSource:
     check_keys(value, option, PathSource._fields, _KNOWN)
     diskseq, uuid, boot = value.get("diskseq"), value.get("uuid"), value.get("boot_id")
     if boot is not None and diskseq is None:
@@ -200,7 +203,7 @@ def _parse_path(value, option):
     )
 
 
-def _parse_file(value, option):
+def _parse_file(value: dict[str, Any], option: str) -> FileSource:
     check_keys(value, option, FileSource._fields, _KNOWN)
     sector_size, mtime_ns = value.get("sector_size"), value.get("mtime_ns")
     if mtime_ns is not None and not _flag(value, option, "read_only"):
@@ -223,7 +226,7 @@ def _parse_file(value, option):
     )
 
 
-def _parse_table(value, option):
+def _parse_table(value: dict[str, Any], option: str) -> TableSource:
     check_keys(value, option, TableSource._fields, _KNOWN)
     name, uuid = value.get("name"), value.get("uuid")
     return TableSource(
@@ -238,17 +241,17 @@ _PARSERS = {"diskseq": _parse_diskseq, "path": _parse_path, "file": _parse_file,
 _KNOWN = {*DiskseqSource._fields, *PathSource._fields, *FileSource._fields, *TableSource._fields}
 
 
-def _absolute(value, option):
+def _absolute(value: object, option: str) -> str:
     if isinstance(value, str) and "\n" in value:
         raise InvalidValue(option, value, "must be an absolute path")
     return files.check_path(value, option)
 
 
-def _bytes(value, option, key):
+def _bytes(value: dict[str, Any], option: str, key: str) -> int:
     return _number(value, option, key, "a whole number of bytes, 0 or more")
 
 
-def _number(value, option, key, allowed):
+def _number(value: dict[str, Any], option: str, key: str, allowed: str) -> int:
     found = value.get(key)
     if found is None:
         return 0
@@ -258,7 +261,7 @@ def _number(value, option, key, allowed):
     return int(text)
 
 
-def _format(value, option):
+def _format(value: dict[str, Any], option: str) -> str | None:
     found = value.get("format")
     if found not in (None, "raw"):
         allowed = "raw: an image of another format is not a disk byte for byte, so convert it (qemu-img convert -O raw)"
@@ -266,11 +269,11 @@ def _format(value, option):
     return found
 
 
-def _flag(value, option, key):
+def _flag(value: dict[str, Any], option: str, key: str) -> None:
     found = value.get(key)
     return found is not None and boolean(found, f"{option}.{key}")
 
 
-def parse_slot(slot):
+def parse_slot(slot: Slot) -> Source:
     """The source that a table's device slot holds."""
     return parse(slot.value, option=slot.field, numbers=True)

@@ -27,11 +27,19 @@ from .._source import files, lookup, opener, spec
 from .._source import slots as _slots
 from . import superblock
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .._source.resources import Resources
+    from .._source.spec import Source
+
+
 _TYPE = "thin-pool"
 _GOING_SECONDS = 2
 
 
-def check(source, option="pool"):
+def check(source: Source, option: str = "pool") -> None:
     """InvalidValue for a source (of ``_source.spec.parse``) that cannot be a pool's."""
     if isinstance(source, spec.PathSource):
         return
@@ -45,7 +53,7 @@ def check(source, option="pool"):
 class Pool:
     """A pool: ``device`` is held by the host, or None while nothing of it is there; ``length`` in sectors, 0 for a new one."""
 
-    def __init__(self, host, source):
+    def __init__(self, host: Resources, source: Source) -> None:
         self._host = host
         self._source = source
         # Called when all that is held below is closed.
@@ -55,7 +63,7 @@ class Pool:
         self.length = 0
         self.wanted = 0
 
-    def look(self):
+    def look(self) -> None:
         """Find it, or bring it up as it is. DeviceBusy for another device under its name, InvalidValue for a table that would cut it."""
         if isinstance(self._source, spec.PathSource):
             self.device = self._host.enter_context(lookup.find(self._source, self._host))
@@ -77,17 +85,17 @@ class Pool:
         self.device = self._opener.open(self._source._replace(table=self._table_of(self.length)))
 
     @property
-    def grows(self):
+    def grows(self) -> bool:
         """Whether the source asks for more than there is."""
         return self.wanted > self.length
 
-    def make(self):
+    def make(self) -> None:
         """Have it live, and as large as the source says; within ``seconds`` for outstanding reads and writes."""
         if self.device is None:
             self.device = self._opener.open(self._source)
             self.length = self.wanted
 
-    def grow(self, seconds):
+    def grow(self, seconds: float) -> None:
         """Have it as large as the source says; ``seconds`` is the limit for outstanding reads and writes to end."""
         slots = _slots.host_slots(self._host, self._source.table)
         table = slots.make(self._source.table, False, self._opener)
@@ -99,7 +107,7 @@ class Pool:
             raise
         self.length = self.wanted
 
-    def _look_at(self, mapped):
+    def _look_at(self, mapped: _mapped.Mapped) -> None:
         """A device that is there must be the pool: all but its size."""
         if mapped.device is None:
             raise DeviceBusy(
@@ -124,7 +132,7 @@ class Pool:
         if self.wanted < self.length:
             raise self._cut()
 
-    def _live(self):
+    def _live(self) -> _dm_table.Table:
         """The live table, of a pool that answers."""
         if not _mapped.is_mapped(self.device):
             raise WrongDevice("it is not a mapped device", device=self.device.path)
@@ -139,16 +147,16 @@ class Pool:
             raise WrongDevice("it is not a thin pool", device=self.device.path)
         return live
 
-    def _table_of(self, length):
+    def _table_of(self, length: int) -> list[dict[str, Any]]:
         return [dict(_dm_table.parse_table(self._source.table).to_list()[0], length=length)]
 
-    def _source_of(self, field):
+    def _source_of(self, field: str) -> Source:
         (slot,) = (
             slot for dummy, slot in _dm_table.parse_table(self._source.table).devices() if slot.field == field
         )
         return spec.parse_slot(slot)
 
-    def _refuse_image(self):
+    def _refuse_image(self) -> None:
         """A new pool's data is nothing that somebody wants to keep; later it is what guests write."""
         source = self._source_of("data")
         if not isinstance(source, spec.FileSource) or source.offset or not gone.exists(source.file):
@@ -162,7 +170,7 @@ class Pool:
                 f"must be an empty file for a new pool: this is an image of the format {found}",
             )
 
-    def _superblock(self):
+    def _superblock(self) -> superblock.Superblock | None:
         source = self._source_of("metadata")
         if isinstance(source, spec.FileSource):
             if not gone.exists(source.file):
@@ -172,7 +180,7 @@ class Pool:
         with lookup.find(source, self._host) as device:
             return superblock.parse(os.pread(device.fd, superblock.BYTES, 0), device.path)
 
-    def _wait_gone(self):
+    def _wait_gone(self) -> None:
         """What was brought up goes a moment after its last user. When that is a guest by now, it stays."""
         deadline = Deadline(_GOING_SECONDS)
         for pause in pauses():
@@ -180,7 +188,7 @@ class Pool:
                 return
             deadline.sleep(pause)
 
-    def _cut(self):
+    def _cut(self) -> InvalidValue:
         return InvalidValue(
             "pool.table",
             self.wanted,

@@ -24,6 +24,11 @@ from .._base.files import open_regular, write_whole
 from .._base.record import Record
 from .._block import backing as _backing
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    Key = tuple[int, int, int, int]
+
+
 RECORD = ".image"
 # SNAP_MAGIC in the first bytes of a store that has been used.
 _MAGIC = (0x70416E53).to_bytes(4, "little")
@@ -39,15 +44,15 @@ class Image(Record):
     mtime_ns: int
     sha256: str | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.path} ({self.size} bytes" + (f", SHA-256 {self.sha256})" if self.sha256 else ")")
 
-    def is_untouched(self, now):
+    def is_untouched(self, now: Image) -> bool:
         """Whether ``now``, an Image without a checksum, is this one as far as can be told without reading it."""
         return self[:3] == now[:3]
 
 
-def is_used(path):
+def is_used(path: str) -> bool:
     """Whether a store holds anything; False also when it is not there. InvalidValue when it is no regular file."""
     try:
         with open(open_regular(path, "path"), "rb") as file:
@@ -58,7 +63,7 @@ def is_used(path):
         raise KernelError.from_oserror(error, "read the store", device=path) from error
 
 
-def look(path):
+def look(path: str) -> Image:
     """The Image at a path as it is now, without its checksum."""
     with _backing.Backing(path, read_only=True, option="image") as backing:
         if not backing.size:
@@ -66,7 +71,7 @@ def look(path):
         return Image(path, backing.size, backing.mtime_ns)
 
 
-def read_whole(path, known):
+def read_whole(path: str, known: dict[Key, str]) -> Image:
     """The Image at a path with its checksum; ``known`` (``Resources.checksums``) has those that were read before. WrongDevice when it changes meanwhile."""
     with _backing.Backing(path, read_only=True, option="image") as backing:
         key = _key(backing)
@@ -89,7 +94,7 @@ def read_whole(path, known):
         return Image(path, backing.size, backing.mtime_ns, known[key])
 
 
-def learn(image, known):
+def learn(image: Image, known: dict[Key, str]) -> None:
     """Have the checksum of a recorded Image known, if that is there as it was."""
     try:
         with _backing.Backing(image.path, read_only=True, option="image") as backing:
@@ -99,7 +104,7 @@ def learn(image, known):
         pass
 
 
-def read_record(store):
+def read_record(store: str) -> Image | None:
     """The Image that is recorded for a store, or None; InvalidValue for a record that is none."""
     path = store + RECORD
     try:
@@ -117,7 +122,7 @@ def read_record(store):
         ) from error
 
 
-def write_record(store, image):
+def write_record(store: str, image: Image | None) -> None:
     """Record an Image for a store, whole or not at all; None removes the record."""
     path = store + RECORD
     try:
@@ -136,7 +141,7 @@ def write_record(store, image):
         raise KernelError.from_oserror(error, "record which image the store is of", device=path) from error
 
 
-def _exchange(path, text):
+def _exchange(path: str, text: str) -> None:
     """Write the file anew, by a temporary one that no other run has; on an error it is as it was."""
     ours = f"{path}.{hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]}-"
     for name in os.listdir(os.path.dirname(path)):
@@ -146,5 +151,5 @@ def _exchange(path, text):
     write_whole(path, text, f"{ours}{secrets.token_hex(8)}.new", sync=True)
 
 
-def _key(backing):
+def _key(backing: _backing.Backing) -> Key:
     return backing.device, backing.inode, backing.size, backing.mtime_ns

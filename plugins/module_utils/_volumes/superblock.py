@@ -30,12 +30,12 @@ class Superblock(Record):
     block_size: int
 
     @property
-    def length(self):
+    def length(self) -> int:
         """Sectors of the pool."""
         return self.blocks * self.block_size
 
 
-def parse(data, device):
+def parse(data: bytes, device: str) -> Superblock | None:
     """The Superblock in the first block; None for one of zeros, which the kernel makes into a new pool's. InvalidValue for anything else."""
     if not data.strip(b"\0"):
         return None

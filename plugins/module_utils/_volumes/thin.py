@@ -26,6 +26,14 @@ from .._dm import control as _control
 from .._dm import names as _names
 from .._dm import suspended
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from .._source.resources import Resources
+
+
 LAST_ID = 2**24 - 1
 _PROBE_SECONDS = 10
 
@@ -48,7 +56,7 @@ class User(NamedTuple):
     live: bool
 
 
-def parse_volumes(rows, option="volumes"):
+def parse_volumes(rows: Iterable[dict[str, Any]], option: str = "volumes") -> list[Volume]:
     """[Volume] from ``[{id, snapshot_of, state}]``, or InvalidValue."""
     volumes = []
     for index, row in enumerate(rows):
@@ -81,7 +89,7 @@ class Volumes:
     Snapshots are made in the list's order; what is deleted is deleted when all else is done, as it cannot be taken back.
     """
 
-    def __init__(self, host, volumes, seconds):
+    def __init__(self, host: Resources, volumes: list[Volume], seconds: float) -> None:
         """``seconds``: the limit for suspending a device for the time of a snapshot."""
         self._host = host
         self._volumes = volumes
@@ -91,7 +99,7 @@ class Volumes:
         # Whether something was deleted: from then on what was made may be the only copy, and stays.
         self.deleted = False
 
-    def wanted(self, before=None):
+    def wanted(self, before: dict[str, str] | None = None) -> dict[str, str]:
         """Plain data for the diff: the volumes' states when all is done; ``before``: what :meth:`look` found, if it could."""
         after = {}
         for volume in self._volumes:
@@ -104,7 +112,7 @@ class Volumes:
                 after[text] = f"present, a snapshot of {volume.origin}"
         return after
 
-    def look(self, pool):
+    def look(self, pool: _device.Device) -> dict[str, str]:
         """
         The volumes' states now, as plain data, of a held live pool. Raises what :meth:`make` and :meth:`delete` would fail for as far as it can
         be known: DeviceBusy, InvalidValue, KernelError.
@@ -144,7 +152,7 @@ class Volumes:
                     coming.add(volume.id)
         return {str(volume.id): "present" if volume.id in self._there else "absent" for volume in volumes}
 
-    def make(self, pool):
+    def make(self, pool: _device.Device) -> None:
         """Make those that are missing in a held live pool."""
         if self._there is None:
             self.look(pool)
@@ -156,7 +164,7 @@ class Volumes:
                     make_snapshot(self._host.dm, pool, volume.id, volume.origin, self._seconds)
                 self._made.append(volume.id)
 
-    def delete(self, pool):
+    def delete(self, pool: _device.Device) -> None:
         """Delete those that are not wanted. An error tells which are gone by then."""
         deleted = []
         for volume in self._volumes:
@@ -172,16 +180,16 @@ class Volumes:
             self.deleted = True
             deleted.append(str(volume.id))
 
-    def undo(self, pool):
+    def undo(self, pool: _device.Device) -> None:
         """Delete again what :meth:`make` has made."""
         while self._made:
             self._host.dm.message(_control.by_device(pool), f"delete {self._made.pop()}")
 
-    def _is_different(self):
+    def _is_different(self) -> bool:
         return any(volume.present != (volume.id in self._there) for volume in self._volumes)
 
 
-def existing(control, pool, ids):
+def existing(control: _control.Control, pool: _device.Device, ids: Iterable[int]) -> set[int]:
     """Which of the volumes ``ids`` a held live pool has, as a set."""
     found = set()
     if not ids:
@@ -205,7 +213,7 @@ def existing(control, pool, ids):
     return found
 
 
-def find_users(control, pool, stack):
+def find_users(control: _control.Control, pool: _device.Device, stack: contextlib.ExitStack) -> list[User]:
     """[User] of the volumes of a held pool; their devices are held by ``stack``."""
     users = []
     # The names only say where to look; what stands on a pool by itself is always a mapped device.
@@ -224,7 +232,9 @@ def find_users(control, pool, stack):
     return users
 
 
-def make_snapshot(control, pool, number, origin, seconds):
+def make_snapshot(
+    control: _control.Control, pool: _device.Device, number: int, origin: int, seconds: float
+) -> None:
     """
     Make the volume ``number`` as a snapshot of ``origin``. Mapped devices that have the origin active are suspended meanwhile, without
     which the snapshot would not be one of a single moment; ``seconds`` is the limit for each to end its I/O.
@@ -239,7 +249,7 @@ def make_snapshot(control, pool, number, origin, seconds):
             control.message(_control.by_device(pool), f"create_snap {number} {origin}")
 
 
-def delete(control, pool, volume):
+def delete(control: _control.Control, pool: _device.Device, volume: Volume) -> None:
     """Delete a Volume of a held live pool; DeviceBusy when something uses it."""
     try:
         control.message(_control.by_device(pool), f"delete {volume.id}")
@@ -256,7 +266,7 @@ def delete(control, pool, volume):
         ) from error
 
 
-def _refuse_used(volume, users):
+def _refuse_used(volume: Volume, users: list[User]) -> None:
     names = sorted({f"{user.name} ({user.device.path})" for user in users if user.id == volume.id})
     if names:
         raise DeviceBusy(
@@ -265,7 +275,7 @@ def _refuse_used(volume, users):
         )
 
 
-def _check_mode(control, pool):
+def _check_mode(control: _control.Control, pool: _device.Device) -> None:
     """KernelError when the pool takes no messages (dm-thin.c, pool_message); last but some word of its status is its mode."""
     status, lines = control.target_status(_control.by_device(pool))
     words = lines[0].params.split()
@@ -277,13 +287,13 @@ def _check_mode(control, pool):
         )
 
 
-def _check_id(value, option):
+def _check_id(value: int, option: str) -> int:
     if not 0 <= value <= LAST_ID:
         raise InvalidValue(option, value, f"must be a number from 0 to {LAST_ID}")
     return value
 
 
-def _wait_gone(control, address):
+def _wait_gone(control: _control.Control, address: _control.Address) -> None:
     """udev may have it open for a moment; its deferred remove is complete then."""
     deadline = Deadline(_PROBE_SECONDS)
     for pause in pauses():

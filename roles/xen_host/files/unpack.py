@@ -100,13 +100,25 @@ def reachable(texts):
         path = next((path for path in files_of(name) if path in texts), None)
         if name in found or path is None:
             continue
-        tree = ast.parse(texts[path])
+        tree = without_types(ast.parse(texts[path]))
         found[name] = (path, tree)
         new.append(name.rpartition(".")[0])
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.level:
                 new += imported(name.split(".") if is_package(path) else name.split(".")[:-1], node)
     return found
+
+
+def without_types(tree):
+    """The module without what is for type checkers only: blocks ``if TYPE_CHECKING:`` at its top."""
+    tree.body = [
+        node
+        for node in tree.body
+        if not (
+            isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        )
+    ]
+    return tree
 
 
 def files_of(name):
