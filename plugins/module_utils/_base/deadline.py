@@ -15,43 +15,47 @@ import time
 
 from .errors import DeadlineExceeded
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator
+
 
 class Deadline:
     """A point in time ``seconds`` from now (``None``: never); unlike a plain timeout it is shared by all steps of one job."""
 
     __slots__ = ("_end", "seconds")
 
-    def __init__(self, seconds):
+    def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
 
     @classmethod
-    def of(cls, value):
+    def of(cls, value: Deadline | float | None) -> Deadline:
         """A Deadline as it is; a number of seconds, or None, as a new one."""
-        return value if isinstance(value, cls) else cls(value)
+        return value if isinstance(value, Deadline) else cls(value)
 
-    def left(self):
+    def left(self) -> float:
         """Seconds that are left, never negative; infinity when there is no limit."""
         return float("inf") if self._end is None else max(0.0, self._end - time.monotonic())
 
     @property
-    def expired(self):
+    def expired(self) -> bool:
         return self.left() <= 0
 
-    def sooner(self, seconds):
+    def sooner(self, seconds: float | None) -> Deadline:
         """The sooner of this one and ``seconds`` from now, as a Deadline."""
         return self if seconds is None or self.left() <= seconds else Deadline(seconds)
 
-    def sleep(self, seconds):
+    def sleep(self, seconds: float) -> None:
         """Sleep for ``seconds``, but not past the deadline."""
         time.sleep(min(seconds, self.left()))
 
-    def exceeded(self, waited_for, device=None, hint=None):
+    def exceeded(self, waited_for: str, device: object = None, hint: str | None = None) -> DeadlineExceeded:
         """The error to raise; ``waited_for`` completes "waited 5 s for ..."."""
         return DeadlineExceeded(waited_for, self.seconds or 0, device=device, hint=hint)
 
 
-def pauses(first=0.002, most=0.05, jitter=0.0):
+def pauses(first: float = 0.002, most: float = 0.05, jitter: float = 0.0) -> Iterator[float]:
     """Endless pauses in seconds that double from ``first`` to ``most``; ``jitter`` is the part of each that is random, 0 to 1."""
     pause = first
     while True:
@@ -59,6 +63,6 @@ def pauses(first=0.002, most=0.05, jitter=0.0):
         pause = min(most, pause * 2)
 
 
-def random():
+def random() -> float:
     """From 0 to 1. Spreads retries and is no secret; the module random takes long to import, for what is hardly ever needed."""
     return int.from_bytes(os.urandom(4), "little") / 2**32

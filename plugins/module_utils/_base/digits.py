@@ -11,6 +11,6 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 
-def is_decimal(text, longest):
+def is_decimal(text: str, longest: int) -> bool:
     """Whether it is 1 to ``longest`` of the digits 0 to 9, and nothing else."""
     return 1 <= len(text) <= longest and text.isascii() and text.isdigit()

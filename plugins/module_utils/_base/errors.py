@@ -18,6 +18,10 @@ from __future__ import annotations
 import errno as _errno
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _LONGEST_SHOWN = 200
 # What to do about an errno, where nothing better is known; EACCES and EPERM: hint_of.
 _HINTS = {
@@ -44,19 +48,19 @@ _NOT_EVEN_ROOT = (
 )
 
 
-def errno_name(number):
+def errno_name(number: int) -> str:
     """The symbolic name of an errno, ``EBUSY`` for 16; the number as text when it has none."""
     return _errno.errorcode.get(number, str(number))
 
 
-def hint_of(number):
+def hint_of(number: int | None) -> str | None:
     """What to do about an errno, or None when that depends on more."""
     if number in (_errno.EACCES, _errno.EPERM):
         return _AS_ROOT if os.geteuid() else _NOT_EVEN_ROOT
-    return _HINTS.get(number)
+    return None if number is None else _HINTS.get(number)
 
 
-def shown(value):
+def shown(value: object) -> str:
     """A value as a user would write it, on one line and not too long."""
     if value is None:
         return "(none)"
@@ -86,9 +90,11 @@ class BlockError(Exception):
     """
 
     ERRNO = _errno.EIO
-    HINT = "Look at the task's other messages and at the kernel's log (dmesg)"
+    HINT: Any = "Look at the task's other messages and at the kernel's log (dmesg)"
 
-    def __init__(self, message, device=None, errno=None, hint=None):
+    def __init__(
+        self, message: str, device: object = None, errno: int | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.device = device
@@ -96,20 +102,21 @@ class BlockError(Exception):
         self.hint = hint
 
     @property
-    def errno_name(self):
+    def errno_name(self) -> str | None:
         return None if self.errno is None else errno_name(self.errno)
 
-    def __str__(self):
+    def __str__(self) -> str:
         text = self.message
         if self.device is not None and str(self.device) not in text:
             text = f"{self.device}: {text}"
-        if self.errno is not None and self.errno_name not in text:
-            text = f"{text} ({self.errno_name})"
+        name = self.errno_name
+        if name is not None and name not in text:
+            text = f"{text} ({name})"
         if self.hint:
             text = f"{text}. {self.hint}"
         return text
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """The error as plain data, for a module's return values."""
         return {
             "kind": type(self).__name__,
@@ -129,14 +136,22 @@ class InvalidValue(BlockError):
 
     ERRNO = _errno.EINVAL
 
-    def __init__(self, option, value, wrong, device=None, errno=None, hint=None):
+    def __init__(
+        self,
+        option: str,
+        value: object,
+        wrong: str,
+        device: object = None,
+        errno: int | None = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(f"{option} {shown(value)}: {wrong}", device=device, errno=errno, hint=hint)
         self.option = option
         self.value = value
         self.wrong = wrong
 
     @property
-    def HINT(self):
+    def HINT(self) -> str:
         return f"Correct {self.option}; nothing was changed"
 
 
@@ -144,7 +159,9 @@ class KernelError(BlockError):
     """A system call failed."""
 
     @classmethod
-    def from_oserror(cls, error, tried, device=None, hint=None):
+    def from_oserror(
+        cls, error: OSError, tried: str, device: object = None, hint: str | None = None
+    ) -> KernelError:
         """
         ``tried`` completes "cannot ...": ``"configure the loop device"``. A path in it that no message has room for
         is cut.
@@ -155,7 +172,7 @@ class KernelError(BlockError):
         return cls(what, device=device, errno=error.errno, hint=hint or hint_of(error.errno))
 
 
-def of_oserror(error):
+def of_oserror(error: OSError) -> KernelError:
     """The KernelError for an OSError that nobody expected where it came from."""
     where = error.filename if error.filename is None else shown(error.filename)
     what = f"a system call failed: {error.strerror or error}"
@@ -196,7 +213,9 @@ class DeadlineExceeded(BlockError):
     ERRNO = _errno.ETIMEDOUT
     HINT = "Look at why it takes so long (dmesg), or say a longer timeout"
 
-    def __init__(self, waited_for, seconds, device=None, hint=None):
+    def __init__(
+        self, waited_for: str, seconds: float, device: object = None, hint: str | None = None
+    ) -> None:
         super().__init__(f"waited {seconds:g} s for {waited_for}, in vain", device=device, hint=hint)
         self.waited_for = waited_for
         self.seconds = seconds
@@ -232,11 +251,11 @@ class TableError(BlockError):
     ERRNO = _errno.EINVAL
     HINT = "Correct the table; nothing was changed. The module racefree.block.dm_table checks one on the host"
 
-    def __init__(self, message, errors, device=None):
+    def __init__(self, message: str, errors: list[dict[str, Any]], device: object = None) -> None:
         super().__init__(message, device=device)
         self.errors = errors
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         result = super().as_dict()
         result["errors"] = self.errors
         return result

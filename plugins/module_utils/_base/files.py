@@ -19,10 +19,14 @@ import stat
 from . import run_directory
 from .errors import InvalidValue
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def open_regular(path, option, flags=os.O_RDONLY):
+def open_regular(path: str, option: str, flags: int = os.O_RDONLY) -> int:
     """
     The descriptor of the regular file at a path, opened with ``flags`` (O_RDONLY or O_RDWR).
 
@@ -43,7 +47,7 @@ def open_regular(path, option, flags=os.O_RDONLY):
         os.close(handle)
 
 
-def write_whole(path, text, temporary=None, sync=False):
+def write_whole(path: str, text: str, temporary: str | None = None, sync: bool = False) -> None:
     """
     Put ``text`` (UTF-8) into the file at ``path``, mode 0600, in place of what is there: whole or not at all. OSError.
 
@@ -67,7 +71,7 @@ def write_whole(path, text, temporary=None, sync=False):
         raise
 
 
-def _create(path):
+def _create(path: str) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o600)
@@ -76,14 +80,14 @@ def _create(path):
         return os.open(path, flags, 0o600)
 
 
-def _remove(path):
+def _remove(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
 
 
-def _is_lock_file(there):
+def _is_lock_file(there: os.stat_result) -> bool:
     """
     By any path: all record locks of a process on a file end when it closes any descriptor of it (fcntl(2)).
     """
@@ -94,7 +98,7 @@ def _is_lock_file(there):
     return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
 
 
-def kind_of_file(mode):
+def kind_of_file(mode: int) -> str:
     """A word for what a file is, for messages."""
     for test, name in (
         (stat.S_ISREG, "regular file"),
@@ -110,7 +114,7 @@ def kind_of_file(mode):
     return "file of an unknown kind"
 
 
-def check_path(path, option, allowed="an absolute path"):
+def check_path(path: Any, option: str, allowed: str = "an absolute path") -> str:
     """An absolute path that the kernel can be asked for, or InvalidValue: no NUL, no lone surrogates."""
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
         raise InvalidValue(option, path, f"must be {allowed}")

@@ -19,6 +19,10 @@ import os
 
 from .errors import KernelError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Collection
+
 # A path, by stat(2) or open(2); also a process's directory below /proc.
 PATH = (errno.ENOENT, errno.ENOTDIR)
 # An attribute of sysfs: it was not there, or was taken away after it was opened (fs/kernfs/file.c: ENODEV).
@@ -43,7 +47,7 @@ _SYSFS_BLOCK = ("/sys/dev/block", "/sys/block")
 _SYSFS = "/sys/kernel/uevent_seqnum"
 
 
-def exists(path, gone=PATH, follow_symlinks=True):
+def exists(path: str, gone: Collection[int] = PATH, follow_symlinks: bool = True) -> bool:
     """Whether something is at the path; KernelError for any error but those of ``gone``."""
     try:
         os.stat(path, follow_symlinks=follow_symlinks)
@@ -54,7 +58,7 @@ def exists(path, gone=PATH, follow_symlinks=True):
     return True
 
 
-def list_directory(path, gone=PATH):
+def list_directory(path: str, gone: Collection[int] = PATH) -> list[str]:
     """
     The sorted names in a directory, none when it is not there; KernelError for any error but those of
     ``gone``.
@@ -67,7 +71,7 @@ def list_directory(path, gone=PATH):
         raise not_seen(error, path) from error
 
 
-def need_sysfs():
+def need_sysfs() -> None:
     """
     KernelError when sysfs is not mounted, or something else is mounted over its directories of block devices:
     nothing is gone because of that.
@@ -89,7 +93,7 @@ def need_sysfs():
             )
 
 
-def _file_system_of(path):
+def _file_system_of(path: str) -> int | None:
     try:
         return os.stat(path).st_dev
     except OSError as error:
@@ -98,6 +102,6 @@ def _file_system_of(path):
         raise not_seen(error, path) from error
 
 
-def not_seen(error, path):
+def not_seen(error: OSError, path: str) -> KernelError:
     """The KernelError for an OSError that says nothing about whether the path is there."""
     return KernelError.from_oserror(error, f"look at {path}", device=path)

@@ -26,6 +26,10 @@ from .deadline import Deadline, pauses
 from .errors import DeviceBusy, KernelError, WrongDevice
 from .record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable, Sequence
+
 DIRECTORY = os.path.dirname(run_directory.LOCK_FILE)
 # For how long another run is waited for.
 SECONDS = 60
@@ -46,7 +50,7 @@ class Lock(Record):
     label: str
 
     @property
-    def offset(self):
+    def offset(self) -> int:
         """The byte in the file: FNV-1a, 64 bits, of the name, without the two highest bits."""
         value = 0xCBF29CE484222325
         for byte in os.fsencode(self.name):
@@ -54,12 +58,12 @@ class Lock(Record):
         return value & (1 << 62) - 1
 
 
-def of_inode(device, inode, path):
+def of_inode(device: int, inode: int, path: str) -> Lock:
     """The lock of the file with this ``st_dev`` and ``st_ino``."""
     return Lock(f"file {device} {inode}", f"the file {path}")
 
 
-def of_file(path):
+def of_file(path: str) -> list[Lock]:
     """A list with the lock of the file that the path leads to now, empty when it leads to none; KernelError when that cannot be told."""
     try:
         there = os.stat(path)
@@ -70,12 +74,12 @@ def of_file(path):
     return [of_inode(there.st_dev, there.st_ino, path)]
 
 
-def of_vbd(domid, devid, title):
+def of_vbd(domid: int, devid: int, title: str) -> Lock:
     """The lock of one disk of one running guest, which ``title`` tells."""
     return Lock(f"vbd {domid} {devid}", f"the disk {title}")
 
 
-def of_mapped(name, uuid):
+def of_mapped(name: str | None, uuid: str | None) -> list[Lock]:
     """A list with the locks of a mapped device's name and uuid, as far as they are given."""
     locks = [Lock(f"dm name {name}", f"the mapped device {name}")] if name else []
     return locks + ([Lock(f"dm uuid {uuid}", f"the mapped device with the uuid {uuid}")] if uuid else [])
@@ -88,26 +92,26 @@ class Locks:
     Several runs in one process are parted by their threads: a thread that has a lock already gets it again.
     """
 
-    def __init__(self):
-        self._mine = {}
+    def __init__(self) -> None:
+        self._mine: dict[str, Lock] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Locks:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def has(self, lock):
+    def has(self, lock: Lock) -> bool:
         return lock.name in self._mine
 
-    def take(self, locks, limit=None):
+    def take(self, locks: Iterable[Lock], limit: Deadline | None = None) -> None:
         """
         Have all of them, in one order whatever the list's is, within ``limit`` (a Deadline; SECONDS unless given).
 
         Raises Unavailable; none of the list is kept then but what was there before.
         """
         limit = limit or Deadline(SECONDS)
-        taken = []
+        taken: list[Lock] = []
         try:
             wanted = {lock.name: lock for lock in locks if not self.has(lock)}
             rows = sorted((lock.offset, lock.name) for lock in wanted.values())
@@ -126,7 +130,7 @@ class Locks:
             self.release(taken)
             raise
 
-    def try_take(self, lock):
+    def try_take(self, lock: Lock) -> bool:
         """Whether it is had now, without waiting."""
         if not self.has(lock):
             if not _state().take(lock.offset):
@@ -134,20 +138,20 @@ class Locks:
             self._mine[lock.name] = lock
         return True
 
-    def release(self, locks):
+    def release(self, locks: Iterable[Lock]) -> None:
         """Let go of those of the list that are had."""
         mine = [lock for lock in locks if self._mine.pop(lock.name, None) is not None]
         if mine:
             _state().release_many([lock.offset for lock in mine])
 
-    def close(self):
+    def close(self) -> None:
         self.release(list(self._mine.values()))
 
 
 class Unavailable(DeviceBusy):
     """Another run has the lock ``lock`` for longer than it is waited for."""
 
-    def __init__(self, lock, seconds, who):
+    def __init__(self, lock: Lock, seconds: float, who: str) -> None:
         super().__init__(
             f"waited {seconds:g} s for {who} to be done with {lock.label}, in vain",
             hint="Two runs never work on the same thing at once. Try again when that one has ended",
@@ -155,14 +159,14 @@ class Unavailable(DeviceBusy):
         self.lock = lock
 
 
-def held(locks, limit=None):
+def held(locks: Iterable[Lock], limit: Deadline | None = None) -> Locks:
     """A context that has the locks, as of :meth:`Locks.take`."""
     taken = Locks()
     taken.take(locks, limit)
     return taken
 
 
-def _wait(lock, limit):
+def _wait(lock: Lock, limit: Deadline) -> None:
     offset = lock.offset
     for pause in pauses(0.001):
         if _state().take(offset):
@@ -175,14 +179,14 @@ def _wait(lock, limit):
 class _State:
     """The descriptor of this process, open while it has locks, and which of its threads has which byte, and how often."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pid = os.getpid()
         self._guard = _thread.allocate_lock()
-        self._owners = {}
+        self._owners: dict[int, list[int]] = {}
         self._fd = -1
-        self._file = None
+        self._file: tuple[int, int] | None = None
 
-    def take(self, offset):
+    def take(self, offset: int) -> bool:
         """Whether this thread has the byte now."""
         me = _thread.get_ident()
         with self._guard:
@@ -197,7 +201,7 @@ class _State:
             owner[1] += 1
             return True
 
-    def take_many(self, offsets):
+    def take_many(self, offsets: Sequence[int]) -> int:
         """
         How many of them this thread has now, up to the first one that somebody else has; on an error none.
         """
@@ -210,11 +214,11 @@ class _State:
                 raise
         return len(offsets)
 
-    def release_many(self, offsets):
+    def release_many(self, offsets: Sequence[int]) -> None:
         for offset in offsets:
             self.release(offset)
 
-    def release(self, offset):
+    def release(self, offset: int) -> None:
         with self._guard:
             owner = self._owners.get(offset)
             if owner is None:
@@ -226,7 +230,7 @@ class _State:
                 self._set(fcntl.LOCK_UN, offset)
                 self._close_unused()
 
-    def holder(self, offset):
+    def holder(self, offset: int) -> str:
         """Who has the byte, for people."""
         with self._guard:
             if offset in self._owners:
@@ -241,7 +245,7 @@ class _State:
                 self._close_unused()
         return "a process that has just ended" if found[0] == fcntl.F_UNLCK else _describe(found[4])
 
-    def _take_byte(self, offset):
+    def _take_byte(self, offset: int) -> bool:
         """
         Whether it is had, in the file that the next run opens; WrongDevice when that is no more the one with
         the others of this process.
@@ -267,7 +271,7 @@ class _State:
             hint="Have nothing clean up that directory, and try again",
         )
 
-    def _is_current(self):
+    def _is_current(self) -> bool:
         """Whether the path leads to the file still."""
         try:
             there = os.lstat(f"{DIRECTORY}/bytes")
@@ -277,18 +281,18 @@ class _State:
             raise KernelError.from_oserror(error, "look at it", device=f"{DIRECTORY}/bytes") from error
         return (there.st_dev, there.st_ino) == self._file
 
-    def _need_file(self):
+    def _need_file(self) -> None:
         if self._fd < 0:
             self._fd = _open()
             own = os.fstat(self._fd)
             self._file = own.st_dev, own.st_ino
 
-    def _close_unused(self):
+    def _close_unused(self) -> None:
         if not self._owners and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def _set(self, how, offset):
+    def _set(self, how: int, offset: int) -> bool:
         try:
             fcntl.lockf(self._fd, how, 1, offset, os.SEEK_SET)
         except OSError as error:
@@ -298,10 +302,10 @@ class _State:
         return True
 
 
-_STATE = []
+_STATE: list[_State] = []
 
 
-def _state():
+def _state() -> _State:
     """This process's _State; a child that was forked has one of its own, since it has no locks."""
     if not _STATE or _STATE[0].pid != os.getpid():
         # The descriptor that was copied by the fork is left open: closing it is nobody's business there.
@@ -309,7 +313,7 @@ def _state():
     return _STATE[0]
 
 
-def use(state):
+def use(state: _State) -> None:
     """
     Have the locks of this process, which was forked just now, be those of ``state``: another process's (a
     _State's methods).
@@ -317,17 +321,17 @@ def use(state):
     _STATE[:] = [state]
 
 
-def take_here(offset):
+def take_here(offset: int) -> bool:
     """Whether this process has the byte now, for a child that works for it."""
     return _state().take(offset)
 
 
-def release_here(offset):
+def release_here(offset: int) -> None:
     """Let go of a byte that was taken by :func:`take_here`."""
     _state().release(offset)
 
 
-def take_many_here(offsets):
+def take_many_here(offsets: Sequence[int]) -> int:
     """
     How many of them this process has now, up to the first one that another has; for a child, as
     :func:`take_here`.
@@ -335,17 +339,17 @@ def take_many_here(offsets):
     return _state().take_many(offsets)
 
 
-def release_many_here(offsets):
+def release_many_here(offsets: Sequence[int]) -> None:
     """Let go of bytes that were taken by :func:`take_many_here` or :func:`take_here`."""
     _state().release_many(offsets)
 
 
-def holder_of(offset):
+def holder_of(offset: int) -> str:
     """Who has the byte, for people."""
     return _state().holder(offset)
 
 
-def _open():
+def _open() -> int:
     path = f"{DIRECTORY}/bytes"
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -356,7 +360,7 @@ def _open():
         raise KernelError.from_oserror(error, f"open {path}", device=path) from error
 
 
-def _describe(pid):
+def _describe(pid: int) -> str:
     """The process and the beginning of its command line, which tells an Ansible module's name; arguments may hold what is nobody's business."""
     if pid <= 0:
         return "a process of another PID namespace"

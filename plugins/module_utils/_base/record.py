@@ -15,51 +15,59 @@ from __future__ import annotations
 
 from _operator import itemgetter  # the module operator adds a file to be found and read
 
+__all__ = ("Record",)
 
-class Record(tuple):
-    """
-    Base for a class whose annotated names are its fields, in order; what is assigned to a name in the class is its default.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # For a type checker a Record is a NamedTuple, whose fields it knows.
+    from typing import Any
+    from typing import NamedTuple as Record
+else:
 
-    TypeError when a field is missing, given twice or unknown.
-    """
+    class Record(tuple):
+        """
+        Base for a class whose annotated names are its fields, in order; what is assigned to a name in the class is its default.
 
-    __slots__ = ()
-    # From a tuple of all fields, unchecked; for what is made by the thousand.
-    _make = classmethod(tuple.__new__)
-    _fields = ()
-    _defaults = {}
+        TypeError when a field is missing, given twice or unknown.
+        """
 
-    def __init_subclass__(cls):
-        cls._fields = tuple(cls.__annotations__)
-        cls._defaults = {name: cls.__dict__[name] for name in cls._fields if name in cls.__dict__}
-        for index, name in enumerate(cls._fields):
-            setattr(cls, name, property(itemgetter(index)))
+        __slots__ = ()
+        # From a tuple of all fields, unchecked; for what is made by the thousand.
+        _make = classmethod(tuple.__new__)
+        _fields = ()
+        _defaults = {}
 
-    def __new__(cls, *values, **named):
-        fields = cls._fields
-        if named or len(values) != len(fields):
-            values += tuple(_take(cls, name, named) for name in fields[len(values) :])
+        def __init_subclass__(cls) -> None:
+            cls._fields = tuple(cls.__annotations__)
+            cls._defaults = {name: cls.__dict__[name] for name in cls._fields if name in cls.__dict__}
+            for index, name in enumerate(cls._fields):
+                setattr(cls, name, property(itemgetter(index)))
+
+        def __new__(cls, *values: Any, **named: Any) -> Record:
+            fields = cls._fields
             if named or len(values) != len(fields):
-                raise TypeError(
-                    f"{cls.__name__} has the fields {', '.join(fields)}; too much: {', '.join(named) or values[len(fields) :]}"
-                )
-        return tuple.__new__(cls, values)
+                values += tuple(_take(cls, name, named) for name in fields[len(values) :])
+                if named or len(values) != len(fields):
+                    raise TypeError(
+                        f"{cls.__name__} has the fields {', '.join(fields)}; too much: {', '.join(named) or values[len(fields) :]}"
+                    )
+            return tuple.__new__(cls, values)
 
-    def __repr__(self):
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in zip(self._fields, self))})"
+        def __repr__(self) -> str:
+            return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in zip(self._fields, self))})"
 
-    def __getnewargs__(self):
-        return tuple(self)
+        def __getnewargs__(self) -> tuple[Any, ...]:
+            return tuple(self)
 
-    def _replace(self, **changes):
-        """Another one with these fields changed."""
-        return type(self)(**dict(self._asdict(), **changes))
+        def _replace(self, **changes: Any) -> Record:
+            """Another one with these fields changed."""
+            return type(self)(**dict(self._asdict(), **changes))
 
-    def _asdict(self):
-        return dict(zip(self._fields, self))
+        def _asdict(self) -> dict[str, Any]:
+            return dict(zip(self._fields, self))
 
 
-def _take(cls, name, named):
+def _take(cls: Any, name: str, named: dict[str, Any]) -> Any:
     if name in named:
         return named.pop(name)
     if name in cls._defaults:

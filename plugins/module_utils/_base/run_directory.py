@@ -24,7 +24,7 @@ LOCK_FILE = f"{ROOT}/locks/bytes"
 _PARENT, _LEAF = 0o755, 0o700
 
 
-def make(path):
+def make(path: str) -> None:
     """
     Have the directory, with mode 0700, and those on the way to it that are missing, with 0755, whatever the
     umask is.
@@ -35,7 +35,7 @@ def make(path):
     _make(path, _LEAF)
 
 
-def _make(path, mode):
+def _make(path: str, mode: int) -> None:
     try:
         try:
             os.mkdir(path, 0o700)
@@ -50,7 +50,7 @@ def _make(path, mode):
     _set_mode(path, mode)
 
 
-def _set_mode(path, mode):
+def _set_mode(path: str, mode: int) -> None:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError as error:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import platform
 import struct
+from typing import Any, Iterable
 
 from .._base import gone
 from .._base.errors import KernelError, NotSupported
@@ -31,12 +32,12 @@ NOT_THERE = gone.KEY
 MOST_BYTES = 32767
 
 
-def reach():
+def reach() -> None:
     """Have this process find the keys, until it executes another program."""
     _keyctl("reach the user keyring", _LINK, _USER_KEYRING, _PROCESS_KEYRING)
 
 
-def find(kind, description):
+def find(kind: str, description: str) -> int | None:
     """The serial number of a key, or None."""
     try:
         return _keyctl(
@@ -48,7 +49,7 @@ def find(kind, description):
         raise
 
 
-def add(kind, description, payload):
+def add(kind: str, description: str, payload: bytes) -> int:
     """Add a key, or give one that is there another payload; its serial number."""
     return _call(
         "add the key",
@@ -58,32 +59,32 @@ def add(kind, description, payload):
     )
 
 
-def read(serial):
+def read(serial: int) -> bytes:
     """The payload of a key of the type user."""
     buffer = uapi.ffi.new("char[]", MOST_BYTES)
     length = _keyctl("read the key", _READ, serial, buffer, MOST_BYTES)
     return bytes(uapi.ffi.buffer(buffer, min(length, MOST_BYTES)))
 
 
-def remove(serial):
+def remove(serial: int) -> None:
     """Take a key out of the keyring; it is gone when nothing else has it."""
     _keyctl("remove the key", _UNLINK, serial, _USER_KEYRING)
 
 
-def _keyctl(tried, *arguments, device=None):
+def _keyctl(tried: str, *arguments: Any, device: str | None = None) -> int:
     return _call(tried, _numbers()[1], arguments, device)
 
 
-def _call(tried, number, arguments, device):
+def _call(tried: str, number: int, arguments: Iterable[Any], device: str | None) -> int:
     ffi = uapi.ffi
     words = [ffi.cast("long", word) if isinstance(word, int) else word for word in arguments]
-    result = uapi.lib.syscall(number, *words)
+    result: int = uapi.lib.syscall(number, *words)
     if result < 0:
         raise KernelError.from_oserror(OSError(ffi.errno, os.strerror(ffi.errno)), tried, device=device)
     return result
 
 
-def _numbers():
+def _numbers() -> tuple[int, int]:
     uapi.require()
     machine = platform.machine()
     if machine not in _NUMBERS or struct.calcsize("P") != 8:
@@ -94,9 +95,9 @@ def _numbers():
     return _NUMBERS[machine]
 
 
-def _text(word):
+def _text(word: str) -> Any:
     return uapi.ffi.new("char[]", word.encode("ascii"))
 
 
-def _bytes(payload):
+def _bytes(payload: bytes) -> Any:
     return uapi.ffi.from_buffer("char[]", payload)

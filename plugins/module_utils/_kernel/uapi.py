@@ -13,13 +13,19 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from .._base.errors import NotSupported
-from .uapi_cffi import ffi
+from . import uapi_cffi
 
-# dlopen(None) gives the constants and the C library's own functions; no compiler and no shared object is needed.
-lib = None if ffi is None else ffi.dlopen(None)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Both are None without cffi: whoever needs them calls require() first. dlopen(None) gives the constants and the
+# functions of the C library; no compiler and no shared object is needed.
+ffi: Any = uapi_cffi.ffi
+lib: Any = None if ffi is None else ffi.dlopen(None)
 
 
-def require():
+def require() -> None:
     """Raise NotSupported when cffi is missing; called once before a kernel structure is needed."""
     if ffi is None:
         raise NotSupported(

@@ -18,6 +18,16 @@ from .._base import digits, gone
 from .._base.errors import InvalidValue, NotSupported, XenStoreError
 from .wire import PAYLOAD_MAX, Packet, Refused
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterable, List, Mapping, Sequence, Union
+
+    from .wire import Wire
+
+    # What is asked, for messages; the path; the operation; its payload.
+    Request = tuple[str, str, int, bytes]
+    Reply = Union[bytes, "NodeError"]
+
 PATH_MAX = 3072  # XENSTORE_ABS_PATH_MAX, in bytes
 (
     DIRECTORY,
@@ -61,13 +71,13 @@ class NodeError(XenStoreError):
 class Nodes:
     """The operations on nodes, the same outside and inside of a transaction. Paths are absolute, values printable ASCII."""
 
-    def _execute(self, doing, path, op, *payload):
+    def _execute(self, doing: str, path: str, op: int, *payload: bytes) -> bytes:
         raise NotImplementedError
 
-    def _pipeline(self, requests):
+    def _pipeline(self, requests: List[Request]) -> List[Reply]:
         raise NotImplementedError
 
-    def read(self, path):
+    def read(self, path: str) -> str | None:
         """The node's value, or None when there is no node. Bytes that are not ASCII come as ``\\xNN``; NULs are kept."""
         check_path(path)
         try:
@@ -77,25 +87,25 @@ class Nodes:
                 return None
             raise
 
-    def read_many(self, paths):
+    def read_many(self, paths: Iterable[str]) -> dict[str, str | None]:
         """A dictionary of the values of many nodes, None for those that do not exist."""
         return self.list_and_read((), paths)[1]
 
-    def write(self, path, value):
+    def write(self, path: str, value: str) -> None:
         """Set the node's value, making it and its parents if need be. InvalidValue before anything is sent."""
         self._execute("to write", path, WRITE, _write_payload(path, value))
 
-    def write_many(self, values):
+    def write_many(self, values: Mapping[str, str]) -> None:
         """Set many nodes, ``{path: value}``, in order."""
         self._all(
             [("to write", path, WRITE, _write_payload(path, value)) for path, value in dict(values).items()]
         )
 
-    def mkdir(self, path):
+    def mkdir(self, path: str) -> None:
         """Make the node with an empty value unless it is there."""
         self._execute("to make", check_path(path), MKDIR, _nul(path))
 
-    def remove(self, path):
+    def remove(self, path: str) -> bool:
         """Remove the node and all below it; False when it, or its parent, was not there."""
         check_path(path)
         if path == "/":
@@ -110,10 +120,10 @@ class Nodes:
             raise
         return existed
 
-    def exists(self, path):
+    def exists(self, path: str) -> bool:
         return self.read(path) is not None
 
-    def list(self, path):
+    def list(self, path: str) -> List[str] | None:
         """The names of the node's children, or None when there is no node."""
         check_path(path)
         try:
@@ -126,32 +136,39 @@ class Nodes:
             return self._list_parts(path)
         return [decode(name) for name in names.split(b"\0") if name]
 
-    def list_many(self, paths):
+    def list_many(self, paths: Iterable[str]) -> dict[str, List[str] | None]:
         """A dictionary of the children of many nodes, None for those that do not exist."""
         return self.list_and_read(paths, ())[0]
 
-    def list_and_read(self, directories, paths):
+    def list_and_read(
+        self, directories: Iterable[str], paths: Iterable[str]
+    ) -> tuple[dict[str, List[str] | None], dict[str, str | None]]:
         """``(list_many(directories), read_many(paths))`` without waiting for the one before the other."""
         requests = [
             ("to list", check_path(path), DIRECTORY, _nul(path)) for path in dict.fromkeys(directories)
         ]
         listed = len(requests)
         requests += [("to read", check_path(path), READ, _nul(path)) for path in dict.fromkeys(paths)]
-        children, values = {}, {}
-        for index, ((dummy, path, dummy, dummy), reply) in enumerate(zip(requests, self._pipeline(requests))):
-            is_list = index < listed
+        children: dict[str, List[str] | None] = {}
+        values: dict[str, str | None] = {}
+        for index, (request, reply) in enumerate(zip(requests, self._pipeline(requests))):
+            path, is_list = request[1], index < listed
             if not isinstance(reply, NodeError):
-                result = [decode(name) for name in reply.split(b"\0") if name] if is_list else decode(reply)
-            elif reply.errno in gone.XENSTORE:
-                result = None
+                if is_list:
+                    children[path] = [decode(name) for name in reply.split(b"\0") if name]
+                else:
+                    values[path] = decode(reply)
             elif is_list and reply.errno == errno.E2BIG:
-                result = self._list_parts(path)
-            else:
+                children[path] = self._list_parts(path)
+            elif reply.errno not in gone.XENSTORE:
                 raise reply
-            (children if is_list else values)[path] = result
+            elif is_list:
+                children[path] = None
+            else:
+                values[path] = None
         return children, values
 
-    def _list_parts(self, path):
+    def _list_parts(self, path: str) -> List[str]:
         """
         The children in several answers (XS_DIRECTORY_PART): a generation, names, and an empty name at the end.
 
@@ -180,7 +197,7 @@ class Nodes:
             if not part or names.endswith(b"\0\0") or names == b"\0":
                 return [decode(name) for name in names.split(b"\0") if name]
 
-    def get_perms(self, path):
+    def get_perms(self, path: str) -> List[str] | None:
         """The permissions as a list of strings like ``n0`` (owner first) or ``r5``; None when there is no node."""
         check_path(path)
         try:
@@ -191,11 +208,11 @@ class Nodes:
             raise
         return [decode(entry) for entry in reply.split(b"\0") if entry]
 
-    def set_perms(self, path, permissions):
+    def set_perms(self, path: str, permissions: Sequence[str]) -> None:
         """Set the permissions; the first one names the owner and what everybody else may do."""
         self._execute("to set the permissions of", path, SET_PERMS, _perms_payload(path, permissions))
 
-    def lay(self, nodes):
+    def lay(self, nodes: Iterable[tuple[str, str | None, Sequence[str] | None]]) -> None:
         """Write many nodes in order, each ``(path, value or None for a directory, permissions or None for its parent's)``."""
         requests = []
         for path, value, permissions in nodes:
@@ -209,20 +226,22 @@ class Nodes:
                 )
         self._all(requests)
 
-    def remove_empty_parents(self, path):
+    def remove_empty_parents(self, path: str) -> None:
         """Remove the parents of ``path`` that are left without value and children, upwards (libxl__xs_path_cleanup)."""
         parent = path.rpartition("/")[0]
         while parent and self.read(parent) == "" and self.list(parent) == []:
             self.remove(parent)
             parent = parent.rpartition("/")[0]
 
-    def _all(self, requests):
+    def _all(self, requests: List[Request]) -> None:
         for reply in self._pipeline(requests):
             if isinstance(reply, NodeError):
                 raise reply
 
 
-def pipeline(wire, arm, tx_id, next_id, requests):
+def pipeline(
+    wire: Wire, arm: Callable[[str], object], tx_id: int, next_id: Callable[[], int], requests: list[Request]
+) -> list[Reply]:
     """
     Many requests without waiting for each answer: a list of payloads, and of NodeErrors where one was refused.
 
@@ -246,7 +265,7 @@ def pipeline(wire, arm, tx_id, next_id, requests):
     return replies
 
 
-def check_path(path, option="path"):
+def check_path(path: Any, option: str = "path") -> str:
     """An absolute XenStore path as it is, or InvalidValue."""
     if not isinstance(path, str) or len(path) > PATH_MAX or not _is_path(path):
         raise InvalidValue(
@@ -257,20 +276,20 @@ def check_path(path, option="path"):
     return path
 
 
-def _is_path(path):
+def _is_path(path: str) -> bool:
     return path == "/" or (
         path[:1] == "/" and path[-1] != "/" and "//" not in path and _PATH_CHARACTERS.issuperset(path)
     )
 
 
-def check_value(value, option="value"):
+def check_value(value: Any, option: str = "value") -> str:
     """A value that XenStore's users can all read, as it is: printable ASCII; InvalidValue otherwise."""
     if not isinstance(value, str) or not value.isascii() or not value.isprintable():
         raise InvalidValue(option, value, "must be printable ASCII text")
     return value
 
 
-def _write_payload(path, value):
+def _write_payload(path: str, value: str) -> bytes:
     data = _nul(check_path(path)) + check_value(value, option=path).encode("ascii")
     if len(data) > PAYLOAD_MAX:
         raise InvalidValue(
@@ -282,7 +301,7 @@ def _write_payload(path, value):
     return data
 
 
-def _perms_payload(path, permissions):
+def _perms_payload(path: str, permissions: Sequence[str]) -> bytes:
     check_path(path)
     if not permissions:
         raise InvalidValue("permissions", permissions, "must be at least the owner's entry")
@@ -303,15 +322,15 @@ def _perms_payload(path, permissions):
     return data
 
 
-def _nul(text):
+def _nul(text: str) -> bytes:
     return text.encode("ascii") + b"\0"
 
 
-def decode(data):
+def decode(data: bytes) -> str:
     return data.decode("ascii", "backslashreplace")
 
 
-def refused(doing, path, name):
+def refused(doing: str, path: str | None, name: str) -> NodeError:
     number = getattr(errno, name, None)
     meaning = _MEANING.get(name, "xenstored refused it")
     if number is None:

@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import copy
 import traceback
+from typing import Any
 
 from .._base.errors import NotSupported
 from .nodes import refused
 from .session import Session
-from .wire import Packet, Refused
+from .wire import Packet, Refused, Wire
 
 try:
     import pyxs
     from pyxs.client import Op, next_rq_id
 except ImportError:
     pyxs = None
-    PYXS_IMPORT_ERROR = traceback.format_exc()
+    PYXS_IMPORT_ERROR: str | None = traceback.format_exc()
 else:
     PYXS_IMPORT_ERROR = None
 
@@ -37,29 +38,29 @@ class Store(Session):
     Raises NotSupported without pyxs.
     """
 
-    def __init__(self, timeout=10.0, socket_path=None):
+    def __init__(self, timeout: float = 10.0, socket_path: str | None = None) -> None:
         if pyxs is None:
             raise NotSupported(
                 "the Python library pyxs is missing on this host",
                 hint="Install python3-pyxs (Debian) or pyxs from PyPI for the Python that Ansible uses there",
             )
         super().__init__(timeout, socket_path)
-        self._client = None
+        self._client: Any = None
 
-    def _start(self, wire):
+    def _start(self, wire: Wire) -> None:
         self._client = pyxs.Client(router=wire)
         self._client.connect()
 
-    def next_id(self):
-        return next_rq_id()
+    def next_id(self) -> int:
+        return int(next_rq_id())
 
-    def ask(self, tx_id, doing, path, op, payload):
+    def ask(self, tx_id: int, doing: str, path: str | None, op: int, payload: bytes) -> bytes:
         client = copy.copy(self._client)
         client.tx_id = tx_id
         return execute(client, doing, path, op, payload)
 
 
-def execute(client, doing, path, op, *payload):
+def execute(client: Any, doing: str, path: str | None, op: int, *payload: bytes) -> bytes:
     """One request through the pyxs client; the answer's payload with its NULs, which pyxs would strip."""
     try:
         if op in Op:
@@ -69,4 +70,5 @@ def execute(client, doing, path, op, *payload):
             client.router.send(Packet(op, next_rq_id(), client.tx_id, len(data), data)).get()
     except Refused as refusal:
         raise refused(doing, path, refusal.name) from refusal
-    return client.router.reply.payload
+    answer: bytes = client.router.reply.payload
+    return answer

@@ -18,6 +18,15 @@ from .._base.errors import XenStoreError
 from .nodes import TRANSACTION_END, TRANSACTION_START, NodeError, Nodes, pipeline, refused
 from .wire import Packet, Refused, Wire, default_path
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, TypeVar
+
+    from .nodes import Reply, Request
+
+    T = TypeVar("T")
+    Self = TypeVar("Self", bound="Session")
+
 
 class Session(Nodes):
     """
@@ -29,40 +38,42 @@ class Session(Nodes):
     After a lost connection the next call outside of a transaction makes a new one.
     """
 
-    def __init__(self, timeout=10.0, socket_path=None):
+    def __init__(self, timeout: float = 10.0, socket_path: str | None = None) -> None:
         self.timeout = timeout
         self._path = socket_path
         self._deadline = Deadline(None)
-        self._wire = None
+        self._wire: Wire | None = None
         self._requests = 0
 
-    def __enter__(self):
+    def __enter__(self: Self) -> Self:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Close the connection; never waits. A transaction under way is dropped by xenstored."""
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.terminate()
 
     @property
-    def limit(self):
+    def limit(self) -> Deadline:
         """The Deadline that holds for all calls together now."""
         return self._deadline
 
-    def within(self, deadline):
+    def within(self, deadline: Deadline | float | None) -> _Within:
         """A context: all calls in it together end by ``deadline`` (a Deadline, or seconds), whatever held before."""
         return _Within(self, Deadline.of(deadline))
 
-    def swap_limit(self, deadline):
+    def swap_limit(self, deadline: Deadline) -> Deadline:
         """Set the Deadline that holds for all calls together; the one that held before."""
         before, self._deadline = self._deadline, deadline
         return before
 
-    def transaction(self, function, deadline=None):
+    def transaction(
+        self, function: Callable[[Transaction], T], deadline: Deadline | float | None = None
+    ) -> T:
         """
         Run ``function(transaction)`` and commit; its result is returned.
 
@@ -92,7 +103,7 @@ class Session(Nodes):
                 limit.sleep(pause)
         raise AssertionError
 
-    def _try_transaction(self, function):
+    def _try_transaction(self, function: Callable[[Transaction], T]) -> T:
         transaction = Transaction(self)
         try:
             result = function(transaction)
@@ -102,11 +113,11 @@ class Session(Nodes):
         transaction.commit()
         return result
 
-    def connect(self):
+    def connect(self) -> None:
         """Connect now rather than at the first call, to fail early."""
         self.connected("to connect")
 
-    def connected(self, doing):
+    def connected(self, doing: str) -> Wire:
         """The Wire, connected, and armed with what it is asked next."""
         limit = self._deadline.sooner(self.timeout)
         if not self.is_connected:
@@ -114,44 +125,47 @@ class Session(Nodes):
             wire.deadline = limit
             self._start(wire)
             self._wire = wire
-        self.arm(doing, limit)
-        return self._wire
+        return self.arm(doing, limit)
 
     @property
-    def is_connected(self):
+    def is_connected(self) -> bool:
         return self._wire is not None and self._wire.is_connected
 
-    def arm(self, doing, limit=None):
-        """Set what the next request is about and by when it must be answered."""
+    def arm(self, doing: str, limit: Deadline | None = None) -> Wire:
+        """Set what the next request is about and by when it must be answered; the Wire, which is connected."""
         limit = limit or self._deadline.sooner(self.timeout)
         if limit.expired:
             raise limit.exceeded(f"the XenStore, before it was asked {doing}")
+        assert self._wire is not None
         self._wire.doing, self._wire.deadline = doing, limit
+        return self._wire
 
-    def ask(self, tx_id, doing, path, op, payload):
+    def ask(self, tx_id: int, doing: str, path: str | None, op: int, payload: bytes) -> bytes:
         """One request on the connection as it is; the answer's payload with its NULs. NodeError when it is refused."""
+        assert self._wire is not None
         try:
             return self._wire.send(Packet(op, self.next_id(), tx_id, len(payload), payload)).get().payload
         except Refused as refusal:
             raise refused(doing, path, refusal.name) from refusal
 
-    def ask_all(self, tx_id, requests):
+    def ask_all(self, tx_id: int, requests: list[Request]) -> list[Reply]:
         """Many requests on the connection as it is; a list of payloads and NodeErrors."""
+        assert self._wire is not None
         return pipeline(self._wire, self.arm, tx_id, self.next_id, requests)
 
-    def next_id(self):
+    def next_id(self) -> int:
         """A number for the next request."""
         self._requests = self._requests + 1 & 0xFFFFFFFF
         return self._requests
 
-    def _start(self, wire):
+    def _start(self, wire: Wire) -> None:
         wire.start()
 
-    def _execute(self, doing, path, op, *payload):
+    def _execute(self, doing: str, path: str, op: int, *payload: bytes) -> bytes:
         self.connected(f"{doing} {path}")
         return self.ask(0, doing, path, op, b"".join(payload))
 
-    def _pipeline(self, requests):
+    def _pipeline(self, requests: list[Request]) -> list[Reply]:
         self.connected("to serve several requests")
         return self.ask_all(0, requests)
 
@@ -159,33 +173,33 @@ class Session(Nodes):
 class _Within:
     """What :meth:`Session.within` returns."""
 
-    def __init__(self, session, deadline):
+    def __init__(self, session: Session, deadline: Deadline) -> None:
         self._session = session
         self._deadline = deadline
 
-    def __enter__(self):
+    def __enter__(self) -> Deadline:
         deadline, self._deadline = self._deadline, self._session.swap_limit(self._deadline)
         return deadline
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self._session.swap_limit(self._deadline)
 
 
 class Transaction(Nodes):
     """What :meth:`Session.transaction` hands to its function; the same methods as the Session's."""
 
-    def __init__(self, session):
+    def __init__(self, session: Session) -> None:
         self._session = session
         session.connected("to start a transaction")
         answer = session.ask(0, "to start a transaction", None, TRANSACTION_START, b"\0")
         self._id = int(answer.rstrip(b"\0"))
 
-    def commit(self):
+    def commit(self) -> None:
         """Make the changes; XenStoreError with EAGAIN when others changed the same nodes meanwhile."""
         self._session.arm("to commit a transaction")
         self._end(b"T")
 
-    def abandon(self):
+    def abandon(self) -> None:
         """Drop the changes; an error of this is of no interest, as the daemon drops them with the connection too."""
         if not self._session.is_connected:
             return
@@ -195,12 +209,12 @@ class Transaction(Nodes):
         except Exception:  # pylint: disable=broad-exception-caught
             self._session.close()
 
-    def _end(self, how):
+    def _end(self, how: bytes) -> None:
         self._session.ask(self._id, "to commit a transaction", None, TRANSACTION_END, how + b"\0")
 
-    def _execute(self, doing, path, op, *payload):
+    def _execute(self, doing: str, path: str, op: int, *payload: bytes) -> bytes:
         self._session.arm(f"{doing} {path}")
         return self._session.ask(self._id, doing, path, op, b"".join(payload))
 
-    def _pipeline(self, requests):
+    def _pipeline(self, requests: list[Request]) -> list[Reply]:
         return self._session.ask_all(self._id, requests)

@@ -27,6 +27,15 @@ from .._base.deadline import Deadline, pauses
 from .._base.errors import XenStoreError
 from .._base.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Sequence, TypeVar
+
+    from .._base.errors import DeadlineExceeded
+
+    A = TypeVar("A")
+    T = TypeVar("T")
+
 PAYLOAD_MAX = 4096  # XENSTORE_PAYLOAD_MAX, in bytes
 _HEADER = struct.Struct("=IIII")
 _WATCH_EVENT = 15
@@ -37,7 +46,7 @@ _HINT = "Check that this is a Xen host's domain 0 and that xenstored runs and an
 class Refused(Exception):
     """xenstored answered a request with an error; ``name`` is what it sent, such as ``EACCES``."""
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
 
@@ -52,7 +61,7 @@ class Packet(Record):
     payload: bytes
 
 
-def default_path():
+def default_path() -> str:
     """Where libxenstore looks too: the socket, or the kernel's device when the daemon is not in this domain."""
     socket_path = os.environ.get("XENSTORED_PATH") or os.path.join(
         os.environ.get("XENSTORED_RUNDIR") or "/run/xenstored", "socket"
@@ -77,24 +86,24 @@ class Wire:
     # Requests that may be under way. What is on its way must fit into the socket's buffers, or both sides could wait for each other.
     AT_ONCE = 32
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
         self.at_once = self.AT_ONCE
         self.connection = path
         self.deadline = Deadline(None)
         self.doing = "to connect"
-        self.reply = None
-        self._socket = None
+        self.reply: Packet | None = None
+        self._socket: socket.socket | None = None
         self._fd = -1
         self._received = b""
 
     # What pyxs's Client calls.
 
     @property
-    def is_connected(self):
+    def is_connected(self) -> bool:
         return self._fd >= 0
 
-    def start(self):
+    def start(self) -> None:
         """Connect, within the deadline."""
         try:
             kind = os.stat(self.path).st_mode
@@ -113,7 +122,7 @@ class Wire:
                 hint=_HINT,
             ) from error
 
-    def terminate(self):
+    def terminate(self) -> None:
         """Close; nothing is sent, so this never waits."""
         self._received = b""
         fd, self._fd = self._fd, -1
@@ -123,32 +132,32 @@ class Wire:
         elif fd >= 0:
             os.close(fd)
 
-    def send(self, packet):
+    def send(self, packet: Packet) -> _Answer:
         """Send one request; its answer is read when it is asked for."""
         self._check_connected()
         self._guarded(self._send_all, packet)
         return _Answer(self, packet)
 
-    def exchange(self, packets):
+    def exchange(self, packets: Sequence[Packet]) -> list[bytes | Refused]:
         """Send requests, ``at_once`` at most, and read their answers: a list of payloads, and of Refused where one was refused."""
         self._check_connected()
         return self._guarded(self._exchange, packets)
 
     # The rest is for _Answer and below.
 
-    def receive(self, request):
+    def receive(self, request: Packet) -> Packet:
         """The answer to ``request``; raises Refused when it is an error, XenStoreError or DeadlineExceeded otherwise."""
         packet = self.reply = self._guarded(self._receive, request)
         if packet.op == _ERROR:
             raise _refused(packet)
         return packet
 
-    def _exchange(self, packets):
+    def _exchange(self, packets: Sequence[Packet]) -> list[bytes | Refused]:
         self._send_all(*packets)
         answers = [self._receive(packet) for packet in packets]
         return [_refused(answer) if answer.op == _ERROR else answer.payload for answer in answers]
 
-    def _receive(self, request):
+    def _receive(self, request: Packet) -> Packet:
         """Answers that came together are taken together; what is not asked for yet is kept."""
         while True:
             while len(self._received) < _HEADER.size:
@@ -169,16 +178,16 @@ class Wire:
                 raise self._nonsense(f"an answer of type {op} to a request of type {request.op}")
             return Packet._make((op, rq_id, tx_id, size, payload))
 
-    def _check_connected(self):
+    def _check_connected(self) -> None:
         if not self.is_connected:
             raise XenStoreError("the connection to xenstored is closed", device=self.path)
 
-    def _nonsense(self, what):
+    def _nonsense(self, what: str) -> XenStoreError:
         return XenStoreError(
             f"xenstored sent {what} when it was asked {self.doing}", device=self.path, errno=errno.EPROTO
         )
 
-    def _guarded(self, function, argument):
+    def _guarded(self, function: Callable[[A], T], argument: A) -> T:
         try:
             return function(argument)
         except BaseException as error:
@@ -193,14 +202,14 @@ class Wire:
                 ) from error
             raise
 
-    def _connect_socket(self):
+    def _connect_socket(self) -> None:
         pause = pauses()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        self._fd = self._socket.fileno()
+        sock = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        self._fd = sock.fileno()
         while True:
             try:
-                self._socket.connect(self.path)
+                sock.connect(self.path)
                 return
             except BlockingIOError as error:
                 # EAGAIN: the daemon's queue of new connections is full (unix(7)); there is nothing to poll for.
@@ -209,7 +218,7 @@ class Wire:
                     raise self._late() from error
                 self.deadline.sleep(next(pause))
 
-    def _send_all(self, *packets):
+    def _send_all(self, *packets: Any) -> None:
         view = memoryview(
             b"".join(
                 [
@@ -232,7 +241,7 @@ class Wire:
             except BlockingIOError:
                 self._wait(select.POLLOUT)
 
-    def _receive_more(self):
+    def _receive_more(self) -> None:
         try:
             part = os.read(self._fd, _HEADER.size + PAYLOAD_MAX)
         except BlockingIOError:
@@ -242,20 +251,20 @@ class Wire:
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         self._received += part
 
-    def _wait(self, event):
+    def _wait(self, event: int) -> None:
         poll = select.poll()
         poll.register(self._fd, event)
         left = self.deadline.left()
         if not poll.poll(None if left == float("inf") else left * 1000):
             raise self._late()
 
-    def _late(self):
+    def _late(self) -> DeadlineExceeded:
         return self.deadline.exceeded(
             f"xenstored when it was asked {self.doing}", device=self.path, hint=_HINT
         )
 
 
-def _refused(packet):
+def _refused(packet: Packet) -> Refused:
     return Refused(packet.payload.split(b"\0")[0].decode("ascii", "backslashreplace"))
 
 
@@ -264,9 +273,9 @@ class _Answer:
 
     __slots__ = ("_request", "_wire")
 
-    def __init__(self, wire, request):
+    def __init__(self, wire: Wire, request: Packet) -> None:
         self._wire = wire
         self._request = request
 
-    def get(self):
+    def get(self) -> Packet:
         return self._wire.receive(self._request)
