@@ -13,14 +13,24 @@ Pure. An absent entry uses nothing: its storage may be another guest's by now.
 from __future__ import annotations
 
 import posixpath
+from typing import Callable, Optional
 
 from .._base.errors import InvalidValue
+from .entry import Entry
+from .pool import Pool
+
+# What a path is compared by; None for no path.
+Key = Callable[[Optional[str]], Optional[str]]
+# Label, the entry (None for a pool) and the path of somebody who has a file.
+User = tuple[str, Optional[Entry], str]
+# The key of a pool, and the number of a volume.
+Volume = tuple[str, int]
 
 # Beside a snapshot's store: which image it belongs to.
 RECORD = ".image"
 
 
-def check(entries, identities=None):
+def check(entries: list[Entry], identities: dict[str, str] | None = None) -> None:
     """
     Raise InvalidValue for Entries (of ``_guest_disks.entry``) that would have the same storage, or the same place in a guest.
 
@@ -30,7 +40,8 @@ def check(entries, identities=None):
     _check_vdevs(entries)
     present = [entry for entry in entries if not entry.absent]
     pools = _pools_of(entries, key)
-    (files, writers), images = _check_files(present, pools, key), {}
+    files, writers = _check_files(present, pools, key)
+    images: dict[str | None, str] = {}
     for entry in present:
         if entry.image is not None:
             images.setdefault(key(entry.image), entry.label)
@@ -45,19 +56,19 @@ def check(entries, identities=None):
             )
 
 
-def key_by(identities):
+def key_by(identities: dict[str, str] | None) -> Key:
     """A function: what a path is compared by."""
     known = {plain(path): identity for path, identity in (identities or {}).items()}
     return lambda path: None if path is None else known.get(plain(path), plain(path))
 
 
-def plain(path):
+def plain(path: object) -> str:
     """A path in the one form in which it is compared."""
     return "/" + posixpath.normpath(str(path)).lstrip("/")
 
 
-def _check_vdevs(entries):
-    seen = {}
+def _check_vdevs(entries: list[Entry]) -> None:
+    seen: dict[str, str] = {}
     for entry in entries:
         if entry.label in seen:
             raise InvalidValue(
@@ -68,9 +79,10 @@ def _check_vdevs(entries):
         seen[entry.label] = entry.option
 
 
-def _pools_of(entries, key):
+def _pools_of(entries: list[Entry], key: Key) -> dict[str, tuple[Pool, str]]:
     """``{key: (pool, option)}``; the same name, uuid or device is the same pool everywhere."""
-    found, parts = {}, {}
+    found: dict[str, tuple[Pool, str]] = {}
+    parts: dict[str | None, str] = {}
     for entry in entries:
         if entry.thin is None:
             continue
@@ -90,7 +102,7 @@ def _pools_of(entries, key):
     return found
 
 
-def _parts_of(pool, option, key):
+def _parts_of(pool: Pool, option: str, key: Key) -> list[str | None]:
     source = pool.source
     parts = [key(source["path"])] if "path" in source else []
     for line in source.get("table", ()):
@@ -105,10 +117,14 @@ def _parts_of(pool, option, key):
     return [*parts, source["uuid"]]
 
 
-def _check_files(present, pools, key):
+def _check_files(
+    present: list[Entry], pools: dict[str, tuple[Pool, str]], key: Key
+) -> tuple[dict[str | None, str], dict[str | None, list[User]]]:
     """``{what a path is compared by: label of who has the file}`` of all that is written or made."""
-    users = {
-        key(path): [(str(pool), None, path)] for pool, dummy in pools.values() for path, *dummy in pool.files
+    users: dict[str | None, list[User]] = {
+        key(path): [(str(pool), None, path)]
+        for pool, dummy in pools.values()
+        for path, _size, _exact in pool.files
     }
     for entry in present:
         if entry.file is None:
@@ -129,7 +145,7 @@ def _check_files(present, pools, key):
     }
 
 
-def _check_records(present, users):
+def _check_records(present: list[Entry], users: dict[str | None, list[User]]) -> None:
     """The record beside a snapshot's store is nobody's file."""
     paths = {plain(path): label for rows in users.values() for label, dummy, path in rows}
     for entry in present:
@@ -142,7 +158,7 @@ def _check_records(present, users):
             )
 
 
-def _check_images(present, writers, key):
+def _check_images(present: list[Entry], writers: dict[str | None, list[User]], key: Key) -> None:
     for entry in present:
         for other, dummy, path in writers.get(key(entry.image), ()):
             what = f"{other} writes this file{_also(entry.image, path)}"
@@ -151,13 +167,13 @@ def _check_images(present, writers, key):
             )
 
 
-def _also(path, other):
+def _also(path: str | None, other: str) -> str:
     return "" if plain(path) == plain(other) else f" as {other}"
 
 
-def _check_volumes(present):
+def _check_volumes(present: list[Entry]) -> dict[Volume, str]:
     """``{(pool, id): label of who has it}``, also of those that a volume is to be made from."""
-    users = {}
+    users: dict[Volume, Entry] = {}
     for entry in present:
         if entry.thin is None:
             continue
@@ -177,7 +193,7 @@ def _check_volumes(present):
     return labels
 
 
-def _check_removed(entry, user, volumes):
+def _check_removed(entry: Entry, user: str | None, volumes: dict[Volume, str]) -> None:
     """``user``: who has the file of the Entry, or None."""
     option, what = f"{entry.option}.remove_file", entry.file
     if entry.thin is not None:

@@ -13,6 +13,8 @@ Pure; runs on the controller.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any, Optional
 
 from .. import _dm_table
 from .._base.errors import InvalidValue, TableError
@@ -21,6 +23,10 @@ from .._base.values import SECTOR, boolean, bytes_of, check_keys, whole
 from .._xen import vdev as _vdev
 from .pool import Pool, id_of, pool_of
 
+# Plain data for a recipe.
+SourceData = Any
+# Numbers by path: bytes, or nanoseconds.
+Sizes = Mapping[Optional[str], Optional[int]]
 _KINDS = ("file", "thin", "source")
 _KEYS = (
     "vdev",
@@ -72,21 +78,21 @@ class Entry(Record):
     disk_size: int | None
     chunk_size: int
     thin: Thin | None
-    crypt: dict | None
-    source: object
+    crypt: dict[str, Any] | None
+    source: SourceData
     mode: str
     shared: bool
     remove: bool
     adopt: bool
-    given: dict
+    given: dict[str, Any]
 
     @property
-    def writes(self):
+    def writes(self) -> bool:
         # A snapshot writes its own records, also when the guest may only read.
         return self.mode == "w" or self.image is not None
 
 
-def entry_of(disk, domain, option):
+def entry_of(disk: dict[str, Any], domain: str, option: str) -> Entry:
     """The Entry, or InvalidValue for what cannot be meant."""
     if not isinstance(disk, dict) or not disk.get("vdev"):
         raise InvalidValue(
@@ -123,7 +129,7 @@ def entry_of(disk, domain, option):
     )
 
 
-def source_of(entry, sizes, mtimes=None):
+def source_of(entry: Entry, sizes: Sizes, mtimes: Sizes | None = None) -> SourceData:
     """
     The disk's source as plain data. ``sizes``: bytes of files and images by path; ``mtimes``: of images, in nanoseconds, where the disk is to have
     that very image. InvalidValue for a file that is not there, or does not fit.
@@ -131,6 +137,8 @@ def source_of(entry, sizes, mtimes=None):
     base, size = _base_of(entry, sizes, mtimes or {})
     if entry.crypt is None:
         return base
+    # An encrypted source of its own must say its size.
+    assert size is not None
     sector = entry.crypt.get("sector_size") or SECTOR
     if size % sector:
         raise InvalidValue(
@@ -142,11 +150,12 @@ def source_of(entry, sizes, mtimes=None):
     return {"table": [dict(entry.crypt, length=size // SECTOR, device=base)]}
 
 
-def _base_of(entry, sizes, mtimes):
+def _base_of(entry: Entry, sizes: Sizes, mtimes: Sizes) -> tuple[SourceData, int | None]:
     """``(source, bytes)`` without encryption."""
     if entry.source is not None:
         return entry.source, entry.size
     if entry.thin is not None:
+        assert entry.size is not None
         return {
             "table": [
                 {
@@ -166,7 +175,7 @@ def _base_of(entry, sizes, mtimes):
     return _snapshot_of(entry, sizes.get(entry.image), mtimes.get(entry.image))
 
 
-def _snapshot_of(entry, image, mtime):
+def _snapshot_of(entry: Entry, image: int | None, mtime: int | None) -> tuple[SourceData, int]:
     if not image:
         raise InvalidValue(
             f"{entry.option}.image", entry.image, "must be an image that is there, and not empty"
@@ -184,7 +193,7 @@ def _snapshot_of(entry, image, mtime):
             entry.disk_size,
             f"must be {image} or more, which is the size of the image {entry.image}",
         )
-    origin = {"file": entry.image, "read_only": True}
+    origin: dict[str, Any] = {"file": entry.image, "read_only": True}
     if mtime is not None:
         origin["mtime_ns"] = mtime
     if size > image:
@@ -210,7 +219,7 @@ def _snapshot_of(entry, image, mtime):
     }, size
 
 
-def _check_kind(disk, option, absent, flags):
+def _check_kind(disk: dict[str, Any], option: str, absent: bool, flags: dict[str, bool]) -> None:
     """Which options go together."""
     given = [kind for kind in _KINDS if disk.get(kind) is not None]
     if len(given) > 1 or not (given or absent):
@@ -253,7 +262,7 @@ def _check_kind(disk, option, absent, flags):
             raise InvalidValue(f"{option}.{key}", True, f"is possible only with {needed}")
 
 
-def _thin_of(value, option):
+def _thin_of(value: Any, option: str) -> Thin | None:
     if not isinstance(value, dict) or value.get("id") is None:
         raise InvalidValue(option, value, "must be a dictionary with pool and id")
     check_keys(value, option, _THIN)
@@ -266,7 +275,7 @@ def _thin_of(value, option):
     return Thin(pool_of(value.get("pool"), f"{option}.pool"), number, origin)
 
 
-def _crypt_of(value, option):
+def _crypt_of(value: Any, option: str) -> dict[str, Any] | None:
     """A table line without length and device; a key in clear is not shown."""
     if not isinstance(value, dict) or not value.get("cipher") or not value.get("key"):
         raise InvalidValue(
@@ -309,7 +318,7 @@ def _crypt_of(value, option):
     return line
 
 
-def _name(vdev):
+def _name(vdev: object) -> str:
     """The one name of a disk that can be written in several ways; as it is when it is not Xen's."""
     try:
         return _vdev.parse(vdev).name

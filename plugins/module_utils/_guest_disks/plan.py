@@ -12,14 +12,20 @@ Pure; runs on the controller.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from .._base.errors import InvalidValue
 from .._base.values import SECTOR
 from . import conflicts
 from .conflicts import RECORD, plain
-from .entry import entry_of, source_of
+from .entry import Entry, Sizes, SourceData, entry_of, source_of
+
+# Guests as the role guest_disks takes them.
+Guests = list[dict[str, Any]]
 
 
-def entries(guests, identities=None):
+def entries(guests: Guests, identities: dict[str, str] | None = None) -> list[Entry]:
     """
     [Entry] of all disks, each checked, and with one another; InvalidValue for what cannot be meant, such as one file for two disks.
 
@@ -41,7 +47,7 @@ def entries(guests, identities=None):
     return found
 
 
-def files_of(guests, identities=None):
+def files_of(guests: Guests, identities: dict[str, str] | None = None) -> list[dict[str, Any]]:
     """
     ``[{path, size, exact, image, state, remove, label}]`` of all files that disks and pools are kept in; sizes in bytes, or None. ``exact``: one
     that is larger is refused. ``remove``: the paths to remove, or none.
@@ -81,7 +87,9 @@ def files_of(guests, identities=None):
     return found
 
 
-def to_resize(files, sizes, identities=None):
+def to_resize(
+    files: list[dict[str, Any]], sizes: Sizes, identities: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Those of :func:`files_of` that have to be made or to grow, by ``sizes``: bytes by path of what is there. Raises InvalidValue for a cut."""
     found = []
     key = conflicts.key_by(identities)
@@ -125,7 +133,7 @@ def to_resize(files, sizes, identities=None):
     return found
 
 
-def stores_of(guests):
+def stores_of(guests: Guests) -> list[dict[str, Any]]:
     """What ``snapshot_stores`` takes for all snapshots that guests are to have."""
     # A store that guests share is one.
     found = {
@@ -134,9 +142,9 @@ def stores_of(guests):
     return [{"path": entry.file, "image": entry.image, "adopt": entry.adopt} for entry in found.values()]
 
 
-def volumes_of(guests, states=("present", "absent")):
+def volumes_of(guests: Guests, states: Sequence[str] = ("present", "absent")) -> list[dict[str, Any]]:
     """``[{pool, volumes, label}]``, as ``thin_volumes`` takes them: the volumes that guests are to have, and those that are to be removed."""
-    pools = {}
+    pools: dict[str, dict[str, Any]] = {}
     for entry in entries(guests):
         state = "absent" if entry.absent else "present"
         if entry.thin is None or state not in states or (entry.absent and not entry.remove):
@@ -153,7 +161,14 @@ def volumes_of(guests, states=("present", "absent")):
     return list(pools.values())
 
 
-def entries_of(guests, state, sizes=None, common=None, check_mode=False, mtimes=None):
+def entries_of(
+    guests: Guests,
+    state: str,
+    sizes: Sizes | None = None,
+    common: dict[str, Any] | None = None,
+    check_mode: bool = False,
+    mtimes: Sizes | None = None,
+) -> list[dict[str, Any]]:
     """
     What ``libvirt_disks`` takes for all disks in this state. ``sizes``: bytes of files and images by path; ``common``: more options for every entry;
     ``mtimes``: of images, in nanoseconds.
@@ -170,7 +185,7 @@ def entries_of(guests, state, sizes=None, common=None, check_mode=False, mtimes=
             source = _guard_of(disk, sizes)
             # An old entry must not take the disk that came after it.
             entry.update({"source": source} if source is not None else {})
-            keys = ("mode",) if source is not None else ()
+            keys: Sequence[str] = ("mode",) if source is not None else ()
         else:
             if check_mode and not _is_ready(disk, sizes):
                 continue
@@ -181,10 +196,10 @@ def entries_of(guests, state, sizes=None, common=None, check_mode=False, mtimes=
     return found
 
 
-def _is_ready(disk, sizes):
+def _is_ready(disk: Entry, sizes: Sizes) -> bool:
     """Whether a disk can be looked at before its files are made or have grown."""
     if disk.thin is not None and any(
-        sizes.get(path, 0) < size
+        (sizes.get(path) or 0) < size
         for path, size, exact in disk.thin.pool.files
         if exact or not sizes.get(path)
     ):
@@ -196,7 +211,7 @@ def _is_ready(disk, sizes):
     return there is not None and not (grows and (not there or there % SECTOR))
 
 
-def _guard_of(disk, sizes):
+def _guard_of(disk: Entry, sizes: Sizes) -> SourceData | None:
     """The source that an absent disk must have; None when the entry says nothing of it."""
     if disk.file is None:
         return source_of(disk, sizes) if disk.source is not None or disk.thin is not None else None

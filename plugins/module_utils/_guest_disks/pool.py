@@ -13,12 +13,17 @@ of its own: the first guest that starts makes it then, the others find it, and i
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .. import _dm_table
 from .._base.errors import InvalidValue, TableError
 from .._base.record import Record
 from .._base.values import SECTOR, bytes_of, check_keys, whole
 from .._dm import names
 from .._source import spec
+
+if TYPE_CHECKING:
+    from .._source.spec import FileSource, PathSource, Source
 
 LAST_ID = 2**24 - 1
 _MAPPED = ("path", "uuid")
@@ -39,14 +44,14 @@ class Pool(Record):
     """
 
     key: str
-    source: dict
-    files: list
+    source: dict[str, Any]
+    files: list[tuple[str, int, bool]]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"the pool {self.key}"
 
 
-def pool_of(value, option):
+def pool_of(value: Any, option: str) -> Pool:
     """The Pool, or InvalidValue."""
     if not isinstance(value, dict) or (value.get("path") is None) == (value.get("name") is None):
         allowed = "a dictionary with path and uuid, for a pool that is there, or with name, metadata, data and size, for one to be made"
@@ -54,12 +59,12 @@ def pool_of(value, option):
     return _mapped(value, option) if value.get("path") is not None else _made(value, option)
 
 
-def id_of(value, option):
+def id_of(value: Any, option: str) -> int:
     """The number of a volume."""
     return whole(value, option, LAST_ID)
 
 
-def _mapped(value, option):
+def _mapped(value: Any, option: str) -> Pool:
     check_keys(value, option, _MAPPED, _MAPPED + _MADE)
     source = spec.parse({"path": value["path"], "uuid": value.get("uuid")}, option)
     if source.uuid is None:
@@ -74,7 +79,7 @@ def _mapped(value, option):
     return Pool(source.uuid, {"path": source.path, "uuid": source.uuid}, [])
 
 
-def _made(value, option):
+def _made(value: Any, option: str) -> Pool:
     check_keys(value, option, _MADE, _MAPPED + _MADE)
     name = names.check_name(value["name"], f"{option}.name")
     uuid = names.check_uuid(value.get("uuid") or f"RACEFREE-POOL-{name}", f"{option}.uuid")
@@ -111,11 +116,11 @@ def _made(value, option):
     return Pool(name, {"table": [line], "name": name, "uuid": uuid}, files)
 
 
-def _metadata_bytes(blocks):
+def _metadata_bytes(blocks: int) -> int:
     return min(_MOST, max(_LEAST, -(-blocks * _PER_BLOCK // _MIB) * _MIB))
 
 
-def _device(value, option):
+def _device(value: Any, option: str) -> FileSource | PathSource:
     if value is None:
         raise InvalidValue(
             option,
@@ -128,5 +133,5 @@ def _device(value, option):
     return source
 
 
-def _plain(source):
+def _plain(source: Source) -> dict[str, Any]:
     return {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}

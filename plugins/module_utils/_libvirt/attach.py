@@ -15,6 +15,8 @@ opened is compared with it afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Callable, TypeVar
 from xml.sax.saxutils import quoteattr
 
 from .._base import gone
@@ -22,9 +24,18 @@ from .._base.deadline import Deadline
 from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
 from .._process.holder import hold, hold_for
 from .._xen import blkback, vbd_read
-from .._xen.blkback import Detachment, Outcome
+from .._xen import guest as _guest
+from .._xen.blkback import Detachment, Outcome, Request
+from .._xen.vbd_nodes import Vbd
 from . import connection as _connection
-from .connection import URI, libvirt
+from .connection import URI, DomainHandle, libvirt
+
+if TYPE_CHECKING:
+    from .._xenstore.pyxs_store import Store
+
+T = TypeVar("T")
+# ``guard(store or transaction, request)`` raises to refuse.
+Guard = Callable[["Store", Request], None]
 
 # Seconds; much more than a daemon needs that goes on after a pause.
 _LATE = 600
@@ -34,12 +45,12 @@ _TAKING_BACK = 20
 _STATE = "/run/libvirt/libxl"
 
 
-def may_run_guests():
+def may_run_guests() -> bool:
     """Whether libvirt's Xen driver has any running guest, by the files it keeps of them; connecting takes much longer."""
     return any(name.endswith(".xml") and name != "Domain-0.xml" for name in gone.list_directory(_STATE))
 
 
-def runs(guest, timeout=10.0, uri=URI):
+def runs(guest: _guest.Guest, timeout: float = 10.0, uri: str = URI) -> bool:
     """Whether libvirt runs this guest: it knows it and says that it is active. False without libvirt or its daemon."""
     if libvirt is None:
         return False
@@ -49,7 +60,13 @@ def runs(guest, timeout=10.0, uri=URI):
         return False
 
 
-def attach(store, requests, timeout=30.0, guard=None, uri=URI):
+def attach(
+    store: Store,
+    requests: Sequence[Request],
+    timeout: float = 30.0,
+    guard: Guard | None = None,
+    uri: str = URI,
+) -> list[Outcome]:
     """
     As ``_xen.blkback.attach``, through libvirt, one after the other; a list of Outcomes.
 
@@ -61,14 +78,16 @@ def attach(store, requests, timeout=30.0, guard=None, uri=URI):
     return [_attach(store, request, limit, guard, uri) for request in requests]
 
 
-def detach(store, detachments, timeout=30.0, uri=URI):
+def detach(
+    store: Store, detachments: Sequence[Detachment], timeout: float = 30.0, uri: str = URI
+) -> list[Outcome]:
     """Take disks back that libvirt lists; a list of Outcomes. For force, and for what libvirt does not list, see ``_xen.blkback.detach``."""
     _connection.require()
     limit = Deadline(timeout)
     return [_detach(store, detachment, limit, uri) for detachment in detachments]
 
 
-def disk_xml(dev, path, writable, cdrom=False):
+def disk_xml(dev: str, path: str, writable: bool, cdrom: bool = False) -> str:
     """libvirt's description of the disk; ``driver name='phy'`` is blkback."""
     return (
         f"<disk type='block' device='{'cdrom' if cdrom else 'disk'}'><driver name='phy' type='raw'/><source dev={quoteattr(path)}/>"
@@ -76,7 +95,7 @@ def disk_xml(dev, path, writable, cdrom=False):
     )
 
 
-def _attach(store, request, limit, guard, uri):
+def _attach(store: Store, request: Request, limit: Deadline, guard: Guard | None, uri: str) -> Outcome:
     try:
         blkback.check(request)
         request.device.prove()
@@ -90,7 +109,7 @@ def _attach(store, request, limit, guard, uri):
         return Outcome(request, None, error, False)
 
 
-def _attach_held(store, request, limit, guard, uri):
+def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard | None, uri: str) -> Outcome:
     xml = disk_xml(
         request.vdev.name,
         request.params or request.device.path,
@@ -127,7 +146,7 @@ def _attach_held(store, request, limit, guard, uri):
         return Outcome(request, None, error, False)
 
 
-def _proven(store, request):
+def _proven(store: Store, request: Request) -> Vbd:
     """What libvirt attached, once it is certain that it is the held device."""
     device = request.device
     vbd = vbd_read.read_vbd(store, *request.key)
@@ -146,7 +165,7 @@ def _proven(store, request):
     return vbd._replace(diskseq=device.id.diskseq)
 
 
-def _take_back(store, request, xml, error, uri):
+def _take_back(store: Store, request: Request, xml: str, error: BlockError, uri: str) -> None:
     """
     After a failure, undo what libvirt did; if that fails too the error says so.
 
@@ -175,8 +194,9 @@ def _take_back(store, request, xml, error, uri):
         error.hint = f"{error.hint or 'It could not be taken back'}. The disk {request.vdev.name} may be left: {failure}"
 
 
-def _detach(store, detachment, limit, uri):
-    vbd = detachment.vbd
+def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str) -> Outcome:
+    vbd, guest = detachment.vbd, detachment.guest
+    assert guest is not None
     try:
         with store.within(limit):
             now = vbd_read.read_vbd(store, *vbd.key)
@@ -188,7 +208,7 @@ def _detach(store, detachment, limit, uri):
                 )
             xml = disk_xml(vbd.dev, vbd.params or vbd.physical_device_path or "", vbd.writable, vbd.cdrom)
             _with_domain(
-                detachment.guest,
+                guest,
                 uri,
                 limit,
                 lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
@@ -199,7 +219,7 @@ def _detach(store, detachment, limit, uri):
         return Outcome(detachment, None, error)
 
 
-def _with_domain(guest, uri, limit, function):
+def _with_domain(guest: _guest.Guest, uri: str, limit: Deadline, function: Callable[[DomainHandle], T]) -> T:
     """``function(domain)`` on a connection of its own, within the limit."""
     return _connection.with_connection(
         uri, limit, guest, lambda connection: function(connection.lookupByUUIDString(guest.uuid))

@@ -13,22 +13,48 @@ from __future__ import annotations
 import threading
 import traceback
 import urllib.parse
-from typing import NamedTuple
+from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
+from .._base.deadline import Deadline
 from .._base.errors import DeadlineExceeded, GuestError, InvalidValue, NotSupported
 
 try:
-    import libvirt
+    import libvirt as libvirt  # so that others may import it from here
 except ImportError:
     libvirt = None
-    LIBVIRT_IMPORT_ERROR = traceback.format_exc()
+    LIBVIRT_IMPORT_ERROR: str | None = traceback.format_exc()
 else:
     LIBVIRT_IMPORT_ERROR = None
     # It would print every error to standard error, beside raising it.
     libvirt.registerErrorHandler(lambda context, error: None, None)
 
+T = TypeVar("T")
 URI = "xen:///system"
 _HINT = "Check that the daemon (libvirtd, or virtxend or virtqemud) runs and answers: virsh list"
+
+
+class DomainHandle(Protocol):
+    """What is used of libvirt's ``virDomain``; each call raises ``libvirt.libvirtError``."""
+
+    def name(self) -> str: ...
+    def UUIDString(self) -> str: ...
+    def XMLDesc(self, flags: int) -> str: ...
+    def isPersistent(self) -> int: ...
+    def isActive(self) -> int: ...
+    def attachDeviceFlags(self, xml: str, flags: int) -> int: ...
+    def detachDeviceFlags(self, xml: str, flags: int) -> int: ...
+    def setMetadata(self, type: int, metadata: str | None, key: str, uri: str, flags: int) -> int: ...
+
+
+class Connection(Protocol):
+    """What is used of libvirt's ``virConnect``; each call raises ``libvirt.libvirtError``."""
+
+    def lookupByName(self, name: str) -> DomainHandle: ...
+    def lookupByUUIDString(self, uuid: str) -> DomainHandle: ...
+    def defineXML(self, xml: str) -> DomainHandle: ...
+    def getURI(self) -> str: ...
+    def getLibVersion(self) -> int: ...
+    def close(self) -> int: ...
 
 
 class Definition(NamedTuple):
@@ -40,7 +66,7 @@ class Definition(NamedTuple):
     live: str | None
 
 
-def require():
+def require() -> None:
     """Raise NotSupported without libvirt-python."""
     if libvirt is None:
         raise NotSupported(
@@ -49,19 +75,19 @@ def require():
         )
 
 
-def read(uri, domain, limit):
+def read(uri: str, domain: str, limit: Deadline) -> Definition:
     """The Definition of the domain with this name or uuid; GuestError when there is none."""
     return with_connection(uri, limit, domain, lambda connection: _read(connection, domain))
 
 
-def define(uri, domain, before, after, limit):
+def define(uri: str, domain: str, before: str | None, after: str, limit: Deadline) -> str:
     """
     Exchange a domain's inactive definition (text); the one that libvirt has made of it.
 
     ``before`` is what it must still be: GuestError when someone changed it meanwhile, with nothing done.
     """
 
-    def exchange(connection):
+    def exchange(connection: Connection) -> str:
         now = _read(connection, domain)
         if now.xml != before:
             raise GuestError(
@@ -70,12 +96,15 @@ def define(uri, domain, before, after, limit):
                 hint="Try again",
             )
         connection.defineXML(after)
-        return _read(connection, now.uuid).xml
+        made = _read(connection, now.uuid).xml
+        if made is None:
+            raise GuestError("it has no definition any more", device=now.name, hint="Try again")
+        return made
 
     return with_connection(uri, limit, domain, exchange)
 
 
-def driver_of(uri):
+def driver_of(uri: str) -> tuple[str, str, str]:
     """
     What a connection URI leads to, as something to compare: libvirt's driver for Xen has one instance on a host, whatever the path says.
 
@@ -90,11 +119,11 @@ def driver_of(uri):
     return driver, parts.netloc.rpartition("@")[2].lower(), "" if driver == "xen" else parts.path.rstrip("/")
 
 
-def daemon_version(limit, uri=URI):
+def daemon_version(limit: Deadline, uri: str = URI) -> int:
     """The version of the daemon's library as a number (major * 1,000,000 + minor * 1,000 + release); GuestError."""
 
-    def ask():
-        connection = libvirt.openReadOnly(uri)
+    def ask() -> int:
+        connection: Connection = libvirt.openReadOnly(uri)
         try:
             return connection.getLibVersion()
         finally:
@@ -103,13 +132,13 @@ def daemon_version(limit, uri=URI):
     return bounded(ask, limit, uri)
 
 
-def with_connection(uri, limit, device, function):
+def with_connection(uri: str, limit: Deadline, device: object, function: Callable[[Connection], T]) -> T:
     """``function(connection)`` on a connection of its own, within the Deadline ``limit``; ``device`` is for messages."""
     require()
 
-    def call():
+    def call() -> T:
         try:
-            connection = libvirt.open(uri)
+            connection: Connection = libvirt.open(uri)
         except libvirt.libvirtError as error:
             if error.get_error_code() in (libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_CONF_SYNTAX):
                 raise InvalidValue(
@@ -124,15 +153,15 @@ def with_connection(uri, limit, device, function):
     return bounded(call, limit, device)
 
 
-def bounded(function, limit, device):
+def bounded(function: Callable[[], T], limit: Deadline, device: object) -> T:
     """
     Run it in a thread that is left behind when it takes too long: libvirt's calls wait for the daemon without a limit.
 
     A thread that is left behind may still succeed, so the caller looks at what is there before it does anything else.
     """
-    result = {}
+    result: dict[str, Any] = {}
 
-    def run():
+    def run() -> None:
         try:
             result["value"] = function()
         except Exception as error:  # pylint: disable=broad-exception-caught
@@ -150,10 +179,11 @@ def bounded(function, limit, device):
         if not isinstance(error, libvirt.libvirtError):
             raise error
         raise GuestError(f"libvirt refused: {error.get_error_message()}", device=str(device)) from error
-    return result["value"]
+    value: T = result["value"]
+    return value
 
 
-def _read(connection, wanted):
+def _read(connection: Connection, wanted: str) -> Definition:
     domain = _look_up(connection, wanted)
     # With its passwords: to define what was read without them would take them away.
     secure, inactive = libvirt.VIR_DOMAIN_XML_SECURE, libvirt.VIR_DOMAIN_XML_INACTIVE
@@ -163,7 +193,7 @@ def _read(connection, wanted):
     )
 
 
-def _look_up(connection, wanted):
+def _look_up(connection: Connection, wanted: str) -> DomainHandle:
     for look in (connection.lookupByName, connection.lookupByUUIDString):
         try:
             return look(wanted)

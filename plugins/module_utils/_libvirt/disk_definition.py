@@ -134,10 +134,11 @@ class Exchange:
 
 def refuse_shrinking(xml: str, request: DiskRequest) -> None:
     """InvalidValue when the same snapshot or volume would be shorter: the guest would lose what is behind its end."""
-    recipe = domain_xml.Domain(xml).recipes().get(request.target) if request.present else None
-    source = request.source
+    recipe, source = domain_xml.Domain(xml).recipes().get(request.target), request.source
+    if recipe is None or source is None or not request.present:
+        return
     try:
-        cut = None if recipe is None else _recipe.cut_of(_recipe.parse(recipe, request.title), source)
+        cut = _recipe.cut_of(_recipe.parse(recipe, request.title), source)
     except (InvalidValue, TableError, DefinitionError):
         # A recipe that cannot be read is replaced.
         return

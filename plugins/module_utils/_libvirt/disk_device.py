@@ -17,23 +17,30 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._base import gone
 from .._base import locks as _locks
-from .._base.deadline import pauses
+from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._block import sysfs
+from .._block.device import Device
 from .._dm import control, load, removal, udev
 from .._dm import mapped as _mapped
 from .._source import journal, lookup, needed_locks, opener, orphans
 from .._source import spec as _spec
+from .._source.resources import Resources
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen import stack
 from .._xen.footprint import conflict, footprint
 from . import domain_xml
+
+if TYPE_CHECKING:
+    from .._source.spec import Source
+    from .._xenstore.pyxs_store import Store
 
 PREFIX = "RACEFREE-LIBVIRT-"
 STATE = "/run/racefree-block/libvirt"
@@ -47,19 +54,19 @@ class DiskSpec(NamedTuple):
     domain: str
     uuid: str
     target: str
-    source: object
+    source: Source
     read_only: bool = False
     shareable: bool = False
 
     @property
-    def path(self):
+    def path(self) -> str:
         return domain_xml.path_of(self.uuid, self.target)
 
     @property
-    def mapped_uuid(self):
+    def mapped_uuid(self) -> str:
         return domain_xml.mapped_uuid(self.uuid, self.target)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.target} of {self.domain}"
 
 
@@ -70,7 +77,7 @@ class _Place(NamedTuple):
     guest: _guest.Guest
 
 
-def locked(limit):
+def locked(limit: Deadline) -> _locks.Locks:
     """
     One at a time: from the look at what others use until the device is there for others to see. A context (``_base.locks.Locks``).
 
@@ -79,7 +86,7 @@ def locked(limit):
     return _locks.held([_locks.Lock("guests' disks", "making guests' disks")], limit)
 
 
-def reap(host):
+def reap(host: Resources) -> None:
     """Take back what killed runs have left: what they wrote down, and what tells by its name that its maker is gone."""
     for text in journal.recover(host):
         host.warn(text)
@@ -87,7 +94,7 @@ def reap(host):
     udev.reap()
 
 
-def take_turn(host, sources, limit):
+def take_turn(host: Resources, sources: Iterable[Source], limit: Deadline) -> None:
     """
     Have the locks of all sources until the host is left, in the one order that all runs have: who takes them
     one by one may wait for a run that waits for it. Raises ``_base.locks.Unavailable``.
@@ -99,7 +106,7 @@ def take_turn(host, sources, limit):
         host.loops.forget()
 
 
-def make(host, spec, limit, store=None):
+def make(host: Resources, spec: DiskSpec, limit: Deadline, store: Store | None = None) -> Device:
     """
     The device for a disk, held by the host, with nobody else's storage in it; called :func:`locked`. ``store`` is for the sharing check, None where
     no Xen runs.
@@ -135,7 +142,7 @@ def make(host, spec, limit, store=None):
     return host.enter_context(device)
 
 
-def settle(host, pairs, limit):
+def settle(host: Resources, pairs: Iterable[tuple[DiskSpec, Device]], limit: Deadline) -> None:
     """Wait until each path of ``pairs``, a list of ``(DiskSpec, Device)``, leads to its device; DeadlineExceeded, WrongDevice."""
     host.settle(limit.left())
     for spec, device in pairs:
@@ -155,7 +162,7 @@ def settle(host, pairs, limit):
             limit.sleep(pause)
 
 
-def find(host, spec):
+def find(host: Resources, spec: DiskSpec) -> Device | None:
     """The held device of a disk, or None; DeviceBusy when its name is another's."""
     mapped = _mapped.find(host.dm, domain_xml.mapped_name(spec.uuid, spec.target), spec.mapped_uuid)
     if mapped is None or mapped.device is None:
@@ -165,24 +172,25 @@ def find(host, spec):
     return host.enter_context(mapped.device)
 
 
-def is_made_of(host, device, source):
+def is_made_of(host: Resources, device: Device, source: Source) -> bool:
     """Whether a held device of ours stands on what the source names."""
     lines = host.dm.table(control.by_device(device))[1]
     if len(lines) != 1 or lines[0].type != b"linear":
         return False
     number = sysfs.parse_number(lines[0].params.decode("ascii", "replace").partition(" ")[0])
+    assert number is not None  # the kernel writes it so
     # The table has it open, so its number is its own.
     with _device.open_number(*number) as below:
         return lookup.is_device(source, below, host)
 
 
-def of_domain(host, uuid):
+def of_domain(host: Resources, uuid: str) -> list[tuple[str, Device]]:
     """``[(target, Device)]`` of all devices made for a domain's disks, held by the host."""
     start = f"{PREFIX}{uuid}-"
     return [(full[len(start) :], device) for full, device in _ours(host) if full.startswith(start)]
 
 
-def _ours(host):
+def _ours(host: Resources) -> list[tuple[str, Device]]:
     found = []
     for entry in host.dm.list_devices("racefree-"):
         mapped = _mapped.open_mapped(host.dm, control.by_name(os.fsdecode(entry.name)))
@@ -193,7 +201,7 @@ def _ours(host):
     return found
 
 
-def _make_room(host, spec, limit):
+def _make_room(host: Resources, spec: DiskSpec, limit: Deadline) -> None:
     """Take away what an earlier run has left under this name; DeviceBusy when it is in use, or somebody else's."""
     name, patience = domain_xml.mapped_name(spec.uuid, spec.target), limit.sooner(_LETTING_GO)
     for pause in pauses():
@@ -217,7 +225,7 @@ def _make_room(host, spec, limit):
         patience.sleep(pause)
 
 
-def _taken(host, mapped, spec):
+def _taken(host: Resources, mapped: _mapped.Mapped, spec: DiskSpec) -> DeviceBusy:
     """The error for a device that is not ours under our name; it is let go of."""
     try:
         return DeviceBusy(
@@ -230,7 +238,7 @@ def _taken(host, mapped, spec):
             mapped.device.close()
 
 
-def _check_sharing(host, spec, below, store):
+def _check_sharing(host: Resources, spec: DiskSpec, below: Device, store: Store | None) -> None:
     """Also against disks that are made and not attached yet, which XenStore does not show."""
     if spec.shareable:
         return
@@ -253,7 +261,7 @@ def _check_sharing(host, spec, below, store):
             )
 
 
-def _number_at(path):
+def _number_at(path: str) -> int | None:
     """The number of the block device at a path, None when nothing is there (yet)."""
     try:
         there = os.stat(path)

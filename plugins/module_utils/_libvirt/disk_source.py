@@ -93,18 +93,22 @@ def _read_file(
 
 
 def _read_device(host: resources.Resources, source: Source, request: DiskRequest) -> SourceState:
-    device = host.enter_context(lookup.find(source, host))
+    found = lookup.find(source, host)
+    # Only a file or a table may have no device yet.
+    assert found is not None
+    device = host.enter_context(found)
     if device.read_only and not request.read_only:
         raise InvalidValue(
             "mode", "w", f"{device.path} is read-only, so the guest can have it only with mode=r"
         )
     if not isinstance(source, PathSource):
         return SourceState(source, device, [])
-    if source.uuid is None and mapped.is_mapped(device):
+    uuid, is_mapped = source.uuid, mapped.is_mapped(device)
+    if uuid is None and is_mapped:
         # At the next start another device may have the name; the UUID, kept with the path, tells them apart.
-        source = source._replace(uuid=host.dm.status(control.by_device(device)).uuid or None)
-    doubt = _recipe.doubt(source.path, mapped.is_mapped(device), source.uuid)
-    return SourceState(source, device, [doubt] if doubt else [])
+        uuid = host.dm.status(control.by_device(device)).uuid or None
+    doubt = _recipe.doubt(source.path, is_mapped, uuid)
+    return SourceState(source._replace(uuid=uuid), device, [doubt] if doubt else [])
 
 
 def _doubts_of_table(host: resources.Resources, source: TableSource) -> list[str]:

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from .._base.errors import DefinitionError, InvalidValue, shown
 from . import xml_edit
+from .xml_edit import Element
 
 NAMESPACE = "urn:ansible:racefree.block:disks:1"
 PATHS = "/dev/mapper/racefree-"
@@ -72,7 +73,7 @@ class Present(NamedTuple):
     bus: str | None
     xml: str
 
-    def serves(self, disk):
+    def serves(self, disk: Disk) -> bool:
         """Whether it means what is wanted."""
         return (
             (self.type, self.source, self.driver, self.format) == ("block", disk.path, disk.driver, "raw")
@@ -84,7 +85,7 @@ class Present(NamedTuple):
 class Domain:
     """A definition, read. ``text`` as given; ``uuid``, ``name``, ``type`` (like ``xen``) and ``id`` (of a running domain) are text or None."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         self.text = text
         try:
             self.raw = text.encode("utf-8")
@@ -98,36 +99,36 @@ class Domain:
         self.name = _text(root.first("name"))
         self.uuid = _canonical_uuid(_text(root.first("uuid")))
 
-    def disks(self):
+    def disks(self) -> list[Present]:
         """All disks, as a list of Present, in the definition's order."""
-        return [self._present(element) for element in self._disk_elements()]
+        return [self.present(element) for element in self._disk_elements()]
 
-    def disk(self, target):
+    def disk(self, target: str) -> Present | None:
         """The disk with this target, or None."""
         element = self.disk_element(target)
-        return None if element is None else self._present(element)
+        return None if element is None else self.present(element)
 
-    def recipes(self):
+    def recipes(self) -> dict[str, str]:
         """The text of each recipe by its target; DefinitionError when one target has two."""
+        targets = sorted({entry.get("target", "") for entry in self.recipe_elements()})
         return {
-            target: self.recipe(target)
-            for target in sorted({entry.get("target", "") for entry in self.recipe_elements()})
+            target: recipe for target in targets for recipe in [self.recipe(target)] if recipe is not None
         }
 
-    def recipe(self, target):
+    def recipe(self, target: str) -> str | None:
         """The text of this target's recipe, or None; DefinitionError when it has two."""
         found = self.recipe_elements(target)
         if len(found) > 1:
             raise DefinitionError(f"the definition has two recipes for {shown(target)}", device=self.name)
         return found[0].text.strip() if found else None
 
-    def disk_element(self, target):
+    def disk_element(self, target: str) -> Element | None:
         found = [element for element in self._disk_elements() if _target(element) == target]
         if len(found) > 1:
             raise DefinitionError(f"the definition has two disks {target}", device=self.name)
         return found[0] if found else None
 
-    def recipe_elements(self, target=None):
+    def recipe_elements(self, target: str | None = None) -> list[Element]:
         metadata = self.root.first("metadata")
         lists = [] if metadata is None else metadata.all("disks", NAMESPACE)
         return [
@@ -137,13 +138,13 @@ class Domain:
             if target in (None, entry.get("target", ""))
         ]
 
-    def slice(self, element):
+    def slice(self, element: Element) -> str:
         return self.raw[element.start : element.end].decode("utf-8")
 
-    def _disk_elements(self):
+    def _disk_elements(self) -> list[Element]:
         return [disk for devices in self.root.all("devices") for disk in devices.all("disk")]
 
-    def _present(self, element):
+    def present(self, element: Element) -> Present:
         source, driver, target = element.first("source"), element.first("driver"), element.first("target")
         kind = element.get("type", "file")
         return Present(
@@ -160,34 +161,34 @@ class Domain:
         )
 
 
-def check_target(value, option="vdev"):
+def check_target(value: object, option: str = "vdev") -> str:
     """A disk's name in the guest as libvirt takes it, or InvalidValue."""
     if not isinstance(value, str) or not _TARGET.match(value):
         raise InvalidValue(option, value, "must be a disk's name in the guest, like xvda, vdb, hda or sda")
     return value
 
 
-def check_uuid(value, option="uuid"):
+def check_uuid(value: object, option: str = "uuid") -> str:
     """A domain's uuid in lower case, or InvalidValue."""
     if not isinstance(value, str) or not _UUID.match(value.lower()):
         raise InvalidValue(option, value, "must be a domain's uuid: 8-4-4-4-12 hexadecimal digits")
     return value.lower()
 
 
-def path_of(uuid, target):
+def path_of(uuid: str, target: str) -> str:
     """The path that the definition of the domain ``uuid`` names for this disk: that of a mapped device with :func:`mapped_uuid`."""
     return "/dev/mapper/" + mapped_name(uuid, target)
 
 
-def mapped_name(uuid, target):
+def mapped_name(uuid: str, target: str) -> str:
     return f"racefree-{check_uuid(uuid)}-{check_target(target)}"
 
 
-def mapped_uuid(uuid, target):
+def mapped_uuid(uuid: str, target: str) -> str:
     return f"RACEFREE-LIBVIRT-{check_uuid(uuid)}-{check_target(target)}"
 
 
-def put(text, disk, recipe=None):
+def put(text: str, disk: Disk, recipe: str | None = None) -> str:
     """
     The definition (text) with the disk, and with the recipe (text) for it or none. The very same text when it says so already.
 
@@ -199,7 +200,7 @@ def put(text, disk, recipe=None):
     element = domain.disk_element(disk.target)
     if element is None:
         _add_disk(domain, edits, disk)
-    elif not domain.disk(disk.target).serves(disk):
+    elif not domain.present(element).serves(disk):
         _change_disk(edits, element, disk)
     if recipe is None:
         _remove_recipe(domain, edits, disk.target)
@@ -208,7 +209,7 @@ def put(text, disk, recipe=None):
     return edits.done().decode("utf-8")
 
 
-def drop(text, target):
+def drop(text: str, target: str) -> str:
     """The definition (text) without the disk of this target and its recipe."""
     domain = Domain(text)
     edits = xml_edit.Edits(domain.raw)
@@ -219,7 +220,7 @@ def drop(text, target):
     return edits.done().decode("utf-8")
 
 
-def recipe_list(recipes):
+def recipe_list(recipes: dict[str, str]) -> str | None:
     """
     What libvirt's call for metadata (virDomainSetMetadata) takes, for ``{target: recipe}``; None for none. The call adds the namespace, and refuses a
     text that has it already (virXMLInjectNamespace in src/util/virxml.c).
@@ -233,7 +234,7 @@ def recipe_list(recipes):
     )
 
 
-def excerpt(text, target):
+def excerpt(text: str, target: str) -> str:
     """What a definition says of one disk, for people to compare: the element and the recipe, one after the other."""
     domain = Domain(text)
     disk = domain.disk_element(target)
@@ -242,11 +243,11 @@ def excerpt(text, target):
     return "".join(part + "\n" for part in parts)
 
 
-def _text(element):
+def _text(element: Element | None) -> str | None:
     return None if element is None else element.text.strip()
 
 
-def _canonical_uuid(text):
+def _canonical_uuid(text: str | None) -> str | None:
     """libvirt writes it with dashes, and reads it without them too."""
     digits = (text or "").replace("-", "").lower()
     if len(digits) != 32:
@@ -254,12 +255,12 @@ def _canonical_uuid(text):
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
-def _target(element):
+def _target(element: Element) -> str:
     target = element.first("target")
     return "" if target is None else target.get("dev", "")
 
 
-def _source_of(source, kind):
+def _source_of(source: Element | None, kind: str) -> str | None:
     if source is None:
         return None
     if kind == "volume":
@@ -270,7 +271,7 @@ def _source_of(source, kind):
 # Disks
 
 
-def _add_disk(domain, edits, disk):
+def _add_disk(domain: Domain, edits: xml_edit.Edits, disk: Disk) -> None:
     devices = domain.root.first("devices")
     if devices is None:
         margin = _margin(edits, domain.root)
@@ -278,9 +279,9 @@ def _add_disk(domain, edits, disk):
         block = f"{margin}<devices>{_disk_text(disk, step)}{margin}</devices>"
         _append(edits, domain.root, block, margin)
         return
-    after = (devices.all("disk") or devices.all("emulator") or [None])[-1]
-    if after is not None:
-        edits.insert(after.end, _disk_text(disk, edits.indent(after)))
+    before = devices.all("disk") or devices.all("emulator")
+    if before:
+        edits.insert(before[-1].end, _disk_text(disk, edits.indent(before[-1])))
     elif devices.children:
         edits.insert(devices.inside, _disk_text(disk, edits.indent(devices.children[0])))
     else:
@@ -288,7 +289,7 @@ def _add_disk(domain, edits, disk):
         _append(edits, devices, _disk_text(disk, outer and outer + "  "), outer)
 
 
-def _disk_text(disk, indent):
+def _disk_text(disk: Disk, indent: str) -> str:
     quoted, inner = xml_edit.quoted, indent and indent + "  "
     parts = [
         f"<driver name={quoted(disk.driver)} type='raw'/>",
@@ -300,15 +301,15 @@ def _disk_text(disk, indent):
     return f"{indent}<disk type='block' device={quoted(disk.device)}>{''.join(inner + part for part in parts)}{indent}</disk>"
 
 
-def _change_disk(edits, element, disk):
+def _change_disk(edits: xml_edit.Edits, element: Element, disk: Disk) -> None:
     if element.get("type", "file") != "block":
         edits.set_attribute(element, "type", "block")
     if element.get("device", "disk") != disk.device:
         edits.set_attribute(element, "device", disk.device)
     _change_driver(edits, element, disk)
     _change_source(edits, element, disk)
-    target = element.first("target")
-    if disk.bus not in (None, target.get("bus")):
+    target = element.required("target")
+    if disk.bus is not None and disk.bus != target.get("bus"):
         edits.set_attribute(target, "bus", disk.bus)
     for name, wanted in (("readonly", disk.read_only), ("shareable", disk.shareable)):
         flags = element.all(name)
@@ -318,7 +319,7 @@ def _change_disk(edits, element, disk):
             edits.remove(flag)
 
 
-def _change_driver(edits, element, disk):
+def _change_driver(edits: xml_edit.Edits, element: Element, disk: Disk) -> None:
     driver = element.first("driver")
     if driver is None:
         first = element.children[0]
@@ -331,7 +332,7 @@ def _change_driver(edits, element, disk):
             edits.set_attribute(driver, name, value)
 
 
-def _change_source(edits, element, disk):
+def _change_source(edits: xml_edit.Edits, element: Element, disk: Disk) -> None:
     sources = element.all("source")
     if element.get("type", "file") == "block" and len(sources) == 1 and sources[0].get("dev") == disk.path:
         return
@@ -339,7 +340,7 @@ def _change_source(edits, element, disk):
     if sources:
         edits.replace(sources[0].start, sources[0].end, new)
     else:
-        target = element.first("target")
+        target = element.required("target")
         edits.insert(edits.space_before(target.start), edits.indent(target) + new)
     for other in sources[1:] + [child for name in _OF_THE_SOURCE for child in element.all(name)]:
         edits.remove(other)
@@ -348,7 +349,7 @@ def _change_source(edits, element, disk):
 # Recipes
 
 
-def _put_recipe(domain, edits, target, recipe):
+def _put_recipe(domain: Domain, edits: xml_edit.Edits, target: str, recipe: str) -> None:
     there = domain.recipe_elements(target)
     if there:
         if there[0].text.strip() != recipe or there[0].children:
@@ -379,7 +380,7 @@ def _put_recipe(domain, edits, target, recipe):
         _append(edits, metadata, _list(target, recipe, outer and outer + "  "), outer)
 
 
-def _add_metadata(domain, edits, target, recipe):
+def _add_metadata(domain: Domain, edits: xml_edit.Edits, target: str, recipe: str) -> None:
     head = [child for child in domain.root.children if not child.namespace and child.name in _HEAD]
     anchor = head[-1] if head else None
     margin = edits.indent(anchor) if anchor is not None else _margin(edits, domain.root)
@@ -390,41 +391,43 @@ def _add_metadata(domain, edits, target, recipe):
         _append(edits, domain.root, block, margin)
 
 
-def _list(target, recipe, indent):
+def _list(target: str, recipe: str, indent: str) -> str:
     entry = (indent and indent + "  ") + _entry(target, recipe, _PREFIX)
     return (
         f"{indent}<{_PREFIX}disks xmlns:{KEY}={xml_edit.quoted(NAMESPACE)}>{entry}{indent}</{_PREFIX}disks>"
     )
 
 
-def _entry(target, recipe, prefix):
+def _entry(target: str, recipe: str, prefix: str) -> str:
     return f"<{prefix}disk target={xml_edit.quoted(target)}>{xml_edit.text_of(recipe)}</{prefix}disk>"
 
 
-def _exchange_content(edits, element, text):
+def _exchange_content(edits: xml_edit.Edits, element: Element, text: str) -> None:
     if element.is_closed_at_once:
         edits.fill(element, text, "")
     else:
         edits.replace(element.inside, element.outside, text)
 
 
-def _remove_recipe(domain, edits, target):
+def _remove_recipe(domain: Domain, edits: xml_edit.Edits, target: str) -> None:
     """Also the list, and the metadata, in which nothing is left then."""
     for entry in domain.recipe_elements(target):
         edits.remove(entry)
         holder = entry.parent
-        while holder is not domain.root and edits.is_blank(holder.inside, holder.outside):
+        while (
+            holder is not None and holder is not domain.root and edits.is_blank(holder.inside, holder.outside)
+        ):
             edits.drop_within(edits.space_before(holder.start), holder.end)
             edits.remove(holder)
             holder = holder.parent
 
 
-def _margin(edits, root):
+def _margin(edits: xml_edit.Edits, root: Element) -> str:
     """What the children of the root are set in with."""
     return edits.indent(root.children[0]) if root.children else ""
 
 
-def _append(edits, element, text, last_indent):
+def _append(edits: xml_edit.Edits, element: Element, text: str, last_indent: str) -> None:
     """Make it the last of an element's content; ``last_indent`` is what the element's own end tag is set in with."""
     if element.children:
         last = element.children[-1]

@@ -18,20 +18,27 @@ import contextlib
 import os
 import sys
 import syslog
+from collections.abc import Iterable
+from typing import Callable
 
 from .._base import locks as _locks
 from .._base import run_directory
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceGone, GuestError, WrongDevice
 from .._base.files import write_whole
+from .._block.device import Device
 from .._dm import mapped
 from .._process import descriptors, identity
 from .._process import holder as _holder
 from .._process.supervise import supervised
 from .._source import resources
+from .._source.resources import Resources
 from .._xen import vbd_read, vdev
 from .._xen.vbd_nodes import Key
 from . import disk_device, hook_plan
+
+# A priority of syslog(3) and a line.
+LogLine = tuple[int, str]
 
 # Seconds for which a holder waits for `started`: as long as the memory of a big guest takes to be read when it is restored, since libxl adds the
 # disks after that. libvirt calls no `release` when another script refuses `prepare` (libxlDomainStartPrepare), so what was made for that start
@@ -44,7 +51,7 @@ _GOING = 5
 _REAPING = 2
 
 
-def main(argv, text):
+def main(argv: list[str], text: str) -> int:
     """The exit code for ``argv`` (guest, operation, ...) and the definition (text) that libvirt gave."""
     guest, operation = (argv + ["", ""])[:2]
     descriptors.raise_limit()
@@ -69,16 +76,16 @@ def main(argv, text):
     return 0
 
 
-def _one_line(text):
+def _one_line(text: str) -> str:
     """Line ends of a hostile name must not start a line of their own."""
     return " ".join(text.split())
 
 
-def _good(lines):
+def _good(lines: Iterable[str]) -> list[LogLine]:
     return [(syslog.LOG_INFO, line) for line in lines]
 
 
-def _act(job, what):
+def _act(job: hook_plan.Job, what: str) -> list[LogLine]:
     """Do the job in a process that is given up at its time limit. The lock for making devices is this one's, which does not hang."""
     if job.action == "make" and job.disks:
         limit = Deadline(job.seconds - 2)
@@ -94,7 +101,7 @@ def _act(job, what):
     return supervised(lambda: _ACTIONS[job.action](job), job.seconds, what)
 
 
-def make(job, told=lambda: None):
+def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[LogLine]:
     """
     ``prepare``: the devices, at their paths, with a holder. What was done, as lines for the log; on any error nothing is left.
 
@@ -117,7 +124,7 @@ def make(job, told=lambda: None):
         )
 
 
-def hand_over(job):
+def hand_over(job: hook_plan.Job) -> list[LogLine]:
     """``started``: blkback has opened the devices that were made, so that they need no holder any more."""
     limit = Deadline(_OPENING)
     with resources.Resources() as host:
@@ -127,7 +134,7 @@ def hand_over(job):
             end_holder(job.uuid)
 
 
-def adopt(job):
+def adopt(job: hook_plan.Job) -> list[LogLine]:
     """``reconnect``: the same look at a domain that ran before the daemon did, at each disk whatever is wrong with the others."""
     limit, lines = Deadline(_OPENING), [(syslog.LOG_ERR, problem) for problem in job.problems]
     with resources.Resources() as host:
@@ -140,7 +147,7 @@ def adopt(job):
     return lines
 
 
-def take_back(job, told=None):
+def take_back(job: hook_plan.Job, told: Callable[[], None] | None = None) -> list[LogLine]:
     """
     ``stopped``, ``release``: nobody is to hold the devices now. Those that are in use go with their last user.
 
@@ -169,7 +176,7 @@ def take_back(job, told=None):
 _ACTIONS = {"make": make, "hand_over": hand_over, "adopt": adopt, "take_back": take_back}
 
 
-def _prove(host, job, spec, limit):
+def _prove(host: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec, limit: Deadline) -> str:
     device = disk_device.find(host, spec)
     if device is None:
         raise DeviceGone("the device that was made for it is gone", device=str(spec))
@@ -199,7 +206,7 @@ def _prove(host, job, spec, limit):
 # Holders: one for each domain, named in a file so that a later run of this program can end it.
 
 
-def start_holder(uuid, devices):
+def start_holder(uuid: str, devices: list[Device]) -> None:
     """Leave a process behind that keeps the devices open, for HOLD seconds at most."""
     run_directory.make(disk_device.STATE)
     # One that nobody knows of would keep the domain from starting until its time is over.
@@ -212,7 +219,7 @@ def start_holder(uuid, devices):
         raise
 
 
-def end_holder(uuid):
+def end_holder(uuid: str) -> None:
     """
     End the holder of a domain's devices, if there is one that can be told from here: one of another PID
     namespace ends when its time is over.
@@ -225,5 +232,5 @@ def end_holder(uuid):
         os.unlink(_record(uuid))
 
 
-def _record(uuid):
+def _record(uuid: str) -> str:
     return f"{disk_device.STATE}/{uuid}.holder"

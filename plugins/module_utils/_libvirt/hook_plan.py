@@ -41,16 +41,16 @@ class Job(NamedTuple):
     domain: str
     uuid: str
     domid: int | None
-    disks: list
-    problems: list
+    disks: list[DiskSpec]
+    problems: list[str]
 
 
-def concerns(operation, text):
+def concerns(operation: str, text: str) -> bool:
     """Whether the hook has anything to do at all."""
     return operation in OPERATIONS and any(mark in text for mark in MARKS)
 
 
-def job_of(operation, text):
+def job_of(operation: str, text: str) -> Job:
     """
     The Job for a definition (text). For ``make`` and ``hand_over`` DefinitionError when it contradicts itself; the others take each disk
     that they can read.
@@ -58,7 +58,7 @@ def job_of(operation, text):
     action, seconds = OPERATIONS[operation]
     domain = domain_xml.Domain(text)
     uuid = domain_xml.check_uuid(domain.uuid)
-    domid = int(domain.id) if (domain.id or "").isdigit() else None
+    domid = int(domain.id) if domain.id is not None and domain.id.isdigit() else None
     job = Job(action, seconds, domain.name or uuid, uuid, domid, [], [])
     if action in ("adopt", "take_back"):
         disks, problems = _lenient(domain, uuid)
@@ -67,7 +67,7 @@ def job_of(operation, text):
     return job._replace(disks=[wanted for disk in domain.disks() for wanted in _wanted(domain, uuid, disk)])
 
 
-def _lenient(domain, uuid):
+def _lenient(domain: domain_xml.Domain, uuid: str) -> tuple[list[DiskSpec], list[str]]:
     """``(disks, problems)``: what is wrong with one disk says nothing of the others."""
     found, problems = [], []
     for disk in domain.disks():
@@ -78,7 +78,7 @@ def _lenient(domain, uuid):
     return found, problems
 
 
-def _wanted(domain, uuid, disk):
+def _wanted(domain: domain_xml.Domain, uuid: str, disk: domain_xml.Present) -> list[DiskSpec]:
     """A list of the DiskSpec of a disk, empty when the disk is not the collection's."""
     recipe = domain.recipe(disk.target)
     ours = disk.type == "block" and (disk.source or "").startswith(domain_xml.PATHS)
@@ -100,7 +100,11 @@ def _wanted(domain, uuid, disk):
         )
     vdev.parse(disk.target)
     read_only = disk.read_only or disk.device == "cdrom"
-    return [DiskSpec(domain.name, uuid, disk.target, _recipe.parse(recipe, title), read_only, disk.shareable)]
+    return [
+        DiskSpec(
+            domain.name or uuid, uuid, disk.target, _recipe.parse(recipe, title), read_only, disk.shareable
+        )
+    ]
 
 
 _HINT = "The definition was copied, or changed by hand: define the disk again with racefree.block.libvirt_disk, state present or absent"

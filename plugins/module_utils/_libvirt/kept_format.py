@@ -12,14 +12,18 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from .._base.errors import BlockError, InvalidValue, KernelError
 from .._block import image_format
+from .._block.backing import Backing
 from .._source import recipe as _recipe
 from .._source import spec
+from .._source.spec import FileSource
+from .domain_xml import Domain
 
 
-def known(source, domains, target):
+def known(source: FileSource, domains: Iterable[Domain], target: str) -> FileSource:
     """
     The FileSource, with ``format=raw`` when the recipe of this target says so of the same storage;
     ``domains``: ``_libvirt.connection.domain_xml.Domain`` s.
@@ -29,7 +33,9 @@ def known(source, domains, target):
     return source
 
 
-def refuse_driver(source, backing, domains, option="source.file"):
+def refuse_driver(
+    source: FileSource, backing: Backing, domains: Iterable[Domain], option: str = "source.file"
+) -> None:
     """
     Raise InvalidValue when a disk of the definition has this open file (``_block.backing.Backing``) with a driver for
     another format.
@@ -50,7 +56,7 @@ def refuse_driver(source, backing, domains, option="source.file"):
                 )
 
 
-def _says_raw(recipe, source, target):
+def _says_raw(recipe: str | None, source: FileSource, target: str) -> bool:
     try:
         kept = None if recipe is None else _recipe.parse(recipe, target)
     except BlockError:
@@ -61,10 +67,12 @@ def _says_raw(recipe, source, target):
     return (kept.file, kept.offset) == (source.file, source.offset)
 
 
-def _is_file(path, backing):
+def _is_file(path: str | None, backing: Backing) -> bool:
+    if path is None:
+        return False
     try:
         found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError, TypeError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         # Not there, or no path at all.
         return False
     except OSError as error:

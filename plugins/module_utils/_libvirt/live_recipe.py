@@ -14,20 +14,21 @@ the domain is restored, after a boot of the host too. A disk that is attached br
 from __future__ import annotations
 
 from .._base import locks
+from .._base.deadline import Deadline
 from .._base.errors import GuestError
 from . import connection as _connection
 from . import domain_xml
-from .connection import libvirt
+from .connection import Connection, DomainHandle, libvirt
 
 
-def put(uri, uuid, target, recipe, limit):
+def put(uri: str, uuid: str, target: str, recipe: str | None, limit: Deadline) -> None:
     """
     Have the running domain keep this recipe (text), or none, for the disk ``target``, beside those of its other disks.
 
     GuestError when libvirt does not keep it, DeadlineExceeded.
     """
 
-    def exchange(connection):
+    def exchange(connection: Connection) -> None:
         domain = connection.lookupByUUIDString(uuid)
         recipes = _recipes(domain)
         if recipes.get(target) == recipe:
@@ -54,5 +55,5 @@ def put(uri, uuid, target, recipe, limit):
         _connection.with_connection(uri, limit, f"{target} of {uuid}", exchange)
 
 
-def _recipes(domain):
+def _recipes(domain: DomainHandle) -> dict[str, str]:
     return domain_xml.Domain(domain.XMLDesc(0)).recipes()

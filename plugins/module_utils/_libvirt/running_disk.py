@@ -176,12 +176,14 @@ class RunningDisk:
         return None if device is None else self.host.enter_context(device)
 
     def _is_source(self, device: Device) -> bool:
+        source = self.request.source
+        assert source is not None
         if (
             mapped.is_mapped(device)
             and self.host.dm.status(control.by_device(device)).uuid == self._spec().mapped_uuid
         ):
-            return disk_device.is_made_of(self.host, device, self.request.source)
-        return lookup.is_device(self.request.source, device, self.host)
+            return disk_device.is_made_of(self.host, device, source)
+        return lookup.is_device(source, device, self.host)
 
     # Changing
 
@@ -190,6 +192,7 @@ class RunningDisk:
         with disk_device.locked(limit):
             device = disk_device.make(self.host, spec, limit, self.host.store)
         disk_device.settle(self.host, [(spec, device)], limit)
+        assert self.guest is not None
         wanted = blkback.Request(
             self.guest,
             vdev.parse(request.target),
@@ -206,6 +209,7 @@ class RunningDisk:
 
     def _detach(self) -> None:
         request = self.request
+        assert self.vbd is not None
         (outcome,) = attach.detach(
             self.host.store, [blkback.Detachment(self.vbd, self.guest)], request.timeout, request.uri
         )

@@ -13,6 +13,7 @@ Pure. A tree that is written out again loses comments, quoting and the prefixes 
 from __future__ import annotations
 
 import re
+from typing import overload
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
@@ -52,7 +53,15 @@ class Element:
         "text",
     )
 
-    def __init__(self, namespace, name, attributes, parent, start, inside):
+    def __init__(
+        self,
+        namespace: str,
+        name: str,
+        attributes: dict[str, str],
+        parent: Element | None,
+        start: int,
+        inside: int,
+    ) -> None:
         self.namespace = namespace
         self.name = name
         self.attributes = attributes
@@ -60,26 +69,38 @@ class Element:
         self.start = start
         self.inside = inside
         self.outside = self.end = inside
-        self.children = []
+        self.children: list[Element] = []
         self.text = ""
 
     @property
-    def is_closed_at_once(self):
+    def is_closed_at_once(self) -> bool:
         return self.inside == self.end
 
-    def all(self, name, namespace=""):
+    def all(self, name: str, namespace: str = "") -> list[Element]:
         """The children of this name, in order."""
         return [child for child in self.children if (child.namespace, child.name) == (namespace, name)]
 
-    def first(self, name, namespace=""):
+    def first(self, name: str, namespace: str = "") -> Element | None:
         """The first child of this name, or None."""
         return next(iter(self.all(name, namespace)), None)
 
-    def get(self, attribute, otherwise=None):
+    def required(self, name: str) -> Element:
+        """The first child of this name and of no namespace, which is known to be there."""
+        child = self.first(name)
+        assert child is not None, name
+        return child
+
+    @overload
+    def get(self, attribute: str) -> str | None: ...
+
+    @overload
+    def get(self, attribute: str, otherwise: str) -> str: ...
+
+    def get(self, attribute: str, otherwise: str | None = None) -> str | None:
         return self.attributes.get(attribute, otherwise)
 
 
-def parse(raw):
+def parse(raw: bytes) -> Element:
     """The root Element of a document in UTF-8 (bytes); DefinitionError for what is not XML, and for any document type declaration."""
     if len(raw) > MOST_BYTES:
         raise DefinitionError(
@@ -92,14 +113,23 @@ def parse(raw):
         raise DefinitionError(
             f"the definition is not XML: {expat.ErrorString(error.code)}, line {error.lineno}, column {error.offset}"
         ) from error
+    # A document without an element is not well-formed.
+    assert reader.root is not None
     return reader.root
 
 
+def _tag_at(raw: bytes, at: int) -> re.Match[bytes]:
+    """The start tag that is known to begin there."""
+    tag = _TAG.match(raw, at)
+    assert tag is not None, at
+    return tag
+
+
 class _Reader:
-    def __init__(self, raw):
+    def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self.root = None
-        self.stack = []
+        self.root: Element | None = None
+        self.stack: list[Element] = []
         # An encoding that is declared speaks of a file; this is text by now.
         self.parser = parser = expat.ParserCreate("utf-8", _SEPARATOR)
         parser.buffer_text = True
@@ -109,12 +139,12 @@ class _Reader:
         # No entity can be declared without it, so none can be expanded or read from elsewhere.
         parser.StartDoctypeDeclHandler = self.doctype
 
-    def doctype(self, *dummy):
+    def doctype(self, *dummy: object) -> None:
         raise DefinitionError(
             f"the definition has a document type declaration (line {self.parser.CurrentLineNumber}), which no definition needs"
         )
 
-    def start(self, name, attributes):
+    def start(self, name: str, attributes: dict[str, str]) -> None:
         at = self.parser.CurrentByteIndex
         if len(self.stack) >= DEEPEST:
             raise DefinitionError(f"the definition has more than {DEEPEST} levels of elements")
@@ -126,7 +156,7 @@ class _Reader:
             attributes,
             self.stack[-1] if self.stack else None,
             at,
-            _TAG.match(self.raw, at).end(),
+            _tag_at(self.raw, at).end(),
         )
         if self.stack:
             self.stack[-1].children.append(element)
@@ -134,34 +164,34 @@ class _Reader:
             self.root = element
         self.stack.append(element)
 
-    def end(self, dummy):
+    def end(self, dummy: object) -> None:
         element = self.stack.pop()
         if self.raw[element.inside - 2 : element.inside] != b"/>":
             element.outside = self.parser.CurrentByteIndex
             element.end = self.raw.index(b">", element.outside) + 1
 
-    def characters(self, text):
+    def characters(self, text: str) -> None:
         self.stack[-1].text += text
 
 
 class Edits:
     """Pieces of a document to exchange, collected by place and done in one go; pieces do not overlap."""
 
-    def __init__(self, raw):
+    def __init__(self, raw: bytes) -> None:
         self._raw = raw
-        self._pieces = []
+        self._pieces: list[tuple[int, int, bytes]] = []
 
-    def replace(self, start, end, text):
+    def replace(self, start: int, end: int, text: str) -> None:
         self._pieces.append((start, end, text.encode("utf-8")))
 
-    def insert(self, at, text):
+    def insert(self, at: int, text: str) -> None:
         self.replace(at, at, text)
 
-    def remove(self, element):
+    def remove(self, element: Element) -> None:
         """Take an element away with the white space in front of it, from the end of the line before on."""
         self.replace(self.space_before(element.start), element.end, "")
 
-    def space_before(self, at):
+    def space_before(self, at: int) -> int:
         """Where the white space begins that sets what stands at ``at`` on a line of its own; ``at`` itself when it is on no such line."""
         start = at
         while self._raw[start - 1 : start] in (b" ", b"\t"):
@@ -170,33 +200,33 @@ class Edits:
             return at
         return start - (2 if self._raw[start - 2 : start - 1] == b"\r" else 1)
 
-    def indent(self, element):
+    def indent(self, element: Element) -> str:
         """The line end and white space in front of an element, as text; empty when it is on no line of its own."""
         return self._raw[self.space_before(element.start) : element.start].decode()
 
-    def set_attribute(self, element, name, value):
+    def set_attribute(self, element: Element, name: str, value: str) -> None:
         """Give an element the attribute (without a prefix), in its place when it has it already."""
-        tag = _TAG.match(self._raw, element.start)
+        tag = _tag_at(self._raw, element.start)
         for found in _ATTRIBUTE.finditer(self._raw, tag.start(2), tag.end(2)):
             if found.group(1) == name.encode():
                 self.replace(found.start(2), found.end(2), quoted(value))
                 return
         self.insert(tag.end(1), f" {name}={quoted(value)}")
 
-    def fill(self, element, text, last_indent):
+    def fill(self, element: Element, text: str, last_indent: str) -> None:
         """Give an element without content this content."""
         if element.is_closed_at_once:
-            tag = _TAG.match(self._raw, element.start)
+            tag = _tag_at(self._raw, element.start)
             self.replace(tag.start(3), element.end, f">{text}{last_indent}</{tag.group(1).decode()}>")
         else:
             self.insert(element.inside, text)
 
-    def prefix(self, element):
+    def prefix(self, element: Element) -> str:
         """The prefix of an element's own tag with its colon, or an empty text."""
-        prefix, colon, dummy = _TAG.match(self._raw, element.start).group(1).decode().rpartition(":")
+        prefix, colon, dummy = _tag_at(self._raw, element.start).group(1).decode().rpartition(":")
         return prefix + colon
 
-    def is_blank(self, start, end):
+    def is_blank(self, start: int, end: int) -> bool:
         """Whether only white space is left between two places once all the pieces are exchanged."""
         at, left = start, b""
         for first, last, text in sorted(self._pieces):
@@ -205,11 +235,11 @@ class Edits:
                 at = last
         return not (left + self._raw[at:end]).strip(_SPACE)
 
-    def drop_within(self, start, end):
+    def drop_within(self, start: int, end: int) -> None:
         """Forget the pieces inside of what is taken away as a whole."""
         self._pieces = [piece for piece in self._pieces if not (start <= piece[0] and piece[1] <= end)]
 
-    def done(self):
+    def done(self) -> bytes:
         """The changed document."""
         result, at = [], 0
         # Sorting keeps the order of pieces at one place.
@@ -219,14 +249,14 @@ class Edits:
         return b"".join(result + [self._raw[at:]])
 
 
-def quoted(value):
+def quoted(value: str) -> str:
     """A value as an attribute's text with its quotes; line ends and tabs survive as references."""
     return (
         "'" + text_of(value, {"'": "&apos;", '"': "&quot;", "\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}) + "'"
     )
 
 
-def text_of(value, more=None):
+def text_of(value: str, more: dict[str, str] | None = None) -> str:
     """A value as character data; DefinitionError for characters that XML has no way to write."""
     found = _FORBIDDEN.search(value)
     if found:
