@@ -14,9 +14,8 @@ from .._base.errors import DeviceGone, InvalidValue, KernelError
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
-
 # What is read there, once: no process outlives the boot.
-_boot = []
+_boot: list[str] = []
 
 
 def boot_id() -> str:
@@ -39,7 +38,7 @@ def check_boot_id(value: object, option: str = "boot_id") -> str:
     return text
 
 
-def check_boot(boot: str | None, number: int) -> None:
+def check_boot(boot: str | None, number: int | None) -> None:
     """DeviceGone unless ``boot``, if it is not None, is this boot: a disk sequence number of another one is no device's, or another's."""
     if boot is not None and boot != boot_id():
         raise DeviceGone(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Seconds that a device has for telling its status, and for which one that has not is left in peace; by name and diskseq, and until when.
 _ANSWER_SECONDS, _SILENT_SECONDS = 2, 60
-_SILENT = {}
+_SILENT: dict[tuple[str, str | None], Deadline] = {}
 
 
 def bound_numbers(files: set[tuple[int, int]] | None = None) -> list[int]:
@@ -106,21 +106,22 @@ def open_bound(files: set[tuple[int, int]] | None = None) -> Iterator[tuple[_dev
     ``files``: as for :func:`bound_numbers`; the devices that are left out are not opened to be proved, which takes most of the time.
     """
     for minor in bound_numbers(files):
-        device, status = open_if_bound(minor)
-        if device is not None:
-            yield device, status
+        found = open_if_bound(minor)
+        if found is not None:
+            yield found
 
 
-def open_if_bound(minor: int) -> tuple[_device.Device, loop.LoopInfo] | tuple[None, None]:
+def open_if_bound(minor: int) -> tuple[_device.Device, loop.LoopInfo] | None:
+    """The loop device with this minor number, held, and its LoopInfo; None when it is not bound to a file."""
     try:
         device = _device.open_number(_device.LOOP_MAJOR, minor)
     except DeviceGone:
-        return None, None
+        return None
     try:
         return device, loop.info(device)
     except DeviceGone:
         device.close()
-        return None, None
+        return None
     except BaseException:
         device.close()
         raise

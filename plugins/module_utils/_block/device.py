@@ -447,7 +447,7 @@ def _get(fd: int, request: int, form: str, name: str) -> int:
         raise KernelError.from_oserror(
             error, f"ask the device ({_request_name(request)})", device=name
         ) from error
-    return struct.unpack(form, buffer)[0]
+    return int(struct.unpack(form, buffer)[0])
 
 
 def _request_name(request: int) -> str:

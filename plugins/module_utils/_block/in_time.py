@@ -25,7 +25,7 @@ from .._base.errors import BlockError, KernelError
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Any, TypeVar
+    from typing import Any, NoReturn, TypeVar
 
     _Key = TypeVar("_Key")
 
@@ -85,7 +85,8 @@ class _Answers:
             known = len(self._data) >= _LENGTH.size
             end = _LENGTH.size + _LENGTH.unpack_from(self._data)[0] if known else 0
             if known and len(self._data) >= end:
-                answer, self._data = marshal.loads(self._data[_LENGTH.size : end]), self._data[end:]
+                answer: tuple[Any, ...] = marshal.loads(self._data[_LENGTH.size : end])
+                self._data = self._data[end:]
                 if answer[0] is not None:
                     message, device, number, hint = answer[0]
                     raise KernelError(message, device=device, errno=number, hint=hint)
@@ -98,7 +99,7 @@ class _Answers:
             self._data += part
 
 
-def _look_at(function: Callable[[Any], Any], keys: list[Any], writer: int) -> None:
+def _look_at(function: Callable[[Any], Any], keys: list[Any], writer: int) -> NoReturn:
     """In the child, and in its child; never returns."""
     try:
         if not os.fork():
@@ -113,6 +114,7 @@ def _look_at(function: Callable[[Any], Any], keys: list[Any], writer: int) -> No
 
 
 def _send(function: Callable[[Any], Any], key: Any) -> None:
+    answer: tuple[Any, ...]
     try:
         answer = (None, function(key))
     except BlockError as error:

@@ -36,12 +36,13 @@ class LoopIndex:
 
     def __init__(self) -> None:
         # By file system, each read when the first of its files is asked for.
-        self._minors = {}
-        self._paths = self._names = None
-        self._directories = {}
-        self._made = []
-        self._left_out = ()
-        self._going = set()
+        self._minors: dict[int, dict[tuple[int, int], set[int]]] = {}
+        self._paths: dict[str, str] | None = None
+        self._names: dict[str | None, set[str]] | None = None
+        self._directories: dict[str, str] = {}
+        self._made: Found = []
+        self._left_out: Collection[tuple[int, int, int]] = ()
+        self._going: set[_device.DeviceId] = set()
 
     def leave_out(self, devices: Collection[tuple[int, int, int]]) -> None:
         """Do not find these, a set of ``(major, minor, diskseq)``."""
@@ -114,14 +115,16 @@ class LoopIndex:
         return self._paths
 
     def _opened(self, minors: Iterable[int], is_wanted: Callable[[loop.LoopInfo], bool]) -> Found:
-        found = []
+        found: Found = []
         try:
             for minor in sorted(minors):
-                device, status = bound.open_if_bound(minor)
-                if device is None:
+                row = bound.open_if_bound(minor)
+                if row is None:
                     continue
-                if is_wanted(status) and tuple(device.id)[:3] not in self._left_out:
-                    found.append((device, status))
+                device, status = row
+                identity = device.id.major, device.id.minor, device.id.diskseq
+                if is_wanted(status) and identity not in self._left_out:
+                    found.append(row)
                 else:
                     device.close()
         except BaseException:
@@ -144,7 +147,7 @@ class LoopIndex:
         Look again, once after everything was made: ``{DeviceId: DeviceBusy}`` for each loop device noted with :meth:`add` that has a double, made
         meanwhile by a program that does not ask for our locks (``_base.locks``). Looked for under the path that sysfs tells.
         """
-        found = {}
+        found: dict[_device.DeviceId, DeviceBusy] = {}
         numbers = {status.number for device, status in self._made if device.fd >= 0}
         made = {
             loop.backing_path(device): (device, status) for device, status in self._made if device.fd >= 0
@@ -152,8 +155,8 @@ class LoopIndex:
         for name in os.listdir("/sys/block") if made else ():
             if name.startswith("loop") and name[4:].isdigit() and int(name[4:]) not in numbers:
                 own = made.get(sysfs.read(f"/sys/block/{name}/loop/backing_file"))
-                error = own and _double(name, *own)
-                if error:
+                error = None if own is None else _double(name, *own)
+                if own is not None and error is not None:
                     found[own[0].id] = error
         return found
 
@@ -171,9 +174,10 @@ class LoopIndex:
 def _double(name: str, device: _device.Device, status: loop.LoopInfo) -> DeviceBusy | None:
     """The error for a held loop device when the one with this name has the same part of the same file; else None."""
     number = sysfs.parse_number(sysfs.read(f"/sys/block/{name}/dev") or "")
-    other, has = bound.open_if_bound(number[1]) if number else (None, None)
-    if other is None:
+    found = bound.open_if_bound(number[1]) if number else None
+    if found is None:
         return None
+    other, has = found
     with other:
         alike = ("backing_device", "backing_inode", "offset", "sizelimit", "read_only")
         if any(getattr(has, what) != getattr(status, what) for what in alike):

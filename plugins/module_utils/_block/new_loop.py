@@ -137,19 +137,27 @@ def format_of(backing: Backing, to_the_end: bool = True) -> str | None:
 
 
 def _check_overlap(backing: Backing, area: Area, loops: LoopIndex, for_guest: bool, option: str) -> None:
-    limit = Deadline(_GOING)
-    for pause in pauses():
-        found = _rival(backing, area, loops)
-        if found is None or (found.is_going and for_guest):
-            return
-        if not found.is_going or limit.expired:
-            break
-        limit.sleep(pause)
+    found = _lasting_rival(backing, area, loops, for_guest)
+    if found is None:
+        return
     raise DeviceBusy(
         f"{found.path} (diskseq {found.diskseq}) writes the same part of the file: it has {found.area}",
         device=backing.path,
         hint=f"Use that device, or remove it first; or {_SAY_OVERLAP.get(option, _OTHERWISE)}",
     )
+
+
+def _lasting_rival(backing: Backing, area: Area, loops: LoopIndex, for_guest: bool) -> _Rival | None:
+    """As :func:`_rival`, but one that is going is waited for; with ``for_guest`` it is none."""
+    limit = Deadline(_GOING)
+    for pause in pauses():
+        found = _rival(backing, area, loops)
+        if found is None or (found.is_going and for_guest):
+            break
+        if not found.is_going or limit.expired:
+            return found
+        limit.sleep(pause)
+    return None
 
 
 def is_going(device: _device.Device, status: LoopInfo) -> bool:

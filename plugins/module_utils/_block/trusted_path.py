@@ -60,7 +60,8 @@ def _walk(
     """
     links = 0
     path = "/".join([done, *rest])
-    place = _why_directory(done, _look(done)) if done == "/" else None
+    root = _look(done) if done == "/" else None
+    place = None if root is None else _why_directory(done, root)
     while rest and place is None:
         name = rest.pop(0)
         above, done = done, os.path.join(done, name) if name != ".." else os.path.dirname(done)

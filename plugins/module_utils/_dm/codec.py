@@ -50,7 +50,7 @@ class BadBuffer(BlockError):
 class Header(Record):
     """``struct dm_ioctl`` decoded; ``dev`` in the kernel's huge encoding, ``name`` and ``uuid`` as bytes."""
 
-    version: tuple
+    version: tuple[int, int, int]
     data_size: int
     data_start: int
     target_count: int
@@ -232,10 +232,11 @@ def decode_table_request(buffer: bytes | bytearray) -> tuple[Header, list[Target
     header = decode_header(buffer)
     if not header.target_count:
         raise BadBuffer("count", 20, "a table needs at least one target")
-    targets, place, end = [], header.data_start, header.data_size
+    targets: list[TargetLine] = []
+    place, end = header.data_start, header.data_size
     for index in range(header.target_count):
         last = index == header.target_count - 1
-        line, following, params_end = _target(buffer, place, end, None if last else "relative", place)
+        line, following, params_end = _target(buffer, place, end, place)
         _check_sectors(
             line.start, line.length, targets[-1].start + targets[-1].length if targets else 0, place
         )
@@ -248,9 +249,10 @@ def decode_table_request(buffer: bytes | bytearray) -> tuple[Header, list[Target
 
 def decode_table(buffer: bytes | bytearray, header: Header) -> list[TargetLine]:
     """[TargetLine] of a DM_TABLE_STATUS answer, where ``next`` counts from ``data_start``."""
-    targets, place, end = [], header.data_start, header.data_size
+    targets: list[TargetLine] = []
+    place, end = header.data_start, header.data_size
     for _index in range(header.target_count):
-        line, following, params_end = _target(buffer, place, end, "absolute", header.data_start)
+        line, following, params_end = _target(buffer, place, end, header.data_start)
         targets.append(line)
         if len(targets) < header.target_count:
             _check_next(following, params_end, place, end)
@@ -261,7 +263,8 @@ def decode_table(buffer: bytes | bytearray, header: Header) -> list[TargetLine]:
 def decode_names(buffer: bytes | bytearray, header: Header, with_uuid: bool) -> list[NameEntry]:
     """[NameEntry] of a DM_LIST_DEVICES answer; ``with_uuid``: the request had DM_UUID_FLAG."""
     ffi, lib = uapi.ffi, uapi.lib
-    entries, place, end = [], header.data_start, header.data_size
+    entries: list[NameEntry] = []
+    place, end = header.data_start, header.data_size
     if place >= end:
         # Without any mapped device the kernel answers with the header only.
         return entries
@@ -320,10 +323,11 @@ def _header(buffer: bytes | bytearray) -> Any:
     return uapi.ffi.cast("struct dm_ioctl *", uapi.ffi.from_buffer(buffer))
 
 
-def _target(
-    buffer: bytes | bytearray, place: int, end: int, next_from: str | None, origin: int
-) -> tuple[TargetLine, int, int]:
-    """``(TargetLine, place of the following one, end of the parameters)``."""
+def _target(buffer: bytes | bytearray, place: int, end: int, origin: int) -> tuple[TargetLine, int, int]:
+    """
+    ``(TargetLine, place of the following one, end of the parameters)``; places in bytes from the buffer's start,
+    ``next`` counts from ``origin``.
+    """
     _check_room(place, SPEC + 1, end)
     ffi = uapi.ffi
     spec = ffi.cast("struct dm_target_spec *", ffi.from_buffer(buffer) + place)
@@ -332,8 +336,7 @@ def _target(
         raise BadBuffer("text", place + 24, "an empty target type")
     _check_end(spec.sector_start, spec.length, place)
     params, after = _string(buffer, place + SPEC, end)
-    following = None if next_from is None else origin + spec.next
-    return TargetLine(spec.sector_start, spec.length, kind, params), following, after
+    return TargetLine(spec.sector_start, spec.length, kind, params), origin + spec.next, after
 
 
 def _check_end(start: int, length: int, place: int) -> None:

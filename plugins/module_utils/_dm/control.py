@@ -61,7 +61,7 @@ class Address(Record):
 
     uuid: str = ""
     name: str = ""
-    number: tuple = ()
+    number: tuple[int, int] = (0, 0)
 
     def fields(self) -> dict[str, Any]:
         if self.uuid:

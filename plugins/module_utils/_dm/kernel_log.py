@@ -61,7 +61,7 @@ class KernelLog:
 
     def lines(self) -> list[str]:
         """The texts logged since the last call; of very many, the first ones."""
-        result = []
+        result: list[str] = []
         while self._fd >= 0 and len(result) < _MOST_RECORDS:
             try:
                 record = os.read(self._fd, _RECORD)

@@ -27,7 +27,7 @@ def loadable(table: _dm_table.Table, read_only: bool) -> load.Table:
 
 
 def has_secrets(table: _dm_table.Table) -> bool:
-    return table.redacted() != table
+    return bool(table.redacted() != table)
 
 
 def live_table(control: _control.Control, device: Device) -> _dm_table.Table | None:

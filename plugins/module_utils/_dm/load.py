@@ -19,6 +19,7 @@ from . import keys
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
+    from .._block.device import Device
     from .control import Address, Control, MappedStatus
 
 
@@ -34,10 +35,10 @@ class Table(NamedTuple):
     that the targets name by number.
     """
 
-    targets: tuple
+    targets: tuple[tuple[int, int, bytes, bytes], ...]
     read_only: bool = False
     secure: bool = False
-    held: tuple = ()
+    held: tuple[Device, ...] = ()
 
     def prove(self) -> None:
         """

@@ -28,7 +28,7 @@ _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 
 def check_name(name: object, option: str = "name") -> str:
     """The name, or InvalidValue: what some kernel refuses, or udev and libdm would write in another way."""
-    if not _is_plain(name, _LONGEST_NAME) or name in _FORBIDDEN:
+    if not isinstance(name, str) or not _is_plain(name, _LONGEST_NAME) or name in _FORBIDDEN:
         raise InvalidValue(
             option,
             name,
@@ -39,7 +39,7 @@ def check_name(name: object, option: str = "name") -> str:
 
 def check_uuid(uuid: object, option: str = "uuid") -> str:
     """The uuid of a mapped device, any text that libdm does not have to mangle, or InvalidValue."""
-    if not _is_plain(uuid, 128):
+    if not isinstance(uuid, str) or not _is_plain(uuid, 128):
         raise InvalidValue(option, uuid, "must be 1 to 128 characters out of A-Z a-z 0-9 # + - . : = @ _")
     return uuid
 
@@ -91,5 +91,5 @@ def new_uuid() -> str:
     return f"{UUID_PREFIX}{os.urandom(16).hex()}"
 
 
-def _is_plain(text: object, longest: int) -> bool:
-    return isinstance(text, str) and 1 <= len(text) <= longest and _PLAIN.issuperset(text)
+def _is_plain(text: str, longest: int) -> bool:
+    return 1 <= len(text) <= longest and _PLAIN.issuperset(text)

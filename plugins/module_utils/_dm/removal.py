@@ -69,9 +69,10 @@ def _check_unchanged(
     control: _control.Control, address: _control.Address, found: _control.MappedStatus
 ) -> None:
     """WrongDevice unless the device at the address is the one without a table that was found, as far as such a device can be told."""
-    if _names.is_held(found.name):
+    holder = _names.holder_of(found.name)
+    if holder is not None and _names.is_held(found.name):
         raise DeviceBusy(
-            f"process {_names.holder_of(found.name).partition('-')[0]} is at work on it",
+            f"process {holder.partition('-')[0]} is at work on it",
             device=found.name,
             hint="Try again",
         )
@@ -105,11 +106,12 @@ def remove(
             let_go.ask(device.id.diskseq)
             _send_off(control, device, cookie)
         return _has_gone(identity, limit.sooner(_GOING_SECONDS))
-    while device is not None:
-        with device:
-            wait_unused(control, device, limit)
-            _send_off(control, device, cookie)
-        device = _last_user(control, identity, status, limit)
+    held: _device.Device | None = device
+    while held is not None:
+        with held:
+            wait_unused(control, held, limit)
+            _send_off(control, held, cookie)
+        held = _last_user(control, identity, status, limit)
     return True
 
 
@@ -131,8 +133,9 @@ def _has_gone(identity: _device.DeviceId, limit: Deadline) -> bool:
         if not is_there(identity):
             return True
         if limit.expired:
-            return False
+            break
         limit.sleep(pause)
+    return False
 
 
 def _last_user(

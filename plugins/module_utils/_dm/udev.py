@@ -162,7 +162,7 @@ def reap() -> None:
     for identifier, changed in _sets():
         values = [lib.semctl(identifier, place, lib.GETVAL) for place in range(1, _SEMAPHORES)]
         # An id is used again only after all the others, so this is still the set that was looked at.
-        if min(values) >= 0 and _has_ended(*values[:3], values[3:], changed):
+        if min(values) >= 0 and _has_ended(values[0], values[1], values[2], values[3:], changed):
             lib.semctl(identifier, 0, lib.IPC_RMID)
 
 
@@ -179,7 +179,7 @@ def _has_ended(high: int, low: int, started: int, namespaces: list[int], changed
 def _signature() -> tuple[tuple[int, int], ...]:
     """``(semaphore, value)`` by which :func:`reap` knows who made a set; the one that is never 0 comes last."""
     pid = os.getpid()
-    parts = [pid & _MASK, int(identity.start_time("self")) & _MASK, *_parts_of_namespaces()]
+    parts = [pid & _MASK, int(identity.start_time("self") or 0) & _MASK, *_parts_of_namespaces()]
     return *enumerate(parts, 2), (1, (pid >> _BITS) + 1)
 
 

@@ -20,7 +20,7 @@ from .._dm import mapped as _mapped
 from .._dm import names as _names
 from .._dm import suspended as _suspended
 from .._dm_table.keys import with_keys
-from .._source import needed_locks, opener, orphans, slots
+from .._source import needed_locks, opener, orphans, resources
 from .._volumes import thin
 from . import dm_order, sealing
 from .dm_change import Changes
@@ -168,7 +168,7 @@ class DmItem(Item):
         sealing.compare(self.params, self.device, before, after)
         self._seal_before, self._seal_after = before, after
         if not before and after["table"] is not None:
-            self.host.mapped_to_be[after["name"]] = slots.ToBe(
+            self.host.mapped_to_be[after["name"]] = resources.ToBe(
                 after["uuid"] or None,
                 after["table"].length,
                 after["read_only"],

@@ -50,7 +50,7 @@ class Holder:
     """A running holder that belongs to this process; leaving the context releases it. ``pid`` is its process id."""
 
     def __init__(self, pid: int) -> None:
-        self.pid = pid
+        self.pid: int | None = pid
 
     def __enter__(self: _Held) -> _Held:
         return self
@@ -147,7 +147,7 @@ _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signa
 
 def _redirections(keep: set[int], standard_input: int | None) -> list[tuple[Any, ...]]:
     """Standard streams from and to /dev/null (a pipe kept open would make the reader wait), everything else closed."""
-    actions = [
+    actions: list[tuple[Any, ...]] = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
         if standard_input is None
         else (os.POSIX_SPAWN_DUP2, standard_input, 0),

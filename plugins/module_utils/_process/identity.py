@@ -57,7 +57,7 @@ def parse_mark(text: str) -> tuple[str, str, str] | None:
     words = text.split("-")
     if len(words) != 3 or not all(words) or not (words[0] + words[1]).isdecimal():
         return None
-    return tuple(words)
+    return words[0], words[1], words[2]
 
 
 def is_of_this_namespace(mark: str) -> bool:
@@ -92,15 +92,14 @@ def namespaces() -> tuple[int, int] | None:
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
             return None
-        numbers = [os.stat("/proc/self/ns/pid").st_ino]
+        pids = os.stat("/proc/self/ns/pid").st_ino
     except OSError as error:
         raise KernelError.from_oserror(error, "look at this process in /proc") from error
     try:
-        numbers.append(os.stat("/proc/self/ns/time").st_ino)
+        return pids, os.stat("/proc/self/ns/time").st_ino
     except FileNotFoundError:
         # A kernel without them (CONFIG_TIME_NS).
-        numbers.append(0)
-    return tuple(numbers)
+        return pids, 0
 
 
 def end(pid: int, started: str, seconds: float = 5.0) -> bool:

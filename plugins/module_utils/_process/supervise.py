@@ -101,7 +101,7 @@ def _die_with(parent: int) -> None:
 
 def _read_all(reader: int, limit: Deadline, on_told: Callable[[], object] | None) -> bytes | None:
     """Everything until the other end is closed, or None when the limit is reached first; ``on_told()`` is called for each _TOLD in it."""
-    parts = []
+    parts: list[bytes] = []
     while True:
         if not select.select([reader], [], [], limit.left())[0]:
             return None
@@ -109,7 +109,8 @@ def _read_all(reader: int, limit: Deadline, on_told: Callable[[], object] | None
         if not part:
             return b"".join(parts)
         for dummy in range(part.count(_TOLD)):
-            on_told()
+            if on_told is not None:
+                on_told()
         parts.append(part.replace(_TOLD, b""))
 
 

@@ -93,7 +93,7 @@ def recover(host: Resources) -> list[str]:
     """
     if not _names():
         return []
-    told = []
+    told: list[str] = []
     with locks.held([locks.Lock("journals", "what a killed run left")]):
         for name in _names():
             try:
@@ -108,7 +108,8 @@ def doomed(host: Resources) -> tuple[set[Row], list[str]]:
     ``(found, texts)``: the (major, minor, diskseq) of all that :func:`recover` would have gone, a set, and
     what it would tell.
     """
-    found, told = set(), []
+    found: set[Row] = set()
+    told: list[str] = []
     for name in _names():
         try:
             with locks.Locks() as own:
@@ -131,7 +132,8 @@ def _unused(host: Resources, rows: list[Row]) -> dict[Row, str]:
     """
     ``{row: words for it}`` of the permanent devices that nobody has exclusively but a device that goes, too.
     """
-    found, above = {}, set()
+    found: dict[Row, str] = {}
+    above: set[str] = set()
     for row in reversed(rows):
         try:
             with _device.open_number(*row[:2], diskseq=row[2]) as device:
@@ -307,7 +309,7 @@ def _read(name: str) -> dict[str, Any]:
         if name.startswith("."):
             return {}
         with open(open_regular(path, "journal"), "rb") as file:
-            plain = json.loads(file.read(_MOST_BYTES))
+            plain: dict[str, Any] = json.loads(file.read(_MOST_BYTES))
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -333,7 +335,7 @@ def _is_list(plain: object) -> bool:
     )
 
 
-def _are_rows(rows: list[Row]) -> None:
+def _are_rows(rows: object) -> bool:
     return isinstance(rows, list) and all(
         isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in rows
     )

@@ -31,7 +31,7 @@ def find(source: Source, host: Resources) -> _device.Device | None:
     if isinstance(source, spec.NumberSource):
         return _device.open_number(source.major, source.minor)
     if isinstance(source, spec.PathSource):
-        return _open_path(source, host)
+        return open_path(source, host)
     if isinstance(source, spec.FileSource):
         return files.find(source, host)
     return find_table(source, host)
@@ -67,7 +67,7 @@ def is_device(source: Source, device: _device.Device, host: Resources) -> bool:
         return found.id == device.id
 
 
-def _open_path(source: spec.PathSource, host: Resources) -> _device.Device:
+def open_path(source: spec.PathSource, host: Resources) -> _device.Device:
     boot.check_boot(source.boot_id, source.diskseq)
     device = _device.open_path(source.path, diskseq=source.diskseq)
     if source.uuid is None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .._base import locks as _locks
 from .._base.deadline import Deadline, pauses
-from .._base.errors import DeviceBusy
+from .._base.errors import DeviceBusy, DeviceGone
 from .._block import bind, loop
 from .._dm import health, names
 from .._dm import mapped as _mapped
@@ -51,9 +51,9 @@ class Opener:
         self.host = host
         self.limit = limit
         self.flags = flags
-        self.made = []
+        self.made: list[Device] = []
         # What was done that nothing takes back, as texts.
-        self.grown = []
+        self.grown: list[str] = []
 
     def open(self, source: Source) -> Device:
         """The device, held by the host; KernelError when it is a mapped device, or stands on one, that no longer works."""
@@ -65,11 +65,11 @@ class Opener:
         device = lookup.find(source, self.host)
         if device is not None:
             return self._use(source, device)
-        return (
-            self._find_or_make_file(source)
-            if isinstance(source, spec.FileSource)
-            else self._find_or_make_table(source)
-        )
+        if isinstance(source, spec.FileSource):
+            return self._find_or_make_file(source)
+        if isinstance(source, spec.TableSource):
+            return self._find_or_make_table(source)
+        raise DeviceGone("there is no such device", device=str(source))
 
     def _use(self, source: Source, device: Device) -> Device:
         device = self.host.enter_context(device)
@@ -139,8 +139,9 @@ class Opener:
                 return device
             status = lookup.status_of(source, self.host)
             if status is None or limit.expired or (left_alone.expired and not names.is_held(status.name)):
-                raise error
+                break
             limit.sleep(pause)
+        raise error
 
     def _wait_turn(self, locks: list[_locks.Lock]) -> bool:
         """

@@ -41,7 +41,7 @@ _PASSING = {
     "/dev/disk/by-diskseq/": _EVERY_BOOT,
 }
 # Fields of a file that are checked, and do not say which one it is.
-_GUARDS = {"mtime_ns": None, "format": None, "overlap": False, "trusted_path": False}
+_GUARDS: dict[str, Any] = {"mtime_ns": None, "format": None, "overlap": False, "trusted_path": False}
 # What the hardware says, and where it is plugged in. Labels and uuids are written by whoever writes the disk, such as a guest.
 _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 

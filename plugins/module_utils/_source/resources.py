@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from typing import NamedTuple
 
 from .._base import gone, locks
 from .._base.deadline import Deadline
@@ -22,11 +23,24 @@ from .._dm import control, udev
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
-    from .._block.device import DeviceId
+    from typing import Any
+
+    from .._block.device import Device, DeviceId
     from .._xenstore.pyxs_store import Store
 
 
 UDEV_SECONDS = 60
+
+
+class ToBe(NamedTuple):
+    """
+    A mapped device that the run makes before what stands on it. ``uuid``: the one that was asked for, or None;
+    ``sectors`` of 512 bytes.
+    """
+
+    uuid: str | None
+    sectors: int
+    read_only: bool
 
 
 class Resources(contextlib.ExitStack):
@@ -34,31 +48,32 @@ class Resources(contextlib.ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._dm = None
-        self._cookie = None
-        self._store = None
+        self._dm: control.Control | None = None
+        self._cookie: udev.Cookie | None = None
+        self._store: Store | None = None
         self.loops = loop_index.LoopIndex()
         # Whether what the run makes is for guests: the sharing check then asks what they have.
         self.for_guests = False
-        # By their names, the mapped devices that the run is to make (_source.slots.ToBe), and those that it has made.
-        self.mapped_to_be, self.mapped_made = {}, {}
+        # By their names, the mapped devices that the run is to make (ToBe), and those that it has made.
+        self.mapped_to_be: dict[str | None, ToBe] = {}
+        self.mapped_made: dict[str | None, Device] = {}
         # The numbers of the mapped devices that the run is to remove.
-        self.mapped_to_go = set()
+        self.mapped_to_go: set[tuple[int, int]] = set()
         # What the user is to know; see warn.
-        self.warnings = []
+        self.warnings: list[str] = []
         # First in, last out: what the run held is closed by then.
         self.locks = self.enter_context(locks.Locks())
-        self.reaped = None
+        self.reaped: list[str] | None = None
         # Directories on the way to files, for ``_block.trusted_path``.
-        self.walked = {}
+        self.walked: dict[str, tuple[str, bool]] = {}
         # New loop devices of the entries that were planned already: areas and words for them, by
         # (st_dev, st_ino).
-        self.planned = {}
+        self.planned: dict[tuple[int, int], Any] = {}
         # SHA-256 of files, by device, inode, size and modification time.
-        self.checksums = {}
+        self.checksums: dict[tuple[int, int, int, int], str] = {}
         # What libvirt said of domains, by URI and the name that was given: uuid and whether it runs.
-        self.domains = {}
-        self._links = []
+        self.domains: dict[Any, Any] = {}
+        self._links: list[tuple[str, DeviceId]] = []
 
     @property
     def dm(self) -> control.Control:

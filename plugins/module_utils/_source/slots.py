@@ -14,7 +14,7 @@ import os
 from typing import NamedTuple
 
 from .. import _dm_table
-from .._base.errors import BlockError, KernelError, WrongDevice
+from .._base.errors import BlockError, DeviceGone, KernelError, WrongDevice
 from .._block import sysfs
 from .._dm import control, cow_header, live_table
 from .._dm import mapped as _mapped
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .._block.device import Device
     from .._dm import load
     from .._dm_table.grammar.slot import Slot
-    from .resources import Resources
+    from .resources import Resources, ToBe
     from .spec import Source
 
     class Maker(Protocol):
@@ -51,20 +51,12 @@ class CheckedTable(NamedTuple):
     written: _dm_table.Table
 
 
-class ToBe(NamedTuple):
-    """A mapped device that the run makes before what stands on it; ``uuid``: that which was asked for, or None."""
-
-    uuid: str | None
-    sectors: int
-    read_only: bool
-
-
 def mapped_name(source: Source) -> str | None:
     """The name of the mapped device that a source names by its path in /dev/mapper, or None."""
-    directory, slash, name = (
-        source.path.rpartition("/") if isinstance(source, spec.PathSource) else ("", "", "")
-    )
-    return name if directory == "/dev/mapper" and source.diskseq is None else None
+    if not isinstance(source, spec.PathSource) or source.diskseq is not None:
+        return None
+    directory, slash, name = source.path.rpartition("/")
+    return name if directory == "/dev/mapper" else None
 
 
 class Slots:
@@ -83,9 +75,9 @@ class Slots:
         targets: dict[str, tuple[int, int, int]] | None = None,
     ) -> None:
         self._host = host
-        self._devices = {}
+        self._devices: dict[str, Device | None] = {}
         # Numbers with the major 0, which no block device has, for those that are yet to be made.
-        self._unmade = {}
+        self._unmade: dict[Any, int] = {}
         self._mapped = mapped
         self._kernels = kernels
         self._targets = targets
@@ -105,7 +97,7 @@ class Slots:
         """The held device of a slot that was looked at; None when it would have to be made first."""
         return self._devices.get(slot.text)
 
-    def found(self) -> None:
+    def found(self) -> list[Device]:
         """The held devices that were found when the table was looked at."""
         return [device for device in self._devices.values() if device is not None]
 
@@ -114,16 +106,17 @@ class Slots:
 
         def find_or_make(slot: Slot) -> Device:
             source = spec.parse_slot(slot)
-            if self._devices.get(slot.text) is None:
-                self._devices[slot.text] = self._host.mapped_made.get(mapped_name(source)) or opener.open(
-                    source
-                )
-            opener.follow(source, self._devices[slot.text])
-            return self._devices[slot.text]
+            device = self._devices.get(slot.text)
+            if device is None:
+                device = self._host.mapped_made.get(mapped_name(source)) or opener.open(source)
+                self._devices[slot.text] = device
+            opener.follow(source, device)
+            return device
 
         written = _dm_table.parse_table(value, context=self._context(read_only, find_or_make))
         table = live_table.loadable(written.with_devices(self._number_or_text), read_only)
-        held = {self._devices[slot.text].id: self._devices[slot.text] for _index, slot in written.devices()}
+        devices = [self._device_of(slot) for _index, slot in written.devices()]
+        held = {device.id: device for device in devices}
         return table._replace(held=tuple(held.values()))
 
     def _context(
@@ -166,7 +159,7 @@ class Slots:
             return _dm_table.DeviceFacts(0, minor, table.length, 512, source.read_only, source.uuid or "")
         to_be = self._to_be(source)
         if to_be is not None:
-            minor = self._unmade.setdefault(("mapped", source.path), len(self._unmade))
+            minor = self._unmade.setdefault(("mapped", mapped_name(source)), len(self._unmade))
             return _dm_table.DeviceFacts(0, minor, to_be.sectors, 512, to_be.read_only, to_be.uuid or "")
         if not isinstance(source, spec.FileSource):
             return None
@@ -187,7 +180,9 @@ class Slots:
     def _to_be(self, source: Source) -> ToBe | None:
         """The ToBe that the source names, None when it names none; WrongDevice when it asks for another uuid."""
         to_be = self._host.mapped_to_be.get(mapped_name(source))
-        if to_be is not None and source.uuid not in (None, to_be.uuid):
+        if to_be is None or not isinstance(source, spec.PathSource):
+            return None
+        if source.uuid not in (None, to_be.uuid):
             raise WrongDevice(
                 f"it is to have {f'the uuid {to_be.uuid}' if to_be.uuid else 'a uuid of its own'}, not {source.uuid}",
                 device=source.path,
@@ -196,7 +191,14 @@ class Slots:
         return to_be
 
     def _number_or_text(self, slot: Slot) -> str:
-        return self._devices[slot.text].id.number
+        return self._device_of(slot).id.number
+
+    def _device_of(self, slot: Slot) -> Device:
+        """The device of a slot, which is there."""
+        device = self._devices[slot.text]
+        if device is None:
+            raise DeviceGone("there is no such device yet", device=slot.text)
+        return device
 
 
 def host_slots(

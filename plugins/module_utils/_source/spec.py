@@ -25,6 +25,7 @@ from .._dm import names
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Union
 
     from .._dm_table.grammar.slot import Slot
@@ -237,8 +238,13 @@ def _parse_table(value: dict[str, Any], option: str) -> TableSource:
     )
 
 
-_PARSERS = {"diskseq": _parse_diskseq, "path": _parse_path, "file": _parse_file, "table": _parse_table}
-_KNOWN = {*DiskseqSource._fields, *PathSource._fields, *FileSource._fields, *TableSource._fields}
+_PARSERS: dict[str, Callable[[dict[str, Any], str], Source]] = {
+    "diskseq": _parse_diskseq,
+    "path": _parse_path,
+    "file": _parse_file,
+    "table": _parse_table,
+}
+_KNOWN: set[str] = {*DiskseqSource._fields, *PathSource._fields, *FileSource._fields, *TableSource._fields}
 
 
 def _absolute(value: object, option: str) -> str:
@@ -269,7 +275,7 @@ def _format(value: dict[str, Any], option: str) -> str | None:
     return found
 
 
-def _flag(value: dict[str, Any], option: str, key: str) -> None:
+def _flag(value: dict[str, Any], option: str, key: str) -> bool:
     found = value.get(key)
     return found is not None and boolean(found, f"{option}.{key}")
 

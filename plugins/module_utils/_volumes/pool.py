@@ -19,7 +19,7 @@ import os
 from .. import _dm_table
 from .._base import gone
 from .._base.deadline import Deadline, pauses
-from .._base.errors import DeviceBusy, InvalidValue, WrongDevice
+from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from .._block import new_loop
 from .._dm import control, live_table, reload, removal, suspended, udev
 from .._dm import mapped as _mapped
@@ -31,6 +31,7 @@ TYPE_CHECKING = False  # for type checkers it is true; importing typing takes lo
 if TYPE_CHECKING:
     from typing import Any
 
+    from .._block.device import Device
     from .._source.resources import Resources
     from .._source.spec import Source
 
@@ -59,18 +60,19 @@ class Pool:
         # Called when all that is held below is closed.
         host.callback(self._wait_gone)
         self._opener = opener.Opener(host, udev.HANDS_OFF)
-        self.device = None
+        self.device: Device | None = None
         self.length = 0
         self.wanted = 0
 
     def look(self) -> None:
         """Find it, or bring it up as it is. DeviceBusy for another device under its name, InvalidValue for a table that would cut it."""
         if isinstance(self._source, spec.PathSource):
-            self.device = self._host.enter_context(lookup.find(self._source, self._host))
+            self.device = self._host.enter_context(lookup.open_path(self._source, self._host))
             self.length = self.wanted = self._live().length
             return
-        self.wanted = _dm_table.parse_table(self._source.table).length
-        mapped = _mapped.find(self._host.dm, self._source.name, self._source.uuid)
+        described = self._described
+        self.wanted = _dm_table.parse_table(described.table).length
+        mapped = _mapped.find(self._host.dm, described.name or "", described.uuid or "")
         if mapped is not None:
             self._look_at(mapped)
             return
@@ -82,7 +84,20 @@ class Pool:
         self.length = self.wanted if blocks == found.blocks else found.length
         if blocks < found.blocks:
             raise self._cut()
-        self.device = self._opener.open(self._source._replace(table=self._table_of(self.length)))
+        self.device = self._opener.open(described._replace(table=self._table_of(self.length)))
+
+    @property
+    def _described(self) -> spec.TableSource:
+        """The source, when it describes the pool (:func:`check`)."""
+        if not isinstance(self._source, spec.TableSource):
+            raise InvalidValue("pool", str(self._source), "must be a table with a name and a uuid")
+        return self._source
+
+    @property
+    def _held(self) -> Device:
+        if self.device is None:
+            raise DeviceGone("the pool is not there", device=str(self._source))
+        return self.device
 
     @property
     def grows(self) -> bool:
@@ -97,11 +112,11 @@ class Pool:
 
     def grow(self, seconds: float) -> None:
         """Have it as large as the source says; ``seconds`` is the limit for outstanding reads and writes to end."""
-        slots = _slots.host_slots(self._host, self._source.table)
-        table = slots.make(self._source.table, False, self._opener)
+        slots = _slots.host_slots(self._host, self._described.table)
+        table = slots.make(self._described.table, False, self._opener)
         event_nr = self._host.cookie.next(udev.HANDS_OFF)
         try:
-            reload.reload(self._host.dm, self.device, table, event_nr, suspended.Suspend(seconds=seconds))
+            reload.reload(self._host.dm, self._held, table, event_nr, suspended.Suspend(seconds=seconds))
         except BaseException:
             self._host.cookie.not_sent()
             raise
@@ -111,13 +126,13 @@ class Pool:
         """A device that is there must be the pool: all but its size."""
         if mapped.device is None:
             raise DeviceBusy(
-                f"it has no table: {_mapped.describe(self._host.dm, mapped)}", device=self._source.name
+                f"it has no table: {_mapped.describe(self._host.dm, mapped)}", device=self._described.name
             )
         self.device = self._host.enter_context(mapped.device)
-        if (mapped.status.name, mapped.status.uuid) != (self._source.name, self._source.uuid):
+        if (mapped.status.name, mapped.status.uuid) != (self._described.name, self._described.uuid):
             raise DeviceBusy(
                 f"there is another device under this name or uuid: {_mapped.describe(self._host.dm, mapped)}",
-                device=self._source.name,
+                device=self._described.name,
             )
         live = self._live()
         self.length = live.length
@@ -127,32 +142,35 @@ class Pool:
         if not wanted.is_complete or not wanted.table.same_as(live):
             raise DeviceBusy(
                 f"it is there with another table: {_mapped.describe(self._host.dm, mapped)}",
-                device=self._source.name,
+                device=self._described.name,
             )
         if self.wanted < self.length:
             raise self._cut()
 
     def _live(self) -> _dm_table.Table:
         """The live table, of a pool that answers."""
-        if not _mapped.is_mapped(self.device):
-            raise WrongDevice("it is not a mapped device", device=self.device.path)
-        if self._host.dm.status(control.by_device(self.device)).suspended:
+        device = self._held
+        if not _mapped.is_mapped(device):
+            raise WrongDevice("it is not a mapped device", device=device.path)
+        if self._host.dm.status(control.by_device(device)).suspended:
             raise DeviceBusy(
                 "the pool is suspended",
-                device=self.device.path,
+                device=device.path,
                 hint="Resume it first: a suspended pool does not answer",
             )
-        live = live_table.live_table(self._host.dm, self.device)
+        live = live_table.live_table(self._host.dm, device)
         if live is None or [target.TYPE for target in live] != [_TYPE]:
-            raise WrongDevice("it is not a thin pool", device=self.device.path)
+            raise WrongDevice("it is not a thin pool", device=device.path)
         return live
 
     def _table_of(self, length: int) -> list[dict[str, Any]]:
-        return [dict(_dm_table.parse_table(self._source.table).to_list()[0], length=length)]
+        return [dict(_dm_table.parse_table(self._described.table).to_list()[0], length=length)]
 
     def _source_of(self, field: str) -> Source:
         (slot,) = (
-            slot for dummy, slot in _dm_table.parse_table(self._source.table).devices() if slot.field == field
+            slot
+            for dummy, slot in _dm_table.parse_table(self._described.table).devices()
+            if slot.field == field
         )
         return spec.parse_slot(slot)
 
@@ -177,7 +195,10 @@ class Pool:
                 return None
             with files.backing_of(source, read_only=True) as backing:
                 return superblock.parse(os.pread(backing.fd, superblock.BYTES, source.offset), source.file)
-        with lookup.find(source, self._host) as device:
+        found = lookup.find(source, self._host)
+        if found is None:
+            return None
+        with found as device:
             return superblock.parse(os.pread(device.fd, superblock.BYTES, 0), device.path)
 
     def _wait_gone(self) -> None:
@@ -193,5 +214,5 @@ class Pool:
             "pool.table",
             self.wanted,
             f"must be {self.length} sectors or more: a pool is never cut",
-            device=self._source.name,
+            device=self._described.name,
         )

@@ -98,7 +98,7 @@ def learn(image: Image, known: dict[Key, str]) -> None:
     """Have the checksum of a recorded Image known, if that is there as it was."""
     try:
         with _backing.Backing(image.path, read_only=True, option="image") as backing:
-            if (backing.size, backing.mtime_ns) == (image.size, image.mtime_ns):
+            if image.sha256 is not None and (backing.size, backing.mtime_ns) == (image.size, image.mtime_ns):
                 known.setdefault(_key(backing), image.sha256)
     except (InvalidValue, KernelError):
         pass

@@ -58,7 +58,7 @@ class User(NamedTuple):
 
 def parse_volumes(rows: Iterable[dict[str, Any]], option: str = "volumes") -> list[Volume]:
     """[Volume] from ``[{id, snapshot_of, state}]``, or InvalidValue."""
-    volumes = []
+    volumes: list[Volume] = []
     for index, row in enumerate(rows):
         where = f"{option}[{index}]"
         number = _check_id(row["id"], f"{where}.id")
@@ -94,8 +94,9 @@ class Volumes:
         self._host = host
         self._volumes = volumes
         self._seconds = seconds
-        self._there = None
-        self._made = []
+        self._looked = False
+        self._there: set[int] = set()
+        self._made: list[int] = []
         # Whether something was deleted: from then on what was made may be the only copy, and stays.
         self.deleted = False
 
@@ -124,6 +125,7 @@ class Volumes:
             [volume.id for volume in volumes]
             + [volume.origin for volume in volumes if volume.origin is not None],
         )
+        self._looked = True
         if self._is_different():
             _check_mode(control, pool)
         coming = set(self._there)
@@ -154,7 +156,7 @@ class Volumes:
 
     def make(self, pool: _device.Device) -> None:
         """Make those that are missing in a held live pool."""
-        if self._there is None:
+        if not self._looked:
             self.look(pool)
         for volume in self._volumes:
             if volume.present and volume.id not in self._there:
@@ -166,7 +168,7 @@ class Volumes:
 
     def delete(self, pool: _device.Device) -> None:
         """Delete those that are not wanted. An error tells which are gone by then."""
-        deleted = []
+        deleted: list[str] = []
         for volume in self._volumes:
             if volume.present or volume.id not in self._there:
                 continue
@@ -191,7 +193,7 @@ class Volumes:
 
 def existing(control: _control.Control, pool: _device.Device, ids: Iterable[int]) -> set[int]:
     """Which of the volumes ``ids`` a held live pool has, as a set."""
-    found = set()
+    found: set[int] = set()
     if not ids:
         return found
     address = _control.by_name(_names.making_name())
