@@ -67,7 +67,7 @@ def id_of(value: Any, option: str) -> int:
 def _mapped(value: Any, option: str) -> Pool:
     check_keys(value, option, _MAPPED, _MAPPED + _MADE)
     source = spec.parse({"path": value["path"], "uuid": value.get("uuid")}, option)
-    if source.uuid is None:
+    if not isinstance(source, spec.PathSource) or source.uuid is None:
         raise InvalidValue(
             f"{option}.uuid",
             None,

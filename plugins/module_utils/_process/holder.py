@@ -50,7 +50,8 @@ class Holder:
     """A running holder that belongs to this process; leaving the context releases it. ``pid`` is its process id."""
 
     def __init__(self, pid: int) -> None:
-        self.pid: int | None = pid
+        self.pid = pid
+        self._is_released = False
 
     def __enter__(self: _Held) -> _Held:
         return self
@@ -60,12 +61,12 @@ class Holder:
 
     def release(self) -> None:
         """End the holder; when this returns its descriptors are closed. Calling it twice is fine."""
-        pid, self.pid = self.pid, None
-        if pid is None:
+        if self._is_released:
             return
+        self._is_released = True
         # It is our own child and not yet reaped, so the id cannot be another process's.
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
 
 class Pending(Holder):
