@@ -26,8 +26,9 @@ import results
 
 KERNEL = pieces.ROOT / "tests" / "kernel" / "kernel"
 INSIDE = pieces.ROOT / "tests" / "campaign" / "inside"
-# Seconds of each family in the small size.
-SMALL = {"swaps": 30, "kills": 30, "errors": 30, "pairs": 25}
+# Rounds of each family in the small size, which are always the same ones, and the most seconds for them.
+SMALL = {"swaps": 9, "kills": 8, "errors": 8, "pairs": 6}
+SMALL_SECONDS = 120
 GRACE = 400
 
 
@@ -73,11 +74,12 @@ def reports(place):
 def small(options):
     families = [family for family in pieces.FAMILIES if family.name in SMALL]
     commands = [
-        command(pieces.program(family, 0, SMALL[family.name], 10), family.name) for family in families
+        command(pieces.program(family, 0, 0, SMALL[family.name], SMALL_SECONDS), family.name)
+        for family in families
     ]
     with tempfile.TemporaryDirectory() as parent:
         place = os.path.join(parent, "reports")
-        code = in_kernel(options.release[0], commands, sum(SMALL.values()) + GRACE, place)
+        code = in_kernel(options.release[0], commands, len(SMALL) * SMALL_SECONDS + GRACE, place)
         found = reports(place) if os.path.isdir(place) else {}
     said = expected.judge(found.values(), expected.read(expected.FILE.read_text(encoding="utf-8")))
     if set(found) != {family.name for family in families}:
@@ -96,36 +98,44 @@ def full(options):
                 continue
             key = pieces.key(family)
             for index in range(family.pieces):
-                before = results.kept(release, family, index)
-                if before is not None and before["key"] == key:
-                    continue
-                seconds = pieces.HOUR if end is None else min(pieces.HOUR, int(end - time.monotonic()))
-                if options.seconds:
-                    seconds = min(seconds, options.seconds)
-                if seconds < 30:
-                    break
-                code = max(code, one(release, family, index, key, seconds))
+                code = max(code, one_piece(options, release, family, index, key, end))
     write_table()
     return code
 
 
-def one(release, family, index, key, seconds):
-    """One piece; 0 when it was kept."""
-    print(f"{family.name}, piece {index + 1} of {family.pieces}, on {release}", flush=True)
+def one_piece(options, release, family, index, key, end):
+    """Do what is left of a piece, in parts of an hour at most, as long as there is time; the exit code."""
+    while True:
+        before = results.kept(release, family, index)
+        if before is not None and before["key"] != key:
+            before = None
+        if before is not None and results.is_whole(family, before):
+            return 0
+        seconds = pieces.HOUR if end is None else min(pieces.HOUR, int(end - time.monotonic()))
+        if options.seconds:
+            seconds = min(seconds, options.seconds)
+        if seconds < 30:
+            return 0
+        if part(release, family, index, key, seconds, before):
+            return 1
+        if options.seconds:
+            return 0
+
+
+def part(release, family, index, key, seconds, before):
+    """The next part of a piece; 0 when it was kept."""
+    first = before["rounds"] if before else 0
+    print(f"{family.name}, piece {index + 1} of {family.pieces}, from {first}, on {release}", flush=True)
     with tempfile.TemporaryDirectory() as parent:
         place = os.path.join(parent, "reports")
-        in_kernel(
-            release, [command(pieces.program(family, index, seconds), "it"), "true"], seconds + GRACE, place
-        )
+        program = pieces.program(family, index, first, family.rounds - first, seconds)
+        in_kernel(release, [command(program, "it"), "true"], seconds + GRACE, place)
         found = reports(place) if os.path.isdir(place) else {}
     if "it" not in found:
-        print(
-            f"{family.name}, piece {index + 1} on {release}: no result; the kernel's words are above",
-            flush=True,
-        )
+        print(f"{family.name} on {release}: no result; the kernel's words are above", flush=True)
         return 1
     result = results.of_tables(found["it"]) if family.name == "tables" else found["it"]
-    results.keep(release, family, index, key, result)
+    results.keep(release, family, index, key, results.add(before, result))
     return 0
 
 

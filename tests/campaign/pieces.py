@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Iterator, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "plugins"
@@ -23,14 +23,15 @@ TABLES = 2500
 
 class Family(NamedTuple):
     """
-    ``pieces``: how many make the full size; ``modules`` are what is tried (names in plugins/modules, or of
-    module_utils for the tables); ``tests``: the files of tests that decide what comes out.
+    ``rounds``: how many tries of each row make the full size, in ``pieces``; ``modules`` are what is tried (names
+    in plugins/modules; none for the tables); ``tests``: the files of tests that decide what comes out.
     """
 
     name: str
-    pieces: int
-    modules: tuple
-    tests: tuple
+    rounds: int
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+    pieces: int = 1
 
 
 _MODULES = (
@@ -42,99 +43,100 @@ _MODULES = (
     "snapshot_stores",
     "kernel_key",
 )
-_TRACER = ("tests/host/ptrace.py", "tests/host/kill_at.c")
-_INSIDE = tuple(f"tests/campaign/inside/{name}.py" for name in ("victim", "world", "score"))
-_JOBS = (*_TRACER, *_INSIDE, "tests/campaign/inside/jobs.py")
+_INSIDE = tuple(f"tests/campaign/inside/{name}.py" for name in ("victim", "world", "score", "rawdev", "uevents"))
+_JOBS = (*_INSIDE, "tests/campaign/inside/jobs.py")
 
 FAMILIES = (
     Family(
         "tables",
-        20000 // TABLES,
+        20000,
         (),
         (
             "tests/kernel/differential.py",
             "tests/kernel/known.py",
-            "tests/unit/plugins/module_utils/_dm_table/generate.py",
+            "tests/unit/plugins/module_utils/dm_table/generate.py",
         ),
+        20000 // TABLES,
     ),
     Family(
         "swaps",
-        20,
+        10000,
         ("loop_device", "dm_device"),
         (
-            *_TRACER,
             *_INSIDE,
-            "tests/host/rebind.py",
+            "tests/campaign/inside/place.py",
             "tests/campaign/inside/swapcases.py",
             "tests/campaign/inside/swaps.py",
         ),
     ),
-    Family("kills", 4, _MODULES, (*_JOBS, "tests/campaign/inside/kills.py")),
-    Family("errors", 8, _MODULES, (*_JOBS, "tests/campaign/inside/errors.py")),
-    Family("pairs", 8, _MODULES, (*_JOBS, "tests/campaign/inside/pairs.py")),
+    Family("kills", 1000, _MODULES, (*_JOBS, "tests/campaign/inside/kills.py")),
+    Family("errors", 1000, _MODULES, (*_JOBS, "tests/campaign/inside/errors.py")),
+    Family("pairs", 500, _MODULES, (*_JOBS, "tests/campaign/inside/pairs.py")),
 )
 # Kernels of the tier, and how many seconds a piece of the full size takes at most.
 RELEASES = ("forky", "trixie", "bookworm")
 HOUR = 3300
 
 
-def program(family, index, seconds, tries=10**6):
-    """The words of the program that does piece ``index``, but for where its report goes."""
+def program(family: Family, index: int, first: int, tries: int, seconds: int) -> list[str]:
+    """The words of the program for piece ``index``, or for so many rounds from ``first`` on, but for where its report goes."""
     if family.name == "tables":
-        return [
-            "differential.py",
-            "--seed",
-            str(SEED),
-            "--count",
-            str(TABLES),
-            "--skip",
-            str(TABLES * index),
-            "--jobs",
-            "1",
-        ]
-    return [
-        f"../campaign/{family.name}.py",
-        "--seed",
-        str(SEED + index),
-        "--tries",
-        str(tries),
-        "--seconds",
-        str(seconds),
-    ]
+        words = ["differential.py", "--seed", SEED, "--count", TABLES, "--skip", TABLES * index, "--jobs", 1]
+    else:
+        words = [f"../campaign/{family.name}.py", "--seed", SEED, "--first", first, "--tries", tries]
+        words += ["--seconds", seconds]
+    return [str(word) for word in words]
 
 
-def key(family):
-    """A hash of all the files that decide what comes out of a family."""
+def key(family: Family) -> str:
+    """
+    A hash of all the code that decides what comes out of a family: of every definition, wherever it stands, but for
+    what changes nothing: comments, documentation, types, imports, the order of definitions and the files' names.
+    """
     starts = [PLUGINS / "modules" / f"{name}.py" for name in family.modules] or [
         PLUGINS / "module_utils" / "_source" / "slots.py"
     ]
-    digest = hashlib.sha256()
-    for path in sorted({*closure(starts), *(ROOT / name for name in family.tests)}):
-        digest.update(f"{path.relative_to(ROOT)}\n".encode() + _meaning(path))
-    return digest.hexdigest()[:16]
+    parts = set()
+    for path in {*closure(starts), *(ROOT / name for name in family.tests)}:
+        parts.update(meaning(path.read_text(encoding="utf-8")))
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
 
 
-def _meaning(path):
-    """The bytes of a file, but for what Python does not mind: comments, line breaks, documentation."""
-    content = path.read_bytes()
-    if path.suffix != ".py":
-        return content
-    tree = ast.parse(content)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            body[0] = ast.Pass()
-    return ast.dump(tree).encode()
+def meaning(text: str) -> set[str]:
+    """The top-level statements of a Python file, without what changes nothing."""
+    tree = _Plain().visit(ast.parse(text))
+    return {ast.dump(node) for node in tree.body if not isinstance(node, ast.Pass)}
 
 
-def closure(starts):
+class _Plain(ast.NodeTransformer):
+    """Takes documentation, annotations and imports out of a tree."""
+
+    def visit_Import(self, node: ast.AST) -> ast.AST:
+        return ast.Pass()
+
+    visit_ImportFrom = visit_Import
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        return ast.Pass() if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        # Fields of a record are what they are without a value, too.
+        node.annotation = ast.Constant("")
+        return self.generic_visit(node)
+
+
+def closure(starts: list[Path]) -> set[Path]:
     """The files below plugins/ that these import, and so on."""
-    found, todo = set(), list(starts)
+    found: set[Path] = set()
+    todo = list(starts)
     while todo:
         path = todo.pop()
         if path not in found:
@@ -143,7 +145,7 @@ def closure(starts):
     return found
 
 
-def _imported(path):
+def _imported(path: Path) -> Iterator[Path]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom):
             continue

@@ -15,6 +15,7 @@ import pieces
 KEPT = pieces.ROOT / "docs" / "campaign"
 TABLE = pieces.ROOT / "docs" / "campaign.md"
 COUNTS = ("tries", "right", "refused", "wrong", "left", "lies")
+EXAMPLES = 5
 BAD = ("wrong", "left", "lies")
 HEAD = """<!--
 Copyright (c) 2026, The racefree.block contributors
@@ -45,7 +46,8 @@ without one.
 
 
 def path(release, family, index):
-    return KEPT / f"{release}-{family.name}-{index:02}.json"
+    number = "" if family.pieces == 1 else f"-{index:02}"
+    return KEPT / f"{release}-{family.name}{number}.json"
 
 
 def kept(release, family, index):
@@ -58,6 +60,23 @@ def keep(release, family, index, key, result):
     KEPT.mkdir(exist_ok=True)
     text = json.dumps(dict(result, key=key), indent=1, sort_keys=True, ensure_ascii=False)
     path(release, family, index).write_text(text + "\n", encoding="utf-8")
+
+
+def is_whole(family, result):
+    """Whether nothing is left to be done of a piece."""
+    return family.pieces > 1 or result["rounds"] >= family.rounds
+
+
+def add(before, result):
+    """The result of a piece of which a part was there before, with the next part."""
+    if before is None:
+        return result
+    rows = add_up([before, result])
+    examples = dict(before["examples"])
+    for name, seen in result["examples"].items():
+        examples[name] = (examples.get(name, []) + seen)[:EXAMPLES]
+    sums = {name: before[name] + result[name] for name in ("seconds", "rounds")}
+    return dict(result, rows=rows, examples=examples, **sums)
 
 
 def of_tables(result):
@@ -111,7 +130,7 @@ def _section(family, results):
     lines = [
         f"## {family.name}, Linux {kernels}",
         "",
-        f"{len(results)} of {family.pieces} pieces, {seconds // 60} minutes.",
+        f"{_done(family, results):,} of {family.rounds:,} tries of each, {seconds // 60} minutes.",
         "",
         "| " + " | ".join(("What", *COUNTS)) + " |",
         "| --- |" + " ---: |" * len(COUNTS),
@@ -121,20 +140,16 @@ def _section(family, results):
     return "\n".join(lines) + "\n"
 
 
+def _done(family, results):
+    return sum(result.get("rounds", family.rounds // family.pieces) for result in results)
+
+
 def _lacking():
     missing = []
     for family in pieces.FAMILIES:
         for release in pieces.RELEASES:
-            have = sum(path(release, family, index).is_file() for index in range(family.pieces))
-            if have < family.pieces:
-                missing.append(
-                    f"{family.name} on {release} ({family.pieces - have} of {family.pieces} pieces)"
-                )
-    lines = ["## Not run yet", ""] + ["; ".join(missing) + "." if missing else "Nothing of these families."]
-    lines += [
-        "",
-        "libvirt with QEMU is no family yet, and the modules that want Xen are tried by programs of their own on "
-        "an emulated host (`rebind.py`, `hotplug_kill.py`, `swaplibvirt.py` and `hookkill.py` in `tests/host/`), "
-        "whose counts are not in here.",
-    ]
-    return "\n".join(lines) + "\n"
+            have = [kept(release, family, index) for index in range(family.pieces)]
+            done = _done(family, [result for result in have if result is not None])
+            if done < family.rounds:
+                missing.append(f"{family.name} on {release}: {family.rounds - done:,} of {family.rounds:,}")
+    return "\n".join(["## Not run yet", "", "; ".join(missing) + "." if missing else "Nothing.", ""])

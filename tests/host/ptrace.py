@@ -27,8 +27,13 @@ def run_killed(function, which, count, every=False):
 
     ``(whether one was killed, exit code or minus the signal of the child)``. Those that are left then go on untraced.
     """
-    killed, code, _calls = _run(function, which, count, every, None)
-    return killed, code
+    return killed(_child(function), which, count, every)
+
+
+def killed(child, which, count, every=False):
+    """As ``run_killed``, of a child that is traced by this process (PTRACE_TRACEME) and has stopped itself."""
+    done, code, _calls = _run(child, which, count, every, None)
+    return done, code
 
 
 def run_stopped(function, which, count, decide, every=True):
@@ -39,6 +44,11 @@ def run_stopped(function, which, count, decide, every=True):
     ``(whether it came to that, exit code or minus the signal of the child, how many calls were counted)``. What ``decide`` raises is raised
     here, after the process has gone on.
     """
+    return stopped(_child(function), which, count, decide, every)
+
+
+def stopped(child, which, count, decide, every=True):
+    """As ``run_stopped``, of a child that is traced by this process (PTRACE_TRACEME) and has stopped itself."""
     problems = []
 
     def guarded(pid, number):
@@ -48,13 +58,14 @@ def run_stopped(function, which, count, decide, every=True):
             problems.append(problem)
             return 0
 
-    done = _run(function, which, count, every, _DECIDE(guarded))
+    done = _run(child, which, count, every, _DECIDE(guarded))
     if problems:
         raise problems[0]
     return done
 
 
-def _run(function, which, count, every, decide):
+def _child(function):
+    """A child that will run this, and has stopped itself before that."""
     child = os.fork()
     if not child:
         code = 255
@@ -65,6 +76,10 @@ def _run(function, which, count, every, decide):
         finally:
             os._exit(code)
     os.waitpid(child, 0)
+    return child
+
+
+def _run(child, which, count, every, decide):
     status, calls = ctypes.c_int(), ctypes.c_long()
     done = _LIBRARY.at_call(
         child, which, ctypes.c_long(count), int(every), decide, ctypes.byref(status), ctypes.byref(calls)

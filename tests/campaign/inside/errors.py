@@ -16,7 +16,6 @@ import sys
 sys.path[:0] = [os.environ.get("RACEFREE_SITE", "/root/site"), "/root/site/tests"]
 
 import jobs
-import ptrace
 import victim
 
 # x86-64 numbers of calls whose failure nobody can be asked to survive, or that cannot fail: memory, signals,
@@ -34,9 +33,9 @@ ERRORS = (
 )
 
 
-def attempt(score, world, job, calls, random):
+def attempt(score, world, way, random):
     """One try; one that meets a call that is spared is none."""
-    count, error = random.randint(1, calls[0]), random.choice(ERRORS)
+    count, error = random.randint(1, way.calls[True]), random.choice(ERRORS)
     met = []
 
     def decide(pid, number):
@@ -44,14 +43,14 @@ def attempt(score, world, job, calls, random):
         met.append(number)
         return 0 if number in SPARED else error
 
-    job.prepare()
-    run = victim.Run(*job.asked)
-    _done, code, _calls = ptrace.run_stopped(run.body, 0, count, decide)
+    way.job.prepare()
+    run = way.begin()
+    code = run.stopped(count, decide)[1]
     how = f"call {count} (number {met[0] if met else '-'}) answered {errno.errorcode[error]}"
     if met and met[0] not in SPARED:
-        jobs.conclude(score, world, job, run, code, how, "right" if victim.is_ok(run.answer()) else "refused")
+        jobs.conclude(score, world, way, run, code, how, "right" if victim.is_ok(run.answer()) else "refused")
     else:
-        job.finish()
+        way.job.finish()
         world.clean()
 
 

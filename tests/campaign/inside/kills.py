@@ -15,34 +15,26 @@ import sys
 sys.path[:0] = [os.environ.get("RACEFREE_SITE", "/root/site"), "/root/site/tests"]
 
 import jobs
-import ptrace
-import victim
 
 
-def attempt(score, world, job, calls, random):
+def attempt(score, world, way, random):
     """
     One try: three of four after a call that changes something, with all of them in turn, from a place that
     the seed says.
     """
-    turn = score.rows.get(job.title, {"tries": 0})["tries"]
+    job = way.job
+    turn = score.round
     every = turn % 4 == 3
     if every:
-        count = random.randint(0, calls[0])
+        count = random.randint(0, way.calls[True])
     else:
-        count = (turn - turn // 4 + score.seed * 7919) % (calls[1] + 1)
+        count = (turn - turn // 4 + score.seed * 7919) % (way.calls[False] + 1)
     job.prepare()
-    run = victim.Run(*job.asked)
-    killed, code = ptrace.run_killed(run.body, 0, count, every)
+    run = way.begin()
+    killed, code = run.killed(count, every)
     outcome = "refused" if killed and run.answer() is None else "right"
-    jobs.conclude(
-        score,
-        world,
-        job,
-        run,
-        code,
-        f"killed after call {count} of {'all' if every else 'those that change something'}",
-        outcome,
-    )
+    which = "all" if every else "those that change something"
+    jobs.conclude(score, world, way, run, code, f"killed after call {count} of {which}", outcome)
 
 
 def main():

@@ -19,35 +19,29 @@ import time
 sys.path[:0] = [os.environ.get("RACEFREE_SITE", "/root/site"), "/root/site/tests"]
 
 import jobs
-import ptrace
 import victim
 
-# Seconds that the second run gets alone.
-MOMENT = 1.5
+# Seconds that the second run gets alone: many times what it takes.
+MOMENT, COLD_MOMENT = 0.25, 2
 
 
 class Second:
     """The other run, beside the first."""
 
-    def __init__(self, job):
-        self.run = victim.Run(*job.asked)
+    def __init__(self, way):
+        self.run = way.begin(1)
+        self.moment = MOMENT if way.which is None else COLD_MOMENT
         self.child = None
 
     def start(self, pid, number):
         """Called while the first stands; returns when this one has ended, or after a moment."""
         del pid, number
-        self.child = os.fork()
-        if not self.child:
-            code = 1
-            try:
-                code = self.run.body()
-            finally:
-                os._exit(code)
-        end = time.monotonic() + MOMENT
+        self.child = self.run.begin(False)
+        end = time.monotonic() + self.moment
         while time.monotonic() < end:
             if os.waitid(os.P_PID, self.child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 return 0
-            time.sleep(0.01)
+            time.sleep(0.002)
         return 0
 
     def end(self):
@@ -61,22 +55,23 @@ class Second:
         return self.run.answer()
 
 
-def attempt(score, world, job, calls, random):
+def attempt(score, world, way, random):
     """One try."""
-    count = random.randint(1, calls[0])
-    job.prepare()
-    first, second = victim.Run(*job.asked), Second(job)
-    ptrace.run_stopped(first.body, 0, count, second.start)
+    count = random.randint(1, way.calls[True])
+    way.job.prepare()
+    first, second = way.begin(), Second(way)
+    first.stopped(count, second.start)
     answers = first.answer(), second.end()
     problems = [
         ("left", f"one of two runs fails: {victim.words(answer)}")
         for answer in answers
         if not victim.is_ok(answer)
     ]
-    problems = jobs.aftermath(world, job, answers[0], problems)
+    problems = jobs.aftermath(world, way.job, answers[0], problems)
     if problems:
         world.clean()
-    score.note(job.title, "right", problems, f"the second began before call {count} of the first")
+    how = f"the second began before call {count} of the first{way.words()}"
+    score.note(way.job.title, "right", problems, how)
 
 
 def main():

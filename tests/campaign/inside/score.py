@@ -12,12 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 import time
 
 COUNTS = ("tries", "right", "refused", "wrong", "left", "lies")
 BAD = ("wrong", "left", "lies")
 _EXAMPLES = 5
+# Which rounds of a family are cold (victim.py).
+COLD_EVERY, COLD_FIRST = 40, 5
 
 
 class Score:
@@ -29,6 +32,8 @@ class Score:
         self.rows = {}
         self.examples = {}
         self.started = time.monotonic()
+        # The round that is played, and how many were played to their end.
+        self.round = self.rounds = 0
 
     def note(self, row, outcome, problems=(), example=""):
         """
@@ -44,7 +49,8 @@ class Score:
         counts[BAD[worst]] += 1
         examples = self.examples.setdefault(f"{row}: {BAD[worst]}", [])
         if len(examples) < _EXAMPLES:
-            examples.append(f"{example}: " + "; ".join(f"{kind}: {seen}" for kind, seen in problems))
+            seen = f"--seed {self.seed} --first {self.round} --tries 1: {example}: "
+            examples.append(seen + "; ".join(f"{kind}: {seen}" for kind, seen in problems))
 
     def result(self):
         """Plain data, as it is kept."""
@@ -53,6 +59,7 @@ class Score:
             "kernel": os.uname().release,
             "seed": self.seed,
             "seconds": round(time.monotonic() - self.started),
+            "rounds": self.rounds,
             "rows": self.rows,
             "examples": self.examples,
         }
@@ -70,11 +77,27 @@ def options(text):
     """The command line that all families have."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--tries", type=int, default=100, help="of each row")
-    parser.add_argument("--seconds", type=int, default=3000, help="begin no try after so many")
+    parser.add_argument("--tries", type=int, default=100, help="of each row: so many rounds")
+    parser.add_argument("--first", type=int, default=0, help="begin with this round")
+    parser.add_argument("--seconds", type=int, default=3000, help="begin no round after so many")
     parser.add_argument("--only", default="", help="only rows that have this text in their name")
     parser.add_argument("--report", help="write the result as JSON to this file")
     return parser.parse_args()
+
+
+def rounds(score, chosen, udev):
+    """
+    ``(whether the round is a cold one, what it takes for chance)``, as long as there is time: everything in a
+    round follows from the seed and its number.
+    """
+    for number in range(chosen.first, chosen.first + chosen.tries):
+        if time.monotonic() > score.started + chosen.seconds:
+            return
+        score.round = number
+        is_cold = number % COLD_EVERY == COLD_FIRST
+        udev.real(is_cold)
+        yield is_cold, random.Random(f"{chosen.seed} {number}")
+        score.rounds += 1
 
 
 def finish(score, report):
@@ -88,5 +111,6 @@ def finish(score, report):
     if report:
         with open(report, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1, sort_keys=True)
+    print(f"{score.family}: {result['rounds']} rounds in {result['seconds']} s")
     sys.stdout.flush()
     return 1 if any(counts[name] for counts in result["rows"].values() for name in BAD) else 0

@@ -15,27 +15,12 @@ from __future__ import annotations
 import contextlib
 import os
 
-import victim
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import BlockError
-from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
-from rebind import Place
-from world import loops, mapped, read, tool
+import rawdev
+from victim import Program, Run
+from world import loops, mapped, read, settled
 
 NAME, OTHER, UUID, FOREIGN = "campaign", "campaign-b", "CAMPAIGN-1", "FOREIGN-1"
 LENGTH = 8
-
-
-class Program:
-    """A program as victim, in the place of a victim.Run."""
-
-    def __init__(self, *command):
-        self.command = command
-        self.output = open(os.devnull, "r+b")
-
-    def body(self):
-        os.dup2(self.output.fileno(), 1)
-        os.dup2(self.output.fileno(), 2)
-        os.execvp(self.command[0], self.command)
 
 
 class Case:
@@ -49,7 +34,14 @@ class Case:
     title = ""
     ours = True
 
+    def __init__(self, world, place, way):
+        self.world, self.place, self.way = world, place, way
+
     def begin(self):
+        self.victim = self.victim_of()
+        return self.victim
+
+    def victim_of(self):
         raise NotImplementedError
 
     is_done = False
@@ -71,7 +63,35 @@ class Case:
     def judge(self, is_ok):
         """The problems, for a Score."""
         untrue = self.untrue() if is_ok and not self.is_done else ""
-        return [(kind, seen) for kind, seen in (("wrong", self.wrong()), ("lies", untrue)) if seen]
+        problems = [(kind, seen) for kind, seen in (("wrong", self.wrong()), ("lies", untrue)) if seen]
+        if self.ours and not is_ok:
+            problems += [("left", seen) for seen in self.left()]
+        return problems
+
+    def left(self):
+        """What a refusal left that the next run for the same does not take away, as texts."""
+        if settled(lambda: not self.more(), 1):
+            return []
+        run = self.victim
+        Run(run.module, run.arguments).plainly()
+        return [] if settled(lambda: not self.more(), 1) else self.more()
+
+    def more(self):
+        """What is there beside what was before, and what the adversary made, as texts."""
+        loop = os.path.basename(self.place.node)
+        over = [
+            f"{name} over {row[1]}"
+            for name, row in loops().items()
+            if name not in self.world.start[0] and name != loop and row[1] != self.place.path("B")
+        ]
+        known = {*(row[1] for row in self.world.start[1].values()), self.foreign}
+        for name, row in mapped().items():
+            if row[1] not in known and (self.before is None or (row[1], name) != (self.before[1], NAME)):
+                over.append(f"{name} (uuid {row[0]})")
+        return over
+
+    # The mapped device that was there before, and the adversary's diskseq, where there are such.
+    before = foreign = None
 
 
 class Load(Case):
@@ -79,32 +99,32 @@ class Load(Case):
     A mapped device over a loop device whose file is exchanged: A is wanted, B must never be read through it.
     """
 
-    def __init__(self, place, way):
-        self.place, self.way = place, way
+    def __init__(self, world, place, way):
+        super().__init__(world, place, way)
         self.title = f"dm table load, {way}"
         self.ours = way != "dmsetup with the path"
 
-    def begin(self):
+    def victim_of(self):
         diskseq = self.place.begin()
         if not self.ours:
             return Program(
                 "dmsetup", "create", "--noudevsync", NAME, "--table", f"0 {LENGTH} linear {self.place.node} 0"
             )
-        file = os.path.join(self.place.directory.name, "A")
+        file = self.place.path("A")
         device = {
             "diskseq": {"diskseq": diskseq},
             "path and diskseq": {"path": self.place.node, "diskseq": diskseq},
             "file": {"file": file},
         }
         row = {"start": 0, "length": LENGTH, "target": "linear", "device": device[self.way], "offset": 0}
-        return victim.Run("dm_device", {"name": NAME, "uuid": UUID, "table": [row], "timeout": 3})
+        return Run("dm_device", {"name": NAME, "uuid": UUID, "table": [row], "timeout": 3})
 
     def exchange(self):
         names = [
-            name for name, row in loops().items() if row[1] == os.path.join(self.place.directory.name, "A")
+            name for name, row in loops().items() if row[1] == self.place.path("A")
         ]
         for name in names if self.way == "file" else [os.path.basename(self.place.node)]:
-            rebind(self.place, f"/dev/{name}", "B")
+            self.place.rebind(f"/dev/{name}", "B")
 
     def _letter(self):
         found = mapped().get(NAME)
@@ -120,23 +140,15 @@ class Load(Case):
         )
 
 
-def rebind(place, node, letter):
-    """The loop device has that file now, if the kernel lets it."""
-    number = Place(int(node[len("/dev/loop") :]))
-    number.files = place.files
-    number.unbind()
-    number.bind(letter)
-
-
 class Mapped(Case):
     """A mapped device that is destroyed and made anew under its name, as somebody else's."""
 
-    def __init__(self, way):
-        self.way = way
+    def __init__(self, world, place, way):
+        super().__init__(world, place, way)
         self.title = f"dm removal, {way}" if way != "rename" else "dm rename, uuid and diskseq"
         self.ours = not way.startswith("dmsetup")
 
-    def begin(self):
+    def victim_of(self):
         make(NAME, UUID)
         self.before, self.foreign = mapped()[NAME], None
         guards = {
@@ -146,22 +158,20 @@ class Mapped(Case):
         }
         given = {"name": NAME, "uuid": UUID, "diskseq": int(self.before[1])}
         if self.way == "rename":
-            return victim.Run("dm_device", {"name": OTHER, "uuid": UUID, "diskseq": int(self.before[1])})
+            return Run("dm_device", {"name": OTHER, "uuid": UUID, "diskseq": int(self.before[1])})
         if self.way == "dmsetup remove":
             return Program("dmsetup", "remove", "--noudevsync", NAME)
         if self.way == "dmsetup rename":
             return Program("dmsetup", "rename", "--noudevsync", NAME, OTHER)
-        return victim.Run(
+        return Run(
             "dm_device", dict({key: given[key] for key in guards[self.way]}, state="absent", timeout=3)
         )
 
     def exchange(self):
-        with _control.Control() as control:
-            for name, row in mapped().items():
-                if row[1] == self.before[1]:
-                    with contextlib.suppress(BlockError):
-                        control.remove(_control.by_name(name))
-        with contextlib.suppress(BlockError):
+        for name, row in mapped().items():
+            if row[1] == self.before[1]:
+                rawdev.remove_mapped(name)
+        with contextlib.suppress(OSError):
             make(NAME, FOREIGN)
             self.foreign = mapped()[NAME][1]
 
@@ -180,42 +190,39 @@ class Mapped(Case):
 
 def make(name, uuid):
     """A mapped device, without any of the collection's care."""
-    with _control.Control() as control:
-        control.create(name, uuid)
-        control.load(_control.by_name(name), [(0, LENGTH, b"zero", b"")])
-        control.resume(_control.by_name(name))
+    rawdev.make_mapped(name, uuid, [(0, LENGTH, "zero", "")])
 
 
 class Loop(Case):
     """A loop device whose file is exchanged for somebody else's while it is detached or changed."""
 
-    def __init__(self, place, way):
-        self.place, self.way = place, way
+    def __init__(self, world, place, way):
+        super().__init__(world, place, way)
         self.title = f"loop {way}"
         self.ours = not way.startswith("losetup")
 
-    def begin(self):
+    def victim_of(self):
         diskseq = self.place.begin()
-        self.foreign = None
-        file, node = os.path.join(self.place.directory.name, "A"), self.place.node
+        self.theirs = None
+        file, node = self.place.path("A"), self.place.node
         if self.way == "losetup -d":
             return Program("losetup", "--detach", node)
         if self.way == "losetup -c":
             os.ftruncate(self.place.files["B"], 1 << 21)
             return Program("losetup", "--set-capacity", node)
         if self.way == "detach, path and diskseq":
-            return victim.Run(
+            return Run(
                 "loop_device", {"path": node, "diskseq": diskseq, "state": "absent", "timeout": 3}
             )
         if self.way == "detach, file":
-            return victim.Run("loop_device", {"backing_file": file, "state": "absent", "timeout": 3})
-        return victim.Run("loop_device", {"backing_file": file, "direct_io": True, "timeout": 3})
+            return Run("loop_device", {"backing_file": file, "state": "absent", "timeout": 3})
+        return Run("loop_device", {"backing_file": file, "direct_io": True, "timeout": 3})
 
     def exchange(self):
-        rebind(self.place, self.place.node, "B")
+        self.place.rebind(self.place.node, "B")
         row = loops().get(os.path.basename(self.place.node))
         if row and row[1].endswith("/B"):
-            self.foreign = self._state()
+            self.theirs = self._state()
 
     def _state(self):
         name = os.path.basename(self.place.node)
@@ -226,12 +233,12 @@ class Loop(Case):
 
     def wrong(self):
         now = self._state()
-        if not self.foreign or now == self.foreign:
+        if not self.theirs or now == self.theirs:
             return ""
-        return f"somebody else's loop device was {self.foreign}, is {now}"
+        return f"somebody else's loop device was {self.theirs}, is {now}"
 
     def untrue(self):
-        file = os.path.join(self.place.directory.name, "A")
+        file = self.place.path("A")
         over = [name for name, row in loops().items() if row[1] == file]
         if self.way in ("changed", "losetup -c"):
             direct = [name for name in over if _attribute(name, "loop/dio") == "1" or self.way != "changed"]
@@ -245,9 +252,9 @@ def _attribute(name, attribute):
     return None
 
 
-def cases(place):
-    """All Cases, over this Place."""
-    loads = [Load(place, way) for way in ("diskseq", "path and diskseq", "file", "dmsetup with the path")]
+def cases(world, place):
+    """All Cases, in this World and over this Place."""
+    loads = [Load(world, place, way) for way in ("diskseq", "path and diskseq", "file", "dmsetup with the path")]
     ways = (
         "name and diskseq",
         "name and uuid",
@@ -257,16 +264,15 @@ def cases(place):
         "dmsetup rename",
     )
     changes = ("detach, path and diskseq", "detach, file", "changed", "losetup -d", "losetup -c")
-    return loads + [Mapped(way) for way in ways] + [Loop(place, way) for way in changes]
+    return loads + [Mapped(world, place, way) for way in ways] + [Loop(world, place, way) for way in changes]
 
 
 def undo(place):
     """What a try may have left."""
-    for name in (NAME, OTHER):
-        if name in mapped():
-            tool("dmsetup", "remove", "--noudevsync", "--force", name)
-    directory = place.directory.name
+    for name in mapped():
+        if name in (NAME, OTHER):
+            rawdev.remove_mapped(name)
     for name, row in loops().items():
-        if row[1].startswith(directory):
-            tool("losetup", "--detach", f"/dev/{name}")
+        if row[1].startswith(place.directory):
+            rawdev.unbind(f"/dev/{name}")
     os.ftruncate(place.files["B"], 1 << 20)

@@ -13,70 +13,79 @@ the run as well as the last.
 from __future__ import annotations
 
 import os
-import random
 import sys
-import time
 
 sys.path[:0] = [os.environ.get("RACEFREE_SITE", "/root/site"), "/root/site/tests"]
 
-import ptrace
 import swapcases
 import victim
-from rebind import Place
-from score import Score, finish, now, options
+from place import Place
+from score import Score, finish, now, options, rounds
+from uevents import Udev
 from world import World, settled
 
 ENDLESS = 10**9
 NUMBER = 243
 
 
-def attempt(case, count):
+def attempt(case, which, count):
     """(whether the victim met the adversary, the outcome, problems, how many calls it made) of one try."""
     run, case.is_done = case.begin(), False
-    met, code, calls = ptrace.run_stopped(run.body, 0, count, lambda pid, number: case.meet())
-    answer = run.answer() if case.ours else None
-    is_ok = victim.is_ok(answer) if case.ours else code == 0
+    if which is not None:
+        run = run.cold(which)
+    met, code, calls = run.stopped(count, lambda pid, number: case.meet())
+    is_ok = victim.is_ok(run.answer()) if case.ours else code == 0
     problems = case.judge(is_ok)
     if code == -14:
         problems.append(("left", "the run hung"))
     return met, "right" if is_ok else "refused", problems, calls
 
 
+class Family:
+    """The cases of the family, and how they are tried."""
+
+    def __init__(self, world, place, chosen):
+        self.world, self.place = world, place
+        self.score = Score("swaps", chosen.seed)
+        self.cases = [case for case in swapcases.cases(world, place) if chosen.only in case.title]
+        self.calls = {}
+
+    def round(self, is_cold, random):
+        for case in self.cases:
+            if is_cold and not case.ours:
+                continue
+            now(f"swaps: {case.title}, seed {self.score.seed}, round {self.score.round}")
+            victim.seed(random.random())
+            which = random.randrange(2) if is_cold else None
+            if case not in self.calls:
+                self.calls[case] = attempt(case, None, ENDLESS)[3]
+                self.between()
+            # From a cold start it makes about as many.
+            self.one(case, which, random.randint(1, self.calls[case]))
+            self.between()
+
+    def one(self, case, which, count):
+        met, outcome, problems, _calls = attempt(case, which, count)
+        if not self.world.is_intact():
+            problems.append(("wrong", "the bystander was touched"))
+        if met:
+            how = f"exchanged before call {count}" + ("" if which is None else f" of a cold run's {which}")
+            self.score.note(("" if case.ours else "today: ") + case.title, outcome, problems, how)
+
+    def between(self):
+        swapcases.undo(self.place)
+        if self.world.left() and not settled(lambda: swapcases.undo(self.place) or not self.world.left(), 3):
+            self.world.clean()
+
+
 def main():
     chosen = options(__doc__)
-    score, random_ = Score("swaps", chosen.seed), random.Random(chosen.seed)
     victim.load_all()
-    with World() as world, Place(NUMBER) as place:
-        cases = [case for case in swapcases.cases(place) if chosen.only in case.title]
-        random_.shuffle(cases)
-        calls = {}
-        for _round in range(chosen.tries):
-            for case in cases:
-                if time.monotonic() > score.started + chosen.seconds:
-                    break
-                if case not in calls:
-                    calls[case] = attempt(case, ENDLESS)[3]
-                    _between(world, place)
-                _one(score, world, case, random_.randint(1, calls[case]))
-                _between(world, place)
-    return finish(score, chosen.report)
-
-
-def _one(score, world, case, count):
-    now(f"swaps: {case.title}: exchanged before call {count}")
-    met, outcome, problems, _calls = attempt(case, count)
-    if not world.is_intact():
-        problems.append(("wrong", "the bystander was touched"))
-    if met:
-        score.note(
-            ("" if case.ours else "today: ") + case.title, outcome, problems, f"exchanged before call {count}"
-        )
-
-
-def _between(world, place):
-    swapcases.undo(place)
-    if not settled(lambda: not world.left(), 3):
-        world.clean()
+    with World() as world, Place(NUMBER) as place, Udev() as udev:
+        family = Family(world, place, chosen)
+        for is_cold, random in rounds(family.score, chosen, udev):
+            family.round(is_cold, random)
+    return finish(family.score, chosen.report)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Modules as victims: each run whole, with its own main(), in a child that can be stopped, killed or lied to.
+Modules, and tools of today, as victims: each run is a process that can be stopped, killed or lied to.
 
-A run ends with what the module answered, or with None when it could not answer any more.
+Most runs of a module are begun by a Zygote, which has imported all: its main() runs from the options to the
+answer, with the work in the same process. A cold one is begun as Ansible begins it, as a program of its own
+that imports what it needs, and leaves the work to a child; stopped or killed is one of the two.
 """
 
 from __future__ import annotations
@@ -15,10 +17,15 @@ import importlib
 import io
 import json
 import os
-import signal
+import random
+import sys
 import tempfile
+from typing import Any, Callable
 
+import ptrace
 from ansible.module_utils.testing import patch_module_args
+from zygote import Zygote
+
 from ansible_collections.racefree.block.plugins.module_utils._module import worker
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
@@ -33,69 +40,149 @@ NAMES = (
     "snapshot_stores",
     "kernel_key",
 )
+_COLD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cold.py")
+_zygotes: list[Zygote] = []
+# What runs take for chance; each its own.
+_seeds = random.Random(1)
+
+Answer = dict[str, Any]
 
 
-def load_all():
-    """Import what the victims will need, so that what is traced begins with the module's main()."""
+def seed(value: float) -> None:
+    """Runs take from here on what follows from this for chance."""
+    _seeds.seed(value)
+
+
+def load_all(lanes: int = 1) -> None:
+    """Import what the victims will need, and have ``lanes`` processes ready that begin them, for as many at once."""
     for name in NAMES:
         importlib.import_module(MODULES + name)
+    # It is this process that is stopped, killed and lied to.
+    worker.IN_PROCESS = True
+    # What is only made once, and then kept, is there in every run.
+    _play({"module": "loop_device", "arguments": {"backing_file": "/var/tmp/none", "state": "absent"}, "seed": 1})
+    _play({"module": "dm_device", "arguments": {"name": "campaign-none", "state": "absent"}, "seed": 1})
+    for _lane in range(lanes):
+        _zygotes.append(Zygote(_play, HANGING))
 
 
-class Run:
+def _play(order: Answer) -> Answer | None:
+    """In the process of a run."""
+    if "program" in order:
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.execvp(order["program"][0], order["program"])
+    random.seed(order["seed"])
+    output = io.StringIO()
+    with patch_module_args(order["arguments"]), contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+        sys.modules[MODULES + order["module"]].main()
+    return _last(output.getvalue())
+
+
+def _last(text: str) -> Answer | None:
+    with contextlib.suppress(IndexError, ValueError):
+        found: Answer = json.loads(text.strip().splitlines()[-1])
+        return found
+    return None
+
+
+class _Victim:
     """
-    One run of a module: ``body`` is what the child does. ``answer`` after it has ended: the module's result,
-    or None.
+    ``plainly()``, ``stopped(count, decide)`` or ``killed(count)`` is one run, and what is meant by these is told by ptrace.py.
     """
 
-    def __init__(self, module, arguments, check=False):
-        self.module = importlib.import_module(MODULES + module)
-        self.arguments = dict(arguments, _ansible_check_mode=check, _ansible_remote_tmp="/tmp")
-        self.output = tempfile.TemporaryFile()
+    which = 0
 
-    def body(self):
-        signal.alarm(HANGING)
-        # It is this process that is stopped, killed and lied to.
-        worker.IN_PROCESS = True
-        output = io.StringIO()
-        with (
-            patch_module_args(self.arguments),
-            contextlib.redirect_stdout(output),
-            contextlib.suppress(SystemExit),
-        ):
-            self.module.main()
-        os.write(self.output.fileno(), output.getvalue().encode())
-        return 0
+    def begin(self, traced: bool) -> int:
+        """A process, which has stopped itself if it is to be traced."""
+        raise NotImplementedError
 
-    def plainly(self):
+    def stopped(self, count: int, decide: Callable[[int, int], int | None], every: bool = True) -> tuple[bool, int, int]:
+        return ptrace.stopped(self._traced(), self.which, count, decide, every)
+
+    def killed(self, count: int, every: bool = False) -> tuple[bool, int]:
+        return ptrace.killed(self._traced(), self.which, count, every)
+
+    def _traced(self) -> int:
+        pid = self.begin(True)
+        _same, status = os.waitpid(pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            raise RuntimeError(f"a run ended before it began: {status}")
+        return pid
+
+
+class Program(_Victim):
+    """A tool of today; its exit code is its answer."""
+
+    def __init__(self, *command: str) -> None:
+        self.command = command
+
+    def begin(self, traced: bool) -> int:
+        return _zygotes[0].start({"program": self.command}, traced)
+
+
+class Run(_Victim):
+    """One run of a module. ``answer`` after it has ended: the module's result, or None."""
+
+    def __init__(self, module: str, arguments: Answer, lane: int = 0) -> None:
+        self.module = module
+        self.arguments = dict(arguments, _ansible_check_mode=False, _ansible_remote_tmp="/tmp")
+        self.zygote = _zygotes[lane]
+        self.said: Answer | None = None
+
+    def begin(self, traced: bool) -> int:
+        return self.zygote.start({"module": self.module, "arguments": self.arguments, "seed": _seeds.random()}, traced)
+
+    def cold(self, which: int) -> ColdRun:
+        """The same, from a cold start."""
+        return ColdRun(self.module, self.arguments, which)
+
+    def plainly(self) -> Answer | None:
         """Run it untouched; the answer."""
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                code = self.body()
-            finally:
-                os._exit(code)
-        os.waitpid(child, 0)
+        os.waitpid(self.begin(False), 0)
         return self.answer()
 
-    def answer(self):
+    def answer(self) -> Answer | None:
         """What the module said; None when it said nothing, or only a part."""
-        self.output.seek(0)
-        lines = self.output.read().decode(errors="replace").strip().splitlines()
-        with contextlib.suppress(IndexError, ValueError):
-            return json.loads(lines[-1])
-        return None
+        if self.said is None:
+            self.said = self.zygote.answer()
+        return self.said
 
 
-def run(module, check=False, **arguments):
+class ColdRun(Run):
+    """The same from a cold start. ``which``: 0 the module's own process, 1 the child that does its work."""
+
+    def __init__(self, module: str, arguments: Answer, which: int = 1) -> None:
+        super().__init__(module, arguments)
+        self.which = which
+        self.output = tempfile.TemporaryFile()
+
+    def begin(self, traced: bool) -> int:
+        order = json.dumps({"module": self.module, "arguments": self.arguments, "traced": traced, "seconds": HANGING})
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-B", _COLD, order],
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, self.output.fileno(), 1)],
+        )
+
+    def answer(self) -> Answer | None:
+        if self.said is None:
+            self.output.seek(0)
+            self.said = _last(self.output.read().decode(errors="replace"))
+        return self.said
+
+
+def run(module: str, **arguments: Any) -> Answer | None:
     """The answer of an untouched run."""
-    return Run(module, arguments, check).plainly()
+    return Run(module, arguments).plainly()
 
 
-def is_ok(answer):
+def is_ok(answer: Answer | None) -> bool:
     return answer is not None and not answer.get("failed")
 
 
-def words(answer):
+def words(answer: Answer | None) -> str:
     """What a failed run said, short."""
     return "no answer" if answer is None else str(answer.get("msg"))[:200]

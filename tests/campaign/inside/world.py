@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 import time
 
+import rawdev
+
 SECTORS = 4096
 SIZE = SECTORS * 512
 BYSTANDER = "campaign-bystander"
@@ -108,7 +110,7 @@ class World:
         )
         self.bystander = self.file("bystander", b"Z")
         loop = tool("losetup", "--find", "--show", self.bystander).stdout.strip()
-        tool("dmsetup", "create", "--noudevsync", BYSTANDER, "--table", f"0 {SECTORS} linear {loop} 0")
+        rawdev.make_mapped(BYSTANDER, "", [(0, SECTORS, "linear", f"{loop} 0")])
         self._loop = os.path.basename(loop)
         self.start = everything()
         self._content = self._bystander()
@@ -117,8 +119,8 @@ class World:
 
     def __exit__(self, *exc):
         self.clean()
-        tool("dmsetup", "remove", "--noudevsync", BYSTANDER)
-        tool("losetup", "--detach", f"/dev/{self._loop}")
+        rawdev.remove_mapped(BYSTANDER)
+        rawdev.unbind(f"/dev/{self._loop}")
         self._held.close()
 
     def file(self, name, letter=b"", size=SIZE):
@@ -153,14 +155,15 @@ class World:
 
     def clean(self):
         """Take away whatever is left, for the next try."""
-        for _again in range(50):
+        for again in range(200):
+            if not self.left():
+                return
             for name in mapped():
-                if name not in self.start[1]:
+                if name not in self.start[1] and not rawdev.remove_mapped(name) and again > 20:
                     tool("dmsetup", "remove", "--noudevsync", "--force", name)
             for name in loops():
                 if name not in self.start[0]:
-                    tool("losetup", "--detach", f"/dev/{name}")
-            if not self.left():
-                return
-            time.sleep(0.05)
+                    rawdev.unbind(f"/dev/{name}")
+            if again:
+                time.sleep(min(0.001 * again, 0.05))
         raise RuntimeError(f"cannot be taken away: {self.left()}")
