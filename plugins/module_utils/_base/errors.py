@@ -9,7 +9,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 Every error says where what is wrong, and what to do, in this order: ``WHERE: WHAT (ERRNO). WHAT TO DO``. The
 message of an errno carries the errno's name, and ``hint`` says what the user can do; where an error does not say
-it, its class does, so that neither is ever missing. Nothing below the module layer knows Ansible: ``_module.runner.runner`` turns these
+it, its class does, so that neither is ever missing. Nothing below the module layer knows Ansible: ``_module.runner`` turns these
 into ``fail_json`` in one place.
 """
 

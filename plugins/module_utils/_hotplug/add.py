@@ -7,7 +7,7 @@ A guest gets a disk: the hotplug script's ``add``.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The device is open from before its number is written until blkback has it open, in two processes (``_hotplug.script.worker``). Only then does
+The device is open from before its number is written until blkback has it open, in two processes (``_hotplug.worker``). Only then does
 hotplug-status say connected.
 """
 

@@ -8,7 +8,7 @@ The second process of the hotplug script's service: it has a copy of each device
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 It makes no call into storage, so that it does not hang where the service may. When the service is killed it takes back what was begun, as the watcher
-of ``_hotplug.script.worker`` does, and keeps what blkback may open yet.
+of ``_hotplug.worker`` does, and keeps what blkback may open yet.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 The script writes a line, ``PID FORM XENBUS_PATH``, into the FIFO ``calls``, and reads from the FIFO ``alive``, which says nothing and ends with
 this process. It is answered by a signal: SIGUSR1 when the disk is connected, SIGUSR2 when not.
 
-Each call has a thread, and a keeper (``_hotplug.script.keeper``), forked before there is any, a copy of each device.
+Each call has a thread, and a keeper (``_hotplug.keeper``), forked before there is any, a copy of each device.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Link:
             self._say(_DEVICE, ancillary_of(device))
 
     def record(self, key, facts):
-        """``_hotplug.script.state.write``."""
+        """``_hotplug.state.write``."""
         state.write(key, facts)
 
     def transaction(self, store, function, limit):

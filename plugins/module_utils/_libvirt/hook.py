@@ -105,7 +105,7 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
     """
     ``prepare``: the devices, at their paths, with a holder. What was done, as lines for the log; on any error nothing is left.
 
-    The caller has ``_libvirt.connection.disk_device.locked`` until it is ``told``.
+    The caller has ``_libvirt.disk_device.locked`` until it is ``told``.
     """
     limit = Deadline(job.seconds - 2)
     end_holder(job.uuid)
@@ -151,7 +151,7 @@ def take_back(job: hook_plan.Job, told: Callable[[], None] | None = None) -> lis
     """
     ``stopped``, ``release``: nobody is to hold the devices now. Those that are in use go with their last user.
 
-    With ``told`` the caller has ``_libvirt.connection.disk_device.locked`` until that is called.
+    With ``told`` the caller has ``_libvirt.disk_device.locked`` until that is called.
     """
     end_holder(job.uuid)
     if told is not None:

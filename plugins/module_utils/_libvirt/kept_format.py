@@ -26,7 +26,7 @@ from .domain_xml import Domain
 def known(source: FileSource, domains: Iterable[Domain], target: str) -> FileSource:
     """
     The FileSource, with ``format=raw`` when the recipe of this target says so of the same storage;
-    ``domains``: ``_libvirt.connection.domain_xml.Domain`` s.
+    ``domains``: ``_libvirt.domain_xml.Domain`` s.
     """
     if source.format is None and any(_says_raw(domain.recipe(target), source, target) for domain in domains):
         return source._replace(format=image_format.RAW)

@@ -19,7 +19,7 @@ def find(entries, list_option):
     """
     ``[(index, InvalidValue)]`` for all entries that share an identity with another one.
 
-    ``entries``: for each one ``((option, value), {identity: words for it})``, as ``_module.runner.runner.Item`` says them.
+    ``entries``: for each one ``((option, value), {identity: words for it})``, as ``_module.runner.Item`` says them.
     """
     owners, clashes = {}, {}
     for index, (dummy, identities) in enumerate(entries):

@@ -71,7 +71,7 @@ class Sharing:
         self._by_number = {}
         self._uses = {}
         self._seen_in = None
-        # The QEMUs of this host (_process.identity.open_files.Qemu), looked for once in each look.
+        # The QEMUs of this host (_process.open_files.Qemu), looked for once in each look.
         self._qemus = None
         # What was there the last time, in another transaction maybe, and whether anything was behind it: the answers to all questions then come
         # together, and the shorter a transaction is, the fewer meet changes by others.
