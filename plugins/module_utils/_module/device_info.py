@@ -10,12 +10,19 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from .._base import gone
 from .._base.errors import DeviceGone, InvalidValue, NotSupported
 from .._block import bound, detach, loop, sysfs
 from .._block import device as _device
+from .._block.device import Device
 from .._dm import mapped
+from .._dm.codec import NameEntry, decode_dev
+from .._source.resources import Resources
 from . import dm_describe, features, loop_device, sealing
+from .item import Params
 
 ARGUMENTS = {
     "diskseq": {"type": "int"},
@@ -24,7 +31,7 @@ ARGUMENTS = {
 }
 
 
-def collect(params, host):
+def collect(params: Params, host: Resources) -> dict[str, Any]:
     """The module's return values. Each device is described while it is held."""
     if params["diskseq"] is not None:
         _device.check_diskseq(params["diskseq"])
@@ -32,13 +39,15 @@ def collect(params, host):
         raise InvalidValue(
             "path", params["path"], "must be left out beside diskseq: one of them picks the device"
         )
-    values = {"devices": list(_picked(params, host) if params["path"] or params["diskseq"] else _all(host))}
+    values: dict[str, Any] = {
+        "devices": list(_picked(params, host) if params["path"] or params["diskseq"] else _all(host))
+    }
     if params["features"]:
         values["features"] = features.collect(host)
     return values
 
 
-def _picked(params, host):
+def _picked(params: Params, host: Resources) -> Iterator[dict[str, Any]]:
     try:
         device = (
             _device.open_path(params["path"]) if params["path"] else _device.open_diskseq(params["diskseq"])
@@ -49,7 +58,7 @@ def _picked(params, host):
         yield _row(host, device)
 
 
-def _all(host):
+def _all(host: Resources) -> Iterator[dict[str, Any]]:
     for device, _status in bound.open_bound():
         with device:
             yield from _described(host, device)
@@ -66,13 +75,11 @@ def _all(host):
             yield from _described(host, device)
 
 
-def _dm_number(entry):
-    from .._dm.codec import decode_dev
-
+def _dm_number(entry: NameEntry) -> tuple[int, int]:
     return decode_dev(entry.dev)
 
 
-def _described(host, device):
+def _described(host: Resources, device: Device) -> Iterator[dict[str, Any]]:
     """A device that goes away while it is being described is left out."""
     try:
         yield _row(host, device)
@@ -80,7 +87,7 @@ def _described(host, device):
         return
 
 
-def _row(host, device):
+def _row(host: Resources, device: Device) -> dict[str, Any]:
     if mapped.is_mapped(device):
         row = dict(dm_describe.describe(host, device), kind="dm")
     elif loop.is_loop(device):
@@ -92,7 +99,7 @@ def _row(host, device):
     return dict(row, seal=seal, holders=above, slaves=below, used_by=detach.users(device))
 
 
-def _neighbours(device, which):
+def _neighbours(device: Device, which: str) -> list[dict[str, Any]]:
     """The devices directly above (``holders``) or below (``slaves``), each with its disk sequence number."""
     rows = []
     for name in gone.list_directory(f"{device.sysfs}/{which}", gone.SYSFS):

@@ -19,7 +19,7 @@ from .._dm import load, reload, removal, udev
 from .._dm import mapped as _mapped
 from .._dm import suspended as _suspended
 from .._source.resources import Resources
-from .runner import undo_steps
+from .item import undo_steps
 
 
 class Changes:

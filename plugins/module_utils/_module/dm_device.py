@@ -10,23 +10,29 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from .._base import locks as _locks
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._block import sysfs
+from .._block.device import Device
 from .._dm import control as _control
 from .._dm import health, live_table, reload, removal
 from .._dm import mapped as _mapped
 from .._dm import names as _names
 from .._dm import suspended as _suspended
+from .._dm_table import Table
 from .._dm_table.keys import with_keys
 from .._source import needed_locks, opener, orphans, resources
+from .._source.resources import Resources
 from .._volumes import thin
 from . import dm_order, sealing
 from .dm_change import Changes
-from .dm_describe import as_plain_data, describe, settings_of, table_lines
+from .dm_describe import Settings, as_plain_data, describe, settings_of, table_lines
 from .dm_plan import PROBING_SECONDS, TablePlan, is_in_use
-from .runner import Item, Plan, check_seconds
+from .item import Identities, Item, Params, Plan, check_seconds, known
 
 ARGUMENTS = {
     "name": {"type": "str"},
@@ -64,30 +70,32 @@ class DmItem(Item):
         "required_if": [("state", "present", ("name",)), ("state", "suspended", ("name",))],
     }
 
-    def __init__(self, params, host):
+    def __init__(self, params: Params, host: Resources) -> None:
         super().__init__(params, host)
-        self.mapped = None
-        self.device = None
-        self.table = None
-        self.value = None
-        self.opener = None
+        self.mapped: _mapped.Mapped | None = None
+        self.device: Device | None = None
+        self.table: TablePlan | None = None
+        self.value: list[str | dict[str, Any]] | None = None
+        self.opener: opener.Opener | None = None
         self.created = False
-        self.gone = None
-        self.volumes = None
-        self.changes = None
+        self.gone: bool | None = None
+        self.volumes: thin.Volumes | None = None
+        self.changes: Changes | None = None
         # The settings that the plan found and wants.
-        self._seal_before, self._seal_after = {}, {}
+        self._seal_before: Settings = {}
+        self._seal_after: Settings = {}
         # How many devices that stand on it are removed before it.
         self._above = 0
 
-    def key(self):
+    def key(self) -> tuple[str, Any]:
         for option in ("name", "uuid"):
             if self.params[option]:
                 return option, self.params[option]
         return "diskseq", self.params["diskseq"]
 
-    def identities(self):
-        params, found = self.params, {}
+    def identities(self) -> Identities:
+        params = self.params
+        found: Identities = {}
         if self.device is not None:
             found[self.device.id] = f"{self.device.path} (diskseq {self.device.id.diskseq})"
         if self.mapped is not None:
@@ -98,7 +106,7 @@ class DmItem(Item):
         )
         return found
 
-    def check(self):
+    def check(self) -> None:
         params = self.params
         if params["name"] is not None:
             _names.check_name(params["name"])
@@ -124,11 +132,11 @@ class DmItem(Item):
         )
 
     @classmethod
-    def prepare(cls, host):
+    def prepare(cls, host: Resources) -> None:
         orphans.reap(host)
         sealing.prepare()
 
-    def locks(self):
+    def locks(self) -> list[_locks.Lock]:
         names = [(self.params["name"], self.params["uuid"])]
         found = self._find()
         if found is not None:
@@ -140,14 +148,14 @@ class DmItem(Item):
             [] if self.value is None else needed_locks.of_table(self.value, self.params["read_only"])
         )
 
-    def look(self):
+    def look(self) -> None:
         self._look()
 
     @classmethod
-    def in_order(cls, items):
+    def in_order(cls, items: Sequence[DmItem]) -> Sequence[Item]:
         return [items[index] for index in dm_order.in_order([item._in_stack() for item in items])]
 
-    def _in_stack(self):
+    def _in_stack(self) -> dm_order.Entry:
         """The entry for ``_module.dm_order.in_order``."""
         params, numbers = self.params, None
         if params["state"] == "absent":
@@ -156,14 +164,14 @@ class DmItem(Item):
             self.host.mapped_to_go.update([own] if own else [])
         return params["name"], self.value, params["read_only"], numbers
 
-    def plan(self):
+    def plan(self) -> Plan:
         if self.params["state"] == "absent":
             return self._plan_absent()
         self._check_owner()
         before = self._now()
         after = self._wanted(before)
         if self.table is not None and before.get("table") != after["table"]:
-            standing_on = self.host.dm.deps(_control.by_device(self.device)) if before else []
+            standing_on = self.host.dm.deps(_control.by_device(known(self.device))) if before else []
             sealing.refuse_sealed(self.table.found(), standing_on)
         sealing.compare(self.params, self.device, before, after)
         self._seal_before, self._seal_after = before, after
@@ -179,12 +187,12 @@ class DmItem(Item):
             and not after["suspended"]
             and (before["table"], before["read_only"]) == (after["table"], after["read_only"])
         ):
-            _suspended.check(self.host.dm, self.device)
+            _suspended.check(self.host.dm, known(self.device))
         if self.volumes is not None:
             self._plan_volumes(before, after)
         return Plan(before != after, as_plain_data(before), as_plain_data(after))
 
-    def apply(self):
+    def apply(self) -> None:
         if self.params["state"] == "absent":
             self._remove()
         elif self.device is None:
@@ -192,34 +200,38 @@ class DmItem(Item):
         else:
             self._change()
         if self.volumes is not None:
-            self.volumes.make(self.device)
+            self.volumes.make(known(self.device))
         if self.params["state"] != "absent":
-            sealing.change(self.device, self._seal_before, self._seal_after, self.changes.steps_back)
+            sealing.change(
+                known(self.device), self._seal_before, self._seal_after, known(self.changes).steps_back
+            )
 
-    def finish(self):
+    def finish(self) -> None:
         if self.volumes is not None:
-            self.volumes.delete(self.device)
+            self.volumes.delete(known(self.device))
 
-    def is_removal(self):
+    def is_removal(self) -> bool:
         return super().is_removal() or (self.volumes is not None and self.volumes.deleted)
 
-    def made(self):
+    def made(self) -> list[Device]:
         below = [] if self.opener is None else self.opener.made
-        return below + ([self.device] if self.created else [])
+        return below + ([known(self.device)] if self.created else [])
 
-    def commit(self):
+    def commit(self) -> None:
         if self.opener is not None and self.params["persist"]:
             self.opener.keep()
         if self.created and self.params["persist"]:
-            _mapped.set_persist(self.host.dm, self.device, True)
+            _mapped.set_persist(self.host.dm, known(self.device), True)
 
-    def to_hold(self):
+    def to_hold(self) -> list[Device]:
         params = self.params
         return (
-            [self.device] if params["state"] != "absent" and not params["persist"] and params["hold"] else []
+            [known(self.device)]
+            if params["state"] != "absent" and not params["persist"] and params["hold"]
+            else []
         )
 
-    def remains(self):
+    def remains(self) -> list[str]:
         told = [] if self.opener is None else list(self.opener.grown)
         if self.params["state"] == "absent" and self.gone is not None:
             told.append(
@@ -229,27 +241,27 @@ class DmItem(Item):
             told.append("volumes are deleted, and what was done with them")
         return told
 
-    def outcome(self):
+    def outcome(self) -> dict[str, Any]:
         return {"gone": self.gone is True or self.mapped is None} if self.params["state"] == "absent" else {}
 
-    def undo(self):
+    def undo(self) -> None:
         try:
             if self.volumes is not None and self.device is not None:
                 self.volumes.undo(self.device)
         finally:
             self._undo_device()
 
-    def _undo_device(self):
+    def _undo_device(self) -> None:
         if self.opener is not None:
             self.opener.give_up()
         if self.created:
             # With its deferred remove set it goes with this descriptor; if another item failed after our commit, that is off by now.
-            with self.device:
-                _mapped.set_persist(self.host.dm, self.device, False)
+            with known(self.device):
+                _mapped.set_persist(self.host.dm, known(self.device), False)
         if self.changes is not None:
             self.changes.undo()
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         if self.params["state"] == "absent":
             return dict(self.outcome(), device=None)
         if self.device is None:
@@ -260,13 +272,13 @@ class DmItem(Item):
 
     # Finding
 
-    def _look(self):
+    def _look(self) -> None:
         self.mapped = self._find()
         if self.mapped is not None and self.mapped.device is not None:
             self.device = self.host.enter_context(self.mapped.device)
             self._guard(self.device)
 
-    def _find(self):
+    def _find(self) -> _mapped.Mapped | None:
         params = self.params
         if params["name"] or params["uuid"]:
             return _mapped.find(self.host.dm, params["name"] or "", params["uuid"] or "")
@@ -279,16 +291,16 @@ class DmItem(Item):
             raise WrongDevice("this is not a mapped device", device=f"diskseq:{params['diskseq']}")
         return _mapped.Mapped(device, self.host.dm.status(_control.by_device(device)))
 
-    def _guard(self, device):
+    def _guard(self, device: Device) -> None:
         wanted = self.params["diskseq"]
         if wanted is not None and device.id.diskseq != wanted:
             raise WrongDevice(
                 f"its disk sequence number is {device.id.diskseq}, not {wanted}",
-                device=self.mapped.status.name,
+                device=known(self.mapped).status.name,
                 hint="The name belongs to another device than the one that was asked for; nothing was done",
             )
 
-    def _check_owner(self):
+    def _check_owner(self) -> None:
         """The device found is the one that name and uuid ask for, and none has to be pushed aside for it."""
         params, mapped = self.params, self.mapped
         if mapped is None:
@@ -323,13 +335,13 @@ class DmItem(Item):
 
     # Comparing
 
-    def _now(self):
+    def _now(self) -> Settings:
         """The settings of the device as it is; empty when there is none with a live table."""
         if self.mapped is None or self.device is None or not self.mapped.status.has_live_table:
             return {}
         return settings_of(self.host, self.device, self.mapped.status)
 
-    def _wanted(self, now):
+    def _wanted(self, now: Settings) -> Settings:
         params = self.params
         return {
             "name": params["name"],
@@ -340,7 +352,7 @@ class DmItem(Item):
             "persist": params["persist"],
         }
 
-    def _wanted_table(self, now):
+    def _wanted_table(self, now: Settings) -> Table | None:
         if self.value is None:
             if not now:
                 raise InvalidValue("table", None, f"must be given: {self.params['name']} has no live table")
@@ -348,13 +360,18 @@ class DmItem(Item):
         self.table = self._table_plan()
         return self.table.wanted(now.get("table"))
 
-    def _table_plan(self):
+    def _table_plan(self) -> TablePlan:
         params = self.params
         return TablePlan(
-            self.host, params["name"], self.value, params["read_only"], params["allow_shrink"], self.device
+            self.host,
+            params["name"],
+            known(self.value),
+            params["read_only"],
+            params["allow_shrink"],
+            self.device,
         )
 
-    def _plan_volumes(self, before, after):
+    def _plan_volumes(self, before: Settings, after: Settings) -> None:
         table = after["table"]
         if table is None or [target.TYPE for target in table] != ["thin-pool"]:
             raise InvalidValue(
@@ -364,44 +381,44 @@ class DmItem(Item):
                 device=self.params["name"],
             )
         if not before:
-            after["volumes"] = self.volumes.wanted()
+            after["volumes"] = known(self.volumes).wanted()
         elif before["suspended"] or [target.TYPE for target in before["table"] or ()] != ["thin-pool"]:
             # The kernel does not look a volume up now; it is asked when the pool is live.
-            before["volumes"], after["volumes"] = None, self.volumes.wanted()
+            before["volumes"], after["volumes"] = None, known(self.volumes).wanted()
         else:
-            before["volumes"] = self.volumes.look(self.device)
-            after["volumes"] = self.volumes.wanted(before["volumes"])
+            before["volumes"] = known(self.volumes).look(known(self.device))
+            after["volumes"] = known(self.volumes).wanted(before["volumes"])
 
     # Changing
 
-    def _create(self):
+    def _create(self) -> None:
         params = self.params
         self._begin()
-        table = (self.table or self._table_plan()).make(self.opener)
+        table = (self.table or self._table_plan()).make(known(self.opener))
         uuid = params["uuid"] or (self.mapped.status.uuid if self.mapped is not None else None)
-        device = self.changes.make(params["name"], uuid, table, self.mapped)
+        device = known(self.changes).make(params["name"], uuid, table, self.mapped)
         self.created = True
         self.device = self.host.mapped_made[params["name"]] = self.host.enter_context(device)
         if params["state"] == "suspended":
-            self.changes.set_suspended(self.device, True)
+            known(self.changes).set_suspended(self.device, True)
 
-    def _change(self):
-        if not self.mapped.status.has_live_table:
+    def _change(self) -> None:
+        if not known(self.mapped).status.has_live_table:
             self._create()
             return
         self._begin()
         before = self._now()
         after = self._wanted(before)
         if before["name"] != after["name"]:
-            self.changes.rename(self.device, before["name"], after["name"])
+            known(self.changes).rename(known(self.device), before["name"], after["name"])
         if before["table"] != after["table"] or before["read_only"] != after["read_only"]:
             self._reload(before, after)
         if before["suspended"] != after["suspended"]:
-            self.changes.suspend(self.device, after["suspended"])
+            known(self.changes).suspend(known(self.device), after["suspended"])
         if before["persist"] != after["persist"]:
-            self.changes.persist(self.device, after["persist"])
+            known(self.changes).persist(known(self.device), after["persist"])
 
-    def _begin(self):
+    def _begin(self) -> None:
         params = self.params
         self.opener = opener.Opener(self.host)
         self.changes = Changes(
@@ -411,17 +428,17 @@ class DmItem(Item):
             params["timeout"],
         )
 
-    def _reload(self, before, after):
-        old = reload.saved_table(self.host.dm, self.device, self.host)
+    def _reload(self, before: Settings, after: Settings) -> None:
+        old = reload.saved_table(self.host.dm, known(self.device), self.host)
         if self.value is None:
             table = live_table.loadable(after["table"], after["read_only"])
         else:
-            table = self.table.make(self.opener)
-        self.changes.reload(self.device, table, old, before["suspended"])
+            table = known(self.table).make(known(self.opener))
+        known(self.changes).reload(known(self.device), table, old, before["suspended"])
 
     # Removing
 
-    def _plan_absent(self):
+    def _plan_absent(self) -> Plan:
         if self.mapped is None:
             return Plan(False, {}, {})
         params, status = self.params, self.mapped.status
@@ -447,17 +464,17 @@ class DmItem(Item):
         if self.device is not None and not params["deferred"]:
             self._above = self._going_above()
             removal.wait_unused(self.host.dm, self.device, params["timeout"], self._above)
-        row = {"name": status.name, "uuid": status.uuid}
+        row: dict[str, Any] = {"name": status.name, "uuid": status.uuid}
         if self.device is not None:
             row.update(path=self.device.path, diskseq=self.device.id.diskseq)
         return Plan(True, row, {})
 
-    def _going_above(self):
+    def _going_above(self) -> int:
         """How many of the mapped devices that stand on it the same list removes before."""
-        holders = sysfs.holders_of(self.device.id.major, self.device.id.minor)
+        holders = sysfs.holders_of(known(self.device).id.major, known(self.device).id.minor)
         return len(self.host.mapped_to_go.intersection(holders))
 
-    def _remove(self):
+    def _remove(self) -> None:
         if self.mapped is None:
             self.gone = True
             return

@@ -10,14 +10,19 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Optional
+
 from .. import _dm_table
 from .._base.errors import BlockError
 from .._source import slots, spec
 
+# Of an item: its name, table, read_only, and the numbers (see in_order).
+Entry = tuple[Optional[str], Any, bool, Optional[tuple[Optional[tuple[int, int]], set[tuple[int, int]]]]]
 _DIRECTORY = "/dev/mapper/"
 
 
-def in_order(entries):
+def in_order(entries: Sequence[Entry]) -> list[int]:
     """
     The indexes of the entries in the order in which they are to be done, as in the list where it does not matter.
 
@@ -29,11 +34,11 @@ def in_order(entries):
         for index, (name, dummy, dummy2, numbers) in enumerate(entries)
         if name and numbers is None
     }
-    above = {}
+    above: dict[tuple[int, int] | None, list[int]] = {}
     for index, entry in enumerate(entries):
         for number in entry[3][1] if entry[3] else ():
             above.setdefault(number, []).append(index)
-    first = []
+    first: list[list[int]] = []
     for index, (dummy, value, read_only, numbers) in enumerate(entries):
         if numbers is not None:
             first.append(above.get(numbers[0], []))
@@ -43,9 +48,10 @@ def in_order(entries):
     return _sorted(first)
 
 
-def _sorted(first):
+def _sorted(first: list[list[int]]) -> list[int]:
     """``first``: for each index those that come before it. A circle is left for the plans, which find nothing there."""
-    order, seen = [], set()
+    order: list[int] = []
+    seen: set[int] = set()
     for start in range(len(first)):
         todo = [(start, iter(first[start]))] if start not in seen else []
         seen.add(start)
@@ -61,7 +67,7 @@ def _sorted(first):
     return order
 
 
-def mapped_names(value, read_only=False):
+def mapped_names(value: Any, read_only: bool = False) -> list[str]:
     """The names of the mapped devices that the device slots of a table name by their path in /dev/mapper."""
     if not _may_name(value):
         # A table can have 100,000 lines, and reading them takes seconds.
@@ -71,16 +77,17 @@ def mapped_names(value, read_only=False):
     except BlockError:
         # Who plans the table says all that is wrong with it.
         return []
-    names = []
+    names: list[str] = []
     for source in sources:
         if isinstance(source, spec.TableSource):
             names += mapped_names(source.table, source.read_only)
-        elif slots.mapped_name(source):
-            names.append(slots.mapped_name(source))
+        else:
+            name = slots.mapped_name(source)
+            names += [name] if name else []
     return names
 
 
-def _may_name(value):
+def _may_name(value: Any) -> bool:
     if isinstance(value, str):
         return _DIRECTORY in value or "dm:" in value
     if isinstance(value, dict):

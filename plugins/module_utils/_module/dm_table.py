@@ -10,13 +10,17 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+from typing import Any
+
 from .._base.errors import BlockError, DeviceGone, InvalidValue, TableError
 from .._dm import live_table, names
 from .._dm import mapped as _dm
-from .._dm_table import keys, redact
+from .._dm_table import Table, keys, redact
 from .._dm_table.grammar import kernels
 from .._source import slots as _slots
+from .._source.resources import Resources
 from . import dm_describe
+from .item import Params
 
 ARGUMENTS = {
     "table": {"type": "raw", "required": True},
@@ -28,18 +32,18 @@ ARGUMENTS = {
 }
 
 
-def collect(params, host):
+def collect(params: Params, host: Resources) -> dict[str, Any]:
     """The module's return values; raises TableError for a table that is not valid, if that is to ``fail``."""
     lines = keys.with_keys(dm_describe.table_lines(params["table"]), params["keys"] or {})
     slots = None
     try:
         mapped = _mapped(params["name"], host)
-        slots = _slots.host_slots(
-            host, lines, mapped and mapped.device and mapped.device.id[:2], params["kernels"]
-        )
+        device = None if mapped is None else mapped.device
+        own = None if device is None else (device.id.major, device.id.minor)
+        slots = _slots.host_slots(host, lines, own, params["kernels"])
         wanted = slots.look(lines, params["read_only"], whole=True)
-        if mapped is not None and mapped.status.has_live_table:
-            live = live_table.live_table(host.dm, mapped.device)
+        if mapped is not None and device is not None and mapped.status.has_live_table:
+            live = live_table.live_table(host.dm, device)
             if live is not None:
                 wanted.table.check_replaces(live)
     except InvalidValue:
@@ -58,7 +62,7 @@ def collect(params, host):
     }
 
 
-def _mapped(name, host):
+def _mapped(name: str | None, host: Resources) -> _dm.Mapped | None:
     """The device that the table is for, held by the host, or None."""
     if name is None:
         return None
@@ -74,7 +78,7 @@ def _mapped(name, host):
     return mapped
 
 
-def _errors(error):
+def _errors(error: BlockError) -> list[dict[str, Any]]:
     if isinstance(error, TableError):
         return error.errors
     value = None if error.device is None else str(error.device)
@@ -91,7 +95,7 @@ def _errors(error):
     ]
 
 
-def _devices(slots, table, read_only):
+def _devices(slots: _slots.Slots, table: Table, read_only: bool) -> list[dict[str, Any]]:
     rows = []
     for index, slot in table.devices(read_only):
         device = slots.device(slot)

@@ -11,17 +11,23 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from .._base.errors import InvalidValue, KernelError, shown
+from .item import Identities
 
 
-def find(entries, list_option):
+def find(
+    entries: Sequence[tuple[tuple[str, Any], Identities]], list_option: str
+) -> list[tuple[int, InvalidValue]]:
     """
     ``[(index, InvalidValue)]`` for all entries that share an identity with another one.
 
     ``entries``: for each one ``((option, value), {identity: words for it})``, as ``_module.runner.Item`` says them.
     """
-    owners, clashes = {}, {}
+    owners: dict[Any, int] = {}
+    clashes: dict[int, tuple[int, str]] = {}
     for index, (dummy, identities) in enumerate(entries):
         for identity, words in identities.items():
             first = owners.setdefault(identity, index)
@@ -35,7 +41,7 @@ def find(entries, list_option):
     return [(index, _error(names[index], names[other], words)) for index, (other, words) in found]
 
 
-def file_identity(status):
+def file_identity(status: os.stat_result) -> tuple[tuple[int, int], str]:
     """
     The identity of a file by its ``os.stat_result``, the same by every path and hard link, and words for it.
     """
@@ -43,7 +49,7 @@ def file_identity(status):
     return (status.st_dev, status.st_ino), f"the file with the inode {status.st_ino} on {device}"
 
 
-def path_identity(path):
+def path_identity(path: str) -> tuple[Any, str]:
     """
     :func:`file_identity` of what a path leads to; of a file that is not there, the place where it would be
     made.
@@ -57,7 +63,7 @@ def path_identity(path):
         raise KernelError.from_oserror(error, f"look at {path}", device=path) from error
 
 
-def _error(entry, other, words):
+def _error(entry: tuple[str, Any], other: tuple[str, Any], words: str) -> InvalidValue:
     means = f": both mean {words}" if words else ""
     wrong = f"is in the list twice, also as {other[0]} {shown(other[1])}{means}"
     return InvalidValue(*entry, wrong, hint="Keep one of the two entries")

@@ -13,6 +13,7 @@ A version is only reported, never concluded from, where a probe exists.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from .._base import gone
 from .._base.deadline import Deadline
@@ -21,13 +22,14 @@ from .._block import bind, sysfs
 from .._dm import udev
 from .._kernel import uapi
 from .._seal import seals
+from .._source.resources import Resources
 
 _LIBVIRT_SECONDS = 10
 _XENSTORE_SECONDS = 10
 _XENSTORED_SOCKETS = ("/run/xenstored/socket", "/var/run/xenstored/socket")
 
 
-def collect(host):
+def collect(host: Resources) -> dict[str, Any]:
     """All features as plain data; what is not there is None or False, never an error."""
     return {
         "kernel": _kernel(),
@@ -38,7 +40,7 @@ def collect(host):
     }
 
 
-def _kernel():
+def _kernel() -> dict[str, Any]:
     return {
         "release": os.uname().release,
         "diskseq": _has_diskseq(),
@@ -48,7 +50,7 @@ def _kernel():
     }
 
 
-def _has_seals():
+def _has_seals() -> bool:
     """Whether devices can be sealed; why not is what the attempt tells."""
     try:
         seals.probe()
@@ -57,12 +59,12 @@ def _has_seals():
     return True
 
 
-def _has_diskseq():
+def _has_diskseq() -> bool:
     """Whether any disk shows its number; the attribute and the ioctl came together in Linux 5.15."""
     return any(sysfs.read(f"/sys/block/{name}/diskseq") for name in os.listdir("/sys/block"))
 
 
-def _device_mapper(host):
+def _device_mapper(host: Resources) -> dict[str, Any] | None:
     try:
         control = host.dm
         return {
@@ -77,7 +79,7 @@ def _device_mapper(host):
         return None
 
 
-def _xen(host):
+def _xen(host: Resources) -> dict[str, Any] | None:
     if sysfs.read("/sys/hypervisor/type") != "xen":
         return None
     version = [sysfs.read(f"/sys/hypervisor/version/{part}") for part in ("major", "minor")]
@@ -91,7 +93,7 @@ def _xen(host):
     }
 
 
-def _blkback_diskseq(host):
+def _blkback_diskseq(host: Resources) -> bool | None:
     """Whether blkback itself refuses a device with another sequence number; None when that cannot be told."""
     from .._xen import vbd_read
 
@@ -103,7 +105,7 @@ def _blkback_diskseq(host):
         return None
 
 
-def _libvirt():
+def _libvirt() -> dict[str, Any] | None:
     """Versions of the binding and, if it answers in time, of the daemon with Xen's driver."""
     from .._libvirt import connection  # the library takes long to import, and few tasks ask for it
 
@@ -112,7 +114,7 @@ def _libvirt():
     return {"binding": _dotted(connection.libvirt.getVersion()), "daemon": _libvirt_daemon(connection)}
 
 
-def _libvirt_daemon(connection):
+def _libvirt_daemon(connection: Any) -> str | None:
     if not gone.exists("/run/libvirt/libvirt-sock-ro"):
         return None
     try:
@@ -122,5 +124,5 @@ def _libvirt_daemon(connection):
         return None
 
 
-def _dotted(number):
+def _dotted(number: int) -> str:
     return f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"

@@ -18,11 +18,13 @@ import hmac
 import re
 import secrets
 import struct
+from typing import Any
 
 from .._base import locks as _locks
 from .._base.errors import InvalidValue, KernelError
 from .._kernel import keyring
-from .runner import Item, Plan
+from .._source.resources import Resources
+from .item import Item, Params, Plan, known
 
 ARGUMENTS = {
     "description": {"type": "str", "required": True},
@@ -42,19 +44,19 @@ class KeyItem(Item):
     ARGUMENTS = ARGUMENTS
     CONSTRAINTS = {"required_if": [("state", "present", ("payload",))]}
 
-    def __init__(self, params, host):
+    def __init__(self, params: Params, host: Resources) -> None:
         super().__init__(params, host)
-        self.payload = None
-        self.serial = None
+        self.payload: bytes | None = None
+        self.serial: int | None = None
         self.was_touched = False
 
-    def key(self):
+    def key(self) -> tuple[str, Any]:
         return "description", (self.params["type"], self.params["description"])
 
-    def title(self):
+    def title(self) -> str:
         return f"{self.params['type']}:{self.params['description']}"
 
-    def check(self):
+    def check(self) -> None:
         text = self.params["description"]
         if not _DESCRIPTION.match(text) or len(text) > _LONGEST:
             raise InvalidValue(
@@ -76,12 +78,12 @@ class KeyItem(Item):
                 )
             self.payload = bytes.fromhex(payload)
 
-    def locks(self):
+    def locks(self) -> list[_locks.Lock]:
         return [
             _locks.Lock(f"key {self.params['type']} {self.params['description']}", f"the key {self.title()}")
         ]
 
-    def plan(self):
+    def plan(self) -> Plan:
         keyring.reach()
         kind = self.params["type"]
         self.serial = keyring.find(kind, self.params["description"])
@@ -105,7 +107,7 @@ class KeyItem(Item):
             after,
         )
 
-    def apply(self):
+    def apply(self) -> None:
         kind, text = self.params["type"], self.params["description"]
         marker = self._marker()
         if marker is not None:
@@ -117,21 +119,21 @@ class KeyItem(Item):
                 keyring.remove(self.serial)
                 self.was_touched = True
             return
-        self.serial = keyring.add(kind, text, self.payload)
+        self.serial = keyring.add(kind, text, known(self.payload))
         self.was_touched = True
         salt = secrets.token_bytes(_SALT)
         keyring.add(
-            "user", self._marker_name(), salt + _digest(salt, self.payload) + _SERIAL.pack(self.serial)
+            "user", self._marker_name(), salt + _digest(salt, known(self.payload)) + _SERIAL.pack(self.serial)
         )
 
-    def is_removal(self):
+    def is_removal(self) -> bool:
         # The payload that was there before cannot be read.
         return True
 
-    def remains(self):
+    def remains(self) -> list[str]:
         return ["the key, or what is known of it, is another one"] if self.was_touched else []
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         if self.params["state"] == "absent":
             return {"key": None}
         kind, text = self.params["type"], self.params["description"]
@@ -140,18 +142,18 @@ class KeyItem(Item):
                 "type": kind,
                 "description": text,
                 "serial": self.serial,
-                "size": len(self.payload),
-                "table_key": f":{len(self.payload)}:{kind}:{text}",
+                "size": len(known(self.payload)),
+                "table_key": f":{len(known(self.payload))}:{kind}:{text}",
             }
         }
 
-    def _marker_name(self):
+    def _marker_name(self) -> str:
         return f"racefree.block:{self.params['type']}:{self.params['description']}"
 
-    def _marker(self):
+    def _marker(self) -> int | None:
         return keyring.find("user", self._marker_name())
 
-    def _is_right(self):
+    def _is_right(self) -> bool:
         marker = self._marker()
         if marker is None:
             return False
@@ -165,13 +167,13 @@ class KeyItem(Item):
             return False
         salt, digest = told[:_SALT], told[_SALT : _SALT + _DIGEST]
         return (
-            hmac.compare_digest(digest, _digest(salt, self.payload))
+            hmac.compare_digest(digest, _digest(salt, known(self.payload)))
             and _SERIAL.unpack(told[_SALT + _DIGEST :])[0] == self.serial
         )
 
-    def _shown(self, is_there):
+    def _shown(self, is_there: bool) -> dict[str, Any]:
         return {"type": self.params["type"], "description": self.params["description"]} if is_there else {}
 
 
-def _digest(salt, payload):
+def _digest(salt: bytes, payload: bytes) -> bytes:
     return hmac.new(salt, payload, hashlib.sha256).digest()

@@ -10,17 +10,25 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 from .._base import locks as _locks
 from .._base.errors import BlockError, GuestError, InvalidValue
+from .._block.device import Device
 from .._libvirt import connection, disk_source, domain_xml
 from .._libvirt.disk_definition import DiskDefinition, Exchange
 from .._libvirt.disk_request import DiskRequest
 from .._libvirt.running_disk import RunningDisk
 from .._source import needed_locks, spec
 from .._source import recipe as _recipe
+from .._source.resources import Resources
 from .._xen import guest, vdev
 from .guest_disk import check_source_mode
-from .runner import Item, Plan, check_seconds
+from .item import Identities, Item, Params, Plan, check_seconds, known
+
+if TYPE_CHECKING:
+    from .._source.spec import Source
 
 ARGUMENTS = {
     "domain": {"type": "str", "required": True},
@@ -42,22 +50,23 @@ _BUSES = ("xen", "virtio", "ide", "scsi", "sata", "usb", "fdc", "uml", "sd")
 class DiskItem(Item):
     ARGUMENTS = ARGUMENTS
     CONSTRAINTS = {"required_if": [("state", "present", ("source",))]}
+    # Set by check.
+    request: DiskRequest
 
-    def __init__(self, params, host):
+    def __init__(self, params: Params, host: Resources) -> None:
         super().__init__(params, host)
-        self.target = params["vdev"]
-        self.request = None
-        self.definition = None
-        self.recipe = None
+        self.target: str = params["vdev"]
+        self.definition: connection.Definition | None = None
+        self.recipe: str | None = None
         # The disk in the inactive definition and of the running guest, where these are to be changed.
-        self.defined = None
-        self.running = None
-        self.exchange = None
+        self.defined: DiskDefinition | None = None
+        self.running: RunningDisk | None = None
+        self.exchange: Exchange | None = None
 
-    def key(self):
+    def key(self) -> tuple[str, Any]:
         return "vdev", f"{self.params['vdev']} of {self.params['domain']}"
 
-    def identities(self):
+    def identities(self) -> Identities:
         """A domain can be named by name and UUID, and libvirt's driver for Xen by several URIs."""
         driver = connection.driver_of(self.params["uri"])
         found = {}
@@ -67,10 +76,10 @@ class DiskItem(Item):
         found[driver, self.params["domain"], self.target] = f"the disk {self.target}"
         return found
 
-    def title(self):
+    def title(self) -> str:
         return f"{self.target} of {self.params['domain']}"
 
-    def check(self):
+    def check(self) -> None:
         params = self.params
         self.target = _canonical_target(params["vdev"])
         _check_options(params)
@@ -91,13 +100,13 @@ class DiskItem(Item):
             params["timeout"],
         )
 
-    def _source(self):
+    def _source(self) -> Source:
         source = check_source_mode(spec.parse(self.params["source"]), self.params["mode"])
         if self.params["config"]:
             _recipe.check(source)
         return source
 
-    def locks(self):
+    def locks(self) -> list[_locks.Lock]:
         """That of the whole definition, which is read and written; and that of the running guest's disk."""
         uri, domain = self.params["uri"], self.params["domain"]
         found = self.host.domains.get((uri, domain))
@@ -118,10 +127,11 @@ class DiskItem(Item):
                 locks += needed_locks.of_source(self.request.source)
         return locks
 
-    def plan(self):
+    def plan(self) -> Plan:
         request = self.request
         self.definition = definition = connection.read(request.uri, request.domain, request.limit())
-        before, after = {}, {}
+        before: dict[str, Any] = {}
+        after: dict[str, Any] = {}
         below = self._read_source() if request.present else None
         if request.config:
             self.defined = DiskDefinition(self.request, definition, self.recipe)
@@ -140,52 +150,52 @@ class DiskItem(Item):
         changes = [part.changes for part in (self.defined, self.running) if part is not None]
         return Plan(any(changes), before, after)
 
-    def _read_source(self):
+    def _read_source(self) -> Device | None:
         """Keep what the source is by now, and the recipe for it; the source's device if there is one."""
-        state = disk_source.read(self.host, self.request, self.definition)
+        state = disk_source.read(self.host, self.request, known(self.definition))
         self.request = self.request._replace(source=state.source)
         recipe_of = disk_source.recipe_to_define if self.request.config else disk_source.recipe_for_run
         self.recipe, warnings = recipe_of(state, self.title())
         self.warnings += warnings
         return state.device
 
-    def apply(self):
+    def apply(self) -> None:
         """Nothing: all disks of one domain are changed together, in :meth:`apply_together`."""
 
     @classmethod
-    def apply_together(cls, items):
-        errors = {}
+    def apply_together(cls, items: Sequence[DiskItem]) -> list[BlockError | None]:
+        errors: dict[DiskItem, BlockError | None] = {}
         for item in items:
             if item.running is not None and item.running.changes:
                 errors[item] = _error_of(item.running.change)
-        domains = {}
+        domains: dict[tuple[str, str], list[DiskItem]] = {}
         for item in items:
             if item.defined is not None and item.defined.changes and errors.get(item) is None:
-                domains.setdefault((item.request.uri, item.definition.uuid), []).append(item)
+                domains.setdefault((item.request.uri, known(item.definition).uuid), []).append(item)
         for chosen in domains.values():
-            exchange = Exchange([item.defined for item in chosen])
+            exchange = Exchange([known(item.defined) for item in chosen])
             error = _error_of(exchange.run)
             for item in chosen:
                 item.exchange = exchange
                 errors[item] = error
         return [errors.get(item) for item in items]
 
-    def undo(self):
+    def undo(self) -> None:
         """Put the old definitions back, and detach what was attached; the first error is raised at the end."""
         failures = [_error_of(part.undo) for part in (self.exchange, self.running) if part is not None]
         for failure in failures:
             if failure is not None:
                 raise failure
 
-    def is_removal(self):
+    def is_removal(self) -> bool:
         # A definition can be put back; what a running guest has lost cannot, and remains tells of it.
         return False
 
-    def remains(self):
+    def remains(self) -> list[str]:
         was_detached = self.running is not None and self.running.was_detached
         return ["the disk of the running guest is detached"] if was_detached else []
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         request, definition = self.request, self.definition
         if definition is None or not request.present:
             return {"disk": None, "device": None}
@@ -204,7 +214,7 @@ class DiskItem(Item):
         return {"disk": disk, "device": None if device is None else device.as_dict()}
 
 
-def _check_options(params):
+def _check_options(params: Params) -> None:
     """InvalidValue for options other than the disk's name and source that can be refused by themselves."""
     if not params["domain"] or not params["domain"].isprintable() or len(params["domain"]) > 256:
         raise InvalidValue("domain", params["domain"], "must be the name or the uuid of a domain")
@@ -224,14 +234,14 @@ def _check_options(params):
         )
 
 
-def _canonical_target(value):
+def _canonical_target(value: str) -> str:
     """libvirt knows only names; Xen's numbers and short forms have one."""
     if value[:1].isdigit() or (value[:1] == "d" and value[1:2].isdigit()):
         value = vdev.parse(value).name
     return domain_xml.check_target(value)
 
 
-def _error_of(function):
+def _error_of(function: Callable[[], Any]) -> BlockError | None:
     try:
         function()
     except BlockError as error:

@@ -10,15 +10,18 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .._base import locks as _locks
 from .._base.deadline import Deadline
 from .._base.errors import BlockError, DeviceBusy
+from .row import Row
 
 # How often what is to be locked may have been exchanged while its lock was waited for.
 _TRIES = 10
 
 
-def take(rows, locks, seconds=_locks.SECONDS):
+def take(rows: list[Row], locks: _locks.Locks, seconds: float = _locks.SECONDS) -> None:
     """
     Have ``locks`` (``_base.locks.Locks``) hold what the rows' items ask for; a row whose locks cannot be had gets the error.
 
@@ -37,7 +40,7 @@ def take(rows, locks, seconds=_locks.SECONDS):
         )
 
 
-def settle(rows):
+def settle(rows: list[Row]) -> None:
     """Let go, after the plans, of what none of the rows needs any more."""
     unneeded = {lock.name: lock for row in rows if row.locks for lock in row.item.unneeded_locks()}
     if unneeded:
@@ -48,7 +51,7 @@ def settle(rows):
         rows[0].item.host.locks.release(lock for lock in unneeded.values() if lock.name not in needed)
 
 
-def _wanted(rows):
+def _wanted(rows: Iterable[Row]) -> dict[Row, list[_locks.Lock]]:
     """``{row: [Lock]}``; what cannot be told is the row's error."""
     wanted = {}
     for row in _good(rows):
@@ -59,7 +62,7 @@ def _wanted(rows):
     return wanted
 
 
-def _take(wanted, locks, limit):
+def _take(wanted: dict[Row, list[_locks.Lock]], locks: _locks.Locks, limit: Deadline) -> None:
     while True:
         try:
             locks.take([lock for row in _good(wanted) for lock in wanted[row]], limit)
@@ -70,5 +73,5 @@ def _take(wanted, locks, limit):
                     row.error = error
 
 
-def _good(rows):
+def _good(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.error is None]

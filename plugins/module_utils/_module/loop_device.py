@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from typing import Any
 
 from .._base import files
 from .._base import locks as _locks
@@ -19,8 +21,11 @@ from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice, sh
 from .._block import backing as _backing
 from .._block import bind, detach, loop, new_loop, replaced, trusted_path
 from .._block import device as _device
+from .._block.backing import Backing
+from .._block.device import Device
+from .._source.resources import Resources
 from . import duplicates, sealing
-from .runner import Item, Plan, check_seconds, undo_steps
+from .item import Identities, Item, Params, Plan, check_seconds, known, undo_steps
 
 ARGUMENTS = {
     "backing_file": {"type": "path"},
@@ -44,6 +49,9 @@ ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
 
+# The identity of an area of a file, and words for it.
+Area = tuple[tuple[int, int, int, int], str]
+
 
 class LoopItem(Item):
     ARGUMENTS = ARGUMENTS
@@ -52,35 +60,36 @@ class LoopItem(Item):
         "required_one_of": [("backing_file", "path", "diskseq")],
     }
 
-    def __init__(self, params, host):
+    def __init__(self, params: Params, host: Resources) -> None:
         super().__init__(params, host)
-        self.backing = None
-        self.device = None
-        self.status = None
+        self.backing: Backing | None = None
+        self.device: Device | None = None
+        self.status: loop.LoopInfo | None = None
         # The identity of the file's area, and words for it.
-        self.area = None
+        self.area: Area | None = None
         self.created = False
-        self.removing = []
-        self.gone = None
-        self._at_risk = []
-        self._restore = []
+        self.removing: list[Device] = []
+        self.gone: bool | None = None
+        self._at_risk: list[Device] = []
+        self._restore: list[Callable[[], Any]] = []
         # The settings that the plan found and wants.
-        self._seal_before, self._seal_after = {}, {}
+        self._seal_before: dict[str, Any] = {}
+        self._seal_after: dict[str, Any] = {}
         # What was done that nothing takes back, as texts.
-        self._for_good = []
+        self._for_good: list[str] = []
         # Whether the device is one that stays until it is removed, as far as this run is concerned.
         self._stays = False
 
-    def key(self):
+    def key(self) -> tuple[str, Any]:
         for option in ("backing_file", "path"):
             if self.params[option]:
                 return option, self.params[option]
         return "diskseq", self.params["diskseq"]
 
-    def identities(self):
+    def identities(self) -> Identities:
         """The area of the file, and the devices that there are for it; the option as it was written while nothing is known yet."""
         devices = [*self.removing, *([] if self.device is None else [self.device])]
-        found = {device.id: f"{device.path} (diskseq {device.id.diskseq})" for device in devices}
+        found: Identities = {device.id: f"{device.path} (diskseq {device.id.diskseq})" for device in devices}
         if self.area is not None:
             found.update([self.area])
         option, value = self.key()
@@ -89,10 +98,10 @@ class LoopItem(Item):
         found[option, value] = ""
         return found
 
-    def title(self):
+    def title(self) -> str:
         return self.params["backing_file"] or self.params["path"] or f"diskseq:{self.params['diskseq']}"
 
-    def check(self):
+    def check(self) -> None:
         params = self.params
         if params["diskseq"] is not None:
             _device.check_diskseq(params["diskseq"])
@@ -120,7 +129,7 @@ class LoopItem(Item):
                 "must be left out: either backing_file or path says which device, not both",
             )
 
-    def locks(self):
+    def locks(self) -> list[_locks.Lock]:
         if self.params["backing_file"]:
             return _locks.of_file(self.params["backing_file"])
         locks = []
@@ -130,14 +139,14 @@ class LoopItem(Item):
         return locks
 
     @classmethod
-    def prepare(cls, host):
+    def prepare(cls, host: Resources) -> None:
         del host
         sealing.prepare()
 
-    def plan(self):
+    def plan(self) -> Plan:
         return self._plan_absent() if self.params["state"] == "absent" else self._plan_present()
 
-    def apply(self):
+    def apply(self) -> None:
         if self.params["state"] == "absent":
             self._remove()
         elif self.device is None:
@@ -145,51 +154,57 @@ class LoopItem(Item):
         else:
             self._change()
         if self.params["state"] != "absent":
-            sealing.change(self.device, self._seal_before, self._seal_after, self._restore)
+            sealing.change(known(self.device), self._seal_before, self._seal_after, self._restore)
 
-    def made(self):
-        return [self.device] if self.created else []
+    def made(self) -> list[Device]:
+        return [known(self.device)] if self.created else []
 
-    def risks(self):
+    def risks(self) -> list[Any]:
         return self._at_risk
 
-    def commit(self):
+    def commit(self) -> None:
         if self.created and self.params["persist"]:
-            loop.set_autoclear(self.device, False)
+            loop.set_autoclear(known(self.device), False)
         self._stays = self.params["persist"]
 
-    def to_hold(self):
+    def to_hold(self) -> list[Device]:
         params = self.params
         return (
-            [self.device] if params["state"] == "present" and not params["persist"] and params["hold"] else []
+            [known(self.device)]
+            if params["state"] == "present" and not params["persist"] and params["hold"]
+            else []
         )
 
-    def finish(self):
+    def finish(self) -> None:
         # The kernel takes back neither, as long as the file is bound.
         now = (
-            None if self.created or self.device is None else settings(self.device, self.status, self.backing)
+            None
+            if self.created or self.device is None
+            else settings(self.device, known(self.status), known(self.backing))
         )
         if now is None:
             return
         wanted = self._wanted()
         if now["partitions"] != wanted["partitions"]:
-            loop.set_partitions(self.device)
+            loop.set_partitions(known(self.device))
             self._for_good.append("the kernel has looked for partitions")
         if now["size"] != wanted["size"]:
-            loop.set_capacity(self.device)
-            self._for_good.append(f"{self.device.path} has {self.device.size} bytes, as its file allows")
+            loop.set_capacity(known(self.device))
+            self._for_good.append(
+                f"{known(self.device).path} has {known(self.device).size} bytes, as its file allows"
+            )
 
-    def remains(self):
+    def remains(self) -> list[str]:
         return self._for_good
 
-    def undo(self):
+    def undo(self) -> None:
         if self.created:
             # With autoclear it goes with this descriptor; if another item failed after our commit, that is off by now.
-            with self.device:
-                loop.set_autoclear(self.device, True)
+            with known(self.device):
+                loop.set_autoclear(known(self.device), True)
         undo_steps(self._restore)
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         if self.params["state"] == "absent":
             return dict(self.outcome(), device=None)
         if self.device is None:
@@ -203,17 +218,17 @@ class LoopItem(Item):
             )
         return {"device": describe(self.device, status)}
 
-    def _area(self, backing):
+    def _area(self, backing: Backing) -> Area:
         """One area of a file is one device, whichever path leads to the file, and whether its size is said or not (bytes)."""
         offset, size = self.params["offset"], self.params["size"]
         size = size or max(0, backing.size - offset)
         identity, words = duplicates.file_identity(os.fstat(backing.fd))
         return (*identity, offset, size), f"{words}, {size} bytes from {offset} on"
 
-    def outcome(self):
+    def outcome(self) -> dict[str, Any]:
         return {"gone": self.gone} if self.params["state"] == "absent" else {}
 
-    def _plan_present(self):
+    def _plan_present(self) -> Plan:
         params = self.params
         must = params["trusted_path"]
         trusted_path.check(params["backing_file"], must, self.host.warn, "backing_file", self.host.walked)
@@ -237,19 +252,19 @@ class LoopItem(Item):
             return self._planned({}, wanted)
         # A path is what the run returns, and it must lead there.
         self.device.need_node()
-        return self._planned(settings(self.device, self.status, self.backing), wanted)
+        return self._planned(settings(self.device, known(self.status), self.backing), wanted)
 
-    def _planned(self, before, wanted):
+    def _planned(self, before: dict[str, Any], wanted: dict[str, Any]) -> Plan:
         sealing.compare(self.params, self.device, before, wanted)
         self._seal_before, self._seal_after = before, wanted
         self._stays = bool(before) and before["persist"] and wanted["persist"]
         return Plan(before != wanted, before, wanted)
 
-    def _existing(self):
+    def _existing(self) -> tuple[Device | None, loop.LoopInfo | None]:
         """The device to use out of those that the file has; the others are left alone."""
         params = self.params
         chosen = None
-        found = self.host.loops.find(self.backing, params["offset"], params["size"])
+        found = self.host.loops.find(known(self.backing), params["offset"], params["size"])
         for device, _status in found:
             self.host.enter_context(device)
         fitting = [row for row in found if row[1].read_only == params["read_only"]]
@@ -274,15 +289,15 @@ class LoopItem(Item):
             )
         return chosen or (None, None)
 
-    def _wanted(self):
+    def _wanted(self) -> dict[str, Any]:
         """The settings after the run. What an option leaves open stays as it is, or is the kernel's default."""
         params = self.params
-        now = None if self.device is None else settings(self.device, self.status, self.backing)
+        now = None if self.device is None else settings(self.device, known(self.status), known(self.backing))
         wanted = {
             "backing_file": params["backing_file"],
             "offset": params["offset"],
             "size": params["size"]
-            or _whole(self.backing.size - params["offset"], params["sector_size"] or 512),
+            or _whole(known(self.backing).size - params["offset"], params["sector_size"] or 512),
             "sector_size": params["sector_size"] or (now["sector_size"] if now else 512),
             "read_only": params["read_only"],
             "direct_io": params["direct_io"]
@@ -297,57 +312,57 @@ class LoopItem(Item):
             self._check_change(now, wanted)
         return wanted
 
-    def _check_change(self, now, wanted):
+    def _check_change(self, now: dict[str, Any], wanted: dict[str, Any]) -> None:
         for option, why in (
             ("sector_size", "it cannot be changed while the device is bound"),
             ("partitions", "the kernel cannot be told to forget partitions while the device is bound"),
         ):
             if now[option] != wanted[option] and not (option == "partitions" and wanted[option]):
-                wrong = f"is not what {self.device.path} has, {shown(now[option])}, and {why}: remove it first (state=absent)"
+                wrong = f"is not what {known(self.device).path} has, {shown(now[option])}, and {why}: remove it first (state=absent)"
                 raise InvalidValue(option, wanted[option], wrong)
         if wanted["size"] < now["size"] and not self.params["allow_shrink"]:
             raise _backing.cut(
-                self.device,
+                known(self.device),
                 now["size"],
                 wanted["size"],
                 "say allow_shrink=true if nobody needs what was behind the new end",
             )
 
-    def _check_new(self):
-        params, backing, area = self.params, self.backing, self._part()
+    def _check_new(self) -> None:
+        params, backing, area = self.params, known(self.backing), self._part()
         file, host = (backing.device, backing.inode), self.host
         replaced.refuse(backing.path, file, area, host.loops, host.warn, with_going=False)
         new_loop.check(backing, area, new_loop.Said(params["format"], params["overlap"]), self.host.loops)
 
-    def _check_planned(self):
+    def _check_planned(self) -> None:
         """
         What is there when this one is made: the new devices of the entries before it, as check mode tells, too.
 
         Two entries for one and the same part are duplicates, which the task refuses, both of them.
         """
-        part, file = self._part(), (self.backing.device, self.backing.inode)
+        part, file = self._part(), (known(self.backing).device, known(self.backing).inode)
         planned = self.host.planned.setdefault(file, [])
         for other, identity, title in planned:
-            if identity == self.area[0] or self.params["overlap"]:
+            if identity == known(self.area)[0] or self.params["overlap"]:
                 continue
             if part.writes and other.writes and part.overlaps(other):
                 raise DeviceBusy(
                     f"another entry of the list, {title}, writes the same part of the file",
-                    device=self.backing.path,
+                    device=known(self.backing).path,
                     hint="Keep one of the two, or say overlap=true if two writers are meant",
                 )
-        planned.append((part, self.area[0], f"from byte {part.offset} on"))
+        planned.append((part, known(self.area)[0], f"from byte {part.offset} on"))
 
-    def _part(self):
+    def _part(self) -> new_loop.Area:
         return new_loop.Area(self.params["offset"], self.params["size"], not self.params["read_only"])
 
-    def _create(self):
+    def _create(self) -> None:
         params = self.params
         self.host.loops.expect_nothing()
         self._check_new()
         self.device = self.host.enter_context(
             bind.attach(
-                self.backing,
+                known(self.backing),
                 params["offset"],
                 params["size"],
                 params["sector_size"],
@@ -359,16 +374,16 @@ class LoopItem(Item):
         self.created = True
         self.host.loops.add(self.device, loop.info(self.device))
 
-    def _change(self):
-        now, wanted = settings(self.device, self.status, self.backing), self._wanted()
+    def _change(self) -> None:
+        now, wanted = settings(known(self.device), known(self.status), known(self.backing)), self._wanted()
         if now["direct_io"] != wanted["direct_io"]:
-            loop.set_direct_io(self.device, wanted["direct_io"])
-            self._restore.append(lambda: loop.set_direct_io(self.device, now["direct_io"]))
+            loop.set_direct_io(known(self.device), wanted["direct_io"])
+            self._restore.append(lambda: loop.set_direct_io(known(self.device), now["direct_io"]))
         if now["persist"] != wanted["persist"]:
-            loop.set_autoclear(self.device, not wanted["persist"])
-            self._restore.append(lambda: loop.set_autoclear(self.device, not now["persist"]))
+            loop.set_autoclear(known(self.device), not wanted["persist"])
+            self._restore.append(lambda: loop.set_autoclear(known(self.device), not now["persist"]))
 
-    def _plan_absent(self):
+    def _plan_absent(self) -> Plan:
         params = self.params
         self.removing = [self.host.enter_context(device) for device in self._to_remove()]
         # Had already, unless it has got a file in the last moment.
@@ -396,7 +411,7 @@ class LoopItem(Item):
         before = {"devices": [_removal_row(*row) for row in statuses]} if statuses else {}
         return Plan(bool(self.removing), before, {})
 
-    def _to_remove(self):
+    def _to_remove(self) -> list[Device]:
         params = self.params
         if params["backing_file"]:
             return self._bound_to_file()
@@ -420,7 +435,7 @@ class LoopItem(Item):
             return []
         return [device]
 
-    def _bound_to_file(self):
+    def _bound_to_file(self) -> list[Device]:
         params = self.params
         try:
             backing = _backing.Backing(params["backing_file"], read_only=True)
@@ -435,7 +450,7 @@ class LoopItem(Item):
             replaced.refuse(backing.path, file, self._part(), self.host.loops, self.host.warn)
             return self._of_the_area(backing, file)
 
-    def _of_the_area(self, backing, file):
+    def _of_the_area(self, backing: Backing, file: tuple[int, int]) -> list[Device]:
         """The devices that have this area; the user is told of others that have a part of it."""
         offset, size, part = self.params["offset"], self.params["size"], self._part()
         found = self.host.loops.over(file, with_going=True)
@@ -455,7 +470,7 @@ class LoopItem(Item):
             )
         return removing
 
-    def _remove(self):
+    def _remove(self) -> None:
         for device in list(self.removing):
             path = device.path
             with sealing.going(self.params, device):
@@ -467,12 +482,14 @@ class LoopItem(Item):
         self.gone = not self.removing
 
 
-def _lock_of(device):
+def _lock_of(device: Device) -> _locks.Lock:
     status = loop.info(device)
-    return _locks.of_inode(status.backing_device, status.backing_inode, loop.backing_path(device))
+    return _locks.of_inode(
+        status.backing_device, status.backing_inode, loop.backing_path(device) or device.path
+    )
 
 
-def settings(device, status, backing):
+def settings(device: Device, status: loop.LoopInfo, backing: Backing) -> dict[str, Any]:
     """A bound device's settings in the words of the module's options; sizes in bytes."""
     return {
         "backing_file": backing.path,
@@ -486,7 +503,7 @@ def settings(device, status, backing):
     }
 
 
-def describe(device, status):
+def describe(device: Device, status: loop.LoopInfo) -> dict[str, Any]:
     """What the modules return of a loop device: its identity and its settings."""
     return dict(
         device.as_dict(),
@@ -500,7 +517,7 @@ def describe(device, status):
     )
 
 
-def _removal_row(device, status):
+def _removal_row(device: Device, status: loop.LoopInfo) -> dict[str, Any]:
     return {
         "path": device.path,
         "diskseq": device.id.diskseq,
@@ -509,5 +526,5 @@ def _removal_row(device, status):
     }
 
 
-def _whole(size, sector):
+def _whole(size: int, sector: int) -> int:
     return size - size % sector

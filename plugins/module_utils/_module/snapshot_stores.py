@@ -11,13 +11,15 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from .._base import files
 from .._base import locks as _locks
 from .._base.errors import WrongDevice
+from .._source.resources import Resources
 from .._volumes import snapshot_store
 from . import duplicates
-from .runner import Item, Plan
+from .item import Identities, Item, Params, Plan, known
 
 ARGUMENTS = {
     "path": {"type": "path", "required": True},
@@ -31,27 +33,27 @@ class StoreItem(Item):
     # Another run may have to read an image whole.
     LOCK_SECONDS = 1800
 
-    def __init__(self, params, host):
+    def __init__(self, params: Params, host: Resources) -> None:
         super().__init__(params, host)
         # What is recorded, and the image as it is now: without a checksum until that is needed.
-        self.before = None
-        self.image = None
+        self.before: snapshot_store.Image | None = None
+        self.image: snapshot_store.Image | None = None
 
-    def key(self):
+    def key(self) -> tuple[str, Any]:
         return "path", self.params["path"]
 
-    def title(self):
+    def title(self) -> str:
         return os.path.normpath(self.params["path"])
 
-    def identities(self):
+    def identities(self) -> Identities:
         """A store is one by whichever path or hard link; one that is not there yet, by where it would be made."""
         return dict([duplicates.path_identity(self.params["path"])])
 
-    def check(self):
+    def check(self) -> None:
         for option in ("path", "image"):
             files.check_path(self.params[option], option, "an absolute path of a regular file")
 
-    def locks(self):
+    def locks(self) -> list[_locks.Lock]:
         path = self.params["path"]
         try:
             above = os.stat(os.path.dirname(path))
@@ -64,7 +66,7 @@ class StoreItem(Item):
             )
         ]
 
-    def plan(self):
+    def plan(self) -> Plan:
         path = self.params["path"]
         is_used = snapshot_store.is_used(path)
         self.image = snapshot_store.look(self.params["image"])
@@ -77,12 +79,12 @@ class StoreItem(Item):
             self._check_used(path)
         return Plan(self.image != self.before, _shown(self.before), _shown(self.image))
 
-    def _check_used(self, path):
+    def _check_used(self, path: str) -> None:
         """A store that holds something is of the image that is recorded for it, whatever that is called now."""
         if self.before is None:
             if not self.params["adopt"]:
                 raise WrongDevice(
-                    f"it holds changes, and nothing tells of which image: {path}{snapshot_store.RECORD} is not there. {self.image.path} was asked for",
+                    f"it holds changes, and nothing tells of which image: {path}{snapshot_store.RECORD} is not there. {known(self.image).path} was asked for",
                     device=path,
                     hint="If it is a snapshot of this image, say adopt=true; else give an empty file",
                 )
@@ -95,17 +97,17 @@ class StoreItem(Item):
                 hint="Over this image the guest would see a mixture of both. Give the image that it is of, or an empty file as the store",
             )
 
-    def apply(self):
-        if self.image.sha256 is None:
+    def apply(self) -> None:
+        if known(self.image).sha256 is None:
             self.image = snapshot_store.read_whole(self.params["image"], self.host.checksums)
         snapshot_store.write_record(self.params["path"], self.image)
 
-    def undo(self):
+    def undo(self) -> None:
         # Somebody who does not ask for our lock, such as another host of a shared file system, may have written another one since.
         if snapshot_store.read_record(self.params["path"]) == self.image:
             snapshot_store.write_record(self.params["path"], self.before)
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         return {
             "store": {
                 "path": self.params["path"],
@@ -114,6 +116,6 @@ class StoreItem(Item):
         }
 
 
-def _shown(image):
+def _shown(image: snapshot_store.Image | None) -> dict[str, Any]:
     # The checksum of an image that was not read yet is no change.
     return {} if image is None else {"image": image.path, "size": image.size, "mtime_ns": image.mtime_ns}

@@ -10,100 +10,39 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from .._base.errors import BlockError, DeviceBusy, of_oserror
+from .._base.errors import BlockError
+from .._block.device import Device
 from .._process import holder as _holder
 from .._source import journal
 from .._source.resources import UDEV_SECONDS
 from . import duplicates, locks
-
-
-class Unexpected(BlockError):
-    """A mistake of this collection; ``trace`` is where."""
-
-    HINT = "This is a mistake of the collection racefree.block: report it, with the traceback"
-
-    def __init__(self, error):
-        super().__init__(f"unexpected {type(error).__name__}: {error}")
-        self.trace = traceback.format_exc()
-
-
-def error_of(error):
-    """The BlockError for an exception that none of the floors below has made one of."""
-    return of_oserror(error) if isinstance(error, OSError) else Unexpected(error)
-
-
-class Row:
-    """One item of the task and how it went."""
-
-    def __init__(self, item):
-        self.item = item
-        self.plan = None
-        self.error = None
-        self.locks = []
-        # Whether apply was called, and what it did not rolled back since; whether anything of that is there now.
-        self.applied = False
-        self.changed = False
-        self.holder = None
-
-    def values(self, was_stopped, with_diff=False):
-        """What is returned for it. ``was_stopped``: an error of the task ended it, and what was made was rolled back."""
-        values = {"changed": self.changed}
-        try:
-            if self.error is not None:
-                values.update(self.item.outcome())
-            elif was_stopped and not self.changed and (self.plan is None or self.plan.changed):
-                values.update(self.item.outcome(), rolled_back=True)
-            else:
-                values.update(self.item.result())
-                if with_diff:
-                    values["diff"] = self.diff()
-        except BlockError as error:
-            self.fail_late(error)
-        except Exception as error:  # what was done is told all the same
-            self.fail_late(error_of(error))
-        if self.error is not None:
-            values.update(failed=True, error=self.error.as_dict(), msg=str(self.error))
-        return values
-
-    def fail_late(self, error):
-        """What was done was done: only what it is now could not be read, or is not what was asked for any more."""
-        if self.error is None:
-            self.error = error
-            if not isinstance(error, DeviceBusy):
-                text = f"{'It was done, but what' if self.changed else 'What'} it is now cannot be told: {error.message}"
-            else:
-                text = f"it was done, but {error.message}" if self.changed else error.message
-            self.error.message = text
-
-    def diff(self):
-        return {
-            "before": self.plan.before,
-            "after": self.plan.after,
-            "before_header": self.item.title(),
-            "after_header": self.item.title(),
-        }
+from .item import Item
+from .row import Row, error_of
 
 
 class Task:
     """Plan all, apply all, settle once, commit all, finish all."""
 
-    def __init__(self, items, check_mode, on_error, list_option="devices"):
+    def __init__(
+        self, items: Sequence[Item], check_mode: bool, on_error: str, list_option: str = "devices"
+    ) -> None:
         self.list_option = list_option
         self.rows = [Row(item) for item in items]
         # The same in the order in which they are done.
         self._ordered = list(self.rows)
         self.check_mode = check_mode
         self.on_error = on_error
-        self.warnings = []
+        self.warnings: list[str] = []
         self.was_stopped = False
         # Whether anything was applied, whatever became of it.
         self.has_begun = False
-        self._journals = []
+        self._journals: list[journal.Journal] = []
         self._all_stay = False
 
-    def run(self):
+    def run(self) -> None:
         self._each(self.rows, lambda row: row.item.check())
         self._refuse_duplicates()
         self._lock()
@@ -119,7 +58,7 @@ class Task:
         locks.settle(self._good())
         if self.check_mode:
             for row in self._good():
-                row.changed = row.plan.changed
+                row.changed = row.would_change
             return
         try:
             self._apply()
@@ -129,12 +68,12 @@ class Task:
         finally:
             self._remove_journal()
 
-    def _lock(self):
+    def _lock(self) -> None:
         rows = [row for row in self._good() if not self.check_mode or row.item.PLANS_UNDER_LOCK]
         if rows:
             locks.take(rows, rows[0].item.host.locks, rows[0].item.LOCK_SECONDS)
 
-    def _recover(self, row):
+    def _recover(self, row: Row) -> None:
         """What killed runs left is not there for the plans, which in check mode only leave it out."""
         host = row.item.host
         if self.check_mode:
@@ -145,14 +84,14 @@ class Task:
         self.warnings += journal.recover(host)
         row.item.prepare(host)
 
-    def _order(self):
+    def _order(self) -> None:
         by_item = {row.item: row for row in self._good()}
         if len(by_item) > 1:
             rows = [by_item[item] for item in type(self.rows[0].item).in_order(list(by_item))]
             self._ordered = rows + [row for row in self.rows if row.error is not None]
 
-    def _apply(self):
-        pending = [row for row in self._good() if row.plan.changed]
+    def _apply(self) -> None:
+        pending = [row for row in self._good() if row.would_change]
         self._list_removals([row for row in pending if row.item.risks()])
         if self._stopped():
             return
@@ -171,7 +110,7 @@ class Task:
             )
         self._make_permanent(pending)
 
-    def _make_permanent(self, pending):
+    def _make_permanent(self, pending: list[Row]) -> None:
         self._each(pending[:1], lambda row: self._write_journal(_good(pending)))
         for step in (lambda row: row.item.commit(), None, lambda row: row.item.finish()):
             if step is None:
@@ -189,7 +128,7 @@ class Task:
                 if self._stopped():
                     return
 
-    def _list_removals(self, rows):
+    def _list_removals(self, rows: Iterable[Row]) -> None:
         if not rows:
             return
         try:
@@ -199,13 +138,13 @@ class Task:
             for row in rows:
                 self._fail(row, error)
 
-    def _write_journal(self, rows):
+    def _write_journal(self, rows: list[Row]) -> None:
         devices = [device for row in rows for device in row.item.lasting()]
         # One step is done whole, or not at all.
         if len(devices) > 1:
             self._journals.append(journal.Journal(devices))
 
-    def _remove_journal(self):
+    def _remove_journal(self) -> None:
         for written in self._journals:
             try:
                 written.remove()
@@ -213,9 +152,9 @@ class Task:
                 self.warnings.append(str(error))
         self._journals = []
 
-    def _hold(self, rows):
+    def _hold(self, rows: Iterable[Row]) -> None:
         """One process holds all, so that a task that is killed has held all or none; where rows go their own ways, one for each."""
-        groups = {}
+        groups: dict[Any, list[tuple[Row, list[Device]]]] = {}
         for row in rows:
             devices = row.item.to_hold()
             if devices:
@@ -232,36 +171,36 @@ class Task:
                 for row, dummy in members:
                     row.holder = holder
 
-    def _apply_together(self, rows):
+    def _apply_together(self, rows: list[Row]) -> None:
         if not rows:
             return
         try:
             errors = type(rows[0].item).apply_together([row.item for row in rows])
-        except BlockError as error:
-            errors = [error] * len(rows)
-        except Exception as error:  # an error as others, of them all: nobody knows whose
-            errors = [error_of(error)] * len(rows)
+        except BlockError as failure:
+            errors = [failure] * len(rows)
+        except Exception as failure:  # an error as others, of them all: nobody knows whose
+            errors = [error_of(failure)] * len(rows)
         for row, error in zip(rows, errors):
             if error is not None:
                 self._fail(row, error)
 
-    def _refuse_doubles(self, rows):
+    def _refuse_doubles(self, rows: list[Row]) -> None:
         doubles = rows[0].item.host.loops.doubles() if rows else {}
         for row in rows if doubles else ():
             found = [doubles[device.id] for device in row.item.made() if device.id in doubles]
             if found and row.error is None:
                 self._fail(row, found[0])
 
-    def _plan(self, row):
+    def _plan(self, row: Row) -> None:
         row.plan = row.item.plan()
 
-    def _apply_one(self, row):
+    def _apply_one(self, row: Row) -> None:
         # Set first: what a failing apply has done by then is for undo to roll back.
         row.applied = self.has_begun = True
         row.item.apply()
         row.changed = True
 
-    def _each(self, rows, function):
+    def _each(self, rows: Iterable[Row], function: Callable[[Row], Any]) -> None:
         for row in rows:
             try:
                 function(row)
@@ -270,17 +209,17 @@ class Task:
             except Exception as error:  # others of the task are to be done, or rolled back, all the same
                 self._fail(row, error_of(error))
 
-    def _fail(self, row, error):
+    def _fail(self, row: Row, error: BlockError) -> None:
         row.error = error
         if row.applied:
             if self.on_error != "keep":
                 self._list_again()
             self._undo([row])
 
-    def _good(self):
+    def _good(self) -> list[Row]:
         return _good(self._ordered)
 
-    def _stopped(self):
+    def _stopped(self) -> bool:
         """Whether an error ends the task here; what was applied until now is rolled back then."""
         if self.on_error == "keep" or not any(row.error is not None for row in self.rows):
             return False
@@ -288,7 +227,7 @@ class Task:
         self._roll_back()
         return True
 
-    def _roll_back(self):
+    def _roll_back(self) -> None:
         """
         Undo all that was applied. What is permanent by now is listed again meanwhile: a killed run's devices
         stay all, or not at all.
@@ -296,7 +235,7 @@ class Task:
         self._list_again()
         self._undo(row for row in reversed(self._ordered) if row.applied)
 
-    def _list_again(self):
+    def _list_again(self) -> None:
         if self._all_stay:
             self._all_stay = False
             try:
@@ -304,7 +243,7 @@ class Task:
             except BlockError as error:
                 self.warnings.append(str(error))
 
-    def _undo(self, rows):
+    def _undo(self, rows: Iterable[Row]) -> None:
         for row in rows:
             row.applied = False
             if row.holder is not None:
@@ -320,7 +259,7 @@ class Task:
             except Exception as error:  # the others are to be rolled back all the same
                 self.warnings.append(f"{row.item.title()}: could not be rolled back: {error}")
 
-    def _refuse_duplicates(self):
+    def _refuse_duplicates(self) -> None:
         """Of two rows for one device neither is done: nobody can tell which one is meant."""
         found = {}
         self._each(self._good(), lambda row: found.update({row: row.item.identities()}))
@@ -329,5 +268,5 @@ class Task:
             self.rows[index].error = error
 
 
-def _good(rows):
+def _good(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row.error is None]

@@ -10,12 +10,18 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .._base import locks as _locks
 from .._base.errors import BlockError
 from .._dm import control
 from .._source import lookup, needed_locks, spec
+from .._source.resources import Resources
 from .._volumes import pool, thin
-from .runner import Item, Plan, check_seconds
+from .item import Item, Params, Plan, check_seconds, known
+
+if TYPE_CHECKING:
+    from .._source.spec import Source
 
 ARGUMENTS = {
     "pool": {"type": "raw", "required": True},
@@ -38,18 +44,20 @@ class VolumesItem(Item):
     # A pool that is not live is brought up to be looked at.
     PLANS_UNDER_LOCK = True
 
-    def __init__(self, params, host):
-        super().__init__(params, host)
-        self.source = None
-        self.pool = None
-        self.volumes = None
-        self.grows = False
-        self.after = None
+    # Set by check, and by plan.
+    volumes: thin.Volumes
+    pool: pool.Pool
 
-    def key(self):
+    def __init__(self, params: Params, host: Resources) -> None:
+        super().__init__(params, host)
+        self.source: Source | None = None
+        self.grows = False
+        self.after: dict[str, str] | None = None
+
+    def key(self) -> tuple[str, Any]:
         return "pool", str(self.source or self.params["pool"])
 
-    def check(self):
+    def check(self) -> None:
         self.source = spec.parse(self.params["pool"], option="pool")
         pool.check(self.source)
         check_seconds(self.params, "timeout", 1)
@@ -57,18 +65,18 @@ class VolumesItem(Item):
             self.host, thin.parse_volumes(self.params["volumes"]), self.params["timeout"]
         )
 
-    def locks(self):
+    def locks(self) -> list[_locks.Lock]:
         if isinstance(self.source, spec.TableSource):
             return needed_locks.of_source(self.source)
         try:
-            with lookup.find(self.source, self.host) as device:
+            with known(lookup.find(self._known_source(), self.host)) as device:
                 status = self.host.dm.status(control.by_device(device))
         except BlockError:  # the plan, which opens it too, says why
             return []
         return _locks.of_mapped(status.name, status.uuid)
 
-    def plan(self):
-        self.pool = pool.Pool(self.host, self.source)
+    def plan(self) -> Plan:
+        self.pool = pool.Pool(self.host, self._known_source())
         self.pool.look()
         before = self._none() if self.pool.device is None else self.volumes.look(self.pool.device)
         self.after = self.volumes.wanted(before)
@@ -82,32 +90,36 @@ class VolumesItem(Item):
             {"size": self.pool.wanted * 512, "volumes": self.after},
         )
 
-    def _none(self):
+    def _known_source(self) -> Source:
+        assert self.source is not None
+        return self.source
+
+    def _none(self) -> dict[str, str]:
         return {str(row["id"]): "absent" for row in self.params["volumes"]}
 
-    def apply(self):
+    def apply(self) -> None:
         self.pool.make()
         if self.grows:
             self.pool.grow(self.params["timeout"])
-        self.volumes.make(self.pool.device)
+        self.volumes.make(known(self.pool.device))
 
-    def finish(self):
-        self.volumes.delete(self.pool.device)
+    def finish(self) -> None:
+        self.volumes.delete(known(self.pool.device))
 
-    def is_removal(self):
+    def is_removal(self) -> bool:
         return self.volumes.deleted
 
-    def remains(self):
+    def remains(self) -> list[str]:
         told = ["volumes are deleted, and what was done with them"] if self.volumes.deleted else []
         if self.grows and self.pool.length == self.pool.wanted:
             told.append(f"the pool has {self.pool.length} sectors")
         return told
 
-    def undo(self):
+    def undo(self) -> None:
         if self.pool.device is not None:
             self.volumes.undo(self.pool.device)
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         return {
             "volumes": [
                 {"id": int(number), "state": state.partition(",")[0]}

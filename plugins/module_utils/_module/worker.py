@@ -26,11 +26,15 @@ import socket
 import struct
 import time
 import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from .._base import locks as _locks
 from .._base.deadline import Deadline
 from .._base.errors import BlockError, DeadlineExceeded, of_oserror
 
+# What a module does: returns plain data.
+Body = Callable[[], dict[str, Any]]
 # Tests that look into the process which does the work have it done in their own.
 IN_PROCESS = False
 # How often the child is looked at, and for how long one that waits for something else than storage may stand
@@ -47,7 +51,7 @@ _TAKE, _TAKE_MANY, _RELEASE, _HOLDER = b"t", b"T", b"r", b"h"
 _MESSAGE = 1 + 8 * 4096
 
 
-def run(body, patience):
+def run(body: Body, patience: float) -> dict[str, Any]:
     """
     What ``body()`` returns (plain data); ``{"raised": ...}`` for what it raised: the arguments of fail_json.
 
@@ -85,7 +89,7 @@ def run(body, patience):
     return json.loads(answer)
 
 
-def _outcome_of(body):
+def _outcome_of(body: Body) -> dict[str, Any]:
     try:
         return body()
     except BlockError as error:
@@ -101,14 +105,14 @@ def _outcome_of(body):
 # The child
 
 
-def _work(body, locks, writer, lifeline, parent):
+def _work(body: Body, locks: socket.socket, writer: int, lifeline: int, parent: int) -> NoReturn:
     """Never returns."""
     try:
         _die_with(parent, lifeline)
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(null, standard)
-        _locks.use(_Locks(locks))
+        _locks.use(_Locks(locks))  # type: ignore[arg-type]  # it has the methods that are called
         data = json.dumps(_outcome_of(body), default=_plain).encode()
         data = _LENGTH.pack(len(data)) + data
         while data:
@@ -117,12 +121,12 @@ def _work(body, locks, writer, lifeline, parent):
         os._exit(0)
 
 
-def _plain(value):
+def _plain(value: object) -> list[Any] | str:
     """As Ansible's own encoder has it."""
     return list(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
-def _die_with(parent, lifeline):
+def _die_with(parent: int, lifeline: int) -> None:
     """
     Have the kernel kill this process when the other end of the pipe is closed, which the parent alone has
     (fcntl(2), F_SETSIG; pipe_release in fs/pipe.c). prctl(2) would do, but is not to be had without cffi.
@@ -138,28 +142,28 @@ def _die_with(parent, lifeline):
 class _Locks:
     """The parent's locks, for the child: what ``_base.locks`` asks of a process's own."""
 
-    def __init__(self, connection):
+    def __init__(self, connection: socket.socket) -> None:
         self.pid = os.getpid()
         self._connection = connection
 
-    def take(self, offset):
+    def take(self, offset: int) -> bool:
         return self._ask(_TAKE, [offset]) == b"y"
 
-    def take_many(self, offsets):
+    def take_many(self, offsets: list[int]) -> int:
         """The first ones of more than fit one message; who asks goes on with the others."""
         return int(self._ask(_TAKE_MANY, offsets[: _MESSAGE // 8]))
 
-    def release(self, offset):
+    def release(self, offset: int) -> None:
         self.release_many([offset])
 
-    def release_many(self, offsets):
+    def release_many(self, offsets: list[int]) -> None:
         for start in range(0, len(offsets), _MESSAGE // 8):
             self._ask(_RELEASE, offsets[start : start + _MESSAGE // 8])
 
-    def holder(self, offset):
+    def holder(self, offset: int) -> str:
         return self._ask(_HOLDER, [offset]).decode(errors="replace")
 
-    def _ask(self, what, offsets):
+    def _ask(self, what: bytes, offsets: list[int]) -> bytes:
         self._connection.sendall(what + struct.pack(f"={len(offsets)}q", *offsets))
         answer = self._connection.recv(4096)
         if answer[:1] == b"e":
@@ -170,11 +174,11 @@ class _Locks:
 # The parent
 
 
-def _serve(child, connection, reader, patience):
+def _serve(child: int, connection: socket.socket, reader: int, patience: float) -> bytes:
     """The child's answer, in bytes; empty when it ended without one. DeadlineExceeded when it hangs."""
     data, seen, since, ended = b"", None, time.monotonic(), False
     while True:
-        ready = select.select([connection, reader], [], [], 0 if ended else _LOOK_SECONDS)[0]
+        ready = select.select([connection.fileno(), reader], [], [], 0 if ended else _LOOK_SECONDS)[0]
         if reader in ready:
             part = os.read(reader, 1 << 20)
             data += part
@@ -182,7 +186,7 @@ def _serve(child, connection, reader, patience):
                 return b""
             if len(data) >= _LENGTH.size and len(data) >= _LENGTH.size + _LENGTH.unpack_from(data)[0]:
                 return data[_LENGTH.size :]
-        elif connection in ready:
+        elif connection.fileno() in ready:
             request = connection.recv(_MESSAGE)
             if request:
                 connection.sendall(_answer(request))
@@ -206,7 +210,7 @@ def _serve(child, connection, reader, patience):
             raise _hanging(child, limit)
 
 
-def _answer(request):
+def _answer(request: bytes) -> bytes:
     what, offsets = request[:1], list(struct.unpack(f"={len(request) // 8}q", request[1:]))
     try:
         if what == _TAKE:
@@ -221,7 +225,7 @@ def _answer(request):
         return b"e" + str(error).encode(errors="replace")[:4000]
 
 
-def _standing(pid):
+def _standing(pid: int) -> tuple[tuple[list[bytes], list[bytes]], bool]:
     """
     What changes whenever the process does anything, and whether it is in a sleep that nothing interrupts
     (proc_pid_stat(5): state D), as calls into storage are.
@@ -233,7 +237,7 @@ def _standing(pid):
     return (fields[11:13], switches), fields[0] == b"D"
 
 
-def _hanging(pid, seconds):
+def _hanging(pid: int, seconds: float) -> DeadlineExceeded:
     with open(f"/proc/{pid}/wchan", encoding="ascii", errors="replace") as file:
         where = file.read().strip()
     where = f" ({where})" if where not in ("", "0") else ""
@@ -245,6 +249,6 @@ def _hanging(pid, seconds):
     )
 
 
-def _reap(pid, limit):
+def _reap(pid: int, limit: Deadline) -> None:
     while os.waitpid(pid, os.WNOHANG) == (0, 0) and not limit.expired:
         time.sleep(0.002)

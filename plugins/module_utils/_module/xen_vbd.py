@@ -10,19 +10,27 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._base import locks as _locks
 from .._base.errors import BlockError, DeviceBusy, GuestError, InvalidValue, WrongDevice
 from .._block import device as _device
+from .._block.device import Device
 from .._libvirt import attach
 from .._source import files, lookup, needed_locks, opener, spec
+from .._source.resources import Resources
 from .._xen import attached, blkback, stack, vbd_nodes, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.footprint import Extent
+from .._xen.vbd_nodes import Vbd
+from .._xenstore.nodes import Nodes
 from .guest_disk import check_source_mode
-from .runner import Item, Plan, check_seconds
+from .item import Identities, Item, Params, Plan, check_seconds, known
+
+if TYPE_CHECKING:
+    from .._source.spec import Source
 
 ARGUMENTS = {
     "domain": {"type": "str", "required": True},
@@ -49,30 +57,31 @@ class _Place(NamedTuple):
     guest: object
     name: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.name} of {self.guest}"
 
 
 class VbdItem(Item):
     ARGUMENTS = ARGUMENTS
     CONSTRAINTS = {"required_if": [("state", "attached", ("source",))]}
+    # Set by check.
+    vdev: vdev.Vdev
 
-    def __init__(self, params, host):
+    def __init__(self, params: Params, host: Resources) -> None:
         super().__init__(params, host)
-        self.source = None
-        self.vdev = None
-        self.guest = None
-        self.vbd = None
-        self.device = None
+        self.source: Source | None = None
+        self.guest: _guest.Guest | None = None
+        self.vbd: Vbd | None = None
+        self.device: Device | None = None
         # The source's device, if it is there already.
-        self.found = None
+        self.found: Device | None = None
         host.for_guests = True
         self.opener = opener.Opener(host)
 
-    def key(self):
+    def key(self) -> tuple[str, Any]:
         return "vdev", self.title()
 
-    def identities(self):
+    def identities(self) -> Identities:
         number = self.vdev.number
         found = {}
         if self.guest is not None:
@@ -80,10 +89,10 @@ class VbdItem(Item):
         found[self.params["domain"], number] = f"{self.vdev.name} ({number})"
         return found
 
-    def title(self):
+    def title(self) -> str:
         return f"{self.params['vdev']} of {self.params['domain']}"
 
-    def check(self):
+    def check(self) -> None:
         params = self.params
         self.vdev = vdev.parse(params["vdev"])
         if params["diskseq"] is not None:
@@ -100,28 +109,30 @@ class VbdItem(Item):
         if isinstance(self.source, spec.FileSource) and params["shared"]:
             self.source = self.source._replace(overlap=True)
 
-    def locks(self):
+    def locks(self) -> list[_locks.Lock]:
         try:
             domid = _guest.find(self.host.store, self.params["domain"]).domid
         except BlockError:  # the plan, which looks for it too, says why, or that nothing is to be done
             return []
         locks = [_locks.of_vbd(domid, self.vdev.number, self.title())]
-        return locks + (needed_locks.of_source(self.source) if self.params["state"] == "attached" else [])
+        return locks + (
+            needed_locks.of_source(self._wanted_source()) if self.params["state"] == "attached" else []
+        )
 
-    def unneeded_locks(self):
+    def unneeded_locks(self) -> list[_locks.Lock]:
         # Many guests can have one image: only who makes its device is waited for.
-        return [] if self.found is None else needed_locks.of_source(self.source)
+        return [] if self.found is None else needed_locks.of_source(self._wanted_source())
 
-    def plan(self):
+    def plan(self) -> Plan:
         return self._plan_detached() if self.params["state"] == "detached" else self._plan_attached()
 
-    def apply(self):
+    def apply(self) -> None:
         if self.params["state"] == "attached":
-            self.device = self.opener.open(self.source)
+            self.device = self.opener.open(self._wanted_source())
 
     @classmethod
-    def apply_together(cls, items):
-        errors = {}
+    def apply_together(cls, items: Sequence[VbdItem]) -> list[BlockError | None]:
+        errors: dict[int, BlockError | None] = {}
         for batch, chosen in _batches(items):
             if batch.attached:
                 cls._attach(chosen, batch, errors)
@@ -129,53 +140,54 @@ class VbdItem(Item):
                 cls._detach(chosen, batch, errors)
         return [errors.get(id(item)) for item in items]
 
-    def remains(self):
+    def remains(self) -> list[str]:
         told = list(self.opener.grown)
         if self.params["state"] == "attached" or self.vbd is None:
             return told
-        now = vbd_read.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
+        now = vbd_read.read_vbd(self.host.store, known(self.guest).domid, self.vdev.number)
         if now is None:
             return told + ["the disk is detached"]
         if (now.state, now.online) != (self.vbd.state, self.vbd.online):
             told.append(f"the disk is being detached (state {now.state})")
         return told
 
-    def made(self):
+    def made(self) -> list[Device]:
         return self.opener.made
 
-    def commit(self):
+    def commit(self) -> None:
         if self.params["persist"]:
             self.opener.keep()
 
-    def undo(self):
+    def undo(self) -> None:
         if self.params["state"] == "attached" and self.vbd is not None:
-            errors = {}
+            errors: dict[int, BlockError | None] = {}
             self._detach([self], _BatchKey(False, self.by_libvirt(), False, False), errors)
-            if errors[id(self)] is not None:
-                raise errors[id(self)]
+            error = errors[id(self)]
+            if error is not None:
+                raise error
         # What was made for it goes with its last user, which is our descriptor.
         self.opener.give_up()
 
-    def by_libvirt(self):
+    def by_libvirt(self) -> bool:
         """Whether libvirt has to be asked to do it: it only knows the disks that it attached itself."""
         wanted = self.params["toolstack"]
         if wanted == "auto":
-            return attach.may_run_guests() and attach.runs(self.guest)
+            return attach.may_run_guests() and attach.runs(known(self.guest))
         return wanted == "libvirt"
 
-    def result(self):
+    def result(self) -> dict[str, Any]:
         if self.params["state"] == "detached":
             return {"vbd": None, "device": None}
         if self.vbd is None:
             return {"vbd": None, "device": None}
         return {
-            "vbd": dict(self.vbd.as_dict(), domain=self.guest.name, uuid=self.guest.uuid),
-            "device": self.device.as_dict(),
+            "vbd": dict(self.vbd.as_dict(), domain=known(self.guest).name, uuid=known(self.guest).uuid),
+            "device": known(self.device).as_dict(),
         }
 
     # Attaching
 
-    def _plan_attached(self):
+    def _plan_attached(self) -> Plan:
         self.guest = _guest.find(self.host.store, self.params["domain"])
         vbd = vbd_read.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
         after = self._settings(str(self.source), self.params["mode"], self.params["device_type"])
@@ -200,7 +212,7 @@ class VbdItem(Item):
         self._check_free()
         return Plan(True, {}, after)
 
-    def _check_same(self, vbd):
+    def _check_same(self, vbd: Vbd) -> None:
         """What is attached there is what is asked for, or an error says what it is."""
         attached.check_connected(
             vbd,
@@ -209,7 +221,7 @@ class VbdItem(Item):
         )
         attached.check_settings(vbd, self.params, "Detach it first")
         self.device = self._opened(vbd)
-        if self.device is None or not lookup.is_device(self.source, self.device, self.host):
+        if self.device is None or not lookup.is_device(self._wanted_source(), self.device, self.host):
             raise DeviceBusy(
                 attached.other_disk(vbd, self.device),
                 device=self.title(),
@@ -217,11 +229,11 @@ class VbdItem(Item):
             )
         self._guard(self.device)
 
-    def _opened(self, vbd):
+    def _opened(self, vbd: Vbd) -> Device | None:
         device = attached.open_device(vbd)
         return None if device is None else self.host.enter_context(device)
 
-    def _guard(self, device):
+    def _guard(self, device: Device) -> None:
         wanted = self.params["diskseq"]
         if wanted is not None and device.id.diskseq != wanted:
             raise WrongDevice(
@@ -230,9 +242,9 @@ class VbdItem(Item):
                 hint="It is not the device that was asked for; nothing was done",
             )
 
-    def _check_free(self):
+    def _check_free(self) -> None:
         """What attach would refuse is refused already here, so that check mode tells it."""
-        device = lookup.find(self.source, self.host)
+        device = lookup.find(self._wanted_source(), self.host)
         if device is not None:
             device = self.found = self.host.enter_context(device)
             self._guard(device)
@@ -245,8 +257,9 @@ class VbdItem(Item):
         elif isinstance(self.source, spec.FileSource) and not self.params["shared"]:
             self._check_file()
 
-    def _check_file(self):
+    def _check_file(self) -> None:
         source = self.source
+        assert isinstance(source, spec.FileSource)
         with files.backing_of(source) as backing:
             leaf = ("file", backing.device, backing.inode)
         mine = [
@@ -257,14 +270,21 @@ class VbdItem(Item):
                 self.params["mode"] == "w",
             )
         ]
-        place = _Place(vbd_nodes.Key(self.guest.domid, self.vdev.number), self.guest, self.vdev.name)
+        place = _Place(
+            vbd_nodes.Key(known(self.guest).domid, self.vdev.number), known(self.guest), self.vdev.name
+        )
         with _sharing.Sharing(stack.questions(self.host)) as sharing:
             sharing.check_extents(self.host.store, mine, place, source.file)
         _sharing.refuse_mounted(mine, source.file)
 
-    def _request(self, device):
+    def _wanted_source(self) -> Source:
+        """The source, which was given."""
+        assert self.source is not None
+        return self.source
+
+    def _request(self, device: Device) -> blkback.Request:
         return blkback.Request(
-            self.guest,
+            known(self.guest),
             self.vdev,
             device,
             self.params["mode"],
@@ -272,9 +292,9 @@ class VbdItem(Item):
             form=self.params["diskseq_form"],
         )
 
-    def _settings(self, source, mode, device_type):
+    def _settings(self, source: str | None, mode: str, device_type: str) -> dict[str, Any]:
         return {
-            "domain": self.guest.name or self.guest.uuid,
+            "domain": known(self.guest).name or known(self.guest).uuid,
             "vdev": self.vdev.name,
             "source": source,
             "mode": mode,
@@ -282,13 +302,13 @@ class VbdItem(Item):
         }
 
     @staticmethod
-    def _attach(items, batch, errors):
+    def _attach(items: Sequence[VbdItem], batch: _BatchKey, errors: dict[int, BlockError | None]) -> None:
         host = items[0].host
-        requests = [item._request(item.device) for item in items]
+        requests = [item._request(known(item.device)) for item in items]
         by_request = {request.key: item for request, item in zip(requests, items)}
         with _sharing.Sharing(stack.questions(host)) as sharing:
 
-            def guard(transaction, request):
+            def guard(transaction: Nodes, request: blkback.Request) -> None:
                 if not by_request[request.key].params["shared"]:
                     sharing.guard(transaction, request)
 
@@ -303,7 +323,7 @@ class VbdItem(Item):
 
     # Detaching
 
-    def _plan_detached(self):
+    def _plan_detached(self) -> Plan:
         try:
             self.guest = _guest.find(self.host.store, self.params["domain"])
         except GuestError:
@@ -328,7 +348,7 @@ class VbdItem(Item):
         before = self._settings(self.vbd.params, **attached.settings_of(self.vbd))
         return Plan(True, before, {})
 
-    def _is_running(self):
+    def _is_running(self) -> bool:
         wanted = self.params["domain"]
         return any(
             wanted in (str(guest.domid), guest.name) or wanted.lower() == guest.uuid
@@ -336,9 +356,9 @@ class VbdItem(Item):
         )
 
     @staticmethod
-    def _detach(items, batch, errors):
+    def _detach(items: Sequence[VbdItem], batch: _BatchKey, errors: dict[int, BlockError | None]) -> None:
         timeout = max(item.params["timeout"] for item in items)
-        detachments = [blkback.Detachment(item.vbd, item.guest) for item in items]
+        detachments = [blkback.Detachment(known(item.vbd), item.guest) for item in items]
         if batch.by_libvirt and not batch.force:
             outcomes = attach.detach(items[0].host.store, detachments, timeout)
         else:
@@ -356,8 +376,8 @@ class _BatchKey(NamedTuple):
     force: bool
 
 
-def _batches(items):
-    batches = {}
+def _batches(items: Sequence[VbdItem]) -> Iterable[tuple[_BatchKey, list[VbdItem]]]:
+    batches: dict[_BatchKey, list[VbdItem]] = {}
     for item in items:
         params = item.params
         batch = _BatchKey(

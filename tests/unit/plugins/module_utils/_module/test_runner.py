@@ -24,7 +24,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 from ansible_collections.racefree.block.plugins.module_utils._block import detach as _detach
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._block import loop
-from ansible_collections.racefree.block.plugins.module_utils._module import runner
+from ansible_collections.racefree.block.plugins.module_utils._module import item, runner
 from ansible_collections.racefree.block.plugins.module_utils._process import descriptors as _descriptors
 from ansible_collections.racefree.block.plugins.module_utils._process import holder
 from ansible_collections.racefree.block.plugins.modules import loop_device, loop_devices
@@ -33,7 +33,7 @@ from ansible_collections.racefree.block.tests.unit.plugins.module_utils import l
 LOG = []
 
 
-class FileItem(runner.Item):
+class FileItem(item.Item):
     """A file with a content. ``fail`` names the step that is to fail."""
 
     ARGUMENTS = {
@@ -73,7 +73,7 @@ class FileItem(runner.Item):
         self._step("plan")
         now = {} if self.before is None else {"content": self.before}
         wanted = {"content": self.params["content"]}
-        return runner.Plan(now != wanted, now, wanted)
+        return item.Plan(now != wanted, now, wanted)
 
     def apply(self):
         with open(self.params["path"], "w", encoding="utf-8") as file:
@@ -513,6 +513,7 @@ def test_loop_device(place):
             direct_io=device["direct_io"],
             partitions=False,
             persist=True,
+            sealed=False,
         )
     assert device == expected
     with _device.open_path(device["path"]):
