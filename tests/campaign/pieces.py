@@ -43,7 +43,9 @@ _MODULES = (
     "snapshot_stores",
     "kernel_key",
 )
-_INSIDE = tuple(f"tests/campaign/inside/{name}.py" for name in ("victim", "world", "score", "rawdev", "uevents"))
+_INSIDE = tuple(
+    f"tests/campaign/inside/{name}.py" for name in ("victim", "world", "score", "rawdev", "uevents")
+)
 _JOBS = (*_INSIDE, "tests/campaign/inside/jobs.py")
 
 FAMILIES = (

@@ -57,13 +57,24 @@ def test_a_definition_may_stand_in_another_file():
 
 def _result(rounds, **counts):
     row = dict(dict.fromkeys(results.COUNTS, 0), tries=rounds, **counts)
-    return {"family": "swaps", "kernel": "7", "seconds": 1, "rounds": rounds, "rows": {"a": row}, "examples": {}}
+    return {
+        "family": "swaps",
+        "kernel": "7",
+        "seconds": 1,
+        "rounds": rounds,
+        "rows": {"a": row},
+        "examples": {},
+    }
 
 
 def test_parts_are_added_up():
     whole = results.add(_result(3, right=3), dict(_result(2, wrong=2), examples={"a: wrong": ["x"]}))
     assert whole["rounds"] == 5 and whole["seconds"] == 2 and whole["examples"] == {"a: wrong": ["x"]}
-    assert (whole["rows"]["a"]["tries"], whole["rows"]["a"]["right"], whole["rows"]["a"]["wrong"]) == (5, 3, 2)
+    assert (whole["rows"]["a"]["tries"], whole["rows"]["a"]["right"], whole["rows"]["a"]["wrong"]) == (
+        5,
+        3,
+        2,
+    )
     assert results.add(None, whole) == whole
 
 

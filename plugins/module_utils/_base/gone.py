@@ -21,7 +21,7 @@ from .errors import KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Collection
+    from collections.abc import Collection
 
 # A path, by stat(2) or open(2); also a process's directory below /proc.
 PATH = (errno.ENOENT, errno.ENOTDIR)

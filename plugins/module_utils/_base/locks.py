@@ -28,7 +28,7 @@ from .record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
 DIRECTORY = os.path.dirname(run_directory.LOCK_FILE)
 # For how long another run is waited for.

@@ -24,6 +24,13 @@ from .._xen.vbd_read import opened_number
 from .._xenstore.session import Session
 from . import state, target, worker
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .._block.device import Device
+    from .._dm.control import Control
+    from .._xen.vbd_key import Key
+    from .._xenstore.nodes import Nodes
+
 # Seconds for saying what went wrong and taking back what was written, on top of the caller's own limit.
 _CLEANUP = 5.0
 _LONGEST_ERROR = 1000
@@ -35,7 +42,7 @@ _GIVEN_UP = (str(CLOSING), str(CLOSED))
 _HINT = "See the kernel's messages (dmesg) of this host"
 
 
-def add(key, seconds, form="diskseq", link=None):
+def add(key: Key, seconds: float, form: str = "diskseq", link: worker.Link | None = None) -> None:
     """
     Give the vbd the device that its target names; BlockError, with the reason in the node hotplug-error, when that cannot be done.
 
@@ -55,10 +62,10 @@ def add(key, seconds, form="diskseq", link=None):
             raise
 
 
-def give_up(key, error, was_shared):
+def give_up(key: Key, error: object, was_shared: bool) -> None:
     """Take back and say why, for a process that cannot do so itself: it was killed, or hangs. ``was_shared``: it may have written nodes."""
     with Session() as store:
-        job = _Add(store, key, Deadline(_CLEANUP), None, None)
+        job = _Add(store, key, Deadline(_CLEANUP), "", worker.Link())
         known = state.read(key)
         if was_shared and known is not None:
             job.identity = {name: value for name, value in known.items() if name != "target"}
@@ -75,30 +82,30 @@ def give_up(key, error, was_shared):
 class _Request(Record):
     """What the sharing check wants to know."""
 
-    key: object
-    guest: object
-    device: object
+    key: Key
+    guest: _guest.Guest
+    device: Device
     mode: str
     dev: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.dev} of domain {self.key.domid}"
 
 
 class _Add:
-    def __init__(self, store, key, limit, form, link):
+    def __init__(self, store: Session, key: Key, limit: Deadline, form: str, link: worker.Link) -> None:
         self.store = store
         self.key = key
         self.limit = limit
         self.form = form
         self.link = link
-        self.nodes = None
-        self.identity = {}
+        self.nodes: dict[str, str | None] = {}
+        self.identity: dict[str, str] = {}
         # Whether what is there is another call's, and to be left as it is.
         self.is_served = False
         self.host = _Host()
 
-    def run(self):
+    def run(self) -> None:
         self.nodes = nodes = self._read(
             self.store,
             "params",
@@ -118,15 +125,16 @@ class _Add:
         if not nodes["params"]:
             # A drive without a medium.
             return self.store.transaction(lambda tx: self._say_in(tx, {"hotplug-status": "connected"}))
-        writable = "w" in nodes["mode"]
+        mode = nodes["mode"] or ""
+        writable = "w" in mode
         recipe = target.parse(nodes["params"], writable)
         facts = {"target": nodes["params"]}
         self.link.record(self.key, facts)
-        with self.host, target.open_device(recipe, self.limit.left(), "!" in nodes["mode"]) as device:
+        with self.host, target.open_device(recipe, self.limit.left(), "!" in mode) as device:
             if writable and device.read_only:
                 raise InvalidValue(
                     "mode",
-                    nodes["mode"],
+                    mode,
                     f"{device.path} is read-only, so the guest can have it only with mode=r",
                 )
             self.identity = dict(
@@ -140,7 +148,7 @@ class _Add:
         state.reap()
         return None
 
-    def fail(self, error):
+    def fail(self, error: object) -> None:
         """Take back what was written and say why; what fails here adds nothing to know."""
         text = (
             str(error)
@@ -162,7 +170,7 @@ class _Add:
         except BlockError:
             pass
 
-    def _read(self, store, *names):
+    def _read(self, store: Nodes, *names: str) -> dict[str, str | None]:
         """The nodes by name; ``error`` is blkback's, ``vm`` the guest's."""
         paths = {name: f"{self.key.backend}/{name}" for name in names}
         if "error" in paths:
@@ -172,7 +180,7 @@ class _Add:
         values = store.read_many(paths.values())
         return {name: values[path] for name, path in paths.items()}
 
-    def _check_nodes(self, nodes):
+    def _check_nodes(self, nodes: dict[str, str | None]) -> None:
         if nodes["params"] is None or nodes["mode"] is None:
             raise GuestError(
                 "the disk's nodes are not there: the guest has ended, or the disk is being detached",
@@ -185,7 +193,7 @@ class _Add:
                 device=f"{self.key.backend}/frontend-id",
             )
 
-    def _check_same(self):
+    def _check_same(self) -> None:
         """libxl may call twice. What the guest has is not exchanged under it, and blkback would not look at another number."""
         nodes, known = self.nodes, state.read(self.key)
         if (
@@ -206,22 +214,23 @@ class _Add:
                 hint="Detach it first",
             )
 
-    def _hand_over(self, device):
+    def _hand_over(self, device: Device) -> None:
+        mode = self.nodes["mode"] or ""
         guest = _guest.Guest(self.key.domid, _guest.uuid_of(self.nodes["vm"]) or "", None)
         request = _Request(
             self.key,
             guest,
             device,
-            "w" if "w" in self.nodes["mode"] else "r",
+            "w" if "w" in mode else "r",
             self.nodes["dev"] or str(self.key.devid),
         )
         device.prove()
         with _sharing.Sharing(stack.questions(self.host)) as sharing:
-            is_shared = "!" in self.nodes["mode"]
+            is_shared = "!" in mode
             if not is_shared:
                 sharing.prepare(request)
 
-            def write(tx):
+            def write(tx: Nodes) -> None:
                 self.link.needed = False
                 self._prove_in(tx, guest)
                 if not is_shared:
@@ -233,7 +242,7 @@ class _Add:
         self._wait_opened(device)
         self.link.needed = False
 
-    def _prove_in(self, tx, guest):
+    def _prove_in(self, tx: Nodes, guest: _guest.Guest) -> None:
         """Still the same vbd of the same guest, and nobody gave it a device; written to what was removed, the nodes would be left for ever."""
         if self.link.is_alone:
             raise GuestError("the script was killed meanwhile", device=self.key.backend)
@@ -254,7 +263,7 @@ class _Add:
             # An earlier disk's, which would be taken for this one's.
             tx.remove(self.key.backend_error)
 
-    def _wait_opened(self, device):
+    def _wait_opened(self, device: Device) -> None:
         waited_for = "blkback to open the device"
         patience = Deadline(_PATIENCE)
         for pause in pauses(0.001, 0.02):
@@ -281,14 +290,14 @@ class _Add:
                 raise self.limit.exceeded(waited_for, device=device.path, hint=_HINT)
             self.limit.sleep(pause)
 
-    def _finish_in(self, tx, device):
+    def _finish_in(self, tx: Nodes, device: Device) -> bool:
         """Say that it is connected, unless a backend that offers the node opened says that it has not opened the device."""
         if self._check_alive(tx, device)["opened"] == "0":
             return False
         tx.write(f"{self.key.backend}/hotplug-status", "connected")
         return True
 
-    def _check_alive(self, store, device):
+    def _check_alive(self, store: Nodes, device: Device) -> dict[str, str | None]:
         """The nodes, or an error when the backend will never have this device."""
         now = self._read(store, "state", "physical-device", "opened", "error")
         vbd_nodes.check_nodes(self.key, {"opened": now["opened"]})
@@ -304,7 +313,7 @@ class _Add:
             )
         return now
 
-    def _take_back_in(self, tx, text):
+    def _take_back_in(self, tx: Nodes, text: str) -> None:
         if self.identity:
             now = self._read(tx, *self.identity)
             for name, value in self.identity.items():
@@ -315,7 +324,7 @@ class _Add:
             {"hotplug-error": text} if self.is_served else {"hotplug-error": text, "hotplug-status": "error"},
         )
 
-    def _say_in(self, tx, values):
+    def _say_in(self, tx: Nodes, values: dict[str, str]) -> None:
         """Write nodes, but never into a vbd that is not there."""
         if self._read(tx, "frontend-id")["frontend-id"] == str(self.key.domid):
             tx.write_many({f"{self.key.backend}/{name}": value for name, value in values.items()})
@@ -324,18 +333,18 @@ class _Add:
 class _Host:
     """device-mapper's Control for ``_xen.stack.questions``, opened when it is asked for the first time; a context."""
 
-    def __init__(self):
-        self._dm = None
+    def __init__(self) -> None:
+        self._dm: Control | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> _Host:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         if self._dm is not None:
             self._dm.__exit__(*exc)
 
     @property
-    def dm(self):
+    def dm(self) -> Control:
         if self._dm is None:
             from .._dm import control
 

@@ -22,12 +22,16 @@ from .._xen.vbd_key import Key
 from . import add
 from .worker import LOOK_SECONDS, fd_of, keeping_limit, leave_terminal, may_be_opened, worker_killed
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .._base.deadline import Deadline
+
 # How a message begins: a call was taken, a descriptor comes with it, the call has ended, it has ended and blkback may open the device yet.
 BEGIN, DEVICE, END, KEEP = b"b", b"d", b"e", b"k"
 _LONGEST = 512
 
 
-def encoded(kind, number, key):
+def encoded(kind: bytes, number: int, key: Key) -> bytes:
     """The message that the service sends for its call with this number, which is for the vbd of the Key."""
     return kind + f"{number} {key.domid}/{key.devid}".encode()
 
@@ -35,12 +39,12 @@ def encoded(kind, number, key):
 class Keeper:
     """The process; ``connection`` is its end of the socket pair, by which it also sees the service's end."""
 
-    def __init__(self, connection):
+    def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self.calls = {}
-        self.kept = []
+        self.calls: dict[str, int | None] = {}
+        self.kept: list[tuple[int, str, Deadline]] = []
 
-    def run(self):
+    def run(self) -> None:
         """Never returns."""
         try:
             leave_terminal()
@@ -50,7 +54,7 @@ class Keeper:
         finally:
             os._exit(0)
 
-    def _hear(self):
+    def _hear(self) -> bool:
         self.connection.settimeout(LOOK_SECONDS if self.kept else None)
         try:
             message, ancillary = self.connection.recvmsg(_LONGEST, 64)[:2]
@@ -67,21 +71,21 @@ class Keeper:
             self._end(name, kind == KEEP)
         return True
 
-    def _end(self, name, is_needed):
+    def _end(self, name: str, is_needed: bool) -> None:
         fd = self.calls.pop(name, None)
         if fd is not None and is_needed:
             self.kept.append((fd, _key(name).sysfs, keeping_limit()))
         elif fd is not None:
             os.close(fd)
 
-    def _let_go(self):
+    def _let_go(self) -> None:
         for entry in list(self.kept):
             fd, sysfs, limit = entry
             if not may_be_opened(sysfs, limit):
                 os.close(fd)
                 self.kept.remove(entry)
 
-    def _stand_in(self):
+    def _stand_in(self) -> None:
         """The service was killed: what it had begun is taken back."""
         for name, fd in list(self.calls.items()):
             try:
@@ -94,5 +98,5 @@ class Keeper:
             time.sleep(LOOK_SECONDS)
 
 
-def _key(name):
+def _key(name: str) -> Key:
     return Key(*map(int, name.partition(" ")[2].split("/")))

@@ -20,6 +20,12 @@ from .._base.errors import BlockError, InvalidValue
 from .._xen.vbd_key import Key
 from . import state
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .worker import Link
+
 # Of the 40 s that libxl gives a script (LIBXL_HOTPLUG_TIMEOUT): for the work, and for all of it when storage does not answer.
 SECONDS = 20.0
 LONGEST = 27.0
@@ -29,7 +35,7 @@ STOCK_PLACE = "/etc/xen/scripts/block"
 _HANDED_ON = "RACEFREE_HANDED_ON"
 
 
-def main(argv, environ, form="diskseq"):
+def main(argv: list[str], environ: Mapping[str, str], form: str = "diskseq") -> int:
     """
     Do what was called for; the exit code. What went wrong is printed, and for ``add`` written where libxl looks for it.
 
@@ -47,14 +53,14 @@ def main(argv, environ, form="diskseq"):
     return 0
 
 
-def parse_call(argv, environ):
+def parse_call(argv: list[str], environ: Mapping[str, str]) -> tuple[str, Key]:
     """``(command, Key)`` of a call, or InvalidValue."""
     if len(argv) != 2 or argv[1] not in ("add", "remove"):
         raise InvalidValue("arguments", " ".join(argv[1:]), "must be add or remove, as libxl calls it")
     return argv[1], parse_path(environ.get("XENBUS_PATH", ""))
 
 
-def parse_path(path):
+def parse_path(path: str) -> Key:
     """The Key of a XENBUS_PATH, or InvalidValue."""
     parts = path.split("/")
     domids = ["0"]
@@ -70,16 +76,16 @@ def parse_path(path):
     return Key(int(parts[2]), int(parts[3]), int(domids[0]))
 
 
-def add(key, form):
+def add(key: Key, form: str) -> None:
     """Give the vbd its device, in a process that is given up when it hangs."""
     from . import worker
 
-    def work(link):
+    def work(link: Link) -> None:
         from .add import add as add_here
 
         add_here(key, SECONDS, form, link)
 
-    def give_up(error, was_shared):
+    def give_up(error: BaseException, was_shared: bool) -> None:
         from .add import give_up as give_up_here
 
         give_up_here(key, error, was_shared)
@@ -87,7 +93,7 @@ def add(key, form):
     worker.run(work, key, LONGEST, give_up)
 
 
-def remove(key, environ):
+def remove(key: Key, environ: Mapping[str, str]) -> None:
     """
     Forget the vbd; its nodes may be gone already, and are not looked at.
 
@@ -107,7 +113,7 @@ def remove(key, environ):
         os.execve(STOCK_KEPT, [STOCK_KEPT, "remove"], dict(environ, **{_HANDED_ON: "1"}))
 
 
-def _has_stock_loop(key):
+def _has_stock_loop(key: Key) -> bool:
     """Xen's own script writes the node ``node`` for a file, and without it has nothing to take down (tools/hotplug/Linux/block of Xen)."""
     from .._xenstore.session import Session
 

@@ -35,6 +35,18 @@ from .keeper import BEGIN, DEVICE, END, KEEP, Keeper, encoded
 from .script import LONGEST, SECONDS, parse_path
 from .worker import ENDED, Link, ancillary_of, failure_of, silent_storage
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Callable, TypeVar
+
+    from .._block.device import Device
+    from .._xen.vbd_key import Key
+    from .._xenstore.session import Session, Transaction
+    from .worker import Ancillary
+
+    T = TypeVar("T")
+
 DIRECTORY = "/run/racefree-block/service"
 # The descriptor by which each knows the other (proc(5), /proc/PID/fd): alive in this process, where nothing else has so high a number, and calls
 # in the script.
@@ -52,7 +64,7 @@ _TURN_SECONDS = 1.0
 _SWITCH_SECONDS = 0.05
 
 
-def serve(directory=DIRECTORY):
+def serve(directory: str = DIRECTORY) -> None:
     """Serve until SIGTERM, or until the keeper is gone, and then end what was begun."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     descriptors.raise_limit()
@@ -70,7 +82,7 @@ def serve(directory=DIRECTORY):
     _Service(keeper, mine, calls, f"{directory}/server").run()
 
 
-def _open_fifo(path):
+def _open_fifo(path: str) -> int:
     try:
         os.mkfifo(path, 0o600)
     except FileExistsError:
@@ -86,11 +98,11 @@ class _Turns:
     to commit does so. But nobody waits for who hangs.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
         self._taken = 0
 
-    def take(self, limit):
+    def take(self, limit: Deadline) -> _thread.LockType | None:
         """The lock, to be released, or None for who need not wait any more."""
         while True:
             lock, taken = self._lock, self._taken
@@ -108,7 +120,9 @@ class _Turns:
 class _Call(Link):
     """A call that is being worked on; what the worker has of the others."""
 
-    def __init__(self, number, key, form, pid, pidfd, keeper, turns):
+    def __init__(
+        self, number: int, key: Key, form: str, pid: int, pidfd: int, keeper: socket.socket, turns: _Turns
+    ) -> None:
         super().__init__()
         self.number = number
         self.key = key
@@ -119,32 +133,32 @@ class _Call(Link):
         self.was_shared = False
         self._keeper = keeper
         self._turns = turns
-        self._turn = None
+        self._turn: _thread.LockType | None = None
         # Whoever has it answers.
         self.answering = _thread.allocate_lock()
         self._recording = _thread.allocate_lock()
 
     @property
-    def is_alone(self):
+    def is_alone(self) -> bool:
         """Whether nobody waits for it any more: the script was killed, or has been told that it took too long."""
         return self.is_given_up or _has_ended(self.pidfd)
 
-    def share(self, device):
+    def share(self, device: Device) -> None:
         self.tell(DEVICE, ancillary_of(device))
         self.was_shared = True
 
-    def record(self, key, facts):
+    def record(self, key: Key, facts: dict[str, str]) -> None:
         """What is recorded of a call that is given up would be nobody's, or in place of another call's."""
         with self._recording:
             if self.is_given_up:
                 raise GuestError("the script has given up meanwhile", device=key.backend)
             super().record(key, facts)
 
-    def give_up(self):
+    def give_up(self) -> None:
         with self._recording:
             self.is_given_up = True
 
-    def transaction(self, store, function, limit):
+    def transaction(self, store: Session, function: Callable[[Transaction], T], limit: Deadline) -> T:
         """``store.transaction`` in this call's turn, which ends with it."""
         self.take_turn(limit)
         try:
@@ -152,16 +166,16 @@ class _Call(Link):
         finally:
             self.end_turn()
 
-    def take_turn(self, limit):
+    def take_turn(self, limit: Deadline) -> None:
         if self._turn is None:
             self._turn = self._turns.take(limit)
 
-    def end_turn(self):
+    def end_turn(self) -> None:
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.release()
 
-    def tell(self, kind, ancillary=()):
+    def tell(self, kind: bytes, ancillary: Iterable[Ancillary] = ()) -> None:
         try:
             self._keeper.sendmsg([encoded(kind, self.number, self.key)], ancillary)
         except OSError as error:
@@ -171,24 +185,24 @@ class _Call(Link):
 
 
 class _Service:
-    def __init__(self, keeper_pid, keeper, calls, said):
+    def __init__(self, keeper_pid: int, keeper: socket.socket, calls: int, said: str) -> None:
         self.keeper_pid = keeper_pid
         self.keeper = keeper
         self.calls = calls
         self.said = said
-        self.running = {}
+        self.running: dict[int, _Call] = {}
         self.turns = _Turns()
         self.taken = 0
         self.rest = b""
         self.is_ending = False
         # To be given up for those without which a call cannot be answered, and lines of calls for which there
         # were not even these.
-        self.spare = []
-        self.late = []
+        self.spare: list[int] = []
+        self.late: list[bytes] = []
         # Calls that nobody works on, with the reason.
-        self.refused = {}
+        self.refused: dict[int, tuple[_Call, str]] = {}
 
-    def run(self):
+    def run(self) -> None:
         signal.signal(signal.SIGTERM, self._end)
         write_whole(self.said, f"{os.getpid()}\n")
         poll = select.poll()
@@ -207,14 +221,14 @@ class _Service:
                     del self.refused[number]
                     os.close(call.pidfd)
 
-    def _end(self, *dummy):
+    def _end(self, *dummy: object) -> None:
         self.is_ending = True
         try:
             os.unlink(self.said)
         except FileNotFoundError:
             pass
 
-    def _take(self, has_more):
+    def _take(self, has_more: bool) -> None:
         lines, self.late = self.late, []
         if has_more:
             *more, self.rest = (self.rest + os.read(self.calls, 65536)).split(b"\n")
@@ -222,8 +236,8 @@ class _Service:
             lines += more
         for line in lines:
             try:
-                pid, form, path = line.decode().split(" ")
-                pid, key = int(pid), parse_path(path)
+                number, form, path = line.decode().split(" ")
+                pid, key = int(number), parse_path(path)
             except (ValueError, InvalidValue):
                 # No line of the script's.
                 continue
@@ -233,7 +247,7 @@ class _Service:
                 # Nobody waits for an answer (any more).
                 continue
 
-    def _begin(self, line, pid, form, key):
+    def _begin(self, line: bytes, pid: int, form: str, key: Key) -> None:
         """Have a thread of its own work on a call; ProcessLookupError when its process has ended."""
         pidfd, problem = self._pidfd(pid)
         if pidfd is None:
@@ -258,7 +272,7 @@ class _Service:
         _print_there(pid, pidfd, words, self.spare)
         self.refused[call.number] = call, problem
 
-    def _keep_spare(self):
+    def _keep_spare(self) -> None:
         """One for a pidfd, one for the script's standard error."""
         while len(self.spare) < 2:
             fd = _or_none(lambda: os.dup(self.calls))
@@ -266,7 +280,7 @@ class _Service:
                 return
             self.spare.append(fd)
 
-    def _pidfd(self, pid):
+    def _pidfd(self, pid: int) -> tuple[int | None, str | None]:
         """
         ``(pidfd, None)`` of a process, ``(pidfd, reason)`` when it took a spare descriptor, and ``(None,
         reason)`` when there is none at all.
@@ -276,12 +290,12 @@ class _Service:
         except OSError as error:
             if error.errno in gone.PROCESS:
                 raise
-            problem = os.strerror(error.errno)
+            problem = error.strerror or str(error)
         if self.spare:
             os.close(self.spare.pop())
         return _or_none(lambda: os.pidfd_open(pid)), problem
 
-    def _work(self, call):
+    def _work(self, call: _Call) -> None:
         call.take_turn(call.limit)
         error = failure_of(lambda: add.add(call.key, SECONDS, call.form, call))
         call.end_turn()
@@ -289,20 +303,20 @@ class _Service:
         if call.answering.acquire(False):
             self._answer(call, error)
 
-    def _give_up(self, call):
+    def _give_up(self, call: _Call) -> None:
         """Storage hangs, and the thread with it; what comes after that ends by itself."""
         if call.answering.acquire(False):
             call.give_up()
             _thread.start_new_thread(self._say_late, (call,))
 
-    def _say_late(self, call):
+    def _say_late(self, call: _Call) -> None:
         error = str(silent_storage(call.limit))
         untold = failure_of(lambda: add.give_up(call.key, error, call.was_shared))
         if untold is not None:
             error += f". It is not in the node hotplug-error: {untold}"
         self._answer(call, error)
 
-    def _answer(self, call, error):
+    def _answer(self, call: _Call, error: str | None) -> None:
         if error is not None:
             _print_there(
                 call.pid, call.pidfd, f"block-racefree: add {call.key.backend}: {error}\n", self.spare
@@ -314,7 +328,7 @@ class _Service:
         os.close(call.pidfd)
 
     @staticmethod
-    def _answer_once(call, error):
+    def _answer_once(call: _Call, error: str | None) -> bool:
         """Signal the script; whether it has ended before that."""
         if _has_ended(call.pidfd):
             return True
@@ -325,7 +339,7 @@ class _Service:
         return False
 
 
-def _or_none(function):
+def _or_none(function: Callable[[], int]) -> int | None:
     """
     The descriptor that ``function()`` returns, or None when there is none to be had, whatever the reason is.
     """
@@ -335,7 +349,7 @@ def _or_none(function):
         return None
 
 
-def _has_open(pid, fifo):
+def _has_open(pid: int, fifo: int) -> bool:
     """Whether the process is the script: nobody else has the FIFO open. To be asked when a pidfd says which process it is."""
     found = os.fstat(fifo)
     try:
@@ -346,18 +360,18 @@ def _has_open(pid, fifo):
     return (theirs.st_dev, theirs.st_ino) == (found.st_dev, found.st_ino)
 
 
-def _has_ended(pidfd):
+def _has_ended(pidfd: int) -> bool:
     return _wait_end(pidfd, 0)
 
 
-def _wait_end(pidfd, seconds):
+def _wait_end(pidfd: int, seconds: float) -> bool:
     """Whether the process has ended within so many seconds (pidfd_open(2): it can be read then)."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
 
 
-def _print_there(pid, pidfd, text, spare):
+def _print_there(pid: int, pidfd: int, text: str, spare: list[int]) -> None:
     """
     On the script's standard error, if that can be opened; libxl reads the node hotplug-error. ``pidfd`` is the script's: its number may be another
     process's once it has ended.

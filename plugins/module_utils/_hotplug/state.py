@@ -23,7 +23,7 @@ from .._xen.vbd_key import Key
 DIRECTORY = "/run/racefree-block/hotplug"
 
 
-def write(key, facts):
+def write(key: Key, facts: dict[str, str]) -> None:
     """
     Keep ``facts``, a dictionary of one-line texts, for the vbd, in place of what was kept before; KernelError.
     """
@@ -39,7 +39,7 @@ def write(key, facts):
         raise KernelError.from_oserror(error, "note what the disk gets", device=temporary) from error
 
 
-def read(key):
+def read(key: Key) -> dict[str, str] | None:
     """The dictionary that was kept, or None."""
     try:
         with open(f"{DIRECTORY}/{_name(key)}", encoding="utf-8") as file:
@@ -48,12 +48,12 @@ def read(key):
         return None
 
 
-def forget(key):
+def forget(key: Key) -> bool:
     """Remove the vbd's file; whether there was one."""
     return _unlink(_name(key))
 
 
-def reap():
+def reap() -> list[str]:
     """
     Remove the files of vbds that are gone, and what a killed run had begun to write; their names.
 
@@ -66,18 +66,20 @@ def reap():
     return [name for name in names if _is_stale(name) and _unlink(name)]
 
 
-def _is_stale(name):
+def _is_stale(name: str) -> bool:
     if name.startswith("."):
         return not gone.exists(f"/proc/{name.rpartition('.')[2]}")
     domid, dash, devid = name.partition("-")
-    return bool(dash) and not gone.exists(Key(domid, devid).sysfs, gone.SYSFS)
+    if not domid.isdigit() or not devid.isdigit():
+        return bool(dash)
+    return not gone.exists(Key(int(domid), int(devid)).sysfs, gone.SYSFS)
 
 
-def _name(key):
+def _name(key: Key) -> str:
     return f"{key.domid}-{key.devid}"
 
 
-def _unlink(name):
+def _unlink(name: str) -> bool:
     try:
         os.unlink(f"{DIRECTORY}/{name}")
     except FileNotFoundError:

@@ -16,16 +16,25 @@ import stat
 from .._base import gone, locks
 from .._base.deadline import Deadline
 from .._base.errors import DeviceGone, InvalidValue, KernelError, WrongDevice
+from .._base.files import kind_of_file
 from .._block import backing as _backing
 from .._block import bind, boot, loop_index, new_loop, sysfs
 from .._block import device as _device
 from .._source import spec
 from .._source.spec import DiskseqSource, FileSource, PathSource
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Union
+
+    from .._block.device import Device
+
+    Recipe = Union[DiskseqSource, FileSource, PathSource]
+
 _FORMS = ("diskseq:", "file:", "path:", "dm:")
 
 
-def parse(text, writable):
+def parse(text: str, writable: bool) -> Recipe:
     """
     The recipe (``_source.spec``) of a target: one of its text forms, or as with Xen's own script a path of a block device or a regular file,
     to which ``/dev/`` is added when it is not absolute.
@@ -35,7 +44,7 @@ def parse(text, writable):
     if not text.isascii() or not text.isprintable():
         raise InvalidValue("target", text, "must be printable ASCII")
     if text.startswith(_FORMS):
-        recipe = spec.parse(text, option="target")
+        recipe: Any = spec.parse(text, option="target")
         _check_kept(text, recipe)
     else:
         path = _full(text)
@@ -44,7 +53,7 @@ def parse(text, writable):
     return recipe._replace(read_only=True) if isinstance(recipe, FileSource) and not writable else recipe
 
 
-def open_device(recipe, seconds, is_shared=False):
+def open_device(recipe: Recipe, seconds: float, is_shared: bool = False) -> Device:
     """
     The device, held and proved. For a file a loop device is made, which goes with its last user; that may take ``seconds``.
 
@@ -68,7 +77,7 @@ def open_device(recipe, seconds, is_shared=False):
     return device
 
 
-def _open(recipe, seconds, is_shared):
+def _open(recipe: Recipe, seconds: float, is_shared: bool) -> Device:
     if isinstance(recipe, FileSource):
         with _backing.Backing(recipe.file, recipe.read_only, option="target") as backing:
             area = new_loop.Area(recipe.offset, recipe.size, not recipe.read_only)
@@ -99,7 +108,7 @@ def _open(recipe, seconds, is_shared):
     return device
 
 
-def _check_kept(text, recipe):
+def _check_kept(text: str, recipe: spec.Source) -> None:
     """A target stands in a configuration that outlives the boot, and the number would be another disk's then."""
     if isinstance(recipe, DiskseqSource):
         is_bound = recipe.boot_id is not None
@@ -117,12 +126,12 @@ def _check_kept(text, recipe):
         )
 
 
-def _full(text):
+def _full(text: str) -> str:
     path = text[4:] if text.startswith("phy:") else text
     return path if path.startswith("/") else "/dev/" + path
 
 
-def _guess(path):
+def _guess(path: str) -> FileSource | PathSource:
     """Only a guess: whatever is opened is proved to be what it is taken for here."""
     try:
         mode = os.stat(path).st_mode
@@ -135,11 +144,11 @@ def _guess(path):
     if stat.S_ISBLK(mode):
         return PathSource(path)
     raise InvalidValue(
-        "target", path, f"is a {_device.kind_of_file(mode)}, and must be a block device or a regular file"
+        "target", path, f"is a {kind_of_file(mode)}, and must be a block device or a regular file"
     )
 
 
-def _prove_uuid(device, recipe):
+def _prove_uuid(device: Device, recipe: PathSource) -> None:
     """The descriptor keeps the number, so what sysfs says of it is about this device; a mapped device's uuid never changes."""
     uuid = sysfs.read(f"{device.sysfs}/dm/uuid")
     if uuid != recipe.uuid:

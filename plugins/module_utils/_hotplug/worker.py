@@ -26,6 +26,19 @@ from .._base.deadline import Deadline
 from .._base.errors import BlockError, KernelError
 from . import state
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Callable, TypeVar
+
+    from .._base.errors import DeadlineExceeded
+    from .._block.device import Device
+    from .._xen.vbd_key import Key
+    from .._xenstore.session import Session, Transaction
+
+    T = TypeVar("T")
+    Ancillary = tuple[int, int, bytes]
+
 # Seconds for which a device is kept when blkback neither opens it nor lets go of the vbd.
 _KEPT = 120.0
 LOOK_SECONDS = 0.25
@@ -47,43 +60,44 @@ class Link:
     While ``needed`` is set the device that was shared must not be let go of: blkback may be about to open it.
     """
 
-    def __init__(self, connection=None, parent=None):
+    def __init__(self, connection: socket.socket | None = None, parent: int | None = None) -> None:
         self.needed = False
         # A worker that is given up is killed.
         self.is_given_up = False
         self._connection = connection
         self._parent = parent
-        self._fd = None
+        self._fd: int | None = None
 
     @property
-    def is_alone(self):
+    def is_alone(self) -> bool:
         """Whether the watcher, for which libxl waits, was killed."""
         return self._parent is not None and os.getppid() != self._parent
 
-    def share(self, device):
+    def share(self, device: Device) -> None:
         """Have the watcher keep the Device too; a descriptor on its way is open already (unix(7), SCM_RIGHTS)."""
         if self._connection is not None:
             self._fd = os.dup(device.fd)
             self._say(_DEVICE, ancillary_of(device))
 
-    def record(self, key, facts):
+    def record(self, key: Key, facts: dict[str, str]) -> None:
         """``_hotplug.state.write``."""
         state.write(key, facts)
 
-    def transaction(self, store, function, limit):
+    def transaction(self, store: Session, function: Callable[[Transaction], T], limit: Deadline) -> T:
         """``store.transaction``, which others may have reason to wait with."""
         return store.transaction(function, limit)
 
-    def end(self, error, sysfs):
+    def end(self, error: str | None, sysfs: str) -> None:
         """Tell how it ended, and keep the device if need be."""
         keeping = error is not None and self.needed and self._fd is not None
         self._say(
             _DONE if error is None else (_KEEPING if keeping else _FAILED) + error.encode()[: _LONGEST - 1]
         )
-        if keeping:
+        if keeping and self._fd is not None:
             _keep(self._fd, sysfs)
 
-    def _say(self, message, ancillary=()):
+    def _say(self, message: bytes, ancillary: Iterable[Ancillary] = ()) -> None:
+        assert self._connection is not None
         try:
             self._connection.sendmsg([message], ancillary)
         except OSError as error:
@@ -92,7 +106,9 @@ class Link:
                 raise
 
 
-def run(work, key, seconds, give_up):
+def run(
+    work: Callable[[Link], object], key: Key, seconds: float, give_up: Callable[[BaseException, bool], object]
+) -> None:
     """
     ``work(link)`` in a process of its own; BlockError with what it raised.
 
@@ -105,7 +121,7 @@ def run(work, key, seconds, give_up):
     if not worker:
         _work(work, Link(its, parent), key.sysfs)
     its.close()
-    shared = []
+    shared: list[int] = []
     try:
         message = _hear(mine, Deadline(seconds), shared)
         if message[:1] != _KEEPING:
@@ -127,7 +143,7 @@ def run(work, key, seconds, give_up):
         raise BlockError(message[1:].decode(errors="replace"))
 
 
-def _hear(connection, limit, shared):
+def _hear(connection: socket.socket, limit: Deadline, shared: list[int]) -> bytes:
     """
     The worker's last message; the descriptor that it shared goes to the list ``shared``, or _NONE_LEFT when
     it could not be taken.
@@ -147,7 +163,7 @@ def _hear(connection, limit, shared):
         shared[:] = [fd_of(ancillary)]
 
 
-def _work(work, link, sysfs):
+def _work(work: Callable[[Link], object], link: Link, sysfs: str) -> None:
     """In the worker; never returns."""
     try:
         leave_terminal()
@@ -156,7 +172,7 @@ def _work(work, link, sysfs):
         os._exit(0)
 
 
-def failure_of(function):
+def failure_of(function: Callable[[], object]) -> str | None:
     """What went wrong in ``function()``, as a text, or None."""
     try:
         function()
@@ -167,7 +183,7 @@ def failure_of(function):
     return None
 
 
-def leave_terminal():
+def leave_terminal() -> None:
     """What interrupts the script from a terminal must not end this process too, and whoever reads what the script prints must not wait for it."""
     os.setsid()
     null = os.open("/dev/null", os.O_RDWR)
@@ -175,12 +191,12 @@ def leave_terminal():
         os.dup2(null, standard)
 
 
-def ancillary_of(device):
+def ancillary_of(device: Device) -> list[Ancillary]:
     """What sendmsg passes a copy of the Device's descriptor with (unix(7), SCM_RIGHTS)."""
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, device.fd.to_bytes(4, "little"))]
 
 
-def fd_of(ancillary):
+def fd_of(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
     """The descriptor that recvmsg got; BlockError when there was none left for it (unix(7), MSG_CTRUNC)."""
     if not ancillary:
         raise BlockError(
@@ -190,7 +206,7 @@ def fd_of(ancillary):
     return int.from_bytes(ancillary[0][2], "little")
 
 
-def silent_storage(limit):
+def silent_storage(limit: Deadline) -> DeadlineExceeded:
     """The error of who waited for it."""
     return limit.exceeded(
         "the storage to answer, which cannot be interrupted",
@@ -198,17 +214,17 @@ def silent_storage(limit):
     )
 
 
-def worker_killed():
+def worker_killed() -> BlockError:
     """The error of who stands in for it."""
     return BlockError("the process that worked on it was killed")
 
 
-def keeping_limit():
+def keeping_limit() -> Deadline:
     """The Deadline for a device that is kept from now on."""
     return Deadline(_KEPT)
 
 
-def may_be_opened(sysfs, limit):
+def may_be_opened(sysfs: str, limit: Deadline) -> bool:
     """Whether blkback may yet open the device that is kept for the vbd."""
     if limit.expired:
         return False
@@ -219,7 +235,7 @@ def may_be_opened(sysfs, limit):
         return True
 
 
-def _keep(fd, sysfs):
+def _keep(fd: int, sysfs: str) -> None:
     """Have nothing but the descriptor, until blkback has the device or nothing to do with the vbd; never returns."""
     try:
         os.closerange(0, fd)
@@ -231,7 +247,7 @@ def _keep(fd, sysfs):
         os._exit(0)
 
 
-def _reap(pid):
+def _reap(pid: int) -> None:
     """Wait a moment for the end of a child that was killed."""
     limit = Deadline(_DYING)
     while os.waitpid(pid, os.WNOHANG) == (0, 0) and not limit.expired:

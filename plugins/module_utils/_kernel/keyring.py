@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import platform
 import struct
-from typing import Any, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 from .._base import gone
 from .._base.errors import KernelError, NotSupported

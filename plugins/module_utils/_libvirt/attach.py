@@ -186,8 +186,9 @@ def _take_back(store: Store, request: Request, xml: str, error: BlockError, uri:
                 )
             except GuestError:
                 vbd = vbd_read.read_vbd(store, *request.key)
-        if vbd_read.read_vbd(store, *request.key) is not None:
-            (outcome,) = blkback.detach(store, [Detachment(vbd, request.guest)], 10, force=True)
+        left = vbd_read.read_vbd(store, *request.key)
+        if left is not None:
+            (outcome,) = blkback.detach(store, [Detachment(vbd or left, request.guest)], 10, force=True)
             if outcome.error:
                 raise outcome.error
     except BlockError as failure:

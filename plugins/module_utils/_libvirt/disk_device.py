@@ -36,6 +36,7 @@ from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen import stack
 from .._xen.footprint import conflict, footprint
+from .._xen.vbd_key import Key
 from . import domain_xml
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class DiskSpec(NamedTuple):
 class _Place(NamedTuple):
     """What the sharing check wants to know of who is to get it."""
 
-    key: object | None
+    key: Key | None
     guest: _guest.Guest
 
 

@@ -194,7 +194,7 @@ def _prove(host: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec, limi
                 hint="Disks of a recipe are served by blkback: driver name='phy'",
             )
         limit.sleep(pause)
-    if opened != (device.id.major, device.id.minor):
+    if opened is not None and opened != (device.id.major, device.id.minor):
         raise WrongDevice(
             f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}",
             device=str(spec),

@@ -39,6 +39,17 @@ from . import vdev as _vdev
 from .stock_script import is_needed, run_remove
 from .vbd_nodes import CLOSED, CLOSING, CONNECTED, Disk, Key, Vbd
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Callable, TypeVar
+
+    from .._xenstore.nodes import Nodes
+    from .._xenstore.session import Session, Transaction
+
+    J = TypeVar("J", bound="_Job")
+    T = TypeVar("T")
+
 # Seconds that taking back what is half attached, or removing what was given up, may take on top of the caller's own limit.
 _CLEANUP = 15.0
 # Seconds for which devices are held for a blkback that may open them yet, when nobody is left who could tell.
@@ -69,17 +80,17 @@ class Request(NamedTuple):
     script: str = vbd_nodes.STOCK_SCRIPT
 
     @property
-    def key(self):
+    def key(self) -> Key:
         return Key(self.guest.domid, self.vdev.number)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.vdev.name} of {self.guest}"
 
 
 class Outcome(NamedTuple):
     """What became of one request: ``vbd`` when it is as was asked, else ``error``. ``changed`` tells whether anything was done."""
 
-    request: object
+    request: Any
     vbd: Vbd | None
     error: BlockError | None
     changed: bool = True
@@ -95,14 +106,14 @@ class Detachment(NamedTuple):
     guest: _guest.Guest | None = None
 
     @property
-    def key(self):
+    def key(self) -> Key:
         return self.vbd.key
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.vbd.dev} of {self.guest or 'domain ' + str(self.key.domid)}"
 
 
-def check(request):
+def check(request: Request) -> None:
     """Raise InvalidValue for a request that can never be served; nothing is read or written."""
     if request.mode not in ("r", "w"):
         raise InvalidValue("mode", request.mode, "must be r or w")
@@ -122,7 +133,13 @@ def check(request):
         raise InvalidValue("params", params, "must be printable ASCII without a colon")
 
 
-def attach(store, requests, timeout=30.0, wait_connected=False, guard=None):
+def attach(
+    store: Session,
+    requests: Sequence[Request],
+    timeout: float = 30.0,
+    wait_connected: bool = False,
+    guard: Callable[[Nodes, Request], None] | None = None,
+) -> list[Outcome]:
     """
     Hand every request's device to its guest; a list of Outcomes, in order.
 
@@ -152,14 +169,16 @@ def attach(store, requests, timeout=30.0, wait_connected=False, guard=None):
     return [job.outcome() for job in jobs]
 
 
-def _all_in_one(store, jobs, limit, step):
+def _all_in_one(
+    store: Session, jobs: Sequence[J], limit: Deadline, step: Callable[[Transaction, J], None]
+) -> None:
     """
     ``step(transaction, job)`` for every job in one transaction; when xenstored refuses that because of one of them, each in its own.
 
     What else a step raises is its job's error, so it raises before it writes.
     """
 
-    def run(tx):
+    def run(tx: Transaction) -> None:
         for job in jobs:
             job.error, job.written = None, False
         for job in jobs:
@@ -187,23 +206,23 @@ def _all_in_one(store, jobs, limit, step):
 class _Job:
     """One vbd on its way to a goal, for :func:`_poll`."""
 
-    def __init__(self, key, request):
+    def __init__(self, key: Key, request: Request | Detachment) -> None:
         self.key = key
-        self.request = request
-        self.error = None
+        self.request: Any = request
+        self.error: BlockError | None = None
         self.done = False
         # Whether nodes were, or may have been, written for it.
         self.written = False
         # What it waits for, and what to do about it, in case it never comes.
-        self.last = None
+        self.last = ""
         self.hint = _HINT_BLKBACK
-        self.extra_paths = []
+        self.extra_paths: list[str] = []
 
-    def paths(self):
+    def paths(self) -> list[str]:
         """The nodes it wants to look at."""
         return vbd_nodes.read_paths(self.key) + [self.key.frontend_error] + self.extra_paths
 
-    def run(self, function, *arguments):
+    def run(self, function: Callable[..., T], *arguments: Any) -> T | None:
         """Call it, and keep what it raises as this job's error."""
         try:
             return function(*arguments)
@@ -213,13 +232,13 @@ class _Job:
 
 
 class _Attach(_Job):
-    def __init__(self, request):
+    def __init__(self, request: Request) -> None:
         super().__init__(request.key, request)
         self.seen_open = False
-        self.nodes = None
-        self.vbd = None
+        self.nodes: list[vbd_nodes.NewNode] = []
+        self.vbd: Vbd | None = None
 
-    def prepare(self):
+    def prepare(self) -> None:
         """Whatever can be found wrong before anything is written."""
         check(self.request)
         device = self.request.device
@@ -232,7 +251,7 @@ class _Attach(_Job):
             ),
         )
 
-    def write_in(self, tx, guard):
+    def write_in(self, tx: Transaction, guard: Callable[[Nodes, Request], None] | None) -> None:
         """Write the nodes, unless this request must not be served: then that is raised, and nothing is written for it."""
         _guest.prove(tx, self.request.guest)
         # As libxl: its own copy says whether there is such a disk; a backend without it is in use all the same.
@@ -253,7 +272,7 @@ class _Attach(_Job):
             tx.remove(path)
         tx.lay(self.nodes)
 
-    def look(self, values, wait_connected):
+    def look(self, values: Mapping[str, str | None], wait_connected: bool) -> bool:
         """Whether it is there; raises when it never will be."""
         vbd = self.vbd = vbd_nodes.from_nodes(self.key, values)
         if vbd is None:
@@ -292,7 +311,7 @@ class _Attach(_Job):
             return False
         return True
 
-    def take_back(self, store, limit):
+    def take_back(self, store: Session, limit: Deadline) -> bool:
         """Remove what was written for this vbd, after a failure, and return whether it is gone; if not, the error says so."""
         try:
             with store.within(limit):
@@ -300,10 +319,11 @@ class _Attach(_Job):
             wait_released(self.request, limit)
             return True
         except BlockError as error:
+            assert self.error is not None
             self.error.hint = f"{self.error.hint or 'It could not be taken back'}. Nodes of {self.key.backend} may be left: {error}"
             return False
 
-    def _remove_in(self, tx):
+    def _remove_in(self, tx: Transaction) -> None:
         # A lost connection leaves open whether anything was written: only what bears this device's number is removed.
         device = self.request.device.id
         mine = dict(
@@ -316,13 +336,15 @@ class _Attach(_Job):
         ):
             remove_nodes(tx, self.key)
 
-    def outcome(self):
+    def outcome(self) -> Outcome:
         return Outcome(
             self.request, None if self.error else self.vbd, self.error, self.written and not self.error
         )
 
 
-def detach(store, detachments, timeout=10.0, force=False):
+def detach(
+    store: Session, detachments: Sequence[Detachment], timeout: float = 10.0, force: bool = False
+) -> list[Outcome]:
     """
     Take vbds back from their guests; a list of Outcomes, in order, without a vbd.
 
@@ -354,7 +376,7 @@ def detach(store, detachments, timeout=10.0, force=False):
 
 
 class _Detach(_Job):
-    def __init__(self, detachment, force, timeout):
+    def __init__(self, detachment: Detachment, force: bool, timeout: float) -> None:
         super().__init__(detachment.key, detachment)
         self.force = force
         self.changed = False
@@ -365,7 +387,7 @@ class _Detach(_Job):
         self.guest_path = f"/local/domain/{self.key.domid}/vm"
         self.extra_paths = [self.guest_path]
 
-    def ask_in(self, tx):
+    def ask_in(self, tx: Transaction) -> None:
         """online 0 and state 5, in one transaction, as libxl__initiate_device_generic_remove does."""
         self.changed = self.gone = False
         state = tx.read(f"{self.key.backend}/state")
@@ -382,7 +404,7 @@ class _Detach(_Job):
         if state != str(CLOSED):
             tx.write(f"{self.key.backend}/state", str(CLOSING))
 
-    def _prove_in(self, tx):
+    def _prove_in(self, tx: Transaction) -> None:
         """Still the same guest, and the same device."""
         guest, vbd = self.request.guest, self.request.vbd
         if guest is not None and tx.exists(self.guest_path):
@@ -394,7 +416,7 @@ class _Detach(_Job):
                 device=str(self.request),
             )
 
-    def look(self, values):
+    def look(self, values: Mapping[str, str | None]) -> bool:
         """Whether its nodes can be removed."""
         state = values[f"{self.key.backend}/state"]
         if state in (None, str(CLOSED)) or values[self.guest_path] is None:
@@ -409,13 +431,13 @@ class _Detach(_Job):
         )
         return False
 
-    def remove_in(self, tx):
+    def remove_in(self, tx: Transaction) -> None:
         """Remove the nodes of what the guest has given up."""
         self._prove_in(tx)
         remove_nodes(tx, self.key)
 
 
-def _device_words(vbd):
+def _device_words(vbd: Vbd) -> str:
     number = "no device" if vbd.number is None else f"{vbd.number[0]}:{vbd.number[1]}"
     return number if vbd.diskseq is None else f"{number} (diskseq {vbd.diskseq})"
 
@@ -427,7 +449,7 @@ _HINT_FORCE = (
 _HINT_BLKBACK = "See the kernel's messages (dmesg) of the domain that serves the disk"
 
 
-def remove_nodes(tx, key):
+def remove_nodes(tx: Nodes, key: Key) -> bool:
     """Remove all nodes of a vbd, and the directories that are empty without them, as libxl__device_destroy does; whether there were any."""
     own = (key.frontend, key.libxl, key.backend)
     there = tx.read_many(own + (key.backend_error, key.frontend_error))
@@ -440,7 +462,7 @@ def remove_nodes(tx, key):
     return any(there[path] is not None for path in own)
 
 
-def _disk(request):
+def _disk(request: Request) -> Disk:
     return Disk(
         dev=request.vdev.name,
         params=request.device.path if request.params is None else request.params,
@@ -453,7 +475,9 @@ def _disk(request):
     )
 
 
-def _poll(store, jobs, limit, look):
+def _poll(
+    store: Session, jobs: Sequence[J], limit: Deadline, look: Callable[[J, Mapping[str, str | None]], bool]
+) -> None:
     """Look at all jobs together until each is done, has failed, or the limit is reached."""
     late = False
     for pause in pauses(0.001, 0.05):
@@ -480,7 +504,7 @@ def _poll(store, jobs, limit, look):
         limit.sleep(max(pause, 2 * (time.monotonic() - began)))
 
 
-def _own(error):
+def _own(error: BlockError) -> BlockError:
     """A copy of an error that several jobs met, so that each can add to its own."""
     copy = error.__class__.__new__(error.__class__)
     copy.__dict__.update(error.__dict__)
@@ -488,7 +512,7 @@ def _own(error):
     return copy
 
 
-def wait_released(request, limit):
+def wait_released(request: Request | Detachment, limit: Deadline) -> None:
     """Wait until blkback has let go of the request's (or detachment's) vbd; DeadlineExceeded when it does not."""
     for pause in pauses(0.001, 0.05):
         if not gone.exists(request.key.sysfs, gone.SYSFS):

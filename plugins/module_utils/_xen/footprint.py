@@ -19,6 +19,13 @@ from .._base.errors import NotSupported
 from .._base.record import Record
 from .._block import sysfs
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    Number = tuple[int, int]
+
 SECTOR = 512
 _DEPTH = 64  # more than any stack the kernel lets one build
 
@@ -29,12 +36,12 @@ class Extent(Record):
     ``("file", st_dev, st_ino)`` or ``("thin", major, minor, id)`` with the pool's number.
     """
 
-    leaf: tuple
+    leaf: tuple[Any, ...]
     start: int
     end: int | None
     writes: bool
 
-    def meets(self, other):
+    def meets(self, other: Extent) -> bool:
         """Whether both touch a byte that one of them writes."""
         return (
             self.leaf == other.leaf
@@ -56,15 +63,15 @@ class Questions(Record):
     that another stacked driver (md, bcache) is made of, or None.
     """
 
-    table_of: object
-    loop_of: object
-    partition_of: object
-    members_of: object
+    table_of: Callable[[int, int], list[tuple[int, int, str, str]] | None]
+    loop_of: Callable[[int, int], tuple[int, int, int, int] | None]
+    partition_of: Callable[[int, int], tuple[int, int, int, int] | None]
+    members_of: Callable[[int, int], list[Number] | None]
 
 
-def conflict(one, other):
+def conflict(one: Iterable[Extent], other: Iterable[Extent]) -> tuple[Extent, Extent] | None:
     """The first pair of extents of two footprints that must not be shared, or None."""
-    by_leaf = {}
+    by_leaf: dict[Any, list[Extent]] = {}
     for extent in other:
         by_leaf.setdefault(extent.leaf, []).append(extent)
     for extent in one:
@@ -74,13 +81,13 @@ def conflict(one, other):
     return None
 
 
-def footprint(major, minor, writes, questions):
+def footprint(major: int, minor: int, writes: bool, questions: Questions) -> list[Extent]:
     """
     The Extents below a device, for a user who reads it, and writes it when ``writes``.
 
     NotSupported when the stack is deeper than any real one.
     """
-    found = []
+    found: list[Extent] = []
     _descend((major, minor), 0, None, writes, questions, found, 0)
     return sorted(
         set(found),
@@ -88,7 +95,15 @@ def footprint(major, minor, writes, questions):
     )
 
 
-def _descend(number, start, end, writes, questions, found, depth):
+def _descend(
+    number: tuple[int, int],
+    start: int,
+    end: int | None,
+    writes: bool,
+    questions: Questions,
+    found: list[Extent],
+    depth: int,
+) -> None:
     """Add what bytes ``start`` to ``end`` of a device stand on."""
     if depth > _DEPTH:
         raise NotSupported(
@@ -97,7 +112,7 @@ def _descend(number, start, end, writes, questions, found, depth):
     partition = questions.partition_of(*number)
     if partition is not None:
         major, minor, offset, size = partition
-        return _descend(
+        _descend(
             (major, minor),
             offset + start,
             offset + (size if end is None else min(end, size)),
@@ -106,6 +121,7 @@ def _descend(number, start, end, writes, questions, found, depth):
             found,
             depth + 1,
         )
+        return
     loop = questions.loop_of(*number)
     if loop is not None:
         device, inode, offset, size = loop
@@ -114,7 +130,7 @@ def _descend(number, start, end, writes, questions, found, depth):
         found.append(
             Extent(("file", device, inode), offset + start, None if end is None else offset + end, writes)
         )
-        return None
+        return
     table = questions.table_of(*number)
     if table is not None:
         for first, length, kind, params in table:
@@ -122,39 +138,46 @@ def _descend(number, start, end, writes, questions, found, depth):
             if high > start and (end is None or low < end):
                 part = (max(low, start) - low, min(high, high if end is None else end) - low)
                 _target(number, kind, params, part, writes, questions, found, depth + 1)
-        return None
+        return
     members = questions.members_of(*number)
     if members:
         for member in members:
             _descend(member, 0, None, writes, questions, found, depth + 1)
-        return None
+        return
     found.append(Extent(("disk",) + number, start, end, writes))
-    return None
 
 
-def _target(number, kind, params, part, writes, questions, found, depth):
+def _target(
+    number: tuple[int, int],
+    kind: str,
+    params: str,
+    part: tuple[int, int],
+    writes: bool,
+    questions: Questions,
+    found: list[Extent],
+    depth: int,
+) -> None:
     """Add what the bytes ``part`` of one target stand on; ``params`` are the kernel's own (DM_TABLE_STATUS)."""
     words = params.split()
 
-    def below(device, low, high, written):
+    def below(device: tuple[int, int], low: int, high: int | None, written: bool) -> None:
         _descend(device, low, high, written, questions, found, depth)
 
-    def whole(word, written=writes):
+    def whole(word: str, written: bool = writes) -> None:
         device = sysfs.parse_number(word)
         if device:
             below(device, 0, None, written)
 
     shifted = _shifted(kind, words)
+    pool = sysfs.parse_number(words[0]) if kind == "thin" and len(words) >= 2 else None
     if shifted is not None:
         for device, offset, written in shifted:
             below(device, offset + part[0], offset + part[1], writes and written)
     elif kind in ("zero", "error"):
         pass
-    elif kind == "thin" and len(words) >= 2 and sysfs.parse_number(words[0]):
+    elif pool is not None:
         # Other volumes of the pool are other storage, though on the same disks; snapshots share blocks, but never written ones.
-        found.append(
-            Extent(("thin",) + sysfs.parse_number(words[0]) + (int(words[1]),), part[0], part[1], writes)
-        )
+        found.append(Extent(("thin", *pool, int(words[1])), part[0], part[1], writes))
         if len(words) > 2:
             whole(words[2], False)
     elif kind == "snapshot" and len(words) >= 2:
@@ -172,7 +195,7 @@ def _target(number, kind, params, part, writes, questions, found, depth):
             whole(word)
 
 
-def _shifted(kind, words):
+def _shifted(kind: str, words: list[str]) -> list[tuple[tuple[int, int], int, bool]] | None:
     """``[(device, offset in bytes, whether writes go there)]`` of a target that maps its range onto equal ranges, or None."""
     if kind in ("linear", "snapshot-origin", "flakey", "dust", "unstriped"):
         fields = {"linear": (0, 1), "flakey": (0, 1), "dust": (0, 1), "snapshot-origin": (0, None)}.get(kind)
@@ -188,8 +211,10 @@ def _shifted(kind, words):
     if kind == "delay" and len(words) in (3, 6, 9):
         # device offset delay, for reads, then for writes, then for flushes: those after the first only get writes.
         devices = [
-            (sysfs.parse_number(words[at]), int(words[at + 1]) * SECTOR, at > 0 or len(words) == 3)
+            (device, int(words[at + 1]) * SECTOR, at > 0 or len(words) == 3)
             for at in range(0, len(words), 3)
+            for device in [sysfs.parse_number(words[at])]
+            if device is not None
         ]
-        return None if any(device is None for device, dummy, dummy2 in devices) else devices
+        return devices if len(devices) == len(words) // 3 else None
     return None

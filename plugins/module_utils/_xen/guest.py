@@ -17,6 +17,10 @@ from .._base import digits
 from .._base.errors import GuestError, InvalidValue
 from .._base.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .._xenstore.nodes import Nodes
+
 _UUID = (8, 4, 4, 4, 12)  # hexadecimal digits of each part
 _FIRST_RESERVED = 0x7FF0  # DOMID_FIRST_RESERVED, xen/include/public/xen.h
 
@@ -29,11 +33,11 @@ class Guest(Record):
     name: str | None
     kind: str | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"guest {self.name or self.uuid} (domain {self.domid})"
 
 
-def find(store, wanted, option="domain"):
+def find(store: Nodes, wanted: int | str, option: str = "domain") -> Guest:
     """
     The running guest with this name, id (int or digits) or uuid.
 
@@ -63,7 +67,7 @@ def find(store, wanted, option="domain"):
     return fitting[0]
 
 
-def running(store, with_domain_0=False):
+def running(store: Nodes, with_domain_0: bool = False) -> list[Guest]:
     """All guests that run now, by id."""
     ids = sorted(int(name) for name in store.list("/local/domain") or [] if _is_domid(name))
     if not with_domain_0:
@@ -87,17 +91,17 @@ def running(store, with_domain_0=False):
     return guests
 
 
-def lives(store, guest):
+def lives(store: Nodes, guest: Guest) -> bool:
     """Whether the guest's domain is there and still this guest's."""
     return uuid_of(store.read(_home(guest.domid) + "/vm")) == guest.uuid
 
 
-def prove(transaction, guest):
+def prove(transaction: Nodes, guest: Guest) -> None:
     """Raise GuestError unless the id still belongs to this guest; for use inside of the transaction that writes."""
     prove_vm(transaction.read(_home(guest.domid) + "/vm"), guest)
 
 
-def prove_vm(vm, guest):
+def prove_vm(vm: str | None, guest: Guest) -> None:
     """The same with the value of ``/local/domain/ID/vm`` that was read in the transaction."""
     if vm is None:
         raise GuestError("the guest has ended", device=str(guest))
@@ -108,11 +112,11 @@ def prove_vm(vm, guest):
         )
 
 
-def _home(domid):
+def _home(domid: int) -> str:
     return f"/local/domain/{domid}"
 
 
-def uuid_of(vm):
+def uuid_of(vm: str | None) -> str | None:
     """The uuid out of ``/vm/<uuid>``; toolstacks add ``-1`` and so on when a guest of that uuid is there already."""
     if vm is None or not vm.startswith("/vm/"):
         return None
@@ -123,5 +127,5 @@ def uuid_of(vm):
     )
 
 
-def _is_domid(text):
+def _is_domid(text: str) -> bool:
     return digits.is_decimal(text, 5) and str(int(text)) == text and int(text) < _FIRST_RESERVED

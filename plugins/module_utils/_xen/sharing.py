@@ -26,6 +26,38 @@ from .footprint import Extent, Questions, conflict, footprint
 from .vbd_nodes import Key
 from .vbd_read import list_served, opened_number
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Protocol
+
+    from .._block.device import Device
+    from .._process.open_files import Qemu
+    from .._xenstore.nodes import Nodes
+    from .guest import Guest
+
+    class Asker(Protocol):
+        """Who asks what a guest uses; ``str()`` of it is for messages."""
+
+        @property
+        def key(self) -> Key | None: ...
+
+        @property
+        def guest(self) -> Guest: ...
+
+    class Request(Asker, Protocol):
+        """A device for a guest."""
+
+        @property
+        def key(self) -> Key: ...
+
+        @property
+        def device(self) -> Device: ...
+
+        @property
+        def mode(self) -> str: ...
+
+
 _HINT = "Detach it there, or give both only a read-only disk; shared: true is for guests that agree on who writes what (a cluster file system)"
 # Written once and never changed, so that reading them in a transaction does not make it meet the changes of busy guests.
 # The first says what is behind the disk.
@@ -44,10 +76,10 @@ class Use(Record):
     """
 
     key: Key
-    extents: list
-    opened: list = ()
+    extents: list[Extent]
+    opened: Iterable[Extent] = ()
 
-    def against(self, request):
+    def against(self, request: Asker) -> list[Extent]:
         """The Extents that the request must not meet."""
         return self.extents if self.key.domid == request.guest.domid else [*self.extents, *self.opened]
 
@@ -65,32 +97,34 @@ class Sharing:
     transaction that writes, so whoever attaches something else at the same time makes that transaction run again.
     """
 
-    def __init__(self, questions, diskseq_of=sysfs.diskseq_of):
+    def __init__(
+        self, questions: Questions, diskseq_of: Callable[[int, int], int | None] = sysfs.diskseq_of
+    ) -> None:
         self._questions = Questions(*questions)
         self._diskseq_of = diskseq_of
-        self._by_number = {}
-        self._uses = {}
-        self._seen_in = None
+        self._by_number: dict[tuple[_device.DeviceId, bool], list[Extent]] = {}
+        self._uses: dict[str, Use] = {}
+        self._seen_in: Nodes | None = None
         # The QEMUs of this host (_process.open_files.Qemu), looked for once in each look.
-        self._qemus = None
+        self._qemus: list[Qemu] | None = None
         # What was there the last time, in another transaction maybe, and whether anything was behind it: the answers to all questions then come
         # together, and the shorter a transaction is, the fewer meet changes by others.
-        self._expected = {}
-        self._prepared = set()
+        self._expected: dict[str, tuple[Key, bool]] = {}
+        self._prepared: set[tuple[_device.DeviceId, str]] = set()
 
-    def __enter__(self):
+    def __enter__(self) -> Sharing:
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Forget what was seen."""
         self._uses.clear()
         self._prepared.clear()
         self._by_number.clear()
 
-    def look(self, store):
+    def look(self, store: Nodes) -> dict[str, Use]:
         """
         See what all guests use now; the Uses, by backend path.
 
@@ -125,7 +159,7 @@ class Sharing:
                 self._uses[path] = use
         return dict(self._uses)
 
-    def prepare(self, request):
+    def prepare(self, request: Request) -> list[Extent]:
         """
         The Extents of the request's device; DeviceBusy when this host itself uses it. What :meth:`guard` asks of this host, and once for each device:
         to be called before the transaction, which is then shorter.
@@ -144,11 +178,11 @@ class Sharing:
         self._prepared.add((device.id, request.mode))
         return mine
 
-    def guard(self, transaction, request):
+    def guard(self, transaction: Nodes, request: Request) -> None:
         """Raise DeviceBusy when the request's device must not be given away; for ``_xen.blkback.attach``."""
         self.check_extents(transaction, self.prepare(request), request, request.device.path)
 
-    def check_extents(self, store, mine, request, name):
+    def check_extents(self, store: Nodes, mine: list[Extent], request: Asker, name: str) -> None:
         """
         Raise DeviceBusy when a guest uses what the Extents ``mine`` touch. ``request`` needs ``key`` (or None) and ``guest`` only, so that
         this also serves for a file that has no device yet.
@@ -171,7 +205,7 @@ class Sharing:
             )
 
     @staticmethod
-    def _is_same_guest_moving(store, domid, vm, request):
+    def _is_same_guest_moving(store: Nodes, domid: int, vm: str | None, request: Asker) -> bool:
         """
         Whether the two domains are one guest that migrates to its own host: they have one uuid, which anybody can
         write into two definitions, and the names that xl gives to nothing else (xl_migrate.c and xl_vmcontrol.c
@@ -186,7 +220,7 @@ class Sharing:
         return one == other != "" and is_one != is_other
 
     @staticmethod
-    def _is_device_model(store, one, other):
+    def _is_device_model(store: Nodes, one: int, other: int) -> bool:
         """Whether the one domain is the stub domain that runs the device model of the other, which has the same disks (libxl_dm.c of Xen)."""
         targets = store.read_many([f"/local/domain/{one}/target", f"/local/domain/{other}/target"])
         return (targets[f"/local/domain/{one}/target"], targets[f"/local/domain/{other}/target"]) in (
@@ -194,7 +228,7 @@ class Sharing:
             (None, str(one)),
         )
 
-    def _footprint(self, identity, writes):
+    def _footprint(self, identity: _device.DeviceId, writes: bool) -> list[Extent]:
         """
         Cached, as many guests may use one device: a table below it that is changed meanwhile is seen by the
         next run only.
@@ -204,7 +238,7 @@ class Sharing:
             self._by_number[key] = footprint(identity.major, identity.minor, writes, self._questions)
         return self._by_number[key]
 
-    def _blkback_use(self, key, nodes, store):
+    def _blkback_use(self, key: Key, nodes: dict[str, str | None], store: Nodes) -> Use | None:
         number = vbd_nodes.parse_number(nodes["physical-device"])
         if number is None:
             return None
@@ -220,7 +254,7 @@ class Sharing:
         return None if extents is None else Use(key, extents)
 
     @staticmethod
-    def _may_be_leftover(key, number, noted, diskseq):
+    def _may_be_leftover(key: Key, number: tuple[int, int], noted: str | None, diskseq: int) -> bool:
         """
         Whether blkback cannot have the device: it is another one than was noted, and blkback has not opened
         it.
@@ -230,7 +264,12 @@ class Sharing:
         """
         return noted not in (None, f"{diskseq:x}") and opened_number(key) != number
 
-    def _use_of(self, number, writes, is_leftover=lambda diskseq: False):
+    def _use_of(
+        self,
+        number: tuple[int, int],
+        writes: bool,
+        is_leftover: Callable[[int], bool] = lambda diskseq: False,
+    ) -> list[Extent] | None:
         """The Extents below the device that has the number, or None when it has gone."""
         for dummy in range(_TRIES):
             diskseq = self._diskseq_of(*number)
@@ -245,7 +284,7 @@ class Sharing:
             device=f"{number[0]}:{number[1]}",
         )
 
-    def _qemu_use(self, key, nodes, dummy):
+    def _qemu_use(self, key: Key, nodes: dict[str, str | None], dummy: Nodes) -> Use | None:
         """
         QEMU serves a file or device by its path, ``format:path``. What it has open counts, too: the path may
         lead to another file by now, or nowhere.
@@ -264,7 +303,7 @@ class Sharing:
             return Use(key, opened)
         return Use(key, self._extents_of(found, "w" in (nodes["mode"] or "w")) or [], opened)
 
-    def _extents_of(self, found, writes):
+    def _extents_of(self, found: os.stat_result, writes: bool) -> list[Extent] | None:
         """The Extents of what a file's stat says, None when there can be none."""
         if stat.S_ISREG(found.st_mode):
             return [Extent(("file", found.st_dev, found.st_ino), 0, None, writes)]
@@ -272,19 +311,19 @@ class Sharing:
             return None
         return self._use_of((os.major(found.st_rdev), os.minor(found.st_rdev)), writes)
 
-    def _of_qemu(self, domid):
+    def _of_qemu(self, domid: int) -> list[Extent]:
         """The Extents of what the guest's QEMU has open."""
         from .._process import open_files  # rarely needed, and a file more to be found and read
 
         if self._qemus is None:
             self._qemus = open_files.find_qemus()
-        extents = []
+        extents: list[Extent] = []
         for found, writes in open_files.of_qemu(domid, self._qemus):
             extents += self._extents_of(found, writes) or []
         return sorted(set(extents), key=str)
 
 
-def refuse_mounted(extents, name, own=None):
+def refuse_mounted(extents: Iterable[Extent], name: str, own: Device | None = None) -> None:
     """
     DeviceBusy when this host itself uses a file among the Extents through a loop device other than the Device ``own``, as after ``mount -o loop``.
 
@@ -310,32 +349,32 @@ def refuse_mounted(extents, name, own=None):
                 )
 
 
-def _what(path):
+def _what(path: str) -> str:
     """The node of a backend path that says what is behind it."""
     return f"{path}/{_names_of(path)[0]}"
 
 
-def _names_of(path):
+def _names_of(path: str) -> tuple[str, ...]:
     return _QEMU_NODES if "/backend/qdisk/" in path else _BLKBACK_NODES
 
 
-def _all_nodes(paths):
+def _all_nodes(paths: Iterable[str]) -> list[str]:
     return [f"{path}/{name}" for path in paths for name in _names_of(path)]
 
 
-def _name_of(devid):
+def _name_of(devid: int) -> str:
     from . import vdev
 
     return vdev.name_of(devid)
 
 
-def _moving_name(name):
+def _moving_name(name: str) -> tuple[str, str]:
     """``(name of the guest, what xl has added to it)``."""
     added = next((added for added in _MOVING if name.endswith(added)), "")
     return name[: len(name) - len(added)], added
 
 
-def describe(mine, other):
+def describe(mine: Extent, other: Extent) -> str:
     """What two extents have in common, in words."""
     kind = mine.leaf[0]
     if kind == "file":

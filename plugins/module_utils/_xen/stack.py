@@ -18,15 +18,27 @@ from .._base.errors import DeviceGone
 from .._block import device, loop, sysfs
 from .footprint import Questions
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
 
-def questions(host):
+    from .._dm.control import Control
+
+    class Host(Protocol):
+        """What a run (``_source.resources.Resources``) is asked for."""
+
+        @property
+        def dm(self) -> Control: ...
+
+
+def questions(host: Host) -> Questions:
     """The Questions that a run (``_source.resources.Resources``) can answer. What cannot be looked at is an error."""
     return Questions(
         lambda major, minor: _table(host, major, minor), _loop_file, sysfs.partition_of, sysfs.members_of
     )
 
 
-def _table(host, major, minor):
+def _table(host: Host, major: int, minor: int) -> list[tuple[int, int, str, str]] | None:
     if not gone.exists(f"/sys/dev/block/{major}:{minor}/dm", gone.SYSFS):
         return None
     from .._dm import control
@@ -47,9 +59,11 @@ def _table(host, major, minor):
     ]
 
 
-def _loop_file(major, minor):
+def _loop_file(major: int, minor: int) -> tuple[int, int, int, int] | None:
     name = sysfs.kernel_name(major, minor) if major == device.LOOP_MAJOR else None
     # sysfs tells the file's path only, and a path can lead to another file by now, or in another mount
     # namespace.
     status = loop.read_status(name) if name is not None and loop.is_name(name) else None
-    return status and (status["lo_device"], status["lo_inode"], status["lo_offset"], status["lo_sizelimit"])
+    if not status:
+        return None
+    return (status["lo_device"], status["lo_inode"], status["lo_offset"], status["lo_sizelimit"])

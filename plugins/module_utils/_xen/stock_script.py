@@ -20,10 +20,15 @@ import subprocess
 
 from .vbd_nodes import STOCK_SCRIPT
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .vbd_key import Key
+    from .vbd_nodes import Vbd
+
 SECONDS = 40.0  # LIBXL_HOTPLUG_TIMEOUT
 
 
-def is_needed(vbd):
+def is_needed(vbd: Vbd) -> bool:
     """
     Whether the script has anything to take down for the vbd.
 
@@ -41,7 +46,7 @@ def is_needed(vbd):
         return True
 
 
-def run_remove(script, key, seconds=SECONDS):
+def run_remove(script: str | None, key: Key, seconds: float = SECONDS) -> None:
     """Run ``script remove`` for the vbd and wait for it, ``seconds`` at most; like libxl this does not mind its failure."""
     if not script or not script.startswith("/") or not os.access(script, os.X_OK):
         return

@@ -21,28 +21,28 @@ class Key(Record):
     backend_domid: int = 0
 
     @property
-    def backend(self):
+    def backend(self) -> str:
         return f"/local/domain/{self.backend_domid}/backend/vbd/{self.domid}/{self.devid}"
 
     @property
-    def frontend(self):
+    def frontend(self) -> str:
         return f"/local/domain/{self.domid}/device/vbd/{self.devid}"
 
     @property
-    def libxl(self):
+    def libxl(self) -> str:
         return f"/libxl/{self.domid}/device/vbd/{self.devid}"
 
     @property
-    def backend_error(self):
+    def backend_error(self) -> str:
         """Where the backend's kernel writes why it failed (xenbus_dev_error)."""
         return f"/local/domain/{self.backend_domid}/error/backend/vbd/{self.domid}/{self.devid}"
 
     @property
-    def frontend_error(self):
+    def frontend_error(self) -> str:
         """Where the guest's kernel writes why it failed; the guest's words, not to be trusted."""
         return f"/local/domain/{self.domid}/error/device/vbd/{self.devid}/error"
 
     @property
-    def sysfs(self):
+    def sysfs(self) -> str:
         """The device of blkback itself; it is there for as long as blkback has anything to do with the vbd."""
         return f"/sys/bus/xen-backend/devices/vbd-{self.domid}-{self.devid}"

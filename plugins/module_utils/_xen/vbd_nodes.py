@@ -18,6 +18,15 @@ from .._base.errors import InvalidValue, XenStoreError, shown
 from .._base.record import Record
 from .vbd_key import Key as _Key
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    # Path, value or None for a directory, permissions or None for the parent's.
+    NewNode = tuple[str, "str | None", "list[str] | None"]
+    Check = tuple[Callable[[str], object], str]
+
 INITIALISING, INIT_WAIT, CONNECTED, CLOSING, CLOSED = 1, 2, 4, 5, 6  # enum xenbus_state
 
 STOCK_SCRIPT = "/etc/xen/scripts/block"
@@ -61,14 +70,14 @@ class Vbd(Record):
     state: int | None
     frontend_state: int | None
     online: bool
-    number: tuple | None
+    number: tuple[int, int] | None
     diskseq: int | None
     opened: bool | None
     script: str | None
     physical_device_path: str | None
     error: str | None
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Plain data for return values."""
         return {
             "domid": self.key.domid,
@@ -87,23 +96,23 @@ class Vbd(Record):
         }
 
 
-def number_text(major, minor):
+def number_text(major: int, minor: int) -> str:
     """``major:minor`` in hexadecimal, as blkback reads physical-device (``%x:%x``)."""
     return f"{major:x}:{minor:x}"
 
 
-def parse_number(text):
+def parse_number(text: str | None) -> tuple[int, int] | None:
     """``(major, minor)`` out of a physical-device node in any form, or None."""
     found = _split_number(text or "")
-    return found and found[1:]
+    return None if found is None else found[1:]
 
 
-def parse_diskseq(text):
+def parse_diskseq(text: str) -> int | None:
     """A disk sequence number out of a node: 1 to 16 hexadecimal digits, in lower case and without a leading 0; None for anything else."""
     return int(text, 16) if _is_hexadecimal(text, 16) and text[0] != "0" else None
 
 
-def _split_number(text):
+def _split_number(text: str) -> tuple[int | None, int, int] | None:
     """``(diskseq or None, major, minor)`` out of ``[diskseq@]major:minor``, or None."""
     diskseq, at, number = text.rpartition("@")
     major, dummy, minor = number.partition(":")
@@ -116,11 +125,11 @@ def _split_number(text):
     return parse_diskseq(diskseq) if at else None, int(major, 16), int(minor, 16)
 
 
-def _is_hexadecimal(text, longest):
+def _is_hexadecimal(text: str, longest: int) -> bool:
     return 1 <= len(text) <= longest and _HEXADECIMAL.issuperset(text)
 
 
-def identity(form, major, minor, diskseq, path):
+def identity(form: str, major: int, minor: int, diskseq: int, path: str) -> list[tuple[str, str]]:
     """
     The nodes that give blkback its device, ``[(name, value)]`` in the order in which they are to be written.
 
@@ -128,13 +137,13 @@ def identity(form, major, minor, diskseq, path):
     """
     if form not in FORMS:
         raise InvalidValue("form", form, "must be one of " + ", ".join(FORMS))
-    nodes = [("physical-device-path", path)]
-    if FORMS[form] is None:
+    nodes, name = [("physical-device-path", path)], FORMS[form]
+    if name is None:
         return nodes + [("physical-device", f"{diskseq:x}@{number_text(major, minor)}")]
-    return nodes + [(FORMS[form], f"{diskseq:x}"), ("physical-device", number_text(major, minor))]
+    return nodes + [(name, f"{diskseq:x}"), ("physical-device", number_text(major, minor))]
 
 
-def layout(key, disk, identity_nodes):
+def layout(key: Key, disk: Disk, identity_nodes: Iterable[tuple[str, str]]) -> list[NewNode]:
     """
     All nodes of a new vbd, ``[(path, value or None for a directory, permissions or None for the parent's)]``, as libxl writes them
     and its script completes them.
@@ -168,7 +177,10 @@ def layout(key, disk, identity_nodes):
     ]
     if disk.protocol is not None:
         front.append(("protocol", disk.protocol))
-    nodes = [(f"{key.libxl}/frontend", key.frontend, None), (f"{key.libxl}/backend", key.backend, None)]
+    nodes: list[NewNode] = [
+        (f"{key.libxl}/frontend", key.frontend, None),
+        (f"{key.libxl}/backend", key.backend, None),
+    ]
     nodes += [(key.frontend, None, frontend_perms), (f"{key.frontend}/backend", key.backend, None)]
     nodes += [(f"{key.frontend}/{name}", value, frontend_perms) for name, value in front]
     nodes += [(key.backend, None, backend_perms), (f"{key.backend}/frontend", key.frontend, None)]
@@ -178,16 +190,16 @@ def layout(key, disk, identity_nodes):
     return nodes + [(f"{key.backend}/hotplug-status", "connected", None)]
 
 
-def is_mode(text):
+def is_mode(text: str) -> bool:
     """Whether it is a mode; with an exclamation mark it says that the guests agree on who writes what."""
     return text in ("r", "w", "rw", "r!", "w!", "rw!")
 
 
-def _is_text(text):
+def _is_text(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
 
-def _is_state(text):
+def _is_state(text: str) -> bool:
     return len(text) == 1 and text in "012345678"
 
 
@@ -196,7 +208,7 @@ _TEXT = _is_text, "printable text"
 _DISKSEQ = parse_diskseq, "1 to 16 hexadecimal digits without a leading 0"
 
 # Every node that is read of a vbd: name in the backend directory -> (what is true or not None of it when it is right, what it must be).
-_READ = {
+_READ: dict[str, Check] = {
     "state": (_is_state, "a state from 0 to 8"),
     "online": _FLAG,
     "mode": (is_mode, "r or w"),
@@ -219,7 +231,7 @@ _READ = {
 }
 
 
-def read_paths(key):
+def read_paths(key: Key) -> list[str]:
     """The paths that :func:`from_nodes` wants the values of."""
     return [f"{key.backend}/{name}" for name in _READ] + [
         f"{key.backend_error}/error",
@@ -227,7 +239,7 @@ def read_paths(key):
     ]
 
 
-def check_nodes(key, nodes):
+def check_nodes(key: Key, nodes: Mapping[str, str | None]) -> None:
     """XenStoreError that names the node when one of ``{name in the backend directory: value or None}`` holds junk."""
     for name, value in nodes.items():
         if value is not None and name in _READ:
@@ -238,7 +250,7 @@ def check_nodes(key, nodes):
                 )
 
 
-def from_nodes(key, values):
+def from_nodes(key: Key, values: Mapping[str, str | None]) -> Vbd | None:
     """
     A Vbd from ``{path: value}``, or None when there is no such vbd. Strict: junk in any node is an XenStoreError that names it.
 
@@ -264,7 +276,7 @@ def from_nodes(key, values):
         state=int(nodes["state"]) if nodes["state"] else None,
         frontend_state=int(frontend_state) if frontend_state and _is_state(frontend_state) else None,
         online=nodes["online"] == "1",
-        number=number and number[1:],
+        number=None if number is None else number[1:],
         diskseq=_diskseq(key, nodes, number),
         opened=None if nodes["opened"] is None else nodes["opened"] == "1",
         script=nodes["script"],
@@ -273,12 +285,15 @@ def from_nodes(key, values):
     )
 
 
-def _diskseq(key, nodes, number):
+def _diskseq(
+    key: Key, nodes: Mapping[str, str | None], number: tuple[int | None, int, int] | None
+) -> int | None:
     """The one sequence number of all forms; XenStoreError when two of them differ."""
-    found = {name: int(nodes[name], 16) for name in FORMS.values() if name and nodes[name] is not None}
+    texts = {name: nodes[name] for name in FORMS.values() if name}
+    found = {name: int(text, 16) for name, text in texts.items() if text is not None}
     if number is not None and number[0] is not None:
         found["physical-device"] = number[0]
     if len(set(found.values())) > 1:
-        texts = ", ".join(f"{name} {value:x}" for name, value in found.items())
-        raise XenStoreError(f"the nodes give different disk sequence numbers: {texts}", device=key.backend)
+        said = ", ".join(f"{name} {value:x}" for name, value in found.items())
+        raise XenStoreError(f"the nodes give different disk sequence numbers: {said}", device=key.backend)
     return next(iter(found.values()), None)

@@ -15,21 +15,31 @@ from .._block import sysfs
 from . import vbd_nodes
 from .vbd_nodes import Key
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
-def read_vbd(store, domid, devid, backend_domid=0):
+    from .._xenstore.nodes import Nodes
+    from .guest import Guest
+    from .vbd_nodes import Vbd
+
+
+def read_vbd(store: Nodes, domid: int, devid: int, backend_domid: int = 0) -> Vbd | None:
     """The Vbd as it is now, or None. XenStoreError that names the node when it holds junk."""
     key = Key(domid, devid, backend_domid)
     return vbd_nodes.from_nodes(key, store.read_many(vbd_nodes.read_paths(key)))
 
 
-def list_keys(store, guest=None, backend_domid=0):
+def list_keys(store: Nodes, guest: Guest | None = None, backend_domid: int = 0) -> list[Key]:
     """The Keys of all vbds that blkback serves, or of one guest's."""
     root = f"/local/domain/{backend_domid}/backend/vbd"
     domids = [str(guest.domid)] if guest else store.list(root) or []
     return [key for dummy, key in _keys_below(store, {root: domids}, {}, backend_domid)]
 
 
-def list_served(store, expected=(), nodes=(), backend_domid=0):
+def list_served(
+    store: Nodes, expected: Iterable[str] = (), nodes: Iterable[str] = (), backend_domid: int = 0
+) -> tuple[list[tuple[str, Key]], dict[str, str | None]]:
     """
     ``([(path of its nodes, Key)], {path: value})``: all disks that blkback (vbd) or QEMU (qdisk) serves, and the values of ``nodes``.
 
@@ -40,7 +50,12 @@ def list_served(store, expected=(), nodes=(), backend_domid=0):
     return _keys_below(store, {root: listed.pop(root) for root in roots}, listed, backend_domid), values
 
 
-def _keys_below(store, domids, listed, backend_domid):
+def _keys_below(
+    store: Nodes,
+    domids: Mapping[str, list[str] | None],
+    listed: Mapping[str, list[str] | None],
+    backend_domid: int,
+) -> list[tuple[str, Key]]:
     """``domids``: what is listed below each root; ``listed``: what is known to be listed below those."""
     places = [(root, int(name)) for root, names in domids.items() for name in names or [] if name.isdigit()]
     listed = dict(
@@ -57,14 +72,14 @@ def _keys_below(store, domids, listed, backend_domid):
     ]
 
 
-def list_vbds(store, guest=None, backend_domid=0):
+def list_vbds(store: Nodes, guest: Guest | None = None, backend_domid: int = 0) -> list[Vbd]:
     """All vbds that blkback serves, or one guest's, as Vbds."""
     keys = list_keys(store, guest, backend_domid)
     values = store.read_many([path for key in keys for path in vbd_nodes.read_paths(key)])
     return [vbd for vbd in (vbd_nodes.from_nodes(key, values) for key in keys) if vbd is not None]
 
 
-def opened_number(key):
+def opened_number(key: Key) -> tuple[int, int] | None:
     """``(major, minor)`` of the device blkback has opened for the vbd, or None; only for backends in this domain."""
     path = key.sysfs + "/physical_device"
     # Whoever waits for blkback asks often, and for many disks at once; this costs less than opening what is not there.
@@ -78,7 +93,7 @@ def opened_number(key):
         return None
 
 
-def offers_opened(store, backend_domid=0):
+def offers_opened(store: Nodes, backend_domid: int = 0) -> bool | None:
     """
     Whether blkback compares disk sequence numbers and tells by the node ``opened`` that it has a device open; None while no
     guest has a disk to tell it by.

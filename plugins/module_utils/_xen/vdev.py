@@ -40,7 +40,7 @@ class Vdev(NamedTuple):
     partition: int
 
     @property
-    def number(self):
+    def number(self) -> int:
         """The device's number, as in ``device/vbd/51712``."""
         if self.kind == "hd":
             return ((3 if self.disk < 2 else 22) << 8) | ((self.disk & 1) << 6) | self.partition
@@ -51,12 +51,12 @@ class Vdev(NamedTuple):
         return _EXTENDED | (self.disk << 8) | self.partition
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The canonical name, such as ``xvda`` or ``xvdb1``."""
         return self.kind + _letters(self.disk) + (str(self.partition) if self.partition else "")
 
 
-def parse(value, option="vdev"):
+def parse(value: object, option: str = "vdev") -> Vdev:
     """A Vdev from a name or a number; InvalidValue when it is neither, or out of range."""
     text = str(value)
     found = _NAME.match(text)
@@ -72,7 +72,7 @@ def parse(value, option="vdev"):
     raise InvalidValue(option, value, f"must be {_ALLOWED}")
 
 
-def decode(number):
+def decode(number: int) -> Vdev | None:
     """The Vdev of a number, or None when no name stands for exactly this number (reserved and deprecated ones)."""
     major, minor = number >> 8, number & 0xFF
     if major == 202:
@@ -88,13 +88,13 @@ def decode(number):
     return None
 
 
-def name_of(number):
+def name_of(number: int) -> str:
     """The name of the disk with this number, or the number as text when there is no name."""
     vdev = decode(number)
     return str(number) if vdev is None else vdev.name
 
 
-def _checked(kind, disk, partition, value, option):
+def _checked(kind: str, disk: int, partition: int, value: object, option: str) -> Vdev:
     disks, partitions = _LIMITS[kind]
     if disk >= disks or partition >= partitions:
         raise InvalidValue(
@@ -105,7 +105,7 @@ def _checked(kind, disk, partition, value, option):
     return Vdev(kind, disk, partition)
 
 
-def _index(letters):
+def _index(letters: str) -> int:
     """``a`` is 0, ``z`` 25, ``aa`` 26."""
     index = 0
     for letter in letters:
@@ -113,7 +113,7 @@ def _index(letters):
     return index - 1
 
 
-def _letters(index):
+def _letters(index: int) -> str:
     text = ""
     index += 1
     while index:

@@ -20,13 +20,18 @@ from .wire import PAYLOAD_MAX, Packet, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Iterable, List, Mapping, Sequence, Union
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any, Callable, Union
 
     from .wire import Wire
 
     # What is asked, for messages; the path; the operation; its payload.
     Request = tuple[str, str, int, bytes]
     Reply = Union[bytes, "NodeError"]
+    # Nodes has a method called list.
+    Names = list[str]
+    Requests = list[Request]
+    Replies = list[Reply]
 
 PATH_MAX = 3072  # XENSTORE_ABS_PATH_MAX, in bytes
 (
@@ -74,7 +79,7 @@ class Nodes:
     def _execute(self, doing: str, path: str, op: int, *payload: bytes) -> bytes:
         raise NotImplementedError
 
-    def _pipeline(self, requests: List[Request]) -> List[Reply]:
+    def _pipeline(self, requests: Requests) -> Replies:
         raise NotImplementedError
 
     def read(self, path: str) -> str | None:
@@ -123,7 +128,7 @@ class Nodes:
     def exists(self, path: str) -> bool:
         return self.read(path) is not None
 
-    def list(self, path: str) -> List[str] | None:
+    def list(self, path: str) -> Names | None:
         """The names of the node's children, or None when there is no node."""
         check_path(path)
         try:
@@ -136,20 +141,20 @@ class Nodes:
             return self._list_parts(path)
         return [decode(name) for name in names.split(b"\0") if name]
 
-    def list_many(self, paths: Iterable[str]) -> dict[str, List[str] | None]:
+    def list_many(self, paths: Iterable[str]) -> dict[str, Names | None]:
         """A dictionary of the children of many nodes, None for those that do not exist."""
         return self.list_and_read(paths, ())[0]
 
     def list_and_read(
         self, directories: Iterable[str], paths: Iterable[str]
-    ) -> tuple[dict[str, List[str] | None], dict[str, str | None]]:
+    ) -> tuple[dict[str, Names | None], dict[str, str | None]]:
         """``(list_many(directories), read_many(paths))`` without waiting for the one before the other."""
         requests = [
             ("to list", check_path(path), DIRECTORY, _nul(path)) for path in dict.fromkeys(directories)
         ]
         listed = len(requests)
         requests += [("to read", check_path(path), READ, _nul(path)) for path in dict.fromkeys(paths)]
-        children: dict[str, List[str] | None] = {}
+        children: dict[str, Names | None] = {}
         values: dict[str, str | None] = {}
         for index, (request, reply) in enumerate(zip(requests, self._pipeline(requests))):
             path, is_list = request[1], index < listed
@@ -168,7 +173,7 @@ class Nodes:
                 values[path] = None
         return children, values
 
-    def _list_parts(self, path: str) -> List[str]:
+    def _list_parts(self, path: str) -> Names:
         """
         The children in several answers (XS_DIRECTORY_PART): a generation, names, and an empty name at the end.
 
@@ -197,7 +202,7 @@ class Nodes:
             if not part or names.endswith(b"\0\0") or names == b"\0":
                 return [decode(name) for name in names.split(b"\0") if name]
 
-    def get_perms(self, path: str) -> List[str] | None:
+    def get_perms(self, path: str) -> Names | None:
         """The permissions as a list of strings like ``n0`` (owner first) or ``r5``; None when there is no node."""
         check_path(path)
         try:
@@ -233,7 +238,7 @@ class Nodes:
             self.remove(parent)
             parent = parent.rpartition("/")[0]
 
-    def _all(self, requests: List[Request]) -> None:
+    def _all(self, requests: Requests) -> None:
         for reply in self._pipeline(requests):
             if isinstance(reply, NodeError):
                 raise reply

@@ -29,7 +29,8 @@ from .._base.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Sequence, TypeVar
+    from collections.abc import Sequence
+    from typing import Any, Callable, TypeVar
 
     from .._base.errors import DeadlineExceeded
 

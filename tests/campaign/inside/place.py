@@ -29,7 +29,9 @@ class Place:
 
     def __enter__(self) -> Place:
         self._held = contextlib.ExitStack()
-        self.directory = self._held.enter_context(tempfile.TemporaryDirectory(prefix="swaps-", dir="/var/tmp"))
+        self.directory = self._held.enter_context(
+            tempfile.TemporaryDirectory(prefix="swaps-", dir="/var/tmp")
+        )
         for letter in "AB":
             fd = os.open(self.path(letter), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
             self._held.callback(os.close, fd)

@@ -19,7 +19,9 @@ from typing import Iterator, Sequence
 _CONFIGURE, _CLEAR, _ADD, _REMOVE = 0x4C0A, 0x4C01, 0x4C80, 0x4C81
 # struct loop_config: the descriptor, the block size, struct loop_info64, 64 bytes that are reserved.
 _CONFIG = struct.Struct("=II232x64x")
-_DM_CREATE, _DM_REMOVE, _DM_RENAME, _DM_SUSPEND, _DM_LOAD = (0xC138FD00 | number for number in (3, 4, 5, 6, 9))
+_DM_CREATE, _DM_REMOVE, _DM_RENAME, _DM_SUSPEND, _DM_LOAD = (
+    0xC138FD00 | number for number in (3, 4, 5, 6, 9)
+)
 # struct dm_ioctl: version, size, start of the data, targets, opened, flags, event, padding, dev, name, uuid.
 _DM = struct.Struct("=IIIIIiIIIIQ128s129s7x")
 _TARGET = struct.Struct("=QQiI16s")
@@ -82,7 +84,9 @@ def remove_mapped(name: str) -> bool:
     return False
 
 
-def _call(command: int, name: str, uuid: str = "", data: bytes = b"", targets: int = 0, flags: int = 0) -> None:
+def _call(
+    command: int, name: str, uuid: str = "", data: bytes = b"", targets: int = 0, flags: int = 0
+) -> None:
     size = max(_DM.size + len(data), 16384)
     head = _DM.pack(4, 0, 0, size, _DM.size, targets, 0, flags, 0, 0, 0, name.encode(), uuid.encode())
     with _opened("/dev/mapper/control") as fd:

@@ -120,9 +120,7 @@ class Load(Case):
         return Run("dm_device", {"name": NAME, "uuid": UUID, "table": [row], "timeout": 3})
 
     def exchange(self):
-        names = [
-            name for name, row in loops().items() if row[1] == self.place.path("A")
-        ]
+        names = [name for name, row in loops().items() if row[1] == self.place.path("A")]
         for name in names if self.way == "file" else [os.path.basename(self.place.node)]:
             self.place.rebind(f"/dev/{name}", "B")
 
@@ -211,9 +209,7 @@ class Loop(Case):
             os.ftruncate(self.place.files["B"], 1 << 21)
             return Program("losetup", "--set-capacity", node)
         if self.way == "detach, path and diskseq":
-            return Run(
-                "loop_device", {"path": node, "diskseq": diskseq, "state": "absent", "timeout": 3}
-            )
+            return Run("loop_device", {"path": node, "diskseq": diskseq, "state": "absent", "timeout": 3})
         if self.way == "detach, file":
             return Run("loop_device", {"backing_file": file, "state": "absent", "timeout": 3})
         return Run("loop_device", {"backing_file": file, "direct_io": True, "timeout": 3})
@@ -254,7 +250,9 @@ def _attribute(name, attribute):
 
 def cases(world, place):
     """All Cases, in this World and over this Place."""
-    loads = [Load(world, place, way) for way in ("diskseq", "path and diskseq", "file", "dmsetup with the path")]
+    loads = [
+        Load(world, place, way) for way in ("diskseq", "path and diskseq", "file", "dmsetup with the path")
+    ]
     ways = (
         "name and diskseq",
         "name and uuid",

@@ -60,7 +60,13 @@ def load_all(lanes: int = 1) -> None:
     # It is this process that is stopped, killed and lied to.
     worker.IN_PROCESS = True
     # What is only made once, and then kept, is there in every run.
-    _play({"module": "loop_device", "arguments": {"backing_file": "/var/tmp/none", "state": "absent"}, "seed": 1})
+    _play(
+        {
+            "module": "loop_device",
+            "arguments": {"backing_file": "/var/tmp/none", "state": "absent"},
+            "seed": 1,
+        }
+    )
     _play({"module": "dm_device", "arguments": {"name": "campaign-none", "state": "absent"}, "seed": 1})
     for _lane in range(lanes):
         _zygotes.append(Zygote(_play, HANGING))
@@ -75,7 +81,11 @@ def _play(order: Answer) -> Answer | None:
         os.execvp(order["program"][0], order["program"])
     random.seed(order["seed"])
     output = io.StringIO()
-    with patch_module_args(order["arguments"]), contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+    with (
+        patch_module_args(order["arguments"]),
+        contextlib.redirect_stdout(output),
+        contextlib.suppress(SystemExit),
+    ):
         sys.modules[MODULES + order["module"]].main()
     return _last(output.getvalue())
 
@@ -98,7 +108,9 @@ class _Victim:
         """A process, which has stopped itself if it is to be traced."""
         raise NotImplementedError
 
-    def stopped(self, count: int, decide: Callable[[int, int], int | None], every: bool = True) -> tuple[bool, int, int]:
+    def stopped(
+        self, count: int, decide: Callable[[int, int], int | None], every: bool = True
+    ) -> tuple[bool, int, int]:
         return ptrace.stopped(self._traced(), self.which, count, decide, every)
 
     def killed(self, count: int, every: bool = False) -> tuple[bool, int]:
@@ -132,7 +144,9 @@ class Run(_Victim):
         self.said: Answer | None = None
 
     def begin(self, traced: bool) -> int:
-        return self.zygote.start({"module": self.module, "arguments": self.arguments, "seed": _seeds.random()}, traced)
+        return self.zygote.start(
+            {"module": self.module, "arguments": self.arguments, "seed": _seeds.random()}, traced
+        )
 
     def cold(self, which: int) -> ColdRun:
         """The same, from a cold start."""
@@ -159,7 +173,9 @@ class ColdRun(Run):
         self.output = tempfile.TemporaryFile()
 
     def begin(self, traced: bool) -> int:
-        order = json.dumps({"module": self.module, "arguments": self.arguments, "traced": traced, "seconds": HANGING})
+        order = json.dumps(
+            {"module": self.module, "arguments": self.arguments, "traced": traced, "seconds": HANGING}
+        )
         return os.posix_spawn(
             sys.executable,
             [sys.executable, "-B", _COLD, order],

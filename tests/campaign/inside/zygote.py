@@ -64,12 +64,12 @@ class Zygote:
 
     def _put(self, at: int, value: Any) -> None:
         data = json.dumps(value).encode()
-        self._shared[at:at + 4] = _LENGTH.pack(len(data))
-        self._shared[at + 4:at + 4 + len(data)] = data
+        self._shared[at : at + 4] = _LENGTH.pack(len(data))
+        self._shared[at + 4 : at + 4 + len(data)] = data
 
     def _get(self, at: int) -> Any:
-        length = _LENGTH.unpack(self._shared[at:at + 4])[0]
-        return json.loads(self._shared[at + 4:at + 4 + length])
+        length = _LENGTH.unpack(self._shared[at : at + 4])[0]
+        return json.loads(self._shared[at + 4 : at + 4 + length])
 
     def _serve(self) -> None:
         """In the new process: never returns."""

@@ -149,9 +149,12 @@ def vbd(store, params, mode="w", key=KEY, state="2"):
 class Backend(threading.Thread):
     """blkback: opens what it is told, keeps it open, and ``act(store)`` may make it behave otherwise."""
 
-    def __init__(self, daemon, key=KEY, act=None, wait=0.0):
+    def __init__(self, daemon, key=KEY, act=None):
         super().__init__(daemon=True)
-        self.path, self.key, self.act, self.wait = daemon.socket, key, act, wait
+        self.path, self.key, self.act = daemon.socket, key, act
+        # Cleared, it opens nothing yet.
+        self.may_open = threading.Event()
+        self.may_open.set()
         self.fd = None
 
     def __enter__(self):
@@ -171,7 +174,7 @@ class Backend(threading.Thread):
             if self.act:
                 self.act(store)
                 return
-            time.sleep(self.wait)
+            self.may_open.wait(20)
             number = store.read(f"{self.key.backend}/physical-device")
             minor = int(number.partition(":")[2], 16)
             self.fd = os.open(f"/dev/loop{minor}", os.O_RDWR)
@@ -239,12 +242,16 @@ def test_a_device_by_any_name(store, daemon, loop, form):
 
 def test_the_device_is_held_until_the_backend_has_it(store, daemon, file):
     vbd(store, file)
-    with Backend(daemon, wait=0.7) as backend:
-        adding = threading.Thread(target=add.add, args=(KEY, 10))
+    with Backend(daemon) as backend:
+        backend.may_open.clear()
+        adding = threading.Thread(target=add.add, args=(KEY, 20))
         adding.start()
-        time.sleep(0.5)
+        end = time.monotonic() + 20
+        while node(store, "physical-device") is None and time.monotonic() < end:
+            time.sleep(0.01)
         assert node(store, "physical-device") and node(store, "hotplug-status") is None
-        adding.join(10)
+        backend.may_open.set()
+        adding.join(20)
         assert node(store, "hotplug-status") == "connected"
         assert os.pread(backend.fd, 512, 0) == open(file, "rb").read(512)
 
