@@ -238,13 +238,13 @@ def test_a_reused_number_is_free_at_once(name, control, loop):
     address = _control.by_name(name)
     make_zero(control, name)
     for count in range(int(os.environ.get("RACEFREE_TRIES") or 10)):
-        sealed = device_of(name)
+        sealed = number_of(control, name)
         seal(sealed)
         assert is_refused(sealed["path"])
         control.remove(address)
         removed = time.monotonic()
         make_zero(control, name)
-        successor = device_of(name)
+        successor = number_of(control, name)
         assert successor["minor"] == sealed["minor"] and successor["diskseq"] != sealed["diskseq"]
         while is_refused(successor["path"]):
             assert time.monotonic() < removed + 60, f"round {count}"
@@ -261,9 +261,21 @@ def test_a_reused_number_is_free_at_once(name, control, loop):
 def test_the_last_seal_takes_all_with_it(name, control):
     """The device goes, and with it the program and the keeper, without any run of the collection."""
     make_zero(control, name)
-    seal(device_of(name))
+    seal(number_of(control, name))
     control.remove(_control.by_name(name))
     wait_until(lambda: not os.path.exists(place.DIRECTORY) and keeper_pid() is None, 20)
+
+
+def number_of(control, name):
+    """As device_of, without starting a program."""
+    status = control.status(_control.by_name(name))
+    with open(f"/sys/dev/block/{status.major}:{status.minor}/diskseq", encoding="ascii") as diskseq:
+        return {
+            "major": status.major,
+            "minor": status.minor,
+            "diskseq": int(diskseq.read()),
+            "path": f"/dev/dm-{status.minor}",
+        }
 
 
 def make_zero(control, name):

@@ -71,7 +71,7 @@ class Maps(contextlib.ExitStack):
 
 def in_use() -> bool:
     """Whether there are seals on this host, or were and were not cleared away: one look at a path."""
-    return bool(gone.exists(SEALS))
+    return bool(gone.exists(place.DIRECTORY))
 
 
 def probe() -> None:
@@ -125,7 +125,7 @@ def take_away() -> None:
                     bpf.detach_link(link)
             finally:
                 os.close(link)
-        # The seals last: while they are there, the next run goes on here.
+        # The directory last: while it is there, the next run goes on here.
         for path in (LINK, PASSES, SEALS):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

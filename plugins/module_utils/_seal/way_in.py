@@ -12,8 +12,10 @@ Loaded only then, so that nothing else has to wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 
 from .._base import locks
 from .._base.deadline import Deadline
@@ -39,6 +41,17 @@ def open_refused(path: str, flags: int, error: OSError) -> int:
             return os.open(path, flags)
         with passes.for_this_thread(maps, [number]):
             return os.open(path, flags)
+
+
+@contextlib.contextmanager
+def let_in(numbers: list[tuple[int, int]]) -> Iterator[None]:
+    """A context in which this thread can have the kernel open devices with these numbers, sealed or not. KernelError."""
+    with attachment.existing() as maps:
+        if maps is None:
+            yield
+        else:
+            with passes.for_this_thread(maps, numbers):
+                yield
 
 
 def _is_sealed(maps: attachment.Maps, number: tuple[int, int]) -> bool:
