@@ -74,7 +74,23 @@ FAMILIES = (
     Family("kills", 1000, _MODULES, (*_JOBS, "tests/campaign/inside/kills.py")),
     Family("errors", 1000, _MODULES, (*_JOBS, "tests/campaign/inside/errors.py")),
     Family("pairs", 500, _MODULES, (*_JOBS, "tests/campaign/inside/pairs.py")),
+    Family(
+        "libvirt",
+        10000,
+        ("libvirt_disk",),
+        (*_JOBS, "tests/campaign/inside/kills.py", "tests/campaign/inside/qemu.py"),
+    ),
 )
+# On an emulated host: its tries are counted in minutes, half an hour for each of four programs (hosts.py).
+HOST = Family(
+    "host",
+    120,
+    ("xen_vbd", "libvirt_disk"),
+    tuple(f"tests/host/{name}.py" for name in ("rebind", "hotplug_kill", "swaplibvirt", "hookkill")),
+)
+HOST_RELEASES = ("bookworm", "trixie")
+# What a family tries that no module imports.
+_MORE = {"tables": ("_source/slots.py",), "host": ("_hotplug/script.py", "_libvirt/hook.py")}
 # Kernels of the tier, and how many seconds a piece of the full size takes at most.
 RELEASES = ("forky", "trixie", "bookworm")
 HOUR = 3300
@@ -85,7 +101,8 @@ def program(family: Family, index: int, first: int, tries: int, seconds: int) ->
     if family.name == "tables":
         words = ["differential.py", "--seed", SEED, "--count", TABLES, "--skip", TABLES * index, "--jobs", 1]
     else:
-        words = [f"../campaign/{family.name}.py", "--seed", SEED, "--first", first, "--tries", tries]
+        name = "qemu" if family.name == "libvirt" else family.name
+        words = [f"../campaign/{name}.py", "--seed", SEED, "--first", first, "--tries", tries]
         words += ["--seconds", seconds]
     return [str(word) for word in words]
 
@@ -95,9 +112,8 @@ def key(family: Family) -> str:
     A hash of all the code that decides what comes out of a family: of every definition, wherever it stands, but for
     what changes nothing: comments, documentation, types, imports, the order of definitions and the files' names.
     """
-    starts = [PLUGINS / "modules" / f"{name}.py" for name in family.modules] or [
-        PLUGINS / "module_utils" / "_source" / "slots.py"
-    ]
+    starts = [PLUGINS / "modules" / f"{name}.py" for name in family.modules]
+    starts += [PLUGINS / "module_utils" / name for name in _MORE.get(family.name, ())]
     parts = set()
     for path in {*closure(starts), *(ROOT / name for name in family.tests)}:
         parts.update(meaning(path.read_text(encoding="utf-8")))

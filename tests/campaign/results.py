@@ -34,6 +34,8 @@ it is run.
 - **kills**: a module is killed after one of its system calls. **errors**: one of its system calls fails with
   EINTR, EAGAIN, EBUSY, ENOMEM, EIO, ENOSPC, EMFILE or EACCES. **pairs**: a second run for the same thing
   begins while the first stands before one of its system calls.
+- **libvirt**: libvirt_disk with QEMU, killed, and stopped while somebody else exchanges the domain or changes its
+  definition. **host**: the hotplug script, libvirt's hook and definitions on an emulated Xen host.
 - **tables**: generated tables, held against the kernel.
 
 *right*: it said ok, and the kernel has it so. *refused*: it failed, or was killed, and the next run put
@@ -114,7 +116,7 @@ def add_up(results):
 def table():
     """The text of docs/campaign.md."""
     parts = [HEAD]
-    for family in pieces.FAMILIES:
+    for family in (*pieces.FAMILIES, pieces.HOST):
         for release in pieces.RELEASES:
             results = [kept(release, family, index) for index in range(family.pieces)]
             results = [result for result in results if result is not None]
@@ -127,10 +129,11 @@ def table():
 def _section(family, results):
     kernels = ", ".join(sorted({result["kernel"] for result in results}))
     seconds = sum(result["seconds"] for result in results)
+    unit = "minutes of tries" if family is pieces.HOST else "tries of each"
     lines = [
         f"## {family.name}, Linux {kernels}",
         "",
-        f"{_done(family, results):,} of {family.rounds:,} tries of each, {seconds // 60} minutes.",
+        f"{_done(family, results):,} of {family.rounds:,} {unit}, {seconds // 60} minutes.",
         "",
         "| " + " | ".join(("What", *COUNTS)) + " |",
         "| --- |" + " ---: |" * len(COUNTS),
@@ -146,10 +149,11 @@ def _done(family, results):
 
 def _lacking():
     missing = []
-    for family in pieces.FAMILIES:
-        for release in pieces.RELEASES:
+    for family in (*pieces.FAMILIES, pieces.HOST):
+        for release in pieces.HOST_RELEASES if family is pieces.HOST else pieces.RELEASES:
             have = [kept(release, family, index) for index in range(family.pieces)]
             done = _done(family, [result for result in have if result is not None])
             if done < family.rounds:
-                missing.append(f"{family.name} on {release}: {family.rounds - done:,} of {family.rounds:,}")
+                unit = " minutes" if family is pieces.HOST else ""
+                missing.append(f"{family.name} on {release}: {family.rounds - done:,} of {family.rounds:,}{unit}")
     return "\n".join(["## Not run yet", "", "; ".join(missing) + "." if missing else "Nothing.", ""])

@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "campaign"))
 
 import expected
+import hosts
 import pieces
 import results
 
@@ -83,3 +84,28 @@ def test_what_is_not_listed_fails_and_what_is_listed_and_gone_too():
     assert "3 of 3 tries: lies" in expected.judge([_result(3, lies=3)], {})[0]
     assert not expected.judge([_result(3, lies=3)], {("swaps", "a", "lies"): 3})
     assert "mended" in expected.judge([_result(3, right=3)], {("swaps", "a", "lies"): 3})[0]
+
+
+@pytest.mark.parametrize(
+    "text, row, counts",
+    [
+        (
+            "served  path          20 right       1 refused       2 gone       1 wrong\n12 s\n",
+            "hotplug script, served, by path, exchanged",
+            {"tries": 24, "right": 20, "refused": 3, "wrong": 1},
+        ),
+        (
+            "plain            1 right       2 refused       3 wrong  of 6 tries, 1 with a guest, 9 s",
+            "today: libvirt, a path in the definition, exchanged",
+            {"tries": 6, "right": 1, "refused": 2, "wrong": 3},
+        ),
+        (
+            "work: 7 kills of add, 5 kills of remove; 2 left something, 80 s",
+            "hotplug script, work, killed",
+            {"tries": 12, "refused": 10, "left": 2},
+        ),
+        ("9 kills, 0 left something, 3 s", "libvirt's hook, killed", {"tries": 9, "refused": 9, "left": 0}),
+    ],
+)
+def test_what_programs_of_hosts_print_is_counted(text, row, counts):
+    assert hosts.read(text) == {row: counts}

@@ -53,9 +53,9 @@ def seed(value: float) -> None:
     _seeds.seed(value)
 
 
-def load_all(lanes: int = 1) -> None:
+def load_all(lanes: int = 1, names: tuple[str, ...] = ()) -> None:
     """Import what the victims will need, and have ``lanes`` processes ready that begin them, for as many at once."""
-    for name in NAMES:
+    for name in (*NAMES, *names):
         importlib.import_module(MODULES + name)
     # It is this process that is stopped, killed and lied to.
     worker.IN_PROCESS = True
