@@ -12,6 +12,13 @@ from __future__ import annotations
 
 from . import redact
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .grammar.target import Target
+
 
 class Comparison:
     """
@@ -21,26 +28,26 @@ class Comparison:
 
     __slots__ = ("differences", "unknown")
 
-    def __init__(self):
-        self.differences = []
-        self.unknown = []
+    def __init__(self) -> None:
+        self.differences: list[dict[str, Any]] = []
+        self.unknown: list[tuple[int, str]] = []
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return not self.differences
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Comparison(differences={self.differences!r}, unknown={self.unknown!r})"
 
 
-def flatten(plain, prefix=""):
+def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{path: value}`` of nested plain data; device sources stay whole."""
-    result = {}
+    result: dict[str, Any] = {}
     for key, value in plain.items():
         _flatten(value, f"{prefix}{key}", result)
     return result
 
 
-def _flatten(value, path, result):
+def _flatten(value: Any, path: str, result: dict[str, Any]) -> None:
     if isinstance(value, list) and value and all(isinstance(member, dict) for member in value):
         for index, member in enumerate(value):
             for key, part in member.items():
@@ -52,7 +59,7 @@ def _flatten(value, path, result):
         result[path] = value
 
 
-def compare(old, new):
+def compare(old: Sequence[Target], new: Sequence[Target]) -> Comparison:
     """A ``Comparison`` of two sequences of targets."""
     result = Comparison()
     for index in range(max(len(old), len(new))):
@@ -64,11 +71,11 @@ def compare(old, new):
     return result
 
 
-def _line(target):
+def _line(target: Target | None) -> str | None:
     return None if target is None else redact.target(target).line()
 
 
-def _compare_targets(number, old, new, result):
+def _compare_targets(number: int, old: Any, new: Any, result: Comparison) -> None:
     if old is None or new is None or type(old) is not type(new):
         known = new if new is not None else old
         result.differences.append(

@@ -20,22 +20,27 @@ from .grammar.slot import slot_text
 from .grammar.text import cut_comment, join_words, split_words
 from .targets.registry import TARGETS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any, Callable
+
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z", re.ASCII)
 _KEYRING = re.compile(r":[0-9]+:[a-z]+:[!-~]+\Z", re.ASCII)
 _CLEAR = "left out of the table, which is logged: write var:NAME and give the key in the option keys"
 
 
-def with_keys(lines, keys):
+def with_keys(lines: Iterable[Any], keys: Mapping[str, Any]) -> list[Any]:
     """The table with its keys put in: ``var:NAME`` in a key's place stands for ``keys[NAME]``, also in tables inside device slots."""
     return _Keys(keys).put(lines)
 
 
 class _Keys:
-    def __init__(self, keys):
+    def __init__(self, keys: Mapping[str, Any]) -> None:
         self.keys = keys
         self.unused = set(keys)
 
-    def put(self, lines):
+    def put(self, lines: Iterable[Any]) -> list[Any]:
         try:
             result = [self.line(line) for line in lines]
         except RecursionError as error:
@@ -48,13 +53,13 @@ class _Keys:
             )
         return result
 
-    def line(self, line):
+    def line(self, line: Any) -> Any:
         if isinstance(line, dict):
             return self.plain(line)
         # A text inside a list may have several lines; it is the parser's to refuse that.
         return "\n".join(map(self.text, line.split("\n"))) if isinstance(line, str) else line
 
-    def plain(self, line):
+    def plain(self, line: Any) -> dict[str, Any]:
         result = {name: self.slots(value) for name, value in line.items()}
         if line.get("target") == "crypt" and line.get("key") is not None:
             result["key"] = self.crypt(line["key"])
@@ -66,7 +71,7 @@ class _Keys:
             )
         return result
 
-    def text(self, line):
+    def text(self, line: str) -> str:
         if "crypt" not in line and "integrity" not in line and "{" not in line:
             return line
         words = split_words(cut_comment(line))[0]
@@ -83,7 +88,7 @@ class _Keys:
                 changed[index] = self.slots(word)
         return line if changed == words else join_words(changed)
 
-    def slots(self, value):
+    def slots(self, value: Any) -> Any:
         """A field's value, with the tables in the device slots that it has."""
         if isinstance(value, list):
             return [self.slots(part) for part in value]
@@ -103,10 +108,10 @@ class _Keys:
             return value if changed == plain else slot_text(changed)
         return value
 
-    def table(self, value):
+    def table(self, value: Any) -> Any:
         return [self.line(line) for line in value] if isinstance(value, list) else self.line(value)
 
-    def crypt(self, value):
+    def crypt(self, value: Any) -> str:
         text = str(value)
         if text == "-" or text.startswith(":"):
             return text
@@ -120,7 +125,7 @@ class _Keys:
             " or a keyring key, :SIZE:TYPE:DESCRIPTION",
         )
 
-    def algorithm(self, value):
+    def algorithm(self, value: str) -> str:
         algorithm, colon, key = value.partition(":")
         if not colon:
             return value
@@ -128,7 +133,7 @@ class _Keys:
             raise InvalidValue("table", f"{algorithm}:(a key)", f"must be {_CLEAR}")
         return f"{algorithm}:{self.named(key, _HEX.match)}"
 
-    def named(self, text, is_right, more=""):
+    def named(self, text: str, is_right: Callable[[str], object], more: str = "") -> str:
         """The key that ``text``, ``var:NAME``, stands for; anything but a key would move or escape the words behind it, or be shown as one."""
         name = text[4:]
         if name not in self.keys:

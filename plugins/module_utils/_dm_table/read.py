@@ -19,6 +19,27 @@ from .grammar.text import cut_comment, find_control, find_not_ascii, hide_secret
 from .targets.linear import read_fast
 from .targets.registry import TARGETS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Protocol
+
+    from .grammar.context import Context
+    from .grammar.report import LineReport, Redactor
+    from .grammar.target import Target
+
+    class AnyReport(Protocol):
+        """A Report, or what stands for one."""
+
+        @property
+        def context(self) -> Context: ...
+
+        @property
+        def redactor(self) -> Redactor: ...
+
+        def line(self, number: int | None, text: Any, target: str | None = None) -> LineReport: ...
+
+
 START = Number("start", high=Limits.SECTORS, unit="sectors")
 LENGTH = Number("length", low=1, high=Limits.SECTORS, unit="sectors")
 
@@ -29,7 +50,7 @@ _CARRIED = ("file:", "path:", "{")
 Line = namedtuple("Line", ("number", "written", "target", "start", "length"))
 
 
-def entries(value, report):
+def entries(value: Any, report: AnyReport) -> Iterator[tuple[int, Any]]:
     """``(number, text or dictionary)`` of every line."""
     if isinstance(value, str):
         for number, text in enumerate(value.split("\n"), 1):
@@ -56,7 +77,7 @@ def entries(value, report):
         )
 
 
-def _check_type(name, line):
+def _check_type(name: str, line: LineReport) -> type[Target] | None:
     """The class of a target type, or None after noting why there is none."""
     if name not in TARGETS:
         if len(name) > Limits.TYPE_LENGTH:
@@ -67,7 +88,7 @@ def _check_type(name, line):
     return TARGETS[name]
 
 
-def read_line(number, text, report):
+def read_line(number: int, text: str, report: AnyReport) -> tuple[Line, LineReport]:
     """One line of text; errors go to ``report``."""
     line = report.line(number, text)
     position = find_control(text)
@@ -75,6 +96,7 @@ def read_line(number, text, report):
         line.error("line", text[position], "no control characters other than tabs", column=position)
         return Line(number, text, None, BAD, BAD), line
     head = _HEAD.match(text)
+    assert head is not None
     values = []
     for index, field in enumerate((START, LENGTH), 1):
         word = head.group(index)
@@ -108,7 +130,7 @@ def read_line(number, text, report):
     return Line(number, text, target, start, length), line
 
 
-def read_dict(number, plain, report):
+def read_dict(number: int, plain: dict[str, Any], report: AnyReport) -> tuple[Line, LineReport]:
     """One target in structured form; errors go to ``report``."""
     line = report.line(number, plain)
     name = plain.get("target")
@@ -138,16 +160,16 @@ def read_dict(number, plain, report):
     return Line(number, plain, target, start, length), line
 
 
-def read(number, written, report):
+def read(number: int, written: Any, report: AnyReport) -> tuple[Line, LineReport]:
     """One entry, whatever its form."""
     if isinstance(written, str):
         return read_line(number, written, report)
     return read_dict(number, written, report)
 
 
-def read_all(value, report):
+def read_all(value: Any, report: AnyReport) -> list[Line]:
     """All lines of a table as ``Line``; errors go to ``report``."""
-    lines = []
+    lines: list[Line] = []
     add = lines.append
     for number, written in entries(value, report):
         if isinstance(written, str):

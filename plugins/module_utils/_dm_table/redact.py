@@ -19,6 +19,14 @@ from .grammar.slot import slot_text
 from .grammar.text import HIDDEN, LONG_HEX, cut_comment, hide_secrets, join_words, names_key, split_words
 from .targets.registry import TARGETS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from typing import Any
+
+    from .grammar.slot import Slot
+    from .grammar.target import Target
+
 _HEAD = ("start", "length", "target")
 # The words of a line before its parameters.
 _WORDS_BEFORE = len(_HEAD)
@@ -30,12 +38,12 @@ _DEVICE_TEXTS = ("/", "path:/", "file:", "dm:")
 _LONG_NUMBER = 10**31
 
 
-def shown(slot):
+def shown(slot: Slot) -> str:
     """The text of a device slot for messages and results."""
     return slot_text(redact(slot.value))
 
 
-def target(original):
+def target(original: Target) -> Target:
     """A copy of a target that is safe to print."""
     if not original.secret_fields() and all(isinstance(slot.value, str) for slot in original.devices()):
         return original
@@ -44,7 +52,7 @@ def target(original):
     )
 
 
-def redact(value):
+def redact(value: Any) -> Any:
     """
     Plain data of a slot, of a field or of a target, without the keys of the tables in it.
 
@@ -72,7 +80,7 @@ def redact(value):
 # Errors: ``grammar.report.Redactor``
 
 
-def error_value(value, name, field):
+def error_value(value: Any, name: str | None, field: str) -> Any:
     """The wrong value of a field of a target of the type ``name``, as an error may show it."""
     kind = _kind(name)
     value = redact(value)
@@ -81,7 +89,7 @@ def error_value(value, name, field):
     return hide_secrets(value) if isinstance(value, str) else _hide_long(value)
 
 
-def error_line(written):
+def error_line(written: Any) -> str | None:
     """A line or a target in structured form as an error may show it: text, or None when it cannot be shown at all."""
     if isinstance(written, str):
         return hide_in_line(written)
@@ -93,7 +101,7 @@ def error_line(written):
         return None
 
 
-def _json_parts(plain, public):
+def _json_parts(plain: dict[str, Any], public: Collection[str]) -> Iterator[str]:
     yield "{"
     for index, (name, part) in enumerate(plain.items()):
         text = json.dumps(part, default=repr)
@@ -102,12 +110,12 @@ def _json_parts(plain, public):
     yield "}"
 
 
-def hide_in_line(text):
+def hide_in_line(text: str) -> str:
     """Table lines with ``*`` in place of every secret, whatever else is wrong with them; columns stay where they are."""
     return "\n".join([_hide_in_line(line) for line in text.split("\n")])
 
 
-def _hide_in_line(text):
+def _hide_in_line(text: str) -> str:
     words, columns = split_words(text)
     kind = _kind(words[2]) if len(words) > 2 else None
     secrets = {} if kind is None else dict(kind.secret_words(words[_WORDS_BEFORE:]))
@@ -130,12 +138,12 @@ def _hide_in_line(text):
 # Tables inside device slots
 
 
-def _kind(name):
+def _kind(name: object) -> type[Target] | None:
     """The class of a target type, or None."""
     return TARGETS[name] if isinstance(name, str) and name in TARGETS else None
 
 
-def _table(value):
+def _table(value: Any) -> Any:
     """A table inside a source: what has nothing to hide stays as it was written, a line of an unknown target type is hidden."""
     try:
         if isinstance(value, str):
@@ -147,7 +155,7 @@ def _table(value):
         return HIDDEN
 
 
-def _text_line(text):
+def _text_line(text: str) -> str:
     line = cut_comment(text)
     words = split_words(line)[0]
     if not words:
@@ -169,12 +177,12 @@ def _text_line(text):
     return line if LONG_HEX.search(text[len(line) :]) else text
 
 
-def _secret_word(word, start):
+def _secret_word(word: str, start: int) -> str:
     """A word of a line in which a key begins at ``start``, unless a keyring's key is named there."""
     return word if names_key(word[start:]) else word[:start] + HIDDEN
 
 
-def _plain_line(plain):
+def _plain_line(plain: Any) -> Any:
     kind = _kind(plain.get("target")) if isinstance(plain, dict) else None
     if kind is None:
         return HIDDEN
@@ -191,7 +199,7 @@ def _plain_line(plain):
     return result
 
 
-def _hide_long(value):
+def _hide_long(value: Any) -> Any:
     """Plain data without what is as long as a key; the texts that name a device stay."""
     if isinstance(value, str):
         if value.startswith(_DEVICE_TEXTS) or (value.startswith("{") and _is_json(value)):
@@ -210,7 +218,7 @@ def _hide_long(value):
     return HIDDEN if LONG_HEX.search(repr(value)) else value
 
 
-def _is_json(text):
+def _is_json(text: str) -> bool:
     # What ``redact`` gives back of JSON has no key in it.
     try:
         json.loads(text)

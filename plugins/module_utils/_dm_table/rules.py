@@ -21,26 +21,37 @@ from .grammar.slot import canonical_slot
 from .read import read
 from .targets.linear import Linear
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .grammar.context import Context, DeviceFacts, Facts
+    from .grammar.report import LineReport
+    from .grammar.slot import Slot
+    from .grammar.target import Target
+    from .read import Line
+
 
 class _Checker:
     """One pass over the lines of one table."""
 
-    def __init__(self, lines, report):
+    def __init__(self, lines: list[Line], report: Report) -> None:
         self.lines = lines
         self.report = report
         self.context = report.context
-        self.known = {}
+        self.known: dict[str, DeviceFacts | None] = {}
         # Text of a slot: why there is no such device.
-        self.missing = {}
+        self.missing: dict[str, str] = {}
 
-    def place(self, line):
+    def place(self, line: Line) -> LineReport:
         """A line report with the columns of the line's fields, which are found only now that they are needed."""
         place = read(line.number, line.written, Report(self.context, self.report.redactor))[1]
         place.table = self.report
         place.failed = False
         return place
 
-    def run(self):
+    def run(self) -> None:
         if not self.lines:
             if not self.report.errors:
                 self.report.line(None, None).error("table", None, "at least one target")
@@ -54,8 +65,8 @@ class _Checker:
         if self.context.devices is not None:
             self.devices()
 
-    def positions(self):
-        end = 0
+    def positions(self) -> None:
+        end: int | None = 0
         limit = Limits.SECTORS
         previous = None
         for line in self.lines:
@@ -77,11 +88,11 @@ class _Checker:
                 end = None
             else:
                 end = start + length
-                if end > limit:
+                if start + length > limit:
                     self.place(line).error("length", length, f"start + length at most {limit} sectors")
             previous = line
 
-    def kinds(self):
+    def kinds(self) -> None:
         context = self.context
         seen = {}
         for line in self.lines:
@@ -106,7 +117,7 @@ class _Checker:
         if len(self.lines) > 1:
             self.company(seen)
 
-    def company(self, seen):
+    def company(self, seen: dict[str, Line]) -> None:
         for name, line in seen.items():
             forbids = kernels.SINGLETON.get(name)
             if forbids is not None:
@@ -122,7 +133,7 @@ class _Checker:
             if name in kernels.IMMUTABLE and len(seen) > 1:
                 self.place(line).error("target", name, "not together with other target types")
 
-    def shared(self):
+    def shared(self) -> None:
         """
         What two targets must not share: a device that one of them has its own records on, and one that is opened for less first and for more
         later on. ``upgrade_mode()`` in ``drivers/md/dm-table.c`` then frees what the first target has of it, and goes on using that.
@@ -130,8 +141,8 @@ class _Checker:
         read_only = bool(self.context.read_only)
         if all(isinstance(line.target, Linear) for line in self.lines):
             return
-        opened = {}
-        owned = {}
+        opened: dict[Any, tuple[str, int]] = {}
+        owned: dict[Any, int] = {}
         for line in self.lines:
             if line.target is None:
                 continue
@@ -159,7 +170,7 @@ class _Checker:
                         "the kernel would go on with memory that it has freed; put this target before that one, or use another device",
                     )
 
-    def identity(self, slot):
+    def identity(self, slot: Slot) -> Any:
         """What tells whether two slots are the same device: its number where that is known."""
         if self.context.devices is None:
             return str(canonical_slot(slot.value))
@@ -171,7 +182,7 @@ class _Checker:
         known = self.known[slot.text]
         return str(canonical_slot(slot.value)) if known is None else known.number
 
-    def facts(self, target):
+    def facts(self, target: Target) -> Facts:
         """Path of the field: ``DeviceFacts`` or None, of a target's slots."""
         result = {}
         for slot in target.devices():
@@ -179,8 +190,8 @@ class _Checker:
             result[slot.field] = self.known[slot.text]
         return result
 
-    def devices(self):
-        stacked = []
+    def devices(self) -> None:
+        stacked: list[int | None] = []
         for line in self.lines:
             target = line.target
             if target is None:
@@ -188,10 +199,11 @@ class _Checker:
                 continue
             facts = self.facts(target)
             stacked.append(self.target_devices(line, target, facts))
-        if None not in stacked and not self.report.errors:
-            self.alignment(stacked)
+        blocks = [block for block in stacked if block is not None]
+        if len(blocks) == len(stacked) and not self.report.errors:
+            self.alignment(blocks)
 
-    def target_devices(self, line, target, facts):
+    def target_devices(self, line: Line, target: Target, facts: Facts) -> int | None:
         """Checks one target's devices; returns its logical block size in bytes, None when a device is not known."""
         context = self.context
         slots = target.devices(facts, context.read_only)
@@ -212,7 +224,7 @@ class _Checker:
                     place.error(slot.field, slot.text, f"a device that can be had: {self.missing[slot.text]}")
                 continue
             shown = f"{device.major}:{device.minor}"
-            errors = []
+            errors: list[tuple[Any, str]] = []
             if context.device is not None and (
                 device.number == context.device or context.device in device.stack
             ):
@@ -224,11 +236,11 @@ class _Checker:
             for value, rule in errors:
                 place = place or self.place(line)
                 place.error(slot.field, value, rule)
-        place = place or _Later(self, line)
-        target.check_devices(facts, place)
+        later: Any = place or _Later(self, line)
+        target.check_devices(facts, later)
         return None if unknown else block
 
-    def alignment(self, blocks):
+    def alignment(self, blocks: list[int]) -> None:
         """
         Every target has to end on the logical block of the whole, unless what is missing fits into the next target.
         """
@@ -253,27 +265,28 @@ class _Checker:
 class _Later:
     """Finds the columns of a line only when there is an error to report."""
 
-    def __init__(self, checker, line):
+    def __init__(self, checker: _Checker, line: Line) -> None:
         self.checker = checker
         self.line = line
-        self.place = None
+        self.place: LineReport | None = None
 
-    def error(self, *args, **kwargs):
+    def error(self, *args: Any, **kwargs: Any) -> None:
+        self._found().error(*args, **kwargs)
+
+    def stops(self, *args: Any) -> None:
+        self._found().stops(*args)
+
+    def _found(self) -> LineReport:
         if self.place is None:
             self.place = self.checker.place(self.line)
-        self.place.error(*args, **kwargs)
-
-    def stops(self, *args):
-        if self.place is None:
-            self.place = self.checker.place(self.line)
-        self.place.stops(*args)
+        return self.place
 
     @property
-    def context(self):
+    def context(self) -> Context:
         return self.checker.context
 
 
-def _area_errors(area, device, block):
+def _area_errors(area: tuple[int, int], device: DeviceFacts, block: int) -> Iterator[tuple[int, str]]:
     offset, length = area
     size = device.size_sectors
     sectors = block >> 9
@@ -285,6 +298,6 @@ def _area_errors(area, device, block):
         yield length, f"a length that is a multiple of the logical block, {sectors} sectors"
 
 
-def check(lines, report):
+def check(lines: list[Line], report: Report) -> None:
     """Note everything that is wrong with the table as a whole."""
     _Checker(lines, report).run()

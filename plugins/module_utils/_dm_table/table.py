@@ -19,51 +19,67 @@ from .grammar.report import Report
 from .grammar.slot import canonical_slot, parse_numbers
 from .read import Line, read_all
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any, Callable, Union
+
+    from .compare import Comparison
+    from .grammar.context import Context
+    from .grammar.fields import Field
+    from .grammar.report import LineReport
+    from .grammar.slot import Slot
+    from .grammar.target import Target
+
+    Resolver = Union[Mapping[str, Any], Callable[[Slot], Any]]
+
 
 class Table:
     """``targets``: a tuple of typed targets. A table from ``parse_table`` is valid; one made of targets directly is checked by ``validate``."""
 
     __slots__ = ("targets",)
 
-    def __init__(self, targets):
+    targets: tuple[Target, ...]
+
+    def __init__(self, targets: Iterable[Target]) -> None:
         object.__setattr__(self, "targets", tuple(targets))
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError("Table is immutable")
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return self.targets == other.targets if isinstance(other, Table) else NotImplemented
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.targets)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.targets)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Target]:
         return iter(self.targets)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Table({list(self.targets)!r})"
 
     @property
-    def length(self):
+    def length(self) -> int:
         """The size of the mapped device in sectors."""
         return self.targets[-1].end if self.targets else 0
 
-    def lines(self):
+    def lines(self) -> list[str]:
         """Lines as dmsetup prints them. Keys are in clear: see ``redacted``."""
         return [target.line() for target in self.targets]
 
-    def to_list(self):
+    def to_list(self) -> list[dict[str, Any]]:
         """The structured form. Keys are in clear: see ``redacted``."""
         return [target.to_dict() for target in self.targets]
 
-    def redacted(self):
+    def redacted(self) -> Table:
         """A copy that is safe to print."""
         return Table([redact.target(target) for target in self.targets])
 
-    def devices(self, read_only=False):
+    def devices(self, read_only: bool | None = False) -> list[tuple[int, Slot]]:
         """``(index of the target, Slot)`` of every device slot."""
         return [
             (index, slot)
@@ -71,7 +87,7 @@ class Table:
             for slot in target.devices(None, read_only)
         ]
 
-    def with_devices(self, resolver):
+    def with_devices(self, resolver: Resolver) -> Table:
         """
         A table in which every slot is ``MAJ:MIN``. ``resolver`` maps the text of a slot (``Slot.text``), or is called with the ``Slot``; it
         answers with ``MAJ:MIN``, a pair of numbers, or anything that has ``major`` and ``minor``. Slots that are numbers already are left alone
@@ -85,7 +101,7 @@ class Table:
             targets.append(target)
         return Table(targets)
 
-    def kernel_targets(self):
+    def kernel_targets(self) -> list[tuple[int, int, bytes, bytes]]:
         """
         ``(start, length, type, params)`` of every target with bytes for type and params, as ``TABLE_LOAD`` takes them. Raises
         ``InvalidValue`` when a slot is not ``MAJ:MIN`` yet.
@@ -104,11 +120,11 @@ class Table:
             )
         return result
 
-    def canonical(self):
+    def canonical(self) -> Table:
         """The table as the kernel prints it back: default options, order of options, ways of writing a device."""
         return Table([target.canonical() for target in self.targets])
 
-    def same_as(self, other, devices=None):
+    def same_as(self, other: Table, devices: Resolver | None = None) -> Comparison:
         """
         Compares with ``other``, the newer table. ``devices``, when given, is a resolver as for ``with_devices``, for both. Returns a
         ``Comparison``, which is true when both are the same.
@@ -118,7 +134,7 @@ class Table:
             old, new = old.with_devices(devices), new.with_devices(devices)
         return compare(old.targets, new.targets)
 
-    def check_replaces(self, old):
+    def check_replaces(self, old: Table) -> None:
         """
         Raises ``TableError`` when this table cannot be loaded in place of ``old``: an immutable target type stays, unless the new table has the
         target ``error`` (table_load() in ``drivers/md/dm-ioctl.c``).
@@ -134,7 +150,7 @@ class Table:
                 )
         report.raise_if_any()
 
-    def validate(self, context=None):
+    def validate(self, context: Context | None = None) -> Table:
         """Checks a table that was made of targets; raises ``TableError`` with all errors."""
         report = Report(context, redact)
         lines = []
@@ -154,25 +170,25 @@ class Table:
 class _Renumbered:
     """A report that gives one line the number it has in the table."""
 
-    def __init__(self, report, number):
+    def __init__(self, report: Report, number: int) -> None:
         self.report = report
         self.number = number
         self.context = report.context
         self.redactor = report.redactor
         self.errors = report.errors
 
-    def line(self, number, text, target=None):
+    def line(self, number: int | None, text: Any, target: str | None = None) -> LineReport:
         return self.report.line(self.number, text, target)
 
 
 class _Resolve:
     """Replaces device slots by their numbers."""
 
-    def __init__(self, slots, resolver):
+    def __init__(self, slots: dict[str, Slot], resolver: Resolver) -> None:
         self.slots = slots
         self.resolver = resolver
 
-    def __call__(self, path, field, value):
+    def __call__(self, path: str, field: Field, value: Any) -> Any:
         slot = self.slots.get(path)
         if slot is None:
             return value
@@ -180,7 +196,7 @@ class _Resolve:
             answer = self.resolver(slot)
         else:
             answer = self.resolver.get(
-                slot.text, self.resolver.get(canonical_slot(value) if isinstance(value, str) else None)
+                slot.text, self.resolver.get(canonical_slot(value) if isinstance(value, str) else "")
             )
             if answer is None and isinstance(value, str) and parse_numbers(value):
                 answer = value
@@ -192,7 +208,7 @@ class _Resolve:
             raise InvalidValue(slot.field, redact.shown(slot), str(error)) from error
 
 
-def _resolved_text(answer, slot):
+def _resolved_text(answer: Any, slot: Slot) -> str:
     """``MAJ:MIN`` from what a resolver answered: text, a pair of numbers, or anything with ``major`` and ``minor``."""
     if isinstance(answer, str):
         numbers = parse_numbers(answer)
@@ -211,7 +227,7 @@ def _resolved_text(answer, slot):
     return f"{numbers[0]}:{numbers[1]}"
 
 
-def parse_table(value, *, context=None):
+def parse_table(value: Any, *, context: Context | None = None) -> Table:
     """
     The table that ``value`` describes: text with one target per line (``#`` starts a comment, empty lines do not count), or a list of such lines
     and of dictionaries ``{start, length, target, ...}``. ``context`` says where it will be loaded. Raises ``TableError`` with all errors found.
@@ -223,6 +239,6 @@ def parse_table(value, *, context=None):
     return Table([line.target for line in lines])
 
 
-def format_table(table):
+def format_table(table: Table) -> list[str]:
     """Lines as dmsetup prints them. Keys are in clear: see ``Table.redacted``."""
     return table.lines()

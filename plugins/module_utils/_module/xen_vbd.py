@@ -53,8 +53,8 @@ ARGUMENTS = {
 class _Place(NamedTuple):
     """A request before it has a device, for the sharing check of a file."""
 
-    key: object
-    guest: object
+    key: vbd_nodes.Key
+    guest: _guest.Guest
     name: str
 
     def __str__(self) -> str:

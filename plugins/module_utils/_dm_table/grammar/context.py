@@ -12,6 +12,16 @@ from __future__ import annotations
 
 from .kernels import KERNELS, version_of
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from typing import Callable
+
+    from .slot import Slot
+
+    # The path of a device's field, and what is known of the device.
+    Facts = Mapping[str, "DeviceFacts | None"]
+
 
 class DeviceFacts:
     """
@@ -36,15 +46,15 @@ class DeviceFacts:
 
     def __init__(
         self,
-        major,
-        minor,
-        size_sectors,
-        logical_block=512,
-        read_only=False,
-        dm_uuid=None,
-        stack=frozenset(),
-        cow_chunk=lambda: None,
-    ):
+        major: int,
+        minor: int,
+        size_sectors: int,
+        logical_block: int = 512,
+        read_only: bool = False,
+        dm_uuid: str | None = None,
+        stack: Iterable[tuple[int, int]] = frozenset(),
+        cow_chunk: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self.major = major
         self.minor = minor
         self.size_sectors = size_sectors
@@ -55,10 +65,10 @@ class DeviceFacts:
         self.cow_chunk = cow_chunk
 
     @property
-    def number(self):
+    def number(self) -> tuple[int, int]:
         return (self.major, self.minor)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"DeviceFacts({self.major}:{self.minor}, {self.size_sectors} sectors, logical block {self.logical_block})"
 
 
@@ -67,7 +77,7 @@ class NoDevice:
 
     __slots__ = ("reason",)
 
-    def __init__(self, reason):
+    def __init__(self, reason: str) -> None:
         self.reason = reason
 
 
@@ -88,15 +98,15 @@ class Context:
 
     def __init__(
         self,
-        kernels=None,
-        targets=None,
-        devices=None,
-        read_only=False,
-        page_size=4096,
-        device=None,
-        running=None,
-        warn=None,
-    ):
+        kernels: Iterable[str] | None = None,
+        targets: Collection[str] | None = None,
+        devices: Callable[[Slot], DeviceFacts | NoDevice | None] | None = None,
+        read_only: bool | None = False,
+        page_size: int = 4096,
+        device: tuple[int, int] | None = None,
+        running: tuple[int, int] | None = None,
+        warn: Callable[[str], object] | None = None,
+    ) -> None:
         if kernels is not None:
             unknown = [kernel for kernel in kernels if kernel not in KERNELS]
             if unknown:
@@ -110,19 +120,18 @@ class Context:
         self.running = running
         self.warn = warn
 
-    def stopped_since(self, since):
+    def stopped_since(self, since: tuple[int, int]) -> list[str] | None:
         """
         Which of the kernels in question are of the version ``since``, ``(major, minor)``, or newer: a list, as text, or
         None when no kernel is in question.
         """
         if self.kernels is None and self.running is None:
             return None
-        versions = {version_of(kernel) for kernel in self.kernels or ()} | (
-            {self.running} if self.running else set()
-        )
-        return [f"{major}.{minor}" for major, minor in sorted(versions) if (major, minor) >= since]
+        versions = {self.running, *map(version_of, self.kernels or ())}
+        known = sorted(version for version in versions if version is not None)
+        return [f"{major}.{minor}" for major, minor in known if (major, minor) >= since]
 
-    def refused_by(self, takes):
+    def refused_by(self, takes: Collection[str]) -> tuple[str, ...]:
         """
         The kernels that make the table unusable when only those in ``takes`` take it; empty when it is usable.
         """

@@ -19,6 +19,17 @@ from .limits import Limits
 from .slot import canonical_slot, check_plain, check_word, slot_text
 from .text import HIDDEN
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, Callable
+
+    from .report import LineReport
+
+    # Path, field and value of a field that is present, and what makes another value of these.
+    FieldValue = tuple[str, "Field", Any]
+    Change = Callable[[str, "Field", Any], Any]
+
 _DIGITS = re.compile(r"[0-9]+\Z")
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})*\Z")
 
@@ -26,7 +37,7 @@ _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})*\Z")
 class _Bad:
     __slots__ = ()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "BAD"
 
 
@@ -40,7 +51,7 @@ class _Required:
 REQUIRED = _Required()
 
 
-def is_power_of_two(number):
+def is_power_of_two(number: int) -> bool:
     return number > 0 and number & (number - 1) == 0
 
 
@@ -50,37 +61,39 @@ class Field:
     it takes when nothing is said; ``secret`` values are never shown.
     """
 
+    rule: str
     secret = False
     is_device = False
+    access: str | None = None
 
-    def __init__(self, name, default=REQUIRED, implied=None):
+    def __init__(self, name: str, default: Any = REQUIRED, implied: Any = None) -> None:
         self.name = name
         self.default = default
         self.implied = implied
 
     @property
-    def required(self):
+    def required(self) -> bool:
         return self.default is REQUIRED
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         raise NotImplementedError
 
-    def load(self, plain, path, report):
+    def load(self, plain: Any, path: str, report: LineReport) -> Any:
         if not isinstance(plain, str):
             report.error(path, plain, self.rule)
             return BAD
         return self.read(plain, path, report)
 
-    def show(self, value):
+    def show(self, value: Any) -> Any:
         return value
 
-    def dump(self, value):
+    def dump(self, value: Any) -> Any:
         return value
 
-    def canonical(self, value):
+    def canonical(self, value: Any) -> Any:
         return value
 
-    def redact(self, value):
+    def redact(self, value: Any) -> Any:
         """What may be shown of the value of any field but a device's, for which see ``_dm_table.redact``."""
         return value
 
@@ -89,8 +102,16 @@ class Number(Field):
     """A whole number from ``low`` to ``high``; with ``power`` a power of two; with ``step`` a multiple of it; ``unit`` is for messages."""
 
     def __init__(
-        self, name, low=0, high=Limits.U32, power=False, step=1, unit=None, default=REQUIRED, implied=None
-    ):
+        self,
+        name: str,
+        low: int = 0,
+        high: int = Limits.U32,
+        power: bool = False,
+        step: int = 1,
+        unit: str | None = None,
+        default: Any = REQUIRED,
+        implied: Any = None,
+    ) -> None:
         super().__init__(name, default, implied)
         self.low = low
         self.high = high
@@ -103,7 +124,7 @@ class Number(Field):
             text += f", a multiple of {step}"
         self.rule = text
 
-    def _check(self, number, shown, path, report):
+    def _check(self, number: int, shown: object, path: str, report: LineReport) -> Any:
         if (
             self.low <= number <= self.high
             and not (self.power and not is_power_of_two(number))
@@ -113,13 +134,13 @@ class Number(Field):
         report.error(path, shown, self.rule)
         return BAD
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         if len(word) <= 40 and _DIGITS.match(word):
             return self._check(int(word), word, path, report)
         report.error(path, word, self.rule)
         return BAD
 
-    def load(self, plain, path, report):
+    def load(self, plain: Any, path: str, report: LineReport) -> Any:
         if isinstance(plain, int) and not isinstance(plain, bool):
             return self._check(plain, plain, path, report)
         if isinstance(plain, str):
@@ -127,11 +148,11 @@ class Number(Field):
         report.error(path, plain, self.rule)
         return BAD
 
-    def show(self, value):
+    def show(self, value: Any) -> Any:
         return str(value)
 
 
-def Sectors(name, low=0, default=REQUIRED):
+def Sectors(name: str, low: int = 0, default: Any = REQUIRED) -> Number:
     """An offset in sectors."""
     return Number(name, low=low, high=Limits.SECTORS, unit="sectors", default=default)
 
@@ -139,7 +160,7 @@ def Sectors(name, low=0, default=REQUIRED):
 class Signed(Number):
     """A whole number that may have a sign, as kstrtoint() takes it."""
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         if len(word) <= 40 and re.match(r"[+-]?[0-9]+\Z", word):
             return self._check(int(word), word, path, report)
         report.error(path, word, self.rule)
@@ -149,7 +170,14 @@ class Signed(Number):
 class Word(Field):
     """One of ``choices``; ``fold`` when the kernel compares without case."""
 
-    def __init__(self, name, choices, fold=True, default=REQUIRED, implied=None):
+    def __init__(
+        self,
+        name: str,
+        choices: Iterable[str],
+        fold: bool = True,
+        default: Any = REQUIRED,
+        implied: Any = None,
+    ) -> None:
         super().__init__(name, default, implied)
         self.choices = tuple(choices)
         self.fold = (
@@ -160,7 +188,7 @@ class Word(Field):
         self.folds = fold
         self.rule = f"one of {', '.join(self.choices)}"
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         value = self.fold.get(word.lower() if self.folds else word)
         if value is None:
             report.error(path, word, self.rule)
@@ -171,12 +199,14 @@ class Word(Field):
 class Text(Field):
     """A word that matches ``pattern``; ``rule`` says it in words."""
 
-    def __init__(self, name, pattern, rule, default=REQUIRED, implied=None):
+    def __init__(
+        self, name: str, pattern: str, rule: str, default: Any = REQUIRED, implied: Any = None
+    ) -> None:
         super().__init__(name, default, implied)
         self.pattern = re.compile(pattern)
         self.rule = rule
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         if not self.pattern.match(word):
             report.error(path, word, self.rule)
             return BAD
@@ -186,12 +216,12 @@ class Text(Field):
 class Hex(Field):
     """Bytes as an even number of hex digits; with ``dash``, ``-`` stands for none. Printed in lower case, as the kernel does."""
 
-    def __init__(self, name, dash=False, default=REQUIRED):
+    def __init__(self, name: str, dash: bool = False, default: Any = REQUIRED) -> None:
         super().__init__(name, default)
         self.dash = dash
         self.rule = "an even number of hex digits" + (", or - for none" if dash else "")
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         if word and (_HEX.match(word) or (self.dash and word == "-")):
             return word.lower()
         report.error(path, word, self.rule)
@@ -203,28 +233,28 @@ class Device(Field):
 
     is_device = True
 
-    def __init__(self, name, access=None, default=REQUIRED):
+    def __init__(self, name: str, access: str | None = None, default: Any = REQUIRED) -> None:
         super().__init__(name, default)
         self.access = access
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         value, rule = check_word(word)
         if rule is not None:
             report.error(path, word, rule)
             return BAD
         return value
 
-    def load(self, plain, path, report):
+    def load(self, plain: Any, path: str, report: LineReport) -> Any:
         value, rule = check_plain(plain)
         if rule is not None:
             report.error(path, plain, rule)
             return BAD
         return value
 
-    def show(self, value):
+    def show(self, value: Any) -> Any:
         return slot_text(value)
 
-    def canonical(self, value):
+    def canonical(self, value: Any) -> Any:
         return canonical_slot(value)
 
 
@@ -233,5 +263,5 @@ class Secret(Field):
 
     secret = True
 
-    def redact(self, value):
+    def redact(self, value: Any) -> Any:
         return None if value is None else HIDDEN

@@ -16,6 +16,10 @@ from __future__ import annotations
 
 import re
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 V6_1 = "6.1"
 V6_12 = "6.12"
 V7_2 = "7.2"
@@ -80,18 +84,18 @@ RULES = {
 }
 
 
-def refusing(takes):
+def refusing(takes: Collection[str]) -> tuple[str, ...]:
     """The kernels that are not in ``takes``, in order."""
     return tuple(kernel for kernel in KERNELS if kernel not in takes)
 
 
-def version_of(release):
+def version_of(release: str) -> tuple[int, int] | None:
     """``(major, minor)`` of a release (``uname -r``), or of a name out of ``KERNELS``; None when it does not begin so."""
     found = re.match(r"([0-9]+)\.([0-9]+)(?![0-9])", release)
     return (int(found.group(1)), int(found.group(2))) if found else None
 
 
-def same_grammar(release):
+def same_grammar(release: str) -> str | None:
     """The known kernel that a running one (``uname -r``) takes the same tables as, or None: between two known ones nobody has looked."""
     found = re.match(r"([0-9]+\.[0-9]+)(?![0-9])", release)
     return found.group(1) if found and found.group(1) in KERNELS else None

@@ -19,13 +19,21 @@ from . import kernels
 from .fields import BAD, REQUIRED, Field, Number
 from .limits import Limits
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from .fields import Change, FieldValue
+    from .report import LineReport
+
 
 class Words:
     """The parameters of one line: words with their columns, taken from the left."""
 
     __slots__ = ("words", "columns", "at", "stop", "end", "report")
 
-    def __init__(self, words, columns, end, report):
+    def __init__(self, words: Sequence[str], columns: Sequence[int], end: int, report: LineReport) -> None:
         self.words = words
         self.columns = columns
         self.at = 0
@@ -33,16 +41,16 @@ class Words:
         self.end = end
         self.report = report
 
-    def left(self):
+    def left(self) -> int:
         return self.stop - self.at
 
-    def peek(self):
+    def peek(self) -> str | None:
         return self.words[self.at] if self.at < self.stop else None
 
-    def column(self):
+    def column(self) -> int:
         return self.columns[self.at] if self.at < len(self.columns) else self.end
 
-    def take(self, path):
+    def take(self, path: str) -> str | None:
         """The next word, None at the end; notes its column under ``path``."""
         if self.at >= self.stop:
             return None
@@ -51,11 +59,11 @@ class Words:
         self.at += 1
         return word
 
-    def missing(self, path, rule):
+    def missing(self, path: str, rule: str) -> None:
         self.report.error(path, None, f"is missing: {rule}", column=self.column())
 
 
-def read_field(field, words, path):
+def read_field(field: Field, words: Words, path: str) -> Any:
     """The value of a positional field, or BAD."""
     word = words.take(path)
     if word is None:
@@ -64,7 +72,7 @@ def read_field(field, words, path):
     return field.read(word, path, words.report)
 
 
-def load_field(field, plain, path, report):
+def load_field(field: Field, plain: Any, path: str, report: LineReport) -> Any:
     """The value of a field from the dictionary ``plain``, or BAD."""
     if field.name not in plain or plain[field.name] is None:
         if field.required:
@@ -74,7 +82,7 @@ def load_field(field, plain, path, report):
     return field.load(plain[field.name], path, report)
 
 
-def _check_keys(plain, known, path, report):
+def _check_keys(plain: Any, known: Sequence[str], path: str, report: LineReport) -> None:
     for key in plain:
         if key not in known:
             report.error(
@@ -85,68 +93,83 @@ def _check_keys(plain, known, path, report):
 class Item:
     """Base: ``names`` are the attributes it fills, ``defaults`` their values when absent."""
 
-    names = ()
+    names: tuple[str, ...] = ()
 
-    def fields(self, target):
+    def fields(self, target: Any) -> Iterable[FieldValue]:
         """``(path, field, value)`` of every plain field that is present."""
         return ()
+
+    def read(self, words: Words, out: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> None:
+        raise NotImplementedError
+
+    def show(self, target: Any) -> list[str]:
+        raise NotImplementedError
+
+    def dump(self, target: Any, out: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def rebuild(self, target: Any, change: Change) -> dict[str, Any]:
+        raise NotImplementedError
 
 
 class Positional(Item):
     """One field at a fixed place; when it has a default, it may be missing at the end of the line."""
 
-    def __init__(self, field):
+    def __init__(self, field: Field) -> None:
         self.field = field
         self.names = (field.name,)
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         field = self.field
         if not field.required and not words.left():
             out[field.name] = field.default
         else:
             out[field.name] = read_field(field, words, field.name)
 
-    def load(self, plain, out, report):
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> Any:
         out[self.field.name] = load_field(self.field, plain, self.field.name, report)
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         value = getattr(target, self.field.name)
         return [] if value is None else [self.field.show(value)]
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         value = getattr(target, self.field.name)
         if value is not None:
             out[self.field.name] = self.field.dump(value)
 
-    def fields(self, target):
+    def fields(self, target: Any) -> Iterable[FieldValue]:
         value = getattr(target, self.field.name)
         return () if value is None else ((self.field.name, self.field, value),)
 
-    def rebuild(self, target, change):
+    def rebuild(self, target: Any, change: Change) -> dict[str, Any]:
         name = self.field.name
         value = getattr(target, name)
         return {} if value is None else {name: change(name, self.field, value)}
 
 
-def _group_type(name, fields):
+def _group_type(name: str, fields: Iterable[Field]) -> Any:
     return namedtuple(name.title().replace("_", ""), [field.name for field in fields])
 
 
 class Group(Item):
     """Several fields in a row under one name; optional when ``optional``."""
 
-    def __init__(self, name, fields, optional=False):
+    def __init__(self, name: str, fields: Iterable[Field], optional: bool = False) -> None:
         self.name = name
         self.names = (name,)
         self.parts = tuple(fields)
         self.optional = optional
         self.kind = _group_type(name, self.parts)
 
-    def _read_one(self, words, path):
+    def _read_one(self, words: Words, path: str) -> Any:
         values = [read_field(field, words, f"{path}.{field.name}") for field in self.parts]
         return BAD if BAD in values else self.kind(*values)
 
-    def _load_one(self, plain, path, report):
+    def _load_one(self, plain: Any, path: str, report: LineReport) -> Any:
         if not isinstance(plain, dict):
             report.error(path, plain, f"a dictionary with {', '.join(field.name for field in self.parts)}")
             return BAD
@@ -154,20 +177,20 @@ class Group(Item):
         values = [load_field(field, plain, f"{path}.{field.name}", report) for field in self.parts]
         return BAD if BAD in values else self.kind(*values)
 
-    def _show_one(self, value):
+    def _show_one(self, value: Any) -> list[str]:
         return [field.show(part) for field, part in zip(self.parts, value) if part is not None]
 
-    def _dump_one(self, value):
+    def _dump_one(self, value: Any) -> dict[str, Any]:
         return {field.name: field.dump(part) for field, part in zip(self.parts, value) if part is not None}
 
-    def _fields_one(self, path, value):
+    def _fields_one(self, path: str, value: Any) -> list[FieldValue]:
         return [
             (f"{path}.{field.name}", field, part)
             for field, part in zip(self.parts, value)
             if part is not None
         ]
 
-    def _rebuild_one(self, path, value, change):
+    def _rebuild_one(self, path: str, value: Any, change: Change) -> Any:
         return self.kind(
             *[
                 None if part is None else change(f"{path}.{field.name}", field, part)
@@ -175,13 +198,13 @@ class Group(Item):
             ]
         )
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         if self.optional and not words.left():
             out[self.name] = None
         else:
             out[self.name] = self._read_one(words, self.name)
 
-    def load(self, plain, out, report):
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> Any:
         if plain.get(self.name) is None:
             if not self.optional:
                 report.error(
@@ -193,20 +216,20 @@ class Group(Item):
         else:
             out[self.name] = self._load_one(plain[self.name], self.name, report)
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         value = getattr(target, self.name)
         return [] if value is None else self._show_one(value)
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         value = getattr(target, self.name)
         if value is not None:
             out[self.name] = self._dump_one(value)
 
-    def fields(self, target):
+    def fields(self, target: Any) -> Iterable[FieldValue]:
         value = getattr(target, self.name)
         return () if value is None else self._fields_one(self.name, value)
 
-    def rebuild(self, target, change):
+    def rebuild(self, target: Any, change: Change) -> dict[str, Any]:
         value = getattr(target, self.name)
         return {} if value is None else {self.name: self._rebuild_one(self.name, value, change)}
 
@@ -214,41 +237,41 @@ class Group(Item):
 class CountOf(Item):
     """The number of members that a ``Repeat`` further right has."""
 
-    def __init__(self, name, low=1, high=Limits.U32):
+    def __init__(self, name: str, low: int = 1, high: int = Limits.U32) -> None:
         self.name = name
         self.number = Number(f"#{name}", low=low, high=high)
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         out[f"#{self.name}"] = read_field(self.number, words, f"#{self.name}")
 
-    def load(self, plain, out, report):
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> Any:
         out[f"#{self.name}"] = None
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         return [str(len(getattr(target, self.name)))]
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         pass
 
-    def rebuild(self, target, change):
+    def rebuild(self, target: Any, change: Change) -> dict[str, Any]:
         return {}
 
 
 class Repeat(Group):
     """A group that occurs as often as the ``CountOf`` of the same name says, or, without one, to the end of the line."""
 
-    def __init__(self, name, fields, low=1, high=Limits.U32):
+    def __init__(self, name: str, fields: Iterable[Field], low: int = 1, high: int = Limits.U32) -> None:
         super().__init__(name, fields)
         self.low = low
         self.high = high
 
-    def _wrong_number(self, number, report):
+    def _wrong_number(self, number: int, report: LineReport) -> bool:
         if not self.low <= number <= self.high:
             report.error(self.name, number, f"from {self.low} to {self.high} members")
             return True
         return False
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         count = out.pop(f"#{self.name}", None)
         if count is BAD:
             # What follows cannot be told apart without the count.
@@ -277,7 +300,7 @@ class Repeat(Group):
                 break
         out[self.name] = BAD if BAD in members else tuple(members)
 
-    def load(self, plain, out, report):
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> Any:
         out.pop(f"#{self.name}", None)
         members = plain.get(self.name)
         if not isinstance(members, (list, tuple)):
@@ -296,22 +319,22 @@ class Repeat(Group):
         ]
         out[self.name] = BAD if BAD in values else tuple(values)
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         words = []
         for member in getattr(target, self.name):
             words.extend(self._show_one(member))
         return words
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         out[self.name] = [self._dump_one(member) for member in getattr(target, self.name)]
 
-    def fields(self, target):
+    def fields(self, target: Any) -> Iterable[FieldValue]:
         result = []
         for index, member in enumerate(getattr(target, self.name)):
             result.extend(self._fields_one(f"{self.name}[{index}]", member))
         return result
 
-    def rebuild(self, target, change):
+    def rebuild(self, target: Any, change: Change) -> dict[str, Any]:
         return {
             self.name: tuple(
                 self._rebuild_one(f"{self.name}[{index}]", member, change)
@@ -325,160 +348,184 @@ class Option:
 
     repeats = False
 
-    def __init__(self, name, word=None):
+    def __init__(self, name: str, word: str | None = None) -> None:
         self.name = name
         self.word = word or name
-        self.default = None
+        self.default: Any = None
+
+    def matches(self, word: str) -> bool:
+        raise NotImplementedError
+
+    def read(self, word: str, words: Words, report: LineReport) -> Any:
+        raise NotImplementedError
+
+    def load(self, plain: Any, report: LineReport) -> Any:
+        raise NotImplementedError
+
+    def show(self, value: Any) -> list[str]:
+        raise NotImplementedError
+
+    def dump(self, value: Any) -> Any:
+        raise NotImplementedError
+
+    def fields(self, value: Any) -> Iterable[FieldValue]:
+        raise NotImplementedError
+
+    def rebuild(self, value: Any, change: Change) -> Any:
+        raise NotImplementedError
+
+    def absent(self, value: Any) -> bool:
+        raise NotImplementedError
 
 
 class Flag(Option):
     """A word that is there or not; the attribute is True or False."""
 
-    def __init__(self, name, word=None):
+    def __init__(self, name: str, word: str | None = None) -> None:
         super().__init__(name, word)
         self.default = False
 
-    def matches(self, word):
+    def matches(self, word: str) -> bool:
         return word == self.word
 
-    def read(self, word, words, report):
+    def read(self, word: str, words: Words, report: LineReport) -> Any:
         return True
 
-    def load(self, plain, report):
+    def load(self, plain: Any, report: LineReport) -> Any:
         if not isinstance(plain, bool):
             report.error(self.name, plain, "true or false")
             return BAD
         return plain
 
-    def show(self, value):
+    def show(self, value: Any) -> Any:
         return [self.word] if value else []
 
-    def dump(self, value):
+    def dump(self, value: Any) -> Any:
         return value
 
-    def fields(self, value):
+    def fields(self, value: Any) -> Iterable[FieldValue]:
         return ()
 
-    def rebuild(self, value, change):
+    def rebuild(self, value: Any, change: Change) -> Any:
         return value
 
-    def absent(self, value):
+    def absent(self, value: Any) -> bool:
         return not value
 
 
 class Choice(Option):
     """One of several words; the attribute is the word."""
 
-    def __init__(self, name, words):
+    def __init__(self, name: str, words: Sequence[str]) -> None:
         super().__init__(name, "|".join(words))
         self.words = tuple(words)
         self.rule = f"one of {', '.join(words)}"
 
-    def matches(self, word):
+    def matches(self, word: str) -> bool:
         return word in self.words
 
-    def read(self, word, words, report):
+    def read(self, word: str, words: Words, report: LineReport) -> Any:
         return word
 
-    def load(self, plain, report):
+    def load(self, plain: Any, report: LineReport) -> Any:
         if isinstance(plain, str) and plain.lower() in self.words:
             return plain.lower()
         report.error(self.name, plain, self.rule)
         return BAD
 
-    def show(self, value):
+    def show(self, value: Any) -> Any:
         return [value]
 
-    def dump(self, value):
+    def dump(self, value: Any) -> Any:
         return value
 
-    def fields(self, value):
+    def fields(self, value: Any) -> Iterable[FieldValue]:
         return ()
 
-    def rebuild(self, value, change):
+    def rebuild(self, value: Any, change: Change) -> Any:
         return value
 
-    def absent(self, value):
+    def absent(self, value: Any) -> bool:
         return value is None
 
 
 class Pair(Option):
     """``word value``: two words of the line; the value is that of ``field``."""
 
-    def __init__(self, field, word=None):
+    def __init__(self, field: Field, word: str | None = None) -> None:
         super().__init__(field.name, word)
         self.field = field
 
-    def matches(self, word):
+    def matches(self, word: str) -> bool:
         return word == self.word
 
-    def read(self, word, words, report):
+    def read(self, word: str, words: Words, report: LineReport) -> Any:
         return read_field(self.field, words, self.name)
 
-    def load(self, plain, report):
+    def load(self, plain: Any, report: LineReport) -> Any:
         return self.field.load(plain, self.name, report)
 
-    def show(self, value):
+    def show(self, value: Any) -> Any:
         return [self.word, self.field.show(value)]
 
-    def dump(self, value):
+    def dump(self, value: Any) -> Any:
         return self.field.dump(value)
 
-    def fields(self, value):
+    def fields(self, value: Any) -> Iterable[FieldValue]:
         return ((self.name, self.field, value),)
 
-    def rebuild(self, value, change):
+    def rebuild(self, value: Any, change: Change) -> Any:
         return change(self.name, self.field, value)
 
-    def absent(self, value):
+    def absent(self, value: Any) -> bool:
         return value is None
 
 
 class Colon(Pair):
     """``word:value``: one word of the line."""
 
-    def matches(self, word):
+    def matches(self, word: str) -> bool:
         return word.startswith(f"{self.word}:")
 
-    def read(self, word, words, report):
+    def read(self, word: str, words: Words, report: LineReport) -> Any:
         column = words.columns[words.at - 1]
         skip = len(self.word) + 1
         report.columns[self.name] = column + skip
         return self.field.read(word[skip:], self.name, report)
 
-    def show(self, value):
+    def show(self, value: Any) -> Any:
         return [f"{self.word}:{self.field.show(value)}"]
 
 
 class Several(Option):
     """``word v1 v2 ...``: an option with several values; the attribute is a named tuple."""
 
-    def __init__(self, name, fields, word=None):
+    def __init__(self, name: str, fields: Iterable[Field], word: str | None = None) -> None:
         super().__init__(name, word)
         self.group = Group(name, fields)
 
-    def matches(self, word):
+    def matches(self, word: str) -> bool:
         return word == self.word
 
-    def read(self, word, words, report):
+    def read(self, word: str, words: Words, report: LineReport) -> Any:
         return self.group._read_one(words, self.name)
 
-    def load(self, plain, report):
+    def load(self, plain: Any, report: LineReport) -> Any:
         return self.group._load_one(plain, self.name, report)
 
-    def show(self, value):
+    def show(self, value: Any) -> Any:
         return [self.word] + self.group._show_one(value)
 
-    def dump(self, value):
+    def dump(self, value: Any) -> Any:
         return self.group._dump_one(value)
 
-    def fields(self, value):
+    def fields(self, value: Any) -> Iterable[FieldValue]:
         return self.group._fields_one(self.name, value)
 
-    def rebuild(self, value, change):
+    def rebuild(self, value: Any, change: Change) -> Any:
         return self.group._rebuild_one(self.name, value, change)
 
-    def absent(self, value):
+    def absent(self, value: Any) -> bool:
         return value is None
 
 
@@ -487,11 +534,11 @@ class Many(Pair):
 
     repeats = True
 
-    def __init__(self, field, word=None):
+    def __init__(self, field: Field, word: str | None = None) -> None:
         super().__init__(field, word)
         self.default = ()
 
-    def load(self, plain, report):
+    def load(self, plain: Any, report: LineReport) -> Any:
         if not isinstance(plain, (list, tuple)):
             report.error(self.name, plain, f"a list, each {self.field.rule}")
             return BAD
@@ -505,22 +552,22 @@ class Many(Pair):
             return BAD
         return tuple(values)
 
-    def show(self, value):
-        words = []
+    def show(self, value: Any) -> Any:
+        words: list[str] = []
         for part in value:
             words.extend((self.word, self.field.show(part)))
         return words
 
-    def dump(self, value):
+    def dump(self, value: Any) -> Any:
         return [self.field.dump(part) for part in value]
 
-    def fields(self, value):
+    def fields(self, value: Any) -> Iterable[FieldValue]:
         return [(f"{self.name}[{index}]", self.field, part) for index, part in enumerate(value)]
 
-    def rebuild(self, value, change):
+    def rebuild(self, value: Any, change: Change) -> Any:
         return tuple(change(f"{self.name}[{index}]", self.field, part) for index, part in enumerate(value))
 
-    def absent(self, value):
+    def absent(self, value: Any) -> bool:
         return not value
 
 
@@ -530,7 +577,15 @@ class Options(Item):
     case. ``even``: the group consists of pairs. The count and the words that follow must agree, although most constructors ignore leftovers.
     """
 
-    def __init__(self, options, name="features", high=None, required=False, fold=True, show_zero=False):
+    def __init__(
+        self,
+        options: Iterable[Option],
+        name: str = "features",
+        high: int | None = None,
+        required: bool = False,
+        fold: bool = True,
+        show_zero: bool = False,
+    ) -> None:
         self.name = name
         self.path = f"#{name}"
         self.options = tuple(options)
@@ -542,14 +597,14 @@ class Options(Item):
         self.rule = f"one of {', '.join(option.word for option in self.options)}"
         self.last = True
 
-    def _find(self, word):
+    def _find(self, word: str) -> Option | None:
         lookup = word.lower() if self.folds else word
         for option in self.options:
             if option.matches(lookup):
                 return option
         return None
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         report = words.report
         for option in self.options:
             out[option.name] = option.default
@@ -568,12 +623,12 @@ class Options(Item):
         self.read_words(words, out)
         words.stop = stop
 
-    def read_words(self, words, out):
+    def read_words(self, words: Words, out: dict[str, Any]) -> None:
         """All words up to ``words.stop`` as options."""
         report = words.report
         while words.left():
             column = words.column()
-            word = words.take(self.name)
+            word = words.take(self.name) or ""
             option = self._find(word)
             if isinstance(option, Choice) and self.folds:
                 word = word.lower()
@@ -601,8 +656,8 @@ class Options(Item):
             report.columns[option.name] = column
             self._check_kernel(report, option, word)
 
-    def _check_count(self, report, count, value):
-        limits = kernels.COUNTS.get((report.target, self.name))
+    def _check_count(self, report: LineReport, count: int, value: object) -> None:
+        limits = kernels.COUNTS.get((report.target or "", self.name))
         if limits:
             takes = [kernel for kernel in kernels.KERNELS if count <= limits[kernel]]
             report.need(
@@ -614,13 +669,13 @@ class Options(Item):
         elif self.high is not None and count > self.high:
             report.error(self.path, value, f"at most {self.high}")
 
-    def _check_kernel(self, report, option, value):
+    def _check_kernel(self, report: LineReport, option: Option, value: Any) -> None:
         word = value if isinstance(option, Choice) else option.word
-        takes = kernels.OPTIONS.get((report.target, word))
+        takes = kernels.OPTIONS.get((report.target or "", word))
         if takes is not None:
             report.need(takes, option.name, word, "an option that the kernel knows")
 
-    def _words(self, out):
+    def _words(self, out: dict[str, Any]) -> int:
         """How many words the options in ``out`` are."""
         return sum(
             len(option.show(out[option.name]))
@@ -628,7 +683,7 @@ class Options(Item):
             if not option.absent(out[option.name])
         )
 
-    def load(self, plain, out, report):
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> Any:
         failed = False
         for option in self.options:
             value = plain.get(option.name)
@@ -643,7 +698,7 @@ class Options(Item):
             count = self._words(out)
             self._check_count(report, count, count)
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         words = []
         for option in self.options:
             value = getattr(target, option.name)
@@ -651,21 +706,21 @@ class Options(Item):
                 words.extend(option.show(value))
         return [str(len(words))] + words if words or self.show_zero else []
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         for option in self.options:
             value = getattr(target, option.name)
             if not option.absent(value):
                 out[option.name] = option.dump(value)
 
-    def fields(self, target):
-        result = []
+    def fields(self, target: Any) -> Iterable[FieldValue]:
+        result: list[FieldValue] = []
         for option in self.options:
             value = getattr(target, option.name)
             if not option.absent(value):
                 result.extend(option.fields(value))
         return result
 
-    def rebuild(self, target, change):
+    def rebuild(self, target: Any, change: Change) -> dict[str, Any]:
         result = {}
         for option in self.options:
             value = getattr(target, option.name)
@@ -677,32 +732,32 @@ class Options(Item):
 class Pairs(Options):
     """Options up to the end of the line, without a count."""
 
-    def __init__(self, options, fold=True):
+    def __init__(self, options: Iterable[Option], fold: bool = True) -> None:
         super().__init__(options, fold=fold)
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         for option in self.options:
             out[option.name] = option.default
         self.read_words(words, out)
 
-    def _check_count(self, report, count, value):
+    def _check_count(self, report: LineReport, count: int, value: object) -> None:
         pass
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         return super().show(target)[1:]
 
 
 class Texts(Item):
     """``#n word ...``: a count and as many words that are not looked into; the attribute is a tuple."""
 
-    def __init__(self, name, high=1024):
+    def __init__(self, name: str, high: int = 1024) -> None:
         self.name = name
         self.names = (name,)
         self.number = Number(f"#{name}", high=high)
         self.rule = f"a list of at most {high} words of printable ASCII"
         self.high = high
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         count = read_field(self.number, words, f"#{self.name}")
         if count is not BAD and count > words.left():
             words.report.error(
@@ -715,7 +770,7 @@ class Texts(Item):
             return
         out[self.name] = tuple(words.take(f"{self.name}[{index}]") for index in range(count))
 
-    def load(self, plain, out, report):
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> Any:
         value = plain.get(self.name)
         value = [] if value is None else value
         good = isinstance(value, (list, tuple)) and len(value) <= self.high
@@ -730,46 +785,46 @@ class Texts(Item):
             report.error(self.name, value, self.rule)
         out[self.name] = tuple(value) if good else BAD
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         value = getattr(target, self.name)
         return [str(len(value))] + list(value)
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         if getattr(target, self.name):
             out[self.name] = list(getattr(target, self.name))
 
-    def rebuild(self, target, change):
+    def rebuild(self, target: Any, change: Change) -> dict[str, Any]:
         return {}
 
 
 class Fixed(Item):
     """A word that is always the same, such as the number of optional arguments of a target that has none."""
 
-    def __init__(self, name, word):
+    def __init__(self, name: str, word: str) -> None:
         self.word = word
         self.label = name
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         word = words.take(self.label)
         if word is None:
             words.missing(self.label, f"always {self.word}")
         elif word != self.word:
             words.report.error(self.label, word, f"always {self.word}")
 
-    def load(self, plain, out, report):
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> Any:
         pass
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         return [self.word]
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         pass
 
-    def rebuild(self, target, change):
+    def rebuild(self, target: Any, change: Change) -> dict[str, Any]:
         return {}
 
 
-def items(layout):
+def items(layout: Iterable[Any]) -> tuple[Item, ...]:
     """The layout with bare fields made positional, and with the last group of options known as such."""
     result = tuple(Positional(part) if isinstance(part, Field) else part for part in layout)
     for part in result[:-1]:

@@ -14,6 +14,21 @@ from ..._base.errors import TableError, shown
 from .context import Context
 from .text import hide_secrets
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from typing import Any, Protocol
+
+    from .stops import Stop
+
+    class Redactor(Protocol):
+        """What may be shown of what was written: ``_dm_table.redact``."""
+
+        def error_value(self, value: Any, name: str | None, field: str) -> Any: ...
+
+        def error_line(self, written: Any) -> str | None: ...
+
+
 _SHOWN = 20
 _WIDTH = 140
 
@@ -28,15 +43,15 @@ class Report:
 
     __slots__ = ("context", "redactor", "errors")
 
-    def __init__(self, context, redactor):
+    def __init__(self, context: Context | None, redactor: Redactor) -> None:
         self.context = context or Context(read_only=None)
         self.redactor = redactor
-        self.errors = []
+        self.errors: list[dict[str, Any]] = []
 
-    def line(self, number, text, target=None):
+    def line(self, number: int | None, text: Any, target: str | None = None) -> LineReport:
         return LineReport(self, number, text, target)
 
-    def raise_if_any(self):
+    def raise_if_any(self) -> None:
         if self.errors:
             self.errors.sort(
                 key=lambda error: (error["line"] or 0, -1 if error["column"] is None else error["column"])
@@ -53,19 +68,21 @@ class LineReport:
 
     __slots__ = ("table", "number", "text", "target", "columns", "failed")
 
-    def __init__(self, table, number, text, target):
+    def __init__(self, table: Report, number: int | None, text: Any, target: str | None) -> None:
         self.table = table
         self.number = number
         self.text = text
         self.target = target
-        self.columns = {}
+        self.columns: dict[str, int] = {}
         self.failed = False
 
     @property
-    def context(self):
+    def context(self) -> Context:
         return self.table.context
 
-    def error(self, field, value, rule, column=None, kernels=()):
+    def error(
+        self, field: str, value: Any, rule: str, column: int | None = None, kernels: Sequence[str] = ()
+    ) -> None:
         """Note an error; ``rule`` says what is allowed, ``kernels`` which of them refuse it."""
         self.failed = True
         if column is None:
@@ -86,7 +103,7 @@ class LineReport:
             entry["kernels"] = list(kernels)
         self.table.errors.append(entry)
 
-    def stops(self, stop, field, value, rule):
+    def stops(self, stop: Stop, field: str, value: Any, rule: str) -> None:
         """
         Note an error where ``stop`` (``_dm_table.grammar.stops.Stop``) is in the table and would stop a kernel in question; a warning
         when it is not known which kernel that will be. ``rule`` says what is allowed.
@@ -103,14 +120,14 @@ class LineReport:
                 f"docs/device-mapper-tables.md). Allowed there: {rule}"
             )
 
-    def need(self, takes, field, value, rule):
+    def need(self, takes: Collection[str], field: str, value: Any, rule: str) -> None:
         """Note an error unless the kernels of the context are among ``takes``."""
         refused = self.context.refused_by(takes)
         if refused:
             self.error(field, value, rule, kernels=refused)
 
 
-def _window(text, column):
+def _window(text: str, column: int) -> tuple[str, int]:
     """The part of a long line around ``column``, and where ``column`` is in it."""
     if len(text) <= _WIDTH:
         return text, column
@@ -120,7 +137,7 @@ def _window(text, column):
     return head + text[start : start + _WIDTH] + tail, column - start + len(head)
 
 
-def message(errors):
+def message(errors: list[dict[str, Any]]) -> str:
     """All errors as text, each with its line and a caret under the place."""
     count = len(errors)
     lines = [f"the table is not valid: {count} error{'' if count == 1 else 's'}"]

@@ -21,6 +21,10 @@ from collections import namedtuple
 
 from .limits import Limits
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 RULE = (
     "a device: MAJ:MIN in decimal (major to 4095, minor to 1048575), an absolute path, diskseq:N, file:/PATH, path:/PATH, "
     "dm:NAME,UUID, or in structured form a source with one of the keys diskseq, path, file, table"
@@ -43,17 +47,17 @@ class Slot(namedtuple("Slot", ("field", "value", "access", "area", "own"))):
     __slots__ = ()
 
     @property
-    def text(self):
+    def text(self) -> str:
         """The one word, without escapes, that stands for the slot in a line; ``_dm_table.redact.shown`` is for messages and results."""
         return slot_text(self.value)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         # A table inside may hold keys.
         value = self.value if isinstance(self.value, str) else "{...}"
         return f"Slot(field={self.field!r}, value={value!r}, access={self.access!r}, area={self.area!r}, own={self.own!r})"
 
 
-def parse_numbers(text):
+def parse_numbers(text: str) -> tuple[int, int] | None:
     """``(major, minor)`` of ``MAJ:MIN``, or None."""
     found = _NUMBERS.match(text)
     if not found:
@@ -64,7 +68,7 @@ def parse_numbers(text):
     return major, minor
 
 
-def _path_rule(path):
+def _path_rule(path: str) -> str | None:
     if not path.startswith("/"):
         return "an absolute path"
     try:
@@ -79,7 +83,7 @@ def _path_rule(path):
     return None
 
 
-def check_word(word):
+def check_word(word: str) -> tuple[Any, str | None]:
     """``(value, None)`` of a slot written as text, or ``(None, rule)``."""
     if word.startswith("/"):
         rule = _path_rule(word)
@@ -110,12 +114,12 @@ def check_word(word):
     return None, RULE
 
 
-def _diskseq_text(plain):
+def _diskseq_text(plain: Any) -> str:
     partition, boot = plain.get("partition"), plain.get("boot_id")
     return f"diskseq:{plain['diskseq']}{'' if partition is None else f'-part{partition}'}{'' if boot is None else f'@{boot}'}"
 
 
-def check_plain(plain):
+def check_plain(plain: Any) -> tuple[Any, str | None]:
     """``(value, None)`` of a slot in structured form, or ``(None, rule)``."""
     if isinstance(plain, str):
         return check_word(plain)
@@ -138,14 +142,14 @@ def check_plain(plain):
     return None, RULE
 
 
-def slot_text(value):
+def slot_text(value: Any) -> str:
     """The one word, without escapes, that stands for a slot's value in a line."""
     if isinstance(value, str):
         return value
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def canonical_slot(value):
+def canonical_slot(value: Any) -> Any:
     """The value in which equal ways of writing are equal."""
     if isinstance(value, str) and value.startswith("path:/") and value.isascii():
         return value[5:]

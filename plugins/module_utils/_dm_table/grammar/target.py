@@ -18,20 +18,35 @@ from .layout import Options, Words, items
 from .slot import Slot
 from .text import HIDDEN, join_words
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any, TypeVar
+
+    from .context import Facts
+    from .fields import Change, Field, FieldValue
+    from .layout import Item
+    from .report import LineReport
+
+    Self = TypeVar("Self", bound="Target")
+    # Target has a property called type.
+    Class = type[Self]
+
 _set = object.__setattr__
 
 
 class TargetType(type):
     """Makes slots of the layout's fields."""
 
-    def __new__(mcs, name, bases, namespace):
+    def __new__(mcs, name: str, bases: tuple[Any, ...], namespace: dict[str, Any]) -> Any:
         layout = namespace.get("LAYOUT")
         if layout is None:
             namespace.setdefault("__slots__", ())
         else:
             parts = items(layout)
-            names = []
-            defaults = {}
+            names: list[str] = []
+            defaults: dict[str, Any] = {}
+            part: Any
             for part in parts:
                 for field in part.names:
                     names.append(field)
@@ -60,19 +75,26 @@ class Target(metaclass=TargetType):
 
     __slots__ = ("start", "length")
 
-    TYPE = None
-    ITEMS = ()
-    NAMES = ()
-    DEFAULTS = {}
+    start: int
+    length: int
+
+    if TYPE_CHECKING:
+        # One attribute for each field of the layout.
+        def __getattr__(self, name: str) -> Any: ...
+
+    TYPE: str = ""
+    ITEMS: tuple[Item, ...] = ()
+    NAMES: tuple[str, ...] = ()
+    DEFAULTS: dict[str, Any] = {}
     # Device fields for ``owns``.
-    OWN = ()
+    OWN: tuple[str, ...] = ()
     # {name: field} of the fields that hold secrets, and names of positional fields with as many hex digits as a key.
-    SECRETS = {}
-    PUBLIC_HEX = ()
+    SECRETS: dict[str, Field] = {}
+    PUBLIC_HEX: tuple[str, ...] = ()
     # The source of the grammar, for the reader of the code.
     SOURCE = None
 
-    def __init__(self, start, length, **values):
+    def __init__(self, start: Any, length: Any, **values: Any) -> None:
         _set(self, "start", start)
         _set(self, "length", length)
         for name in self.NAMES:
@@ -83,28 +105,28 @@ class Target(metaclass=TargetType):
         if values:
             raise TypeError(f"{self.TYPE}: no such field: {', '.join(sorted(values))}")
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")
 
-    def __delattr__(self, name):
+    def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return (
             _restore,
             (type(self), self.start, self.length, {name: getattr(self, name) for name in self.NAMES}),
         )
 
     @property
-    def type(self):
+    def type(self) -> str:
         return self.TYPE
 
     @property
-    def end(self):
+    def end(self) -> int:
         """The sector behind the last one."""
         return self.start + self.length
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
         return (
@@ -113,10 +135,10 @@ class Target(metaclass=TargetType):
             and all(getattr(self, name) == getattr(other, name) for name in self.NAMES)
         )
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self.TYPE, self.start, self.length))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shown = self.map_values(_show)
         fields = "".join(
             f", {name}={getattr(shown, name)!r}"
@@ -125,7 +147,7 @@ class Target(metaclass=TargetType):
         )
         return f"{type(self).__name__}({self.start}, {self.length}{fields})"
 
-    def replace(self, **changes):
+    def replace(self: Self, **changes: Any) -> Self:
         """A copy with other values."""
         values = {name: getattr(self, name) for name in self.NAMES}
         start = changes.pop("start", self.start)
@@ -136,10 +158,18 @@ class Target(metaclass=TargetType):
     # Reading
 
     @classmethod
-    def from_words(cls, start, length, words, columns, end, report):
+    def from_words(
+        cls: Class[Self],
+        start: Any,
+        length: Any,
+        words: Sequence[str],
+        columns: Sequence[int],
+        end: int,
+        report: LineReport,
+    ) -> Self | None:
         """A target from the words of a line, or None after noting errors."""
         stream = Words(words, columns, end, report)
-        out = {}
+        out: dict[str, Any] = {}
         for part in cls.ITEMS:
             part.read(stream, out)
         if stream.left() and not report.failed:
@@ -152,49 +182,53 @@ class Target(metaclass=TargetType):
         return cls._finish(start, length, out, report)
 
     @classmethod
-    def from_dict(cls, start, length, plain, report):
+    def from_dict(
+        cls: Class[Self], start: Any, length: Any, plain: dict[str, Any], report: LineReport
+    ) -> Self | None:
         """A target from its fields in structured form, or None after noting errors."""
         for key in plain:
             if key not in cls.NAMES:
                 report.error(
                     str(key), None, f"no such field; {cls.TYPE} has {', '.join(cls.NAMES) or 'none'}"
                 )
-        out = {}
+        out: dict[str, Any] = {}
         for part in cls.ITEMS:
             part.load(plain, out, report)
         return cls._finish(start, length, out, report)
 
     @classmethod
-    def _finish(cls, start, length, out, report):
+    def _finish(
+        cls: Class[Self], start: Any, length: Any, out: dict[str, Any], report: LineReport
+    ) -> Self | None:
         if report.failed or start is BAD or length is BAD or BAD in out.values():
             return None
         target = cls(start, length, **{name: out[name] for name in cls.NAMES})
         target.check(report)
         return target
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         """Note what is wrong between fields."""
 
     # Writing
 
-    def words(self):
+    def words(self) -> list[str]:
         """The words of the parameters, without escapes."""
         words = []
         for part in self.ITEMS:
             words.extend(part.show(self))
         return words
 
-    def params(self):
+    def params(self) -> str:
         """The parameters as they stand in a line. Keys are in clear: see ``_dm_table.redact``."""
         return join_words(self.words())
 
-    def line(self):
+    def line(self) -> str:
         """``start length type params``, as dmsetup prints it. Keys are in clear: see ``_dm_table.redact``."""
         params = self.params()
         head = f"{self.start} {self.length} {self.TYPE}"
         return f"{head} {params}" if params else head
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The structured form as plain data: what is absent is left out. Keys are in clear: see ``_dm_table.redact``."""
         out = {"start": self.start, "length": self.length, "target": self.TYPE}
         for part in self.ITEMS:
@@ -203,14 +237,14 @@ class Target(metaclass=TargetType):
 
     # Fields
 
-    def fields(self):
+    def fields(self) -> list[FieldValue]:
         """``(path, field, value)`` of every field that is present."""
-        result = []
+        result: list[FieldValue] = []
         for part in self.ITEMS:
             result.extend(part.fields(self))
         return result
 
-    def map_values(self, change):
+    def map_values(self: Self, change: Change) -> Self:
         """A copy in which every value is what ``change(path, field, value)`` makes of it."""
         changes = {}
         for part in self.ITEMS:
@@ -220,23 +254,23 @@ class Target(metaclass=TargetType):
     # Secrets
 
     @classmethod
-    def secret_fields(cls):
+    def secret_fields(cls) -> tuple[str, ...]:
         """Names of the fields that hold secrets."""
         return tuple(cls.SECRETS)
 
     @classmethod
-    def secret_words(cls, words):
+    def secret_words(cls, words: Sequence[str]) -> Iterable[tuple[int, int]]:
         """``(index, characters before the secret)`` of the words of a line's parameters, right or wrong, that hold one."""
         return ()
 
     @classmethod
-    def public_words(cls):
+    def public_words(cls) -> tuple[int, ...]:
         """Indexes of the words of a line's parameters that may hold as many hex digits as a key and are no secret."""
         return tuple(cls.NAMES.index(name) for name in cls.PUBLIC_HEX)
 
     # Devices
 
-    def devices(self, facts=None, read_only=False):
+    def devices(self, facts: Facts | None = None, read_only: bool | None = False) -> list[Slot]:
         """
         The device slots in order. ``facts`` (path of the field: ``DeviceFacts``) lets areas be told that depend on a device's size; in a
         ``read_only`` table the kernel opens every device for reading only, save those that a type insists on.
@@ -254,56 +288,56 @@ class Target(metaclass=TargetType):
             if field.is_device
         ]
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         """The areas that the kernel checks (``iterate_devices``): {path of the field: (offset, length)} in sectors."""
         return {}
 
-    def access(self, path, field):
+    def access(self, path: str, field: Field) -> str | None:
         """What the kernel opens a slot for whatever the table's mode: "r", "rw", "w" or None."""
         return field.access
 
-    def owns(self, path):
+    def owns(self, path: str) -> bool:
         """Whether the target keeps records of its own on a slot's device, from its first sector on."""
         return path.rpartition(".")[2] in self.OWN
 
-    def logical_block(self):
+    def logical_block(self) -> int:
         """The logical block size in bytes that the target itself asks for (``io_hints``)."""
         return 512
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         """Note what is wrong with the devices; ``facts`` maps paths of fields to ``DeviceFacts`` or None."""
 
     # Comparing
 
-    def canonical(self):
+    def canonical(self: Self) -> Self:
         """The same target as the kernel prints it back."""
 
-        def change(path, field, value):
+        def change(path: str, field: Field, value: Any) -> Any:
             if value == field.implied:
                 return None
             return field.canonical(value)
 
         return self.map_values(change)
 
-    def same_field(self, path, mine, theirs):
+    def same_field(self, path: str, mine: Any, theirs: Any) -> bool | None:
         """
         Whether two different canonical values of a field can be the same thing: True, False, or None when the kernel hides one of them.
         """
         return False
 
 
-def _show(path, field, value):
+def _show(path: str, field: Field, value: Any) -> Any:
     """What ``repr`` shows of a value: a source may hold a table with keys, which is not looked into here."""
     if field.is_device:
         return value if isinstance(value, str) else "{...}"
     return field.redact(value)
 
 
-def _restore(kind, start, length, values):
+def _restore(kind: Any, start: Any, length: Any, values: dict[str, Any]) -> Any:
     return kind(start, length, **values)
 
 
-def must_differ(facts, first, second, report):
+def must_differ(facts: Facts, first: str, second: str, report: LineReport) -> None:
     """Note an error when two slots are the same device."""
     one, other = facts.get(first), facts.get(second)
     if one is not None and other is not None and one.number == other.number:

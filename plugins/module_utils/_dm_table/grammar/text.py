@@ -16,6 +16,11 @@ from __future__ import annotations
 
 import re
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
 _WORD = re.compile(r"(?:\\.|[^\\ \t\r\n\v\f])+\\?|\\", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _SPECIAL = re.compile(r"([\\ \t#])")
@@ -30,24 +35,25 @@ LONG_HEX = re.compile(r"[0-9A-Fa-f]{32,}")
 _KEYRING = re.compile(r":[0-9]{1,5}:[a-z]+:")
 
 
-def hide_secrets(text):
+def hide_secrets(text: str) -> str:
     """``text`` with everything that could be a key replaced by ``*``, so that columns stay where they are."""
     return LONG_HEX.sub(lambda found: "*" * len(found.group()), text)
 
 
-def names_key(text):
+def names_key(text: str) -> bool:
     """Whether the text in a key's place stands for no key (``-``), or names one in a keyring: the name is needed to find it."""
     return text == "-" or _KEYRING.match(text) is not None
 
 
-def cut_comment(line):
+def cut_comment(line: str) -> str:
     """The line up to an unescaped ``#``, without white space at its end."""
     if "#" in line:
-        line = _COMMENT.match(line).group()
+        found = _COMMENT.match(line)
+        line = found.group() if found else line
     return strip_end(line)
 
 
-def strip_end(line):
+def strip_end(line: str) -> str:
     """The line without white space at its end, save for what a backslash makes a part of the last word."""
     stripped = line.rstrip(" \t\r\n")
     escapes = len(stripped) - len(stripped.rstrip("\\"))
@@ -58,19 +64,19 @@ def strip_end(line):
     )
 
 
-def find_control(text):
+def find_control(text: str) -> int | None:
     """Position of the first control character other than a tab, or None."""
     found = _CONTROL.search(text)
     return found.start() if found else None
 
 
-def find_not_ascii(text):
+def find_not_ascii(text: str) -> int | None:
     """Position of the first character beyond ASCII, or None."""
     found = _NOT_ASCII.search(text)
     return found.start() if found else None
 
 
-def split_words(text, start=0):
+def split_words(text: str, start: Any = 0) -> tuple[list[str], list[int]]:
     """
     The words of ``text`` from ``start`` on, as the kernel sees them: lists of words and of their columns (from 0).
     """
@@ -85,11 +91,11 @@ def split_words(text, start=0):
     return words, columns
 
 
-def escape(word):
+def escape(word: str) -> str:
     """``word`` as it has to stand in a line: white space, ``\\`` and ``#`` behind a backslash."""
     return _SPECIAL.sub(r"\\\1", word)
 
 
-def join_words(words):
+def join_words(words: Iterable[str]) -> str:
     """The reverse of ``split_words``."""
     return " ".join([escape(word) for word in words])

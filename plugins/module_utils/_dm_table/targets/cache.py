@@ -17,6 +17,13 @@ from ..grammar.layout import Choice, Flag, Options, Pair
 from ..grammar.limits import Limits
 from ..grammar.target import Target, must_differ
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 _DEVICES = ("metadata", "cache", "origin")
 # The policy mq is smq under its old name, with these keys taken and ignored.
 _MQ = (
@@ -57,21 +64,21 @@ class Cache(Target):
         ),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if len({str(getattr(self, name)) for name in _DEVICES}) != 3:
             report.error("origin", self.origin, "three different devices")
         for name in _MQ:
             if getattr(self, name) is not None and self.policy != "mq":
                 report.error(name, None, "for the policy mq only")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         cache = facts.get("cache")
         areas = {"origin": (0, self.length)}
         if cache is not None:
             areas["cache"] = (0, cache.size_sectors)
         return areas
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         must_differ(facts, "metadata", "cache", report)
         must_differ(facts, "metadata", "origin", report)
         must_differ(facts, "cache", "origin", report)
@@ -83,7 +90,7 @@ class Cache(Target):
                 f"at most the size of the cache device, {cache.size_sectors} sectors",
             )
 
-    def canonical(self):
+    def canonical(self) -> Any:
         target = super().canonical()
         return target.replace(
             mode=target.mode or "writeback",

@@ -47,15 +47,15 @@ Cipher = namedtuple("Cipher", ("api", "spec", "key_count", "iv", "iv_options"))
 IV_RULE = f"an IV generator: {', '.join(IV_MODES)}"
 
 
-def parse_cipher(text):
+def parse_cipher(text: str) -> tuple[Cipher | None, str | None]:
     """``(Cipher, None)``, or ``(None, rule)``."""
     cipher, rule = _parse_api(text[5:]) if text.startswith("capi:") else _parse_plain(text)
-    if rule is None:
+    if cipher is not None:
         rule = _check_iv(cipher)
     return (cipher, None) if rule is None else (None, rule)
 
 
-def _parse_plain(text):
+def _parse_plain(text: str) -> tuple[Cipher | None, str | None]:
     head, separator, rest = text.partition("-")
     name, colon, count = head.partition(":")
     mode, separator, rest = rest.partition("-")
@@ -80,23 +80,23 @@ def _parse_plain(text):
     return Cipher(False, spec, key_count, iv or None, options if iv_colon else None), None
 
 
-def _parse_api(text):
+def _parse_api(text: str) -> tuple[Cipher | None, str | None]:
     spec, colon, options = text.rpartition(":")
     if not colon:
-        spec, options = text, None
+        spec = text
     name, dash, iv = spec.rpartition("-")
     if not dash:
-        name, iv = spec, None
+        name = spec
         if not name.startswith("ecb("):
             return None, "capi:SPEC-IV[:OPTIONS]: only ecb goes without an IV"
     if not _SPEC.match(name) or name.count("(") != name.count(")"):
         return None, "capi:SPEC-IV[:OPTIONS] with a name of the kernel's crypto API"
     if len(name) >= _NAME_LENGTH:
         return None, f"a name of fewer than {_NAME_LENGTH} characters"
-    return Cipher(True, name, 1, iv, options), None
+    return Cipher(True, name, 1, iv if dash else None, options if colon else None), None
 
 
-def _check_iv(cipher):
+def _check_iv(cipher: Cipher) -> str | None:
     if cipher.iv is not None and cipher.iv not in IV_MODES:
         return IV_RULE
     if cipher.iv == "essiv" and not cipher.iv_options:
@@ -104,7 +104,7 @@ def _check_iv(cipher):
     return None
 
 
-def key_sizes(cipher):
+def key_sizes(cipher: Cipher) -> tuple[int, ...] | None:
     """The key sizes in bytes that the cipher takes, None when they are not known here."""
     found = _SIMPLE.match(cipher.spec)
     if found is None or cipher.iv in _KEY_WITH_EXTRAS:

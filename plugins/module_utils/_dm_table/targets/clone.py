@@ -16,6 +16,11 @@ from ..grammar.fields import Device, Number
 from ..grammar.layout import Flag, Options, Pair
 from ..grammar.target import Target, must_differ
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 _DEVICES = ("metadata", "destination", "source")
 
 
@@ -35,7 +40,7 @@ class Clone(Target):
         ),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if len({str(getattr(self, name)) for name in _DEVICES}) != 3:
             report.error("source", self.source, "three different devices")
         if -(-self.length // self.region_size) > 1 << 31:
@@ -43,10 +48,10 @@ class Clone(Target):
                 "region_size", self.region_size, "so large that there are at most 2147483648 regions"
             )
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"destination": (0, self.length), "source": (0, self.length)}
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         must_differ(facts, "metadata", "destination", report)
         must_differ(facts, "metadata", "source", report)
         must_differ(facts, "destination", "source", report)

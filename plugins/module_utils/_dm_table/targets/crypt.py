@@ -22,6 +22,14 @@ from ..grammar.target import Target
 from ..grammar.text import HIDDEN, names_key
 from .cipher import key_sizes, parse_cipher
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 _HEX_KEY = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z")
 _KEYRING = re.compile(r":([0-9]{1,5}):(logon|user|encrypted|trusted):([!-~]+)\Z")
 # The largest payload of the kernel's user and logon keys.
@@ -38,7 +46,7 @@ Integrity = namedtuple("Integrity", ("tag_size", "profile"))
 class _CipherField(Field):
     rule = "a cipher: CIPHER[:KEYCOUNT]-MODE-IV[:OPTIONS] or capi:SPEC-IV[:OPTIONS]"
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         rule = parse_cipher(word)[1]
         if rule is None and not (word.isascii() and word.isprintable() and " " not in word):
             rule = self.rule
@@ -51,7 +59,7 @@ class _CipherField(Field):
 class _KeyField(Secret):
     rule = KEY_RULE
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         if word == "-":
             return word
         if _HEX_KEY.match(word):
@@ -62,20 +70,20 @@ class _KeyField(Secret):
             return BAD
         return f":{int(found.group(1))}:{found.group(2)}:{found.group(3)}"
 
-    def load(self, plain, path, report):
+    def load(self, plain: Any, path: str, report: LineReport) -> Any:
         if not isinstance(plain, str):
             report.error(path, HIDDEN, KEY_RULE + "; write it in quotes")
             return BAD
         return self.read(plain, path, report)
 
-    def redact(self, value):
+    def redact(self, value: Any) -> Any:
         return value if names_key(value) else HIDDEN
 
 
 class _IntegrityField(Field):
     rule = _INTEGRITY_RULE
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         size, colon, profile = word.partition(":")
         number = Number("tag_size", low=1, high=480).read(size, path, report) if colon else BAD
         if not colon or profile.lower() not in ("aead", "none"):
@@ -83,16 +91,16 @@ class _IntegrityField(Field):
             return BAD
         return BAD if number is BAD else Integrity(number, profile.lower())
 
-    def load(self, plain, path, report):
+    def load(self, plain: Any, path: str, report: LineReport) -> Any:
         if isinstance(plain, dict) and set(plain) == {"tag_size", "profile"}:
             return self.read(f"{plain['tag_size']}:{plain['profile']}", path, report)
         report.error(path, plain, "a dictionary with tag_size (1 to 480 bytes) and profile (aead or none)")
         return BAD
 
-    def show(self, value):
+    def show(self, value: Any) -> Any:
         return f"{value.tag_size}:{value.profile}"
 
-    def dump(self, value):
+    def dump(self, value: Any) -> Any:
         return {"tag_size": value.tag_size, "profile": value.profile}
 
 
@@ -127,11 +135,11 @@ class Crypt(Target):
     )
 
     @classmethod
-    def secret_words(cls, words):
+    def secret_words(cls, words: Sequence[str]) -> Iterable[tuple[int, int]]:
         return ((1, 0),) if len(words) > 1 else ()
 
     @property
-    def key_size(self):
+    def key_size(self) -> int:
         """Bytes of the key."""
         if self.key == "-":
             return 0
@@ -139,8 +147,9 @@ class Crypt(Target):
             return int(self.key.split(":", 2)[1])
         return len(self.key) // 2
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         cipher = parse_cipher(self.cipher)[0]
+        assert cipher is not None
         sectors = (self.sector_size or 512) >> 9
         if self.length % sectors:
             report.error("length", self.length, f"a multiple of sector_size, {sectors} sectors")
@@ -167,13 +176,13 @@ class Crypt(Target):
                 f"a key of {', '.join(str(size) for size in sizes)} bytes for {self.cipher}; it has {self.key_size}",
             )
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"device": (self.offset, self.length)}
 
-    def logical_block(self):
+    def logical_block(self) -> int:
         return self.sector_size or 512
 
-    def same_field(self, path, mine, theirs):
+    def same_field(self, path: str, mine: Any, theirs: Any) -> bool | None:
         if path != "key" or mine.startswith(":") or theirs.startswith(":") or len(mine) != len(theirs):
             return False
         # dmsetup without --showkeys prints zeros, and so does the kernel after the message "key wipe".

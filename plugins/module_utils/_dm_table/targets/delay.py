@@ -16,8 +16,15 @@ from ..grammar.fields import Device, Number, Sectors
 from ..grammar.layout import Group
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def _class():
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
+
+def _class() -> Any:
     return (Device("device"), Sectors("offset"), Number("delay", unit="milliseconds"))
 
 
@@ -34,11 +41,11 @@ class Delay(Target):
         Group("flush", _class(), optional=True),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.flush is not None and self.write is None:
             report.error("write", None, "is missing: flush goes only with write")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {
             f"{name}.device": (getattr(self, name).offset, self.length)
             for name in self.NAMES

@@ -15,6 +15,11 @@ from __future__ import annotations
 from ..grammar.fields import Device, Number, Sectors
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 
 class Dust(Target):
     """``offset`` in sectors, ``block_size`` in bytes."""
@@ -26,11 +31,11 @@ class Dust(Target):
         Number("block_size", low=512, high=1 << 30, power=True, unit="bytes"),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.block_size >> 9 > self.length:
             report.error(
                 "block_size", self.block_size, f"at most the length of the target, {self.length * 512} bytes"
             )
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"device": (self.offset, self.length)}

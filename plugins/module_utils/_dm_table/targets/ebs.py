@@ -15,6 +15,11 @@ from __future__ import annotations
 from ..grammar.fields import Device, Number, Sectors
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 
 class Ebs(Target):
     """``offset``, ``emulated`` and ``underlying`` block size in sectors."""
@@ -27,7 +32,7 @@ class Ebs(Target):
         Number("underlying", low=1, high=32768, power=True, unit="sectors", default=None),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.emulated * 512 > report.context.page_size:
             report.error(
                 "emulated", self.emulated, f"at most a page, {report.context.page_size >> 9} sectors"
@@ -37,13 +42,13 @@ class Ebs(Target):
                 "offset", self.offset, f"a multiple of the underlying block size, {self.underlying} sectors"
             )
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"device": (self.offset, self.length)}
 
-    def logical_block(self):
-        return self.emulated * 512
+    def logical_block(self) -> int:
+        return int(self.emulated) * 512
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         device = facts.get("device")
         if device is not None and self.underlying is None and self.offset % (device.logical_block >> 9):
             report.error(

@@ -15,6 +15,11 @@ from __future__ import annotations
 from ..grammar.fields import Device, Number
 from ..grammar.target import Target, must_differ
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 
 class Era(Target):
     """``block_size`` in sectors."""
@@ -27,13 +32,13 @@ class Era(Target):
         Number("block_size", low=8, step=8, unit="sectors"),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.metadata == self.origin:
             report.error("origin", self.origin, "another device than metadata")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         origin = facts.get("origin")
         return {} if origin is None else {"origin": (0, origin.size_sectors)}
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         must_differ(facts, "metadata", "origin", report)

@@ -18,6 +18,13 @@ from ..grammar.layout import Flag, Options, Pair, Several
 from ..grammar.limits import Limits
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 _PROBABILITY = 1000000000
 
 
@@ -50,7 +57,7 @@ class Flakey(Target):
         ),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.up_interval + self.down_interval == 0:
             report.error("down_interval", 0, "an interval up or down that is not 0")
         elif self.up_interval + self.down_interval > Limits.U32:
@@ -76,15 +83,15 @@ class Flakey(Target):
                 self._newest("error_reads", "not together with random_read_corrupt", report)
 
     @staticmethod
-    def _newest(name, rule, report):
+    def _newest(name: str, rule: str, report: LineReport) -> None:
         report.need(kernels.refusing(kernels.RULES[("flakey", "corruption-conflict")]), name, None, rule)
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"device": (self.offset, self.length)}
 
-    def canonical(self):
+    def canonical(self) -> Any:
         target = super().canonical()
-        changes = {
+        changes: dict[str, Any] = {
             name: None
             for name in ("random_read_corrupt", "random_write_corrupt")
             if getattr(target, name) == 0

@@ -21,6 +21,14 @@ from ..grammar.limits import Limits
 from ..grammar.target import Target, must_differ
 from ..grammar.text import HIDDEN, hide_secrets
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 _ALGORITHM = re.compile(r"([!-9;-~]{1,127})(?::((?:[0-9A-Fa-f]{2})+))?\Z")
 _TAG = Number("tag_size", low=1, high=255, unit="bytes")
 # Filled in by the kernel when they are not said.
@@ -50,36 +58,36 @@ _ROUNDED = (
 class _TagField(Field):
     rule = _TAG.rule + ", or - for the size of the internal hash"
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         return 0 if word == "-" else _TAG.read(word, path, report)
 
-    def load(self, plain, path, report):
+    def load(self, plain: Any, path: str, report: LineReport) -> Any:
         return 0 if plain == "-" else _TAG.load(plain, path, report)
 
-    def show(self, value):
+    def show(self, value: Any) -> Any:
         return "-" if value == 0 else str(value)
 
-    def dump(self, value):
+    def dump(self, value: Any) -> Any:
         return "-" if value == 0 else value
 
 
 class _AlgorithmField(Secret):
     rule = "ALGORITHM or ALGORITHM:KEY, the key as an even number of hex digits"
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         found = _ALGORITHM.match(word)
         if not found:
             report.error(path, HIDDEN, self.rule)
             return BAD
         return word if found.group(2) is None else f"{found.group(1)}:{found.group(2).lower()}"
 
-    def load(self, plain, path, report):
+    def load(self, plain: Any, path: str, report: LineReport) -> Any:
         if not isinstance(plain, str):
             report.error(path, HIDDEN, self.rule)
             return BAD
         return self.read(plain, path, report)
 
-    def redact(self, value):
+    def redact(self, value: Any) -> Any:
         algorithm, colon, key = value.partition(":")
         return f"{algorithm}:{HIDDEN}" if colon else hide_secrets(value)
 
@@ -129,7 +137,7 @@ class Integrity(Target):
     )
 
     @classmethod
-    def secret_words(cls, words):
+    def secret_words(cls, words: Sequence[str]) -> Iterable[tuple[int, int]]:
         heads = tuple(f"{name}:" for name in cls.secret_fields())
         return [
             (index, word.index(":", word.index(":") + 1) + 1)
@@ -137,7 +145,7 @@ class Integrity(Target):
             if word.startswith(heads) and word.count(":") > 1
         ]
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.mode == "I":
             report.need(kernels.OPTIONS[("integrity", "mode I")], "mode", "I", "one of J, B, D, R")
             for name in ("meta_device", "journal_crypt", "journal_mac"):
@@ -167,17 +175,18 @@ class Integrity(Target):
         if self.meta_device is not None and self.meta_device == self.device:
             report.error("meta_device", self.meta_device, "another device than device")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         # Without a device for the metadata the data begin behind them, at a place that only the superblock tells.
         return {} if self.meta_device is None else {"device": (0, self.length)}
 
-    def logical_block(self):
+    def logical_block(self) -> int:
         return self.block_size or 512
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         must_differ(facts, "device", "meta_device", report)
         place = "device" if self.meta_device is None else "meta_device"
-        size = facts[place].size_sectors if facts.get(place) else 0
+        device = facts.get(place)
+        size = 0 if device is None else device.size_sectors
         if size and self.offset + _SUPERBLOCK > size:
             report.error(
                 "offset",
@@ -185,11 +194,11 @@ class Integrity(Target):
                 f"the superblock, {_SUPERBLOCK} sectors from there, inside {place}, which has {size} sectors",
             )
 
-    def canonical(self):
+    def canonical(self) -> Any:
         target = super().canonical()
         return target.replace(allow_discards=False) if target.allow_discards_keyed else target
 
-    def same_field(self, path, mine, theirs):
+    def same_field(self, path: str, mine: Any, theirs: Any) -> bool | None:
         if path in _CHOSEN and (mine is None or theirs is None):
             return True
         if path == "tag_size" and "-" in (mine, theirs):

@@ -18,6 +18,12 @@ from ..grammar.fields import Device, Sectors
 from ..grammar.limits import Limits
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..grammar.context import Facts
+
 # By far the most frequent line of large tables, in the form in which dmsetup and the kernel write it.
 FAST = re.compile(
     r"(0|[1-9][0-9]{0,16}) ([1-9][0-9]{0,16}) linear ([0-9]{1,4}:[0-9]{1,7}|/[!\"$-\[\]-~]*) (0|[1-9][0-9]{0,16})\Z",
@@ -31,18 +37,20 @@ class Linear(Target):
     TYPE = "linear"
     LAYOUT = (Device("device"), Sectors("offset"))
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"device": (self.offset, self.length)}
 
 
-_set_start = Target.start.__set__
-_set_length = Target.length.__set__
-_set_device = Linear.device.__set__
-_set_offset = Linear.offset.__set__
+# The descriptors of the slots.
+_slots: Any = Linear
+_set_start = _slots.start.__set__
+_set_length = _slots.length.__set__
+_set_device = _slots.device.__set__
+_set_offset = _slots.offset.__set__
 _new = Linear.__new__
 
 
-def read_fast(text):
+def read_fast(text: str) -> Linear | None:
     """The target of a plain linear line, None when the line needs the full parser."""
     found = FAST.match(text)
     if found is None:

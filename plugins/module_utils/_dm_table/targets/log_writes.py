@@ -15,6 +15,11 @@ from __future__ import annotations
 from ..grammar.fields import Device
 from ..grammar.target import Target, must_differ
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 
 class LogWrites(Target):
     """``device`` is used from its first sector on."""
@@ -23,12 +28,12 @@ class LogWrites(Target):
     OWN = ("log_device",)
     LAYOUT = (Device("device"), Device("log_device"))
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.device == self.log_device:
             report.error("log_device", self.log_device, "another device than device")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"device": (0, self.length)}
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         must_differ(facts, "device", "log_device", report)

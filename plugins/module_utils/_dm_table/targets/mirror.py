@@ -17,6 +17,16 @@ from ..grammar.layout import CountOf, Flag, Item, Options, Repeat, load_field, r
 from ..grammar.limits import Limits
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ..grammar.context import Facts
+    from ..grammar.fields import Change, FieldValue
+    from ..grammar.layout import Words
+    from ..grammar.report import LineReport
+
 _LOG = Word("log", ("core", "disk"), fold=False)
 _DEVICE = Device("log_device", default=None)
 _REGION = Number("region_size", low=2, power=True, unit="sectors")
@@ -28,7 +38,7 @@ class _Log(Item):
 
     names = ("log", "log_device", "region_size", "sync")
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         report = words.report
         log = out["log"] = read_field(_LOG, words, "log")
         count = read_field(Number("#log", low=1, high=3), words, "#log")
@@ -47,24 +57,24 @@ class _Log(Item):
         if count > low:
             out["sync"] = read_field(_SYNC, words, "sync")
 
-    def load(self, plain, out, report):
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> Any:
         for field in (_LOG, _DEVICE, _REGION, _SYNC):
             out[field.name] = load_field(field, plain, field.name, report)
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         words = [target.log_device and _DEVICE.show(target.log_device), str(target.region_size), target.sync]
         words = [word for word in words if word is not None]
         return [target.log, str(len(words))] + words
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         for name in self.names:
             if getattr(target, name) is not None:
                 out[name] = getattr(target, name)
 
-    def fields(self, target):
+    def fields(self, target: Any) -> Iterable[FieldValue]:
         return () if target.log_device is None else (("log_device", _DEVICE, target.log_device),)
 
-    def rebuild(self, target, change):
+    def rebuild(self, target: Any, change: Change) -> dict[str, Any]:
         return (
             {}
             if target.log_device is None
@@ -84,12 +94,12 @@ class Mirror(Target):
         Options((Flag("handle_errors"), Flag("keep_log")), high=2, fold=False),
     )
 
-    def __init__(self, start, length, **values):
+    def __init__(self, start: Any, length: Any, **values: Any) -> None:
         values.setdefault("log_device", None)
         values.setdefault("sync", None)
         super().__init__(start, length, **values)
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.region_size > self.length:
             report.error(
                 "region_size", self.region_size, f"at most the length of the target, {self.length} sectors"
@@ -103,13 +113,13 @@ class Mirror(Target):
         if self.keep_log and not self.handle_errors:
             report.error("keep_log", None, "only together with handle_errors")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {
             f"mirrors[{index}].device": (mirror.offset, self.length)
             for index, mirror in enumerate(self.mirrors)
         }
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         device = facts.get("log_device")
         if device is None:
             return

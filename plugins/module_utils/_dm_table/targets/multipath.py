@@ -19,6 +19,16 @@ from ..grammar.fields import BAD, Device, Number, Word
 from ..grammar.layout import Flag, Item, Options, Pair, Texts, read_field
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from ..grammar.context import Facts
+    from ..grammar.fields import Change, Field, FieldValue
+    from ..grammar.layout import Words
+    from ..grammar.report import LineReport
+
 _CPUS = re.compile(r"[0-9A-Fa-f]{1,8}(?:,[0-9A-Fa-f]{1,8})*\Z")
 _U32 = Number("argument")
 _BELOW_1024 = Number("argument", high=1023)
@@ -40,7 +50,9 @@ Path = namedtuple("Path", ("device", "arguments"))
 PathGroup = namedtuple("PathGroup", ("selector", "arguments", "paths"))
 
 
-def _check_arguments(arguments, fields, path, report):
+def _check_arguments(
+    arguments: Sequence[str], fields: Sequence[Field | None], path: str, report: LineReport
+) -> bool:
     """Whether the arguments of a selector or a path are what they have to be."""
     if len(arguments) > len(fields):
         report.error(path, " ".join(arguments), f"at most {len(fields)} arguments")
@@ -62,7 +74,7 @@ class _Groups(Item):
     number = Number("#groups", high=1024)
     first = Number("first_group", high=1024)
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         count = read_field(self.number, words, "#groups")
         out["first_group"] = read_field(self.first, words, "first_group")
         out["groups"] = BAD
@@ -78,7 +90,7 @@ class _Groups(Item):
             groups.append(group)
         out["groups"] = tuple(groups)
 
-    def _read_group(self, words, path):
+    def _read_group(self, words: Words, path: str) -> Any:
         selector = read_field(_SELECTOR, words, f"{path}.selector")
         if selector is BAD:
             return BAD
@@ -90,7 +102,7 @@ class _Groups(Item):
                 f"{path}.#arguments", str(count), f"the number of words that follow; there are {words.left()}"
             )
             return BAD
-        arguments = tuple(words.take(f"{path}.arguments") for unused in range(count))
+        arguments = tuple(words.take(f"{path}.arguments") or "" for unused in range(count))
         number = read_field(Number("#paths", low=1, high=1024), words, f"{path}.#paths")
         width = read_field(Number("#path_arguments", high=1024), words, f"{path}.#path_arguments")
         if BAD in (number, width):
@@ -108,7 +120,7 @@ class _Groups(Item):
         for index in range(number):
             place = f"{path}.paths[{index}]"
             device = read_field(_DEVICE, words, f"{place}.device")
-            given = tuple(words.take(f"{place}.arguments") for unused in range(width))
+            given = tuple(words.take(f"{place}.arguments") or "" for unused in range(width))
             good = (
                 self._check_path(given, each, needed, f"{place}.arguments", words.report)
                 and device is not BAD
@@ -118,13 +130,15 @@ class _Groups(Item):
         return PathGroup(selector, arguments, tuple(paths)) if good else BAD
 
     @staticmethod
-    def _check_path(given, each, needed, path, report):
+    def _check_path(
+        given: Sequence[str], each: Sequence[Field | None], needed: int, path: str, report: LineReport
+    ) -> bool:
         if len(given) < needed:
             report.error(path, " ".join(given), f"at least {needed} arguments")
             return False
         return _check_arguments(given, each, path, report)
 
-    def load(self, plain, out, report):
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> Any:
         groups = plain.get("groups")
         groups = [] if groups is None else groups
         first = plain.get("first_group")
@@ -140,7 +154,7 @@ class _Groups(Item):
         if BAD not in loaded:
             out["groups"] = tuple(loaded)
 
-    def _words(self, plain, path, report):
+    def _words(self, plain: Any, path: str, report: LineReport) -> Any:
         value = plain.get("arguments") or []
         if isinstance(value, (list, tuple)):
             value = [
@@ -151,7 +165,7 @@ class _Groups(Item):
         report.error(f"{path}.arguments", None, "a list of words and numbers")
         return BAD
 
-    def _load_group(self, plain, path, report):
+    def _load_group(self, plain: Any, path: str, report: LineReport) -> Any:
         if not isinstance(plain, dict) or set(plain) - {"selector", "arguments", "paths"}:
             report.error(path, None, "a dictionary with selector, arguments, paths")
             return BAD
@@ -185,7 +199,7 @@ class _Groups(Item):
             good = False
         return PathGroup(selector, arguments, tuple(paths)) if good else BAD
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         words = [str(len(target.groups)), str(target.first_group)]
         for group in target.groups:
             words += [group.selector, str(len(group.arguments))] + list(group.arguments)
@@ -194,7 +208,7 @@ class _Groups(Item):
                 words += [_DEVICE.show(path.device)] + list(path.arguments)
         return words
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         out["first_group"] = target.first_group
         out["groups"] = [
             {
@@ -205,14 +219,14 @@ class _Groups(Item):
             for group in target.groups
         ]
 
-    def fields(self, target):
+    def fields(self, target: Any) -> Iterable[FieldValue]:
         return [
             (f"groups[{index}].paths[{number}].device", _DEVICE, path.device)
             for index, group in enumerate(target.groups)
             for number, path in enumerate(group.paths)
         ]
 
-    def rebuild(self, target, change):
+    def rebuild(self, target: Any, change: Change) -> dict[str, Any]:
         return {
             "groups": tuple(
                 group._replace(
@@ -248,7 +262,7 @@ class Multipath(Target):
         _Groups(),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if bool(self.groups) != bool(self.first_group) or self.first_group > len(self.groups):
             report.error(
                 "first_group",
@@ -258,14 +272,14 @@ class Multipath(Target):
         if self.handler and self.queue_mode == "bio":
             report.error("handler", " ".join(self.handler), "none with queue_mode bio")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {
             f"groups[{index}].paths[{number}].device": (self.start, self.length)
             for index, group in enumerate(self.groups)
             for number in range(len(group.paths))
         }
 
-    def canonical(self):
+    def canonical(self) -> Any:
         target = super().canonical()
         # Handler arguments are not printed back, repeat counts are at most 1.
         return target.replace(
@@ -277,7 +291,7 @@ class Multipath(Target):
         )
 
 
-def _canonical_group(group):
+def _canonical_group(group: PathGroup) -> PathGroup:
     arguments = tuple(_plain(word) for word in group.arguments)
     if group.selector == "historical-service-time":
         arguments += ("972", "0")[len(arguments) :]
@@ -289,11 +303,11 @@ def _canonical_group(group):
     )
 
 
-def _plain(word):
+def _plain(word: str) -> str:
     return str(int(word)) if word.isdigit() else word
 
 
-def _canonical_path(selector, words):
+def _canonical_path(selector: str, words: Sequence[str]) -> Sequence[str]:
     if selector == "io-affinity":
         return words
     if selector == "historical-service-time":

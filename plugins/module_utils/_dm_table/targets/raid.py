@@ -18,6 +18,15 @@ from ..grammar.limits import Limits
 from ..grammar.stops import UNFINISHED_SYNC
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from ..grammar.context import Facts
+    from ..grammar.layout import Option, Words
+    from ..grammar.report import LineReport
+
 _MOST = 253
 _RAID5 = ("n", "ls", "rs", "la", "ra")
 _RAID6 = ("zr", "nr", "nc", "n_6", "ls_6", "rs_6", "la_6", "ra_6")
@@ -35,7 +44,7 @@ _456 = _COMMON | {"stripe_cache", "journal_dev", "journal_mode"}
 _RAID10 = _COMMON | {"raid10_copies", "raid10_format", "raid10_use_near_sets"}
 
 
-def _types():
+def _types() -> Any:
     """{type: (level, parity devices, fewest devices, parameters that it takes)}"""
     types = {
         "raid0": (0, 0, 2, frozenset(("data_offset",))),
@@ -60,11 +69,11 @@ _RESHAPE_SECTORS = 32
 class _Parameters(Options):
     """The count, which includes the chunk size, the chunk size, and words."""
 
-    def __init__(self, options):
+    def __init__(self, options: Iterable[Option]) -> None:
         super().__init__(options, name="parameters", required=True)
         self.names = ("chunk_size",) + self.names
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         report = words.report
         for option in self.options:
             out[option.name] = option.default
@@ -83,15 +92,15 @@ class _Parameters(Options):
         self.read_words(words, out)
         words.stop = stop
 
-    def load(self, plain, out, report):
+    def load(self, plain: Any, out: dict[str, Any], report: LineReport) -> Any:
         super().load(plain, out, report)
         out["chunk_size"] = load_field(_CHUNK, plain, "chunk_size", report)
 
-    def show(self, target):
+    def show(self, target: Any) -> Any:
         words = super().show(target)
         return [str(len(words)), str(target.chunk_size)] + words[1:]
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         out["chunk_size"] = target.chunk_size
         super().dump(target, out)
 
@@ -101,17 +110,17 @@ class _DeviceOrNone(Device):
 
     rule = "a device, or - for none"
 
-    def read(self, word, path, report):
+    def read(self, word: str, path: str, report: LineReport) -> Any:
         return None if word == "-" else super().read(word, path, report)
 
-    def load(self, plain, path, report):
+    def load(self, plain: Any, path: str, report: LineReport) -> Any:
         return None if plain == "-" else super().load(plain, path, report)
 
 
 class _Members(Repeat):
     """Pairs of devices, where ``-`` stands for none."""
 
-    def _show_one(self, value):
+    def _show_one(self, value: Any) -> list[str]:
         return [field.show(part) if part is not None else "-" for field, part in zip(self.parts, value)]
 
 
@@ -151,13 +160,14 @@ class Raid(Target):
         ),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         level, parity, fewest, taken = TYPES[self.level]
         count = len(self.members)
+        parameters: Any = self.ITEMS[1]
         if count < fewest:
             report.error("#members", count, f"at least {fewest} devices for {self.level}")
             return
-        for option in self.ITEMS[1].options:
+        for option in parameters.options:
             if not option.absent(getattr(self, option.name)) and option.name not in taken:
                 report.error(option.name, None, f"not a parameter of {self.level}")
         self._check_chunk(level, report)
@@ -168,10 +178,10 @@ class Raid(Target):
         if self.length * (self._copies() if level == 10 else 1) % width:
             report.error("length", self.length, f"a multiple of the number of data devices, {width}")
 
-    def _copies(self):
+    def _copies(self) -> int:
         return self.raid10_copies or 2
 
-    def _check_chunk(self, level, report):
+    def _check_chunk(self, level: Any, report: LineReport) -> None:
         if level != 1 and not (is_power_of_two(self.chunk_size) and self.chunk_size >= 8):
             report.error("chunk_size", self.chunk_size, "a power of 2, at least 8 sectors")
         region = self.region_size
@@ -184,7 +194,7 @@ class Raid(Target):
             elif level != 1 and region < self.chunk_size:
                 report.error("region_size", region, f"at least the chunk size, {self.chunk_size} sectors")
 
-    def _check_sync(self, count, report):
+    def _check_sync(self, count: int, report: LineReport) -> None:
         if self.sync and self.nosync:
             report.error("nosync", None, "not together with sync")
         if self.rebuild and (self.sync or self.nosync):
@@ -210,7 +220,7 @@ class Raid(Target):
         if self.journal_mode is not None and self.journal_dev is None:
             report.error("journal_mode", self.journal_mode, "only with journal_dev")
 
-    def _check_members(self, level, parity, count, report):
+    def _check_members(self, level: Any, parity: Any, count: int, report: LineReport) -> None:
         present = 0
         for index, member in enumerate(self.members):
             if member.data is not None:
@@ -229,7 +239,7 @@ class Raid(Target):
         if present < needed:
             report.error("members", present, f"at least {needed} data devices of {count} for {self.level}")
 
-    def _check_layout(self, level, fewest, count, report):
+    def _check_layout(self, level: Any, fewest: int, count: int, report: LineReport) -> None:
         if level == 10:
             if self._copies() > count:
                 report.error("raid10_copies", self.raid10_copies, f"at most the number of devices, {count}")
@@ -245,7 +255,7 @@ class Raid(Target):
                 "data_offset", offset, f"0, or at least {_RESHAPE_SECTORS} sectors and a multiple of a page"
             )
 
-    def _width(self):
+    def _width(self) -> Any:
         level, parity, fewest, taken = TYPES[self.level]
         count = len(self.members)
         if level == 1:
@@ -254,7 +264,7 @@ class Raid(Target):
             self.length * (self._copies() if level == 10 else 1) // (count if level == 10 else count - parity)
         )
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         if self.delta_disks is not None or self.data_offset:
             # A reshape decides where the data are.
             return {}
@@ -265,8 +275,8 @@ class Raid(Target):
             if member.data is not None
         }
 
-    def check_devices(self, facts, report):
-        seen = {}
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
+        seen: dict[tuple[int, int], str] = {}
         for path, device in facts.items():
             if device is None:
                 continue
@@ -283,17 +293,19 @@ class Raid(Target):
                 f"a device of at least {_JOURNAL_SECTORS} sectors",
             )
 
-    def canonical(self):
+    def canonical(self) -> Any:
         target = super().canonical()
-        changes = {name: tuple(sorted(getattr(target, name))) for name in ("rebuild", "write_mostly")}
+        changes: dict[str, Any] = {
+            name: tuple(sorted(getattr(target, name))) for name in ("rebuild", "write_mostly")
+        }
         if target.level == "raid1":
             changes["chunk_size"] = 0
         return target.replace(**changes)
 
-    def same_field(self, path, mine, theirs):
+    def same_field(self, path: str, mine: Any, theirs: Any) -> bool | None:
         if path == "max_write_behind" and mine is not None and theirs is not None:
             # The kernel counts in KiB and prints these.
-            return mine // 2 == theirs or theirs // 2 == mine
+            return bool(mine // 2 == theirs or theirs // 2 == mine)
         if path == "stripe_cache" and mine is not None and theirs is not None:
             return None
         return False

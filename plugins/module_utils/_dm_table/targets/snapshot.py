@@ -18,6 +18,13 @@ from ..grammar.limits import Limits
 from ..grammar.stops import SMALL_DISCARDS
 from ..grammar.target import Target, must_differ
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 # The kernel takes a chunk's number of sectors for a number of bytes, which has to be a sector at least.
 _BYTES_OF_A_SECTOR = 512
 _LARGE_CHUNKS = "chunks of at least 512 sectors with discard_zeroes_cow"
@@ -40,7 +47,7 @@ class Snapshot(Target):
         Options((Flag("discard_zeroes_cow"), Flag("discard_passdown_origin"))),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.chunk_size == 0 and self.persistence == "N":
             report.error(
                 "chunk_size", 0, "a power of 2; only a persistent snapshot can find it on its COW device"
@@ -54,14 +61,14 @@ class Snapshot(Target):
         if self.origin == self.cow:
             report.error("cow", self.cow, "another device than origin")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         cow = facts.get("cow")
         areas = {"origin": (0, self.length)}
         if cow is not None:
             areas["cow"] = (0, cow.size_sectors)
         return areas
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         must_differ(facts, "origin", "cow", report)
         cow = facts.get("cow")
         if (
@@ -83,5 +90,5 @@ class Snapshot(Target):
                     f"a multiple of the logical block of {path}, {device.logical_block >> 9} sectors",
                 )
 
-    def same_field(self, path, mine, theirs):
+    def same_field(self, path: str, mine: Any, theirs: Any) -> bool:
         return path == "chunk_size" and 0 in (mine, theirs)

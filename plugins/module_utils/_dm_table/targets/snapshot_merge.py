@@ -15,17 +15,22 @@ from __future__ import annotations
 from ..grammar.target import Target
 from .snapshot import Snapshot
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.fields import Field
+    from ..grammar.report import LineReport
+
 
 class SnapshotMerge(Snapshot):
     """The fields are those of ``snapshot``; the origin is written to, and the exceptions have to be persistent."""
 
     TYPE = "snapshot-merge"
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         super().check(report)
         if self.persistence == "N":
             report.error("persistence", "N", "P or PO: only persistent exceptions can be merged")
 
-    def access(self, path, field):
+    def access(self, path: str, field: Field) -> str | None:
         # The kernel opens it for writing only.
         return "w" if path == "origin" else Target.access(self, path, field)

@@ -15,6 +15,10 @@ from __future__ import annotations
 from ..grammar.fields import Device
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+
 
 class SnapshotOrigin(Target):
     """``device`` is used from its first sector on."""
@@ -22,5 +26,5 @@ class SnapshotOrigin(Target):
     TYPE = "snapshot-origin"
     LAYOUT = (Device("device"),)
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"device": (0, self.length)}

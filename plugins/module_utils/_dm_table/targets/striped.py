@@ -17,6 +17,11 @@ from ..grammar.layout import CountOf, Repeat
 from ..grammar.limits import Limits
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 
 class Striped(Target):
     """``chunk_size`` in sectors; every stripe is a device and an offset in sectors."""
@@ -28,7 +33,7 @@ class Striped(Target):
         Repeat("stripes", (Device("device"), Sectors("offset"))),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         count = len(self.stripes)
         if self.length % count:
             report.error("length", self.length, f"a multiple of the number of stripes, {count}")
@@ -39,7 +44,7 @@ class Striped(Target):
                 f"a multiple of the number of stripes times the chunk size, {count} * {self.chunk_size}",
             )
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         width = self.length // len(self.stripes)
         return {
             f"stripes[{index}].device": (stripe.offset, width) for index, stripe in enumerate(self.stripes)

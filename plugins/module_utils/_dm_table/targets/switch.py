@@ -16,6 +16,10 @@ from ..grammar.fields import Device, Number, Sectors
 from ..grammar.layout import CountOf, Fixed, Repeat
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+
 # KMALLOC_MAX_SIZE (4 MiB) through the size of one path, 16 bytes, less what the context takes.
 _PATHS = 262139
 
@@ -31,5 +35,5 @@ class Switch(Target):
         Repeat("paths", (Device("device"), Sectors("offset")), high=_PATHS),
     )
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {f"paths[{index}].device": (path.offset, self.length) for index, path in enumerate(self.paths)}

@@ -15,6 +15,11 @@ from __future__ import annotations
 from ..grammar.fields import Device, Number
 from ..grammar.target import Target, must_differ
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 
 class Thin(Target):
     """``id``: the volume's number in the pool; ``origin``: a device that is read where the volume has no data of its own."""
@@ -22,11 +27,11 @@ class Thin(Target):
     TYPE = "thin"
     LAYOUT = (Device("pool"), Number("id", high=16777215), Device("origin", access="r", default=None))
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.origin is not None and self.origin == self.pool:
             report.error("origin", self.origin, "another device than pool")
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         pool = facts.get("pool")
         if pool is not None and pool.dm_uuid is None:
             report.error("pool", f"{pool.major}:{pool.minor}", "a mapped device with a thin-pool, active")

@@ -17,6 +17,12 @@ from ..grammar.layout import Flag, Options
 from ..grammar.limits import Limits
 from ..grammar.target import Target, must_differ
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+    from ..grammar.fields import Field
+    from ..grammar.report import LineReport
+
 
 class ThinPool(Target):
     """``block_size`` in sectors (64 KiB to 1 GiB), ``low_water_mark`` in blocks."""
@@ -40,17 +46,17 @@ class ThinPool(Target):
         ),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.metadata == self.data:
             report.error("data", self.data, "another device than metadata")
 
-    def access(self, path, field):
+    def access(self, path: str, field: Field) -> str | None:
         if path == "metadata":
             return "r" if self.read_only else "rw"
         return field.access
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"data": (0, self.length)}
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         must_differ(facts, "metadata", "data", report)

@@ -16,6 +16,11 @@ from ..grammar.fields import Device, Number, Sectors
 from ..grammar.limits import Limits
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 
 class Unstriped(Target):
     """``stripes``: how many there are; ``index``: which of them, from 0; ``chunk_size`` and ``offset`` in sectors."""
@@ -29,11 +34,11 @@ class Unstriped(Target):
         Sectors("offset"),
     )
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.index >= self.stripes:
             report.error("index", self.index, f"less than the number of stripes, {self.stripes}")
         if self.length % self.chunk_size:
             report.error("length", self.length, f"a multiple of the chunk size, {self.chunk_size} sectors")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"device": (self.offset, self.length)}

@@ -17,6 +17,13 @@ from ..grammar.layout import Pair, Pairs, Positional
 from ..grammar.limits import Limits
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..grammar.layout import Words
+    from ..grammar.report import LineReport
+
 _USER_VIOS = 2048
 _THREADS = 100
 _SWITCH = ("on", "off")
@@ -25,13 +32,13 @@ _SWITCH = ("on", "off")
 class _Version(Positional):
     """The version of the table line, which is always there and never a choice."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(Word("version", ("V4",), fold=False, default="V4"))
 
-    def read(self, words, out):
+    def read(self, words: Words, out: dict[str, Any]) -> Any:
         out["version"] = self.field.read(words.take("version") or "", "version", words.report)
 
-    def dump(self, target, out):
+    def dump(self, target: Any, out: dict[str, Any]) -> Any:
         pass
 
 
@@ -64,19 +71,19 @@ class Vdo(Target):
     )
 
     @classmethod
-    def from_dict(cls, start, length, plain, report):
+    def from_dict(cls, start: Any, length: Any, plain: dict[str, Any], report: LineReport) -> Any:
         # 512 and 4096 are numbers to everybody who writes YAML.
         size = plain.get("logical_block_size")
         if isinstance(size, int) and not isinstance(size, bool):
             plain = dict(plain, logical_block_size=str(size))
         return super().from_dict(start, length, plain, report)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         out = super().to_dict()
         out["logical_block_size"] = int(out["logical_block_size"])
         return out
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.length % 8:
             report.error("length", self.length, "a multiple of 8 sectors")
         zones = [getattr(self, name) or 0 for name in ("logical", "physical", "hash")]
@@ -90,5 +97,5 @@ class Vdo(Target):
                 f"at least {needed}, which is {2 * _USER_VIOS} for each of the logical threads",
             )
 
-    def logical_block(self):
+    def logical_block(self) -> int:
         return int(self.logical_block_size)

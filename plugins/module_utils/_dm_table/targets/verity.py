@@ -17,6 +17,13 @@ from ..grammar.layout import Choice, Flag, Options, Pair
 from ..grammar.limits import Limits
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 # Digest sizes in bytes of what the kernel's crypto API calls by these names.
 DIGESTS = {
     "md5": 16,
@@ -81,7 +88,7 @@ class Verity(Target):
         ),
     )
 
-    def hash_blocks(self, digest):
+    def hash_blocks(self, digest: int) -> int:
         """Blocks of the hash tree for digests of so many bytes."""
         bits = (self.hash_block_size // digest).bit_length() - 1
         levels = 0
@@ -92,11 +99,11 @@ class Verity(Target):
             for level in range(levels)
         )
 
-    def _tree(self):
+    def _tree(self) -> int | None:
         digest = DIGESTS.get(self.algorithm)
         return None if digest is None else self.hash_blocks(digest)
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.data_block_size > report.context.page_size:
             report.error(
                 "data_block_size", self.data_block_size, f"at most a page, {report.context.page_size} bytes"
@@ -129,7 +136,7 @@ class Verity(Target):
             report.error("check_at_most_once", None, f"at most {Limits.INT} data blocks")
         self._check_fec(report)
 
-    def _check_fec(self, report):
+    def _check_fec(self, report: LineReport) -> None:
         given = [name for name in _FEC if getattr(self, name) is not None]
         if not given:
             return
@@ -151,13 +158,13 @@ class Verity(Target):
         if self.fec_blocks == 0:
             report.error("fec_blocks", 0, "more than 0")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"data": (0, self.length)}
 
-    def logical_block(self):
-        return self.data_block_size
+    def logical_block(self) -> int:
+        return int(self.data_block_size)
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         for path, name in (("data", "data_block_size"), ("hash", "hash_block_size")):
             device = facts.get(path)
             if device is not None and getattr(self, name) < device.logical_block:
@@ -177,7 +184,7 @@ class Verity(Target):
                     f"a device of at least {needed} sectors; it has {device.size_sectors}",
                 )
 
-    def canonical(self):
+    def canonical(self) -> Any:
         target = super().canonical()
         if target.use_fec_from_device is not None and target.fec_start is None:
             target = target.replace(fec_start=0)

@@ -16,6 +16,11 @@ from ..grammar.fields import Device, Number, Sectors, Word
 from ..grammar.layout import Choice, Flag, Options, Pair
 from ..grammar.target import Target, must_differ
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.context import Facts
+    from ..grammar.report import LineReport
+
 _HIGH_WATERMARK = 50
 _LOW_WATERMARK = 45
 
@@ -49,11 +54,11 @@ class Writecache(Target):
         ),
     )
 
-    def owns(self, path):
+    def owns(self, path: str) -> bool:
         # What is before the start sector is anybody's.
         return super().owns(path) and not self.start_sector
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         if self.block_size > report.context.page_size:
             report.error("block_size", self.block_size, f"at most a page, {report.context.page_size} bytes")
         high = _HIGH_WATERMARK if self.high_watermark is None else self.high_watermark
@@ -71,13 +76,13 @@ class Writecache(Target):
         if self.origin == self.cache:
             report.error("cache", self.cache, "another device than origin")
 
-    def areas(self, facts):
+    def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"origin": (0, self.length)}
 
-    def logical_block(self):
-        return self.block_size
+    def logical_block(self) -> int:
+        return int(self.block_size)
 
-    def check_devices(self, facts, report):
+    def check_devices(self, facts: Facts, report: LineReport) -> None:
         must_differ(facts, "origin", "cache", report)
         for path in ("origin", "cache"):
             device = facts.get(path)

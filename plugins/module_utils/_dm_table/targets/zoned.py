@@ -16,6 +16,10 @@ from ..grammar.fields import Device
 from ..grammar.layout import Repeat
 from ..grammar.target import Target
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..grammar.report import LineReport
+
 
 class Zoned(Target):
     """One zoned device, or a regular one for the metadata followed by zoned ones."""
@@ -23,7 +27,7 @@ class Zoned(Target):
     TYPE = "zoned"
     LAYOUT = (Repeat("members", (Device("device"),)),)
 
-    def check(self, report):
+    def check(self, report: LineReport) -> None:
         values = [member.device for member in self.members]
         for index, value in enumerate(values):
             if value in values[:index]:
