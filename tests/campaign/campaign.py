@@ -109,7 +109,9 @@ def on_hosts(options):
     family = pieces.HOST
     for release in options.release:
         if release not in pieces.HOST_RELEASES:
-            print(f"host: --release {' or '.join(pieces.HOST_RELEASES)}, not {release}: emulated hosts are of these")
+            print(
+                f"host: --release {' or '.join(pieces.HOST_RELEASES)}, not {release}: emulated hosts are of these"
+            )
             return 2
         key, before = pieces.key(family), results.kept(release, family, 0)
         if before is not None and before["key"] != key:
@@ -168,7 +170,9 @@ def main():
     parser.add_argument(
         "--release", action="append", choices=pieces.RELEASES, help="kernels (default: the testing suite's)"
     )
-    parser.add_argument("--family", action="append", choices=[family.name for family in (*pieces.FAMILIES, pieces.HOST)])
+    parser.add_argument(
+        "--family", action="append", choices=[family.name for family in (*pieces.FAMILIES, pieces.HOST)]
+    )
     parser.add_argument("--minutes", type=int, help="begin nothing that would take longer than this in all")
     parser.add_argument("--seconds", type=int, help="no piece takes longer")
     options = parser.parse_args()

@@ -88,7 +88,9 @@ def _calls(name: str, program: Program, seconds: float) -> Iterator[tuple[str, i
         started = time.monotonic()
         step = max(1, 400 // tries)
         words = program.words.format(tries=tries, step=step, number=number)
-        yield _on_host(name, f"cd /root/site/tests && python3 -B {program.name} {words}", end - started + _GRACE)
+        yield _on_host(
+            name, f"cd /root/site/tests && python3 -B {program.name} {words}", end - started + _GRACE
+        )
         took = time.monotonic() - started
         tries = max(1, int(tries * (end - time.monotonic()) / took))
         number += 1

@@ -155,5 +155,7 @@ def _lacking():
             done = _done(family, [result for result in have if result is not None])
             if done < family.rounds:
                 unit = " minutes" if family is pieces.HOST else ""
-                missing.append(f"{family.name} on {release}: {family.rounds - done:,} of {family.rounds:,}{unit}")
+                missing.append(
+                    f"{family.name} on {release}: {family.rounds - done:,} of {family.rounds:,}{unit}"
+                )
     return "\n".join(["## Not run yet", "", "; ".join(missing) + "." if missing else "Nothing.", ""])

@@ -114,7 +114,9 @@ class Swap:
 
     def __init__(self, domains, state, way):
         self.domains, self.state, self.way = domains, state, way
-        self.title = f"libvirt_disk {state}, {'domain exchanged' if way == 'exchange' else 'definition changed'}"
+        self.title = (
+            f"libvirt_disk {state}, {'domain exchanged' if way == 'exchange' else 'definition changed'}"
+        )
         self.calls = None
 
     def attempt(self, score, random):
@@ -124,7 +126,9 @@ class Swap:
         run, met, _calls = self._run(count)
         is_ok = victim.is_ok(run.answer())
         if met:
-            score.note(self.title, "right" if is_ok else "refused", self._problems(is_ok), f"before call {count}")
+            score.note(
+                self.title, "right" if is_ok else "refused", self._problems(is_ok), f"before call {count}"
+            )
 
     def _run(self, count):
         domains, self.was_done = self.domains, False
@@ -169,7 +173,9 @@ def main():
     victim.load_all(1, ("libvirt_disk",))
     with World() as world, Udev() as udev, Domains(world.file("image", b"I")) as domains:
         rows = killed(domains)
-        swaps = [Swap(domains, state, way) for state in ("present", "absent") for way in ("exchange", "change")]
+        swaps = [
+            Swap(domains, state, way) for state in ("present", "absent") for way in ("exchange", "change")
+        ]
         ways = {job: jobs.Way(world, job) for job in rows}
         for is_cold, random in rounds(score, chosen, udev):
             for job in rows:

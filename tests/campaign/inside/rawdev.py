@@ -14,7 +14,7 @@ import contextlib
 import fcntl
 import os
 import struct
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 _CONFIGURE, _CLEAR, _ADD, _REMOVE = 0x4C0A, 0x4C01, 0x4C80, 0x4C81
 # struct loop_config: the descriptor, the block size, struct loop_info64, 64 bytes that are reserved.

@@ -24,9 +24,8 @@ from typing import Any, Callable
 
 import ptrace
 from ansible.module_utils.testing import patch_module_args
-from zygote import Zygote
-
 from ansible_collections.racefree.block.plugins.module_utils._module import worker
+from zygote import Zygote
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
 # Seconds after which a run counts as hanging: longer than the 60 that it may wait for udev, or for another run.
