@@ -2,4 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What everything else stands on: errors, deadlines, records, values, files and locks. Nothing here knows devices."""
+"""
+What everything else stands on: errors, deadlines, records, values, files and locks. Nothing here knows
+devices.
+"""

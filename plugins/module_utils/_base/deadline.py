@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """A point in time ``seconds`` from now (``None``: never); unlike a plain timeout it is shared by all steps of one job."""
+    """
+    A point in time ``seconds`` from now (``None``: never); unlike a plain timeout it is shared by all steps
+    of one job.
+    """
 
     __slots__ = ("_end", "seconds")
 
@@ -56,7 +59,10 @@ class Deadline:
 
 
 def pauses(first: float = 0.002, most: float = 0.05, jitter: float = 0.0) -> Iterator[float]:
-    """Endless pauses in seconds that double from ``first`` to ``most``; ``jitter`` is the part of each that is random, 0 to 1."""
+    """
+    Endless pauses in seconds that double from ``first`` to ``most``; ``jitter`` is the part of each that is
+    random, 0 to 1.
+    """
     pause = first
     while True:
         yield pause * (1 - jitter * random()) if jitter else pause
@@ -64,5 +70,8 @@ def pauses(first: float = 0.002, most: float = 0.05, jitter: float = 0.0) -> Ite
 
 
 def random() -> float:
-    """From 0 to 1. Spreads retries and is no secret; the module random takes long to import, for what is hardly ever needed."""
+    """
+    From 0 to 1. Spreads retries and is no secret; the module random takes long to import, for what is hardly
+    ever needed.
+    """
     return int.from_bytes(os.urandom(4), "little") / 2**32

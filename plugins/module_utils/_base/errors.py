@@ -8,9 +8,9 @@ The one family of exceptions of the collection.
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 Every error says where what is wrong, and what to do, in this order: ``WHERE: WHAT (ERRNO). WHAT TO DO``. The
-message of an errno carries the errno's name, and ``hint`` says what the user can do; where an error does not say
-it, its class does, so that neither is ever missing. Nothing below the module layer knows Ansible: ``_module.runner`` turns these
-into ``fail_json`` in one place.
+message of an errno carries the errno's name, and ``hint`` says what the user can do; where an error does not
+say it, its class does, so that neither is ever missing. Nothing below the module layer knows Ansible:
+``_module.runner`` turns these into ``fail_json`` in one place.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class BlockError(Exception):
     Base of all errors of the collection.
 
     ``message`` is one sentence without a full stop; ``device`` is the name, path or number concerned;
-    ``errno`` is the number the kernel answered; ``hint`` says what to do. For errors without them ERRNO and HINT
-    of the class stand in the module's result.
+    ``errno`` is the number the kernel answered; ``hint`` says what to do. For errors without them ERRNO and
+    HINT of the class stand in the module's result.
     """
 
     ERRNO = _errno.EIO
@@ -163,8 +163,8 @@ class KernelError(BlockError):
         cls, error: OSError, tried: str, device: object = None, hint: str | None = None
     ) -> KernelError:
         """
-        ``tried`` completes "cannot ...": ``"configure the loop device"``. A path in it that no message has room for
-        is cut.
+        ``tried`` completes "cannot ...": ``"configure the loop device"``. A path in it that no message has
+        room for is cut.
         """
         if len(tried) > 2 * _LONGEST_SHOWN:
             tried, device = shown(tried), None if device is None else shown(device)
@@ -245,7 +245,8 @@ class TableError(BlockError):
     """
     A device-mapper table is not valid.
 
-    ``errors`` is a list of dictionaries: ``line`` (from 1), ``field``, ``value``, ``rule``, ``column`` (from 0, or None).
+    ``errors`` is a list of dictionaries: ``line`` (from 1), ``field``, ``value``, ``rule``, ``column`` (from
+    0, or None).
     """
 
     ERRNO = _errno.EINVAL

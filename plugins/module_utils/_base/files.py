@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Regular files: opened without waiting and without touching anything that is no regular file; written whole or not at all.
+Regular files: opened without waiting and without touching anything that is no regular file; written whole or
+not at all.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -49,10 +50,11 @@ def open_regular(path: str, option: str, flags: int = os.O_RDONLY) -> int:
 
 def write_whole(path: str, text: str, temporary: str | None = None, sync: bool = False) -> None:
     """
-    Put ``text`` (UTF-8) into the file at ``path``, mode 0600, in place of what is there: whole or not at all. OSError.
+    Put ``text`` (UTF-8) into the file at ``path``, mode 0600, in place of what is there: whole or not at all.
+    OSError.
 
-    It is written to ``temporary``, in the same directory, and renamed; what a killed run left there is replaced.
-    ``sync``: the text is on the disk before the rename.
+    It is written to ``temporary``, in the same directory, and renamed; what a killed run left there is
+    replaced. ``sync``: the text is on the disk before the rename.
     """
     temporary = temporary or f"{path}.new"
     handle = _create(temporary)

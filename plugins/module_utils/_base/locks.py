@@ -3,13 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Locks between runs of the collection on one host: who looks for a device and makes it has the lock of what it stands on.
+Locks between runs of the collection on one host: who looks for a device and makes it has the lock of what it
+stands on.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A lock is one byte of one file: a record lock (fcntl(2), F_SETLK) at an offset that is a hash of what is locked, 62 bits. Such a lock ends with
-its process, no child gets it by fork(2) or execve(2), the kernel tells which process has it, and no files are left over. Two things whose hashes
-are the same would wait for each other, no more. All record locks of a process on a file end when it closes any descriptor of that file, so
+A lock is one byte of one file: a record lock (fcntl(2), F_SETLK) at an offset that is a hash of what is
+locked, 62 bits. Such a lock ends with its process, no child gets it by fork(2) or execve(2), the kernel tells
+which process has it, and no files are left over. Two things whose hashes are the same would wait for each
+other, no more. All record locks of a process on a file end when it closes any descriptor of that file, so
 nothing else may open this one; and the kernel does not part the threads of a process, which is done here.
 """
 
@@ -44,7 +46,10 @@ _TRIES = 10
 
 
 class Lock(Record):
-    """What is locked: ``name`` says exactly what, ``label`` tells it to people and completes "to be done with ..."."""
+    """
+    What is locked: ``name`` says exactly what, ``label`` tells it to people and completes "to be done with
+    ...".
+    """
 
     name: str
     label: str
@@ -64,7 +69,10 @@ def of_inode(device: int, inode: int, path: str) -> Lock:
 
 
 def of_file(path: str) -> list[Lock]:
-    """A list with the lock of the file that the path leads to now, empty when it leads to none; KernelError when that cannot be told."""
+    """
+    A list with the lock of the file that the path leads to now, empty when it leads to none; KernelError when
+    that cannot be told.
+    """
     try:
         there = os.stat(path)
     except OSError as error:
@@ -106,7 +114,8 @@ class Locks:
 
     def take(self, locks: Iterable[Lock], limit: Deadline | None = None) -> None:
         """
-        Have all of them, in one order whatever the list's is, within ``limit`` (a Deadline; SECONDS unless given).
+        Have all of them, in one order whatever the list's is, within ``limit`` (a Deadline; SECONDS unless
+        given).
 
         Raises Unavailable; none of the list is kept then but what was there before.
         """
@@ -177,7 +186,10 @@ def _wait(lock: Lock, limit: Deadline) -> None:
 
 
 class _State:
-    """The descriptor of this process, open while it has locks, and which of its threads has which byte, and how often."""
+    """
+    The descriptor of this process, open while it has locks, and which of its threads has which byte, and how
+    often.
+    """
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -361,7 +373,10 @@ def _open() -> int:
 
 
 def _describe(pid: int) -> str:
-    """The process and the beginning of its command line, which tells an Ansible module's name; arguments may hold what is nobody's business."""
+    """
+    The process and the beginning of its command line, which tells an Ansible module's name; arguments may
+    hold what is nobody's business.
+    """
     if pid <= 0:
         return "a process of another PID namespace"
     try:

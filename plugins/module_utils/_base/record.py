@@ -7,8 +7,8 @@ Tuples with named fields, for the floors that Xen's hotplug script stands on.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The same as ``typing.NamedTuple`` for what is used of it. Importing typing, and re and enum with it, takes as long as starting Python does,
-and Xen starts the script twice for every disk.
+The same as ``typing.NamedTuple`` for what is used of it. Importing typing, and re and enum with it, takes as
+long as starting Python does, and Xen starts the script twice for every disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ else:
 
     class Record(tuple):
         """
-        Base for a class whose annotated names are its fields, in order; what is assigned to a name in the class is its default.
+        Base for a class whose annotated names are its fields, in order; what is assigned to a name in the
+        class is its default.
 
         TypeError when a field is missing, given twice or unknown.
         """

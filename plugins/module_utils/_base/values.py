@@ -32,7 +32,9 @@ _BOOLEANS = {
 
 
 def bytes_of(value: Any, option: str = "size") -> int:
-    """The bytes that ``10G`` and the like stand for (units of 1024); InvalidValue unless they are whole sectors."""
+    """
+    The bytes that ``10G`` and the like stand for (units of 1024); InvalidValue unless they are whole sectors.
+    """
     text = str(value)
     rest = text.lstrip("0123456789")
     digits, factor = text[: len(text) - len(rest)], _ENDINGS.get(rest.lstrip().upper())
@@ -54,7 +56,9 @@ def whole(value: Any, option: str, most: int | None = None) -> int:
 
 
 def boolean(value: Any, option: str) -> bool:
-    """A boolean, also one of the words and numbers that Ansible takes for one; InvalidValue for anything else."""
+    """
+    A boolean, also one of the words and numbers that Ansible takes for one; InvalidValue for anything else.
+    """
     key = value.lower().strip() if isinstance(value, str) else value
     if not isinstance(key, (str, int, float)) or key not in _BOOLEANS:
         raise InvalidValue(option, value, "must be true or false")

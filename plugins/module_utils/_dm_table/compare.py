@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 class Comparison:
     """
-    True when two tables are the same. ``differences``: dictionaries with ``line`` (from 1), ``target``, ``field``, ``old`` and ``new``, where
-    secrets are hidden; ``unknown``: ``(line, field)`` of what cannot be told, because one side hides it.
+    True when two tables are the same. ``differences``: dictionaries with ``line`` (from 1), ``target``,
+    ``field``, ``old`` and ``new``, where secrets are hidden; ``unknown``: ``(line, field)`` of what cannot be
+    told, because one side hides it.
     """
 
     __slots__ = ("differences", "unknown")

@@ -7,7 +7,8 @@ Keys of a table's targets: put in where the table names them.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A table is logged and shown, the option ``keys`` is not. So ``var:NAME`` stands in a key's place, and a key in clear is refused.
+A table is logged and shown, the option ``keys`` is not. So ``var:NAME`` stands in a key's place, and a key in
+clear is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _CLEAR = "left out of the table, which is logged: write var:NAME and give the ke
 
 
 def with_keys(lines: Iterable[Any], keys: Mapping[str, Any]) -> list[Any]:
-    """The table with its keys put in: ``var:NAME`` in a key's place stands for ``keys[NAME]``, also in tables inside device slots."""
+    """
+    The table with its keys put in: ``var:NAME`` in a key's place stands for ``keys[NAME]``, also in tables
+    inside device slots.
+    """
     return _Keys(keys).put(lines)
 
 
@@ -134,7 +138,10 @@ class _Keys:
         return f"{algorithm}:{self.named(key, _HEX.match)}"
 
     def named(self, text: str, is_right: Callable[[str], object], more: str = "") -> str:
-        """The key that ``text``, ``var:NAME``, stands for; anything but a key would move or escape the words behind it, or be shown as one."""
+        """
+        The key that ``text``, ``var:NAME``, stands for; anything but a key would move or escape the words
+        behind it, or be shown as one.
+        """
         name = text[4:]
         if name not in self.keys:
             raise InvalidValue(

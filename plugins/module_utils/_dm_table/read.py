@@ -46,7 +46,8 @@ LENGTH = Number("length", low=1, high=Limits.SECTORS, unit="sectors")
 _HEAD = re.compile(r"[ \t]*(?:([^ \t]+)(?:[ \t]+([^ \t]+)(?:[ \t]+([^ \t]+)[ \t]*)?)?)?")
 _CARRIED = ("file:", "path:", "{")
 
-# A line of the table: its number (from 1), what was written, the target or None, and (start, length) as far as they could be read.
+# A line of the table: its number (from 1), what was written, the target or None, and (start, length) as far
+# as they could be read.
 Line = namedtuple("Line", ("number", "written", "target", "start", "length"))
 
 

@@ -7,8 +7,9 @@ What may be shown of a table, valid or not: everything except keys, also in tabl
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Nothing here parses a table. A word or field is hidden because of its place in a line of its target type, or because it holds
-as many hex digits as a key does, wherever it stands. So a table that cannot be parsed is redacted by the same rules.
+Nothing here parses a table. A word or field is hidden because of its place in a line of its target type, or
+because it holds as many hex digits as a key does, wherever it stands. So a table that cannot be parsed is
+redacted by the same rules.
 """
 
 from __future__ import annotations
@@ -90,7 +91,10 @@ def error_value(value: Any, name: str | None, field: str) -> Any:
 
 
 def error_line(written: Any) -> str | None:
-    """A line or a target in structured form as an error may show it: text, or None when it cannot be shown at all."""
+    """
+    A line or a target in structured form as an error may show it: text, or None when it cannot be shown at
+    all.
+    """
     if isinstance(written, str):
         return hide_in_line(written)
     kind = _kind(written.get("target"))
@@ -111,7 +115,10 @@ def _json_parts(plain: dict[str, Any], public: Collection[str]) -> Iterator[str]
 
 
 def hide_in_line(text: str) -> str:
-    """Table lines with ``*`` in place of every secret, whatever else is wrong with them; columns stay where they are."""
+    """
+    Table lines with ``*`` in place of every secret, whatever else is wrong with them; columns stay where they
+    are.
+    """
     return "\n".join([_hide_in_line(line) for line in text.split("\n")])
 
 
@@ -144,7 +151,10 @@ def _kind(name: object) -> type[Target] | None:
 
 
 def _table(value: Any) -> Any:
-    """A table inside a source: what has nothing to hide stays as it was written, a line of an unknown target type is hidden."""
+    """
+    A table inside a source: what has nothing to hide stays as it was written, a line of an unknown target
+    type is hidden.
+    """
     try:
         if isinstance(value, str):
             return "\n".join([_text_line(line) for line in value.split("\n")])

@@ -7,7 +7,8 @@ What holds for any table.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Source: ``drivers/md/dm-table.c`` (dm_table_add_target, device_area_is_invalid, validate_hardware_logical_block_alignment).
+Source: ``drivers/md/dm-table.c`` (dm_table_add_target, device_area_is_invalid,
+validate_hardware_logical_block_alignment).
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class _Checker:
         self.missing: dict[str, str] = {}
 
     def place(self, line: Line) -> LineReport:
-        """A line report with the columns of the line's fields, which are found only now that they are needed."""
+        """
+        A line report with the columns of the line's fields, which are found only now that they are needed.
+        """
         place = read(line.number, line.written, Report(self.context, self.report.redactor))[1]
         place.table = self.report
         place.failed = False
@@ -135,8 +138,9 @@ class _Checker:
 
     def shared(self) -> None:
         """
-        What two targets must not share: a device that one of them has its own records on, and one that is opened for less first and for more
-        later on. ``upgrade_mode()`` in ``drivers/md/dm-table.c`` then frees what the first target has of it, and goes on using that.
+        What two targets must not share: a device that one of them has its own records on, and one that is
+        opened for less first and for more later on. ``upgrade_mode()`` in ``drivers/md/dm-table.c`` then
+        frees what the first target has of it, and goes on using that.
         """
         read_only = bool(self.context.read_only)
         if all(isinstance(line.target, Linear) for line in self.lines):
@@ -204,7 +208,9 @@ class _Checker:
             self.alignment(blocks)
 
     def target_devices(self, line: Line, target: Target, facts: Facts) -> int | None:
-        """Checks one target's devices; returns its logical block size in bytes, None when a device is not known."""
+        """
+        Checks one target's devices; returns its logical block size in bytes, None when a device is not known.
+        """
         context = self.context
         slots = target.devices(facts, context.read_only)
         block = target.logical_block()
@@ -242,7 +248,8 @@ class _Checker:
 
     def alignment(self, blocks: list[int]) -> None:
         """
-        Every target has to end on the logical block of the whole, unless what is missing fits into the next target.
+        Every target has to end on the logical block of the whole, unless what is missing fits into the next
+        target.
         """
         whole = max(blocks) >> 9
         remaining = 0

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 
 class Table:
-    """``targets``: a tuple of typed targets. A table from ``parse_table`` is valid; one made of targets directly is checked by ``validate``."""
+    """
+    ``targets``: a tuple of typed targets. A table from ``parse_table`` is valid; one made of targets directly
+    is checked by ``validate``.
+    """
 
     __slots__ = ("targets",)
 
@@ -89,9 +92,10 @@ class Table:
 
     def with_devices(self, resolver: Resolver) -> Table:
         """
-        A table in which every slot is ``MAJ:MIN``. ``resolver`` maps the text of a slot (``Slot.text``), or is called with the ``Slot``; it
-        answers with ``MAJ:MIN``, a pair of numbers, or anything that has ``major`` and ``minor``. Slots that are numbers already are left alone
-        when a mapping does not have them. Raises ``InvalidValue`` for a slot without an answer.
+        A table in which every slot is ``MAJ:MIN``. ``resolver`` maps the text of a slot (``Slot.text``), or
+        is called with the ``Slot``; it answers with ``MAJ:MIN``, a pair of numbers, or anything that has
+        ``major`` and ``minor``. Slots that are numbers already are left alone when a mapping does not have
+        them. Raises ``InvalidValue`` for a slot without an answer.
         """
         targets = []
         for target in self.targets:
@@ -103,8 +107,8 @@ class Table:
 
     def kernel_targets(self) -> list[tuple[int, int, bytes, bytes]]:
         """
-        ``(start, length, type, params)`` of every target with bytes for type and params, as ``TABLE_LOAD`` takes them. Raises
-        ``InvalidValue`` when a slot is not ``MAJ:MIN`` yet.
+        ``(start, length, type, params)`` of every target with bytes for type and params, as ``TABLE_LOAD``
+        takes them. Raises ``InvalidValue`` when a slot is not ``MAJ:MIN`` yet.
         """
         result = []
         for target in self.targets:
@@ -121,13 +125,15 @@ class Table:
         return result
 
     def canonical(self) -> Table:
-        """The table as the kernel prints it back: default options, order of options, ways of writing a device."""
+        """
+        The table as the kernel prints it back: default options, order of options, ways of writing a device.
+        """
         return Table([target.canonical() for target in self.targets])
 
     def same_as(self, other: Table, devices: Resolver | None = None) -> Comparison:
         """
-        Compares with ``other``, the newer table. ``devices``, when given, is a resolver as for ``with_devices``, for both. Returns a
-        ``Comparison``, which is true when both are the same.
+        Compares with ``other``, the newer table. ``devices``, when given, is a resolver as for
+        ``with_devices``, for both. Returns a ``Comparison``, which is true when both are the same.
         """
         old, new = self, other
         if devices is not None:
@@ -136,8 +142,8 @@ class Table:
 
     def check_replaces(self, old: Table) -> None:
         """
-        Raises ``TableError`` when this table cannot be loaded in place of ``old``: an immutable target type stays, unless the new table has the
-        target ``error`` (table_load() in ``drivers/md/dm-ioctl.c``).
+        Raises ``TableError`` when this table cannot be loaded in place of ``old``: an immutable target type
+        stays, unless the new table has the target ``error`` (table_load() in ``drivers/md/dm-ioctl.c``).
         """
         report = Report(None, redact)
         types = {target.TYPE for target in self.targets}
@@ -209,7 +215,10 @@ class _Resolve:
 
 
 def _resolved_text(answer: Any, slot: Slot) -> str:
-    """``MAJ:MIN`` from what a resolver answered: text, a pair of numbers, or anything with ``major`` and ``minor``."""
+    """
+    ``MAJ:MIN`` from what a resolver answered: text, a pair of numbers, or anything with ``major`` and
+    ``minor``.
+    """
     if isinstance(answer, str):
         numbers = parse_numbers(answer)
     elif isinstance(answer, tuple):
@@ -229,8 +238,9 @@ def _resolved_text(answer: Any, slot: Slot) -> str:
 
 def parse_table(value: Any, *, context: Context | None = None) -> Table:
     """
-    The table that ``value`` describes: text with one target per line (``#`` starts a comment, empty lines do not count), or a list of such lines
-    and of dictionaries ``{start, length, target, ...}``. ``context`` says where it will be loaded. Raises ``TableError`` with all errors found.
+    The table that ``value`` describes: text with one target per line (``#`` starts a comment, empty lines do
+    not count), or a list of such lines and of dictionaries ``{start, length, target, ...}``. ``context`` says
+    where it will be loaded. Raises ``TableError`` with all errors found.
     """
     report = Report(context, redact)
     lines = read_all(value, report)

@@ -7,8 +7,8 @@ A guest gets a disk: the hotplug script's ``add``.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The device is open from before its number is written until blkback has it open, in two processes (``_hotplug.worker``). Only then does
-hotplug-status say connected.
+The device is open from before its number is written until blkback has it open, in two processes
+(``_hotplug.worker``). Only then does hotplug-status say connected.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _CLEANUP = 5.0
 _LONGEST_ERROR = 1000
 # Seconds that xenstored has for telling how things stand when the limit is reached.
 _LAST_LOOK = 2.0
-# How long blkback is given before the nodes are looked at for what it says, instead of only whether it has the device.
+# How long blkback is given before the nodes are looked at for what it says, instead of only whether it has
+# the device.
 _PATIENCE = 0.5
 _GIVEN_UP = (str(CLOSING), str(CLOSED))
 _HINT = "See the kernel's messages (dmesg) of this host"
@@ -44,10 +45,11 @@ _HINT = "See the kernel's messages (dmesg) of this host"
 
 def add(key: Key, seconds: float, form: str = "diskseq", link: worker.Link | None = None) -> None:
     """
-    Give the vbd the device that its target names; BlockError, with the reason in the node hotplug-error, when that cannot be done.
+    Give the vbd the device that its target names; BlockError, with the reason in the node hotplug-error, when
+    that cannot be done.
 
-    Takes ``seconds`` at most, and 5 s more to take back what was done, unless storage does not answer. ``form`` is one of _xen.vbd_nodes.FORMS,
-    ``link`` leads to the process that watches over this one.
+    Takes ``seconds`` at most, and 5 s more to take back what was done, unless storage does not answer.
+    ``form`` is one of _xen.vbd_nodes.FORMS, ``link`` leads to the process that watches over this one.
     """
     limit = Deadline(seconds)
     with Session() as store:
@@ -63,7 +65,10 @@ def add(key: Key, seconds: float, form: str = "diskseq", link: worker.Link | Non
 
 
 def give_up(key: Key, error: object, was_shared: bool) -> None:
-    """Take back and say why, for a process that cannot do so itself: it was killed, or hangs. ``was_shared``: it may have written nodes."""
+    """
+    Take back and say why, for a process that cannot do so itself: it was killed, or hangs. ``was_shared``: it
+    may have written nodes.
+    """
     with Session() as store:
         job = _Add(store, key, Deadline(_CLEANUP), "", worker.Link())
         known = state.read(key)
@@ -194,7 +199,10 @@ class _Add:
             )
 
     def _check_same(self) -> None:
-        """libxl may call twice. What the guest has is not exchanged under it, and blkback would not look at another number."""
+        """
+        libxl may call twice. What the guest has is not exchanged under it, and blkback would not look at
+        another number.
+        """
         nodes, known = self.nodes, state.read(self.key)
         if (
             known is None
@@ -243,7 +251,10 @@ class _Add:
         self.link.needed = False
 
     def _prove_in(self, tx: Nodes, guest: _guest.Guest) -> None:
-        """Still the same vbd of the same guest, and nobody gave it a device; written to what was removed, the nodes would be left for ever."""
+        """
+        Still the same vbd of the same guest, and nobody gave it a device; written to what was removed, the
+        nodes would be left for ever.
+        """
         if self.link.is_alone:
             raise GuestError("the script was killed meanwhile", device=self.key.backend)
         now = self._read(tx, "params", "mode", "frontend-id", "physical-device", "state", "vm")
@@ -291,7 +302,10 @@ class _Add:
             self.limit.sleep(pause)
 
     def _finish_in(self, tx: Nodes, device: Device) -> bool:
-        """Say that it is connected, unless a backend that offers the node opened says that it has not opened the device."""
+        """
+        Say that it is connected, unless a backend that offers the node opened says that it has not opened the
+        device.
+        """
         if self._check_alive(tx, device)["opened"] == "0":
             return False
         tx.write(f"{self.key.backend}/hotplug-status", "connected")
@@ -331,7 +345,10 @@ class _Add:
 
 
 class _Host:
-    """device-mapper's Control for ``_xen.stack.questions``, opened when it is asked for the first time; a context."""
+    """
+    device-mapper's Control for ``_xen.stack.questions``, opened when it is asked for the first time; a
+    context.
+    """
 
     def __init__(self) -> None:
         self._dm: Control | None = None

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The second process of the hotplug script's service: it has a copy of each device from before its number is written until blkback has it open.
+The second process of the hotplug script's service: it has a copy of each device from before its number is
+written until blkback has it open.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-It makes no call into storage, so that it does not hang where the service may. When the service is killed it takes back what was begun, as the watcher
-of ``_hotplug.worker`` does, and keeps what blkback may open yet.
+It makes no call into storage, so that it does not hang where the service may. When the service is killed it
+takes back what was begun, as the watcher of ``_hotplug.worker`` does, and keeps what blkback may open yet.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .._base.deadline import Deadline
 
-# How a message begins: a call was taken, a descriptor comes with it, the call has ended, it has ended and blkback may open the device yet.
+# How a message begins: a call was taken, a descriptor comes with it, the call has ended, it has ended and
+# blkback may open the device yet.
 BEGIN, DEVICE, END, KEEP = b"b", b"d", b"e", b"k"
 _LONGEST = 512
 

@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What libxl calls when a guest gets a disk and when it has lost it: the hotplug script, without lock, without leak, without another program.
+What libxl calls when a guest gets a disk and when it has lost it: the hotplug script, without lock, without
+leak, without another program.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-libxl calls ``SCRIPT add|remove`` with XENBUS_PATH, waits for the exit code and reads the node hotplug-error (device_hotplug in
-tools/libs/light/libxl_device.c of Xen). Xen starts it twice for every disk, so each floor is imported only where it is needed.
+libxl calls ``SCRIPT add|remove`` with XENBUS_PATH, waits for the exit code and reads the node hotplug-error
+(device_hotplug in tools/libs/light/libxl_device.c of Xen). Xen starts it twice for every disk, so each floor
+is imported only where it is needed.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
     from .worker import Link
 
-# Of the 40 s that libxl gives a script (LIBXL_HOTPLUG_TIMEOUT): for the work, and for all of it when storage does not answer.
+# Of the 40 s that libxl gives a script (LIBXL_HOTPLUG_TIMEOUT): for the work, and for all of it when storage
+# does not answer.
 SECONDS = 20.0
 LONGEST = 27.0
 # Where the role xen_host keeps Xen's own script when this one has its place, and that place.
@@ -37,7 +40,8 @@ _HANDED_ON = "RACEFREE_HANDED_ON"
 
 def main(argv: list[str], environ: Mapping[str, str], form: str = "diskseq") -> int:
     """
-    Do what was called for; the exit code. What went wrong is printed, and for ``add`` written where libxl looks for it.
+    Do what was called for; the exit code. What went wrong is printed, and for ``add`` written where libxl
+    looks for it.
 
     ``form``: how the disk sequence number is told to the backend (_xen.vbd_nodes.FORMS).
     """
@@ -97,8 +101,9 @@ def remove(key: Key, environ: Mapping[str, str]) -> None:
     """
     Forget the vbd; its nodes may be gone already, and are not looked at.
 
-    There is nothing to take down: what ``add`` made goes when blkback closes it, which can be later than this. But Xen's own script may have
-    made a loop device for the disk before this one took its place, and that one takes it down.
+    There is nothing to take down: what ``add`` made goes when blkback closes it, which can be later than
+    this. But Xen's own script may have made a loop device for the disk before this one took its place, and
+    that one takes it down.
     """
     known = state.forget(key)
     state.reap()
@@ -114,7 +119,10 @@ def remove(key: Key, environ: Mapping[str, str]) -> None:
 
 
 def _has_stock_loop(key: Key) -> bool:
-    """Xen's own script writes the node ``node`` for a file, and without it has nothing to take down (tools/hotplug/Linux/block of Xen)."""
+    """
+    Xen's own script writes the node ``node`` for a file, and without it has nothing to take down
+    (tools/hotplug/Linux/block of Xen).
+    """
     from .._xenstore.session import Session
 
     with Session() as store:

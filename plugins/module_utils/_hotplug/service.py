@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A process that does the hotplug script's ``add`` for it: nothing is to be started and imported then, which takes longer than all the rest.
+A process that does the hotplug script's ``add`` for it: nothing is to be started and imported then, which
+takes longer than all the rest.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The script writes a line, ``PID FORM XENBUS_PATH``, into the FIFO ``calls``, and reads from the FIFO ``alive``, which says nothing and ends with
-this process. It is answered by a signal: SIGUSR1 when the disk is connected, SIGUSR2 when not.
+The script writes a line, ``PID FORM XENBUS_PATH``, into the FIFO ``calls``, and reads from the FIFO
+``alive``, which says nothing and ends with this process. It is answered by a signal: SIGUSR1 when the disk is
+connected, SIGUSR2 when not.
 
 Each call has a thread, and a keeper (``_hotplug.keeper``), forked before there is any, a copy of each device.
 """
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 DIRECTORY = "/run/racefree-block/service"
-# The descriptor by which each knows the other (proc(5), /proc/PID/fd): alive in this process, where nothing else has so high a number, and calls
-# in the script.
+# The descriptor by which each knows the other (proc(5), /proc/PID/fd): alive in this process, where nothing
+# else has so high a number, and calls in the script.
 ALIVE_FD = 60
 _SCRIPT_FD = 3
 # What a call may import: it is here already, also when the library has been replaced.
@@ -60,7 +62,8 @@ _PRINTING = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEX
 _AGAIN_SECONDS = 0.02
 # How long the others wait for a call that does not come forward.
 _TURN_SECONDS = 1.0
-# Threads that wait for the interpreter ask for it so often; each of ours lets go of it anyway, within a few milliseconds, for a system call.
+# Threads that wait for the interpreter ask for it so often; each of ours lets go of it anyway, within a few
+# milliseconds, for a system call.
 _SWITCH_SECONDS = 0.05
 
 
@@ -94,8 +97,8 @@ class _Turns:
     """
     Who works: one call at a time, but for the wait for blkback.
 
-    Threads that take the interpreter from each other take twice as long for the same work, and of transactions that go on at once only the first
-    to commit does so. But nobody waits for who hangs.
+    Threads that take the interpreter from each other take twice as long for the same work, and of
+    transactions that go on at once only the first to commit does so. But nobody waits for who hangs.
     """
 
     def __init__(self) -> None:
@@ -140,7 +143,9 @@ class _Call(Link):
 
     @property
     def is_alone(self) -> bool:
-        """Whether nobody waits for it any more: the script was killed, or has been told that it took too long."""
+        """
+        Whether nobody waits for it any more: the script was killed, or has been told that it took too long.
+        """
         return self.is_given_up or _has_ended(self.pidfd)
 
     def share(self, device: Device) -> None:
@@ -350,7 +355,10 @@ def _or_none(function: Callable[[], int]) -> int | None:
 
 
 def _has_open(pid: int, fifo: int) -> bool:
-    """Whether the process is the script: nobody else has the FIFO open. To be asked when a pidfd says which process it is."""
+    """
+    Whether the process is the script: nobody else has the FIFO open. To be asked when a pidfd says which
+    process it is.
+    """
     found = os.fstat(fifo)
     try:
         theirs = os.stat(f"/proc/{pid}/fd/{_SCRIPT_FD}")
@@ -373,8 +381,8 @@ def _wait_end(pidfd: int, seconds: float) -> bool:
 
 def _print_there(pid: int, pidfd: int, text: str, spare: list[int]) -> None:
     """
-    On the script's standard error, if that can be opened; libxl reads the node hotplug-error. ``pidfd`` is the script's: its number may be another
-    process's once it has ended.
+    On the script's standard error, if that can be opened; libxl reads the node hotplug-error. ``pidfd`` is
+    the script's: its number may be another process's once it has ended.
 
     A descriptor of the list ``spare`` is given up for it when there is no other.
     """

@@ -7,8 +7,9 @@ What the hotplug script knows of the vbds it serves: one small file for each, be
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A file is written before anything is made, whole or not at all, and goes with the vbd. Nothing depends on it for not being left behind:
-what the script makes goes with its last user. It is for those who look, and for a script that is called twice.
+A file is written before anything is made, whole or not at all, and goes with the vbd. Nothing depends on it
+for not being left behind: what the script makes goes with its last user. It is for those who look, and for a
+script that is called twice.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ DIRECTORY = "/run/racefree-block/hotplug"
 
 def write(key: Key, facts: dict[str, str]) -> None:
     """
-    Keep ``facts``, a dictionary of one-line texts, for the vbd, in place of what was kept before; KernelError.
+    Keep ``facts``, a dictionary of one-line texts, for the vbd, in place of what was kept before;
+    KernelError.
     """
     text = "".join(f"{name}={value}\n" for name, value in facts.items())
     path, temporary = f"{DIRECTORY}/{_name(key)}", f"{DIRECTORY}/.{_name(key)}.{os.getpid()}"

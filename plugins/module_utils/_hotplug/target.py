@@ -36,8 +36,8 @@ _FORMS = ("diskseq:", "file:", "path:", "dm:")
 
 def parse(text: str, writable: bool) -> Recipe:
     """
-    The recipe (``_source.spec``) of a target: one of its text forms, or as with Xen's own script a path of a block device or a regular file,
-    to which ``/dev/`` is added when it is not absolute.
+    The recipe (``_source.spec``) of a target: one of its text forms, or as with Xen's own script a path of a
+    block device or a regular file, to which ``/dev/`` is added when it is not absolute.
 
     What a guest may not write, nobody needs to be able to write for it: a file is then bound read-only.
     """
@@ -55,12 +55,13 @@ def parse(text: str, writable: bool) -> Recipe:
 
 def open_device(recipe: Recipe, seconds: float, is_shared: bool = False) -> Device:
     """
-    The device, held and proved. For a file a loop device is made, which goes with its last user; that may take ``seconds``.
+    The device, held and proved. For a file a loop device is made, which goes with its last user; that may
+    take ``seconds``.
 
     ``is_shared``: whether another device may write the same part of the file.
 
-    Always a new one: one that is there already would go, or stay, with somebody else's decision. KernelError for a
-    mapped device that no longer works, or stands on one.
+    Always a new one: one that is there already would go, or stay, with somebody else's decision. KernelError
+    for a mapped device that no longer works, or stands on one.
     """
     device = _open(recipe, seconds, is_shared)
     try:
@@ -109,7 +110,9 @@ def _open(recipe: Recipe, seconds: float, is_shared: bool) -> Device:
 
 
 def _check_kept(text: str, recipe: spec.Source) -> None:
-    """A target stands in a configuration that outlives the boot, and the number would be another disk's then."""
+    """
+    A target stands in a configuration that outlives the boot, and the number would be another disk's then.
+    """
     if isinstance(recipe, DiskseqSource):
         is_bound = recipe.boot_id is not None
     else:
@@ -149,7 +152,10 @@ def _guess(path: str) -> FileSource | PathSource:
 
 
 def _prove_uuid(device: Device, recipe: PathSource) -> None:
-    """The descriptor keeps the number, so what sysfs says of it is about this device; a mapped device's uuid never changes."""
+    """
+    The descriptor keeps the number, so what sysfs says of it is about this device; a mapped device's uuid
+    never changes.
+    """
     uuid = sysfs.read(f"{device.sysfs}/dm/uuid")
     if uuid != recipe.uuid:
         device.close()

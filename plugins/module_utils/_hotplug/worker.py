@@ -3,19 +3,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The two processes of the hotplug script: one works, the other watches over it, and each has the device when the other is killed.
+The two processes of the hotplug script: one works, the other watches over it, and each has the device when
+the other is killed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A call into storage that does not answer cannot be interrupted, not even by SIGKILL, so the process that libxl waits for makes none. And between
-the write of a device's number to XenStore and blkback's open, an open descriptor is all that keeps the number from being given to another
-device: the worker passes a copy to the watcher first. ``_process.supervise`` and ``_process.holder`` do the same with more comfort; here that would take longer
-than all the rest.
+A call into storage that does not answer cannot be interrupted, not even by SIGKILL, so the process that libxl
+waits for makes none. And between the write of a device's number to XenStore and blkback's open, an open
+descriptor is all that keeps the number from being given to another device: the worker passes a copy to the
+watcher first. ``_process.supervise`` and ``_process.holder`` do the same with more comfort; here that would
+take longer than all the rest.
 """
 
 from __future__ import annotations
 
-import _signal as signal  # what the modules signal and socket add are enumerations, which take longer to make than all the rest
+# what the modules signal and socket add are enumerations, which take longer to make than all the rest
+import _signal as signal
 import _socket as socket
 import errno
 import os
@@ -45,7 +48,8 @@ LOOK_SECONDS = 0.25
 # Seconds that a killed worker has for its end; one that hangs in the kernel needs longer.
 _DYING = 1.0
 _LONGEST = 4096
-# How a message begins: a descriptor comes with it, the work is done, it failed, it failed and the worker keeps the device.
+# How a message begins: a descriptor comes with it, the work is done, it failed, it failed and the worker
+# keeps the device.
 _DEVICE, _DONE, _FAILED, _KEEPING = b"d", b"o", b"f", b"k"
 # What sendmsg answers when the other end's process has ended (unix(7)).
 ENDED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
@@ -74,7 +78,9 @@ class Link:
         return self._parent is not None and os.getppid() != self._parent
 
     def share(self, device: Device) -> None:
-        """Have the watcher keep the Device too; a descriptor on its way is open already (unix(7), SCM_RIGHTS)."""
+        """
+        Have the watcher keep the Device too; a descriptor on its way is open already (unix(7), SCM_RIGHTS).
+        """
         if self._connection is not None:
             self._fd = os.dup(device.fd)
             self._say(_DEVICE, ancillary_of(device))
@@ -112,8 +118,8 @@ def run(
     """
     ``work(link)`` in a process of its own; BlockError with what it raised.
 
-    When the worker cannot say what went wrong, since it was killed, or takes longer than ``seconds``, ``give_up(error, was_shared)`` is called
-    before the error is raised.
+    When the worker cannot say what went wrong, since it was killed, or takes longer than ``seconds``,
+    ``give_up(error, was_shared)`` is called before the error is raised.
     """
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
@@ -184,7 +190,10 @@ def failure_of(function: Callable[[], object]) -> str | None:
 
 
 def leave_terminal() -> None:
-    """What interrupts the script from a terminal must not end this process too, and whoever reads what the script prints must not wait for it."""
+    """
+    What interrupts the script from a terminal must not end this process too, and whoever reads what the
+    script prints must not wait for it.
+    """
     os.setsid()
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
@@ -236,7 +245,10 @@ def may_be_opened(sysfs: str, limit: Deadline) -> bool:
 
 
 def _keep(fd: int, sysfs: str) -> None:
-    """Have nothing but the descriptor, until blkback has the device or nothing to do with the vbd; never returns."""
+    """
+    Have nothing but the descriptor, until blkback has the device or nothing to do with the vbd; never
+    returns.
+    """
     try:
         os.closerange(0, fd)
         os.closerange(fd + 1, 1 << 16)

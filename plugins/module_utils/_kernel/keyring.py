@@ -7,9 +7,10 @@ Keys in the kernel's user keyring of root: found, added, read, removed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-add_key(2), keyctl(2), user-keyring(7). That keyring is there as long as the kernel runs, whoever logs in and out. A process finds its keys only
-through a keyring of its own, such as its session's, into which a login links it and a service's start does not: so :func:`reach` links it into
-the process's own. Requests name it by its special number, which counts as possession (lookup_user_key in security/keys/process_keys.c).
+add_key(2), keyctl(2), user-keyring(7). That keyring is there as long as the kernel runs, whoever logs in and
+out. A process finds its keys only through a keyring of its own, such as its session's, into which a login
+links it and a service's start does not: so :func:`reach` links it into the process's own. Requests name it by
+its special number, which counts as possession (lookup_user_key in security/keys/process_keys.c).
 """
 
 from __future__ import annotations

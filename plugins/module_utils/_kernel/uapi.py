@@ -19,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Both are None without cffi: whoever needs them calls require() first. dlopen(None) gives the constants and the
-# functions of the C library; no compiler and no shared object is needed.
+# Both are None without cffi: whoever needs them calls require() first. dlopen(None) gives the constants and
+# the functions of the C library; no compiler and no shared object is needed.
 ffi: Any = uapi_cffi.ffi
 lib: Any = None if ffi is None else ffi.dlopen(None)
 

@@ -7,8 +7,9 @@ Hand held devices to guests through XenStore and xen-blkback, and take them back
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A released blkback is told ``major:minor`` and opens whatever has that number at that moment. So the caller holds every Device
-open for as long as :func:`attach` runs; that keeps the number, until blkback's own open does.
+A released blkback is told ``major:minor`` and opens whatever has that number at that moment. So the caller
+holds every Device open for as long as :func:`attach` runs; that keeps the number, until blkback's own open
+does.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
     J = TypeVar("J", bound="_Job")
     T = TypeVar("T")
 
-# Seconds that taking back what is half attached, or removing what was given up, may take on top of the caller's own limit.
+# Seconds that taking back what is half attached, or removing what was given up, may take on top of the
+# caller's own limit.
 _CLEANUP = 15.0
 # Seconds for which devices are held for a blkback that may open them yet, when nobody is left who could tell.
 _KEPT = 120.0
@@ -65,8 +67,9 @@ class Request(NamedTuple):
     """
     One disk for one guest. ``device`` stays open until :func:`attach` has returned.
 
-    ``mode`` is ``r`` or ``w``; ``params`` is what xl and libvirt show as the disk's target, by default the device's path;
-    ``discard`` None offers it for writable disks, as xl does; ``form`` says how the sequence number is passed (_xen.vbd_nodes.FORMS).
+    ``mode`` is ``r`` or ``w``; ``params`` is what xl and libvirt show as the disk's target, by default the
+    device's path; ``discard`` None offers it for writable disks, as xl does; ``form`` says how the sequence
+    number is passed (_xen.vbd_nodes.FORMS).
     """
 
     guest: _guest.Guest
@@ -88,7 +91,10 @@ class Request(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of one request: ``vbd`` when it is as was asked, else ``error``. ``changed`` tells whether anything was done."""
+    """
+    What became of one request: ``vbd`` when it is as was asked, else ``error``. ``changed`` tells whether
+    anything was done.
+    """
 
     request: Any
     vbd: Vbd | None
@@ -98,8 +104,8 @@ class Outcome(NamedTuple):
 
 class Detachment(NamedTuple):
     """
-    One vbd to take back, as it was read. What has another device by then is left alone; so is another guest with the same
-    domain id, when ``guest`` is given.
+    One vbd to take back, as it was read. What has another device by then is left alone; so is another guest
+    with the same domain id, when ``guest`` is given.
     """
 
     vbd: Vbd
@@ -143,9 +149,10 @@ def attach(
     """
     Hand every request's device to its guest; a list of Outcomes, in order.
 
-    ``guard(transaction, request)`` is called inside of the transaction that writes and raises to refuse (``_xen.sharing.Sharing.guard``).
-    Each ends when blkback has opened the device (``wait_connected``: when the guest has connected too), or with an error within
-    ``timeout`` seconds for all together; what failed is taken back, in up to 15 s more. The others go on.
+    ``guard(transaction, request)`` is called inside of the transaction that writes and raises to refuse
+    (``_xen.sharing.Sharing.guard``). Each ends when blkback has opened the device (``wait_connected``: when
+    the guest has connected too), or with an error within ``timeout`` seconds for all together; what failed is
+    taken back, in up to 15 s more. The others go on.
     """
     limit = Deadline(timeout)
     jobs = [_Attach(request) for request in requests]
@@ -173,7 +180,8 @@ def _all_in_one(
     store: Session, jobs: Sequence[J], limit: Deadline, step: Callable[[Transaction, J], None]
 ) -> None:
     """
-    ``step(transaction, job)`` for every job in one transaction; when xenstored refuses that because of one of them, each in its own.
+    ``step(transaction, job)`` for every job in one transaction; when xenstored refuses that because of one of
+    them, each in its own.
 
     What else a step raises is its job's error, so it raises before it writes.
     """
@@ -252,9 +260,13 @@ class _Attach(_Job):
         )
 
     def write_in(self, tx: Transaction, guard: Callable[[Nodes, Request], None] | None) -> None:
-        """Write the nodes, unless this request must not be served: then that is raised, and nothing is written for it."""
+        """
+        Write the nodes, unless this request must not be served: then that is raised, and nothing is written
+        for it.
+        """
         _guest.prove(tx, self.request.guest)
-        # As libxl: its own copy says whether there is such a disk; a backend without it is in use all the same.
+        # As libxl: its own copy says whether there is such a disk; a backend without it is in use all the
+        # same.
         if tx.exists(self.key.libxl) or tx.exists(self.key.backend):
             raise DeviceBusy(
                 f"the guest has a disk {self.request.vdev.name} already", device=str(self.request)
@@ -301,7 +313,8 @@ class _Attach(_Job):
             )
         self.request.device.prove()
         if not self.seen_open:
-            # These values may be from before: a backend that offers the node opened has the last word, so they are read once more.
+            # These values may be from before: a backend that offers the node opened has the last word, so
+            # they are read once more.
             self.seen_open = True
             self.last = "blkback to open the device"
             return False
@@ -312,7 +325,10 @@ class _Attach(_Job):
         return True
 
     def take_back(self, store: Session, limit: Deadline) -> bool:
-        """Remove what was written for this vbd, after a failure, and return whether it is gone; if not, the error says so."""
+        """
+        Remove what was written for this vbd, after a failure, and return whether it is gone; if not, the
+        error says so.
+        """
         try:
             with store.within(limit):
                 store.transaction(self._remove_in, limit)
@@ -324,7 +340,8 @@ class _Attach(_Job):
             return False
 
     def _remove_in(self, tx: Transaction) -> None:
-        # A lost connection leaves open whether anything was written: only what bears this device's number is removed.
+        # A lost connection leaves open whether anything was written: only what bears this device's number is
+        # removed.
         device = self.request.device.id
         mine = dict(
             vbd_nodes.identity(
@@ -348,11 +365,12 @@ def detach(
     """
     Take vbds back from their guests; a list of Outcomes, in order, without a vbd.
 
-    The guest is asked to give each disk up, and has ``timeout`` seconds for all together; DeadlineExceeded when it does not. The request
-    then stands, as with xl. With ``force`` the disk is taken at once without asking, and the guest gets I/O errors. A disk that xl
-    attached through a hotplug script has that script run, for up to 40 s. When an Outcome has no error, blkback has let go of the vbd
-    and its nodes are gone; blkback closes the device in a work item of its own (xen_blkif_deferred_free), so that it can
-    still be busy for an instant.
+    The guest is asked to give each disk up, and has ``timeout`` seconds for all together; DeadlineExceeded
+    when it does not. The request then stands, as with xl. With ``force`` the disk is taken at once without
+    asking, and the guest gets I/O errors. A disk that xl attached through a hotplug script has that script
+    run, for up to 40 s. When an Outcome has no error, blkback has let go of the vbd and its nodes are gone;
+    blkback closes the device in a work item of its own (xen_blkif_deferred_free), so that it can still be
+    busy for an instant.
     """
     limit = Deadline(timeout)
     jobs = [_Detach(detachment, force, timeout) for detachment in detachments]
@@ -382,7 +400,8 @@ class _Detach(_Job):
         self.changed = False
         self.gone = False
         self.hint = _HINT_BLKBACK if force else _HINT_FORCE
-        # A backend that has not closed a vbd without a frontend by then never will: its nodes go all the same.
+        # A backend that has not closed a vbd without a frontend by then never will: its nodes go all the
+        # same.
         self.patience = Deadline(min(_PATIENCE, timeout / 2))
         self.guest_path = f"/local/domain/{self.key.domid}/vm"
         self.extra_paths = [self.guest_path]
@@ -450,13 +469,17 @@ _HINT_BLKBACK = "See the kernel's messages (dmesg) of the domain that serves the
 
 
 def remove_nodes(tx: Nodes, key: Key) -> bool:
-    """Remove all nodes of a vbd, and the directories that are empty without them, as libxl__device_destroy does; whether there were any."""
+    """
+    Remove all nodes of a vbd, and the directories that are empty without them, as libxl__device_destroy does;
+    whether there were any.
+    """
     own = (key.frontend, key.libxl, key.backend)
     there = tx.read_many(own + (key.backend_error, key.frontend_error))
     for path, value in there.items():
         if value is not None:
             tx.remove(path)
-        # The guest's directory on the backend's side is nobody else's, so it goes even when the vbd itself was removed before.
+        # The guest's directory on the backend's side is nobody else's, so it goes even when the vbd itself
+        # was removed before.
         if value is not None or path == key.backend:
             tx.remove_empty_parents(path)
     return any(there[path] is not None for path in own)
@@ -490,7 +513,8 @@ def _poll(
             return
         began = time.monotonic()
         try:
-            # The last look gets some time of its own: on a busy machine, the error is to tell what is late, not who was asked.
+            # The last look gets some time of its own: on a busy machine, the error is to tell what is late,
+            # not who was asked.
             with store.within(max(limit.left(), _LAST_LOOK)):
                 values = store.read_many([path for job in pending for path in job.paths()])
         except BlockError as error:
@@ -513,7 +537,9 @@ def _own(error: BlockError) -> BlockError:
 
 
 def wait_released(request: Request | Detachment, limit: Deadline) -> None:
-    """Wait until blkback has let go of the request's (or detachment's) vbd; DeadlineExceeded when it does not."""
+    """
+    Wait until blkback has let go of the request's (or detachment's) vbd; DeadlineExceeded when it does not.
+    """
     for pause in pauses(0.001, 0.05):
         if not gone.exists(request.key.sysfs, gone.SYSFS):
             return

@@ -3,14 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Which devices two guests may have at once: what of the storage below each of them is read and written, and whether that meets.
+Which devices two guests may have at once: what of the storage below each of them is read and written, and
+whether that meets.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A footprint is the set of byte ranges of leaves that a device stands on: linear, crypt, delay and flakey targets map a range of theirs
-onto a range below, a loop device onto a range of its file, a partition onto a range of its disk. Everything else counts as the
-whole of what it is made of. Two users conflict where one writes what the other reads or writes.
-Pure: what it has to ask is given as functions.
+A footprint is the set of byte ranges of leaves that a device stands on: linear, crypt, delay and flakey
+targets map a range of theirs onto a range below, a loop device onto a range of its file, a partition onto a
+range of its disk. Everything else counts as the whole of what it is made of. Two users conflict where one
+writes what the other reads or writes. Pure: what it has to ask is given as functions.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _DEPTH = 64  # more than any stack the kernel lets one build
 
 class Extent(Record):
     """
-    Bytes ``start`` to ``end`` (exclusive; None: to the end, whatever it is) of a leaf, which is ``("disk", major, minor)``,
-    ``("file", st_dev, st_ino)`` or ``("thin", major, minor, id)`` with the pool's number.
+    Bytes ``start`` to ``end`` (exclusive; None: to the end, whatever it is) of a leaf, which is ``("disk",
+    major, minor)``, ``("file", st_dev, st_ino)`` or ``("thin", major, minor, id)`` with the pool's number.
     """
 
     leaf: tuple[Any, ...]
@@ -57,10 +58,11 @@ class Questions(Record):
     """
     What the footprint has to ask about a device, each a function of ``(major, minor)``.
 
-    ``table_of``: the active device-mapper table as a list of ``(start, length, type, params)`` in sectors, or None for another
-    kind of device. ``loop_of``: ``(st_dev, st_ino, offset, size)`` in bytes, size 0 for all, or None. ``partition_of``:
-    ``(major, minor, start, size)`` of the disk it is on, in bytes, or None. ``members_of``: a list of the numbers of the devices
-    that another stacked driver (md, bcache) is made of, or None.
+    ``table_of``: the active device-mapper table as a list of ``(start, length, type, params)`` in sectors, or
+    None for another kind of device. ``loop_of``: ``(st_dev, st_ino, offset, size)`` in bytes, size 0 for all,
+    or None. ``partition_of``: ``(major, minor, start, size)`` of the disk it is on, in bytes, or None.
+    ``members_of``: a list of the numbers of the devices that another stacked driver (md, bcache) is made of,
+    or None.
     """
 
     table_of: Callable[[int, int], list[tuple[int, int, str, str]] | None]
@@ -157,7 +159,9 @@ def _target(
     found: list[Extent],
     depth: int,
 ) -> None:
-    """Add what the bytes ``part`` of one target stand on; ``params`` are the kernel's own (DM_TABLE_STATUS)."""
+    """
+    Add what the bytes ``part`` of one target stand on; ``params`` are the kernel's own (DM_TABLE_STATUS).
+    """
     words = params.split()
 
     def below(device: tuple[int, int], low: int, high: int | None, written: bool) -> None:
@@ -176,27 +180,33 @@ def _target(
     elif kind in ("zero", "error"):
         pass
     elif pool is not None:
-        # Other volumes of the pool are other storage, though on the same disks; snapshots share blocks, but never written ones.
+        # Other volumes of the pool are other storage, though on the same disks; snapshots share blocks, but
+        # never written ones.
         found.append(Extent(("thin", *pool, int(words[1])), part[0], part[1], writes))
         if len(words) > 2:
             whole(words[2], False)
     elif kind == "snapshot" and len(words) >= 2:
         whole(words[0], False)
-        # The store keeps what was changed, and is written by changes of the origin too, whatever the user does.
+        # The store keeps what was changed, and is written by changes of the origin too, whatever the user
+        # does.
         whole(words[1], True)
     elif kind == "snapshot-merge" and len(words) >= 2:
         # A merge writes by itself.
         whole(words[0], True)
         whole(words[1], True)
     else:
-        # striped, raid, mirror, cache, thin-pool, multipath and those to come: all devices they name. A device that is only read
-        # may still write its metadata, and a multipath's paths lead to one disk: both are the whole device's affair.
+        # striped, raid, mirror, cache, thin-pool, multipath and those to come: all devices they name. A
+        # device that is only read may still write its metadata, and a multipath's paths lead to one disk:
+        # both are the whole device's affair.
         for word in words:
             whole(word)
 
 
 def _shifted(kind: str, words: list[str]) -> list[tuple[tuple[int, int], int, bool]] | None:
-    """``[(device, offset in bytes, whether writes go there)]`` of a target that maps its range onto equal ranges, or None."""
+    """
+    ``[(device, offset in bytes, whether writes go there)]`` of a target that maps its range onto equal
+    ranges, or None.
+    """
     if kind in ("linear", "snapshot-origin", "flakey", "dust", "unstriped"):
         fields = {"linear": (0, 1), "flakey": (0, 1), "dust": (0, 1), "snapshot-origin": (0, None)}.get(kind)
         if fields is None or len(words) <= max(field for field in fields if field is not None):
@@ -209,7 +219,8 @@ def _shifted(kind: str, words: list[str]) -> list[tuple[tuple[int, int], int, bo
         device = sysfs.parse_number(words[3])
         return None if device is None else [(device, int(words[4]) * SECTOR, True)]
     if kind == "delay" and len(words) in (3, 6, 9):
-        # device offset delay, for reads, then for writes, then for flushes: those after the first only get writes.
+        # device offset delay, for reads, then for writes, then for flushes: those after the first only get
+        # writes.
         devices = [
             (device, int(words[at + 1]) * SECTOR, at > 0 or len(words) == 3)
             for at in range(0, len(words), 3)

@@ -7,8 +7,9 @@ Guests that run now, as XenStore knows them. Only reads.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A domain id belongs to one guest only until that guest ends. So whoever writes for a guest proves in the same transaction that
-the id still is this guest's (:func:`prove`): a change between that and the commit makes the commit fail.
+A domain id belongs to one guest only until that guest ends. So whoever writes for a guest proves in the same
+transaction that the id still is this guest's (:func:`prove`): a change between that and the commit makes the
+commit fail.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def find(store: Nodes, wanted: int | str, option: str = "domain") -> Guest:
     """
     The running guest with this name, id (int or digits) or uuid.
 
-    GuestError when there is none, when it is domain 0, or when several guests fit; InvalidValue for what can be none of these.
+    GuestError when there is none, when it is domain 0, or when several guests fit; InvalidValue for what can
+    be none of these.
     """
     text = str(wanted)
     if isinstance(wanted, bool) or not text or len(text) > 256 or not text.isprintable():
@@ -97,7 +99,9 @@ def lives(store: Nodes, guest: Guest) -> bool:
 
 
 def prove(transaction: Nodes, guest: Guest) -> None:
-    """Raise GuestError unless the id still belongs to this guest; for use inside of the transaction that writes."""
+    """
+    Raise GuestError unless the id still belongs to this guest; for use inside of the transaction that writes.
+    """
     prove_vm(transaction.read(_home(guest.domid) + "/vm"), guest)
 
 
@@ -117,7 +121,10 @@ def _home(domid: int) -> str:
 
 
 def uuid_of(vm: str | None) -> str | None:
-    """The uuid out of ``/vm/<uuid>``; toolstacks add ``-1`` and so on when a guest of that uuid is there already."""
+    """
+    The uuid out of ``/vm/<uuid>``; toolstacks add ``-1`` and so on when a guest of that uuid is there
+    already.
+    """
     if vm is None or not vm.startswith("/vm/"):
         return None
     uuid = vm[4:40].lower()

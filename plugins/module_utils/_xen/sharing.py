@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The sharing check: a device that one guest writes is not given to another, whatever lies between the two and the same storage.
+The sharing check: a device that one guest writes is not given to another, whatever lies between the two and
+the same storage.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Xen's own script compares device numbers and mounts (tools/hotplug/Linux/block), so it lets two guests have one file through a loop device and
-a mapped device. This looks at what both stand on (see ``_xen.footprint``).
+Xen's own script compares device numbers and mounts (tools/hotplug/Linux/block), so it lets two guests have
+one file through a loop device and a mapped device. This looks at what both stand on (see ``_xen.footprint``).
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ if TYPE_CHECKING:
 
 
 _HINT = "Detach it there, or give both only a read-only disk; shared: true is for guests that agree on who writes what (a cluster file system)"
-# Written once and never changed, so that reading them in a transaction does not make it meet the changes of busy guests.
-# The first says what is behind the disk.
+# Written once and never changed, so that reading them in a transaction does not make it meet the changes of
+# busy guests. The first says what is behind the disk.
 _BLKBACK_NODES = ("physical-device", "diskseq", "mode")
 _QEMU_NODES = ("params", "mode")
 # What xl adds to the name of a guest's new domain while it migrates, and then to that of its old one.
@@ -90,11 +91,12 @@ class Sharing:
 
     Their devices are not opened: one may be dead, or its node missing, and that is to stop nobody else. What
     blkback serves keeps its number, and a disk sequence number that is the same before and after says that it
-    did. Only a loop device is, for a moment, as nothing else tells which file it has. What cannot be looked at
-    is an error, so that nothing is given away then.
+    did. Only a loop device is, for a moment, as nothing else tells which file it has. What cannot be looked
+    at is an error, so that nothing is given away then.
 
-    ``questions`` are the functions of ``_xen.footprint.Questions``. Give :meth:`guard` to ``_xen.blkback.attach``: it runs inside of the
-    transaction that writes, so whoever attaches something else at the same time makes that transaction run again.
+    ``questions`` are the functions of ``_xen.footprint.Questions``. Give :meth:`guard` to
+    ``_xen.blkback.attach``: it runs inside of the transaction that writes, so whoever attaches something else
+    at the same time makes that transaction run again.
     """
 
     def __init__(
@@ -107,8 +109,9 @@ class Sharing:
         self._seen_in: Nodes | None = None
         # The QEMUs of this host (_process.open_files.Qemu), looked for once in each look.
         self._qemus: list[Qemu] | None = None
-        # What was there the last time, in another transaction maybe, and whether anything was behind it: the answers to all questions then come
-        # together, and the shorter a transaction is, the fewer meet changes by others.
+        # What was there the last time, in another transaction maybe, and whether anything was behind it: the
+        # answers to all questions then come together, and the shorter a transaction is, the fewer meet
+        # changes by others.
         self._expected: dict[str, tuple[Key, bool]] = {}
         self._prepared: set[tuple[_device.DeviceId, str]] = set()
 
@@ -161,8 +164,8 @@ class Sharing:
 
     def prepare(self, request: Request) -> list[Extent]:
         """
-        The Extents of the request's device; DeviceBusy when this host itself uses it. What :meth:`guard` asks of this host, and once for each device:
-        to be called before the transaction, which is then shorter.
+        The Extents of the request's device; DeviceBusy when this host itself uses it. What :meth:`guard` asks
+        of this host, and once for each device: to be called before the transaction, which is then shorter.
         """
         device = request.device
         mine = self._footprint(device.id, request.mode == "w")
@@ -184,8 +187,8 @@ class Sharing:
 
     def check_extents(self, store: Nodes, mine: list[Extent], request: Asker, name: str) -> None:
         """
-        Raise DeviceBusy when a guest uses what the Extents ``mine`` touch. ``request`` needs ``key`` (or None) and ``guest`` only, so that
-        this also serves for a file that has no device yet.
+        Raise DeviceBusy when a guest uses what the Extents ``mine`` touch. ``request`` needs ``key`` (or
+        None) and ``guest`` only, so that this also serves for a file that has no device yet.
         """
         for path, use in self.look(store).items():
             pair = None if use.key == request.key else conflict(mine, use.against(request))
@@ -207,9 +210,9 @@ class Sharing:
     @staticmethod
     def _is_same_guest_moving(store: Nodes, domid: int, vm: str | None, request: Asker) -> bool:
         """
-        Whether the two domains are one guest that migrates to its own host: they have one uuid, which anybody can
-        write into two definitions, and the names that xl gives to nothing else (xl_migrate.c and xl_vmcontrol.c
-        of Xen). It starts the one only when it has suspended the other.
+        Whether the two domains are one guest that migrates to its own host: they have one uuid, which anybody
+        can write into two definitions, and the names that xl gives to nothing else (xl_migrate.c and
+        xl_vmcontrol.c of Xen). It starts the one only when it has suspended the other.
         """
         own = request.guest.domid
         if domid == own or own < 0 or vm is None or vm[4:40].lower() != request.guest.uuid:
@@ -221,7 +224,10 @@ class Sharing:
 
     @staticmethod
     def _is_device_model(store: Nodes, one: int, other: int) -> bool:
-        """Whether the one domain is the stub domain that runs the device model of the other, which has the same disks (libxl_dm.c of Xen)."""
+        """
+        Whether the one domain is the stub domain that runs the device model of the other, which has the same
+        disks (libxl_dm.c of Xen).
+        """
         targets = store.read_many([f"/local/domain/{one}/target", f"/local/domain/{other}/target"])
         return (targets[f"/local/domain/{one}/target"], targets[f"/local/domain/{other}/target"]) in (
             (str(other), None),
@@ -325,9 +331,11 @@ class Sharing:
 
 def refuse_mounted(extents: Iterable[Extent], name: str, own: Device | None = None) -> None:
     """
-    DeviceBusy when this host itself uses a file among the Extents through a loop device other than the Device ``own``, as after ``mount -o loop``.
+    DeviceBusy when this host itself uses a file among the Extents through a loop device other than the Device
+    ``own``, as after ``mount -o loop``.
 
-    Not one that something stands on: a mapped device may be what is to be handed over, and is looked at by itself.
+    Not one that something stands on: a mapped device may be what is to be handed over, and is looked at by
+    itself.
     """
     files = [extent for extent in extents if extent.leaf[0] == "file"]
     if not files:

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What lies below a device: the answers to ``_xen.footprint.Questions`` from sysfs, device-mapper and the loop driver.
+What lies below a device: the answers to ``_xen.footprint.Questions`` from sysfs, device-mapper and the loop
+driver.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 
 
 def questions(host: Host) -> Questions:
-    """The Questions that a run (``_source.resources.Resources``) can answer. What cannot be looked at is an error."""
+    """
+    The Questions that a run (``_source.resources.Resources``) can answer. What cannot be looked at is an
+    error.
+    """
     return Questions(
         lambda major, minor: _table(host, major, minor), _loop_file, sysfs.partition_of, sysfs.members_of
     )

@@ -7,8 +7,8 @@ Run the hotplug script of a disk that xl or libvirt attached, when it is taken a
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-What the script set up at ``add`` (a loop device, a network disk) only it can take down. Environment and arguments are those
-of libxl (get_hotplug_env in tools/libs/light/libxl_linux.c of Xen).
+What the script set up at ``add`` (a loop device, a network disk) only it can take down. Environment and
+arguments are those of libxl (get_hotplug_env in tools/libs/light/libxl_linux.c of Xen).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def is_needed(vbd: Vbd) -> bool:
     """
     Whether the script has anything to take down for the vbd.
 
-    What this collection's modules handed over names the stock script and never had it run. The stock script does nothing at ``remove`` for a
-    block device.
+    What this collection's modules handed over names the stock script and never had it run. The stock script
+    does nothing at ``remove`` for a block device.
     """
     if not vbd.script or (vbd.diskseq is not None and vbd.script == STOCK_SCRIPT):
         return False
@@ -47,7 +47,10 @@ def is_needed(vbd: Vbd) -> bool:
 
 
 def run_remove(script: str | None, key: Key, seconds: float = SECONDS) -> None:
-    """Run ``script remove`` for the vbd and wait for it, ``seconds`` at most; like libxl this does not mind its failure."""
+    """
+    Run ``script remove`` for the vbd and wait for it, ``seconds`` at most; like libxl this does not mind its
+    failure.
+    """
     if not script or not script.startswith("/") or not os.access(script, os.X_OK):
         return
     environment = {

@@ -44,5 +44,7 @@ class Key(Record):
 
     @property
     def sysfs(self) -> str:
-        """The device of blkback itself; it is there for as long as blkback has anything to do with the vbd."""
+        """
+        The device of blkback itself; it is there for as long as blkback has anything to do with the vbd.
+        """
         return f"/sys/bus/xen-backend/devices/vbd-{self.domid}-{self.devid}"

@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The XenStore nodes of a virtual block device (vbd), as pure data: what is written, with which permissions, and what is read.
+The XenStore nodes of a virtual block device (vbd), as pure data: what is written, with which permissions, and
+what is read.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Sources: device_disk_add and libxl__device_generic_add (tools/libs/light/libxl_disk.c, libxl_device.c of Xen), write_dev
-(tools/hotplug/Linux/block-common.sh), xen_vbd_create and backend_changed (drivers/block/xen-blkback/xenbus.c of Linux).
+Sources: device_disk_add and libxl__device_generic_add (tools/libs/light/libxl_disk.c, libxl_device.c of Xen),
+write_dev (tools/hotplug/Linux/block-common.sh), xen_vbd_create and backend_changed
+(drivers/block/xen-blkback/xenbus.c of Linux).
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ STOCK_SCRIPT = "/etc/xen/scripts/block"
 
 Key = _Key
 
-# How a device's sequence number is told to blkback. A released blkback ignores nodes that it does not know, so the plain node
-# is always right; the others are from the review of the patches, for backends that are known to want them.
+# How a device's sequence number is told to blkback. A released blkback ignores nodes that it does not know,
+# so the plain node is always right; the others are from the review of the patches, for backends that are
+# known to want them.
 FORMS = {
     "diskseq": "diskseq",
     "diskseq@number": None,
@@ -47,7 +50,10 @@ _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 class Disk(Record):
-    """What a guest is to get, apart from the device: plain data. ``params`` is what xl and libvirt show as the disk's target."""
+    """
+    What a guest is to get, apart from the device: plain data. ``params`` is what xl and libvirt show as the
+    disk's target.
+    """
 
     dev: str
     params: str
@@ -60,7 +66,10 @@ class Disk(Record):
 
 
 class Vbd(Record):
-    """A vbd as it was read. ``number`` is (major, minor) or None before it is known, the states are None when not written."""
+    """
+    A vbd as it was read. ``number`` is (major, minor) or None before it is known, the states are None when
+    not written.
+    """
 
     key: Key
     dev: str
@@ -108,7 +117,10 @@ def parse_number(text: str | None) -> tuple[int, int] | None:
 
 
 def parse_diskseq(text: str) -> int | None:
-    """A disk sequence number out of a node: 1 to 16 hexadecimal digits, in lower case and without a leading 0; None for anything else."""
+    """
+    A disk sequence number out of a node: 1 to 16 hexadecimal digits, in lower case and without a leading 0;
+    None for anything else.
+    """
     return int(text, 16) if _is_hexadecimal(text, 16) and text[0] != "0" else None
 
 
@@ -145,10 +157,11 @@ def identity(form: str, major: int, minor: int, diskseq: int, path: str) -> list
 
 def layout(key: Key, disk: Disk, identity_nodes: Iterable[tuple[str, str]]) -> list[NewNode]:
     """
-    All nodes of a new vbd, ``[(path, value or None for a directory, permissions or None for the parent's)]``, as libxl writes them
-    and its script completes them.
+    All nodes of a new vbd, ``[(path, value or None for a directory, permissions or None for the parent's)]``,
+    as libxl writes them and its script completes them.
 
-    The frontend's belong to the guest and the backend may read them; the backend's belong to the backend, the guest may read.
+    The frontend's belong to the guest and the backend may read them; the backend's belong to the backend, the
+    guest may read.
     """
     frontend_perms = [f"n{key.domid}", f"r{key.backend_domid}"]
     backend_perms = [f"n{key.backend_domid}", f"r{key.domid}"]
@@ -207,7 +220,8 @@ _FLAG = ("0", "1").__contains__, "0 or 1"
 _TEXT = _is_text, "printable text"
 _DISKSEQ = parse_diskseq, "1 to 16 hexadecimal digits without a leading 0"
 
-# Every node that is read of a vbd: name in the backend directory -> (what is true or not None of it when it is right, what it must be).
+# Every node that is read of a vbd: name in the backend directory -> (what is true or not None of it when it
+# is right, what it must be).
 _READ: dict[str, Check] = {
     "state": (_is_state, "a state from 0 to 8"),
     "online": _FLAG,
@@ -240,7 +254,10 @@ def read_paths(key: Key) -> list[str]:
 
 
 def check_nodes(key: Key, nodes: Mapping[str, str | None]) -> None:
-    """XenStoreError that names the node when one of ``{name in the backend directory: value or None}`` holds junk."""
+    """
+    XenStoreError that names the node when one of ``{name in the backend directory: value or None}`` holds
+    junk.
+    """
     for name, value in nodes.items():
         if value is not None and name in _READ:
             is_right, allowed = _READ[name]
@@ -252,7 +269,8 @@ def check_nodes(key: Key, nodes: Mapping[str, str | None]) -> None:
 
 def from_nodes(key: Key, values: Mapping[str, str | None]) -> Vbd | None:
     """
-    A Vbd from ``{path: value}``, or None when there is no such vbd. Strict: junk in any node is an XenStoreError that names it.
+    A Vbd from ``{path: value}``, or None when there is no such vbd. Strict: junk in any node is an
+    XenStoreError that names it.
 
     The guest's own state is what the guest wrote, so junk there is no error; it counts as no state.
     """

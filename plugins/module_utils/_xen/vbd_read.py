@@ -41,7 +41,8 @@ def list_served(
     store: Nodes, expected: Iterable[str] = (), nodes: Iterable[str] = (), backend_domid: int = 0
 ) -> tuple[list[tuple[str, Key]], dict[str, str | None]]:
     """
-    ``([(path of its nodes, Key)], {path: value})``: all disks that blkback (vbd) or QEMU (qdisk) serves, and the values of ``nodes``.
+    ``([(path of its nodes, Key)], {path: value})``: all disks that blkback (vbd) or QEMU (qdisk) serves, and
+    the values of ``nodes``.
 
     What is ``expected``, paths as in the result, is asked for together with all else.
     """
@@ -80,9 +81,13 @@ def list_vbds(store: Nodes, guest: Guest | None = None, backend_domid: int = 0) 
 
 
 def opened_number(key: Key) -> tuple[int, int] | None:
-    """``(major, minor)`` of the device blkback has opened for the vbd, or None; only for backends in this domain."""
+    """
+    ``(major, minor)`` of the device blkback has opened for the vbd, or None; only for backends in this
+    domain.
+    """
     path = key.sysfs + "/physical_device"
-    # Whoever waits for blkback asks often, and for many disks at once; this costs less than opening what is not there.
+    # Whoever waits for blkback asks often, and for many disks at once; this costs less than opening what is
+    # not there.
     text = sysfs.read(path) if gone.exists(path, gone.SYSFS) else None
     if text is None:
         return None
@@ -95,11 +100,11 @@ def opened_number(key: Key) -> tuple[int, int] | None:
 
 def offers_opened(store: Nodes, backend_domid: int = 0) -> bool | None:
     """
-    Whether blkback compares disk sequence numbers and tells by the node ``opened`` that it has a device open; None while no
-    guest has a disk to tell it by.
+    Whether blkback compares disk sequence numbers and tells by the node ``opened`` that it has a device open;
+    None while no guest has a disk to tell it by.
 
-    A backend that has the one has the other, and says so at each disk that it serves. Only disks that blkback has open are looked at:
-    there are other programs that serve vbds.
+    A backend that has the one has the other, and says so at each disk that it serves. Only disks that blkback
+    has open are looked at: there are other programs that serve vbds.
     """
     keys = [key for key in list_keys(store, backend_domid=backend_domid) if opened_number(key) is not None]
     found = store.read_many([f"{key.backend}/opened" for key in keys])

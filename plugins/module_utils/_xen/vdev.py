@@ -7,7 +7,8 @@ Names of a guest's disks (``xvda``, ``hdb1``, ``d20p3``) and the numbers that st
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Encoding: docs/man/xen-vbd-interface.7 and libxl__device_disk_dev_number (tools/libs/light/libxl_device.c) of Xen.
+Encoding: docs/man/xen-vbd-interface.7 and libxl__device_disk_dev_number (tools/libs/light/libxl_device.c) of
+Xen.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _LIMITS = {"xvd": (_MOST_DISKS, 256), "hd": (4, 64), "sd": (16, 16)}
 
 class Vdev(NamedTuple):
     """
-    A guest's disk or partition; ``number`` is what XenStore calls it, ``disk`` counts from 0, ``partition`` 0 is the whole.
+    A guest's disk or partition; ``number`` is what XenStore calls it, ``disk`` counts from 0, ``partition`` 0
+    is the whole.
     """
 
     kind: str
@@ -73,7 +75,9 @@ def parse(value: object, option: str = "vdev") -> Vdev:
 
 
 def decode(number: int) -> Vdev | None:
-    """The Vdev of a number, or None when no name stands for exactly this number (reserved and deprecated ones)."""
+    """
+    The Vdev of a number, or None when no name stands for exactly this number (reserved and deprecated ones).
+    """
     major, minor = number >> 8, number & 0xFF
     if major == 202:
         return Vdev("xvd", minor >> 4, minor & 15)

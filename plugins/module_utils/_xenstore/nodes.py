@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What can be done with XenStore's nodes, whoever brings the requests to xenstored: checks, payloads, answers, errors.
+What can be done with XenStore's nodes, whoever brings the requests to xenstored: checks, payloads, answers,
+errors.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -70,11 +71,17 @@ _HINTS = {
 
 
 class NodeError(XenStoreError):
-    """What xenstored itself answered; its errno is about the node, that of a plain XenStoreError about the connection."""
+    """
+    What xenstored itself answered; its errno is about the node, that of a plain XenStoreError about the
+    connection.
+    """
 
 
 class Nodes:
-    """The operations on nodes, the same outside and inside of a transaction. Paths are absolute, values printable ASCII."""
+    """
+    The operations on nodes, the same outside and inside of a transaction. Paths are absolute, values
+    printable ASCII.
+    """
 
     def _execute(self, doing: str, path: str, op: int, *payload: bytes) -> bytes:
         raise NotImplementedError
@@ -83,7 +90,10 @@ class Nodes:
         raise NotImplementedError
 
     def read(self, path: str) -> str | None:
-        """The node's value, or None when there is no node. Bytes that are not ASCII come as ``\\xNN``; NULs are kept."""
+        """
+        The node's value, or None when there is no node. Bytes that are not ASCII come as ``\\xNN``; NULs are
+        kept.
+        """
         check_path(path)
         try:
             return decode(self._execute("to read", path, READ, _nul(path)))
@@ -97,7 +107,9 @@ class Nodes:
         return self.list_and_read((), paths)[1]
 
     def write(self, path: str, value: str) -> None:
-        """Set the node's value, making it and its parents if need be. InvalidValue before anything is sent."""
+        """
+        Set the node's value, making it and its parents if need be. InvalidValue before anything is sent.
+        """
         self._execute("to write", path, WRITE, _write_payload(path, value))
 
     def write_many(self, values: Mapping[str, str]) -> None:
@@ -175,7 +187,8 @@ class Nodes:
 
     def _list_parts(self, path: str) -> Names:
         """
-        The children in several answers (XS_DIRECTORY_PART): a generation, names, and an empty name at the end.
+        The children in several answers (XS_DIRECTORY_PART): a generation, names, and an empty name at the
+        end.
 
         When the generation changes the node was changed meanwhile, and it begins anew.
         """
@@ -203,7 +216,9 @@ class Nodes:
                 return [decode(name) for name in names.split(b"\0") if name]
 
     def get_perms(self, path: str) -> Names | None:
-        """The permissions as a list of strings like ``n0`` (owner first) or ``r5``; None when there is no node."""
+        """
+        The permissions as a list of strings like ``n0`` (owner first) or ``r5``; None when there is no node.
+        """
         check_path(path)
         try:
             reply = self._execute("for the permissions of", path, GET_PERMS, _nul(path))
@@ -218,7 +233,10 @@ class Nodes:
         self._execute("to set the permissions of", path, SET_PERMS, _perms_payload(path, permissions))
 
     def lay(self, nodes: Iterable[tuple[str, str | None, Sequence[str] | None]]) -> None:
-        """Write many nodes in order, each ``(path, value or None for a directory, permissions or None for its parent's)``."""
+        """
+        Write many nodes in order, each ``(path, value or None for a directory, permissions or None for its
+        parent's)``.
+        """
         requests = []
         for path, value, permissions in nodes:
             if value is None:
@@ -232,7 +250,10 @@ class Nodes:
         self._all(requests)
 
     def remove_empty_parents(self, path: str) -> None:
-        """Remove the parents of ``path`` that are left without value and children, upwards (libxl__xs_path_cleanup)."""
+        """
+        Remove the parents of ``path`` that are left without value and children, upwards
+        (libxl__xs_path_cleanup).
+        """
         parent = path.rpartition("/")[0]
         while parent and self.read(parent) == "" and self.list(parent) == []:
             self.remove(parent)
@@ -248,7 +269,8 @@ def pipeline(
     wire: Wire, arm: Callable[[str], object], tx_id: int, next_id: Callable[[], int], requests: list[Request]
 ) -> list[Reply]:
     """
-    Many requests without waiting for each answer: a list of payloads, and of NodeErrors where one was refused.
+    Many requests without waiting for each answer: a list of payloads, and of NodeErrors where one was
+    refused.
 
     ``arm(doing)`` is called before each batch, ``next_id()`` gives the number of a request.
     """

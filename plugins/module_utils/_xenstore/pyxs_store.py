@@ -7,7 +7,8 @@ XenStore, with a deadline on every call, conflict retries and values checked bef
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The protocol is pyxs's; its waiting is not (see ``_xenstore.wire``). Specification: docs/misc/xenstore.txt of Xen.
+The protocol is pyxs's; its waiting is not (see ``_xenstore.wire``). Specification: docs/misc/xenstore.txt of
+Xen.
 """
 
 from __future__ import annotations

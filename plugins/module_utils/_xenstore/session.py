@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A connection to xenstored: deadlines of calls, transactions and their retries, whoever puts the requests together.
+A connection to xenstored: deadlines of calls, transactions and their retries, whoever puts the requests
+together.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -32,10 +33,11 @@ class Session(Nodes):
     """
     A connection to xenstored, made at the first call; a context manager. For one thread.
 
-    ``timeout`` limits every single call, in seconds; :meth:`within` and :meth:`transaction` limit several together.
-    ``socket_path`` is the daemon's socket or the kernel's xenbus device; by default the usual places are tried.
-    Raises DeadlineExceeded when the daemon does not answer; XenStoreError for what it answers and when it cannot be reached.
-    After a lost connection the next call outside of a transaction makes a new one.
+    ``timeout`` limits every single call, in seconds; :meth:`within` and :meth:`transaction` limit several
+    together. ``socket_path`` is the daemon's socket or the kernel's xenbus device; by default the usual
+    places are tried. Raises DeadlineExceeded when the daemon does not answer; XenStoreError for what it
+    answers and when it cannot be reached. After a lost connection the next call outside of a transaction
+    makes a new one.
     """
 
     def __init__(self, timeout: float = 10.0, socket_path: str | None = None) -> None:
@@ -63,7 +65,10 @@ class Session(Nodes):
         return self._deadline
 
     def within(self, deadline: Deadline | float | None) -> _Within:
-        """A context: all calls in it together end by ``deadline`` (a Deadline, or seconds), whatever held before."""
+        """
+        A context: all calls in it together end by ``deadline`` (a Deadline, or seconds), whatever held
+        before.
+        """
         return _Within(self, Deadline.of(deadline))
 
     def swap_limit(self, deadline: Deadline) -> Deadline:
@@ -77,10 +82,11 @@ class Session(Nodes):
         """
         Run ``function(transaction)`` and commit; its result is returned.
 
-        When others changed the same nodes meanwhile it is run again, after a pause of random length, until ``deadline`` (a
-        Deadline, or seconds; by default the connection's timeout): so it must have no other effects. Whatever it raises ends
-        the transaction without any change. The pause grows with the time that a try takes: of several that go on at once only the first to commit
-        does so, and the others keep each other from it.
+        When others changed the same nodes meanwhile it is run again, after a pause of random length, until
+        ``deadline`` (a Deadline, or seconds; by default the connection's timeout): so it must have no other
+        effects. Whatever it raises ends the transaction without any change. The pause grows with the time
+        that a try takes: of several that go on at once only the first to commit does so, and the others keep
+        each other from it.
         """
         with self.within(self._deadline.sooner(self.timeout) if deadline is None else deadline) as limit:
             tries = 0
@@ -132,7 +138,9 @@ class Session(Nodes):
         return self._wire is not None and self._wire.is_connected
 
     def arm(self, doing: str, limit: Deadline | None = None) -> Wire:
-        """Set what the next request is about and by when it must be answered; the Wire, which is connected."""
+        """
+        Set what the next request is about and by when it must be answered; the Wire, which is connected.
+        """
         limit = limit or self._deadline.sooner(self.timeout)
         if limit.expired:
             raise limit.exceeded(f"the XenStore, before it was asked {doing}")
@@ -141,7 +149,10 @@ class Session(Nodes):
         return self._wire
 
     def ask(self, tx_id: int, doing: str, path: str | None, op: int, payload: bytes) -> bytes:
-        """One request on the connection as it is; the answer's payload with its NULs. NodeError when it is refused."""
+        """
+        One request on the connection as it is; the answer's payload with its NULs. NodeError when it is
+        refused.
+        """
         assert self._wire is not None
         try:
             return self._wire.send(Packet(op, self.next_id(), tx_id, len(payload), payload)).get().payload
@@ -200,7 +211,10 @@ class Transaction(Nodes):
         self._end(b"T")
 
     def abandon(self) -> None:
-        """Drop the changes; an error of this is of no interest, as the daemon drops them with the connection too."""
+        """
+        Drop the changes; an error of this is of no interest, as the daemon drops them with the connection
+        too.
+        """
         if not self._session.is_connected:
             return
         try:

@@ -7,15 +7,17 @@ One connection to xenstored whose every byte has a deadline: what stands in for 
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-pyxs's ``Client`` takes any object as its ``router``. Its own router waits without a limit: when the daemon hangs, dies
-in the middle of a request or answers another request, the caller hangs for ever. This one sends and receives in the
-calling thread on a non-blocking descriptor. After anything but a proper answer the stream cannot be trusted any more, so the
-connection is closed there and then. Message format: xen/include/public/io/xs_wire.h.
+pyxs's ``Client`` takes any object as its ``router``. Its own router waits without a limit: when the daemon
+hangs, dies in the middle of a request or answers another request, the caller hangs for ever. This one sends
+and receives in the calling thread on a non-blocking descriptor. After anything but a proper answer the stream
+cannot be trusted any more, so the connection is closed there and then. Message format:
+xen/include/public/io/xs_wire.h.
 """
 
 from __future__ import annotations
 
-import _socket as socket  # what the module socket adds are enumerations, which take longer to make than a hotplug script to run
+# what the module socket adds are enumerations, which take longer to make than a hotplug script to run
+import _socket as socket
 import _struct as struct
 import errno
 import os
@@ -53,7 +55,9 @@ class Refused(Exception):
 
 
 class Packet(Record):
-    """A message, with the fields pyxs's own has; unlike that one it may carry any operation (XS_DIRECTORY_PART)."""
+    """
+    A message, with the fields pyxs's own has; unlike that one it may carry any operation (XS_DIRECTORY_PART).
+    """
 
     op: int
     rq_id: int
@@ -63,7 +67,9 @@ class Packet(Record):
 
 
 def default_path() -> str:
-    """Where libxenstore looks too: the socket, or the kernel's device when the daemon is not in this domain."""
+    """
+    Where libxenstore looks too: the socket, or the kernel's device when the daemon is not in this domain.
+    """
     socket_path = os.environ.get("XENSTORED_PATH") or os.path.join(
         os.environ.get("XENSTORED_RUNDIR") or "/run/xenstored", "socket"
     )
@@ -79,12 +85,15 @@ def default_path() -> str:
 
 class Wire:
     """
-    The connection, in the shape that pyxs calls a router: ``send(packet)`` gives something to ``get()`` the answer from.
+    The connection, in the shape that pyxs calls a router: ``send(packet)`` gives something to ``get()`` the
+    answer from.
 
-    Answers come in the order of the requests, so several can be under way; ``deadline`` limits every wait from then on.
+    Answers come in the order of the requests, so several can be under way; ``deadline`` limits every wait
+    from then on.
     """
 
-    # Requests that may be under way. What is on its way must fit into the socket's buffers, or both sides could wait for each other.
+    # Requests that may be under way. What is on its way must fit into the socket's buffers, or both sides
+    # could wait for each other.
     AT_ONCE = 32
 
     def __init__(self, path: str) -> None:
@@ -111,7 +120,8 @@ class Wire:
             if stat.S_ISSOCK(kind):
                 self._connect_socket()
             else:
-                # The kernel sends a request out of the one buffer that the next write fills (drivers/xen/xenbus/xenbus_dev_frontend.c).
+                # The kernel sends a request out of the one buffer that the next write fills
+                # (drivers/xen/xenbus/xenbus_dev_frontend.c).
                 self.at_once = 1
                 self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
@@ -140,14 +150,20 @@ class Wire:
         return _Answer(self, packet)
 
     def exchange(self, packets: Sequence[Packet]) -> list[bytes | Refused]:
-        """Send requests, ``at_once`` at most, and read their answers: a list of payloads, and of Refused where one was refused."""
+        """
+        Send requests, ``at_once`` at most, and read their answers: a list of payloads, and of Refused where
+        one was refused.
+        """
         self._check_connected()
         return self._guarded(self._exchange, packets)
 
     # The rest is for _Answer and below.
 
     def receive(self, request: Packet) -> Packet:
-        """The answer to ``request``; raises Refused when it is an error, XenStoreError or DeadlineExceeded otherwise."""
+        """
+        The answer to ``request``; raises Refused when it is an error, XenStoreError or DeadlineExceeded
+        otherwise.
+        """
         packet = self.reply = self._guarded(self._receive, request)
         if packet.op == _ERROR:
             raise _refused(packet)
@@ -192,7 +208,8 @@ class Wire:
         try:
             return function(argument)
         except BaseException as error:
-            # Half a message may be on the way in either direction: no later answer could be told from this one.
+            # Half a message may be on the way in either direction: no later answer could be told from this
+            # one.
             self.terminate()
             if isinstance(error, OSError):
                 raise XenStoreError(
@@ -213,7 +230,8 @@ class Wire:
                 sock.connect(self.path)
                 return
             except BlockingIOError as error:
-                # EAGAIN: the daemon's queue of new connections is full (unix(7)); there is nothing to poll for.
+                # EAGAIN: the daemon's queue of new connections is full (unix(7)); there is nothing to poll
+                # for.
                 if self.deadline.expired:
                     self.terminate()
                     raise self._late() from error

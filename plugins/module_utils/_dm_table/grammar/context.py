@@ -27,10 +27,10 @@ class DeviceFacts:
     """
     What is known of one block device.
 
-    ``size_sectors`` is in sectors of 512 bytes, ``logical_block`` in bytes. ``dm_uuid`` is None unless the device is a mapped device, and then
-    its uuid, which may be empty. ``stack`` holds the ``(major, minor)`` of everything that the device itself stands on.
-    ``cow_chunk``: called, it gives the chunk size in sectors that stands on the device if it has been the COW device of
-    a persistent snapshot, or None.
+    ``size_sectors`` is in sectors of 512 bytes, ``logical_block`` in bytes. ``dm_uuid`` is None unless the
+    device is a mapped device, and then its uuid, which may be empty. ``stack`` holds the ``(major, minor)``
+    of everything that the device itself stands on. ``cow_chunk``: called, it gives the chunk size in sectors
+    that stands on the device if it has been the COW device of a persistent snapshot, or None.
     """
 
     __slots__ = (
@@ -85,13 +85,14 @@ class Context:
     """
     Where a table will be loaded.
 
-    ``kernels``: names from ``_dm_table.grammar.kernels.KERNELS`` that all have to take the table; None: it is enough that one known kernel does.
-    ``targets``: the target types that the host has, ``{type: version}``; None: not known.
-    ``devices``: called with a ``Slot``, returns its ``DeviceFacts``, None when the device is not there yet, or ``NoDevice``, which is an error.
-    ``read_only``: the table is to be loaded read-only; None: not known. ``page_size``: in bytes.
-    ``device``: ``(major, minor)`` of the mapped device that the table is for, when it exists already; a stack through it would be a loop.
-    ``running``: ``(major, minor)`` of the version of the kernel that will load it. ``warn``: called with a sentence
-    about what would stop some kernel, when neither ``kernels`` nor ``running`` says which it will be.
+    ``kernels``: names from ``_dm_table.grammar.kernels.KERNELS`` that all have to take the table; None: it is
+    enough that one known kernel does. ``targets``: the target types that the host has, ``{type: version}``;
+    None: not known. ``devices``: called with a ``Slot``, returns its ``DeviceFacts``, None when the device is
+    not there yet, or ``NoDevice``, which is an error. ``read_only``: the table is to be loaded read-only;
+    None: not known. ``page_size``: in bytes. ``device``: ``(major, minor)`` of the mapped device that the
+    table is for, when it exists already; a stack through it would be a loop. ``running``: ``(major, minor)``
+    of the version of the kernel that will load it. ``warn``: called with a sentence about what would stop
+    some kernel, when neither ``kernels`` nor ``running`` says which it will be.
     """
 
     __slots__ = ("kernels", "targets", "devices", "read_only", "page_size", "device", "running", "warn")
@@ -122,8 +123,8 @@ class Context:
 
     def stopped_since(self, since: tuple[int, int]) -> list[str] | None:
         """
-        Which of the kernels in question are of the version ``since``, ``(major, minor)``, or newer: a list, as text, or
-        None when no kernel is in question.
+        Which of the kernels in question are of the version ``since``, ``(major, minor)``, or newer: a list,
+        as text, or None when no kernel is in question.
         """
         if self.kernels is None and self.running is None:
             return None
@@ -133,7 +134,8 @@ class Context:
 
     def refused_by(self, takes: Collection[str]) -> tuple[str, ...]:
         """
-        The kernels that make the table unusable when only those in ``takes`` take it; empty when it is usable.
+        The kernels that make the table unusable when only those in ``takes`` take it; empty when it is
+        usable.
         """
         if self.kernels is None:
             return () if takes else KERNELS

@@ -7,8 +7,9 @@ The kinds of values that fields of targets have: reading a word or structured da
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A field's ``read`` takes a word of a line, ``load`` a value of the structured form; both return the value or ``BAD`` after noting an error. Numbers
-are decimal digits and nothing else: the kernel's ``sscanf("%u%c")`` takes a sign and wraps silently, so that 4294967296 becomes 0.
+A field's ``read`` takes a word of a line, ``load`` a value of the structured form; both return the value or
+``BAD`` after noting an error. Numbers are decimal digits and nothing else: the kernel's ``sscanf("%u%c")``
+takes a sign and wraps silently, so that 4294967296 becomes 0.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def is_power_of_two(number: int) -> bool:
 
 class Field:
     """
-    ``default`` is the value of an optional field that is absent; ``implied`` is a value that the kernel does not print back, because it is what
-    it takes when nothing is said; ``secret`` values are never shown.
+    ``default`` is the value of an optional field that is absent; ``implied`` is a value that the kernel does
+    not print back, because it is what it takes when nothing is said; ``secret`` values are never shown.
     """
 
     rule: str
@@ -99,7 +100,10 @@ class Field:
 
 
 class Number(Field):
-    """A whole number from ``low`` to ``high``; with ``power`` a power of two; with ``step`` a multiple of it; ``unit`` is for messages."""
+    """
+    A whole number from ``low`` to ``high``; with ``power`` a power of two; with ``step`` a multiple of it;
+    ``unit`` is for messages.
+    """
 
     def __init__(
         self,
@@ -214,7 +218,10 @@ class Text(Field):
 
 
 class Hex(Field):
-    """Bytes as an even number of hex digits; with ``dash``, ``-`` stands for none. Printed in lower case, as the kernel does."""
+    """
+    Bytes as an even number of hex digits; with ``dash``, ``-`` stands for none. Printed in lower case, as the
+    kernel does.
+    """
 
     def __init__(self, name: str, dash: bool = False, default: Any = REQUIRED) -> None:
         super().__init__(name, default)
@@ -229,7 +236,9 @@ class Hex(Field):
 
 
 class Device(Field):
-    """A device slot; ``access`` is what the kernel opens it for, ``None`` when that follows the table's mode."""
+    """
+    A device slot; ``access`` is what the kernel opens it for, ``None`` when that follows the table's mode.
+    """
 
     is_device = True
 

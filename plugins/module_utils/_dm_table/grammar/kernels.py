@@ -7,9 +7,10 @@ How the constructors of the known kernels differ, as data.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Every row says what a kernel takes; a table is held against the kernels that the ``Context`` names, or, when it names none, against all of
-them, and is then refused only if none of them would take it. Target versions do not serve: flakey is 1.5.0 in 6.1 and in 6.12 although the
-grammar differs. Sources: ``drivers/md/*.c`` of 6.1.192, 6.12.117 and mainline.
+Every row says what a kernel takes; a table is held against the kernels that the ``Context`` names, or, when
+it names none, against all of them, and is then refused only if none of them would take it. Target versions do
+not serve: flakey is 1.5.0 in 6.1 and in 6.12 although the grammar differs. Sources: ``drivers/md/*.c`` of
+6.1.192, 6.12.117 and mainline.
 """
 
 from __future__ import annotations
@@ -90,12 +91,18 @@ def refusing(takes: Collection[str]) -> tuple[str, ...]:
 
 
 def version_of(release: str) -> tuple[int, int] | None:
-    """``(major, minor)`` of a release (``uname -r``), or of a name out of ``KERNELS``; None when it does not begin so."""
+    """
+    ``(major, minor)`` of a release (``uname -r``), or of a name out of ``KERNELS``; None when it does not
+    begin so.
+    """
     found = re.match(r"([0-9]+)\.([0-9]+)(?![0-9])", release)
     return (int(found.group(1)), int(found.group(2))) if found else None
 
 
 def same_grammar(release: str) -> str | None:
-    """The known kernel that a running one (``uname -r``) takes the same tables as, or None: between two known ones nobody has looked."""
+    """
+    The known kernel that a running one (``uname -r``) takes the same tables as, or None: between two known
+    ones nobody has looked.
+    """
     found = re.match(r"([0-9]+\.[0-9]+)(?![0-9])", release)
     return found.group(1) if found and found.group(1) in KERNELS else None

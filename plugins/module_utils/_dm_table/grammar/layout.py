@@ -7,8 +7,9 @@ How the words of a target's parameters follow each other.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A target's ``LAYOUT`` is a sequence of fields and of the items below. Each item can ``read`` words into a dictionary of attributes, ``load`` them from
-the structured form, ``show`` them as words and ``dump`` them as structured data.
+A target's ``LAYOUT`` is a sequence of fields and of the items below. Each item can ``read`` words into a
+dictionary of attributes, ``load`` them from the structured form, ``show`` them as words and ``dump`` them as
+structured data.
 """
 
 from __future__ import annotations
@@ -258,7 +259,10 @@ class CountOf(Item):
 
 
 class Repeat(Group):
-    """A group that occurs as often as the ``CountOf`` of the same name says, or, without one, to the end of the line."""
+    """
+    A group that occurs as often as the ``CountOf`` of the same name says, or, without one, to the end of the
+    line.
+    """
 
     def __init__(self, name: str, fields: Iterable[Field], low: int = 1, high: int = Limits.U32) -> None:
         super().__init__(name, fields)
@@ -530,7 +534,10 @@ class Several(Option):
 
 
 class Many(Pair):
-    """``word value`` that may occur several times; the attribute is a tuple of different values, the structured form a list."""
+    """
+    ``word value`` that may occur several times; the attribute is a tuple of different values, the structured
+    form a list.
+    """
 
     repeats = True
 
@@ -573,8 +580,9 @@ class Many(Pair):
 
 class Options(Item):
     """
-    ``#n word ...``: a count and as many words. ``required``: the count has to be there even when it is 0. ``fold``: the kernel compares without
-    case. ``even``: the group consists of pairs. The count and the words that follow must agree, although most constructors ignore leftovers.
+    ``#n word ...``: a count and as many words. ``required``: the count has to be there even when it is 0.
+    ``fold``: the kernel compares without case. ``even``: the group consists of pairs. The count and the words
+    that follow must agree, although most constructors ignore leftovers.
     """
 
     def __init__(

@@ -7,7 +7,8 @@ The numbers that bound every table.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Sources: ``drivers/md/dm-table.c`` (dm_table_add_target), ``drivers/md/dm-ioctl.c`` and ``include/uapi/linux/dm-ioctl.h``.
+Sources: ``drivers/md/dm-table.c`` (dm_table_add_target), ``drivers/md/dm-ioctl.c`` and
+``include/uapi/linux/dm-ioctl.h``.
 """
 
 from __future__ import annotations

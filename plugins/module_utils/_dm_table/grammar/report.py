@@ -37,8 +37,8 @@ class Report:
     """
     The errors of one table. ``context`` is never None.
 
-    ``redactor`` says what may be shown of what was written: ``error_value(value, target type, field)`` and ``error_line(line or dictionary)``.
-    Errors hold nothing that it has not let through.
+    ``redactor`` says what may be shown of what was written: ``error_value(value, target type, field)`` and
+    ``error_line(line or dictionary)``. Errors hold nothing that it has not let through.
     """
 
     __slots__ = ("context", "redactor", "errors")
@@ -63,7 +63,8 @@ class LineReport:
     """
     The errors of one target.
 
-    ``text``: the line as it was written, a dictionary too; ``columns`` maps a field's path to its column; ``failed`` tells whether anything was found.
+    ``text``: the line as it was written, a dictionary too; ``columns`` maps a field's path to its column;
+    ``failed`` tells whether anything was found.
     """
 
     __slots__ = ("table", "number", "text", "target", "columns", "failed")
@@ -105,8 +106,9 @@ class LineReport:
 
     def stops(self, stop: Stop, field: str, value: Any, rule: str) -> None:
         """
-        Note an error where ``stop`` (``_dm_table.grammar.stops.Stop``) is in the table and would stop a kernel in question; a warning
-        when it is not known which kernel that will be. ``rule`` says what is allowed.
+        Note an error where ``stop`` (``_dm_table.grammar.stops.Stop``) is in the table and would stop a
+        kernel in question; a warning when it is not known which kernel that will be. ``rule`` says what is
+        allowed.
         """
         stopped = self.context.stopped_since(stop.since)
         since = f"Linux {stop.since[0]}.{stop.since[1]} and newer"

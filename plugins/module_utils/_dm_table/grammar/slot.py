@@ -7,10 +7,10 @@ Device slots: the places of a target where a device is named.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A slot holds, as text, ``MAJ:MIN`` in decimal, an absolute path, ``diskseq:N``, ``file:/path``, ``path:/path`` or
-``dm:NAME,UUID``; or a source as plain data, which is carried but not looked into. In a line such a source
-stands as one word of JSON. Before a table goes to the kernel every slot becomes ``MAJ:MIN`` (``dm_devt_from_path()``
-in ``drivers/md/dm-table.c`` reads that without a look-up by name).
+A slot holds, as text, ``MAJ:MIN`` in decimal, an absolute path, ``diskseq:N``, ``file:/path``, ``path:/path``
+or ``dm:NAME,UUID``; or a source as plain data, which is carried but not looked into. In a line such a source
+stands as one word of JSON. Before a table goes to the kernel every slot becomes ``MAJ:MIN``
+(``dm_devt_from_path()`` in ``drivers/md/dm-table.c`` reads that without a look-up by name).
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ _OF_DISKSEQ = {"diskseq", "partition", "boot_id"}
 _KEYS = ("diskseq", "path", "file", "table")
 
 
-# ``field``: the path of the field in the target; ``area``: (offset, length) in sectors that must be inside the device, or None.
+# ``field``: the path of the field in the target; ``area``: (offset, length) in sectors that must be inside
+# the device, or None.
 class Slot(namedtuple("Slot", ("field", "value", "access", "area", "own"))):
     __slots__ = ()
 
     @property
     def text(self) -> str:
-        """The one word, without escapes, that stands for the slot in a line; ``_dm_table.redact.shown`` is for messages and results."""
+        """
+        The one word, without escapes, that stands for the slot in a line; ``_dm_table.redact.shown`` is for
+        messages and results.
+        """
         return slot_text(self.value)
 
     def __repr__(self) -> str:
@@ -72,7 +76,8 @@ def _path_rule(path: str) -> str | None:
     if not path.startswith("/"):
         return "an absolute path"
     try:
-        # U+DC80 to U+DCFF stand for bytes that are not UTF-8 (PEP 383); no file name can have other surrogates.
+        # U+DC80 to U+DCFF stand for bytes that are not UTF-8 (PEP 383); no file name can have other
+        # surrogates.
         size = len(path.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
         return "a path of whole characters, without lone surrogates"
@@ -133,7 +138,8 @@ def check_plain(plain: Any) -> tuple[Any, str | None]:
         if len(plain) == 1 and keys[0] != "table" and not str(plain[keys[0]]).startswith("raw:"):
             return check_word(f"{keys[0]}:{plain[keys[0]]}")
         try:
-            # A copy by way of JSON: what a line cannot carry is refused here, and nobody can change the table from outside.
+            # A copy by way of JSON: what a line cannot carry is refused here, and nobody can change the table
+            # from outside.
             return json.loads(json.dumps(plain, sort_keys=True, allow_nan=False)), None
         except (TypeError, ValueError, RecursionError):
             return None, "a source of plain data: text, numbers, lists and dictionaries"

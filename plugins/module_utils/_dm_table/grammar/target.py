@@ -7,8 +7,9 @@ The base of all target types.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A type is a class with a ``TYPE``, a ``LAYOUT`` (see ``_dm_table.grammar.layout``) and the checks that concern several fields. Its instances are immutable values
-with ``start`` and ``length`` in sectors and one attribute per field; an option that is absent is None, or False when it is a mere word.
+A type is a class with a ``TYPE``, a ``LAYOUT`` (see ``_dm_table.grammar.layout``) and the checks that concern
+several fields. Its instances are immutable values with ``start`` and ``length`` in sectors and one attribute
+per field; an option that is absent is None, or False when it is a mere word.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ class Target(metaclass=TargetType):
     DEFAULTS: dict[str, Any] = {}
     # Device fields for ``owns``.
     OWN: tuple[str, ...] = ()
-    # {name: field} of the fields that hold secrets, and names of positional fields with as many hex digits as a key.
+    # {name: field} of the fields that hold secrets, and names of positional fields with as many hex digits as
+    # a key.
     SECRETS: dict[str, Field] = {}
     PUBLIC_HEX: tuple[str, ...] = ()
     # The source of the grammar, for the reader of the code.
@@ -229,7 +231,10 @@ class Target(metaclass=TargetType):
         return f"{head} {params}" if params else head
 
     def to_dict(self) -> dict[str, Any]:
-        """The structured form as plain data: what is absent is left out. Keys are in clear: see ``_dm_table.redact``."""
+        """
+        The structured form as plain data: what is absent is left out. Keys are in clear: see
+        ``_dm_table.redact``.
+        """
         out = {"start": self.start, "length": self.length, "target": self.TYPE}
         for part in self.ITEMS:
             part.dump(self, out)
@@ -260,20 +265,27 @@ class Target(metaclass=TargetType):
 
     @classmethod
     def secret_words(cls, words: Sequence[str]) -> Iterable[tuple[int, int]]:
-        """``(index, characters before the secret)`` of the words of a line's parameters, right or wrong, that hold one."""
+        """
+        ``(index, characters before the secret)`` of the words of a line's parameters, right or wrong, that
+        hold one.
+        """
         return ()
 
     @classmethod
     def public_words(cls) -> tuple[int, ...]:
-        """Indexes of the words of a line's parameters that may hold as many hex digits as a key and are no secret."""
+        """
+        Indexes of the words of a line's parameters that may hold as many hex digits as a key and are no
+        secret.
+        """
         return tuple(cls.NAMES.index(name) for name in cls.PUBLIC_HEX)
 
     # Devices
 
     def devices(self, facts: Facts | None = None, read_only: bool | None = False) -> list[Slot]:
         """
-        The device slots in order. ``facts`` (path of the field: ``DeviceFacts``) lets areas be told that depend on a device's size; in a
-        ``read_only`` table the kernel opens every device for reading only, save those that a type insists on.
+        The device slots in order. ``facts`` (path of the field: ``DeviceFacts``) lets areas be told that
+        depend on a device's size; in a ``read_only`` table the kernel opens every device for reading only,
+        save those that a type insists on.
         """
         areas = self.areas(facts or {})
         return [
@@ -289,7 +301,10 @@ class Target(metaclass=TargetType):
         ]
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
-        """The areas that the kernel checks (``iterate_devices``): {path of the field: (offset, length)} in sectors."""
+        """
+        The areas that the kernel checks (``iterate_devices``): {path of the field: (offset, length)} in
+        sectors.
+        """
         return {}
 
     def access(self, path: str, field: Field) -> str | None:
@@ -321,7 +336,8 @@ class Target(metaclass=TargetType):
 
     def same_field(self, path: str, mine: Any, theirs: Any) -> bool | None:
         """
-        Whether two different canonical values of a field can be the same thing: True, False, or None when the kernel hides one of them.
+        Whether two different canonical values of a field can be the same thing: True, False, or None when the
+        kernel hides one of them.
         """
         return False
 

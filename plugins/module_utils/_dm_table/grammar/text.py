@@ -7,9 +7,9 @@ Words of a table line: splitting, escapes, printing.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``dm_split_args()`` in ``drivers/md/dm-table.c`` splits on white space and takes ``\\x`` as a literal ``x``; there is no other quoting, so an
-empty word cannot be written. The kernel's isspace() also takes the byte 0xA0 for white space, which occurs inside UTF-8 characters: that is
-why nothing but ASCII may reach it.
+``dm_split_args()`` in ``drivers/md/dm-table.c`` splits on white space and takes ``\\x`` as a literal ``x``;
+there is no other quoting, so an empty word cannot be written. The kernel's isspace() also takes the byte 0xA0
+for white space, which occurs inside UTF-8 characters: that is why nothing but ASCII may reach it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _COMMENT = re.compile(r"(?:\\.|[^\\#])*", re.DOTALL)
 
 # What stands in place of a secret.
 HIDDEN = "<hidden>"
-# A key in a line that could not be parsed must not be shown either; no other field of this length is of use in a message.
+# A key in a line that could not be parsed must not be shown either; no other field of this length is of use
+# in a message.
 LONG_HEX = re.compile(r"[0-9A-Fa-f]{32,}")
 _KEYRING = re.compile(r":[0-9]{1,5}:[a-z]+:")
 
@@ -41,7 +42,10 @@ def hide_secrets(text: str) -> str:
 
 
 def names_key(text: str) -> bool:
-    """Whether the text in a key's place stands for no key (``-``), or names one in a keyring: the name is needed to find it."""
+    """
+    Whether the text in a key's place stands for no key (``-``), or names one in a keyring: the name is needed
+    to find it.
+    """
     return text == "-" or _KEYRING.match(text) is not None
 
 
@@ -78,7 +82,8 @@ def find_not_ascii(text: str) -> int | None:
 
 def split_words(text: str, start: Any = 0) -> tuple[list[str], list[int]]:
     """
-    The words of ``text`` from ``start`` on, as the kernel sees them: lists of words and of their columns (from 0).
+    The words of ``text`` from ``start`` on, as the kernel sees them: lists of words and of their columns
+    (from 0).
     """
     words = []
     columns = []

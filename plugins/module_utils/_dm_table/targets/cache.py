@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``cache META CACHE ORIGIN BLOCK #f FEATURE... POLICY #a (KEY VALUE)...``: a slow device with a fast one before it.
+``cache META CACHE ORIGIN BLOCK #f FEATURE... POLICY #a (KEY VALUE)...``: a slow device with a fast one before
+it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 

@@ -41,7 +41,8 @@ _KEY_BYTES = (16, 24, 32)
 # With these the key has parts of other kinds, which depend on the cipher's own sizes.
 _KEY_WITH_EXTRAS = ("lmk", "tcw", "elephant")
 
-# ``spec``: the crypto API's name; ``key_count``: number of keys in the key; ``iv``, ``iv_options``: may be None.
+# ``spec``: the crypto API's name; ``key_count``: number of keys in the key; ``iv``, ``iv_options``: may be
+# None.
 Cipher = namedtuple("Cipher", ("api", "spec", "key_count", "iv", "iv_options"))
 
 IV_RULE = f"an IV generator: {', '.join(IV_MODES)}"

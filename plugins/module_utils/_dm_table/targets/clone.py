@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``clone META DEST SOURCE REGION [#n FEATURE... [#m (KEY VALUE)...]]``: a copy that can be used while it is made.
+``clone META DEST SOURCE REGION [#n FEATURE... [#m (KEY VALUE)...]]``: a copy that can be used while it is
+made.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 

@@ -30,8 +30,8 @@ def _class() -> Any:
 
 class Delay(Target):
     """
-    ``read``, ``write``, ``flush``: device, offset in sectors and delay in milliseconds of each kind of access; without ``write`` what holds for
-    reading holds for all, without ``flush`` what holds for writing.
+    ``read``, ``write``, ``flush``: device, offset in sectors and delay in milliseconds of each kind of
+    access; without ``write`` what holds for reading holds for all, without ``flush`` what holds for writing.
     """
 
     TYPE = "delay"

@@ -29,7 +29,10 @@ _PROBABILITY = 1000000000
 
 
 class Flakey(Target):
-    """``up_interval`` and ``down_interval`` in seconds. Without features, every access fails while the device is down."""
+    """
+    ``up_interval`` and ``down_interval`` in seconds. Without features, every access fails while the device is
+    down.
+    """
 
     TYPE = "flakey"
     LAYOUT = (

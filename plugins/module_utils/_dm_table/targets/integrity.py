@@ -7,7 +7,8 @@
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Source: ``drivers/md/dm-integrity.c``. What is not said, the kernel takes from the superblock or chooses, and prints back.
+Source: ``drivers/md/dm-integrity.c``. What is not said, the kernel takes from the superblock or chooses, and
+prints back.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ _SUPERBLOCK = 8
 
 class Integrity(Target):
     """
-    ``offset`` and what is named sectors in sectors, ``tag_size`` and ``block_size`` in bytes, times in milliseconds. A key in one of the algorithms
-    is a secret.
+    ``offset`` and what is named sectors in sectors, ``tag_size`` and ``block_size`` in bytes, times in
+    milliseconds. A key in one of the algorithms is a secret.
     """
 
     TYPE = "integrity"
@@ -176,7 +177,8 @@ class Integrity(Target):
             report.error("meta_device", self.meta_device, "another device than device")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
-        # Without a device for the metadata the data begin behind them, at a place that only the superblock tells.
+        # Without a device for the metadata the data begin behind them, at a place that only the superblock
+        # tells.
         return {} if self.meta_device is None else {"device": (0, self.length)}
 
     def logical_block(self) -> int:

@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``mirror core|disk #n [DEV] REGION [sync|nosync] m (DEV OFFSET)*m [#n FEATURE...]``: the same on several devices.
+``mirror core|disk #n [DEV] REGION [sync|nosync] m (DEV OFFSET)*m [#n FEATURE...]``: the same on several
+devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Sources: ``drivers/md/dm-raid1.c``, ``drivers/md/dm-log.c``. The logs of user space (dm-log-userspace) are not covered.
+Sources: ``drivers/md/dm-raid1.c``, ``drivers/md/dm-log.c``. The logs of user space (dm-log-userspace) are not
+covered.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``multipath #f FEATURE... #h HANDLER... GROUPS FIRST (SELECTOR #a ARGUMENT... PATHS #pa (DEV ARGUMENT...)*PATHS)*GROUPS``: several ways to one disk.
+``multipath #f FEATURE... #h HANDLER... GROUPS FIRST (SELECTOR #a ARGUMENT... PATHS #pa (DEV
+ARGUMENT...)*PATHS)*GROUPS``: several ways to one disk.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -243,7 +244,10 @@ class _Groups(Item):
 
 
 class Multipath(Target):
-    """``first_group`` counts from 1; 0 when there are no groups. ``handler``: the name of a hardware handler and its arguments."""
+    """
+    ``first_group`` counts from 1; 0 when there are no groups. ``handler``: the name of a hardware handler and
+    its arguments.
+    """
 
     TYPE = "multipath"
     LAYOUT = (

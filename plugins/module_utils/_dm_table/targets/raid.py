@@ -125,7 +125,10 @@ class _Members(Repeat):
 
 
 class Raid(Target):
-    """``chunk_size``, ``region_size`` and ``data_offset`` in sectors, rates in KiB/s; ``rebuild`` and ``write_mostly`` are lists of indexes."""
+    """
+    ``chunk_size``, ``region_size`` and ``data_offset`` in sectors, rates in KiB/s; ``rebuild`` and
+    ``write_mostly`` are lists of indexes.
+    """
 
     TYPE = "raid"
     OWN = ("metadata",)

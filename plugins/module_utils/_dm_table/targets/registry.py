@@ -7,7 +7,8 @@ Which module has which target type.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A type is imported when a table first names it: most tables need one or two of them. The imports are written out so that what packs a module can see them.
+A type is imported when a table first names it: most tables need one or two of them. The imports are written
+out so that what packs a module can see them.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ _LARGE_CHUNKS = "chunks of at least 512 sectors with discard_zeroes_cow"
 
 class Snapshot(Target):
     """
-    ``persistence``: P keeps the exceptions over a reboot, PO does and reports overflow, N keeps them in memory. ``chunk_size`` in sectors; 0
-    leaves it to what the COW device says, or to the kernel's default, and is for P and PO only. What the header of a COW
-    device says that has been in use overrides it.
+    ``persistence``: P keeps the exceptions over a reboot, PO does and reports overflow, N keeps them in
+    memory. ``chunk_size`` in sectors; 0 leaves it to what the COW device says, or to the kernel's default,
+    and is for P and PO only. What the header of a COW device says that has been in use overrides it.
     """
 
     TYPE = "snapshot"

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 class SnapshotMerge(Snapshot):
-    """The fields are those of ``snapshot``; the origin is written to, and the exceptions have to be persistent."""
+    """
+    The fields are those of ``snapshot``; the origin is written to, and the exceptions have to be persistent.
+    """
 
     TYPE = "snapshot-merge"
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Thin(Target):
-    """``id``: the volume's number in the pool; ``origin``: a device that is read where the volume has no data of its own."""
+    """
+    ``id``: the volume's number in the pool; ``origin``: a device that is read where the volume has no data of
+    its own.
+    """
 
     TYPE = "thin"
     LAYOUT = (Device("pool"), Number("id", high=16777215), Device("origin", access="r", default=None))

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class Unstriped(Target):
-    """``stripes``: how many there are; ``index``: which of them, from 0; ``chunk_size`` and ``offset`` in sectors."""
+    """
+    ``stripes``: how many there are; ``index``: which of them, from 0; ``chunk_size`` and ``offset`` in
+    sectors.
+    """
 
     TYPE = "unstriped"
     LAYOUT = (

@@ -43,7 +43,10 @@ class _Version(Positional):
 
 
 class Vdo(Target):
-    """``physical_blocks``, ``cache_blocks`` and ``max_discard`` in blocks of 4096 bytes, ``logical_block_size`` in bytes, ``era`` in journal blocks."""
+    """
+    ``physical_blocks``, ``cache_blocks`` and ``max_discard`` in blocks of 4096 bytes, ``logical_block_size``
+    in bytes, ``era`` in journal blocks.
+    """
 
     TYPE = "vdo"
     LAYOUT = (

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``verity VERSION DATA HASH DBS HBS NBLOCKS HASHSTART ALGORITHM ROOT SALT|- [#n OPTION...]``: data that cannot be changed unnoticed.
+``verity VERSION DATA HASH DBS HBS NBLOCKS HASHSTART ALGORITHM ROOT SALT|- [#n OPTION...]``: data that cannot
+be changed unnoticed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -53,8 +54,8 @@ _FEC = ("use_fec_from_device", "fec_blocks", "fec_start", "fec_roots")
 
 class Verity(Target):
     """
-    ``data_block_size`` and ``hash_block_size`` in bytes, ``data_blocks`` and ``fec_blocks`` in data blocks, ``hash_start`` in hash blocks. ``salt``
-    is ``-`` for none.
+    ``data_block_size`` and ``hash_block_size`` in bytes, ``data_blocks`` and ``fec_blocks`` in data blocks,
+    ``hash_start`` in hash blocks. ``salt`` is ``-`` for none.
     """
 
     TYPE = "verity"

@@ -26,7 +26,10 @@ _LOW_WATERMARK = 45
 
 
 class Writecache(Target):
-    """``type`` s (SSD) or p (persistent memory) is the field ``medium``; ``block_size`` in bytes, times in milliseconds, watermarks in percent."""
+    """
+    ``type`` s (SSD) or p (persistent memory) is the field ``medium``; ``block_size`` in bytes, times in
+    milliseconds, watermarks in percent.
+    """
 
     TYPE = "writecache"
     OWN = ("cache",)

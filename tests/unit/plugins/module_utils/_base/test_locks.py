@@ -39,7 +39,9 @@ def own_locks(tmp_path, monkeypatch):
 
 
 class Child:
-    """A process that does ``function(say)`` and then waits to be ended; ``say(text)`` is heard by :meth:`hear`."""
+    """
+    A process that does ``function(say)`` and then waits to be ended; ``say(text)`` is heard by :meth:`hear`.
+    """
 
     def __init__(self, function):
         self.reading, writing = os.pipe()

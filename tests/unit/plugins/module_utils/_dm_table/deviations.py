@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Where the parser and kernels differ, with the reason: the parser is stricter, or the table alone does not tell.
+Where the parser and kernels differ, with the reason: the parser is stricter, or the table alone does not
+tell.
 
-``docs/device-mapper-tables.md`` lists every entry by its name. A table that only one of the two accepts has to be covered by one of them.
+``docs/device-mapper-tables.md`` lists every entry by its name. A table that only one of the two accepts has
+to be covered by one of them.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@
 """
 Tables over a pool of devices: valid ones, ones with a single word changed, and random ones.
 
-Everything follows from the seed, so that what a kernel and the parser disagree on can be made again. The valid tables are built here from the
-kernel's rules and not with the parser, so that the two can be held against each other.
+Everything follows from the seed, so that what a kernel and the parser disagree on can be made again. The
+valid tables are built here from the kernel's rules and not with the parser, so that the two can be held
+against each other.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ def default_pool(count=12, sectors=1 << 21):
 
 class Generator:
     """
-    ``pool``: at least ten devices of at least 65536 sectors each; ``types``: the target types to make; ``live_pool``: a device with a live
-    thin-pool that has the volumes 0 to 3.
+    ``pool``: at least ten devices of at least 65536 sectors each; ``types``: the target types to make;
+    ``live_pool``: a device with a live thin-pool that has the volumes 0 to 3.
     """
 
     def __init__(self, seed, pool=None, types=TYPES, live_pool=None):
@@ -334,7 +335,8 @@ class Generator:
                     f"daemon_sleep {self._number(1, 10)}",
                 )
             )
-            # A resync in the way of a removal can hang the kernel's own threads for ever where there is metadata.
+            # A resync in the way of a removal can hang the kernel's own threads for ever where there is
+            # metadata.
             words += ["nosync"] if level == "raid10" else self._some(("sync",))
         if level == "raid1":
             words += self._some(("write_mostly 0", f"max_write_behind {self._number(0, 1000)}"))
@@ -464,14 +466,18 @@ class Generator:
         return length, " ".join(f"{start} {length} {name} {params}".split())
 
     def valid(self):
-        """The lines of a table that the kernels that have its targets take, as far as its devices hold what they should."""
+        """
+        The lines of a table that the kernels that have its targets take, as far as its devices hold what they
+        should.
+        """
         name = self.random.choice(self.types)
         if name in ALONE or self.random.random() < 0.6:
             return [self._target(name, 0)[1]]
         lines = []
         start = 0
         used, owned = set(), set()
-        # What opens a device for reading only comes last: the kernel crashes when another one opens the same for more later.
+        # What opens a device for reading only comes last: the kernel crashes when another one opens the same
+        # for more later.
         together = [kind for kind in self.types if kind not in ALONE and kind not in READERS] or [name]
         count = self.random.randint(1, 4)
         for index in range(count):

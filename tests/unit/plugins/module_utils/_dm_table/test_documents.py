@@ -172,7 +172,8 @@ def test_example_round_trips(source, text):
     written = [" ".join(line.split()) for line in text.split("\n") if not line.startswith("#")]
     assert len(lines) == len(written)
     for line, original in zip(lines, written):
-        # The parser may put options in the kernel's order and letters in the usual case, but changes nothing else.
+        # The parser may put options in the kernel's order and letters in the usual case, but changes nothing
+        # else.
         assert sorted(line.lower().split()) in (
             sorted(original.lower().split()),
             sorted(original.lower().split() + ["0"]),

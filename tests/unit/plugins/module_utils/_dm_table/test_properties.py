@@ -197,7 +197,9 @@ def _group_values(parts):
 
 @st.composite
 def structured(draw):
-    """A target in structured form, each field within its own range; fields may still contradict each other."""
+    """
+    A target in structured form, each field within its own range; fields may still contradict each other.
+    """
     name = draw(st.sampled_from(sorted(set(TYPES) - {"multipath"})))
     plain = {"start": 0, "length": draw(st.integers(1, 64)) * 4096, "target": name}
     for part in TARGETS[name].ITEMS:

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""No key of a table appears in a message, a difference, a result or an exception, whatever is wrong with the table."""
+"""
+No key of a table appears in a message, a difference, a result or an exception, whatever is wrong with the
+table.
+"""
 
 from __future__ import annotations
 
@@ -172,7 +175,10 @@ def test_changed_and_random_tables_show_no_key(seed):
 
 @st.composite
 def broken(draw, plain):
-    """A target in structured form with one of its fields renamed, moved, dropped or wrapped, or with another target type."""
+    """
+    A target in structured form with one of its fields renamed, moved, dropped or wrapped, or with another
+    target type.
+    """
     name = draw(st.sampled_from(sorted(plain)))
     value, other = plain[name], draw(st.sampled_from(sorted(plain)))
     change = draw(

@@ -5,7 +5,8 @@
 """
 The hotplug script against a real xenstored and real loop devices.
 
-This machine has no blkback, so the backend's side is spoken by the test: what blkback itself does is tests/host/test_hotplug.py.
+This machine has no blkback, so the backend's side is spoken by the test: what blkback itself does is
+tests/host/test_hotplug.py.
 """
 
 from __future__ import annotations
@@ -301,7 +302,8 @@ def test_a_backend_that_never_opens(store, daemon, file, capsys, monkeypatch):
         store, "hotplug-error"
     )
     assert node(store, "physical-device") is None
-    # The worker keeps the device for as long as blkback could be about to open it, and lets go when the vbd is gone.
+    # The worker keeps the device for as long as blkback could be about to open it, and lets go when the vbd
+    # is gone.
     assert loops(file)
     os.rmdir(KEY.sysfs)
 
@@ -695,7 +697,9 @@ def test_a_file_that_is_only_read_is_bound_so(file):
 
 @contextlib.contextmanager
 def running(store, place, backend_waits=True):
-    """``add`` in processes of its own, which blkback keeps waiting: the watcher (a Popen) and the worker's pid."""
+    """
+    ``add`` in processes of its own, which blkback keeps waiting: the watcher (a Popen) and the worker's pid.
+    """
     vbd(store, str(place))
     code = (
         "import sys\n"

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What needs no process of its own; the whole service is in tests/unit/roles/test_xen_host.py and in tests/host/test_hotplug.py."""
+"""
+What needs no process of its own; the whole service is in tests/unit/roles/test_xen_host.py and in
+tests/host/test_hotplug.py.
+"""
 
 from __future__ import annotations
 

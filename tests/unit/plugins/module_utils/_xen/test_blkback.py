@@ -5,8 +5,8 @@
 """
 The conversation with a backend, against a real xenstored.
 
-This machine has no blkback, so the backend's side of the conversation is spoken by the test: what blkback itself does is
-tests/host/test_blkback.py. The device is a real loop device.
+This machine has no blkback, so the backend's side of the conversation is spoken by the test: what blkback
+itself does is tests/host/test_blkback.py. The device is a real loop device.
 """
 
 from __future__ import annotations
@@ -159,7 +159,10 @@ def test_a_backend_that_offers_opened_is_believed_only_then(store, daemon, devic
 
 
 def compares(device, found=None):
-    """As blkback with the extension: it opens only what has the number in the node diskseq, and tells when it has."""
+    """
+    As blkback with the extension: it opens only what has the number in the node diskseq, and tells when it
+    has.
+    """
 
     def act(store, key):
         store.write(f"{key.backend}/opened", "0")

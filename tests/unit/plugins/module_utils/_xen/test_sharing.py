@@ -56,7 +56,9 @@ class Place(NamedTuple):
 
 
 class Loops:
-    """Loop devices, and what the sharing check asks about them: the kernel's own answer, by way of losetup."""
+    """
+    Loop devices, and what the sharing check asks about them: the kernel's own answer, by way of losetup.
+    """
 
     def __init__(self, directory):
         self.directory = directory
@@ -306,8 +308,8 @@ def test_each_transaction_sees_for_itself(store, loops):
 
 def test_the_second_transaction_is_short(store, loops, monkeypatch):
     """
-    All that is there is asked for in one go, so that of many that attach at once most meet no changes by others; what is new then is seen, and what
-    is gone is not.
+    All that is there is asked for in one go, so that of many that attach at once most meet no changes by
+    others; what is new then is seen, and what is gone is not.
     """
     path, other, third = loops.make(), loops.make("other"), loops.make("third")
     for devid, disk in ((51712, other), (51728, third)):
@@ -327,7 +329,8 @@ def test_the_second_transaction_is_short(store, loops, monkeypatch):
                     lambda self, requests, real=real: asked.append(len(requests)) or real(self, requests),
                 )
             assert len(store.transaction(sharing.look)) == 3
-        # What lies below two roots and two domains, three nodes of each disk with a device and one of the other.
+        # What lies below two roots and two domains, three nodes of each disk with a device and one of the
+        # other.
         assert [count for count in asked if count] == [2 + 2 + 3 * 3 + 1]
         store.remove("/local/domain/0/backend/vbd/9/51712")
         store.transaction(lambda tx: sharing.guard(tx, request))

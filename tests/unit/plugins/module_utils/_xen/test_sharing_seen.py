@@ -369,7 +369,9 @@ def test_the_file_of_a_qemu_was_renamed(store, disks, place, qemu, mode, domid, 
 
 
 def test_another_file_was_put_where_the_one_of_a_qemu_was(store, disks, place, qemu):
-    """What QEMU writes is in use, and so is what the path leads to now: the next start of the guest takes that."""
+    """
+    What QEMU writes is in use, and so is what the path leads to now: the next start of the guest takes that.
+    """
     path = os.path.join(place, "free")
     qemu(path, "w", 30)
     store.write_many(

@@ -39,7 +39,10 @@ def names(host, **params):
 
 
 def test_one_disk_by_any_name(host, tmp_path):
-    """The guest by name, id and uuid, the disk by name and number, the file by path and link: one lock for the disk and one for the file."""
+    """
+    The guest by name, id and uuid, the disk by name and number, the file by path and link: one lock for the
+    disk and one for the file.
+    """
     path, link = tmp_path / "a", tmp_path / "b"
     path.write_bytes(b"x" * 4096)
     link.symlink_to(path)

@@ -266,7 +266,10 @@ def test_a_conflict_runs_it_again(store, shared_daemon):
 
 
 def test_who_takes_long_waits_long(store, shared_daemon, monkeypatch):
-    """Of several that run at once each keeps the others from committing: the pause is of the try's own length at most, and the usual one at least."""
+    """
+    Of several that run at once each keeps the others from committing: the pause is of the try's own length at
+    most, and the usual one at least.
+    """
     store.write("/t", "0")
     paused, runs = [], []
     monkeypatch.setattr(Deadline, "sleep", lambda self, seconds: paused.append(seconds))
