@@ -102,3 +102,48 @@ def test_others_are_not_kept_from_their_work(silent, image, cleanup):
     assert run_module("loop_device", backing_file=healthy, state="absent")["changed"]
     with pytest.raises(Failed, match="the storage to answer|could not be looked at"):
         run_module("loop_device", backing_file=path, state="absent", timeout=1)
+
+
+@pytest.fixture
+def silent_mapped(silent):
+    """A mapped device over the silent loop device, with a write on its way, too."""
+    path, device = silent
+    name = f"silent-{os.getpid()}"
+    # Nobody waits for udev, which reads from it.
+    table = f"0 1024 linear {device['path']} 0"
+    subprocess.run(["dmsetup", "create", name, "--noudevsync", "--table", table], check=True)
+    asked = ["dmsetup", "info", "--columns", "--noheadings", "-o", "minor", name]
+    minor = subprocess.run(asked, stdout=subprocess.PIPE, check=True, encoding="ascii").stdout.strip()
+    writer = subprocess.Popen(
+        ["dd", "if=/dev/zero", f"of=/dev/dm-{minor}", "bs=4096", "count=16", "oflag=direct", "status=none"]
+    )
+    point = os.path.dirname(path)
+    try:
+        wait_until(lambda: state_of(writer.pid) == "D", 20)
+        yield name
+    finally:
+        ioctl_of(point, FITHAW)
+        writer.wait(60)
+        run_module("dm_device", name=name, state="absent", timeout=60)
+        ioctl_of(point, FIFREEZE)
+
+
+def test_others_are_not_kept_from_their_work_by_a_mapped_device_that_does_not_answer(
+    silent_mapped, image, cleanup
+):
+    """Nor when it was tried in vain to suspend or to remove it."""
+    healthy, name = image("healthy.raw"), f"healthy-{os.getpid()}"
+    cleanup(loop=healthy)
+    table = [{"start": 0, "length": 8, "target": "linear", "device": {"file": healthy}, "offset": 0}]
+    for state, words in (
+        ("present", None),
+        ("suspended", "outstanding reads and writes"),
+        ("absent", "in use"),
+    ):
+        if words is not None:
+            with pytest.raises(Failed, match=words):
+                run_module("dm_device", name=silent_mapped, state=state, timeout=1)
+        assert silent_mapped in str(run_module("device_info", features=False)["devices"])
+        assert run_module("dm_device", name=name, table=table, timeout=1)["changed"]
+        assert not run_module("dm_device", name=name, table=table, timeout=1)["changed"]
+        assert run_module("dm_device", name=name, state="absent")["changed"]
