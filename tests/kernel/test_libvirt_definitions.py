@@ -163,6 +163,28 @@ def test_an_image_that_is_not_raw(domain, image):
     ]
 
 
+def test_a_device_that_holds_an_image_that_is_not_raw(domain, name, cleanup):
+    """As the definition says of it; by any of its names. What it begins with says nothing: a guest may have written that."""
+    cleanup(dm=name)
+    device = run_module("dm_device", name=name, uuid=f"UUID-{name}", table="0 8 zero")["device"]
+    before = inactive(domain)
+    disk = (
+        "<disk type='block' device='disk'><driver name='qemu' type='qcow2'/>"
+        f"<source dev='/dev/{device['name']}'/><target dev='vdb' bus='virtio'/></disk>"
+    )
+    arguments = {"domain": domain.name(), "uri": TEST}
+    domain.connect().defineXML(
+        before.replace("<devices/>", "<devices></devices>").replace("</devices>", disk + "</devices>")
+    )
+    path = f"/dev/mapper/{name}"
+    numbered = {"diskseq": device["diskseq"], "boot_id": device["boot_id"]}
+    for target, source in (("vdb", path), ("vda", path), ("vda", numbered)):
+        refused("libvirt_disk", "format qcow2 (driver of vdb)", vdev=target, source=source, **arguments)
+    domain.connect().defineXML(before)
+    assert predict_and_run("libvirt_disk", vdev="vda", source=path, **arguments)["changed"]
+    assert predict_and_run("libvirt_disk", vdev="vda", state="absent", **arguments)["changed"]
+
+
 def test_by_uuid_and_in_one_go(domain, image):
     before = inactive(domain)
     disks = [

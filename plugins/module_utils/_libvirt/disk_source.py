@@ -50,7 +50,7 @@ def read(host: resources.Resources, request: DiskRequest, definition: Definition
         return SourceState(_read_file(host, source, request, definition), None, [])
     if isinstance(source, TableSource):
         return SourceState(source, None, _doubts_of_table(host, source))
-    return _read_device(host, source, request)
+    return _read_device(host, source, request, definition)
 
 
 def recipe_to_define(state: SourceState, title: str) -> tuple[str, list[str]]:
@@ -78,10 +78,14 @@ def recipe_for_run(state: SourceState, title: str) -> tuple[str | None, list[str
     ]
 
 
+def _domains(definition: Definition) -> list[domain_xml.Domain]:
+    return [domain_xml.Domain(text) for text in (definition.xml, definition.live) if text is not None]
+
+
 def _read_file(
     host: resources.Resources, source: FileSource, request: DiskRequest, definition: Definition
 ) -> FileSource:
-    domains = [domain_xml.Domain(text) for text in (definition.xml, definition.live) if text is not None]
+    domains = _domains(definition)
     source = kept_format.known(source, domains, request.target)
     trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
     with files.backing_of(source) as backing:
@@ -92,7 +96,9 @@ def _read_file(
     return source._replace(format="raw")
 
 
-def _read_device(host: resources.Resources, source: Source, request: DiskRequest) -> SourceState:
+def _read_device(
+    host: resources.Resources, source: Source, request: DiskRequest, definition: Definition
+) -> SourceState:
     found = lookup.find(source, host)
     # Only a file or a table may have no device yet.
     assert found is not None
@@ -101,6 +107,7 @@ def _read_device(host: resources.Resources, source: Source, request: DiskRequest
         raise InvalidValue(
             "mode", "w", f"{device.path} is read-only, so the guest can have it only with mode=r"
         )
+    kept_format.refuse_driver_of_device(device, _domains(definition))
     if not isinstance(source, PathSource):
         return SourceState(source, device, [])
     uuid, is_mapped = source.uuid, mapped.is_mapped(device)

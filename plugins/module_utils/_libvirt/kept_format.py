@@ -12,11 +12,13 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 
 from .._base.errors import BlockError, InvalidValue, KernelError
 from .._block import image_format
 from .._block.backing import Backing
+from .._block.device import Device
 from .._source import recipe as _recipe
 from .._source import spec
 from .._source.spec import FileSource
@@ -56,6 +58,22 @@ def refuse_driver(
                 )
 
 
+def refuse_driver_of_device(device: Device, domains: Iterable[Domain]) -> None:
+    """Raise InvalidValue when a disk of the definition has this block device with a driver for another format than raw."""
+    for domain in domains:
+        for disk in domain.disks():
+            if disk.type != "block" or disk.format in (None, image_format.RAW):
+                continue
+            if _is_device(disk.source, device):
+                raise InvalidValue(
+                    "source",
+                    device.path,
+                    f"holds an image of the format {disk.format} (driver of {disk.target}), as the "
+                    "definition says, and a guest gets it byte for byte. Convert it onto another device (qemu-img "
+                    f"convert -f {disk.format} -O raw), or have the definition say type='raw' if it is wrong",
+                )
+
+
 def _says_raw(recipe: str | None, source: FileSource, target: str) -> bool:
     try:
         kept = None if recipe is None else _recipe.parse(recipe, target)
@@ -68,15 +86,24 @@ def _says_raw(recipe: str | None, source: FileSource, target: str) -> bool:
 
 
 def _is_file(path: str | None, backing: Backing) -> bool:
-    if path is None:
+    found = _look(path)
+    return found is not None and (found.st_dev, found.st_ino) == (backing.device, backing.inode)
+
+
+def _is_device(path: str | None, device: Device) -> bool:
+    found = _look(path)
+    if found is None or not stat.S_ISBLK(found.st_mode):
         return False
+    return (os.major(found.st_rdev), os.minor(found.st_rdev)) == (device.id.major, device.id.minor)
+
+
+def _look(path: str | None) -> os.stat_result | None:
+    if path is None:
+        return None
     try:
-        found = os.stat(path)
+        return os.stat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         # Not there, or no path at all.
-        return False
+        return None
     except OSError as error:
-        raise KernelError.from_oserror(
-            error, "look at the file of a disk of the definition", device=path
-        ) from error
-    return (found.st_dev, found.st_ino) == (backing.device, backing.inode)
+        raise KernelError.from_oserror(error, "look at a disk of the definition", device=path) from error
