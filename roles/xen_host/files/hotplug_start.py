@@ -5,8 +5,9 @@
 """
 The Python half of the hotplug script block-racefree: hotplug_start.py FORM add|remove.
 
-Lies in the library. Its modules come out of one file, hotplug.codes, which unpack.py has made of them: to find, open and read thirty files takes as
-long as all that the script does. What is not in that file, and everything when it is another Python's, is imported as ever.
+It is installed in the library. The modules are loaded from one file, hotplug.codes, which unpack.py makes: to
+find, open and read thirty files would take as long as everything else that the script does. Modules that are
+not in that file are imported as usual, and so are all modules if another version of Python made the file.
 """
 
 import marshal
@@ -16,13 +17,13 @@ from _frozen_importlib_external import MAGIC_NUMBER
 
 HERE = __file__.rpartition("/")[0]
 PACKAGE = "racefree_block"
-# The index has this many bytes of the file, at its beginning.
+# The size of the index at the beginning of the file, in bytes.
 INDEX_SIZE = 4096
 Spec = type(sys.__spec__)
 
 
 class Codes:
-    """Finder and loader (importlib.abc) of the modules in the file."""
+    """Finds and loads (importlib.abc) the modules in the file."""
 
     def __init__(self, path):
         try:
@@ -54,7 +55,8 @@ class Codes:
 
 
 def main():
-    # The interpreter is started without site packages, which takes a third of the time: cffi is looked for where Debian has it, or in the library.
+    # The interpreter starts without site packages, in a third of the time. cffi is searched for in
+    # Debian's directory and in the library.
     sys.path.insert(0, HERE.rpartition("/")[0])
     sys.path.append("/usr/lib/python3/dist-packages")
     sys.meta_path.insert(0, Codes(HERE + "/hotplug.codes"))
@@ -69,7 +71,7 @@ def main():
 
     code = hotplug(sys.argv, os.environ, form)
     sys.stderr.flush()
-    # Not sys.exit: nothing is left to be tidied up, and the kernel does it faster.
+    # Not sys.exit: there is nothing to clean up, and the kernel ends the process faster.
     os._exit(code)
 
 

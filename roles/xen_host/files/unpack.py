@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Makes the directory named by the argument out of ``{path: text}`` on standard input, compiled; it is there whole or not at all.
+Makes the directory named by the argument from ``{path: text}`` on standard input, with compiled modules; it
+is made completely or not at all.
 
-The role runs this on the host: one transfer, where copying a hundred files would take a hundred.
+The role runs this on the host, so that a hundred files need one transfer and not a hundred.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import tempfile
 
 PACKAGE = "racefree_block"
-# Where the hotplug script begins, and the size in bytes of its file's index (hotplug_start.py).
+# The hotplug script's first module, and the size of its file's index in bytes (see hotplug_start.py).
 ENTRY = "_hotplug.script"
 INDEX_SIZE = 4096
 
@@ -38,7 +39,8 @@ def unpack(texts, destination):
             os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
             with open(target, "w", encoding="utf-8") as file:
                 file.write(text)
-        # Starting the script must not compile anything; the directory's name is not in the result.
+        # Nothing must be compiled when the script starts. The compiled code does not contain the directory's
+        # name.
         if not compileall.compile_dir(
             place, quiet=1, stripdir=place, prependdir=os.path.join(parent, PACKAGE)
         ):
@@ -53,13 +55,14 @@ def unpack(texts, destination):
 
 def codes(texts, directory):
     """
-    The modules that the hotplug script may need, compiled, in one file: the interpreter's number, an index, and their codes.
+    The modules that the hotplug script may need, compiled, in one file: the interpreter's magic number, an
+    index, the code.
 
     The index is ``{module: (offset and size of its code in bytes, whether it is a package)}``.
     """
     index, parts, end = {}, [], INDEX_SIZE
     for name, (path, tree) in {"": ("__init__.py", ast.parse("")), **reachable(texts)}.items():
-        # Imports of __future__ matter to the compiler only, and texts of documentation to nobody there.
+        # Only the compiler needs imports of __future__, and nothing needs docstrings here.
         tree.body = [
             node
             for node in tree.body
@@ -79,7 +82,7 @@ def codes(texts, directory):
     head = importlib.util.MAGIC_NUMBER + marshal.dumps(index)
     if len(head) > INDEX_SIZE:
         raise SystemExit(
-            f"the index of the hotplug script's modules has {len(head)} bytes, which is more than {INDEX_SIZE}"
+            f"the index of the hotplug script's modules has {len(head)} bytes, more than {INDEX_SIZE}"
         )
     return b"".join([head.ljust(INDEX_SIZE, b"\0"), *parts])
 
@@ -90,7 +93,8 @@ def is_package(path):
 
 def reachable(texts):
     """
-    ``{module: (path, syntax tree)}`` of all modules that the hotplug script's can import, wherever in them it is written.
+    ``{module: (path, syntax tree)}`` of all modules that the hotplug script can import, directly or not,
+    including imports inside functions.
 
     Modules are named without the package's own name: ``_block`` and ``_block.loop``.
     """
@@ -122,13 +126,13 @@ def without_types(tree):
 
 
 def files_of(name):
-    """The two places that a module can be in; none for the package itself."""
+    """The two possible files of a module; none for the package itself."""
     path = name.replace(".", "/")
     return (f"{path}.py", f"{path}/__init__.py") if path else ()
 
 
 def imported(package, node):
-    """What a relative import names: the module, and what could be modules in it. ``package``: where it is written, a list."""
+    """The modules that a relative import may name. ``package``: the importing package, as a list of names."""
     above = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])
     return [".".join(above)] + [".".join([*above, alias.name]) for alias in node.names]
 

@@ -202,12 +202,12 @@ def test_the_order(role, fleet, tmp_path):
 
 
 def test_nothing_is_changed_when_a_disk_is_refused(role, fleet, tmp_path):
-    done = role(fleet, refuse="Look whether the disks can be had, and can go", fails=True)
+    done = role(fleet, refuse="Check that the disks can be defined and removed", fails=True)
     assert [("xvdd", "absent")] not in done.asked and sizes(tmp_path) == BEFORE
 
 
 def test_no_file_is_removed_when_a_disk_cannot_be_had(role, fleet, tmp_path):
-    role(fleet, refuse="Have the disks in the guests' definitions", fails=True)
+    role(fleet, refuse="Define the disks", fails=True)
     assert sizes(tmp_path) == dict(AFTER, old=512)
 
 
@@ -327,10 +327,10 @@ def test_volumes_come_first_and_go_last(role, tmp_path):
         for word in (
             "Remove disks",
             "Make and grow",
-            "Have the thin",
-            "Have the disks",
-            "Delete the thin",
-            "Remove the files",
+            "Make the thin",
+            "Define the disks",
+            "Delete thin",
+            "Remove files",
         )
     ]
     assert words == sorted(words)
