@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tree of a new system, and programs that run in it. Its mounts go with the namespace of the process that makes them."""
+"""
+The tree of a new system, and programs that run in it. Its mounts end with the namespace of the process that
+makes them.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ MOUNTS = (("proc", "proc"), ("sysfs", "sys"), ("devpts", "dev/pts"))
 
 
 class Chroot:
-    """``work/root``; what programs print goes to ``work/log``."""
+    """The system is in ``work/root``; the output of programs goes to ``work/log``."""
 
     def __init__(self, work):
         self.work = Path(work)
         self.root = self.work / "root"
 
     def call(self, argv, **more):
-        """Run a program; Failed with its last lines when it fails."""
+        """Run a program; Failed with its last lines of output if it fails."""
         with open(self.work / "log", "ab") as log:
             log.write(f"\n$ {' '.join(argv)}\n".encode())
             log.flush()
@@ -38,7 +41,10 @@ class Chroot:
             )
 
     def debootstrap(self, release, address, keys=None):
-        """The base system of ``release``, whose archive is signed with the keys of the release ``keys`` (default: its own)."""
+        """
+        The base system of ``release``, whose archive is signed with the keys of the release ``keys``
+        (default: its own).
+        """
         script = Path("/usr/share/debootstrap/scripts") / release
         if not script.exists():
             # All of Debian's later releases use one script, under different names.
@@ -58,14 +64,18 @@ class Chroot:
         )
 
     def prepare(self, sources, files):
-        """Configure apt with ``sources`` (sources.list text), keep services from being started, and have ``files`` as /image."""
+        """
+        Configure apt with ``sources`` (sources.list text), prevent services from starting, and put ``files``
+        at /image.
+        """
         apt = self.root / "etc/apt"
         (apt / "sources.list").write_text(sources, encoding="utf-8")
         (apt / "apt.conf.d/90build").write_text(
             mirror.apt_settings() + 'Acquire::Languages "none";\n', encoding="utf-8"
         )
         (self.root / "etc/dpkg/dpkg.cfg.d/90build").write_text(
-            "force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\npath-exclude=/usr/share/doc/*\n",
+            "force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\n"
+            "path-exclude=/usr/share/doc/*\n",
             encoding="utf-8",
         )
         policy = self.root / "usr/sbin/policy-rc.d"
@@ -96,13 +106,13 @@ class Chroot:
         )
 
     def output(self, argv):
-        """What a program in it prints."""
+        """The output of a program that runs in it."""
         return subprocess.run(
             ["chroot", str(self.root), *argv], stdout=subprocess.PIPE, text=True, check=True
         ).stdout
 
     def strip(self):
-        """Take away what only the build needed."""
+        """Remove what only the build needed."""
         for left in ("image", "usr/sbin/policy-rc.d", "etc/apt/apt.conf.d/90build"):
             tree.remove_tree(self.root / left)
         for directory in ("var/lib/apt/lists", "var/cache/apt"):

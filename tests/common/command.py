@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the command lines of the tools share: numbers with limits, and exit codes."""
+"""Shared parts of the tools' command lines: numbers with limits, and exit codes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def number(least, most):
 
 def guarded(run, options):
     """
-    The exit code of ``run(options)``, with one line instead of a traceback.
+    Returns the exit code of ``run(options)``; errors are one line instead of a traceback.
 
-    1: it was tried and failed; 2: something is missing or wrong in the call; 130: interrupted; 141: nobody reads the output.
+    1: the operation failed; 2: something is missing or wrong in the call; 130: interrupted; 141: nobody reads
+    the output.
     """
     try:
         return run(options) or 0

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the tools report instead of a traceback."""
+"""Errors that the tools report without a traceback."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ class Problem(Exception):
 
 
 class Failed(Problem):
-    """Something that was tried and did not work, with nothing missing on the user's side. Exit code 1."""
+    """An operation failed, although nothing is missing or wrong on the user's side. Exit code 1."""
 
 
 class Unavailable(Failed):
-    """What others provide, a Debian suite or a kernel, cannot be had or does not start: another one may do."""
+    """
+    Something that others provide (a Debian suite, a kernel) is not available or does not start; another one
+    may work.
+    """

@@ -19,7 +19,8 @@ from common.progress import say
 @contextlib.contextmanager
 def locked(name, seconds, purpose):
     """
-    Hold the lock ``name``; yields its descriptor, which a child may inherit so that the lock lasts until the child has ended too.
+    Hold the lock ``name``; yields its descriptor. A child may inherit it, so that the lock lasts until the
+    child has ended, too.
 
     Raises Failed when another process holds it for longer than ``seconds``.
     """
@@ -35,7 +36,7 @@ def locked(name, seconds, purpose):
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise Failed(
-                        f"waited {seconds:g} s for another {program.name} to {purpose}, in vain"
+                        f"timed out after {seconds:g} s waiting for another {program.name} to {purpose}"
                     ) from None
                 if not told:
                     say(f"waiting for another {program.name} to {purpose}")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The Debian mirror, and the way to it, as this machine's own apt is configured."""
+"""The Debian mirror, and how to reach it, from the configuration of this machine's apt."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def _output(argv):
 
 
 def parse_targets(text):
-    """Suite -> address, of Debian's own repositories; suites as apt names them, codenames instead of "stable"."""
+    """
+    Suite -> address, of Debian's own repositories; suites as apt names them, codenames instead of "stable".
+    """
     found = {}
     for line in text.splitlines():
         fields = line.split("|")
@@ -40,14 +42,16 @@ def parse_targets(text):
 
 def sources_for(release, configured, own):
     """
-    (mirror, sources.list text) for ``release``, where ``configured`` is what this machine, of release ``own``, uses.
+    (mirror, sources.list text) for ``release``, where ``configured`` is what this machine, of release
+    ``own``, uses.
 
-    The updates and security suites are taken along when the machine has them.
+    Includes the updates and security suites if the machine has them.
     """
     mirror = configured.get(release) or configured.get(own)
     if mirror is None:
         raise Problem(
-            f"apt on this machine knows no Debian mirror for {own}: run apt-get update, or mend /etc/apt/sources.list.d"
+            f"apt on this machine knows no Debian mirror for {own}: run apt-get update, or correct "
+            "/etc/apt/sources.list.d"
         )
     lines = [f"deb {mirror} {release} main"]
     for suffix in ("updates", "security"):
@@ -63,20 +67,22 @@ def own_codename():
             key, _sign, value = line.strip().partition("=")
             if key == "VERSION_CODENAME":
                 return value.strip('"')
-    raise Problem("/etc/os-release names no VERSION_CODENAME: images are built on Debian only")
+    raise Problem("/etc/os-release has no VERSION_CODENAME: images can be built on Debian only")
 
 
 def configured():
     text = _output(["apt-get", "indextargets", "--format", TARGET_FORMAT, "Identifier: Packages"])
     if "|Debian" not in text:
-        needs.require_root("apt-get update, as apt has no package lists yet,")
+        needs.require_root("apt-get update, because apt has no package lists yet,")
         needs.apt_install(["debootstrap"])
         text = _output(["apt-get", "indextargets", "--format", TARGET_FORMAT, "Identifier: Packages"])
     return parse_targets(text)
 
 
 def apt_settings():
-    """The lines of apt's configuration that say how to reach the mirror: proxies, time limits, checks of dates."""
+    """
+    The lines of apt's configuration that say how to reach the mirror: proxies, timeouts, checks of dates.
+    """
     kept = []
     for line in _output(["apt-config", "dump"]).splitlines():
         name = line.split(" ", 1)[0].lower()
@@ -89,7 +95,7 @@ def apt_settings():
 
 
 def proxy_environment():
-    """http_proxy and https_proxy for debootstrap, out of apt's configuration where the environment has none."""
+    """http_proxy and https_proxy for debootstrap, from apt's configuration if the environment has none."""
     environment = {}
     for line in _output(["apt-config", "dump"]).splitlines():
         name, _space, value = line.partition(" ")

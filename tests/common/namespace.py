@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Work in a mount and process namespace of its own: when its first process ends, however it ends, all of its mounts and processes are
-gone. It gets SIGKILL when this process dies.
+Work in a separate mount and process namespace. However its first process ends, all of its mounts and
+processes end with it. It gets SIGKILL when this process dies.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ UNSHARE = (
 
 
 def start(argv, **more):
-    """The started process; what it calls finds the programs of root, and the cache of this program."""
+    """The started process. Its children find root's programs, and the cache of this program."""
     environment = dict(os.environ, PATH=needs.SEARCH)
     environment[program.cache_variable()] = str(program.cache())
     return subprocess.Popen([*UNSHARE, *argv], stdin=subprocess.DEVNULL, env=environment, **more)
 
 
 def end(process):
-    """Kill it with all that it started; returns when it has ended."""
+    """Kill it and everything that it started; returns when it has ended."""
     process.send_signal(signal.SIGKILL)
     process.wait()
 
 
 def run(argv, **more):
-    """Its exit code; ended when this process is interrupted."""
+    """Wait for its exit code; it is killed if this process is interrupted."""
     process = start(argv, **more)
     try:
         return process.wait()

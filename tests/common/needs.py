@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a tool needs of this machine: programs, rights, archive keys, space and memory; and apt-get, which installs what is missing."""
+"""
+What a tool needs on this machine: programs, privileges, archive keys, space and memory. Installs missing
+programs with apt-get.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from common import program
 from common.errors import Failed, Problem
 from common.progress import say, step
 
-# Root's PATH may lack these where the tool is called from a user's environment.
+# PATH may lack these if the tool is called from a user's environment.
 SEARCH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def missing(*tables):
-    """Packages of the programs that are not there."""
+    """The packages of missing programs."""
     return sorted(
         {
             package
@@ -32,7 +35,7 @@ def missing(*tables):
 
 
 def keyring_for(release):
-    """A keyring of debian-archive-keyring that knows the release's keys, or None."""
+    """A keyring of debian-archive-keyring that has the release's keys, or None."""
     base = Path("/usr/share/keyrings")
     for suffix in ("pgp", "gpg"):
         ring = base / f"debian-archive-keyring.{suffix}"
@@ -60,12 +63,13 @@ def apt_install(packages):
         )
         if done.returncode:
             raise Failed(
-                f"{' '.join(argv)}: exit code {done.returncode}: {' '.join(done.stdout.strip().splitlines()[-3:])}"
+                f"{' '.join(argv)}: exit code {done.returncode}: "
+                f"{' '.join(done.stdout.strip().splitlines()[-3:])}"
             )
 
 
 def setup(tables, releases):
-    """Install what is missing of the programs in ``tables`` and of the releases' keys; needs root and apt-get."""
+    """Install missing programs of ``tables`` and missing keys of the releases; needs root and apt-get."""
     packages = missing(*tables)
     if any(keyring_for(release) is None for release in releases):
         packages.append("debian-archive-keyring")
@@ -74,7 +78,7 @@ def setup(tables, releases):
         return
     require_root("installing packages")
     if not shutil.which("apt-get", path=SEARCH):
-        raise Problem("apt-get is not there: images are built on Debian only")
+        raise Problem("apt-get is missing: images can be built on Debian only")
     with step(f"installing {' '.join(packages)}"):
         apt_install(packages)
     still = missing(*tables)
@@ -88,7 +92,8 @@ def require(*tables):
     packages = missing(*tables)
     if packages:
         raise Problem(
-            f"missing on this machine: {' '.join(packages)}; run as root: {program.setup_command}, or apt-get install {' '.join(packages)}"
+            f"missing on this machine: {' '.join(packages)}; run as root: {program.setup_command}, or "
+            f"apt-get install {' '.join(packages)}"
         )
 
 
@@ -96,7 +101,8 @@ def require_keyring(release):
     ring = keyring_for(release)
     if ring is None:
         raise Problem(
-            f"the archive keys of {release} are not on this machine; run as root: {program.setup_command}, or apt-get install debian-archive-keyring"
+            f"the archive keys of {release} are not on this machine; run as root: {program.setup_command}, "
+            "or apt-get install debian-archive-keyring"
         )
     return ring
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Processes by number and start time, since numbers are used again."""
+"""Processes by number and start time, because numbers are reused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def boot_id():
 
 
 def start_ticks(pid):
-    """Field 22 of /proc/PID/stat, or None when there is no such process, or only its zombie."""
+    """Field 22 of /proc/PID/stat, or None if there is no such process, or only a zombie."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -39,7 +39,7 @@ def alive(identity_):
 
 
 def wait_gone(identity_, seconds):
-    """True once the process has ended, False when it has not after ``seconds``."""
+    """True once the process has ended, False if it has not after ``seconds``."""
     deadline = time.monotonic() + seconds
     while alive(identity_):
         if time.monotonic() > deadline:
@@ -53,13 +53,13 @@ def wait_gone(identity_, seconds):
 
 
 def kill(identity_, seconds=10):
-    """End exactly that process; True once it is gone."""
+    """Kill exactly that process; True once it has ended."""
     try:
         fd = os.pidfd_open(identity_["pid"])
     except ProcessLookupError:
         return True
     try:
-        # Looked at after the descriptor is open: it stands for the process that is checked here.
+        # Checked after the descriptor is open: it refers to the process that is checked here.
         if alive(identity_):
             signal.pidfd_send_signal(fd, signal.SIGKILL)
     except ProcessLookupError:

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which program is running: its name before messages, and its cache. Set by its first file, before anything else happens."""
+"""
+The running program: its name for messages, and its cache. Its first file sets these before anything else
+happens.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import os
 from pathlib import Path
 
 name = "xenhost"
-# Names the environment variable and the directory: XENHOST_CACHE, ~/.cache/racefree-block/xenhost.
+# Gives the environment variable and the directory their names: XENHOST_CACHE,
+# ~/.cache/racefree-block/xenhost.
 cache_name = "xenhost"
 setup_command = "xenhost setup"
 
@@ -20,7 +24,7 @@ def cache_variable():
 
 
 def cache():
-    """The directory of images, builds and locks; on a file system with space."""
+    """The directory of images, builds and locks, on a file system with enough space."""
     chosen = os.environ.get(cache_variable())
     if chosen:
         return Path(chosen).absolute()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is being done and how many seconds it took, on standard error."""
+"""Prints what is being done, and how many seconds it took, on standard error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def say(text):
 
 @contextlib.contextmanager
 def step(text):
-    """Prints the step when it starts, on a terminal, and its seconds when it ends."""
+    """Prints the step when it starts (on a terminal only), and its duration when it ends."""
     started = time.monotonic()
     terminal = sys.stderr.isatty()
     if terminal:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the tools show about their caches: sizes, times, tables."""
+"""How the tools show their caches: sizes, times, tables."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import time
 
 
 def size(root):
-    """MiB that a tree takes on the disk; holes take none."""
+    """The MiB that a tree takes on the disk, without holes."""
     return sum(path.lstat().st_blocks for path in root.rglob("*")) // 2048
 
 
 def table(rows):
-    """Columns in line; the first row is the heads."""
+    """Aligned columns; the first row has the headings."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Trees of files: what is in one, for a hash, and its removal."""
+"""Trees of files: their contents, for a hash, and their removal."""
 
 from __future__ import annotations
 

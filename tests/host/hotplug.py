@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the tests and programs around the hotplug script share: putting it in place, and disks made as libxl makes them.
+What the tests and programs around the hotplug script share: putting it in place, and disks made as libxl
+makes them.
 
-A disk made here has all that libxl writes, and the script is called as libxl calls it, so that single calls can be timed, killed and
-disturbed.
+A disk made here has all that libxl writes, and the script is called as libxl calls it, so that single calls
+can be timed, killed and disturbed.
 """
 
 from __future__ import annotations
@@ -113,8 +114,8 @@ def mute_guest(name):
     """
     A guest that answers for no disk; its name. It is not asked, blkback opens the device all the same.
 
-    Even an idle one would take a quarter of a processor on an emulated host. But it is not paused: oxenstored has whoever writes wait until the
-    guest has taken the events that it gets of it.
+    Even an idle one would take a quarter of a processor on an emulated host. But it is not paused: oxenstored
+    has whoever writes wait until the guest has taken the events that it gets of it.
     """
     subprocess.run(
         ["xenguest", "start", name, "--memory", "128", "--no-frontend"], check=True, stdout=subprocess.DEVNULL
@@ -184,9 +185,11 @@ _ENOUGH = (
 
 class Disk:
     """
-    A guest's disk that has no device yet, for a guest that need not answer; a context, which takes it away again.
+    A guest's disk that has no device yet, for a guest that need not answer; a context, which takes it away
+    again.
 
-    With ``bare`` only nodes that somebody reads, and it goes as with a guest that is destroyed: for many in a row.
+    With ``bare`` only nodes that somebody reads, and it goes as with a guest that is destroyed: for many in a
+    row.
     """
 
     def __init__(self, store, guest_name, number, params, mode="w", script=SCRIPT, bare=False):
@@ -268,7 +271,10 @@ class Disk:
         os.execve(self.script, [self.script, command], environment(self.key, self.script))
 
     def fork(self, command):
-        """The script's work in a process of its own, which takes a fraction of the time of starting an interpreter."""
+        """
+        The script's work in a process of its own, which takes a fraction of the time of starting an
+        interpreter.
+        """
         return Forked(lambda: self.main(command))
 
     def call(self, command):
@@ -283,7 +289,10 @@ class Disk:
         return process.returncode, output.decode(errors="replace"), time.monotonic() - began
 
     def ask_back(self):
-        """As libxl before it calls remove, the backend is to close; and as a guest that answers, the frontend has closed."""
+        """
+        As libxl before it calls remove, the backend is to close; and as a guest that answers, the frontend
+        has closed.
+        """
 
         def write(tx):
             if tx.exists(f"{self.key.backend}/state"):
@@ -312,7 +321,10 @@ class Disk:
 
 
 class Forked:
-    """A child that runs ``function()``, whose value is its exit code; as much of subprocess.Popen as is used here."""
+    """
+    A child that runs ``function()``, whose value is its exit code; as much of subprocess.Popen as is used
+    here.
+    """
 
     def __init__(self, function):
         self.returncode = None
@@ -344,7 +356,10 @@ class Forked:
 
 @contextlib.contextmanager
 def without_udev():
-    """Nobody looks into every device that comes and goes, which on an emulated host takes longer than what is to be looked at."""
+    """
+    Nobody looks into every device that comes and goes, which on an emulated host takes longer than what is to
+    be looked at.
+    """
     units = [f"systemd-udevd{kind}" for kind in ("-control.socket", "-kernel.socket", ".service")]
     subprocess.run(["systemctl", "stop", *units], check=True)
     try:
@@ -365,7 +380,7 @@ def loops():
 def wait_until(condition, seconds, what):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s for {what}, in vain"
+        assert time.monotonic() < end, f"timed out after {seconds} s waiting for {what}"
         time.sleep(0.02)
 
 

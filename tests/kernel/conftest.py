@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Fixtures for tests that run on another kernel than this machine's: as a process (tests/kernel/run), or on an emulated Xen host
-(tests/host/run). Both copy this, with the tests of both directories, into one directory there.
+Fixtures for tests that run on another kernel than this machine's: as a process (tests/kernel/run), or on an
+emulated Xen host (tests/host/run). Both copy this, with the tests of both directories, into one directory
+there.
 
-Modules are run whole, with their own main(), but in this process: starting Python for each would take most of the time of
-an emulated host.
+Modules are run whole, with their own main(), but in this process: starting Python for each would take most of
+the time of an emulated host.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ MARKS = (
     "systemd: needs systemd as the init system, which the kernel tier has with --systemd only",
     "processors: needs a second processor, which the kernel tier does not have",
     "qemu: needs libvirt with QEMU, which emulated hosts do not have",
-    "sample: emulated hosts repeat it in make test, for their own kernels; all of them together take two minutes at most",
-    "long: takes many minutes on an emulated host and is no part of make test (tests/host/run RELEASE -m long)",
+    "sample: emulated hosts repeat it in make test, for their own kernels; all of them together take two "
+    "minutes at most",
+    "long: takes many minutes on an emulated host and is no part of make test (tests/host/run RELEASE -m "
+    "long)",
     "gate(release): make test runs it on the host of this release only, for the time it takes",
 )
 
@@ -68,8 +71,9 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     """
-    What cannot run here is skipped, or left out when it is for Xen. RACEFREE_GATE, a release, leaves out what ``make test`` runs elsewhere:
-    on the kernel tier all that can run there, on the host of the other release what is marked for that one.
+    What cannot run here is skipped, or left out when it is for Xen. RACEFREE_GATE, a release, leaves out what
+    ``make test`` runs elsewhere: on the kernel tier all that can run there, on the host of the other release
+    what is marked for that one.
     """
     gate = os.environ.get("RACEFREE_GATE")
     chosen, left_out = [], []
@@ -90,7 +94,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def runs_on_host(item):
-    """Whether ``make test`` runs it on emulated hosts: it needs one, or is of the sample for their kernels."""
+    """
+    Whether ``make test`` runs it on emulated hosts: it needs one, or is of the sample for their kernels.
+    """
     return any(item.get_closest_marker(mark) for mark in (*HOST_ONLY, "sample"))
 
 
@@ -103,7 +109,10 @@ class Failed(Exception):
 
 
 def run_module(module_name, check=False, invocation=False, **arguments):
-    """What the module answers, as Ansible would get it, with ``invocation`` as -vvv shows it; Failed when it failed."""
+    """
+    What the module answers, as Ansible would get it, with ``invocation`` as -vvv shows it; Failed when it
+    failed.
+    """
     module = importlib.import_module(MODULES + module_name)
     output = io.StringIO()
     arguments = dict(arguments, _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp")
@@ -118,7 +127,10 @@ def run_module(module_name, check=False, invocation=False, **arguments):
 
 
 def predict_and_run(module_name, **arguments):
-    """Run in check mode, then for real: the prediction must be what then happens, and a second run changes nothing."""
+    """
+    Run in check mode, then for real: the prediction must be what then happens, and a second run changes
+    nothing.
+    """
     before = snapshot()
     predicted = run_module(module_name, check=True, **arguments)
     assert_as(before, "check mode changed something")
@@ -132,7 +144,9 @@ def predict_and_run(module_name, **arguments):
 
 
 def refused(module_name, *words, **arguments):
-    """The module fails with all ``words`` in its message, in check mode too, and leaves everything as it was."""
+    """
+    The module fails with all ``words`` in its message, in check mode too, and leaves everything as it was.
+    """
     before = snapshot()
     for check in (True, False):
         with pytest.raises(Failed) as caught:
@@ -296,7 +310,7 @@ def wait_until(condition, seconds=120):
     """Wait until the condition holds."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        assert time.monotonic() < end, f"timed out after {seconds} s"
         time.sleep(0.05)
 
 

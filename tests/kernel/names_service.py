@@ -121,7 +121,7 @@ def wait_for(condition, seconds: float = 20.0, fails: bool = True) -> bool:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            assert not fails, f"waited {seconds} s in vain"
+            assert not fails, f"timed out after {seconds} s"
             return False
         time.sleep(0.01)
     return True

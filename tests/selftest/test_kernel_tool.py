@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The kernel tier's tool itself: what comes back from a run, and what it says and leaves when a run goes wrong.
+The tool of the kernel tier: what a run returns, and what it reports and leaves when a run fails.
 
-Needs root, and builds the newest kernel's system if need be: tests/setup/units tests/selftest
+Needs root, and builds the newest kernel's system if necessary: tests/setup/units tests/selftest
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ pytestmark = [
     ),
 ]
 
-# A program in the place of a kernel: it asks the test, at an abstract socket, what it is to do.
+# A program that replaces the kernel. It asks the test what to do, through an abstract socket.
 STAND_IN = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,7 +82,7 @@ def system():
 
 @pytest.fixture
 def cache(system, tmp_path):
-    """A cache of the test's own with that system in it."""
+    """A cache for the test alone, with that system in it."""
     directory = tmp_path / "cache"
     directory.mkdir()
     (directory / system.name).symlink_to(system)
@@ -97,7 +97,7 @@ def started(cache, *words, program=("run",), prefix=()):
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # Whoever runs the tests may have it ignored, as a shell has for what it starts in the background.
+        # It may be ignored, as in what a shell starts in the background.
         text=True,
         env=environment,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -122,7 +122,7 @@ def nothing_left(cache):
         assert str(cache) not in file.read()
 
 
-def test_what_comes_back(cache, tmp_path):
+def test_a_run_returns_output_exit_code_and_files(cache, tmp_path):
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "file").write_text("given")
     code, output, errors = call(
@@ -136,7 +136,8 @@ def test_what_comes_back(cache, tmp_path):
         "--",
         "sh",
         "-c",
-        'cat "/srv/it\'s/given/file"; echo " $WORD $*"; echo oh >&2; mkdir /srv/out; echo made > /srv/out/x; exit 7',
+        'cat "/srv/it\'s/given/file"; echo " $WORD $*"; echo oh >&2; mkdir /srv/out; echo made > '
+        "/srv/out/x; exit 7",
         "x",
         "it's",
         "$HOME",
@@ -146,7 +147,7 @@ def test_what_comes_back(cache, tmp_path):
     nothing_left(cache)
 
 
-def test_what_is_written_is_gone_with_the_run(cache, system):
+def test_files_written_by_a_run_are_lost(cache, system):
     code, _output, errors = call(
         cache, "sh", "-c", "echo x > /etc/written && echo x > /usr/bin/written && rm /etc/hostname"
     )
@@ -157,9 +158,10 @@ def test_what_is_written_is_gone_with_the_run(cache, system):
 
 
 def test_two_at_once(cache):
-    """Each has devices, memory and files of its own."""
+    """Each run has its own devices, memory and files."""
     script = (
-        "echo up; test ! -e /tmp/mine && touch /tmp/mine && truncate -s 1M /tmp/a && losetup --show -f /tmp/a && "
+        "echo up; test ! -e /tmp/mine && touch /tmp/mine && truncate -s 1M /tmp/a && losetup --show -f "
+        "/tmp/a && "
         "dmsetup create one --table '0 8 zero' && {}"
     )
     with started(cache, "sh", "-c", script.format("sleep 1000")) as first:
@@ -183,8 +185,8 @@ def test_a_panic(cache):
     )
     assert (code, output) == (125, "before\n")
     assert (
-        "ended before the command: Kernel panic - not syncing: sysrq triggered crash; it was at the table 0 8 zero"
-        in errors
+        "ended before the command: Kernel panic - not syncing: sysrq triggered crash; it was working on "
+        "the table 0 8 zero" in errors
     )
     assert "Call Trace:" in errors
     nothing_left(cache)
@@ -208,13 +210,13 @@ def test_a_time_limit(cache):
     assert (code, output) == (
         124,
         "before\n",
-    ) and "was not done after 12 s, and was ended; it was at this test" in errors
+    ) and "was not done after 12 s and was killed; it was working on this test" in errors
     nothing_left(cache)
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_run_that_is_ended(cache, number, code):
-    """Nothing runs on, and nothing stays but, after SIGKILL, files that the next run removes."""
+def test_a_run_that_is_killed(cache, number, code):
+    """Nothing keeps running, and nothing is left except, after SIGKILL, files that the next run removes."""
     with started(cache, "sh", "-c", "echo up; sleep 1000") as process:
         assert process.stdout.readline() == "up\n"
         (work,) = (cache / "runs").iterdir()
@@ -270,7 +272,7 @@ def test_no_memory(cache):
 
 
 def recipe_names():
-    """Names of what the stand-ins take the place of."""
+    """The names of what the stand-ins replace."""
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from common import program\nfrom uml.recipe import System\n"
@@ -288,8 +290,8 @@ def recipe_names():
 @pytest.fixture
 def stand_ins(tmp_path):
     """
-    A cache with systems whose kernels do what they are told, one character each: p (panic), f (does not fit the
-    processor), r (runs).
+    A cache with systems whose kernels do what one character says: p (panics), f (does not fit the processor),
+    r (runs).
     """
     name = f"racefree-selftest-{os.getpid()}"
     (tmp_path / "linux.c").write_text(STAND_IN)
@@ -342,12 +344,13 @@ def test_a_kernel_that_does_not_start_here(stand_ins):
     code, _output, errors = stand_ins("ff")
     assert (
         code == 1
-        and "the kernel of forky does not start on this machine: userspace - ptrace set fp regs failed, errno = 14"
+        and "the kernel of forky does not start on this machine: userspace - ptrace set fp regs failed, "
+        "errno = 14"
         in errors
     )
 
 
-def test_another_kernel_in_its_place(stand_ins):
+def test_fallback_to_another_kernel(stand_ins):
     code, output, errors = stand_ins("ppr", "--fallback", "trixie")
     assert (code, output) == (0, "well\n") and "taking Linux 6.12 as a program instead" in errors
 
@@ -362,7 +365,7 @@ def test_neither_starts(stand_ins):
 
 
 def test_a_suite_that_cannot_be_installed(stand_ins, tmp_path):
-    """As on a day on which it is broken: the build ends, says so, and leaves its log only."""
+    """As if it were broken today: the build ends, reports it, and leaves only its log."""
     cache = tmp_path / "cache"
     for directory in cache.glob("forky-*"):
         (directory / "meta.json").unlink()

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Puts pip into a fresh virtual environment from the interpreter's own wheels, then installs what the arguments name.
+Installs pip in a new virtual environment from the interpreter's own wheels, then installs what the arguments
+name.
 
-ansible-test runs this in place of the script it would download; it passes the arguments of that script.
+ansible-test runs this instead of the script that it would download, with the same arguments.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Copies the files of a checkout into another directory, only what changed, and removes there what has gone.
+Copies the files of a checkout into another directory if they changed, and removes files there that no longer
+exist.
 
 Usage: python3 stage.py CHECKOUT DESTINATION
 """
@@ -15,13 +16,13 @@ import shutil
 import subprocess
 import sys
 
-# What ansible-test writes into its copy and wants to find again.
+# Files that ansible-test writes into its copy and needs later.
 KEPT = "tests/output/"
 
 
 def wanted_files(checkout):
-    """The paths, relative to the checkout, of its tracked and its untracked, not ignored files."""
-    # The checkout may belong to another user than the one who tests it.
+    """The paths, relative to the checkout, of tracked files, and of untracked files that are not ignored."""
+    # The checkout may belong to another user.
     command = [
         "git",
         "-c",
@@ -40,7 +41,7 @@ def wanted_files(checkout):
 
 
 def present_files(destination):
-    """The paths, relative to the destination, of all the files there."""
+    """The paths, relative to the destination, of all files there."""
     found = set()
     for directory, directories, names in os.walk(destination):
         for name in names + [name for name in directories if os.path.islink(os.path.join(directory, name))]:
@@ -49,7 +50,7 @@ def present_files(destination):
 
 
 def is_same(source, target):
-    """Whether the target has the source's kind, mode, size and time of change."""
+    """Whether the target has the same type, mode, size and modification time as the source."""
     try:
         there = os.lstat(target)
     except (FileNotFoundError, NotADirectoryError):

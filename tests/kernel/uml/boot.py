@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One run: a kernel is started on a release's system, runs a command and powers off.
+One run: a kernel starts on a release's system, runs a command and powers off.
 
-It has namespaces of its own, which end with this process however that ends. What it brings along and leaves is in a directory of the
-run's (``work``): share/ is the kernel's /racefree, site/ its /root/site, console what it printed itself.
+It has its own namespaces, which end with this process, however that ends. Its input and output are in a
+directory of the run (``work``): share/ is the kernel's /racefree, site/ its /root/site, console what the
+kernel itself printed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ SITE = "/root/site"
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be run, for how long (seconds), with how much memory (MiB), and with which files: (from, to) each."""
+    """
+    What to run, for how long (seconds), with how much memory (MiB), and with which files, each as (from, to).
+    """
 
     words: tuple
     timeout: int
@@ -79,7 +82,7 @@ def _pair(text, option):
 
 
 def run(system, job):
-    """The exit code of the command; Unavailable when the kernel does not start, twice."""
+    """Returns the exit code of the command; Unavailable if the kernel fails to start twice."""
     needs.require_root("running a kernel on a system's tree")
     needs.require(tools.FOR_RUN)
     signal.signal(signal.SIGTERM, _terminated)
@@ -95,11 +98,13 @@ def run(system, job):
                 break
             if attempt == 1:
                 say(
-                    f"the kernel of {system.release} did not start, and is tried once more: {console.reason(work)}"
+                    f"the kernel of {system.release} did not start and is tried once more: "
+                    f"{console.reason(work)}"
                 )
         if not started.ready:
             raise Unavailable(
-                f"the kernel of {system.release} does not start on this machine: {console.reason(work)}; the last lines of "
+                f"the kernel of {system.release} does not start on this machine: {console.reason(work)}; "
+                "the last lines of "
                 f"its console:\n{console.tail(work)}"
             )
         _deliver(work, job)
@@ -112,7 +117,7 @@ def _terminated(_number, _frame):
 
 @contextlib.contextmanager
 def _parts(system):
-    """The tree of the system, and the file of its kernel when that was built here."""
+    """The tree of the system, and the file of its kernel if that was built here."""
     with contextlib.ExitStack() as held:
         linux = held.enter_context(build.kept(system.source)) / "linux" if system.source else None
         yield held.enter_context(build.kept(system)) / "root", linux
@@ -120,7 +125,7 @@ def _parts(system):
 
 @contextlib.contextmanager
 def _work():
-    """A directory of the run's own; those of runs that were killed are removed."""
+    """A directory for this run. Directories of killed runs are removed."""
     runs = program.cache() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     needs.require_space(runs, SPACE_MIB, "a run")
@@ -140,7 +145,7 @@ def _work():
 
 
 def _prepare(work, job):
-    """The run's files, as the first attempt finds them and the second one again."""
+    """The files of the run, the same for the first and the second attempt."""
     share, site = work / "share", work / "site"
     for directory in (share, site):
         tree.remove_tree(directory)
@@ -155,7 +160,7 @@ def _prepare(work, job):
         )
         if done.returncode:
             raise Failed(
-                "the checkout's collection and tests could not be put together; the lines above say why"
+                "the collection and the tests of the checkout could not be copied; the lines above say why"
             )
     pushed = []
     for number, (source, target) in enumerate(job.push):
@@ -185,7 +190,7 @@ def _write(path, lines):
 
 
 def _deliver(work, job):
-    """Bring back what was asked for; what the command did not make is named, and nothing else is said of it."""
+    """Copy back the requested files. Those that the command did not make are only named."""
     for number, (source, target) in enumerate(job.pull):
         pulled = work / "share" / "pulled" / str(number)
         if os.path.lexists(pulled):
@@ -208,11 +213,11 @@ class Kernel:
 
     @property
     def ready(self):
-        """Whether it came to running the command."""
+        """Whether it started the command."""
         return (self.out / "ready").exists()
 
     def wait(self):
-        """Pass the output on until it has ended; returns the exit code."""
+        """Pass the output on until the kernel has ended; returns the exit code."""
         with (
             Follower(self.out / "stdout", sys.stdout) as output,
             Follower(self.out / "stderr", sys.stderr) as errors,
@@ -236,7 +241,10 @@ class Kernel:
 
     def _timed_out(self):
         if self.ready:
-            say(f"the command was not done after {self._limit()} s, and was ended{console.doing(self.work)}")
+            say(
+                f"the command did not finish within {self._limit()} s and was "
+                f"killed{console.doing(self.work)}"
+            )
         return TIMED_OUT
 
     def _code(self):
@@ -244,14 +252,15 @@ class Kernel:
             return int((self.out / "code").read_text(encoding="ascii"))
         if self.ready:
             say(
-                f"the kernel ended before the command: {console.reason(self.work)}{console.doing(self.work)}\n"
+                "the kernel ended before the command: "
+                f"{console.reason(self.work)}{console.doing(self.work)}\n"
                 f"What the kernel said:\n{console.stack(self.work)}"
             )
         return ENDED_EARLY
 
 
 class Follower:
-    """Passes on what is appended to a file."""
+    """Passes on everything that is appended to a file."""
 
     def __init__(self, path, target):
         self.path = path
@@ -266,7 +275,7 @@ class Follower:
             self.file.close()
 
     def pass_on(self):
-        """How many bytes there were."""
+        """The number of bytes."""
         if self.file is None:
             try:
                 self.file = open(self.path, "rb")

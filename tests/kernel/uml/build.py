@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Building a part of the tier: a system by debootstrap and apt, a kernel by a compiler.
+Builds a part of the tier: a system with debootstrap and apt, or a kernel with a compiler.
 
-All that mounts or runs in the new system happens in a child with a mount and process namespace of its own (``inner``). A part is a
-directory NAME.TIME; it is complete once it has that name, and is never changed: a newer one is made beside it, and it goes when nothing
-runs from it any more.
+Everything that mounts or runs in the new system happens in a child with its own mount and process namespace
+(``inner``). A part is a directory NAME.TIME. It is complete once it has that name, and is never changed. A
+newer part is made beside it, and the old one is removed when nothing uses it any more.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOCK_SECONDS = 5400
 
 
 def build(wanted, refresh=False):
-    """Make a part in the cache unless it is there; returns its directory."""
+    """Make a part in the cache if it is missing; returns its directory."""
     before = wanted.built()
     if before and not refresh:
         return before[-1]
@@ -48,7 +48,7 @@ def build(wanted, refresh=False):
         base = held.enter_context(kept(part("system", wanted.release))) if wanted.kind == "source" else None
         work = program.cache() / f".{wanted.name}.building"
         if work.exists():
-            say("removing what an interrupted build left")
+            say("removing the files of an interrupted build")
             tree.remove_tree(work)
         needs.require_space(program.cache(), wanted.mebibytes, f"building {wanted.title}")
         work.mkdir(mode=0o700)
@@ -61,7 +61,7 @@ def build(wanted, refresh=False):
 
 def _build_in(wanted, work, lock, base):
     started = time.monotonic()
-    say(f"building {wanted.title}; what the tools print is in {work}/log until it is done")
+    say(f"building {wanted.title}; the output of the tools is in {work}/log until it is done")
     argv = [
         sys.executable,
         "-B",
@@ -78,8 +78,8 @@ def _build_in(wanted, work, lock, base):
             keep = _log_of_failure(wanted)
             if (work / "log").exists():
                 shutil.copyfile(work / "log", keep)
-                say(f"what the tools printed is in {keep}")
-            raise Unavailable(f"{wanted.title} could not be built; the line above says where it ended")
+                say(f"the output of the tools is in {keep}")
+            raise Unavailable(f"{wanted.title} could not be built; the line above shows the step that failed")
         os.rename(work / "out", program.cache() / f"{wanted.name}.{time.time_ns()}")
     finally:
         tree.remove_tree(work)
@@ -92,13 +92,13 @@ def _log_of_failure(wanted):
 
 @contextlib.contextmanager
 def kept(wanted):
-    """The directory of a part, which is built if need be, and is not removed before this ends."""
+    """The directory of a part, which is built if necessary, and not removed before the context ends."""
     while True:
         directory = build(wanted)
         try:
             meta = open(directory / "meta.json", "rb")
         except FileNotFoundError:
-            # A newer one has taken its place meanwhile.
+            # A newer one has replaced it in the meantime.
             continue
         with meta:
             fcntl.flock(meta, fcntl.LOCK_SH)
@@ -108,23 +108,23 @@ def kept(wanted):
 
 
 def remove(directory):
-    """Whether it was removed: not while something runs from it."""
+    """Remove it unless something uses it; returns whether it was removed."""
     with contextlib.suppress(FileNotFoundError), open(directory / "meta.json", "rb") as meta:
         try:
             fcntl.flock(meta, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        # Incomplete from here on, so that nobody starts from what is being removed.
+        # Marked as incomplete first, so that no run starts from a part that is being removed.
         (directory / "meta.json").unlink()
         tree.remove_tree(directory)
     return True
 
 
 def inner(kind, release, expected, work, base):
-    """Entry of the child."""
+    """Entry point of the child."""
     os.umask(0o022)
     if os.getpid() != 1:
-        raise Problem("_build is a part of build and cannot be called on its own")
+        raise Problem("_build is an internal part of build and cannot be called directly")
     wanted = part(kind, release)
     out = Path(work) / "out"
     out.mkdir()
@@ -139,14 +139,14 @@ def inner(kind, release, expected, work, base):
 
 def _sources(release):
     address, sources = mirror.sources_for(release, mirror.configured(), mirror.own_codename())
-    # What is not released yet has neither security updates nor others.
+    # A suite that is not released yet has neither updates nor security updates.
     return address, sources.splitlines()[0] + "\n" if release in KEYS else sources
 
 
 def _prepare(new, wanted, expected, sources):
     new.prepare(sources, wanted.files)
     if part(wanted.kind, wanted.release).key != expected:
-        raise Failed(f"files below {wanted.files} were changed meanwhile: build again")
+        raise Failed(f"files below {wanted.files} were changed during the build: build again")
     new.mount()
 
 
@@ -156,7 +156,7 @@ def _system(wanted, expected, work):
     address, sources = _sources(wanted.release)
     with step("base system (debootstrap)"):
         new.debootstrap(wanted.release, address, KEYS.get(wanted.release))
-    with step(f"{len(wanted.contents)} packages and what they need (apt)"):
+    with step(f"{len(wanted.contents)} packages and their dependencies (apt)"):
         _prepare(new, wanted, expected, sources)
         new.run("packages.sh", *wanted.contents)
         new.run("setup.sh")

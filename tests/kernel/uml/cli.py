@@ -19,10 +19,12 @@ from uml.recipe import RELEASES, System
 def parser():
     top = argparse.ArgumentParser(
         prog="tests/kernel/kernel",
-        description="A real Linux that runs as a process, for tests: neither Xen nor KVM, and no machine of its own.",
+        description="A real Linux that runs as a process, for tests. It needs neither Xen nor KVM nor a "
+        "virtual machine.",
         epilog="Systems are kept in $KERNEL_CACHE, else $XDG_CACHE_HOME/racefree-block/kernel, else "
-        "~/.cache/racefree-block/kernel. Exit code 2: something is missing or wrong in the call, and the message says "
-        "what to do; 1: it was tried and failed; run: that of the command, or 124 when it took too long, "
+        "~/.cache/racefree-block/kernel. Exit code 2: something is missing or wrong in the call, and the "
+        "message says "
+        "what to do; 1: the operation failed; run: that of the command, or 124 when it took too long, "
         "125 when the kernel ended before it.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -40,37 +42,41 @@ def parser():
 
     add("setup", "install the programs that the tool needs, with apt-get", release=False)
     command = add("build", "make the system of a release, unless it is in the cache")
-    command.add_argument("--refresh", action="store_true", help="make it anew, with today's packages")
+    command.add_argument("--refresh", action="store_true", help="make it again, with today's packages")
     command = add("run", "boot a kernel, run a command as root on it, and power it off")
     command.add_argument(
         "--fallback",
         choices=RELEASES,
         metavar="RELEASE",
-        help="take that one's kernel when this one's cannot be installed today, or does not start here",
+        help="use the kernel of that release if the kernel of this one cannot be installed or does not start",
     )
     command.add_argument(
         "--timeout",
         type=number(1, 86400),
         default=1800,
         metavar="S",
-        help="seconds until it is ended (default: 1800)",
+        help="time limit in seconds (default: 1800)",
     )
     command.add_argument(
-        "--memory", type=number(256, 65536), default=1024, metavar="MIB", help="of the kernel (default: 1024)"
+        "--memory",
+        type=number(256, 65536),
+        default=1024,
+        metavar="MIB",
+        help="memory of the kernel in MiB (default: 1024)",
     )
     command.add_argument(
         "--push",
         action="append",
         default=[],
         metavar="SRC:DEST",
-        help="have a file or directory there, as DEST (absolute)",
+        help="copy a file or directory to DEST (an absolute path) in the kernel",
     )
     command.add_argument(
         "--pull",
         action="append",
         default=[],
         metavar="SRC:DEST",
-        help="bring a file or directory of it back, as DEST, which must not be there",
+        help="copy a file or directory of the kernel back to DEST, which must not exist",
     )
     command.add_argument(
         "--env", action="append", default=[], metavar="NAME=VALUE", help="environment of the command"
@@ -78,16 +84,18 @@ def parser():
     command.add_argument(
         "--systemd",
         action="store_true",
-        help="have systemd as the init system, which takes some seconds more",
+        help="use systemd as the init system, which takes some more seconds",
     )
     command.add_argument(
         "--site",
         action="store_true",
-        help="have the checkout's collection and tests in /root/site, and start in its folder tests",
+        help="copy the collection and the tests of the checkout to /root/site, and start in its folder tests",
     )
-    command.add_argument("words", nargs=argparse.REMAINDER, metavar="CMD", help="a program and its arguments")
+    command.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="CMD", help="the program to run, and its arguments"
+    )
     add("status", "show what is in the cache", release=False)
-    command = add("clean", "remove the systems and kernels that nothing runs from", release=False)
+    command = add("clean", "remove systems and kernels that are not in use", release=False)
     command.add_argument("--stale", action="store_true", help="only those whose recipe has changed since")
     command = commands.add_parser("_build")
     for name in ("kind", "release", "key", "work", "base"):

@@ -2,24 +2,24 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a kernel printed itself, and what it was doing when it ended."""
+"""What a kernel itself printed, and what it was doing when it ended."""
 
 from __future__ import annotations
 
 import re
 
-# A panic's first words, then those of a kernel that gives up before that.
+# The first words of a panic, then those of a kernel that gives up earlier.
 REASONS = (
     r"Kernel panic - not syncing: .*",
     r"Kernel mode (?:signal|fault).*",
     r".*ptrace set fp regs failed.*",
 )
-# Said at every start; nothing is wrong.
+# Printed at every start; nothing is wrong.
 USUAL = re.compile(r"check_one_sigio failed|Failed to initialize ubd device|epollctl add err|^Aborted$")
 
 
 def text(work):
-    """The console, without control characters and what is said always."""
+    """The console, without control characters and without what is printed at every start."""
     try:
         raw = (work / "console").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -29,7 +29,7 @@ def text(work):
 
 
 def reason(work):
-    """The line that says why it ended, as well as can be told."""
+    """The line that most likely says why it ended."""
     printed = text(work)
     for pattern in REASONS:
         found = re.search(pattern, printed)
@@ -45,7 +45,7 @@ def tail(work, lines=15):
 
 
 def stack(work, lines=40):
-    """The panic and what follows it, or the last lines when there was none."""
+    """The panic and what follows it, or the last lines if there was none."""
     printed = text(work).splitlines()
     for number, line in enumerate(printed):
         if re.search(REASONS[0], line):
@@ -54,12 +54,12 @@ def stack(work, lines=40):
 
 
 def doing(work):
-    """What the command said last that it was about to do, in the file that $RACEFREE_NOW named, for a message."""
+    """For a message: what the command last wrote to the file that $RACEFREE_NOW names, before it tried it."""
     try:
         words = (work / "share" / "out" / "now").read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
         return ""
-    return f"; it was at {words}" if words else ""
+    return f"; it was working on {words}" if words else ""
 
 
 def _indented(lines):

@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the tier is made of, as plain data, and its hash: a change of any of it makes a new one beside the old one.
+The ingredients of the tier, as plain data, and their hash: any change makes a new part beside the old one.
 
-A release's ``System`` is a tree of its packages. Its kernel, a program, is the package user-mode-linux there; or, where that does not
-start on every processor, a ``Source``: built from the release's linux-source.
+A release's ``System`` is a tree of its packages. Its kernel, a program, comes from the package
+user-mode-linux. If that does not start on every processor, the kernel is a ``Source``, built from the
+release's linux-source.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ HERE = Path(__file__).resolve().parent.parent
 IMAGE_FILES = HERE / "image"
 SOURCE_FILES = HERE / "source"
 
-# The release whose keys sign another one's archive too: the keyring of a stable Debian does not know those of a later one.
+# The release whose keys also sign the archive of another release: the keyring of a stable Debian does not
+# have the keys of a later one.
 KEYS = {"forky": "trixie"}
 # Linux that is built from source.
 SOURCES = {"bookworm": "6.1", "trixie": "6.12"}
@@ -36,7 +38,7 @@ PACKAGES = (
     "procps",
     "util-linux",
     "strace",
-    # systemd as init system, for runs that ask for it, and what the role xen_host finds on a host
+    # systemd as the init system, for runs that request it, and what the role xen_host finds on a host
     "systemd",
     "dbus",
     "xen-utils-common",
@@ -74,14 +76,14 @@ EXTRA_PACKAGES = {
 
 @dataclass(frozen=True)
 class Part:
-    """What is built and cached as one directory of the cache, NAME.TIME."""
+    """Something that is built and cached as one directory, NAME.TIME."""
 
     release: str
     version: int = 1
 
     @cached_property
     def key(self):
-        """Taken once: an edit of the files during a build must not change the name of what is being built."""
+        """Computed once: an edit of the files during a build must not change the name of the result."""
         digest = hashlib.sha256(json.dumps([asdict(self), self.contents]).encode())
         for path, mode, content in image_files(self.files):
             digest.update(
@@ -90,11 +92,11 @@ class Part:
         return digest.hexdigest()[:12]
 
     def counted(self, content):
-        """What of a file's bytes counts for the key."""
+        """The part of a file's contents that counts for the key."""
         return content
 
     def built(self):
-        """The directories of it that are complete, the newest last."""
+        """Its complete directories, the newest one last."""
         return sorted(path.parent for path in program.cache().glob(f"{self.name}.*/meta.json"))
 
 
@@ -123,7 +125,7 @@ class System(Part):
 
     @property
     def source(self):
-        """What its kernel is built from, or None when it is a package."""
+        """What its kernel is built from, or None if it is a package."""
         return Source(self.release) if self.release in SOURCES else None
 
 
@@ -139,7 +141,7 @@ class Source(Part):
         return SOURCES[self.release]
 
     def counted(self, content):
-        """No comments: a kernel takes many minutes."""
+        """Without comments, because building a kernel takes many minutes."""
         return b"".join(line for line in content.splitlines(True) if not line.startswith(b"#"))
 
     @property

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What there is in the cache, and its removal."""
+"""Lists and removes what is in the cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uml.recipe import RELEASES, System
 
 
 def parts():
-    """(directory, meta data) of each part in the cache."""
+    """(directory, metadata) of each part in the cache."""
     return [
         (path.parent, json.loads(path.read_text(encoding="utf-8")))
         for path in sorted(program.cache().glob("*/meta.json"))
@@ -49,7 +49,7 @@ def _name(path):
 
 
 def clean(stale_only):
-    """Remove what nothing runs from; with ``stale_only``, the parts of the current recipes stay."""
+    """Remove parts that are not in use; with ``stale_only``, parts of current recipes stay."""
     current = _current()
     for path, _meta in parts():
         if stale_only and _name(path) in current:
@@ -58,7 +58,7 @@ def clean(stale_only):
         say(
             f"removed {path.name}, {mebibytes} MiB"
             if build.remove(path)
-            else f"{path.name} stays: a kernel runs from it"
+            else f"{path.name} stays: a kernel uses it"
         )
     for left in program.cache().glob("failed-*.log"):
         left.unlink()

@@ -22,5 +22,5 @@ FOR_RUN = {"unshare": "util-linux", "setpriv": "util-linux", "mount": "mount", "
 
 
 def setup():
-    """Install what is missing of everything; needs root and apt-get."""
+    """Install all missing programs; needs root and apt-get."""
     needs.setup([FOR_BUILD, FOR_RUN], [KEYS.get(release, release) for release in RELEASES])

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What of the kernel tier's tool is plain data: recipes, jobs, what a console says; and what it answers to wrong calls."""
+"""
+What of the kernel tier's tool is plain data: recipes, jobs, what a console says; and what it answers to wrong
+calls.
+"""
 
 from __future__ import annotations
 
@@ -220,7 +223,7 @@ def test_what_was_tried_last(tmp_path):
     assert console.doing(tmp_path) == ""
     (tmp_path / "share" / "out").mkdir(parents=True)
     (tmp_path / "share" / "out" / "now").write_text("the table\n  0 8 zero\n")
-    assert console.doing(tmp_path) == "; it was at the table\n  0 8 zero"
+    assert console.doing(tmp_path) == "; it was working on the table\n  0 8 zero"
 
 
 def test_wrong_calls_say_what_is_wrong():
@@ -230,7 +233,7 @@ def test_wrong_calls_say_what_is_wrong():
         (("run", "--timeout", "0", "true"), "1 to 86400"),
         (("run", "--push", "/not/there:/x", "true"), "is not there"),
         ((), "are required"),
-        (("_build", "system", "forky", "x", "/x", ""), "a part of build"),
+        (("_build", "system", "forky", "x", "/x", ""), "internal part of build"),
     ):
         done = call(*words)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, (words, done)

@@ -116,7 +116,7 @@ class Host:
 def wait_until(condition, what, seconds=20):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited for {what}, in vain"
+        assert time.monotonic() < end, f"timed out waiting for {what}"
         time.sleep(0.01)
 
 
@@ -422,7 +422,8 @@ def test_a_call_that_nobody_waits_for(host):
         try:
             with open(host.service / "calls", "wb") as calls:
                 calls.write(
-                    f"\n\0\n1 2\n{other.pid} diskseq backend/vbd/5/1\n999999999 diskseq backend/vbd/5/1\nx diskseq y\n".encode()
+                    f"\n\0\n1 2\n{other.pid} diskseq backend/vbd/5/1\n999999999 diskseq backend/vbd/5/1\nx "
+                    "diskseq y\n".encode()
                     + b"\xff\n"
                 )
             assert host.call("add")[0] == 1

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The image with another xen-blkback: a copy of the stock image's with one module more.
+The image with another xen-blkback: a copy of the stock image with one additional module.
 
-The module is built in a chroot of the stock image's files, with its release's compiler and the headers of its kernel. Of that chroot only
-the module and depmod's tables are taken over.
+The module is built in a chroot of the stock image's files, with its release's compiler and the headers of its
+kernel. Only the module and depmod's tables are copied from that chroot.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from common.progress import step
 from lib import paths
 from lib.recipe import Recipe
 
-# Made by hand, as a file system that is read without mounting it gives no device nodes: name -> minor number of major 1 (mem).
+# Made by hand, because reading a file system without mounting it gives no device nodes: name -> minor number
+# of major 1 (mem).
 NODES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 
 
 class Extended:
-    """The steps of a build, in the namespaces of its own."""
+    """The steps of a build, in its own namespaces."""
 
     def __init__(self, recipe, expected, work):
         self.recipe = recipe
@@ -70,7 +71,9 @@ class Extended:
         )
 
     def _debugfs(self, *commands, write=False):
-        """Each has names relative to the work directory; whether they did what they should must be looked at, debugfs does not tell."""
+        """
+        Their names are relative to the work directory. Check the result: debugfs does not report failures.
+        """
         script = self.tree.work / "debugfs"
         script.write_text("".join(f"{command}\n" for command in commands), encoding="utf-8")
         self.tree.call(
@@ -93,13 +96,11 @@ class Extended:
             path = self.tree.root / "dev" / name
             if not path.exists():
                 os.mknod(path, stat.S_IFCHR, os.makedev(1, minor))
-                # apt's own user writes there.
+                # apt's own user writes to this directory.
                 path.chmod(0o666)
         self.tree.prepare(sources, paths.BLKBACK_FILES)
         if Recipe(self.recipe.release, self.recipe.blkback).key != self.expected:
-            raise Failed(
-                f"files below {paths.HERE} were changed while the image was being built: build again"
-            )
+            raise Failed(f"files below {paths.HERE} were changed during the build of the image: build again")
         self.tree.mount()
         self.tree.run("build.sh", f"/image/{self.recipe.blkback}.patch")
         self.tree.unmount()

@@ -3,10 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Building an image: debootstrap, packages, files, file system. One with another xen-blkback is made out of the stock image (lib.blkback).
+Building an image: debootstrap, packages, files, file system. An image with another xen-blkback is made from
+the stock image (lib.blkback).
 
-All that mounts or runs in the new system happens in a child with a mount and process namespace of its own (``inner``): when that child
-ends, however it ends, its mounts and processes are gone. The child gets a signal when this process dies.
+Everything that mounts or runs in the new system happens in a child with its own mount and process namespace
+(``inner``). However that child ends, its mounts and processes end with it. The child gets a signal when this
+process dies.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def is_built(recipe):
 
 
 def build(recipe, rebuild=False):
-    """Make the recipe's image in the cache unless it is there; returns its directory."""
+    """Make the recipe's image in the cache if it is missing; returns its directory."""
     if is_built(recipe) and not rebuild:
         return recipe.directory
     needs.require_root("building an image")
@@ -48,17 +50,18 @@ def build(recipe, rebuild=False):
             return recipe.directory
         if recipe.base:
             build(recipe.base)
-            # Nobody shall remove it while it is being copied.
+            # Nobody may remove it while it is being copied.
             fds.append(held.enter_context(_locked(recipe.base)))
             if not is_built(recipe.base):
-                raise Failed(f"the image of {recipe.base.title} was removed meanwhile: try again")
+                raise Failed(f"the image of {recipe.base.title} was removed in the meantime: try again")
         sweep(recipe)
         needs.require_space(paths.cache(), SPACE_MIB, "building an image")
         work = paths.cache() / f".{recipe.directory.name}.building"
         work.mkdir(mode=0o700)
         started = time.monotonic()
         say(
-            f"building the image of {recipe.title} in {recipe.directory}; what the tools print is in {work}/log until it is done"
+            f"building the image of {recipe.title} in {recipe.directory}; the output of the tools is in "
+            f"{work}/log until it is done"
         )
         try:
             _run_inner(recipe, work, fds)
@@ -69,7 +72,7 @@ def build(recipe, rebuild=False):
             keep = paths.cache() / f"failed-{recipe.directory.name}.log"
             if (work / "log").exists():
                 shutil.copyfile(work / "log", keep)
-                say(f"what the tools printed is in {keep}")
+                say(f"the output of the tools is in {keep}")
             raise
         finally:
             tree.remove_tree(work)
@@ -84,10 +87,12 @@ def _locked(recipe):
 
 
 def sweep(recipe):
-    """Remove what an interrupted build of the same image left; the lock is held, so that no build is under way."""
+    """
+    Remove what an interrupted build of the same image left. The lock is held, so no other build is running.
+    """
     left = paths.cache() / f".{recipe.directory.name}.building"
     if left.exists():
-        say("removing what an interrupted build left")
+        say("removing the files of an interrupted build")
         tree.remove_tree(left)
 
 
@@ -103,11 +108,13 @@ def _run_inner(recipe, work, lock_fds):
         str(work),
     ]
     if namespace.run(argv, pass_fds=lock_fds):
-        raise Failed(f"the image of {recipe.title} could not be built; the line above says where it ended")
+        raise Failed(
+            f"the image of {recipe.title} could not be built; the line above shows the step that failed"
+        )
 
 
 class Stock:
-    """The steps of a build, in the namespaces of its own."""
+    """The steps of a build, in its own namespaces."""
 
     def __init__(self, recipe, expected, work):
         self.recipe = recipe
@@ -122,11 +129,11 @@ class Stock:
         address, sources = mirror.sources_for(self.recipe.release, mirror.configured(), own)
         with step("base system (debootstrap)"):
             self.tree.debootstrap(self.recipe.release, address)
-        with step(f"{len(self.recipe.packages)} packages and what they need (apt)"):
+        with step(f"{len(self.recipe.packages)} packages and their dependencies (apt)"):
             self.tree.prepare(sources, paths.IMAGE_FILES)
             if Recipe(self.recipe.release, self.recipe.blkback).key != self.expected:
                 raise Failed(
-                    f"files below {paths.IMAGE_FILES} were changed while the image was being built: build again"
+                    f"files below {paths.IMAGE_FILES} were changed during the build of the image: build again"
                 )
             self.tree.mount()
             self.tree.run(self.recipe.scripts[0], *self.recipe.packages)
@@ -195,7 +202,8 @@ class Stock:
         initrds = sorted((self.root / "boot").glob("initrd.img-*"))
         if len(hypervisors) != 1 or len(initrds) != 1:
             raise Failed(
-                f"the image has {len(hypervisors)} hypervisors and {len(initrds)} initial RAM disks, not one of each"
+                f"the image has {len(hypervisors)} hypervisors and {len(initrds)} initial RAM disks, not "
+                "one of each"
             )
         with open(self.out / "xen", "wb") as file:
             subprocess.run(["gzip", "-dc", str(hypervisors[0])], stdout=file, check=True)
@@ -212,7 +220,8 @@ class Stock:
         disk = self.out / "disk.img"
         with open(disk, "wb") as file:
             file.truncate(self.recipe.disk_bytes)
-        # The journal's size and the inode tables matter little here; lazy initialisation would write in the background at each cold boot.
+        # The size of the journal and the inode tables matters little here. Lazy initialisation would write in
+        # the background at each cold boot.
         self.tree.call(
             [
                 "mkfs.ext4",
@@ -234,8 +243,8 @@ class Stock:
 
 
 def inner(recipe, expected, work):
-    """Entry of the child."""
+    """Entry point of the child."""
     os.umask(0o022)
     if os.getpid() != 1:
-        raise Problem("_build is a part of build and cannot be called on its own")
+        raise Problem("_build is an internal part of build and cannot be called directly")
     (blkback.Extended if recipe.base else Stock)(recipe, expected, work).run()

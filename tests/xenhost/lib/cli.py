@@ -22,9 +22,12 @@ GUEST_COMMANDS = ("start", "run", "console", "pause", "unpause", "stop", "list")
 def parser():
     top = argparse.ArgumentParser(
         prog="xenhost",
-        description="Real Xen hosts for tests, under QEMU's software emulation: no Xen and no KVM is needed on this machine.",
-        epilog="Images are kept in $XENHOST_CACHE, else $XDG_CACHE_HOME/racefree-block/xenhost, else ~/.cache/racefree-block/xenhost. "
-        "Exit code 2: something is missing or wrong in the call, and the message says what to do; 1: it was tried and failed.",
+        description="Real Xen hosts for tests, under QEMU's software emulation: this machine needs neither "
+        "Xen nor KVM.",
+        epilog="Images are kept in $XENHOST_CACHE, else $XDG_CACHE_HOME/racefree-block/xenhost, else "
+        "~/.cache/racefree-block/xenhost. "
+        "Exit code 2: something is missing or wrong in the call, and the message says what to do; 1: the "
+        "operation failed.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -51,7 +54,8 @@ def parser():
             "--blkback",
             choices=recipe.BLKBACKS,
             default="stock",
-            help="xen-blkback of the host: the kernel's own (stock, the default), or one that compares disk sequence numbers (extended)",
+            help="xen-blkback of the host: the kernel's own (stock, the default), or one that compares "
+            "disk sequence numbers (extended)",
         )
 
     def shape(command):
@@ -60,7 +64,8 @@ def parser():
             type=number(2304, 65536),
             default=machine.MEMORY_MIB,
             metavar="MIB",
-            help=f"memory of the host (default: {machine.MEMORY_MIB}; domain 0 has {machine.DOM0_MIB}, guests the rest)",
+            help=f"memory of the host (default: {machine.MEMORY_MIB}; domain 0 has {machine.DOM0_MIB}, "
+            "guests the rest)",
         )
         command.add_argument(
             "--cpus",
@@ -75,16 +80,18 @@ def parser():
     command.add_argument("--rebuild", action="store_true", help="build it anew")
     backend(command)
     install(command)
-    command = add(
-        "up", "bring a host up; the image and the snapshot are made when they are not there", host=True
-    )
+    command = add("up", "start a host; a missing image or snapshot is made first", host=True)
     command.add_argument(
         "--port", type=number(1, 65535), help="port of 127.0.0.1 for ssh (default: a free one)"
     )
     command.add_argument("--cold", action="store_true", help="boot from scratch, without the snapshot")
     command.add_argument("--fresh-snapshot", action="store_true", help="make the snapshot anew")
     command.add_argument(
-        "--timeout", type=number(10, 3600), default=400, metavar="S", help="seconds for a boot (default: 400)"
+        "--timeout",
+        type=number(10, 3600),
+        default=400,
+        metavar="S",
+        help="time limit for a boot, in seconds (default: 400)",
     )
     backend(command)
     shape(command)
@@ -94,34 +101,36 @@ def parser():
     command.add_argument("--output", metavar="FILE", help="write it to FILE")
     command = add("ssh", "run a command on a host, or a shell", host=True)
     command.add_argument(
-        "words", nargs=argparse.REMAINDER, metavar="CMD", help="as for ssh; options of xenhost come before it"
+        "words", nargs=argparse.REMAINDER, metavar="CMD", help="as for ssh; put options of xenhost before it"
     )
-    command = add("push", "copy a file, or what is in a directory, to a host", host=True)
+    command = add("push", "copy a file, or the contents of a directory, to a host", host=True)
     command.add_argument("source", metavar="SRC")
     command.add_argument("destination", metavar="DEST")
     command = add("pull", "copy a file or directory from a host", host=True)
     command.add_argument("source", metavar="SRC")
     command.add_argument("destination", metavar="DEST")
-    command = add("guest", "boot a small guest on a host, or talk to one: calls xenguest there", host=True)
+    command = add("guest", "start a small guest on a host, or talk to one: calls xenguest there", host=True)
     command.add_argument(
         "words",
         nargs=argparse.REMAINDER,
         metavar="NAME [OPTIONS] | run NAME -- CMD | console NAME | stop NAME | list",
-        help="xenhost guest --help-guest shows all",
+        help="xenhost guest --help-guest shows all options",
     )
-    command = add("reset", "turn a host off and on, as when the power fails", host=True)
+    command = add("reset", "turn a host off and on, like a power failure", host=True)
     command.add_argument(
         "--timeout",
         type=number(10, 3600),
         default=400,
         metavar="S",
-        help="seconds for the boot (default: 400)",
+        help="time limit for the boot, in seconds (default: 400)",
     )
-    command = add("down", "take a host down and remove what it had; the images stay", host=True)
-    command.add_argument("--all", action="store_true", help="every host of this cache, whoever brought it up")
+    command = add("down", "power a host off and remove its files; the images stay", host=True)
+    command.add_argument(
+        "--all", action="store_true", help="every host of this cache, including those that others started"
+    )
     command.add_argument("--now", action="store_true", help="do not wait for an orderly power-off")
     add("status", "show hosts and images")
-    command = add("clean", "remove the images that no host uses")
+    command = add("clean", "remove images that no host uses")
     command.add_argument("--stale", action="store_true", help="only those whose recipe has changed since")
     command = commands.add_parser("_build")
     for name in ("release", "blkback", "key", "work"):
@@ -166,7 +175,7 @@ def run_inventory(options):
     if options.name:
         running = [host for host in running if host.name == options.name]
         if not running:
-            raise Problem(f"the host {options.name} is not up: xenhost status shows those that are")
+            raise Problem(f"the host {options.name} is not up: xenhost status lists the hosts that are")
     text = inventory.text([(host.name, host.data["release"], host.remote) for host in running])
     if options.output:
         with open(options.output, "w", encoding="utf-8") as file:
@@ -206,7 +215,7 @@ def run_reset(options):
 def run_down(options):
     if options.all and options.name:
         raise Problem("down: either --name or --all")
-    # Others may share the cache: without --all, only the host that is meant goes.
+    # Others may share the cache: without --all, only one host is removed.
     names = (
         [host.name for host in instance.all_instances()] if options.all else [options.name or options.release]
     )

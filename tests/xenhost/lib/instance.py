@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Running hosts: each has a directory in the cache with its disk and what is known about it."""
+"""Running hosts: each has a directory in the cache with its disk and its data."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ POWEROFF_SECONDS = 90
 
 
 class Instance:
-    """One host by its name; ``data`` is what was written when it came up, or None."""
+    """One host by its name; ``data`` is what was stored when it started, or None."""
 
     def __init__(self, name):
         if not NAME.fullmatch(name):
             raise Problem(
-                f"--name: {name!r} is not allowed: up to 31 small letters, digits, - and _, the first a letter or digit"
+                f"--name: {name!r} is not allowed: up to 31 small letters, digits, - and _, the first a "
+                "letter or digit"
             )
         self.name = name
         self.directory = paths.instances() / name
@@ -41,7 +42,7 @@ class Instance:
 
     @property
     def alive(self):
-        """Its QEMU runs, be the host ready or not."""
+        """Whether its QEMU runs, even if the host is not ready yet."""
         return self.data is not None and process.alive(self.data["process"])
 
     @property
@@ -56,14 +57,15 @@ class Instance:
 
     @property
     def recipe(self):
-        """The recipe as of when the host came up, whose key may be another by now."""
+        """The recipe when the host was started. Its key may have changed since."""
         return KnownRecipe(self.data["release"], self.data["blkback"], self.data["recipe"])
 
     @property
     def remote(self):
         if not self.running:
             raise Problem(
-                f"the host {self.name} is not up: xenhost up --name {self.name}, or xenhost status to see those that are"
+                f"the host {self.name} is not up: xenhost up --name {self.name}, or xenhost status to list "
+                "the hosts that are"
             )
         return Remote(self.recipe, self.data["port"], self.sockets)
 
@@ -92,7 +94,7 @@ class Instance:
 
 
 class KnownRecipe(Recipe):
-    """A recipe of the past: only its key and directory are used."""
+    """An old recipe: only its key and directory are used."""
 
     def __init__(self, release, blkback, key):
         super().__init__(release, blkback)
@@ -106,7 +108,7 @@ def all_instances():
 
 
 def up(name, recipe, shape, port, cold, seconds):
-    """Bring a host up; returns the Instance. A host of that name that is up already is left as it is."""
+    """Start a host; returns the Instance. A host of that name that is up already is left unchanged."""
     Instance(name)
     needs.require(tools.FOR_UP)
     build.build(recipe)
@@ -122,7 +124,7 @@ def up(name, recipe, shape, port, cold, seconds):
             say(f"{name} is up already, on port {instance.data['port']}")
             return instance
         if instance.alive:
-            say(f"{name}: ending what an interrupted start left")
+            say(f"{name}: ending a process that an interrupted start left")
             process.kill(instance.data["process"])
         instance.remove()
         if port is not None:
@@ -135,7 +137,7 @@ def up(name, recipe, shape, port, cold, seconds):
                     _start(instance, recipe, shape, port, seconds, restored=True)
                 return instance
             except Failed as problem:
-                say(f"the snapshot could not be restored, booting from scratch: {problem}")
+                say(f"the snapshot could not be restored; booting from scratch: {problem}")
         with step(f"{name}: booting"):
             _start(instance, recipe, shape, port, seconds, restored=False)
         return instance
@@ -147,7 +149,7 @@ def _start(instance, recipe, shape, port, seconds, restored):
         instance.remove()
         instance.directory.mkdir(parents=True, mode=0o700)
         vm = machine.Machine(recipe, shape, instance.directory, port or machine.free_port(), instance.sockets)
-        # Known from its first moment: whatever ends this process, "down" finds QEMU.
+        # Stored from its first moment on, so that "down" finds QEMU whatever ends this process.
         vm.on_start = functools.partial(instance.write, vm, restored, ready=False)
         try:
             if restored:
@@ -161,7 +163,7 @@ def _start(instance, recipe, shape, port, seconds, restored):
         except BaseException as problem:
             vm.interrupt_safe_kill()
             instance.remove()
-            # Between the choice of a free port and QEMU's use of it, another program can take it.
+            # After a free port is chosen and before QEMU uses it, another program can take it.
             if (
                 attempt == tries
                 or not isinstance(problem, Problem)
@@ -171,7 +173,10 @@ def _start(instance, recipe, shape, port, seconds, restored):
 
 
 def reset(name, seconds):
-    """Turn a host off and on, as when the power fails: what domain 0 has not written to its disk is lost. Its shape and disk stay."""
+    """
+    Turn a host off and on, like a power failure: what domain 0 has not written to its disk is lost. Its
+    hardware and disk stay.
+    """
     with locks.locked(f"instance-{name}", seconds + 60, f"reset the host {name}"):
         instance = Instance(name)
         instance.remote.close()
@@ -190,13 +195,14 @@ def reset(name, seconds):
             vm.identity = instance.data["process"]
             vm.wait_ssh(seconds)
             vm.wait_services(seconds)
-            # Only now: the firmware of a host that was restored may find its own memory as it left it, and then resets once more itself.
+            # Not earlier: the firmware of a restored host may find its own memory unchanged, and then resets
+            # once more by itself.
             with qmp.Qmp(instance.directory) as control:
                 control("set-action", reboot="shutdown")
 
 
 def down(name, now=False):
-    """Take a host down and remove all it had; True when there was anything."""
+    """Power a host off and remove all of its files; True if there was anything."""
     with locks.locked(f"instance-{name}", 300, f"bring the host {name} up or down"):
         instance = Instance(name)
         there = instance.directory.exists() or instance.sockets.exists()
@@ -220,5 +226,5 @@ def _poweroff(instance):
     try:
         instance.remote.capture("systemctl poweroff --no-wall", 30)
     except Failed:
-        # The connection may end before the answer is there; whether the host goes is seen by waiting for it.
+        # The connection may end before the answer arrives. The wait below shows whether the host ends.
         pass

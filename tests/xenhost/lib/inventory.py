@@ -16,7 +16,8 @@ def host_variables(remote):
         "ansible_port": remote.port,
         "ansible_user": "root",
         "ansible_ssh_private_key_file": str(remote.key_file),
-        # All of ssh's options, in place of Ansible's own: compression is a loss under emulation, and the connection is xenhost's.
+        # These options of ssh replace Ansible's own: compression costs time under emulation, and xenhost has
+        # the connection.
         "ansible_ssh_args": " ".join(map(shlex.quote, remote.options())),
         "ansible_ssh_pipelining": True,
         "ansible_python_interpreter": "/usr/bin/python3",

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The kernel proper out of a bzImage, so that Xen and xl need not decompress it under emulation at each boot."""
+"""
+Extracts the kernel from a bzImage, so that Xen and xl need not decompress it under emulation at each boot.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ def vmlinux(image):
     """
     The ELF file inside the bzImage ``image`` (both bytes).
 
-    The header is described in the kernel's Documentation/arch/x86/boot.rst: setup_sects at 0x1f1, payload_offset and payload_length at
-    0x248, counted from the start of the protected-mode code.
+    The header is described in the kernel's Documentation/arch/x86/boot.rst: setup_sects at 0x1f1,
+    payload_offset and payload_length at 0x248, counted from the start of the protected-mode code.
     """
     if image[0x202:0x206] != b"HdrS":
         raise Failed("the kernel of the image is not a bzImage")
@@ -32,7 +34,7 @@ def vmlinux(image):
     elif payload.startswith(b"\x1f\x8b"):
         data = zlib.decompressobj(31).decompress(payload)
     elif payload.startswith(b"\x28\xb5\x2f\xfd"):
-        # The last four bytes are the size; zstd warns of them and succeeds nonetheless only without them.
+        # The last four bytes are the size; zstd fails with them.
         done = subprocess.run(
             ["zstd", "-dcq"],
             input=payload[:-4],
@@ -43,7 +45,7 @@ def vmlinux(image):
         data = done.stdout
     else:
         raise Failed(
-            f"the kernel of the image is compressed in a way not known here: it starts with {payload[:6].hex()}"
+            f"the kernel of the image has an unknown compression format: it starts with {payload[:6].hex()}"
         )
     if not data.startswith(b"\x7fELF"):
         raise Failed("the kernel of the image did not decompress to an ELF file")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One QEMU process that is a Xen host: its command line, its start, and the wait until it can be used."""
+"""One QEMU process that runs a Xen host: its command line, its start, and the wait until it is ready."""
 
 from __future__ import annotations
 
@@ -25,23 +25,26 @@ from lib.remote import Remote
 MEMORY_MIB = 3072
 CPUS = 2
 DOM0_MIB = 1536
-# Features that crash domain 0 or that libvirt's Xen driver does not know when QEMU emulates them are taken away.
+# Without features that crash domain 0, or that libvirt's Xen driver does not know, when QEMU emulates them.
 CPU = "Haswell-noTSX,-smap,-smep,-pcid,-invpcid,-tsc-deadline,-x2apic"
-# eager-fpu: without it Xen loads a virtual processor's vector registers at the first trap after a switch, and QEMU 7.2 gives no trap for XSAVE:
-# under load, one SHA or ChaCha result in a hundred was wrong, ssh lost its connections and processes died. With it: none in 31,000.
+# eager-fpu: without it Xen loads a virtual processor's vector registers at the first trap after a switch, but
+# QEMU 7.2 does not trap XSAVE: under load, one SHA or ChaCha result in a hundred was wrong, ssh lost its
+# connections and processes died. With it: none in 31,000.
 XEN = (
-    f"console=com1 com1=115200 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M noreboot spec-ctrl=no,eager-fpu=1 xpti=no bootscrub=0 loglvl=warning "
+    f"console=com1 com1=115200 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M noreboot spec-ctrl=no,eager-fpu=1 "
+    "xpti=no bootscrub=0 loglvl=warning "
     "guest_loglvl=warning"
 )
 LINUX = (
-    "root=/dev/vda rw console=hvc0 net.ifnames=0 mitigations=off random.trust_cpu=on fsck.mode=skip lsm=capability audit=0 quiet loglevel=4 "
+    "root=/dev/vda rw console=hvc0 net.ifnames=0 mitigations=off random.trust_cpu=on fsck.mode=skip "
+    "lsm=capability audit=0 quiet loglevel=4 "
     "systemd.show_status=0"
 )
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a machine must be the same when it is restored."""
+    """The settings of a machine that must be the same when it is restored."""
 
     memory: int = MEMORY_MIB
     cpus: int = CPUS
@@ -72,7 +75,8 @@ class Shape:
             "virtio-blk-pci,drive=disk",
             "-device",
             "virtio-net-pci,netdev=net,romfile=,mac=52:54:00:12:34:56",
-            # Multiboot: Xen is the kernel; domain 0's kernel, with its command line, and initial RAM disk are its modules.
+            # Multiboot: Xen is the kernel; domain 0's kernel, with its command line, and initial RAM disk are
+            # its modules.
             "-kernel",
             "xen",
             "-append",
@@ -90,11 +94,15 @@ class Shape:
             "-machine",
             "pc,memory-backend=ram",
             "-object",
-            f"memory-backend-file,id=ram,size={self.memory}M,mem-path={str(path).replace(',', ',,')},share={'on' if shared else 'off'}",
+            f"memory-backend-file,id=ram,size={self.memory}M,mem-path={str(path).replace(',', ',,')},"
+            f"share={'on' if shared else 'off'}",
         ]
 
     def key(self):
-        """Changes with all that a snapshot depends on: QEMU, the command line, the clock rate of this machine's processor."""
+        """
+        A key of everything that a snapshot depends on: QEMU, the command line, the clock rate of this
+        machine's processor.
+        """
         digest = hashlib.sha256()
         for item in (qemu_version(), *self.arguments(), *self.memory_arguments(("ram", True)), processor()):
             digest.update(item.encode() + b"\0")
@@ -133,7 +141,8 @@ def check_port(port):
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise Problem(
-                f"port {port} of 127.0.0.1 cannot be used ({error.strerror}): give another --port, or none"
+                f"port {port} of 127.0.0.1 cannot be used ({error.strerror}): give another --port, or "
+                "leave it out"
             ) from None
 
 
@@ -163,7 +172,7 @@ class Machine:
         self.on_start = None
 
     def start(self, backing, form, ram=None, incoming=None, die_with_us=False):
-        """Start QEMU on a new overlay over ``backing``; Failed with QEMU's words when it ends at once."""
+        """Start QEMU on a new overlay over ``backing``; Failed with QEMU's message if it exits at once."""
         for name in ("xen", "vmlinux", "initrd"):
             (self.directory / name).symlink_to(self.recipe.directory / name)
         make_overlay(self.directory / "overlay.qcow2", backing, form)
@@ -198,7 +207,8 @@ class Machine:
         words = (self.directory / "qemu.log").read_text(encoding="utf-8", errors="replace").strip()
         if "Could not set up host forwarding rule" in words:
             raise Problem(
-                f"port {self.port} of 127.0.0.1 was taken by another program: give another --port, or none"
+                f"port {self.port} of 127.0.0.1 was taken by another program: give another --port, or "
+                "leave it out"
             )
         raise Failed(f"QEMU ended: {words[-600:] or 'it said nothing'}; console: {self.console_tail()}")
 
@@ -210,7 +220,7 @@ class Machine:
         return re.sub(r"[^\x20-\x7e\n]+", "", text).strip()[-400:] or "(empty)"
 
     def wait_ssh(self, seconds):
-        """Until sshd sends its greeting; QEMU accepts connections long before."""
+        """Wait until sshd sends its greeting; QEMU accepts connections long before that."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.check()
@@ -223,19 +233,23 @@ class Machine:
                 pass
             time.sleep(0.1)
         raise Failed(
-            f"waited {seconds:g} s for ssh on port {self.port}, in vain; console: {self.console_tail()}"
+            f"timed out after {seconds:g} s waiting for ssh on port {self.port}; console: "
+            f"{self.console_tail()}"
         )
 
     def wait_services(self, seconds):
-        """Until xenstored, xenconsoled and libvirtd answer."""
+        """Wait until xenstored, xenconsoled and libvirtd answer."""
         script = (
-            "n=0; until xenstore-read domid >/dev/null 2>&1 && [ -e /run/xenconsoled.pid ] && [ -S /run/libvirt/libvirt-sock ]"
-            f" && virsh -q -c xen:///system list >/dev/null 2>&1; do n=$((n+1)); [ $n -gt {int(seconds * 2)} ] && exit 1; sleep 0.5; done"
+            "n=0; until xenstore-read domid >/dev/null 2>&1 && [ -e /run/xenconsoled.pid ] && [ -S "
+            "/run/libvirt/libvirt-sock ]"
+            " && virsh -q -c xen:///system list >/dev/null 2>&1; do n=$((n+1)); [ $n -gt "
+            f"{int(seconds * 2)} ] && exit 1; sleep 0.5; done"
         )
         code, text = self.remote.capture(script, seconds + 60)
         if code:
             raise Failed(
-                f"xenstored, xenconsoled or libvirtd did not answer within {seconds:g} s: {text}; console: {self.console_tail()}"
+                f"xenstored, xenconsoled or libvirtd did not answer within {seconds:g} s: {text}; console: "
+                f"{self.console_tail()}"
             )
 
     def kill(self):
@@ -243,7 +257,7 @@ class Machine:
             process.kill(self.identity)
 
     def interrupt_safe_kill(self):
-        """Kill even when the user presses Ctrl-C a second time."""
+        """Kill it even if the user presses Ctrl-C a second time."""
         old = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             self.kill()

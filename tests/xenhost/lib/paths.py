@@ -5,8 +5,8 @@
 """
 Where xenhost keeps things.
 
-Images, snapshots and the disks of running hosts are in the cache, which must be on a file system with space; sockets are in the
-run-time directory, whose path is short enough for a socket's name.
+Images, snapshots and the disks of running hosts are in the cache, which must be on a file system with enough
+space. Sockets are in the run-time directory, whose path is short enough for the name of a socket.
 """
 
 from __future__ import annotations

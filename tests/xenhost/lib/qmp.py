@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""QEMU's machine protocol, as far as snapshots need it (QEMU: docs/interop/qmp-spec)."""
+"""QEMU's machine protocol, the part that snapshots need (QEMU: docs/interop/qmp-spec)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Qmp:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(seconds)
         deadline = time.monotonic() + seconds
-        # By way of the open directory: the path itself may be longer than a socket's name can be.
+        # Through the open directory, because the path itself may be too long for the name of a socket.
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             while True:
@@ -66,7 +66,7 @@ class Qmp:
             self._events.append(answer.get("event"))
 
     def wait_event(self, name):
-        """Wait for an event that a command brings about."""
+        """Wait for an event that a command causes."""
         while name not in self._events:
             self._events.append(self._line().get("event"))
         self._events.clear()

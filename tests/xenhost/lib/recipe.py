@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What an image is made of, as plain data, and its hash: a change of any of it makes a new image beside the old one.
+The ingredients of an image, as plain data, and their hash: any change makes a new image beside the old one.
 
-``Recipe.blkback`` names the xen-blkback module of the image: "stock" is the kernel package's own. An image with another module is made out of
-the stock image (``Recipe.base``) and of the files below blkback/. Those are in its hash alone, so that the stock image stays when they change.
+``Recipe.blkback`` names the xen-blkback module of the image: "stock" is the one of the kernel package. An
+image with another module is made from the stock image (``Recipe.base``) and the files below blkback/. Only
+its own hash includes these files, so the stock image stays when they change.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ RELEASES = ("bookworm", "trixie")
 BLKBACKS = ("stock", "extended")
 
 BASE_PACKAGES = (
-    # a machine that boots and takes commands
+    # a machine that boots and accepts commands
     "linux-image-amd64",
     "initramfs-tools",
     "systemd-sysv",
@@ -79,12 +80,15 @@ class Recipe:
 
     @property
     def scripts(self):
-        """Scripts of image/ that run in the new system, in this order; the first gets the packages as its arguments."""
+        """
+        The scripts of image/ that run in the new system, in this order. The first one gets the packages as
+        its arguments.
+        """
         return ("packages.sh", "setup.sh", "guest/make-initramfs.sh")
 
     @cached_property
     def key(self):
-        """Taken once: an edit of the files during a build must not change the name of what is being built."""
+        """Computed once: an edit of the files during a build must not change the name of the result."""
         digest = hashlib.sha256(json.dumps([asdict(self), self.packages, self.scripts]).encode())
         for path, mode, content in image_files(paths.IMAGE_FILES):
             digest.update(json.dumps([path, mode, hashlib.sha256(content).hexdigest()]).encode())
@@ -97,7 +101,7 @@ class Recipe:
 
     @property
     def base(self):
-        """The recipe of the image that this one is made out of, or None."""
+        """The recipe of the image from which this one is made, or None."""
         return (
             None
             if self.blkback == "stock"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""ssh to a host: one connection that all commands share."""
+"""ssh to a host, with one connection that all commands share."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Remote:
     """
     ``sockets`` is the directory of the shared connection's socket.
 
-    The host's key is known since its image was built, and is looked up under the image's name: another program on the same
-    port is refused, and nothing is asked.
+    The host's key is known from the build of its image, and is looked up under the image's name. So another
+    program on the same port is refused, without a question.
     """
 
     def __init__(self, recipe, port, sockets):
@@ -86,7 +86,7 @@ class Remote:
         return dict(os.environ, PATH=needs.SEARCH)
 
     def run(self, command, terminal=False):
-        """Run with this process's own input and output; returns the exit code."""
+        """Run it with the input and output of this process; returns the exit code."""
         return subprocess.run(
             self.argv(command, *(["-t"] if terminal else [])), env=self._environment(), check=False
         ).returncode
@@ -95,7 +95,10 @@ class Remote:
         return subprocess.Popen(self.argv(command), env=self._environment(), **streams)
 
     def capture(self, command, seconds, data=b""):
-        """(exit code, output and errors as text) of a command; Failed after ``seconds``, or when ssh itself fails."""
+        """
+        Returns (exit code, output, errors) of a command, as text; Failed after ``seconds``, or if ssh itself
+        fails.
+        """
         try:
             done = subprocess.run(
                 self.argv(command),
@@ -107,18 +110,20 @@ class Remote:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise Failed(f"ssh: waited {seconds:g} s for the host's answer, in vain") from None
+            raise Failed(f"ssh: timed out after {seconds:g} s") from None
         text = done.stdout.decode(errors="replace").strip()
         if done.returncode == SSH_FAILED:
             raise Failed(f"ssh: {text or 'no connection'}")
         return done.returncode, text
 
     def refresh(self):
-        """A restored host has the time and the random numbers of its snapshot: give it new ones."""
-        # RNDRESEEDCRNG (linux/random.h) makes the new bytes count at once; perl starts ten times faster than Python.
+        """Set the clock of a restored host, and reseed its random numbers: both are those of the snapshot."""
+        # RNDRESEEDCRNG (linux/random.h) makes the new bytes count at once; perl starts ten times faster than
+        # Python.
         script = (
             f"date -s @{time.time() + 0.5:.1f} >/dev/null && "
-            'perl -e \'binmode STDIN; read(STDIN, $b, 512); open(R, "+>", "/dev/urandom") or die; syswrite(R, $b); ioctl(R, 0x5207, 0) or die $!\''
+            'perl -e \'binmode STDIN; read(STDIN, $b, 512); open(R, "+>", "/dev/urandom") or die; '
+            "syswrite(R, $b); ioctl(R, 0x5207, 0) or die $!'"
         )
         code, text = self.capture(script, 90, os.urandom(512))
         if code:

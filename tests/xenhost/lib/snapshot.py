@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Snapshots of a booted host, so that the next "up" takes seconds.
+Snapshots of a booted host, so that the next "up" takes only seconds.
 
-A snapshot is a directory beside the image: ``ram`` (the machine's memory, a sparse file), ``state`` (devices and processor) and
-``disk.qcow2`` (what the boot wrote, over the image). The memory is written by the running machine itself, through a shared mapping, and is left
-out of the state; a restored machine maps it privately, so that nothing is read before it is needed and any number of hosts can
-run from one snapshot, which they do not change.
+A snapshot is a directory beside the image: ``ram`` (the machine's memory, a sparse file), ``state`` (devices
+and processor) and ``disk.qcow2`` (what the boot wrote, over the image). The memory is written by the running
+machine itself, through a shared mapping, and is left out of the state; a restored machine maps it privately,
+so that nothing is read before it is needed and any number of hosts can run from one snapshot, which they do
+not change.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from lib.machine import Machine, free_port
 from lib.qmp import Qmp
 
 CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]
-# Brings into the page cache what every test will use.
+# Loads into the page cache what every test uses.
 WARM = (
-    "xl list >/dev/null; virsh -q -c xen:///system list --all; python3 -c 'import cffi, libvirt, pyxs, json, subprocess, tempfile, zipfile'; "
-    "dmsetup version >/dev/null; losetup; xenguest start warm --memory 128 >/dev/null && xenguest run warm -- true; xenguest stop warm; "
+    "xl list >/dev/null; virsh -q -c xen:///system list --all; python3 -c 'import cffi, libvirt, pyxs, "
+    "json, subprocess, tempfile, zipfile'; "
+    "dmsetup version >/dev/null; losetup; xenguest start warm --memory 128 >/dev/null && xenguest run warm "
+    "-- true; xenguest stop warm; "
     "rm -f /var/log/xen/console/*warm* /var/log/xen/*warm*; sync"
 )
 
@@ -55,7 +58,7 @@ def wait_migrated(qmp, seconds):
 
 
 def make(recipe, shape, seconds):
-    """Boot the image, wait until it is ready, keep it; returns the snapshot's directory."""
+    """Boot the image, wait until it is ready, save the snapshot; returns its directory."""
     final = directory(recipe, shape)
     with locks.locked(
         f"snapshot-{recipe.key}-{shape.key()}", seconds + 600, f"make the same snapshot ({recipe.title})"
@@ -78,7 +81,7 @@ def make(recipe, shape, seconds):
             with step("warming up"):
                 code, text = machine.remote.capture(WARM, 600)
                 if code:
-                    raise Failed(f"the host is not fit for a snapshot: {text}")
+                    raise Failed(f"no snapshot can be made of this host: {text}")
                 machine.remote.close()
             with step("keeping the booted host"):
                 time.sleep(1)
@@ -106,8 +109,8 @@ def _save(machine, work):
         wait_migrated(qmp, 120)
         qmp("quit")
     if not process.wait_gone(machine.identity, 60):
-        raise Failed("QEMU did not end within 60 s of being told to")
-    # The pages that the machine never wrote, or wrote with zeros, take no space.
+        raise Failed("QEMU did not exit within 60 s after the command to quit")
+    # Pages that the machine never wrote, or filled with zeros, take no space.
     subprocess.run(["fallocate", "--dig-holes", str(work / "ram")], check=True)
 
 
@@ -138,5 +141,5 @@ def restore(machine, seconds):
 
 
 def discard(recipe, shape):
-    say("the snapshot is of no use and is removed")
+    say("the snapshot cannot be used and is removed")
     tree.remove_tree(directory(recipe, shape))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What there is: hosts, images, and their removal."""
+"""Lists hosts and images, and removes images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lib.recipe import BLKBACKS, RELEASES, Recipe
 
 
 def images():
-    """(directory, meta data or None when it is incomplete) of each image in the cache."""
+    """(directory, metadata or None if it is incomplete) of each image in the cache."""
     if not paths.cache().is_dir():
         return []
     found = []
@@ -69,13 +69,13 @@ def report():
 
 
 def clean(stale_only):
-    """Remove the images that no host uses; with ``stale_only``, those of the current recipes stay."""
+    """Remove images that no host uses; with ``stale_only``, images of current recipes stay."""
     used = {instance.data["recipe"] for instance in all_instances() if instance.alive}
     current = {Recipe(release, blkback).key for release in RELEASES for blkback in BLKBACKS}
     for path, meta in images():
         key = path.name.rpartition("-")[2]
         if key in used:
-            say(f"{path.name} stays: a host runs from it")
+            say(f"{path.name} stays: a host uses it")
         elif not (stale_only and meta and key in current):
             with locks.locked(f"build-{path.name}", 10, f"build {path.name}"):
                 mebibytes = size(path)

@@ -27,5 +27,5 @@ FOR_UP = {
 
 
 def setup(releases):
-    """Install what is missing of everything; needs root and apt-get."""
+    """Install all missing programs; needs root and apt-get."""
     needs.setup([FOR_BUILD, FOR_UP], releases)

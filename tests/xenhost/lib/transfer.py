@@ -14,7 +14,10 @@ from common.errors import Failed, Problem
 
 
 def push(remote, source, destination):
-    """Copy a file to the path ``destination``, or what is in a directory into the directory ``destination``; modes and times are kept."""
+    """
+    Copy a file to the path ``destination``, or the contents of a directory into the directory
+    ``destination``. Modes and times are kept.
+    """
     source = Path(source)
     if not source.exists():
         raise Problem(f"{source} is not there")
@@ -40,7 +43,10 @@ def push(remote, source, destination):
 
 
 def pull(remote, source, destination):
-    """Copy a file or directory ``source`` of the host into the path ``destination``, which must not be there, or be a directory."""
+    """
+    Copy a file or directory ``source`` of the host to the path ``destination``, which must not exist, or be a
+    directory.
+    """
     destination = Path(destination)
     code, _text = remote.capture(f"test -d {shlex.quote(source)}", 60)
     if code == 0:
