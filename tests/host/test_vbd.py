@@ -76,7 +76,8 @@ def many_files(tmp_path_factory):
 def guest_sums(device):
     """sha256 of every file of the file system on the guest's device."""
     text = in_guest(
-        f"mkdir -p /m && mount -t ext4 -o ro /dev/{device} /m && cd /m && find . -type f -exec sha256sum {{}} + ; cd / ; umount /m"
+        f"mkdir -p /m && mount -t ext4 -o ro /dev/{device} /m && cd /m && find . -type f -exec sha256sum "
+        f"{{}} + ; cd / ; umount /m"
     )
     pairs = (line.split() for line in text.splitlines())
     return {path[2:]: digest for digest, path in pairs}
@@ -227,7 +228,7 @@ def test_many_disks_in_one_task(guest, image):
     time.sleep(0.2)
 
 
-def test_one_failing_takes_the_others_back(guest, image):
+def test_one_failure_rolls_back_the_others(guest, image):
     good = {"domain": guest, "vdev": "xvdc", "source": {"file": image("a.raw")}, "persist": False}
     bad = {"domain": guest, "vdev": "xvdd", "source": {"file": "/none"}}
     refused("xen_vbds", "1 of 2 failed", "does not exist", vbds=[good, bad])
@@ -238,7 +239,10 @@ def test_one_failing_takes_the_others_back(guest, image):
 
 
 def test_two_runs_for_one_disk(guest, second_guest, image, detached):
-    """One attaches it and the other one finds it, whatever they call the guest and the disk; a file that two guests read has one device."""
+    """
+    One attaches it and the other one finds it, whatever they call the guest and the disk; a file that two
+    guests read has one device.
+    """
     path, golden = image(), image("golden.raw")
     detached("xvdc", "xvdd")
     detached("xvdd", domain=second_guest)
@@ -371,7 +375,10 @@ def test_wrong_use(guest, image, cleanup, detached):
 
 
 def test_the_forms_of_the_sequence_number(guest, image, detached):
-    """In a node that blkback does not know it is there for others to see; in front of the number a released blkback refuses it."""
+    """
+    In a node that blkback does not know it is there for others to see; in front of the number a released
+    blkback refuses it.
+    """
     detached("xvdc")
     path = image()
     made = predict_and_run(
@@ -443,7 +450,8 @@ def test_missing_pyxs_is_said(guest, image):
     script = (
         "import sys, json; sys.path.insert(0, '/root/site'); sys.modules['pyxs'] = None\n"
         "import pytest, conftest\n"
-        f"with pytest.raises(conftest.Failed, match='python3-pyxs'): conftest.run_module('xen_vbd', domain='x', vdev='xvda', source={{'file': {image()!r}}})\n"
+        "with pytest.raises(conftest.Failed, match='python3-pyxs'): conftest.run_module('xen_vbd', "
+        f"domain='x', vdev='xvda', source={{'file': {image()!r}}})\n"
     )
     subprocess.run(["python3", "-B", "-c", script], check=True, cwd=os.path.dirname(__file__))
 

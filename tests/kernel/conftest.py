@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Fixtures for tests that run on another kernel than this machine's: as a process (tests/kernel/run), or on an
-emulated Xen host (tests/host/run). Both copy this, with the tests of both directories, into one directory
-there.
+Fixtures for tests that do not run on this machine's kernel, but on a kernel as a process (tests/kernel/run)
+or on an emulated Xen host (tests/host/run). Both copy this file, with the tests of both directories, into one
+directory there.
 
-Modules are run whole, with their own main(), but in this process: starting Python for each would take most of
-the time of an emulated host.
+Modules run completely, with their own main(), but in this process: starting Python for each of them would
+take most of the time on an emulated host.
 """
 
 from __future__ import annotations
@@ -36,44 +36,42 @@ from ansible_collections.racefree.block.plugins.module_utils._dm import control 
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
 XEN = os.path.isdir("/sys/bus/xen-backend")
-# mark -> whether it is met here, and the reason when it is not.
+# mark -> whether this host has what it needs, and the reason if it does not.
 NEEDS = {
-    "xen": (XEN, "this is not a Xen host's domain 0"),
+    "xen": (XEN, "this is not domain 0 of a Xen host"),
     "systemd": (os.path.isdir("/run/systemd/system"), "systemd is not the init system here"),
     "qemu": (os.path.exists("/usr/bin/qemu-system-x86_64"), "there is no QEMU here"),
     "processors": (
         (os.cpu_count() or 1) > 1,
-        "there is one processor only, so that nothing runs beside anything else",
+        "there is only one processor, so nothing runs in parallel",
     ),
 }
 END = b"the end of the test"
-# Who needs one of these cannot run on the kernel tier.
+# Tests that need one of these cannot run on the kernel tier.
 HOST_ONLY = ("xen", "systemd", "processors")
 MARKS = (
-    "xen: needs a Xen host's domain 0",
-    "systemd: needs systemd as the init system, which the kernel tier has with --systemd only",
+    "xen: needs domain 0 of a Xen host",
+    "systemd: needs systemd as the init system, which the kernel tier has only with --systemd",
     "processors: needs a second processor, which the kernel tier does not have",
     "qemu: needs libvirt with QEMU, which emulated hosts do not have",
-    "sample: emulated hosts repeat it in make test, for their own kernels; all of them together take two "
-    "minutes at most",
-    "long: takes many minutes on an emulated host and is no part of make test (tests/host/run RELEASE -m "
-    "long)",
-    "gate(release): make test runs it on the host of this release only, for the time it takes",
+    "sample: make test repeats it on emulated hosts, for their kernels; all of these take at most two minutes",
+    "long: takes many minutes on an emulated host; not part of make test (tests/host/run RELEASE -m long)",
+    "gate(release): make test runs it only on the host of this release, to save time",
 )
 
 
 def pytest_configure(config):
     for mark in MARKS:
         config.addinivalue_line("markers", mark)
-    # pytest's own watchdog is the other thread.
+    # The other thread is pytest's watchdog.
     config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 def pytest_collection_modifyitems(config, items):
     """
-    What cannot run here is skipped, or left out when it is for Xen. RACEFREE_GATE, a release, leaves out what
-    ``make test`` runs elsewhere: on the kernel tier all that can run there, on the host of the other release
-    what is marked for that one.
+    Tests that cannot run here are skipped, or deselected if they need Xen. RACEFREE_GATE, a release,
+    deselects tests that ``make test`` runs elsewhere: those that can run on the kernel tier, and those marked
+    for the host of the other release.
     """
     gate = os.environ.get("RACEFREE_GATE")
     chosen, left_out = [], []
@@ -95,13 +93,13 @@ def pytest_collection_modifyitems(config, items):
 
 def runs_on_host(item):
     """
-    Whether ``make test`` runs it on emulated hosts: it needs one, or is of the sample for their kernels.
+    Whether ``make test`` runs it on emulated hosts: it needs one, or is part of the sample for their kernels.
     """
     return any(item.get_closest_marker(mark) for mark in (*HOST_ONLY, "sample"))
 
 
 class Failed(Exception):
-    """A module answered with fail_json; ``result`` is what it said."""
+    """A module called fail_json with ``result``."""
 
     def __init__(self, result):
         super().__init__(result.get("msg"))
@@ -110,8 +108,7 @@ class Failed(Exception):
 
 def run_module(module_name, check=False, invocation=False, **arguments):
     """
-    What the module answers, as Ansible would get it, with ``invocation`` as -vvv shows it; Failed when it
-    failed.
+    The module's result, as Ansible gets it, with ``invocation`` as -vvv shows it; Failed if it failed.
     """
     module = importlib.import_module(MODULES + module_name)
     output = io.StringIO()
@@ -128,8 +125,7 @@ def run_module(module_name, check=False, invocation=False, **arguments):
 
 def predict_and_run(module_name, **arguments):
     """
-    Run in check mode, then for real: the prediction must be what then happens, and a second run changes
-    nothing.
+    Run in check mode, then for real: the prediction must come true, and a second run must change nothing.
     """
     before = snapshot()
     predicted = run_module(module_name, check=True, **arguments)
@@ -145,7 +141,7 @@ def predict_and_run(module_name, **arguments):
 
 def refused(module_name, *words, **arguments):
     """
-    The module fails with all ``words`` in its message, in check mode too, and leaves everything as it was.
+    The module fails with all ``words`` in its message, in check mode too, and changes nothing.
     """
     before = snapshot()
     for check in (True, False):
@@ -159,19 +155,19 @@ def refused(module_name, *words, **arguments):
 
 
 def assert_as(before, complaint="something has changed"):
-    """All is as it was; udev, which may have a device open for a moment, has its time."""
+    """Wait until nothing has changed since ``before``: udev may have a device open for a moment."""
     if snapshot() != before:
         udev_settle()
         assert snapshot() == before, complaint
 
 
 def snapshot():
-    """What there is to be left behind: bound loop devices, mapped devices, semaphores, vbds."""
+    """Everything that can be left behind: bound loop devices, mapped devices, semaphores, vbds."""
     loops = []
     for device, status in bound.open_bound():
         with device:
             loops.append((device.name, device.id.diskseq, status))
-    # The tools' own words, not the library's; each program takes a noticeable time on an emulated host.
+    # From the system's tools, not from the library. Each program takes a noticeable time on an emulated host.
     info = _lines("dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,open,attr")
     mapped = [] if info == ["No devices found"] else _lines("dmsetup", "table")
     with open("/proc/sysvipc/sem", encoding="ascii") as table:
@@ -188,7 +184,7 @@ def _lines(*command, check=True):
 
 
 def pytest_runtest_logstart(nodeid, location):
-    """Whoever runs the kernel says in its message which test ran when that ended, or took too long."""
+    """Records the running test, so that the message after a crash or a timeout of the kernel names it."""
     del location
     if os.environ.get("RACEFREE_NOW"):
         with open(os.environ["RACEFREE_NOW"], "w", encoding="utf-8") as file:
@@ -197,13 +193,13 @@ def pytest_runtest_logstart(nodeid, location):
 
 @pytest.fixture(autouse=True)
 def nothing_left():
-    """Every test leaves the host as it was."""
+    """Every test must leave the host unchanged."""
     before = snapshot()
     yield
     udev_settle()
     after = snapshot()
     if after != before:
-        # The next test shall not suffer from this one.
+        # Clean up for the next test.
         subprocess.run(["dmsetup", "remove_all", "--force"], check=False)
         subprocess.run(["losetup", "-D"], check=False)
     assert after == before, "the test left something behind"
@@ -229,13 +225,15 @@ def image(tmp_path):
 
 @pytest.fixture
 def name():
-    """A name that no device has."""
+    """A name that no device has yet."""
     return "t-" + uuid.uuid4().hex[:12]
 
 
 @pytest.fixture
 def cleanup():
-    """``cleanup(loop=path)`` or ``cleanup(dm=name)``: removed at the end of the test, if still there."""
+    """
+    ``cleanup(loop=path)`` or ``cleanup(dm=name)``: remove it at the end of the test, if it still exists.
+    """
     todo = []
     yield lambda **what: todo.append(what)
     udev_settle()
@@ -243,7 +241,7 @@ def cleanup():
         try:
             _remove(what)
         except Failed:
-            # udev may have had it open for a moment.
+            # udev may have it open for a moment.
             udev_settle()
             with contextlib.suppress(Failed):
                 _remove(what)
@@ -258,7 +256,7 @@ def _remove(what):
 
 @pytest.fixture
 def system_log():
-    """A function: what the kernel and programs have written to the system's log since the test began."""
+    """A function that returns what the kernel and programs have logged since the test began."""
     since = int(time.time())
     if NEEDS["systemd"][0]:
         yield (
@@ -275,7 +273,7 @@ def system_log():
     received = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind("/dev/log")
-        # Whoever logs would wait when nobody reads.
+        # Programs that log would block if nobody read.
         reader = threading.Thread(
             target=lambda: [received.append(piece) for piece in iter(lambda: log.recv(1 << 16), END)]
         )

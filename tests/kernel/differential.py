@@ -3,16 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Generated tables, each judged by the parser and by the kernel of this host; every disagreement has to have a name (known.py),
-unless the kernel is newer than the data about kernels: then those without one are printed only.
+Compares the parser and the kernel of this host on generated tables. Every disagreement must have a name
+(known.py). If the kernel is newer than the data about kernels, disagreements without a name are only printed.
 
-Runs on a host as root, and takes udevd down while it does: nobody may read from the devices made here, some of which are
-made to panic at a wrong read. ``differential.py --help`` has the options. Exit code 0: no disagreement without a name;
-1: some; 3: the kernel did not answer in time, and the table in question was printed.
+Runs as root, and stops udevd while it runs: nobody may read from the devices made here, because some of them
+make the kernel panic at a wrong read. ``differential.py --help`` lists the options. Exit code 0: every
+disagreement has a name; 1: some have none; 3: the kernel did not answer in time, and the table was printed.
 
-A table is loaded and then resumed, on a device that has no table before. What the kernel has taken is read back and held
-against what was sent: the two have to be the same for the parser. Most of the time goes into removing such devices; that
-is why several processes share the tables, and only take turns where the kernel's log has to be told apart.
+A table is loaded and then resumed, on a device without a table. What the kernel accepted is read back and
+compared with what was sent: the two must be equal for the parser. Removing these devices takes most of the
+time, so several processes share the tables. They take turns only where the lines of the kernel's log must be
+told apart.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ from ansible_collections.racefree.block.plugins.module_utils._source import slot
 BLKDISCARD = 0x1277
 SECTORS = 98304
 POOL_DEVICES = 12
-# Targets that leave something on their devices that another one would stumble over.
+# Targets that leave something on their devices that makes other targets fail.
 WRITERS = frozenset(
     (
         "cache",
@@ -77,21 +78,21 @@ WRITERS = frozenset(
         "zoned",
     )
 )
-# Targets that open a device for less than the table is.
+# Targets that open a device with fewer permissions than the table has.
 MIXED = frozenset(("clone", "snapshot", "snapshot-merge", "thin", "thin-pool", "verity"))
 SILENCE = 60
 JOBS = 3
 EVENT = (udev.HIDDEN | udev.PRIMARY_SOURCE) << 16
 _U64 = 1 << 64
 
-# ``phase``: load or resume, or None when the kernel took it; ``table``: what it prints back.
+# ``phase``: load or resume, or None if the kernel accepted it; ``table``: what it prints back.
 Verdict = namedtuple("Verdict", ("phase", "errno", "reason", "table"))
 TAKEN = Verdict(None, None, None, None)
 Disagreement = namedtuple("Disagreement", ("kind", "name", "about"))
 
 
 def load_targets():
-    """Every device-mapper target that the host's kernel has, loaded: {type: version}."""
+    """Load every device-mapper target that the host's kernel has: {type: version}."""
     directory = f"/lib/modules/{os.uname().release}/kernel/drivers/md"
     paths = (
         glob.glob(f"{directory}/dm-*.ko*")
@@ -106,7 +107,7 @@ def load_targets():
 
 @contextlib.contextmanager
 def udev_stopped():
-    """udevd down: events of thousands of devices that live for milliseconds would only be read, and answered, in vain."""
+    """Stops udevd, which would handle the events of thousands of devices that exist only for milliseconds."""
     if not os.path.isdir("/run/systemd/system"):
         with _udevd_stopped():
             yield
@@ -124,7 +125,7 @@ def udev_stopped():
 
 @contextlib.contextmanager
 def _udevd_stopped():
-    """The same where udevd was started by hand."""
+    """The same for an udevd that was started by hand."""
     running = os.path.exists("/run/udev/control")
     if running:
         subprocess.run(["udevadm", "control", "--exit", "--timeout=30"], check=True)
@@ -138,7 +139,7 @@ def _udevd_stopped():
 @contextlib.contextmanager
 def _setting(path, value):
     if not os.path.exists(path):
-        # Not every kernel has it.
+        # Not every kernel has this file.
         yield
         return
     with open(path, encoding="ascii") as file:
@@ -154,13 +155,18 @@ def _setting(path, value):
 
 @contextlib.contextmanager
 def fast_removal():
-    """Most of the time for a table goes into waiting for the kernel's RCU when its device is removed; this shortens it. No talk on the console."""
+    """
+    Shortens the wait for the kernel's RCU when a device is removed, which takes most of the time of a table.
+    Silences the console.
+    """
     with _setting("/sys/kernel/rcu_expedited", "1"), _setting("/proc/sys/kernel/printk", "1"):
         yield
 
 
 class Devices:
-    """The loop devices that tables are made over: ordinary ones, one with blocks of 4096 bytes, one that is read-only."""
+    """
+    The loop devices below the tables: ordinary ones, one with blocks of 4096 bytes, one that is read-only.
+    """
 
     def __init__(self, directory):
         self.held = []
@@ -189,7 +195,7 @@ class Devices:
 
 
 class ThinPool:
-    """A live thin-pool with the volumes 0 to 3, over two files of its own."""
+    """A live thin-pool with the volumes 0 to 3, over two files."""
 
     def __init__(self, control, directory):
         self.held = []
@@ -215,7 +221,7 @@ class ThinPool:
 
 
 class Turn:
-    """One process at a time: the lines of the kernel's log in between are its own."""
+    """One process at a time, so that the lines of the kernel's log in between are its own."""
 
     def __init__(self, path):
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -231,7 +237,7 @@ class Turn:
 
 
 class Kernel:
-    """One mapped device, made anew whenever it had a table. ``turn``: a :class:`Turn`."""
+    """One mapped device, made again after each table. ``turn``: a :class:`Turn`."""
 
     def __init__(self, control, turn):
         self.control = control
@@ -249,7 +255,7 @@ class Kernel:
         self.address, self.number = _control.by_uuid(uuid), status.number
 
     def judge(self, targets, read_only):
-        """The Verdict on ``(start, length, type, params)`` in order, as they are."""
+        """The Verdict on a list of ``(start, length, type, params)``, sent unchanged."""
         with self.turn:
             announce(targets, read_only)
             verdict = self._judge(targets, read_only)
@@ -280,7 +286,7 @@ class Kernel:
                 self.control.remove(self.address, event_nr=EVENT)
                 return
             except KernelError as error:
-                # Work queues of a target may hold it for a moment.
+                # The work queues of a target may hold it for a moment.
                 if error.errno_name != "EBUSY" or time.monotonic() > until:
                     raise
             time.sleep(0.01)
@@ -292,7 +298,7 @@ class Kernel:
 
 
 def announce(targets, read_only):
-    """Write down what is about to be sent, where whoever runs the kernel looks when that ends (RACEFREE_NOW)."""
+    """Record what will be sent, for the message after a crash of the kernel (RACEFREE_NOW)."""
     if os.environ.get("RACEFREE_NOW"):
         lines = [
             f"{start} {length} {kind.decode()} {params.decode()}" for start, length, kind, params in targets
@@ -304,7 +310,7 @@ def announce(targets, read_only):
 
 
 def sendable(lines):
-    """The lines as the kernel's interface takes them, or None for what does not fit into its fields."""
+    """The lines as the kernel's interface accepts them, or None if a value does not fit into its field."""
     targets = []
     for line in lines:
         start, length, kind, params = (line.split(" ", 3) + ["", "", ""])[:4]
@@ -324,10 +330,10 @@ def sendable(lines):
 
 def is_dangerous(lines, read_only, errors):
     """
-    Whether the kernel may crash or hang over the table (``device-modes``, ``integrity-recovery`` and what stops this
-    kernel in the documentation, a switch with very many regions): it is never sent then. What the parser could not read
-    it cannot tell, so there every device that occurs twice counts, every recalculation in mode R, and every word of what
-    stops this kernel.
+    Whether the table may crash or hang the kernel (``device-modes``, ``integrity-recovery`` and the tables
+    that stop this kernel, see the documentation, and a switch with very many regions). Such a table is never
+    sent. In a table that the parser could not read, every device that occurs twice counts, every
+    recalculation in mode R, and every word of a table that stops this kernel.
     """
     if any(
         "stops" in error or "memory that it has freed" in error["rule"] or "stops with a BUG" in error["rule"]
@@ -337,7 +343,8 @@ def is_dangerous(lines, read_only, errors):
     if errors and _may_stop(lines):
         return True
     for line in lines:
-        # One step for each region, uninterrupted: minutes at the lengths that are made here to be refused.
+        # One step for each region, without a pause: minutes with the lengths that are generated here to be
+        # refused.
         if " switch " in line and re.match(r"[0-9]+ [0-9]{8,} ", line):
             return True
     words = [word for line in lines for word in line.split(" ")]
@@ -353,17 +360,20 @@ def is_dangerous(lines, read_only, errors):
 
 def data_for(release):
     """
-    (the known kernel whose data a running one (``uname -r``) is held against, whether it is that one).
+    (the known kernel whose data is used for the running one (``uname -r``), whether they are the same).
 
-    What the data does not name yet is held against the newest known: where they differ, the data is to be mended, not the code that
-    was changed last.
+    A kernel that is not in the data is compared with the newest one that is. If they differ, correct the
+    data, not the code that was changed last.
     """
     same = kernels.same_grammar(release)
     return same or kernels.KERNELS[-1], same is not None
 
 
 def _may_stop(lines):
-    """Whether what the parser could not read may be one of the tables that stop this kernel (``_stops``), by its words."""
+    """
+    Whether a table that the parser could not read may be one of those that stop this kernel (``_stops``), by
+    its words.
+    """
     if kernels.version_of(os.uname().release) < min(stop.since for stop in stops.STOPS):
         return False
     rows = [line.split(" ") for line in lines]
@@ -374,7 +384,7 @@ def _may_stop(lines):
 
 
 class Run:
-    """The comparison, or the share of it that one process has."""
+    """The comparison, or the share of one process."""
 
     def __init__(self, options, targets):
         self.options = options
@@ -400,13 +410,13 @@ class Run:
         )
 
     def result(self):
-        """Plain data, for :func:`add_up`."""
+        """The counts as plain data, for :func:`add_up`."""
         return {"counts": self.counts, "classes": self.classes, "totals": self.totals, "spent": self.seconds}
 
     def work(self, tell, place, number):
         """
-        The tables of process ``number``, in threes: the kinds come in turn, and every process shall have some of each. ``place`` is for files,
-        ``tell`` is called before each table.
+        The tables of process ``number``, in threes: the kinds alternate, and every process must get some of
+        each. ``place`` is for files, ``tell`` is called before each table.
         """
         options = self.options
         with contextlib.ExitStack() as stack:
@@ -461,7 +471,7 @@ class Run:
             row["taken"] += verdict is not None and verdict.phase is None
         if verdict is None:
             self.totals["no table to the interface"] += 1
-            found = [] if errors else [Disagreement("not sendable, taken by the parser", None, "")]
+            found = [] if errors else [Disagreement("cannot be sent, accepted by the parser", None, "")]
         else:
             found = compare(errors, table, verdict, types)
             if not found:
@@ -491,7 +501,7 @@ class Run:
 
 
 def judge(lines, read_only, slots):
-    """``(errors, Table or None)`` of the parser; a device that is not there is an error, too."""
+    """``(errors, Table or None)`` of the parser. A missing device is an error, too."""
     try:
         return [], slots.look(lines, read_only).table
     except TableError as error:
@@ -509,11 +519,11 @@ def judge(lines, read_only, slots):
 
 
 def compare(errors, table, verdict, types):
-    """The Disagreements; empty when there is none. ``types``: those of the lines, known to the generator."""
+    """The Disagreements, a list. ``types``: the target types of the lines, known to the generator."""
     if errors and known.words_taken(types, verdict):
         return [
             Disagreement(
-                "refused by the parser, taken by the kernel",
+                "refused by the parser, accepted by the kernel",
                 known.stricter(error, errors),
                 f"{error['target']} {error['field']}: {plain(error['rule'])}",
             )
@@ -523,7 +533,9 @@ def compare(errors, table, verdict, types):
         types = ",".join(sorted({target.TYPE for target in table}))
         about = f"{verdict.phase} {verdict.errno} {plain(verdict.reason or f'({types}, no reason logged)')}"
         return [
-            Disagreement("taken by the parser, refused by the kernel", known.undecided(table, verdict), about)
+            Disagreement(
+                "accepted by the parser, refused by the kernel", known.undecided(table, verdict), about
+            )
         ]
     if verdict.phase is None:
         return _compare_printed(table, verdict.table)
@@ -537,7 +549,7 @@ def _compare_printed(table, printed):
         row = error.errors[0]
         return [
             Disagreement(
-                "printed back as what the parser refuses",
+                "printed back in a form that the parser refuses",
                 None,
                 f"{row['target']} {row['field']}: {plain(row['rule'])}",
             )
@@ -550,12 +562,12 @@ def _compare_printed(table, printed):
 
 
 def plain(text):
-    """``text`` without numbers, so that the same complaint about another value is the same class."""
+    """``text`` without numbers, so that the same error for another value is in the same class."""
     return re.sub(r"'[^']*'", "'...'", re.sub(r"[0-9]+", "N", text))
 
 
 class Worker:
-    """A process with its share of the run, which may hang in the kernel for ever."""
+    """A process with its share of the run, which may hang in the kernel forever."""
 
     def __init__(self, run, place, number):
         self.reading, writing = os.pipe()
@@ -582,7 +594,7 @@ class Worker:
             os._exit(code)
 
     def hear(self, trace):
-        """Read what it says; whether it has ended."""
+        """Read its messages; returns whether it has ended."""
         piece = os.read(self.reading, 1 << 16)
         self.heard = time.monotonic()
         *rows, self.buffer = (self.buffer + piece).split(b"\n")
@@ -593,7 +605,7 @@ class Worker:
         return not piece
 
     def end(self):
-        """Its result; None, with a word about it, when there is none."""
+        """Its result, or None and a message if there is none."""
         os.close(self.reading)
         code = os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
         if code == 0 and "totals" in (self.last or {}):
@@ -602,13 +614,15 @@ class Worker:
         return None
 
     def kill(self):
-        """Without waiting: what hangs in the kernel does not die."""
+        """Kill it without waiting: a process that hangs in the kernel does not die."""
         os.kill(self.child, signal.SIGKILL)
         os.close(self.reading)
 
 
 def watch(run):
-    """Work in as many processes as the options say; their results, or None when one of them hung or failed."""
+    """
+    Run as many processes as the options say; returns their results, or None if one of them hung or failed.
+    """
     place = tempfile.mkdtemp(prefix="differential-", dir=run.options.directory)
     try:
         workers = {}
@@ -633,7 +647,7 @@ def watch(run):
 
 
 def add_up(results):
-    """One result of those of all processes."""
+    """Combine the results of all processes."""
     total = {"counts": {}, "classes": {}, "totals": {}, "spent": {}}
     for result in results:
         for name, row in result["counts"].items():
@@ -653,7 +667,7 @@ def _add(sums, row):
 
 
 def compare_tables(**options):
-    """``(exit code, result or None)`` of a whole run; options as on the command line."""
+    """``(exit code, result or None)`` of a whole run; options are those of the command line."""
     options = argparse.Namespace(
         **dict(
             {
@@ -711,7 +725,8 @@ def show(result):
     print(summary(result))
     for name, row in sorted(result["counts"].items()):
         print(
-            f"  {name:16} {row['tables']:6} tables, {row['taken']:6} taken by the kernel, {1000 * row['seconds'] / row['tables']:6.0f} ms each"
+            f"  {name:16} {row['tables']:6} tables, {row['taken']:6} taken by the kernel, "
+            f"{1000 * row['seconds'] / row['tables']:6.0f} ms each"
         )
     for key, row in sorted(
         result["classes"].items(), key=lambda item: (item[1]["name"] is not None, -item[1]["count"])
@@ -736,16 +751,16 @@ def main():
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=600, help="how many tables")
-    parser.add_argument("--skip", type=int, default=0, help="leave out the first tables")
+    parser.add_argument("--skip", type=int, default=0, help="skip this many tables")
     parser.add_argument(
         "--types", type=lambda text: text.split(","), default=[], help="only these target types"
     )
     parser.add_argument(
         "--without", type=lambda text: text.split(","), default=[], help="all but these target types"
     )
-    parser.add_argument("--jobs", type=int, default=JOBS, help="how many processes share the tables")
-    parser.add_argument("--directory", default="/var/tmp", help="where to make the files for loop devices")
-    parser.add_argument("--report", help="write everything there, as JSON")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="number of processes that share the tables")
+    parser.add_argument("--directory", default="/var/tmp", help="directory for the files of loop devices")
+    parser.add_argument("--report", help="write the whole result to this file, as JSON")
     parser.add_argument("--trace", action="store_true", help="print every table before it is tried")
     options = parser.parse_args()
     code, result = compare_tables(**vars(options))

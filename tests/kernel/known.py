@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Which disagreements between the parser and a kernel belong to which name in docs/device-mapper-tables.md.
+Maps disagreements between the parser and a kernel to their names in docs/device-mapper-tables.md.
 
-Every row has a name, a target type or None for all, and a pattern: of the parser's ``field: rule`` where the parser is stricter, of the
-kernel's ``errno reason`` where the parser cannot tell.
+Every row has a name, a target type or None for all, and a pattern: of the parser's ``field: rule`` where the
+parser is stricter, of the kernel's ``errno reason`` where the parser cannot tell.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ STRICTER = (
     ("vdo-era", "vdo", r"(era|cache_blocks): a whole number"),
 )
 
-# A kernel that says so has read all the words before, and taken them.
+# A kernel with this message has accepted all of the words before.
 FORMAT = ("contents", "vdo", r"vdo: Could not load geometry block")
 
 UNDECIDED = (
@@ -61,10 +61,11 @@ UNDECIDED = (
     FORMAT,
     ("crypto", "verity", r"ENOENT .*verity: Cannot initialize hash function"),
     ("crypto", "crypt", r"crypt: Error allocating crypto tfm"),
-    # Two targets of one table with the same device for their metadata.
+    # Two targets of one table use the same device for their metadata.
     ("contents", None, r"block manager: superblock validator check failed"),
     ("contents", "integrity", r"EIO .*integrity: Error initializing (journal|superblock)"),
-    # Superblocks that are all new, beside a member without one: with those of a set in use the kernel takes it.
+    # All superblocks are new, and one member has none; the kernel accepts this with superblocks of an
+    # existing set.
     ("contents", "raid", r"EINVAL .*raid: New device injected into existing raid set"),
     ("metadata-room", "era", r"ENOSPC era: metadata_(resize|commit)"),
     ("integrity-room", "integrity", r"integrity: (Not enough provided sectors|The device is too small)"),
@@ -74,8 +75,9 @@ UNDECIDED = (
 
 def stricter(error, errors):
     """
-    The name, out of ``deviations.STRICTER``, of why the parser refuses what the kernel took; None when there is none. ``errors``: all of the
-    table; where a count could not be read, what else the line lacks follows from that.
+    The name, out of ``deviations.STRICTER``, of why the parser refuses what the kernel took; None when there
+    is none. ``errors``: all of the table; where a count could not be read, what else the line lacks follows
+    from that.
     """
     for other in errors:
         if (
@@ -102,14 +104,17 @@ def stricter(error, errors):
 
 
 def undecided(table, verdict):
-    """The name, out of ``deviations.UNDECIDED``, of why the kernel refused what the parser took; None when there is none."""
+    """
+    The name, out of ``deviations.UNDECIDED``, of why the kernel refused what the parser took; None when there
+    is none.
+    """
     return _first(UNDECIDED, {target.TYPE for target in table}, f"{verdict.errno} {verdict.reason}")
 
 
 def words_taken(types, verdict):
     """
-    Whether the kernel took the words of a table with these target types: it took the table, or refused it for what it then read from a device
-    (a VDO volume would have to be formatted).
+    Whether the kernel took the words of a table with these target types: it took the table, or refused it for
+    what it then read from a device (a VDO volume would have to be formatted).
     """
     return verdict.phase is None or _first((FORMAT,), types, f"{verdict.errno} {verdict.reason}") is not None
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""libvirtd with QEMU on the kernel tier for tests: the daemon, guests that are defined, and a guest of 512 bytes."""
+"""libvirtd with QEMU on the kernel tier: the daemon, defined guests, and a guest of 512 bytes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import libvirt
 
 URI = "qemu:///system"
 PIDFILE = "/run/libvirtd.pid"
-# A guest that needs no kernel: the first sector of its disk. It prints the second one (to its first 0 byte) to the serial port, writes
-# it into the third one, and says that it has.
+# A guest that needs no kernel, only the first sector of its disk. It prints the second sector (up to the
+# first 0 byte) to the serial port, writes it to the third one, and prints that it has.
 GUEST = r"""
 .code16
 .globl _start
@@ -108,7 +108,7 @@ def answers():
 
 
 def start_daemon():
-    """Returns when it answers: the first time it asks QEMU what that can do."""
+    """Wait until it answers: at its first start it asks QEMU for its capabilities."""
     if not answers():
         run("libvirtd", "-d")
         until = time.monotonic() + 120
@@ -136,13 +136,14 @@ def definition(name, devices="", serial=None):
     return (
         f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>"
         f"<os><type arch='x86_64' machine='pc'>hvm</type></os><on_reboot>destroy</on_reboot>"
-        f"<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{devices}{port}<memballoon model='none'/></devices></domain>"
+        f"<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{devices}{port}<memballoon "
+        "model='none'/></devices></domain>"
     )
 
 
 @contextlib.contextmanager
 def defined(text):
-    """A domain with this definition, by its uuid, which is gone afterwards whatever became of it."""
+    """Define a domain and yield its UUID. Afterwards the domain is removed, whatever its state."""
     connection = libvirt.open(URI)
     uuid = connection.defineXML(text).UUIDString()
     connection.close()
@@ -154,7 +155,7 @@ def defined(text):
 
 
 def opened(name):
-    """{(major, minor)} of the block devices that the domain's QEMU has open."""
+    """{(major, minor)} of block devices that the domain's QEMU has open."""
     with open(f"/run/libvirt/qemu/{name}.pid", encoding="ascii") as file:
         directory = f"/proc/{file.read().strip()}/fd"
     found = [os.stat(os.path.join(directory, fd)) for fd in os.listdir(directory)]

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-An adversary that swaps the file behind /dev/loopN all the time, while mapped devices are made over it.
+An adversary constantly exchanges the file behind /dev/loopN, while mapped devices are made over it.
 
-Every way of naming the device is counted: how often it got the right device, refused, and got the wrong one, which is told
-by reading the marker of the file through the mapped device. ``swap.py --help`` has the options. Exit code 1 when one of the
-collection's ways ever got a wrong device.
+Counts for every way of naming the device how often it got the right device, was refused, and got the wrong
+device, found by reading the marker of the file through the mapped device. ``swap.py --help`` lists the
+options. Exit code 1 if one of the collection's ways ever got a wrong device.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from differential import EVENT, fast_removal, udev_stopped
 SIZE = 1 << 20
 SECTORS = 8
 MARKERS = {"a": b"A" * 512, "b": b"B" * 512}
-# Seconds for which a file stays: from shorter than any step of those who use it to longer than all of them.
+# For how many seconds a file stays: from shorter than any step of its users to longer than all steps
+# together.
 PAUSES = (0, 0.0005, 0.002, 0.005, 0.01, 0.02, 0.05)
 NUMBER = 240
 LOOP_CTL_ADD = 0x4C80
@@ -47,7 +48,7 @@ WAYS = ("diskseq", "path and diskseq", "file", "dmsetup")
 
 
 def adversary(number, files):
-    """For ever: attach one of the files to the loop device, leave it for a moment, take it away."""
+    """Forever: attach one of the files to the loop device, leave it for a moment, detach it."""
     node = f"/dev/loop{number}"
     fds = [os.open(path, os.O_RDWR) for path in files]
     turn = 0
@@ -74,7 +75,7 @@ def adversary(number, files):
 
 
 def read_marker(path):
-    """The first sector, past any cache."""
+    """The first sector, read without a cache."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -84,7 +85,7 @@ def read_marker(path):
 
 
 def look_up(number, marker, until):
-    """The diskseq that the loop device has while this file is behind it, as a user would have noted it."""
+    """The diskseq of the loop device with this file, as a user would have recorded it."""
     while time.monotonic() < until:
         try:
             with _device.open_path(f"/dev/loop{number}") as device:
@@ -97,7 +98,8 @@ def look_up(number, marker, until):
 
 class Counter:
     """
-    How often each way got the ``right`` device, ``refused``, and got a ``wrong`` one; ``gone``: it got a device that has no content (any more).
+    How often each way got the ``right`` device, was ``refused``, or got a ``wrong`` one; ``gone``: the device
+    has no content (any more).
     """
 
     def __init__(self):
@@ -117,7 +119,7 @@ class Counter:
 
 
 def ours(control, value, name):
-    """The marker read through a device made by the collection over this slot; None when it refused."""
+    """The marker, read through a device that the collection made over this slot; None if it refused."""
     row = {"start": 0, "length": SECTORS, "target": "linear", "device": value, "offset": 0}
     with resources.Resources() as host:
         try:

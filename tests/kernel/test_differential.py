@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The table parser against the kernel of this host: a small run of differential.py, which does larger ones.
+Compares the table parser with the kernel of this host: a small run of differential.py.
 
-RACEFREE_SEED takes another seed, to make a failure again or to see other tables.
+RACEFREE_SEED sets the seed, to reproduce a failure or to try other tables.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def test_every_disagreement_has_a_name(capsys):
     with capsys.disabled():
         print(f"\n{differential.summary(result)}")
     totals = result["totals"]
-    # A run in which one side refused everything would agree with itself.
+    # If one side refused everything, the run would prove nothing.
     assert (
         totals["tables"] == COUNT and totals["both took"] > COUNT // 6 and totals["both refused"] > COUNT // 6
     ), differential.summary(result)
@@ -35,7 +35,7 @@ def test_every_disagreement_has_a_name(capsys):
 
 
 def test_a_disagreement_without_a_name_is_found(monkeypatch):
-    """The same comparison with no names to give: what is stricter on purpose must come out."""
+    """The same comparison without names: it must report what is stricter on purpose."""
     monkeypatch.setattr(known, "STRICTER", ())
     code, result = differential.compare_tables(
         seed=SEED, count=60, types=["error", "linear", "snapshot-origin", "zero"]

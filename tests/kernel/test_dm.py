@@ -47,11 +47,11 @@ def test_life_of_a_device_over_a_file(image, name, cleanup):
     gone = predict_and_run("dm_device", name=name, state="absent")
     assert gone["changed"] and gone["gone"]
     assert not os.path.exists(f"/dev/mapper/{name}")
-    # persist=true: the loop device made for the file stays, too
+    # persist=true: the loop device that was made for the file stays, too
     assert not run_module("loop_device", backing_file=path)["changed"]
 
 
-def test_slots(image, name, cleanup):
+def test_sources_in_a_table(image, name, cleanup):
     path = image(content=b"the disk")
     loop = run_module("loop_device", backing_file=path)["device"]
     cleanup(loop=path)
@@ -72,7 +72,7 @@ def test_slots(image, name, cleanup):
         assert not run_module("dm_device", name=name, table=[row])["changed"], slot
 
 
-def test_a_slot_that_has_moved_on(image, name, cleanup):
+def test_a_device_slot_whose_device_has_changed(image, name, cleanup):
     path = image()
     loop = run_module("loop_device", backing_file=path)["device"]
     cleanup(loop=path)
@@ -141,7 +141,7 @@ def test_read_only(image, name, cleanup):
     assert made["device"]["read_only"]
 
 
-def test_names_in_use_are_told_whole(name, cleanup):
+def test_an_error_for_a_name_in_use_shows_the_table(name, cleanup):
     cleanup(dm=name)
     made = run_module("dm_device", **zero(name, uuid=f"TEST-{name}"))["device"]
     result = refused(
@@ -159,7 +159,7 @@ def test_names_in_use_are_told_whole(name, cleanup):
     refused("dm_device", "cannot be renamed", f"TEST-{other}", **zero(other, uuid=f"TEST-{name}"))
 
 
-def test_a_table_that_is_told_keeps_its_key(image, name, cleanup):
+def test_a_table_in_an_error_hides_its_key(image, name, cleanup):
     path, key = image(), "c0ffee00" * 16
     cleanup(loop=path)
     cleanup(dm=name)
@@ -198,7 +198,7 @@ def test_a_device_in_use_stays(name, cleanup):
         refused("dm_device", "in use", name=name, state="absent", timeout=0)
         waits = run_module("dm_device", name=name, state="absent", deferred=True)
         assert waits["changed"] and not waits["gone"]
-        # and the wish for it is taken back by asking for it again
+        # asking for the device again cancels the deferred removal
         again = run_module("dm_device", **zero(name))
         assert (
             again["changed"] and again["device"]["persist"] and again["device"]["diskseq"] == made["diskseq"]
@@ -274,7 +274,10 @@ def test_snapshot(image, name, cleanup):
 
 
 def test_a_store_belongs_to_one_snapshot_at_a_time(image, name, cleanup):
-    """A second one waits for the first to go, and then has what was kept; the kernel would leave it without."""
+    """
+    A second one waits for the first to be removed, and then has its changes; without the wait it would have
+    none.
+    """
     origin, cow = image("origin.raw", content=b"golden"), image("cow.raw", 4 * MIB)
     first, second = name, name + "-2"
     for path in (origin, cow):
@@ -358,9 +361,9 @@ def test_many_in_one_task(name):
     assert gone["changed"] and all(row["gone"] for row in gone["devices"])
 
 
-def test_one_failing_takes_the_others_back(name, image):
+def test_one_failure_rolls_back_the_others(name, image):
     good = [zero(f"{name}-{number}") for number in range(3)]
-    # valid by itself: the kernel refuses it, for the pool's metadata is not what it says
+    # valid as a table: the kernel refuses it because the metadata device holds no such pool
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
     bad = {"name": f"{name}-bad", "table": f"0 {64 * MIB // 512} thin-pool file:{junk} file:{data} 128 0"}
     with pytest.raises(Failed) as caught:
@@ -373,8 +376,11 @@ def test_one_failing_takes_the_others_back(name, image):
     run_module("dm_devices", devices=[{"name": row["name"], "state": "absent"} for row in good])
 
 
-def test_what_a_killed_run_left_is_reaped(name, control, cleanup):
-    """A device made by a process that has ended, without a live table, is removed by the next run; others' are not."""
+def test_orphans_of_a_killed_run_are_removed(name, control, cleanup):
+    """
+    The next run removes a device without a live table if the process that made it has ended, and no other
+    device.
+    """
     from ansible_collections.racefree.block.plugins.module_utils._dm import (
         control as _control,
     )
@@ -515,7 +521,7 @@ def test_a_checked_table_keeps_its_key(image):
 
 
 @pytest.mark.sample
-def test_the_kernels_reason_is_told(image, name):
+def test_the_kernels_reason_is_in_the_error(image, name):
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
     refused_by_kernel = {
         "name": name,
@@ -527,7 +533,7 @@ def test_the_kernels_reason_is_told(image, name):
 
 
 def test_a_store_that_has_overflowed(image, name, cleanup):
-    """Every later run says so, and nobody gets the device."""
+    """Every later run reports it, and nobody gets the device."""
     from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
     from ansible_collections.racefree.block.plugins.module_utils._hotplug import target as _target
     from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, spec

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Changes of live mapped devices on a real kernel: reload, suspend, merge, what is hidden and what is secret."""
+"""Changes of live mapped devices on a real kernel: reload, suspend, merge, devices hidden from udev, keys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from conftest import (
 MIB = 2**20
 SECTORS = 2048
 
-# Only this process is killed, not the one that stands by.
+# Only this process is killed, not the standby process.
 KILLED_IN_A_RELOAD = """
 import os, signal, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
@@ -63,7 +63,7 @@ def origin_and_store(image, cleanup):
 
 @pytest.mark.parametrize("has_loop", [False, True])
 def test_another_file_is_put_where_the_one_of_a_table_was(image, name, cleanup, tmp_path, has_loop):
-    """Whoever has the device open would go on with the other one."""
+    """A user that has the device open would continue on the other file."""
     path = image("disk.raw", MIB, content=b"old")
     cleanup(loop=path)
     cleanup(loop=path + ".was")
@@ -95,7 +95,7 @@ def test_another_file_is_put_where_the_one_of_a_table_was(image, name, cleanup, 
 
 
 def test_a_device_in_use_does_not_shrink(name, cleanup):
-    """Nobody has it: it does. Somebody has it: only when that is said."""
+    """It shrinks if nobody has it open, and otherwise only with allow_shrink."""
     cleanup(dm=name)
     made = run_module("dm_device", name=name, table="0 64 zero")["device"]
     assert predict_and_run("dm_device", name=name, table="0 56 zero")["changed"]
@@ -121,7 +121,10 @@ def write(path, offset, data):
 
 
 def is_merged(name):
-    """Whether the store holds nothing but its own metadata (Documentation/admin-guide/device-mapper/snapshot.rst)."""
+    """
+    Whether the store holds nothing but its own metadata
+    (Documentation/admin-guide/device-mapper/snapshot.rst).
+    """
     status = run_module("device_info", path=f"/dev/mapper/{name}", features=False)["devices"][0]["status"]
     assert len(status) == 1 and " snapshot-merge " in status[0]
     allocated, metadata = status[0].split()[3:5]
@@ -157,8 +160,11 @@ def test_a_snapshot_is_merged(origin_and_store, image, name, cleanup):
 
 
 @pytest.mark.parametrize("suspended", [False, True])
-def test_a_table_that_does_not_start_gives_way_to_the_old_one(origin_and_store, name, cleanup, suspended):
-    """Taking over a snapshot's store is refused at resume, while that snapshot is live, when the old table is gone already."""
+def test_the_old_table_is_restored_if_the_new_one_does_not_start(origin_and_store, name, cleanup, suspended):
+    """
+    The kernel refuses to take over the store of a live snapshot only at resume, when the old table is gone
+    already.
+    """
     origin, store = origin_and_store
     trial, base = name + "-trial", name + "-base"
     cleanup(dm=base)
@@ -189,8 +195,8 @@ def test_a_table_that_does_not_start_gives_way_to_the_old_one(origin_and_store, 
         assert read_device(made["path"], 0, 12) == b"goldengolden"
 
 
-def test_the_old_tables_devices_do_not_go_meanwhile(image, origin_and_store, name, cleanup):
-    """As above, with an old table over a loop device that goes with its last user."""
+def test_devices_of_the_old_table_stay_during_a_reload(image, origin_and_store, name, cleanup):
+    """As above, with an old table over a loop device that is removed with its last user."""
     origin, store = origin_and_store
     trial, base = name + "-trial", name + "-base"
     alone = image("alone.raw", MIB, content=b"alone")
@@ -210,7 +216,7 @@ def test_the_old_tables_devices_do_not_go_meanwhile(image, origin_and_store, nam
     [("present", "resume", "True"), ("present", "suspend", "False"), ("suspended", "resume", "True")],
 )
 def test_killed_in_a_reload(name, cleanup, control, state, call, told):
-    """The old table stays, and nothing of the new one."""
+    """The old table stays, and nothing of the new table is left."""
     cleanup(dm=name)
     made = run_module("dm_device", name=name, table="0 8 zero", state=state)["device"]
     killed = subprocess.run(
@@ -229,8 +235,8 @@ def test_killed_in_a_reload(name, cleanup, control, state, call, told):
     assert not run_module("dm_device", name=name, table="0 8 zero", state=state)["changed"]
 
 
-def test_another_table_is_not_taken_live_by_the_way(name, cleanup):
-    """Somebody loaded it, and a resume would take it live: refused, unless this task brings a table itself."""
+def test_a_table_that_somebody_else_loaded_is_not_made_live(name, cleanup):
+    """A resume would make it live, so it is refused, unless this task has a table itself."""
     cleanup(dm=name)
     run_module("dm_device", name=name, table="0 8 zero", state="suspended")
     subprocess.run(["dmsetup", "load", name, "--table", "0 16 zero"], check=True)
@@ -239,8 +245,8 @@ def test_another_table_is_not_taken_live_by_the_way(name, cleanup):
     assert run_module("dm_device", name=name, table="0 24 zero")["device"]["table"] == ["0 24 zero"]
 
 
-def test_a_reload_is_taken_back_with_the_old_devices(image, name, cleanup):
-    """Which nothing else gets meanwhile: the old loop device would go with the old table."""
+def test_a_rolled_back_reload_has_the_old_devices(image, name, cleanup):
+    """Without a holder, the old loop device would be removed together with the old table."""
     old, new, other = (image(f"{word}.raw", MIB, content=word.encode()) for word in ("old", "new", "other"))
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
     cleanup(dm=name)
@@ -257,12 +263,12 @@ def test_a_reload_is_taken_back_with_the_old_devices(image, name, cleanup):
         run_module("dm_devices", devices=rows)
     after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
     assert after["table"] == made["table"] and read_device(made["path"], 0, 3) == b"old"
-    # Nothing is left when nobody holds it any more.
+    # Nothing is left once nobody holds it.
     wait_until(lambda: snapshot() == before)
 
 
 def test_suspend_has_a_time_limit(name, cleanup):
-    """A suspend waits for the I/O of the device, here for what is stuck below."""
+    """A suspend waits for the I/O of the device, which is stuck in a device below."""
     low, top = name + "-low", name + "-top"
     cleanup(dm=low)
     cleanup(dm=top)
@@ -311,7 +317,7 @@ def test_a_file_system_is_frozen_unless_told_otherwise(image, name, cleanup, tmp
             run_module("dm_device", name=name, state="suspended", nolockfs=nolockfs)
             asked = subprocess.Popen(["fsfreeze", option, mounted], stderr=subprocess.PIPE, text=True)
             try:
-                # At once, and for a wrong state never while the device is suspended.
+                # At once, and a wrong state is never reported while the device is suspended.
                 told = asked.communicate(timeout=60)[1]
             finally:
                 run_module("dm_device", name=name)
@@ -335,11 +341,11 @@ def test_read_only_and_back(image, name, cleanup):
     write(made["path"], 0, b"x")
 
 
-def test_a_suspended_device_is_taken_back_suspended(image, name, cleanup):
-    """With its old table, when another device of the task fails."""
+def test_a_suspended_device_is_suspended_after_a_rollback(image, name, cleanup):
+    """It also has its old table, after another device of the task failed."""
     cleanup(dm=name)
     made = run_module("dm_device", name=name, table="0 8 zero", state="suspended")["device"]
-    # valid by itself: the kernel refuses it, for the pool's metadata is not what it says
+    # valid as a table: the kernel refuses it because the metadata device holds no such pool
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("data.raw", 64 * MIB)
     failing = {
         "name": name + "-other",
@@ -394,7 +400,7 @@ def test_hidden_from_udev(name, cleanup):
 
 @pytest.mark.sample
 def test_a_key_is_shown_nowhere(image, name, cleanup, system_log):
-    """Not in what -vvv shows, not in the diff, not in an error, not in the host's log."""
+    """Neither in the output of -vvv, nor in a diff, an error, or the host's log."""
     path = image()
     cleanup(loop=path)
     cleanup(dm=name)

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Somebody else makes, renames and removes mapped devices of the same name or uuid between any two steps of ours, on a real kernel.
+On a real kernel, somebody else makes, renames and removes mapped devices of the same name or UUID between any
+two steps of a module.
 
-The other one works right before an ioctl of ours, through a control node of its own. Nothing of its devices may be changed.
+They act right before an ioctl of the module, through their own control node. Their devices must not be
+changed.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from ansible_collections.racefree.block.plugins.module_utils._module import work
 from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, spec
 from conftest import Failed, run_module, udev_settle, wait_until
 
-# udev takes longer for its events than the tests do: RACEFREE_TRIES=200 is for a run by hand.
+# Handling udev's events takes longer than the tests. Use RACEFREE_TRIES=200 by hand.
 TRIES = int(os.environ.get("RACEFREE_TRIES") or 12)
 ZERO = ((0, 2048, b"zero", b""),)
 THEIRS = ((0, 4096, b"error", b""),)
@@ -42,14 +44,14 @@ by_name, by_uuid, by_number = _control.by_name, _control.by_uuid, _control.by_nu
 
 
 class Other:
-    """The other one's devices, and what became of them."""
+    """The devices of somebody else, and what happened to them."""
 
     def __init__(self):
         self.control = _control.Control()
         self.made = {}
 
     def make(self, name, uuid="", table=THEIRS):
-        """A live device (without a table if that is empty), which stays; one that is refused is not there."""
+        """Make a live device (or one without a table) that stays, unless the kernel refuses it."""
         with contextlib.suppress(BlockError):
             status = self.control.create(name, uuid)
             if table:
@@ -58,7 +60,7 @@ class Other:
             self.made[status.major, status.minor] = (name, uuid, table)
 
     def remove(self, address):
-        """Whatever has this name or uuid now is gone, unless it is in use."""
+        """Remove whatever has this name or UUID now, unless it is in use."""
         with contextlib.suppress(BlockError):
             number = self.control.status(address)
             self.control.remove(address)
@@ -72,7 +74,7 @@ class Other:
                 self.made[number] = (new_name,) + self.made[number][1:]
 
     def check(self):
-        """Every device of the other one is as it was made."""
+        """Check that each of these devices is unchanged."""
         for number, (name, uuid, table) in self.made.items():
             status, lines = self.control.table(by_number(*number))
             assert (status.name, status.uuid, status.suspended, status.deferred_remove) == (
@@ -99,9 +101,12 @@ def other():
 
 @pytest.fixture
 def before(monkeypatch):
-    """``before(method, act, which=1)``: ``act()`` runs right before the which-th ioctl of this kind from now on, once."""
+    """
+    ``before(method, act, which=1)``: ``act()`` runs right before the which-th ioctl of this kind from now on,
+    once.
+    """
     originals = {}
-    # What a module does is to be met in this process.
+    # The module works in this process, so that the test can act between its steps.
     monkeypatch.setattr(worker, "IN_PROCESS", True)
 
     def arm(method, act, which=1):
@@ -120,7 +125,7 @@ def before(monkeypatch):
 
 
 def ours(control, name="", uuid=""):
-    """The status of the device with this name or uuid, or None."""
+    """The status of the device with this name or UUID, or None."""
     try:
         return control.status(by_uuid(uuid) if uuid else by_name(name))
     except DeviceGone:
@@ -128,7 +133,7 @@ def ours(control, name="", uuid=""):
 
 
 def nothing_private(control):
-    """None of our names for the time in between is left; udev may have a device open for a moment."""
+    """No temporary name of the collection is left; udev may have a device open for a moment."""
     wait_until(lambda: not left_private(control))
     return True
 
@@ -142,13 +147,13 @@ STEPS = ("create", "load", "rename", "remove", "resume", "status")
 
 @pytest.mark.parametrize("step", STEPS)
 def test_made_while_another_takes_the_name_and_the_uuid(name, control, other, before, step):
-    """It is ours that is made, or an error that says who has the name; the other one's device is as it was."""
+    """The module makes its device, or the error says who has the name. The other device is unchanged."""
     uuid = f"SHARED-{name}"
     outcomes = {"made": 0, "refused": 0}
     for number in range(TRIES):
 
         def act(choice=number % 4):
-            """The other one removes what it finds, and makes its own."""
+            """The other program removes what it finds, and makes its own device."""
             other.remove(by_uuid(uuid))
             other.remove(by_name(name))
             if choice & 1:
@@ -173,7 +178,7 @@ def test_made_while_another_takes_the_name_and_the_uuid(name, control, other, be
     assert sum(outcomes.values()) == TRIES and outcomes["refused"] + outcomes["made"] > 0
 
 
-def test_a_load_that_fails_takes_back_no_other_device(name, control, other, before):
+def test_a_failed_load_rolls_back_no_other_device(name, control, other, before):
     uuid = f"SHARED-{name}"
     for dummy in range(TRIES):
 
@@ -193,7 +198,9 @@ def test_a_load_that_fails_takes_back_no_other_device(name, control, other, befo
 @pytest.mark.parametrize("own_uuid", ["", "OWN"])
 @pytest.mark.parametrize("step", ["status", "rename", "remove"])
 def test_a_device_without_a_table_that_became_another_stays(name, control, other, before, step, own_uuid):
-    """Between the look and the removal it goes, and its name is a live device's, or that of one with another uuid."""
+    """
+    Between the look and the removal, its name passes to a live device, or to a device with another UUID.
+    """
     gone = 0
     uuid = own_uuid and f"{own_uuid}-{name}"
     for number in range(TRIES):
@@ -202,7 +209,7 @@ def test_a_device_without_a_table_that_became_another_stays(name, control, other
 
         def act(choice=number % 3):
             other.remove(by_name(name))
-            # So that the number is another one's, too.
+            # So that another device has the number, too.
             other.make(f"{name}-number")
             other.make(name, ("", f"THEIRS-{name}", uuid)[choice], () if choice == 1 else THEIRS)
 
@@ -220,7 +227,9 @@ def test_a_device_without_a_table_that_became_another_stays(name, control, other
 
 
 def test_absent_beside_one_that_has_to_be_waited_for(name, other, before):
-    """The whole module: while it removes the first of a list, the second one's name becomes another device's."""
+    """
+    While the module removes the first device of a list, the name of the second one passes to another device.
+    """
     for dummy in range(TRIES // 4):
         run_module("dm_device", name=f"{name}-a", table="0 8 zero")
         other.control.create(name)
@@ -244,7 +253,10 @@ def test_absent_beside_one_that_has_to_be_waited_for(name, other, before):
 
 
 def test_renamed_while_another_takes_the_old_name(name, control, other, before):
-    """The kernel renames by the old name: it is asked for last, so that only two renames between two ioctls could mislead it."""
+    """
+    The kernel renames by the old name, which is read last: only two renames between two ioctls could mislead
+    it.
+    """
     uuid, moved = f"MINE-{name}", f"{name}-moved"
     for dummy in range(TRIES):
         with mapped.make(control, name, uuid, load.Table(ZERO), 0, persist=False) as device:
@@ -262,7 +274,7 @@ def test_renamed_while_another_takes_the_old_name(name, control, other, before):
 
 
 def test_another_device_that_was_renamed_has_its_name_back(name, control, other, before):
-    """The other one works between the question for the name and the rename itself."""
+    """The other program acts between reading the name and the rename."""
     uuid, new = f"MINE-{name}", f"{name}-new"
     for number in range(TRIES):
         with mapped.make(control, name, uuid, load.Table(ZERO), 0, persist=False) as device:
@@ -273,12 +285,12 @@ def test_another_device_that_was_renamed_has_its_name_back(name, control, other,
                 if third:
                     before("_call", lambda: other.make(name, f"THIRD-{name}"))
 
-            # Asked for the name, asked for it again, renamed.
+            # Read the name, read it again, renamed.
             before("_call", act, which=3)
             with pytest.raises(WrongDevice) as caught:
                 mapped.rename(control, device, new, 0)
             if number % 2:
-                # Its name is taken: it cannot have it back, and the message says so.
+                # Its old name is in use, so it cannot get it back, and the message says so.
                 assert f"HAS THE NAME {new} AND WAS {name}" in str(caught.value)
                 other.rename(new, f"{name}-back")
             else:
@@ -290,7 +302,10 @@ def test_another_device_that_was_renamed_has_its_name_back(name, control, other,
 
 
 def test_two_runs_make_one_device(name, control, before):
-    """The second one makes it while the first does: the first takes it, as if it had come later."""
+    """
+    The second run makes the device while the first one is at it: the first one uses it, as if it had come
+    later.
+    """
     source = spec.parse(
         {"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": f"POOL-{name}"}
     )
@@ -304,7 +319,7 @@ def test_two_runs_make_one_device(name, control, before):
 
 
 def test_what_another_run_is_making_is_waited_for(name, control):
-    """A uuid without a live table is nobody's to remove: its maker may be slow."""
+    """Nobody may remove a device without a live table just for its UUID: its maker may be slow."""
     uuid = f"SLOW-{name}"
     source = spec.parse(
         {"table": [{"start": 0, "length": 2048, "target": "zero"}], "name": name, "uuid": uuid}
@@ -339,7 +354,7 @@ def test_what_another_run_is_making_is_waited_for(name, control):
     os.close(writer)
 
 
-def test_what_others_left_unfinished_is_named_and_stays(name, control, cleanup):
+def test_unfinished_devices_of_others_are_named_and_stay(name, control, cleanup):
     uuid = f"LEFT-{name}"
     control.create(name, uuid)
     cleanup(dm=name)
@@ -378,7 +393,10 @@ else:
 
 @pytest.mark.parametrize("step", ["make", "remove"])
 def test_killed_after_every_ioctl(name, control, step):
-    """Nothing is left for the name or the uuid, or the next run takes it away; a device without a table is gone or has its name."""
+    """
+    Either nothing has the name or the UUID, or the next run removes it. A device without a table is gone or
+    has its name.
+    """
     uuid = f"KILLED-{name}"
     statuses = []
     for count in range(1, 40):
@@ -404,7 +422,7 @@ def test_killed_after_every_ioctl(name, control, step):
 
 
 def test_an_orphan_of_another_namespace_stays(name, control):
-    """Its maker cannot be seen from here."""
+    """The process that made it cannot be seen from here."""
     # The first process of a namespace cannot kill itself.
     command = ["sh", "-c", '"$0" -c "$@"; exit 0', sys.executable, KILLED, "make", "4", name, name]
     subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", *command], check=True)
@@ -417,7 +435,7 @@ def test_an_orphan_of_another_namespace_stays(name, control):
 
 
 def test_a_user_that_comes_during_the_removal_keeps_the_device(name, control, before):
-    """It is opened after the last look at who has it: it stays, also for later users."""
+    """The device is opened after the last check for users. It stays, also for later users."""
     rng = random.Random(3)
     for dummy in range(TRIES // 4):
         with mapped.make(control, name, f"USED-{name}", load.Table(ZERO), 0) as device:
@@ -436,7 +454,7 @@ def test_a_user_that_comes_during_the_removal_keeps_the_device(name, control, be
 
 
 def test_a_link_that_is_another_devices_by_now_is_not_waited_for(name, control, other, monkeypatch):
-    """Another one has the name and the number of the device that was removed before udev is waited for."""
+    """Another device has the name and the number of the removed device before the module waits for udev."""
     settle = resources.Resources.settle
     answers = []
 
@@ -470,7 +488,10 @@ with _dm_ioctl.Control() as control, _dm_udev.Cookie() as cookie:
 
 
 def test_a_killed_removal_leaves_a_device_in_use(name, control):
-    """Its user had it before: whenever the removal is killed, the device is there when the user has gone."""
+    """
+    Its user had opened it before. Whenever the removal is killed, the device still exists after the user has
+    closed it.
+    """
     rng, lost = random.Random(5), 0
     for dummy in range(30):
         with mapped.make(control, name, f"USED-{name}", load.Table(ZERO), 0) as device:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Mapped devices of one list that stand on each other, on a real kernel."""
+"""Mapped devices of one list that use each other, on a real kernel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def live():
 
 @pytest.fixture
 def names(name, cleanup):
-    """Of a stack: its bottom, its middle and its top."""
+    """The bottom, the middle and the top of a stack."""
     found = [f"{name}-{number}" for number in range(3)]
     for one in found:
         cleanup(dm=one)
@@ -73,7 +73,7 @@ def test_made_from_the_bottom_and_removed_from_the_top(names, backwards):
 
 def test_a_table_that_is_longer_than_what_will_be_below_it(names):
     wanted = stack(names)
-    # More than there will be below it.
+    # Longer than the device that will be below it.
     wanted[0]["table"][0]["length"] = 16
     with pytest.raises(Failed):
         run_module("dm_devices", devices=wanted)
@@ -81,7 +81,7 @@ def test_a_table_that_is_longer_than_what_will_be_below_it(names):
 
 
 def test_the_kernel_refuses_the_upper_one(names):
-    """The lower ones are made by then: they are rolled back, or stay if that is asked for."""
+    """The lower ones exist by then. They are rolled back, or kept with on_error=keep."""
     bottom, middle, top = names
     wanted = [
         {"name": top, "table": f"0 16384 thin-pool dm:{bottom},UUID-{bottom} /dev/mapper/{middle} 128 0"},
@@ -101,7 +101,7 @@ def test_the_kernel_refuses_the_upper_one(names):
 
 
 def test_above_one_that_cannot_be_made(names):
-    """With on_error=keep the others are done, but for what stands on it."""
+    """With on_error=keep the others are made, except those that use it."""
     wanted = stack(names)
     wanted[2]["table"] = "0 16 linear /dev/no/such/device 0"
     with pytest.raises(Failed) as caught:
@@ -110,7 +110,7 @@ def test_above_one_that_cannot_be_made(names):
     assert not set(names) & set(live())
 
 
-def test_a_uuid_that_it_is_not_to_have(names):
+def test_a_stack_with_a_wrong_uuid(names):
     wanted = stack(names)
     wanted[0]["table"][0]["device"] = f"dm:{names[1]},OTHER"
     with pytest.raises(Failed, match=f"it is to have the uuid UUID-{names[1]}, not OTHER"):
@@ -119,7 +119,7 @@ def test_a_uuid_that_it_is_not_to_have(names):
 
 
 def test_one_that_somebody_else_uses_is_not_removed(names):
-    """Nor what stands on it, which the list removes before."""
+    """Nor are the devices that use it, which the list would remove first."""
     run_module("dm_devices", devices=stack(names))
     bottom, middle, top = names
     opened = os.open(f"/dev/mapper/{bottom}", os.O_RDONLY)
@@ -131,7 +131,7 @@ def test_one_that_somebody_else_uses_is_not_removed(names):
         assert set(names) <= set(live())
     finally:
         os.close(opened)
-    # One above that is not on the list keeps it.
+    # A device above that is not on the list uses it.
     with pytest.raises(Failed, match=f"{middle} is in use"):
         run_module(
             "dm_devices", devices=[{"name": one, "state": "absent", "timeout": 1} for one in (bottom, middle)]
@@ -141,7 +141,7 @@ def test_one_that_somebody_else_uses_is_not_removed(names):
 
 
 def test_a_uuid_in_a_slot_of_a_table(names):
-    """``dm:NAME,UUID`` of a device that is there."""
+    """``dm:NAME,UUID`` of an existing device."""
     bottom, middle, dummy = names
     run_module("dm_device", name=bottom, uuid=f"UUID-{bottom}", table="0 16 zero")
     for slot in (f"dm:{bottom},UUID-{bottom}", {"path": f"/dev/mapper/{bottom}", "uuid": f"UUID-{bottom}"}):

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What names one device, on a real kernel with udev: duplicates in a list of mapped devices, partitions, and the
-boot that a number is of.
+The identity of a device, on a real kernel with udev: duplicates in a list of mapped devices, partitions, and
+the boot to which a number belongs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def zero(name, **more):
     return dict({"name": name, "table": f"0 {SECTORS} zero"}, **more)
 
 
-def test_one_mapped_device_in_every_way(name, cleanup):
+def test_duplicates_of_a_mapped_device_by_any_name(name, cleanup):
     cleanup(dm=name)
     uuid = "U-" + name
     device = run_module("dm_device", **zero(name, uuid=uuid))["device"]
@@ -54,7 +54,7 @@ def test_a_name_that_is_anothers_uuid_is_no_duplicate(name, cleanup):
 
 @pytest.fixture
 def disk(image, cleanup):
-    """A loop device with a partition table of two partitions, which begin with their numbers."""
+    """A loop device with two partitions, whose first bytes are their numbers."""
     path = image(content=b"the disk")
     with open(path, "r+b") as file:
         file.seek(446)
@@ -71,7 +71,7 @@ def disk(image, cleanup):
     return made
 
 
-def test_what_is_returned_of_a_partition_leads_to_it(disk):
+def test_the_returned_paths_of_a_partition_lead_to_it(disk):
     for number in (1, 2):
         (row,) = run_module("device_info", path=f"{disk['path']}p{number}", features=False)["devices"]
         assert row["partition"] == number and row["diskseq"] == disk["diskseq"]

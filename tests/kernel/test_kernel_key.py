@@ -38,7 +38,7 @@ with _dm_ioctl.Control() as control:
 
 @pytest.fixture
 def key():
-    """A function: options of kernel_key with this payload, a fresh one if none is given."""
+    """A function that returns options of kernel_key with this payload, or a new one."""
     name = f"test:{secrets.token_hex(8)}"
     yield lambda payload=None, **more: dict(
         {"description": name, "payload": payload or secrets.token_hex(32)}, **more
@@ -53,7 +53,7 @@ def in_keyring(text):
 
 
 @pytest.mark.parametrize("kind", ["logon", "user"])
-def test_there_changed_and_gone(key, kind):
+def test_a_key_is_added_changed_and_removed(key, kind):
     one, two = key(type=kind), key(type=kind)
     name = one["description"]
     done = predict_and_run("kernel_key", **one)
@@ -67,19 +67,19 @@ def test_there_changed_and_gone(key, kind):
     invocation = run_module("kernel_key", invocation=True, **two)
     assert two["payload"] not in json.dumps(invocation)
     predict_and_run("kernel_key", description=name, type=kind, state="absent")
-    # The kernel collects what nobody has any more.
+    # The kernel removes unreferenced keys later.
     wait_until(lambda: not in_keyring(name))
 
 
-def test_a_key_of_somebody_elses(key):
-    """Nobody can tell what is in it."""
+def test_a_key_that_somebody_else_added(key):
+    """Its payload cannot be read."""
     options = key()
     from ansible_collections.racefree.block.plugins.module_utils._kernel import keyring
 
     keyring.reach()
     keyring.add("logon", options["description"], bytes.fromhex(options["payload"]))
     assert predict_and_run("kernel_key", **options)["changed"]
-    # Removed and added again: the marker is of another key.
+    # Removed and added again, so the marker belongs to another key.
     keyring.remove(keyring.find("logon", options["description"]))
     keyring.add("logon", options["description"], b"other" * 8)
     assert predict_and_run("kernel_key", **options)["changed"]
@@ -140,7 +140,7 @@ def test_a_device_over_its_own_key_only(key, name, image, cleanup):
 @pytest.mark.systemd
 @pytest.mark.gate("bookworm")
 def test_from_a_service_that_was_started_by_the_init_system(key, image):
-    """As libvirtd and with it the hook are: their session's keyring has no link to root's."""
+    """As libvirtd, and therefore the hook: their session keyring has no link to root's user keyring."""
     options, path = key(), image("disk.raw")
     run_module("kernel_key", **options)
     loop = subprocess.run(

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""libvirt_disk and libvirt_disks with libvirt itself: what definitions look like, by its test driver. What they do: test_libvirt_disk.py."""
+"""
+libvirt_disk and libvirt_disks with libvirt's test driver: what definitions look like. test_libvirt_disk.py
+tests what they do.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +32,25 @@ from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
 from ansible_collections.racefree.block.plugins.module_utils._module import worker
 
 TEST = "test:///default"
-DEFINITION = "<domain type='test'><name>{name}</name><memory>65536</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os><devices/></domain>"
+DEFINITION = (
+    "<domain type='test'><name>{name}</name><memory>65536</memory><vcpu>1</vcpu><os><type "
+    "arch='x86_64'>hvm</type></os><devices/></domain>"
+)
 CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
 
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
-    """The test driver's domains are its process's own, and a module's work would be done in a copy of them."""
+    """
+    The domains of the test driver are private to a process, and the module's child process would work on a
+    copy of them.
+    """
     monkeypatch.setattr(worker, "IN_PROCESS", True)
 
 
 @pytest.fixture(scope="module")
 def test_driver():
-    """Its domains are there for as long as a connection is open; they are this process's alone."""
+    """Its domains exist while a connection is open, in this process only."""
     connection = libvirt.open(TEST)
     yield connection
     connection.close()
@@ -57,7 +66,7 @@ def domain(test_driver):
 
 
 def for_the_test_driver(text):
-    """A definition that is the same but for what only its own driver takes."""
+    """A definition, without the parts that only its driver accepts."""
     root = ElementTree.fromstring(text.encode())
     root.set("type", "test")
     kind = root.find("os/type")
@@ -88,7 +97,7 @@ def inactive(domain):
 
 @pytest.mark.parametrize("file", sorted(os.listdir(CORPUS)))
 def test_definitions_through_libvirt(test_driver, image, file):
-    """Added, again, changed, removed: libvirt's own parser and writer in between."""
+    """A disk is added, added again, changed, removed, each time through libvirt's own parser and writer."""
     with open(os.path.join(CORPUS, file), encoding="utf-8") as opened:
         text = opened.read()
     domain = test_driver.defineXML(for_the_test_driver(text))
@@ -138,7 +147,10 @@ def test_one(domain, image):
 
 
 def test_an_image_that_is_not_raw(domain, image):
-    """By what it begins with, and by what the definition says; once known to be raw, whatever the guest writes."""
+    """
+    It is refused by its first bytes, or by the definition. A file once known to be raw is accepted, whatever
+    the guest writes.
+    """
     path = image("a.raw")
     arguments = {"domain": domain.name(), "vdev": "vda", "source": {"file": path}, "uri": TEST}
     with open(path, "r+b") as file:
@@ -147,7 +159,10 @@ def test_an_image_that_is_not_raw(domain, image):
     with open(path, "r+b") as file:
         file.write(bytes(8))
     before = inactive(domain)
-    disk = f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{path}'/><target dev='vdb' bus='virtio'/></disk>"
+    disk = (
+        f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{path}'/><target "
+        "dev='vdb' bus='virtio'/></disk>"
+    )
     domain.connect().defineXML(
         before.replace("<devices/>", "<devices></devices>").replace("</devices>", disk + "</devices>")
     )
@@ -204,7 +219,7 @@ def test_by_uuid_and_in_one_go(domain, image):
         "xvdd",
     ] and done["changed"]
     after = inactive(domain)
-    # One that cannot be done takes the others back.
+    # One failure rolls back the others.
     more = [dict(disks[0], mode="r"), dict(disks[1], vdev="xvde", source="file:/not/there")]
     refused("libvirt_disks", "does not exist", disks=more)
     assert inactive(domain) == after
@@ -213,10 +228,10 @@ def test_by_uuid_and_in_one_go(domain, image):
 
 
 def test_what_libvirt_drops(domain, image, monkeypatch):
-    """A definition that libvirt takes and changes the meaning of is put back."""
+    """If libvirt accepts a definition but changes its meaning, the old definition is restored."""
     before = inactive(domain)
     put = domain_xml.put
-    # Something that libvirt does not know, so that it is missing when it is looked for again.
+    # Something that libvirt does not know and drops, so that it is missing afterwards.
 
     def put_more(text, disk, recipe):
         return put(text, disk, recipe).replace(
@@ -243,8 +258,11 @@ def test_someone_else_changes_it(test_driver, domain, image, monkeypatch):
     assert "vda" not in inactive(domain) and "<title>another" in inactive(domain)
 
 
-def test_recipes_of_the_run(domain):
-    """Through libvirt's own call for metadata: what is not ours stays, and the inactive definition knows nothing of it."""
+def test_recipes_of_the_running_definition(domain):
+    """
+    Through libvirt's own call for metadata: other metadata stays, and the inactive definition does not
+    change.
+    """
     before = inactive(domain)
     domain.create()
     try:
@@ -418,5 +436,5 @@ def test_hostile_targets(domain, image, vdev):
 
 
 @pytest.mark.parametrize("name", ["a\nb", "", "a\tb", "x" * 300])
-def test_domain_names_that_are_none(image, name):
+def test_invalid_domain_names(image, name):
     refused("libvirt_disk", "domain", domain=name, vdev="vda", source="file:" + image(), uri=TEST)

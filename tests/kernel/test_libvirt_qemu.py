@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-libvirt_disk and libvirt_disks with libvirtd and QEMU: definitions of qemu:///system, and guests that have such a disk.
+libvirt_disk and libvirt_disks with libvirtd and QEMU: definitions of qemu:///system, and guests with such a
+disk.
 
-The hook, which makes a disk's device when its guest starts, is for Xen: here its lower half makes the device.
+The hook that makes a disk's device at a guest's start is for Xen; here its lower layer makes the device.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ def inactive(name):
 
 @pytest.fixture
 def domain():
-    """The uuid of a domain without disks."""
+    """The UUID of a domain without disks."""
     with defined(definition("q-" + uuid.uuid4().hex[:8])) as made:
         yield made
 
 
 def disk_element(text, target):
-    """The disk's element without what libvirt adds: [tags with their attributes]."""
+    """The disk's element without libvirt's additions: [tags with their attributes]."""
     disks = ElementTree.fromstring(text.encode()).findall("devices/disk")
     (found,) = [disk for disk in disks if disk.find("target").get("dev") == target]
     return [(found.tag, found.attrib)] + [
@@ -80,7 +81,7 @@ def test_what_the_definition_then_says(domain, image, vdev, options, bus):
     )
     element = {"type": "block", "device": options.get("device_type", "disk")}
     if bus == "usb":
-        # libvirt says which of two it takes; the module, run again, finds nothing to change in that.
+        # libvirt chooses between two values; a second run of the module finds nothing to change.
         element["model"] = "usb-storage"
     path = f"/dev/mapper/racefree-{domain}-{vdev}"
     expected = [
@@ -96,7 +97,7 @@ def test_what_the_definition_then_says(domain, image, vdev, options, bus):
     assert disk_element(inactive(domain), vdev) == expected
     assert done["disk"]["path"] == path and done["disk"]["running"] is False and done["device"] is None
     run_module("libvirt_disk", domain=domain, vdev=vdev, state="absent", uri=URI)
-    # A controller that libvirt added for the disk stays, as it does for virsh.
+    # A controller that libvirt added for the disk stays, as with virsh.
     after = inactive(domain)
     assert without_controllers(after) == without_controllers(before)
 
@@ -112,7 +113,7 @@ def for_qemu_without_kvm(text):
         for element in root.findall(path):
             root.remove(element)
     for disk in root.iter("disk"):
-        # What QEMU's driver would not take together with the rest.
+        # Parts that QEMU's driver would refuse together with the rest.
         for element in disk.findall("shareable") + disk.findall("transient"):
             disk.remove(element)
         if disk.find("driver").get("io") == "native":
@@ -124,7 +125,10 @@ def for_qemu_without_kvm(text):
 
 @pytest.mark.parametrize("file", QEMU_FILES)
 def test_definitions_of_others(image, file):
-    """Added, again, changed, removed: libvirt's QEMU driver in between, and all the rest stays as it was."""
+    """
+    A disk is added, added again, changed, removed, through libvirt's QEMU driver. Everything else stays
+    unchanged.
+    """
     with open(os.path.join(CORPUS, file), encoding="utf-8") as opened:
         text = opened.read()
     with defined(for_qemu_without_kvm(text)) as domain:
@@ -141,7 +145,7 @@ def test_definitions_of_others(image, file):
         )
 
 
-def test_in_one_go_and_taken_back(domain, image):
+def test_several_disks_in_one_task_and_rolled_back(domain, image):
     before = inactive(domain)
     disks = [
         {"domain": domain, "vdev": f"vd{letter}", "source": "file:" + image(f"{letter}.raw"), "uri": URI}
@@ -167,7 +171,7 @@ def test_a_password_stays_and_is_shown_nowhere(image):
         assert inactive(domain) == before
 
 
-# No "/" in a name, says libvirt's QEMU driver, and no name that begins with "." is written back.
+# libvirt's QEMU driver refuses "/" in a name, and does not save a name that begins with ".".
 @pytest.mark.parametrize("name", ["it's", 'a "b"', "<&>", "%s{0}$(id)", "ü", "-f"])
 def test_a_hostile_domain_name(image, name):
     with defined(definition(escape(name))) as domain:
@@ -197,7 +201,7 @@ def test_hostile_targets(domain, image, vdev):
 
 
 def test_what_libvirt_refuses(domain, image):
-    """Its own words, and the definition as it was."""
+    """The error has libvirt's message, and the definition is unchanged."""
     before = inactive(domain)
     arguments = {"domain": domain, "vdev": "vda", "source": {"file": image()}, "uri": URI, "bus": "fdc"}
     with pytest.raises(Failed) as caught:
@@ -207,7 +211,7 @@ def test_what_libvirt_refuses(domain, image):
 
 @pytest.mark.parametrize("more", [{}, {"config": False}, {"state": "absent"}])
 def test_a_running_guest_is_not_changed(domain, image, more):
-    """Which device QEMU got cannot be proved yet, so it is not asked to take one."""
+    """It cannot be checked yet which device QEMU opened, so QEMU gets none."""
     refused(
         "libvirt_disk",
         "only for Xen",
@@ -277,7 +281,7 @@ def test_a_daemon_that_hangs(image):
 
 @contextlib.contextmanager
 def made(name, domain, vdev, path):
-    """What the hook makes at prepare for Xen, held as long as its holder holds it."""
+    """What the hook makes for Xen at prepare, held as long as its holder would."""
     wanted = disk_device.DiskSpec(name, domain, vdev, spec.parse({"file": path}))
     limit = Deadline(60)
     with resources.Resources() as host:
@@ -300,7 +304,10 @@ def test_a_guest_without_its_device_does_not_start(domain, image):
 
 @pytest.mark.parametrize("paused", [True, False])
 def test_a_guest_has_the_device_that_was_made_for_it(tmp_path, image, paused):
-    """By the numbers that its QEMU has open, and by what it reads and writes; and the device goes with it."""
+    """
+    Checked by the numbers that its QEMU has open, and by what the guest reads and writes. The device is
+    removed with the guest.
+    """
     word, serial = uuid.uuid4().hex.encode(), tmp_path / "serial"
     path = image("boot.raw", content=qemuhost.boot_sector(tmp_path) + word.ljust(512, b"\0"))
     with defined(definition("q-guest", serial=serial)) as domain:
@@ -309,9 +316,9 @@ def test_a_guest_has_the_device_that_was_made_for_it(tmp_path, image, paused):
             virsh("start", domain, *(["--paused"] if paused else []))
             number = (device.id.major, device.id.minor)
             assert qemuhost.opened("q-guest") == {number} and sysfs_diskseq(number) == device.id.diskseq
-        # Nobody else holds it now.
+        # Nobody else has it open now.
         assert sysfs_diskseq(number) == device.id.diskseq
-        # What runs has it; what is changed now counts from the next start on.
+        # The running guest has it; a change takes effect at the next start.
         assert run_module("libvirt_disk", domain=domain, vdev="vdb", source={"file": image()}, uri=URI)[
             "disk"
         ]["running"]

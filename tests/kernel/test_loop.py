@@ -45,7 +45,7 @@ def test_life_of_a_device(image, cleanup):
     assert not os.path.exists(f"/sys/block/{device['name']}/loop")
 
 
-def test_a_device_is_known_by_its_file_not_by_text(image, cleanup, tmp_path):
+def test_a_device_is_identified_by_its_file_not_by_the_path(image, cleanup, tmp_path):
     path = image()
     cleanup(loop=path)
     made = run_module("loop_device", backing_file=path)["device"]
@@ -90,7 +90,7 @@ def test_offset_and_size_are_part_of_the_identity(image, cleanup):
         {"direct_io": False},
     ],
 )
-def test_options_are_what_the_kernel_then_says(image, cleanup, options):
+def test_the_kernel_reports_the_options(image, cleanup, options):
     path = image()
     made = predict_and_run("loop_device", backing_file=path, **options)["device"]
     cleanup(loop=path)
@@ -172,7 +172,7 @@ def test_guard_by_diskseq(image, cleanup):
     )
     assert not run_module("loop_device", diskseq=made["diskseq"] + 1000, state="absent")["changed"]
     assert run_module("loop_device", path=made["path"], diskseq=made["diskseq"], state="absent")["changed"]
-    # the name may well be another device's by now: what was asked for is gone
+    # another device may have the name by now; the requested one is gone
     assert not run_module("loop_device", diskseq=made["diskseq"], state="absent")["changed"]
 
 
@@ -262,7 +262,7 @@ def test_file_on_a_read_only_file_system(tmp_path, image, cleanup):
         subprocess.run(["umount", point], check=True)
 
 
-def test_a_deleted_file_is_named_not_touched(image, cleanup):
+def test_a_device_over_a_deleted_file_is_named_and_unchanged(image, cleanup):
     path = image()
     made = run_module("loop_device", backing_file=path)["device"]
     os.unlink(path)
@@ -315,7 +315,7 @@ def test_many_in_one_task(image):
     assert gone["changed"] and all(row["gone"] for row in gone["devices"])
 
 
-def test_one_failing_takes_the_others_back_or_not(image, tmp_path):
+def test_one_failure_rolls_back_the_others_or_not(image, tmp_path):
     good = [{"backing_file": image(f"{number}.raw", MIB)} for number in range(3)]
     bad = {"backing_file": str(tmp_path / "none")}
     result = refused(
@@ -329,8 +329,11 @@ def test_one_failing_takes_the_others_back_or_not(image, tmp_path):
     run_module("loop_devices", devices=[dict(row, state="absent") for row in good])
 
 
-def test_an_error_while_they_are_made_takes_them_back(image, tmp_path):
-    """The second fails only when it is bound: its disk has sectors of 4096 bytes, and direct I/O cannot begin at 512."""
+def test_an_error_while_devices_are_made_rolls_them_back(image, tmp_path):
+    """
+    The second one fails when it is bound: its disk has sectors of 4096 bytes, so direct I/O cannot begin at
+    512.
+    """
     good = {"backing_file": image("good.raw", MIB)}
     outer = run_module("loop_device", backing_file=image("outer.raw"), sector_size=4096)["device"]["path"]
     subprocess.run(["mkfs.ext4", "-q", outer], check=True)
@@ -347,7 +350,7 @@ def test_an_error_while_they_are_made_takes_them_back(image, tmp_path):
                 devices=[good, {"backing_file": str(point / "inner.raw"), "offset": 512, "direct_io": True}],
             )
         assert not caught.value.result["changed"] and caught.value.result["devices"][0]["rolled_back"]
-        # udev may look at a device for a moment, and it goes with that.
+        # udev may have a device open for a moment; the device is removed when udev closes it.
         until = time.monotonic() + 30
         while snapshot() != before and time.monotonic() < until:
             udev_settle()

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Mapped devices whose node in /dev is missing or is another device's, and what lies below them when it cannot be
-looked at.
+Mapped devices whose node in /dev is missing or belongs to another device, and errors while the devices below
+them are examined.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECTORS = 2048
 
 @contextlib.contextmanager
 def lost(path, number=None):
-    """Without the node at the path, or with one of another number there."""
+    """Without the node at the path, or with a node of another number."""
     aside = path + ".aside"
     os.rename(path, aside)
     try:
@@ -58,7 +58,7 @@ def table_over(loop):
 
 
 def numbers(loop):
-    """Nothing, and the number of another device, to be put in the place of a node."""
+    """What replaces a node: nothing, and the number of another device."""
     return [None, os.makedev(loop["major"], loop["minor"])]
 
 
@@ -89,7 +89,7 @@ def test_absent_removes_it(stack):
     with lost(made["path"]):
         gone = run_module("dm_device", name=made["mapper_name"], state="absent")
         assert gone["changed"] and gone["gone"] and not os.path.exists(f"/sys/block/{made['name']}")
-    # The test has put it back.
+    # The test has restored it.
     os.unlink(made["path"])
     assert run_module("loop_device", diskseq=loop["diskseq"], state="absent")["gone"]
 
@@ -101,8 +101,10 @@ def test_the_node_of_another_device_is_not_followed(stack, name):
         refused("dm_device", advice, name=f"{name}2", table=f"0 8 linear {made['path']} 0")
 
 
-def test_what_lies_below_is_seen(stack):
-    """Whichever node is lost: what the sharing check compares is the same, and no node of ours is left."""
+def test_devices_below_are_seen(stack):
+    """
+    Whichever node is missing, the check for sharing compares the same devices, and no temporary node is left.
+    """
     loop, made = stack
     names = sorted(os.listdir("/dev"))
     with resources.Resources() as host:
@@ -118,7 +120,7 @@ def test_what_lies_below_is_seen(stack):
 
 
 def in_child(function):
-    """What ``function()`` returns, a short text, in a child."""
+    """The short text that ``function()`` returns, run in a child process."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -135,7 +137,7 @@ def in_child(function):
 
 
 def look(made, expected):
-    """``seen`` when what lies below the mapped device is as expected, ``another`` when not, or an errno."""
+    """``seen`` if the devices below the mapped device are as expected, ``another`` if not, or an errno."""
     try:
         with resources.Resources() as host:
             found = footprint(made["major"], made["minor"], True, _stack.questions(host))
@@ -145,7 +147,7 @@ def look(made, expected):
 
 
 def test_out_of_descriptors(stack):
-    """With each limit what lies below is seen whole, or it is an error."""
+    """With each limit, either all devices below are seen, or there is an error."""
     made = stack[1]
     with resources.Resources() as host:
         expected = footprint(made["major"], made["minor"], True, _stack.questions(host))
@@ -161,7 +163,7 @@ def test_out_of_descriptors(stack):
 
 
 class Failing:
-    """A function whose call number ``at`` fails with the errno."""
+    """A function that fails with the errno at call number ``at``."""
 
     def __init__(self, real, at, number):
         self.real, self.at, self.number, self.calls = real, at, number, 0
@@ -178,7 +180,7 @@ ERRORS = [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM]
 
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
 def test_an_error_at_any_step(stack, monkeypatch, number):
-    """Each call that looks fails once, at each place where it is made."""
+    """Each call that reads something fails once, at each place where it is made."""
     made = stack[1]
     with resources.Resources() as host:
         expected = footprint(made["major"], made["minor"], True, _stack.questions(host))

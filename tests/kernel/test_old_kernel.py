@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A kernel without disk sequence numbers (before Linux 5.15): the real kernel, told by a seccomp filter to answer BLKGETDISKSEQ as such a one does.
+A kernel without disk sequence numbers (before Linux 5.15): on the real kernel, a seccomp filter makes
+BLKGETDISKSEQ fail as it does there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class _Program(ctypes.Structure):
 
 
 def forget_diskseq():
-    """From now on BLKGETDISKSEQ gives ENOTTY in this process and its children."""
+    """From now on, BLKGETDISKSEQ fails with ENOTTY in this process and its children."""
     steps = (
         (LOAD, 0, 0, NR),
         (JUMP_IF_EQUAL, 0, 3, NR_IOCTL[os.uname().machine]),
@@ -72,7 +73,7 @@ def forget_diskseq():
     ],
     ids=("loop", "zero", "linear", "text", "vbd"),
 )
-def test_every_maker_says_so(module, arguments, image, name, request):
+def test_every_module_that_makes_devices_reports_it(module, arguments, image, name, request):
     if module == "xen_vbd":
         request.getfixturevalue("oldkernel_guest")
     arguments = _filled(arguments, {"FILE": image(), "NAME": name})

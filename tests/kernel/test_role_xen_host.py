@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role xen_host on a system with systemd and Xen's scripts, but without Xen: installing, again, and removing."""
+"""
+The role xen_host on a system with systemd and Xen's scripts, but without Xen: installed, applied again, and
+removed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ pytestmark = pytest.mark.systemd
 
 @pytest.fixture
 def role(tmp_path):
-    """A function that applies the role: ``role(check=False, **variables)``; it returns the names of the changed tasks."""
+    """
+    A function that applies the role and returns the names of changed tasks: ``role(check=False,
+    **variables)``.
+    """
     if not os.path.isdir(ANSIBLE):
         pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
 
@@ -68,12 +74,13 @@ def role(tmp_path):
 
 NO_INVENTORY = (
     "[WARNING]: No inventory was parsed, only implicit localhost is available\n"
-    "[WARNING]: provided hosts list is empty, only localhost is available. Note that the implicit localhost does not match 'all'\n"
+    "[WARNING]: provided hosts list is empty, only localhost is available. Note that the implicit "
+    "localhost does not match 'all'\n"
 )
 
 
 def changed_tasks(output):
-    """The names of the tasks that changed something; as many as the recap says."""
+    """The names of the tasks that changed something, checked against the recap."""
     names, task = set(), None
     for line in output.splitlines():
         found = re.match(r"TASK \[(?:\S+ : )?(.*?)\]", line)
@@ -120,7 +127,7 @@ def test_installed_again_changed_and_removed(role):
     assert files() == before and not is_active()
 
     done = role(xen_host_default_script=True)
-    # What check mode cannot tell: whether there will be something to remove, and the service that is not there yet.
+    # Check mode cannot predict what will have to be removed, nor the service that does not exist yet.
     assert predicted <= done and "Install the script" in predicted
     installed = files()
     assert os.readlink(SCRIPT) == "block-racefree" and os.access(SCRIPT, os.X_OK)
@@ -134,7 +141,7 @@ def test_installed_again_changed_and_removed(role):
     os.kill(killed, 9)
     wait_until(lambda: is_active() and service_pid() not in (0, killed))
 
-    # The other way round: Xen's own script has its place again, and the script works without the service.
+    # The other way round: Xen's own script is the default again, and the script works without the service.
     assert role(xen_host_service=False)
     assert not is_active() and os.path.exists(f"{SCRIPT}-racefree") and files()[SCRIPT] == before[SCRIPT]
     assert f"{SCRIPT}.stock" not in files()
@@ -144,6 +151,6 @@ def test_installed_again_changed_and_removed(role):
     verified = subprocess.run(
         ["dpkg", "--verify", "xen-utils-common"], capture_output=True, text=True, check=False
     ).stdout
-    # The image has no documentation and no manuals.
+    # The image has no documentation and no manual pages.
     assert not [line for line in verified.splitlines() if " /usr/share/" not in line]
     assert not role(xen_host_state="absent")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Storage that does not answer: a frozen file system, with a write on its way that waits for it."""
+"""Storage that does not answer: a frozen file system, with a pending write that waits for it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def state_of(pid):
 @pytest.fixture
 def silent(image, tmp_path):
     """
-    The path of a file on a frozen file system, and the row of its loop device, which is written to; all is
-    well again at the end.
+    The path of a file on a frozen file system, and the returned values of its loop device, which is being
+    written. The file system is thawed at the end.
     """
     base, point = image("fs.raw", 64 * 2**20), tmp_path / "mounted"
     point.mkdir()
@@ -61,7 +61,7 @@ def silent(image, tmp_path):
 
 
 def not_busy(path):
-    """Whether the device is gone: what was given up may hold it for a moment more."""
+    """Whether the device is gone; a process that was given up may hold it for another moment."""
     try:
         run_module("loop_device", backing_file=path, state="absent", timeout=1)
     except Failed:
@@ -69,7 +69,7 @@ def not_busy(path):
     return True
 
 
-def test_what_does_not_answer_is_given_up(silent):
+def test_a_task_gives_up_on_silent_storage(silent):
     path, device = silent
     started = time.monotonic()
     with pytest.raises(Failed, match="waited 2 s for the storage to answer, for which process") as caught:
@@ -78,16 +78,16 @@ def test_what_does_not_answer_is_given_up(silent):
         caught.value.result["error"]["kind"] == "DeadlineExceeded"
         and "run the task again" in caught.value.result["error"]["hint"]
     )
-    # Now the device is being taken down, and whoever opens it waits, too; in check mode as well.
+    # The device is being removed now, so whoever opens it waits, too, in check mode as well.
     with pytest.raises(Failed, match="the storage to answer"):
         run_module("loop_device", path=device["path"], state="absent", timeout=1, check=True)
     assert time.monotonic() - started < 60
 
 
-def test_others_are_not_kept_from_their_work(silent, image, cleanup):
+def test_silent_storage_does_not_stop_work_on_other_storage(silent, image, cleanup):
     """
-    Neither beside the device, nor when it has begun not to answer; and not by the locks of the run that was
-    given up.
+    Neither while the device exists, nor when it begins not to answer, nor through the locks of the run that
+    was given up.
     """
     path, dead = silent
     healthy, other = image("healthy.raw"), image("other.raw")

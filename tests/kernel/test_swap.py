@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Mapped devices over a loop device whose file is swapped all the time: a small run of swap.py, which does larger ones."""
+"""Mapped devices over a loop device whose file is constantly exchanged: a small run of swap.py."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_never_the_wrong_device(rows, way):
 @pytest.mark.processors
 @pytest.mark.gate("trixie")
 def test_the_adversary_is_at_work(rows, capsys):
-    """Without anybody who swaps the file nothing would have been refused; and not everything is."""
+    """Without an exchange of the file, nothing would be refused. And not everything is refused."""
     with capsys.disabled():
         print(f"\n{swap.summary(rows)}")
     assert rows["diskseq"]["refused"] and rows["path and diskseq"]["refused"], swap.summary(rows)
@@ -57,9 +57,12 @@ def test_the_adversary_is_at_work(rows, capsys):
 @pytest.mark.parametrize("other", [False, True])
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_device_that_changes_after_it_was_looked_up(image, name, control, other, exists):
-    """What the adversary manages now and then, made certain: nobody but the table's own look-up holds the loop device when its file goes."""
+    """
+    Makes certain what the adversary achieves only sometimes: only the table's own look-up holds the loop
+    device when its file is detached.
+    """
     row = {"start": 0, "length": 8, "target": "linear", "offset": 0}
-    # Without a file some kernels load the table, and some refuse it themselves.
+    # Without a file, some kernels load the table, and others refuse it themselves.
     error = (DeviceGone, KernelError)
     with resources.Resources() as host:
         with _backing.Backing(image("old.raw", swap.SIZE)) as backing:
@@ -84,7 +87,7 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
                     persist=False,
                 )
             )
-        # All but one descriptor of the loop device closed: LOOP_CLR_FD does not wait for the last one then.
+        # With all but one descriptor of the loop device closed, LOOP_CLR_FD does not wait for the last one.
         os.close(loop_fd)
         device.close()
         _clear(table.held[0])
@@ -109,7 +112,7 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
 
 
 def _clear(held):
-    """The file is off; udev, which looks at every new device, may have it open for a moment and put that off."""
+    """Wait until the file is detached; udev may have the device open for a moment and delay that."""
     until = time.monotonic() + 30
     with contextlib.suppress(DeviceGone):
         while time.monotonic() < until:
@@ -121,7 +124,10 @@ def _clear(held):
 
 
 def _configure(fd, path):
-    """Whether the kernel gave the held loop device another file; Linux 6.11 and newer wait until nobody has it open."""
+    """
+    Whether the kernel gives the held loop device another file. Linux 6.11 and newer wait until nobody has it
+    open.
+    """
     config = uapi.ffi.new("struct loop_config *")
     with open(path, "r+b") as file:
         config.fd = file.fileno()

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Tables that stop some kernels: what the host's own kernel would not survive is refused before the kernel sees
-it.
+Tables that stop some kernels: a table that the host's own kernel would not survive is refused before the
+kernel gets it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def host():
 
 @pytest.fixture
 def devices(host, image):
-    """An origin and an empty COW device, as they stand in a table, and held."""
+    """An origin and an empty COW device, held open, as they are written in a table."""
     held = []
     for name in ("origin.raw", "cow.raw"):
         with _backing.Backing(image(name, SECTORS * 512)) as backing:
@@ -40,7 +40,7 @@ def devices(host, image):
 
 
 def load(host, control, name, line):
-    """A mapped device of the one line, made as the modules make it, and gone again."""
+    """Make a mapped device of one line, as the modules make it, and remove it."""
     table = slots.host_slots(host, line).make(line, False, opener.Opener(host))
     with mapped.make(control, name, names.new_uuid(), table, host.cookie.next(), persist=False):
         pass
@@ -64,7 +64,7 @@ def test_small_chunks_are_refused_by_name(host, control, name, devices, chunk):
     assert [error["stops"] for error in caught.value.errors] == ["small-discards"]
 
 
-def test_the_header_that_a_cow_device_has_from_earlier(host, control, name, devices):
+def test_the_header_on_a_cow_device_counts(host, control, name, devices):
     assert cow_header.chunk_size(devices[1]) is None
     load(host, control, name, snapshot(devices, 8))
     assert cow_header.chunk_size(devices[1]) == 8

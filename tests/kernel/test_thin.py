@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Volumes of thin pools, as dm_device has them, on a real kernel."""
+"""Volumes of thin pools, with dm_device, on a real kernel."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ with _dm_ioctl.Control() as control, _device.open_path(sys.argv[1]) as device, _
 
 @pytest.fixture
 def pool(image, name, cleanup):
-    """A function: the options of dm_device for a pool of ``size`` sectors."""
+    """A function that returns the options of dm_device for a pool of ``size`` sectors."""
     meta, data = image("meta.raw", 4 * MIB), image("data.raw", 64 * MIB)
     cleanup(loop=meta)
     cleanup(loop=data)
@@ -78,14 +78,14 @@ def pool_status(name):
 
 
 @pytest.mark.sample
-def test_volumes_come_and_go(pool, name):
+def test_volumes_are_made_and_deleted(pool, name):
     first = predict_and_run("dm_device", **pool(volumes=[{"id": 0}, {"id": 1, "snapshot_of": 0}]))
     assert first["diff"]["after"]["volumes"] == {"0": "present", "1": "present, a snapshot of 0"}
     assert [is_there(name, number) for number in (0, 1, 2)] == [True, True, False]
     before = pool_status(name)
     predicted = run_module("dm_device", check=True, name=name, volumes=present(0, 2))
     assert predicted["changed"] and pool_status(name) == before and not is_there(name, 2)
-    # the table is not needed for a pool that is there
+    # an existing pool needs no table
     second = predict_and_run(
         "dm_device", name=name, volumes=[*present(0, 2**24 - 1), {"id": 1, "state": "absent"}]
     )
@@ -138,7 +138,7 @@ def test_a_volume_in_use_stays(pool, name, cleanup):
     result = refused("dm_device", "volumes[1]", "in use", user, name=name, volumes=gone)
     assert result["error"]["kind"] == "DeviceBusy"
     assert [is_there(name, number) for number in (0, 1, 2)] == [True, True, False]
-    # also for a table that is not live yet
+    # the same for a table that is not live yet
     run_module("dm_device", name=user, table="0 8 zero")
     subprocess.run(["dmsetup", "load", user, "--table", f"0 8 thin /dev/mapper/{name} 1"], check=True)
     refused("dm_device", "in use", user, name=name, volumes=gone)
@@ -155,14 +155,15 @@ def test_a_probe_that_was_killed_does_not_keep_the_pool(pool, name):
         "from ansible_collections.racefree.block.plugins.module_utils._dm import names as _dm_name\n"
         "control, name = _dm_ioctl.Control(), _dm_name.making_name()\n"
         "control.create(name)\n"
-        f"control.load(_dm_ioctl.by_name(name), ((0, 8, b'thin', b'{made['major']}:{made['minor']} 0'),), read_only=True)\n"
+        f"control.load(_dm_ioctl.by_name(name), ((0, 8, b'thin', b'{made['major']}:{made['minor']} 0'),), "
+        "read_only=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
     assert run_module("dm_device", name=name, state="absent")["gone"]
 
 
-def test_what_fails_is_taken_back(pool, name, image):
+def test_a_failed_task_is_rolled_back(pool, name, image):
     junk, data = image("junk.raw", 4 * MIB, content=b"junk" * 1024), image("more.raw", 64 * MIB)
     bad = {"name": f"{name}-bad", "table": f"0 {64 * SECTORS} thin-pool file:{junk} file:{data} 128 0"}
     made = present(1, 2) + [{"id": 3, "snapshot_of": 0}]
@@ -197,7 +198,7 @@ def test_a_snapshot_of_an_active_origin_is_of_one_moment(pool, name, cleanup, tm
     mounted.mkdir()
     subprocess.run(["mount", active["path"], mounted], check=True)
     try:
-        # Not written to the device yet: it only gets there when the file system is frozen.
+        # Not written to the device yet: it is written only when the file system is frozen.
         (mounted / "late").write_text("in time", encoding="ascii")
         predict_and_run("dm_device", name=name, volumes=[{"id": 1, "snapshot_of": 0}])
         (mounted / "late").write_text("afterwards", encoding="ascii")
@@ -223,7 +224,7 @@ def test_an_origin_that_cannot_be_resumed_as_it_is(pool, name, cleanup):
     subprocess.run(["dmsetup", "load", origin, "--table", f"0 {SECTORS} zero"], check=True)
     refused("dm_device", origin, "another table loaded", name=name, volumes=[{"id": 1, "snapshot_of": 0}])
     subprocess.run(["dmsetup", "clear", origin], check=True)
-    # suspended by somebody else: it stays so
+    # suspended by somebody else: it stays suspended
     run_module("dm_device", name=origin, state="suspended")
     predict_and_run("dm_device", name=name, volumes=[{"id": 1, "snapshot_of": 0}])
     assert not run_module("dm_device", name=origin, state="suspended")["changed"]
@@ -248,7 +249,9 @@ def test_a_pool_that_is_read_only(pool, name):
 
 
 def test_a_full_pool_grows_and_no_write_is_lost(pool, name, cleanup, control):
-    """What noflush is for: the writes that wait for room stay queued while the volume is suspended and the pool gets its room."""
+    """
+    With noflush, writes that wait for space stay queued while the volume is suspended and the pool grows.
+    """
     volume = name + "-volume"
     run_module("dm_device", **pool(size=SECTORS, volumes=present(0)))
     cleanup(dm=volume)
@@ -273,7 +276,7 @@ def test_a_full_pool_grows_and_no_write_is_lost(pool, name, cleanup, control):
     assert any(read_device(made["path"], 31 * 65536, 65536))
 
 
-def test_whether_a_volume_is_there_leaves_nothing(pool, name, control):
+def test_looking_for_a_volume_leaves_nothing(pool, name, control):
     made = run_module("dm_device", **pool(volumes=present(3)))["device"]
     before = snapshot(), pool_status(name)
     with _device.open_path(made["path"]) as device:

@@ -22,7 +22,7 @@ BLOCK = 128
 
 @pytest.fixture
 def pool(image, name):
-    """A function: a pool's source over two files, which it makes when they are not there."""
+    """A function that returns a pool's source over two files, and makes missing files."""
 
     def source(size=16 * SECTORS, data_size=None, **change):
         meta, data = (
@@ -47,7 +47,7 @@ def pool(image, name):
 
 @pytest.fixture(autouse=True)
 def gone(name):
-    """What a pool was brought up for is over: it has gone by itself."""
+    """Check that a pool that was activated for a task is gone again."""
     yield
     wait_until(lambda: not is_live(name))
 
@@ -77,7 +77,7 @@ def checksums(source):
     return found
 
 
-def test_of_a_pool_that_is_not_live(pool, name):
+def test_volumes_of_a_pool_that_is_not_live(pool, name):
     source = pool()
     assert not run_module("thin_volumes", pool=source, volumes=absent(5))["changed"]
     first = predict_and_run("thin_volumes", pool=source, volumes=[{"id": 5}, {"id": 6, "snapshot_of": 5}])
@@ -92,7 +92,7 @@ def test_of_a_pool_that_is_not_live(pool, name):
     predict_and_run("thin_volumes", pool=source, volumes=absent(5, 6, 7))
 
 
-def test_to_look_changes_nothing_of_it(pool, name):
+def test_check_mode_does_not_change_the_pool(pool, name):
     source = pool()
     before = checksums(source)
     run_module("thin_volumes", check=True, pool=source, volumes=present(1))
@@ -106,7 +106,7 @@ def test_to_look_changes_nothing_of_it(pool, name):
 
 
 def test_grown(pool, name):
-    """By more than a block, of which a table may have a part at its end."""
+    """By more than a block, because a table may end inside a block."""
     assert states(run_module("thin_volumes", pool=pool(), volumes=present(1))) == {1: "present"}
     assert not run_module("thin_volumes", pool=pool(16 * SECTORS + 8), volumes=present(1))["changed"]
     grown = predict_and_run("thin_volumes", pool=pool(32 * SECTORS), volumes=present(1))
@@ -115,8 +115,11 @@ def test_grown(pool, name):
     wait_until(lambda: not is_live(name))
 
 
-def test_of_a_pool_that_is_in_use(pool, name, cleanup):
-    """As the first guest makes it: found by name and uuid, grown while the guest goes on, and its volumes stay the guest's."""
+def test_volumes_of_a_pool_in_use(pool, name, cleanup):
+    """
+    As the first guest makes it: found by name and UUID, grown while the guest runs, and its volumes stay in
+    use.
+    """
     user = name + "-user"
     run_module("thin_volumes", pool=pool(), volumes=present(1))
     cleanup(dm=user)
@@ -130,7 +133,7 @@ def test_of_a_pool_that_is_in_use(pool, name, cleanup):
         ],
     )["device"]
     with open(made["path"], "r+b", buffering=0) as disk:
-        # What keeps it for its first user ends now, and not while is compared how many have what open.
+        # End the process that holds it for its first user now, and not while open counts are compared.
         wait_until(lambda: open_count(user) == 1)
         disk.write(b"kept" * 1024)
         os.fsync(disk.fileno())
@@ -155,7 +158,7 @@ def check_pool_in_use(pool, user):
     refused("thin_volumes", "name or uuid", pool=pool(24 * SECTORS, uuid="TEST-other"), volumes=present(1))
 
 
-def test_by_its_path(pool, name, cleanup):
+def test_a_pool_by_its_path(pool, name, cleanup):
     source = pool()
     cleanup(dm=name)
     run_module("dm_device", name=name, uuid="TEST-path", table=source["table"], persist=True)
@@ -171,7 +174,7 @@ def test_by_its_path(pool, name, cleanup):
         cleanup(loop=source["table"][0][file]["file"])
 
 
-def test_what_is_no_pool(pool, name, image, cleanup):
+def test_a_device_that_is_not_a_pool(pool, name, image, cleanup):
     refused("thin_volumes", "name and a uuid", pool={"table": pool()["table"]}, volumes=present(1))
     refused("thin_volumes", "thin-pool", pool=dict(pool(), table="0 8 zero"), volumes=present(1))
     refused(
@@ -179,7 +182,8 @@ def test_what_is_no_pool(pool, name, image, cleanup):
         "something else",
         pool=dict(
             pool(),
-            table=f"0 {SECTORS} thin-pool file:{image('other.raw', 4 * MIB, b'x' * 5000)} file:{image('d.raw')} 128 0",
+            table=f"0 {SECTORS} thin-pool file:{image('other.raw', 4 * MIB, b'x' * 5000)} "
+            f"file:{image('d.raw')} 128 0",
         ),
         volumes=present(1),
     )
@@ -191,7 +195,7 @@ def test_what_is_no_pool(pool, name, image, cleanup):
     udev_settle()
 
 
-def test_nothing_is_kept_when_it_fails(pool, name):
+def test_a_failed_task_leaves_nothing(pool, name):
     source = pool()
     run_module("thin_volumes", pool=source, volumes=present(1))
     wait_until(lambda: not is_live(name))

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Two runs at the same moment, and runs that are killed while they make their devices permanent, on a real kernel with device-mapper.
+Two runs at the same moment, and runs that are killed while they make their devices permanent, on a real
+kernel with device-mapper.
 
-Loop devices alone are in tests/unit/plugins/module_utils/_module/test_two_runs.py. RACEFREE_PAIRS is how many pairs there are of each kind.
+tests/unit/plugins/module_utils/_module/test_two_runs.py has the tests with loop devices only. RACEFREE_PAIRS
+sets the number of pairs of each kind.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ MIB = 2**20
 
 
 class Run:
-    """A module's run in a process of its own; ``before`` is called there first."""
+    """Run a module in a separate process; ``before`` is called there first."""
 
     def __init__(self, module, before=None, **arguments):
         self._reading, writing = os.pipe()
@@ -46,7 +48,7 @@ class Run:
         os.close(writing)
 
     def wait(self):
-        """What the module said; None for a run that was killed."""
+        """The module's result; None for a killed run."""
         with open(self._reading, "rb") as pipe:
             text = pipe.read()
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
@@ -55,7 +57,7 @@ class Run:
 
 
 def at_once(*wanted):
-    """The results of runs of ``(module, arguments)`` that begin at once."""
+    """The results of runs of ``(module, arguments)`` that start at the same time."""
     return [run.wait() for run in [Run(module, **arguments) for module, arguments in wanted]]
 
 
@@ -69,7 +71,7 @@ def linear(path, sectors=2048):
 
 
 def loops_of(*paths):
-    """How many loop devices each file has."""
+    """The number of loop devices of each file."""
     inodes = [os.stat(path).st_ino for path in paths]
     found = []
     for device, status in bound.open_bound():
@@ -97,7 +99,7 @@ def remove(*names, files=()):
 
 @pytest.mark.parametrize("uuid", [None, "TEST-{name}"])
 def test_the_same_mapped_device_twice(image, name, uuid):
-    """One device over one loop device, and one of the runs has made it."""
+    """There is one device over one loop device, and one of the runs made it."""
     path = image(size=MIB)
     wanted = {"name": name, "table": linear(path), "uuid": uuid and uuid.format(name=name)}
     for dummy in range(PAIRS):
@@ -110,7 +112,7 @@ def test_the_same_mapped_device_twice(image, name, uuid):
 
 
 def test_one_uuid_under_two_names(image, name):
-    """One of the runs makes it, and the other one renames it."""
+    """One of the runs makes the device, and the other one renames it."""
     path = image(size=MIB)
     names = [f"{name}-1", f"{name}-2"]
     for dummy in range(PAIRS):
@@ -155,7 +157,7 @@ def test_one_makes_it_and_one_removes_it(image, name):
 
 
 def test_a_pool_that_is_not_live_for_two_runs(image, name):
-    """It is brought up by one after the other, also for a look in check mode, and has the volumes of both."""
+    """They activate it one after the other, also in check mode, and it has the volumes of both."""
     meta, data = image("meta", 4 * MIB), image("data", 16 * MIB)
     line = {
         "start": 0,
@@ -183,7 +185,7 @@ def test_a_pool_that_is_not_live_for_two_runs(image, name):
 
 @pytest.mark.parametrize("step", range(1, 6))
 def test_a_task_that_is_killed_between_its_commits(image, name, step):
-    """Two mapped devices, each over files of its own: the next run that comes leaves nothing of them."""
+    """Two mapped devices over different files: the next run removes all of it."""
     files = [image(f"{number}", MIB) for number in range(4)]
     devices = [
         {
@@ -207,7 +209,7 @@ def test_a_task_that_is_killed_between_its_commits(image, name, step):
 
         _mapped.set_persist, loop.set_autoclear = counted(_mapped.set_persist), counted(loop.set_autoclear)
 
-    # What is killed is the process that does the module's work; the module tells.
+    # The killed process is the one that does the module's work; the module reports it.
     assert "was killed" in Run("dm_devices", devices=devices, before=before).wait()["msg"]
     assert sum(loops_of(*files)) > 0 and len(os.listdir(journal.DIRECTORY)) == 1
     other = image("other", MIB)
