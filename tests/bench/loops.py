@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What loop devices cost with this version of the collection, beside another one in the same run.
+Measures loop devices with this version of the collection and with another one, in the same run.
 
-Both versions create, find again, list and remove the same number of devices, in turns; each module run is a process of its own, as under
-Ansible, and Ansible's own part is the same for both. Run as root on a machine that does nothing else. ``loops.py --help`` has the options.
+Both versions alternately create, find, list and remove the same number of devices. Each module run is a
+process, as under Ansible, and Ansible's own part is the same for both. Run as root on a machine that does
+nothing else. ``loops.py --help`` lists the options.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ with patch_module_args(arguments):
 
 
 def unpack(checkout, revision, site):
-    """Put the collection of a git revision (None: the files as they are) where Python finds it below ``site``."""
+    """
+    Put the collection of a git revision (None: the files as they are) where Python finds it below ``site``.
+    """
     place = os.path.join(site, "ansible_collections", "racefree", "block")
     os.makedirs(place)
     if revision is None:
@@ -57,7 +60,7 @@ def unpack(checkout, revision, site):
 
 
 def call(site, name, **arguments):
-    """``(what the module answered, seconds of wall clock, seconds of processor time)``."""
+    """``(the module's result, seconds of wall clock, seconds of processor time)``."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", RUN],
@@ -150,7 +153,8 @@ def main():
             folder = os.path.join(place, f"files-{count}")
             os.mkdir(folder)
             files = make_files(folder, count)
-            # The kernel keeps the devices that it has made: nobody's first turn pays for that, nor for compiling.
+            # The kernel keeps devices that it has made. A first round before the measurement makes and
+            # compiles everything.
             for site in sites:
                 turn(site, files)
             versions = [[] for dummy in sites]

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What large tables cost: seconds and memory of each step from the text to the kernel's buffer and back.
+Measures large tables: seconds and memory of each step from the text to the kernel's buffer and back.
 
-Sizes stand beside each other so that it shows whether the cost grows faster than the table. Each runs in a process of its
-own, which does nothing else; no kernel is asked anything. ``tables.py --help`` has the options.
+Several sizes show whether the cost grows faster than the table. Each runs in a process that does nothing
+else; no kernel is involved. ``tables.py --help`` lists the options.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STEPS = ("parse and validate", "to the kernel's words", "encode", "decode", "par
 
 
 def linear(count):
-    """So many lines that map one piece each."""
+    """A table of so many lines, each of which maps one piece."""
     return [f"{8 * number} 8 linear 8:{number % DEVICES} {8 * number}" for number in range(count)]
 
 
@@ -56,7 +56,7 @@ TABLES = {"linear": linear, "mixed": mixed}
 
 
 def peak():
-    """The most memory that this process ever had, in MiB."""
+    """The maximum memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

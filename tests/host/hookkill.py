@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Kills libvirt's hook in the middle of ``prepare``, and looks for what is left after ``release``, or after the next ``prepare`` and ``release``.
+Kills libvirt's hook during ``prepare``, and looks for anything left after ``release``, or after the next
+``prepare`` and ``release``.
 
-Random moments kill the program, the child that does the work, or both. With ``--calls`` strace kills the child at one system call after the other of
-those by which something comes into being. The guest has a disk over a file, and one over a table with a uuid of its own within a table.
-``hookkill.py --help`` has the options; exit code 1 when anything was ever left.
+Kills the program, the child that does the work, or both, at random moments. With ``--calls``, strace kills
+the child at each system call that creates something. The guest has a disk over a file, and one over a table
+that contains a table with its own UUID. ``hookkill.py --help`` lists the options; exit code 1 if anything was
+ever left.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from libvirthost import HOOK, STATE, defined, hook, run, virsh, wait_for
 NAME = "killed"
 WHO = ("program", "child", "both")
 AFTER = ("release", "prepare")
-# Of the child: the calls by which devices, holders, records and semaphores come into being. The last count of each that is tried.
+# System calls of the child that create devices, holders, records and semaphores, with the last count of each
+# that is tried.
 CALLS = {"ioctl": 60, "semget": 2, "semctl": 8, "vfork": 2, "rename": 2, "write": 4}
 
 
@@ -61,7 +64,10 @@ def guest(directory):
 
 
 def begin(operation, text):
-    """The hook in a process of its own, without the start of Python, which takes most of its time; its process id."""
+    """
+    Start the hook in a process, without starting Python, which takes most of its time; returns its process
+    ID.
+    """
     pid = os.fork()
     if not pid:
         try:
@@ -79,7 +85,7 @@ def call(operation, text):
 
 
 def call_program(operation, text, *before):
-    """The exit code of the installed program."""
+    """Run the installed program; returns its exit code."""
     return subprocess.run(
         [*before, HOOK, NAME, operation, "begin", "-"],
         input=text.encode(),
@@ -91,7 +97,7 @@ def call_program(operation, text, *before):
 
 
 def left():
-    """What there is to be left. Unbound loop devices are nobody's."""
+    """Everything that can be left. Unbound loop devices do not count."""
     found = (
         run("dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,attr").splitlines()
         + run("losetup", "-a").splitlines()
@@ -103,7 +109,7 @@ def left():
 
 
 def processes():
-    """The hook's, and holders, whatever it is that they do just now."""
+    """Processes of the hook, and holders, whatever they are doing."""
     found, own = [], pathlib.Path("/proc/self/cmdline").read_bytes()
     for pid in os.listdir("/proc"):
         with contextlib.suppress(OSError):
@@ -121,7 +127,7 @@ def child_of(pid):
 
 
 def kill_at(moment, who, text):
-    """``prepare``, killed after so many seconds; whether it was still at work."""
+    """Run ``prepare`` and kill it after so many seconds; returns whether it was still working."""
     program = begin("prepare", text)
     time.sleep(moment)
     child = child_of(program) if who != "program" else None
@@ -133,7 +139,7 @@ def kill_at(moment, who, text):
 
 
 def leftovers(after, text):
-    """What is left when libvirt goes on."""
+    """What is left after libvirt has continued."""
     if after == "prepare":
         code = call("prepare", text)
         if code:
@@ -157,7 +163,8 @@ def at_random(tries, text, seed, verbose=False):
         found = leftovers(after, text)
         if verbose:
             print(
-                f"{moment:.1f} of {whole:.1f} s, {who}, then {after}: {'killed' if killed else 'too late'}, left {found}",
+                f"{moment:.1f} of {whole:.1f} s, {who}, then {after}: "
+                f"{'killed' if killed else 'too late'}, left {found}",
                 flush=True,
             )
         if found:
@@ -167,7 +174,7 @@ def at_random(tries, text, seed, verbose=False):
 
 
 def at_calls(calls, step, text):
-    """As at_random, by strace."""
+    """The same as at_random, with strace."""
     kills, bad = 0, []
     for name, most in calls.items():
         for count in range(1, most + 1, step):

@@ -3,11 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the tests and programs around the hotplug script share: putting it in place, and disks made as libxl
-makes them.
+Shared by the tests and programs for the hotplug script: installing it, and disks made as libxl makes them.
 
-A disk made here has all that libxl writes, and the script is called as libxl calls it, so that single calls
-can be timed, killed and disturbed.
+A disk made here has all nodes that libxl writes, and the script is called as libxl calls it, so that single
+calls can be measured, killed and disturbed.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ SCRIPT = "/etc/xen/scripts/block-racefree"
 STOCK = "/etc/xen/scripts/block"
 STATE = "/run/racefree-block/hotplug"
 SERVICE = service.DIRECTORY
-# What is here already, a fork need not import.
+# Imported here, so that a fork need not import it.
 PRELOADED = (add, worker)
-# xvdb and on; the guest's own disks, if it has any, come before.
+# From xvdb on; the guest's own disks, if it has any, come before.
 FIRST = (202 << 8) + 16
 
 
 def install_library():
-    """What the role xen_host does, for hosts that no Ansible reaches: the tests run on the host itself."""
+    """Does what the role xen_host does, without Ansible: the tests run on the host itself."""
     floor = os.path.join(COLLECTION, "plugins/module_utils")
     paths = {os.path.relpath(path, floor): path for path in glob.glob(f"{floor}/**/*.py", recursive=True)}
     paths["hotplug_start.py"] = f"{FILES}/hotplug_start.py"
@@ -75,7 +74,7 @@ def install_script():
 
 
 def uninstall():
-    """The role would not take a directory of somebody else's for its own."""
+    """The role would not use a directory that belongs to somebody else."""
     os.unlink(SCRIPT)
     shutil.rmtree(LIBRARY)
 
@@ -91,7 +90,7 @@ def installed():
 
 @contextlib.contextmanager
 def alone():
-    """The script does not find the service."""
+    """Hide the service from the script."""
     os.rename(f"{SERVICE}/server", f"{SERVICE}/hidden")
     try:
         yield
@@ -100,7 +99,7 @@ def alone():
 
 
 def is_served():
-    """Whether the service is there, as the script looks for it; its process, or None."""
+    """The service's process, found as the script finds it, or None."""
     with contextlib.suppress(OSError, ValueError):
         with open(f"{SERVICE}/server", encoding="ascii") as file:
             pid = int(file.read())
@@ -112,10 +111,10 @@ def is_served():
 @contextlib.contextmanager
 def mute_guest(name):
     """
-    A guest that answers for no disk; its name. It is not asked, blkback opens the device all the same.
+    A guest that answers for no disk; yields its name. blkback opens the device anyway.
 
-    Even an idle one would take a quarter of a processor on an emulated host. But it is not paused: oxenstored
-    has whoever writes wait until the guest has taken the events that it gets of it.
+    Even an idle guest would take a quarter of a processor on an emulated host. But it is not paused:
+    oxenstored would make writers wait until the guest has received its events.
     """
     subprocess.run(
         ["xenguest", "start", name, "--memory", "128", "--no-frontend"], check=True, stdout=subprocess.DEVNULL
@@ -124,13 +123,13 @@ def mute_guest(name):
         subprocess.run(["xl", "sched-credit2", "-d", name, "-c", "5"], check=True)
         yield name
     finally:
-        # Its end takes some work of its own.
+        # Its end takes some time.
         subprocess.run(["xl", "sched-credit2", "-d", name, "-c", "0"], check=False)
         subprocess.run(["xenguest", "stop", name], check=False)
 
 
 class Service:
-    """The process that does add for the script; a context, that may be stopped and started meanwhile."""
+    """The process that does add for the script; a context. It may be stopped and started inside."""
 
     process = None
 
@@ -185,11 +184,11 @@ _ENOUGH = (
 
 class Disk:
     """
-    A guest's disk that has no device yet, for a guest that need not answer; a context, which takes it away
-    again.
+    A guest's disk without a device yet, for a guest that need not answer; a context, which removes it at the
+    end.
 
-    With ``bare`` only nodes that somebody reads, and it goes as with a guest that is destroyed: for many in a
-    row.
+    With ``bare`` it has only nodes that are read, and is removed as when a guest is destroyed: for many disks
+    in a row.
     """
 
     def __init__(self, store, guest_name, number, params, mode="w", script=SCRIPT, bare=False):
@@ -234,7 +233,9 @@ class Disk:
         tx.lay(nodes)
 
     def wait_for_backend(self):
-        """What libxl does before it calls the script; a look into sysfs costs less than one into XenStore."""
+        """
+        Do what libxl does before it calls the script. Reading sysfs takes less time than reading XenStore.
+        """
         wait_until(lambda: os.path.exists(self.key.sysfs), 60, f"{self.key.sysfs} to come")
         self.wait_for("state", "2", 60)
 
@@ -263,16 +264,18 @@ class Disk:
         )
 
     def main(self, command):
-        """The script's work, here and now: what it does after the start of its interpreter; its exit code."""
+        """
+        Do the script's work in this process, as after the start of its interpreter; returns its exit code.
+        """
         return _script.main([self.script, command], environment(self.key, self.script))
 
     def execute(self, command):
-        """The script itself in place of this process."""
+        """Replace this process by the script."""
         os.execve(self.script, [self.script, command], environment(self.key, self.script))
 
     def fork(self, command):
         """
-        The script's work in a process of its own, which takes a fraction of the time of starting an
+        Do the script's work in a child process, which takes a fraction of the time of starting an
         interpreter.
         """
         return Forked(lambda: self.main(command))
@@ -290,8 +293,8 @@ class Disk:
 
     def ask_back(self):
         """
-        As libxl before it calls remove, the backend is to close; and as a guest that answers, the frontend
-        has closed.
+        As libxl does before it calls remove, ask the backend to close; as a guest that answers, close the
+        frontend.
         """
 
         def write(tx):
@@ -303,7 +306,7 @@ class Disk:
         self.store.transaction(write, 30)
 
     def remove_nodes(self, seconds=30, wait=True):
-        """As libxl after remove, and wait until blkback has nothing to do with it any more."""
+        """Do what libxl does after remove, and wait until blkback has released it."""
         from ansible_collections.racefree.block.plugins.module_utils._xen import blkback
 
         if self.bare:
@@ -322,7 +325,7 @@ class Disk:
 
 class Forked:
     """
-    A child that runs ``function()``, whose value is its exit code; as much of subprocess.Popen as is used
+    A child that runs ``function()`` and exits with its value. Has the part of subprocess.Popen that is used
     here.
     """
 
@@ -357,8 +360,7 @@ class Forked:
 @contextlib.contextmanager
 def without_udev():
     """
-    Nobody looks into every device that comes and goes, which on an emulated host takes longer than what is to
-    be looked at.
+    Stop udev from probing every new device, which takes longer on an emulated host than what is measured.
     """
     units = [f"systemd-udevd{kind}" for kind in ("-control.socket", "-kernel.socket", ".service")]
     subprocess.run(["systemctl", "stop", *units], check=True)
@@ -373,7 +375,7 @@ def connect():
 
 
 def loops():
-    """What losetup lists: bound loop devices."""
+    """The bound loop devices, from losetup."""
     return subprocess.run(["losetup", "-a"], stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
 
 
@@ -385,5 +387,8 @@ def wait_until(condition, seconds, what):
 
 
 def wait_no_loops(allowed=(), seconds=15):
-    """What is autoclear goes when blkback's work item has closed it, an instant after the nodes are gone."""
+    """
+    Wait until autoclear devices are gone: a work item of blkback closes them just after the nodes are
+    removed.
+    """
     wait_until(lambda: not set(loops()) - set(allowed), seconds, f"loop devices to go: {loops()}")

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-How long the hotplug script takes beside Xen's own, in turns on the same host: one call at a time, and several at once; with its service and alone.
+Measures the hotplug script and Xen's own script alternately on the same host: one call at a time and several
+at once, with its service and without.
 
-Run it on a Xen host: python3 hotplug_bench.py --help. It makes a guest that answers for no disk, so that only scripts and blkback work.
+Run it on a Xen host: python3 hotplug_bench.py --help. It makes a guest that answers for no disk, so that only
+the scripts and blkback are measured.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if __name__ == "__main__":
 import hotplug
 
 GUEST = "bench"
-# What is compared, and what is around it.
+# What is compared, and what is measured with it.
 WAYS = {
     "with service": (hotplug.SCRIPT, contextlib.nullcontext),
     "alone": (hotplug.SCRIPT, hotplug.alone),
@@ -44,7 +46,7 @@ def together(disks, command):
 
 
 def settle():
-    """udev looks at each new vbd, which for eight takes longer than the scripts do."""
+    """udev examines each new vbd, which takes longer for eight of them than the scripts."""
     subprocess.run(["udevadm", "settle", "--timeout=60"], check=True)
 
 
@@ -72,7 +74,7 @@ KEPT = []
 
 
 def attach(stack, path):
-    """The path of a loop device over the file, which goes with the ExitStack."""
+    """The path of a loop device over the file, which is removed with the ExitStack."""
     device = (
         subprocess.run(["losetup", "--show", "-f", path], check=True, stdout=subprocess.PIPE)
         .stdout.decode()
@@ -83,7 +85,10 @@ def attach(stack, path):
 
 
 def make_loops(files):
-    """Loop devices stay when they have no file any more: who comes first is not to pay for making them."""
+    """
+    Make the loop devices in advance; they stay when they are unbound. Otherwise only the first run would have
+    to make them.
+    """
     with contextlib.ExitStack() as stack:
         for path in files:
             attach(stack, path)
@@ -132,7 +137,8 @@ def report(kind, count, times):
         added, removed = (statistics.median(values) for values in zip(*found))
         medians[way] = statistics.median(sum(both) for both in found)
         print(
-            f"{count} {kind:7} {way:13} add {added:7.2f} s  remove {removed:7.2f} s  both {medians[way]:7.2f} s"
+            f"{count} {kind:7} {way:13} add {added:7.2f} s  remove {removed:7.2f} s  both "
+            f"{medians[way]:7.2f} s"
         )
     for way in list(WAYS)[:2]:
         print(f"{count} {kind:7} {way}: {medians[list(WAYS)[2]] / medians[way]:.1f} times faster", flush=True)

@@ -3,14 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Kills the hotplug script after one system call after the other, and counts what is left when the guest has lost the disk and the script has run once more.
+Kills the hotplug script after each of its system calls in turn, and counts what is left after the guest has
+lost the disk and the script has run once more.
 
-``add`` has two processes, the one that libxl waits for and the one that works; each is killed after each of its calls, and ``remove`` after each
-of its own. A call that only reads changes nothing of what is left, so only the others count, but with ``--all``. The part ``work`` is what is
-done when the interpreter has been started; ``start`` begins with the program itself, whose first thousand calls import modules.
-The part ``service`` kills the service instead while it does an ``add``, in its first thread, its keeper and the thread that works; and the script
-that waits for it.
-``hotplug_kill.py --help`` has the options. Exit code 1 when anything was ever left.
+``add`` has two processes, the one that libxl waits for and the one that works; each is killed after each of
+its calls, and ``remove`` after each of its own. A call that only reads changes nothing of what is left, so
+only the others count, but with ``--all``. The part ``work`` is what is done when the interpreter has been
+started; ``start`` begins with the program itself, whose first thousand calls import modules. The part
+``service`` kills the service instead while it does an ``add``, in its first thread, its keeper and the thread
+that works; and the script that waits for it. ``hotplug_kill.py --help`` has the options. Exit code 1 when
+anything was ever left.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def left(store):
-    """What there is to be left: loop devices, state, processes, mapped devices, nodes."""
+    """Everything that can be left: loop devices, state, processes, mapped devices, nodes."""
     states = os.listdir(hotplug.STATE) if os.path.isdir(hotplug.STATE) else []
     with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as children:
         processes = [f"process {pid}" for pid in children.read().split() if not _has_ended(int(pid))]
@@ -54,12 +56,15 @@ def left(store):
 
 
 def _has_ended(pid):
-    """Orphans come to this process, which is their reaper."""
+    """Orphaned processes become children of this process, which reaps them."""
     return os.waitpid(pid, os.WNOHANG) != (0, 0)
 
 
 def run_killed(store, image, name, count, part, every):
-    """``(whether it was killed, what is left)`` after a kill, the end of the disk, and one more call of the script."""
+    """
+    ``(whether it was killed, what is left)`` after a kill, the end of the disk, and one more call of the
+    script.
+    """
     before = left(store)
     command = "remove" if name == "remove" else "add"
     with hotplug.Disk(store, GUEST, 0, image) as disk:
@@ -75,7 +80,7 @@ def run_killed(store, image, name, count, part, every):
                 else _quietly(lambda: disk.execute(command))
             )
             killed = ptrace.run_killed(run, PROCESSES[name], count, every)[0]
-    # The next run, for any other disk: what the killed one had to itself is nobody's.
+    # The next run, for any other disk, removes what the killed one left.
     assert hotplug.Disk(store, GUEST, 1, image).fork("remove").wait(40) == 0
     end = time.monotonic() + 15
     while (now := left(store)) != before and time.monotonic() < end:
@@ -84,7 +89,10 @@ def run_killed(store, image, name, count, part, every):
 
 
 def _served_and_killed(disk, which, count, every):
-    """Whether it was killed; the script must have been told whatever became of it, and be right when it says that the disk is connected."""
+    """
+    Returns whether it was killed. The script must get an answer in any case, and if it reports the disk as
+    connected, that must be true.
+    """
     serve = _quietly(lambda: _service.serve() or 0)
     tracer = hotplug.Forked(
         serve if which is None else lambda: ptrace.run_killed(serve, which, count, every)[0]
@@ -116,7 +124,10 @@ def _quietly(function):
 
 
 def kill(step=1, names=None, part="work", first=0, every=False):
-    """``(number of kills by name, [(name, count, what was left)])``, after each ``step``-th call from ``first`` on."""
+    """
+    ``(number of kills by name, [(name, count, what was left)])``, after each ``step``-th call from ``first``
+    on.
+    """
     kills, bad = {}, []
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with tempfile.TemporaryDirectory(prefix="kill-", dir="/var/tmp") as place, hotplug.connect() as store:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""libvirt on an emulated host for tests: virsh, guests that are defined, and the hook put where the role puts it."""
+"""libvirt on an emulated host for tests: virsh, defined guests, and the hook installed as the role does."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ def virsh(*words, check=True):
 
 
 def definition(name, devices="", reboot="restart"):
-    """A small paravirtual guest that takes commands (xenguest)."""
+    """A small paravirtual guest that accepts commands (xenguest)."""
     return (
         f"<domain type='xen'><name>{name}</name><memory unit='MiB'>128</memory><vcpu>1</vcpu>"
-        f"<os><type arch='x86_64' machine='xenpv'>linux</type><kernel>{KERNEL}</kernel><initrd>{INITRD}</initrd>"
+        "<os><type arch='x86_64' "
+        f"machine='xenpv'>linux</type><kernel>{KERNEL}</kernel><initrd>{INITRD}</initrd>"
         f"<cmdline>console=hvc0 quiet loglevel=1 mitigations=off random.trust_cpu=on panic=5</cmdline></os>"
         f"<on_poweroff>destroy</on_poweroff><on_reboot>{reboot}</on_reboot><on_crash>destroy</on_crash>"
         f"<devices>{devices}<console type='pty'/></devices></domain>"
@@ -51,20 +52,23 @@ def definition(name, devices="", reboot="restart"):
 
 @contextlib.contextmanager
 def defined(tmp_path, name, **more):
-    """A guest with a definition, which is gone afterwards whatever became of it."""
+    """A defined guest. It is removed afterwards, whatever its state."""
     path = tmp_path / f"{name}.xml"
     path.write_text(definition(name, **more))
     virsh("define", str(path))
     try:
         yield name
     finally:
-        # A guest that is on its way, as in a reboot, is libvirt's own job for up to 30 s.
+        # While a guest reboots, libvirt itself may be busy with it for up to 30 s.
         wait_for(lambda: virsh("destroy", name, check=False) == "" or is_off(name), 120, 3)
         virsh("undefine", name, "--managed-save", check=False)
 
 
 def wait_for(question, seconds=120, pause=1):
-    """The first true answer, or the last one after so many seconds. Programs that ask are a load of their own on an emulated host."""
+    """
+    The first true answer, or the last one after so many seconds. Polling is a noticeable load on an emulated
+    host.
+    """
     until = time.monotonic() + seconds
     while True:
         answer = question()
@@ -74,7 +78,7 @@ def wait_for(question, seconds=120, pause=1):
 
 
 def in_guest(name, command, seconds=180):
-    """What a shell command in the guest prints; again until the guest takes commands."""
+    """The output of a shell command in the guest; repeated until the guest accepts commands."""
 
     def ask():
         done = subprocess.run(
@@ -96,12 +100,14 @@ def is_running(name):
 
 
 def is_off(name):
-    """All of it: libvirt says "shut off" while it still has to do with a guest that has ended."""
+    """
+    Wait until it has ended completely: libvirt reports "shut off" while it is still busy with the guest.
+    """
     return virsh("domid", name, check=False) == "-"
 
 
 def ours():
-    """Mapped devices that the collection has made for domains."""
+    """Mapped devices that the collection made for domains."""
     return [
         line
         for line in run("dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid").splitlines()
@@ -110,7 +116,7 @@ def ours():
 
 
 def install():
-    """The hook in its place, and a daemon that knows it."""
+    """Install the hook, and restart the daemon if necessary."""
     install_library()
     os.makedirs(os.path.dirname(HOOK), exist_ok=True)
     with (
@@ -130,7 +136,7 @@ def uninstall():
 
 @contextlib.contextmanager
 def hook():
-    """The hook in its place for a time."""
+    """The installed hook, as a context."""
     install()
     try:
         yield
@@ -141,8 +147,8 @@ def hook():
 @contextlib.contextmanager
 def default_script():
     """
-    The collection's hotplug script in the place of Xen's own, as the role puts it, for tests that have the hook installed. Xen's own may need more
-    than the 40 s that it has on an emulated host, for two disks at once.
+    The collection's hotplug script as the default script, as the role installs it, for tests with the hook.
+    On an emulated host, Xen's own script may need more than its 40 s for two disks at once.
     """
     install_script()
     os.rename(STOCK, f"{STOCK}.stock")

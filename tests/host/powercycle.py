@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A guest that runs by its recipe when the power of its host fails: ``before`` starts it, ``after`` looks at the host and starts it again.
+A guest runs by its recipe when the power of its host fails. ``before`` starts it, ``after`` checks the host
+and starts it again.
 
 Run by ``power-cycle``, which turns the host off and on in between.
 """
@@ -58,12 +59,12 @@ def before():
             },
         ],
     )
-    # Xen's own script serves two disks within its 40 s only at times, under emulation.
+    # Under emulation, Xen's own script often takes more than its 40 s for two disks.
     with default_script():
         virsh("start", GUEST)
     in_guest(GUEST, "echo written by the guest | dd of=/dev/xvda conv=fsync 2>/dev/null")
     assert len(ours()) == 2
-    # The host's own data is to be there after the power cut; the guest's is by its own fsync.
+    # The host's data must survive the power cut; the guest calls fsync itself.
     os.sync()
 
 
@@ -73,7 +74,7 @@ def after():
         assert virsh("dumpxml", GUEST, "--inactive").count("<racefree:disk ") == 2
         other = PLACE / "other.raw"
         other.write_bytes(b"other   " * 1024)
-        # Device names and sequence numbers begin anew: what was /dev/loop0 may be something else's now.
+        # Device names and sequence numbers start again: /dev/loop0 may be a different device now.
         taken = run("losetup", "--show", "-f", str(other))
         with default_script():
             virsh("start", GUEST)

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Kill a process, or one that it forked, after its n-th system call, or do something else while it stands before one (ptrace(2)).
+Kill a process, or one that it forked, after its n-th system call, or act while it is stopped before one
+(ptrace(2)).
 
-strace's injection counts the calls of each name, and always meets the first process that makes so many of them.
+strace's injection counts the calls of each name separately, and always affects the first process that reaches
+the count.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ _DECIDE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_long)
 
 def run_killed(function, which, count, every=False):
     """
-    Run ``function()`` in a child, which ends with the number that it returns, and kill the ``which``-th process of it (0: the child itself, 1:
-    the first that it forks) right after its system call ``count``; 0: before the first. Counted are those that change anything that outlives
-    the process, so that each state that can be left is met once; or ``every`` one.
+    Run ``function()`` in a child, which ends with the number that it returns, and kill the ``which``-th
+    process of it (0: the child itself, 1: the first that it forks) right after its system call ``count``; 0:
+    before the first. Counted are those that change anything that outlives the process, so that each state
+    that can be left is met once; or ``every`` one.
 
-    ``(whether one was killed, exit code or minus the signal of the child)``. Those that are left then go on untraced.
+    ``(whether one was killed, exit code or minus the signal of the child)``. Those that are left then go on
+    untraced.
     """
     return killed(_child(function), which, count, every)
 
@@ -38,11 +42,12 @@ def killed(child, which, count, every=False):
 
 def run_stopped(function, which, count, decide, every=True):
     """
-    As ``run_killed``, but the process stands before its call ``count``, from 1, while ``decide(pid, number of the call)`` is called here: what
-    that returns, if it is not 0, is the errno that the process gets in place of the call.
+    As ``run_killed``, but the process stands before its call ``count``, from 1, while ``decide(pid, number of
+    the call)`` is called here: what that returns, if it is not 0, is the errno that the process gets in place
+    of the call.
 
-    ``(whether it came to that, exit code or minus the signal of the child, how many calls were counted)``. What ``decide`` raises is raised
-    here, after the process has gone on.
+    ``(whether it came to that, exit code or minus the signal of the child, how many calls were counted)``.
+    What ``decide`` raises is raised here, after the process has gone on.
     """
     return stopped(_child(function), which, count, decide, every)
 

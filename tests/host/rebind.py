@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-An adversary that gives a loop device another file while the hotplug script runs, against the collection's script and against Xen's own.
+An adversary gives a loop device another file while the hotplug script runs: the collection's script, or Xen's
+own.
 
-For each try the device has the file A, which is what the disk is to be; at a random moment of the script's run the adversary takes A away and
-binds B, for as long as it is let. Counted is what blkback then has open: A is right, B is wrong, nothing is a refusal. The part ``work`` is what
-the script does when its interpreter has been started, ``served`` the script with its service, ``stock`` Xen's own. ``rebind.py --help`` has the
+For each try the device has the file A, which is what the disk is to be; at a random moment of the script's
+run the adversary takes A away and binds B, for as long as it is let. Counted is what blkback then has open: A
+is right, B is wrong, nothing is a refusal. The part ``work`` is what the script does when its interpreter has
+been started, ``served`` the script with its service, ``stock`` Xen's own. ``rebind.py --help`` has the
 options. Exit code 1 when the collection's script ever exported a wrong device.
 """
 
@@ -44,16 +46,19 @@ GUEST = "rebind"
 NUMBER = 241
 SIZE = 1 << 20
 LOOP_CTL_ADD, LOOP_CTL_REMOVE = 0x4C80, 0x4C81
-# What is passed: the collection's script knows which device is meant, or at least tells blkback which one it has proved.
+# What the script gets. The collection's script knows which device is meant, or at least tells blkback which
+# one it has checked.
 WAYS = {"work": ("diskseq", "path"), "served": ("diskseq", "path"), "stock": ("stock",)}
 SCRIPTS = {"work": None, "served": hotplug.SCRIPT, "stock": hotplug.STOCK}
-# xl would kill Xen's own script after 40 s, which a busy emulated host may need.
+# xl would kill Xen's own script after 40 s, but a busy emulated host may need more.
 _STOCK_SECONDS = 300
 _BATCH = 4
 
 
 class Place:
-    """The two files, open, and the loop device with this number, that they take turns behind; a context."""
+    """
+    The two open files, and the loop device with this number, which has one of them at a time; a context.
+    """
 
     def __init__(self, number):
         self.number = number
@@ -102,7 +107,7 @@ class Place:
             time.sleep(0.005)
 
     def bind(self, letter):
-        """Give the device this file if it has none; whether it got it."""
+        """Give the device this file if it has none; returns whether it did."""
         try:
             device = os.open(self.node, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -142,9 +147,10 @@ class Place:
 
 class Adversary:
     """
-    A process that, when it is told to, waits a while and then exchanges A for B, again and again until it is told to stop. A context.
+    A process that waits for a command, then for a while, and then exchanges A for B repeatedly until told to
+    stop. A context.
 
-    One for all tries: a fork takes longer on an emulated host than what it is to disturb.
+    One process for all tries: on an emulated host, a fork takes longer than what it should disturb.
     """
 
     def __init__(self, place):
@@ -186,7 +192,7 @@ class Adversary:
             os.read(self._answers[0], 1)
 
     def _disturb(self, moment):
-        # It seldom wakes up: the processor is for what it is to disturb.
+        # It wakes up seldom, to leave the processor to what it should disturb.
         time.sleep(max(0, moment - time.monotonic()))
         done = False
         while self._running[0]:
@@ -197,7 +203,7 @@ class Adversary:
 
 
 class _Link(worker.Link):
-    """Sees whether it came so far that something could have been written."""
+    """Records whether the script got so far that something could have been written."""
 
     was_shared = False
 
@@ -206,7 +212,9 @@ class _Link(worker.Link):
 
 
 class Try:
-    """One try after the other in one way of WAYS; a disk is used again when nothing was ever written for it."""
+    """
+    Tries in one way of WAYS, one after the other. A disk is used again if nothing was ever written for it.
+    """
 
     def __init__(self, store, place, adversary, guest_name):
         self.store, self.place, self.adversary = store, place, adversary
@@ -217,7 +225,10 @@ class Try:
         self.numbered = 0
 
     def __call__(self, way, script, delay):
-        """``(outcome, seconds that the script took)``; without a script it is the worker's part, in this process."""
+        """
+        ``(outcome, seconds that the script took)``; without a script it is the worker's part, in this
+        process.
+        """
         diskseq = self.place.begin()
         self._have_disk(
             f"diskseq:{diskseq}@{boot.boot_id()}" if way == "diskseq" else self.place.node, script
@@ -250,7 +261,7 @@ class Try:
         disk.params, disk.script = target, script or hotplug.SCRIPT
 
     def _next(self):
-        """The kernel takes its time with a new vbd, so the next ones are begun before they are needed."""
+        """The kernel takes a while for a new vbd, so the next ones are started before they are needed."""
         if len(self.ready) < 2:
             new = [
                 hotplug.Disk(self.store, self.guest, (self.numbered + number) % (3 * _BATCH), "/", bare=True)
@@ -275,14 +286,14 @@ class Try:
             return 1, link.was_shared
 
     def close(self):
-        """Its number is not used again before the kernel has done with it."""
+        """Its number is not used again before the kernel has finished with it."""
         if self.disk is not None:
             disk, self.disk = self.disk, None
             disk.remove_nodes(wait=False)
             state.forget(disk.key)
 
     def finish(self):
-        """Also the directories that bare disks leave."""
+        """Removes the directories that bare disks leave, too."""
         self.close()
         for disk in self.ready:
             disk.remove_nodes()
@@ -292,7 +303,7 @@ class Try:
 
 
 def look(disk, place, code, way):
-    """What blkback has open now. It keeps the file of a loop device that it has open, whatever is asked to be unbound."""
+    """What blkback has open now. An open loop device keeps its file, even after a request to detach it."""
     end = time.monotonic() + 2
     opened = f"{disk.key.sysfs}/physical_device"
     while code == 0 and not os.path.exists(opened) and time.monotonic() < end:
@@ -303,7 +314,8 @@ def look(disk, place, code, way):
     found = place.marker()
     if way != "path":
         return {b"A": "right", b"B": "wrong"}.get(found, "gone")
-    # A path was asked for, so either file may be it; but it must be the device that was proved, and that blkback was told of.
+    # The target is a path, so either file is right. But it must be the device that was checked and passed to
+    # blkback.
     try:
         with open_path(place.node) as device:
             return "right" if f"{device.id.diskseq:x}" == disk.node("diskseq") else "wrong"
@@ -333,7 +345,7 @@ def _rebind_part(one, script, count, rows):
     for turn in range(count):
         way = list(rows)[turn % len(rows)]
         for _again in range(0 if way in length else 2):
-            # The first one imports what the others have.
+            # The first one imports modules for the others.
             outcome, length[way] = one(way, script, None)
             assert outcome == "right", f"undisturbed, {way} got a device that is {outcome}"
         rows[way][one(way, script, random.uniform(0, 1.1 * length[way]))[0]] += 1

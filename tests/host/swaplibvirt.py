@@ -3,15 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The device under a definition's path is swapped between the definition and the guest's getting it, again and again.
+The device at a definition's path is exchanged repeatedly between the definition and the start of the guest.
 
-``recipe`` is a disk of libvirt_disk, ``plain`` a definition with just a path. An adversary removes and makes mapped devices under the very name:
-before the start, all through it, or not at all, in turn; a way that only ever refuses would be of no use. Told is what was read: ``right`` bytes,
-``wrong`` ones, or ``refused``.
+``recipe`` is a disk of libvirt_disk, ``plain`` a definition with just a path. An adversary removes and makes
+mapped devices under the very name: before the start, all through it, or not at all, in turn; a way that only
+ever refuses would be of no use. Told is what was read: ``right`` bytes, ``wrong`` ones, or ``refused``.
 
-A whole start takes half a minute under emulation. So most tries do what libvirt and libxl do with the path and no more: the hook, the hotplug
-script's look at the number, a pause, and the opening by that number, as blkback opens it. ``--whole`` tries start a guest, which reads the bytes.
-``swaplibvirt.py --help`` has the options; exit code 1 when a recipe ever gave wrong bytes.
+A whole start takes half a minute under emulation. So most tries do what libvirt and libxl do with the path
+and no more: the hook, the hotplug script's look at the number, a pause, and the opening by that number, as
+blkback opens it. ``--whole`` tries start a guest, which reads the bytes. ``swaplibvirt.py --help`` has the
+options; exit code 1 when a recipe ever gave wrong bytes.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ def _loop_over(directory, letter):
 @contextlib.contextmanager
 def _defined(way, directory, good):
     """A guest with its disk in that way; its definition."""
-    plain = f"<disk type='block' device='disk'><driver name='phy' type='raw'/><source dev='/dev/mapper/{NAME}'/><target dev='xvda' bus='xen'/></disk>"
+    plain = (
+        "<disk type='block' device='disk'><driver name='phy' type='raw'/><source "
+        f"dev='/dev/mapper/{NAME}'/><target dev='xvda' bus='xen'/></disk>"
+    )
     with defined(pathlib.Path(directory), NAME, devices=plain if way == "plain" else ""):
         if way == "recipe":
             run_module("libvirt_disk", domain=NAME, vdev="xvda", source={"file": good})
@@ -108,30 +112,31 @@ def _make(control, name, table, event_nr):
 
 
 def _clear(name):
-    """Until there is no device of this name, whoever made it, and udev has done all it was told of."""
+    """Wait until no device has this name, whoever made it, and udev has handled all events."""
     with _control.Control() as control:
         wait_for(lambda: _is_gone(control, name), 60, 0.01)
-    # Starting dmsetup and udevadm would take most of a try's time. The link goes when udev has read the event, and the file when its queue is empty.
+    # Starting dmsetup and udevadm would take most of a try's time. udev removes the link when it has read the
+    # event, and the file when its queue is empty.
     wait_for(
         lambda: not os.path.lexists(f"/dev/mapper/{name}") and not os.path.exists("/run/udev/queue"), 30, 0.01
     )
 
 
 def _is_gone(control, name):
-    """Once it is asked to remove it and there is nothing to remove."""
+    """Ask for the removal until there is nothing to remove."""
     try:
         control.remove(_control.by_name(name))
     except DeviceGone:
         return True
     except BlockError:
-        # In use for a moment: udev looks at what the adversary made.
+        # In use for a moment: udev examines what the adversary made.
         pass
     return False
 
 
 @contextlib.contextmanager
 def _adversary(name, loop):
-    """A process that for as long as it lives removes whatever has the name, and puts its own device there."""
+    """A process that repeatedly removes whatever has the name, and makes its own device there."""
     child = os.fork()
     if not child:
         try:
@@ -147,13 +152,13 @@ def _adversary(name, loop):
 
 def _swap_for_ever(name, loop):
     with _control.Control() as control, _device.open_path(loop) as below:
-        # Its own: a fork begins with the state of its parent's.
+        # Seeded here, because a fork starts with its parent's state.
         table, chance = _table(below), random.Random()
         while True:
             with contextlib.suppress(BlockError):
                 control.remove(_control.by_name(name))
-            # It leaves the place free for a while, so that others can take it; and udev, which takes a tenth of a second for an event on an
-            # emulated host, is not to be far behind, or nothing has a link.
+            # It leaves the name free for a while, so that others can take it. udev takes a tenth of a second
+            # for an event on an emulated host; if it falls behind, no device gets a link.
             time.sleep(chance.uniform(0, 0.3))
             with contextlib.suppress(BlockError):
                 _make(control, name, table, udev.PRIMARY_SOURCE << 16)
@@ -161,7 +166,7 @@ def _swap_for_ever(name, loop):
 
 
 def _take_and_read(way, text, path):
-    """What is read by who takes the path as the hotplug script and blkback do, after the hook."""
+    """What is read through the path, opened as the hotplug script and blkback do after the hook."""
     if way == "recipe" and _hook.main([NAME, "prepare"], text):
         return "refused"
     try:
@@ -178,7 +183,7 @@ def _take_and_read(way, text, path):
 
 
 def _start_and_read():
-    """What a guest reads from its disk, when it can be started at all."""
+    """What a guest reads from its disk, if it can be started at all."""
     done = subprocess.run(
         ["virsh", "-q", "-c", "xen:///system", "start", NAME], capture_output=True, timeout=600, check=False
     )
@@ -213,7 +218,8 @@ def main():
             rows[way] = swap(quick, whole, way, directory)
             counts = "".join(f"{count:8} {name}" for name, count in rows[way].items())
             print(
-                f"{way:10}{counts}  of {quick + whole} tries, {whole} with a guest, {time.monotonic() - started:.0f} s",
+                f"{way:10}{counts}  of {quick + whole} tries, {whole} with a guest, "
+                f"{time.monotonic() - started:.0f} s",
                 flush=True,
             )
     return 1 if rows["recipe"]["wrong"] else 0

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Runs on a Xen host, as root: python3 -m pytest tests/host/test_blkback.py, with the collection below a directory of PYTHONPATH.
+Runs on a Xen host, as root: python3 -m pytest tests/host/test_blkback.py, with the collection below a
+directory of PYTHONPATH.
 
-Guests are made by xenguest (tests/xenhost). Under emulation everything takes long, so one guest serves most tests.
+xenguest makes the guests (tests/xenhost). Everything is slow under emulation, so most tests share one guest.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Loop:
             return hashlib.sha256(file.read()).hexdigest()
 
     def busy(self):
-        """Whether anything still has it: what is detached while open goes with its last user."""
+        """Whether it still exists: a device that is detached while open is removed with its last user."""
         run("losetup", "-d", self.path, check=False)
         end = time.monotonic() + 10
         while self.file in run("losetup", "-a"):
@@ -148,7 +149,7 @@ def in_guest(name, command, check=True):
 
 
 def left_of(store, vbd):
-    """What is still there of a vbd."""
+    """What is left of a vbd."""
     key = vbd.key
     return [
         path for path in (key.backend, key.frontend, key.libxl, key.backend_error) if store.exists(path)
@@ -211,7 +212,8 @@ def test_what_xl_lists_detaches_and_writes_is_the_same(store, guest, loops):
 def test_a_file_that_xl_attached_is_taken_down_by_its_script(store, guest, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"\0" * (1 << 20))
-    # Debian's libxl takes qdisk for files unless told otherwise; a script makes it phy, and the script makes the loop device.
+    # Debian's libxl takes qdisk for files unless told otherwise; a script makes it phy, and the script makes
+    # the loop device.
     run("xl", "block-attach", guest.name, f"vdev=xvdb,access=w,script=/etc/xen/scripts/block,target={path}")
     assert str(path) in run("losetup", "-a")
     vbd = vbd_read.read_vbd(store, guest.domid, _vdev.parse("xvdb").number)
@@ -334,13 +336,13 @@ def test_junk_in_a_node_is_named(store, guest, loops):
 
 
 def test_blkback_that_cannot_open_says_so(store, guest, loops):
-    """The error is blkback's own, and nothing is left."""
+    """The error is that of blkback, and nothing is left."""
     loop = loops()
     with _device.open_path(loop.path, writable=True) as device:
         job = blkback._Attach(request(guest, "xvdb", device))
         job.prepare()
-        # A number that no device has: what a released blkback gets when nobody holds the device. (For a loop device's number the kernel
-        # would make one: 7:ffff is opened.)
+        # A number that no device has: what a released blkback gets when nobody holds the device. (For a loop
+        # device's number the kernel would make one: 7:ffff is opened.)
         job.nodes = [
             (path, "fd:fffff" if path.endswith("/physical-device") else value, perms)
             for path, value, perms in job.nodes
@@ -381,7 +383,10 @@ def test_xenstored_stops_answering(store, guest, loops):
 
 @pytest.mark.long
 def test_a_hundred_writers(store, guest, loops):
-    """Each changes, in transactions, the very directory that an attach reads in its own; no change is lost, and the guest gets its disk."""
+    """
+    Each writer changes, in transactions, the directory that the attach reads in its transaction. No change is
+    lost, and the guest gets its disk.
+    """
     root, count, problems = "/local/domain/0/backend/vbd", "/racefree-count", []
 
     def meddle(number):

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A blkback that compares disk sequence numbers (tests/xenhost, --blkback extended): what it refuses no guest ever sees.
+A blkback that compares disk sequence numbers (tests/xenhost, --blkback extended): no guest ever sees a device
+that it refuses.
 
-Here the kernel is tried, so most tests write the nodes themselves, without what the library would have found wrong before.
+These tests are for the kernel, so most of them write the nodes directly, without the checks of the library.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ from conftest import run_module
 
 pytestmark = pytest.mark.xen
 
-STOCK = "the xen-blkback of this host is a released kernel's: it offers no node opened and compares nothing (xenhost up --blkback extended has one that does)"
+STOCK = (
+    "the xen-blkback of this host is a released kernel's: it offers no node opened and compares nothing "
+    "(xenhost up --blkback extended has one that does)"
+)
 NAME = "exttest"
 VDEV = "xvdb"
 SECONDS = 90
@@ -69,7 +73,7 @@ def in_guest(command):
 
 
 def wait_for(look, what):
-    """What ``look()`` gives once that is true."""
+    """Wait until ``look()`` is true; returns its value."""
     limit = Deadline(SECONDS)
     for pause in pauses(0.01, 0.2):
         found = look()
@@ -89,7 +93,7 @@ def store():
 
 @pytest.fixture(scope="module", autouse=True)
 def extended(store):
-    """Skips all of this on other hosts. blkback is asked through a disk for domain 0 that nobody has."""
+    """Skips these tests on other hosts. A disk for domain 0 that nobody uses shows what blkback is."""
     key, front = Key(0, 51712), "/local/domain/0/racefree-test/vbd/51712"
     nodes = [(f"{front}/state", "1", None)]
     nodes += [
@@ -122,7 +126,7 @@ def guest(store, extended):
 
 @pytest.fixture
 def loop(image):
-    """A held loop device, its first bytes ``the one``."""
+    """A held loop device whose first bytes are ``the one``."""
     path = run("losetup", "--show", "-f", image(content=b"the one", size=MIB))
     with contextlib.ExitStack() as stack:
         stack.callback(run, "losetup", "-d", path)
@@ -139,7 +143,10 @@ def taken_up(store, key):
 
 @pytest.fixture
 def lay(store, guest):
-    """``lay(device, diskseq)`` writes a disk's nodes and gives its Key; ``diskseq`` is the node's text, None for no node."""
+    """
+    ``lay(device, diskseq)`` writes a disk's nodes and gives its Key; ``diskseq`` is the node's text, None for
+    no node.
+    """
     keys = []
     in_guest("dmesg -c > /dev/null")
 
@@ -180,12 +187,12 @@ def lay(store, guest):
             store.remove(path)
             store.remove_empty_parents(path)
     wait_for(lambda: not any(os.path.exists(key.sysfs) for key in keys), "blkback to let go of the disks")
-    # A guest that sees nodes go and come in one look takes the new disk for the old one, and never answers.
+    # A guest that sees nodes removed and added at once takes the new disk for the old one, and never answers.
     in_guest("while ls /sys/bus/xen/devices | grep -q ^vbd; do sleep 0.2; done")
 
 
 def assert_refused(store, key, words):
-    """blkback says no, and opens nothing."""
+    """blkback refuses, and opens nothing."""
     assert wait_for(lambda: words_of(key, store), "blkback's word") == words
     assert wait_for(
         lambda: int(store.read(f"{key.backend}/state") or 0) in (CLOSING, CLOSED), "blkback to close"
@@ -198,7 +205,10 @@ def assert_refused(store, key, words):
 
 
 def assert_unseen():
-    """The guest has no disk, and had none for a moment: blkfront would have said so, and test_a_right_one_connects shows that it does."""
+    """
+    The guest has no disk, and never had one: blkfront would have logged it, as test_a_right_one_connects
+    shows.
+    """
     assert in_guest("ls /sys/block /dev | grep xvd; grep xvd /proc/partitions; dmesg | grep xvd; true") == ""
 
 
@@ -212,7 +222,10 @@ def test_the_guest_sees_nothing_of_a_wrong_diskseq(store, lay, loop):
 
 
 def test_a_number_that_is_another_devices_by_now(store, lay, image):
-    """The race itself: somebody looked this device up, and its number went to another before blkback opened it."""
+    """
+    The race itself: a device was looked up, and its number was given to another device before blkback opened
+    it.
+    """
     path = run("losetup", "--show", "-f", image("first.raw", MIB))
     with _device.open_path(path, writable=True) as device:
         first = device
@@ -228,7 +241,8 @@ def test_a_number_that_is_another_devices_by_now(store, lay, image):
             assert_refused(
                 store,
                 key,
-                f"19 {first.id.major:x}:{first.id.minor:x} has diskseq {second.id.diskseq:x}, not {first.id.diskseq:x}",
+                f"19 {first.id.major:x}:{first.id.minor:x} has diskseq {second.id.diskseq:x}, not "
+                f"{first.id.diskseq:x}",
             )
             assert_unseen()
     finally:
@@ -316,7 +330,7 @@ def test_the_library_waits_for_opened(store, guest, loop):
 
 
 def test_what_the_kernel_refuses_the_library_takes_back(store, guest, loop, monkeypatch):
-    """Only a fault of the library could make it name a wrong number, so one is made."""
+    """Only a bug of the library could make it pass a wrong number, so the test adds one."""
     original = vbd_nodes.identity
     monkeypatch.setattr(
         vbd_nodes,

@@ -96,7 +96,7 @@ def guest(installed):
 
 @pytest.fixture
 def detached(guest):
-    """Whatever the guest has at the end of the test is detached."""
+    """Detaches everything that the guest has at the end of the test."""
     yield
     for dev in vbds_of():
         run("xl", "block-detach", GUEST, dev)
@@ -202,7 +202,7 @@ def test_read_only(guest, raw, detached):
 def test_a_wrong_target_says_why(guest, target, words):
     said = run("xl", "block-attach", guest, spec("xvdb", target), check=False)
     assert words in said, said
-    # xl leaves the nodes of what failed, with the stock script too.
+    # xl leaves the nodes of a failed disk, with the stock script, too.
     run("xl", "block-detach", guest, "xvdb", check=False)
     assert vbds_of() == {}
 
@@ -219,9 +219,10 @@ def test_a_file_that_another_guest_writes(guest, raw, detached):
 
 def test_the_frontend_goes_and_another_may_come(guest, raw):
     """
-    As a boot loader's goes and a kernel's comes: blkback keeps the device open meanwhile, and waits for the next frontend.
+    As when a boot loader starts a kernel: blkback keeps the device open, and waits for the next frontend.
 
-    Linux's own connects once only to a disk that does not go, so the next one is seen to be waited for, and no more.
+    Linux's own frontend connects only once to a disk that stays, so the test only checks that blkback waits
+    for the next one.
     """
     path, digest = raw()
     run("xl", "block-attach", guest, spec("xvdb", path))
@@ -252,7 +253,8 @@ def test_the_life_of_a_guest(raw, loop, tmp_path):
     """
     Created, rebooted, saved and restored with its disks, then destroyed.
 
-    Not moved: Xen under emulation logs no dirty pages of such guests, without which ``xl migrate`` does not begin.
+    Not migrated: Xen under emulation does not log dirty pages of such guests, and ``xl migrate`` does not
+    begin without that.
     """
     path, digest = raw()
     device, diskseq, other = loop
@@ -328,14 +330,15 @@ def test_a_guest_that_writes_junk_into_its_nodes(guest, raw, detached):
         == "refused"
     )
     in_guest(
-        f"xenstore-write {own}/ring-ref 99999999999999999999 {own}/state 77 {own}/backend /local/domain/0/backend/vbd/0/1 {own}/virtual-device x; "
+        f"xenstore-write {own}/ring-ref 99999999999999999999 {own}/state 77 {own}/backend "
+        f"/local/domain/0/backend/vbd/0/1 {own}/virtual-device x; "
         f"i=0; while [ $i -lt 50 ]; do xenstore-write {own}/junk$i $i; i=$((i + 1)); done"
     )
     second, other = raw("second.raw")
     run("xl", "block-attach", guest, spec("xvdc", second))
     assert guest_sum("xvdc") == other
     run("xl", "block-detach", guest, "xvdc")
-    # It never answers for this one any more, so it is taken away without asking, as xl does when it destroys the guest.
+    # It no longer answers for this disk, so the disk is removed by force, as when xl destroys the guest.
     run("xl", "-f", "block-detach", guest, "xvdb", check=False)
     if vbds_of():
         with hotplug.connect() as store:
@@ -363,14 +366,18 @@ def test_a_guest_that_floods_its_nodes(guest, raw, detached):
 
 FILL = (
     "i=0; for size in 40 1; do while [ $i -lt 3000 ]; do a=; n=0; "
-    'while [ $n -lt $size ]; do a="$a data/$size-$i-$n 1"; n=$((n + 1)); done; xenstore-write $a 2>/dev/null || break; i=$((i + 1)); done; done; '
+    'while [ $n -lt $size ]; do a="$a data/$size-$i-$n 1"; n=$((n + 1)); done; xenstore-write $a '
+    "2>/dev/null || break; i=$((i + 1)); done; done; "
     "echo $i; xenstore-write data/more 1 2>&1"
 )
 
 
 @pytest.mark.long
 def test_a_guest_that_has_used_up_its_quota(raw):
-    """Other guests go on getting their disks; its own it gets whole, where xenstored does not count what domain 0 writes, or not at all."""
+    """
+    Other guests still get their disks. The guest itself gets its disk completely, if xenstored does not count
+    what domain 0 writes, or not at all.
+    """
     path, digest = raw()
     second, other = raw("second.raw")
     for name in ("greedy", "modest"):
@@ -381,7 +388,8 @@ def test_a_guest_that_has_used_up_its_quota(raw):
         assert int(batches) > 20 and "could not write" in refusal, said
         refused = run("xl", "block-attach", "greedy", spec("xvdb", path), check=False)
         if refused:
-            # What its own kernel could not write makes it close the disk; it can say so only when it has room again.
+            # Because its own kernel could not write, it closes the disk. It can report that only when it has
+            # quota again.
             assert "the guest has closed it" in refused and vbds_of("greedy")["xvdb"].number is None, refused
             hotplug.wait_no_loops()
         else:
@@ -400,7 +408,7 @@ def test_a_guest_that_has_used_up_its_quota(raw):
 
 @pytest.mark.long
 def test_a_guest_without_a_driver(raw):
-    """The guest need not answer: blkback has the device all the same, and it goes with the guest."""
+    """The guest need not answer: blkback has the device open anyway, and it is removed with the guest."""
     path, dummy = raw()
     start(spec("xvda", path), name="mute", options=("--no-frontend",))
     assert vbds_of("mute")["xvda"].state == 2
@@ -458,7 +466,10 @@ def test_the_same_disk_is_not_exchanged(mute, raw):
 @pytest.mark.long
 @pytest.mark.parametrize("seconds", [3, None])
 def test_xenstored_stops_and_goes_on(mute, raw, seconds, way):
-    """For a while, and the disk is attached all the same; for longer than the script may take, and it ends in time, leaving nothing."""
+    """
+    After a short stop the disk is attached anyway. If it stops for longer than the script may take, the
+    script ends in time and leaves nothing.
+    """
     path, dummy = raw()
     daemon = int(run("pidof", "xenstored", "oxenstored", check=False).split()[0])
     with hotplug.connect() as store, hotplug.Disk(store, mute, 0, path) as disk:
@@ -482,7 +493,10 @@ def test_xenstored_stops_and_goes_on(mute, raw, seconds, way):
 
 @pytest.fixture
 def hanging(raw, tmp_path):
-    """A file system on a mapped device that is suspended, so that looking for a file there waits for ever, and that device's name."""
+    """
+    A file system on a suspended mapped device, where looking for a file waits forever, and the name of that
+    device.
+    """
     image, dummy = raw("fs.raw", 16)
     loop = run("losetup", "--show", "-f", image)
     name, mounted = "hanging", tmp_path / "mnt"
@@ -494,7 +508,7 @@ def hanging(raw, tmp_path):
         (mounted / "sub").mkdir()
         with open(mounted / "sub/disk.raw", "wb") as file:
             file.truncate(1 << 20)
-        # What is known of the file already would be found without the device.
+        # What is cached of the file would be found without the device.
         run("umount", str(mounted))
         run("mount", f"/dev/mapper/{name}", str(mounted))
         run("dmsetup", "suspend", "--nolockfs", "--noflush", name)
@@ -510,7 +524,10 @@ def hanging(raw, tmp_path):
 
 @pytest.mark.long
 def test_storage_that_does_not_answer(mute, hanging, installed, way):
-    """Nothing can end the process that waits for it; the script ends in time all the same, says why, and what comes late does no harm."""
+    """
+    Nothing can end the process that waits for it. The script still ends in time and reports why, and late
+    results do no harm.
+    """
     path, name = hanging
     with hotplug.connect() as store, hotplug.Disk(store, mute, 0, path) as disk:
         code, said, seconds = disk.call("add")
@@ -536,7 +553,7 @@ def test_storage_that_does_not_answer(mute, hanging, installed, way):
 @pytest.mark.long
 @pytest.mark.parametrize("part, step", [("work", 10), ("service", 12)])
 def test_killed_at_system_calls(mute, part, step, installed):
-    """Whole with the program hotplug_kill.py."""
+    """The program hotplug_kill.py does all of them."""
     installed.stop()
     try:
         kills, bad = hotplug_kill.kill(step=step, part=part)
@@ -546,13 +563,13 @@ def test_killed_at_system_calls(mute, part, step, installed):
 
 
 def test_the_service_is_killed_and_the_next_one_goes_on(guest, raw, detached, installed):
-    """What is attached stays, and the script does without in between."""
+    """Attached disks stay, and meanwhile the script works without the service."""
     path, digest = raw()
     run("xl", "block-attach", guest, spec("xvdb", path))
     installed.stop(kill=True)
     assert guest_sum("xvdb") == digest
     run("xl", "block-detach", guest, "xvdb")
-    # Without it, and then with the next one.
+    # Without the service, and then with the next one.
     for begin in (installed.start, lambda: None):
         said = run("xl", "block-attach", guest, spec("xvdb", "/no/such/file"), check=False)
         assert "there is no such device or file" in said
@@ -566,7 +583,7 @@ def test_the_service_is_killed_and_the_next_one_goes_on(guest, raw, detached, in
 
 @pytest.mark.long
 def test_an_adversary_that_rebinds_the_device(mute):
-    """Many more with the program rebind.py."""
+    """The program rebind.py makes many more tries."""
     rows = rebind.rebind(mute, work=20, served=20)
     assert all(row["wrong"] == 0 for ways in rows.values() for row in ways.values()), rows
     assert all(row["right"] > 0 for ways in rows.values() for row in ways.values()), rows

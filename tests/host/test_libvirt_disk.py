@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""libvirt_disk with libvirt's Xen driver. What definitions look like, whatever the driver: test_libvirt_definitions.py."""
+"""
+libvirt_disk with libvirt's Xen driver. test_libvirt_definitions.py tests definitions, which are the same for
+all drivers.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ def test_a_daemon_that_hangs(image):
 
 
 def test_xen_definitions(tmp_path, image):
-    """libvirt's Xen driver itself, and a password that must stay."""
+    """With libvirt's Xen driver, and a password that must stay."""
     path = image()
     with defined(tmp_path, "ld1", devices="<graphics type='vnc' port='-1' passwd='s3cr3t'/>") as name:
         before = virsh("dumpxml", name, "--inactive", "--security-info")
@@ -96,7 +99,7 @@ def test_xen_definitions(tmp_path, image):
 
 
 def test_a_running_guest(tmp_path, image):
-    """Both at once: what runs gets it now, and virsh and xl show the same."""
+    """The running guest and the definition at once: the guest gets it now, and virsh and xl show the same."""
     path = image("live.raw", content=os.urandom(4096))
     with defined(tmp_path, "ld2") as name:
         refused(
@@ -122,7 +125,7 @@ def test_a_running_guest(tmp_path, image):
             "file": path,
             "format": "raw",
         }
-        # As it was attached by a version that kept no recipe there.
+        # As if a version that stored no recipe had attached it.
         live_recipe.put("xen:///system", virsh("domuuid", name).strip(), "xvdb", None, Deadline(60))
         assert predict_and_run("libvirt_disk", **arguments)["changed"]
         assert "xvdb" in domain_xml.Domain(virsh("dumpxml", name)).recipes()
@@ -133,7 +136,7 @@ def test_a_running_guest(tmp_path, image):
             and "xvdb" not in virsh("domblklist", name)
             and "racefree" not in virsh("dumpxml", name)
         )
-        # What means nothing after the next boot is not kept.
+        # A source that is not valid after the next boot is not stored.
         loop = run_module("loop_device", backing_file=path)["device"]
         try:
             arguments.update(source=f"diskseq:{loop['diskseq']}", config=False)
@@ -152,7 +155,10 @@ def test_a_running_guest(tmp_path, image):
 
 
 def test_a_running_guest_with_a_snapshot(tmp_path, image):
-    """A table without name and uuid, as the role guest_disks writes it: the second run finds what the first one made."""
+    """
+    A table without name and UUID, as the role guest_disks writes it: the second run finds what the first one
+    made.
+    """
     golden, cow = image("golden.raw", content=os.urandom(4096)), image("a.cow")
     sectors = os.path.getsize(golden) // 512
     table = [

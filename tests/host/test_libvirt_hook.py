@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The hook in a real libvirtd: what guests get, and what is left when they are gone."""
+"""The hook in a real libvirtd: what guests get, and what is left after them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def installed():
 
 @pytest.fixture
 def image(tmp_path):
-    """A file of 1 MiB that no other is like."""
+    """A file of 1 MiB with unique contents."""
 
     def make(name="disk.raw"):
         (tmp_path / name).write_bytes(os.urandom(1 << 20))
@@ -81,7 +81,7 @@ def hook_call(*words, text, **more):
 
 
 def refusal(name):
-    """What virsh says when it must not start the guest."""
+    """virsh's message when the guest must not start."""
     done = subprocess.run(
         ["virsh", "-q", "-c", "xen:///system", "start", name], capture_output=True, timeout=600, check=False
     )
@@ -91,7 +91,10 @@ def refusal(name):
 
 @pytest.mark.long
 def test_a_whole_life(tmp_path, image):
-    """Start, reboot, daemon restart, shutdown, start, destroy: the right bytes each time, nothing left at the end."""
+    """
+    Start, reboot, daemon restart, shutdown, start, destroy: the right bytes each time, nothing left at the
+    end.
+    """
     root, data = image("root.raw"), image("data.raw")
     with defined(tmp_path, "hk1") as name:
         run_module(
@@ -123,7 +126,7 @@ def test_a_whole_life(tmp_path, image):
         assert is_running(name) and len(ours()) == 2 and in_guest(name, "head -n 1 /dev/xvda") == "written"
         before = run("xl", "domid", name)
         virsh("reboot", name)
-        # Xen gives each of its own scripts 40 s, which is little where asking takes seconds.
+        # Xen gives each of its own scripts 40 s, which is not enough where each query takes seconds.
         assert wait_for(
             lambda: run("xl", "domid", name, check=False) not in ("", before), 300, 10
         ) and wait_for(lambda: is_running(name), 180, 5)
@@ -139,7 +142,7 @@ def test_a_whole_life(tmp_path, image):
 
 
 def recipes(name, *words):
-    """Of the running definition, or with ``--inactive`` of the other."""
+    """Of the running definition, or of the other one with ``--inactive``."""
     return domain_xml.Domain(virsh("dumpxml", name, *words)).recipes()
 
 
@@ -147,9 +150,11 @@ def recipes(name, *words):
 @pytest.mark.parametrize("config, managed", [(True, False), (False, True)])
 def test_a_saved_guest(tmp_path, image, config, managed):
     """
-    With a disk of its definition and one that it got while it ran: each has its own bytes when it is back, saved to a file or managed by libvirt.
+    With a disk of its definition and one that was attached while it ran: both have the right bytes after the
+    restore, saved to a file or managed by libvirt.
 
-    With the collection's hotplug script: Xen's own served two disks at once within its 40 s only at every second try under emulation.
+    With the collection's hotplug script, because under emulation Xen's own script took more than its 40 s for
+    two disks at every second try.
     """
     root, data, saved = image("root.raw"), image("data.raw"), str(tmp_path / "saved")
     save, restore = (
@@ -180,7 +185,7 @@ def test_a_saved_guest(tmp_path, image, config, managed):
             lambda: not ours() and run("losetup", "-a") == "", 20
         )
         virsh(*restore)
-        # It went on, rather than starting anew.
+        # It continued, and did not start again.
         assert in_guest(name, "cat /kept") == "kept"
         assert in_guest_checksum(name) == checksum(root) and in_guest_checksum(name, "xvdb") == checksum(data)
         assert sorted(recipes(name)) == ["xvda", "xvdb"] and len(ours()) == 2
@@ -191,23 +196,25 @@ def test_a_saved_guest(tmp_path, image, config, managed):
 
 @pytest.mark.long
 def test_swapped(tmp_path):
-    """See swaplibvirt.py; 500 tries are a command."""
+    """See swaplibvirt.py for larger runs, such as 500 tries."""
     directory = str(tmp_path)
     recipe = swaplibvirt.swap(30, 3, "recipe", directory)
     plain = swaplibvirt.swap(15, 0, "plain", directory)
     assert recipe["wrong"] == 0 and recipe["right"] >= 10 and recipe["refused"] >= 10
-    # The comparison: that there is something to be saved from.
+    # For comparison: without the hook, the attack succeeds.
     assert plain["wrong"] >= 5
 
 
 @pytest.mark.long
 def test_the_link_is_turned_elsewhere(tmp_path, image):
-    """Who replaces the link itself, between the hook and the hotplug script, gets a domain that is ended at once."""
+    """
+    If somebody replaces the link itself between the hook and the hotplug script, the domain is ended at once.
+    """
     other = image("other.raw")
     loop = run("losetup", "--show", "-f", other)
     second = os.path.join(os.path.dirname(HOOK), "60-evil")
     with open(second, "w", encoding="utf-8") as file:
-        # The hooks of `start` run between those of `prepare` and the opening of the path.
+        # The hooks of `start` run after those of `prepare` and before the path is opened.
         file.write(f'#!/bin/sh\n[ "$2" != start ] || ln -sf {loop} /dev/mapper/racefree-*-xvda\n')
     os.chmod(second, 0o755)
     try:
@@ -224,7 +231,7 @@ def test_the_link_is_turned_elsewhere(tmp_path, image):
 
 @pytest.mark.long
 def test_other_scripts_of_the_folder_run(tmp_path, image):
-    """In order, with the same input, and what they refuse is refused; nothing of ours is left then."""
+    """In order, with the same input. What they refuse is refused, and then the hook leaves nothing."""
     log, second = tmp_path / "log", os.path.join(os.path.dirname(HOOK), "70-other")
     with open(second, "w", encoding="utf-8") as file:
         file.write(f'#!/bin/sh\necho "$2 $(grep -c racefree)" >> {log}\n[ "$2" != start ]\n')
@@ -259,7 +266,7 @@ def test_what_the_recipe_names_is_not_there(tmp_path, image, change, words):
         said = refusal(name)
         for word in ["racefree.block", *words]:
             assert word in said, said
-        # The first disk's device went too.
+        # The device of the first disk is removed, too.
         assert wait_for(lambda: not ours() and run("losetup", "-a") == "", 20)
     journal = run("journalctl", "-t", "racefree-libvirt-hook", "-n", "5", "--no-pager")
     assert words[0] in journal
@@ -302,7 +309,7 @@ def test_two_guests_want_one_file(tmp_path, image):
 
 @pytest.mark.long
 def test_a_copied_definition(tmp_path, image):
-    """A clone has another uuid, and must not start with the disk of the first."""
+    """A clone has another UUID, and must not start with the disk of the original."""
     with defined(tmp_path, "hk8") as name:
         run_module("libvirt_disk", domain=name, vdev="xvda", source={"file": image()})
         uuid = virsh("domuuid", name).strip()
@@ -320,7 +327,7 @@ def test_a_copied_definition(tmp_path, image):
             virsh("undefine", "hk9")
 
 
-# The program itself, called as libvirt calls it
+# The program, called as libvirt calls it
 
 
 @pytest.fixture
@@ -335,7 +342,7 @@ def test_prepare_and_release(text):
     (line,) = ours()
     path = "/dev/mapper/" + line.partition(":")[0]
     assert stat.S_ISBLK(os.stat(path).st_mode)
-    # While it waits for the guest nobody can take it away. (A rename the kernel allows; `started` finds that out.)
+    # While it waits for the guest, nobody can remove it. (The kernel allows a rename; `started` detects it.)
     assert "busy" in run("dmsetup", "remove", path, check=False) and ours() == [line]
     again = hook_call("hk0", "prepare", "begin", "-", text=text)
     assert again.returncode == 0 and len(ours()) == 1
@@ -346,7 +353,10 @@ def test_prepare_and_release(text):
 
 @pytest.mark.long
 def test_udev_keeps_its_hands_off(tmp_path):
-    """Also of the tables below what the guest gets: three of them here, of which one is over a file with an LVM signature."""
+    """
+    udev also ignores the tables below the guest's device: three here, one of them over a file with an LVM
+    signature.
+    """
     with hookkill.guest(str(tmp_path)) as nested:
         with open(tmp_path / "b.raw", "r+b") as file:
             file.seek(512)
@@ -367,7 +377,7 @@ def test_udev_keeps_its_hands_off(tmp_path):
 
 @pytest.mark.long
 def test_killed_in_the_middle(tmp_path):
-    """See hookkill.py; more of them are a command."""
+    """See hookkill.py for larger runs."""
     with hookkill.guest(str(tmp_path)) as nested:
         kills, bad = hookkill.at_random(12, nested, 1)
         more = hookkill.at_calls({"ioctl": 40, "rename": 1}, 20, nested)
@@ -376,7 +386,10 @@ def test_killed_in_the_middle(tmp_path):
 
 @pytest.mark.long
 def test_a_killed_holder(text):
-    """Nothing to keep it: the device goes, the path leads nowhere, and the start after that begins anew."""
+    """
+    Nothing holds the device any more: it is removed, the path leads nowhere, and the next start makes it
+    again.
+    """
     assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
     (record,) = [name for name in os.listdir(STATE) if name.endswith(".holder")]
     with open(f"{STATE}/{record}", encoding="ascii") as file:
@@ -389,7 +402,7 @@ def test_a_killed_holder(text):
 
 @pytest.mark.long
 def test_somebody_elses_device_under_the_name(text):
-    """Made by hand under our very name: refused, and left alone."""
+    """A device made by hand with the name of the guest's device is refused and left unchanged."""
     name = next(part for part in text.split("'") if part.startswith("/dev/mapper/racefree-")).rpartition("/")[
         2
     ]
@@ -404,7 +417,7 @@ def test_somebody_elses_device_under_the_name(text):
 
 
 def test_a_leftover_of_ours(text):
-    """With our name and uuid and another table, in nobody's use: made anew."""
+    """An unused device with the right name and UUID, but another table, is made again."""
     name = next(part for part in text.split("'") if part.startswith("/dev/mapper/racefree-")).rpartition("/")[
         2
     ]
@@ -437,7 +450,9 @@ def test_a_leftover_of_ours(text):
     ],
 )
 def test_nonsense(text, operation, code):
-    """Only what has not begun yet is refused, and nothing is written where libvirt would take it for a definition."""
+    """
+    Only a start can be refused, and nothing is written to the output that libvirt reads as a definition.
+    """
     broken = text.replace("<devices>", "<devices><disk><target dev='xvda'/></disk>")
     for nonsense in (broken, "<!DOCTYPE d>" + text, text[:-20], "urn:ansible:racefree.block:disks:1 \xff"):
         done = hook_call("x", operation, "begin", "-", text=nonsense)
@@ -458,7 +473,7 @@ def test_without_the_library(text):
 
 @pytest.mark.long
 def test_it_gives_up_in_time(text, tmp_path):
-    """xenstored stands still: the start is refused when the hook's own time is over, and nothing is left."""
+    """xenstored is stopped: the start is refused at the hook's own time limit, and nothing is left."""
     pids = [
         int(pid)
         for pid in run("pidof", "xenstored", check=False).split() or run("pidof", "oxenstored").split()
@@ -480,7 +495,7 @@ def test_it_gives_up_in_time(text, tmp_path):
 
 @pytest.mark.long
 def test_a_lock_that_is_kept(text):
-    """Another start that never ends its part: waited for within the limit only."""
+    """Another start that never ends: the hook waits for it only within the limit."""
     holder = subprocess.Popen(["flock", f"{STATE}/lock", "sleep", "100"], start_new_session=True)
     try:
         time.sleep(1)

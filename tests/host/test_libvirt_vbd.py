@@ -79,7 +79,9 @@ def test_libvirt_knows_its_guests(guest):
 
 
 def test_what_is_only_in_xenstore_libvirt_does_not_list(store, guest, loop):
-    """Why this module exists; when it fails, libvirt has learnt to look, and _blkback alone will do."""
+    """
+    This is why the module exists. If this fails, libvirt has learnt to look there, and _xen.blkback suffices.
+    """
     with _device.open_path(loop, writable=True) as device:
         (outcome,) = blkback.attach(
             store, [Request(guest, vdev.parse("xvdb"), device)], 120, wait_connected=True
@@ -117,7 +119,9 @@ def test_virsh_detaches_it(store, guest, loop):
 
 
 def test_a_hung_daemon(store, guest, loop, monkeypatch):
-    """In time, and what the daemon does when it goes on is still done with the right device, which is held for it."""
+    """
+    The error comes in time. What the daemon does later still uses the right device, which is held for it.
+    """
     monkeypatch.setattr(attach, "_LATE", 35)
     pid = int(run("pidof", "libvirtd").split()[0])
     with _device.open_path(loop, writable=True) as device:

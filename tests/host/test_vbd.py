@@ -49,7 +49,7 @@ def second_guest():
 
 @pytest.fixture
 def detached(guest):
-    """Detaches at the end whatever the test attached as the given vdevs."""
+    """Detaches the given vdevs at the end of the test."""
     vdevs = []
     yield lambda *names, domain=GUEST: vdevs.extend((domain, name) for name in names)
     for domain, vdev in vdevs:
@@ -240,8 +240,8 @@ def test_one_failure_rolls_back_the_others(guest, image):
 
 def test_two_runs_for_one_disk(guest, second_guest, image, detached):
     """
-    One attaches it and the other one finds it, whatever they call the guest and the disk; a file that two
-    guests read has one device.
+    One run attaches it and the other one finds it, whatever names they use. A file that two guests read has
+    one device.
     """
     path, golden = image(), image("golden.raw")
     detached("xvdc", "xvdd")
@@ -325,7 +325,7 @@ def test_a_disk_mounted_here_is_refused(guest, image, tmp_path, cleanup):
 
 
 def test_a_file_mounted_here_is_refused(guest, image, tmp_path):
-    """Through a loop device of its own, which is claimed, and the guest would have another one."""
+    """Through a different loop device, which is claimed, while the guest would get another one."""
     path = image()
     subprocess.run(["mkfs.ext4", "-q", path], check=True)
     point = tmp_path / "mnt"
@@ -376,8 +376,8 @@ def test_wrong_use(guest, image, cleanup, detached):
 
 def test_the_forms_of_the_sequence_number(guest, image, detached):
     """
-    In a node that blkback does not know it is there for others to see; in front of the number a released
-    blkback refuses it.
+    In a node that blkback ignores, others can read it. As a prefix of the number, a released blkback refuses
+    it.
     """
     detached("xvdc")
     path = image()
@@ -413,7 +413,10 @@ def test_the_forms_of_the_sequence_number(guest, image, detached):
 
 
 def test_a_guest_that_does_not_answer(guest, image):
-    """A paused guest cannot give its disk up: the detach ends in time and says so; force takes it."""
+    """
+    A paused guest cannot release its disk: the detach ends in time with an error, and force detaches the
+    disk.
+    """
     run_module(
         "xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, wait_connected=True
     )
@@ -469,11 +472,11 @@ def test_missing_libvirt_is_said(guest, image, monkeypatch):
 
 
 def test_a_backend_that_does_not_answer(guest, image):
-    """Without blkback nobody answers: an error in time, and nothing is left of the disk."""
+    """Without blkback nothing answers: the error comes in time, and nothing is left of the disk."""
     blocked = "/etc/modprobe.d/no-blkback.conf"
     with open(blocked, "w", encoding="ascii") as config:
         config.write("install xen_blkback /bin/false\ninstall xen-blkback /bin/false\n")
-    # udevd loads modules by itself and looks at most every three seconds whether modprobe.d has changed.
+    # udevd loads modules by itself, and checks at most every three seconds whether modprobe.d has changed.
     subprocess.run(["udevadm", "control", "--reload"], check=True)
     subprocess.run(["udevadm", "control", "--ping"], check=True)
     subprocess.run(["modprobe", "-r", "xen-blkback"], check=True)

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role guest_disks with real files, and tasks that only say what they would ask of libvirt."""
+"""
+The role guest_disks with real files, and stand-ins for the modules that use libvirt, which record their
+options.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ ROLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."
 @pytest.fixture
 def role(tmp_path):
     """
-    Runs the tasks for a guest's disks; ``refuse``: the name of a task in which libvirt_disks fails; ``before``: that of a task, and a command that
-    runs before it.
+    Runs the tasks for a guest's disks. ``refuse``: the name of a task in which libvirt_disks fails;
+    ``before``: the name of a task, and a command that runs before it.
     """
     with open(os.path.join(ROLE, "tasks", "main.yml"), encoding="utf-8") as file:
         tasks = yaml.safe_load(file)
@@ -91,8 +94,8 @@ def role(tmp_path):
 
 class Done:
     """
-    ``disks``: what libvirt_disks was asked for, task by task; ``asked``: the same as pairs of vdev and state; ``volumes``: what thin_volumes was
-    asked for, as pairs of id and state.
+    ``disks``: what libvirt_disks was asked for, task by task; ``asked``: the same as pairs of vdev and state;
+    ``volumes``: what thin_volumes was asked for, as pairs of id and state.
     """
 
     def __init__(self, text):
@@ -112,7 +115,7 @@ class Done:
 
 
 def test_links_are_followed_and_files_grow(role, tmp_path):
-    """The size is the file's, not the link's, which is a few bytes."""
+    """The size is that of the file, not that of the link."""
     real, link = tmp_path / "real.raw", tmp_path / "link.raw"
     real.write_bytes(b"x" * 2**20)
     link.symlink_to(real)
@@ -122,7 +125,7 @@ def test_links_are_followed_and_files_grow(role, tmp_path):
 
 
 def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
-    """The size that is asked for is the least, whatever was found before."""
+    """The requested size is a minimum, whatever was found before."""
     path = tmp_path / "a.raw"
     path.write_bytes(b"x" * 512)
     role(
@@ -133,7 +136,9 @@ def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
 
 
 def test_two_roles_at_once_do_not_cut_what_the_other_one_has_grown(tmp_path):
-    """truncate looks at the size and then sets it: another run that is between these two is waited for."""
+    """
+    truncate reads the size and then sets it: a run waits for another run that is between these two steps.
+    """
     with open(os.path.join(ROLE, "vars", "main.yml"), encoding="utf-8") as file:
         script = yaml.safe_load(file)["guest_disks__grow"]
     path, other = tmp_path / "a b.raw", tmp_path / "other.raw"
@@ -185,9 +190,12 @@ AFTER = {"keep": 2**20, "grow": 2**21, "make": 2**20}
 
 
 def test_the_order(role, fleet, tmp_path):
-    """What can be looked at is, before anything is changed; then disks go, and come, and files go when nobody is to have them any more."""
+    """
+    Everything possible is checked before anything is changed. Then disks are removed, then added, and files
+    are deleted last.
+    """
     predicted = role(fleet, "--check")
-    # Files to be made and grown (one task), and to be removed.
+    # Files that are made and grown (one task), and files that are removed.
     assert predicted.changed == 2 and sizes(tmp_path) == BEFORE
     done = role(fleet)
     present = [(vdev, "present") for vdev in ("xvda", "xvdb", "xvdc")]
@@ -223,7 +231,10 @@ def test_no_file_is_removed_when_a_disk_cannot_be_had(role, fleet, tmp_path):
     ],
 )
 def test_one_file_by_two_names(role, tmp_path, first, second):
-    """Refused before anything is made, whichever is there already, for two disks, for an image that is written, and for a file that is to go."""
+    """
+    It is refused before anything is made, whichever file exists: for two disks, for an image that is written,
+    and for a file to remove.
+    """
     (tmp_path / "a").write_bytes(b"x" * 2**20)
     (tmp_path / "link").symlink_to("a")
     os.link(tmp_path / "a", tmp_path / "hard")
@@ -270,7 +281,7 @@ def test_one_file_by_two_names(role, tmp_path, first, second):
 
 
 def test_a_snapshot_is_of_the_very_image(role, tmp_path):
-    """Its store gets a record; once the image has changed, nothing is done but to say so."""
+    """Its store gets a record. Once the image was modified, the role only reports an error."""
     image, store = tmp_path / "golden", tmp_path / "a.cow"
     image.write_bytes(b"golden" + bytes(4090))
     disk = {"vdev": "xvda", "image": str(image), "file": str(store), "size": 4096, "disk_size": 8192}
@@ -336,5 +347,5 @@ def test_volumes_come_first_and_go_last(role, tmp_path):
     assert words == sorted(words)
     assert (tmp_path / "p.data").stat().st_size == 2**20 and (tmp_path / "p.meta").stat().st_size == 2**22
     live = role([dict(disk, thin=dict(disk["thin"])) for disk in disks], "-e", '{"guest_disks_live": true}')
-    # What is yet to be detached is in use until then.
+    # A disk that will be detached is in use until then.
     assert live.volumes == [[(1, "present")], [(1, "present")], [(2, "absent")]]

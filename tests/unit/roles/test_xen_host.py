@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The hotplug script as the role puts it together: the shell's half, the Python half, and the file that has its modules."""
+"""
+The hotplug script as the role installs it: the shell part, the Python part, and the file with its modules.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ PYTHON = os.path.realpath(sys.executable)
 
 
 class Host:
-    """The script with all its places below a directory of its own."""
+    """The script with all its paths below one directory."""
 
     def __init__(self, place):
         self.state = place / "state"
@@ -94,13 +96,13 @@ class Host:
             (self.state / name).write_text("target=/dev/none\n", encoding="ascii")
 
     def remove_sources(self):
-        """All modules of the library but the program itself."""
+        """All modules of the library except the program itself."""
         for path in self.library.rglob("*.py"):
             if path.name != "hotplug_start.py":
                 path.unlink()
 
     def begin_with(self, lines):
-        """Have the program do this before its own work."""
+        """Make the program run this code before its own work."""
         start, first = (
             self.library / "hotplug_start.py",
             "from racefree_block._hotplug.script import main as hotplug",
@@ -143,7 +145,10 @@ def test_wrong_calls(host, words, path, message):
 
 
 def test_remove_needs_no_python_for_what_the_script_served(host):
-    """Its own file goes, and what killed runs left; what belongs to other disks stays, and the guest's others have calls of their own."""
+    """
+    It removes its own file, and what killed runs left. Files of other disks stay; the guest's other disks
+    have calls of their own.
+    """
     host.script.write_text(host.script.read_text().replace(PYTHON, "/nonexistent"))
     own = os.getpid()
     host.keep(
@@ -160,7 +165,8 @@ def test_remove_needs_no_python_for_what_the_script_served(host):
         (host.vbds / f"vbd-{name}").mkdir()
     assert host.call("remove") == (0, "")
     assert host.kept() == [f".8-51712.{own}", "5-51744", "5-51760", "7-51712"]
-    # Another call has forgotten it already; but in the place of Xen's own script it may be that one's, which Python looks into.
+    # Another call has removed it already. But as the default script, it may belong to Xen's own script, which
+    # the Python part checks.
     assert host.call("remove") == (0, "")
     assert host.call("remove", script="/etc/xen/scripts/block")[0] == 127
 
@@ -194,7 +200,7 @@ def test_without_the_one_file(host, damage):
 
 
 def test_what_is_not_in_the_one_file_is_found_beside_it(host):
-    """The hook's modules, for one."""
+    """For example the modules of the hook."""
     host.begin_with(
         "from racefree_block._hotplug import script\n    from racefree_block._libvirt import hook\n"
         "    print(type(script.__spec__.loader).__name__, hook.__file__, file=sys.stderr)"
@@ -204,7 +210,7 @@ def test_what_is_not_in_the_one_file_is_found_beside_it(host):
 
 
 def test_all_that_it_may_need_is_in_it(host):
-    """Each module of the hotplug script, with nothing else to be had."""
+    """Each module of the hotplug script can be imported from it alone."""
     names = [
         path.stem
         for path in FLOOR.glob("_hotplug/*.py")
@@ -220,7 +226,7 @@ def test_all_that_it_may_need_is_in_it(host):
 
 
 def test_the_role_replaces_what_is_there():
-    """The texts that vars/main.yml looks for."""
+    """The texts that vars/main.yml replaces are there."""
     program = (FILES / "block-racefree").read_text(encoding="utf-8")
     variables = (ROOT / "roles/xen_host/vars/main.yml").read_text(encoding="utf-8")
     for text in ("\nPYTHON=/usr/bin/python3\n", "\nFORM=diskseq\n"):
@@ -236,20 +242,20 @@ def children(pid):
 def descriptors(pid):
     found = []
     for path in Path(f"/proc/{pid}/fd").iterdir():
-        # A thread may close it meanwhile.
+        # A thread may close it in the meantime.
         with contextlib.suppress(FileNotFoundError):
             found.append(os.readlink(path))
     return sorted(found)
 
 
 def test_the_service_does_what_the_script_would(host):
-    """Python is not started, and what goes wrong is told as ever."""
+    """Python is not started, and errors are reported as usual."""
     without = host.call("add")
     assert without[0] == 1
     host.script.write_text(host.script.read_text().replace(f"PYTHON={PYTHON}", "PYTHON=/nonexistent"))
     with host.serving() as service:
         before = descriptors(service.pid)
-        # Modules are read from there as they are needed.
+        # Modules are read from there when they are needed.
         assert str(host.library / "hotplug.codes") in before
         code, text = host.call("add", XENSTORED_PATH="/elsewhere")
         assert (
@@ -274,7 +280,7 @@ def test_the_service_does_what_the_script_would(host):
             f"/5/{number}: " in answer and code == 1 for number, (answer, code) in enumerate(answers)
         ), answers
         wait_until(lambda: descriptors(service.pid) == before, "its descriptors to be closed")
-        # What is no call of the script's.
+        # Lines that are not calls of the script.
         assert (
             host.call("add", path="backend/vbd/5/1/../2")[0] == 127
             and host.call("remove", path="backend/vbd/5/1/../2")[0] == 127
@@ -283,8 +289,8 @@ def test_the_service_does_what_the_script_would(host):
 
 def test_the_service_answers_when_it_is_out_of_descriptors(host):
     """
-    With none to enough of them a call is refused with the reason, and nothing is left open; with more it
-    works again.
+    With any number that is too small, a call is refused with the reason, and nothing is left open. With more
+    it works again.
     """
     with host.serving() as service:
         before, told = descriptors(service.pid), []
@@ -308,7 +314,7 @@ def test_the_service_answers_when_it_is_out_of_descriptors(host):
 
 
 def test_the_script_raises_its_limit(host):
-    """Of what the caller has left it nothing is missing: not with the service, and not without."""
+    """It works whatever limit the caller has set, with the service and without."""
 
     def few(limit):
         return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
@@ -336,7 +342,7 @@ def test_without_the_service_the_script_does_it_itself(host):
 
 
 def test_a_script_that_sees_other_mounts_does_it_itself(host):
-    """The same path may be another file there."""
+    """The same path may lead to another file there."""
     with host.serving():
         script, host.script = host.script, "unshare"
         assert (
@@ -355,7 +361,7 @@ def test_a_script_that_sees_other_mounts_does_it_itself(host):
 
 @pytest.fixture
 def mute_store(host):
-    """A socket where nobody answers, as with a xenstored that was stopped."""
+    """A socket on which nobody answers, as with a stopped xenstored."""
     path = host.script.parent / "xs"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -363,7 +369,7 @@ def mute_store(host):
         yield listener
 
 
-# Ends as soon as it has taken a call.
+# Ends as soon as it has accepted a call.
 SHORT_LIVED = """
 import os, sys
 os.chdir(sys.argv[1])
@@ -393,7 +399,9 @@ def test_a_service_that_ends_before_the_script_waits(host):
 
 @pytest.mark.parametrize("victim", ["service", "keeper", "ended"])
 def test_killed_while_it_works(host, mute_store, victim):
-    """Its end is told at once; without the keeper it takes no more calls, and the script goes its own way."""
+    """
+    Its end is reported at once. Without the keeper it accepts no more calls, and the script works without it.
+    """
     with host.serving(mute_store.getsockname()) as service:
         keeper, idle = children(service.pid)[0], len(descriptors(service.pid))
         with subprocess.Popen(
@@ -417,7 +425,7 @@ def test_killed_while_it_works(host, mute_store, victim):
 
 
 def test_a_call_that_nobody_waits_for(host):
-    """Lines that are none, and of processes that are not the script: they are not signalled."""
+    """Invalid lines, and lines that name processes other than the script: they get no signal."""
     with host.serving(), subprocess.Popen(["sleep", "60"]) as other:
         try:
             with open(host.service / "calls", "wb") as calls:
