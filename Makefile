@@ -21,33 +21,33 @@ FAST := units sanity format types lint docs-lint changelog-lint licences importe
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
-test: ## Everything: test-fast, and beside it test-xen
+test: ## All tests: test-fast and test-xen in parallel
 	@$(STEP) packages tests/setup/packages
 	@tests/setup/lanes '$(MAKE) --no-print-directory test-fast' '$(MAKE) --no-print-directory test-xen'
 
 test-fast: $(FAST) ## Everything that needs no Xen host
 	@$(MAKE) --no-print-directory test-kernel selftest RELEASE=
 
-test-xen: ## The emulated Xen hosts of every release, one after the other
+test-xen: ## Tests on the emulated Xen hosts of all releases, one after the other
 	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory image test-host RELEASE=$$release; done
 
-demo: ## Bring up an emulated Xen host, do the main job there, take everything down
+demo: ## Start an emulated Xen host, show the main use case, and remove everything
 	@tests/demo/run
 
 units: ## Unit tests, with Debian's Python
 	@$(STEP) units tests/setup/units
 
-units-all: ## Unit tests by ansible-test, with every Python it finds here
+units-all: ## Unit tests by ansible-test, with every Python that it finds
 	@$(STEP) units-all tests/setup/ansible-test units --venv --num-workers 2
 
-sanity: ## ansible-test sanity, with every Python it finds here
+sanity: ## ansible-test sanity, with every Python that it finds
 	@$(STEP) sanity tests/setup/ansible-test sanity --venv --color no
 
-format: ## Format and rules of all Python files (ruff); FIX=1 puts right what it can
+format: ## Format and lint all Python files (ruff); FIX=1 corrects what it can
 	@$(STEP) ruff-format $(RUN) ruff format $(if $(FIX),,--check --quiet) .
 	@$(STEP) ruff-check $(RUN) ruff check --quiet $(if $(FIX),--fix) .
 
-types: ## mypy, strict, over the library
+types: ## Types of the library (mypy, strict)
 	@$(STEP) mypy tests/setup/types
 
 lint: ## ansible-lint, yamllint, shellcheck
@@ -61,7 +61,7 @@ docs-lint: ## Documentation of plugins and roles
 changelog-lint: ## Changelog fragments
 	@$(STEP) changelog-lint $(RUN) antsibull-changelog lint
 
-licences: ## Licence and copyright of every file
+licences: ## Licence and copyright of all files
 	@$(STEP) licences $(RUN) reuse lint
 
 importer: ## galaxy-importer on the built archive
@@ -73,17 +73,17 @@ integration-loop: ## Integration targets on this machine's own loop and device-m
 selftest: ## Tests of the tool that runs kernels as processes
 	@$(STEP) selftest tests/setup/units tests/selftest
 
-test-kernel: ## Tests on a kernel that runs as a process: the newest (forky's), or RELEASE's
+test-kernel: ## Tests on a kernel that runs as a process: the newest one (forky's), or RELEASE's
 	@$(STEP) test-kernel$(if $(filter command line,$(origin RELEASE)),$(RELEASE:%=-%)) tests/kernel/run \
 		$(if $(filter command line,$(origin RELEASE)),$(RELEASE:%=--release %))
 
 test-roles: ## Tests of roles, on such a kernel with systemd as its init system
 	@$(STEP) test-roles tests/kernel/run --systemd -m systemd
 
-image: ## The image of the emulated Xen host of RELEASE, unless it is in the cache
+image: ## Make the image of the emulated Xen host of RELEASE if it is not in the cache
 	@$(STEP) image-$(RELEASE) tests/xenhost/xenhost build --install --release $(RELEASE)
 
-test-host: ## Scenarios on the emulated Xen host of RELEASE (bookworm or trixie)
+test-host: ## Tests on the emulated Xen host of RELEASE (bookworm or trixie)
 	@$(STEP) test-host-$(RELEASE) tests/host/run $(RELEASE)
 
 test-extended: ## Tests of blkback on a host of RELEASE whose blkback compares disk sequence numbers
@@ -93,10 +93,10 @@ test-extended: ## Tests of blkback on a host of RELEASE whose blkback compares d
 molecule: ## Scenarios on the running emulated host, or on those of RACEFREE_INVENTORY
 	@$(STEP) molecule tests/setup/molecule test --all --no-command-borders
 
-campaign: ## The long proof, in pieces that are kept; SIZE=small: a little of it, in minutes
+campaign: ## The long test run, whose results are stored; SIZE=small: a small part, in minutes
 	@$(STEP) campaign-$(SIZE) python3 -B tests/campaign/campaign.py $(SIZE) $(CAMPAIGN)
 
-bench: ## What large tables and many loop devices cost, the latter with BASE=REVISION beside another version of the collection
+bench: ## Measure large tables and many loop devices; BASE=REVISION: compare loop devices with that version
 	@$(STEP) bench-tables $(RUN) python tests/bench/tables.py
 	@$(STEP) bench-loops $(RUN) python tests/bench/loops.py --checkout '$(CURDIR)' $(if $(BASE),--base '$(BASE)')
 
@@ -105,9 +105,9 @@ build: ## Build the archive into .build/
 	@$(RUN) ansible-galaxy collection build --output-path '$(CURDIR)/.build'
 
 # The staged copy must not count as an installed one: the archive would be unpacked over it.
-install: build ## Install the collection where ansible looks, or into COLLECTIONS=DIRECTORY
+install: build ## Install the collection where Ansible looks, or into COLLECTIONS=DIRECTORY
 	@$(RUN) env --unset=ANSIBLE_COLLECTIONS_PATH --unset=ANSIBLE_HOME ansible-galaxy collection install --force --offline \
 		$(if $(COLLECTIONS),--collections-path '$(abspath $(COLLECTIONS))') '$(CURDIR)'/.build/*.tar.gz
 
-clean: ## Remove what the targets above have cached, but for images of emulated hosts
+clean: ## Remove all caches except the images of emulated hosts
 	rm -rf -- .build '$(CACHE)'/{venv-*,stage-*,home,hypothesis}
