@@ -57,7 +57,7 @@ FAMILIES = (
         (
             "tests/kernel/differential.py",
             "tests/kernel/known.py",
-            "tests/unit/plugins/module_utils/dm_table/generate.py",
+            "tests/unit/plugins/module_utils/_dm_table/generate.py",
         ),
         20000 // TABLES,
     ),

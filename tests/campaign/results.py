@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The results that are kept, docs/campaign/*.json, and the table made of them, docs/campaign.md.
+The stored results, docs/campaign/*.json, and the table that is made from them, docs/campaign.md.
 """
 
 from __future__ import annotations
@@ -25,25 +25,33 @@ SPDX-License-Identifier: GPL-3.0-or-later
 
 # The campaign
 
-`make campaign` tries the promise: never the wrong device, nothing left behind, nothing said that is not so.
-This page is made by it, from the results in `campaign/`; [How the collection is tested](testing.md) says how
-it is run.
+`make campaign` tests what the collection promises: it never uses the wrong device, leaves nothing behind, and reports
+nothing that is not true. It makes this page from the results in `campaign/`. [How the collection is
+tested](testing.md) says how to run it.
 
-- **swaps**: a module, or a tool of today, is stopped before one of its system calls, and what it works on is
-  exchanged for somebody else's.
-- **kills**: a module is killed after one of its system calls. **errors**: one of its system calls fails with
-  EINTR, EAGAIN, EBUSY, ENOMEM, EIO, ENOSPC, EMFILE or EACCES. **pairs**: a second run for the same thing
-  begins while the first stands before one of its system calls.
-- **libvirt**: libvirt_disk with QEMU, killed, and stopped while somebody else exchanges the domain or changes its
-  definition. **host**: the hotplug script, libvirt's hook and definitions on an emulated Xen host.
-- **tables**: generated tables, held against the kernel.
+There are several families of tests:
 
-*right*: it said ok, and the kernel has it so. *refused*: it failed, or was killed, and the next run put
-everything right. *wrong*: somebody else's device was taken or changed. *left*: something stayed that the next
-run did not put right, or that run failed. *lies*: it said ok, and it was not so. For tables *right* is that
-both took it, *refused* that one or both did not, or that it was never sent because it could stop the kernel,
-for a reason with a name in [Device-mapper tables](device-mapper-tables.md), and *wrong* is a disagreement
-without one.
+- **swaps**: a module, or one of today's tools, is stopped before one of its system calls. Meanwhile the device that it
+  works on is replaced by somebody else's.
+- **kills**: a module is killed after one of its system calls.
+- **errors**: one of a module's system calls fails with EINTR, EAGAIN, EBUSY, ENOMEM, EIO, ENOSPC, EMFILE or EACCES.
+- **pairs**: while a module is stopped before one of its system calls, a second run for the same thing starts.
+- **libvirt**: libvirt_disk with QEMU is killed, or stopped while somebody else replaces the domain or changes its
+  definition.
+- **host**: the hotplug script, libvirt's hook and definitions, on an emulated Xen host.
+- **tables**: generated tables are compared with a kernel.
+
+The columns of the results are:
+
+- *right*: the module reported success, and the kernel agrees.
+- *refused*: the module failed or was killed, and the next run corrected everything.
+- *wrong*: somebody else's device was used or changed.
+- *left*: something was left that the next run did not correct, or the next run failed.
+- *lies*: the module reported success, but that was not true.
+
+For tables, *right* means that parser and kernel both accepted the table. *Refused* means that one of them or both did
+not, for a reason with a name in [Device-mapper tables](device-mapper-tables.md), or that the table was never sent
+because it could stop the kernel. *Wrong* is a disagreement without a name.
 """
 
 
