@@ -25,13 +25,13 @@ def picture(house: dict[str, str]) -> str:
 
 
 def subjects_of(house: dict[str, str]) -> dict[str, str]:
-    """{room: first line of its docstring}."""
+    """{room: first paragraph of its docstring, as one line}."""
     found = {}
     for path, text in house.items():
         room, _slash, rest = path.partition("/")
         if rest == "__init__.py":
             docstring = ast.get_docstring(ast.parse(text, path)) or ""
-            found[room] = docstring.partition("\n")[0]
+            found[room] = " ".join(docstring.partition("\n\n")[0].split())
     return found
 
 

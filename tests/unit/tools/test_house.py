@@ -183,7 +183,7 @@ def test_a_page_that_differs_from_the_imports_fails_until_it_is_drawn(house, tmp
     copy_program(tmp_path)
     picture = house("picture")
     page = tmp_path / "docs" / "architecture.md"
-    write(tmp_path / "plugins/module_utils/_a/__init__.py", '"""What _a is about."""')
+    write(tmp_path / "plugins/module_utils/_a/__init__.py", '"""\nWhat _a is\nabout.\n\nMore.\n"""')
     write(page, f"before\n{picture.BEGIN}\n{picture.END}\nafter\n")
     answer = program(tmp_path, "--check")
     assert answer.returncode == 1 and "--draw" in answer.stderr
