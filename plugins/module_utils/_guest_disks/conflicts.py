@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What one entry of a list of guests' disks writes or removes is no other's.
+Find conflicts in a list of guests' disks: storage that two entries would use, or that one would remove.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. An absent entry uses nothing: its storage may be another guest's by now.
+Pure. An absent entry uses no storage: it may belong to another guest by now.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ RECORD = ".image"
 
 def check(entries: list[Entry], identities: dict[str, str] | None = None) -> None:
     """
-    Raise InvalidValue for Entries (of ``_guest_disks.entry``) that would have the same storage, or the same place in a guest.
+    Raise InvalidValue for Entries (see ``_guest_disks.entry``) with the same storage, or the same name in a
+    guest.
 
-    ``identities``: texts by path that are equal for paths of one file, such as device and inode; other paths are compared as they are written.
+    ``identities``: for each path a text that is equal for all paths of one file, such as device and inode.
+    Other paths are compared as text.
     """
     key = key_by(identities)
     _check_vdevs(entries)
@@ -80,7 +82,7 @@ def _check_vdevs(entries: list[Entry]) -> None:
 
 
 def _pools_of(entries: list[Entry], key: Key) -> dict[str, tuple[Pool, str]]:
-    """``{key: (pool, option)}``; the same name, uuid or device is the same pool everywhere."""
+    """``{key: (pool, option)}``. InvalidValue if pools with the same name, UUID or device differ."""
     found: dict[str, tuple[Pool, str]] = {}
     parts: dict[str | None, str] = {}
     for entry in entries:
@@ -120,7 +122,7 @@ def _parts_of(pool: Pool, option: str, key: Key) -> list[str | None]:
 def _check_files(
     present: list[Entry], pools: dict[str, tuple[Pool, str]], key: Key
 ) -> tuple[dict[str | None, str], dict[str | None, list[User]]]:
-    """``{what a path is compared by: label of who has the file}`` of all that is written or made."""
+    """``{key of a path: label of its user}`` and ``{key of a path: [User that writes it]}`` of all files."""
     users: dict[str | None, list[User]] = {
         key(path): [(str(pool), None, path)]
         for pool, dummy in pools.values()

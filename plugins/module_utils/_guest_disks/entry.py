@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One disk of a guest, as people write it: checked, and turned into the source that is kept in the guest's definition.
+One disk of a guest as the user describes it: checked, and converted to the source that is kept in the guest's
+definition.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -63,8 +64,8 @@ class Thin(Record):
 
 class Entry(Record):
     """
-    A checked disk. ``option``: where in the list it stands; ``label``: its name in messages; sizes in bytes; ``given``: the options as they were
-    written.
+    A checked disk. ``option``: its place in the list. ``label``: its name in messages. Sizes in bytes.
+    ``given``: the options as given.
     """
 
     option: str
@@ -131,8 +132,9 @@ def entry_of(disk: dict[str, Any], domain: str, option: str) -> Entry:
 
 def source_of(entry: Entry, sizes: Sizes, mtimes: Sizes | None = None) -> SourceData:
     """
-    The disk's source as plain data. ``sizes``: bytes of files and images by path; ``mtimes``: of images, in nanoseconds, where the disk is to have
-    that very image. InvalidValue for a file that is not there, or does not fit.
+    The disk's source as plain data. ``sizes``: bytes of files and images by path. ``mtimes``: modification
+    times of images by path, in nanoseconds, that the disk requires. InvalidValue for a file that is missing
+    or has the wrong size.
     """
     base, size = _base_of(entry, sizes, mtimes or {})
     if entry.crypt is None:
@@ -241,7 +243,10 @@ def _check_kind(disk: dict[str, Any], option: str, absent: bool, flags: dict[str
             raise InvalidValue(f"{option}.{key}", disk[key], "is possible only with image")
     if disk.get("format") is not None:
         if disk["format"] != "raw":
-            allowed = "raw: an image of another format is not a disk byte for byte, so convert it (qemu-img convert -O raw)"
+            allowed = (
+                "raw: an image of another format is not used byte for byte, so convert it "
+                "(qemu-img convert -O raw)"
+            )
             raise InvalidValue(f"{option}.format", disk["format"], allowed)
         if kind != "file" or disk.get("image") is not None:
             raise InvalidValue(
@@ -276,7 +281,7 @@ def _thin_of(value: Any, option: str) -> Thin | None:
 
 
 def _crypt_of(value: Any, option: str) -> dict[str, Any] | None:
-    """A table line without length and device; a key in clear is not shown."""
+    """A table line without length and device. Errors do not show a plaintext key."""
     if not isinstance(value, dict) or not value.get("cipher") or not value.get("key"):
         raise InvalidValue(
             option,
@@ -285,7 +290,10 @@ def _crypt_of(value: Any, option: str) -> dict[str, Any] | None:
         )
     check_keys(value, option, _CRYPT)
     if not _KEYRING.match(str(value["key"])):
-        allowed = "the name of a key in the kernel's keyring, :SIZE:TYPE:DESCRIPTION: a definition can be read by many. See the module kernel_key"
+        allowed = (
+            "the name of a key in the kernel's keyring, :SIZE:TYPE:DESCRIPTION: many users can read a "
+            "definition. See the module kernel_key"
+        )
         raise InvalidValue(f"{option}.key", "(not shown)", f"must be {allowed}")
     kind, description = str(value["key"]).split(":", 3)[2:]
     if kind == "logon" and not description.find(":") > 0:

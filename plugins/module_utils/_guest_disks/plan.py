@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A list of guests and their disks, as people write it, turned into files, snapshot stores and thin volumes to have, and disks to define.
+A list of guests and their disks, converted to the files, snapshot stores and thin volumes to create, and the
+disks to define.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -27,9 +28,10 @@ Guests = list[dict[str, Any]]
 
 def entries(guests: Guests, identities: dict[str, str] | None = None) -> list[Entry]:
     """
-    [Entry] of all disks, each checked, and with one another; InvalidValue for what cannot be meant, such as one file for two disks.
+    [Entry] of all disks, checked one by one and against each other. InvalidValue for mistakes, such as one
+    file for two disks.
 
-    ``identities``: what the host says of paths, as :func:`_guest_disks.conflicts.check` takes it.
+    ``identities``: see :func:`_guest_disks.conflicts.check`.
     """
     if not isinstance(guests, list):
         raise InvalidValue("guests", guests, "must be a list of guests")
@@ -49,8 +51,8 @@ def entries(guests: Guests, identities: dict[str, str] | None = None) -> list[En
 
 def files_of(guests: Guests, identities: dict[str, str] | None = None) -> list[dict[str, Any]]:
     """
-    ``[{path, size, exact, image, state, remove, label}]`` of all files that disks and pools are kept in; sizes in bytes, or None. ``exact``: one
-    that is larger is refused. ``remove``: the paths to remove, or none.
+    ``[{path, size, exact, image, state, remove, label}]`` of all files of disks and pools. Sizes in bytes, or
+    None. ``exact``: whether a larger file is refused. ``remove``: the paths to remove.
     """
     found, pools = [], {}
     for entry in entries(guests, identities):
@@ -90,7 +92,10 @@ def files_of(guests: Guests, identities: dict[str, str] | None = None) -> list[d
 def to_resize(
     files: list[dict[str, Any]], sizes: Sizes, identities: dict[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """Those of :func:`files_of` that have to be made or to grow, by ``sizes``: bytes by path of what is there. Raises InvalidValue for a cut."""
+    """
+    Those of :func:`files_of` that have to be created or enlarged. ``sizes``: bytes of existing files by path.
+    InvalidValue if a file would become smaller.
+    """
     found = []
     key = conflicts.key_by(identities)
     images = {
@@ -143,7 +148,10 @@ def stores_of(guests: Guests) -> list[dict[str, Any]]:
 
 
 def volumes_of(guests: Guests, states: Sequence[str] = ("present", "absent")) -> list[dict[str, Any]]:
-    """``[{pool, volumes, label}]``, as ``thin_volumes`` takes them: the volumes that guests are to have, and those that are to be removed."""
+    """
+    ``[{pool, volumes, label}]`` for ``thin_volumes``: the volumes that guests should have, and those to be
+    removed.
+    """
     pools: dict[str, dict[str, Any]] = {}
     for entry in entries(guests):
         state = "absent" if entry.absent else "present"
@@ -170,10 +178,12 @@ def entries_of(
     mtimes: Sizes | None = None,
 ) -> list[dict[str, Any]]:
     """
-    What ``libvirt_disks`` takes for all disks in this state. ``sizes``: bytes of files and images by path; ``common``: more options for every entry;
-    ``mtimes``: of images, in nanoseconds.
+    The entries for ``libvirt_disks`` of all disks in this state. ``sizes``: bytes of files and images by
+    path. ``common``: more options for every entry. ``mtimes``: modification times of images by path, in
+    nanoseconds.
 
-    With ``check_mode`` disks are left out whose file is not there yet, or is yet to grow into one; else InvalidValue for a file that is not there.
+    With ``check_mode``, disks whose file does not exist yet or has to grow are left out. Otherwise
+    InvalidValue for a missing file.
     """
     sizes = sizes or {}
     found = []
@@ -197,7 +207,7 @@ def entries_of(
 
 
 def _is_ready(disk: Entry, sizes: Sizes) -> bool:
-    """Whether a disk can be looked at before its files are made or have grown."""
+    """Whether a disk can be checked before its files are created or enlarged."""
     if disk.thin is not None and any(
         (sizes.get(path) or 0) < size
         for path, size, exact in disk.thin.pool.files
@@ -212,7 +222,7 @@ def _is_ready(disk: Entry, sizes: Sizes) -> bool:
 
 
 def _guard_of(disk: Entry, sizes: Sizes) -> SourceData | None:
-    """The source that an absent disk must have; None when the entry says nothing of it."""
+    """The source that an absent disk must have. None if the entry does not name one."""
     if disk.file is None:
         return source_of(disk, sizes) if disk.source is not None or disk.thin is not None else None
     if disk.image is None:

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The thin pool of a guest's disk, as people write it: one that is there, or what it is made of.
+The thin pool of a guest's disk: an existing one, or the devices to create it from.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. A definition outlives the boot, so a pool is either a mapped device with a uuid, which somebody activates, or a table with a name and a uuid
-of its own: the first guest that starts makes it then, the others find it, and it goes with the last one.
+Pure. A definition outlives the boot, so a pool is either a mapped device with a UUID, which somebody else
+activates, or a table with its own name and UUID. In the second case, the first guest that starts creates the
+pool, other guests find it, and it is removed when the last one ends.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 LAST_ID = 2**24 - 1
 _MAPPED = ("path", "uuid")
 _MADE = ("name", "uuid", "metadata", "data", "size", "metadata_size", "block_size", "low_water_mark")
-# LVM counts a pool's volumes in records of its own, and would give their numbers to others.
+# LVM records the volumes of a pool itself, and would use their numbers again.
 _LVM = "LVM-"
 _MIB = 2**20
-# Bytes of metadata for each block of data (thin_metadata_size), and the least and the most that a pool uses of it (dm-thin-metadata.h).
+# Bytes of metadata for each block of data (thin_metadata_size), and the minimum and maximum metadata size of
+# a pool (dm-thin-metadata.h).
 _PER_BLOCK = 64
 _LEAST = 4 * _MIB
 _MOST = 16 * 2**30
@@ -39,8 +41,8 @@ _MOST = 16 * 2**30
 
 class Pool(Record):
     """
-    ``source``: plain data for a recipe; ``key``: equal for entries that mean the same pool; ``files``: ``[(path, bytes, whether they were asked for)]``
-    to have for it.
+    ``source``: plain data for a recipe. ``key``: equal for entries with the same pool. ``files``: ``[(path,
+    bytes, whether the size was given)]`` that it needs.
     """
 
     key: str
@@ -54,7 +56,10 @@ class Pool(Record):
 def pool_of(value: Any, option: str) -> Pool:
     """The Pool, or InvalidValue."""
     if not isinstance(value, dict) or (value.get("path") is None) == (value.get("name") is None):
-        allowed = "a dictionary with path and uuid, for a pool that is there, or with name, metadata, data and size, for one to be made"
+        allowed = (
+            "a dictionary with path and uuid, for an existing pool, "
+            "or with name, metadata, data and size, for a new one"
+        )
         raise InvalidValue(option, value, f"must be {allowed}")
     return _mapped(value, option) if value.get("path") is not None else _made(value, option)
 
@@ -74,7 +79,10 @@ def _mapped(value: Any, option: str) -> Pool:
             "must be the pool's uuid (dmsetup info): after the next boot another pool may have the path",
         )
     if source.uuid.startswith(_LVM):
-        allowed = "another pool than LVM's, which keeps the numbers itself: make a volume with lvcreate, and say source"
+        allowed = (
+            "another pool than LVM's, which manages the numbers itself: "
+            "create a volume with lvcreate, and say source"
+        )
         raise InvalidValue(f"{option}.uuid", source.uuid, f"must be {allowed}")
     return Pool(source.uuid, {"path": source.path, "uuid": source.uuid}, [])
 
@@ -85,7 +93,8 @@ def _made(value: Any, option: str) -> Pool:
     uuid = names.check_uuid(value.get("uuid") or f"RACEFREE-POOL-{name}", f"{option}.uuid")
     devices = {field: _device(value.get(field), f"{option}.{field}") for field in ("metadata", "data")}
     if isinstance(devices["data"], spec.FileSource):
-        # What is kept there first is a guest's to write; thin_volumes looks at it when the pool is made.
+        # The beginning of the data device is written by guests. thin_volumes checks it when the pool is
+        # created.
         devices["data"] = devices["data"]._replace(format="raw")
     size = bytes_of(value.get("size"), f"{option}.size")
     block = whole(value.get("block_size") or 128, f"{option}.block_size")

@@ -3,14 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Hand held devices to guests that libvirt runs, by libvirt's own calls, so that virsh lists and detaches them.
+Attach held devices to guests that libvirt runs, through libvirt, so that virsh lists and can detach them.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-libvirt's Xen driver knows only the disks that it attached itself (src/libxl/libxl_driver.c): what is written to XenStore beside it works, and xl
-shows it, but ``virsh domblklist`` and ``virsh detach-disk`` do not. libvirt takes only a path, so what makes this safe is the rule of the
-collection: the Device stays open (by a holder too, which outlives a killed run), hence its node and number stay its own, and what blkback
-opened is compared with it afterwards.
+libvirt's Xen driver knows only the disks that it attached itself (src/libxl/libxl_driver.c). A disk that was
+written to XenStore directly works, and xl lists it, but ``virsh domblklist`` and ``virsh detach-disk`` do not
+know it. libvirt only takes a path. This is safe because the Device stays open (in a holder process too, which
+outlives a killed run), so its node and number cannot be reused, and because the device that blkback opened is
+compared with it afterwards.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ T = TypeVar("T")
 # ``guard(store or transaction, request)`` raises to refuse.
 Guard = Callable[["Store", Request], None]
 
-# Seconds; much more than a daemon needs that goes on after a pause.
+# Seconds for which a device is held for a daemon that may still attach it.
 _LATE = 600
 # Seconds for undoing what libvirt did, on top of the caller's own limit.
 _TAKING_BACK = 20
@@ -46,12 +47,14 @@ _STATE = "/run/libvirt/libxl"
 
 
 def may_run_guests() -> bool:
-    """Whether libvirt's Xen driver has any running guest, by the files it keeps of them; connecting takes much longer."""
+    """
+    Whether libvirt's Xen driver has any running guest, by its state files. Connecting would take much longer.
+    """
     return any(name.endswith(".xml") and name != "Domain-0.xml" for name in gone.list_directory(_STATE))
 
 
 def runs(guest: _guest.Guest, timeout: float = 10.0, uri: str = URI) -> bool:
-    """Whether libvirt runs this guest: it knows it and says that it is active. False without libvirt or its daemon."""
+    """Whether this guest is an active domain of libvirt. False without libvirt or its daemon."""
     if libvirt is None:
         return False
     try:
@@ -68,10 +71,10 @@ def attach(
     uri: str = URI,
 ) -> list[Outcome]:
     """
-    As ``_xen.blkback.attach``, through libvirt, one after the other; a list of Outcomes.
+    Like ``_xen.blkback.attach``, but through libvirt, one after the other. Returns a list of Outcomes.
 
-    There is no transaction that ``guard`` could be part of, so it is asked before and after; what it refuses then is detached again.
-    Raises NotSupported without libvirt-python.
+    ``guard`` cannot be part of a transaction here, so it is called before and after. If it refuses
+    afterwards, the disk is detached again. Raises NotSupported without libvirt-python.
     """
     _connection.require()
     limit = Deadline(timeout)
@@ -81,7 +84,10 @@ def attach(
 def detach(
     store: Store, detachments: Sequence[Detachment], timeout: float = 30.0, uri: str = URI
 ) -> list[Outcome]:
-    """Take disks back that libvirt lists; a list of Outcomes. For force, and for what libvirt does not list, see ``_xen.blkback.detach``."""
+    """
+    Detach disks that libvirt lists. Returns a list of Outcomes. To use force, or for other disks, see
+    ``_xen.blkback.detach``.
+    """
     _connection.require()
     limit = Deadline(timeout)
     return [_detach(store, detachment, limit, uri) for detachment in detachments]
@@ -90,7 +96,8 @@ def detach(
 def disk_xml(dev: str, path: str, writable: bool, cdrom: bool = False) -> str:
     """libvirt's description of the disk; ``driver name='phy'`` is blkback."""
     return (
-        f"<disk type='block' device='{'cdrom' if cdrom else 'disk'}'><driver name='phy' type='raw'/><source dev={quoteattr(path)}/>"
+        f"<disk type='block' device='{'cdrom' if cdrom else 'disk'}'><driver name='phy' type='raw'/>"
+        f"<source dev={quoteattr(path)}/>"
         f"<target dev={quoteattr(dev)} bus='xen'/>{'' if writable else '<readonly/>'}</disk>"
     )
 
@@ -102,7 +109,8 @@ def _attach(store: Store, request: Request, limit: Deadline, guard: Guard | None
         if request.params is None:
             # The path is all that libvirt takes.
             request.device.need_node()
-        # Whoever kills this process while libvirt attaches must not free the number before blkback's open.
+        # If this process is killed while libvirt attaches, the number must not be freed before blkback has
+        # opened it.
         with hold([request.device], limit.left() + _TAKING_BACK):
             return _attach_held(store, request, limit, guard, uri)
     except BlockError as error:
@@ -137,17 +145,18 @@ def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard |
     except BlockError as error:
         if called:
             if isinstance(error, DeadlineExceeded):
-                # The daemon has been asked and may do it yet, by the path: that must not lead to another device by then.
+                # The daemon may still attach the disk by its path, which must not lead to another device by
+                # then.
                 hold_for([request.device], _LATE)
                 error.hint = (
                     f"{error.hint}. It may attach the disk yet; the device is held for it for {_LATE} s"
                 )
-            _take_back(store, request, xml, error, uri)
+            _roll_back(store, request, xml, error, uri)
         return Outcome(request, None, error, False)
 
 
 def _proven(store: Store, request: Request) -> Vbd:
-    """What libvirt attached, once it is certain that it is the held device."""
+    """The attached disk, after verifying that it is the held device."""
     device = request.device
     vbd = vbd_read.read_vbd(store, *request.key)
     opened = vbd_read.opened_number(request.key)
@@ -160,16 +169,17 @@ def _proven(store: Store, request: Request) -> Vbd:
             f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}", device=str(request)
         )
     device.prove()
-    # Nothing acts on it any more; it tells later readers which device this is.
+    # Nothing depends on this node any more. It identifies the device for later readers.
     store.transaction(lambda tx: tx.write(f"{request.key.backend}/diskseq", f"{device.id.diskseq:x}"))
     return vbd._replace(diskseq=device.id.diskseq)
 
 
-def _take_back(store: Store, request: Request, xml: str, error: BlockError, uri: str) -> None:
+def _roll_back(store: Store, request: Request, xml: str, error: BlockError, uri: str) -> None:
     """
-    After a failure, undo what libvirt did; if that fails too the error says so.
+    After a failure, detach what libvirt attached. If that fails too, add this to the error.
 
-    libvirt gives up on a slow hotplug script and forgets the disk, while the guest goes on to connect: then it is taken from XenStore.
+    libvirt gives up on a slow hotplug script and forgets the disk, although the guest may still connect to
+    it. Then it is removed through XenStore.
     """
     limit = Deadline(_TAKING_BACK)
     try:
@@ -192,7 +202,8 @@ def _take_back(store: Store, request: Request, xml: str, error: BlockError, uri:
             if outcome.error:
                 raise outcome.error
     except BlockError as failure:
-        error.hint = f"{error.hint or 'It could not be taken back'}. The disk {request.vdev.name} may be left: {failure}"
+        hint = error.hint or "It could not be rolled back"
+        error.hint = f"{hint}. The disk {request.vdev.name} may still be attached: {failure}"
 
 
 def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str) -> Outcome:

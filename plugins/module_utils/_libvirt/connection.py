@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Calls of libvirt, each with a time limit, and its errors as those of the collection.
+Calls to libvirt, each with a deadline, and with its errors converted to the collection's.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -25,7 +25,7 @@ except ImportError:
     LIBVIRT_IMPORT_ERROR: str | None = traceback.format_exc()
 else:
     LIBVIRT_IMPORT_ERROR = None
-    # It would print every error to standard error, beside raising it.
+    # Otherwise libvirt prints every error to standard error and also raises it.
     libvirt.registerErrorHandler(lambda context, error: None, None)
 
 T = TypeVar("T")
@@ -58,7 +58,10 @@ class Connection(Protocol):
 
 
 class Definition(NamedTuple):
-    """A domain as libvirt knows it. ``xml``: its inactive definition, or None for a transient one; ``live``: that of the run, or None."""
+    """
+    A domain of libvirt. ``xml``: its inactive definition, None for a transient domain. ``live``: its active
+    definition, None if it is not running.
+    """
 
     name: str
     uuid: str
@@ -71,20 +74,21 @@ def require() -> None:
     if libvirt is None:
         raise NotSupported(
             "the Python library libvirt is missing on this host",
-            hint="Install python3-libvirt (Debian) or libvirt-python from PyPI for the Python that Ansible uses there",
+            hint="Install python3-libvirt (Debian), or libvirt-python from PyPI, for the Python that Ansible "
+            "uses there",
         )
 
 
 def read(uri: str, domain: str, limit: Deadline) -> Definition:
-    """The Definition of the domain with this name or uuid; GuestError when there is none."""
+    """The Definition of the domain with this name or UUID. GuestError if there is none."""
     return with_connection(uri, limit, domain, lambda connection: _read(connection, domain))
 
 
 def define(uri: str, domain: str, before: str | None, after: str, limit: Deadline) -> str:
     """
-    Exchange a domain's inactive definition (text); the one that libvirt has made of it.
+    Replace a domain's inactive definition. Returns the definition as libvirt has stored it.
 
-    ``before`` is what it must still be: GuestError when someone changed it meanwhile, with nothing done.
+    ``before`` is the expected old definition. GuestError, without any change, if someone else has changed it.
     """
 
     def exchange(connection: Connection) -> str:
@@ -106,9 +110,10 @@ def define(uri: str, domain: str, before: str | None, after: str, limit: Deadlin
 
 def driver_of(uri: str) -> tuple[str, str, str]:
     """
-    What a connection URI leads to, as something to compare: libvirt's driver for Xen has one instance on a host, whatever the path says.
+    What a connection URI leads to, as a value to compare. libvirt's Xen driver has one instance on a host,
+    whatever the path is.
 
-    The transport (``xen+ssh://``) and parameters do not change which one it is (docs/uri.rst of libvirt).
+    The transport (``xen+ssh://``) and the parameters make no difference (docs/uri.rst of libvirt).
     """
     try:
         parts = urllib.parse.urlsplit(uri)
@@ -120,7 +125,9 @@ def driver_of(uri: str) -> tuple[str, str, str]:
 
 
 def daemon_version(limit: Deadline, uri: str = URI) -> int:
-    """The version of the daemon's library as a number (major * 1,000,000 + minor * 1,000 + release); GuestError."""
+    """
+    The version of the daemon's library as a number (major * 1,000,000 + minor * 1,000 + release); GuestError.
+    """
 
     def ask() -> int:
         connection: Connection = libvirt.openReadOnly(uri)
@@ -133,7 +140,10 @@ def daemon_version(limit: Deadline, uri: str = URI) -> int:
 
 
 def with_connection(uri: str, limit: Deadline, device: object, function: Callable[[Connection], T]) -> T:
-    """``function(connection)`` on a connection of its own, within the Deadline ``limit``; ``device`` is for messages."""
+    """
+    Call ``function(connection)`` on a new connection, within the Deadline ``limit``. ``device`` is for
+    messages.
+    """
     require()
 
     def call() -> T:
@@ -155,9 +165,11 @@ def with_connection(uri: str, limit: Deadline, device: object, function: Callabl
 
 def bounded(function: Callable[[], T], limit: Deadline, device: object) -> T:
     """
-    Run it in a thread that is left behind when it takes too long: libvirt's calls wait for the daemon without a limit.
+    Call it in a thread, which is abandoned if it takes too long, because calls to libvirt wait for the daemon
+    without a timeout.
 
-    A thread that is left behind may still succeed, so the caller looks at what is there before it does anything else.
+    The call in an abandoned thread may still succeed, so the caller must check the state before it does
+    anything else.
     """
     result: dict[str, Any] = {}
 
@@ -185,7 +197,7 @@ def bounded(function: Callable[[], T], limit: Deadline, device: object) -> T:
 
 def _read(connection: Connection, wanted: str) -> Definition:
     domain = _look_up(connection, wanted)
-    # With its passwords: to define what was read without them would take them away.
+    # Read it with passwords: defining it without them would remove them.
     secure, inactive = libvirt.VIR_DOMAIN_XML_SECURE, libvirt.VIR_DOMAIN_XML_INACTIVE
     xml = domain.XMLDesc(secure | inactive) if domain.isPersistent() else None
     return Definition(

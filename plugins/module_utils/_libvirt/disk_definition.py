@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One disk in a domain's inactive definition: what would change there, and the change, with those of other disks at once.
+One disk in a domain's inactive definition: what would change, and the change, together with other disks.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 class DiskDefinition:
     """
-    A disk as it is to be in the definition. ``recipe``: the text that is kept for its source, None when the disk is
-    to be removed; ``changes``: whether the definition differs from that, known after :meth:`plan`.
+    A disk as wanted in the definition. ``recipe``: the text that is kept for its source, None to remove the
+    disk. ``changes``: whether the definition must change, known after :meth:`plan`.
     """
 
     def __init__(self, request: DiskRequest, definition: Definition, recipe: str | None) -> None:
@@ -39,7 +39,10 @@ class DiskDefinition:
         self.changes = False
 
     def plan(self) -> tuple[list[str], list[str]]:
-        """The lines about this disk before and after; GuestError, WrongDevice, InvalidValue when it is refused."""
+        """
+        The lines about this disk, before and after. Raises GuestError, WrongDevice or InvalidValue to refuse
+        it.
+        """
         xml = self.definition.xml
         if xml is None:
             raise GuestError(
@@ -77,7 +80,7 @@ class DiskDefinition:
         return domain_xml.put(xml, disk, self.recipe)
 
     def _refuse_other(self, xml: str) -> None:
-        """A disk that is removed must be the source, when one is given."""
+        """A disk that is removed must be the given source, if any."""
         request = self.request
         if request.present or request.source is None:
             return
@@ -102,7 +105,9 @@ class Exchange:
         self._was_undone = False
 
     def run(self) -> None:
-        """Define the domain anew; GuestError, with the old definition put back, when libvirt does not keep a disk."""
+        """
+        Redefine the domain. If libvirt does not keep a disk, restore the old definition and raise GuestError.
+        """
         after = self._before
         assert after is not None
         for disk in self._disks:
@@ -133,7 +138,10 @@ class Exchange:
 
 
 def refuse_shrinking(xml: str, request: DiskRequest) -> None:
-    """InvalidValue when the same snapshot or volume would be shorter: the guest would lose what is behind its end."""
+    """
+    InvalidValue if the same snapshot or volume would become shorter: the guest would lose the data behind its
+    end.
+    """
     recipe, source = domain_xml.Domain(xml).recipes().get(request.target), request.source
     if recipe is None or source is None or not request.present:
         return

@@ -3,14 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The mapped device that a domain definition's path names: made over the disk's source, proved, and gone with its last user.
+The mapped device at the path in a domain definition: created on the disk's source, verified, and removed with
+its last user.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-libvirt opens a path late. A mapped device of its own for every disk makes that safe: its name and uuid are this disk's alone, the kernel gives
-neither to a second device, its table keeps the source open, and while it is held itself nobody can remove it. Only who renames it, or turns the
-link elsewhere, makes the path lead to something else, which is found out by comparing what blkback has opened. It is made with its deferred
-remove already set: whoever holds it last, a holder that is killed included, takes it away.
+libvirt opens a path late. A separate mapped device for every disk makes this safe: its name and UUID are used
+for this disk only, the kernel does not give them to a second device, its table keeps the source open, and
+while it is open nobody can remove it. Only renaming the device or changing the link can make the path lead to
+another device. This is detected by comparing the device that blkback has opened. The device is created with
+its deferred remove set, so it is removed when its last user closes it, even if that is a holder process that
+is killed.
 """
 
 from __future__ import annotations
@@ -45,12 +48,15 @@ if TYPE_CHECKING:
 
 PREFIX = "RACEFREE-LIBVIRT-"
 STATE = "/run/racefree-block/libvirt"
-# Seconds that an earlier run of the same guest has for letting go.
+# Seconds that an earlier run of the same guest has to close the device.
 _LETTING_GO = 20
 
 
 class DiskSpec(NamedTuple):
-    """One disk of one domain. ``source`` as of ``_source.opener.parse``; ``shareable``: other guests may use the same storage."""
+    """
+    One disk of one domain. ``source``: see ``_source.spec.parse``. ``shareable``: other guests may use the
+    same storage.
+    """
 
     domain: str
     uuid: str
@@ -80,15 +86,19 @@ class _Place(NamedTuple):
 
 def locked(limit: Deadline) -> _locks.Locks:
     """
-    One at a time: from the look at what others use until the device is there for others to see. A context (``_base.locks.Locks``).
+    A context (``_base.locks.Locks``) with the lock from the check of what others use until the new device is
+    visible to them.
 
-    Raises ``_base.locks.Unavailable`` when another process has it for too long.
+    Raises ``_base.locks.Unavailable`` if another process holds the lock for too long.
     """
     return _locks.held([_locks.Lock("guests' disks", "making guests' disks")], limit)
 
 
 def reap(host: Resources) -> None:
-    """Take back what killed runs have left: what they wrote down, and what tells by its name that its maker is gone."""
+    """
+    Remove devices orphaned by killed runs: those in a journal, and those whose name shows that their creator
+    has ended.
+    """
     for text in journal.recover(host):
         host.warn(text)
     orphans.reap(host)
@@ -97,8 +107,8 @@ def reap(host: Resources) -> None:
 
 def take_turn(host: Resources, sources: Iterable[Source], limit: Deadline) -> None:
     """
-    Have the locks of all sources until the host is left, in the one order that all runs have: who takes them
-    one by one may wait for a run that waits for it. Raises ``_base.locks.Unavailable``.
+    Take the locks of all sources at once, until the host is left. All runs use the same order: taking them
+    one by one could deadlock. Raises ``_base.locks.Unavailable``.
     """
     wanted = [lock for source in sources for lock in needed_locks.of_source(source)]
     locks = [lock for lock in wanted if not host.locks.has(lock)]
@@ -109,10 +119,11 @@ def take_turn(host: Resources, sources: Iterable[Source], limit: Deadline) -> No
 
 def make(host: Resources, spec: DiskSpec, limit: Deadline, store: Store | None = None) -> Device:
     """
-    The device for a disk, held by the host, with nobody else's storage in it; called :func:`locked`. ``store`` is for the sharing check, None where
-    no Xen runs.
+    Create the device for a disk, held by the host, after checking that nobody else uses the storage. The
+    caller holds :func:`locked`. ``store`` is for that check, None without Xen.
 
-    Not yet at its path: see :func:`settle`. Raises what opening the source raises, DeviceBusy, InvalidValue.
+    Its path may not exist yet, see :func:`settle`. Raises what opening the source raises, DeviceBusy,
+    InvalidValue.
     """
     _make_room(host, spec, limit)
     source = spec.source
@@ -144,7 +155,10 @@ def make(host: Resources, spec: DiskSpec, limit: Deadline, store: Store | None =
 
 
 def settle(host: Resources, pairs: Iterable[tuple[DiskSpec, Device]], limit: Deadline) -> None:
-    """Wait until each path of ``pairs``, a list of ``(DiskSpec, Device)``, leads to its device; DeadlineExceeded, WrongDevice."""
+    """
+    Wait until each path of ``pairs``, a list of ``(DiskSpec, Device)``, leads to its device. Raises
+    DeadlineExceeded, WrongDevice.
+    """
     host.settle(limit.left())
     for spec, device in pairs:
         for pause in pauses():
@@ -164,7 +178,7 @@ def settle(host: Resources, pairs: Iterable[tuple[DiskSpec, Device]], limit: Dea
 
 
 def find(host: Resources, spec: DiskSpec) -> Device | None:
-    """The held device of a disk, or None; DeviceBusy when its name is another's."""
+    """The held device of a disk, or None. DeviceBusy if another device has its name."""
     mapped = _mapped.find(host.dm, domain_xml.mapped_name(spec.uuid, spec.target), spec.mapped_uuid)
     if mapped is None or mapped.device is None:
         return None
@@ -174,7 +188,7 @@ def find(host: Resources, spec: DiskSpec) -> Device | None:
 
 
 def is_made_of(host: Resources, device: Device, source: Source) -> bool:
-    """Whether a held device of ours stands on what the source names."""
+    """Whether a held device that we created is on top of the source."""
     lines = host.dm.table(control.by_device(device))[1]
     if len(lines) != 1 or lines[0].type != b"linear":
         return False
@@ -186,7 +200,7 @@ def is_made_of(host: Resources, device: Device, source: Source) -> bool:
 
 
 def of_domain(host: Resources, uuid: str) -> list[tuple[str, Device]]:
-    """``[(target, Device)]`` of all devices made for a domain's disks, held by the host."""
+    """``[(target, Device)]`` of all devices created for a domain's disks, held by the host."""
     start = f"{PREFIX}{uuid}-"
     return [(full[len(start) :], device) for full, device in _ours(host) if full.startswith(start)]
 
@@ -203,7 +217,7 @@ def _ours(host: Resources) -> list[tuple[str, Device]]:
 
 
 def _make_room(host: Resources, spec: DiskSpec, limit: Deadline) -> None:
-    """Take away what an earlier run has left under this name; DeviceBusy when it is in use, or somebody else's."""
+    """Remove what an earlier run has left under this name. DeviceBusy if it is in use, or not ours."""
     name, patience = domain_xml.mapped_name(spec.uuid, spec.target), limit.sooner(_LETTING_GO)
     for pause in pauses():
         mapped = _mapped.find(host.dm, name, spec.mapped_uuid)
@@ -215,7 +229,7 @@ def _make_room(host: Resources, spec: DiskSpec, limit: Deadline) -> None:
             removal.remove_without_table(host.dm, mapped.status)
             continue
         with mapped.device as device:
-            # One is this descriptor. What others hold is a guest's, which on its way down lets go of it.
+            # One is this descriptor. Another one is a guest's, which closes it while it shuts down.
             if host.dm.status(control.by_device(device)).open_count <= 1:
                 _mapped.set_persist(host.dm, device, False)
             elif patience.expired:
@@ -227,7 +241,7 @@ def _make_room(host: Resources, spec: DiskSpec, limit: Deadline) -> None:
 
 
 def _taken(host: Resources, mapped: _mapped.Mapped, spec: DiskSpec) -> DeviceBusy:
-    """The error for a device that is not ours under our name; it is let go of."""
+    """The error for a device with our name that is not ours, which is closed."""
     try:
         return DeviceBusy(
             f"its name is taken by {_mapped.describe(host.dm, mapped)}",
@@ -240,7 +254,9 @@ def _taken(host: Resources, mapped: _mapped.Mapped, spec: DiskSpec) -> DeviceBus
 
 
 def _check_sharing(host: Resources, spec: DiskSpec, below: Device, store: Store | None) -> None:
-    """Also against disks that are made and not attached yet, which XenStore does not show."""
+    """
+    Check for other users, including disks that were created but not attached yet, which are not in XenStore.
+    """
     if spec.shareable:
         return
     questions = stack.questions(host)
@@ -256,9 +272,11 @@ def _check_sharing(host: Resources, spec: DiskSpec, below: Device, store: Store 
         )
         if pair:
             raise DeviceBusy(
-                f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37 :]} of the domain {uuid[len(PREFIX) : len(PREFIX) + 36]}",
+                f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37 :]} "
+                f"of the domain {uuid[len(PREFIX) : len(PREFIX) + 36]}",
                 device=f"{below.path} for {spec}",
-                hint="Give both only a read-only disk, or say shared: true for guests that agree on who writes what",
+                hint="Give both only a read-only disk, or say shared: true for guests that coordinate "
+                "their writes",
             )
 
 

@@ -24,10 +24,11 @@ class DiskRequest(NamedTuple):
     """
     ``domain``: name or UUID, as given; ``target``: the disk's name in the guest, like ``xvda``.
 
-    ``source``: None only when a disk is to be removed, whichever it is. ``mode``: ``r`` or ``w``; ``device_type``:
-    ``disk`` or ``cdrom``; ``bus`` None leaves it to libvirt. ``shared``: other guests may use the same storage.
-    ``config`` and ``live``: whether the inactive definition and the running guest are to be changed. ``present``:
-    whether the disk is to be there afterwards. ``timeout``: seconds for each step.
+    ``source``: None only when a disk is to be removed, whichever it is. ``mode``: ``r`` or ``w``;
+    ``device_type``: ``disk`` or ``cdrom``; ``bus`` None leaves it to libvirt. ``shared``: other guests may
+    use the same storage. ``config`` and ``live``: whether the inactive definition and the running guest are
+    to be changed. ``present``: whether the disk is to be there afterwards. ``timeout``: seconds for each
+    step.
     """
 
     uri: str

@@ -7,7 +7,7 @@ The source of a libvirt disk: read before anything is changed, and turned into t
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The source is opened only when the guest starts, but what it needs must be there when the recipe is written.
+The source is opened when the guest starts, but it must already exist when the recipe is written.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 class SourceState(NamedTuple):
     """
-    A source that was looked at: ``source`` as it is to be kept, ``device`` held by the host where the source names
-    an existing one, ``doubts``: why the recipe may mean another device after the next boot, as texts.
+    A source that was read. ``source``: as it is to be kept. ``device``: the existing device that it names,
+    held by the host. ``doubts``: why the recipe may refer to another device after the next boot, as texts.
     """
 
     source: Source
@@ -42,7 +42,7 @@ class SourceState(NamedTuple):
 
 
 def read(host: resources.Resources, request: DiskRequest, definition: Definition) -> SourceState:
-    """Look at the source of a disk that is to be present; raises what opening it would raise, and InvalidValue."""
+    """Read the source of a disk to add. Raises what opening it would raise, and InvalidValue."""
     host.for_guests = True
     source = request.source
     assert source is not None
@@ -65,7 +65,10 @@ def recipe_to_define(state: SourceState, title: str) -> tuple[str, list[str]]:
 
 
 def recipe_for_run(state: SourceState, title: str) -> tuple[str | None, list[str]]:
-    """``(recipe, warnings)`` to restore a saved guest by; None when it could name another disk by then."""
+    """
+    ``(recipe, warnings)`` for restoring a saved guest. The recipe is None if it could refer to another disk
+    by then.
+    """
     doubts = state.doubts
     try:
         recipe = _recipe.text_of(state.source)

@@ -7,11 +7,13 @@ A libvirt domain definition: its disks, the recipes beside them, and how both ar
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure: text in, text out, and everything that a change is not about stays as it was, byte for byte. libvirt writes a definition anew when it is
-defined (it sorts, indents, and adds ``<address>``, ``<alias>``, ``<backingStore/>`` and the like), so what is there is compared by its meaning.
+Pure: text in, text out. Everything that is not part of a change stays the same, byte for byte. libvirt
+rewrites a definition when it is defined (it sorts, indents, and adds ``<address>``, ``<alias>``,
+``<backingStore/>`` and so on), so disks are compared by their meaning.
 
-A definition can name a disk only by a path. So ``<source>`` has a path that belongs to this disk of this domain alone (:func:`path_of`), and the
-recipe for what has to be there stands in ``<metadata>``, where libvirt keeps what is in other namespaces::
+A definition can name a disk only by a path. So ``<source>`` has a path that belongs to this disk of this
+domain alone (:func:`path_of`), and the recipe for what has to be there stands in ``<metadata>``, where
+libvirt keeps what is in other namespaces::
 
     <metadata>
       <racefree:disks xmlns:racefree='urn:ansible:racefree.block:disks:1'>
@@ -35,7 +37,7 @@ KEY = "racefree"
 _PREFIX = KEY + ":"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _TARGET = re.compile(r"(?:xvd|vd|sd|hd|fd|ubd)[a-z]{1,3}[0-9]{0,3}\Z")
-# What stands for the medium of a disk beside its <source>, and means nothing for another one.
+# Elements that describe the medium of a disk besides <source>, and do not apply to another medium.
 _OF_THE_SOURCE = ("auth", "backingStore", "encryption", "mirror")
 # In front of <metadata>, as libvirt writes it.
 _HEAD = ("name", "uuid", "genid", "title", "description")
@@ -43,8 +45,8 @@ _HEAD = ("name", "uuid", "genid", "title", "description")
 
 class Disk(NamedTuple):
     """
-    What is wanted of a disk. ``target`` like ``xvda``, ``path`` of the block device, ``driver`` is ``phy`` or ``qemu``, ``device`` is ``disk`` or
-    ``cdrom``; ``bus`` None leaves it to libvirt.
+    A wanted disk. ``target``: like ``xvda``. ``path``: of the block device. ``driver``: ``phy`` or ``qemu``.
+    ``device``: ``disk`` or ``cdrom``. ``bus``: None lets libvirt choose.
     """
 
     target: str
@@ -58,8 +60,8 @@ class Disk(NamedTuple):
 
 class Present(NamedTuple):
     """
-    A disk as a definition has it. ``type`` is what kind of source it has (``block``, ``file``, ``network`` ...), ``source`` its path, name or
-    address or None; ``xml`` the element's own text.
+    A disk in a definition. ``type``: kind of its source (``block``, ``file``, ``network`` ...). ``source``:
+    its path, name or address, or None. ``xml``: text of the element.
     """
 
     target: str
@@ -83,7 +85,10 @@ class Present(NamedTuple):
 
 
 class Domain:
-    """A definition, read. ``text`` as given; ``uuid``, ``name``, ``type`` (like ``xen``) and ``id`` (of a running domain) are text or None."""
+    """
+    A parsed definition. ``uuid``, ``name``, ``type`` (like ``xen``) and ``id`` (of a running domain) are text
+    or None.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -176,7 +181,10 @@ def check_uuid(value: object, option: str = "uuid") -> str:
 
 
 def path_of(uuid: str, target: str) -> str:
-    """The path that the definition of the domain ``uuid`` names for this disk: that of a mapped device with :func:`mapped_uuid`."""
+    """
+    The path for this disk in the definition of the domain ``uuid``: that of the mapped device with
+    :func:`mapped_uuid`.
+    """
     return "/dev/mapper/" + mapped_name(uuid, target)
 
 
@@ -190,9 +198,11 @@ def mapped_uuid(uuid: str, target: str) -> str:
 
 def put(text: str, disk: Disk, recipe: str | None = None) -> str:
     """
-    The definition (text) with the disk, and with the recipe (text) for it or none. The very same text when it says so already.
+    The definition (text) with the disk, and with its recipe (text) or none. The same text if nothing has to
+    change.
 
-    What else an existing disk of this target has (address, alias, boot order, tuning, ...) is kept, but for what belongs to another source.
+    Other elements of an existing disk (address, alias, boot order, tuning ...) are kept, except those that
+    belong to another source.
     """
     check_target(disk.target)
     domain = Domain(text)
@@ -222,8 +232,8 @@ def drop(text: str, target: str) -> str:
 
 def recipe_list(recipes: dict[str, str]) -> str | None:
     """
-    What libvirt's call for metadata (virDomainSetMetadata) takes, for ``{target: recipe}``; None for none. The call adds the namespace, and refuses a
-    text that has it already (virXMLInjectNamespace in src/util/virxml.c).
+    The argument of virDomainSetMetadata for ``{target: recipe}``, None if it is empty. The call adds the
+    namespace, and refuses a text that already has it (virXMLInjectNamespace in src/util/virxml.c).
     """
     return (
         "<disks>"
@@ -235,7 +245,7 @@ def recipe_list(recipes: dict[str, str]) -> str | None:
 
 
 def excerpt(text: str, target: str) -> str:
-    """What a definition says of one disk, for people to compare: the element and the recipe, one after the other."""
+    """The parts of a definition about one disk, for a diff: its element and its recipe."""
     domain = Domain(text)
     disk = domain.disk_element(target)
     parts = [] if disk is None else [domain.slice(disk)]
@@ -298,7 +308,8 @@ def _disk_text(disk: Disk, indent: str) -> str:
     ]
     parts += ["<readonly/>"] if disk.read_only else []
     parts += ["<shareable/>"] if disk.shareable else []
-    return f"{indent}<disk type='block' device={quoted(disk.device)}>{''.join(inner + part for part in parts)}{indent}</disk>"
+    content = "".join(inner + part for part in parts)
+    return f"{indent}<disk type='block' device={quoted(disk.device)}>{content}{indent}</disk>"
 
 
 def _change_disk(edits: xml_edit.Edits, element: Element, disk: Disk) -> None:
@@ -410,7 +421,7 @@ def _exchange_content(edits: xml_edit.Edits, element: Element, text: str) -> Non
 
 
 def _remove_recipe(domain: Domain, edits: xml_edit.Edits, target: str) -> None:
-    """Also the list, and the metadata, in which nothing is left then."""
+    """Also remove the list and the metadata if they become empty."""
     for entry in domain.recipe_elements(target):
         edits.remove(entry)
         holder = entry.parent
@@ -428,7 +439,7 @@ def _margin(edits: xml_edit.Edits, root: Element) -> str:
 
 
 def _append(edits: xml_edit.Edits, element: Element, text: str, last_indent: str) -> None:
-    """Make it the last of an element's content; ``last_indent`` is what the element's own end tag is set in with."""
+    """Append it to an element's content. ``last_indent`` is the indentation of the element's end tag."""
     if element.children:
         last = element.children[-1]
         edits.insert(last.end, text)

@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The hook for libvirt's Xen driver: makes and proves the devices of a domain's disks when it starts, and hands them over.
+The hook for libvirt's Xen driver: creates and verifies the devices of a domain's disks when it starts.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``prepare`` makes a device at each path and leaves a holder behind that keeps it open; ``started`` proves that blkback has opened that very device,
-and ends the holder, so that the devices go with the guest; ``stopped`` and ``release`` end a holder that is left. It never asks libvirt, which
-waits for it. What it says on standard error becomes part of libvirt's error message.
+``prepare`` creates a device at each path and starts a holder process that keeps it open. ``started`` verifies
+that blkback has opened that device, and ends the holder, so that the devices are removed when the guest ends.
+``stopped`` and ``release`` end a holder that is left. The hook never calls libvirt, which waits for it. Its
+standard error becomes part of libvirt's error message.
 """
 
 from __future__ import annotations
@@ -40,14 +41,15 @@ from . import disk_device, hook_plan
 # A priority of syslog(3) and a line.
 LogLine = tuple[int, str]
 
-# Seconds for which a holder waits for `started`: as long as the memory of a big guest takes to be read when it is restored, since libxl adds the
-# disks after that. libvirt calls no `release` when another script refuses `prepare` (libxlDomainStartPrepare), so what was made for that start
-# goes at this limit, or at the next start.
+# Seconds for which a holder waits for `started`. Restoring the memory of a large guest takes that long, and
+# libxl adds the disks after that. libvirt does not call `release` if another script refuses `prepare`
+# (libxlDomainStartPrepare): then the devices are removed at this limit, or at the next start.
 HOLD = 3600
-# Seconds that blkback has for opening a device, and that devices have for going once nobody holds them.
+# Seconds that blkback has to open a device, and seconds until a device without a holder is removed.
 _OPENING = 15
 _GOING = 5
-# Seconds for which others may be making devices while the end of a domain is waited for: they reap, too.
+# Seconds to wait for the lock for creating devices at the end of a domain. Whoever holds it removes orphaned
+# devices too.
 _REAPING = 2
 
 
@@ -67,9 +69,9 @@ def main(argv: list[str], text: str) -> int:
         syslog.syslog(syslog.LOG_ERR, message)
         sys.stderr.write(message + "\n")
         if job is not None and job.action == "make":
-            # The child may have been killed with its work done and not told.
+            # The child may have been killed after it started the holder.
             end_holder(job.uuid)
-        # A domain that runs already is not ended for what is found afterwards.
+        # A running domain is not stopped because of an error that is found later.
         return 1 if operation in ("prepare", "started") else 0
     for priority, line in lines:
         syslog.syslog(priority, _one_line(f"{guest}: {operation}: {line}"))
@@ -77,7 +79,7 @@ def main(argv: list[str], text: str) -> int:
 
 
 def _one_line(text: str) -> str:
-    """Line ends of a hostile name must not start a line of their own."""
+    """A line break in a malicious name must not start a new line of the log."""
     return " ".join(text.split())
 
 
@@ -86,24 +88,32 @@ def _good(lines: Iterable[str]) -> list[LogLine]:
 
 
 def _act(job: hook_plan.Job, what: str) -> list[LogLine]:
-    """Do the job in a process that is given up at its time limit. The lock for making devices is this one's, which does not hang."""
+    """
+    Do the job in a child process, which is abandoned at its deadline. The lock for creating devices belongs
+    to this process, which does not hang.
+    """
+    lines: list[LogLine]
+    locks = None
     if job.action == "make" and job.disks:
         limit = Deadline(job.seconds - 2)
         locks = disk_device.locked(limit)
-        return supervised(lambda told: make(job, told), limit.left() + 2, what, locks.close)
-    if job.action == "take_back":
-        try:
+        lines = supervised(lambda told: make(job, told), limit.left() + 2, what, locks.close)
+        return lines
+    if job.action == "release":
+        # Without the lock, whoever holds it has removed what killed runs left.
+        with contextlib.suppress(_locks.Unavailable):
             locks = disk_device.locked(Deadline(_REAPING))
-        except _locks.Unavailable:
-            # Who has the lock has removed what killed runs left.
-            return supervised(lambda: take_back(job), job.seconds, what)
-        return supervised(lambda told: take_back(job, told), job.seconds, what, locks.close)
-    return supervised(lambda: _ACTIONS[job.action](job), job.seconds, what)
+    if locks is not None:
+        lines = supervised(lambda told: release(job, told), job.seconds, what, locks.close)
+    else:
+        lines = supervised(lambda: _ACTIONS[job.action](job), job.seconds, what)
+    return lines
 
 
 def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[LogLine]:
     """
-    ``prepare``: the devices, at their paths, with a holder. What was done, as lines for the log; on any error nothing is left.
+    ``prepare``: create the devices at their paths, with a holder. Returns lines for the log. On any error
+    nothing is left.
 
     The caller has ``_libvirt.disk_device.locked`` until it is ``told``.
     """
@@ -125,7 +135,7 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
 
 
 def hand_over(job: hook_plan.Job) -> list[LogLine]:
-    """``started``: blkback has opened the devices that were made, so that they need no holder any more."""
+    """``started``: verify that blkback has opened the devices, which then need no holder any more."""
     limit = Deadline(_OPENING)
     with resources.Resources() as host:
         try:
@@ -135,7 +145,10 @@ def hand_over(job: hook_plan.Job) -> list[LogLine]:
 
 
 def adopt(job: hook_plan.Job) -> list[LogLine]:
-    """``reconnect``: the same look at a domain that ran before the daemon did, at each disk whatever is wrong with the others."""
+    """
+    ``reconnect``: the same check for a domain that was running before the daemon started, for each disk even
+    if others fail.
+    """
     limit, lines = Deadline(_OPENING), [(syslog.LOG_ERR, problem) for problem in job.problems]
     with resources.Resources() as host:
         for spec in job.disks:
@@ -147,9 +160,10 @@ def adopt(job: hook_plan.Job) -> list[LogLine]:
     return lines
 
 
-def take_back(job: hook_plan.Job, told: Callable[[], None] | None = None) -> list[LogLine]:
+def release(job: hook_plan.Job, told: Callable[[], None] | None = None) -> list[LogLine]:
     """
-    ``stopped``, ``release``: nobody is to hold the devices now. Those that are in use go with their last user.
+    ``stopped``, ``release``: end the holder. Devices that are still in use are removed when their last user
+    closes them.
 
     With ``told`` the caller has ``_libvirt.disk_device.locked`` until that is called.
     """
@@ -173,7 +187,7 @@ def take_back(job: hook_plan.Job, told: Callable[[], None] | None = None) -> lis
     return []
 
 
-_ACTIONS = {"make": make, "hand_over": hand_over, "adopt": adopt, "take_back": take_back}
+_ACTIONS = {"make": make, "hand_over": hand_over, "adopt": adopt, "release": release}
 
 
 def _prove(host: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec, limit: Deadline) -> str:
@@ -209,7 +223,7 @@ def _prove(host: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec, limi
 def start_holder(uuid: str, devices: list[Device]) -> None:
     """Leave a process behind that keeps the devices open, for HOLD seconds at most."""
     run_directory.make(disk_device.STATE)
-    # One that nobody knows of would keep the domain from starting until its time is over.
+    # A holder without a record would keep the domain from starting until its deadline.
     holder = _holder.hold_pending(devices, HOLD)
     try:
         write_whole(_record(uuid), f"{identity.mark_of(holder.pid, holder.pid)}\n")
@@ -221,8 +235,8 @@ def start_holder(uuid: str, devices: list[Device]) -> None:
 
 def end_holder(uuid: str) -> None:
     """
-    End the holder of a domain's devices, if there is one that can be told from here: one of another PID
-    namespace ends when its time is over.
+    End the holder of a domain's devices, if it can be identified. A holder in another PID namespace ends at
+    its own deadline.
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{_record(uuid)}.new")

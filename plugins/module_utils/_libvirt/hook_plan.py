@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What libvirt's hook has to do at which moment for which disks of a domain.
+What libvirt's hook has to do for the disks of a domain, by operation.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. libvirt's Xen driver calls ``HOOK guest operation suboperation extra`` with the definition on standard input (docs/hooks.rst). A non-zero
-exit stops ``prepare``, ``start`` and ``started``; of a domain that runs already it must not be used.
+Pure. libvirt's Xen driver calls ``HOOK guest operation suboperation extra`` with the definition on standard
+input (docs/hooks.rst). A non-zero exit code makes ``prepare``, ``start`` and ``started`` fail. It must not be
+used for a domain that is already running.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ from .._xen import vdev
 from . import domain_xml
 from .disk_device import DiskSpec
 
-# Operation: what is done, and the seconds that it may take. Everything else (start, migrate, and what is to come) is none of its business.
+# For each operation the action and its time limit in seconds. All other operations (start, migrate ...) are
+# ignored.
 OPERATIONS = {
     "prepare": ("make", 60),
     "started": ("hand_over", 30),
     "reconnect": ("adopt", 20),
-    "stopped": ("take_back", 20),
-    "release": ("take_back", 20),
+    "stopped": ("release", 20),
+    "release": ("release", 20),
 }
-# What is in the definition of any domain that is of interest, so that the others cost nothing.
+# Texts in the definition of every domain that concerns the hook. Other definitions are not parsed.
 MARKS = (domain_xml.NAMESPACE, domain_xml.PATHS)
 
 
 class Job(NamedTuple):
-    """``action`` and ``seconds`` of OPERATIONS; ``domid`` of a running domain, or None; ``problems``: what is wrong with disks left out, in words."""
+    """
+    ``action`` and ``seconds``: see OPERATIONS. ``domid``: of a running domain, or None. ``problems``: errors
+    of the disks that were left out, as texts.
+    """
 
     action: str
     seconds: int
@@ -52,15 +57,15 @@ def concerns(operation: str, text: str) -> bool:
 
 def job_of(operation: str, text: str) -> Job:
     """
-    The Job for a definition (text). For ``make`` and ``hand_over`` DefinitionError when it contradicts itself; the others take each disk
-    that they can read.
+    The Job for a definition (text). For ``make`` and ``hand_over``, DefinitionError if it is inconsistent.
+    The other actions take each disk that they can read.
     """
     action, seconds = OPERATIONS[operation]
     domain = domain_xml.Domain(text)
     uuid = domain_xml.check_uuid(domain.uuid)
     domid = int(domain.id) if domain.id is not None and domain.id.isdigit() else None
     job = Job(action, seconds, domain.name or uuid, uuid, domid, [], [])
-    if action in ("adopt", "take_back"):
+    if action in ("adopt", "release"):
         disks, problems = _lenient(domain, uuid)
         return job._replace(disks=disks, problems=problems)
     domain.recipes()
@@ -68,7 +73,7 @@ def job_of(operation: str, text: str) -> Job:
 
 
 def _lenient(domain: domain_xml.Domain, uuid: str) -> tuple[list[DiskSpec], list[str]]:
-    """``(disks, problems)``: what is wrong with one disk says nothing of the others."""
+    """``(disks, problems)``: an error of one disk does not affect the others."""
     found, problems = [], []
     for disk in domain.disks():
         try:
@@ -79,7 +84,7 @@ def _lenient(domain: domain_xml.Domain, uuid: str) -> tuple[list[DiskSpec], list
 
 
 def _wanted(domain: domain_xml.Domain, uuid: str, disk: domain_xml.Present) -> list[DiskSpec]:
-    """A list of the DiskSpec of a disk, empty when the disk is not the collection's."""
+    """A list with the DiskSpec of a disk. Empty if the disk was not defined by the collection."""
     recipe = domain.recipe(disk.target)
     ours = disk.type == "block" and (disk.source or "").startswith(domain_xml.PATHS)
     if recipe is None and not ours:
@@ -107,4 +112,7 @@ def _wanted(domain: domain_xml.Domain, uuid: str, disk: domain_xml.Present) -> l
     ]
 
 
-_HINT = "The definition was copied, or changed by hand: define the disk again with racefree.block.libvirt_disk, state present or absent"
+_HINT = (
+    "The definition was copied, or changed by hand: define the disk again with "
+    "racefree.block.libvirt_disk, state present or absent"
+)

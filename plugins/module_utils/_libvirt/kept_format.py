@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What a domain's definition says of the format of a disk's file: that it is raw, in a recipe, or that it is
-not, in a disk that libvirt serves.
+What a domain's definition says about the format of a disk's file: raw in a recipe, or another format in a
+disk that libvirt serves.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -27,8 +27,8 @@ from .domain_xml import Domain
 
 def known(source: FileSource, domains: Iterable[Domain], target: str) -> FileSource:
     """
-    The FileSource, with ``format=raw`` when the recipe of this target says so of the same storage;
-    ``domains``: ``_libvirt.domain_xml.Domain`` s.
+    The FileSource, with ``format=raw`` if the recipe of this target says so for the same storage.
+    ``domains``: ``_libvirt.domain_xml.Domain`` objects.
     """
     if source.format is None and any(_says_raw(domain.recipe(target), source, target) for domain in domains):
         return source._replace(format=image_format.RAW)
@@ -39,8 +39,8 @@ def refuse_driver(
     source: FileSource, backing: Backing, domains: Iterable[Domain], option: str = "source.file"
 ) -> None:
     """
-    Raise InvalidValue when a disk of the definition has this open file (``_block.backing.Backing``) with a driver for
-    another format.
+    Raise InvalidValue when a disk of the definition has this open file (``_block.backing.Backing``) with a
+    driver for another format.
     """
     if source.format is not None:
         return
@@ -52,8 +52,9 @@ def refuse_driver(
                 raise InvalidValue(
                     option,
                     source.file,
-                    f"is an image of the format {disk.format} (driver of {disk.target}), as the definition says, and a "
-                    f"guest gets it byte for byte. Convert it (qemu-img convert -f {disk.format} -O raw), or say "
+                    f"is an image of the format {disk.format} (driver of {disk.target}) according to the "
+                    "definition, but a guest would get it byte for byte. Convert it "
+                    f"(qemu-img convert -f {disk.format} -O raw), or say "
                     "format=raw if the definition is wrong",
                 )
 
@@ -78,7 +79,7 @@ def _says_raw(recipe: str | None, source: FileSource, target: str) -> bool:
     try:
         kept = None if recipe is None else _recipe.parse(recipe, target)
     except BlockError:
-        # One that cannot be read says nothing, and the file is looked at.
+        # A recipe that cannot be read is ignored, and the file is checked.
         return False
     if not isinstance(kept, spec.FileSource) or kept.format != image_format.RAW:
         return False

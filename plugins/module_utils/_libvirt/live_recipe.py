@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Recipes of disks that a running domain got while it ran, kept in the metadata of its running definition.
+Recipes of disks that were attached to a running domain, kept in the metadata of its active definition.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The definition of the run is what libvirt writes into a saved domain's file (libxlDoDomainSave in src/libxl/libxl_driver.c) and gives to the hook when
-the domain is restored, after a boot of the host too. A disk that is attached brings its path there, and no metadata.
+libvirt writes the active definition to the file of a saved domain (libxlDoDomainSave in
+src/libxl/libxl_driver.c), and passes it to the hook when the domain is restored, also after a boot of the
+host. Attaching a disk adds its path there, but no metadata.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from .connection import Connection, DomainHandle, libvirt
 
 def put(uri: str, uuid: str, target: str, recipe: str | None, limit: Deadline) -> None:
     """
-    Have the running domain keep this recipe (text), or none, for the disk ``target``, beside those of its other disks.
+    Set or remove (None) the recipe (text) of the disk ``target`` in the running domain. Other recipes are
+    kept.
 
     GuestError when libvirt does not keep it, DeadlineExceeded.
     """
@@ -49,8 +51,8 @@ def put(uri: str, uuid: str, target: str, recipe: str | None, limit: Deadline) -
                 device=f"{target} of {domain.name()}",
             )
 
-    # The list is read, changed and written whole. Not the lock for making devices: the hook waits for that while libvirt has the domain locked, which
-    # this waits for.
+    # The list is read, changed and written as a whole. This is a separate lock: the hook waits for the lock
+    # for creating devices while libvirt has locked the domain, and this call waits for libvirt.
     with locks.held([locks.Lock(f"recipes {uuid}", f"the recipes of the running domain {uuid}")], limit):
         _connection.with_connection(uri, limit, f"{target} of {uuid}", exchange)
 

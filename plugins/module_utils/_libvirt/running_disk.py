@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One disk of a running guest: compared with what is asked for, attached with its recipe, detached, and rolled back.
+One disk of a running guest: compared with what is asked for, attached with its recipe, detached, and rolled
+back.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -29,7 +30,8 @@ Settings = dict[str, Any]
 
 class RunningDisk:
     """
-    ``vbd``: the disk that the guest has there, or None; ``device``: what blkback has open for it, held by the host.
+    ``vbd``: the disk that the guest has there, or None; ``device``: what blkback has open for it, held by the
+    host.
 
     ``had_recipe`` and ``recipe``: what the running definition keeps for the disk, and what it is to keep.
     """
@@ -58,8 +60,8 @@ class RunningDisk:
 
     def plan(self, below: Device | None, recipe: str | None) -> tuple[Settings | None, Settings | None]:
         """
-        The disk's settings before and after, None where there is none. ``below``: the source's device, if it is there
-        already; ``recipe``: what is to be kept for it. Raises what stands in the way.
+        The disk's settings before and after, None for no disk. ``below``: the source's device, if it exists.
+        ``recipe``: to be kept for it. Raises an error if the disk cannot be changed.
         """
         self.guest = _guest.find(self.host.store, self.definition.uuid)
         self.vbd = self._read()
@@ -74,8 +76,9 @@ class RunningDisk:
 
     def change(self) -> None:
         """
-        Attach or detach it. A guest that is saved at any moment, and restored, has each disk by its own recipe: so
-        the recipe is written before the disk is attached, and removed after it is detached. Alone, it has no effect.
+        Attach or detach the disk. A guest can be saved at any moment, and needs the recipe of each disk to be
+        restored. So the recipe is written before the disk is attached, and removed after it is detached. A
+        recipe without a disk has no effect.
         """
         if not self.request.present:
             if self.changes_disk:
@@ -146,7 +149,7 @@ class RunningDisk:
         return dict(before or {}, recipe=self.recipe)
 
     def _check_same(self, vbd: Vbd) -> None:
-        """The attached disk is what is asked for, or an error says what it is."""
+        """Raise an error unless the attached disk is the wanted one."""
         request = self.request
         attached.check_connected(vbd, request.title, "Wait, and try again")
         if request.present:

@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-XML read into elements that know where in the text they stand, so that a change touches nothing but what it is about.
+An XML parser whose elements have their positions in the text, so that a change leaves everything else as it
+is.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. A tree that is written out again loses comments, quoting and the prefixes of namespaces; a text with a piece exchanged does not.
+Pure. Writing out a parsed tree loses comments, quoting and namespace prefixes. Replacing a part of the text
+does not.
 """
 
 from __future__ import annotations
@@ -34,10 +36,11 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 class Element:
     """
-    One element. ``namespace`` ("" for none) and ``name``; ``attributes`` by name, those with a prefix are left out.
+    One element. ``namespace``: "" for none. ``attributes``: by name, without those that have a prefix.
 
-    Offsets in bytes: ``start`` of its ``<``, ``inside`` and ``outside`` around its content, ``end`` behind its last ``>``; without content
-    (``<a/>``), ``inside``, ``outside`` and ``end`` are the same. ``text`` is its own character data.
+    Offsets in bytes: ``start`` of its ``<``, ``inside`` and ``outside`` around its content, ``end`` behind
+    its last ``>``. For ``<a/>``, ``inside``, ``outside`` and ``end`` are the same. ``text`` is its own
+    character data.
     """
 
     __slots__ = (
@@ -101,7 +104,10 @@ class Element:
 
 
 def parse(raw: bytes) -> Element:
-    """The root Element of a document in UTF-8 (bytes); DefinitionError for what is not XML, and for any document type declaration."""
+    """
+    The root Element of a UTF-8 document (bytes). DefinitionError if it is not XML, or has a document type
+    declaration.
+    """
     if len(raw) > MOST_BYTES:
         raise DefinitionError(
             f"the definition has {len(raw)} bytes, more than the {MOST_BYTES} that libvirt takes"
@@ -111,7 +117,8 @@ def parse(raw: bytes) -> Element:
         reader.parser.Parse(raw, True)
     except expat.ExpatError as error:
         raise DefinitionError(
-            f"the definition is not XML: {expat.ErrorString(error.code)}, line {error.lineno}, column {error.offset}"
+            f"the definition is not XML: {expat.ErrorString(error.code)}, line {error.lineno}, "
+            f"column {error.offset}"
         ) from error
     # A document without an element is not well-formed.
     assert reader.root is not None
@@ -130,7 +137,7 @@ class _Reader:
         self.raw = raw
         self.root: Element | None = None
         self.stack: list[Element] = []
-        # An encoding that is declared speaks of a file; this is text by now.
+        # The declared encoding applied to a file. This text is UTF-8.
         self.parser = parser = expat.ParserCreate("utf-8", _SEPARATOR)
         parser.buffer_text = True
         parser.StartElementHandler = self.start
@@ -141,7 +148,8 @@ class _Reader:
 
     def doctype(self, *dummy: object) -> None:
         raise DefinitionError(
-            f"the definition has a document type declaration (line {self.parser.CurrentLineNumber}), which no definition needs"
+            f"the definition has a document type declaration (line {self.parser.CurrentLineNumber}), "
+            "which no definition needs"
         )
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
@@ -175,7 +183,7 @@ class _Reader:
 
 
 class Edits:
-    """Pieces of a document to exchange, collected by place and done in one go; pieces do not overlap."""
+    """Replacements of parts of a document, collected and applied together. Parts do not overlap."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
@@ -188,11 +196,13 @@ class Edits:
         self.replace(at, at, text)
 
     def remove(self, element: Element) -> None:
-        """Take an element away with the white space in front of it, from the end of the line before on."""
+        """Remove an element and its indentation, including the line end before it."""
         self.replace(self.space_before(element.start), element.end, "")
 
     def space_before(self, at: int) -> int:
-        """Where the white space begins that sets what stands at ``at`` on a line of its own; ``at`` itself when it is on no such line."""
+        """
+        Start of the line end and indentation before ``at``; ``at`` itself if it is not the first on its line.
+        """
         start = at
         while self._raw[start - 1 : start] in (b" ", b"\t"):
             start -= 1
@@ -201,7 +211,7 @@ class Edits:
         return start - (2 if self._raw[start - 2 : start - 1] == b"\r" else 1)
 
     def indent(self, element: Element) -> str:
-        """The line end and white space in front of an element, as text; empty when it is on no line of its own."""
+        """The line end and indentation before an element. Empty if it is not the first on its line."""
         return self._raw[self.space_before(element.start) : element.start].decode()
 
     def set_attribute(self, element: Element, name: str, value: str) -> None:
@@ -227,7 +237,7 @@ class Edits:
         return prefix + colon
 
     def is_blank(self, start: int, end: int) -> bool:
-        """Whether only white space is left between two places once all the pieces are exchanged."""
+        """Whether only white space is left between two positions after all replacements."""
         at, left = start, b""
         for first, last, text in sorted(self._pieces):
             if start <= first and last <= end:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What ``device_info`` tells: loop and mapped devices, who stands on whom, and the host's features.
+What ``device_info`` returns: loop and mapped devices, how they are stacked, and the host's features.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """

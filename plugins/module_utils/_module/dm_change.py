@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The steps that make or change a mapped device, each with the step that rolls it back.
+The steps that create or change a mapped device, each with the step that rolls it back.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 from .._base.errors import DeviceBusy
 from .._block.device import Device
@@ -21,9 +21,14 @@ from .._dm import suspended as _suspended
 from .._source.resources import Resources
 from .item import undo_steps
 
+T = TypeVar("T")
+
 
 class Changes:
-    """``hidden``: whether udev is told to leave the device alone; ``how``: in which way it is suspended."""
+    """
+    ``hidden``: whether udev's rules are told to ignore the device; ``how``: how it is suspended; ``timeout``:
+    seconds.
+    """
 
     def __init__(self, host: Resources, hidden: bool, how: _suspended.Suspend, timeout: float) -> None:
         self.host = host
@@ -33,7 +38,10 @@ class Changes:
         self.steps_back: list[Callable[[], Any]] = []
 
     def make(self, name: str, uuid: str | None, table: load.Table, found: _mapped.Mapped | None) -> Device:
-        """The new device, held, which goes with its last user. ``found``: one without a live table in its place."""
+        """
+        Create a device and return it, held; it is removed when its last user closes it. ``found``: a device
+        without a live table that has its name or UUID.
+        """
         event_nr = self._event()
 
         def make() -> Device:
@@ -82,7 +90,7 @@ class Changes:
 
     def _remove_unfinished(self, found: _mapped.Mapped) -> None:
         """
-        Remove what was found without a live table: nothing can be in it. When this is rolled back, it is there again,
+        Remove a device without a live table, which cannot hold any data. Rolling this back creates it again,
         without a table.
         """
         control, status = self.host.dm, found.status
@@ -113,8 +121,8 @@ class Changes:
     def _event(self) -> int:
         return self.host.cookie.next(self._flags)
 
-    def _with_event(self, event_nr: int, call: Callable[[], Any]) -> Any:
-        """What the call returns; the udev event that goes with it is not waited for when it fails."""
+    def _with_event(self, event_nr: int, call: Callable[[], T]) -> T:
+        """Return what the call returns. If it fails, its udev event is not waited for."""
         try:
             return call()
         except BaseException:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A mapped device as the modules show it: its settings, what they return of it, and the option ``table`` as lines.
+How the modules show a mapped device: its settings, their return value, and the option ``table`` as lines.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -28,7 +28,9 @@ Settings = dict[str, Any]
 
 
 def settings_of(host: Resources, device: Device, status: MappedStatus) -> Settings:
-    """The settings of a held device with a live table, in the words of the module's options; ``table``: a Table."""
+    """
+    The settings of a held device with a live table, named like the module's options. ``table`` is a Table.
+    """
     return {
         "name": status.name,
         "uuid": status.uuid,
@@ -84,7 +86,7 @@ def table_lines(value: Any) -> list[str | dict[str, Any]]:
 
 
 def _mapper_path(status: MappedStatus) -> str | None:
-    """The path in /dev/mapper, which udev makes; None when it does not lead to the device."""
+    """The path in /dev/mapper, which udev creates. None if it does not lead to the device."""
     path = f"/dev/mapper/{status.name}"
     try:
         found = os.stat(path)

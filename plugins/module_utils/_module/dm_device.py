@@ -122,7 +122,8 @@ class DmItem(Item):
                 raise InvalidValue(
                     "volumes",
                     params["volumes"],
-                    f"must be left out with state={params['state']}: a pool is live when its volumes are changed",
+                    f"must be left out with state={params['state']}: "
+                    "a pool must be active to change its volumes",
                 )
             self.volumes = thin.Volumes(
                 self.host, thin.parse_volumes(params["volumes"]), max(1, params["timeout"])
@@ -255,7 +256,8 @@ class DmItem(Item):
         if self.opener is not None:
             self.opener.give_up()
         if self.created:
-            # With its deferred remove set it goes with this descriptor; if another item failed after our commit, that is off by now.
+            # The device is removed when this descriptor is closed, if its deferred remove is set. A commit
+            # may have cleared that.
             with known(self.device):
                 _mapped.set_persist(self.host.dm, known(self.device), False)
         if self.changes is not None:
@@ -301,7 +303,9 @@ class DmItem(Item):
             )
 
     def _check_owner(self) -> None:
-        """The device found is the one that name and uuid ask for, and none has to be pushed aside for it."""
+        """
+        Raise an error unless the device that was found has the wanted name and UUID, or can be renamed to it.
+        """
         params, mapped = self.params, self.mapped
         if mapped is None:
             if params["diskseq"] is not None:
@@ -314,7 +318,8 @@ class DmItem(Item):
                 raise InvalidValue(
                     "table",
                     None,
-                    f"must be given: there is no mapped device {params['name']}, and one cannot be made without a table",
+                    f"must be given: there is no mapped device {params['name']}, "
+                    "and it cannot be created without a table",
                 )
             return
         if params["uuid"] and mapped.status.uuid != params["uuid"]:
@@ -329,14 +334,15 @@ class DmItem(Item):
                 if other.device is not None:
                     self.host.enter_context(other.device)
                 raise DeviceBusy(
-                    f"{mapped.status.name} (uuid {params['uuid']}) cannot be renamed: the name is taken by {_mapped.describe(self.host.dm, other)}",
+                    f"{mapped.status.name} (uuid {params['uuid']}) cannot be renamed: "
+                    f"the name is taken by {_mapped.describe(self.host.dm, other)}",
                     device=params["name"],
                 )
 
     # Comparing
 
     def _now(self) -> Settings:
-        """The settings of the device as it is; empty when there is none with a live table."""
+        """The current settings of the device. Empty if it does not exist or has no live table."""
         if self.mapped is None or self.device is None or not self.mapped.status.has_live_table:
             return {}
         return settings_of(self.host, self.device, self.mapped.status)
@@ -356,7 +362,8 @@ class DmItem(Item):
         if self.value is None:
             if not now:
                 raise InvalidValue("table", None, f"must be given: {self.params['name']} has no live table")
-            return now["table"]
+            table: Table | None = now["table"]
+            return table
         self.table = self._table_plan()
         return self.table.wanted(now.get("table"))
 
@@ -383,7 +390,7 @@ class DmItem(Item):
         if not before:
             after["volumes"] = known(self.volumes).wanted()
         elif before["suspended"] or [target.TYPE for target in before["table"] or ()] != ["thin-pool"]:
-            # The kernel does not look a volume up now; it is asked when the pool is live.
+            # The kernel cannot look up a volume now. It is asked again when the pool is active.
             before["volumes"], after["volumes"] = None, known(self.volumes).wanted()
         else:
             before["volumes"] = known(self.volumes).look(known(self.device))
@@ -445,7 +452,8 @@ class DmItem(Item):
         for option, has in (("name", status.name), ("uuid", status.uuid)):
             if params[option] and params[option] != has:
                 raise WrongDevice(
-                    f"its {option} is {has or '(none)'}, not {params[option]}: {_mapped.describe(self.host.dm, self.mapped)}",
+                    f"its {option} is {has or '(none)'}, not {params[option]}: "
+                    f"{_mapped.describe(self.host.dm, self.mapped)}",
                     device=status.name,
                     hint="It is not the device that was asked for; nothing was done",
                 )
@@ -470,7 +478,7 @@ class DmItem(Item):
         return Plan(True, row, {})
 
     def _going_above(self) -> int:
-        """How many of the mapped devices that stand on it the same list removes before."""
+        """How many mapped devices above this one the same task removes before it."""
         holders = sysfs.holders_of(known(self.device).id.major, known(self.device).id.minor)
         return len(self.host.mapped_to_go.intersection(holders))
 
@@ -484,8 +492,8 @@ class DmItem(Item):
             self.gone = True
             return
         if self._above:
-            # What stood on it is gone from sysfs a moment before it lets go of this one; who still has it then is
-            # told by the removal.
+            # A device above disappears from sysfs shortly before it closes this one. The removal names a user
+            # that remains.
             is_in_use(self.host, self.device, min(PROBING_SECONDS, self.params["timeout"]))
         with sealing.going(self.params, self.device):
             self.gone = removal.remove(

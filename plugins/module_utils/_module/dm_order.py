@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Mapped devices of one list that stand on each other: they are made from the bottom up, and removed from the top down.
+Mapped devices of one list that are stacked on each other: created from the bottom up, removed from the top
+down.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -24,10 +25,11 @@ _DIRECTORY = "/dev/mapper/"
 
 def in_order(entries: Sequence[Entry]) -> list[int]:
     """
-    The indexes of the entries in the order in which they are to be done, as in the list where it does not matter.
+    The indexes of the entries in the order in which they must be processed. Independent entries keep their
+    order.
 
-    ``entries``: for each ``(name, value, read_only, numbers)``: the name and the table (or None) of one that is to be
-    there; ``numbers`` is ``((major, minor), {(major, minor) below it})`` of one that is to go, or else None.
+    ``entries``: for each entry ``(name, value, read_only, numbers)``. ``value`` is the table, or None.
+    ``numbers`` is ``((major, minor), {(major, minor) below it})`` for a device to remove, otherwise None.
     """
     made = {
         name: index
@@ -49,7 +51,10 @@ def in_order(entries: Sequence[Entry]) -> list[int]:
 
 
 def _sorted(first: list[list[int]]) -> list[int]:
-    """``first``: for each index those that come before it. A circle is left for the plans, which find nothing there."""
+    """
+    ``first``: for each index, the indexes that must come before it. A cycle is not reported here: the plan
+    then fails because a device does not exist.
+    """
     order: list[int] = []
     seen: set[int] = set()
     for start in range(len(first)):
@@ -68,7 +73,9 @@ def _sorted(first: list[list[int]]) -> list[int]:
 
 
 def mapped_names(value: Any, read_only: bool = False) -> list[str]:
-    """The names of the mapped devices that the device slots of a table name by their path in /dev/mapper."""
+    """
+    The names of the mapped devices to which a table refers by a path in /dev/mapper or by ``dm:NAME,UUID``.
+    """
     if not _may_name(value):
         # A table can have 100,000 lines, and reading them takes seconds.
         return []

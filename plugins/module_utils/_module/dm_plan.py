@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The table that a mapped device is to have: checked on this host, and compared with its live table.
+The wanted table of a mapped device: checked on this host, and compared with the live table.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -21,14 +21,14 @@ from .._dm_table import Table
 from .._source import opener, slot_files, slots
 from .._source.resources import Resources
 
-# For how long somebody who has a device open for a moment is waited for.
+# Seconds to wait for a process that has a device open only briefly.
 PROBING_SECONDS = 2
 
 
 class TablePlan:
     """
-    ``value``: the option ``table`` as a list of lines; ``device``: the held device whose table it is to be, None
-    where there is none.
+    ``value``: the option ``table`` as a list of lines. ``device``: the held device, None if it does not exist
+    yet.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class TablePlan:
 
     def wanted(self, live: Table | None) -> Table:
         """
-        The Table after the run; the live one itself when it means the same. Raises TableError, DeviceBusy when it cannot
-        replace the live one.
+        The Table after the run: the live one if both are equivalent. Raises TableError or DeviceBusy if the
+        new table cannot replace the live one.
         """
         own = None if self.device is None else (self.device.id.major, self.device.id.minor)
         self._slots = slots.host_slots(self.host, self.value, own)
@@ -68,16 +68,21 @@ class TablePlan:
         return wanted.table
 
     def found(self) -> list[Device]:
-        """The devices of the slots that are there, once :meth:`wanted` has looked at them."""
+        """The devices that the table names and that exist, after a call of :meth:`wanted`."""
         return [] if self._slots is None else self._slots.found()
 
     def make(self, maker: opener.Opener) -> load.Table:
-        """The table for the kernel, with the devices of its slots opened, and made where they are not there yet."""
+        """
+        The table for the kernel. Devices that it names are opened, and created if they do not exist yet.
+        """
         made = self._slots or slots.host_slots(self.host, self.value)
         return made.make(self.value, self.read_only, maker)
 
     def _refuse_exchange(self, live: Table, written: Table) -> None:
-        """Whoever has mounted the device would go on with another file, to which the old file's path leads now."""
+        """
+        Refuse a table over a different file, which the old path leads to now, while the device is in use, for
+        example mounted.
+        """
         found = slot_files.exchanged(live, written)
         if found is None:
             return
@@ -86,19 +91,21 @@ class TablePlan:
                 f"it is in use, and stands on {found.old}; the table would have it stand on another file, "
                 f"{found.file}",
                 device=self.name,
-                hint="End that use first. If the other file is meant, name its loop device by diskseq=N in the table",
+                hint="End that use first. If the other file is meant, "
+                "name its loop device by diskseq=N in the table",
             )
         self.host.warn(
             f"{self.name}: it stood on {found.old}, and stands on another file with this table, {found.file}"
         )
 
     def _refuse_shrinking(self, sectors: int, left: int) -> None:
-        """Whoever uses a device that gets shorter gets errors behind its new end."""
+        """Users of a device that becomes shorter get I/O errors behind its new end."""
         if self._is_in_use():
             raise DeviceBusy(
                 f"the table would shrink it from {sectors} to {left} sectors while it is in use",
                 device=self.name,
-                hint="End that use first, or say allow_shrink=true if nobody needs what is behind the new end",
+                hint="End that use first, or say allow_shrink=true if nobody needs "
+                "what is behind the new end",
             )
 
     def _is_in_use(self) -> bool:
@@ -107,7 +114,10 @@ class TablePlan:
 
 
 def is_in_use(host: Resources, device: Device, seconds: float = PROBING_SECONDS) -> bool:
-    """Whether others have a held mapped device open; one who has it for a moment, such as udev, is waited for."""
+    """
+    Whether another process has a held mapped device open. Waits for processes that open it only briefly, such
+    as udev.
+    """
     limit = Deadline(seconds)
     for pause in pauses():
         # One is this process.

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What ``dm_table`` does: a table held against this host's kernel, targets and devices, with nothing changed.
+What ``dm_table`` does: check a table against this host's kernel, targets and devices, without changing
+anything.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -33,7 +34,7 @@ ARGUMENTS = {
 
 
 def collect(params: Params, host: Resources) -> dict[str, Any]:
-    """The module's return values; raises TableError for a table that is not valid, if that is to ``fail``."""
+    """The module's return values. Raises TableError for an invalid table with ``fail``."""
     lines = keys.with_keys(dm_describe.table_lines(params["table"]), params["keys"] or {})
     slots = None
     try:

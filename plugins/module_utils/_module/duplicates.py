@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Two entries of one task's list that are about the same device, found by identity and not by how they were written.
+Find two entries of one list that are about the same device, by identity and not by spelling.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -22,9 +22,10 @@ def find(
     entries: Sequence[tuple[tuple[str, Any], Identities]], list_option: str
 ) -> list[tuple[int, InvalidValue]]:
     """
-    ``[(index, InvalidValue)]`` for all entries that share an identity with another one.
+    Return ``[(index, InvalidValue)]`` for all entries that share an identity with another entry.
 
-    ``entries``: for each one ``((option, value), {identity: words for it})``, as ``_module.runner.Item`` says them.
+    ``entries``: for each entry ``((option, value), {identity: description})``, as returned by
+    ``_module.item.Item``.
     """
     owners: dict[Any, int] = {}
     clashes: dict[int, tuple[int, str]] = {}
@@ -32,8 +33,8 @@ def find(
         for identity, words in identities.items():
             first = owners.setdefault(identity, index)
             if first != index:
-                # The first identity that is shared is named; that of the devices themselves says more than a
-                # name.
+                # Only the first shared identity is reported: the identity of a device comes first and says
+                # more than a name.
                 clashes.setdefault(index, (first, words))
                 clashes.setdefault(first, (index, words))
     names = [(f"{list_option}[{index}].{key[0]}", key[1]) for index, (key, dummy) in enumerate(entries)]
@@ -43,17 +44,14 @@ def find(
 
 def file_identity(status: os.stat_result) -> tuple[tuple[int, int], str]:
     """
-    The identity of a file by its ``os.stat_result``, the same by every path and hard link, and words for it.
+    ``(identity, description)`` of a file by its ``os.stat_result``; the same for every path and hard link.
     """
     device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
     return (status.st_dev, status.st_ino), f"the file with the inode {status.st_ino} on {device}"
 
 
 def path_identity(path: str) -> tuple[Any, str]:
-    """
-    :func:`file_identity` of what a path leads to; of a file that is not there, the place where it would be
-    made.
-    """
+    """:func:`file_identity` of the file at a path. For a missing file, the path where it would be created."""
     try:
         return file_identity(os.stat(path))
     except (FileNotFoundError, NotADirectoryError):

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What this kernel, this Xen and this libvirt offer, found by asking them.
+Features of this kernel, of Xen and of libvirt, found by probing.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A version is only reported, never concluded from, where a probe exists.
+Versions are only reported. Nothing is concluded from a version if there is a probe.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _XENSTORED_SOCKETS = ("/run/xenstored/socket", "/var/run/xenstored/socket")
 
 
 def collect(host: Resources) -> dict[str, Any]:
-    """All features as plain data; what is not there is None or False, never an error."""
+    """All features as plain data. What is missing is None or False, never an error."""
     return {
         "kernel": _kernel(),
         "device_mapper": _device_mapper(host),
@@ -60,7 +60,10 @@ def _has_seals() -> bool:
 
 
 def _has_diskseq() -> bool:
-    """Whether any disk shows its number; the attribute and the ioctl came together in Linux 5.15."""
+    """
+    Whether any disk has a disk sequence number in sysfs. Linux 5.15 introduced this attribute and the ioctl
+    together.
+    """
     return any(sysfs.read(f"/sys/block/{name}/diskseq") for name in os.listdir("/sys/block"))
 
 
@@ -94,7 +97,7 @@ def _xen(host: Resources) -> dict[str, Any] | None:
 
 
 def _blkback_diskseq(host: Resources) -> bool | None:
-    """Whether blkback itself refuses a device with another sequence number; None when that cannot be told."""
+    """Whether blkback itself refuses a device with another disk sequence number. None if this is unknown."""
     from .._xen import vbd_read
 
     try:
@@ -106,7 +109,7 @@ def _blkback_diskseq(host: Resources) -> bool | None:
 
 
 def _libvirt() -> dict[str, Any] | None:
-    """Versions of the binding and, if it answers in time, of the daemon with Xen's driver."""
+    """Versions of the Python binding and, if it answers in time, of the daemon with the Xen driver."""
     from .._libvirt import connection  # the library takes long to import, and few tasks ask for it
 
     if connection.libvirt is None:

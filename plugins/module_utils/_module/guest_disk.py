@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def check_source_mode(source: Source, mode: str) -> Source:
-    """The source as a guest with this ``mode`` (``r``, ``w``) needs it; InvalidValue when it cannot be written to."""
+    """
+    The source as needed for a guest with this ``mode`` (``r`` or ``w``). InvalidValue for a read-only source
+    and ``w``.
+    """
     if isinstance(source, (FileSource, TableSource)) and source.read_only and mode == "w":
         raise InvalidValue("mode", "w", "must be r: the source is read_only")
     if isinstance(source, FileSource) and mode == "r":

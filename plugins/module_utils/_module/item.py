@@ -21,13 +21,16 @@ from .._source.resources import Resources
 T = TypeVar("T")
 # The options of an item, checked by Ansible.
 Params = dict[str, Any]
-# What no two items of a task may have in common, and words for it.
+# What two items of a task must not have in common, with a description.
 Identities = dict[Any, str]
 LONGEST_SECONDS = 86400
 
 
 class Plan(NamedTuple):
-    """What an item would do: whether anything changes, and its state before and after as plain data for the diff."""
+    """
+    What an item would do: whether anything changes, and its state before and after, as plain data for the
+    diff.
+    """
 
     changed: bool
     before: dict[str, Any]
@@ -38,13 +41,14 @@ class Item:
     """
     One device and what is wanted of it. Subclasses set ARGUMENTS (an argument_spec) and fill in the methods.
 
-    The order of calls: ``check`` (pure), ``locks``, ``plan`` (reads), and, unless in check mode or unchanged, ``apply`` (makes,
-    temporarily), ``apply_together``, then ``commit`` or ``undo``; ``result`` at any time.
+    Order of calls: ``check`` (pure), ``locks``, ``look``, ``plan`` (reads only). Then, unless in check mode
+    or unchanged: ``apply`` (creates devices that do not outlive the run), ``apply_together``, then ``commit``
+    and ``finish``, or ``undo``. ``result`` can be called at any time.
     """
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {}
     CONSTRAINTS: ClassVar[dict[str, Any]] = {}
-    # Whether ``plan`` makes something for a moment, so that other runs must not do so meanwhile, in check mode either.
+    # Whether ``plan`` briefly creates something, so that it needs the locks, also in check mode.
     PLANS_UNDER_LOCK = False
     # For how long other runs are waited for.
     LOCK_SECONDS = _locks.SECONDS
@@ -55,13 +59,14 @@ class Item:
         self.warnings: list[str] = []
 
     def key(self) -> tuple[str, Any]:
-        """The option that says which device it is, and its value, as ``(option, value)``: for messages."""
+        """``(option, value)`` of the option that names the device, for messages."""
         raise NotImplementedError
 
     def identities(self) -> Identities:
         """
-        What no two items of a task may have in common, as ``{identity: words for it}``: asked after ``check``, when it can only be what was
-        written, and again after ``look`` and ``plan``, when it is what the kernel, XenStore or libvirt says.
+        What two items of a task must not have in common, as ``{identity: description}``. Called after
+        ``check``, when only the options are known, and again after ``look`` and ``plan``, when the kernel,
+        XenStore or libvirt was asked.
         """
         option, value = self.key()
         return {(option, value): ""}
@@ -74,23 +79,26 @@ class Item:
         """Raise InvalidValue for options that can be refused without looking at the host."""
 
     def locks(self) -> list[_locks.Lock]:
-        """What no other run may work on until this one has ended (``_base.locks.Lock``); a list, told by a look at the host, before ``plan``."""
+        """
+        The locks (``_base.locks.Lock``) that the run needs from before ``plan`` to its end. Found by looking
+        at the host.
+        """
         return []
 
     def unneeded_locks(self) -> list[_locks.Lock]:
-        """Those of ``locks`` that are of no use any more after ``plan``."""
+        """Those of ``locks`` that are not needed any more after ``plan``."""
         return []
 
     @classmethod
     def prepare(cls, host: Resources) -> None:
-        """What is done once before the plans are made, save in check mode."""
+        """Called once for all items before the plans are made, except in check mode."""
 
     def look(self) -> None:
-        """Find the device that is there, for :meth:`identities`, if ``plan`` would do more than look."""
+        """Find the existing device for :meth:`identities`, if ``plan`` would do more than read."""
 
     @classmethod
     def in_order(cls, items: Sequence[Any]) -> Sequence[Item]:
-        """The items in the order in which they are planned and done; those of a list may need each other."""
+        """The items in the order in which they are planned and applied, because one may need another."""
         return items
 
     def plan(self) -> Plan:
@@ -101,19 +109,21 @@ class Item:
 
     @classmethod
     def apply_together(cls, items: Sequence[Any]) -> list[BlockError | None]:
-        """What all applied items do in one go; an error or None for each."""
+        """The step that all applied items take together. Returns an error or None for each."""
         return [None] * len(items)
 
     def made(self) -> list[Device]:
-        """The held devices that ``apply`` has made, the lowest of a stack first."""
+        """The held devices that ``apply`` has created, the lowest of a stack first."""
         return []
 
     def lasting(self) -> list[Device]:
-        """Those that ``commit`` makes permanent; until then they go with their last user."""
+        """
+        Those that ``commit`` makes persistent. Until then they are removed when their last user closes them.
+        """
         return self.made() if self.params.get("persist") else []
 
     def risks(self) -> list[Any]:
-        """Loop devices that ``apply`` removes, and that a killed run shall leave to those who use them."""
+        """Loop devices that ``apply`` removes, and that must stay with their users if the run is killed."""
         return []
 
     def commit(self) -> None:
@@ -124,7 +134,7 @@ class Item:
         return []
 
     def finish(self) -> None:
-        """What cannot be rolled back, when everything else of the task is done."""
+        """The step that cannot be rolled back, taken after everything else of the task."""
 
     def undo(self) -> None:
         """Roll back what was applied; not called for a removal, for which that is impossible."""
@@ -134,7 +144,7 @@ class Item:
         return self.params.get("state") in ("absent", "detached")
 
     def remains(self) -> list[str]:
-        """What is changed after all that ``undo`` could do, as texts; for a removal what is gone, or may be."""
+        """What remains changed after ``undo``, as texts. For a removal, what is gone or may be gone."""
         return []
 
     def result(self) -> dict[str, Any]:
@@ -142,7 +152,7 @@ class Item:
         return {}
 
     def outcome(self) -> dict[str, Any]:
-        """Those of them that are true of an item that failed, or was rolled back, too."""
+        """Those return values that are also valid for an item that failed or was rolled back."""
         return {}
 
 
@@ -153,13 +163,19 @@ def known(value: T | None) -> T:
 
 
 def check_seconds(params: Params, option: str, least: int = 0) -> None:
-    """InvalidValue unless the option has from ``least`` seconds to a day; more is a mistake, and too much for the clock."""
+    """
+    InvalidValue unless the option is between ``least`` seconds and one day. More is a mistake, and overflows
+    timers.
+    """
     if not least <= params[option] <= LONGEST_SECONDS:
         raise InvalidValue(option, params[option], f"must be seconds from {least} to {LONGEST_SECONDS}")
 
 
 def undo_steps(steps: list[Callable[[], Any]]) -> None:
-    """Do them, the last one first, whatever becomes of each, and empty the list; the first error is raised at the end."""
+    """
+    Call all of them in reverse order, even if some fail, and empty the list. Raises the first error at the
+    end.
+    """
     problem = None
     while steps:
         try:

@@ -7,8 +7,9 @@ What ``kernel_key`` does with one key.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A logon key cannot be read. Whether it has the payload that is wanted, a second key tells, of the type user: a random salt, the HMAC of the payload by it,
-and the serial number of the key that it belongs to. Whoever may read that is root, and keys as dm-crypt takes them cannot be guessed from it.
+A logon key cannot be read. A second key of type user, the marker, records which payload it has: a random
+salt, the HMAC of the payload with this salt, and the serial number of the key. Only root can read the marker,
+and a random key as used by dm-crypt cannot be guessed from it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ ARGUMENTS = {
 }
 _DESCRIPTION = re.compile(r"[!-~]+\Z")
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z")
-# Names of keys are cut off by the kernel there (KEY_MAX_DESC_SIZE in include/linux/key.h), and the marker's has a prefix.
+# The kernel truncates longer descriptions of keys (KEY_MAX_DESC_SIZE in include/linux/key.h), and the
+# marker's description has a prefix.
 _LONGEST = 4000
 _SALT, _SERIAL = 32, struct.Struct("<i")
 _DIGEST = hashlib.sha256().digest_size
@@ -74,7 +76,8 @@ class KeyItem(Item):
                 raise InvalidValue(
                     "payload",
                     "(not shown)",
-                    f"must be an even number of hexadecimal digits, for up to {keyring.MOST_BYTES} bytes; as text, in quotes",
+                    f"must be an even number of hexadecimal digits, for up to {keyring.MOST_BYTES} bytes; "
+                    "as text, in quotes",
                 )
             self.payload = bytes.fromhex(payload)
 
@@ -111,7 +114,7 @@ class KeyItem(Item):
         kind, text = self.params["type"], self.params["description"]
         marker = self._marker()
         if marker is not None:
-            # First, so that it never tells of a payload that the key has no more.
+            # First, so that the marker never describes a payload that the key no longer has.
             keyring.remove(marker)
             self.was_touched = True
         if self.params["state"] == "absent":

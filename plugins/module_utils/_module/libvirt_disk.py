@@ -58,7 +58,7 @@ class DiskItem(Item):
         self.target: str = params["vdev"]
         self.definition: connection.Definition | None = None
         self.recipe: str | None = None
-        # The disk in the inactive definition and of the running guest, where these are to be changed.
+        # The disk in the inactive definition, and in the running guest, if these are to be changed.
         self.defined: DiskDefinition | None = None
         self.running: RunningDisk | None = None
         self.exchange: Exchange | None = None
@@ -67,7 +67,7 @@ class DiskItem(Item):
         return "vdev", f"{self.params['vdev']} of {self.params['domain']}"
 
     def identities(self) -> Identities:
-        """A domain can be named by name and UUID, and libvirt's driver for Xen by several URIs."""
+        """A domain has a name and a UUID, and libvirt's Xen driver has several URIs."""
         driver = connection.driver_of(self.params["uri"])
         found = {}
         if self.definition is not None:
@@ -107,7 +107,9 @@ class DiskItem(Item):
         return source
 
     def locks(self) -> list[_locks.Lock]:
-        """That of the whole definition, which is read and written; and that of the running guest's disk."""
+        """
+        A lock for the whole definition, which is read and written, and one for the disk of the running guest.
+        """
         uri, domain = self.params["uri"], self.params["domain"]
         found = self.host.domains.get((uri, domain))
         if found is None:
@@ -123,7 +125,8 @@ class DiskItem(Item):
             domid = guest.find(self.host.store, uuid).domid
             locks.append(_locks.of_vbd(domid, vdev.parse(self.target).number, self.title()))
             if self.request.source is not None:
-                # What is made for it: before, and not beside, the lock for making guests' disks.
+                # The locks for devices that are created for it are taken before the lock for creating guests'
+                # disks.
                 locks += needed_locks.of_source(self.request.source)
         return locks
 
@@ -151,7 +154,9 @@ class DiskItem(Item):
         return Plan(any(changes), before, after)
 
     def _read_source(self) -> Device | None:
-        """Keep what the source is by now, and the recipe for it; the source's device if there is one."""
+        """
+        Read the source, and set the source to keep and its recipe. Returns the source's device if it exists.
+        """
         state = disk_source.read(self.host, self.request, known(self.definition))
         self.request = self.request._replace(source=state.source)
         recipe_of = disk_source.recipe_to_define if self.request.config else disk_source.recipe_for_run
@@ -181,14 +186,15 @@ class DiskItem(Item):
         return [errors.get(item) for item in items]
 
     def undo(self) -> None:
-        """Put the old definitions back, and detach what was attached; the first error is raised at the end."""
+        """Restore the old definitions, and detach what was attached. Raises the first error at the end."""
         failures = [_error_of(part.undo) for part in (self.exchange, self.running) if part is not None]
         for failure in failures:
             if failure is not None:
                 raise failure
 
     def is_removal(self) -> bool:
-        # A definition can be put back; what a running guest has lost cannot, and remains tells of it.
+        # A definition can be restored. A disk that was detached from a running guest cannot: remains()
+        # reports it.
         return False
 
     def remains(self) -> list[str]:
@@ -215,7 +221,7 @@ class DiskItem(Item):
 
 
 def _check_options(params: Params) -> None:
-    """InvalidValue for options other than the disk's name and source that can be refused by themselves."""
+    """Check the options other than the disk's name and source. Raises InvalidValue."""
     if not params["domain"] or not params["domain"].isprintable() or len(params["domain"]) > 256:
         raise InvalidValue("domain", params["domain"], "must be the name or the uuid of a domain")
     if not params["config"] and not params["live"]:
@@ -235,7 +241,7 @@ def _check_options(params: Params) -> None:
 
 
 def _canonical_target(value: str) -> str:
-    """libvirt knows only names; Xen's numbers and short forms have one."""
+    """The disk's name as libvirt knows it, for Xen's numbers and short forms too."""
     if value[:1].isdigit() or (value[:1] == "d" and value[1:2].isdigit()):
         value = vdev.parse(value).name
     return domain_xml.check_target(value)

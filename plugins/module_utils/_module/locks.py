@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The runner's locks: a task has those of all its items before it looks at anything, and until it has ended.
+The runner's locks: a task holds the locks of all its items from before it looks at anything until its end.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -17,15 +17,16 @@ from .._base.deadline import Deadline
 from .._base.errors import BlockError, DeviceBusy
 from .row import Row
 
-# How often what is to be locked may have been exchanged while its lock was waited for.
+# How often the file or device may be replaced by another one while the task waits for its lock.
 _TRIES = 10
 
 
 def take(rows: list[Row], locks: _locks.Locks, seconds: float = _locks.SECONDS) -> None:
     """
-    Have ``locks`` (``_base.locks.Locks``) hold what the rows' items ask for; a row whose locks cannot be had gets the error.
+    Take the locks that the rows' items need, in ``locks`` (``_base.locks.Locks``). A row whose locks cannot
+    be taken gets the error.
 
-    Asked again when they are had: a path may lead to another file by then.
+    The items are asked again once the locks are held, because a path may lead to another file by then.
     """
     limit = Deadline(seconds)
     for dummy in range(_TRIES):
@@ -41,7 +42,7 @@ def take(rows: list[Row], locks: _locks.Locks, seconds: float = _locks.SECONDS) 
 
 
 def settle(rows: list[Row]) -> None:
-    """Let go, after the plans, of what none of the rows needs any more."""
+    """Release the locks that no row needs any more after the plans."""
     unneeded = {lock.name: lock for row in rows if row.locks for lock in row.item.unneeded_locks()}
     if unneeded:
         for row in rows:

@@ -77,7 +77,7 @@ class LoopItem(Item):
         self._seal_after: dict[str, Any] = {}
         # What was done that nothing takes back, as texts.
         self._for_good: list[str] = []
-        # Whether the device is one that stays until it is removed, as far as this run is concerned.
+        # Whether the device is persistent, as far as this run is concerned.
         self._stays = False
 
     def key(self) -> tuple[str, Any]:
@@ -87,7 +87,10 @@ class LoopItem(Item):
         return "diskseq", self.params["diskseq"]
 
     def identities(self) -> Identities:
-        """The area of the file, and the devices that there are for it; the option as it was written while nothing is known yet."""
+        """
+        The area of the file and the devices that exist for it. Before these are known, the option as it was
+        given.
+        """
         devices = [*self.removing, *([] if self.device is None else [self.device])]
         found: Identities = {device.id: f"{device.path} (diskseq {device.id.diskseq})" for device in devices}
         if self.area is not None:
@@ -199,7 +202,8 @@ class LoopItem(Item):
 
     def undo(self) -> None:
         if self.created:
-            # With autoclear it goes with this descriptor; if another item failed after our commit, that is off by now.
+            # The device is removed when this descriptor is closed, if autoclear is set. A commit may have
+            # cleared that.
             with known(self.device):
                 loop.set_autoclear(known(self.device), True)
         undo_steps(self._restore)
@@ -219,7 +223,7 @@ class LoopItem(Item):
         return {"device": describe(self.device, status)}
 
     def _area(self, backing: Backing) -> Area:
-        """One area of a file is one device, whichever path leads to the file, and whether its size is said or not (bytes)."""
+        """The area of the file, in bytes. It identifies the device, whichever path and size were given."""
         offset, size = self.params["offset"], self.params["size"]
         size = size or max(0, backing.size - offset)
         identity, words = duplicates.file_identity(os.fstat(backing.fd))
@@ -261,7 +265,7 @@ class LoopItem(Item):
         return Plan(before != wanted, before, wanted)
 
     def _existing(self) -> tuple[Device | None, loop.LoopInfo | None]:
-        """The device to use out of those that the file has; the others are left alone."""
+        """The device to use, of all devices that the file has. The others are left unchanged."""
         params = self.params
         chosen = None
         found = self.host.loops.find(known(self.backing), params["offset"], params["size"])
@@ -272,7 +276,8 @@ class LoopItem(Item):
             fitting = [row for row in fitting if row[0].id.diskseq == params["diskseq"]]
             if not fitting:
                 raise WrongDevice(
-                    f"its loop device has the disk sequence number {found[0][0].id.diskseq}, not {params['diskseq']}",
+                    f"its loop device has the disk sequence number {found[0][0].id.diskseq}, "
+                    f"not {params['diskseq']}",
                     device=params["backing_file"],
                     hint="It is not the device that was asked for any more; nothing was done",
                 )
@@ -290,7 +295,10 @@ class LoopItem(Item):
         return chosen or (None, None)
 
     def _wanted(self) -> dict[str, Any]:
-        """The settings after the run. What an option leaves open stays as it is, or is the kernel's default."""
+        """
+        The settings after the run. An option that is not given keeps its current value, or has the kernel's
+        default.
+        """
         params = self.params
         now = None if self.device is None else settings(self.device, known(self.status), known(self.backing))
         wanted = {
@@ -318,7 +326,10 @@ class LoopItem(Item):
             ("partitions", "the kernel cannot be told to forget partitions while the device is bound"),
         ):
             if now[option] != wanted[option] and not (option == "partitions" and wanted[option]):
-                wrong = f"is not what {known(self.device).path} has, {shown(now[option])}, and {why}: remove it first (state=absent)"
+                wrong = (
+                    f"is not what {known(self.device).path} has, {shown(now[option])}, and {why}: "
+                    "remove it first (state=absent)"
+                )
                 raise InvalidValue(option, wanted[option], wrong)
         if wanted["size"] < now["size"] and not self.params["allow_shrink"]:
             raise _backing.cut(
@@ -336,9 +347,9 @@ class LoopItem(Item):
 
     def _check_planned(self) -> None:
         """
-        What is there when this one is made: the new devices of the entries before it, as check mode tells, too.
+        Check against the new devices of earlier entries of the list, which do not exist yet in check mode.
 
-        Two entries for one and the same part are duplicates, which the task refuses, both of them.
+        Two entries for exactly the same part are duplicates: the task refuses both.
         """
         part, file = self._part(), (known(self.backing).device, known(self.backing).inode)
         planned = self.host.planned.setdefault(file, [])
@@ -451,7 +462,7 @@ class LoopItem(Item):
             return self._of_the_area(backing, file)
 
     def _of_the_area(self, backing: Backing, file: tuple[int, int]) -> list[Device]:
-        """The devices that have this area; the user is told of others that have a part of it."""
+        """The devices that have exactly this area. A warning names devices that have only a part of it."""
         offset, size, part = self.params["offset"], self.params["size"], self._part()
         found = self.host.loops.over(file, with_going=True)
         removing = [device for device, status in found if loop.is_same(status, backing, offset, size)]
@@ -465,7 +476,8 @@ class LoopItem(Item):
                 device.close()
         if rest:
             self.host.warn(
-                f"{backing.path}: a device of another offset or size has the same part of the file, and stays: "
+                f"{backing.path}: a device of another offset or size has the same part of the file, "
+                "and is kept: "
                 f"{'; '.join(rest)}. To remove it, say diskseq=N and state=absent without backing_file"
             )
         return removing
@@ -490,7 +502,7 @@ def _lock_of(device: Device) -> _locks.Lock:
 
 
 def settings(device: Device, status: loop.LoopInfo, backing: Backing) -> dict[str, Any]:
-    """A bound device's settings in the words of the module's options; sizes in bytes."""
+    """The settings of a bound device, named like the module's options. Sizes in bytes."""
     return {
         "backing_file": backing.path,
         "offset": status.offset,

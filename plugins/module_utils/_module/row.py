@@ -30,7 +30,7 @@ class Unexpected(BlockError):
 
 
 def error_of(error: BaseException) -> BlockError:
-    """The BlockError for an exception that none of the floors below has made one of."""
+    """Convert any other exception to a BlockError."""
     return of_oserror(error) if isinstance(error, OSError) else Unexpected(error)
 
 
@@ -42,13 +42,16 @@ class Row:
         self.plan: Plan | None = None
         self.error: BlockError | None = None
         self.locks: list[_locks.Lock] = []
-        # Whether apply was called, and what it did not rolled back since; whether anything of that is there now.
+        # Whether apply was called and not rolled back since, and whether any of its changes exist now.
         self.applied = False
         self.changed = False
         self.holder: _holder.Holder | None = None
 
     def values(self, was_stopped: bool, with_diff: bool = False) -> dict[str, Any]:
-        """What is returned for it. ``was_stopped``: an error of the task ended it, and what was made was rolled back."""
+        """
+        The item's return values. ``was_stopped``: whether an error stopped the task, which was then rolled
+        back.
+        """
         values: dict[str, Any] = {"changed": self.changed}
         try:
             if self.error is not None:
@@ -68,11 +71,15 @@ class Row:
         return values
 
     def fail_late(self, error: BlockError) -> None:
-        """What was done was done: only what it is now could not be read, or is not what was asked for any more."""
+        """
+        Report an error of the return values. The change itself was made, but its result could not be read, or
+        is not as wanted any more.
+        """
         if self.error is None:
             self.error = error
             if not isinstance(error, DeviceBusy):
-                text = f"{'It was done, but what' if self.changed else 'What'} it is now cannot be told: {error.message}"
+                done = "it was changed, but its" if self.changed else "its"
+                text = f"{done} current state cannot be read: {error.message}"
             else:
                 text = f"it was done, but {error.message}" if self.changed else error.message
             self.error.message = text

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The one runner under all modules: options, check and diff mode, errors, singular and plural.
+The runner of all modules: options, check and diff mode, errors, and modules for one device or for a list.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A module is an :class:`Item` class. The runner plans every item first, and only then changes anything; what the items
-make is temporary until all of them have succeeded, so that an error, or a killed process, takes it back by itself.
+A module is an :class:`Item` class. The runner plans every item before it changes anything. Devices that the
+items create become persistent only after all items have succeeded, so after an error or when the process is
+killed, the kernel removes them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .item import LONGEST_SECONDS, Item, Params
 from .row import Row, Unexpected
 from .task import Task
 
-# For a call into storage, unless something is to be removed, or the time limit among the options is longer.
+# Seconds for a system call on storage, unless something is removed or the option timeout is longer.
 _STORAGE_SECONDS = 60
 
 
@@ -76,10 +77,13 @@ def run_info(collect: Callable[[Params, Resources], dict[str, Any]], argument_sp
 
 
 def _patience(row: Params) -> float:
-    """Seconds that a call into storage may take for an entry: a moment more than its own time limit, which tells more when it is reached."""
+    """
+    Seconds that a system call on storage may take for an entry: a little longer than its own timeout, whose
+    error says more.
+    """
     given = row.get("timeout")
     own = min(given, LONGEST_SECONDS) + 1 if isinstance(given, int) else _STORAGE_SECONDS
-    # To make a device may take as long as a slow disk takes to write down what is in memory.
+    # Creating a device can take as long as a slow disk needs to write the page cache.
     return max(own, 1) if row.get("state") in ("absent", "detached") else max(own, _STORAGE_SECONDS)
 
 
@@ -127,7 +131,10 @@ def _many(module: AnsibleModule, item_class: type[Item], list_option: str) -> di
 
 @contextlib.contextmanager
 def _host(warnings: list[str]) -> Iterator[Resources]:
-    """Resources; what goes wrong when it is left is a warning, which hides nothing of what was done."""
+    """
+    A context with the run's Resources. An error on leaving it becomes a warning, so that the task's result is
+    still returned.
+    """
     host = resources.Resources()
     host.warnings = warnings
     try:

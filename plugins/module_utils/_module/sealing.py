@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The option ``sealed`` of the modules that make devices, and what modules tell of a seal.
+The option ``sealed`` of the modules that create devices, and their return values about seals.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -32,7 +32,7 @@ def check(params: dict[str, Any]) -> None:
 
 
 def prepare() -> None:
-    """What every run does at its beginning: seals whose devices are gone go."""
+    """Remove the seals of devices that no longer exist, at the beginning of every run."""
     seals.reap()
 
 
@@ -40,10 +40,10 @@ def compare(
     params: dict[str, Any], device: Device | None, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     """
-    Put ``sealed`` into the settings before and after the run, when the option is given or the device is sealed.
+    Add ``sealed`` to the settings before and after the run, if the option is given or the device is sealed.
 
-    A seal that came with a deferred removal goes when the removal is cancelled. NotSupported, KernelError when the
-    device is to be sealed and cannot be.
+    A seal that was set by a deferred removal is lifted when the removal is cancelled. NotSupported or
+    KernelError if the device cannot be sealed.
     """
     seal = None if device is None else seals.find(device.id.major, device.id.minor, device.id.diskseq)
     if params["sealed"] is None and seal is None:
@@ -57,7 +57,7 @@ def compare(
 
 
 def is_missing(params: dict[str, Any], device: Device) -> bool:
-    """Whether a device that goes with its last user is to be sealed and is not yet; NotSupported when it cannot be."""
+    """Whether a device with a deferred removal must still be sealed. NotSupported if that is impossible."""
     if not params["sealed"] or seals.find(device.id.major, device.id.minor, device.id.diskseq):
         return False
     seals.probe()
@@ -67,7 +67,10 @@ def is_missing(params: dict[str, Any], device: Device) -> bool:
 def change(
     device: Device, before: dict[str, Any], after: dict[str, Any], restore: list[Callable[[], Any]]
 ) -> None:
-    """Seal the held device, or lift its seal, as the settings say; ``restore`` gets what takes that back."""
+    """
+    Seal the held device, or lift its seal, as the settings say. The step that rolls this back is added to
+    ``restore``.
+    """
     number = device.id.major, device.id.minor, device.id.diskseq
     has, wanted = bool(before.get("sealed")), bool(after.get("sealed"))
     if wanted and not has:
@@ -81,8 +84,8 @@ def change(
 @contextlib.contextmanager
 def going(params: dict[str, Any], device: Device) -> Iterator[None]:
     """
-    For the deferred removal of a held device: nobody opens it any more, if the options say so; unless the removal
-    fails. Its seal is taken away by :func:`forget` when it is gone.
+    Seal a held device during its deferred removal, if the options say so. If the removal fails, the seal is
+    lifted. When the device is gone, :func:`forget` removes the seal.
     """
     number = device.id.major, device.id.minor, device.id.diskseq
     is_new = bool(params["sealed"]) and seals.find(*number) is None
@@ -98,8 +101,8 @@ def going(params: dict[str, Any], device: Device) -> Iterator[None]:
 
 def refuse_sealed(devices: list[Device], standing_on: list[tuple[int, int]]) -> None:
     """
-    DeviceBusy when one of the held devices that a table names is sealed: the kernel would be refused, too. It is not for
-    those that the mapped device is ``standing_on`` already, which are not opened again.
+    DeviceBusy if one of the held devices that a table names is sealed, because the kernel could not open it.
+    Devices that the mapped device is ``standing_on`` already are not opened again, so they are allowed.
     """
     for device in devices:
         number = device.id.major, device.id.minor
@@ -107,7 +110,7 @@ def refuse_sealed(devices: list[Device], standing_on: list[tuple[int, int]]) -> 
             raise DeviceBusy(
                 "it is sealed, so that no table can be made over it",
                 device=device.path,
-                hint="Make what stands on a device first, and seal it then; or lift its seal with sealed=false",
+                hint="Create the devices above it before it is sealed, or lift its seal with sealed=false",
             )
 
 
@@ -118,8 +121,8 @@ def forget(identity: DeviceId) -> None:
 
 def described(device: Device) -> dict[str, Any] | None:
     """
-    The seal of a held device as plain data, None when it has none: ``age`` in seconds, and how many opens were
-    ``refused``.
+    The seal of a held device as plain data, None if it is not sealed: its ``age`` in seconds, and how many
+    opens were ``refused``.
     """
     seal = seals.find(device.id.major, device.id.minor, device.id.diskseq)
     if seal is None:

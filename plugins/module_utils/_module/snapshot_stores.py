@@ -35,7 +35,7 @@ class StoreItem(Item):
 
     def __init__(self, params: Params, host: Resources) -> None:
         super().__init__(params, host)
-        # What is recorded, and the image as it is now: without a checksum until that is needed.
+        # The recorded image, and the image as it is now, without a checksum until that is needed.
         self.before: snapshot_store.Image | None = None
         self.image: snapshot_store.Image | None = None
 
@@ -43,10 +43,11 @@ class StoreItem(Item):
         return "path", self.params["path"]
 
     def title(self) -> str:
-        return os.path.normpath(self.params["path"])
+        path: str = self.params["path"]
+        return os.path.normpath(path)
 
     def identities(self) -> Identities:
-        """A store is one by whichever path or hard link; one that is not there yet, by where it would be made."""
+        """A store is identified by its inode. One that does not exist yet is identified by its real path."""
         return dict([duplicates.path_identity(self.params["path"])])
 
     def check(self) -> None:
@@ -80,11 +81,15 @@ class StoreItem(Item):
         return Plan(self.image != self.before, _shown(self.before), _shown(self.image))
 
     def _check_used(self, path: str) -> None:
-        """A store that holds something is of the image that is recorded for it, whatever that is called now."""
+        """
+        Refuse a store that has changes of another image than the recorded one, whatever the image's path is
+        now.
+        """
         if self.before is None:
             if not self.params["adopt"]:
                 raise WrongDevice(
-                    f"it holds changes, and nothing tells of which image: {path}{snapshot_store.RECORD} is not there. {known(self.image).path} was asked for",
+                    f"it has changes of an unknown image: {path}{snapshot_store.RECORD} does not exist. "
+                    f"{known(self.image).path} was asked for",
                     device=path,
                     hint="If it is a snapshot of this image, say adopt=true; else give an empty file",
                 )
@@ -94,7 +99,8 @@ class StoreItem(Item):
             raise WrongDevice(
                 f"it holds changes of {self.before}, and {self.image} is another image",
                 device=path,
-                hint="Over this image the guest would see a mixture of both. Give the image that it is of, or an empty file as the store",
+                hint="With this image the guest would read a mixture of both. Give the image that the "
+                "store belongs to, or an empty file as the store",
             )
 
     def apply(self) -> None:
@@ -103,7 +109,8 @@ class StoreItem(Item):
         snapshot_store.write_record(self.params["path"], self.image)
 
     def undo(self) -> None:
-        # Somebody who does not ask for our lock, such as another host of a shared file system, may have written another one since.
+        # A process that does not use our lock, for example on another host with the same file system, may
+        # have written another record since.
         if snapshot_store.read_record(self.params["path"]) == self.image:
             snapshot_store.write_record(self.params["path"], self.before)
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A task of the runner: its items are all planned, then all made, and only then made permanent; and what became of each.
+A task: all items are planned, then all are applied, and only then made persistent; and the result of each.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -47,7 +47,8 @@ class Task:
         self._refuse_duplicates()
         self._lock()
         self._each(self._good()[:1], self._recover)
-        # A plan may wait until nobody else has the device, and another entry of the list would be somebody else.
+        # Devices are found before the plans, because a plan may wait until nobody else uses its device, and
+        # another entry of the list may be using it.
         self._each(self._good(), lambda row: row.item.look())
         self._refuse_duplicates()
         self._order()
@@ -74,7 +75,7 @@ class Task:
             locks.take(rows, rows[0].item.host.locks, rows[0].item.LOCK_SECONDS)
 
     def _recover(self, row: Row) -> None:
-        """What killed runs left is not there for the plans, which in check mode only leave it out."""
+        """Clean up after killed runs. In check mode, the plans only ignore what would be removed."""
         host = row.item.host
         if self.check_mode:
             going, told = journal.doomed(host)
@@ -114,7 +115,8 @@ class Task:
         self._each(pending[:1], lambda row: self._write_journal(_good(pending)))
         for step in (lambda row: row.item.commit(), None, lambda row: row.item.finish()):
             if step is None:
-                # At once: what is removed later by somebody else would pass for what was never made to stay.
+                # Immediately: a device that somebody else removes later would look like one that was never
+                # made persistent.
                 self._all_stay = True
                 self._remove_journal()
             for row in pending:
@@ -153,7 +155,10 @@ class Task:
         self._journals = []
 
     def _hold(self, rows: Iterable[Row]) -> None:
-        """One process holds all, so that a task that is killed has held all or none; where rows go their own ways, one for each."""
+        """
+        Start one process that holds all devices, so that a killed task has held all or none. With
+        on_error=keep, one process for each row.
+        """
         groups: dict[Any, list[tuple[Row, list[Device]]]] = {}
         for row in rows:
             devices = row.item.to_hold()
@@ -195,7 +200,7 @@ class Task:
         row.plan = row.item.plan()
 
     def _apply_one(self, row: Row) -> None:
-        # Set first: what a failing apply has done by then is for undo to roll back.
+        # Set before the call, so that undo rolls back what a failing apply has done.
         row.applied = self.has_begun = True
         row.item.apply()
         row.changed = True
@@ -220,7 +225,7 @@ class Task:
         return _good(self._ordered)
 
     def _stopped(self) -> bool:
-        """Whether an error ends the task here; what was applied until now is rolled back then."""
+        """Whether an error ends the task here. If so, what was applied until now is rolled back."""
         if self.on_error == "keep" or not any(row.error is not None for row in self.rows):
             return False
         self.was_stopped = True
@@ -229,8 +234,8 @@ class Task:
 
     def _roll_back(self) -> None:
         """
-        Undo all that was applied. What is permanent by now is listed again meanwhile: a killed run's devices
-        stay all, or not at all.
+        Roll back everything that was applied. Persistent devices are listed in a journal meanwhile, so that
+        if the run is killed, either all of them stay or none.
         """
         self._list_again()
         self._undo(row for row in reversed(self._ordered) if row.applied)
@@ -260,7 +265,7 @@ class Task:
                 self.warnings.append(f"{row.item.title()}: could not be rolled back: {error}")
 
     def _refuse_duplicates(self) -> None:
-        """Of two rows for one device neither is done: nobody can tell which one is meant."""
+        """If two rows are about one device, neither is applied, because it is unknown which one is meant."""
         found = {}
         self._each(self._good(), lambda row: found.update({row: row.item.identities()}))
         entries = [(row.item.key(), found.get(row, {})) for row in self.rows]

@@ -3,16 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A module's work in a process of its own, which is given up when it hangs in the kernel.
+Run a module's work in a child process, which is abandoned when it hangs in the kernel.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A system call that waits for storage which does not answer cannot be interrupted, not even by SIGKILL, and
-Ansible waits for the module's process. So a child does all of it, without the module's output, and the parent
-makes no call into storage: it answers the child, tells Ansible, and has the locks of the run (``_base.locks``),
-which therefore end with the task and not when the storage answers. A child that is given up is killed: it
-goes no further than the call that it hangs in. What that makes goes with the child, and what it was about to
-make permanent is in the journal (``_source.journal``).
+A system call that waits for storage which does not respond cannot be interrupted, not even by SIGKILL, and
+Ansible waits for the module's process. So a child process does all the work, without access to the module's
+output, and the parent makes no system call on storage. The parent serves the child, reports to Ansible, and
+holds the locks of the run (``_base.locks``), which are therefore released when the task ends, not when the
+storage responds. An abandoned child is killed: it does nothing after the call that it hangs in. Devices that
+this call creates are removed with the child, and those that were about to become persistent are listed in the
+journal (``_source.journal``).
 """
 
 from __future__ import annotations
@@ -35,16 +36,15 @@ from .._base.errors import BlockError, DeadlineExceeded, of_oserror
 
 # What a module does: returns plain data.
 Body = Callable[[], dict[str, Any]]
-# Tests that look into the process which does the work have it done in their own.
+# For tests that inspect the process which does the work: run it in their own.
 IN_PROCESS = False
-# How often the child is looked at, and for how long one that waits for something else than storage may stand
-# still: all waits of the library end sooner.
+# Seconds between two looks at the child, and for how many seconds a child may make no progress while it does
+# not wait for storage. All waits of the library are shorter.
 _LOOK_SECONDS = 0.25
 _LONGEST_STILL = 180
-# Seconds that a child has for its end once it has answered, or was killed: what it has open may be what does
-# not answer.
+# Seconds that a child has to exit after it has answered or was killed. Closing its files may hang.
 _ENDING_SECONDS = 1
-# In front of the answer: processes that the child has started may have its end of the pipe open for longer.
+# In front of the answer, because processes that the child started may keep its end of the pipe open.
 _LENGTH = struct.Struct("=Q")
 _TAKE, _TAKE_MANY, _RELEASE, _HOLDER = b"t", b"T", b"r", b"h"
 # Bytes in one message: offsets of 8 bytes each, behind a letter.
@@ -53,9 +53,9 @@ _MESSAGE = 1 + 8 * 4096
 
 def run(body: Body, patience: float) -> dict[str, Any]:
     """
-    What ``body()`` returns (plain data); ``{"raised": ...}`` for what it raised: the arguments of fail_json.
+    Return what ``body()`` returns (plain data), or ``{"raised": arguments of fail_json}`` if it raised.
 
-    ``patience``: for how many seconds a call into storage may take.
+    ``patience``: how many seconds a system call on storage may take.
     """
     if IN_PROCESS:
         return _outcome_of(body)
@@ -76,7 +76,7 @@ def run(body: Body, patience: float) -> dict[str, Any]:
         os.kill(child, signal.SIGKILL)
         raise
     finally:
-        # What the child holds is let go of before the module ends, if that is possible.
+        # The child closes its files before the module ends, if possible.
         _reap(child, Deadline(_ENDING_SECONDS))
         mine.close()
         os.close(reader)
@@ -86,7 +86,8 @@ def run(body: Body, patience: float) -> dict[str, Any]:
             "the process that worked on it was killed",
             hint="Run the task again: what it left half done is rolled back first",
         )
-    return json.loads(answer)
+    outcome: dict[str, Any] = json.loads(answer)
+    return outcome
 
 
 def _outcome_of(body: Body) -> dict[str, Any]:
@@ -128,8 +129,9 @@ def _plain(value: object) -> list[Any] | str:
 
 def _die_with(parent: int, lifeline: int) -> None:
     """
-    Have the kernel kill this process when the other end of the pipe is closed, which the parent alone has
-    (fcntl(2), F_SETSIG; pipe_release in fs/pipe.c). prctl(2) would do, but is not to be had without cffi.
+    Let the kernel kill this process when the other end of the pipe, which only the parent has, is closed
+    (fcntl(2), F_SETSIG; pipe_release in fs/pipe.c). prctl(2) would be simpler, but cannot be called without
+    cffi.
     """
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
@@ -140,7 +142,7 @@ def _die_with(parent: int, lifeline: int) -> None:
 
 
 class _Locks:
-    """The parent's locks, for the child: what ``_base.locks`` asks of a process's own."""
+    """The parent's locks, as the child uses them: the methods that ``_base.locks`` calls."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.pid = os.getpid()
@@ -150,7 +152,7 @@ class _Locks:
         return self._ask(_TAKE, [offset]) == b"y"
 
     def take_many(self, offsets: list[int]) -> int:
-        """The first ones of more than fit one message; who asks goes on with the others."""
+        """Only as many as fit into one message. The caller continues with the others."""
         return int(self._ask(_TAKE_MANY, offsets[: _MESSAGE // 8]))
 
     def release(self, offset: int) -> None:
@@ -175,7 +177,7 @@ class _Locks:
 
 
 def _serve(child: int, connection: socket.socket, reader: int, patience: float) -> bytes:
-    """The child's answer, in bytes; empty when it ended without one. DeadlineExceeded when it hangs."""
+    """The child's answer, in bytes. Empty if it ended without an answer. DeadlineExceeded if it hangs."""
     data, seen, since, ended = b"", None, time.monotonic(), False
     while True:
         ready = select.select([connection.fileno(), reader], [], [], 0 if ended else _LOOK_SECONDS)[0]
@@ -199,7 +201,7 @@ def _serve(child: int, connection: socket.socket, reader: int, patience: float) 
         if ended:
             return b""
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-            # It may have answered since the look at the pipe: there is one more.
+            # It may have answered since the last look at the pipe, so look once more.
             ended = True
             continue
         now, in_storage = _standing(child)
@@ -227,8 +229,8 @@ def _answer(request: bytes) -> bytes:
 
 def _standing(pid: int) -> tuple[tuple[list[bytes], list[bytes]], bool]:
     """
-    What changes whenever the process does anything, and whether it is in a sleep that nothing interrupts
-    (proc_pid_stat(5): state D), as calls into storage are.
+    A value that changes whenever the process does anything, and whether it is in uninterruptible sleep
+    (proc_pid_stat(5): state D), as in system calls on storage.
     """
     with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
@@ -244,8 +246,9 @@ def _hanging(pid: int, seconds: float) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"the storage to answer, for which process {pid} waits in the kernel{where}",
         seconds,
-        hint="That process ends when the storage answers, and what it is in the middle of may still happen then. "
-        "See the kernel's messages (dmesg), and run the task again once the storage answers: what was left half done is rolled back first",
+        hint="That process ends when the storage responds, and may still complete its current system call "
+        "then. Look at the kernel's log (dmesg), and run the task again once the storage responds: it first "
+        "rolls back what was left incomplete",
     )
 
 

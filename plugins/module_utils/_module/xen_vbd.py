@@ -120,7 +120,7 @@ class VbdItem(Item):
         )
 
     def unneeded_locks(self) -> list[_locks.Lock]:
-        # Many guests can have one image: only who makes its device is waited for.
+        # Many guests can use one image. Other runs only wait while its device is created.
         return [] if self.found is None else needed_locks.of_source(self._wanted_source())
 
     def plan(self) -> Plan:
@@ -165,12 +165,12 @@ class VbdItem(Item):
             error = errors[id(self)]
             if error is not None:
                 raise error
-        # What was made for it goes with its last user, which is our descriptor.
+        # What was created for it is removed when its last user, our descriptor, closes it.
         self.opener.give_up()
 
     def by_libvirt(self) -> bool:
         """Whether libvirt has to be asked to do it: it only knows the disks that it attached itself."""
-        wanted = self.params["toolstack"]
+        wanted: str = self.params["toolstack"]
         if wanted == "auto":
             return attach.may_run_guests() and attach.runs(known(self.guest))
         return wanted == "libvirt"
@@ -213,7 +213,7 @@ class VbdItem(Item):
         return Plan(True, {}, after)
 
     def _check_same(self, vbd: Vbd) -> None:
-        """What is attached there is what is asked for, or an error says what it is."""
+        """Raise an error unless the attached disk is the wanted one."""
         attached.check_connected(
             vbd,
             self.title(),
@@ -243,7 +243,7 @@ class VbdItem(Item):
             )
 
     def _check_free(self) -> None:
-        """What attach would refuse is refused already here, so that check mode tells it."""
+        """Refuse here what attach would refuse, so that check mode reports it."""
         device = lookup.find(self._wanted_source(), self.host)
         if device is not None:
             device = self.found = self.host.enter_context(device)
@@ -327,7 +327,7 @@ class VbdItem(Item):
         try:
             self.guest = _guest.find(self.host.store, self.params["domain"])
         except GuestError:
-            # A guest that does not run has no disk; one that cannot be told from another is an error all the same.
+            # A guest that is not running has no disk. A guest that cannot be identified is still an error.
             if self._is_running():
                 raise
             return Plan(False, {}, {})

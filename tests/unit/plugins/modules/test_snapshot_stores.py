@@ -128,7 +128,7 @@ def test_an_image_that_was_moved(place, store):
 
 def test_a_store_that_nothing_is_known_of(place, store):
     for check in (True, False):
-        assert "a.cow.image is not there" in run(store(used=True), check=check)["msg"]
+        assert "a.cow.image does not exist" in run(store(used=True), check=check)["msg"]
     assert run(store(adopt=True))["changed"] and settled(store()) and settled(store(adopt=True))
 
 

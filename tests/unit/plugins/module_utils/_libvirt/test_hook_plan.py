@@ -174,7 +174,7 @@ def test_what_ends_is_not_asked_for_its_recipes(text):
     """However broken they are, what was made has to be taken back."""
     broken = text.replace('{"file": "/srv/ours.raw"}', "{}")
     for operation in ("stopped", "release"):
-        assert hook_plan.job_of(operation, broken)[:4] == ("take_back", 20, "ours", UUID)
+        assert hook_plan.job_of(operation, broken)[:4] == ("release", 20, "ours", UUID)
 
 
 def test_a_document_that_is_none():

@@ -259,7 +259,7 @@ def test_what_was_done_is_told_when_it_cannot_be_read(row, files, monkeypatch, e
     )
     assert (
         result["msg"].startswith("1 of 3 failed")
-        and "It was done, but what it is now cannot be told" in result["devices"][1]["msg"]
+        and "it was changed, but its current state cannot be read" in result["devices"][1]["msg"]
     )
     assert "rolled back" not in result["msg"] and result["devices"][2]["path"] == row("c")["path"]
     alone, dummy = one(**row("b", "other"))
