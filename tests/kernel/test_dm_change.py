@@ -185,7 +185,7 @@ def test_the_old_table_is_restored_if_the_new_one_does_not_start(origin_and_stor
     assert run_module("dm_device", check=True, **merge)["changed"]
     with pytest.raises(Failed) as caught:
         run_module("dm_device", **merge)
-    for words in ("EINVAL", "The old table is in place again", "until source is suspended"):
+    for words in ("EINVAL", "The old table is live again", "until source is suspended"):
         assert words in str(caught.value), str(caught.value)
     udev_settle()
     assert_as(before)
@@ -207,7 +207,7 @@ def test_devices_of_the_old_table_stay_during_a_reload(image, origin_and_store, 
     run_module("loop_device", backing_file=alone, persist=False, hold=0)
     with pytest.raises(Failed) as caught:
         run_module("dm_device", name=base, table=f"0 {SECTORS} snapshot-merge {origin} {store} P 8")
-    assert "The old table is in place again" in str(caught.value)
+    assert "The old table is live again" in str(caught.value)
     assert read_device(made["path"], 0, 5) == b"alone"
 
 

@@ -113,7 +113,7 @@ def test_above_one_that_cannot_be_made(names):
 def test_a_stack_with_a_wrong_uuid(names):
     wanted = stack(names)
     wanted[0]["table"][0]["device"] = f"dm:{names[1]},OTHER"
-    with pytest.raises(Failed, match=f"it is to have the uuid UUID-{names[1]}, not OTHER"):
+    with pytest.raises(Failed, match=f"it will have the uuid UUID-{names[1]}, not OTHER"):
         run_module("dm_devices", devices=wanted)
     assert not set(names) & set(live())
 

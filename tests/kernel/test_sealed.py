@@ -101,7 +101,7 @@ def test_a_loop_device_that_goes_with_its_last_user(image, cleanup):
 @pytest.mark.parametrize("sealed", [True, False])
 def test_a_removal_at_once_takes_no_seal(module, sealed, name):
     which = {"name": name} if module == "dm_device" else {"backing_file": f"/nowhere/{name}"}
-    refused(module, "sealed", "must be left out with state=absent", state="absent", sealed=sealed, **which)
+    refused(module, "sealed", "must not be set with state=absent", state="absent", sealed=sealed, **which)
 
 
 def test_a_host_that_cannot_seal_changes_nothing(name, image):

@@ -111,7 +111,7 @@ def test_grown(pool, name):
     assert not run_module("thin_volumes", pool=pool(16 * SECTORS + 8), volumes=present(1))["changed"]
     grown = predict_and_run("thin_volumes", pool=pool(32 * SECTORS), volumes=present(1))
     assert (grown["diff"]["before"]["size"], grown["diff"]["after"]["size"]) == (16 * MIB, 32 * MIB)
-    refused("thin_volumes", "never cut", str(32 * SECTORS), pool=pool(31 * SECTORS), volumes=present(1))
+    refused("thin_volumes", "never shrunk", str(32 * SECTORS), pool=pool(31 * SECTORS), volumes=present(1))
     wait_until(lambda: not is_live(name))
 
 
@@ -151,7 +151,7 @@ def check_pool_in_use(pool, user):
     predict_and_run("thin_volumes", pool=pool(), volumes=[{"id": 2, "snapshot_of": 1}])
     refused("thin_volumes", "in use", user, pool=pool(), volumes=absent(2, 1))
     predict_and_run("thin_volumes", pool=pool(24 * SECTORS), volumes=present(1, 2))
-    refused("thin_volumes", "never cut", pool=pool(), volumes=present(1))
+    refused("thin_volumes", "never shrunk", pool=pool(), volumes=present(1))
     other = pool(24 * SECTORS)
     other["table"] = [dict(other["table"][0], block_size=256)]
     refused("thin_volumes", "another table", pool=other, volumes=present(1))

@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from . import device as _device
 
 
-# No file has such a path, and none had it when a device was made.
+# No file can have such a path, nor could one when a device was made.
 NO_SUCH_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Backing:
-    """An open backing file: ``path`` as given, ``fd``, ``device`` and ``inode`` that identify it, ``size`` in bytes, ``mtime_ns``."""
+    """
+    An open backing file. ``path`` as given, ``fd``, ``device`` (st_dev) and ``inode`` (st_ino), which
+    identify the file, ``size`` in bytes, ``mtime_ns`` in nanoseconds since the epoch.
+    """
 
     def __init__(self, path: str, read_only: bool = False, option: str = "backing_file") -> None:
         self.path = path
@@ -57,9 +60,11 @@ class Backing:
 
 def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size: int | None = None) -> None:
     """
-    Raise InvalidValue unless the area fits the file and whole sectors; all in bytes, ``size`` 0 is "to the end of the file".
+    Raise InvalidValue unless the area lies in the file and consists of whole sectors. All numbers are in
+    bytes; ``size`` 0 means to the end of the file.
 
-    Checked before the kernel sees it: it announces a new medium before it refuses a block size.
+    This is checked before the kernel is asked, because the kernel announces a new medium before it rejects a
+    block size.
     """
     block = 512 if sector_size is None else sector_size
     if not 512 <= block <= _PAGE or block & (block - 1):
@@ -76,7 +81,7 @@ def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size
         )
     if not backing.size:
         raise InvalidValue(
-            "backing_file", backing.path, "is empty: give it the size that the disk shall have"
+            "backing_file", backing.path, "is empty: give it the size that the disk is to have"
         )
     if offset + size > backing.size or offset >= backing.size:
         what, value = ("size", size) if size and offset < backing.size else ("offset", offset)
@@ -88,13 +93,16 @@ def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size
         raise InvalidValue(
             "backing_file",
             backing.path,
-            f"has {rest} bytes there, not a multiple of the sector size {block}: the last {rest % block} bytes would be cut off; "
-            f"pad the file, or say size={rest - rest % block}",
+            f"has {rest} bytes there, not a multiple of the sector size {block}: the last {rest % block} bytes "
+            f"would be cut off; pad the file, or say size={rest - rest % block}",
         )
 
 
 def check_direct_io(backing: Backing) -> None:
-    """Raise NotSupported when the file system has no direct I/O at all; its alignment is only known once it is bound."""
+    """
+    Raise NotSupported when the file system has no direct I/O at all. Whether the alignment fits is known only
+    after the file is bound.
+    """
     try:
         os.close(os.open(f"/proc/self/fd/{backing.fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
     except OSError as error:
@@ -102,11 +110,14 @@ def check_direct_io(backing: Backing) -> None:
 
 
 def cut(device: _device.Device, has: int, left: int, otherwise: str) -> DeviceBusy:
-    """The error for a device that has more bytes than its file has left for it: who reads or writes behind the new end gets errors."""
+    """
+    The error for a device that is larger than what is left of its file (both in bytes): I/O beyond the new
+    end of the file fails. ``otherwise`` completes the advice.
+    """
     return DeviceBusy(
-        f"the file was cut while it was bound: the device has {has} bytes, and {left} are left",
+        f"the file was truncated while it was bound: the device has {has} bytes, and {left} are left",
         device=device.path,
-        hint=f"Give the file its size back (truncate --size), or {otherwise}",
+        hint=f"Restore the file's size (truncate --size), or {otherwise}",
     )
 
 
@@ -119,7 +130,7 @@ def _open_backing(path: str, read_only: bool, option: str) -> int:
 
 
 def _not_opened(error: OSError, path: str, read_only: bool, option: str) -> InvalidValue | KernelError:
-    """What is wrong with a backing file that cannot be opened."""
+    """The error for a backing file that cannot be opened."""
     number = error.errno
     if number == errno.ENOENT and os.path.islink(path):
         return InvalidValue(

@@ -28,7 +28,7 @@ from . import loop
 from . import node as _node
 
 CONTROL = "/dev/loop-control"
-# What LOOP_CONFIGURE answers when another process took the free number first, or it is just being removed.
+# Errors of LOOP_CONFIGURE when another process took the free device first, or it is being removed.
 _TAKEN = (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.ENOENT, errno.ENODEV)
 _ATTACH_SECONDS = 30
 _CONFIG = struct.Struct(uapi_plain.LOOP_CONFIG)
@@ -47,9 +47,11 @@ def attach(
     """
     Bind a free loop device to the open file and return it, held, with autoclear set.
 
-    Until :func:`set_autoclear` takes that back the device goes with its last user, also when this process is killed.
-    Offsets and sizes in bytes; ``seconds`` limits the tries when others take each free device first. Raises InvalidValue, NotSupported
-    (direct I/O, kernel), DeadlineExceeded, KernelError.
+    Until :func:`_block.loop.set_autoclear` clears the flag, the device goes with its last user, also when
+    this process is killed. Offsets and sizes are in bytes. ``seconds`` limits the retries when other
+    processes take each free device first.
+
+    Raises InvalidValue, NotSupported (direct I/O, old kernel), DeadlineExceeded, KernelError.
     """
     _backing.check_geometry(backing, offset, size, sector_size)
     flags = (
@@ -61,25 +63,30 @@ def attach(
         flags |= uapi_plain.LO_FLAGS_READ_ONLY
     config = _configuration(backing, offset, size, sector_size, flags)
     limit = Deadline(_ATTACH_SECONDS if seconds is None else seconds)
-    last = None
-    with _Control() as control:
-        while True:
-            number = control.free_number()
-            device = _bind(number, config, backing, not flags & uapi_plain.LO_FLAGS_READ_ONLY)
-            if device is not None:
-                break
-            if limit.expired:
-                raise limit.exceeded("a free loop device", device=backing.path)
-            if number == last:
-                # Not a rival binding his file, but somebody who has this free device open exclusively for a while.
-                limit.sleep(0.001)
-            last = number
+    device = _bind_free(config, backing, not flags & uapi_plain.LO_FLAGS_READ_ONLY, limit)
     try:
         _check_bound(device, backing, direct_io)
     except BaseException:
         device.close()
         raise
     return device
+
+
+def _bind_free(config: bytes, backing: _backing.Backing, writable: bool, limit: Deadline) -> _device.Device:
+    """The first free loop device that can be bound, held; DeadlineExceeded."""
+    last = None
+    with _Control() as control:
+        while True:
+            number = control.free_number()
+            device = _bind(number, config, backing, writable)
+            if device is not None:
+                return device
+            if limit.expired:
+                raise limit.exceeded("a free loop device", device=backing.path)
+            if number == last:
+                # Nobody bound it, but somebody has this free device open exclusively for a while.
+                limit.sleep(0.001)
+            last = number
 
 
 class _Control:
@@ -135,7 +142,7 @@ def _configuration(
 
 
 def _bind(number: int, config: bytes, backing: _backing.Backing, writable: bool) -> _device.Device | None:
-    """The held device, or None when another process was first with this number."""
+    """The device, held, or None when another process took this number first."""
     path = f"/dev/loop{number}"
     try:
         fd = _open_free(number, os.O_RDWR if writable else os.O_RDONLY)
@@ -145,9 +152,9 @@ def _bind(number: int, config: bytes, backing: _backing.Backing, writable: bool)
         raise KernelError.from_oserror(error, f"open {path}", device=path) from error
     try:
         _check_free_node(os.fstat(fd), number, path)
-        # Asked before anything is bound: a kernel without the number (before 5.15) is refused here.
+        # Before anything is bound: fails on a kernel without disk sequence numbers (before 5.15).
         _device.read_diskseq(fd, path)
-        # Never LOOP_CLR_FD when this fails: the file bound by then is somebody else's.
+        # Never LOOP_CLR_FD when this fails: the file that is bound then is somebody else's.
         fcntl.ioctl(fd, uapi_plain.LOOP_CONFIGURE, config)
     except OSError as error:
         os.close(fd)
@@ -166,8 +173,7 @@ def _bind(number: int, config: bytes, backing: _backing.Backing, writable: bool)
 
 def _open_free(number: int, flags: int) -> int:
     """
-    A descriptor of the loop device, whose node is made when it is missing: /dev may be one that the kernel
-    adds nothing to.
+    A descriptor of a free loop device. A missing node is made: the kernel does not add nodes to every /dev.
     """
     path, flags = f"/dev/loop{number}", flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
@@ -179,7 +185,7 @@ def _open_free(number: int, flags: int) -> int:
             raise
     except OSError as error:
         if error.errno in gone.DISK:
-            # Another node than the device's own would go on leading nowhere.
+            # A node that is not the device's own would still lead nowhere after a retry.
             _check_free_node(os.lstat(path), number, path)
         raise
     was_missing = _node.make(f"loop{number}", *known)
@@ -187,24 +193,24 @@ def _open_free(number: int, flags: int) -> int:
         return _node.open_block(path, flags)
     except OSError as error:
         if was_missing and error.errno in gone.DISK:
-            # As above, only later.
+            # The device was removed meanwhile: without it the node leads nowhere.
             os.unlink(path)
         raise
 
 
 def _check_free_node(there: os.stat_result, number: int, path: str) -> None:
     """
-    WrongDevice unless the node (its stat) is this loop device's own, so that the path which is returned leads
-    there.
+    Raise WrongDevice unless the node (``there``: its stat) belongs to this loop device, so that the returned
+    path leads to it.
     """
     found = os.major(there.st_rdev), os.minor(there.st_rdev)
-    # Minor numbers are not the loop devices' own numbers where those have partitions' minors (max_part).
+    # With max_part, partitions have minor numbers too, and the minor differs from the loop device's number.
     if stat.S_ISBLK(there.st_mode) and (
         found == (_device.LOOP_MAJOR, number) or found == loop.number_of(f"loop{number}")
     ):
         return
     raise WrongDevice(
-        "the node there is not the loop device's",
+        "the node there does not belong to the loop device",
         device=path,
         hint=_node.advice(f"loop{number}", _device.LOOP_MAJOR, number),
     )
@@ -214,6 +220,6 @@ def _check_bound(device: _device.Device, backing: _backing.Backing, direct_io: b
     status = loop.info(device)
     if (status.backing_device, status.backing_inode) != (backing.device, backing.inode):
         raise WrongDevice(f"it is bound to another file than {backing.path}", device=device.path)
-    # The kernel drops the flag in silence when the file is not aligned for direct I/O.
+    # The kernel silently drops the flag when the file is not aligned for direct I/O.
     if direct_io and not status.direct_io:
         raise loop.no_direct_io(backing.path)

@@ -14,12 +14,14 @@ from .._base.errors import DeviceGone, InvalidValue, KernelError
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
-# What is read there, once: no process outlives the boot.
+# The content of that file, read once: no process outlives the boot.
 _boot: list[str] = []
 
 
 def boot_id() -> str:
-    """The kernel's name for this boot, a uuid: disk sequence numbers begin anew with the next one."""
+    """
+    The kernel's UUID for the current boot: disk sequence numbers start again with each boot. KernelError.
+    """
     if _boot:
         return _boot[0]
     try:
@@ -31,7 +33,7 @@ def boot_id() -> str:
 
 
 def check_boot_id(value: object, option: str = "boot_id") -> str:
-    """A boot's name as ``boot_id`` returns it, or InvalidValue."""
+    """A boot_id as :func:`boot_id` returns it; InvalidValue for anything else."""
     text = str(value).lower()
     if tuple(map(len, text.split("-"))) != (8, 4, 4, 4, 12) or set(text) - set("0123456789abcdef-"):
         raise InvalidValue(option, value, f"must be a boot_id as modules return it, and as {_BOOT_ID} has it")
@@ -39,10 +41,13 @@ def check_boot_id(value: object, option: str = "boot_id") -> str:
 
 
 def check_boot(boot: str | None, number: int | None) -> None:
-    """DeviceGone unless ``boot``, if it is not None, is this boot: a disk sequence number of another one is no device's, or another's."""
+    """
+    Raise DeviceGone when ``boot`` is the boot_id of another boot: the disk sequence number ``number`` then
+    names no device, or another one.
+    """
     if boot is not None and boot != boot_id():
         raise DeviceGone(
-            f"this number is of another boot, {boot}",
+            f"this number belongs to another boot, {boot}",
             device=f"diskseq:{number}",
-            hint="Disk sequence numbers begin anew with every boot: look the device up again, and give the number that it has now",
+            hint="Disk sequence numbers start again with each boot: look up the device's current number",
         )

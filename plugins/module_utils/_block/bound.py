@@ -24,16 +24,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Seconds that a device has for telling its status, and for which one that has not is left in peace; by name and diskseq, and until when.
+# Seconds within which a device must report its status, and for which one that did not is not asked again;
+# {(name, diskseq): until when}.
 _ANSWER_SECONDS, _SILENT_SECONDS = 2, 60
 _SILENT: dict[tuple[str, str | None], Deadline] = {}
 
 
 def bound_numbers(files: set[tuple[int, int]] | None = None) -> list[int]:
     """
-    Minor numbers of the loop devices that have a file now, from sysfs: where to look, not a proof.
+    Minor numbers of the loop devices that are bound now, from sysfs: where to look, not a proof.
 
-    ``files``: a set of ``(st_dev, st_ino)``, to leave out the devices that have none of them.
+    ``files``: a set of ``(st_dev, st_ino)``; devices over other files are left out.
     """
     if files is None:
         names = _bound_names()
@@ -51,7 +52,7 @@ def _bound_names() -> list[str]:
 
 
 def read_paths() -> dict[str, str]:
-    """``{name: path of its file}`` of the loop devices that have a file now, as sysfs tells both."""
+    """``{name: path of the backing file}`` of the loop devices that are bound now, both from sysfs."""
     gone.need_sysfs()
     names = [name for name in gone.list_directory("/sys/block") if loop.is_name(name)]
     found = {name: sysfs.read(f"/sys/block/{name}/loop/backing_file") for name in names}
@@ -62,11 +63,11 @@ def statuses(
     devices: Collection[int], paths: dict[str, str] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """
-    Yield ``(name, status)`` (see :func:`read_status`) of the bound loop devices, as far as their file may be on one of the file systems ``devices``
-    (st_dev).
+    Yield ``(name, status)`` (see :func:`_block.loop.read_status`) of the bound loop devices whose file may be
+    on one of the file systems ``devices`` (st_dev).
 
-    ``paths``: those of :func:`_bound_paths`, if they were read already. One that does not answer is left out
-    when sysfs says that its file is on another one; otherwise DeadlineExceeded.
+    ``paths``: the result of :func:`read_paths`, if it was read already. A device that does not answer is left
+    out when sysfs says that its file is on another file system.
     """
     mounts, elsewhere = None, []
     for name, path in (read_paths() if paths is None else paths).items():
@@ -81,11 +82,14 @@ def statuses(
 
 
 def _statuses_in_time(names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The same, of those whose file should be on another file system; those that do not answer are left out."""
+    """
+    As :func:`statuses`, for devices whose file should be on another file system. Devices that do not answer
+    are left out.
+    """
     asked = {}
     for name in names:
         key = name, sysfs.read(f"/sys/block/{name}/diskseq")
-        # One that was silent is not waited for by each look.
+        # A device that did not answer is not waited for each time.
         if key not in _SILENT or _SILENT[key].expired:
             asked[name] = key
     for name, answered, status in each_in_time(loop.read_status, asked, _ANSWER_SECONDS):
@@ -96,6 +100,7 @@ def _statuses_in_time(names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any
 
 
 def file_of(status: dict[str, Any]) -> tuple[int, int]:
+    """``(st_dev, st_ino)`` of the backing file in a status."""
     return status["lo_device"], status["lo_inode"]
 
 
@@ -103,7 +108,8 @@ def open_bound(files: set[tuple[int, int]] | None = None) -> Iterator[tuple[_dev
     """
     Yield ``(Device, LoopInfo)`` for each bound loop device; the caller closes each Device.
 
-    ``files``: as for :func:`bound_numbers`; the devices that are left out are not opened to be proved, which takes most of the time.
+    ``files``: as for :func:`bound_numbers`. The devices that are left out are not opened, which saves most of
+    the time.
     """
     for minor in bound_numbers(files):
         found = open_if_bound(minor)

@@ -24,16 +24,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# For how long a device that nobody has open may take to lose its file.
+# Seconds that an unused device may take to lose its file.
 _GOING_SECONDS = 1.0
 
 
 def detach(device: _device.Device, deferred: bool = False, timeout: float = 5.0) -> bool:
     """
-    Take the file off a held loop device, close it, and return whether it is gone already.
+    Detach a held loop device from its file, close it, and return whether it is gone already.
 
-    Unless ``deferred``, a device that others still hold after ``timeout`` seconds stays as it was: DeviceBusy. While they are waited for, it is not
-    marked to go with its last user: a process that is killed here shall leave it to them.
+    Unless ``deferred``, a device that others still hold after ``timeout`` seconds is left unchanged:
+    DeviceBusy. It is not marked to go with its last user while this function waits, so that a process that is
+    killed here leaves the device to its users.
     """
     identity, limit, asked = device.id, Deadline(timeout), False
     if not deferred and _device.is_claimed(device):
@@ -43,7 +44,8 @@ def detach(device: _device.Device, deferred: bool = False, timeout: float = 5.0)
             let_go.ask(identity.diskseq)
             loop.set_autoclear(device, True)
         else:
-            # A user for a moment, such as udev's prober after an event, is waited for; a lasting one is not cut off.
+            # Brief users, such as udev's probers after an event, are waited for; lasting ones keep the
+            # device.
             for pause in pauses(0.01, 0.2):
                 if _take_file(device):
                     break
@@ -64,10 +66,11 @@ def detach(device: _device.Device, deferred: bool = False, timeout: float = 5.0)
 
 def _take_file(device: _device.Device) -> bool:
     """
-    Have a held loop device lose its file when it is closed, unless others have it open; whether that is so.
+    Have a held loop device lose its file when it is closed, unless others have it open; whether it will.
 
-    LOOP_CLR_FD does it, or marks the device to go with the last of the others (drivers/block/loop.c, loop_clr_fd). Which of both, and in the second
-    case the mark taken off again, is for one call: the status can no longer be set in the first case.
+    LOOP_CLR_FD does that, or sets autoclear when others have the device open (drivers/block/loop.c,
+    loop_clr_fd). One more call tells which it was and clears the flag again: in the first case the status can
+    no longer be set.
     """
     before = _get_bound_status(device)
     if before is None:
@@ -79,12 +82,12 @@ def _take_file(device: _device.Device) -> bool:
     except OSError as error:
         if error.errno in gone.LOOP_FILE:
             return True
-        raise KernelError.from_oserror(error, "take its file off it", device=device.path) from error
+        raise KernelError.from_oserror(error, "detach its file", device=device.path) from error
     return False
 
 
 def _get_bound_status(device: _device.Device) -> dict[str, Any] | None:
-    """struct loop_info64 of a held loop device as a dictionary, or None when it has no file."""
+    """struct loop_info64 of a held loop device as a dictionary; None when no file is bound."""
     try:
         return loop.get_status(device.fd)
     except OSError as error:
@@ -94,7 +97,10 @@ def _get_bound_status(device: _device.Device) -> dict[str, Any] | None:
 
 
 def users(device: _device.Device) -> list[str]:
-    """What is known to use the device or its partitions: names of mapped devices and the like above it, and mount points."""
+    """
+    Known users of the device and its partitions: names of the devices stacked on it, and mount points.
+    KernelError.
+    """
     names, numbers = gone.list_directory(f"{device.sysfs}/holders"), {device.id.number: ""}
     # The kernel names a partition by its disk (block/partitions/core.c).
     disk = device.name.replace("/", "!")
@@ -125,6 +131,7 @@ def users(device: _device.Device) -> list[str]:
 
 
 def busy(device: _device.Device) -> DeviceBusy:
+    """The DeviceBusy error that names the users of a held loop device."""
     names = users(device)
     return DeviceBusy(
         "it is in use" + (f" by {', '.join(names)}" if names else " by a program that has it open"),

@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One block device, held: its identity and the open descriptor that proves it.
+One open block device: its identity and the descriptor that proves it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The kernel reuses ``major:minor`` and names as soon as nothing holds a device open. So every ``open_*`` here opens
-first, proves on the open descriptor what it got, and returns the descriptor inside a :class:`Device`; while that
-lives, the numbers cannot be given to another device (block/bdev.c: an open block device keeps its dev_t).
+The kernel reuses ``major:minor`` and names as soon as nothing holds a device open. So each ``open_*``
+function opens first, proves on the open descriptor what it got, and returns the descriptor in a
+:class:`Device`. While that is open, its numbers cannot be given to another device (block/bdev.c: an open
+block device keeps its dev_t).
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ _STATUS_SIZE = struct.calcsize(uapi_plain.LOOP_INFO64)
 
 
 class DeviceId(Record):
-    """What names one device for as long as the kernel runs; ``diskseq`` is never given twice (block/genhd.c, Linux 5.15)."""
+    """
+    The identity of a device for as long as the kernel runs; a ``diskseq`` is never given twice
+    (block/genhd.c, Linux 5.15).
+    """
 
     major: int
     minor: int
@@ -55,6 +59,7 @@ class DeviceId(Record):
 
     @property
     def rdev(self) -> int:
+        """The number as st_rdev has it."""
         return os.makedev(self.major, self.minor)
 
 
@@ -62,7 +67,8 @@ class Device:
     """
     A block device with the open descriptor that proves it. Leaving the context closes the descriptor.
 
-    ``id`` (DeviceId), ``fd`` (int), ``name`` (the kernel's, like ``dm-3``). Sizes are in bytes.
+    ``id`` (DeviceId), ``fd`` (int), ``name`` (the kernel's, such as ``dm-3``), ``writable``. Sizes are in
+    bytes.
     """
 
     __slots__ = ("fd", "id", "name", "writable")
@@ -80,54 +86,62 @@ class Device:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Device {self.name} {self.id.number} diskseq {self.id.diskseq}{'' if self.fd >= 0 else ' closed'}>"
+        state = "" if self.fd >= 0 else " closed"
+        return f"<Device {self.name} {self.id.number} diskseq {self.id.diskseq}{state}>"
 
     def close(self) -> None:
-        """Give the device up; from here on its number may be reused. Calling it twice is fine."""
+        """Close the descriptor; from then on the number may be reused. Closing twice is harmless."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)
 
     @property
     def path(self) -> str:
-        """The node's path; valid as a name for the device for as long as this object is open."""
+        """The path of the node, which names this device for as long as it is open."""
         return "/dev/" + self.name
 
     @property
     def has_node(self) -> bool:
-        """Whether :attr:`path` leads to this device: the node can be missing, or be another device's."""
+        """Whether :attr:`path` leads to this device: the node can be missing, or belong to another device."""
         return _node.is_node_of(self.path, self.id.rdev)
 
     def need_node(self) -> None:
-        """WrongDevice unless :attr:`path` leads here, for who is to be told a path."""
+        """Raise WrongDevice unless :attr:`path` leads to this device; for callers that pass the path on."""
         if not self.has_node:
             raise WrongDevice(
-                "its node in /dev is missing or is another device's",
+                "its node in /dev is missing or belongs to another device",
                 device=self.path,
                 hint=_node.advice(self.name, self.id.major, self.id.minor),
             )
 
     @property
     def held_path(self) -> str:
-        """A path that leads to this very device for as long as it is held, for programs that take only a path."""
+        """
+        A path that leads to this device for as long as it is held, for programs that accept only a path.
+        """
         return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     @property
     def partition(self) -> int | None:
-        """The number of the partition that this is, or None for a whole disk; DeviceGone when the kernel has it no more."""
+        """
+        The partition number, or None for a whole disk. DeviceGone when the kernel no longer has the device.
+        """
         if _is_whole(self.sysfs):
             return None
         text = _sysfs.read(f"{self.sysfs}/partition")
         if text is not None:
             return int(text)
-        # Only now: what goes away in between would pass for a whole disk.
+        # Checked last: a device that goes away in between would look like a whole disk.
         if _sysfs.read(f"{self.sysfs}/dev") is None:
             raise DeviceGone("it is gone, or is a partition that was deleted", device=self.id.number)
         return None
 
     @property
     def by_diskseq(self) -> str | None:
-        """udev's link to this very device, which for a partition is not its disk's; None when the kernel has it no more."""
+        """
+        udev's link to this device or partition by disk sequence number; None when the kernel no longer has
+        it.
+        """
         return self._partition_and_link()[1]
 
     @property
@@ -142,17 +156,21 @@ class Device:
 
     @property
     def read_only(self) -> bool:
+        """Whether the device is read-only (BLKROGET)."""
         return bool(_get(self.fd, uapi_plain.BLKROGET, "i", self.name))
 
     @property
     def sysfs(self) -> str:
+        """The device's directory in sysfs."""
         return f"/sys/dev/block/{self.id.number}"
 
     def prove(self) -> None:
         """
-        Raise WrongDevice unless the descriptor still leads to the medium it was opened with; DeviceGone when there is none (any more).
+        Raise WrongDevice unless the descriptor still leads to the medium that it was opened with; DeviceGone
+        when there is none any more.
 
-        A drive can get another medium while it is held, and a loop device another file; both change the diskseq.
+        A drive can get another medium while it is held, and a loop device another file. Both change the
+        diskseq.
         """
         check_bound(self.fd, self.id.major, self.path)
         now = read_diskseq(self.fd, self.name)
@@ -162,7 +180,7 @@ class Device:
             )
 
     def duplicate(self) -> Device:
-        """Another Device on a descriptor of its own, for a holder that outlives this one."""
+        """Another Device with a descriptor of its own, for a holder that outlives this one."""
         return Device(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.id, self.name, self.writable)
 
     def _partition_and_link(self) -> tuple[int | None, str | None]:
@@ -176,8 +194,8 @@ class Device:
 
     def as_dict(self) -> dict[str, Any]:
         """
-        The identity as plain data: what every module of the collection returns. ``path`` is None when it
-        leads elsewhere.
+        The identity as plain data, as every module of the collection returns it. ``path`` is None when the
+        node is missing or belongs to another device.
         """
         partition, link = self._partition_and_link()
         return {
@@ -196,7 +214,7 @@ class Device:
 
 
 def check_diskseq(value: object, option: str = "diskseq") -> int:
-    """A disk sequence number as an int from 1 to 2**64-1, or InvalidValue; 0 is never given by the kernel."""
+    """A disk sequence number as an int from 1 to 2**64-1, or InvalidValue; the kernel never gives 0."""
     text = str(value)
     if isinstance(value, bool) or not digits.is_decimal(text, 20) or not 1 <= int(text) <= _U64_MAX:
         raise InvalidValue(option, value, "must be a disk sequence number, a whole number from 1 to 2^64-1")
@@ -207,10 +225,12 @@ def open_path(path: str, writable: bool = False, diskseq: int | None = None, opt
     """
     Open a block device by a path and prove what it is.
 
-    ``diskseq`` is what it must be (WrongDevice otherwise). A path that ends at the kernel's own name of a
-    device, ``/dev/NAME``, means that device: it is opened also when its node is missing, and a node there
-    that is another device's is a WrongDevice. Raises InvalidValue when the path is not absolute or leads to
-    something else than a block device, DeviceGone when nothing is there.
+    ``diskseq`` is the expected disk sequence number (otherwise WrongDevice). A path that ends in the kernel's
+    own name of a device, ``/dev/NAME``, means that device: it is opened even when its node is missing, and a
+    node there that belongs to another device is a WrongDevice.
+
+    Raises InvalidValue when the path is not absolute or does not lead to a block device, DeviceGone when
+    nothing is there, KernelError.
     """
     files.check_path(path, option, "an absolute path of a block device")
     try:
@@ -237,9 +257,9 @@ def open_path(path: str, writable: bool = False, diskseq: int | None = None, opt
 
 def open_number(major: int, minor: int, writable: bool = False, diskseq: int | None = None) -> Device:
     """
-    Open the device that has ``major:minor`` now; DeviceGone when none has.
+    Open the device that has the number ``major:minor`` now; DeviceGone when there is none.
 
-    Its node in /dev may be missing, or be another device's: a node of our own serves then.
+    Its node in /dev may be missing, or belong to another device: then a private node is used.
     """
     name = _sysfs.kernel_name(major, minor)
     if name is None:
@@ -253,7 +273,7 @@ def open_number(major: int, minor: int, writable: bool = False, diskseq: int | N
 
 
 def open_diskseq(diskseq: object, writable: bool = False) -> Device:
-    """Open the whole disk that has this disk sequence number; DeviceGone when none has (any more)."""
+    """Open the whole disk that has this disk sequence number; DeviceGone when there is none (any more)."""
     wanted = check_diskseq(diskseq)
     gone.need_sysfs()
     for name in gone.list_directory("/sys/block"):
@@ -263,7 +283,7 @@ def open_diskseq(diskseq: object, writable: bool = False) -> Device:
         if number is None:
             break
         try:
-            # sysfs only says where to look: the proof is made on the descriptor.
+            # sysfs only says where to look: the descriptor is the proof.
             return open_number(*number, writable=writable, diskseq=wanted)
         except (WrongDevice, DeviceGone):
             break
@@ -276,11 +296,12 @@ def open_diskseq(diskseq: object, writable: bool = False) -> Device:
 
 def is_claimed(device: Device) -> bool:
     """
-    Whether someone has the device exclusively: a mount, a mapped device, md, swap, an O_EXCL opener (block/bdev.c).
+    Whether someone has the device open exclusively: a mount, a mapped device, md, swap, an O_EXCL opener
+    (block/bdev.c).
 
-    A plain opener, such as blkback or QEMU, is not seen by this.
+    Plain openers, such as blkback or QEMU, are not seen. KernelError.
     """
-    # Another one who asks has it for a moment, too.
+    # Another process that checks has it open for a moment, too.
     for pause in (0.002, 0.01, None):
         try:
             handle = _node.open_block(
@@ -299,8 +320,8 @@ def is_claimed(device: Device) -> bool:
 
 def _is_whole(link: str) -> bool:
     """
-    Whether sysfs shows a disk there by the place that most have, ``.../block/NAME``: a partition is below its
-    disk.
+    Whether sysfs shows a disk there, by the place that most disks have, ``.../block/NAME``: a partition is
+    below its disk.
     """
     try:
         return os.readlink(link).split("/")[-2:-1] == ["block"]
@@ -312,8 +333,8 @@ def _is_whole(link: str) -> bool:
 
 def _reopen(link: str, path: str, writable: bool, rdev: int) -> Device:
     """
-    The Device behind a node with the number ``rdev``, which ``link`` leads to; ``path`` is how it was asked
-    for.
+    The Device behind the node with the number ``rdev`` that ``link`` leads to; ``path`` is what the user
+    gave.
     """
     try:
         device = _from_opened(_open_link(link, path, writable), writable)
@@ -331,7 +352,8 @@ def _reopen(link: str, path: str, writable: bool, rdev: int) -> Device:
 
 def _refuse_foreign(path: str, rdev: int) -> None:
     """
-    WrongDevice when the kernel calls another device as the path says: the node there is not that device's.
+    Raise WrongDevice when the path is the kernel's name of another device: then the node does not belong to
+    it.
     """
     number = _sysfs.number_named(path)
     if number is not None and os.makedev(*number) != rdev:
@@ -351,11 +373,13 @@ def _open_link(link: str, path: str, writable: bool) -> int:
 
 
 def _open_failed(error: OSError, path: str) -> DeviceGone | DeviceBusy | KernelError:
-    """The error of the collection for what the open of a device's node, which is there, has answered."""
+    """The error for a failed open of a node that exists."""
     if error.errno in gone.DISK:
         return DeviceGone("the node has no device behind it", device=path, errno=error.errno)
     if error.errno == errno.EBUSY:
-        return DeviceBusy("it cannot be opened: someone has it exclusively", device=path, errno=error.errno)
+        return DeviceBusy(
+            "it cannot be opened: someone has it open exclusively", device=path, errno=error.errno
+        )
     return KernelError.from_oserror(error, f"open {path}", device=path)
 
 
@@ -376,7 +400,7 @@ def from_fd(fd: int, writable: bool = False) -> Device:
     major, minor = os.major(opened.st_rdev), os.minor(opened.st_rdev)
     number = f"{major}:{minor}"
     diskseq = read_diskseq(fd, number)
-    # The descriptor keeps the number, so sysfs cannot show another device under it now; a dead disk has no entry.
+    # The descriptor pins the number, so sysfs cannot show another device under it; a dead disk has no entry.
     name = _sysfs.kernel_name(major, minor)
     if name is None:
         raise DeviceGone("it went away while it was being opened", device=number)
@@ -385,11 +409,12 @@ def from_fd(fd: int, writable: bool = False) -> Device:
 
 def check_bound(fd: int, major: int, path: str) -> None:
     """
-    Raise DeviceGone when this is a loop device without a file; nothing for other devices.
+    Raise DeviceGone when this is a loop device without a file; other devices pass.
 
-    LOOP_CLR_FD leaves the file of a device that others hold to its last user, but before Linux 6.11 an open that comes while the file is being
-    taken away succeeds too (drivers/block/loop.c, loop_clr_fd), still with the old diskseq, and the device can then be given another file. The
-    status is refused from the beginning of that on, so a descriptor that gets it once is one of those others.
+    LOOP_CLR_FD leaves the file of a device that others hold to its last user. Before Linux 6.11, an open that
+    comes while the file is being detached succeeds too (drivers/block/loop.c, loop_clr_fd), still with the
+    old diskseq, and the device can then be bound to another file. LOOP_GET_STATUS64 fails from the start of
+    the detach on, so a descriptor for which it has succeeded once keeps the file.
     """
     if major != LOOP_MAJOR:
         return
@@ -422,13 +447,13 @@ def _expect(device: Device, diskseq: int | None, path: str) -> Device:
 
 
 def read_diskseq(fd: int, name: str) -> int:
-    """BLKGETDISKSEQ on an open block device; NotSupported on a kernel that has none (before Linux 5.15)."""
+    """BLKGETDISKSEQ of an open block device; NotSupported on a kernel without it (before Linux 5.15)."""
     try:
         number = _get(fd, uapi_plain.BLKGETDISKSEQ, "Q", name)
     except KernelError as error:
         if error.errno in (errno.ENOTTY, errno.EINVAL):
             raise NotSupported(
-                "this kernel gives no disk sequence numbers",
+                "this kernel has no disk sequence numbers",
                 device=name,
                 errno=error.errno,
                 hint="Linux 5.15 or newer is needed to tell devices apart",

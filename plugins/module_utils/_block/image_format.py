@@ -3,14 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Formats of disk images that are not the disk itself, byte for byte: told by what their files begin, or end,
-with.
+Formats of disk images that are not raw, detected by the first or the last bytes of their files.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. A loop device over such a file shows the guest the container and not the disk in it, and the first write
-destroys it. What is found here only ever leads to a refusal: a guest can write any of these bytes into a raw
-disk of its own, so nothing is opened *as* a format because of them.
+Pure. A loop device over such a file shows the guest the container instead of the disk in it, and the first
+write destroys the image. A detected format only ever leads to an error: a guest can write any of these bytes
+into its own raw disk, so nothing is opened *as* a format because of them.
 
 Sources, of QEMU: docs/interop/qcow2.rst, docs/interop/qed_spec.rst, block/vmdk.c (vmdk_probe), block/vpc.c,
 block/vhdx.h, block/vdi.c, block/parallels.c, block/bochs.c, block/cloop.c, block/dmg.c.
@@ -19,7 +18,7 @@ block/vhdx.h, block/vdi.c, block/parallels.c, block/bochs.c, block/cloop.c, bloc
 from __future__ import annotations
 
 RAW = "raw"
-# How many bytes of the beginning and of the end are to be looked at; the end begins with a whole sector.
+# Bytes to examine at the beginning and at the end; the end begins at a sector boundary.
 HEAD, TAIL, SECTOR = 512, 4096, 512
 
 # (format, where, bytes)
@@ -38,7 +37,7 @@ _MAGICS = (
     ("vhdx", 0, b"vhdxfile"),
     ("vdi", 64, (0xBEDA107F).to_bytes(4, "little")),
 )
-# A VHD of fixed size is the disk with this behind it: the cookie, four bytes of flags, and the version 1.0 of
+# A VHD of fixed size is the disk followed by this: the cookie, four bytes of flags, and the version 1.0 of
 # the format; at byte 48 the size of the disk, and at byte 60 the type "fixed".
 _VHD_COOKIE, _VHD_VERSION, _VHD_FIXED = b"conectix", (0x00010000).to_bytes(4, "big"), (2).to_bytes(4, "big")
 # Old programs wrote a footer without its last byte.
@@ -49,16 +48,16 @@ _VMDK_VERSIONS = (b"version=1", b"version=2", b"version=3")
 
 
 def tail_of(size: int) -> int:
-    """Where the end that is to be looked at begins, for a file of this size (bytes)."""
+    """The offset in bytes at which the examined end of a file of ``size`` bytes begins."""
     return max(0, (size - 1) // SECTOR * SECTOR + SECTOR - TAIL)
 
 
 def format_of(head: bytes, tail: bytes = b"", start: int = 0) -> str | None:
     """
-    The name of the format as ``qemu-img convert -f`` takes it, or None for what can be raw.
+    The name of the format as ``qemu-img convert -f`` takes it, or None for what can be a raw image.
 
-    ``head``: the first HEAD bytes of the file, or all of it when it is shorter; ``tail``: all that is behind
-    ``start`` (:func:`tail_of`), or nothing.
+    ``head``: the first HEAD bytes of the file, or all of a shorter file; ``tail``: everything from ``start``
+    (:func:`tail_of`) on, or nothing.
     """
     for name, where, magic in _MAGICS:
         if head[where : where + len(magic)] == magic:
@@ -71,7 +70,10 @@ def format_of(head: bytes, tail: bytes = b"", start: int = 0) -> str | None:
 
 
 def _is_vmdk_descriptor(head: bytes) -> bool:
-    """A text whose first line that is neither a comment nor blank is its version; as QEMU's vmdk_probe."""
+    """
+    Whether it is a text whose first line other than comments and blank lines is a version, as in QEMU's
+    vmdk_probe.
+    """
     if head[:1] not in (b"#", b" ", b"\r", b"\n", b"v"):
         return False
     for line in head.split(b"\n")[:-1]:
@@ -83,8 +85,8 @@ def _is_vmdk_descriptor(head: bytes) -> bool:
 
 def _has_vhd_footer(tail: bytes, start: int) -> bool:
     """
-    At the very end; or before it, when the file was padded. There it has to be that of the disk before it, as
-    a disk can hold the end of another disk's image.
+    Whether a VHD footer is at the very end, or before it when the file was padded. A footer before the end
+    must describe the disk before it, because a disk can contain the end of another disk's image.
     """
     for at in range(0, len(tail), SECTOR):
         footer = tail[at : at + SECTOR]

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Looks at what may not answer, by a process that is left to itself when one takes too long.
+Calls that may hang in the kernel, made by a child process that is abandoned when one takes too long.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-It has nothing open but a pipe, so that it keeps nothing when it hangs in the kernel, and ends when the kernel
-has answered and nobody listens.
+The child has nothing open but a pipe, so that it keeps nothing busy while it hangs. It ends when the kernel
+has answered and nobody reads the pipe.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def each_in_time(
     function: Callable[[Any], Any], keys: Iterable[_Key], seconds: float
 ) -> Iterator[tuple[_Key, bool, Any]]:
     """
-    Yield ``(key, answered, value)`` for each key: what ``function(key)`` returns (numbers, texts, and
-    containers of them), or False and None when it has not within ``seconds``.
+    Yield ``(key, answered, value)`` for each key: the result of ``function(key)`` (numbers, texts, and
+    containers of them), or False and None when it takes longer than ``seconds``.
 
-    What it raises of BlockError ends this, as a KernelError with the same words and errno.
+    A BlockError of the function ends this with a KernelError that has the same message and errno.
     """
     keys = list(keys)
     while keys:
@@ -51,13 +51,15 @@ def each_in_time(
                 key = keys.pop(0)
                 yield (key, False, None) if found is None else (key, True, found[0])
                 if found is None:
-                    # The others are for a process that does not hang.
+                    # Another process does the others.
                     break
         finally:
             answers.close()
 
 
 class _Answers:
+    """The child process that calls the function, and its answers."""
+
     def __init__(self, function: Callable[[Any], Any], keys: list[Any]) -> None:
         self._data = b""
         try:
@@ -73,14 +75,14 @@ class _Answers:
         if not child:
             _look_at(function, keys, writer)
         os.close(writer)
-        # It ended at once; its own child, which looks, is nobody's to be waited for.
+        # It has ended already; its own child makes the calls, and nobody waits for that one.
         os.waitpid(child, 0)
 
     def close(self) -> None:
         os.close(self._reader)
 
     def next(self, limit: Deadline) -> tuple[Any, ...] | None:
-        """``(value,)``, or None at the limit."""
+        """``(value,)``, or None when the deadline expires first."""
         while True:
             known = len(self._data) >= _LENGTH.size
             end = _LENGTH.size + _LENGTH.unpack_from(self._data)[0] if known else 0
@@ -100,7 +102,7 @@ class _Answers:
 
 
 def _look_at(function: Callable[[Any], Any], keys: list[Any], writer: int) -> NoReturn:
-    """In the child, and in its child; never returns."""
+    """Runs in the child, and in its child; never returns."""
     try:
         if not os.fork():
             if writer != 3:

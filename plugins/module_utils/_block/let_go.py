@@ -31,5 +31,5 @@ def ask(diskseq: int) -> bool:
             service.send(str(diskseq).encode("ascii"))
             return service.recv(64) == b"0"
     except OSError:
-        # It does not run, or not well.
+        # It does not run, or does not work.
         return False

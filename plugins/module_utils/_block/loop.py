@@ -7,8 +7,9 @@ One loop device: its status, and the flags that can change while it is bound.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A loop device is known by its backing file's device and inode, its offset and its size limit: ``lo_file_name`` is cut at
-63 bytes and may lie. Behaviour noted here was seen on Linux 6.1, 6.12 and 6.18 (drivers/block/loop.c).
+A loop device is identified by its backing file's device and inode, its offset and its size limit:
+``lo_file_name`` is cut at 63 bytes and may be wrong. Behaviour noted here was seen on Linux 6.1, 6.12 and
+6.18 (drivers/block/loop.c).
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ STATUS = struct.Struct(uapi_plain.LOOP_INFO64)
 
 
 class LoopInfo(Record):
-    """LOOP_GET_STATUS64 of a bound loop device; ``offset`` and ``sizelimit`` in bytes, ``sizelimit`` 0 is "to the end"."""
+    """
+    LOOP_GET_STATUS64 of a bound loop device; ``offset`` and ``sizelimit`` in bytes, ``sizelimit`` 0 means to
+    the end of the file.
+    """
 
     number: int
     backing_device: int
@@ -70,7 +74,7 @@ class LoopInfo(Record):
 
 
 def info(device: _device.Device) -> LoopInfo:
-    """LoopInfo of a held loop device; DeviceGone when no file is bound to it."""
+    """LoopInfo of a held loop device; DeviceGone when no file is bound to it, KernelError."""
     try:
         status = get_status(device.fd)
     except OSError as error:
@@ -83,33 +87,36 @@ def info(device: _device.Device) -> LoopInfo:
 
 
 def backing_path(device: _device.Device) -> str | None:
-    """The backing file's path as sysfs tells it (a deleted file's ends in `` (deleted)``), or None."""
+    """The backing file's path from sysfs (for a deleted file it ends in `` (deleted)``), or None."""
     return sysfs.read(f"{device.sysfs}/loop/backing_file")
 
 
 def is_loop(device: _device.Device) -> bool:
+    """Whether a Device is a loop device."""
     return device.id.major == _device.LOOP_MAJOR
 
 
 def is_name(name: str) -> bool:
-    """Whether the kernel calls a loop device so: not a partition of one, nor loop-control."""
+    """
+    Whether the name is the kernel's name of a loop device, not of a partition of one or of loop-control.
+    """
     return name.startswith("loop") and name[4:].isdigit()
 
 
 def number_of(name: str) -> tuple[int, int] | None:
     """
-    ``(major, minor)`` of the loop device that the kernel calls so, or None. The minor is another number when
-    they have partitions' (max_part).
+    ``(major, minor)`` of the loop device with this kernel name, or None. With partitions (max_part) the minor
+    differs from the number in the name.
     """
     return sysfs.parse_number(sysfs.read(f"/sys/block/{name}/dev") or "")
 
 
 def read_status(name: str) -> dict[str, Any] | None:
     """
-    LOOP_GET_STATUS64, as a dictionary with the ``minor`` number, of the loop device that the kernel calls so,
-    or None when no file is bound to it or there is no such device.
+    LOOP_GET_STATUS64 of the loop device with this kernel name, as a dictionary that also has its ``minor``
+    number; None when it does not exist or has no file. KernelError.
 
-    It is not held.
+    The device is not held.
     """
     try:
         status = _status_at(f"/dev/{name}")
@@ -133,8 +140,8 @@ def read_status(name: str) -> dict[str, Any] | None:
 
 def _status_at(path: str) -> dict[str, Any] | None:
     """
-    The status of the loop device whose node it is, None when there is no such node or it has none; OSError
-    for any other reason.
+    The status of the loop device that the node belongs to; None when there is no such node or no file is
+    bound. OSError for any other failure.
     """
     try:
         there = os.lstat(path)
@@ -161,17 +168,20 @@ def is_same(status: LoopInfo, backing: HasIdentity, offset: int = 0, size: int =
 
 
 def set_autoclear(device: _device.Device, wanted: bool) -> None:
-    """Whether the device goes with its last user. SET_STATUS64 may set and clear this flag and changes no diskseq."""
+    """
+    Set or clear autoclear: the device then goes with its last user. LOOP_SET_STATUS64 may change this flag,
+    and the diskseq stays the same.
+    """
     _set_flags(device, uapi_plain.LO_FLAGS_AUTOCLEAR, wanted)
 
 
 def set_partitions(device: _device.Device) -> None:
-    """Have the kernel scan for partitions; this cannot be taken back on a bound device."""
+    """Have the kernel scan for partitions; on a bound device this cannot be undone."""
     _set_flags(device, uapi_plain.LO_FLAGS_PARTSCAN, True)
 
 
 def set_direct_io(device: _device.Device, wanted: bool) -> None:
-    """Switch direct I/O; NotSupported when the file or its file system is not aligned for it."""
+    """Switch direct I/O; NotSupported when the file or its file system is not aligned for it, KernelError."""
     try:
         fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_DIRECT_IO, int(wanted))
     except OSError as error:
@@ -181,7 +191,7 @@ def set_direct_io(device: _device.Device, wanted: bool) -> None:
 
 
 def set_capacity(device: _device.Device) -> None:
-    """Let the device follow the size of its file, which has changed."""
+    """Have the device take over the new size of its file. KernelError."""
     try:
         fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_CAPACITY, 0)
     except OSError as error:
@@ -189,7 +199,7 @@ def set_capacity(device: _device.Device) -> None:
 
 
 def _same_limits(backing: HasIdentity, offset: int, size: int) -> tuple[int, ...]:
-    # "To the end of the file" and a limit that says the same today are one device for who asks for the whole rest.
+    # For a caller that wants the whole rest, no limit and a limit at today's end are the same.
     return (size,) if size else (0, backing.size - offset)
 
 
@@ -201,8 +211,9 @@ def get_status(fd: int) -> dict[str, Any]:
 
 
 def no_direct_io(what: str) -> NotSupported:
+    """The error for ``what``, a device or a file that cannot use direct I/O."""
     return NotSupported(
-        "direct I/O cannot be had",
+        "direct I/O is not possible",
         device=what,
         errno=errno.EINVAL,
         hint="The file system must offer it, and offset and sector_size must be multiples of its block size",
@@ -210,7 +221,10 @@ def no_direct_io(what: str) -> NotSupported:
 
 
 def _set_flags(device: _device.Device, flag: int, wanted: bool) -> None:
-    """Read, change one flag, write back: the device is held, so offset and size limit are still its own."""
+    """
+    Set or clear one flag. The device is held, so offset and size limit are still its own when the status is
+    written back.
+    """
     try:
         status = get_status(device.fd)
         flags = status["lo_flags"] | flag if wanted else status["lo_flags"] & ~flag

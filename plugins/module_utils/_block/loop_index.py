@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 class LoopIndex:
     """
-    Which files the bound loop devices have, read once for a run over many files.
+    The bound loop devices by their files, read once for a run over many files.
 
-    It only says where to look: whatever :meth:`find` returns was opened and proved then.
+    The index only says where to look: whatever :meth:`find` returns was opened and proved at that time.
     """
 
     def __init__(self) -> None:
-        # By file system, each read when the first of its files is asked for.
+        # By file system; each is read when its first file is looked up.
         self._minors: dict[int, dict[tuple[int, int], set[int]]] = {}
         self._paths: dict[str, str] | None = None
         self._names: dict[str | None, set[str]] | None = None
@@ -45,23 +45,23 @@ class LoopIndex:
         self._going: set[_device.DeviceId] = set()
 
     def leave_out(self, devices: Collection[tuple[int, int, int]]) -> None:
-        """Do not find these, a set of ``(major, minor, diskseq)``."""
+        """Never return these devices, a set of ``(major, minor, diskseq)``."""
         self._left_out = devices
 
     def expect_gone(self, devices: Iterable[_device.Device]) -> None:
-        """The run is to remove these before it makes what is planned now: do not find them to be in the way."""
+        """Treat these as gone: the run removes them before it makes what is being planned."""
         self._going.update(device.id for device in devices)
 
     def expect_nothing(self) -> None:
-        """What was to be removed first has been, or is in the way."""
+        """End :meth:`expect_gone`: those devices have been removed, or are in the way."""
         self._going.clear()
 
     def forget(self) -> None:
-        """Have everything read again: others may have made loop devices since."""
+        """Read everything again: other processes may have made loop devices since."""
         self._minors, self._paths, self._names = {}, None, None
 
     def real(self, path: str) -> str:
-        """os.path.realpath of a file; the directories of a run's files are few."""
+        """os.path.realpath of a file, with the few directories of a run's files cached. KernelError."""
         directory, name = os.path.split(path)
         if name in ("", ".", ".."):
             return os.path.realpath(path)
@@ -76,7 +76,7 @@ class LoopIndex:
             raise gone.not_seen(error, found) from error
 
     def find(self, backing: _backing.Backing, offset: int = 0, size: int = 0) -> Found:
-        """All loop devices over this file, offset and size (bytes), held, as a list of ``(Device, LoopInfo)``."""
+        """All loop devices over this file, offset and size (bytes), held: ``[(Device, LoopInfo)]``."""
         return self._opened(
             self._minors_of((backing.device, backing.inode)),
             lambda status: loop.is_same(status, backing, offset, size),
@@ -84,9 +84,9 @@ class LoopIndex:
 
     def over(self, file: tuple[int, int], with_going: bool = False) -> Found:
         """
-        All loop devices over any part of the file ``(st_dev, st_ino)``, held, as a list of ``(Device, LoopInfo)``.
+        All loop devices over any part of the file ``(st_dev, st_ino)``, held: ``[(Device, LoopInfo)]``.
 
-        ``with_going``: with those of :meth:`expect_gone`, too.
+        ``with_going``: include those of :meth:`expect_gone`.
         """
         found = self._opened(
             self._minors_of(file), lambda status: (status.backing_device, status.backing_inode) == file
@@ -100,7 +100,10 @@ class LoopIndex:
         return [row for row in found if row[0].id not in self._going]
 
     def named(self, paths: Iterable[str]) -> Found:
-        """All loop devices for whose file sysfs tells one of these paths now, held, as a list of ``(Device, LoopInfo)``: no proof of anything."""
+        """
+        All loop devices whose file has one of these paths now according to sysfs, held: ``[(Device,
+        LoopInfo)]``. A path is no proof.
+        """
         if self._names is None:
             self._names = {}
             for name, path in self._bound().items():
@@ -134,7 +137,7 @@ class LoopIndex:
         return found
 
     def add(self, device: _device.Device, status: loop.LoopInfo) -> None:
-        """Take note of a loop device made since, which the caller holds."""
+        """Add a loop device that was made since, which the caller holds."""
         self._made.append((device, status))
         if self._names is not None:
             self._names.setdefault(loop.backing_path(device), set()).add(device.name)
@@ -144,8 +147,9 @@ class LoopIndex:
 
     def doubles(self) -> dict[_device.DeviceId, DeviceBusy]:
         """
-        Look again, once after everything was made: ``{DeviceId: DeviceBusy}`` for each loop device noted with :meth:`add` that has a double, made
-        meanwhile by a program that does not ask for our locks (``_base.locks``). Looked for under the path that sysfs tells.
+        Look again, once after everything was made: ``{DeviceId: DeviceBusy}`` for each loop device given to
+        :meth:`add` that has a duplicate, made meanwhile by a program that does not use our locks
+        (``_base.locks``). Duplicates are looked for by the path in sysfs.
         """
         found: dict[_device.DeviceId, DeviceBusy] = {}
         numbers = {status.number for device, status in self._made if device.fd >= 0}
@@ -161,7 +165,7 @@ class LoopIndex:
         return found
 
     def _minors_of(self, file: tuple[int, int]) -> Collection[int]:
-        """The minor numbers of those that have the file ``(st_dev, st_ino)``."""
+        """The minor numbers of the devices over the file ``(st_dev, st_ino)``."""
         scanned = self._minors.get(file[0])
         if scanned is None:
             scanned = self._minors[file[0]] = {}
@@ -172,7 +176,9 @@ class LoopIndex:
 
 
 def _double(name: str, device: _device.Device, status: loop.LoopInfo) -> DeviceBusy | None:
-    """The error for a held loop device when the one with this name has the same part of the same file; else None."""
+    """
+    The error for a held loop device when the device ``name`` has the same part of the same file; else None.
+    """
     number = sysfs.parse_number(sysfs.read(f"/sys/block/{name}/dev") or "")
     found = bound.open_if_bound(number[1]) if number else None
     if found is None:
@@ -185,10 +191,10 @@ def _double(name: str, device: _device.Device, status: loop.LoopInfo) -> DeviceB
         return DeviceBusy(
             f"another program bound it to {other.path} while it was being bound to {device.path}",
             device=loop.backing_path(device),
-            hint="The device that was made here is gone again. Try again: then that one is found",
+            hint="The new device was removed again. Try again: the other device is used then",
         )
 
 
 def find(backing: _backing.Backing, offset: int = 0, size: int = 0) -> Found:
-    """LoopIndex.find for one file."""
+    """LoopIndex.find for a single file."""
     return LoopIndex().find(backing, offset, size)

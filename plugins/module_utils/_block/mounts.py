@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Which file system a path is on, by its text: nothing of the file system itself is asked, which may not answer.
+The file system that a path is on, by its text: the file system itself, which may not answer, is not asked.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -25,7 +25,7 @@ _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 def read() -> list[tuple[str, int]]:
     """
-    ``[(mount point, st_dev)]`` of this process's mounts, the later ones on top (proc_pid_mountinfo(5));
+    ``[(mount point, st_dev)]`` of this process's mounts, later ones on top (proc_pid_mountinfo(5));
     KernelError.
     """
     try:
@@ -38,11 +38,11 @@ def read() -> list[tuple[str, int]]:
 
 def is_elsewhere(path: str, devices: Collection[int], mounts: list[tuple[str, int]]) -> bool:
     """
-    Whether the path, as the kernel tells that of an open file, is on none of the file systems ``devices``
+    Whether the path, as the kernel reports it for an open file, is on none of the file systems ``devices``
     (st_dev).
 
-    False when that cannot be told: a file system whose files have another st_dev than its mounts (btrfs), a
-    path out of this process's reach.
+    False when this cannot be known: a file system whose files have another st_dev than its mounts (btrfs), or
+    a path that this process cannot reach.
     """
     if not path.startswith("/") or not set(devices) <= {device for dummy, device in mounts}:
         return False

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What speaks against a new loop device over a file, unless the user said that it is meant.
+Checks before a new loop device is made over a file, unless the user said that it is intended.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Asked when a device is planned, so that check mode tells, and again just before it is made. A device that is
-there already is not asked about: what a guest has written into its disk meanwhile is no reason to refuse it.
+They run when a device is planned, so that check mode reports the errors, and again just before it is made.
+Existing devices are not checked: what a guest has written to its disk since is no reason to reject it.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ if TYPE_CHECKING:
         def overlap(self) -> bool: ...
 
 
-# A target of the hotplug script has no options beside it.
+# The target of a hotplug script has no options of its own.
 _SAY_RAW = {"target": "write file:raw:/PATH"}
 _SAY_OVERLAP = {
-    "backing_file": "say overlap=true if two writers are meant",
-    "target": "give the disk the mode w! if two writers are meant",
+    "backing_file": "say overlap=true if two writers are intended",
+    "target": "give the disk the mode w! if two writers are intended",
 }
-_OTHERWISE = "say overlap: true of the file if two writers are meant"
-# Seconds that a device which goes with its last user has for going.
+_OTHERWISE = "say overlap: true of the file if two writers are intended"
+# Seconds to wait for a device that goes with its last user.
 _GOING = 5
 
 
 class Said(Record):
     """
-    What the user said of the file; a ``_source.spec.FileSource`` has the same fields.
+    What the user said about the file; a ``_source.spec.FileSource`` has the same fields.
 
-    ``format``: ``raw`` when the file is known to be a disk byte for byte, else None; ``overlap``: whether two
-    writers are meant.
+    ``format``: ``raw`` when the file is known to be a raw image, else None; ``overlap``: whether two writers
+    are intended.
     """
 
     format: str | None = None
@@ -65,8 +65,8 @@ class Said(Record):
 
 class Area(Record):
     """
-    The part of the file that the device is to have, in bytes, ``size`` 0 for the rest; whether it is to be
-    written.
+    The part of the file that the device is to have, in bytes (``size`` 0 means to the end); ``writes``:
+    whether it will be written.
     """
 
     offset: int = 0
@@ -74,13 +74,13 @@ class Area(Record):
     writes: bool = True
 
     def meets(self, status: LoopInfo) -> bool:
-        """Whether a ``_block.loop.LoopInfo`` of the same file has a byte of it."""
+        """Whether a ``_block.loop.LoopInfo`` of the same file overlaps this area."""
         return (not self.size or status.offset < self.offset + self.size) and (
             not status.sizelimit or self.offset < status.offset + status.sizelimit
         )
 
     def overlaps(self, other: Area) -> bool:
-        """Whether another Area of the same file has a byte of it."""
+        """Whether another Area of the same file overlaps this one."""
         return (not self.size or other.offset < self.offset + self.size) and (
             not other.size or self.offset < other.offset + other.size
         )
@@ -95,11 +95,10 @@ def check(
     option: str = "backing_file",
 ) -> None:
     """
-    Raise InvalidValue or DeviceBusy when there is to be no such loop device.
+    Raise InvalidValue or DeviceBusy when the loop device must not be made.
 
-    ``backing``: the open file (``_block.backing.Backing``); ``area``: an Area; ``said``: a Said; ``loops``: a
-    ``_block.loop_index.LoopIndex``. ``for_guest``: whether the sharing check, which knows what guests use, is made too.
-    Waits up to 5 s for a device that is on its way out.
+    ``backing``: the open file (``_block.backing.Backing``). ``for_guest``: whether the sharing check, which
+    knows what guests use, runs too. Waits up to 5 s for a device that is about to go.
     """
     if said.format is None:
         _check_format(backing, area, option)
@@ -108,7 +107,7 @@ def check(
 
 
 def _check_format(backing: Backing, area: Area, option: str) -> None:
-    """An area that begins later is no whole image, and its neighbours' bytes are none of its concern."""
+    """An area that does not start at the beginning is not a whole image, so it is not checked."""
     if area.offset:
         return
     found = format_of(backing, not area.size or area.size >= backing.size)
@@ -116,16 +115,16 @@ def _check_format(backing: Backing, area: Area, option: str) -> None:
         raise InvalidValue(
             option,
             backing.path,
-            f"is an image of the format {found}, not a disk byte for byte. "
+            f"is an image of the format {found}, not a raw disk image. "
             f"Convert it (qemu-img convert -f {found} -O raw), or "
-            f"{_SAY_RAW.get(option, 'say format=raw')} if a guest wrote these bytes into a disk of its own",
+            f"{_SAY_RAW.get(option, 'say format=raw')} if a guest wrote these bytes to its own disk",
         )
 
 
 def format_of(backing: Backing, to_the_end: bool = True) -> str | None:
     """
-    The format (``_block.image_format``) of an open file, or None for what can be raw; without ``to_the_end`` its
-    last bytes are not looked at.
+    The format (``_block.image_format``) of an open file, or None for what can be a raw image. Without
+    ``to_the_end`` the last bytes are not read. KernelError.
     """
     try:
         head = os.pread(backing.fd, image_format.HEAD, 0)
@@ -148,7 +147,7 @@ def _check_overlap(backing: Backing, area: Area, loops: LoopIndex, for_guest: bo
 
 
 def _lasting_rival(backing: Backing, area: Area, loops: LoopIndex, for_guest: bool) -> _Rival | None:
-    """As :func:`_rival`, but one that is going is waited for; with ``for_guest`` it is none."""
+    """As :func:`_rival`, but a device that is going is waited for, and ignored with ``for_guest``."""
     limit = Deadline(_GOING)
     for pause in pauses():
         found = _rival(backing, area, loops)
@@ -162,8 +161,8 @@ def _lasting_rival(backing: Backing, area: Area, loops: LoopIndex, for_guest: bo
 
 def is_going(device: _device.Device, status: LoopInfo) -> bool:
     """
-    Whether a held loop device (and its ``_block.loop.LoopInfo``) goes with its last user, which is none that stands
-    on it or has mounted it.
+    Whether a held loop device (with its ``_block.loop.LoopInfo``) goes with its last user and has no user
+    that is stacked on it or has it mounted.
     """
     if not status.autoclear or gone.list_directory(f"{device.sysfs}/holders"):
         return False
@@ -171,9 +170,7 @@ def is_going(device: _device.Device, status: LoopInfo) -> bool:
 
 
 class _Rival(Record):
-    """
-    A device that writes what is wanted; ``is_going`` as of :func:`is_going`, ``area`` in words.
-    """
+    """A device that writes the same area; ``is_going`` as in :func:`is_going`, ``area`` in words."""
 
     path: str
     diskseq: int

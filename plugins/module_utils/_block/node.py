@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Nodes of block devices in /dev: open a device by its number also when its node is missing or is another device's.
+Nodes of block devices in /dev: open a device by its number also when its node is missing or belongs to
+another device.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Then a private node serves. It is made in a directory of its own below /dev, as other file systems that are writable early, such as
-/run, are mounted nodev. It is removed as soon as it is open.
+Then a private node is used. It is made in a directory of its own below /dev, because other file systems that
+are writable early, such as /run, are mounted nodev. It is removed as soon as it is open.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from .._base import gone
 from .._base.errors import KernelError
 
 _DIRECTORY = "/dev/.racefree-"
-# Seconds after which a directory is a killed process's: it is needed for a few microseconds.
+# Seconds after which a directory counts as left by a killed process: it is needed for microseconds.
 _STALE = 60
 
 
 def open_block(path: str, flags: int) -> int:
     """
-    os.open of a path that leads to a block device, also when that is sealed (``_seal``); OSError of the open, KernelError.
+    os.open of a path that leads to a block device, also when that is sealed (``_seal``). OSError of the open,
+    KernelError.
     """
     try:
         return os.open(path, flags)
@@ -42,7 +44,8 @@ def open_block(path: str, flags: int) -> int:
 
 def _open_own(name: str, major: int, minor: int, flags: int) -> int:
     """
-    A descriptor of the device ``major:minor``, called ``name`` by the kernel, whose own node cannot be used.
+    A descriptor of the device ``major:minor``, with the kernel's name ``name``, whose own node cannot be
+    used.
 
     OSError of the open itself; KernelError that names the missing node when no node can be made.
     """
@@ -67,7 +70,8 @@ def _open_own(name: str, major: int, minor: int, flags: int) -> int:
 
 def make(name: str, major: int, minor: int) -> bool:
     """
-    Put a missing node in its place; whether it was missing. KernelError that names it when it cannot be made.
+    Make a missing node; return whether it was missing. KernelError that names the node when it cannot be
+    made.
     """
     try:
         os.mknod(f"/dev/{name}", stat.S_IFBLK | 0o660, os.makedev(major, minor))
@@ -80,7 +84,7 @@ def make(name: str, major: int, minor: int) -> bool:
 
 def _no_node(error: OSError, name: str, major: int, minor: int) -> KernelError:
     return KernelError(
-        f"its node in /dev is missing or is another device's, and none can be made: {error.strerror}",
+        f"its node in /dev is missing or belongs to another device, and none can be made: {error.strerror}",
         device=f"/dev/{name}",
         errno=error.errno,
         hint=advice(name, major, minor),
@@ -96,14 +100,14 @@ def _remove(directory: str) -> None:
 
 
 def _reap() -> None:
-    """Remove what processes have left that were killed in the middle."""
+    """Remove private nodes left by killed processes."""
     for entry in os.scandir("/dev"):
         if entry.name.startswith(os.path.basename(_DIRECTORY)):
             try:
                 if entry.stat(follow_symlinks=False).st_mtime < time.time() - _STALE:
                     _remove(entry.path)
             except OSError as error:
-                # Another process is at it, too.
+                # Another process removes it, too.
                 if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                     raise
 
@@ -114,10 +118,8 @@ OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
 def open_node(name: str, major: int, minor: int, flags: int) -> int:
     """
-    A descriptor of the device ``major:minor``, called ``name`` by the kernel, through its node or else one of
-    our own; OSError of the open.
-
-    ``flags`` say how; the caller closes it.
+    A descriptor of the device ``major:minor``, with the kernel's name ``name``, through its node or else a
+    private one. The caller closes it. OSError of the open, KernelError.
     """
     path, rdev, flags = f"/dev/{name}", os.makedev(major, minor), flags | OPEN_FLAGS | os.O_NOFOLLOW
     if is_node_of(path, rdev):
@@ -134,7 +136,7 @@ def open_node(name: str, major: int, minor: int, flags: int) -> int:
 
 
 def is_node_of(path: str, rdev: int) -> bool:
-    """Whether the path itself, not what a link there leads to, is a node of this block device."""
+    """Whether the path itself, not the target of a link, is a node of this block device. KernelError."""
     try:
         there = os.lstat(path)
     except OSError as error:
@@ -145,5 +147,5 @@ def is_node_of(path: str, rdev: int) -> bool:
 
 
 def advice(name: str, major: int, minor: int) -> str:
-    """What to do about a node that is missing or wrong, for an error's hint."""
-    return f"Its node has to be: mknod /dev/{name} b {major} {minor}"
+    """The hint for a node that is missing or wrong."""
+    return f"Make the right node: mknod /dev/{name} b {major} {minor}"

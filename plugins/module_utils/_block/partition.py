@@ -7,7 +7,7 @@ A partition by its disk's disk sequence number and its own number.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A partition has no disk sequence number of its own: BLKGETDISKSEQ tells its disk's (block/ioctl.c,
+Partitions have no disk sequence number of their own: BLKGETDISKSEQ returns that of the disk (block/ioctl.c,
 ``bdev->bd_disk->diskseq``).
 """
 
@@ -21,8 +21,8 @@ from . import device, sysfs
 
 def open_partition(diskseq: int, number: int, writable: bool = False) -> device.Device:
     """
-    The partition ``number`` of the disk with this disk sequence number, held and proved; DeviceGone when
-    either is not there.
+    Partition ``number`` of the disk with this disk sequence number, held and proved; DeviceGone when either
+    does not exist.
     """
     with device.open_diskseq(diskseq) as disk:
         found = _number_of(disk, number)
@@ -46,7 +46,7 @@ def open_partition(diskseq: int, number: int, writable: bool = False) -> device.
 
 
 def _number_of(disk: device.Device, number: int) -> tuple[int, int] | None:
-    """``(major, minor)`` of the partition, from sysfs: where to look, not a proof."""
+    """``(major, minor)`` of the partition from sysfs: where to look, not a proof. KernelError."""
     try:
         names = os.listdir(disk.sysfs)
     except FileNotFoundError:

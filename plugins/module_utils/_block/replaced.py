@@ -3,20 +3,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Loop devices over a file that had this path before: it was deleted, or another one was renamed over it, as
-Ansible's copy and template do.
+Loop devices over a file that had this path before it was deleted or replaced, as Ansible's copy and template
+do.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Such a device goes on with the old file, which nothing leads to any more. A path is no proof, so it is only
-ever named, never touched.
+Such a device keeps using the old file, which no path leads to any more. A path is no proof, so such devices
+are only reported, never changed.
 
-sysfs tells a file's path in the mount namespace where it was opened, and without what was mounted over it
-since. So a device with this path can be that of a container, of a service with a /tmp of its own or of a file
-below a mount. Only a deleted file of the file system that the path leads to now is taken for the one that
-was there: both rename(2) and unlink(2) leave the old file on its file system, and without a path. (In another
-namespace a directory of the same file system can have the path of this one: such a file is taken for the old
-one once it is deleted.)
+sysfs shows a file's path in the mount namespace where it was opened, without later mounts over it. So a
+device with this path can belong to a container, to a service with a private /tmp or to a file below a mount.
+Only a deleted file on the file system that the path leads to now counts as the earlier file: rename(2) and
+unlink(2) both leave the old file on its file system, without a path. (In another mount namespace a directory
+of the same file system can have this path: a file there counts as the earlier one once it is deleted.)
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from .new_loop import Area
 
 
-# What the kernel puts behind the path of a file that has none any more (d_path in fs/d_path.c). A file can
-# really be called so.
+# What the kernel appends to the path of a deleted file (d_path in fs/d_path.c). A file name can really end
+# in it, too.
 _DELETED = " (deleted)"
 
 
@@ -50,11 +49,11 @@ def refuse(
     with_going: bool = True,
 ) -> None:
     """
-    Raise WrongDevice when a loop device over a part of ``area`` (``_block.new_loop.Area``) has another file that
-    this path led to; ``warn(text)`` of one whose file may only be called the same.
+    Raise WrongDevice when a loop device over a part of ``area`` (``_block.new_loop.Area``) has another file
+    that was at this path before; call ``warn(text)`` for a device whose file may only have the same path.
 
-    ``file``: ``(st_dev, st_ino)`` of what is there now, None for nothing; ``loops``: a ``_block.loop_index.LoopIndex``;
-    ``with_going``: whether that is said of devices too that go by themselves (``_block.new_loop.is_going``).
+    ``file``: ``(st_dev, st_ino)`` of the current file, None for none; ``with_going``: whether devices that go
+    by themselves (``_block.new_loop.is_going``) count too. KernelError.
     """
     real = loops.real(path)
     found = loops.named((real, real + _DELETED))
@@ -67,8 +66,8 @@ def refuse(
                 continue
             if not _was_here(device, status, real, file):
                 warn(
-                    f"{path}: {device.path} (diskseq {device.id.diskseq}) has another file with this path, of "
-                    "another mount namespace or below a mount; it is left alone"
+                    f"{path}: {device.path} (diskseq {device.id.diskseq}) has another file with this path, "
+                    "in another mount namespace or below a mount; it was left unchanged"
                 )
                 continue
             raise _replaced(path, file, device)
@@ -78,7 +77,7 @@ def refuse(
 
 
 def _was_here(device: Device, status: loop.LoopInfo, real: str, file: tuple[int, int] | None) -> bool:
-    """Whether the device's file was at the path ``real``, as far as can be told."""
+    """Whether the device's file was at the path ``real``, as far as this can be known."""
     if loop.backing_path(device) != real + _DELETED:
         return False
     # A file of overlayfs can have another st_dev than its directory.
@@ -99,7 +98,7 @@ def _replaced(path: str, file: tuple[int, int] | None, device: Device) -> WrongD
 
 
 def _file_system_of(directory: str) -> int:
-    """The st_dev of the directory, or of the nearest one above it that is there."""
+    """The st_dev of the directory, or of the nearest existing one above it."""
     found = _identity_of(directory)
     while found is None:
         directory = os.path.dirname(directory)

@@ -7,8 +7,8 @@ What sysfs says about block devices: attributes, numbers and names, and the devi
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Sources: Documentation/ABI/stable/sysfs-block of Linux. It says where to look and proves nothing, unless the caller
-holds the device open, so that its number stays its own.
+Sources: Documentation/ABI/stable/sysfs-block of Linux. It says where to look and proves nothing, unless the
+caller holds the device open, which pins its number.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _SECTOR = 512  # of sysfs, whatever the device's own block size
 
 
 def partition_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
-    """``(major, minor, start, size)`` of the disk a partition is on, in bytes, or None when the device is no partition."""
+    """
+    ``(major, minor, start, size)``: the number of a partition's disk, and where the partition is, in bytes;
+    None when the device is no partition.
+    """
     directory = f"/sys/dev/block/{major}:{minor}"
     if read(directory + "/partition") is None:
         return None
@@ -36,12 +39,14 @@ def partition_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
 
 
 def members_of(major: int, minor: int) -> list[tuple[int, int]]:
-    """The numbers of the devices that a stacked device (md, bcache, dm) is made of; an empty list for others."""
+    """
+    The numbers of the devices that a stacked device (md, bcache, dm) is made of; empty for other devices.
+    """
     return _numbers_in(f"/sys/dev/block/{major}:{minor}/slaves")
 
 
 def holders_of(major: int, minor: int) -> list[tuple[int, int]]:
-    """The numbers of the stacked devices that stand directly on a device."""
+    """The numbers of the stacked devices directly on top of a device."""
     return _numbers_in(f"/sys/dev/block/{major}:{minor}/holders")
 
 
@@ -57,10 +62,10 @@ _MOST_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
 
 def diskseq_of(major: int, minor: int) -> int | None:
     """
-    The disk sequence number that sysfs shows for a device, without opening it (for a partition its disk's),
-    or None when no device has the number.
+    The disk sequence number in sysfs of a device (for a partition its disk's), without opening it; None when
+    no device has the number. KernelError.
 
-    The same before and after means that what was read in between is one device's.
+    When it is the same before and after other reads, those were about one device.
     """
     base = f"/sys/dev/block/{major}:{minor}"
     text = read(f"{base}/diskseq")
@@ -77,8 +82,8 @@ def diskseq_of(major: int, minor: int) -> int | None:
 
 def number_named(path: str) -> tuple[int, int] | None:
     """
-    ``(major, minor)`` of the device that the kernel itself calls as the path says, ``/dev/NAME``, or as a
-    link there says; or None.
+    ``(major, minor)`` of the device whose kernel name the path ``/dev/NAME``, or the link there, names; or
+    None.
     """
     for dummy in range(_MOST_LINKS):
         directory, dummy2, name = path.rpartition("/")
@@ -118,11 +123,11 @@ def kernel_name(major: int, minor: int) -> str | None:
 
 def read(path: str) -> str | None:
     """
-    A sysfs attribute without its newline, or None when it is not there (any more); KernelError when it cannot
-    be read.
+    A sysfs attribute without its newline, or None when it does not exist (any more); KernelError when it
+    cannot be read.
     """
     try:
-        # A third of what open() takes; an attribute is a page at most, and comes whole.
+        # Three times as fast as open(); an attribute is at most a page, and is read at once.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             data = os.read(fd, _ATTRIBUTE)
@@ -136,7 +141,7 @@ def read(path: str) -> str | None:
 
 
 def stack_below(major: int, minor: int) -> set[tuple[int, int]]:
-    """``{(major, minor)}`` of all that a device stands on, by sysfs; the device must be held."""
+    """``{(major, minor)}`` of everything below a device, from sysfs; the device must be held."""
     below, todo = set(), [(major, minor)]
     while todo:
         number = todo.pop()

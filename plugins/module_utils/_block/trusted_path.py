@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Who can make a path lead to another file: whoever can write a directory on the way, or that of a symbolic link
-on it.
+Who can redirect a path to another file: anyone who can write to a directory on the way, or to the directory
+of a symbolic link on it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-path_resolution(7), and sticky directories in unlink(2). Root can always do so, and is not named; nor is the
+path_resolution(7), and sticky directories in unlink(2). Root can always do so and is not reported, nor is the
 user who runs this.
 """
 
@@ -32,11 +32,11 @@ _ACL = "system.posix_acl_access"
 
 def weak_place(path: str, walked: dict[str, tuple[str, bool]] | None = None) -> str | None:
     """
-    What somebody else can redirect the absolute path by, in words that name the place, or None. KernelError
-    for what could not be looked at.
+    The place where somebody else can redirect the absolute path, in words, or None. KernelError when a place
+    cannot be examined.
 
-    What is not there (yet) is left out: whoever opens the path finds that out. ``walked``: a dictionary in
-    which one run keeps the directories that nobody else can redirect, for many files.
+    What does not exist (yet) is skipped: opening the path fails then. ``walked``: a dictionary in which a run
+    keeps the directories that nobody else can redirect, for many files.
     """
     if walked is None:
         return _walk(_parts(path))[0]
@@ -55,8 +55,9 @@ def _walk(
     rest: list[str], done: str = "/", sticky: bool = False
 ) -> tuple[str | None, tuple[str, bool] | None]:
     """
-    ``(place, (done, sticky))``: what :func:`weak_place` returns, and where the names ``rest`` lead from the
-    directory ``done``, and whether that is a sticky one; None for what is not there.
+    ``(place, (done, sticky))``: the result of :func:`weak_place`, the directory that the names ``rest`` lead
+    to from the directory ``done``, and whether it is sticky; None instead of the pair for what does not
+    exist.
     """
     links = 0
     path = "/".join([done, *rest])
@@ -93,8 +94,8 @@ def check(
     walked: dict[str, tuple[str, bool]] | None = None,
 ) -> None:
     """
-    Call ``warn(text)`` when somebody else can redirect the path; InvalidValue of ``option`` instead when it
-    ``must`` not be so, and KernelError when that could not be looked at. ``walked``: as for
+    Call ``warn(text)`` when somebody else can redirect the path; when it ``must`` not be so, raise
+    InvalidValue of ``option`` instead, and KernelError when this cannot be examined. ``walked``: as for
     :func:`weak_place`.
     """
     try:
@@ -106,7 +107,7 @@ def check(
         return
     if place is None:
         return
-    text = f"somebody else than root can make it lead to another file, by {place}"
+    text = f"a user other than root can redirect it to another file, by {place}"
     if must:
         raise InvalidValue(
             option, path, f"{text}. Keep images where only root can write, or say trusted_path=false"
@@ -124,14 +125,14 @@ def _look(path: str) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise KernelError.from_oserror(error, "look who can change the path", device=path) from error
+        raise KernelError.from_oserror(error, "check who can change the path", device=path) from error
 
 
 def _target_of(link: str) -> str:
     try:
         return os.readlink(link)
     except OSError as error:
-        raise KernelError.from_oserror(error, "look who can change the path", device=link) from error
+        raise KernelError.from_oserror(error, "check who can change the path", device=link) from error
 
 
 def _is_trusted(uid: int) -> bool:
@@ -142,7 +143,7 @@ def _why_directory(path: str, there: os.stat_result) -> str | None:
     if not _is_trusted(there.st_uid):
         return f"the directory {path}, which belongs to the user {there.st_uid}"
     if there.st_mode & stat.S_ISVTX:
-        # In it, only the owner of an entry can exchange that.
+        # Sticky: only the owner of an entry can replace it.
         return None
     if there.st_mode & stat.S_IWOTH:
         return f"the directory {path}, which everybody can write"
@@ -152,11 +153,11 @@ def _why_directory(path: str, there: os.stat_result) -> str | None:
 
 
 def _has_acl(path: str) -> bool:
-    """An entry of a list for a user shows as a group's permission (acl(5))."""
+    """Whether the directory has an ACL: its entries show as group permissions (acl(5))."""
     try:
         return _ACL in os.listxattr(path, follow_symlinks=False)
     except OSError as error:
         if error.errno == errno.ENOTSUP:
-            # A file system without extended attributes has no lists.
+            # A file system without extended attributes has no ACLs.
             return False
-        raise KernelError.from_oserror(error, "look who can change the path", device=path) from error
+        raise KernelError.from_oserror(error, "check who can change the path", device=path) from error

@@ -7,9 +7,9 @@ Encode and strictly decode the buffers of device-mapper's ioctls. Pure: nothing 
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Layout: include/uapi/linux/dm-ioctl.h and drivers/md/dm-ioctl.c. Encoders keep every rule of the checks that Linux 6.5
-brought, also on older kernels, which would read past a malformed buffer. Decoders trust nothing: each way in which a
-buffer can be wrong has a rule of its own in :class:`BadBuffer`.
+Layout: include/uapi/linux/dm-ioctl.h and drivers/md/dm-ioctl.c. Encoders obey all the checks of Linux 6.5,
+also for older kernels, which would read beyond a malformed buffer. Decoders trust nothing: each way in which
+a buffer can be wrong has a rule of its own in :class:`BadBuffer`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 HEADER = 312
-# offsetof(struct dm_ioctl, data): what data_size is in an answer that has nothing behind the header.
+# offsetof(struct dm_ioctl, data): data_size of an answer that consists of the header alone.
 HEADER_ALONE = 305
 SPEC = 40
 MAX_TARGETS = 1048576
@@ -37,8 +37,8 @@ _U64_MAX = 2**64 - 1
 
 class BadBuffer(BlockError):
     """
-    A buffer breaks a rule of the interface. ``rule`` says which: size, version, data_start, alignment, next, overlap,
-    gap, overflow, nul, count, text; ``offset`` is the place in bytes from the buffer's start.
+    A buffer breaks a rule of the interface. ``rule`` is one of: size, version, data_start, alignment, next,
+    overlap, gap, overflow, nul, count, text; ``offset`` is the place in bytes from the buffer's start.
     """
 
     def __init__(self, rule: str, offset: int, message: str) -> None:
@@ -48,7 +48,9 @@ class BadBuffer(BlockError):
 
 
 class Header(Record):
-    """``struct dm_ioctl`` decoded; ``dev`` in the kernel's huge encoding, ``name`` and ``uuid`` as bytes."""
+    """
+    A decoded ``struct dm_ioctl``; ``dev`` in the kernel's huge encoding, ``name`` and ``uuid`` as bytes.
+    """
 
     version: tuple[int, int, int]
     data_size: int
@@ -63,7 +65,10 @@ class Header(Record):
 
 
 class TargetLine(Record):
-    """One target: ``start`` and ``length`` in sectors of 512 bytes, ``type`` and ``params`` as bytes without NUL."""
+    """
+    One target: ``start`` and ``length`` in sectors of 512 bytes, ``type`` and ``params`` as bytes without
+    NUL.
+    """
 
     start: int
     length: int
@@ -72,7 +77,7 @@ class TargetLine(Record):
 
 
 class NameEntry(Record):
-    """One row of DM_LIST_DEVICES; ``event_nr`` and ``uuid`` are None where the kernel does not tell."""
+    """One row of DM_LIST_DEVICES; ``event_nr`` and ``uuid`` are None when the kernel does not report them."""
 
     dev: int
     name: bytes
@@ -91,6 +96,7 @@ def decode_dev(dev: int) -> tuple[int, int]:
 
 
 def align(number: int) -> int:
+    """The number rounded up to the alignment of structures in a buffer, 8 bytes."""
     return (number + _ALIGN - 1) & ~(_ALIGN - 1)
 
 
@@ -106,20 +112,17 @@ def encode(
     room: int = 0,
 ) -> bytearray:
     """
-    A request buffer: the header, ``payload`` from byte 312, and at least ``room`` bytes for the answer.
+    A request buffer: the header, ``payload`` from byte 312 on, and at least ``room`` bytes for the answer.
 
-    ``name``, ``uuid`` as bytes without NUL. Raises InvalidValue when something does not fit its field.
+    ``name`` and ``uuid`` are bytes without NUL. Raises InvalidValue when a value does not fit its field,
+    BadBuffer when the buffer would be too large.
     """
-    lib = uapi.lib
-    for option, number, most in (
-        ("dev", dev, _U64_MAX),
-        ("flags", flags, _NEXT_MAX),
-        ("event_nr", event_nr, _NEXT_MAX),
-        ("target_count", target_count, _NEXT_MAX),
-    ):
-        _check_number(option, number, most)
-    _check_text("name", name, lib.DM_NAME_LEN - 1)
-    _check_text("uuid", uuid, lib.DM_UUID_LEN - 1)
+    _check_number("dev", dev, _U64_MAX)
+    _check_number("flags", flags, _NEXT_MAX)
+    _check_number("event_nr", event_nr, _NEXT_MAX)
+    _check_number("target_count", target_count, _NEXT_MAX)
+    _check_text("name", name, uapi.lib.DM_NAME_LEN - 1)
+    _check_text("uuid", uuid, uapi.lib.DM_UUID_LEN - 1)
     size = max(HEADER + len(payload), HEADER + room)
     if size > MAX_BUFFER:
         raise BadBuffer("size", 0, f"{size} bytes are needed, and the kernel takes {MAX_BUFFER} at most")
@@ -140,11 +143,13 @@ def encode(
 
 def encode_targets(targets: Sequence[tuple[int, int, bytes, bytes]], strict: bool = True) -> bytes:
     """
-    The payload of DM_TABLE_LOAD from ``(start, length, type, params)`` in order; sectors, and bytes without NUL.
+    The payload of DM_TABLE_LOAD from ``(start, length, type, params)`` in order: sectors, and bytes without
+    NUL.
 
-    ``next`` is relative to its own spec here, and set in the last one too, which the kernel does not look at. ``strict``: the sectors must
-    follow each other from 0 on, as :func:`decode_table_request` wants them; without it, any that fit their fields are written, so that a
-    kernel's own checks can be tried. Raises InvalidValue when something does not fit its field, BadBuffer for the table as a whole.
+    ``next`` is relative to its own spec, and is set in the last spec too, where the kernel ignores it.
+    ``strict``: the targets must follow each other from sector 0 on, as :func:`decode_table_request` requires;
+    without it, any sectors that fit their fields are written, to try a kernel's own checks. Raises
+    InvalidValue when a value does not fit its field, BadBuffer for the table as a whole.
     """
     if not targets:
         raise BadBuffer("count", HEADER, "a table needs at least one target")
@@ -158,13 +163,7 @@ def encode_targets(targets: Sequence[tuple[int, int, bytes, bytes]], strict: boo
     pieces = []
     place, expected = HEADER, 0
     for start, length, kind, params in targets:
-        _check_text("target", kind, uapi.lib.DM_MAX_TYPE_NAME - 1)
-        if b"\0" in params:
-            raise InvalidValue("params", params, "cannot hold a NUL")
-        if not kind:
-            raise InvalidValue("target", kind, "must be the type of a target")
-        _check_number("start", start, _U64_MAX)
-        _check_number("length", length, _U64_MAX)
+        _check_target(start, length, kind, params)
         if strict:
             _check_sectors(start, length, expected, place)
             expected = start + length
@@ -174,7 +173,7 @@ def encode_targets(targets: Sequence[tuple[int, int, bytes, bytes]], strict: boo
         if size > _NEXT_MAX:
             raise BadBuffer("overflow", HEADER, "the parameters of one target are longer than 4 GiB")
         spec.next = size
-        # padded, or the rest of a longer type of the target before would stay
+        # Padded: otherwise the end of the previous target's longer type would stay.
         spec.target_type = kind.ljust(16, b"\0")
         pieces.append(raw[:])
         pieces.append(params.ljust(size - SPEC, b"\0"))
@@ -182,8 +181,21 @@ def encode_targets(targets: Sequence[tuple[int, int, bytes, bytes]], strict: boo
     return b"".join(pieces)
 
 
+def _check_target(start: int, length: int, kind: bytes, params: bytes) -> None:
+    """Raise InvalidValue unless the values fit the fields of ``struct dm_target_spec``."""
+    _check_text("target", kind, uapi.lib.DM_MAX_TYPE_NAME - 1)
+    if b"\0" in params:
+        raise InvalidValue("params", params, "cannot hold a NUL")
+    if not kind:
+        raise InvalidValue("target", kind, "must be the type of a target")
+    _check_number("start", start, _U64_MAX)
+    _check_number("length", length, _U64_MAX)
+
+
 def encode_message(sector: int, text: bytes) -> bytes:
-    """The payload of DM_TARGET_MSG: ``sector`` (of 512 bytes) picks the target, ``text`` is bytes without NUL."""
+    """
+    The payload of DM_TARGET_MSG: ``sector`` (of 512 bytes) selects the target, ``text`` is bytes without NUL.
+    """
     if b"\0" in text or not text:
         raise InvalidValue("message", text, "must be a message of at least one character without NUL")
     _check_number("sector", sector, _U64_MAX)
@@ -228,7 +240,10 @@ def decode_header(buffer: bytes | bytearray, major: int = 4) -> Header:
 
 
 def decode_table_request(buffer: bytes | bytearray) -> tuple[Header, list[TargetLine]]:
-    """``(Header, [TargetLine])`` of a DM_TABLE_LOAD request, as the hardened kernels read it (``next`` from each spec)."""
+    """
+    ``(Header, [TargetLine])`` of a DM_TABLE_LOAD request, as hardened kernels read it (``next`` counts from
+    each spec).
+    """
     header = decode_header(buffer)
     if not header.target_count:
         raise BadBuffer("count", 20, "a table needs at least one target")
@@ -261,12 +276,12 @@ def decode_table(buffer: bytes | bytearray, header: Header) -> list[TargetLine]:
 
 
 def decode_names(buffer: bytes | bytearray, header: Header, with_uuid: bool) -> list[NameEntry]:
-    """[NameEntry] of a DM_LIST_DEVICES answer; ``with_uuid``: the request had DM_UUID_FLAG."""
+    """[NameEntry] of a DM_LIST_DEVICES answer. ``with_uuid``: the request had DM_UUID_FLAG."""
     ffi, lib = uapi.ffi, uapi.lib
     entries: list[NameEntry] = []
     place, end = header.data_start, header.data_size
     if place >= end:
-        # Without any mapped device the kernel answers with the header only.
+        # Without mapped devices the kernel's answer is the header alone.
         return entries
     while True:
         _check_room(place, 12, end)
@@ -325,8 +340,8 @@ def _header(buffer: bytes | bytearray) -> Any:
 
 def _target(buffer: bytes | bytearray, place: int, end: int, origin: int) -> tuple[TargetLine, int, int]:
     """
-    ``(TargetLine, place of the following one, end of the parameters)``; places in bytes from the buffer's start,
-    ``next`` counts from ``origin``.
+    ``(TargetLine, place of the following one, end of the parameters)``; places in bytes from the buffer's
+    start, ``next`` counts from ``origin``.
     """
     _check_room(place, SPEC + 1, end)
     ffi = uapi.ffi
@@ -345,7 +360,10 @@ def _check_end(start: int, length: int, place: int) -> None:
 
 
 def _check_sectors(start: int, length: int, expected: int, place: int) -> None:
-    """Sectors of one target in a request: where the one before ends (``expected``), not empty (drivers/md/dm-table.c)."""
+    """
+    The sectors of one target in a request must start at ``expected``, and not be empty
+    (drivers/md/dm-table.c).
+    """
     _check_end(start, length, place)
     if start != expected:
         raise BadBuffer(
@@ -380,7 +398,7 @@ def _check_room(place: int, size: int, end: int) -> None:
 
 
 def _text(buffer: bytes | bytearray, start: int, end: int) -> bytes:
-    """A fixed field: NUL-terminated, nothing but NULs after that."""
+    """A fixed field: text and its NUL, then nothing but NULs."""
     field = bytes(buffer[start:end])
     text, nul, rest = field.partition(b"\0")
     if not nul:
@@ -391,7 +409,7 @@ def _text(buffer: bytes | bytearray, start: int, end: int) -> bytes:
 
 
 def _string(buffer: bytes | bytearray, start: int, end: int) -> tuple[bytes, int]:
-    """A NUL-terminated string and the place behind its NUL."""
+    """A NUL-terminated string, and the place after its NUL."""
     nul = buffer.find(b"\0", start, end)
     if nul < 0:
         raise BadBuffer("nul", start, "a string without its NUL")

@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Device-mapper's control node: one method per ioctl, with the flags that it allows.
+Device-mapper's control node: one method per ioctl, with the flags that it accepts.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A mapped device is addressed here by its uuid or by its number, hardly ever by its name: a name can move to another
+A mapped device is addressed by its uuid or by its number, rarely by its name: a name can move to another
 device between two calls, a number cannot while the device is held open.
+
+All methods raise KernelError, and DeviceGone when there is no such mapped device. Sectors are of 512 bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 CONTROL = "/dev/mapper/control"
 _ROOM = 16384
 
-# The lowest minor of interface 4 that serves; the kernel refuses a higher one than its own.
+# The lowest sufficient minor version of interface 4; the kernel rejects one higher than its own.
 _MINORS = {
     "DM_VERSION": 0,
     "DM_LIST_DEVICES": 0,
@@ -51,19 +53,20 @@ _MINORS = {
     "DM_TARGET_MSG": 2,
     "DM_GET_TARGET_VERSION": 41,
 }
-# What a target has its own opinion on, which it tells the kernel's log.
+# Ioctls that a target may reject; it logs the reason.
 _EXPLAINED = frozenset(("DM_TABLE_LOAD", "DM_DEV_SUSPEND", "DM_TARGET_MSG"))
 _BY_DEV, _NOFLUSH, _SECURE, _DEFERRED = 3, 12, 20, 27
 
 
 class Address(Record):
-    """How a mapped device is named to the kernel: exactly one of uuid, name and number."""
+    """How a mapped device is named to the kernel: exactly one of uuid, name and ``(major, minor)``."""
 
     uuid: str = ""
     name: str = ""
     number: tuple[int, int] = (0, 0)
 
     def fields(self) -> dict[str, Any]:
+        """The fields of the request that carry the address."""
         if self.uuid:
             return {"uuid": os.fsencode(self.uuid)}
         if self.name:
@@ -87,12 +90,12 @@ def by_number(major: int, minor: int) -> Address:
 
 
 def by_device(device: Device) -> Address:
-    """The address of a held mapped device: its number, which is its own for as long as it is held."""
+    """The address of a held mapped device: its number, which is its own while it is held."""
     return by_number(device.id.major, device.id.minor)
 
 
 class MappedStatus(Record):
-    """What DM_DEV_STATUS tells of a mapped device."""
+    """The answer of DM_DEV_STATUS about a mapped device."""
 
     name: str
     uuid: str
@@ -129,11 +132,14 @@ class MappedStatus(Record):
 
     @property
     def number(self) -> str:
+        """``major:minor`` in decimal."""
         return f"{self.major}:{self.minor}"
 
 
 class Control:
-    """/dev/mapper/control, open. One for many devices."""
+    """
+    /dev/mapper/control, open; one serves many devices. NotSupported or KernelError when it cannot be opened.
+    """
 
     def __init__(self) -> None:
         uapi.require()
@@ -172,7 +178,10 @@ class Control:
         return self._call("DM_VERSION", "ask for the interface version")[1].version
 
     def speaks_version_5(self) -> bool:
-        """Whether the kernel has the strict interface proposed in June 2023; a kernel without it answers EINVAL, harmlessly."""
+        """
+        Whether the kernel has the strict interface proposed in June 2023; a kernel without it harmlessly
+        answers EINVAL.
+        """
         buffer = codec.encode((5, 0, 0))
         try:
             fcntl.ioctl(self.fd, uapi.lib.DM_VERSION, buffer)
@@ -184,7 +193,10 @@ class Control:
         return True
 
     def list_devices(self, name_prefix: str = "") -> list[codec.NameEntry]:
-        """[NameEntry] of all mapped devices, with uuids where the kernel tells them (interface 4.44, Linux 5.13)."""
+        """
+        [NameEntry] of all mapped devices, with uuids where the kernel reports them (interface 4.44, Linux
+        5.13).
+        """
         flags = uapi.lib.DM_UUID_FLAG
         buffer, header = self._call(
             "DM_LIST_DEVICES", "list the mapped devices", name=os.fsencode(name_prefix), flags=flags
@@ -192,11 +204,14 @@ class Control:
         return codec.decode_names(buffer, header, True)
 
     def target_versions(self) -> dict[str, tuple[int, int, int]]:
-        """``{target: (major, minor, patch)}`` of the targets that are loaded now."""
+        """``{target: (major, minor, patch)}`` of the target types that are loaded now."""
         return codec.decode_versions(*self._call("DM_LIST_VERSIONS", "list the targets"))
 
     def target_version(self, target: str) -> tuple[int, int, int] | None:
-        """The version of one target, whose kernel module is loaded for it; None when the kernel does not have it."""
+        """
+        The version of one target type, whose kernel module is loaded for it; None when the kernel does not
+        have it.
+        """
         try:
             answer = self._call(
                 "DM_GET_TARGET_VERSION",
@@ -213,7 +228,7 @@ class Control:
         return codec.decode_versions(*answer).get(target)
 
     def create(self, name: str, uuid: str = "") -> MappedStatus:
-        """Make a mapped device without a table: MappedStatus. DeviceBusy when the name or the uuid is taken."""
+        """Create a mapped device without a table. DeviceBusy when the name or the uuid is taken."""
         try:
             _buffer, header = self._call(
                 "DM_DEV_CREATE", f"create {name}", name=os.fsencode(name), uuid=os.fsencode(uuid)
@@ -225,7 +240,10 @@ class Control:
         return _status(header)
 
     def remove(self, address: Address, deferred: bool = False, event_nr: int = 0) -> bool:
-        """Remove it; ``deferred``: with its last user if it has any now. Whether an uevent was sent."""
+        """
+        Remove the device; ``deferred``: with its last user, if it has any now. Returns whether a uevent was
+        sent.
+        """
         flags = uapi.lib.DM_DEFERRED_REMOVE if deferred else 0
         _buffer, header = self._on(
             address,
@@ -239,10 +257,12 @@ class Control:
 
     def rename(self, address: Address, new_name: str, event_nr: int = 0) -> MappedStatus:
         """
-        Rename the device at ``address``: MappedStatus of the one that was renamed, which is the caller's to compare.
+        Rename the device at ``address``, and return the MappedStatus of the device that was renamed, which
+        the caller compares.
 
-        The kernel looks a device up by its name only (dm_hash_rename in drivers/md/dm-ioctl.c) and answers with the number of the one that it found. So the
-        name is asked for last of all, and another device than the one meant can have it only if somebody renames both between these two calls.
+        The kernel looks up the device by its name only (dm_hash_rename in drivers/md/dm-ioctl.c) and answers
+        with the number of the device that it found. So the name is read last, and another device is renamed
+        only if somebody renames both between these two calls. DeviceBusy when the new name is taken.
         """
         name = address.name or self.status(address).name
         try:
@@ -261,6 +281,10 @@ class Control:
         return _status(header)
 
     def suspend(self, address: Address, noflush: bool = False, nolockfs: bool = False) -> MappedStatus:
+        """
+        Suspend the device. ``noflush``: keep outstanding I/O queued; ``nolockfs``: do not freeze a file
+        system on it.
+        """
         flags = uapi.lib.DM_SUSPEND_FLAG | (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0)
         flags |= uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0
         return _status(
@@ -272,7 +296,7 @@ class Control:
     def resume(
         self, address: Address, noflush: bool = False, nolockfs: bool = False, event_nr: int = 0
     ) -> MappedStatus:
-        """Resume, taking the inactive table live if there is one."""
+        """Resume the device; an inactive table becomes live."""
         flags = (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0) | (
             uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0
         )
@@ -288,7 +312,7 @@ class Control:
         )
 
     def status(self, address: Address) -> MappedStatus:
-        """MappedStatus; DeviceGone when there is none."""
+        """The MappedStatus; DeviceGone when there is no such device."""
         return _status(self._on(address, "DM_DEV_STATUS", "ask for its status")[1])
 
     def load(
@@ -302,8 +326,9 @@ class Control:
         """
         Load the inactive table from ``(start, length, type, params)``: sectors, bytes.
 
-        ``secure``: the kernel wipes its copy of the buffer, and so is ours, for tables with a key. ``strict`` as for the codec's
-        ``encode_targets``: without it the kernel is left to find gaps and overlaps.
+        ``secure``: the kernel wipes its copy of the buffer and this method wipes its own, for tables with a
+        key. ``strict``: as for ``codec.encode_targets``; without it, the kernel is left to find gaps and
+        overlaps.
         """
         lib = uapi.lib
         flags = (lib.DM_READONLY_FLAG if read_only else 0) | (lib.DM_SECURE_DATA_FLAG if secure else 0)
@@ -332,18 +357,21 @@ class Control:
     def target_status(
         self, address: Address, noflush: bool = True
     ) -> tuple[MappedStatus, list[codec.TargetLine]]:
-        """``(MappedStatus, [TargetLine])`` whose params are what each target says of its state."""
+        """``(MappedStatus, [TargetLine])`` whose params are each target's status."""
         return self._table(
             address, "read its targets' status", uapi.lib.DM_NOFLUSH_FLAG if noflush else 0, False, False
         )
 
     def deps(self, address: Address, inactive: bool = False) -> list[tuple[int, int]]:
-        """``[(major, minor)]`` of the devices that its table has open."""
+        """``[(major, minor)]`` of the devices that the table has open."""
         flags = uapi.lib.DM_QUERY_INACTIVE_TABLE_FLAG if inactive else 0
         return codec.decode_deps(*self._on(address, "DM_TABLE_DEPS", "ask what it uses", flags=flags))
 
     def message(self, address: Address, text: str, sector: int = 0, secure: bool = False) -> str | None:
-        """Send a message to the target at ``sector`` (of 512 bytes); the answer's text, or None."""
+        """
+        Send a message to the target at ``sector``; returns the answer's text, or None. ``secure``: the
+        message may hold a key.
+        """
         flags = uapi.lib.DM_SECURE_DATA_FLAG if secure else 0
         buffer, header = self._on(
             address,
@@ -377,7 +405,7 @@ class Control:
             return self._call(
                 command, tried, device=str(address), minor=max(minor, _BY_DEV), **address.fields(), **fields
             )
-        # Regular expressions take long to import, for what is needed by few.
+        # Few need it, and regular expressions take long to import.
         from . import kernel_log
 
         with kernel_log.KernelLog() as log:
@@ -391,7 +419,7 @@ class Control:
                     **fields,
                 )
             except BlockError as error:
-                # Gone if it is: a device missing below it gives the same ENXIO.
+                # Raises DeviceGone if the device itself is gone: a missing device below it also gives ENXIO.
                 status = self.status(address)
                 reason = kernel_log.find_reason(log.lines(), status.number)
                 raise KernelError(
@@ -412,7 +440,7 @@ class Control:
         room: int = _ROOM,
         **fields: Any,
     ) -> tuple[bytearray, codec.Header]:
-        """``(buffer, Header)`` of one ioctl, again with twice the room for as long as the answer does not fit."""
+        """``(buffer, Header)`` of one ioctl, repeated with twice the room while the answer does not fit."""
         lib = uapi.lib
         version = (4, max(minor, _MINORS[command]), 0)
         secure = fields.get("flags", 0) & lib.DM_SECURE_DATA_FLAG

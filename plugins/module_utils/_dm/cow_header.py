@@ -26,10 +26,10 @@ _MAGIC = 0x70416E53
 
 def chunk_size(device: Device) -> int | None:
     """
-    The chunk size in sectors in the header of a held Device; None when there is no such header. Raises
+    The chunk size in sectors from the header on a held Device; None when there is no such header. Raises
     OSError.
     """
-    # Snapshots write past the page cache, and somebody may have read the header through it before they did.
+    # Snapshots bypass the page cache, which may have an older header.
     os.posix_fadvise(device.fd, 0, 0, os.POSIX_FADV_DONTNEED)
     data = os.pread(device.fd, _HEADER.size, 0)
     if len(data) < _HEADER.size:

@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Mapped devices whose targets say that they no longer work: a snapshot whose store is full, a failed pool. Pure, but for :func:`refuse_broken`.
+Mapped devices whose targets report that they no longer work: a snapshot with a full store, a failed pool.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Words of the targets' status: snapshot_status in drivers/md/dm-snap.c, pool_status and thin_status in dm-thin.c, cache_status in dm-cache-target.c.
+The status of targets: snapshot_status in drivers/md/dm-snap.c, pool_status and thin_status in dm-thin.c,
+cache_status in dm-cache-target.c.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _HINTS = {
     b"snapshot-merge": "What was written to it is lost: remove the device, and give it a new store",
     b"thin-pool": "See thin_check and thin_repair, or give the pool more room",
 }
-# {target type: [(words of its status, what they mean)]}, in the order in which they are looked for.
+# {target type: [(status words, meaning)]}, in the order of the checks.
 _SNAPSHOT = [({b"Invalid", b"Overflow"}, "store has overflowed"), ({b"Merge failed"}, "merge has failed")]
 _BROKEN = {
     b"snapshot": _SNAPSHOT,
@@ -47,7 +48,10 @@ _POOL = (
 
 
 def problems_of(lines: Iterable[TargetLine]) -> list[tuple[bytes, str]]:
-    """``[(target type, what is wrong)]`` out of the targets' status (``Control.target_status``), empty when nothing is to be seen."""
+    """
+    ``[(target type, problem)]`` from the targets' status (``Control.target_status``); empty when there is
+    none. Pure.
+    """
     found = []
     for line in lines:
         status = line.params.strip()
@@ -66,13 +70,19 @@ def problems_of(lines: Iterable[TargetLine]) -> list[tuple[bytes, str]]:
 
 
 def refuse_broken(control: _control.Control, device: Device) -> None:
-    """KernelError when a held mapped device, or one that it stands on, cannot be used, for what their targets say."""
+    """
+    Raise KernelError when the targets of a held mapped device, or of one below it, report that it cannot be
+    used.
+    """
     for name, kind, wrong in problems(control, device):
         raise KernelError(wrong, device=name, hint=_HINTS.get(kind))
 
 
 def problems(control: _control.Control, device: Device) -> Iterator[tuple[str, bytes, str]]:
-    """Yield ``(name, target type, what is wrong)`` for a held mapped device and those that it stands on, which the table above has open."""
+    """
+    Yield ``(name, target type, problem)`` for a held mapped device and those below it, which the table above
+    keeps open.
+    """
     numbers, seen = [(device.id.major, device.id.minor)], set()
     while numbers:
         number = numbers.pop()
@@ -87,6 +97,6 @@ def problems(control: _control.Control, device: Device) -> Iterator[tuple[str, b
 def _problems_at(control: _control.Control, address: _control.Address) -> Iterator[tuple[str, bytes, str]]:
     status, lines = control.target_status(address)
     for kind, wrong in problems_of(lines):
-        # A pool may be meant to be read-only.
+        # A pool may be read-only intentionally.
         if wrong != _READ_ONLY or b"read_only" not in control.table(address)[1][0].params.split():
             yield status.name, kind, wrong

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Why the kernel refused a table: what device-mapper logged meanwhile.
+Why the kernel rejected a table: what device-mapper logged meanwhile.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The ioctl answers with an errno, and the reason goes to the kernel's log only (DMERR in ``include/linux/device-mapper.h``,
-as ``device-mapper: table: MAJOR:MINOR: TARGET: REASON``). Format of ``/dev/kmsg``: Documentation/ABI/testing/dev-kmsg.
+The ioctl answers with an errno, and only the kernel's log has the reason (DMERR in
+``include/linux/device-mapper.h``, as ``device-mapper: table: MAJOR:MINOR: TARGET: REASON``). Format of
+``/dev/kmsg``: Documentation/ABI/testing/dev-kmsg.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ _MOST_RECORDS = 500
 _MOST_REASONS = 3
 _PREFIX = "device-mapper: "
 _TABLE = re.compile(r"table: ([0-9]+:[0-9]+): (.*)")
-# Said after the reason, and no reason themselves.
+# Logged after the reason, and not reasons themselves.
 _EMPTY = re.compile(r"ioctl: (error adding target to table|unable to set up device queue for new table)")
 _ERRNO = re.compile(r" \(-E[A-Z0-9]+\)$")
 
 
 class KernelLog:
     """
-    What the kernel logs from now on, without ever waiting for it; empty where the log cannot be read.
+    What the kernel logs from now on, read without waiting; empty when the log cannot be read.
 
     A context: leaving it closes the log.
     """
@@ -67,7 +68,7 @@ class KernelLog:
                 record = os.read(self._fd, _RECORD)
             except OSError as error:
                 if error.errno == errno.EPIPE:
-                    # Records were overwritten before they were read: go on with the oldest that is there.
+                    # Records were overwritten before they were read: continue with the oldest existing one.
                     continue
                 break
             result.append(record.decode("utf-8", "replace").partition(";")[2].partition("\n")[0])
@@ -76,9 +77,9 @@ class KernelLog:
 
 def find_reason(lines: Iterable[str], number: str) -> str | None:
     """
-    What device-mapper said about the device ``number`` (``MAJOR:MINOR``) in lines of the kernel's log, or None.
+    What device-mapper logged about the device ``number`` (``MAJOR:MINOR``), or None.
 
-    Lines that name another device are left out; lines of a target that names none cannot be told from those of others, and are taken.
+    Lines that name another device are skipped. Lines that name no device cannot be told apart, and count.
     """
     own, others = [], []
     for line in lines:

@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Keys of ``crypt`` targets that are in the kernel's keyring: reachable while a table is loaded.
+Keys of ``crypt`` targets in the kernel's keyring: reachable while a table is loaded.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The kernel looks for them in the keyrings of the process that loads the table (crypt_set_keyring_key in drivers/md/dm-crypt.c), and copies them.
+The kernel searches the keyrings of the process that loads the table (crypt_set_keyring_key in
+drivers/md/dm-crypt.c), and copies the keys.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def reachable(targets: Sequence[tuple[int, int, bytes, bytes]]) -> Iterator[None]:
-    """For a load of ``targets``, ``(start, length, type, params)``: root's user keyring is searched too; an error tells which keys are asked for."""
+    """
+    Make root's user keyring searched during a load of ``targets``, ``(start, length, type, params)``. A
+    KernelError of the load names the keys that are missing.
+    """
     names = keys_of(targets)
     if names:
-        # When that is refused, the keys may be in the session's keyring all the same.
+        # If that is rejected, the keys may still be in the session's keyring.
         with contextlib.suppress(BlockError):
             keyring.reach()
     try:
@@ -38,7 +42,7 @@ def reachable(targets: Sequence[tuple[int, int, bytes, bytes]]) -> Iterator[None
                 f"the key {' or '.join(names)} is not in the kernel's keyring",
                 device=error.device,
                 errno=error.errno,
-                hint="Keys are gone after a boot: add it with the module racefree.block.kernel_key, then try again",
+                hint="A boot removes all keys: add it with the module racefree.block.kernel_key, then try again",
             ) from error
         raise
 

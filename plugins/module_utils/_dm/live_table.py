@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Parsed tables and the kernel's: the live table of a mapped device, and a table to be loaded.
+Between parsed tables and the kernel: the parsed live table of a mapped device, and a table to be loaded.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -22,16 +22,20 @@ if TYPE_CHECKING:
 
 
 def loadable(table: _dm_table.Table, read_only: bool) -> load.Table:
-    """What ``_dm.mapped.make`` and ``_dm.reload.reload`` take."""
+    """The Table that ``_dm.mapped.make`` and ``_dm.reload.reload`` take."""
     return load.Table(tuple(table.kernel_targets()), read_only, has_secrets(table))
 
 
 def has_secrets(table: _dm_table.Table) -> bool:
+    """Whether the table contains a key."""
     return bool(table.redacted() != table)
 
 
 def live_table(control: _control.Control, device: Device) -> _dm_table.Table | None:
-    """The parsed live table of a held mapped device; None when it holds something that this language does not know."""
+    """
+    The parsed live table of a held mapped device; None when it has none, or one that cannot be parsed.
+    KernelError.
+    """
     lines = control.table(_control.by_device(device), secure=True)[1]
     try:
         return _dm_table.parse_table([_mapped.line_text(line) for line in lines]) if lines else None

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The first table of a mapped device: what it consists of, and loaded when the store or the pool that it takes over is free.
+Tables to be loaded, and the first table of a mapped device, loaded once the store or the pool in it is free.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .control import Address, Control, MappedStatus
 
 
-# For how long a snapshot that others have over the same store is waited for, and the target types that have one.
+# Seconds to wait for another snapshot with the same store, and the target types that have a store.
 _STORE_SECONDS = 5.0
 _SNAPSHOTS = (b"snapshot", b"snapshot-merge")
 _POOL = b"thin-pool"
@@ -31,8 +31,8 @@ _POOL = b"thin-pool"
 
 class Table(NamedTuple):
     """
-    What to load: ``targets`` as ``(start, length, type, params)`` in sectors and bytes; ``secure`` when it holds a key; ``held``: the Devices
-    that the targets name by number.
+    A table to load: ``targets`` as ``(start, length, type, params)`` in sectors and bytes; ``secure`` when it
+    holds a key; ``held``: the Devices that the targets name by number.
     """
 
     targets: tuple[tuple[int, int, bytes, bytes], ...]
@@ -42,9 +42,11 @@ class Table(NamedTuple):
 
     def prove(self) -> None:
         """
-        Once it is loaded: raise WrongDevice or DeviceGone unless every device is still the one that was looked up.
+        After the load: raise WrongDevice or DeviceGone unless every device is still the one that was looked
+        up.
 
-        From the load on the kernel has them exclusively, so that a loop device can get no other file by LOOP_CONFIGURE.
+        From the load on the kernel has them open exclusively, so that LOOP_CONFIGURE cannot bind a loop
+        device to another file.
         """
         for device in self.held:
             device.prove()
@@ -52,11 +54,12 @@ class Table(NamedTuple):
 
 def load_new(control: Control, address: Address, table: Table) -> MappedStatus:
     """
-    Load the table of a device that has none; DeviceBusy when another device has a snapshot over the same store.
+    Load the first table of a device; DeviceBusy when another device has a snapshot with the same store.
 
-    The kernel would have the new snapshot take the other one's records over at the resume (snapshot_ctr in drivers/md/dm-snap.c). It refuses that
-    when the other one is live then, and when that has gone by then, the new one has no records: its I/O fails, and what was kept is not seen. A
-    snapshot goes a moment after its last user, so it is waited for. Until records are taken over, the chunk size is 0.
+    At the resume the kernel would have the new snapshot take over the records of the other one (snapshot_ctr
+    in drivers/md/dm-snap.c). It rejects that while the other one is live. If the other one is gone by then,
+    the new snapshot has no records: its I/O fails, and earlier changes are not seen. A snapshot goes a moment
+    after its last user, so this waits for it. Until records are taken over, the chunk size is 0. KernelError.
     """
     limit = Deadline(_STORE_SECONDS)
     while True:
@@ -78,9 +81,10 @@ def load_new(control: Control, address: Address, table: Table) -> MappedStatus:
 
 def _load_pool(control: Control, address: Address, table: Table, limit: Deadline) -> MappedStatus:
     """
-    Load a table; for one of a thin pool again while another device is the same pool (__pool_find in drivers/md/dm-thin.c: EBUSY).
+    Load a table; for a thin pool, retry while another device is the same pool (__pool_find in
+    drivers/md/dm-thin.c: EBUSY).
 
-    A pool that is going has lost its name before it lets go of its metadata.
+    A pool that is being removed loses its name before it lets go of its metadata.
     """
     while True:
         try:

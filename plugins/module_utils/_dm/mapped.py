@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Mapped devices: make, find, change, remove.
+Mapped devices: make, find, rename.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The orders of calls here were tried on Linux 6.1, 6.12 and 7.2. What makes them free of races: a name that nobody else makes
-names the device until it is open, and from then on its number does, which cannot be reused while it is open.
+The order of calls here was tried on Linux 6.1, 6.12 and 7.2. It is free of races because a name that nobody
+else uses identifies the device until it is open, and from then on its number does, which cannot be reused
+while it is open.
 """
 
 from __future__ import annotations
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
     from .load import Table
 
 
-# Of a table in a message.
+# Lines of a table in a message.
 _LINES_SHOWN = 16
 
 
 class Mapped(NamedTuple):
-    """A mapped device as found: ``device`` is held, or None for one without any table, which cannot be opened."""
+    """
+    A mapped device that was found. ``device`` is held, or None when it has no table and therefore cannot be
+    opened.
+    """
 
     device: _device.Device | None
     status: _control.MappedStatus
@@ -46,14 +50,15 @@ def make(
     control: _control.Control, name: str, uuid: str | None, table: Table, event_nr: int, persist: bool = True
 ) -> _device.Device:
     """
-    Make a mapped device, take its table live, and return it, held. ``uuid``: one that nobody else has, unless given.
+    Make a mapped device with a live table and return it, held. ``uuid``: must be unique; a new one is made if
+    it is None.
 
-    ``event_nr`` (from a Cookie) goes with the resume. Unless ``persist`` the device goes with its last user, which from
-    the return on is the returned Device. On any error nothing is left. Raises DeviceBusy that describes who has the
-    name or the uuid.
+    ``event_nr`` (from a Cookie) goes with the resume. Unless ``persist``, the device goes with its last user,
+    which is the returned Device at first. On any error nothing is left behind. Raises KernelError, and
+    DeviceBusy that describes the device which has the name or the uuid.
     """
     uuid = uuid or new_uuid()
-    # Until it can be opened it has a name that nobody else makes: a uuid could be another device's by then, as could the name that is asked for.
+    # Until it can be opened it has a unique name: another device could get the uuid or the final name first.
     private = _control.by_name(_names.making_name())
     _refuse_taken(control, name, uuid)
     try:
@@ -63,7 +68,7 @@ def make(
     device = None
     try:
         device = _loaded(control, private, table)
-        # Before it has its name and is live: from here on a killed process leaves nothing behind.
+        # Before it has its name and is live: from here on, a killed process leaves nothing behind.
         control.remove(_control.by_device(device), deferred=True)
         _name(control, device, private, name, uuid)
         control.resume(_control.by_device(device), event_nr=event_nr)
@@ -78,12 +83,12 @@ def make(
 
 
 def _loaded(control: _control.Control, private: _control.Address, table: Table) -> _device.Device:
-    """The device at this address with the Table loaded, held."""
+    """The device at this address, held, with the Table loaded."""
     status = load_new(control, private, table)
     table.prove()
     device = _device.open_number(status.major, status.minor)
     try:
-        # While it is held its number is its own, so this tells whose number was opened.
+        # While it is held, its number is pinned, so this is the status of the device that was opened.
         if control.status(_control.by_device(device)).name != private.name:
             raise WrongDevice(f"it is not the device {status.number} that was made", device=device.path)
     except BaseException:
@@ -96,9 +101,9 @@ def _name(
     control: _control.Control, device: _device.Device, private: _control.Address, name: str, uuid: str
 ) -> None:
     """
-    Give a held device that is not live yet its name, for udev's rules read it when it gets live.
+    Give a held device its name before it is live, because udev's rules read the name when it becomes live.
 
-    No cookie and no flags: to udev this event, of a suspended device, says nothing. That of the resume counts.
+    Without cookie and flags: udev ignores this event, of a suspended device. The event of the resume counts.
     """
     try:
         control.rename(private, name)
@@ -113,11 +118,14 @@ def _name(
 
 
 def _roll_back(control: _control.Control, device: _device.Device | None, private: _control.Address) -> None:
-    """Have an unfinished make's device gone; udev may hold it for a moment, so with its last user."""
+    """
+    Remove the device of an unfinished make; with its last user, because udev may have it open for a moment.
+    """
     try:
         control.remove(private if device is None else _control.by_device(device), deferred=True)
     except BlockError:
-        # An error is on its way already. What is left tells by its name who made it, and a later run removes it.
+        # Another error is being raised already. The name of a leftover device identifies its maker, and a
+        # later run removes it.
         pass
     finally:
         if device is not None:
@@ -125,7 +133,7 @@ def _roll_back(control: _control.Control, device: _device.Device | None, private
 
 
 def _refuse_taken(control: _control.Control, name: str, uuid: str) -> None:
-    """DeviceBusy when a device has the name or the uuid already, before anything is made."""
+    """Raise DeviceBusy when a device has the name or the uuid already, before anything is made."""
     for address in (_control.by_name(name), _control.by_uuid(uuid)):
         try:
             control.status(address)
@@ -137,8 +145,9 @@ def _refuse_taken(control: _control.Control, name: str, uuid: str) -> None:
 def find(control: _control.Control, name: str = "", uuid: str = "") -> Mapped | None:
     """
     The mapped device with this uuid, or else with this name, held and proved; None when there is none.
+    KernelError.
 
-    With both given and a device that has only one of them, that one is returned: the caller compares.
+    When both are given and a device has only one of them, it is returned: the caller compares.
     """
     for address in ([_control.by_uuid(uuid)] if uuid else []) + ([_control.by_name(name)] if name else []):
         mapped = open_mapped(control, address)
@@ -148,7 +157,7 @@ def find(control: _control.Control, name: str = "", uuid: str = "") -> Mapped | 
 
 
 def open_mapped(control: _control.Control, address: _control.Address) -> Mapped | None:
-    """The mapped device at this address, held and proved to be there, or None."""
+    """The mapped device at this address, held and proved, or None. KernelError."""
     for _try in range(100):
         try:
             status = control.status(address)
@@ -169,15 +178,18 @@ def open_mapped(control: _control.Control, address: _control.Address) -> Mapped 
         except DeviceGone:
             device.close()
             continue
-        # The number is pinned by the descriptor; only if the address still leads to it, is it the one that was asked for.
+        # The descriptor pins the number; if the address still leads to it, it is the right device.
         if (again.major, again.minor) == (held.major, held.minor):
             return Mapped(device, held)
         device.close()
-    raise DeviceBusy("it is being made and removed all the time by others", device=str(address))
+    raise DeviceBusy("others keep making and removing it", device=str(address))
 
 
 def taken(control: _control.Control, name: str, uuid: str, own: _device.Device | None = None) -> DeviceBusy:
-    """A DeviceBusy that tells who has the name or the uuid, other than the held Device ``own``: the kernel's EBUSY does not."""
+    """
+    A DeviceBusy that describes the device, other than the held ``own``, which has the name or the uuid: the
+    kernel's EBUSY does not.
+    """
     for what, address in (("name", _control.by_name(name)), ("uuid", _control.by_uuid(uuid))):
         try:
             mapped = open_mapped(control, address)
@@ -193,12 +205,15 @@ def taken(control: _control.Control, name: str, uuid: str, own: _device.Device |
             if mapped.device is not None:
                 mapped.device.close()
     return DeviceBusy(
-        "the name or the uuid was taken by a device that has gone since", device=name, hint="Try again"
+        "the name or the uuid was taken by a device that is gone now", device=name, hint="Try again"
     )
 
 
 def describe(control: _control.Control, mapped: Mapped) -> str:
-    """One line that tells a mapped device whole: name, uuid, number, diskseq and table, with ``*`` for what in it could be a key."""
+    """
+    One line about a mapped device: name, uuid, number, diskseq and table, in which ``*`` replaces what could
+    be a key.
+    """
     status = mapped.status
     parts = [f"mapped device {status.name}", f"uuid {status.uuid or '(none)'}", f"number {status.number}"]
     if mapped.device is not None:
@@ -220,16 +235,17 @@ def describe(control: _control.Control, mapped: Mapped) -> str:
 
 
 def line_text(line: TargetLine) -> str:
-    """A table line as dmsetup writes it, from the kernel's answer."""
+    """A table line from the kernel's answer, as dmsetup writes it."""
     text = f"{line.start} {line.length} {line.type.decode('ascii', 'replace')}"
     return f"{text} {line.params.decode('utf-8', 'surrogateescape')}" if line.params else text
 
 
 def rename(control: _control.Control, device: _device.Device, new_name: str, event_nr: int) -> bool:
     """
-    Rename a held mapped device; whether an uevent was sent. DeviceBusy when the name is taken.
+    Rename a held mapped device; returns whether a uevent was sent. DeviceBusy when the name is taken.
 
-    WrongDevice when somebody renamed it just then, so that the kernel renamed another one, which has its old name back then.
+    WrongDevice when somebody renamed it at that moment, so that the kernel renamed another device, which then
+    gets its old name back.
     """
     old = control.status(_control.by_device(device)).name
     renamed = control.rename(_control.by_device(device), new_name, event_nr)
@@ -242,21 +258,28 @@ def rename(control: _control.Control, device: _device.Device, new_name: str, eve
 
 
 def give_name_back(control: _control.Control, other: _control.MappedStatus, name: str, old: str) -> str:
-    """What became of the device of the MappedStatus ``other``, which was renamed from ``old`` to ``name`` and is to have its name back."""
+    """
+    Give the device of the MappedStatus ``other``, which was renamed from ``old`` to ``name``, its old name
+    back; returns the outcome in words.
+    """
     try:
         now = control.status(_control.by_name(name))
         if now.number != other.number:
-            return f"the device that was {old}, {other.number}, was renamed by others since"
+            return f"the device that was {old}, {other.number}, has been renamed by others"
         control.rename(_control.by_name(name), old)
     except DeviceGone:
         return f"the device that was {old}, {other.number}, is gone"
     except BlockError as error:
-        return f"ANOTHER DEVICE, {other.number} (uuid {other.uuid or 'none'}), HAS THE NAME {name} AND WAS {old}: {error}"
+        which = f"{other.number} (uuid {other.uuid or 'none'})"
+        return f"ANOTHER DEVICE, {which}, HAS THE NAME {name} AND WAS {old}: {error}"
     return f"another device, {other.number}, has its name {old} back"
 
 
 def set_persist(control: _control.Control, device: _device.Device, wanted: bool) -> None:
-    """Whether a held mapped device stays when its last user goes (message ``@cancel_deferred_remove``, interface 4.27)."""
+    """
+    Set whether a held mapped device stays when its last user goes (message ``@cancel_deferred_remove``,
+    interface 4.27).
+    """
     if control.status(_control.by_device(device)).deferred_remove != wanted:
         return
     if wanted:
@@ -266,4 +289,5 @@ def set_persist(control: _control.Control, device: _device.Device, wanted: bool)
 
 
 def is_mapped(device: _device.Device) -> bool:
+    """Whether a Device is a mapped device."""
     return gone.exists(f"{device.sysfs}/dm", gone.SYSFS)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Names and uuids of mapped devices: which are allowed, and those that nobody else makes.
+Names and uuids of mapped devices: which are allowed, and unique ones.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -15,8 +15,8 @@ import os
 from .._base.errors import InvalidValue
 from .._process import identity
 
-# A device that has no live table yet, and one that was found without any: "PREFIX", who has it (_process.identity.own_mark), "-", random, and ":NAME" of
-# one that had another name before.
+# A device without a live table yet, and a claimed one that was found without a table: the prefix, the process
+# (_process.identity.own_mark), "-", a random number, and ":NAME" if it had another name before.
 MAKING = "racefree-making-"
 CLAIMED = "racefree-claimed-"
 UUID_PREFIX = "RACEFREE-"
@@ -27,7 +27,7 @@ _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 
 
 def check_name(name: object, option: str = "name") -> str:
-    """The name, or InvalidValue: what some kernel refuses, or udev and libdm would write in another way."""
+    """The name; InvalidValue when some kernel rejects it, or udev and libdm would write it differently."""
     if not isinstance(name, str) or not _is_plain(name, _LONGEST_NAME) or name in _FORBIDDEN:
         raise InvalidValue(
             option,
@@ -38,25 +38,31 @@ def check_name(name: object, option: str = "name") -> str:
 
 
 def check_uuid(uuid: object, option: str = "uuid") -> str:
-    """The uuid of a mapped device, any text that libdm does not have to mangle, or InvalidValue."""
+    """The uuid of a mapped device; InvalidValue when libdm would have to mangle it."""
     if not isinstance(uuid, str) or not _is_plain(uuid, 128):
         raise InvalidValue(option, uuid, "must be 1 to 128 characters out of A-Z a-z 0-9 # + - . : = @ _")
     return uuid
 
 
 def making_name() -> str:
-    """A name that nobody else makes, for a device that this process is making."""
+    """A unique name for a device that this process is making."""
     return f"{MAKING}{identity.own_mark()}-{os.urandom(8).hex()}"
 
 
 def claimed_name(name: str) -> str:
-    """A name that nobody else makes, for a device that this process takes over for a moment. It tells the old name, unless that is too long."""
+    """
+    A unique name for a device that this process takes over for a moment. It contains the old name, unless
+    that is too long.
+    """
     private = f"{CLAIMED}{identity.own_mark()}-{os.urandom(8).hex()}"
     return f"{private}:{name}" if len(private) + 1 + len(name) <= _LONGEST_NAME else private
 
 
 def holder_of(name: str) -> str | None:
-    """The mark (:func:`_process.identity.own_mark`) in a name of :func:`making_name` or :func:`claimed_name`; None for other names."""
+    """
+    The mark (:func:`_process.identity.own_mark`) in a name of :func:`making_name` or :func:`claimed_name`;
+    None for other names.
+    """
     for prefix in (MAKING, CLAIMED):
         if name.startswith(prefix):
             mark, dash, rest = name[len(prefix) :].partition(":")[0].rpartition("-")
@@ -71,23 +77,23 @@ def holder_of(name: str) -> str | None:
 
 
 def is_held(name: str) -> bool:
-    """Whether it is a name of :func:`making_name` or :func:`claimed_name` whose process has not been seen to have ended."""
+    """Whether it is a name of :func:`making_name` or :func:`claimed_name` whose process may still run."""
     holder = holder_of(name)
     return holder is not None and not identity.has_ended(holder)
 
 
 def name_before(name: str) -> str:
-    """The name that a device of a :func:`claimed_name` had before; empty when that is not known."""
+    """The earlier name in a :func:`claimed_name`; empty when it is not known."""
     return name.partition(":")[2] if name.startswith(CLAIMED) else ""
 
 
 def unused_name() -> str:
-    """A name that nobody else makes, for a device that needs none."""
+    """A unique name for a device that needs no particular one."""
     return f"racefree-{os.urandom(8).hex()}"
 
 
 def new_uuid() -> str:
-    """A uuid that nobody else has."""
+    """A unique uuid."""
     return f"{UUID_PREFIX}{os.urandom(16).hex()}"
 
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Give a mapped device another table, and put the old one back when the kernel refuses the new one.
+Give a mapped device another table, and restore the old one when the kernel rejects the new one.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-# The most that udev may take for the event of an old table that is put back.
+# Seconds that udev may take for the event of a restored table.
 _UDEV_SECONDS = 30
 
 
 def saved_table(control: _control.Control, device: _device.Device, stack: contextlib.ExitStack) -> Table:
-    """The live Table of a held mapped device as the kernel has it, for :func:`reload` to go back to; ``stack`` holds what it stands on."""
+    """
+    The live Table of a held mapped device as the kernel has it, which :func:`reload` can restore; ``stack``
+    holds the devices below.
+    """
     address = _control.by_device(device)
     status, lines = control.table(address, secure=True)
     held = []
@@ -52,13 +55,16 @@ def reload(
     how: suspended.Suspend = suspended.PLAIN,
 ) -> None:
     """
-    Give a held mapped device a new table. If the kernel refuses it at resume, the old table is live again.
+    Give a held mapped device a new table. If the kernel rejects it at resume, the old table becomes live
+    again.
 
-    A reload changes no diskseq. ``how``: Suspend. Raises KernelError, DeadlineExceeded.
+    A reload does not change the diskseq. ``event_nr`` (from a Cookie) goes with the resume. Raises
+    KernelError, DeadlineExceeded.
     """
     address = _control.by_device(device)
     with contextlib.ExitStack() as below:
-        # A new table that is taken but does not start has replaced the old one by then, whose devices would go with it.
+        # A new table that is accepted but fails to start has replaced the old one by then, whose devices
+        # would go.
         old = saved_table(control, device, below)
         status = control.status(address)
 
@@ -68,22 +74,34 @@ def reload(
                 resume_all(control, devices)
 
         below.enter_context(standby(control, [device], keep_old))
-        with keys.reachable(table.targets):
-            control.load(address, table.targets, table.read_only, table.secure)
-        try:
-            table.prove()
-            suspended.suspend(control, device, how)
-        except BaseException:
-            control.clear(address)
-            if not status.suspended and control.status(address).suspended:
-                # The time was up just when it was done.
-                control.resume(address)
-            raise
+        _load_and_suspend(control, device, table, how, status)
         try:
             control.resume(address, how.noflush, how.nolockfs, event_nr)
         except BaseException as error:
             _put_back(control, address, status, old, event_nr, error)
             raise
+
+
+def _load_and_suspend(
+    control: _control.Control,
+    device: _device.Device,
+    table: Table,
+    how: suspended.Suspend,
+    status: _control.MappedStatus,
+) -> None:
+    """Load the table into the held device and suspend it; on an error the device is as ``status`` says again."""
+    address = _control.by_device(device)
+    with keys.reachable(table.targets):
+        control.load(address, table.targets, table.read_only, table.secure)
+    try:
+        table.prove()
+        suspended.suspend(control, device, how)
+    except BaseException:
+        control.clear(address)
+        if not status.suspended and control.status(address).suspended:
+            # The time was up just when the suspend succeeded.
+            control.resume(address)
+        raise
 
 
 def _put_back(
@@ -94,7 +112,10 @@ def _put_back(
     event_nr: int,
     error: BaseException,
 ) -> None:
-    """Have the Table ``old`` live again, and the device suspended if it was, after ``error`` at a resume with ``event_nr``."""
+    """
+    Make the Table ``old`` live again, and the device suspended if it was, after ``error`` at a resume with
+    ``event_nr``.
+    """
     try:
         with udev.Cookie() as cookie:
             replaced = (
@@ -110,12 +131,12 @@ def _put_back(
                 resumed = control.resume(address, event_nr=cookie.again(event_nr))
                 if not resumed.uevent_generated:
                     cookie.not_sent()
-            # Before it is suspended again, too: udev's probers would read from it, and hang.
+            # Also before it is suspended again: udev's probers would read from it, and hang.
             cookie.wait(_UDEV_SECONDS)
             if status.suspended and not control.status(address).suspended:
                 control.suspend(address, noflush=True, nolockfs=True)
-        told = "The old table is in place again"
+        told = "The old table is live again"
     except BlockError as problem:
-        told = f"The old table could not be put back, and the device is suspended: {problem.message}"
+        told = f"The old table could not be restored, and the device is suspended: {problem.message}"
     if isinstance(error, BlockError):
         error.hint = told + (f". {error.hint}" if error.hint else "")

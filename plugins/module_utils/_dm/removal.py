@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from .udev import Cookie
 
 
-# For how long a device that may be in use is waited for, once it is to go with its last user.
+# Seconds to wait for a device that may be in use, once it is marked to go with its last user.
 _GOING_SECONDS = 1.0
-# When one that is to go is looked at again, should somebody have opened it: the kernel takes milliseconds.
+# Seconds after which a marked device is checked for new users: the kernel removes it within milliseconds.
 _LOOK_SECONDS = 0.1
 
 
 def remove_without_table(control: _control.Control, found: _control.MappedStatus) -> None:
     """
-    Remove the device of the MappedStatus ``found``, which has no table, so that it cannot be held.
+    Remove the device of the MappedStatus ``found``, which has no table and therefore cannot be held.
 
-    It is renamed to a name that nobody else makes, looked at, and only then removed, or renamed back. Raises DeviceGone, DeviceBusy,
-    WrongDevice when it has become another one; KernelError.
+    It gets a unique name, is examined, and only then removed, or renamed back. Raises DeviceGone, DeviceBusy,
+    WrongDevice when it is another device by now, KernelError.
     """
     _check_unchanged(control, _control.by_name(found.name), found)
     private = _control.by_name(_names.claimed_name(found.name))
@@ -52,14 +52,17 @@ def remove_without_table(control: _control.Control, found: _control.MappedStatus
 
 
 def create_again(control: _control.Control, status: _control.MappedStatus) -> None:
-    """Have a device with the name and the uuid of a MappedStatus and without a table, as :func:`remove_without_table` has removed it."""
+    """
+    Create a device with the name and the uuid of a MappedStatus and without a table, to undo
+    :func:`remove_without_table`.
+    """
     limit = Deadline(_GOING_SECONDS)
     for pause in pauses():
         try:
             control.create(status.name, status.uuid)
             return
         except DeviceBusy:
-            # What was made in its place may be going yet.
+            # The device that was made in its place may still be going.
             if limit.expired:
                 raise
         limit.sleep(pause)
@@ -68,20 +71,23 @@ def create_again(control: _control.Control, status: _control.MappedStatus) -> No
 def _check_unchanged(
     control: _control.Control, address: _control.Address, found: _control.MappedStatus
 ) -> None:
-    """WrongDevice unless the device at the address is the one without a table that was found, as far as such a device can be told."""
+    """
+    Raise WrongDevice unless the device at the address is still ``found``, without a table, as far as such a
+    device can be identified.
+    """
     holder = _names.holder_of(found.name)
     if holder is not None and _names.is_held(found.name):
         raise DeviceBusy(
-            f"process {holder.partition('-')[0]} is at work on it",
+            f"process {holder.partition('-')[0]} is working on it",
             device=found.name,
             hint="Try again",
         )
     now = control.status(address)
     if (now.number, now.uuid) != (found.number, found.uuid) or now.has_live_table or now.has_inactive_table:
         raise WrongDevice(
-            f"it has become another device, or got a table: number {now.number}, uuid {now.uuid or '(none)'}",
+            f"it is another device by now, or has a table: number {now.number}, uuid {now.uuid or '(none)'}",
             device=found.name,
-            hint="Another process is at work on this name; nothing was done",
+            hint="Another process uses this name; nothing was done",
         )
 
 
@@ -95,9 +101,10 @@ def remove(
     """
     Remove a held mapped device, close it, and return whether it is gone already.
 
-    Unless ``deferred``, a device that others hold after ``timeout`` seconds stays as it was: DeviceBusy. It is marked to go with its last user
-    when that is this process, and if another comes just then the mark is taken off again at once, so that a process that is killed here
-    leaves none on a device in use.
+    Unless ``deferred``, a device that others still hold after ``timeout`` seconds is left unchanged:
+    DeviceBusy. It is marked to go with its last user when that is this process. If another user comes at that
+    moment, the mark is cleared at once, so that a process that is killed here leaves no mark on a device in
+    use.
     """
     identity, status = device.id, control.status(_control.by_device(device))
     limit = Deadline(timeout)
@@ -116,7 +123,7 @@ def remove(
 
 
 def _send_off(control: _control.Control, device: _device.Device, cookie: Cookie) -> None:
-    """Have a held device go with its last user."""
+    """Mark a held device to go with its last user."""
     event_nr = cookie.next()
     try:
         sent = control.remove(_control.by_device(device), deferred=True, event_nr=event_nr)
@@ -128,7 +135,10 @@ def _send_off(control: _control.Control, device: _device.Device, cookie: Cookie)
 
 
 def _has_gone(identity: _device.DeviceId, limit: Deadline) -> bool:
-    """Whether the device is gone within the Deadline: the kernel removes one that nobody has open a moment after the last close."""
+    """
+    Whether the device goes before the deadline: the kernel removes an unused device a moment after the last
+    close.
+    """
     for pause in pauses(most=0.005):
         if not is_there(identity):
             return True
@@ -142,15 +152,16 @@ def _last_user(
     control: _control.Control, identity: _device.DeviceId, status: _control.MappedStatus, limit: Deadline
 ) -> _device.Device | None:
     """
-    Wait until a device that was sent off is gone: None. When somebody has it open it gets back what it was by its ``status``, and is
-    returned, held; DeviceBusy when the Deadline is over and it is there for no reason to be seen.
+    Wait until a device that was marked is gone: None. If somebody has it open, the mark in its ``status`` is
+    restored and the device is returned, held. DeviceBusy when it is still there at the deadline for no
+    visible reason.
     """
     patience = _LOOK_SECONDS
     while not _has_gone(identity, Deadline(patience)):
         try:
             device = _device.open_number(identity.major, identity.minor, diskseq=identity.diskseq)
         except (DeviceGone, WrongDevice):
-            # Its number is free, or another's.
+            # Its number is free, or belongs to another device.
             return None
         try:
             now = control.status(_control.by_device(device))
@@ -172,8 +183,8 @@ def wait_unused(
     control: _control.Control, device: _device.Device, timeout: float | Deadline, others: int = 0
 ) -> _control.MappedStatus:
     """
-    The status of a held mapped device that nobody else has open but ``others`` that are expected; DeviceBusy if that
-    is not so in time. ``timeout``: seconds, or a Deadline.
+    Wait until nobody else has a held mapped device open but ``others`` expected users, and return its status;
+    DeviceBusy when that takes too long. ``timeout``: seconds, or a Deadline.
     """
     limit, asked = Deadline.of(timeout), False
     while True:
@@ -185,14 +196,14 @@ def wait_unused(
             asked = let_go.ask(device.id.diskseq)
             if asked:
                 continue
-        # udev's probers open a new device for a moment, and not exclusively
+        # udev's probers open a new device for a moment, and not exclusively.
         if limit.expired or _device.is_claimed(device):
             raise _busy(device, status)
         limit.sleep(0.01)
 
 
 def is_there(identity: _device.DeviceId) -> bool:
-    """Whether the device of this DeviceId, which nobody need hold, is there yet."""
+    """Whether the device of this DeviceId, which need not be held, still exists."""
     return sysfs.read(f"/sys/dev/block/{identity.number}/diskseq") == str(identity.diskseq)
 
 
@@ -203,9 +214,7 @@ def _busy(device: _device.Device, status: _control.MappedStatus) -> DeviceBusy:
     except OSError:
         pass
     going = (
-        "It is to go with its last user already, which state=present takes back. "
-        if status.deferred_remove
-        else ""
+        "It already goes with its last user, which state=present undoes. " if status.deferred_remove else ""
     )
     return DeviceBusy(
         f"{status.name} is in use" + (f" by {', '.join(names)}" if names else " (open, or mounted)"),

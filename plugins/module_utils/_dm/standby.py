@@ -7,7 +7,7 @@ A child process that resumes suspended mapped devices when this process is kille
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A suspended device stops whoever uses it, and nothing in the kernel resumes it by itself.
+A suspended device stops everybody who uses it, and the kernel never resumes it by itself.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def standby(
     then: Callable[[_control.Control, Sequence[Device]], None] | None = None,
 ) -> Iterator[None]:
     """
-    Have a child process during the block that has the held mapped ``devices`` open, too, and does ``then(control, devices)`` if this process
-    ends meanwhile: :func:`resume_all` unless it is given.
+    During the block, a child process has the held mapped ``devices`` open too, and calls ``then(control,
+    devices)`` if this process ends; without ``then``, :func:`resume_all`.
     """
     reading, writing = os.pipe()
     try:
@@ -56,13 +56,16 @@ def standby(
 
 
 def resume_all(control: _control.Control, devices: Sequence[Device]) -> None:
-    """Resume those of the held mapped devices that are suspended; the first error is raised when all have been tried."""
+    """
+    Resume those of the held mapped devices that are suspended. The first error is raised after all have been
+    tried.
+    """
     problem = None
     for device in devices:
         address = _control.by_number(device.id.major, device.id.minor)
         try:
-            # Asked for, as a suspend that was interrupted may have been complete. No cookie and no flags: for udev this is
-            # an event of no importance, and what the device's owner told it about the device stays as it is.
+            # The status is read, because an interrupted suspend may be complete. Without cookie and flags:
+            # udev ignores the event, and keeps what the owner of the device told it.
             if control.status(address).suspended:
                 control.resume(address)
         except BlockError as error:
@@ -72,10 +75,10 @@ def resume_all(control: _control.Control, devices: Sequence[Device]) -> None:
 
 
 def _stand_by(then: Callable[[], None], reading: int, writing: int) -> NoReturn:
-    """In the child: wait for the parent's word, or for its end."""
+    """In the child: wait for the parent's word, or for its end. Never returns."""
     try:
         os.close(writing)
-        # What kills the parent's process group shall not kill this.
+        # A signal to the parent's process group must not kill this process.
         os.setsid()
         if not os.read(reading, 1):
             then()

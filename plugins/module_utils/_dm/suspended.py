@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Mapped devices suspended for a moment, and resumed whatever happens.
+Suspend mapped devices: one, or several for the time of a block.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def quiet(control: _control.Control, devices: Sequence[Device], seconds: float) -> Iterator[None]:
     """
-    Have held mapped devices suspended in the block, their I/O ended and file systems on them frozen; those that are suspended already are let be.
+    Suspend held mapped devices during the block, their I/O complete and file systems on them frozen; already
+    suspended devices are left unchanged.
 
-    ``seconds`` is the limit for each; DeadlineExceeded. DeviceBusy for a device with another table loaded, which its resume would take live.
+    ``seconds`` is the limit for each; DeadlineExceeded. DeviceBusy for a device with another table loaded,
+    which its resume would make live.
     """
     running = [device for device in devices if not _status(control, device).suspended]
     for device in running:
@@ -50,11 +52,11 @@ def quiet(control: _control.Control, devices: Sequence[Device], seconds: float) 
 
 
 def check(control: _control.Control, device: Device) -> None:
-    """DeviceBusy unless a held mapped device can be suspended and resumed without a change."""
+    """Raise DeviceBusy unless a held mapped device can be suspended and resumed without changing it."""
     status = _status(control, device)
     if status.has_inactive_table:
         raise DeviceBusy(
-            "it has another table loaded, which would be taken live when it is resumed",
+            "it has another table loaded, which would become live when it is resumed",
             device=status.name,
             hint="Resume it with that table, or drop the table (dmsetup clear), first",
         )
@@ -66,8 +68,8 @@ def _status(control: _control.Control, device: Device) -> _control.MappedStatus:
 
 class Suspend(NamedTuple):
     """
-    How to suspend: ``noflush`` keeps outstanding I/O queued, ``nolockfs`` leaves a file system on it as it is, ``seconds`` is the limit
-    for the I/O to end.
+    How to suspend: ``noflush`` keeps outstanding I/O queued, ``nolockfs`` does not freeze a file system,
+    ``seconds`` is the limit for the I/O to complete.
     """
 
     noflush: bool = False
@@ -75,12 +77,15 @@ class Suspend(NamedTuple):
     seconds: float = 60.0
 
 
-# Suspended as dmsetup does it by default.
+# As dmsetup suspends by default.
 PLAIN = Suspend()
 
 
 def suspend(control: _control.Control, device: Device, how: Suspend = PLAIN) -> None:
-    """Suspend a held mapped device; DeadlineExceeded, and the device as it was, when its I/O does not end in time."""
+    """
+    Suspend a held mapped device. DeadlineExceeded when its I/O does not complete in time; the device is then
+    as before. KernelError.
+    """
     address = _control.by_device(device)
     status = control.status(address)
     try:
@@ -88,11 +93,13 @@ def suspend(control: _control.Control, device: Device, how: Suspend = PLAIN) -> 
             how.seconds,
             "the outstanding reads and writes to end",
             device=status.name,
-            hint="What they wait for is slow, suspended or out of space. Raise timeout, or say noflush=true for a target that keeps them",
+            hint="What they wait for is slow, suspended or out of space. Raise timeout, or say noflush=true for a "
+            "target that queues them",
         ):
             control.suspend(address, how.noflush, how.nolockfs)
     except BaseException:
-        # The time was up just when it was done. Another table would be taken live by a resume: that is the caller's to decide.
+        # The time was up just when it succeeded. A resume would make another loaded table live: the caller
+        # decides that.
         if not (status.suspended or status.has_inactive_table) and control.status(address).suspended:
             control.resume(address)
         raise

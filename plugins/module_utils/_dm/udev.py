@@ -7,11 +7,11 @@ udev cookies: wait until udev has made or removed the nodes of mapped devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A cookie is a SysV semaphore that ``dmsetup udevcomplete``, run by udev's rules, counts down; the protocol is libdm's
-(lib/libdm-common.c). One cookie serves a whole batch of devices, and every wait has a deadline.
+A cookie is a SysV semaphore that ``dmsetup udevcomplete``, run by udev's rules, decrements; the protocol is
+libdm's (lib/libdm-common.c). One cookie serves a batch of devices, and every wait has a deadline.
 
-No semaphore ends with its process. Ours come in sets, where libdm's are alone: the others tell who made the set, so
-that the next run in the same PID namespace removes those of a killed one.
+Semaphores do not end with their process. Ours come in sets, where libdm's are single: the others identify the
+maker, so that the next run in the same PID namespace removes those of a killed one.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from .._process import identity
 
 _PREFIX = 0x0D4D
 _SHIFT = 16
-# The count, then who made the set, 15 bits each: two parts of the process's id, the first of them plus one, the end
-# of its start time, and three parts each of the numbers of its PID and time namespaces (0 where they are not known).
+# The count, then the maker of the set, 15 bits each: the PID in two parts, the first of them plus one, the
+# low bits of its start time, and the numbers of its PID and time namespaces in three parts each (0 where they
+# are not known).
 _SEMAPHORES = 10
 _BITS = 15
 _SEMAPHORES_TABLE = "/proc/sysvipc/sem"
 _MASK = (1 << _BITS) - 1
-# What has not said by then who made it never will.
+# A set that is unsigned after this time stays so.
 _SECONDS_TO_SIGN = 60
 DISABLE_DM = 0x01
 DISABLE_SUBSYSTEM = 0x02
@@ -43,25 +44,25 @@ DISABLE_DISK = 0x04
 DISABLE_OTHER = 0x08
 LOW_PRIORITY = 0x10
 DISABLE_LIBRARY_FALLBACK = 0x20
-# Without it udev's rules take a later coldplug event for a spurious one and drop the device.
+# Without it, udev's rules treat a later coldplug event as spurious and drop the device.
 PRIMARY_SOURCE = 0x40
-# What makes the rules leave a device alone: no probing, no links but those of the DM layer itself.
+# The rules leave the device alone: no probing, no links but those of the DM layer itself.
 HIDDEN = DISABLE_DM | DISABLE_SUBSYSTEM | DISABLE_DISK | DISABLE_OTHER
-# The host has no business in a guest's disk, nor in what lies below: no probing, no links by its labels, no volume group of the guest's brought up.
+# For a guest's disk and what is below it, which the host must not use: no probing, no links by labels, no
+# activation of the guest's volume groups.
 HANDS_OFF = DISABLE_DISK | DISABLE_OTHER | DISABLE_SUBSYSTEM
 
 
 def is_running() -> bool:
-    """Whether udevd is there to answer; without it nobody would, so nothing is waited for."""
+    """Whether udevd runs; without it nobody answers, so nothing is waited for."""
     return gone.exists("/run/udev/control")
 
 
 class Cookie:
     """
-    A cookie for a batch. ``event_nr(flags)`` goes into an ioctl; ``settle`` waits for all of them.
-
-    Used as ``with Cookie() as cookie: control.resume(..., event_nr=cookie.next(flags)) ...; cookie.wait(seconds)``.
-    Leaving the context removes the semaphore in any case.
+    A cookie for a batch of ioctls: ``with Cookie() as cookie: control.resume(...,
+    event_nr=cookie.next(flags)) ...; cookie.wait(seconds)``. Leaving the context removes the semaphore in any
+    case. KernelError when there is none to be had.
     """
 
     def __init__(self) -> None:
@@ -86,16 +87,16 @@ class Cookie:
         return (flags | PRIMARY_SOURCE) << _SHIFT | self._number
 
     def again(self, event_nr: int) -> int:
-        """As ``next``, with the flags of an ``event_nr`` made before, by this cookie or another."""
+        """As :meth:`next`, with the flags of an earlier ``event_nr`` of this cookie or another."""
         return self.next(event_nr >> _SHIFT)
 
     def not_sent(self) -> None:
-        """Take the last ``next`` back: the ioctl failed, or sent no event."""
+        """Undo the last :meth:`next`: the ioctl failed, or sent no event."""
         if self._semaphore >= 0:
             self._change(-1)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until udev has dealt with every event, at most ``seconds``; whether it has."""
+        """Wait up to ``seconds`` until udev has handled every event; whether it has."""
         if self._semaphore < 0:
             return True
         self._change(-1)
@@ -111,7 +112,7 @@ class Cookie:
                 _PREFIX << _SHIFT | number, _SEMAPHORES, 0o600 | lib.IPC_CREAT | lib.IPC_EXCL
             )
             if semaphore >= 0:
-                # 1 for ourselves, so that it cannot reach zero before the batch is complete
+                # 1 for ourselves, so that it cannot reach zero before the batch is complete.
                 if any(
                     lib.semctl(semaphore, place, lib.SETVAL, ffi.cast("int", value)) < 0
                     for place, value in ((0, 1), *_signature())
@@ -147,27 +148,30 @@ class Cookie:
             problem = ffi.errno
             if problem == errno.EAGAIN:
                 return False
-            # A signal ends the call, but not the wait.
+            # A signal interrupts the call, but does not end the wait.
             if problem != errno.EINTR:
-                raise KernelError("the udev cookie was taken away", errno=problem)
+                raise KernelError("the udev cookie was removed", errno=problem)
 
 
 def reap() -> None:
     """
-    Remove the semaphores of runs of this collection that have ended without doing so.
+    Remove the semaphores of runs of this collection that ended without doing so.
 
-    Of a process of another PID or time namespace that cannot be told: its semaphores are left alone.
+    Those of processes in another PID or time namespace cannot be judged, and stay.
     """
     lib = uapi.lib
     for identifier, changed in _sets():
         values = [lib.semctl(identifier, place, lib.GETVAL) for place in range(1, _SEMAPHORES)]
-        # An id is used again only after all the others, so this is still the set that was looked at.
+        # IDs are reused only after all the others, so this is still the set that was examined.
         if min(values) >= 0 and _has_ended(values[0], values[1], values[2], values[3:], changed):
             lib.semctl(identifier, 0, lib.IPC_RMID)
 
 
 def _has_ended(high: int, low: int, started: int, namespaces: list[int], changed: int) -> bool:
-    """Whether the process that signed a set with these values, or did not until now, is seen to have ended."""
+    """
+    Whether the process that signed a set with these values has ended; a set that is still unsigned after a
+    while counts too.
+    """
     if not high:
         return time.time() > changed + _SECONDS_TO_SIGN
     if namespaces != _parts_of_namespaces() or not any(namespaces):
@@ -177,7 +181,10 @@ def _has_ended(high: int, low: int, started: int, namespaces: list[int], changed
 
 
 def _signature() -> tuple[tuple[int, int], ...]:
-    """``(semaphore, value)`` by which :func:`reap` knows who made a set; the one that is never 0 comes last."""
+    """
+    ``(semaphore, value)`` pairs by which :func:`reap` identifies the maker; the one that is never 0 comes
+    last.
+    """
     pid = os.getpid()
     parts = [pid & _MASK, int(identity.start_time("self") or 0) & _MASK, *_parts_of_namespaces()]
     return *enumerate(parts, 2), (1, (pid >> _BITS) + 1)
@@ -189,7 +196,7 @@ def _parts_of_namespaces() -> list[int]:
 
 
 def _sets() -> list[tuple[int, int]]:
-    """``[(id, time of the last change)]`` of the cookies that were made here, by this process or another."""
+    """``[(ID, time of the last change)]`` of the cookies of this collection, from any process."""
     found = []
     try:
         with open(_SEMAPHORES_TABLE, encoding="ascii") as table:

@@ -360,7 +360,7 @@ class LoopItem(Item):
                 raise DeviceBusy(
                     f"another entry of the list, {title}, writes the same part of the file",
                     device=known(self.backing).path,
-                    hint="Keep one of the two, or say overlap=true if two writers are meant",
+                    hint="Keep one of the two, or say overlap=true if two writers are intended",
                 )
         planned.append((part, known(self.area)[0], f"from byte {part.offset} on"))
 

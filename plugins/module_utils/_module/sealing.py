@@ -27,7 +27,7 @@ def check(params: dict[str, Any]) -> None:
         raise InvalidValue(
             "sealed",
             params["sealed"],
-            "must be left out with state=absent, unless deferred=true has the device go with its last user",
+            "must not be set with state=absent, unless deferred=true has the device go with its last user",
         )
 
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-How many descriptors a process may have.
+The limit of open descriptors.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import resource
 
-# For each of some thousand disks a few; fs.nr_open, which nobody gets more than, is 1048576 unless it was
-# changed.
+# A few for each of some thousand disks. The most that a process can have, fs.nr_open, is 1048576 by default.
 WANTED = 65536
 
 
 def raise_limit() -> None:
-    """Let this process have WANTED descriptors, or as many as it may, if it has fewer now."""
+    """Raise this process's soft limit to WANTED descriptors, or as close as it may, if it is lower."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in ((WANTED, max(WANTED, hard)), (min(WANTED, hard), hard)):
         if soft >= limit[0]:
@@ -27,5 +26,5 @@ def raise_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, limit)
             return
         except (ValueError, OSError):
-            # More than the hard limit takes CAP_SYS_RESOURCE. With fewer, what runs out of them says so.
+            # Raising the hard limit takes CAP_SYS_RESOURCE. Whatever runs out of descriptors reports that.
             continue

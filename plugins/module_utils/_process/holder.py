@@ -7,8 +7,9 @@ Holders: small processes that keep devices open when the process that opened the
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Between writing a device's number to XenStore and blkback's opening it, only an open descriptor keeps that number from being
-given to another device. A holder has its own, and ends by itself at its time limit whatever happens to the others.
+Between writing a device's number to XenStore and blkback's opening it, only an open descriptor keeps the
+number from being given to another device. A holder has its own descriptor, and ends by itself at its time
+limit whatever happens to the others.
 """
 
 from __future__ import annotations
@@ -40,14 +41,17 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-# cd: a holder must not keep the current directory's file system busy. The shell is gone as soon as sleep runs.
+# cd: a holder must not keep the current directory's file system busy. The shell is gone as soon as sleep
+# runs.
 _ATTACHED = 'cd / && exec sleep "$0"'
 _TOLD = 'cd / && read -r word && exec sleep "$0" < /dev/null'
 _DETACHED = 'cd / && { sleep "$0" & }'
 
 
 class Holder:
-    """A running holder that belongs to this process; leaving the context releases it. ``pid`` is its process id."""
+    """
+    A running holder that belongs to this process; leaving the context releases it. ``pid`` is its process ID.
+    """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -60,7 +64,7 @@ class Holder:
         self.release()
 
     def release(self) -> None:
-        """End the holder; when this returns its descriptors are closed. Calling it twice is fine."""
+        """End the holder; its descriptors are closed when this returns. Releasing twice is harmless."""
         if self._is_released:
             return
         self._is_released = True
@@ -70,14 +74,14 @@ class Holder:
 
 
 class Pending(Holder):
-    """A holder that ends together with this process, until it is told to :meth:`stay`."""
+    """A holder that ends together with this process until :meth:`stay` is called."""
 
     def __init__(self, pid: int, pipe: int) -> None:
         super().__init__(pid)
         self._pipe = pipe
 
     def stay(self) -> None:
-        """From here on it is as one of :func:`hold`."""
+        """From now on the holder behaves as one of :func:`hold`."""
         os.write(self._pipe, b"stay\n")
         self._close()
 
@@ -92,7 +96,9 @@ class Pending(Holder):
 
 
 def hold_pending(devices: Iterable[Device], seconds: float) -> Pending:
-    """A Pending holder, for who has to write down whom to end later, before there is anybody to be ended."""
+    """
+    A Pending holder, for callers that must record whom to end later before the holder may stay. KernelError.
+    """
     reader, writer = os.pipe()
     try:
         return Pending(_spawn(_TOLD, devices, seconds, reader), writer)
@@ -104,21 +110,30 @@ def hold_pending(devices: Iterable[Device], seconds: float) -> Pending:
 
 
 def hold(devices: Iterable[Device], seconds: float) -> Holder:
-    """A Holder that keeps the devices open until it is released, or for ``seconds`` when nobody is left to do so."""
+    """
+    A Holder that keeps the devices open until it is released, or for ``seconds`` if nobody releases it.
+    KernelError.
+    """
     return Holder(_spawn(_ATTACHED, devices, seconds))
 
 
 def hold_for(devices: Iterable[Device], seconds: float) -> None:
-    """Keep the devices open for ``seconds`` from now on, by a process that nobody waits for and that outlives this one."""
+    """
+    Keep the devices open for ``seconds``, by a process that nobody waits for and that outlives this one.
+    KernelError.
+    """
     dummy, status = os.waitpid(_spawn(_DETACHED, devices, seconds), 0)
     if status:
         raise KernelError(
-            f"cannot start a process that holds {_names(devices)}: /bin/sh ended with {os.waitstatus_to_exitcode(status)}"
+            f"cannot start a process that holds {_names(devices)}: "
+            f"/bin/sh ended with {os.waitstatus_to_exitcode(status)}"
         )
 
 
 def _spawn(script: str, devices: Iterable[Device], seconds: float, standard_input: int | None = None) -> int:
-    """Start the shell with copies of the descriptors and nothing else; returns once it has them."""
+    """
+    Start the shell with copies of the descriptors and nothing else; returns its process ID once it has them.
+    """
     copies = []
     try:
         try:
@@ -142,12 +157,15 @@ def _spawn(script: str, devices: Iterable[Device], seconds: float, standard_inpu
             copy.close()
 
 
-# Python ignores some signals, which a program it starts would inherit.
+# Python ignores some signals, and a program that it starts would inherit that.
 _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
 def _redirections(keep: set[int], standard_input: int | None) -> list[tuple[Any, ...]]:
-    """Standard streams from and to /dev/null (a pipe kept open would make the reader wait), everything else closed."""
+    """
+    Standard streams from and to /dev/null (an inherited pipe would keep its reader waiting); everything else
+    closed.
+    """
     actions: list[tuple[Any, ...]] = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
         if standard_input is None

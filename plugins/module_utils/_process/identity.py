@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Processes named so that no other can be meant: by their id and the time they started at.
+Processes identified unambiguously: by process ID and start time.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -17,14 +17,14 @@ import select
 from .._base import gone
 from .._base.errors import KernelError
 
-# In a mark: its maker's /proc shows processes of another namespace.
+# In a mark: /proc of its maker belongs to another PID namespace.
 _UNKNOWN = "0"
 
 
 def start_time(pid: int | str) -> str | None:
     """
-    Field 22 of /proc/PID/stat, in clock ticks since boot, as text; with the pid it names one process of this
-    boot. None when there is no such process; KernelError when that cannot be told.
+    Field 22 of /proc/PID/stat, in clock ticks since boot, as text; with the PID it identifies a process of
+    this boot. None when there is no such process; KernelError when this cannot be known.
     """
     path = f"/proc/{pid}/stat"
     try:
@@ -38,22 +38,22 @@ def start_time(pid: int | str) -> str | None:
 
 
 def own_mark() -> str:
-    """This process as ``PID-START-NAMESPACES``, for :func:`has_ended` in another one."""
+    """This process as ``PID-START-NAMESPACES``, for :func:`has_ended` in another process."""
     return mark_of("self", os.getpid())
 
 
 def mark_of(process: int | str, pid: int) -> str:
     """
-    The mark of a process by its name in /proc and its id, which is one of this process's PID namespace.
+    The mark of a process, from its name in /proc and its PID, which belongs to this process's PID namespace.
 
-    Ids of processes are those of a PID namespace, and times of start those of a time namespace
-    (pid_namespaces(7), time_namespaces(7)).
+    PIDs belong to a PID namespace, and start times to a time namespace (pid_namespaces(7),
+    time_namespaces(7)).
     """
     return f"{pid}-{start_time(process)}-{_namespaces() or _UNKNOWN}"
 
 
 def parse_mark(text: str) -> tuple[str, str, str] | None:
-    """``(pid, start time, namespaces)`` of :func:`own_mark`'s text, or None."""
+    """``(pid, start time, namespaces)`` from the text of :func:`own_mark`, or None."""
     words = text.split("-")
     if len(words) != 3 or not all(words) or not (words[0] + words[1]).isdecimal():
         return None
@@ -62,7 +62,7 @@ def parse_mark(text: str) -> tuple[str, str, str] | None:
 
 def is_of_this_namespace(mark: str) -> bool:
     """
-    Whether :func:`has_ended` can tell of the process of this mark: it is of this process's PID and time
+    Whether the process of this mark can be seen from here: it belongs to this process's PID and time
     namespaces. KernelError.
     """
     found = parse_mark(mark)
@@ -71,8 +71,8 @@ def is_of_this_namespace(mark: str) -> bool:
 
 def has_ended(mark: str) -> bool:
     """
-    Whether the process of this :func:`own_mark` has ended, as far as that can be seen from here: False for a mark of another namespace and for
-    a text that is no mark. KernelError when /proc does not tell.
+    Whether the process of this mark has ended, as far as can be seen from here: False for a mark of another
+    namespace and for text that is no mark. KernelError when /proc does not tell.
     """
     found = parse_mark(mark)
     return found is not None and found[2] == _namespaces() and start_time(found[0]) != found[1]
@@ -86,8 +86,8 @@ def _namespaces() -> str | None:
 
 def namespaces() -> tuple[int, int] | None:
     """
-    The numbers of this process's PID namespace and time namespace, 32 bits each; None where /proc shows the
-    processes of another one.
+    The inode numbers of this process's PID and time namespaces, 32 bits each; None where /proc belongs to
+    another PID namespace. KernelError.
     """
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
@@ -104,9 +104,10 @@ def namespaces() -> tuple[int, int] | None:
 
 def end(pid: int, started: str, seconds: float = 5.0) -> bool:
     """
-    Kill the process that has this id and began at ``started`` (:func:`start_time`), and wait for its end; whether it has ended.
+    Kill the process with this PID that began at ``started`` (:func:`start_time`), wait up to ``seconds``, and
+    return whether it has ended.
 
-    True also when there is no such process; KernelError when that cannot be told. It need not be a child.
+    Also True when there is no such process. It need not be a child. KernelError.
     """
     try:
         handle = os.pidfd_open(pid)
@@ -115,7 +116,8 @@ def end(pid: int, started: str, seconds: float = 5.0) -> bool:
             return True
         raise KernelError.from_oserror(error, f"look at the process {pid}") from error
     try:
-        # The handle is one process's for good, so what is true of the id now is true of what is killed.
+        # The handle is bound to one process, so the start time read now is that of the process that is
+        # killed.
         if start_time(pid) != started:
             return True
         try:
@@ -128,6 +130,6 @@ def end(pid: int, started: str, seconds: float = 5.0) -> bool:
 
 
 def end_marked(mark: str, seconds: float = 5.0) -> bool:
-    """:func:`end` for the process of a mark, if that is one of this namespace; whether it is known to have ended."""
+    """:func:`end` for the process of a mark of this namespace; whether it is known to have ended."""
     found = parse_mark(mark)
     return found is not None and found[2] == _namespaces() and end(int(found[0]), found[1], seconds)

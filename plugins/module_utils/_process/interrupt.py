@@ -25,29 +25,31 @@ def interrupting(
     seconds: float, waited_for: str, device: object | None = None, hint: str | None = None
 ) -> Iterator[None]:
     """
-    Break a system call of the block that a signal can break, and raise DeadlineExceeded, after ``seconds``. For the main thread.
+    Interrupt a system call of the block, and raise DeadlineExceeded, after ``seconds``. Works in the main
+    thread only, and for calls that signals interrupt.
 
-    The call may have ended well a moment before: what it did is to be asked for, not concluded from the error.
+    The call may have succeeded a moment before: the caller must look at its result instead of concluding from
+    the error.
     """
 
-    def ring(signum: int, frame: object) -> None:
-        raise _Rang
+    def on_alarm(signum: int, frame: object) -> None:
+        raise _AlarmFired
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, on_alarm)
     try:
         try:
-            # Again and again: the first one may come just before the call begins, and breaks nothing then.
+            # Repeatedly: the first signal may come just before the call begins, and then interrupts nothing.
             signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1)
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except _Rang:
+    except _AlarmFired:
         raise Deadline(seconds).exceeded(waited_for, device=device, hint=hint) from None
     finally:
-        # It may have rung just before the inner one, which was left undone then.
+        # The signal may have come just before the inner setitimer, which then was skipped.
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
-class _Rang(Exception):
+class _AlarmFired(Exception):
     pass

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What files a guest's QEMU has open, by /proc, whatever their paths lead to by now.
+The files that QEMU processes of guests have open, from /proc, whatever their paths lead to now.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -25,18 +25,18 @@ _DOMID = "-xen-domid"
 
 
 class Qemu(Record):
-    """A QEMU process: its pid, and the number of its domain as text, None when it names none."""
+    """A QEMU process: its PID, and its domain's number as text, None when it names none."""
 
     pid: str
     domid: str | None
 
     def may_serve(self, domid: int | str) -> bool:
-        """Whether it serves this domain, or may; one that serves all domains has the number of domain 0."""
+        """Whether it serves this domain, or may. One that serves all domains has the number of domain 0."""
         return self.domid in (None, "0", str(domid))
 
 
 def find_qemus() -> list[Qemu]:
-    """All Qemus of this host; KernelError when that cannot be looked at."""
+    """All Qemus of this host; KernelError when /proc cannot be examined."""
     pids = [pid for pid in gone.list_directory("/proc", ()) if pid.isdigit()]
     found = [pid for pid in pids if (_read(f"/proc/{pid}/comm") or "").startswith("qemu")]
     return [Qemu(pid, _domid_of(pid)) for pid in found]
@@ -44,10 +44,8 @@ def find_qemus() -> list[Qemu]:
 
 def of_qemu(domid: int | str, qemus: Iterable[Qemu]) -> Iterator[tuple[os.stat_result, bool]]:
     """
-    Yield ``(os.stat_result, whether it is open for writing)`` of each file or block device that one of the
-    Qemus has open which serves this domain, or may.
-
-    KernelError when that cannot be looked at.
+    Yield ``(os.stat_result, whether it is open for writing)`` for each file or block device that is open in a
+    Qemu that serves this domain, or may. KernelError when /proc cannot be examined.
     """
     for qemu in qemus:
         if qemu.may_serve(domid):
@@ -55,7 +53,7 @@ def of_qemu(domid: int | str, qemus: Iterable[Qemu]) -> Iterator[tuple[os.stat_r
 
 
 def _domid_of(pid: str) -> str | None:
-    """libxl tells QEMU the guest (tools/libs/light/libxl_dm.c of Xen)."""
+    """The domain that libxl passes to QEMU (tools/libs/light/libxl_dm.c of Xen)."""
     words = (_read(f"/proc/{pid}/cmdline") or "").split("\0")
     return words[words.index(_DOMID) + 1] if _DOMID in words[:-1] else None
 

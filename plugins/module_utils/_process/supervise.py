@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A function with a time limit that holds whatever it waits for, in a process of its own.
+A function with a time limit that holds whatever it waits for, in a child process.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A call into the kernel that never returns cannot be interrupted from inside, and whoever waits for this program waits for the end of its output
-too. So the work is done by a child without that output, which is given up when its time is over. It dies with this process too:
-who is no longer waited for must not make anything beside the next one who is.
+A call into the kernel that never returns cannot be interrupted from inside, and whoever waits for this
+program also waits for the end of its output. So a child without that output does the work, and is abandoned
+when its time is over. It dies with this process: work that nobody waits for must not run beside that of the
+next caller.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
-# No JSON has it.
+# Never part of JSON.
 _TOLD = b"\0"
 
 
@@ -37,10 +38,12 @@ def supervised(
     function: Callable[..., Any], seconds: float, what: str, on_told: Callable[[], object] | None = None
 ) -> Any:
     """
-    What ``function()`` returns (plain data), or BlockError with what it raised; DeadlineExceeded, ``what`` completing "waited 5 s for ...".
+    The result of ``function()`` (plain data), or BlockError with the error it raised; DeadlineExceeded, in
+    which ``what`` completes "timed out after 5 s waiting for ...".
 
-    After the limit the child is killed, and this does not wait for a child that does not die. With ``on_told`` the function gets a function as its
-    argument, and when that is called in the child, ``on_told()`` is called here: to let go of a lock, say, which a child that is given up must not have.
+    After the limit the child is killed; a child that does not die is not waited for. With ``on_told`` the
+    function gets a function as its argument, and a call of that in the child calls ``on_told()`` here: for
+    example to release a lock that an abandoned child must not have.
     """
     limit = Deadline(seconds)
     reader, writer = os.pipe()
@@ -61,9 +64,10 @@ def supervised(
     if not answer:
         status = os.waitpid(child, 0)[1]
         raise BlockError(
-            f"the process that worked on it ended without a word (status {os.waitstatus_to_exitcode(status)})"
+            "the worker process exited without reporting a result "
+            f"(status {os.waitstatus_to_exitcode(status)})"
         )
-    # What it has open may be what does not answer, and keep it from ending.
+    # A hanging close of what it has open may keep it from ending.
     _reap(child, Deadline(1))
     result = json.loads(answer)
     if "error" in result:
@@ -72,7 +76,7 @@ def supervised(
 
 
 def _run(function: Callable[..., Any], writer: int, parent: int) -> NoReturn:
-    """In the child; never returns."""
+    """Runs in the child; never returns."""
     try:
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
@@ -100,7 +104,10 @@ def _die_with(parent: int) -> None:
 
 
 def _read_all(reader: int, limit: Deadline, on_told: Callable[[], object] | None) -> bytes | None:
-    """Everything until the other end is closed, or None when the limit is reached first; ``on_told()`` is called for each _TOLD in it."""
+    """
+    Everything until the other end is closed, or None when the limit is reached first; ``on_told()`` is called
+    for each _TOLD in it.
+    """
     parts: list[bytes] = []
     while True:
         if not select.select([reader], [], [], limit.left())[0]:

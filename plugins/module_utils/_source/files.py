@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def size_to_be(source: Source, device: Device) -> int:
-    """The size in bytes that a device found for the source has once it is used: a file's device follows its file, which may have grown."""
+    """
+    The size in bytes that a device found for the source will have: a file's device follows its file, which
+    may have grown.
+    """
     if not isinstance(source, spec.FileSource) or source.size:
         return device.size
     with backing_of(source, read_only=True) as backing:
@@ -33,7 +36,7 @@ def size_to_be(source: Source, device: Device) -> int:
 
 
 def follow(source: Source, device: Device) -> bool:
-    """Have a device that was found for the source that size; whether it has grown."""
+    """Have a device that was found for the source take that size; whether it has grown."""
     grows = size_to_be(source, device) > device.size
     if grows:
         loop.set_capacity(device)
@@ -43,17 +46,21 @@ def follow(source: Source, device: Device) -> bool:
 def backing_of(
     source: spec.FileSource, read_only: bool | None = None, option: str = "source.file"
 ) -> _backing.Backing:
-    """The open file (``_block.backing.Backing``) of a FileSource; WrongDevice when it has changed since the source was written."""
+    """
+    The open file (``_block.backing.Backing``) of a FileSource. WrongDevice when it has changed since the
+    source was written; InvalidValue and KernelError when it cannot be opened.
+    """
     backing = _backing.Backing(
         source.file, source.read_only if read_only is None else read_only, option=option
     )
     if source.mtime_ns not in (None, backing.mtime_ns):
         backing.close()
         raise WrongDevice(
-            f"it was changed at {_time_of(backing.mtime_ns)}, and is asked for as it was at {_time_of(source.mtime_ns)}",
+            f"it was changed at {_time_of(backing.mtime_ns)}, "
+            f"and must be as it was at {_time_of(source.mtime_ns)}",
             device=source.file,
-            hint="A snapshot's store that is used with a changed image shows a mixture of both. Put the image back as it was; if it is unchanged "
-            "(only its time differs), the role guest_disks finds that out by its checksum",
+            hint="A snapshot's store over a changed image shows a mixture of both. Restore the image. If only its time "
+            "differs, the role guest_disks detects that by its checksum",
         )
     return backing
 
@@ -64,6 +71,10 @@ def _time_of(nanoseconds: int) -> str:
 
 
 def find(source: spec.FileSource, host: Resources) -> Device | None:
+    """
+    The loop device of a FileSource, held, or None when there is none yet and one may be made. Raises what
+    :func:`check_new` does.
+    """
     trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
     with backing_of(source) as backing:
         chosen = None
@@ -87,7 +98,10 @@ def find(source: spec.FileSource, host: Resources) -> Device | None:
 def check_new(
     source: spec.FileSource, backing: _backing.Backing, host: Resources, option: str = "source.file"
 ) -> None:
-    """Raise InvalidValue, DeviceBusy or WrongDevice when a FileSource's open file (``backing_of``) cannot, or is not to, have a new loop device."""
+    """
+    Raise InvalidValue, DeviceBusy or WrongDevice when a FileSource's open file (:func:`backing_of`) cannot,
+    or must not, get a new loop device.
+    """
     area = new_loop.Area(source.offset, source.size, not source.read_only)
     if not host.for_guests:
         file = backing.device, backing.inode
@@ -106,6 +120,7 @@ def _check_found(source: spec.FileSource, backing: _backing.Backing, device: Dev
 
 
 def fits(source: spec.FileSource, device: Device, status: loop.LoopInfo) -> bool:
+    """Whether an existing loop device over the source's file has the settings of the source."""
     return (
         status.read_only == source.read_only
         and source.sector_size in (None, device.logical_block)

@@ -3,17 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What a task is about to make permanent, so that a killed one's devices stay all, or not at all.
+The devices that a task is about to make permanent, so that after a kill all of them stay, or none.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Devices are made to go with their last user, and made to stay one after the other when all of a task's are there. A task that is killed between the
-first and the last of these steps leaves some. So it lists them in a file before the first step, and removes the file after the last; the next run
-finds the list of a run that is gone. It is known to be gone by its lock (``_base.locks``), which ends with it, and by its process.
-
-A loop device that is removed while somebody has it open is marked by the kernel to go with its last user, and
-that mark is taken off again (``_block.detach``). So those that are to be removed are listed, too: a run that
-is killed in between leaves the mark, and the next run takes it off.
+Devices are made to go with their last user, and are made permanent one after the other when all of a task's
+devices exist. A task that is killed between the first and the last of these steps leaves some of them. So it
+writes a list to a file before the first step, and removes the file after the last; the next run finds the
+list of a killed run. Its lock (``_base.locks``), which ends with the run, and its process tell that the run
+is gone.
 """
 
 from __future__ import annotations
@@ -43,20 +41,20 @@ if TYPE_CHECKING:
 
 
 DIRECTORY = f"{run_directory.ROOT}/journal"
-# For how long devices that go with their last user are waited for; a prober of udev may be that. Each of many
-# has the shorter time at least.
+# Seconds to wait for devices that go with their last user, which may be a udev prober; when there are many,
+# each has at least the shorter time.
 _GOING_SECONDS, _LEAST_SECONDS = 5, 0.05
-# For how long what stood on a device may take to let go of it.
+# Seconds that a device on top may take to let go of the one below.
 _RELEASING_SECONDS = 1
-# For how long a process that was killed is waited for.
+# Seconds to wait for a killed process to end.
 _DYING_SECONDS = 1
 _MOST_BYTES = 2**26
-_KILLED = "what a run that was killed had made in part"
-_KILLED_REMOVAL = "a run that was killed had begun to remove a device that somebody uses"
+_KILLED = "a device that was left by a killed run"
+_KILLED_REMOVAL = "a killed run had begun to remove a device that is in use"
 
 
 class Journal:
-    """The list of one task: written by the constructor, and valid until :meth:`remove`."""
+    """The list of one task: written by the constructor, and valid until :meth:`remove`. KernelError."""
 
     def __init__(self, devices: Iterable[_device.Device], removing: Iterable[_device.Device] = ()) -> None:
         """
@@ -64,7 +62,7 @@ class Journal:
         first. ``removing``: loop devices that are about to be removed, and stay if somebody uses them.
         """
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
-        # Before the file is there: one without its lock is a dead run's.
+        # Before the file exists: a file without its lock counts as that of a dead run.
         self._locks = locks.held([_lock_of(self._name)])
         try:
             _write(self._name, _content(devices, removing))
@@ -73,7 +71,7 @@ class Journal:
             raise
 
     def remove(self) -> None:
-        """Everything stays now, or nothing does."""
+        """Remove the list: everything stays now, or nothing does. KernelError."""
         path = f"{DIRECTORY}/{self._name}"
         try:
             os.unlink(path)
@@ -85,10 +83,10 @@ class Journal:
 
 def recover(host: Resources) -> list[str]:
     """
-    Roll back what runs that were killed made permanent in part; complete lists are kept as they are. What was
-    rolled back, and what could not be, as texts.
+    Roll back what killed runs made permanent in part; what complete lists name is left unchanged. Returns
+    what was rolled back, and what could not be, as texts.
 
-    To be called with the locks of all that the caller is about to look at: what this run finds afterwards
+    Call it with the locks of everything that the caller is about to examine: what this run finds afterwards
     stays.
     """
     if not _names():
@@ -105,8 +103,8 @@ def recover(host: Resources) -> list[str]:
 
 def doomed(host: Resources) -> tuple[set[Row], list[str]]:
     """
-    ``(found, texts)``: the (major, minor, diskseq) of all that :func:`recover` would have gone, a set, and
-    what it would tell.
+    ``(found, texts)``: the (major, minor, diskseq) of everything that :func:`recover` would remove, a set,
+    and what it would report.
     """
     found: set[Row] = set()
     told: list[str] = []
@@ -124,13 +122,14 @@ def doomed(host: Resources) -> tuple[set[Row], list[str]]:
 
 
 def _problem(name: str, error: BlockError) -> str:
-    what = "devices of a run that was killed could not be looked for or rolled back"
+    what = "devices that were left by a killed run could not be found or rolled back"
     return f"{what}, see {DIRECTORY}/{name}: {error}"
 
 
 def _unused(host: Resources, rows: list[Row]) -> dict[Row, str]:
     """
-    ``{row: words for it}`` of the permanent devices that nobody has exclusively but a device that goes, too.
+    ``{row: words for it}`` of the permanent devices that nobody has open exclusively except devices that go,
+    too.
     """
     found: dict[Row, str] = {}
     above: set[str] = set()
@@ -152,8 +151,8 @@ def _recover(host: Resources, name: str, told: list[str]) -> None:
         if not own.try_take(_lock_of(name)) or not _is_left(name):
             return
         rows = _rows(name)
-        # They are made permanent in this order: with the last one the run had done everything, and only had
-        # its list left to remove. What is gone of the others was removed since.
+        # They are made permanent in this order: if the last one is, the run only had its list left to remove,
+        # and devices of the list that are gone were removed since.
         if rows and not _stays(host, *rows[-1]):
             limit = Deadline(_GOING_SECONDS)
             for row in reversed(rows):
@@ -200,10 +199,7 @@ def _words(device: _device.Device) -> str:
 
 
 def _roll_back(host: Resources, row: Row, limit: Deadline, told: list[str]) -> None:
-    """
-    Have one device go that somebody does not use by now, and wait for that; what becomes of it is added to
-    ``told``.
-    """
+    """Remove one device unless it is in use by now, and wait for that; the outcome is added to ``told``."""
     major, minor, diskseq = row
     try:
         with _device.open_number(major, minor, diskseq=diskseq) as device:
@@ -218,7 +214,7 @@ def _roll_back(host: Resources, row: Row, limit: Deadline, told: list[str]) -> N
             if _goes(identity, limit):
                 told.append(f"{_KILLED} was rolled back: {words}")
                 return
-            # A plain opener shows only by that.
+            # The device is still there, so somebody has it open, though not exclusively.
             try:
                 with _device.open_number(major, minor, diskseq=diskseq) as device:
                     _set_permanent(host, device, True)
@@ -227,7 +223,9 @@ def _roll_back(host: Resources, row: Row, limit: Deadline, told: list[str]) -> N
                 return
     except (DeviceGone, WrongDevice):
         return
-    told.append(f"{_KILLED} is left as it is, since somebody uses it: {words}. Remove it when nobody does")
+    told.append(
+        f"{_KILLED} was left unchanged, because it is in use: {words}. Remove it when it is no longer used"
+    )
 
 
 def _keep(host: Resources, row: Row, told: list[str]) -> None:
@@ -243,7 +241,7 @@ def _keep(host: Resources, row: Row, told: list[str]) -> None:
 
 
 def _stays_claimed(device: _device.Device, limit: Deadline) -> bool:
-    """Whether somebody uses a held device; what stood on it lets go of it a moment after it is gone from sysfs."""
+    """Whether a held device is in use; a device on top lets go of it a moment after it has left sysfs."""
     for pause in pauses():
         if not _device.is_claimed(device):
             return False
@@ -254,6 +252,7 @@ def _stays_claimed(device: _device.Device, limit: Deadline) -> bool:
 
 
 def _goes(identity: _device.DeviceId, limit: Deadline) -> bool:
+    """Whether the device goes before the deadline; each is given a minimum of time."""
     own = Deadline(max(limit.left(), _LEAST_SECONDS))
     for pause in pauses():
         if _is_gone(identity):
@@ -281,12 +280,15 @@ def _names() -> list[str]:
 
 
 def _is_left(name: str) -> bool:
-    """Whether the run of this list, whose lock nobody has, is gone; of a list of another boot it is, with its devices."""
+    """
+    Whether the run of this list, whose lock is free, is gone; the run of another boot is, with its devices.
+    """
     plain = _read(name)
     if not plain or plain["boot"] != boot.boot_id() or not _identity.is_of_this_namespace(plain["process"]):
-        # Only the lock tells of a process that cannot be seen here.
+        # The process cannot be seen from here: the lock, which is free, decides.
         return True
-    # Its module, which had the lock, is gone, so it is being killed; it may hang in a call into storage, and is not gone before that ends.
+    # Its lock is free, so it is being killed. It may hang in a call into storage, and is gone only after
+    # that.
     return _identity.end_marked(plain["process"], _DYING_SECONDS)
 
 
@@ -297,8 +299,8 @@ def _rows(name: str, which: str = "devices") -> list[Row]:
 
 def _read(name: str) -> dict[str, Any]:
     """
-    What the list says; nothing for one that was never complete, or that has just been removed. KernelError
-    for what is no list of a run of ours.
+    The content of the list; empty for one that was never complete, or that has just been removed. KernelError
+    when it is not a list of ours.
     """
     path = f"{DIRECTORY}/{name}"
     try:
@@ -317,12 +319,12 @@ def _read(name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _no_list(path, str(error)) from error
     if not _is_list(plain):
-        raise _no_list(path, "its content is something else")
+        raise _no_list(path, "its content is of another form")
     return plain
 
 
 def _is_list(plain: object) -> bool:
-    """Whether it is what :func:`_content` returns; of another boot only that counts."""
+    """Whether it has the form of :func:`_content`; of another boot only the boot counts."""
     if not isinstance(plain, dict) or not isinstance(plain.get("boot"), str):
         return False
     if plain["boot"] != boot.boot_id():
@@ -347,9 +349,9 @@ def _is_number(value: object) -> bool:
 
 def _no_list(path: str, why: str) -> KernelError:
     return KernelError(
-        f"this is no list that a run of the collection wrote: {why}",
+        f"this is not a list that a run of the collection wrote: {why}",
         device=path,
-        hint="Remove it, and find out who made it",
+        hint="Find out who made it, and remove it",
     )
 
 

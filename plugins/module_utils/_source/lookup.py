@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The existing device that a source names.
+Look up the existing device that a source names.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def find(source: Source, host: Resources) -> _device.Device | None:
-    """The existing device that the source names, held; None when a file or a table has no device yet."""
+    """
+    The existing device that the source names, held; None when a file or a table has no device yet. Raises
+    DeviceGone, WrongDevice, DeviceBusy, InvalidValue, KernelError.
+    """
     if isinstance(source, spec.DiskseqSource):
         return open_diskseq(source)
     if isinstance(source, spec.NumberSource):
@@ -38,7 +41,10 @@ def find(source: Source, host: Resources) -> _device.Device | None:
 
 
 def open_diskseq(source: spec.DiskseqSource) -> _device.Device:
-    """The disk or partition of a DiskseqSource; DeviceGone when it is not there, or the number is of another boot."""
+    """
+    The disk or partition of a DiskseqSource; DeviceGone when it does not exist, or the number is from another
+    boot.
+    """
     boot.check_boot(source.boot_id, source.diskseq)
     if source.partition is None:
         return _device.open_diskseq(source.diskseq)
@@ -46,7 +52,10 @@ def open_diskseq(source: spec.DiskseqSource) -> _device.Device:
 
 
 def is_device(source: Source, device: _device.Device, host: Resources) -> bool:
-    """Whether a held device is one that the source names, also when it would pick another one of several."""
+    """
+    Whether a held device is one that the source names, also when :func:`find` would return another one of
+    several.
+    """
     if isinstance(source, spec.FileSource):
         if not loop.is_loop(device):
             return False
@@ -68,6 +77,10 @@ def is_device(source: Source, device: _device.Device, host: Resources) -> bool:
 
 
 def open_path(source: spec.PathSource, host: Resources) -> _device.Device:
+    """
+    The device at the path of a PathSource, held; WrongDevice when it does not have the uuid or the diskseq of
+    the source.
+    """
     boot.check_boot(source.boot_id, source.diskseq)
     device = _device.open_path(source.path, diskseq=source.diskseq)
     if source.uuid is None:
@@ -85,13 +98,17 @@ def open_path(source: spec.PathSource, host: Resources) -> _device.Device:
 
 
 def find_table(source: spec.TableSource, host: Resources) -> _device.Device | None:
+    """
+    The mapped device of a TableSource, held; None when there is none yet. DeviceBusy when another device has
+    its name or uuid.
+    """
     if not source.name and not source.uuid:
         return None
     mapped = _mapped.find(host.dm, source.name or "", source.uuid or "")
     if mapped is None:
         return None
     if _is_unfinished(source, mapped.status):
-        # Another run is making it, or somebody else has left it so: the opener waits for it.
+        # Another run is making it, or somebody left it unfinished: the opener waits for it.
         if mapped.device is not None:
             mapped.device.close()
         return None
@@ -105,13 +122,18 @@ def find_table(source: spec.TableSource, host: Resources) -> _device.Device | No
 
 
 def _is_unfinished(source: spec.TableSource, status: control.MappedStatus) -> bool:
-    """Whether the device of the MappedStatus is the source's, by all it is named by, and has no live table."""
+    """
+    Whether the device of the MappedStatus has the name and the uuid of the source, but no live table yet.
+    """
     is_named = source.name in (None, "", status.name) or names.holder_of(status.name) is not None
     return not status.has_live_table and status.uuid == (source.uuid or status.uuid) and is_named
 
 
 def _has_table(source: spec.TableSource, device: _device.Device, host: Resources) -> bool:
-    """Whether a held mapped device has this table, which names no device: over what its slots name, also when they would pick another."""
+    """
+    Whether a held mapped device has the table of the source, over devices that its slots name, also when
+    these would resolve to others.
+    """
 
     if (
         not _mapped.is_mapped(device)
@@ -126,7 +148,7 @@ def _has_table(source: spec.TableSource, device: _device.Device, host: Resources
         number = sysfs.parse_number(there.get((index, slot.field), ""))
         if number is None:
             return False
-        # The table has it open, so its number is its own.
+        # The table has it open, so its number is pinned.
         with _device.open_number(*number) as below:
             if not is_device(spec.parse_slot(slot), below, host):
                 return False
@@ -145,7 +167,7 @@ def status_of(source: spec.TableSource, host: Resources) -> control.MappedStatus
 
 
 def _check_same_table(source: spec.TableSource, host: Resources, mapped: _mapped.Mapped) -> None:
-    """An existing device under the source's name serves only if it is exactly the one that the source describes."""
+    """Raise DeviceBusy unless the existing device is exactly the one that the source describes."""
     name = source.name or source.uuid
     taken = DeviceBusy(
         f"there is another device under this name: {_mapped.describe(host.dm, mapped)}", device=name

@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Which locks (``_base.locks``) are needed for what is made of a source: those of files that get a loop device, and of names and uuids of mapped devices.
+The locks (``_base.locks``) needed to make the devices of a source: for files that get a loop device, and for
+names and uuids of mapped devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-What a source only finds (a path, a disk sequence number) needs none: it is held open from then on.
+A source that is only looked up (a path, a disk sequence number) needs none: the device is held open.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def of_source(source: Source) -> list[locks.Lock]:
-    """The locks for a source of ``_source.spec.parse``; KernelError when a file cannot be looked at."""
+    """The locks for a source of ``_source.spec.parse``; KernelError when a file cannot be examined."""
     if isinstance(source, spec.FileSource):
         return locks.of_file(source.file)
     if isinstance(source, spec.TableSource):
@@ -32,20 +33,23 @@ def of_source(source: Source) -> list[locks.Lock]:
 
 
 def of_table(value: object, read_only: bool = False) -> list[locks.Lock]:
-    """The locks for what the device slots of a table have made: ``value`` as ``_dm_table.parse_table`` takes it."""
+    """
+    The locks for the devices that are made for the slots of a table; ``value`` as ``_dm_table.parse_table``
+    takes it.
+    """
     if not _may_make(value):
-        # A table can have 100,000 lines, and reading them takes seconds.
+        # Parsing a table of 100,000 lines takes seconds.
         return []
     try:
         slots = [spec.parse_slot(slot) for dummy, slot in _dm_table.parse_table(value).devices(read_only)]
     except TableError:
-        # Nothing is made of it: who plans the table says all that is wrong with it.
+        # Nothing is made of it: the plan reports the errors of the table.
         return []
     return [lock for source in slots for lock in of_source(source)]
 
 
 def _may_make(value: object) -> bool:
-    """Whether a file or a table may stand somewhere in the table."""
+    """Whether a file or a table may occur anywhere in the table."""
     if isinstance(value, str):
         return "file" in value or "table" in value
     if isinstance(value, dict):

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Sources: the one language for "which device". Plain data in, a held device out.
+Open sources: plain data in, held devices out, made if they do not exist.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The language itself is in ``_source.spec``.
+The language of sources is in ``_source.spec``; existing devices are found by ``_source.lookup``.
 """
 
 from __future__ import annotations
@@ -27,36 +27,40 @@ if TYPE_CHECKING:
     from .spec import Source
 
 
-# For how long another run may take until a device has its live table, and from giving it its name on.
+# Seconds that another run may take to make a device live, in all, and after giving it its name.
 _MAKING_SECONDS = 30.0
 _FINISHING_SECONDS = 5.0
 
 
 def refuse_broken(host: Resources, device: Device) -> None:
-    """KernelError when the held device is a mapped device that no longer works, or stands on one."""
+    """Raise KernelError when the held device is a mapped device that no longer works, or is on top of one."""
     if _mapped.is_mapped(device):
         health.refuse_broken(host.dm, device)
 
 
 class Opener:
     """
-    Opens sources, making what is not there yet; ``made`` lists the devices made, which go with their last user.
+    Opens sources, making devices that do not exist. ``made`` lists the devices made, which go with their last
+    user.
 
-    :meth:`keep` has those made stay. Everything is held until the opener's host is left. ``flags`` (of ``_dm.udev``) go with the udev events of the
-    mapped devices made.
+    :meth:`keep` makes those permanent. Everything is held until the resources (``host``) are closed.
+    ``flags`` (of ``_dm.udev``) go with the udev events of the mapped devices made.
     """
 
     def __init__(self, host: Resources, flags: int = 0, limit: Deadline | None = None) -> None:
-        """``limit``: until when other runs are waited for, a Deadline; ``_base.locks.SECONDS`` unless given."""
+        """``limit``: how long other runs are waited for, a Deadline; ``_base.locks.SECONDS`` by default."""
         self.host = host
         self.limit = limit
         self.flags = flags
         self.made: list[Device] = []
-        # What was done that nothing takes back, as texts.
+        # Changes that are not rolled back, as texts.
         self.grown: list[str] = []
 
     def open(self, source: Source) -> Device:
-        """The device, held by the host; KernelError when it is a mapped device, or stands on one, that no longer works."""
+        """
+        The device, held by the resources. KernelError when it is a mapped device that no longer works, or is
+        on top of one; also what ``lookup.find`` and making it raise.
+        """
         device = self._find_or_make(source)
         refuse_broken(self.host, device)
         return device
@@ -77,17 +81,17 @@ class Opener:
         return device
 
     def follow(self, source: Source, device: Device) -> None:
-        """``follow_file``, of which a note is kept."""
+        """``files.follow``, which is recorded in ``grown``."""
         if files.follow(source, device):
             self.grown.append(f"{device.path} has {device.size} bytes, as its file allows")
 
     def keep(self) -> None:
-        """Take back "goes with its last user" for all that was made."""
+        """Make permanent all that was made."""
         for device in self.made:
             self._set_persist(device, True)
 
     def give_up(self) -> None:
-        """The opposite of :meth:`keep`: what was made goes with its last user after all."""
+        """The opposite of :meth:`keep`: what was made goes with its last user again."""
         for device in reversed(self.made):
             self._set_persist(device, False)
 
@@ -126,12 +130,12 @@ class Opener:
         try:
             device = self._make_table(source)
         except DeviceBusy as error:
-            # Another program makes it, or a run that has other locks.
+            # Another program, or a run with other locks, is making it.
             return self._use(source, self._wait_for_another(source, error))
         return self._keep_note(device)
 
     def _wait_for_another(self, source: spec.TableSource, error: DeviceBusy) -> Device:
-        """The device that another run has made of the same source meanwhile; ``error`` when there is none."""
+        """The device that another run is making from the same source; ``error`` when there is none."""
         limit, left_alone = Deadline(_MAKING_SECONDS), Deadline(_FINISHING_SECONDS)
         for pause in pauses():
             device = lookup.find(source, self.host)
@@ -145,9 +149,10 @@ class Opener:
 
     def _wait_turn(self, locks: list[_locks.Lock]) -> bool:
         """
-        Have the locks, until the host is left: who comes next finds the device, or that it did not come to be.
+        Take the locks, until the resources are closed: the next run then finds the device, or that it was not
+        made.
 
-        Whether they were not had already, so that somebody may have made the device since it was looked for.
+        Returns whether any lock was new: then somebody may have made the device since it was looked up.
         """
         locks = [lock for lock in locks if not self.host.locks.has(lock)]
         self.host.locks.take(locks, self.limit)

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What a killed run left: found by the mark in its name, and removed, or given its own name back.
+Mapped devices orphaned by a killed run: found by the mark in their name, and removed, or given their own name
+back.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Little can be left at all: loop devices are made with autoclear set, and mapped devices get their deferred remove before
-they have their names. Until then, a mapped device's name tells which process made it.
+Few can be left: loop devices are made with autoclear set, and mapped devices get their deferred remove before
+they have their names. Until then, the name of a mapped device identifies the process that makes it.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ def find_orphans(control: _control.Control) -> list[str]:
     """
     Names of the mapped devices that a run of this collection was making, or had claimed, when it ended.
 
-    A maker that is seen to be gone is one of this PID namespace; what cannot be seen is left alone.
+    Only processes of this PID namespace are known to have ended; the devices of others are left alone.
     """
     orphans = []
     for prefix in (names.MAKING, names.CLAIMED):
         for entry in control.list_devices(prefix):
-            # Kernels that do not filter by the prefix list all of them.
+            # Kernels that do not filter by the prefix list all devices.
             name = os.fsdecode(entry.name)
             mark = names.holder_of(name) if name.startswith(prefix) else None
             if mark is not None and identity.has_ended(mark):
@@ -43,27 +44,32 @@ def find_orphans(control: _control.Control) -> list[str]:
 
 
 def reap(host: Resources) -> list[str]:
-    """Remove the orphans, once in a run; the names of those that are gone, or have their name back."""
+    """
+    Remove the orphans, once in a run; returns the names of those that are gone, or have their name back.
+    """
     if host.reaped is None:
         host.reaped = [name for name in find_orphans(host.dm) if _settle(host.dm, name)]
     return host.reaped
 
 
 def _settle(control: _control.Control, name: str) -> bool:
-    """Whether the orphan is done with. Nobody else makes such a name, so this cannot hit another device."""
+    """
+    Remove or rename one orphan; whether that is done. Nobody else uses such a name, so no other device is
+    affected.
+    """
     address = _control.by_name(name)
     try:
         if name.startswith(names.CLAIMED):
-            # It was somebody's before, so it is not for us to remove.
+            # It belongs to somebody else, so it is not removed.
             control.rename(address, names.name_before(name) or names.unused_name())
         elif control.status(address).has_live_table:
-            # The name is put on before the table is live, so this is somebody else's doing.
+            # A device gets its final name before its table is live, so somebody else changed this one.
             return False
         else:
             control.remove(address)
     except DeviceGone:
         return True
     except BlockError:
-        # In use for a moment, or its name is taken by now: the next run tries again.
+        # It is in use for a moment, or its old name is taken: the next run tries again.
         return False
     return True

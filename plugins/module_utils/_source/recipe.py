@@ -7,8 +7,9 @@ Recipes: sources that are kept in a domain definition, and are still right after
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The text is JSON in ASCII on one line, so that no rewriting of the XML around it can change it. A definition can be read by many, so
-nothing secret may be in it, and it outlives the kernel that gave a disk its sequence number.
+The text is JSON in ASCII on one line, so that rewriting the XML around it cannot change it. Many users can
+read a definition, so it must contain no secrets, and it outlives the kernel that gave a disk its sequence
+number.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
 
 
 MOST_CHARACTERS = 65536
-_FIRST_COMER = "cannot be kept: this name is given to whichever device comes first: give the file, the table, or a path in /dev/mapper with its uuid"
+_FIRST_COMER = (
+    "cannot be kept: the kernel gives this name to whichever device comes first: give the file, the table, or a "
+    "path in /dev/mapper with its uuid"
+)
 _EVERY_BOOT = (
-    "cannot be kept: a number is given anew at every boot, and a definition outlives it: give the file, the table, or the path with its uuid; "
-    "or the boot_id beside it, for a guest that is not to start after this boot"
+    "cannot be kept: numbers start again with every boot, and a definition outlives it: give the file, the "
+    "table, or the path with its uuid; or the boot_id beside it, for a guest that is not to start after this boot"
 )
 _PASSING = {
     "/dev/loop": _FIRST_COMER,
@@ -40,14 +44,18 @@ _PASSING = {
     "/dev/block/": _FIRST_COMER,
     "/dev/disk/by-diskseq/": _EVERY_BOOT,
 }
-# Fields of a file that are checked, and do not say which one it is.
+# Fields of a file that are only checked, and do not select it.
 _GUARDS: dict[str, Any] = {"mtime_ns": None, "format": None, "overlap": False, "trusted_path": False}
-# What the hardware says, and where it is plugged in. Labels and uuids are written by whoever writes the disk, such as a guest.
+# Names from hardware identity and location. Labels and uuids can be written by anyone who writes to the disk,
+# such as a guest.
 _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 
 
 def check(source: Source, option: str = "source") -> None:
-    """Raise InvalidValue for a source (of ``_source.spec.parse``) that means nothing, or something else, after the next boot."""
+    """
+    Raise InvalidValue for a source (of ``_source.spec.parse``) that means nothing, or something else, after
+    the next boot.
+    """
     if (
         isinstance(source, spec.NumberSource)
         or isinstance(source, spec.DiskseqSource)
@@ -61,7 +69,9 @@ def check(source: Source, option: str = "source") -> None:
 
 
 def boot_of(source: Source) -> str | None:
-    """The boot that the source, or a device in its table, is bound to, or None for what outlives it."""
+    """
+    The boot to which the source, or a device in its table, is bound; None for a source that outlives it.
+    """
     if isinstance(source, spec.TableSource):
         slots = _dm_table.parse_table(source.table).devices(source.read_only)
         return next(filter(None, (boot_of(spec.parse_slot(slot)) for dummy, slot in slots)), None)
@@ -69,15 +79,21 @@ def boot_of(source: Source) -> str | None:
 
 
 def doubt(path: str, is_mapped: bool, uuid: str | None) -> str | None:
-    """What to say of a path that may lead to another device after the next boot, or None. ``uuid``: of the mapped device, as it is kept with the path."""
+    """
+    The warning about a path that may lead to another device after the next boot, or None. ``uuid``: of the
+    mapped device, as kept with the path.
+    """
     if uuid or not is_mapped and _plain(path).startswith(_LASTING):
         return None
     advice = "give its uuid too, or make it with a uuid" if is_mapped else "use its path in /dev/disk/by-id"
-    return f"{path} is a name that another disk may have after the next boot, and no uuid is kept with it to tell: {advice}"
+    return f"{path} can name another disk after the next boot, and no uuid is kept with it to detect that: {advice}"
 
 
 def text_of(source: Source) -> str:
-    """The recipe's text: equal sources have equal texts. InvalidValue when it is too long, or cannot be kept (:func:`check`)."""
+    """
+    The text of the recipe; equal sources have equal texts. InvalidValue when it is too long, or cannot be
+    kept (:func:`check`).
+    """
     check(source)
     plain = {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}
     text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
@@ -91,7 +107,7 @@ def text_of(source: Source) -> str:
 
 
 def without_guards(source: Source) -> Source:
-    """The source without what is only checked of its files: which storage is meant does not depend on that."""
+    """The source without the fields that are only checked: they do not change which storage is meant."""
     if isinstance(source, spec.FileSource):
         return source._replace(**_GUARDS)
     if isinstance(source, spec.TableSource):
@@ -101,9 +117,11 @@ def without_guards(source: Source) -> Source:
 
 def cut_of(kept: Source, wanted: Source) -> int | None:
     """
-    The sectors of the disk that ``kept`` is, when ``wanted`` is the same snapshot or thin volume, encrypted or not, and shorter; else None.
+    The length in sectors of the disk ``kept`` when ``wanted`` is the same snapshot or thin volume, encrypted
+    or not, but shorter; else None.
 
-    Nothing else says how large such a disk was, and what is behind its new end would be out of the guest's reach.
+    Nothing else records how large such a disk was, and the guest could no longer reach the data beyond its
+    new end.
     """
     if (
         not isinstance(kept, spec.TableSource)
@@ -120,7 +138,10 @@ def cut_of(kept: Source, wanted: Source) -> int | None:
 
 
 def _storage(source: Source) -> tuple[object, ...] | None:
-    """What a snapshot's changes, or a thin volume's data, are kept in, as something to compare; None for other sources."""
+    """
+    What holds the changes of a snapshot, or the data of a thin volume, for comparison; None for other
+    sources.
+    """
     if not isinstance(source, spec.TableSource):
         return None
     targets = _dm_table.parse_table(source.table).targets
@@ -130,7 +151,7 @@ def _storage(source: Source) -> tuple[object, ...] | None:
     if targets[0].TYPE == "snapshot":
         return "snapshot", slots["cow"]
     if targets[0].TYPE == "thin":
-        # A pool grows, too.
+        # A pool may grow, so its length is not compared.
         pool = slots["pool"]
         return "thin", getattr(pool, "uuid", None) or str(pool), targets[0].id
     return _storage(slots["device"]) if targets[0].TYPE == "crypt" else None
@@ -144,7 +165,9 @@ def _without_guards(plain: Any) -> Any:
 
 
 def parse(text: str, target: str = "source") -> Source:
-    """The source of a recipe's text; DefinitionError for what this collection cannot have written."""
+    """
+    The source from the text of a recipe; DefinitionError for text that this collection cannot have written.
+    """
     if len(text) > MOST_CHARACTERS:
         raise DefinitionError(f"the recipe has more than {MOST_CHARACTERS} characters", device=target)
     try:
@@ -159,20 +182,23 @@ def parse(text: str, target: str = "source") -> Source:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _plain(path: str) -> str:
-    # POSIX lets normpath keep two slashes in front.
+    # By POSIX, normpath keeps two leading slashes.
     return "/" + os.path.normpath(path).lstrip("/")
 
 
 def _check_path(source: spec.PathSource, option: str) -> None:
     if source.boot_id is not None:
-        # Whatever the path leads to is that very device, or an error.
+        # The path leads to this device, or opening it fails.
         return
     if source.diskseq is not None:
-        allowed = "cannot be kept: a number is given anew at every boot, and a definition outlives it: give the uuid instead, or the boot_id beside the number"
+        allowed = (
+            "cannot be kept: numbers start again with every boot, and a definition outlives it: give the uuid "
+            "instead, or the boot_id beside the number"
+        )
         raise InvalidValue(f"{option}.diskseq", source.diskseq, allowed)
     path = _plain(source.path)
     for start, allowed in _PASSING.items():
@@ -185,5 +211,8 @@ def _check_table(source: spec.TableSource, option: str) -> None:
     for dummy, slot in table.devices(source.read_only):
         check(spec.parse_slot(slot), option=f"{option}.table {slot.field}")
     if live_table.has_secrets(table):
-        allowed = "must hold no key: a definition can be read by many. Name a key of the kernel's keyring (:SIZE:TYPE:DESCRIPTION)"
+        allowed = (
+            "must hold no key: a definition can be read by many users. Name a key of the kernel's keyring "
+            "(:SIZE:TYPE:DESCRIPTION)"
+        )
         raise InvalidValue(f"{option}.table", "(not shown)", allowed)

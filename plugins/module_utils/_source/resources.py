@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What one run has for all of its devices, each made at its first use: device-mapper's control node, one udev cookie,
-one connection to xenstored, the index of loop devices.
+What one run shares between all its devices, each made at its first use: device-mapper's control node, a udev
+cookie, a connection to xenstored, the index of loop devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -34,8 +34,8 @@ UDEV_SECONDS = 60
 
 class ToBe(NamedTuple):
     """
-    A mapped device that the run makes before what stands on it. ``uuid``: the one that was asked for, or None;
-    ``sectors`` of 512 bytes.
+    A mapped device that the run makes before the ones on top of it. ``uuid``: the one that was asked for, or
+    None; ``sectors`` of 512 bytes.
     """
 
     uuid: str | None
@@ -44,7 +44,9 @@ class ToBe(NamedTuple):
 
 
 class Resources(contextlib.ExitStack):
-    """A context; leaving it closes the devices that were kept in it (``enter_context``) and everything else."""
+    """
+    A context; leaving it closes the devices that were added to it (``enter_context``) and everything else.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,26 +54,25 @@ class Resources(contextlib.ExitStack):
         self._cookie: udev.Cookie | None = None
         self._store: Store | None = None
         self.loops = loop_index.LoopIndex()
-        # Whether what the run makes is for guests: the sharing check then asks what they have.
+        # Whether the run makes devices for guests: then the sharing check examines what guests use.
         self.for_guests = False
-        # By their names, the mapped devices that the run is to make (ToBe), and those that it has made.
+        # By name: the mapped devices that the run will make (ToBe), and those that it has made.
         self.mapped_to_be: dict[str | None, ToBe] = {}
         self.mapped_made: dict[str | None, Device] = {}
-        # The numbers of the mapped devices that the run is to remove.
+        # The numbers of the mapped devices that the run will remove.
         self.mapped_to_go: set[tuple[int, int]] = set()
-        # What the user is to know; see warn.
+        # Warnings for the user; see warn.
         self.warnings: list[str] = []
-        # First in, last out: what the run held is closed by then.
+        # Entered first, closed last: the devices are closed by then.
         self.locks = self.enter_context(locks.Locks())
         self.reaped: list[str] | None = None
-        # Directories on the way to files, for ``_block.trusted_path``.
+        # Directories that only root can redirect, for ``_block.trusted_path``.
         self.walked: dict[str, tuple[str, bool]] = {}
-        # New loop devices of the entries that were planned already: areas and words for them, by
-        # (st_dev, st_ino).
+        # New loop devices of entries that are planned already: areas and words for them, by (st_dev, st_ino).
         self.planned: dict[tuple[int, int], Any] = {}
         # SHA-256 of files, by device, inode, size and modification time.
         self.checksums: dict[tuple[int, int, int, int], str] = {}
-        # What libvirt said of domains, by URI and the name that was given: uuid and whether it runs.
+        # Domains, by URI and the given name: uuid and whether it runs, from libvirt.
         self.domains: dict[Any, Any] = {}
         self._links: list[tuple[str, DeviceId]] = []
 
@@ -99,20 +100,20 @@ class Resources(contextlib.ExitStack):
         return self._store
 
     def warn(self, text: str) -> None:
-        """Have the user told, once."""
+        """Warn the user, once for each text."""
         if text not in self.warnings:
             self.warnings.append(text)
 
     def link_goes(self, name: str, identity: DeviceId) -> None:
         """
-        Have :meth:`settle` wait for udev to remove the link of a mapped device that is gone, a DeviceId: no
-        cookie goes with a deferred remove.
+        Have :meth:`settle` wait for udev to remove the link of a mapped device that is gone: no cookie goes
+        with a deferred remove.
         """
         if udev.is_running():
             self._links.append((name, identity))
 
     def settle(self, seconds: float = UDEV_SECONDS) -> bool:
-        """Wait until udev has dealt with all that was done; whether it has within ``seconds``."""
+        """Wait up to ``seconds`` until udev has handled everything that was done; whether it has."""
         limit = Deadline(seconds)
         done = self._cookie is None or self._cookie.wait(seconds)
         for name, identity in self._links:
@@ -124,7 +125,10 @@ class Resources(contextlib.ExitStack):
 
 
 def _is_stale(name: str, identity: DeviceId) -> bool:
-    """Whether the link still leads to where the device was, and not to another one that has its name and its number by now."""
+    """
+    Whether the link still leads to where the device was, unless another device has that name and number by
+    now.
+    """
     return _leads_to(f"/dev/mapper/{name}", f"dm-{identity.minor}") and not _is_anothers(name, identity)
 
 
@@ -140,7 +144,7 @@ def _leads_to(link: str, target: str) -> bool:
     try:
         return os.path.basename(os.readlink(link)) == target
     except OSError as error:
-        # EINVAL: it is no link.
+        # EINVAL: it is not a link.
         if error.errno == errno.EINVAL or error.errno in gone.PATH:
             return False
         raise gone.not_seen(error, link) from error

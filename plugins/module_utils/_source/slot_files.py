@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Device slots of a table that name a file, beside those of the live table: whether the file behind the path is
-another one by now.
+Compares device slots of a table that name files with those of the live table: whether another file is at the
+path by now.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Exchange(Record):
     """
     ``old``: the loop device of the live table and its file, in words; ``file``: the path that the new table
-    has in the same place.
+    has in the same slot.
     """
 
     old: str
@@ -33,7 +33,9 @@ class Exchange(Record):
 
 
 def exchanged(live: _dm_table.Table, wanted: _dm_table.Table) -> Exchange | None:
-    """The first Exchange of a live table by ``wanted``, with its slots as they were written; or None."""
+    """
+    The first Exchange when ``wanted``, with its slots as they were written, replaces a live table; or None.
+    """
     old = {(index, slot.field): spec.parse_slot(slot) for index, slot in live.devices()}
     for index, slot in wanted.devices():
         source = spec.parse_slot(slot)
@@ -46,7 +48,7 @@ def exchanged(live: _dm_table.Table, wanted: _dm_table.Table) -> Exchange | None
 
 
 def _other_file(number: spec.NumberSource, source: spec.FileSource) -> str | None:
-    """The loop device that has the number, and its file, in words, unless that is the source's; or None."""
+    """The loop device with the number, and its file, in words, unless it is the source's file; or None."""
     try:
         with _device.open_number(number.major, number.minor) as device:
             if not loop.is_loop(device):

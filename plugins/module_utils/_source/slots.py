@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Tables meet devices: the device slots of a table looked up, held, and written as numbers.
+The device slots of tables: looked up, held, and written as numbers.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 class CheckedTable(NamedTuple):
     """
-    A checked table; ``is_complete``: every slot is ``major:minor`` of a device that the host holds. ``written``: the same table with its slots
-    as they were written.
+    A checked table. ``is_complete``: every slot is the ``major:minor`` of a held device. ``written``: the
+    same table with its slots as the user wrote them.
     """
 
     table: _dm_table.Table
@@ -61,10 +61,12 @@ def mapped_name(source: Source) -> str | None:
 
 class Slots:
     """
-    The device slots of tables, each opened once and held by the host (``_source.resources.Resources``) for as long as that lives.
+    The device slots of tables, each opened once and held by the resources (``host``) as long as these are
+    open.
 
-    The kernel looks a device of a table up by the number it is given; a number cannot move while the device is held.
-    ``mapped``: number of the device that the table is for; ``kernels`` and ``targets`` as for ``_dm_table.Context``.
+    The kernel looks up a device of a table by its number, and the number cannot move to another device while
+    the device is held. ``mapped``: number of the device that the table is for; ``kernels`` and ``targets`` as
+    for ``_dm_table.Context``.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Slots:
     ) -> None:
         self._host = host
         self._devices: dict[str, Device | None] = {}
-        # Numbers with the major 0, which no block device has, for those that are yet to be made.
+        # Minor numbers for devices that are yet to be made; their major is 0, which no block device has.
         self._unmade: dict[Any, int] = {}
         self._mapped = mapped
         self._kernels = kernels
@@ -84,8 +86,11 @@ class Slots:
 
     def look(self, value: Any, read_only: bool, whole: bool = False) -> CheckedTable:
         """
-        The Wanted table for ``value`` with the devices that are there; those that would be made stay as they are. ``whole``: a device that cannot
-        be had is one error of the table among the others, rather than one that ends the look.
+        The CheckedTable for ``value`` with the devices that exist; slots of devices that are yet to be made
+        stay as written.
+
+        ``whole``: a device that cannot be opened is one of the table's errors, instead of ending the check.
+        Raises TableError, and what ``lookup.find`` raises.
         """
         table = _dm_table.parse_table(
             value, context=self._context(read_only, self._find, self._facts_to_be, whole)
@@ -94,7 +99,7 @@ class Slots:
         return CheckedTable(table.with_devices(self._number_or_text) if complete else table, complete, table)
 
     def device(self, slot: Slot) -> Device | None:
-        """The held device of a slot that was looked at; None when it would have to be made first."""
+        """The held device of a slot that was looked up; None when it is yet to be made."""
         return self._devices.get(slot.text)
 
     def found(self) -> list[Device]:
@@ -102,7 +107,10 @@ class Slots:
         return [device for device in self._devices.values() if device is not None]
 
     def make(self, value: Any, read_only: bool, opener: Maker) -> load.Table:
-        """A ``_dm.load.Table`` to load, with the devices that were not there made by ``opener`` (``_source.opener.Opener``)."""
+        """
+        The ``_dm.load.Table`` to load; ``opener`` (``_source.opener.Opener``) makes the devices that do not
+        exist.
+        """
 
         def find_or_make(slot: Slot) -> Device:
             source = spec.parse_slot(slot)
@@ -147,7 +155,10 @@ class Slots:
         )
 
     def _facts_to_be(self, slot: Slot) -> _dm_table.DeviceFacts | None:
-        """What will be true of the device that a file or a table has not got yet. A table is checked here, as it will be when it is made."""
+        """
+        The facts of the device that is yet to be made for a file or a table. A table is checked here, as when
+        it is made.
+        """
         source = spec.parse_slot(slot)
         if isinstance(source, spec.TableSource):
             table = (
@@ -178,15 +189,16 @@ class Slots:
         return self._devices[slot.text]
 
     def _to_be(self, source: Source) -> ToBe | None:
-        """The ToBe that the source names, None when it names none; WrongDevice when it asks for another uuid."""
+        """The ToBe that the source names, or None; WrongDevice when the source has another uuid."""
         to_be = self._host.mapped_to_be.get(mapped_name(source))
         if to_be is None or not isinstance(source, spec.PathSource):
             return None
         if source.uuid not in (None, to_be.uuid):
+            uuid = f"the uuid {to_be.uuid}" if to_be.uuid else "a new uuid"
             raise WrongDevice(
-                f"it is to have {f'the uuid {to_be.uuid}' if to_be.uuid else 'a uuid of its own'}, not {source.uuid}",
+                f"it will have {uuid}, not {source.uuid}",
                 device=source.path,
-                hint="Say that uuid in its own entry of the list, too",
+                hint="Set that uuid in its own entry of the list, too",
             )
         return to_be
 
@@ -194,7 +206,7 @@ class Slots:
         return self._device_of(slot).id.number
 
     def _device_of(self, slot: Slot) -> Device:
-        """The device of a slot, which is there."""
+        """The device of a slot, which exists."""
         device = self._devices[slot.text]
         if device is None:
             raise DeviceGone("there is no such device yet", device=slot.text)
@@ -204,18 +216,24 @@ class Slots:
 def host_slots(
     host: Resources, value: Any, mapped: tuple[int, int] | None = None, kernels: Sequence[str] = ()
 ) -> Slots:
-    """Slots that hold the table ``value`` against this host's kernel and its target types; ``kernels`` are others that have to take it, too."""
+    """
+    Slots that check the table ``value`` against this host's kernel and target types; ``kernels``: others that
+    must accept it, too.
+    """
     return Slots(host, mapped, _kernels_of(kernels), _targets_of(value, host))
 
 
 def _kernels_of(others: Sequence[str]) -> tuple[str, ...] | None:
-    """The kernels that have to take the table: this host's, if its grammar is known, and the others."""
+    """The kernels that must accept the table: this host's, if its grammar is known, and the others."""
     own = _kernels.same_grammar(os.uname().release)
     return tuple(kernel for kernel in _kernels.KERNELS if kernel == own or kernel in others) or None
 
 
 def _targets_of(value: Any, host: Resources) -> dict[str, tuple[int, int, int]]:
-    """{type: version} of the targets that the host has; the kernel loads the modules of those that the table names."""
+    """
+    ``{type: version}`` of the host's target types; the kernel loads the modules of those that the table
+    names.
+    """
     found = host.dm.target_versions()
     for line in (
         value.split("\n") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()

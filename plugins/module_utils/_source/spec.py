@@ -3,14 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Recipes: which device is meant, as plain data or text. Pure: nothing is looked up.
+Sources: which device is meant, as plain data or text. Pure: nothing is looked up.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``{diskseq: 42, partition, boot_id}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42, boot_id}``, ``{file: /srv/a.raw, offset,
-size, read_only, direct_io, sector_size, mtime_ns, format, overlap, trusted_path}``, ``{table: [...], name, uuid, read_only}``; as text ``diskseq:42``
-(``diskseq:42-part1``, ``diskseq:42@BOOT``), ``path:/dev/vg/a``, ``file:/srv/a.raw``, ``file:raw:/srv/a.raw`` (with ``format: raw``),
-``dm:NAME,UUID`` (a mapped device that must have both), an absolute path, or ``major:minor`` where a table asks for a device.
+``{diskseq: 42, partition, boot_id}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42, boot_id}``, ``{file:
+/srv/a.raw, offset, size, read_only, direct_io, sector_size, mtime_ns, format, overlap, trusted_path}``,
+``{table: [...], name, uuid, read_only}``.
+
+As text: ``diskseq:42`` (``diskseq:42-part1``, ``diskseq:42@BOOT``), ``path:/dev/vg/a``, ``file:/srv/a.raw``,
+``file:raw:/srv/a.raw`` (with ``format: raw``), ``dm:NAME,UUID`` (a mapped device that must have both), an
+absolute path, or ``major:minor`` where a table expects a device.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
 
 class DiskseqSource(Record):
     """
-    The disk that has this number now, or a partition of it. ``boot_id``: the boot that the number is of, where it is kept: it ends with that.
+    The disk that has this number now, or a partition of it. ``boot_id``: the boot that the number belongs to,
+    when it is kept: numbers start again with each boot.
     """
 
     diskseq: int
@@ -44,11 +48,15 @@ class DiskseqSource(Record):
     boot_id: str | None = None
 
     def __str__(self) -> str:
-        return f"diskseq:{self.diskseq}{f'-part{self.partition}' if self.partition else ''}{f'@{self.boot_id}' if self.boot_id else ''}"
+        partition = f"-part{self.partition}" if self.partition else ""
+        return f"diskseq:{self.diskseq}{partition}{f'@{self.boot_id}' if self.boot_id else ''}"
 
 
 class NumberSource(Record):
-    """The device that has this number now: only for what is held by somebody, such as a device in a live table."""
+    """
+    The device that has this number now: only for a device that is held by somebody, such as one in a live
+    table.
+    """
 
     major: int
     minor: int
@@ -58,7 +66,10 @@ class NumberSource(Record):
 
 
 class PathSource(Record):
-    """The device at a path, which must have the uuid (of a mapped device) and the diskseq (of the boot ``boot_id``) that are given."""
+    """
+    The device at a path, which must have the given uuid (of a mapped device) and the given diskseq (of the
+    boot ``boot_id``).
+    """
 
     path: str
     uuid: str | None = None
@@ -71,11 +82,13 @@ class PathSource(Record):
 
 class FileSource(Record):
     """
-    A loop device over a file; ``offset`` and ``size`` in bytes, ``size`` 0 is "to the end". ``mtime_ns``: the modification time that the file
-    must have, in nanoseconds since the epoch (st_mtim), for a file that nobody is to change.
+    A loop device over a file. ``offset`` and ``size`` in bytes; ``size`` 0 means to the end. ``mtime_ns``:
+    the modification time that the file must have, in nanoseconds since the epoch (st_mtim), for a file that
+    must not change.
 
-    ``format``: ``raw`` when the file is known to be a disk byte for byte, whatever it begins with; ``overlap``: whether another device may write
-    the same part of it; ``trusted_path``: whether nobody but root may be able to redirect the path.
+    ``format``: ``raw`` when the file is known to be a raw image, whatever it begins with; ``overlap``:
+    whether another device may write the same part of it; ``trusted_path``: whether only root may be able to
+    redirect the path.
     """
 
     file: str
@@ -110,7 +123,9 @@ if TYPE_CHECKING:
 
 
 def parse(value: object, option: str = "source", numbers: bool = False) -> Source:
-    """A typed source out of plain data or text, or InvalidValue; nothing is looked up. ``numbers``: allow major:minor."""
+    """
+    The source from plain data or text, or InvalidValue; nothing is looked up. ``numbers``: allow major:minor.
+    """
     if isinstance(value, str):
         return _parse_text(value, option, numbers)
     if not isinstance(value, dict):
@@ -121,7 +136,7 @@ def parse(value: object, option: str = "source", numbers: bool = False) -> Sourc
         if value.get(kind) is not None and not (kind == "diskseq" and value.get("path") is not None)
     ]
     if len(kinds) != 1:
-        # A table may hold keys.
+        # A table may contain keys.
         shown = {key: "(not shown)" if key == "table" else part for key, part in value.items()}
         raise InvalidValue(
             option, shown, f"must have exactly one of {_KINDS} (a path may have a diskseq beside it)"
@@ -146,18 +161,20 @@ def _parse_text(text: str, option: str, numbers: bool) -> Source:
     if number is not None:
         return NumberSource(*number)
     forms = (
-        "diskseq:N, diskseq:N-partP, diskseq:N@BOOT, path:/dev/..., file:/..., file:raw:/..., dm:NAME,UUID, or an absolute path"
-        + (", or major:minor" if numbers else "")
+        "diskseq:N, diskseq:N-partP, diskseq:N@BOOT, path:/dev/..., file:/..., file:raw:/..., dm:NAME,UUID, "
+        "or an absolute path" + (", or major:minor" if numbers else "")
     )
     raise InvalidValue(option, text, f"must be {forms}")
 
 
 def _parse_mapped(text: str, option: str) -> PathSource:
-    """Neither a name nor a uuid can hold a comma; the link is udev's, and the uuid proves where it leads."""
+    """
+    Neither a name nor a uuid can contain a comma. The link is udev's, and the uuid proves where it leads.
+    """
     name, comma, uuid = text.partition(",")
     if not comma:
         raise InvalidValue(
-            option, f"dm:{text}", "must be dm:NAME,UUID: a name alone can be another device's by now"
+            option, f"dm:{text}", "must be dm:NAME,UUID: a name alone can belong to another device by now"
         )
     return PathSource(f"/dev/mapper/{names.check_name(name, option)}", uuid=names.check_uuid(uuid, option))
 
@@ -195,7 +212,7 @@ def _parse_path(value: dict[str, Any], option: str) -> PathSource:
     check_keys(value, option, PathSource._fields, _KNOWN)
     diskseq, uuid, boot = value.get("diskseq"), value.get("uuid"), value.get("boot_id")
     if boot is not None and diskseq is None:
-        raise InvalidValue(f"{option}.boot_id", boot, "is possible only beside the diskseq that it is of")
+        raise InvalidValue(f"{option}.boot_id", boot, "is possible only with the diskseq that it belongs to")
     return PathSource(
         _absolute(value["path"], f"{option}.path"),
         None if uuid is None else names.check_uuid(uuid, f"{option}.uuid"),
@@ -211,7 +228,7 @@ def _parse_file(value: dict[str, Any], option: str) -> FileSource:
         raise InvalidValue(
             f"{option}.mtime_ns",
             mtime_ns,
-            "is possible only with read_only=true: who writes a file changes the time",
+            "is possible only with read_only=true: writing a file changes the time",
         )
     return FileSource(
         _absolute(value["file"], f"{option}.file"),
@@ -270,7 +287,7 @@ def _number(value: dict[str, Any], option: str, key: str, allowed: str) -> int:
 def _format(value: dict[str, Any], option: str) -> str | None:
     found = value.get("format")
     if found not in (None, "raw"):
-        allowed = "raw: an image of another format is not a disk byte for byte, so convert it (qemu-img convert -O raw)"
+        allowed = "raw: an image of another format is not a raw disk, so convert it (qemu-img convert -O raw)"
         raise InvalidValue(f"{option}.format", found, allowed)
     return found
 
@@ -281,5 +298,5 @@ def _flag(value: dict[str, Any], option: str, key: str) -> bool:
 
 
 def parse_slot(slot: Slot) -> Source:
-    """The source that a table's device slot holds."""
+    """The source in a device slot of a table."""
     return parse(slot.value, option=slot.field, numbers=True)

@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The thin pool that a source names: found, or brought up for a moment, so that its volumes can be looked at; and grown.
+The thin pool that a source names: found, or activated for a moment to examine its volumes; and grown.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A pool that is brought up as large as its metadata says is left as it was (__commit_transaction in ``drivers/md/dm-thin-metadata.c`` writes nothing
-before the first change); a larger table grows it at once (maybe_resize_data_dev in ``drivers/md/dm-thin.c``). One without metadata is made by that,
-so it is brought up only to be changed.
+A pool that is activated with the size in its metadata is left unchanged (__commit_transaction in
+``drivers/md/dm-thin-metadata.c`` writes nothing before the first change); a larger table grows it at once
+(maybe_resize_data_dev in ``drivers/md/dm-thin.c``). Activating a pool without metadata creates them, so that
+is done only to change it.
 """
 
 from __future__ import annotations
@@ -41,23 +42,29 @@ _GOING_SECONDS = 2
 
 
 def check(source: Source, option: str = "pool") -> None:
-    """InvalidValue for a source (of ``_source.spec.parse``) that cannot be a pool's."""
+    """Raise InvalidValue for a source (of ``_source.spec.parse``) that cannot name a pool."""
     if isinstance(source, spec.PathSource):
         return
     if not isinstance(source, spec.TableSource) or not (source.name and source.uuid):
-        allowed = "a mapped device's path, with its uuid; or a table with a name and a uuid, by which the next user finds the pool"
+        allowed = (
+            "a mapped device's path, with its uuid; or a table with a name and a uuid, by which the next user "
+            "finds the pool"
+        )
         raise InvalidValue(option, str(source), f"must be {allowed}")
     if [target.TYPE for target in _dm_table.parse_table(source.table)] != [_TYPE]:
         raise InvalidValue(f"{option}.table", str(source), f"must be one {_TYPE} target")
 
 
 class Pool:
-    """A pool: ``device`` is held by the host, or None while nothing of it is there; ``length`` in sectors, 0 for a new one."""
+    """
+    A pool. ``device`` is held by the resources (``host``), or None while the pool does not exist; ``length``
+    in sectors, 0 for a new one; ``wanted``: the length in sectors that the source asks for.
+    """
 
     def __init__(self, host: Resources, source: Source) -> None:
         self._host = host
         self._source = source
-        # Called when all that is held below is closed.
+        # Called after everything that is added later is closed.
         host.callback(self._wait_gone)
         self._opener = opener.Opener(host, udev.HANDS_OFF)
         self.device: Device | None = None
@@ -65,7 +72,10 @@ class Pool:
         self.wanted = 0
 
     def look(self) -> None:
-        """Find it, or bring it up as it is. DeviceBusy for another device under its name, InvalidValue for a table that would cut it."""
+        """
+        Find the pool, or activate it with its present size. DeviceBusy when another device has its name,
+        InvalidValue for a table that would shrink it; also what opening its devices raises.
+        """
         if isinstance(self._source, spec.PathSource):
             self.device = self._host.enter_context(lookup.open_path(self._source, self._host))
             self.length = self.wanted = self._live().length
@@ -95,23 +105,26 @@ class Pool:
 
     @property
     def _held(self) -> Device:
+        """The pool's device; DeviceGone when it does not exist."""
         if self.device is None:
             raise DeviceGone("the pool is not there", device=str(self._source))
         return self.device
 
     @property
     def grows(self) -> bool:
-        """Whether the source asks for more than there is."""
+        """Whether the source asks for a larger pool."""
         return self.wanted > self.length
 
     def make(self) -> None:
-        """Have it live, and as large as the source says; within ``seconds`` for outstanding reads and writes."""
+        """Make the pool if it does not exist, as large as the source says."""
         if self.device is None:
             self.device = self._opener.open(self._source)
             self.length = self.wanted
 
     def grow(self, seconds: float) -> None:
-        """Have it as large as the source says; ``seconds`` is the limit for outstanding reads and writes to end."""
+        """
+        Grow the pool to the size in the source; ``seconds`` is the limit for outstanding I/O to complete.
+        """
         slots = _slots.host_slots(self._host, self._described.table)
         table = slots.make(self._described.table, False, self._opener)
         event_nr = self._host.cookie.next(udev.HANDS_OFF)
@@ -123,7 +136,7 @@ class Pool:
         self.length = self.wanted
 
     def _look_at(self, mapped: _mapped.Mapped) -> None:
-        """A device that is there must be the pool: all but its size."""
+        """Check that an existing device is the pool, except for its size."""
         if mapped.device is None:
             raise DeviceBusy(
                 f"it has no table: {_mapped.describe(self._host.dm, mapped)}", device=self._described.name
@@ -136,19 +149,19 @@ class Pool:
             )
         live = self._live()
         self.length = live.length
-        # As large as it is: what it is to grow into may not be there yet.
+        # With its present size: the device that it will grow into may not exist yet.
         table = self._table_of(live.length)
         wanted = _slots.host_slots(self._host, table).look(table, False)
         if not wanted.is_complete or not wanted.table.same_as(live):
             raise DeviceBusy(
-                f"it is there with another table: {_mapped.describe(self._host.dm, mapped)}",
+                f"it exists with another table: {_mapped.describe(self._host.dm, mapped)}",
                 device=self._described.name,
             )
         if self.wanted < self.length:
             raise self._cut()
 
     def _live(self) -> _dm_table.Table:
-        """The live table, of a pool that answers."""
+        """The live table, of a pool that is not suspended."""
         device = self._held
         if not _mapped.is_mapped(device):
             raise WrongDevice("it is not a mapped device", device=device.path)
@@ -175,7 +188,10 @@ class Pool:
         return spec.parse_slot(slot)
 
     def _refuse_image(self) -> None:
-        """A new pool's data is nothing that somebody wants to keep; later it is what guests write."""
+        """
+        The data device of a new pool must not be an image that somebody wants to keep; later it has what
+        guests write.
+        """
         source = self._source_of("data")
         if not isinstance(source, spec.FileSource) or source.offset or not gone.exists(source.file):
             return
@@ -202,7 +218,10 @@ class Pool:
             return superblock.parse(os.pread(device.fd, superblock.BYTES, 0), device.path)
 
     def _wait_gone(self) -> None:
-        """What was brought up goes a moment after its last user. When that is a guest by now, it stays."""
+        """
+        A pool that was activated for a moment goes after its last user. It stays when a guest uses it by
+        then.
+        """
         deadline = Deadline(_GOING_SECONDS)
         for pause in pauses():
             if deadline.expired or not any(removal.is_there(device.id) for device in self._opener.made):
@@ -213,6 +232,6 @@ class Pool:
         return InvalidValue(
             "pool.table",
             self.wanted,
-            f"must be {self.length} sectors or more: a pool is never cut",
+            f"must be {self.length} sectors or more: a pool is never shrunk",
             device=self._described.name,
         )

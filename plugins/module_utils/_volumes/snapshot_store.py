@@ -7,9 +7,10 @@ Which image a snapshot's store belongs to: a record beside the store.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A persistent store (``drivers/md/dm-snap-persistent.c``) keeps chunks and where they belong, and nothing of the origin: over another one, or one that
-has changed, the guest sees a mixture of both, and nobody notices. A checksum is what survives copying and boots, and is made once; size and
-modification time tell cheaply that the image still is the one that was read.
+A persistent store (``drivers/md/dm-snap-persistent.c``) contains chunks and their places, and nothing about
+the origin: over another origin, or one that has changed, the guest sees a mixture of both, and nobody
+notices. A checksum survives copying and boots, and is made once. Size and modification time tell quickly that
+the image is still the one that was read.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _MOST_BYTES = 65536
 
 
 class Image(Record):
-    """What a store's image is: its path, bytes, modification time, and SHA-256 (None: not read)."""
+    """A store's image: its path, size in bytes, modification time, and SHA-256 (None: not read)."""
 
     path: str
     size: int
@@ -48,12 +49,18 @@ class Image(Record):
         return f"{self.path} ({self.size} bytes" + (f", SHA-256 {self.sha256})" if self.sha256 else ")")
 
     def is_untouched(self, now: Image) -> bool:
-        """Whether ``now``, an Image without a checksum, is this one as far as can be told without reading it."""
+        """
+        Whether ``now``, an Image without a checksum, equals this one as far as can be known without reading
+        the file.
+        """
         return self[:3] == now[:3]
 
 
 def is_used(path: str) -> bool:
-    """Whether a store holds anything; False also when it is not there. InvalidValue when it is no regular file."""
+    """
+    Whether a store has content; False also when it does not exist. InvalidValue when it is not a regular
+    file.
+    """
     try:
         with open(open_regular(path, "path"), "rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
@@ -64,7 +71,7 @@ def is_used(path: str) -> bool:
 
 
 def look(path: str) -> Image:
-    """The Image at a path as it is now, without its checksum."""
+    """The Image at a path as it is now, without its checksum. InvalidValue, KernelError."""
     with _backing.Backing(path, read_only=True, option="image") as backing:
         if not backing.size:
             raise InvalidValue("image", path, "must be an image that is not empty")
@@ -72,7 +79,10 @@ def look(path: str) -> Image:
 
 
 def read_whole(path: str, known: dict[Key, str]) -> Image:
-    """The Image at a path with its checksum; ``known`` (``Resources.checksums``) has those that were read before. WrongDevice when it changes meanwhile."""
+    """
+    The Image at a path with its checksum; ``known`` (``Resources.checksums``) has the ones that were read
+    before. WrongDevice when the file changes meanwhile; InvalidValue, KernelError.
+    """
     with _backing.Backing(path, read_only=True, option="image") as backing:
         key = _key(backing)
         if key not in known:
@@ -86,16 +96,16 @@ def read_whole(path: str, known: dict[Key, str]) -> Image:
             after = os.fstat(backing.fd)
             if (after.st_size, after.st_mtime_ns) != key[2:]:
                 raise WrongDevice(
-                    "somebody writes it",
+                    "it was written to while it was read",
                     device=path,
-                    hint="A golden image is not to change any more once a snapshot of it is made",
+                    hint="A golden image must not change once snapshots of it exist",
                 )
             known[key] = summed.hexdigest()
         return Image(path, backing.size, backing.mtime_ns, known[key])
 
 
 def learn(image: Image, known: dict[Key, str]) -> None:
-    """Have the checksum of a recorded Image known, if that is there as it was."""
+    """Add the checksum of a recorded Image to ``known``, if the file is unchanged."""
     try:
         with _backing.Backing(image.path, read_only=True, option="image") as backing:
             if image.sha256 is not None and (backing.size, backing.mtime_ns) == (image.size, image.mtime_ns):
@@ -105,7 +115,7 @@ def learn(image: Image, known: dict[Key, str]) -> None:
 
 
 def read_record(store: str) -> Image | None:
-    """The Image that is recorded for a store, or None; InvalidValue for a record that is none."""
+    """The Image that is recorded for a store, or None; InvalidValue for a malformed record, KernelError."""
     path = store + RECORD
     try:
         with open(open_regular(path, "path"), "rb") as file:
@@ -118,7 +128,7 @@ def read_record(store: str) -> Image | None:
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         wrong = f"has a record that cannot be read, {path}: {error}"
         raise InvalidValue(
-            "path", store, wrong, hint="If it is no record of this collection, move it away"
+            "path", store, wrong, hint="If it is not a record of this collection, move it away"
         ) from error
 
 
@@ -145,7 +155,8 @@ def _exchange(path: str, text: str) -> None:
     """Write the file anew, by a temporary one that no other run has; on an error it is as it was."""
     ours = f"{path}.{hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]}-"
     for name in os.listdir(os.path.dirname(path)):
-        # This host's runs come one after the other, so this is a killed one's. Of another host, with a shared file system, it may be in use.
+        # This host's runs come one after the other, so this is a killed one's. Of another host, with a shared
+        # file system, it may be in use.
         if name.startswith(os.path.basename(ours)) and name.endswith(".new"):
             os.unlink(os.path.join(os.path.dirname(path), name))
     write_whole(path, text, f"{ours}{secrets.token_hex(8)}.new", sync=True)

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The first block of a thin pool's metadata, as far as it tells of a pool that is not live. Pure.
+The first block of a thin pool's metadata, as far as it describes a pool that is not live. Pure.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``struct thin_disk_superblock`` in ``drivers/md/dm-thin-metadata.c``; the data space map's root begins with its number of blocks
-(``struct disk_sm_root`` in ``drivers/md/persistent-data/dm-space-map-common.h``).
+``struct thin_disk_superblock`` in ``drivers/md/dm-thin-metadata.c``; the data space map's root begins with
+its number of blocks (``struct disk_sm_root`` in ``drivers/md/persistent-data/dm-space-map-common.h``).
 """
 
 from __future__ import annotations
@@ -31,19 +31,22 @@ class Superblock(Record):
 
     @property
     def length(self) -> int:
-        """Sectors of the pool."""
+        """The pool's length in sectors."""
         return self.blocks * self.block_size
 
 
 def parse(data: bytes, device: str) -> Superblock | None:
-    """The Superblock in the first block; None for one of zeros, which the kernel makes into a new pool's. InvalidValue for anything else."""
+    """
+    The Superblock in the first block (bytes); None for a block of zeros, which the kernel turns into that of
+    a new pool. InvalidValue for anything else.
+    """
     if not data.strip(b"\0"):
         return None
     if len(data) < BYTES or struct.unpack_from("<Q", data, _MAGIC_AT)[0] != _MAGIC:
         raise InvalidValue(
             "metadata",
             device,
-            "must be a thin pool's metadata, or zeros for a new pool: something else is kept there",
+            "must be a thin pool's metadata, or zeros for a new pool, but it contains something else",
         )
     return Superblock(
         struct.unpack_from("<Q", data, _BLOCKS_AT)[0], struct.unpack_from("<I", data, _BLOCK_SIZE_AT)[0]

@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The volumes of a thin pool: which there are, who uses them, made and deleted.
+The volumes of a thin pool: which exist, who uses them; made and deleted.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A pool does not list its volumes. Whether one is there is asked by loading a ``thin`` target for it into a mapped device that never becomes live: the
-kernel looks the volume up then, and changes nothing in the pool (``drivers/md/dm-thin.c``, thin_ctr; ``dm-thin-metadata.c``, __open_device).
-Messages: Documentation/admin-guide/device-mapper/thin-provisioning.rst.
+A pool does not list its volumes. To find out whether one exists, a ``thin`` target for it is loaded into a
+mapped device that never becomes live: the kernel then looks up the volume, and changes nothing in the pool
+(``drivers/md/dm-thin.c``, thin_ctr; ``dm-thin-metadata.c``, __open_device). Messages:
+Documentation/admin-guide/device-mapper/thin-provisioning.rst.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ _PROBE_SECONDS = 10
 
 
 class Volume(NamedTuple):
-    """What is wanted of one volume: that it be ``present``, made as a snapshot of the volume ``origin`` if that is given, or not."""
+    """
+    The wanted state of one volume: ``present`` or not; ``origin``: the volume that it is a snapshot of, if it
+    is made.
+    """
 
     id: int
     present: bool
@@ -48,7 +52,10 @@ class Volume(NamedTuple):
 
 
 class User(NamedTuple):
-    """A held mapped device with a ``thin`` target for the volume ``id``; ``live``: in its live table, not just in a loaded one."""
+    """
+    A held mapped device with a ``thin`` target for the volume ``id``; ``live``: in its live table, not only
+    in a loaded one.
+    """
 
     id: int
     device: _device.Device
@@ -75,7 +82,7 @@ def parse_volumes(rows: Iterable[dict[str, Any]], option: str = "volumes") -> li
         if origin is not None:
             _check_id(origin, f"{where}.snapshot_of")
             if not present:
-                raise InvalidValue(f"{where}.snapshot_of", origin, "must be left out with state=absent")
+                raise InvalidValue(f"{where}.snapshot_of", origin, "must not be set with state=absent")
             if origin == number:
                 raise InvalidValue(f"{where}.snapshot_of", origin, "must be another volume than itself")
         volumes.append(Volume(number, present, origin, where))
@@ -84,9 +91,11 @@ def parse_volumes(rows: Iterable[dict[str, Any]], option: str = "volumes") -> li
 
 class Volumes:
     """
-    The wanted volumes of one pool, in this order of calls: :meth:`look`, :meth:`make`, :meth:`delete`, or :meth:`undo` after a part of them.
+    The wanted volumes of one pool, used in this order: :meth:`look`, :meth:`make`, :meth:`delete`, or
+    :meth:`undo` after a part of them.
 
-    Snapshots are made in the list's order; what is deleted is deleted when all else is done, as it cannot be taken back.
+    Snapshots are made in the order of the list. Volumes are deleted after everything else, because that
+    cannot be undone.
     """
 
     def __init__(self, host: Resources, volumes: list[Volume], seconds: float) -> None:
@@ -97,11 +106,14 @@ class Volumes:
         self._looked = False
         self._there: set[int] = set()
         self._made: list[int] = []
-        # Whether something was deleted: from then on what was made may be the only copy, and stays.
+        # Whether a volume was deleted: after that, a new volume may be the only copy, and stays.
         self.deleted = False
 
     def wanted(self, before: dict[str, str] | None = None) -> dict[str, str]:
-        """Plain data for the diff: the volumes' states when all is done; ``before``: what :meth:`look` found, if it could."""
+        """
+        The volumes' states at the end, as plain data for the diff; ``before``: the result of :meth:`look`, if
+        it succeeded.
+        """
         after = {}
         for volume in self._volumes:
             text = str(volume.id)
@@ -115,8 +127,8 @@ class Volumes:
 
     def look(self, pool: _device.Device) -> dict[str, str]:
         """
-        The volumes' states now, as plain data, of a held live pool. Raises what :meth:`make` and :meth:`delete` would fail for as far as it can
-        be known: DeviceBusy, InvalidValue, KernelError.
+        The volumes' present states, as plain data, of a held live pool. Raises what :meth:`make` and
+        :meth:`delete` would, as far as it can be known: DeviceBusy, InvalidValue, KernelError.
         """
         control, volumes = self._host.dm, self._volumes
         self._there = existing(
@@ -155,7 +167,7 @@ class Volumes:
         return {str(volume.id): "present" if volume.id in self._there else "absent" for volume in volumes}
 
     def make(self, pool: _device.Device) -> None:
-        """Make those that are missing in a held live pool."""
+        """Make the missing volumes in a held live pool."""
         if not self._looked:
             self.look(pool)
         for volume in self._volumes:
@@ -167,7 +179,7 @@ class Volumes:
                 self._made.append(volume.id)
 
     def delete(self, pool: _device.Device) -> None:
-        """Delete those that are not wanted. An error tells which are gone by then."""
+        """Delete the volumes that are not wanted. An error names those that are deleted already."""
         deleted: list[str] = []
         for volume in self._volumes:
             if volume.present or volume.id not in self._there:
@@ -176,7 +188,7 @@ class Volumes:
                 delete(self._host.dm, pool, volume)
             except (KernelError, DeviceBusy) as error:
                 if deleted:
-                    gone = f"Already deleted, which cannot be taken back: volumes {', '.join(deleted)}"
+                    gone = f"Already deleted, which cannot be undone: volumes {', '.join(deleted)}"
                     error.hint = f"{gone}. {error.hint}" if error.hint else gone
                 raise
             self.deleted = True
@@ -192,7 +204,7 @@ class Volumes:
 
 
 def existing(control: _control.Control, pool: _device.Device, ids: Iterable[int]) -> set[int]:
-    """Which of the volumes ``ids`` a held live pool has, as a set."""
+    """Which of the volumes ``ids`` exist in a held live pool, as a set."""
     found: set[int] = set()
     if not ids:
         return found
@@ -216,14 +228,14 @@ def existing(control: _control.Control, pool: _device.Device, ids: Iterable[int]
 
 
 def find_users(control: _control.Control, pool: _device.Device, stack: contextlib.ExitStack) -> list[User]:
-    """[User] of the volumes of a held pool; their devices are held by ``stack``."""
+    """[User] of the volumes of a held pool; ``stack`` holds their devices."""
     users = []
-    # The names only say where to look; what stands on a pool by itself is always a mapped device.
+    # The names only say where to look; devices directly on a pool are always mapped devices.
     for name in os.listdir(f"{pool.sysfs}/holders"):
         try:
             device = stack.enter_context(_device.open_path(f"/dev/{name}"))
             status = control.status(_control.by_device(device))
-            # While it is held, its number and with it the pool's in its table mean these very devices.
+            # While it is held, its number is pinned, and so is the pool's number in its table.
             for live in (True, False):
                 for line in control.table(_control.by_device(device), inactive=not live, secure=True)[1]:
                     words = line.params.split()
@@ -238,8 +250,9 @@ def make_snapshot(
     control: _control.Control, pool: _device.Device, number: int, origin: int, seconds: float
 ) -> None:
     """
-    Make the volume ``number`` as a snapshot of ``origin``. Mapped devices that have the origin active are suspended meanwhile, without
-    which the snapshot would not be one of a single moment; ``seconds`` is the limit for each to end its I/O.
+    Make the volume ``number`` as a snapshot of ``origin``. Mapped devices that have the origin active are
+    suspended meanwhile, so that the snapshot shows a single moment; ``seconds`` is the limit for each to
+    complete its I/O.
     """
     with contextlib.ExitStack() as stack:
         devices = {
@@ -252,7 +265,7 @@ def make_snapshot(
 
 
 def delete(control: _control.Control, pool: _device.Device, volume: Volume) -> None:
-    """Delete a Volume of a held live pool; DeviceBusy when something uses it."""
+    """Delete a Volume of a held live pool; DeviceBusy when it is in use."""
     try:
         control.message(_control.by_device(pool), f"delete {volume.id}")
     except KernelError as error:
@@ -278,7 +291,10 @@ def _refuse_used(volume: Volume, users: list[User]) -> None:
 
 
 def _check_mode(control: _control.Control, pool: _device.Device) -> None:
-    """KernelError when the pool takes no messages (dm-thin.c, pool_message); last but some word of its status is its mode."""
+    """
+    Raise KernelError when the pool accepts no messages (dm-thin.c, pool_message); its mode is one of the
+    words of its status.
+    """
     status, lines = control.target_status(_control.by_device(pool))
     words = lines[0].params.split()
     if words == [b"Fail"] or b"ro" in words or b"needs_check" in words:
@@ -296,7 +312,7 @@ def _check_id(value: int, option: str) -> int:
 
 
 def _wait_gone(control: _control.Control, address: _control.Address) -> None:
-    """udev may have it open for a moment; its deferred remove is complete then."""
+    """udev may have it open for a moment; its deferred remove then happens at the close."""
     deadline = Deadline(_PROBE_SECONDS)
     for pause in pauses():
         try:
@@ -304,6 +320,6 @@ def _wait_gone(control: _control.Control, address: _control.Address) -> None:
         except DeviceGone:
             return
         if deadline.expired:
-            # It goes without us when it is closed.
+            # It goes by itself when it is closed.
             return
         deadline.sleep(pause)

@@ -167,7 +167,7 @@ def test_direct_io_is_never_dropped_in_silence(place, monkeypatch):
         "_configuration",
         lambda *arguments: real(*arguments[:-1], arguments[-1] & ~uapi_plain.LO_FLAGS_DIRECT_IO),
     )
-    with pytest.raises(NotSupported, match="direct I/O cannot be had"):
+    with pytest.raises(NotSupported, match="direct I/O is not possible"):
         attach(path, direct_io=True)
     assert loopdevices.nothing_bound(place)
 

@@ -129,7 +129,9 @@ def test_what_is_said_of_it(place):
     with resources.Resources() as host:
         opener.Opener(host).open(source)
         assert len(host.warnings) == 1 and f"{place}/guests," in host.warnings[0]
-        with pytest.raises(InvalidValue, match="lead to another file, by the directory .*trusted_path=false"):
+        with pytest.raises(
+            InvalidValue, match="redirect it to another file, by the directory .*trusted_path=false"
+        ):
             lookup.find(source._replace(trusted_path=True), host)
 
 

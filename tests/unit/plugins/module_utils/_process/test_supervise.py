@@ -42,7 +42,7 @@ def test_errors():
         supervised(busy, 30, "nothing")
     with pytest.raises(BlockError, match="unexpected ZeroDivisionError"):
         supervised(lambda: 1 // 0, 30, "nothing")
-    with pytest.raises(BlockError, match="without a word"):
+    with pytest.raises(BlockError, match="without reporting a result"):
         supervised(lambda: os.kill(os.getpid(), signal.SIGKILL), 30, "nothing")
 
 

@@ -192,7 +192,7 @@ def test_a_device_that_somebody_uses_by_now_stays_and_is_named(place, rows):
     try:
         warnings = str(someone_else_runs(place))
         assert list(loopdevices.bound_files(place)) == [number]
-        assert f"is left as it is, since somebody uses it: /dev/loop{number} (diskseq" in warnings
+        assert f"was left unchanged, because it is in use: /dev/loop{number} (diskseq" in warnings
     finally:
         os.close(used)
     assert list(loopdevices.bound_files(place)) == [number] and os.listdir(journal.DIRECTORY) == []
@@ -214,7 +214,7 @@ def test_a_device_that_somebody_has_exclusively_is_not_touched_for_a_moment(plac
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(loop, "set_autoclear", refuse)
                 told = journal.recover(host)
-        assert "somebody uses it" in str(told) and first["path"] in str(told)
+        assert "it is in use" in str(told) and first["path"] in str(told)
     finally:
         os.close(used)
     assert len(left(place)) == 1
