@@ -59,7 +59,7 @@ def _set_mode(path: str, mode: int) -> None:
             "this is not a directory",
             device=path,
             errno=error.errno,
-            hint="Find out who made it, and remove it",
+            hint="Remove it, and find out who made it",
         ) from error
     except OSError as error:
         raise KernelError.from_oserror(error, "open the directory", device=path) from error
@@ -76,7 +76,7 @@ def _set_mode(path: str, mode: int) -> None:
             raise WrongDevice(
                 f"this directory belongs to the user {there.st_uid}",
                 device=path,
-                hint="Find out who made it, and remove it",
+                hint="Remove it, and find out who made it",
             )
         if there.st_mode & 0o7777 != mode:
             os.fchmod(handle, mode)

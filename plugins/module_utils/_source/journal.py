@@ -351,7 +351,7 @@ def _no_list(path: str, why: str) -> KernelError:
     return KernelError(
         f"this is not a list that a run of the collection wrote: {why}",
         device=path,
-        hint="Find out who made it, and remove it",
+        hint="Remove it, and find out who made it",
     )
 
 
