@@ -30,21 +30,21 @@ from . import keeper
 SECONDS = 30.0
 _PACKAGE = "racefree_block"
 # cd: a process that stays must not keep a directory's file system busy. The shell ends at once, so that nobody has to wait for the keeper.
-_SHELL = 'cd / && exec 3<&0 && { "$0" -I -B -c "$1" <&3 3<&- & }'
-# Modules come from the dictionary that is read from standard input: name -> (source, whether it is a package).
-_BOOTSTRAP = """
-import importlib.abc, importlib.util, json, sys
+_SHELL = 'cd / && exec 3<&0 && { "$0" -I -B -c "$1" "$2" <&3 3<&- & }'
+# What people see of the process: short, and what it is.
+_COMMAND = "import json, sys; given = json.load(sys.stdin); exec(given['begin'])"
+_TITLE = "keeper of the seals of racefree.block"
+# Modules come from the dictionary: name -> (source, whether it is a package).
+_BEGIN = """
+import importlib.abc, importlib.util
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def __init__(self, sources):
-        self.sources = sources
     def find_spec(self, name, path=None, target=None):
-        if name not in self.sources:
+        if name not in given["sources"]:
             return None
-        return importlib.util.spec_from_loader(name, self, is_package=self.sources[name][1])
+        return importlib.util.spec_from_loader(name, self, is_package=given["sources"][name][1])
     def exec_module(self, module):
-        exec(compile(self.sources[module.__name__][0], module.__name__, "exec"), module.__dict__)
-given = json.load(sys.stdin)
-sys.meta_path.insert(0, Finder(given["sources"]))
+        exec(compile(given["sources"][module.__name__][0], module.__name__, "exec"), module.__dict__)
+sys.meta_path.insert(0, Finder())
 importlib.import_module(given["main"]).main()
 """
 
@@ -62,10 +62,12 @@ def have_keeper() -> None:
 
 def start() -> None:
     """Start a keeper, which ends at once if there is one already."""
-    given = json.dumps({"main": f"{_PACKAGE}{_inside(keeper.__name__)}", "sources": sources()})
+    given = json.dumps(
+        {"begin": _BEGIN, "main": f"{_PACKAGE}{_inside(keeper.__name__)}", "sources": sources()}
+    )
     try:
         with subprocess.Popen(
-            ["/bin/sh", "-c", _SHELL, sys.executable, _BOOTSTRAP],
+            ["/bin/sh", "-c", _SHELL, sys.executable, _COMMAND, _TITLE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -186,15 +186,15 @@ def test_a_container_seals_nothing(mounts, monkeypatch, kind):
 def test_the_keeper_has_all_its_code():
     """A fresh Python imports it from what would be sent, and nothing of the collection's comes from elsewhere."""
     sources = keeping.sources()
-    # As the bootstrap does it, up to where the program would begin.
-    code = keeping._BOOTSTRAP.replace(".main()", "") + (
-        "\nimport racefree_block\nprint(sorted(name for name in sys.modules if name.startswith('ansible')))\n"
+    # As it begins, up to where the program would.
+    begin = keeping._BEGIN.replace(".main()", "") + (
+        "\nprint(sorted(name for name in sys.modules if name.startswith('ansible')))\n"
         "print(sorted(set(given['sources']) - set(sys.modules)))\n"
     )
     name = f"{keeping._PACKAGE}{keeping._inside(keeping.keeper.__name__)}"
     done = subprocess.run(
-        [sys.executable, "-I", "-B", "-c", code],
-        input=json.dumps({"main": name, "sources": sources}),
+        [sys.executable, "-I", "-B", "-c", keeping._COMMAND],
+        input=json.dumps({"begin": begin, "main": name, "sources": sources}),
         capture_output=True,
         text=True,
         cwd="/",

@@ -1,0 +1,89 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Swap areas: the header that mkswap(8) writes, swapon(2), swapoff(2), and what is in use.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+import struct
+import uuid
+from typing import Any
+
+from .._base import gone
+from .._base.errors import InvalidValue, KernelError, NotSupported
+from .._kernel import uapi, uapi_cffi
+
+# swapon and swapoff: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
+_NUMBERS = {"x86_64": (167, 168), "aarch64": (224, 225), "riscv64": (224, 225)}
+# include/linux/swap.h
+_PREFER, _DISCARD = 0x8000, 0x10000
+MOST_PRIORITY = 0x7FFF
+_SIGNATURE = b"SWAPSPACE2"
+# union swap_header: 1024 bytes for a boot sector, then version, last page, bad pages, uuid, label.
+_INFO = struct.Struct("=1024xIII16s16s")
+# The kernel takes no area of fewer pages (mm/swapfile.c wants more than the header).
+_LEAST_PAGES = 10
+_SWAPS = "/proc/swaps"
+
+
+def header(size: int, page: int, label: str) -> bytes:
+    """The first page of a swap area of ``size`` bytes; InvalidValue when that is too small."""
+    pages = min(size // page, 2**32 - 1)
+    if pages < _LEAST_PAGES:
+        raise InvalidValue("size", size, f"must be {_LEAST_PAGES * page} bytes or more for swap")
+    info = _INFO.pack(1, pages - 1, 0, uuid.uuid4().bytes, label.encode("utf-8")[:15])
+    return info.ljust(page - len(_SIGNATURE), b"\0") + _SIGNATURE
+
+
+def swap_on(path: str, priority: int | None, discard: bool) -> None:
+    """Have the kernel swap to the device; ``priority`` from 0 to MOST_PRIORITY, None for the kernel's choice. KernelError."""
+    flags = (0 if priority is None else _PREFER | priority) | (_DISCARD if discard else 0)
+    _call(0, path, "swap to it", flags)
+
+
+def swap_off(path: str) -> None:
+    """Bring back what is in a swap area, and end its use; KernelError, ENOMEM when there is no room for it."""
+    _call(1, path, "bring back what is swapped out to it")
+
+
+def is_used(major: int, minor: int) -> bool:
+    """Whether the kernel swaps to the device with this number."""
+    try:
+        with open(_SWAPS, encoding="utf-8", errors="surrogateescape") as file:
+            paths = [line.split()[0] for line in file.readlines()[1:]]
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"read {_SWAPS}", device=_SWAPS) from error
+    return any(_number_of(path) == (major, minor) for path in paths)
+
+
+def _number_of(path: str) -> tuple[int, int] | None:
+    path = path.replace("\\040", " ")
+    try:
+        there = os.stat(path)
+    except OSError as error:
+        if error.errno in gone.PATH:
+            return None
+        raise gone.not_seen(error, path) from error
+    return (os.major(there.st_rdev), os.minor(there.st_rdev)) if stat.S_ISBLK(there.st_mode) else None
+
+
+def _call(which: int, path: str, tried: str, *arguments: int) -> None:
+    uapi.require()
+    machine = platform.machine()
+    if machine not in _NUMBERS or struct.calcsize("P") != 8:
+        raise NotSupported(
+            f"swap is not supported on {machine}", hint=f"Supported are {', '.join(sorted(_NUMBERS))}"
+        )
+    ffi: Any = uapi_cffi.ffi
+    library: Any = uapi.lib
+    words = [ffi.cast("long", word) for word in arguments]
+    if library.syscall(_NUMBERS[machine][which], ffi.new("char[]", os.fsencode(path)), *words):
+        raise KernelError.from_oserror(OSError(ffi.errno, os.strerror(ffi.errno)), tried, device=path)

@@ -1,0 +1,84 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+What one encrypted swap area is to be: read from a file that the role writes.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from .._base.errors import InvalidValue, KernelError
+from .._base.record import Record
+from . import area
+
+DIRECTORY = "/etc/racefree-block/encrypted-swap"
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+_LONGEST_NAME = 64
+
+
+class Config(Record):
+    """``source`` as ``_source.spec.parse`` takes it; ``size`` in bytes, of a file that is made or resized, or None."""
+
+    name: str
+    source: Any
+    size: int | None
+    priority: int | None
+    discard: bool
+    cipher: str
+    key_size: int
+
+    @property
+    def device_name(self) -> str:
+        return f"racefree-swap-{self.name}"
+
+    @property
+    def uuid(self) -> str:
+        return f"RACEFREE-SWAP-{self.name}"
+
+
+def read(name: str) -> Config:
+    """The Config of this name; InvalidValue for a value that is not allowed, KernelError when the file cannot be read."""
+    check_name(name)
+    path = os.path.join(DIRECTORY, f"{name}.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"read {path}", device=path) from error
+    except ValueError as error:
+        raise InvalidValue("configuration", path, f"must be JSON as the role writes it ({error})") from error
+    return of_values(name, found)
+
+
+def check_name(name: str) -> None:
+    """InvalidValue unless it can be a unit's and a mapped device's name."""
+    if not 1 <= len(name) <= _LONGEST_NAME or set(name) - _LETTERS or name[0] in "_-":
+        raise InvalidValue(
+            "name", name, f"must be 1 to {_LONGEST_NAME} of a-z, 0-9, _ and -, with a letter or digit first"
+        )
+
+
+def of_values(name: str, found: Any) -> Config:
+    """The Config for what the file holds; InvalidValue."""
+    if not isinstance(found, dict) or found.get("source") is None:
+        raise InvalidValue("source", None, "must be given")
+    size, priority = found.get("size"), found.get("priority")
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise InvalidValue("size", size, "must be a number of bytes")
+    if size is not None and not (isinstance(found["source"], dict) and "file" in found["source"]):
+        raise InvalidValue("size", size, "must be left out: the source is no file")
+    if priority is not None and (not isinstance(priority, int) or not 0 <= priority <= area.MOST_PRIORITY):
+        raise InvalidValue("priority", priority, f"must be a number from 0 to {area.MOST_PRIORITY}")
+    cipher, key_size = found.get("cipher") or "aes-xts-plain64", found.get("key_size") or 512
+    if not isinstance(cipher, str) or not cipher.isascii() or not cipher.isprintable() or " " in cipher:
+        raise InvalidValue("cipher", cipher, "must be a cipher as dm-crypt names it, such as aes-xts-plain64")
+    if not isinstance(key_size, int) or key_size % 8 or not 128 <= key_size <= 512:
+        raise InvalidValue("key_size", key_size, "must be bits, from 128 to 512, and a multiple of 8")
+    return Config(name, found["source"], size, priority, bool(found.get("discard")), cipher, key_size)

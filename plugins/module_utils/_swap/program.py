@@ -1,0 +1,182 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Starting and stopping one encrypted swap area: ``start NAME``, ``stop NAME``.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+The mapped device is marked to go with its last user before it is live, and so are what it stands on and was made for it. Until the kernel swaps
+to it, that user is this process: killed at any time, it leaves no key and
+nothing that is in use, and the next run removes a device that has no table yet. From then on it is the swap, and swapoff(2) is all that it takes
+to have device, key and loop device vanish. The key is random, goes to the kernel alone and is nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .._base import locks
+from .._base.deadline import Deadline, pauses
+from .._base.errors import BlockError, DeviceBusy, InvalidValue, KernelError
+from .._block import sysfs
+from .._block.device import Device
+from .._dm import control, load, mapped, removal, udev
+from .._seal import seals, way_in
+from .._source import opener, orphans, resources, spec
+from . import area, config
+
+_UDEV_SECONDS = 30
+_GOING_SECONDS = 10
+_SECTOR = 512
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code; what went wrong is said on standard error."""
+    try:
+        if len(arguments) != 2 or arguments[0] not in ("start", "stop"):
+            raise InvalidValue("arguments", " ".join(arguments), "must be start NAME or stop NAME")
+        wanted = config.read(arguments[1])
+        with resources.Resources() as host:
+            seals.reap()
+            orphans.reap(host)
+            host.locks.take(locks.of_mapped(wanted.device_name, wanted.uuid))
+            if arguments[0] == "start":
+                start(host, wanted)
+            else:
+                stop(host, wanted)
+    except BlockError as error:
+        _say(str(error))
+        return 1
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"racefree-encrypted-swap: {text}\n")
+
+
+def start(host: resources.Resources, wanted: config.Config) -> None:
+    """Have the kernel swap to a new device with a new key; nothing when it does so already. The caller has its locks."""
+    if _is_running(host, wanted):
+        return
+    seals.probe()
+    _have_file(wanted)
+    maker = opener.Opener(host, udev.HANDS_OFF)
+    below = maker.open(spec.parse(wanted.source))
+    event_nr = host.cookie.next(udev.HANDS_OFF)
+    try:
+        device = mapped.make(
+            host.dm, wanted.device_name, wanted.uuid, _table(below, wanted), event_nr, persist=False
+        )
+    except BaseException:
+        host.cookie.not_sent()
+        raise
+    number = device.id.major, device.id.minor, device.id.diskseq
+    with device:
+        device.need_node()
+        try:
+            seals.seal(*number)
+            _write_header(device, wanted)
+            with way_in.let_in([number[:2]]):
+                area.swap_on(device.path, wanted.priority, wanted.discard)
+        except BaseException:
+            device.close()
+            seals.lift(*number)
+            raise
+    if not host.settle(_UDEV_SECONDS):
+        _say("udev has not dealt with the device in time")
+
+
+def stop(host: resources.Resources, wanted: config.Config) -> None:
+    """Bring back what is swapped out, and wait until the device is gone. The caller has its locks."""
+    found = mapped.find(host.dm, wanted.device_name, wanted.uuid)
+    if found is None or found.device is None:
+        return
+    with found.device as device:
+        identity = device.id
+        loops = _going_with_it(host, device)
+        if area.is_used(identity.major, identity.minor):
+            with way_in.let_in([(identity.major, identity.minor)]):
+                area.swap_off(device.path)
+        mapped.set_persist(host.dm, device, False)
+    limit = Deadline(_GOING_SECONDS)
+    for pause in pauses():
+        if not removal.is_there(identity) and not any(sysfs.read(path) for path in loops):
+            break
+        if limit.expired:
+            raise limit.exceeded(
+                f"{wanted.device_name} to go", hint="Look for who has it open: fuser, dmsetup ls --tree"
+            )
+        limit.sleep(pause)
+    seals.forget(identity.major, identity.minor, identity.diskseq)
+
+
+def _going_with_it(host: resources.Resources, device: Device) -> list[str]:
+    """Attributes in sysfs of the loop devices below that go with their last user: they are there for as long as these are bound."""
+    found = []
+    for major, minor in host.dm.deps(control.by_device(device)):
+        base = f"/sys/dev/block/{major}:{minor}/loop"
+        if sysfs.read(f"{base}/autoclear") == "1":
+            found.append(f"{base}/backing_file")
+    return found
+
+
+def _is_running(host: resources.Resources, wanted: config.Config) -> bool:
+    """Whether the kernel swaps to the device; DeviceBusy when it is there for something else."""
+    found = mapped.find(host.dm, wanted.device_name, wanted.uuid)
+    if found is None:
+        return False
+    if found.device is not None:
+        with found.device as device:
+            if area.is_used(device.id.major, device.id.minor):
+                # As it was left, should somebody have lifted it.
+                seals.seal(device.id.major, device.id.minor, device.id.diskseq)
+                return True
+    raise DeviceBusy(
+        "there is such a device, and the kernel does not swap to it",
+        device=wanted.device_name,
+        hint=f"Remove it first: dmsetup remove {wanted.device_name}",
+    )
+
+
+def _have_file(wanted: config.Config) -> None:
+    """Have the file with its size, and with room for all of it; KernelError."""
+    if wanted.size is None:
+        return
+    path = wanted.source["file"]
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if os.fstat(handle).st_size != wanted.size:
+                os.ftruncate(handle, wanted.size)
+            os.posix_fallocate(handle, 0, wanted.size)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"have {wanted.size} bytes in {path}", device=path) from error
+
+
+def _table(below: Device, wanted: config.Config) -> load.Table:
+    """One crypt target over all of the device below, with a key that is made here and now."""
+    sectors = below.size // _SECTOR
+    key = os.urandom(wanted.key_size // 8).hex()
+    discards = " 1 allow_discards" if wanted.discard else ""
+    text = f"{wanted.cipher} {key} 0 {below.id.number} 0{discards}"
+    return load.Table(((0, sectors, b"crypt", text.encode("ascii")),), False, True, (below,))
+
+
+def _write_header(device: Device, wanted: config.Config) -> None:
+    page = os.sysconf("SC_PAGE_SIZE")
+    writable = None
+    try:
+        with way_in.let_in([(device.id.major, device.id.minor)]):
+            writable = os.open(device.held_path, os.O_WRONLY | os.O_CLOEXEC)
+        os.pwrite(writable, area.header(device.size, page, wanted.name), 0)
+        os.fsync(writable)
+    except OSError as error:
+        raise KernelError.from_oserror(error, "write a swap area's header", device=device.path) from error
+    finally:
+        if writable is not None:
+            os.close(writable)

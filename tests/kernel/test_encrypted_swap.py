@@ -1,0 +1,192 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The program of the role encrypted_swap on a real kernel, without systemd: swapped to, stopped, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import ptrace
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._seal import place, seals
+from ansible_collections.racefree.block.plugins.module_utils._swap import config, program
+from conftest import run_module, wait_until
+from sealing import is_refused, nothing_sealed
+
+pytestmark = pytest.mark.usefixtures(nothing_sealed.__name__)
+MIB = 2**20
+
+
+@pytest.fixture
+def swap(tmp_path, monkeypatch):
+    """A function that writes the configuration of an area, NAME.json, and returns the path of its file."""
+    monkeypatch.setattr(config, "DIRECTORY", str(tmp_path / "configuration"))
+    os.mkdir(config.DIRECTORY)
+    names = []
+
+    def write(name="one", size=64 * MIB, **options):
+        path = str(tmp_path / f"{name}.swap")
+        values = dict({"source": {"file": path}, "size": size, "priority": 5}, **options)
+        with open(os.path.join(config.DIRECTORY, f"{name}.json"), "w", encoding="utf-8") as file:
+            json.dump(values, file)
+        names.append(name)
+        return path
+
+    yield write
+    for name in names:
+        program.main(["stop", name])
+
+
+def swaps():
+    """{path: priority} of what the kernel swaps to."""
+    with open("/proc/swaps", encoding="ascii") as file:
+        return {line.split()[0]: int(line.split()[4]) for line in file.readlines()[1:]}
+
+
+def table(name):
+    done = subprocess.run(
+        ["dmsetup", "table", "--showkeys", name], capture_output=True, text=True, check=False
+    )
+    return done.stdout
+
+
+def loops():
+    return subprocess.run(["losetup", "-a"], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_life_of_an_area(swap, capsys):
+    path = swap(discard=True)
+    assert program.main(["start", "one"]) == 0
+    [(node, priority)] = swaps().items()
+    assert priority == 5 and is_refused(node) and os.stat(path).st_mode & 0o777 == 0o600
+    shown = table("racefree-swap-one").split()
+    assert shown[2:4] == ["crypt", "aes-xts-plain64"] and len(shown[4]) == 128
+    status = subprocess.run(
+        ["dmsetup", "info", "racefree-swap-one"], capture_output=True, text=True, check=True
+    )
+    assert "DEFERRED REMOVE" in status.stdout
+    # Nobody but the program ends it.
+    off = subprocess.run(["swapoff", node], capture_output=True, text=True, check=False)
+    # util-linux tells EPERM so.
+    assert off.returncode and "superuser" in off.stderr
+    assert program.main(["start", "one"]) == 0 and list(swaps()) == [node]
+    # Another key each time, and nothing is left.
+    assert program.main(["stop", "one"]) == 0 == program.main(["stop", "one"])
+    assert not swaps() and not table("racefree-swap-one") and path not in loops()
+    assert not seals.found()
+    assert program.main(["start", "one"]) == 0
+    assert table("racefree-swap-one").split()[4] != shown[4]
+    assert capsys.readouterr().err == ""
+
+
+def test_several_at_once_and_resized(swap):
+    swap("one", priority=1)
+    path = swap("two", priority=2, cipher="aes-cbc-essiv:sha256", key_size=256)
+    for name in ("one", "two"):
+        assert program.main(["start", name]) == 0
+    assert sorted(swaps().values()) == [1, 2]
+    assert program.main(["stop", "two"]) == 0
+    assert list(swaps().values()) == [1]
+    for size in (96 * MIB, 32 * MIB):
+        swap("two", size=size)
+        assert program.main(["start", "two"]) == 0 and os.path.getsize(path) == size
+        assert int(table("racefree-swap-two").split()[1]) * 512 == size
+        assert program.main(["stop", "two"]) == 0
+
+
+def test_on_a_device(swap, image, cleanup):
+    path = image("disk.raw", 32 * MIB)
+    cleanup(loop=path)
+    device = run_module("loop_device", backing_file=path)["device"]
+    swap("disk", source={"path": device["path"], "diskseq": device["diskseq"]}, size=None)
+    assert program.main(["start", "disk"]) == 0 and len(swaps()) == 1
+    assert program.main(["stop", "disk"]) == 0 and not swaps()
+
+
+PRESSURE = """
+import os, sys
+name, limit = sys.argv[1], int(sys.argv[2])
+group = f"/sys/fs/cgroup/{name}"
+os.mkdir(group)
+for file, text in (("memory.high", str(limit)), ("cgroup.procs", str(os.getpid()))):
+    with open(f"{group}/{file}", "w") as control:
+        control.write(text)
+pages = [os.urandom(1024) * 4 for number in range(3 * limit // 4096)]
+wrong = sum(page[:1024] * 4 != page for page in pages)
+with open("/proc/swaps") as file:
+    print(wrong, max(int(line.split()[3]) for line in file.readlines()[1:]))
+"""
+
+
+def test_what_is_swapped_out_comes_back(swap, name):
+    """A process that needs three times the memory it may have."""
+    swap(size=128 * MIB)
+    assert program.main(["start", "one"]) == 0
+    with open("/sys/fs/cgroup/cgroup.subtree_control", "w", encoding="ascii") as control:
+        control.write("+memory")
+    done = subprocess.run(
+        [sys.executable, "-c", PRESSURE, name, str(32 * MIB)], capture_output=True, text=True, check=True
+    )
+    wait_until(lambda: os.rmdir(f"/sys/fs/cgroup/{name}") is None)
+    wrong, most = map(int, done.stdout.split())
+    assert wrong == 0 and most > 16 * 1024, "nothing was swapped"
+    assert program.main(["stop", "one"]) == 0
+
+
+def test_killed_anywhere_it_leaves_all_or_nothing(swap):
+    path = swap(size=4 * MIB)
+    step = 1 if os.environ.get("RACEFREE_TRIES") else 97
+    for count in range(0, 10**6, step):
+        killed, code = ptrace.run_killed(lambda: program.main(["start", "one"]), 0, count)
+        # One that is being made has no table yet, and no key.
+        wait_until(lambda: bool(swaps()) == bool(table("racefree-swap-one")) == (path in loops()), 20)
+        for node in swaps():
+            assert is_refused(node)
+        assert program.main(["start", "one"]) == 0 and len(swaps()) == 1
+        assert program.main(["stop", "one"]) == 0
+        assert not swaps() and not table("racefree-swap-one") and path not in loops()
+        if not killed:
+            assert code == 0
+            break
+    seals.reap()
+    assert not os.path.exists(place.DIRECTORY)
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"source": None}, "source"),
+        ({"size": 4096}, "size 4096"),
+        ({"size": -1}, "size"),
+        ({"size": 4 * MIB, "source": {"path": "/dev/loop0"}}, "size"),
+        ({"priority": 40000}, "priority 40000"),
+        ({"cipher": "no such-cipher"}, "cipher"),
+        ({"cipher": "nosuch-xts-plain64"}, "racefree-swap-one"),
+        ({"key_size": 100}, "key_size 100"),
+        ({"source": {"file": "/nowhere/file"}}, "/nowhere/file"),
+    ],
+)
+def test_what_cannot_be_is_said_and_leaves_nothing(swap, capsys, values, words):
+    swap(**values)
+    assert program.main(["start", "one"]) == 1
+    assert words in capsys.readouterr().err
+    assert not swaps() and not table("racefree-swap-one") and ".swap" not in loops()
+
+
+def test_names_are_checked(swap, capsys):
+    swap()
+    for arguments in (
+        ["start"],
+        ["start", "../one"],
+        ["start", "One"],
+        ["start", ""],
+        ["go", "one"],
+        ["start", "-x"],
+    ):
+        assert program.main(arguments) == 1
+    assert "must be" in capsys.readouterr().err

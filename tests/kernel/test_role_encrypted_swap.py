@@ -1,0 +1,148 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role encrypted_swap on a system with systemd: areas made, changed, stopped and removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+from conftest import run_module
+from test_role_xen_host import ANSIBLE, NO_INVENTORY, changed_tasks
+
+UNIT = "racefree-encrypted-swap@{}.service"
+LIBRARY = "/usr/local/lib/racefree-encrypted-swap"
+MIB = 2**20
+
+pytestmark = pytest.mark.systemd
+
+
+@pytest.fixture
+def role(tmp_path):
+    """A function that applies the role: ``role(areas, check=False, state="present")``: the exit code, changed tasks and all that was printed."""
+    if not os.path.isdir(ANSIBLE):
+        pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
+
+    def apply(areas=(), check=False, state="present"):
+        variables = {"encrypted_swap_areas": list(areas), "encrypted_swap_state": state}
+        tasks = [
+            {
+                "name": "Role",
+                "ansible.builtin.include_role": {"name": "racefree.block.encrypted_swap"},
+                "vars": variables,
+            }
+        ]
+        play = tmp_path / "play.yml"
+        play.write_text(
+            json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}])
+        )
+        done = subprocess.run(
+            ["python3", "-m", "ansible", "playbook", *(["--check"] if check else []), str(play)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+            env=dict(
+                os.environ,
+                PYTHONPATH=ANSIBLE,
+                ANSIBLE_COLLECTIONS_PATH="/root/site",
+                ANSIBLE_HOME=str(tmp_path),
+                ANSIBLE_NOCOLOR="1",
+            ),
+        )
+        said = done.stdout + done.stderr
+        if done.returncode == 0:
+            assert "[WARNING]" not in done.stderr.replace(NO_INVENTORY, ""), done.stderr
+        return done.returncode, changed_tasks(done.stdout), said
+
+    yield apply
+    apply(state="absent")
+
+
+def systemctl(*words):
+    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout.strip()
+
+
+def swaps():
+    """{size in KiB: priority}"""
+    with open("/proc/swaps", encoding="ascii") as file:
+        return {int(line.split()[2]): int(line.split()[4]) for line in file.readlines()[1:]}
+
+
+def test_made_changed_and_removed(role, tmp_path):
+    one = {"name": "one", "file": str(tmp_path / "one"), "size": "16M", "priority": 3, "direct_io": False}
+    two = {"name": "two", "file": str(tmp_path / "two"), "size": "32M", "discard": True, "direct_io": False}
+    code, dummy, said = role([one, two], check=True)
+    assert code == 0, said
+    assert not swaps() and not os.path.exists(LIBRARY)
+    code, dummy, said = role([one, two])
+    assert code == 0, said
+    assert sorted(swaps()) == [16 * 1024 - 4, 32 * 1024 - 4] and swaps()[16 * 1024 - 4] == 3
+    for name in ("one", "two"):
+        assert systemctl("is-active", UNIT.format(name)) == (0, "active")
+        assert systemctl("is-enabled", UNIT.format(name)) == (0, "enabled")
+    # The unit tells how to end it, and who does not ask is refused.
+    assert "systemctl stop" in systemctl("show", "--property=Description", UNIT.format("one"))[1]
+    assert (
+        subprocess.run(["swapoff", "--all"], capture_output=True, check=False).returncode
+        and len(swaps()) == 2
+    )
+    code, changed, said = role([one, two])
+    assert code == 0 and not changed, said
+    key = subprocess.run(
+        ["dmsetup", "table", "--showkeys", "racefree-swap-one"], capture_output=True, text=True, check=True
+    ).stdout.split()[4]
+    journal = subprocess.run(["journalctl", "--quiet"], capture_output=True, text=True, check=True).stdout
+    assert len(key) == 128 and key not in journal and key not in said
+    # Resized, and nothing else is begun anew.
+    code, changed, said = role([dict(one, size="24M"), two])
+    assert code == 0 and changed, said
+    assert sorted(swaps()) == [24 * 1024 - 4, 32 * 1024 - 4]
+    # Stopped by hand, and started again by the role.
+    assert systemctl("stop", UNIT.format("two"))[0] == 0 and len(swaps()) == 1
+    assert (
+        "racefree-swap-two"
+        not in subprocess.run(["dmsetup", "ls"], capture_output=True, text=True, check=True).stdout
+    )
+    code, changed, said = role([two])
+    assert code == 0 and len(swaps()) == 2, said
+    code, changed, said = role([{"name": "two", "state": "absent"}])
+    assert code == 0 and len(swaps()) == 1 and os.path.exists(two["file"]), said
+    code, changed, said = role(state="absent")
+    assert code == 0 and not swaps() and not os.path.exists(LIBRARY), said
+    code, changed, said = role(state="absent")
+    assert code == 0 and not changed, said
+
+
+@pytest.mark.parametrize(
+    "areas, words",
+    [
+        ([{"name": "One", "file": "/x", "size": "16M"}], "a name of its own"),
+        ([{"name": "one", "file": "/x"}, {"name": "one", "file": "/y"}], "a name of its own"),
+        ([{"name": "one"}], "exactly one of file, path and source"),
+        ([{"name": "one", "path": "/dev/x", "size": "16M"}], "a size only together with file"),
+    ],
+)
+def test_areas_that_cannot_be(role, areas, words):
+    code, changed, said = role(areas)
+    assert code and not changed and words in " ".join(said.split()), said
+
+
+def test_what_is_on_a_device_is_not_overwritten(role, image, cleanup):
+    path = image("disk.raw", 32 * MIB)
+    cleanup(loop=path)
+    device = run_module("loop_device", backing_file=path)["device"]
+    subprocess.run(["mkfs.ext4", "-q", device["path"]], check=True)
+    code, changed, said = role([{"name": "disk", "path": device["path"]}])
+    assert code and not changed and "wipefs --all" in said, said
+    subprocess.run(["wipefs", "--quiet", "--all", device["path"]], check=True)
+    code, changed, said = role([{"name": "disk", "path": device["path"]}])
+    assert code == 0 and len(swaps()) == 1, said
+    # What is there now is random; the area is known.
+    code, changed, said = role([{"name": "disk", "path": device["path"]}])
+    assert code == 0 and not changed, said

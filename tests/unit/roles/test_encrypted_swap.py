@@ -1,0 +1,75 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The library of the role encrypted_swap has all that its program imports, and the role's defaults are those of its documentation."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+ROLE = ROOT / "roles/encrypted_swap"
+FLOOR = ROOT / "plugins/module_utils"
+
+
+@pytest.fixture
+def unpack():
+    spec = importlib.util.spec_from_file_location("unpack", ROOT / "roles/xen_host/files/unpack.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def variables():
+    return yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))
+
+
+def test_the_library_has_all_rooms_that_the_program_imports(unpack, monkeypatch):
+    monkeypatch.setattr(unpack, "ENTRY", "_swap.program")
+    texts = {str(path.relative_to(FLOOR)): path.read_text(encoding="utf-8") for path in FLOOR.rglob("*.py")}
+    rooms = {name.rpartition(".")[0].replace(".", "/") for name in unpack.reachable(texts)} - {""}
+    assert "_swap" in rooms and rooms - set(variables()["encrypted_swap__rooms"]) == set()
+
+
+def test_the_program_runs_from_the_library_alone(tmp_path):
+    texts = {
+        str(path.relative_to(FLOOR)): path.read_text(encoding="utf-8")
+        for room in variables()["encrypted_swap__rooms"]
+        for path in (FLOOR / room).glob("*.py")
+    }
+    start = "encrypted_swap_start.py"
+    texts[start] = (ROLE / "files" / start).read_text(encoding="utf-8")
+    library = tmp_path / "racefree_block"
+    unpack = ROOT / "roles/xen_host/files/unpack.py"
+    subprocess.run(
+        [sys.executable, "-I", unpack, library], input=json.dumps(texts).encode(), check=True, timeout=120
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", library / start, "start", "no-such-area"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1 and "no-such-area.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_defaults_are_those_of_the_documentation():
+    options = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text(encoding="utf-8"))
+    options = options["argument_specs"]["main"]["options"]
+    told = {
+        name: option.get("default")
+        for name, option in options["encrypted_swap_areas"]["options"].items()
+        if name != "name"
+    }
+    assert told == variables()["encrypted_swap__defaults"]
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text(encoding="utf-8"))
+    assert defaults == {name: option["default"] for name, option in options.items()}
