@@ -178,23 +178,7 @@ def _base_of(entry: Entry, sizes: Sizes, mtimes: Sizes) -> tuple[SourceData, int
 
 
 def _snapshot_of(entry: Entry, image: int | None, mtime: int | None) -> tuple[SourceData, int]:
-    if not image:
-        raise InvalidValue(
-            f"{entry.option}.image", entry.image, "must be an image that is there, and not empty"
-        )
-    if image % SECTOR:
-        raise InvalidValue(
-            f"{entry.option}.image",
-            entry.image,
-            f"must be an image of whole sectors of {SECTOR} bytes: it has {image} bytes",
-        )
-    size = entry.disk_size or image
-    if size < image:
-        raise InvalidValue(
-            f"{entry.option}.disk_size",
-            entry.disk_size,
-            f"must be {image} or more, which is the size of the image {entry.image}",
-        )
+    image, size = _checked_sizes(entry, image)
     origin: dict[str, Any] = {"file": entry.image, "read_only": True}
     if mtime is not None:
         origin["mtime_ns"] = mtime
@@ -221,6 +205,28 @@ def _snapshot_of(entry: Entry, image: int | None, mtime: int | None) -> tuple[So
     }, size
 
 
+def _checked_sizes(entry: Entry, image: int | None) -> tuple[int, int]:
+    """``(bytes of the image, bytes of the disk)`` of a snapshot; InvalidValue when they do not fit."""
+    if not image:
+        raise InvalidValue(
+            f"{entry.option}.image", entry.image, "must be an image that is there, and not empty"
+        )
+    if image % SECTOR:
+        raise InvalidValue(
+            f"{entry.option}.image",
+            entry.image,
+            f"must be an image of whole sectors of {SECTOR} bytes: it has {image} bytes",
+        )
+    size = entry.disk_size or image
+    if size < image:
+        raise InvalidValue(
+            f"{entry.option}.disk_size",
+            entry.disk_size,
+            f"must be {image} or more, which is the size of the image {entry.image}",
+        )
+    return image, size
+
+
 def _check_kind(disk: dict[str, Any], option: str, absent: bool, flags: dict[str, bool]) -> None:
     """Which options go together."""
     given = [kind for kind in _KINDS if disk.get(kind) is not None]
@@ -241,23 +247,8 @@ def _check_kind(disk: dict[str, Any], option: str, absent: bool, flags: dict[str
     for key in ("disk_size", "adopt"):
         if disk.get(key) not in (None, False) and disk.get("image") is None:
             raise InvalidValue(f"{option}.{key}", disk[key], "is possible only with image")
-    if disk.get("format") is not None:
-        if disk["format"] != "raw":
-            allowed = (
-                "raw: an image of another format is not used byte for byte, so convert it "
-                "(qemu-img convert -O raw)"
-            )
-            raise InvalidValue(f"{option}.format", disk["format"], allowed)
-        if kind != "file" or disk.get("image") is not None:
-            raise InvalidValue(
-                f"{option}.format", disk["format"], "is possible only with file, and without image"
-            )
-    if disk.get("size") is None and (kind == "thin" or kind == "source" and disk.get("crypt") is not None):
-        raise InvalidValue(f"{option}.size", None, "must be the size of the disk")
-    if disk.get("size") is not None and kind == "source" and disk.get("crypt") is None:
-        raise InvalidValue(
-            f"{option}.size", disk["size"], "must be left out beside source, which has its own size"
-        )
+    _check_format(disk, option, kind)
+    _check_size(disk, option, kind)
     if disk.get("crypt") is not None and kind is None:
         raise InvalidValue(
             f"{option}.crypt", sorted(map(str, disk["crypt"])), "is possible only with file, thin or source"
@@ -265,6 +256,30 @@ def _check_kind(disk: dict[str, Any], option: str, absent: bool, flags: dict[str
     for key, needed in (("remove_file", "file"), ("remove_volume", "thin")):
         if absent and flags.get(key) and kind != needed:
             raise InvalidValue(f"{option}.{key}", True, f"is possible only with {needed}")
+
+
+def _check_format(disk: dict[str, Any], option: str, kind: str | None) -> None:
+    if disk.get("format") is None:
+        return
+    if disk["format"] != "raw":
+        allowed = (
+            "raw: an image of another format is not used byte for byte, so convert it "
+            "(qemu-img convert -O raw)"
+        )
+        raise InvalidValue(f"{option}.format", disk["format"], allowed)
+    if kind != "file" or disk.get("image") is not None:
+        raise InvalidValue(
+            f"{option}.format", disk["format"], "is possible only with file, and without image"
+        )
+
+
+def _check_size(disk: dict[str, Any], option: str, kind: str | None) -> None:
+    if disk.get("size") is None and (kind == "thin" or kind == "source" and disk.get("crypt") is not None):
+        raise InvalidValue(f"{option}.size", None, "must be the size of the disk")
+    if disk.get("size") is not None and kind == "source" and disk.get("crypt") is None:
+        raise InvalidValue(
+            f"{option}.size", disk["size"], "must be left out beside source, which has its own size"
+        )
 
 
 def _thin_of(value: Any, option: str) -> Thin | None:
@@ -289,19 +304,7 @@ def _crypt_of(value: Any, option: str) -> dict[str, Any] | None:
             "must be a dictionary with cipher and key",
         )
     check_keys(value, option, _CRYPT)
-    if not _KEYRING.match(str(value["key"])):
-        allowed = (
-            "the name of a key in the kernel's keyring, :SIZE:TYPE:DESCRIPTION: many users can read a "
-            "definition. See the module kernel_key"
-        )
-        raise InvalidValue(f"{option}.key", "(not shown)", f"must be {allowed}")
-    kind, description = str(value["key"]).split(":", 3)[2:]
-    if kind == "logon" and not description.find(":") > 0:
-        raise InvalidValue(
-            f"{option}.key",
-            value["key"],
-            "must be :SIZE:logon:PREFIX:NAME: the kernel asks a prefix of logon keys",
-        )
+    _check_key(value["key"], f"{option}.key")
     line = {
         "start": 0,
         "target": "crypt",
@@ -324,6 +327,23 @@ def _crypt_of(value: Any, option: str) -> dict[str, Any] | None:
             f"{option}.{field}", error.errors[0]["value"], f"must be {error.errors[0]['rule']}"
         ) from error
     return line
+
+
+def _check_key(key: Any, option: str) -> None:
+    """InvalidValue, without showing it, for a key that is not the name of a key in the keyring."""
+    if not _KEYRING.match(str(key)):
+        allowed = (
+            "the name of a key in the kernel's keyring, :SIZE:TYPE:DESCRIPTION: many users can read a "
+            "definition. See the module kernel_key"
+        )
+        raise InvalidValue(option, "(not shown)", f"must be {allowed}")
+    kind, description = str(key).split(":", 3)[2:]
+    if kind == "logon" and not description.find(":") > 0:
+        raise InvalidValue(
+            option,
+            key,
+            "must be :SIZE:logon:PREFIX:NAME: the kernel asks a prefix of logon keys",
+        )
 
 
 def _name(vdev: object) -> str:

@@ -107,24 +107,7 @@ def to_resize(
         there = sizes.get(file["path"])
         if file["state"] == "absent":
             continue
-        if there is None and file["size"] is None:
-            raise InvalidValue(
-                "size",
-                None,
-                f"must be the size of {file['path']}, since it is to be made",
-                device=file["label"],
-            )
-        if file["exact"] and there is not None and file["size"] is not None and file["size"] < there:
-            raise InvalidValue(
-                "size",
-                file["size"],
-                f"must be {there} or more: {file['path']} is that large, and cutting it would lose data",
-                device=file["label"],
-            )
-        if file["image"] is not None and not sizes.get(file["image"]):
-            raise InvalidValue(
-                "image", file["image"], "must be an image that is there, and not empty", device=file["label"]
-            )
+        _check_sizes(file, there, sizes)
         if there is None or (file["size"] or 0) > there:
             user = images.get(key(file["path"]))
             if user is not None:
@@ -136,6 +119,28 @@ def to_resize(
                 )
             found.append(file)
     return found
+
+
+def _check_sizes(file: dict[str, Any], there: int | None, sizes: Sizes) -> None:
+    """InvalidValue for a file whose size is unknown or would shrink, or whose image is missing."""
+    if there is None and file["size"] is None:
+        raise InvalidValue(
+            "size",
+            None,
+            f"must be the size of {file['path']}, since it is to be made",
+            device=file["label"],
+        )
+    if file["exact"] and there is not None and file["size"] is not None and file["size"] < there:
+        raise InvalidValue(
+            "size",
+            file["size"],
+            f"must be {there} or more: {file['path']} is that large, and cutting it would lose data",
+            device=file["label"],
+        )
+    if file["image"] is not None and not sizes.get(file["image"]):
+        raise InvalidValue(
+            "image", file["image"], "must be an image that is there, and not empty", device=file["label"]
+        )
 
 
 def stores_of(guests: Guests) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ def refuse_driver(
 
 
 def refuse_driver_of_device(device: Device, domains: Iterable[Domain]) -> None:
-    """Raise InvalidValue when a disk of the definition has this block device with a driver for another format than raw."""
+    """InvalidValue if the definition has this block device with a driver for another format than raw."""
     for domain in domains:
         for disk in domain.disks():
             if disk.type != "block" or disk.format in (None, image_format.RAW):
@@ -70,8 +70,9 @@ def refuse_driver_of_device(device: Device, domains: Iterable[Domain]) -> None:
                     "source",
                     device.path,
                     f"holds an image of the format {disk.format} (driver of {disk.target}), as the "
-                    "definition says, and a guest gets it byte for byte. Convert it onto another device (qemu-img "
-                    f"convert -f {disk.format} -O raw), or have the definition say type='raw' if it is wrong",
+                    "definition says, and a guest gets it byte for byte. Convert it onto another device "
+                    f"(qemu-img convert -f {disk.format} -O raw), or have the definition say type='raw' "
+                    "if it is wrong",
                 )
 
 

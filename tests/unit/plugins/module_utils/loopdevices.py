@@ -5,7 +5,7 @@
 """
 Loop devices of this machine for tests, made with bare ioctls and not with the code under test.
 
-Others use the machine's loop devices at the same time, so nothing is said here of devices over other files than a test's own.
+Others use the machine's loop devices at the same time, so only devices of a test's own files are looked at.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ def need_loop():
 
 @contextlib.contextmanager
 def directory():
-    """A directory in memory if there is one: binding and freeing is ten times faster there than on a disk, which is synced."""
+    """
+    A directory in memory if possible. Binding and freeing a file is ten times faster there than on a disk,
+    which is synced.
+    """
     path = tempfile.mkdtemp(prefix="racefree-test-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     try:
         yield path
@@ -115,7 +118,10 @@ def bind_free(path, flags=AUTOCLEAR):
 
 @contextlib.contextmanager
 def own_number():
-    """The number of a loop device added for this test, which nobody gets as "the next free one"; removed at the end."""
+    """
+    The number of a loop device that is added for this test, and that nobody gets as the next free one.
+    Removed at the end.
+    """
     with open(CONTROL, "rb+", buffering=0) as control:
         for number in range(4000 + os.getpid() % 1000, 9000):
             try:
@@ -159,7 +165,7 @@ def bound_files(prefix):
 
 
 def nothing_bound(prefix, seconds=5.0):
-    """Whether no device is bound to such a file any more, within that time: a prober may hold one for a moment."""
+    """Whether no device is bound to such a file any more, within that time: a prober may briefly hold one."""
     end = time.monotonic() + seconds
     while bound_files(prefix):
         if time.monotonic() > end:

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs of modules in processes of their own, as Ansible has them: forked, so that a test can have hundreds."""
+"""
+Runs of modules in separate processes, like Ansible's, but forked, so that a test can have hundreds of them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Run:
         os.kill(self.pid, signal.SIGKILL)
 
     def wait(self):
-        """The run itself, once it has ended: ``result`` is what Ansible would get, None when it was killed before."""
+        """
+        Wait for the end of the run. ``result`` is what Ansible would get, None if the run was killed before.
+        """
         with open(self._reading, "rb") as pipe:
             text = pipe.read().decode(errors="replace").strip()
         self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What libvirt_disk refuses before it asks libvirt. What it does then is tested with libvirt itself: tests/host/test_libvirt_disk.py."""
+"""
+What libvirt_disk refuses before it calls libvirt. Tests with libvirt itself: tests/host/test_libvirt_disk.py.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who holds the device while libvirt attaches it. What libvirt does is tested with libvirt itself: tests/host/test_libvirt_vbd.py."""
+"""
+Who holds the device while libvirt attaches it. Tests with libvirt itself: tests/host/test_libvirt_vbd.py.
+"""
 
 from __future__ import annotations
 

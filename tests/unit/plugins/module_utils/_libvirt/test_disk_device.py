@@ -5,7 +5,8 @@
 """
 What a guest's mapped device is made of, on loop devices of this machine.
 
-Mapped devices are not made here: tables are told by a stand-in for device-mapper, about devices whose numbers are other loop devices'.
+No mapped devices are created here: a stand-in for device-mapper returns tables of devices that are loop
+devices in fact.
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Definitions as virt-install, virt-manager, libvirt and people write them (corpus/), with disks added, changed and removed."""
+"""
+Disks are added, changed and removed in definitions written by virt-install, virt-manager, libvirt and people
+(corpus/).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from hypothesis import strategies as st
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
 FILES = sorted(os.listdir(CORPUS))
-# As Windows' editors write it, with a mark in front; only made here, since a file like that is changed by too many tools.
+# With a byte order mark, as Windows editors write it. Created here, because many tools would change such a
+# file.
 VARIANTS = ["xen-pv-virt-install.xml with CRLF", "xen-commented.xml with BOM"]
 RECIPE = '{"file": "/srv/guests/a <b> & \\"c\\" ]]> \\u00fc.raw"}'
 NEW = Disk("xvdq", "/dev/mapper/racefree-x", bus="xen")
@@ -38,7 +42,10 @@ def load(name):
 
 
 def meaning(text):
-    """The definition without what means nothing: quoting, white space between elements, and containers without content."""
+    """
+    The definition without insignificant differences: quoting, white space between elements, and empty
+    containers.
+    """
     root = ElementTree.fromstring(text.lstrip("\ufeff").encode())
     for name in ("metadata", "devices"):
         for child in root.findall(name):
@@ -48,7 +55,7 @@ def meaning(text):
 
 
 def rewritten(text):
-    """As libvirt gives it back: other quotes, no comments, indented anew, disks sorted, and with what it fills in."""
+    """As libvirt returns it: other quotes, no comments, new indentation, sorted disks, and added elements."""
     root = ElementTree.fromstring(text.lstrip("\ufeff").encode())
     for devices in root.findall("devices"):
         disks = devices.findall("disk")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The hook's holders. What it does for guests is tested with libvirt itself: tests/host/test_libvirt_hook.py."""
+"""The hook's holders. Tests with libvirt and guests: tests/host/test_libvirt_hook.py."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def log(monkeypatch):
 
 @pytest.fixture
 def running(monkeypatch, tmp_path):
-    """The definition of a domain that runs with the disks xvda to xvdd, of which all but xvdb and xvdc are as they should be."""
+    """The definition of a running domain with the disks xvda to xvdd, of which xvdb and xvdc are wrong."""
     monkeypatch.setattr(disk_device, "STATE", str(tmp_path))
 
     def prove(host, job, wanted, limit):

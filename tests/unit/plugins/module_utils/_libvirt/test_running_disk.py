@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The order in which a running guest gets a disk and its recipe. What libvirt makes of it: tests/host/test_libvirt_hook.py, test_libvirt_disk.py."""
+"""
+The order in which a running guest gets a disk and its recipe. Tests with libvirt:
+tests/host/test_libvirt_hook.py and test_libvirt_disk.py.
+"""
 
 from __future__ import annotations
 

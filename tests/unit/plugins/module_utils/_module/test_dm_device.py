@@ -24,7 +24,10 @@ from ansible_collections.racefree.block.plugins.module_utils._source import (
 
 
 class Targets:
-    """device-mapper's answers about target types: those that are loaded, and those that there is a module of."""
+    """
+    device-mapper's answers about target types: those that are loaded, and those that a kernel module
+    provides.
+    """
 
     loaded = {"linear": (1, 4, 0), "striped": (1, 6, 0), "error": (1, 5, 0)}
     modules = {"crypt": (1, 24, 0), "flakey": (1, 5, 0), "thin-pool": (1, 22, 0), "zero": (1, 1, 0)}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""In which order the entries of a list are done, some of which stand on others; with a kernel: tests/kernel/test_dm_stack.py."""
+"""The order of stacked devices in a list. Tests with a kernel: tests/kernel/test_dm_stack.py."""
 
 from __future__ import annotations
 

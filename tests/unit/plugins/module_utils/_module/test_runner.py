@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The runner, with an Item of its own over files of a temporary directory, run as a module with Ansible's own arguments."""
+"""The runner, with an Item for files of a temporary directory, run as a module with Ansible's arguments."""
 
 from __future__ import annotations
 
@@ -602,7 +602,10 @@ def holders(path):
 
 @pytest.mark.parametrize("step", ["hold", "finish"])
 def test_nothing_is_held_of_what_is_rolled_back(place, monkeypatch, step):
-    """An error when the holder is started, or after that: the devices are gone at once, and not when their time is over."""
+    """
+    After an error when the holder is started, or later, the devices are removed immediately, not at the end
+    of their time.
+    """
     paths = [loopdevices.image(place, str(number)) for number in range(3)]
     rows = [{"backing_file": path, "persist": False, "hold": 600} for path in paths]
 
@@ -669,7 +672,9 @@ def test_what_the_kernel_does_not_forget_is_done_last(place, monkeypatch):
 
 
 def test_what_the_kernel_does_not_forget_is_told_as_changed(place, monkeypatch):
-    """The entry after it fails when it is done: one has grown, which stays so and is said, and the new one is gone."""
+    """
+    A later entry fails. A device that has grown stays so, with a warning, and the new device is removed.
+    """
     paths = [loopdevices.image(place, str(number)) for number in range(3)]
     assert not run(loop_devices.main, devices=[{"backing_file": path} for path in paths[:2]])[0].get("failed")
     os.truncate(paths[0], 131072)

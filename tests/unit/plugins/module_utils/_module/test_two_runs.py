@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Two runs of a module at the same moment, on loop devices and keys of this machine: it ends as if one had come after the other.
+Two concurrent runs of a module, on loop devices and keys of this machine, end as if one had come after the
+other.
 
 RACEFREE_PAIRS is how many pairs there are of each kind.
 """
@@ -96,7 +97,10 @@ def test_lists_that_overlap(place):
 
 
 def test_one_makes_and_one_removes(place):
-    """Either the device was made and then removed, or nothing was removed and it was made: what is told is what is."""
+    """
+    Either the device was created and then removed, or nothing was removed and it was created. The results
+    must say which.
+    """
     path = loopdevices.image(place, "disk")
     for number in range(PAIRS):
         wants = [{"backing_file": path}, {"backing_file": path, "state": "absent"}]
@@ -174,7 +178,10 @@ def test_check_mode_waits_for_nobody(place):
 
 
 def test_a_double_of_another_program_is_seen(place):
-    """losetup asks for no lock: what it binds just before we do is found when we look again, and ours is gone."""
+    """
+    losetup takes no lock. A device that it binds just before ours is found by the second look, and ours is
+    removed.
+    """
     path = loopdevices.image(place, "disk")
     module = loop_device.LoopItem
     descriptors = []
@@ -235,7 +242,7 @@ def test_the_same_store_twice(tmp_path):
 
 
 def test_two_runs_that_ask_for_no_lock_write_a_whole_record(tmp_path):
-    """As two hosts do that share a file system: each with a temporary file of its own, and nothing is left of either."""
+    """Like two hosts with a shared file system: each has its own temporary file, and neither file is left."""
     store = loopdevices.image(tmp_path, "store")
     children = []
     for name in ("one", "other"):
@@ -337,7 +344,7 @@ def test_of_a_task_whose_plans_fail_nothing_was_rolled_back(place, check):
 
 
 def test_what_opens_files_for_guests_has_all_their_locks_in_one_order_within_its_limit(place):
-    """It has the second file's lock, and wants the first one's, which is what a run that wants both takes first."""
+    """It holds the second file's lock and wants the first one's, which a run that needs both takes first."""
     files = [loopdevices.image(place, name) for name in "abc"]
     first, second = sorted(files[:2], key=lambda path: locks.of_file(path)[0].offset)
     sources = [spec.parse({"file": path, "read_only": True}) for path in (second, first)]

@@ -27,6 +27,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 from ansible_collections.racefree.block.plugins.module_utils._module import worker as _worker
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 
+ROOM = "ansible_collections.racefree.block.plugins.module_utils"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
@@ -76,7 +77,7 @@ def test_it_is_killed():
 
 
 def test_it_answers_and_ends_between_two_looks(monkeypatch):
-    """The parent looks at the pipe, in vain, and then finds that the child has ended: by then it has answered."""
+    """The parent finds the pipe empty, and then that the child has ended. By then the child has answered."""
     really = os.waitid
 
     def late(kind, pid, options):
@@ -118,9 +119,10 @@ def test_the_locks_are_the_parents(tmp_path):
                     sys.executable,
                     "-c",
                     (
-                        "from ansible_collections.racefree.block.plugins.module_utils._base import locks as _lock\n"
+                        f"from {ROOM}._base import locks as _lock\n"
                         f"_lock.DIRECTORY = {_locks.DIRECTORY!r}\n"
-                        "print(_lock.Locks().try_take(_lock.Lock('a', 'a')), _lock.holder_of(_lock.Lock('a', 'a').offset))\n"
+                        "lock = _lock.Lock('a', 'a')\n"
+                        "print(_lock.Locks().try_take(lock), _lock.holder_of(lock.offset))\n"
                     ),
                 ],
                 env=ENVIRONMENT,
@@ -159,9 +161,10 @@ def test_a_lock_that_another_run_has():
             sys.executable,
             "-c",
             (
-                "import sys\nfrom ansible_collections.racefree.block.plugins.module_utils._base import locks as _lock\n"
+                f"import sys\nfrom {ROOM}._base import locks as _lock\n"
                 f"_lock.DIRECTORY = {_locks.DIRECTORY!r}\n"
-                "locks = _lock.Locks()\nlocks.take([_lock.Lock('a', 'a')])\nprint('has it', flush=True)\nsys.stdin.read()\n"
+                "locks = _lock.Locks()\nlocks.take([_lock.Lock('a', 'a')])\n"
+                "print('has it', flush=True)\nsys.stdin.read()\n"
             ),
         ],
         env=ENVIRONMENT,
@@ -177,9 +180,10 @@ def test_a_lock_that_another_run_has():
 def test_it_dies_with_its_parent(tmp_path):
     """Whoever kills the module ends its work."""
     code = (
-        "import os, time\nfrom ansible_collections.racefree.block.plugins.module_utils._module import worker as _module_worker\n"
+        f"import os, time\nfrom {ROOM}._module import worker as _module_worker\n"
+        f"path = {str(tmp_path / 'pid')!r}\n"
         "def work():\n    os.write(1, b'')\n"
-        f"    open({str(tmp_path / 'pid')!r} + '.new', 'w').write(str(os.getpid())); os.rename({str(tmp_path / 'pid')!r} + '.new', {str(tmp_path / 'pid')!r})\n"
+        "    open(path + '.new', 'w').write(str(os.getpid())); os.rename(path + '.new', path)\n"
         "    time.sleep(100)\n"
         "_module_worker.run(work, 5)\n"
     )

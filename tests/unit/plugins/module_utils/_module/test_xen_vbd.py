@@ -39,7 +39,9 @@ def fixture_host(monkeypatch):
 
 
 def break_all(monkeypatch):
-    """What device-mapper would say of a snapshot whose store has overflowed; this machine need not have it."""
+    """
+    Report an overflowed snapshot store, as device-mapper would. This machine may not have device-mapper.
+    """
     monkeypatch.setattr(mapped, "is_mapped", lambda device: True)
     monkeypatch.setattr(
         health, "problems", lambda control, device: [("disk", b"snapshot", "store has overflowed")]
