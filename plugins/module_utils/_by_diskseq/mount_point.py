@@ -10,6 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -60,6 +61,25 @@ def prepare(path: str, source: str) -> None:
         os.makedirs(path, 0o755, exist_ok=True)
     except OSError as error:
         raise KernelError.from_oserror(error, "make the directory", device=path) from error
+    _empty(path)
+
+
+def _empty(path: str) -> None:
+    """
+    Take away links of udev's that were made there before: under the mount they would get old, and lead to other
+    devices when it ends. WrongDevice when there is anything else.
+    """
+    try:
+        with os.scandir(path) as entries:
+            found = [(entry.path, entry.is_symlink()) for entry in entries]
+        for inside, is_link in found:
+            if not is_link:
+                raise WrongDevice("is not empty", device=path, hint=f"Remove what is in it: {inside}")
+        for inside, dummy in found:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(inside)
+    except OSError as error:
+        raise KernelError.from_oserror(error, "empty the directory", device=path) from error
 
 
 def _need_fuse() -> None:

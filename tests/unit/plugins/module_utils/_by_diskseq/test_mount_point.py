@@ -56,6 +56,22 @@ def test_without_fuse_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not (tmp_path / "mount").exists()
 
 
+def test_links_that_would_get_old_below_the_mount_go(tmp_path: Path) -> None:
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("FUSE is not there")
+    place = tmp_path / "by-diskseq"
+    place.mkdir()
+    for name in ("1", "2-part1"):
+        (place / name).symlink_to("../../loop0")
+    mount_point.prepare(str(place), "x")
+    assert os.listdir(place) == []
+    (place / "1").symlink_to("../../loop0")
+    (place / "file").write_text("somebody's")
+    with pytest.raises(WrongDevice, match="is not empty.*file"):
+        mount_point.prepare(str(place), "x")
+    assert sorted(os.listdir(place)) == ["1", "file"]
+
+
 def test_what_is_no_mount_cannot_be_unmounted(tmp_path: Path) -> None:
     with pytest.raises(KernelError, match="unmount"):
         mount_point.unmount(str(tmp_path))

@@ -1,0 +1,186 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role block_names on a system with systemd and udev: installing, again, what it then does, and removing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import udev_settle, wait_until
+from names_service import diskseq_of, losetup
+from test_role_xen_host import ANSIBLE, NO_INVENTORY, changed_tasks, files
+
+BY_DISKSEQ, IDENTITY = "/dev/disk/by-diskseq", "/dev/racefree"
+SERVICES = ("racefree-by-diskseq.service", "racefree-identity.service")
+
+pytestmark = pytest.mark.systemd
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function that runs the role: ``play(check=False, **variables)``; the finished process."""
+    if not os.path.isdir(ANSIBLE):
+        pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
+
+    def run(check: bool = False, **variables: object) -> subprocess.CompletedProcess[str]:
+        role = {"name": "racefree.block.block_names"}
+        tasks = [{"name": "Role", "ansible.builtin.include_role": role, "vars": variables}]
+        text = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]
+        path = tmp_path / "play.yml"
+        path.write_text(json.dumps(text))
+        return subprocess.run(
+            ["python3", "-m", "ansible", "playbook", *(["--check"] if check else []), str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+            env=dict(
+                os.environ,
+                PYTHONPATH=ANSIBLE,
+                ANSIBLE_COLLECTIONS_PATH="/root/site",
+                ANSIBLE_HOME=str(tmp_path),
+                ANSIBLE_NOCOLOR="1",
+            ),
+        )
+
+    return run
+
+
+@pytest.fixture
+def role(play) -> Callable[..., set[str]]:
+    """The same, which must work: the names of the changed tasks."""
+
+    def apply(check: bool = False, **variables: object) -> set[str]:
+        done = play(check, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "[WARNING]" not in done.stderr.replace(NO_INVENTORY, ""), done.stderr
+        return changed_tasks(done.stdout)
+
+    return apply
+
+
+@pytest.fixture
+def loop(image) -> Iterator[str]:
+    """A loop device with a file system called ``names``."""
+    path = image("disk.raw")
+    subprocess.run(["mkfs.ext4", "-q", "-L", "names", path], check=True)
+    node = losetup(path)
+    udev_settle()
+    yield node
+    subprocess.run(["losetup", "-d", node], check=True)
+    wait_until(lambda: not os.path.exists(f"/sys/block/{os.path.basename(node)}/loop"))
+
+
+def active() -> list[bool]:
+    return [
+        subprocess.run(["systemctl", "is-active", "--quiet", name], check=False).returncode == 0
+        for name in SERVICES
+    ]
+
+
+def pid_of(service: str) -> int:
+    command = ["systemctl", "show", "--value", "--property=MainPID", service]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def status_of(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+
+
+def is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        assert error.errno in (errno.ENOENT, errno.ENOTCONN, errno.ECONNABORTED)
+        return False
+    return True
+
+
+def test_installed_used_killed_changed_and_removed(role, loop):
+    before, number = files(), diskseq_of(loop)
+    udev_link = f"{BY_DISKSEQ}/{number}"
+    assert os.readlink(udev_link) == f"../../{os.path.basename(loop)}"
+
+    predicted = role(check=True)
+    assert files() == before and active() == [False, False] and os.path.islink(udev_link)
+
+    done = role()
+    # What check mode cannot tell: services that are not there yet.
+    assert predicted <= done and "Install the services" in predicted
+    assert active() == [True, True]
+    assert not os.path.islink(udev_link) and os.lstat(udev_link).st_rdev == os.stat(loop).st_rdev
+    by_label = f"{IDENTITY}/link/disk/by-label/names"
+    assert os.readlink(by_label) == udev_link and diskseq_of(by_label) == number
+    assert not role()
+
+    held_back(udev_link)
+    killed(udev_link, by_label)
+    restarted(udev_link)
+
+    assert role(block_names_links=["disk/by-label"], block_names_identity=False, block_names_grace_ms=0)
+    assert active() == [True, False] and not os.path.ismount(IDENTITY)
+    assert os.readlink("/dev/disk/by-label/names") == udev_link
+
+    installed = files()
+    removed = role(check=True, block_names_state="absent")
+    assert files() == installed and active() == [True, False]
+    assert removed <= role(block_names_state="absent")
+    assert files() == before and active() == [False, False]
+    assert not os.path.ismount(BY_DISKSEQ) and not os.path.ismount(IDENTITY)
+    assert os.readlink(udev_link) == f"../../{os.path.basename(loop)}"
+    assert os.path.realpath("/dev/disk/by-label/names") == loop
+
+
+def held_back(link: str) -> None:
+    """Neither service may do more than it needs; the disk can be opened all the same."""
+    for service, capabilities in zip(SERVICES, ("0000000008200004", "0000000000200000")):
+        status = status_of(pid_of(service))
+        assert status["CapEff"] == status["CapBnd"] == capabilities, status
+        assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+        # What it mounts is there for all.
+        assert os.readlink(f"/proc/{pid_of(service)}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+    with open(link, "r+b") as device:
+        assert device.read(1) == b"\0"
+
+
+def killed(link: str, by_label: str) -> None:
+    """SIGKILL: errors until systemd has started it anew."""
+    for service, path in zip(SERVICES, (link, by_label)):
+        pid = pid_of(service)
+        os.kill(pid, 9)
+        wait_until(
+            lambda path=path, service=service, pid=pid: is_there(path) and pid_of(service) not in (0, pid)
+        )
+    for place in (BY_DISKSEQ, IDENTITY):
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            assert file.read().count(f" {place} ") == 1
+
+
+def restarted(link: str) -> None:
+    """A name is there again, and while it is not, it is no other device's."""
+    number = os.lstat(link).st_rdev
+    again = subprocess.Popen(["systemctl", "restart", SERVICES[0]])
+    while again.poll() is None:
+        try:
+            assert os.lstat(link).st_rdev == number
+        except OSError as error:
+            assert error.errno in (errno.ENOENT, errno.ENOTCONN, errno.ECONNABORTED)
+        time.sleep(0.005)
+    assert again.returncode == 0 and is_there(link)
+
+
+def test_a_wrong_value_is_refused_before_anything_is_changed(play):
+    before = files()
+    done = play(block_names_links=["mapper", "disk/by-diskseq"])
+    assert done.returncode and "block_names_links mapper, disk/by-diskseq: each must be" in done.stdout
+    assert files() == before

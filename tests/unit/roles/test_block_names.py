@@ -1,0 +1,85 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role block_names: the rule for its directories of links, and the program that udev runs for them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROLE = Path(__file__).resolve().parents[3] / "roles/block_names"
+PATTERN = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))["block_names__directory"]
+
+
+@pytest.mark.parametrize(
+    "path", ["mapper", "disk/by-uuid", "disk/by-id", "vg0", "disk/by-diskseq2", "racefree2"]
+)
+def test_directories_of_links(path: str) -> None:
+    assert re.match(PATTERN, path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/dev/mapper",
+        "mapper/",
+        "mapper; reboot",
+        "a b",
+        "disk",
+        "disk/by-diskseq",
+        "racefree",
+        "racefree/link",
+        "a//b",
+        'a"b',
+        "a\nb",
+    ],
+)
+def test_what_is_no_directory_of_links(path: str) -> None:
+    assert not re.match(PATTERN, path)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory for /dev, with a node and links to it and to another."""
+    for directory in ("mapper", "disk/by-uuid"):
+        (tmp_path / directory).mkdir(parents=True)
+    for node in ("dm-1", "dm-2"):
+        (tmp_path / node).write_text("")
+    for link, target in (("mapper/a", "../dm-1"), ("mapper/b", "../dm-2"), ("disk/by-uuid/u", "../../dm-1")):
+        (tmp_path / link).symlink_to(target)
+    return tmp_path
+
+
+def turn(place: Path, *directories: str, **properties: str) -> dict[str, str]:
+    """Where the links lead after the program has run as for the disk dm-1."""
+    program = (ROLE / "files/turn-links").read_text(encoding="utf-8").replace("/dev/", f"{place}/")
+    links = " ".join(f"{place}/{link}" for link in ("mapper/a", "mapper/b", "disk/by-uuid/u"))
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DEVNAME": str(place / "dm-1"),
+        "DEVLINKS": links,
+        **properties,
+    }
+    subprocess.run(["sh", "-c", program, "turn-links", *directories], env=environment, check=True, timeout=60)
+    found = {link: os.readlink(place / link) for link in ("mapper/a", "mapper/b", "disk/by-uuid/u")}
+    assert len(list((place / "mapper").iterdir())) == 2
+    return found
+
+
+def test_its_own_links_in_the_given_directories_are_turned(place: Path) -> None:
+    name = f"{place}/disk/by-diskseq/7"
+    expected = {"mapper/a": name, "mapper/b": "../dm-2", "disk/by-uuid/u": "../../dm-1"}
+    assert turn(place, "mapper", RACEFREE_DISKSEQ="7", DEVTYPE="disk") == expected
+    both = turn(place, "vg", "disk/by-uuid", RACEFREE_DISKSEQ="7", DEVTYPE="partition", PARTN="3")
+    assert both == {**expected, "disk/by-uuid/u": f"{name}-part3"}
+
+
+def test_without_a_number_nothing_is_turned(place: Path) -> None:
+    assert turn(place, "mapper")["mapper/a"] == "../dm-1"
