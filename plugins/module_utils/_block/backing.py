@@ -93,8 +93,9 @@ def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size
         raise InvalidValue(
             "backing_file",
             backing.path,
-            f"has {rest} bytes there, not a multiple of the sector size {block}: the last {rest % block} bytes "
-            f"would be cut off; pad the file, or say size={rest - rest % block}",
+            f"has {rest} bytes there, not a multiple of the sector size {block}: "
+            f"the last {rest % block} bytes would be cut off; "
+            f"pad the file, or say size={rest - rest % block}",
         )
 
 

@@ -42,7 +42,7 @@ def reachable(targets: Sequence[tuple[int, int, bytes, bytes]]) -> Iterator[None
                 f"the key {' or '.join(names)} is not in the kernel's keyring",
                 device=error.device,
                 errno=error.errno,
-                hint="A boot removes all keys: add it with the module racefree.block.kernel_key, then try again",
+                hint="A boot removes keys: add it with the module racefree.block.kernel_key, then try again",
             ) from error
         raise
 

@@ -89,7 +89,7 @@ def _load_and_suspend(
     how: suspended.Suspend,
     status: _control.MappedStatus,
 ) -> None:
-    """Load the table into the held device and suspend it; on an error the device is as ``status`` says again."""
+    """Load the table into the held device and suspend it; on an error, the ``status`` is restored."""
     address = _control.by_device(device)
     with keys.reachable(table.targets):
         control.load(address, table.targets, table.read_only, table.secure)

@@ -93,8 +93,8 @@ def suspend(control: _control.Control, device: Device, how: Suspend = PLAIN) -> 
             how.seconds,
             "the outstanding reads and writes to end",
             device=status.name,
-            hint="What they wait for is slow, suspended or out of space. Raise timeout, or say noflush=true for a "
-            "target that queues them",
+            hint="What they wait for is slow, suspended or out of space. Raise timeout, or say "
+            "noflush=true for a target that queues them",
         ):
             control.suspend(address, how.noflush, how.nolockfs)
     except BaseException:

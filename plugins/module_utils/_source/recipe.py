@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 65536
 _FIRST_COMER = (
-    "cannot be kept: the kernel gives this name to whichever device comes first: give the file, the table, or a "
-    "path in /dev/mapper with its uuid"
+    "cannot be kept: the kernel gives this name to whichever device comes first: give the file, the table, "
+    "or a path in /dev/mapper with its uuid"
 )
 _EVERY_BOOT = (
     "cannot be kept: numbers start again with every boot, and a definition outlives it: give the file, the "
-    "table, or the path with its uuid; or the boot_id beside it, for a guest that is not to start after this boot"
+    "table, or the path with its uuid; or the boot_id beside it, "
+    "for a guest that must not start after this boot"
 )
 _PASSING = {
     "/dev/loop": _FIRST_COMER,
@@ -86,7 +87,7 @@ def doubt(path: str, is_mapped: bool, uuid: str | None) -> str | None:
     if uuid or not is_mapped and _plain(path).startswith(_LASTING):
         return None
     advice = "give its uuid too, or make it with a uuid" if is_mapped else "use its path in /dev/disk/by-id"
-    return f"{path} can name another disk after the next boot, and no uuid is kept with it to detect that: {advice}"
+    return f"{path} can name another disk after the next boot, and no uuid is kept to detect that: {advice}"
 
 
 def text_of(source: Source) -> str:
@@ -196,8 +197,8 @@ def _check_path(source: spec.PathSource, option: str) -> None:
         return
     if source.diskseq is not None:
         allowed = (
-            "cannot be kept: numbers start again with every boot, and a definition outlives it: give the uuid "
-            "instead, or the boot_id beside the number"
+            "cannot be kept: numbers start again with every boot, and a definition outlives it: "
+            "give the uuid instead, or the boot_id beside the number"
         )
         raise InvalidValue(f"{option}.diskseq", source.diskseq, allowed)
     path = _plain(source.path)

@@ -47,8 +47,8 @@ def check(source: Source, option: str = "pool") -> None:
         return
     if not isinstance(source, spec.TableSource) or not (source.name and source.uuid):
         allowed = (
-            "a mapped device's path, with its uuid; or a table with a name and a uuid, by which the next user "
-            "finds the pool"
+            "a mapped device's path, with its uuid; or a table with a name and a uuid, by which the next "
+            "user finds the pool"
         )
         raise InvalidValue(option, str(source), f"must be {allowed}")
     if [target.TYPE for target in _dm_table.parse_table(source.table)] != [_TYPE]:

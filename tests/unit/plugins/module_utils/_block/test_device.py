@@ -352,7 +352,10 @@ def test_prove_sees_another_file_in_the_device(place):
 
 
 def test_a_loop_device_can_lose_its_file_while_it_is_held(place):
-    """LOOP_CLR_FD takes the file at once where it sees nobody else; what was opened meanwhile stays open, and shows the old diskseq."""
+    """
+    LOOP_CLR_FD detaches the file at once when it sees no other opener; a descriptor that was opened meanwhile
+    stays open, and shows the old diskseq.
+    """
     fd, number = loopdevices.bind_free(loopdevices.image(place, "old", content=b"old"), 0)
     with _device.from_fd(fd) as device:
         diskseq = device.id.diskseq
@@ -367,7 +370,8 @@ def test_a_loop_device_can_lose_its_file_while_it_is_held(place):
             _device.open_diskseq(diskseq)
 
 
-# It keeps a file for 0.2 to 51 ms: whatever a try takes on this machine, some binding is shorter and some longer than that.
+# It keeps a file for 0.2 to 51 ms: whatever a try takes on this machine, some binding is shorter and some
+# longer than that.
 ADVERSARY = """
 import os, random, struct, sys, time
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
@@ -392,7 +396,8 @@ def adversary(place):
     """
     A process that binds and frees one /dev/loopN, with the good file and the bad one in turn.
 
-    ``(path of the node, function that tells the diskseq of the last time with the good file, function that tells the turns)``
+    ``(path of the node, function that returns the diskseq of the last binding to the good file, function that
+    returns the number of turns)``
     """
     good, bad = (
         loopdevices.image(place, "good", content=b"good"),
@@ -423,7 +428,10 @@ def adversary(place):
 
 
 def test_never_the_wrong_content(adversary):
-    """Between looking up and opening the device becomes another one, some thousand times: with the guard it is never read."""
+    """
+    Between lookup and open the device becomes another one, some thousand times: with the guard the wrong one
+    is never read.
+    """
     path, last_good, turns = adversary
     began = turns()
     right = refused = unguarded_wrong = 0
@@ -450,7 +458,8 @@ def test_never_the_wrong_content(adversary):
         except (WrongDevice, DeviceGone):
             if guarded:
                 refused += 1
-    # Otherwise it would show nothing: the device must have changed all the time, and the guard must have been what helped.
+    # Otherwise it would show nothing: the device must have changed all the time, and the guard must have been
+    # what helped.
     figures = {
         "right": right,
         "refused": refused,

@@ -441,8 +441,8 @@ def test_a_device_in_use_stays_as_it_was(place, persistent):
 
 def test_a_killed_detach_leaves_a_device_in_use(place):
     """
-    Its user had it before: when the removal is killed, the device is there when the user has gone. Between two system calls it is not, and a busy
-    machine may let a process wait there.
+    Its user opened it before: after the removal is killed, the device still exists when the user is gone.
+    This does not hold between two system calls, where a busy machine may stop a process.
     """
     lost, device = 0, attach(loopdevices.image(place, "disk"))
     for number in range(25):
@@ -648,7 +648,7 @@ def test_rivals(place):
 
 
 def test_a_number_taken_by_another_is_left_alone(place, monkeypatch):
-    """The offered number is taken between the offer and the binding: the other's device stays, another number is used."""
+    """The free number is taken before the bind: the other device stays, and another number is used."""
     theirs, mine = (
         loopdevices.image(place, "theirs", content=b"theirs"),
         loopdevices.image(place, "mine", content=b"mine"),

@@ -513,7 +513,10 @@ def test_a_file_that_was_cut(place):
 # Definitions
 
 XML = "<domain type='xen'><name>web1</name><devices>{}</devices></domain>"
-DISK = "<disk type='file' device='disk'><driver name='qemu' type='{}'/><source file='{}'/><target dev='{}' bus='xen'/></disk>"
+DISK = (
+    "<disk type='file' device='disk'><driver name='qemu' type='{}'/><source file='{}'/>"
+    "<target dev='{}' bus='xen'/></disk>"
+)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 U32, U64 = 2**32 - 1, 2**64 - 1
 START = 312
 VERSION = (4, 27, 0)
-# Behind the data there is something that is in no answer: a string that is read too far ends in it, and shows it.
+# Behind the data there is something that is in no answer: a string that is read too far ends in it, and shows
+# it.
 GUARD = (b"\xa5" * 31 + b"\0") * 2
 
 EDGES = [0, 1, 7, 8, 0x7F, 0x80, 0xFF, 2**31 - 1, 2**31, U32 - 1, U32]
@@ -75,7 +76,9 @@ def header(
     uuid=b"",
     guard=GUARD,
 ):
-    """An answer, packed by hand: 305 bytes of fields, 7 unused, the data, and what was in the buffer before."""
+    """
+    An answer, packed by hand: 305 bytes of fields, 7 unused, the data, and the earlier content of the buffer.
+    """
     size = START + len(data) if size is None else size
     packed = struct.pack("=3I4sI", *version, struct.pack("=I", size), start) + struct.pack(
         "=IiIIIQ128s129s7x", count, opens, flags, event, 0, dev, name, uuid
@@ -89,7 +92,10 @@ def spec(start, length, kind, params, following, status=0):
 
 
 def status_answer(targets, **fields):
-    """DM_TABLE_STATUS as retrieve_status() writes it: next counts from data_start, the last text is not padded."""
+    """
+    DM_TABLE_STATUS as retrieve_status() writes it: next counts from data_start, and the last text is not
+    padded.
+    """
     data = b""
     for line in targets:
         data = pad(data)
@@ -103,7 +109,8 @@ def names_answer(entries, layout="uuid", **fields):
     """
     DM_LIST_DEVICES as list_devices() writes it.
 
-    ``layout``: ``old`` (interface before 4.37) has only names, ``event`` (before 4.44) a number behind each, ``uuid`` all.
+    ``layout``: ``old`` (interface before 4.37) has only names, ``event`` (before 4.44) also event numbers,
+    ``uuid`` everything.
     """
     rows = []
     for entry in entries:
@@ -188,7 +195,10 @@ def test_the_very_bytes(targets):
 
 @given(st.lists(st.builds(TargetLine, u64, u64, kinds, text), min_size=1, max_size=4))
 def test_any_sectors_are_encoded_and_judged(targets):
-    """The encoder writes any sectors when told to; the decoder, like the encoder by default, has them or the rule that they break."""
+    """
+    Without strict, the encoder writes any sectors; the decoder, and by default the encoder, accept them or
+    name the rule that they break.
+    """
     end, rules = 0, set()
     for line in targets:
         if line.start + line.length > U64 or not line.length:
@@ -388,7 +398,9 @@ def test_names_of_every_kernel(entries, layout, with_uuid):
 
 @pytest.mark.parametrize("length", range(1, 34))
 def test_the_number_behind_a_name_is_aligned(length):
-    """Each length of a name, so each padding; the rows start at multiples of 8 of the address, not of the name."""
+    """
+    Each length of a name, and so each padding; rows start at multiples of 8 of the address, not of the name.
+    """
     entries = [
         NameEntry(1, b"n" * length, 7, b"LVM-" + b"u" * length),
         NameEntry(2, b"m" * length, 8, b""),
@@ -562,7 +574,9 @@ def test_rules_of_versions_and_deps():
 
 
 def survives(decode, buffer, trace=b"\xa5\xa5"):
-    """Decodes, or says in the collection's own way why not; nothing behind data_size (``trace`` of it) comes back."""
+    """
+    Decodes, or raises an error of the collection; nothing beyond data_size (the ``trace`` there) is returned.
+    """
     try:
         answer = decode(buffer)
     except BlockError:
@@ -679,7 +693,10 @@ def test_every_truncation(what):
 
 
 class Kernel:
-    """Stands for fcntl.ioctl: ``answer(request code, buffer)`` may change the buffer or raise; keeps what was sent."""
+    """
+    In place of fcntl.ioctl: ``answer(request code, buffer)`` may change the buffer or raise; requests are
+    recorded.
+    """
 
     def __init__(self, answer):
         self.answer = answer

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""udev's cookies with real semaphores; only "is udevd there" is said by the tests, for there is none on a build machine."""
+"""
+udev's cookies with real semaphores; only whether udevd runs is simulated, because a build machine has none.
+"""
 
 from __future__ import annotations
 
@@ -292,7 +294,10 @@ def test_a_process_of_another_namespace_keeps_its_cookie(options):
 
 
 def test_what_others_left_is_not_removed():
-    """libdm's cookies are one semaphore, which says nothing of who made it; a set that is not signed yet is being made."""
+    """
+    libdm's cookies are one semaphore, which does not identify its maker; a set without a signature is being
+    made.
+    """
     free = (number for number in range(1, 0xFFFF) if uapi.lib.semget(KEY | number, 1, 0) < 0)
     made = [
         uapi.lib.semget(KEY | next(free), count, 0o600 | uapi.lib.IPC_CREAT | uapi.lib.IPC_EXCL)

@@ -60,7 +60,10 @@ def test_a_hang(tmp_path):
 
 
 def test_a_child_that_is_given_up_has_no_lock_of_its_parent():
-    """What it tells has the parent let go of a lock at once; and when it hangs instead, the lock ends with the parent's use of it."""
+    """
+    When the child reports, the parent releases a lock at once; when it hangs instead, the lock ends with the
+    parent's use of it.
+    """
     lock = _locks.Lock(f"test of {os.getpid()}", "the test")
 
     def others_can_have_it():
@@ -84,7 +87,7 @@ def test_a_child_that_is_given_up_has_no_lock_of_its_parent():
 
 
 def test_it_dies_with_its_parent(tmp_path):
-    """Whoever is killed with the hook's own process id must not be followed by a child that goes on by itself."""
+    """When the hook's own process is killed, its child must not go on by itself."""
 
     def work():
         (tmp_path / "pid").write_text(str(os.getpid()))

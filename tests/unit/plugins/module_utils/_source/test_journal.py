@@ -159,7 +159,10 @@ def test_a_list_that_was_never_complete_is_removed(place, rows):
 
 
 def test_a_run_that_is_at_work_is_left_alone(place, rows):
-    """It stands still between two commits, while others come and go; then it goes on, and all its devices are there."""
+    """
+    It is stopped between two commits while other runs come and go; then it continues, and all its devices
+    exist.
+    """
     reading, writing = os.pipe()
     go_reading, go_writing = os.pipe()
 
@@ -271,7 +274,10 @@ def test_what_is_rolled_back_is_told_and_check_mode_tells_it_before(place, rows)
 
 
 def test_what_has_the_number_by_now_is_not_touched(place, rows, tmp_path):
-    """A list that names a number with another disk sequence number, as when the device was removed by hand and the number is used again."""
+    """
+    A list that names a number with another disk sequence number: the device was removed by hand, and its
+    number is used again.
+    """
     device = run(loop_device.main, rows[0])["device"]
     with resources.Resources() as host:
         plain = dict(

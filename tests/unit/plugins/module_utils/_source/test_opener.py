@@ -279,7 +279,9 @@ plain = st.recursive(
 @settings(max_examples=1000)
 @given(plain, st.booleans())
 def test_arbitrary_plain_data(value, numbers):
-    """A typed source that holds what the types promise, or InvalidValue that names the option, and nothing else."""
+    """
+    A typed source whose fields have their types, or InvalidValue that names the option, and nothing else.
+    """
     try:
         source = spec.parse(value, option="source", numbers=numbers)
     except InvalidValue as error:
@@ -379,7 +381,10 @@ def grow(path, size):
 
 
 def test_a_device_follows_its_file_when_it_is_used(place):
-    """One that was made before the file grew serves, at the size that the file has now; looking alone changes nothing."""
+    """
+    A device that was made before the file grew is used, at the file's new size; a lookup alone changes
+    nothing.
+    """
     path = loopdevices.image(place, "disk", 65536)
     with resources.Resources() as host:
         first = _opener.Opener(host).open(spec.FileSource(path))
