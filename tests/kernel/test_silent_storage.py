@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import time
 
@@ -72,7 +73,8 @@ def not_busy(path):
 def test_a_task_gives_up_on_silent_storage(silent):
     path, device = silent
     started = time.monotonic()
-    with pytest.raises(Failed, match="waited 2 s for the storage to answer, for which process") as caught:
+    words = f"^{re.escape(path)}: waited 2 s for the storage to answer, for which process"
+    with pytest.raises(Failed, match=words) as caught:
         run_module("loop_device", backing_file=path, state="absent", timeout=1)
     assert (
         caught.value.result["error"]["kind"] == "DeadlineExceeded"

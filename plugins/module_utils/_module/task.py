@@ -18,7 +18,7 @@ from .._block.device import Device
 from .._process import holder as _holder
 from .._source import journal
 from .._source.resources import UDEV_SECONDS
-from . import duplicates, locks
+from . import duplicates, locks, worker
 from .item import Item
 from .row import Row, error_of
 
@@ -207,12 +207,14 @@ class Task:
 
     def _each(self, rows: Iterable[Row], function: Callable[[Row], Any]) -> None:
         for row in rows:
+            worker.works_on(row.item.title())
             try:
                 function(row)
             except BlockError as error:
                 self._fail(row, error)
             except Exception as error:  # others of the task are to be done, or rolled back, all the same
                 self._fail(row, error_of(error))
+        worker.works_on("")
 
     def _fail(self, row: Row, error: BlockError) -> None:
         row.error = error

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import mmap
 import os
 import select
 import signal
@@ -49,6 +50,9 @@ _LENGTH = struct.Struct("=Q")
 _TAKE, _TAKE_MANY, _RELEASE, _HOLDER = b"t", b"T", b"r", b"h"
 # Bytes in one message: offsets of 8 bytes each, behind a letter.
 _MESSAGE = 1 + 8 * 4096
+# What the child works on, for the error of the parent: a text and a zero, in memory of both.
+_TITLE_BYTES = 4096
+_title: mmap.mmap | None = None
 
 
 def run(body: Body, patience: float) -> dict[str, Any]:
@@ -59,6 +63,8 @@ def run(body: Body, patience: float) -> dict[str, Any]:
     """
     if IN_PROCESS:
         return _outcome_of(body)
+    global _title
+    _title = mmap.mmap(-1, _TITLE_BYTES)
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     reader, writer = os.pipe()
     lifeline, alive = os.pipe()
@@ -88,6 +94,13 @@ def run(body: Body, patience: float) -> dict[str, Any]:
         )
     outcome: dict[str, Any] = json.loads(answer)
     return outcome
+
+
+def works_on(title: str) -> None:
+    """Note what this process works on from now on: it is named if the process is given up. Empty: nothing in particular."""
+    if _title is not None:
+        data = title.encode(errors="surrogateescape")[: _TITLE_BYTES - 1] + b"\0"
+        _title[: len(data)] = data
 
 
 def _outcome_of(body: Body) -> dict[str, Any]:
@@ -243,9 +256,11 @@ def _hanging(pid: int, seconds: float) -> DeadlineExceeded:
     with open(f"/proc/{pid}/wchan", encoding="ascii", errors="replace") as file:
         where = file.read().strip()
     where = f" ({where})" if where not in ("", "0") else ""
+    title = b"" if _title is None else _title[:].partition(b"\0")[0]
     return DeadlineExceeded(
         f"the storage to answer, for which process {pid} waits in the kernel{where}",
         seconds,
+        device=title.decode(errors="replace") or None,
         hint="That process ends when the storage responds, and may still complete its current system call "
         "then. Look at the kernel's log (dmesg), and run the task again once the storage responds: it first "
         "rolls back what was left incomplete",
