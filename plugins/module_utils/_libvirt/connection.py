@@ -19,11 +19,13 @@ from .._base.deadline import Deadline
 from .._base.errors import DeadlineExceeded, GuestError, InvalidValue, NotSupported
 
 try:
-    import libvirt as libvirt  # so that others may import it from here
+    import libvirt as _library
 except ImportError:
-    libvirt = None
+    # Tests, and the modules of this room, take the library from here.
+    libvirt: Any = None
     LIBVIRT_IMPORT_ERROR: str | None = traceback.format_exc()
 else:
+    libvirt = _library
     LIBVIRT_IMPORT_ERROR = None
     # Otherwise libvirt prints every error to standard error and also raises it.
     libvirt.registerErrorHandler(lambda context, error: None, None)
