@@ -354,7 +354,7 @@ def test_blkback_that_cannot_open_says_so(store, guest, loops):
             (outcome,) = blkback.attach(store, [job.request], 60)
         finally:
             blkback._Attach = original
-    assert isinstance(outcome.error, GuestError) and "the backend did not take" in str(outcome.error)
+    assert isinstance(outcome.error, GuestError) and "the backend rejected" in str(outcome.error)
     assert "creating vbd structure" in str(outcome.error)
     assert vbd_read.list_vbds(store, guest) == [] and not os.path.exists(job.key.sysfs)
 

@@ -268,7 +268,7 @@ def test_a_daemon_that_hangs(image):
     try:
         refused(
             "libvirt_disk",
-            "waited 2 s for libvirt",
+            "timed out after 2 s waiting for libvirt",
             domain="x",
             vdev="vda",
             source="file:" + image(),

@@ -73,7 +73,7 @@ def not_busy(path):
 def test_a_task_gives_up_on_silent_storage(silent):
     path, device = silent
     started = time.monotonic()
-    words = f"^{re.escape(path)}: waited 2 s for the storage to answer, for which process"
+    words = f"^{re.escape(path)}: timed out after 2 s waiting for the storage to answer, for which process"
     with pytest.raises(Failed, match=words) as caught:
         run_module("loop_device", backing_file=path, state="absent", timeout=1)
     assert (

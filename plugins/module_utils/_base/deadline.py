@@ -54,7 +54,7 @@ class Deadline:
         time.sleep(min(seconds, self.left()))
 
     def exceeded(self, waited_for: str, device: object = None, hint: str | None = None) -> DeadlineExceeded:
-        """The error to raise; ``waited_for`` completes "waited 5 s for ..."."""
+        """The error to raise; ``waited_for`` completes "timed out after 5 s waiting for ..."."""
         return DeadlineExceeded(waited_for, self.seconds or 0, device=device, hint=hint)
 
 

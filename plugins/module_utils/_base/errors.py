@@ -27,15 +27,15 @@ _LONGEST_SHOWN = 200
 _HINTS = {
     _errno.EMFILE: "Raise the limit of open files (ulimit -n, LimitNOFILE=)",
     _errno.ENFILE: "Raise the limit of open files of the whole host (sysctl fs.file-max)",
-    _errno.ENOMEM: "Free some memory, and try again",
+    _errno.ENOMEM: "Free some memory, then try again",
     _errno.ENOSPC: "Make room there, and try again",
     _errno.EDQUOT: "Make room there, and try again",
-    _errno.EROFS: "It is mounted read-only: mount it writable, or give a place that is",
+    _errno.EROFS: "The file system is mounted read-only: mount it writable, or give a path on one that is",
     _errno.EIO: "Look for the device's error in the kernel's log (dmesg)",
     _errno.ENAMETOOLONG: "A file name has at most 255 bytes and a path 4095: give a shorter one",
-    _errno.ELOOP: "Symbolic links there lead in a circle, or are too many: give the path of the file itself",
-    _errno.ENOTDIR: "A part of the path is a file, where a directory has to be: give another path",
-    _errno.ENOENT: "Give a path that is there, or make it first",
+    _errno.ELOOP: "Too many symbolic links, or a loop of them: give the path of the file itself",
+    _errno.ENOTDIR: "A part of the path is a file, not a directory: give another path",
+    _errno.ENOENT: "Give a path that exists, or create it first",
     _errno.EBUSY: "End its other use first",
     _errno.EISDIR: "Give a file, not a directory",
     _errno.ENOTCONN: "The file system there does not answer: mount it again",
@@ -43,7 +43,8 @@ _HINTS = {
 }
 _AS_ROOT = "Run the task as root: become: true"
 _NOT_EVEN_ROOT = (
-    "Root may not either: look at its mount options, its attributes (lsattr) and security modules; for a device, at whether it is sealed "
+    "Root may not either: look at its mount options, its attributes (lsattr) and security modules; for a "
+    "device, at whether it is sealed "
     "(racefree.block.device_info)"
 )
 
@@ -211,12 +212,12 @@ class DeadlineExceeded(BlockError):
     """A wait reached its time limit; the message says what it waited for."""
 
     ERRNO = _errno.ETIMEDOUT
-    HINT = "Look at why it takes so long (dmesg), or say a longer timeout"
+    HINT = "Find out why it takes so long (dmesg), or set a longer timeout"
 
     def __init__(
         self, waited_for: str, seconds: float, device: object = None, hint: str | None = None
     ) -> None:
-        super().__init__(f"waited {seconds:g} s for {waited_for}, in vain", device=device, hint=hint)
+        super().__init__(f"timed out after {seconds:g} s waiting for {waited_for}", device=device, hint=hint)
         self.waited_for = waited_for
         self.seconds = seconds
 

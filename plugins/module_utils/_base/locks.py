@@ -47,8 +47,7 @@ _TRIES = 10
 
 class Lock(Record):
     """
-    What is locked: ``name`` says exactly what, ``label`` tells it to people and completes "to be done with
-    ...".
+    What is locked: ``name`` identifies it, ``label`` names it in messages and completes "to finish with ...".
     """
 
     name: str
@@ -162,8 +161,8 @@ class Unavailable(DeviceBusy):
 
     def __init__(self, lock: Lock, seconds: float, who: str) -> None:
         super().__init__(
-            f"waited {seconds:g} s for {who} to be done with {lock.label}, in vain",
-            hint="Two runs never work on the same thing at once. Try again when that one has ended",
+            f"timed out after {seconds:g} s waiting for {who} to finish with {lock.label}",
+            hint="Two runs never work on the same object at once. Try again when the other one has ended",
         )
         self.lock = lock
 

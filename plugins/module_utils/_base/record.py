@@ -50,12 +50,14 @@ else:
                 values += tuple(_take(cls, name, named) for name in fields[len(values) :])
                 if named or len(values) != len(fields):
                     raise TypeError(
-                        f"{cls.__name__} has the fields {', '.join(fields)}; too much: {', '.join(named) or values[len(fields) :]}"
+                        f"{cls.__name__} has the fields {', '.join(fields)}; "
+                        f"too much: {', '.join(named) or values[len(fields) :]}"
                     )
             return tuple.__new__(cls, values)
 
         def __repr__(self) -> str:
-            return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in zip(self._fields, self))})"
+            fields = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items())
+            return f"{type(self).__name__}({fields})"
 
         def __getnewargs__(self) -> tuple[Any, ...]:
             return tuple(self)

@@ -147,7 +147,8 @@ class _Keys:
             raise InvalidValue(
                 "table",
                 text,
-                f"is no key that the option keys has: it has {', '.join(sorted(map(str, self.keys))) or 'none'}",
+                "is no key that the option keys has: it has "
+                + (", ".join(sorted(map(str, self.keys))) or "none"),
             )
         self.unused.discard(name)
         key = self.keys[name].strip() if isinstance(self.keys[name], str) else ""

@@ -64,7 +64,7 @@ class _Checker:
         self.positions()
         self.kinds()
         if not self.report.errors:
-            self.shared()
+            self.check_shared_devices()
         if self.context.devices is not None:
             self.devices()
 
@@ -118,9 +118,9 @@ class _Checker:
             if context.read_only is False and name in kernels.READ_ONLY:
                 self.place(line).error("target", name, "only in a read-only table")
         if len(self.lines) > 1:
-            self.company(seen)
+            self.check_target_combinations(seen)
 
-    def company(self, seen: dict[str, Line]) -> None:
+    def check_target_combinations(self, seen: dict[str, Line]) -> None:
         for name, line in seen.items():
             forbids = kernels.SINGLETON.get(name)
             if forbids is not None:
@@ -136,7 +136,7 @@ class _Checker:
             if name in kernels.IMMUTABLE and len(seen) > 1:
                 self.place(line).error("target", name, "not together with other target types")
 
-    def shared(self) -> None:
+    def check_shared_devices(self) -> None:
         """
         What two targets must not share: a device that one of them has its own records on, and one that is
         opened for less first and for more later on. ``upgrade_mode()`` in ``drivers/md/dm-table.c`` then
@@ -162,7 +162,8 @@ class _Checker:
                         + (
                             f"line {owner} keeps records of its own there"
                             if owner != line.number
-                            else f"{line.target.TYPE} keeps records of its own there, and line {number} uses it"
+                            else f"{line.target.TYPE} keeps records of its own there, "
+                            f"and line {number} uses it"
                         ),
                     )
                 elif set(slot.access) - set(access):
@@ -170,8 +171,10 @@ class _Checker:
                     self.place(line).error(
                         slot.field,
                         slot.text,
-                        f"a device that line {number} does not open for {'reading' if access == 'r' else 'writing'} only: "
-                        "the kernel would go on with memory that it has freed; put this target before that one, or use another device",
+                        f"a device that line {number} does not open for "
+                        f"{'reading' if access == 'r' else 'writing'} only: "
+                        "the kernel would go on with memory that it has freed; put this target before "
+                        "that one, or use another device",
                     )
 
     def identity(self, slot: Slot) -> Any:

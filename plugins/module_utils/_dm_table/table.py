@@ -117,7 +117,8 @@ class Table:
                     raise InvalidValue(
                         slot.field,
                         redact.shown(slot),
-                        "must be MAJ:MIN: the kernel is given numbers only, never names that can change hands",
+                        "must be MAJ:MIN: the kernel is given numbers only, never names, which can come to "
+                        "mean another device",
                     )
             result.append(
                 (target.start, target.length, target.TYPE.encode("ascii"), target.params().encode("ascii"))

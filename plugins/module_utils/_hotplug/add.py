@@ -256,7 +256,7 @@ class _Add:
         nodes would be left for ever.
         """
         if self.link.is_alone:
-            raise GuestError("the script was killed meanwhile", device=self.key.backend)
+            raise GuestError("the script was killed in the meantime", device=self.key.backend)
         now = self._read(tx, "params", "mode", "frontend-id", "physical-device", "state", "vm")
         if any(
             now[name] != self.nodes[name] for name in ("params", "mode", "frontend-id", "physical-device")
@@ -316,9 +316,9 @@ class _Add:
         now = self._read(store, "state", "physical-device", "opened", "error")
         vbd_nodes.check_nodes(self.key, {"opened": now["opened"]})
         if now["error"] is not None or now["state"] in _GIVEN_UP:
-            reason = now["error"] or "without saying why"
+            reason = now["error"] or "without giving a reason"
             raise GuestError(
-                f"the backend did not take {device.path}: {reason}", device=self.key.backend, hint=_HINT
+                f"the backend rejected {device.path}: {reason}", device=self.key.backend, hint=_HINT
             )
         if now["physical-device"] != self.identity["physical-device"]:
             raise GuestError(

@@ -14,7 +14,7 @@ takes back what was begun, as the watcher of ``_hotplug.worker`` does, and keeps
 
 from __future__ import annotations
 
-import _socket as socket  # see _hotplug_pair
+import _socket as socket  # see _hotplug.worker
 import os
 import time
 

@@ -17,7 +17,7 @@ Each call has a thread, and a keeper (``_hotplug.keeper``), forked before there 
 
 from __future__ import annotations
 
-import _signal as signal  # see _hotplug_pair
+import _signal as signal  # see _hotplug.worker
 import _socket as socket
 import _thread
 import os
@@ -156,7 +156,7 @@ class _Call(Link):
         """What is recorded of a call that is given up would be nobody's, or in place of another call's."""
         with self._recording:
             if self.is_given_up:
-                raise GuestError("the script has given up meanwhile", device=key.backend)
+                raise GuestError("the script has given up in the meantime", device=key.backend)
             super().record(key, facts)
 
     def give_up(self) -> None:

@@ -123,9 +123,10 @@ def _check_kept(text: str, recipe: spec.Source) -> None:
         raise InvalidValue(
             "target",
             text,
-            "says no boot: a disk sequence number ends with the boot, and a guest's configuration can outlive that. Say diskseq:N@BOOT, "
-            "with the boot_id that was returned beside the number, for a disk that is attached now; in a configuration give the file, "
-            "dm:NAME,UUID, or a path in /dev/disk/by-id",
+            "does not name its boot: a disk sequence number is valid until the next boot, and a guest's "
+            "configuration can outlive that. For a disk that is attached now, write diskseq:N@BOOT with the "
+            "boot_id that was returned with the number; in a configuration give the file, dm:NAME,UUID, or a "
+            "path in /dev/disk/by-id",
         )
 
 

@@ -209,7 +209,7 @@ def fd_of(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
     """The descriptor that recvmsg got; BlockError when there was none left for it (unix(7), MSG_CTRUNC)."""
     if not ancillary:
         raise BlockError(
-            "the process that watches over it cannot keep the device: it has no descriptor left",
+            "the watcher process cannot hold the device: it is out of file descriptors",
             errno=errno.EMFILE,
         )
     return int.from_bytes(ancillary[0][2], "little")
@@ -225,7 +225,7 @@ def silent_storage(limit: Deadline) -> DeadlineExceeded:
 
 def worker_killed() -> BlockError:
     """The error of who stands in for it."""
-    return BlockError("the process that worked on it was killed")
+    return BlockError("the worker process was killed")
 
 
 def keeping_limit() -> Deadline:

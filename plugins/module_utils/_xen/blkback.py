@@ -171,7 +171,7 @@ def attach(
             )
         cleanup = Deadline(_CLEANUP)
         for job in ready:
-            if job.error and job.written and not job.take_back(store, cleanup):
+            if job.error and job.written and not job.roll_back(store, cleanup):
                 hold_for([job.request.device], _KEPT)
     return [job.outcome() for job in jobs]
 
@@ -294,9 +294,9 @@ class _Attach(_Job):
             )
         wanted = self.request.device.id
         if vbd.error or vbd.state in (CLOSING, CLOSED):
-            words = f": {vbd.error}" if vbd.error else ", without saying why"
+            words = f": {vbd.error}" if vbd.error else ", without giving a reason"
             raise GuestError(
-                f"the backend did not take {self.request.device.path}{words}",
+                f"the backend rejected {self.request.device.path}{words}",
                 device=str(self.request),
                 hint=_HINT_BLKBACK,
             )
@@ -320,11 +320,11 @@ class _Attach(_Job):
             return False
         if wait_connected and not (vbd.state == CONNECTED and vbd.frontend_state == CONNECTED):
             said = values.get(self.key.frontend_error)
-            self.last = f"the guest to connect (state {vbd.frontend_state}{', it says ' + repr(said[:200]) if said else ''})"
+            self.last = f"the guest to connect (state {vbd.frontend_state}{_saying(said)})"
             return False
         return True
 
-    def take_back(self, store: Session, limit: Deadline) -> bool:
+    def roll_back(self, store: Session, limit: Deadline) -> bool:
         """
         Remove what was written for this vbd, after a failure, and return whether it is gone; if not, the
         error says so.
@@ -336,7 +336,8 @@ class _Attach(_Job):
             return True
         except BlockError as error:
             assert self.error is not None
-            self.error.hint = f"{self.error.hint or 'It could not be taken back'}. Nodes of {self.key.backend} may be left: {error}"
+            hint = self.error.hint or "It could not be rolled back"
+            self.error.hint = f"{hint}. Nodes of {self.key.backend} may be left: {error}"
             return False
 
     def _remove_in(self, tx: Transaction) -> None:
@@ -431,7 +432,8 @@ class _Detach(_Job):
         now = vbd_nodes.from_nodes(self.key, tx.read_many(vbd_nodes.read_paths(self.key)))
         if now is not None and (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
             raise WrongDevice(
-                f"the guest's disk now is {_device_words(now)}, it was {_device_words(vbd)}; it is left alone",
+                f"the guest's disk is now {_device_words(now)}, it was {_device_words(vbd)}; "
+                "it is left alone",
                 device=str(self.request),
             )
 
@@ -445,8 +447,8 @@ class _Detach(_Job):
         said = values[self.key.frontend_error]
         frontend = values[f"{self.key.frontend}/state"]
         self.last = (
-            f"the {'backend' if self.force else 'guest'} to give the disk up (backend state {state}, the guest's own state {frontend}"
-            f"{', it says ' + repr(said[:200]) if said else ''})"
+            f"the {'backend' if self.force else 'guest'} to release the disk "
+            f"(backend state {state}, the guest's own state {frontend}{_saying(said)})"
         )
         return False
 
@@ -456,14 +458,18 @@ class _Detach(_Job):
         remove_nodes(tx, self.key)
 
 
+def _saying(said: str | None) -> str:
+    return f", it says {said[:200]!r}" if said else ""
+
+
 def _device_words(vbd: Vbd) -> str:
     number = "no device" if vbd.number is None else f"{vbd.number[0]}:{vbd.number[1]}"
     return number if vbd.diskseq is None else f"{number} (diskseq {vbd.diskseq})"
 
 
 _HINT_FORCE = (
-    "The guest still uses the disk or does not answer: unmount it there. With force it is taken away without the guest's consent, and "
-    "what it has not written yet is lost"
+    "The guest still uses the disk or does not answer: unmount it there. With force the disk is removed "
+    "without the guest's consent, and data that the guest has not written yet is lost"
 )
 _HINT_BLKBACK = "See the kernel's messages (dmesg) of the domain that serves the disk"
 

@@ -108,9 +108,7 @@ def _descend(
 ) -> None:
     """Add what bytes ``start`` to ``end`` of a device stand on."""
     if depth > _DEPTH:
-        raise NotSupported(
-            "the devices are stacked too deep to look through", device=f"{number[0]}:{number[1]}"
-        )
+        raise NotSupported("the device stack is too deep", device=f"{number[0]}:{number[1]}")
     partition = questions.partition_of(*number)
     if partition is not None:
         major, minor, offset, size = partition

@@ -42,8 +42,8 @@ def find(store: Nodes, wanted: int | str, option: str = "domain") -> Guest:
     """
     The running guest with this name, id (int or digits) or uuid.
 
-    GuestError when there is none, when it is domain 0, or when several guests fit; InvalidValue for what can
-    be none of these.
+    GuestError when there is none, when it is domain 0, or when several guests match; InvalidValue for what
+    can be none of these.
     """
     text = str(wanted)
     if isinstance(wanted, bool) or not text or len(text) > 256 or not text.isprintable():
@@ -60,12 +60,12 @@ def find(store: Nodes, wanted: int | str, option: str = "domain") -> Guest:
     if len(fitting) > 1:
         ids = ", ".join(str(guest.domid) for guest in fitting)
         raise GuestError(
-            f"several guests fit, with the ids {ids}",
+            f"several guests match, with the ids {ids}",
             device=text,
             hint="Give the guest's uuid, or its id as a number",
         )
     if fitting[0].domid == 0:
-        raise GuestError("this is domain 0, which gets no disks from itself", device=text)
+        raise GuestError("this is domain 0, which cannot be given disks", device=text)
     return fitting[0]
 
 
@@ -111,7 +111,7 @@ def prove_vm(vm: str | None, guest: Guest) -> None:
         raise GuestError("the guest has ended", device=str(guest))
     if uuid_of(vm) != guest.uuid:
         raise GuestError(
-            f"the guest has ended, and its id {guest.domid} now is another guest's; nothing was done",
+            f"the guest has ended, and its id {guest.domid} now belongs to another guest; nothing was done",
             device=str(guest),
         )
 

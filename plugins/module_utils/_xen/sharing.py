@@ -59,7 +59,10 @@ if TYPE_CHECKING:
         def mode(self) -> str: ...
 
 
-_HINT = "Detach it there, or give both only a read-only disk; shared: true is for guests that agree on who writes what (a cluster file system)"
+_HINT = (
+    "Detach it there, or attach it read-only to both guests. shared: true is for guests that coordinate "
+    "their writes (a cluster file system)"
+)
 # Written once and never changed, so that reading them in a transaction does not make it meet the changes of
 # busy guests. The first says what is behind the disk.
 _BLKBACK_NODES = ("physical-device", "diskseq", "mode")
@@ -286,7 +289,7 @@ class Sharing:
                 return extents
             self._by_number.clear()
         raise DeviceBusy(
-            "it becomes another device again and again, so what lies below it cannot be told",
+            "the number keeps becoming another device, so the devices below it cannot be determined",
             device=f"{number[0]}:{number[1]}",
         )
 

@@ -24,8 +24,8 @@ _NAME = re.compile(r"(xvd|hd|sd)([a-z]{1,5})([1-9][0-9]{0,2})?\Z")
 _DISK = re.compile(r"d(0|[1-9][0-9]{0,6})(?:p(0|[1-9][0-9]{0,2}))?\Z")
 _NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]{1,8}|0|[1-9][0-9]{0,9})\Z")
 _ALLOWED = (
-    "a disk of a guest: xvda, xvdb1, hda to hdd, sda to sdp, d0 or d0p1, or its number as decimal or 0x hexadecimal "
-    "(51712 is xvda)"
+    "a disk of a guest: xvda, xvdb1, hda to hdd, sda to sdp, d0 or d0p1, or its number as decimal or "
+    "0x hexadecimal (51712 is xvda)"
 )
 # kind: number of disks, number of partitions, whole disk included
 _LIMITS = {"xvd": (_MOST_DISKS, 256), "hd": (4, 64), "sd": (16, 16)}

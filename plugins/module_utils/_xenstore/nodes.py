@@ -58,7 +58,7 @@ _MEANING = {
     "E2BIG": "the request or its answer is too large for xenstored",
     "EINVAL": "xenstored finds the request invalid",
     "ENOSYS": "this xenstored does not know the request",
-    "EAGAIN": "others changed the same nodes meanwhile",
+    "EAGAIN": "other writers changed the same nodes in the meantime",
     "EBUSY": "xenstored is busy with the connection's other requests",
     "EROFS": "xenstored is read-only",
     "ENOMEM": "xenstored is out of memory",
@@ -207,7 +207,7 @@ class Nodes:
                 ) from None
             now, separator, part = reply.partition(b"\0")
             if not separator:
-                raise XenStoreError("xenstored gave a list without its end", device=path, errno=errno.EPROTO)
+                raise XenStoreError("xenstored sent an unterminated list", device=path, errno=errno.EPROTO)
             if names and now != generation:
                 generation, names = None, b""
                 continue
@@ -298,7 +298,8 @@ def check_path(path: Any, option: str = "path") -> str:
         raise InvalidValue(
             option,
             path if len(str(path)) < 200 else str(path)[:200] + "...",
-            f"must be an absolute XenStore path of at most {PATH_MAX} letters, digits and -_@/, with no empty part",
+            f"must be an absolute XenStore path of at most {PATH_MAX} letters, digits and -_@/, "
+            "with no empty part",
         )
     return path
 

@@ -101,10 +101,10 @@ class Session(Nodes):
                     pause = max(pause, random() * (time.monotonic() - began))
                     if limit.left() <= pause:
                         raise XenStoreError(
-                            f"the transaction met changes by others {tries} times within {limit.seconds or 0:g} s and was given up; "
-                            "nothing was written",
+                            f"the transaction conflicted with other writers {tries} times "
+                            f"within {limit.seconds or 0:g} s and was abandoned; nothing was written",
                             errno=errno.EAGAIN,
-                            hint="Something writes the same nodes all the time",
+                            hint="Find out what keeps writing the same nodes",
                         ) from None
                 limit.sleep(pause)
         raise AssertionError

@@ -43,7 +43,10 @@ PAYLOAD_MAX = 4096  # XENSTORE_PAYLOAD_MAX, in bytes
 _HEADER = struct.Struct("=IIII")
 _WATCH_EVENT = 15
 _ERROR = 16
-_HINT = "Check that this is a Xen host's domain 0 and that xenstored runs and answers: xenstore-ls -s / 2>&1 | head"
+_HINT = (
+    "Check that this is a Xen host's domain 0 and that xenstored runs and answers: "
+    "xenstore-ls -s / 2>&1 | head"
+)
 
 
 class Refused(Exception):
@@ -213,7 +216,8 @@ class Wire:
             self.terminate()
             if isinstance(error, OSError):
                 raise XenStoreError(
-                    f"the connection to xenstored was lost when it was asked {self.doing}; whether it was done is not known",
+                    f"the connection to xenstored was lost when it was asked {self.doing}; "
+                    "whether the request took effect is not known",
                     device=self.path,
                     errno=error.errno,
                     hint=_HINT,

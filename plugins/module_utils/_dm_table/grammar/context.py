@@ -69,7 +69,8 @@ class DeviceFacts:
         return (self.major, self.minor)
 
     def __repr__(self) -> str:
-        return f"DeviceFacts({self.major}:{self.minor}, {self.size_sectors} sectors, logical block {self.logical_block})"
+        size = f"{self.size_sectors} sectors, logical block {self.logical_block}"
+        return f"DeviceFacts({self.major}:{self.minor}, {size})"
 
 
 class NoDevice:

@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 RULE = (
-    "a device: MAJ:MIN in decimal (major to 4095, minor to 1048575), an absolute path, diskseq:N, file:/PATH, path:/PATH, "
+    "a device: MAJ:MIN in decimal (major to 4095, minor to 1048575), an absolute path, diskseq:N, "
+    "file:/PATH, path:/PATH, "
     "dm:NAME,UUID, or in structured form a source with one of the keys diskseq, path, file, table"
 )
 _NUMBERS = re.compile(r"([0-9]{1,10}):([0-9]{1,10})\Z")
-_DISKSEQ_RULE = "diskseq: and a whole number from 1 to 18446744073709551615, with -partP for a partition, with @BOOT for the boot that it is of"
+_DISKSEQ_RULE = (
+    "diskseq: and a whole number from 1 to 18446744073709551615, with -partP for a partition, with @BOOT for "
+    "the boot that it is of"
+)
 _LIKE_NUMBERS = re.compile(r"[0-9]+:")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _DISKSEQ = re.compile(rf"([1-9][0-9]{{0,19}})(?:-part([1-9][0-9]{{0,2}}))?(?:@{_UUID})?\Z")
@@ -58,7 +62,8 @@ class Slot(namedtuple("Slot", ("field", "value", "access", "area", "own"))):
     def __repr__(self) -> str:
         # A table inside may hold keys.
         value = self.value if isinstance(self.value, str) else "{...}"
-        return f"Slot(field={self.field!r}, value={value!r}, access={self.access!r}, area={self.area!r}, own={self.own!r})"
+        rest = f"access={self.access!r}, area={self.area!r}, own={self.own!r}"
+        return f"Slot(field={self.field!r}, value={value!r}, {rest})"
 
 
 def parse_numbers(text: str) -> tuple[int, int] | None:
@@ -121,7 +126,8 @@ def check_word(word: str) -> tuple[Any, str | None]:
 
 def _diskseq_text(plain: Any) -> str:
     partition, boot = plain.get("partition"), plain.get("boot_id")
-    return f"diskseq:{plain['diskseq']}{'' if partition is None else f'-part{partition}'}{'' if boot is None else f'@{boot}'}"
+    ending = "" if partition is None else f"-part{partition}"
+    return f"diskseq:{plain['diskseq']}{ending}" + ("" if boot is None else f"@{boot}")
 
 
 def check_plain(plain: Any) -> tuple[Any, str | None]:

@@ -24,8 +24,8 @@ SMALL_DISCARDS = Stop(
     "small-discards",
     "snapshot",
     (6, 13),
-    "`discard_zeroes_cow` with chunks below 512 sectors: those of the table, of the header that a COW device has "
-    "from earlier (it overrides the table), or the default of 32, which 0 can stand for.",
+    "`discard_zeroes_cow` with chunks below 512 sectors: those of the table, of the header that a COW device "
+    "has from earlier (it overrides the table), or the default of 32, which 0 can stand for.",
     "divides by zero",
     "A divide error in `blk_stack_limits`, on resume, if one of the two devices takes discards.",
 )

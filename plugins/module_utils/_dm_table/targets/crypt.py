@@ -173,7 +173,7 @@ class Crypt(Target):
             report.error(
                 "key",
                 HIDDEN,
-                f"a key of {', '.join(str(size) for size in sizes)} bytes for {self.cipher}; it has {self.key_size}",
+                f"a key of {', '.join(map(str, sizes))} bytes for {self.cipher}; it has {self.key_size}",
             )
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 # By far the most frequent line of large tables, in the form in which dmsetup and the kernel write it.
 FAST = re.compile(
-    r"(0|[1-9][0-9]{0,16}) ([1-9][0-9]{0,16}) linear ([0-9]{1,4}:[0-9]{1,7}|/[!\"$-\[\]-~]*) (0|[1-9][0-9]{0,16})\Z",
+    r"(0|[1-9][0-9]{0,16}) ([1-9][0-9]{0,16}) linear "
+    r"([0-9]{1,4}:[0-9]{1,7}|/[!\"$-\[\]-~]*) (0|[1-9][0-9]{0,16})\Z",
     re.ASCII,
 )
 

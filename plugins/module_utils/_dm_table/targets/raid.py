@@ -236,7 +236,8 @@ class Raid(Target):
             report.error(
                 "members",
                 None,
-                "with metadata devices for raid10: without them the kernel forgets the layout, and md refuses it",
+                "with metadata devices for raid10: without them the kernel forgets the layout, "
+                "and md refuses it",
             )
         needed = 1 if level == 1 else -(-count // self._copies()) if level == 10 else count - parity
         if present < needed:

@@ -126,7 +126,7 @@ def test_who_has_it_is_said(child):
         _locks.held([A], Deadline(0))
     text = str(caught.value)
     assert f"process {other.pid} (" in text and "python" in text and "the thing a" in text
-    assert caught.value.lock == A and text.startswith("waited 0 s for process")
+    assert caught.value.lock == A and text.startswith("timed out after 0 s waiting for process")
 
 
 def test_none_of_a_list_is_kept_when_one_cannot_be_had(child):

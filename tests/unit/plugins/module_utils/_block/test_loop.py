@@ -393,7 +393,7 @@ def test_no_number_to_be_had(place, monkeypatch):
     fd, number = loopdevices.bind_free(loopdevices.image(place, "other"))
     monkeypatch.setattr(bind, "_ATTACH_SECONDS", 0.2)
     monkeypatch.setattr(bind._Control, "free_number", lambda control: number)
-    with pytest.raises(DeadlineExceeded, match="waited 0.2 s for a free loop device"):
+    with pytest.raises(DeadlineExceeded, match="timed out after 0.2 s waiting for a free loop device"):
         attach(loopdevices.image(place, "disk"))
     assert set(loopdevices.bound_files(place).values()) == {os.path.join(place, "other")}
     os.close(fd)

@@ -280,7 +280,7 @@ def test_a_backend_that_refuses(store, daemon, file):
         its.write(f"{KEY.backend}/state", "5")
 
     with Backend(daemon, act=act):
-        fails(store, GuestError, "did not take", "19 creating vbd structure")
+        fails(store, GuestError, "rejected", "19 creating vbd structure")
     assert node(store, "physical-device") is None and node(store, "diskseq") is None
     os.rmdir(KEY.sysfs)
 
@@ -855,7 +855,7 @@ def test_a_watcher_without_a_descriptor_for_its_copy(tmp_path):
 
     before = sorted(os.listdir("/proc/self/fd"))
     try:
-        with pytest.raises(BlockError, match="no descriptor left") as caught:
+        with pytest.raises(BlockError, match="out of file descriptors") as caught:
             _worker.run(work, KEY, 20, lambda error, was_shared: told.append((error, was_shared)))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

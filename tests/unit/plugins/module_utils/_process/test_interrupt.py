@@ -26,7 +26,7 @@ def test_a_call_that_would_wait_for_ever_is_broken():
     finally:
         os.close(reading)
         os.close(writing)
-    assert str(caught.value) == "the pipe: waited 0.05 s for a word, in vain. Write one"
+    assert str(caught.value) == "the pipe: timed out after 0.05 s waiting for a word. Write one"
     assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 

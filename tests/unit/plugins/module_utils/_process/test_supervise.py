@@ -54,7 +54,7 @@ def test_a_hang(tmp_path):
         signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
         time.sleep(100)
 
-    with pytest.raises(DeadlineExceeded, match="waited 1 s for the disks"):
+    with pytest.raises(DeadlineExceeded, match="timed out after 1 s waiting for the disks"):
         supervised(hang, 1, "the disks")
     assert identity.start_time((tmp_path / "pid").read_text()) is None
 

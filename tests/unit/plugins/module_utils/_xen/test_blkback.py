@@ -284,16 +284,19 @@ def test_the_wrong_number_is_an_error(store, daemon, device, sysfs):
 @pytest.mark.parametrize(
     "act, words",
     [
-        (lambda store, key: store.write(f"{key.backend}/state", "5"), "without saying why"),
-        (lambda store, key: store.write(f"{key.backend}/state", "6"), "without saying why"),
+        (lambda store, key: store.write(f"{key.backend}/state", "5"), "without giving a reason"),
+        (lambda store, key: store.write(f"{key.backend}/state", "6"), "without giving a reason"),
         (
             lambda store, key: store.write(f"{key.backend_error}/error", "2 creating vbd structure"),
             "creating vbd structure",
         ),
         (lambda store, key: store.remove(key.backend), "its nodes were removed"),
         (lambda store, key: store.write(f"{key.backend}/state", "junk"), "state"),
-        (lambda store, key: store.remove("/local/domain/5/device"), "waited 1 s for blkback to open"),
-        (lambda store, key: None, "waited 1 s for blkback to open the device"),
+        (
+            lambda store, key: store.remove("/local/domain/5/device"),
+            "timed out after 1 s waiting for blkback to open",
+        ),
+        (lambda store, key: None, "timed out after 1 s waiting for blkback to open the device"),
     ],
 )
 def test_what_goes_wrong_is_taken_back(store, daemon, device, sysfs, act, words):

@@ -64,7 +64,7 @@ def test_what_can_be_no_guest(store, wanted):
 
 
 def test_a_name_that_is_anothers_id(store):
-    with pytest.raises(GuestError, match="several guests fit, with the ids 7, 12"):
+    with pytest.raises(GuestError, match="several guests match, with the ids 7, 12"):
         _guest.find(store, "12")
     assert _guest.find(store, 12).name == "other"
     assert _guest.find(store, UUIDS[7]).domid == 7
@@ -93,7 +93,7 @@ def test_proof(store):
     assert _guest.lives(store, guest)
     store.write("/local/domain/3/vm", "/vm/" + UUIDS[5])
     assert not _guest.lives(store, guest)
-    with pytest.raises(GuestError, match="its id 3 now is another guest's"):
+    with pytest.raises(GuestError, match="its id 3 now belongs to another guest"):
         store.transaction(lambda tx: _guest.prove(tx, guest))
     store.remove("/local/domain/3")
     with pytest.raises(GuestError, match="has ended"):
