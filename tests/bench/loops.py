@@ -118,7 +118,8 @@ def show(count, versions):
         spent = [statistics.median(times[step][1] for times in turns) for turns in versions]
         text = f"{step:10}  this {walls[0]:8.3f} ({spent[0]:7.3f})"
         if len(versions) > 1:
-            text += f"  other {walls[1]:8.3f} ({spent[1]:7.3f})  ratio {walls[0] / walls[1]:5.2f} ({spent[0] / spent[1]:5.2f})"
+            text += f"  other {walls[1]:8.3f} ({spent[1]:7.3f})"
+            text += f"  ratio {walls[0] / walls[1]:5.2f} ({spent[0] / spent[1]:5.2f})"
         print(text, flush=True)
 
 

@@ -110,7 +110,8 @@ def on_hosts(options):
     for release in options.release:
         if release not in pieces.HOST_RELEASES:
             print(
-                f"host: --release {' or '.join(pieces.HOST_RELEASES)}, not {release}: emulated hosts are of these"
+                f"host: --release {' or '.join(pieces.HOST_RELEASES)}, not {release}: emulated hosts are "
+                "of these"
             )
             return 2
         key, before = pieces.key(family), results.kept(release, family, 0)

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The programs of tests/host as a family: the hotplug script, libvirt's hook and definitions on an emulated Xen host.
+The programs of tests/host as a family: the hotplug script, libvirt's hook and definitions on an emulated Xen
+host.
 
 Each gets its share of the minutes, in calls that are as long as fits; what they print is counted.
 """
@@ -31,7 +32,9 @@ _GRACE = 900
 
 
 class Program(NamedTuple):
-    """``words(number, tries)``: the command line of the number-th call; ``tries`` is what the first one tries."""
+    """
+    ``words(number, tries)``: the command line of the number-th call; ``tries`` is what the first one tries.
+    """
 
     name: str
     words: str
@@ -82,7 +85,9 @@ def run(release: str, minutes: float) -> dict[str, object]:
 
 
 def _calls(name: str, program: Program, seconds: float) -> Iterator[tuple[str, int]]:
-    """What the calls of a program say, until its time is over: the second one takes about what is left of it."""
+    """
+    What the calls of a program say, until its time is over: the second one takes about what is left of it.
+    """
     tries, end, number = program.tries, time.monotonic() + seconds, 0
     while number == 0 or (time.monotonic() < end and tries >= program.tries // 4):
         started = time.monotonic()

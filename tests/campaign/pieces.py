@@ -24,8 +24,8 @@ TABLES = 2500
 
 class Family(NamedTuple):
     """
-    ``rounds``: how many tries of each row make the full size, in ``pieces``; ``modules`` are what is tried (names
-    in plugins/modules; none for the tables); ``tests``: the files of tests that decide what comes out.
+    ``rounds``: how many tries of each row make the full size, in ``pieces``; ``modules`` are what is tried
+    (names in plugins/modules; none for the tables); ``tests``: the files of tests that decide what comes out.
     """
 
     name: str
@@ -98,7 +98,10 @@ HOUR = 3300
 
 
 def program(family: Family, index: int, first: int, tries: int, seconds: int) -> list[str]:
-    """The words of the program for piece ``index``, or for so many rounds from ``first`` on, but for where its report goes."""
+    """
+    The words of the program for piece ``index``, or for so many rounds from ``first`` on, but for where its
+    report goes.
+    """
     if family.name == "tables":
         words = ["differential.py", "--seed", SEED, "--count", TABLES, "--skip", TABLES * index, "--jobs", 1]
     else:
@@ -110,8 +113,9 @@ def program(family: Family, index: int, first: int, tries: int, seconds: int) ->
 
 def key(family: Family) -> str:
     """
-    A hash of all the code that decides what comes out of a family: of every definition, wherever it stands, but for
-    what changes nothing: comments, documentation, types, imports, the order of definitions and the files' names.
+    A hash of all the code that decides what comes out of a family: of every definition, wherever it stands,
+    but for what changes nothing: comments, documentation, types, imports, the order of definitions and the
+    files' names.
     """
     starts = [PLUGINS / "modules" / f"{name}.py" for name in family.modules]
     starts += [PLUGINS / "module_utils" / name for name in _MORE.get(family.name, ())]

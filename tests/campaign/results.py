@@ -25,19 +25,21 @@ SPDX-License-Identifier: GPL-3.0-or-later
 
 # The campaign
 
-`make campaign` tests what the collection promises: it never uses the wrong device, leaves nothing behind, and reports
-nothing that is not true. It makes this page from the results in `campaign/`. [How the collection is
-tested](testing.md) says how to run it.
+`make campaign` tests what the collection promises: it never uses the wrong device, leaves nothing behind,
+and reports nothing that is not true. It makes this page from the results in `campaign/`. [How the
+collection is tested](testing.md) says how to run it.
 
 There are several families of tests:
 
-- **swaps**: a module, or one of today's tools, is stopped before one of its system calls. Meanwhile the device that it
-  works on is replaced by somebody else's.
+- **swaps**: a module, or one of today's tools, is stopped before one of its system calls. Meanwhile the
+  device that it works on is replaced by somebody else's.
 - **kills**: a module is killed after one of its system calls.
-- **errors**: one of a module's system calls fails with EINTR, EAGAIN, EBUSY, ENOMEM, EIO, ENOSPC, EMFILE or EACCES.
-- **pairs**: while a module is stopped before one of its system calls, a second run for the same thing starts.
-- **libvirt**: libvirt_disk with QEMU is killed, or stopped while somebody else replaces the domain or changes its
-  definition.
+- **errors**: one of a module's system calls fails with EINTR, EAGAIN, EBUSY, ENOMEM, EIO, ENOSPC, EMFILE or
+  EACCES.
+- **pairs**: while a module is stopped before one of its system calls, a second run for the same thing
+  starts.
+- **libvirt**: libvirt_disk with QEMU is killed, or stopped while somebody else replaces the domain or
+  changes its definition.
 - **host**: the hotplug script, libvirt's hook and definitions, on an emulated Xen host.
 - **tables**: generated tables are compared with a kernel.
 
@@ -49,9 +51,9 @@ The columns of the results are:
 - *left*: something was left that the next run did not correct, or the next run failed.
 - *lies*: the module reported success, but that was not true.
 
-For tables, *right* means that parser and kernel both accepted the table. *Refused* means that one of them or both did
-not, for a reason with a name in [Device-mapper tables](device-mapper-tables.md), or that the table was never sent
-because it could stop the kernel. *Wrong* is a disagreement without a name.
+For tables, *right* means that parser and kernel both accepted the table. *Refused* means that one of them
+or both did not, for a reason with a name in [Device-mapper tables](device-mapper-tables.md), or that the
+table was never sent because it could stop the kernel. *Wrong* is a disagreement without a name.
 """
 
 

@@ -35,7 +35,9 @@ def run_killed(function, which, count, every=False):
 
 
 def killed(child, which, count, every=False):
-    """As ``run_killed``, of a child that is traced by this process (PTRACE_TRACEME) and has stopped itself."""
+    """
+    As ``run_killed``, of a child that is traced by this process (PTRACE_TRACEME) and has stopped itself.
+    """
     done, code, _calls = _run(child, which, count, every, None)
     return done, code
 
@@ -53,7 +55,9 @@ def run_stopped(function, which, count, decide, every=True):
 
 
 def stopped(child, which, count, decide, every=True):
-    """As ``run_stopped``, of a child that is traced by this process (PTRACE_TRACEME) and has stopped itself."""
+    """
+    As ``run_stopped``, of a child that is traced by this process (PTRACE_TRACEME) and has stopped itself.
+    """
     problems = []
 
     def guarded(pid, number):

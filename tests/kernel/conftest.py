@@ -54,7 +54,8 @@ MARKS = (
     "systemd: needs systemd as the init system, which the kernel tier has only with --systemd",
     "processors: needs a second processor, which the kernel tier does not have",
     "qemu: needs libvirt with QEMU, which emulated hosts do not have",
-    "sample: make test repeats it on emulated hosts, for their kernels; all of these take at most two minutes",
+    "sample: make test repeats it on emulated hosts, for their kernels; all of these take at most two "
+    "minutes",
     "long: takes many minutes on an emulated host; not part of make test (tests/host/run RELEASE -m long)",
     "gate(release): make test runs it only on the host of this release, to save time",
 )

@@ -179,7 +179,10 @@ def test_an_image_that_is_not_raw(domain, image):
 
 
 def test_a_device_that_holds_an_image_that_is_not_raw(domain, name, cleanup):
-    """As the definition says of it; by any of its names. What it begins with says nothing: a guest may have written that."""
+    """
+    As the definition says of it; by any of its names. What it begins with says nothing: a guest may have
+    written that.
+    """
     cleanup(dm=name)
     device = run_module("dm_device", name=name, uuid=f"UUID-{name}", table="0 8 zero")["device"]
     before = inactive(domain)

@@ -14,7 +14,10 @@ settings.load_profile("racefree")
 
 @pytest.fixture(autouse=True)
 def modules_work_in_this_process(monkeypatch):
-    """So that tests see what a module's work does, and change what it meets; _module/test_worker.py has the process of its own."""
+    """
+    So that tests see what a module's work does, and change what it meets; _module/test_worker.py has the
+    process of its own.
+    """
     try:
         from ansible_collections.racefree.block.plugins.module_utils._module import worker
     except ImportError:
@@ -25,7 +28,10 @@ def modules_work_in_this_process(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def warnings_are_returned(monkeypatch):
-    """As on a host, and those of this test only: tests of filters import parts of the controller, where warnings are shown."""
+    """
+    As on a host, and those of this test only: tests of filters import parts of the controller, where warnings
+    are shown.
+    """
     try:
         from ansible.module_utils import _internal
         from ansible.module_utils.common import warnings

@@ -5,8 +5,8 @@
 """
 Imports between the files of plugins/module_utils.
 
-A module is named by its place: "_block.loop", and "_dm_table" for that folder's __init__.py. The room of a module is the
-top folder that it is in; in a flat tree, each file at the top is a room of its own.
+A module is named by its place: "_block.loop", and "_dm_table" for that folder's __init__.py. The room of a
+module is the top folder that it is in; in a flat tree, each file at the top is a room of its own.
 """
 
 from __future__ import annotations
@@ -135,7 +135,10 @@ def circles_of(graph: dict[str, set[str]]) -> list[tuple[str, ...]]:
 
 
 def depths_of(graph: dict[str, set[str]]) -> dict[str, int]:
-    """How high each node stands: 1 if it imports nothing, else one above the highest that it imports. A circle counts as one node."""
+    """
+    How high each node stands: 1 if it imports nothing, else one above the highest that it imports. A circle
+    counts as one node.
+    """
     circle_of = {member: circle for circle in circles_of(graph) for member in circle}
     depths: dict[str, int] = {}
 

@@ -26,7 +26,9 @@ Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def numbers_of(sources: dict[str, str]) -> dict[str, Any]:
-    """Plain data about the sources: {path: text}. All but lines_over_110 is about plugins/module_utils alone."""
+    """
+    Plain data about the sources: {path: text}. All but lines_over_110 is about plugins/module_utils alone.
+    """
     house = house_of(sources)
     imports = imports_of(house)
     functions = [(path, node) for path in sorted(house) for node in _functions(house[path], path)]
@@ -57,7 +59,10 @@ def _files_per_folder(house: dict[str, str]) -> dict[str, int]:
 
 
 def _wide_lines(sources: dict[str, str]) -> dict[str, int]:
-    """How many lines have more than WIDTH characters, in the house and in all Python and all YAML files; licences do not count."""
+    """
+    How many lines have more than WIDTH characters, in the house and in all Python and all YAML files;
+    licences do not count.
+    """
     counts = {"module_utils": 0, "python": 0, "yaml": 0}
     house = {f"plugins/module_utils/{path}" for path in house_of(sources)}
     for path, text in sources.items():

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The picture of the house: rooms on their floors, with arrows to the rooms that they import; and where it stands in a page."""
+"""
+The picture of the house: rooms on their floors, with arrows to the rooms that they import; and where it
+stands in a page.
+"""
 
 from __future__ import annotations
 

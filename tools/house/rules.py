@@ -29,7 +29,10 @@ FLOORS = {
 
 
 def floors_of(imports: list[Import], rooms: set[str]) -> dict[str, int]:
-    """The floor of each room: that of FLOORS; for a room that is not there, the lowest above all that it imports."""
+    """
+    The floor of each room: that of FLOORS; for a room that is not there, the lowest above all that it
+    imports.
+    """
     graph = room_graph(imports)
     floors = {room: FLOORS[room] for room in rooms if room in FLOORS}
     pending: set[str] = set()

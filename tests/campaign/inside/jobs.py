@@ -293,8 +293,8 @@ def play(family, text, attempt):
     The main program of a family: rounds in which every job has one try, until there were enough or the time
     is over; the exit code.
 
-    ``attempt(score, world, way, random)`` makes one try and notes it. Some rounds are cold (victim.py), beside
-    udevd itself.
+    ``attempt(score, world, way, random)`` makes one try and notes it. Some rounds are cold (victim.py),
+    beside udevd itself.
     """
     chosen = options(text)
     score = Score(family, chosen.seed)

@@ -20,7 +20,10 @@ SIZE = 1 << 20
 
 
 class Place:
-    """The two files A and B, open, whose sectors begin with their names, and the loop device with this number; a context."""
+    """
+    The two files A and B, open, whose sectors begin with their names, and the loop device with this number; a
+    context.
+    """
 
     def __init__(self, number: int) -> None:
         self.node = f"/dev/loop{number}"

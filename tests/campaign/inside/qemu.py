@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-libvirt_disk with libvirtd and QEMU: killed after one of its system calls, or stopped before one while somebody
-else exchanges the domain, or changes its definition.
+libvirt_disk with libvirtd and QEMU: killed after one of its system calls, or stopped before one while
+somebody else exchanges the domain, or changes its definition.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@
 """
 What of udev's work modules wait for, done in a millisecond: links in /dev/mapper, and the count of a cookie.
 
-udevd runs dmsetup two times for each event of a mapped device, and a worker with many rules for each of a loop
-device: ten times what a module takes. Most tries are made with this in its place, and some beside udevd itself.
+udevd runs dmsetup two times for each event of a mapped device, and a worker with many rules for each of a
+loop device: ten times what a module takes. Most tries are made with this in its place, and some beside udevd
+itself.
 """
 
 from __future__ import annotations

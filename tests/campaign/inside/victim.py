@@ -28,7 +28,8 @@ from ansible_collections.racefree.block.plugins.module_utils._module import work
 from zygote import Zygote
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
-# Seconds after which a run counts as hanging: longer than the 60 that it may wait for udev, or for another run.
+# Seconds after which a run counts as hanging: longer than the 60 that it may wait for udev, or for another
+# run.
 HANGING = 150
 NAMES = (
     "loop_device",
@@ -53,7 +54,10 @@ def seed(value: float) -> None:
 
 
 def load_all(lanes: int = 1, names: tuple[str, ...] = ()) -> None:
-    """Import what the victims will need, and have ``lanes`` processes ready that begin them, for as many at once."""
+    """
+    Import what the victims will need, and have ``lanes`` processes ready that begin them, for as many at
+    once.
+    """
     for name in (*NAMES, *names):
         importlib.import_module(MODULES + name)
     # It is this process that is stopped, killed and lied to.
@@ -98,7 +102,8 @@ def _last(text: str) -> Answer | None:
 
 class _Victim:
     """
-    ``plainly()``, ``stopped(count, decide)`` or ``killed(count)`` is one run, and what is meant by these is told by ptrace.py.
+    ``plainly()``, ``stopped(count, decide)`` or ``killed(count)`` is one run, and what is meant by these is
+    told by ptrace.py.
     """
 
     which = 0

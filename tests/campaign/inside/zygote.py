@@ -24,9 +24,9 @@ _HALF = 1 << 20
 
 class Zygote:
     """
-    ``start(order)`` begins a run of ``play(order)`` in a process of its own, a child of this one, where ``order`` and
-    what ``play`` returns are plain data; ``answer()``: what it returned, None unless it came to its end. One
-    run at a time.
+    ``start(order)`` begins a run of ``play(order)`` in a process of its own, a child of this one, where
+    ``order`` and what ``play`` returns are plain data; ``answer()``: what it returned, None unless it came to
+    its end. One run at a time.
 
     ``seconds``: after so many a run is ended by SIGALRM.
     """

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""tools/house: the imports that it finds, the rules that it checks, the numbers and the picture that it makes of them."""
+"""
+tools/house: the imports that it finds, the rules that it checks, the numbers and the picture that it makes of
+them.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +137,8 @@ def test_numbers(house):
     long = "def long():\n" + "    x = 1\n" * 40
     sources = {
         "plugins/module_utils/_a/__init__.py": "",
-        "plugins/module_utils/_a/x.py": "class C:\n    def f(self, a: int, *b: int) -> None: ...\n    def g(self, a): ...\n",
+        "plugins/module_utils/_a/x.py": "class C:\n    def f(self, a: int, *b: int) -> None: ...\n    def "
+        "g(self, a): ...\n",
         "plugins/module_utils/_b/y.py": "from .._a import x\n" + long,
         "plugins/modules/z.py": "#" * 111 + "\n" + "#" * 110,
         "roles/r/vars/main.yml": (CHECKOUT / "ruff.toml").read_text(encoding="utf-8").splitlines()[1]

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The rules of the house: imports go down, to rooms of lower floors only, and there are no circles. Imports inside functions count.
+The rules of the house: imports go down, to rooms of lower floors only, and there are no circles. Imports
+inside functions count.
 
 python3 tools/house prints the imports and circles; tools/house/rules.py has the floors.
 """
