@@ -114,14 +114,12 @@ def reachable(texts):
 
 
 def without_types(tree):
-    """The module without what is for type checkers only: blocks ``if TYPE_CHECKING:`` at its top."""
-    tree.body = [
-        node
-        for node in tree.body
-        if not (
-            isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        )
-    ]
+    """The module with blocks ``if TYPE_CHECKING:`` at its top replaced by what is after their ``else``."""
+    body = []
+    for node in tree.body:
+        is_for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        body += node.orelse if is_for_types else [node]
+    tree.body = body
     return tree
 
 
