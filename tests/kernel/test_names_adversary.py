@@ -12,7 +12,7 @@ import names_adversary
 import pytest
 
 pytest.importorskip("pyfuse3")
-TRIES = int(os.environ.get("RACEFREE_TRIES", "2"))
+TRIES = int(os.environ.get("RACEFREE_TRIES", "1"))
 # RACEFREE_TOOLS=all: those that take seconds for each try, too.
 SHORT = ["realpath, open", "mount", "mkfs.ext4", "dmsetup create"]
 TOOLS = list(names_adversary.TOOLS) if os.environ.get("RACEFREE_TOOLS") == "all" else SHORT
