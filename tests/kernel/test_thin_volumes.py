@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
 
 import pytest
 from conftest import predict_and_run, read_device, refused, run_module, udev_settle, wait_until
@@ -62,6 +63,25 @@ def present(*numbers):
 
 def absent(*numbers):
     return [{"id": number, "state": "absent"} for number in numbers]
+
+
+# A run that was killed before the pool had its name.
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+from ansible_collections.racefree.block.plugins.module_utils._dm import control, names
+made = control.by_name(names.making_name())
+dm = control.Control()
+dm.create(made.name, sys.argv[1])
+dm.load(made, [(0, 8, b"zero", b"")])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_was_making_is_removed(pool):
+    source = pool()
+    assert subprocess.run([sys.executable, "-c", KILLED, source["uuid"]], check=False).returncode == -9
+    assert states(run_module("thin_volumes", pool=source, volumes=present(1))) == {1: "present"}
 
 
 def states(result):

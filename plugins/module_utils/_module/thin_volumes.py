@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .._base import locks as _locks
 from .._base.errors import BlockError
 from .._dm import control
-from .._source import lookup, needed_locks, spec
+from .._source import lookup, needed_locks, orphans, spec
 from .._source.resources import Resources
 from .._volumes import pool, thin
 from .item import Item, Params, Plan, check_seconds, known
@@ -64,6 +64,10 @@ class VolumesItem(Item):
         self.volumes = thin.Volumes(
             self.host, thin.parse_volumes(self.params["volumes"]), self.params["timeout"]
         )
+
+    @classmethod
+    def prepare(cls, host: Resources) -> None:
+        orphans.reap(host)
 
     def locks(self) -> list[_locks.Lock]:
         if isinstance(self.source, spec.TableSource):
