@@ -29,6 +29,7 @@ import pytest
 
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
+from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.racefree.block.plugins.module_utils._block import bound
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
@@ -190,6 +191,12 @@ def pytest_runtest_logstart(nodeid, location):
     if os.environ.get("RACEFREE_NOW"):
         with open(os.environ["RACEFREE_NOW"], "w", encoding="utf-8") as file:
             file.write(nodeid)
+
+
+@pytest.fixture(autouse=True)
+def warnings_of_this_test():
+    """Modules run in this process, where Ansible keeps the warnings of earlier ones."""
+    warnings._global_warnings.clear()
 
 
 @pytest.fixture(autouse=True)
