@@ -4,10 +4,10 @@
 """
 An adversary against names of disks: it gives a name's device to another disk while a tool uses the name.
 
-A tool is started with a name of disk A, and stopped before one of its system calls, each time another one; the adversary
-then takes A away and puts B in its place, as far as the kernel lets it: the same loop device or mapped device, the same
-node, the same link. Afterwards it is looked which disk the tool has used. ``names_adversary.py --help`` has the options.
-Exit code 1 when a name of this collection's ever led to B.
+A tool is started with a name of disk A, and stopped before one of its system calls, each time another one;
+the adversary then takes A away and puts B in its place, as far as the kernel lets it: the same loop device or
+mapped device, the same node, the same link. Afterwards it is looked which disk the tool has used.
+``names_adversary.py --help`` has the options. Exit code 1 when a name of this collection's ever led to B.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ OURS = ("by-diskseq", "dm-uuid")
 
 class World:
     """
-    Disk A at its place, and B to take it: ``names`` are those of A. ``kind`` is ``loop``, a loop device with another file, or
-    ``mapped``, a mapped device of one name over one loop device or the other.
+    Disk A at its place, and B to take it: ``names`` are those of A. ``kind`` is ``loop``, a loop device with
+    another file, or ``mapped``, a mapped device of one name over one loop device or the other.
     """
 
     def __init__(self, kind: str, place: str, disks: str, identities: str) -> None:
@@ -109,7 +109,8 @@ class World:
 
 class Tool(NamedTuple):
     """
-    ``run(path, world)`` in the child; ``used(world)`` afterwards: the letters of the disks that were used; ``undo``.
+    ``run(path, world)`` in the child; ``used(world)`` afterwards: the letters of the disks that were used;
+    ``undo``.
     """
 
     run: Callable[[str, World], int]
@@ -249,8 +250,9 @@ TOOLS = {
 
 def attempt(world: World, tool: Tool, way: str, moment: float, patience: float) -> tuple[str, int]:
     """
-    What became of a tool that was stopped at a part of its system calls from 0 to 1 (below 0: not at all): ``right``,
-    ``refused``, ``wrong``; and how many calls it made. ``patience`` seconds pass before the adversary strikes.
+    What became of a tool that was stopped at a part of its system calls from 0 to 1 (below 0: not at all):
+    ``right``, ``refused``, ``wrong``; and how many calls it made. ``patience`` seconds pass before the
+    adversary strikes.
     """
     path = world.make(tool.prepare)[way]
 

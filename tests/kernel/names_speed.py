@@ -4,9 +4,9 @@
 """
 What a name by disk sequence number costs beside a plain node: look-ups and opens in turns, in microseconds.
 
-``names_speed.py [--tries N] [--lookups N]``; needs root and the library pyfuse3. RACEFREE_SITE says where the collection is.
-Exit code 1 when a look-up takes more than 200 us at the median, an open more than 60 times a plain one, or anything is
-held at the end.
+``names_speed.py [--tries N] [--lookups N]``; needs root and the library pyfuse3. RACEFREE_SITE says where the
+collection is. Exit code 1 when a look-up takes more than 200 us at the median, an open more than 60 times a
+plain one, or anything is held at the end.
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Names of disks while an adversary exchanges the disk: a small run of names_adversary.py, which does larger ones."""
+"""
+Names of disks while an adversary exchanges the disk: a small run of names_adversary.py, which does larger
+ones.
+"""
 
 from __future__ import annotations
 

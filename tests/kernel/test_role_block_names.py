@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role block_names on a system with systemd and udev: installing, again, what it then does, and removing."""
+"""
+The role block_names on a system with systemd and udev: installing, again, what it then does, and removing.
+"""
 
 from __future__ import annotations
 

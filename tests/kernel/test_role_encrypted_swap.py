@@ -23,7 +23,10 @@ pytestmark = pytest.mark.systemd
 
 @pytest.fixture
 def role(tmp_path):
-    """A function that applies the role: ``role(areas, check=False, state="present")``: the exit code, changed tasks and all that was printed."""
+    """
+    A function that applies the role: ``role(areas, check=False, state="present")``: the exit code, changed
+    tasks and all that was printed.
+    """
     if not os.path.isdir(ANSIBLE):
         pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
 

@@ -97,7 +97,10 @@ def run(body: Body, patience: float) -> dict[str, Any]:
 
 
 def works_on(title: str) -> None:
-    """Note what this process works on from now on: it is named if the process is given up. Empty: nothing in particular."""
+    """
+    Note what this process works on from now on: it is named if the process is given up. Empty: nothing in
+    particular.
+    """
     if _title is not None:
         data = title.encode(errors="surrogateescape")[: _TITLE_BYTES - 1] + b"\0"
         _title[: len(data)] = data

@@ -44,13 +44,18 @@ def header(size: int, page: int, label: str) -> bytes:
 
 
 def swap_on(path: str, priority: int | None, discard: bool) -> None:
-    """Have the kernel swap to the device; ``priority`` from 0 to MOST_PRIORITY, None for the kernel's choice. KernelError."""
+    """
+    Have the kernel swap to the device; ``priority`` from 0 to MOST_PRIORITY, None for the kernel's choice.
+    KernelError.
+    """
     flags = (0 if priority is None else _PREFER | priority) | (_DISCARD if discard else 0)
     _call(0, path, "swap to it", flags)
 
 
 def swap_off(path: str) -> None:
-    """Bring back what is in a swap area, and end its use; KernelError, ENOMEM when there is no room for it."""
+    """
+    Bring back what is in a swap area, and end its use; KernelError, ENOMEM when there is no room for it.
+    """
     _call(1, path, "bring back what is swapped out to it")
 
 

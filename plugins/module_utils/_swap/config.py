@@ -24,7 +24,10 @@ _LONGEST_NAME = 64
 
 
 class Config(Record):
-    """``source`` as ``_source.spec.parse`` takes it; ``size`` in bytes, of a file that is made or resized, or None."""
+    """
+    ``source`` as ``_source.spec.parse`` takes it; ``size`` in bytes, of a file that is made or resized, or
+    None.
+    """
 
     name: str
     source: Any
@@ -44,7 +47,10 @@ class Config(Record):
 
 
 def read(name: str) -> Config:
-    """The Config of this name; InvalidValue for a value that is not allowed, KernelError when the file cannot be read."""
+    """
+    The Config of this name; InvalidValue for a value that is not allowed, KernelError when the file cannot be
+    read.
+    """
     check_name(name)
     path = os.path.join(DIRECTORY, f"{name}.json")
     try:

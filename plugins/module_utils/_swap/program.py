@@ -7,10 +7,11 @@ Starting and stopping one encrypted swap area: ``start NAME``, ``stop NAME``.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The mapped device is marked to go with its last user before it is live, and so are what it stands on and was made for it. Until the kernel swaps
-to it, that user is this process: killed at any time, it leaves no key and
-nothing that is in use, and the next run removes a device that has no table yet. From then on it is the swap, and swapoff(2) is all that it takes
-to have device, key and loop device vanish. The key is random, goes to the kernel alone and is nowhere else.
+The mapped device is marked to go with its last user before it is live, and so are what it stands on and was
+made for it. Until the kernel swaps to it, that user is this process: killed at any time, it leaves no key and
+nothing that is in use, and the next run removes a device that has no table yet. From then on it is the swap,
+and swapoff(2) is all that it takes to have device, key and loop device vanish. The key is random, goes to the
+kernel alone and is nowhere else.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ def _say(text: str) -> None:
 
 
 def start(host: resources.Resources, wanted: config.Config) -> None:
-    """Have the kernel swap to a new device with a new key; nothing when it does so already. The caller has its locks."""
+    """
+    Have the kernel swap to a new device with a new key; nothing when it does so already. The caller has its
+    locks.
+    """
     if _is_running(host, wanted):
         return
     seals.probe()
@@ -114,7 +118,10 @@ def stop(host: resources.Resources, wanted: config.Config) -> None:
 
 
 def _going_with_it(host: resources.Resources, device: Device) -> list[str]:
-    """Attributes in sysfs of the loop devices below that go with their last user: they are there for as long as these are bound."""
+    """
+    Attributes in sysfs of the loop devices below that go with their last user: they are there for as long as
+    these are bound.
+    """
     found = []
     for major, minor in host.dm.deps(control.by_device(device)):
         base = f"/sys/dev/block/{major}:{minor}/loop"

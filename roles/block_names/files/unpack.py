@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Makes the directory named by the argument out of ``{path: text}`` on standard input, compiled; it is there whole or not at
-all.
+Makes the directory named by the argument out of ``{path: text}`` on standard input, compiled; it is there
+whole or not at all.
 
 The role runs this on the host: one transfer, where copying the files would take one for each.
 """

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The program of the unit racefree-encrypted-swap@NAME: encrypted_swap_start.py start|stop NAME. Lies in the library."""
+"""
+The program of the unit racefree-encrypted-swap@NAME: encrypted_swap_start.py start|stop NAME. Lies in the
+library.
+"""
 
 import os
 import sys

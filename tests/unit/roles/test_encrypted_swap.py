@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The library of the role encrypted_swap has all that its program imports, and the role's defaults are those of its documentation."""
+"""
+The library of the role encrypted_swap has all that its program imports, and the role's defaults are those of
+its documentation.
+"""
 
 from __future__ import annotations
 

@@ -5,9 +5,10 @@
 """
 No error passes for an answer: what could not be looked at is neither gone nor free.
 
-Found in the source are handlers of a kind of error so wide that it says nothing (OSError, BlockError ...) which only return a constant, pass or go on,
-and look at no errno; contextlib.suppress of the same; and os.path.exists and its kin, which answer False to every error. Those that stay are listed
-here, with the reason.
+Found in the source are handlers of a kind of error so wide that it says nothing (OSError, BlockError ...)
+which only return a constant, pass or go on, and look at no errno; contextlib.suppress of the same; and
+os.path.exists and its kin, which answer False to every error. Those that stay are listed here, with the
+reason.
 """
 
 from __future__ import annotations
@@ -148,8 +149,8 @@ def test_no_error_passes_for_an_answer():
         if (file, function) not in STAY
     ]
     assert not new, (
-        "name the errnos that mean it (_gone), let the rest be an error; or say in STAY of this file why nothing is concluded from it:\n"
-        + "\n".join(new)
+        "name the errnos that mean it (_gone), let the rest be an error; or say in STAY of this file why "
+        "nothing is concluded from it:\n" + "\n".join(new)
     )
 
 

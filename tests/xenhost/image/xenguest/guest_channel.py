@@ -5,9 +5,10 @@
 """
 Commands to a guest and their results, over the guest's console.
 
-Commands are written to the console's pseudo terminal; answers are read in xenconsoled's log of that console, so that
-any number of commands can run at once and a human can watch with "xl console". The lines are described in the guest's init.
-It needs xenstored only to find the console, and nothing of the disks under test.
+Commands are written to the console's pseudo terminal; answers are read in xenconsoled's log of that console,
+so that any number of commands can run at once and a human can watch with "xl console". The lines are
+described in the guest's init. It needs xenstored only to find the console, and nothing of the disks under
+test.
 """
 
 from __future__ import annotations
@@ -191,9 +192,9 @@ def run(name, command, seconds, grace):
     """
     Run a shell command in the guest.
 
-    Returns exit code, standard output, standard error (both bytes) and whether the guest killed it after ``seconds``.
-    GuestProblem with code 125 when the guest does not answer at all within ``seconds`` and ``grace``, the time that it may need beyond
-    the command's own.
+    Returns exit code, standard output, standard error (both bytes) and whether the guest killed it after
+    ``seconds``. GuestProblem with code 125 when the guest does not answer at all within ``seconds`` and
+    ``grace``, the time that it may need beyond the command's own.
     """
     tty = locate(name)
     log = Log(name)
@@ -221,6 +222,7 @@ def run(name, command, seconds, grace):
         time.sleep(pause)
         pause = min(pause * 1.3, 0.1)
     raise GuestProblem(
-        f"waited {seconds + grace:g} s for guest {name} to answer, in vain (paused, crashed, or its command cannot be killed?)",
+        f"waited {seconds + grace:g} s for guest {name} to answer, in vain (paused, crashed, or its "
+        "command cannot be killed?)",
         125,
     )

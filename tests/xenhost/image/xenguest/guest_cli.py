@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The commands of xenguest. Options are parsed by hand: importing argparse takes longer than most commands."""
+"""
+The commands of xenguest. Options are parsed by hand: importing argparse takes longer than most commands.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,8 @@ class Options:
             or self.name.endswith("--incoming")
         ):
             raise GuestProblem(
-                f"NAME: {self.name!r} is not allowed: 1 to 60 letters, digits, _ . -, and not a command's name",
+                f"NAME: {self.name!r} is not allowed: 1 to 60 letters, digits, _ . -, and not a command's "
+                "name",
                 2,
             )
 

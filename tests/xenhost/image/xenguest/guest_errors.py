@@ -8,7 +8,9 @@ from __future__ import annotations
 
 
 class GuestProblem(Exception):
-    """One line for the user; ``code`` is the exit code: 1 it failed, 2 wrong use, 125 the guest does not answer."""
+    """
+    One line for the user; ``code`` is the exit code: 1 it failed, 2 wrong use, 125 the guest does not answer.
+    """
 
     def __init__(self, message, code=1):
         super().__init__(message)

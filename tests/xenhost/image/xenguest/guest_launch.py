@@ -87,12 +87,15 @@ def libvirt_xml(name, memory, vcpus, disks, cmdline):
     for disk in map(parse_disk, disks):
         kind, attribute = ("block", "dev") if disk["target"].startswith("/dev/") else ("file", "file")
         rows.append(
-            f"<disk type='{kind}' device='disk'><driver name='phy' type='raw'/><source {attribute}='{text(disk['target'])}'/>"
-            f"<target dev='{text(disk['vdev'])}' bus='xen'/>{'' if disk.get('access', 'w') in ('w', 'rw') else '<readonly/>'}</disk>"
+            f"<disk type='{kind}' device='disk'><driver name='phy' type='raw'/><source "
+            f"{attribute}='{text(disk['target'])}'/>"
+            f"<target dev='{text(disk['vdev'])}' "
+            f"bus='xen'/>{'' if disk.get('access', 'w') in ('w', 'rw') else '<readonly/>'}</disk>"
         )
     return (
         f"<domain type='xen'><name>{name}</name><memory unit='MiB'>{memory}</memory><vcpu>{vcpus}</vcpu>"
-        f"<os><type arch='x86_64' machine='xenpv'>linux</type><kernel>{KERNEL}</kernel><initrd>{INITRD}</initrd><cmdline>{cmdline}</cmdline></os>"
+        "<os><type arch='x86_64' "
+        f"machine='xenpv'>linux</type><kernel>{KERNEL}</kernel><initrd>{INITRD}</initrd><cmdline>{cmdline}</cmdline></os>"
         f"<on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>"
         f"<devices>{''.join(rows)}<console type='pty'/></devices></domain>\n"
     )

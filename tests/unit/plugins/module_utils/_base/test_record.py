@@ -68,7 +68,8 @@ def test_what_the_hotplug_script_does_not_import():
         "from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug\n"
         "from ansible_collections.racefree.block.plugins.module_utils._hotplug import add as _hotplug_add\n"
         "from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl\n"
-        "print(' '.join({'typing', 're', 'enum', 'socket', 'pyxs', 'contextlib', 'collections', 'subprocess', 'random', 'json', 'signal'} & set(sys.modules)))"
+        "print(' '.join({'typing', 're', 'enum', 'socket', 'pyxs', 'contextlib', 'collections', "
+        "'subprocess', 'random', 'json', 'signal'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [

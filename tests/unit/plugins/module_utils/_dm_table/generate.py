@@ -196,7 +196,8 @@ class Generator:
         words = []
         if corrupt:
             words.append(
-                f"corrupt_bio_byte {self._number(1, 512)} {corrupt} {self._number(0, 255)} {self._pick(0, 32)}"
+                f"corrupt_bio_byte {self._number(1, 512)} {corrupt} {self._number(0, 255)} "
+                f"{self._pick(0, 32)}"
             )
         if corrupt != "w":
             words.append(self._pick("drop_writes", "error_writes"))
@@ -274,7 +275,10 @@ class Generator:
                 self._pick("ignore_corruption", "restart_on_corruption", "panic_on_corruption"),
             )
         )
-        params = f"{self._pick(0, 1)} {self._dev()} {self._dev()} {data} {hashes} {blocks} {self._number(0, 100)} {algorithm} {self._hex(size)} {salt} {group}"
+        params = (
+            f"{self._pick(0, 1)} {self._dev()} {self._dev()} {data} {hashes} {blocks} {self._number(0, 100)} "
+            f"{algorithm} {self._hex(size)} {salt} {group}"
+        )
         return blocks * data // 512, params
 
     def integrity(self):
@@ -355,7 +359,8 @@ class Generator:
         policy = self._pick("smq", "default", "cleaner", "mq")
         keys = self._pick("0", f"2 migration_threshold {self._number(0, 10000)}")
         return self._length(64), (
-            f"{self._dev()} {self._dev()} {self._dev()} {64 * self.random.randint(1, 32)} {len(features)} {' '.join(features)} {policy} {keys}"
+            f"{self._dev()} {self._dev()} {self._dev()} {64 * self.random.randint(1, 32)} {len(features)} "
+            f"{' '.join(features)} {policy} {keys}"
         )
 
     def writecache(self):
@@ -376,7 +381,8 @@ class Generator:
         ).split()
         return (
             self._length(),
-            f"s {self._dev()} {self._dev()} {1 << self.random.randint(9, 12)} {len(options)} {' '.join(options)}",
+            f"s {self._dev()} {self._dev()} {1 << self.random.randint(9, 12)} {len(options)} "
+            f"{' '.join(options)}",
         )
 
     def clone(self):
@@ -454,7 +460,8 @@ class Generator:
         )
         zones = self._pick("", "hash 1 logical 1 physical 1")
         return self._length(), (
-            f"V4 {self._dev()} {self._number(1, 262144)} {self._pick(512, 4096)} {self._number(32768, 65536)} {self._number(1, 16380)} "
+            f"V4 {self._dev()} {self._number(1, 262144)} {self._pick(512, 4096)} "
+            f"{self._number(32768, 65536)} {self._number(1, 16380)} "
             f"{' '.join(options)} {zones}"
         )
 

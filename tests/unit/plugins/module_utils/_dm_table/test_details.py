@@ -41,7 +41,8 @@ GOOD = [
     "0 64 raid raid1 1 7 2 - /dev/a - -",
     "0 64 raid raid0 3 8 data_offset 32 2 - /dev/a - /dev/b",
     "0 64 raid raid0 3 8 data_offset 0 2 - /dev/a - /dev/b",
-    "0 64 raid raid10 6 8 raid10_use_near_sets raid10_format far raid10_copies 2 2 /dev/ma /dev/a /dev/mb /dev/b",
+    "0 64 raid raid10 6 8 raid10_use_near_sets raid10_format far raid10_copies 2 2 /dev/ma /dev/a /dev/mb "
+    "/dev/b",
     "0 64 raid raid4 5 8 journal_dev /dev/j journal_mode WriteBack 3 - /dev/a - /dev/b - /dev/c",
     "0 96 raid raid4 3 8 stripe_cache 512 4 - /dev/a - /dev/b - /dev/c - -",
     "0 64 multipath 0 0 0 0",

@@ -30,7 +30,8 @@ DOCUMENTS = [
     ),
     (
         "cache-policies.rst",
-        "0 268435456 cache /dev/sdb /dev/sdc /dev/sdd 512 0 mq 4 sequential_threshold 1024 random_threshold 8",
+        "0 268435456 cache /dev/sdb /dev/sdc /dev/sdd 512 0 mq 4 sequential_threshold 1024 "
+        "random_threshold 8",
     ),
     ("delay.rst", "0 2097152 delay /dev/sdb 0 500"),
     ("delay.rst", "0 2097152 delay /dev/sdb 2048 0 /dev/sdc 4096 400"),
@@ -41,7 +42,8 @@ DOCUMENTS = [
     ("dm-crypt.rst", "0 2097152 crypt aes-cbc-essiv:sha256 :32:logon:my_prefix:my_key 0 /dev/sdb 0"),
     (
         "dm-crypt.rst",
-        "0 2097152 crypt serpent-xts-plain64 babebabebabebabebabebabebabebabe 0 /dev/sdb 0 3 allow_discards same_cpu_crypt "
+        "0 2097152 crypt serpent-xts-plain64 babebabebabebabebabebabebabebabe 0 /dev/sdb 0 3 "
+        "allow_discards same_cpu_crypt "
         "submit_from_crypt_cpus",
     ),
     (
@@ -50,19 +52,23 @@ DOCUMENTS = [
     ),
     (
         "dm-crypt.rst",
-        "0 2097152 crypt capi:xts(aes)-plain64 babebabebabebabebabebabebabebabebabebabebabebabebabebabebabebabe 0 /dev/sdb 0",
+        "0 2097152 crypt capi:xts(aes)-plain64 "
+        "babebabebabebabebabebabebabebabebabebabebabebabebabebabebabebabe 0 /dev/sdb 0",
     ),
     (
         "dm-crypt.rst",
-        "0 2097152 crypt capi:gcm(aes)-random babebabebabebabebabebabebabebabe 0 /dev/sdb 0 1 integrity:28:aead",
+        "0 2097152 crypt capi:gcm(aes)-random babebabebabebabebabebabebabebabe 0 /dev/sdb 0 1 "
+        "integrity:28:aead",
     ),
     (
         "dm-crypt.rst",
-        "0 2097152 crypt capi:authenc(hmac(sha256),xts(aes))-random babebabebabebabebabebabebabebabe 0 /dev/sdb 0 1 integrity:48:aead",
+        "0 2097152 crypt capi:authenc(hmac(sha256),xts(aes))-random babebabebabebabebabebabebabebabe 0 "
+        "/dev/sdb 0 1 integrity:48:aead",
     ),
     (
         "dm-crypt.rst",
-        "0 2097152 crypt capi:rfc7539(chacha20,poly1305)-random babebabebabebabebabebabebabebabe 0 /dev/sdb 0 1 integrity:28:aead",
+        "0 2097152 crypt capi:rfc7539(chacha20,poly1305)-random babebabebabebabebabebabebabebabe 0 "
+        "/dev/sdb 0 1 integrity:28:aead",
     ),
     ("dm-dust.rst", "0 33552384 dust /dev/vdb1 0 512"),
     ("dm-dust.rst", "0 33552384 dust /dev/vdb1 0 4096"),
@@ -72,7 +78,8 @@ DOCUMENTS = [
     ("dm-flakey.rst", "0 2097152 flakey /dev/sdb 0 5 5 5 corrupt_bio_byte 224 w 0 32"),
     (
         "dm-ima.rst",
-        "0 2 linear /dev/loop0 512\n2 2 linear /dev/loop0 512\n4 2 linear /dev/loop0 512\n6 2 linear /dev/loop0 512",
+        "0 2 linear /dev/loop0 512\n2 2 linear /dev/loop0 512\n4 2 linear /dev/loop0 512\n6 2 linear "
+        "/dev/loop0 512",
     ),
     ("dm-init.rst", "0 4096 linear 98:16 0\n4096 4096 linear 98:32 0"),
     ("dm-init.rst", "0 32768 linear 8:1 0\n32768 1024000 linear 8:2 0"),
@@ -84,12 +91,14 @@ DOCUMENTS = [
     ),
     (
         "dm-init.rst",
-        "0 1048576 crypt aes-xts-plain64 babebabebabebabebabebabebabebabebabebabebabebabebabebabebabebabe 0 /dev/sda 0 1 allow_discards",
+        "0 1048576 crypt aes-xts-plain64 babebabebabebabebabebabebabebabebabebabebabebabebabebabebabebabe "
+        "0 /dev/sda 0 1 allow_discards",
     ),
     ("dm-init.rst", "0 409600 delay /dev/sda1 0 500"),
     (
         "dm-init.rst",
-        "0 32768 linear /dev/sda1 0\n32768 1024000 linear /dev/sda2 0\n1056768 204800 linear /dev/sda3 0\n1261568 512000 linear /dev/sda4 0",
+        "0 32768 linear /dev/sda1 0\n32768 1024000 linear /dev/sda2 0\n1056768 204800 linear /dev/sda3 "
+        "0\n1261568 512000 linear /dev/sda4 0",
     ),
     ("dm-init.rst", "0 409600 snapshot-origin 8:2"),
     ("dm-init.rst", "0 1638400 striped 4 4096 /dev/sda1 0 /dev/sda2 0 /dev/sda3 0 /dev/sda4 0"),
@@ -102,13 +111,15 @@ DOCUMENTS = [
     ("dm-integrity.rst", "0 2097152 integrity /dev/sdb 0 - J 1 internal_hash:hmac(sha256):0123456789abcdef"),
     (
         "dm-integrity.rst",
-        "0 2097152 integrity /dev/sdb 0 4 J 3 interleave_sectors:32768 internal_hash:crc32c buffer_sectors:128",
+        "0 2097152 integrity /dev/sdb 0 4 J 3 interleave_sectors:32768 internal_hash:crc32c "
+        "buffer_sectors:128",
     ),
     ("dm-queue-length.rst", "0 10 multipath 0 0 1 1 queue-length 0 2 1 8:0 128 8:16 128"),
     ("dm-raid.rst", "0 1960893648 raid raid4 1 2048 5 - 8:17 - 8:33 - 8:49 - 8:65 - 8:81"),
     (
         "dm-raid.rst",
-        "0 1960893648 raid raid4 4 2048 sync min_recovery_rate 20 5 8:17 8:18 8:33 8:34 8:49 8:50 8:65 8:66 8:81 8:82",
+        "0 1960893648 raid raid4 4 2048 sync min_recovery_rate 20 5 8:17 8:18 8:33 8:34 8:49 8:50 8:65 "
+        "8:66 8:81 8:82",
     ),
     ("dm-service-time.rst", "0 10 multipath 0 0 1 1 service-time 0 2 2 8:0 128 1 8:16 128 4"),
     ("dm-service-time.rst", "0 10 multipath 0 0 1 1 service-time 0 2 2 8:0 128 2 8:16 128 8"),
@@ -147,11 +158,13 @@ DOCUMENTS = [
     ("zero.rst", "0 21474836480 snapshot /dev/mapper/zero1 /dev/sdb1 p 128"),
     (
         "dmsetup.8",
-        "# A table to join two disks together\n0 1028160 linear /dev/hda 0\n1028160 3903762 linear /dev/hdb 0",
+        "# A table to join two disks together\n0 1028160 linear /dev/hda 0\n1028160 3903762 linear "
+        "/dev/hdb 0",
     ),
     (
         "dmsetup.8",
-        "# A table to stripe across the two disks,\n# and add the spare space from\n# hdb to the back of the volume\n"
+        "# A table to stripe across the two disks,\n# and add the spare space from\n# hdb to the back of "
+        "the volume\n"
         "0 2056320 striped 2 32 /dev/hda 0 /dev/hdb 0\n2056320 2875602 linear /dev/hdb 1028160",
     ),
     ("dmsetup.8", "0 2056320 striped 2 32 /dev/hda1 0 /dev/hdb1 0"),

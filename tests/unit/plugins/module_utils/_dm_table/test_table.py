@@ -380,7 +380,8 @@ PRINTED = [
     ),
     (
         "0 8 integrity /dev/a 0 - J 1 internal_hash:crc32c",
-        "0 8 integrity 8:0 0 4 J 6 journal_sectors:88 interleave_sectors:32768 buffer_sectors:128 journal_watermark:50 commit_time:10000 internal_hash:crc32c",
+        "0 8 integrity 8:0 0 4 J 6 journal_sectors:88 interleave_sectors:32768 buffer_sectors:128 "
+        "journal_watermark:50 commit_time:10000 internal_hash:crc32c",
     ),
     (
         "0 8 multipath 2 queue_mode mq 2 emc 1 1 1 round-robin 0 1 1 /dev/a 1000",
@@ -436,7 +437,8 @@ def test_differences_name_field_old_and_new():
 def test_import_loads_few_targets():
     code = (
         "import sys; import ansible_collections.racefree.block.plugins.module_utils._dm_table as table; "
-        "print([name for name in sys.modules if name.startswith(table.__name__) and name.rpartition('.')[2] in "
+        "print([name for name in sys.modules if name.startswith(table.__name__) and "
+        "name.rpartition('.')[2] in "
         "('raid', 'crypt', 'multipath', 'verity')])"
     )
     result = subprocess.run(

@@ -101,7 +101,8 @@ BAD = [
     ("0 8 thin-pool /dev/a /dev/b 128 18446744073709551616", "low_water_mark"),
     ("0 8 thin-pool /dev/a /dev/a 128 0", "data"),
     (
-        "0 8 thin-pool /dev/a /dev/b 128 0 5 skip_block_zeroing ignore_discard no_discard_passdown read_only error_if_no_space",
+        "0 8 thin-pool /dev/a /dev/b 128 0 5 skip_block_zeroing ignore_discard no_discard_passdown "
+        "read_only error_if_no_space",
         "#features",
     ),
     ("0 8 thin-pool /dev/a /dev/b 128 0 1 unknown", "features"),

@@ -631,7 +631,8 @@ def test_what_the_stock_script_made_it_takes_down(store, tmp_path, monkeypatch):
         "from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug\n"
         "from ansible_collections.racefree.block.plugins.module_utils._hotplug import state as state\n"
         f"state.DIRECTORY = {_state.DIRECTORY!r}; _hotplug.STOCK_KEPT = {str(stock)!r}\n"
-        "sys.exit(_hotplug.main(['x', 'remove'], {'XENBUS_PATH': 'backend/vbd/5/51728', 'script': sys.argv[1]}))"
+        "sys.exit(_hotplug.main(['x', 'remove'], {'XENBUS_PATH': 'backend/vbd/5/51728', 'script': "
+        "sys.argv[1]}))"
     )
     subprocess.run([sys.executable, "-c", code, "/etc/xen/scripts/block"], check=True)
     assert not (tmp_path / "called").exists(), (

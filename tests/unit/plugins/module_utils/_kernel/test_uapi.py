@@ -72,7 +72,8 @@ def program():
             size = f"sizeof({member}[0])" if is_flexible(kind) else f"sizeof({member})"
             signed = f"((__typeof__({member}))-1 < 0)" if is_scalar(kind) else "0"
             rows.append(
-                f'printf("\\"{name}.{field}\\": [%zu, %zu, %d],\\n", offsetof(struct {name}, {field}), (size_t){size}, (int){signed});'
+                f'printf("\\"{name}.{field}\\": [%zu, %zu, %d],\\n", offsetof(struct {name}, {field}), '
+                f"(size_t){size}, (int){signed});"
             )
     # Our prototypes again, after the headers': if they differed it would not compile.
     return (
