@@ -33,7 +33,8 @@ sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
 from ansible_collections.racefree.block.plugins.module_utils._dm import suspended as _dm_quiet
-with _dm_ioctl.Control() as control, _device.open_path(sys.argv[1]) as device, _dm_quiet.quiet(control, [device], 60):
+with _dm_ioctl.Control() as control, _device.open_path(sys.argv[1]) as device, \\
+        _dm_quiet.quiet(control, [device], 60):
     print(control.status(_dm_ioctl.by_number(device.id.major, device.id.minor)).suspended, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -55,7 +55,8 @@ int main(void)
     char answer = 0;
 
     strcpy(address.sun_path + 1, NAME);
-    if (connect(fd, (void *)&address, sizeof(address.sun_family) + 1 + strlen(NAME)) || read(fd, &answer, 1) != 1)
+    if (connect(fd, (void *)&address, sizeof(address.sun_family) + 1 + strlen(NAME))
+        || read(fd, &answer, 1) != 1)
         return 8;
     if (answer == 'p') {
         fprintf(stderr, "Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n");

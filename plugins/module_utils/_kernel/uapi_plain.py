@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The kernel's structures and numbers of block and loop devices without cffi, made by tools/uapi/generate from tools/uapi/uapi.h: change those.
+The kernel's structures and numbers of block and loop devices without cffi. Made by tools/uapi/generate from
+tools/uapi/uapi.h: change those.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Xen waits for its hotplug script, and loading cffi takes a good part of that. Each structure is a format of the module struct, and the names of its
-fields in order.
+Xen waits for its hotplug script, and loading cffi takes a good part of that time. Each structure is a format
+of the module struct, and the names of its fields in order.
 """
 
 from __future__ import annotations

@@ -16,15 +16,18 @@ from guest_errors import GuestProblem
 USAGE = """\
 xenguest - small paravirtual guests for tests, on this Xen host
 
-  xenguest start NAME [--memory MB] [--vcpus N] [--disk SPEC]... [--config LINE]... [--libvirt] [--no-frontend] [--timeout S]
-        boots a guest and returns when it takes commands; SPEC as in xl's configuration, e.g. /dev/loop0,raw,xvda,w;
+  xenguest start NAME [--memory MB] [--vcpus N] [--disk SPEC]... [--config LINE]... [--libvirt]
+                 [--no-frontend] [--timeout S]
+        boots a guest and returns when it takes commands; SPEC as in xl's configuration,
+        e.g. /dev/loop0,raw,xvda,w;
         LINE is added to xl's configuration; --libvirt makes it with virsh instead of xl;
         --no-frontend leaves out the disk driver: the guest never answers for any disk until
         xenguest run NAME -- 'insmod /modules/*xen-blkfront.ko'
   xenguest run NAME [--timeout S] [--grace S] -- SHELL COMMAND
         runs it in the guest (busybox); prints its output, exits with its exit code.
-        124: killed after --timeout seconds (60 unless told); 125: no answer --grace seconds (60 unless told) after that
-  xenguest console NAME [--raw]    what the guest printed on its console, without the lines of "run" unless --raw
+        124: killed after --timeout seconds (60 unless told);
+        125: no answer --grace seconds (60 unless told) after that
+  xenguest console NAME [--raw]    what the guest printed on its console, with --raw also the lines of "run"
   xenguest pause NAME              the guest stands still and answers nothing, a detach neither
   xenguest unpause NAME
   xenguest stop NAME               destroys it; no error when there is none

@@ -95,7 +95,8 @@ def libvirt_xml(name, memory, vcpus, disks, cmdline):
     return (
         f"<domain type='xen'><name>{name}</name><memory unit='MiB'>{memory}</memory><vcpu>{vcpus}</vcpu>"
         "<os><type arch='x86_64' "
-        f"machine='xenpv'>linux</type><kernel>{KERNEL}</kernel><initrd>{INITRD}</initrd><cmdline>{cmdline}</cmdline></os>"
+        f"machine='xenpv'>linux</type><kernel>{KERNEL}</kernel><initrd>{INITRD}</initrd>"
+        f"<cmdline>{cmdline}</cmdline></os>"
         f"<on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>"
         f"<devices>{''.join(rows)}<console type='pty'/></devices></domain>\n"
     )

@@ -368,9 +368,7 @@ PRINTED = [
         "0 64 mirror core 1 8 2 8:0 0 8:16 0 2 handle_errors keep_log",
     ),
     (
-        "0 64 raid raid1 7 64 daemon_sleep 5 write_mostly 1 sync max_write_behind 512 2 - /dev/a - /dev/b".replace(
-            " 7 ", " 8 "
-        ),
+        "0 64 raid raid1 8 64 daemon_sleep 5 write_mostly 1 sync max_write_behind 512 2 - /dev/a - /dev/b",
         "0 64 raid raid1 8 0 sync daemon_sleep 5 write_mostly 1 max_write_behind 256 2 - 8:0 - 8:16",
     ),
     ("0 64 cache /dev/a /dev/b /dev/c 64 0 default 0", "0 64 cache 8:0 8:16 8:32 64 1 writeback smq 0"),
