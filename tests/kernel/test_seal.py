@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Seals on a real kernel: who is refused, who is not, and what becomes of a seal when its device's number is reused."""
+"""
+Seals on a real kernel: who is refused, who is not, and what becomes of a seal when its device's number is
+reused.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +139,9 @@ def test_nothing_else_on_the_host_is_refused(loop):
 
 
 def partition_table(count):
-    """A partition table of the old kind, with partitions of 1 MiB; udev may have it read again at any time."""
+    """
+    A partition table of the old kind, with partitions of 1 MiB; udev may have it read again at any time.
+    """
     rows = [struct.pack("<4xB3xII", 0x83, number * 2048, 2048) for number in range(1, count + 1)]
     return bytes(446) + b"".join(rows).ljust(64, b"\0") + b"\x55\xaa"
 
@@ -254,7 +259,8 @@ def test_a_reused_number_is_free_at_once(name, control, loop):
     assert list(seals.found()) == [(bystander["major"], bystander["minor"])]
     lift(bystander)
     print(
-        f"free after {statistics.median(delays) * 1000:.1f} ms at the median, {max(delays) * 1000:.1f} ms at most"
+        f"free after {statistics.median(delays) * 1000:.1f} ms at the median, {max(delays) * 1000:.1f} ms "
+        "at most"
     )
 
 
@@ -513,8 +519,8 @@ def test_events_are_the_kernels():
 
 def test_killed_while_it_seals_and_lifts(loop):
     """
-    After every system call that changes anything, the start of the keeper among them: what was said to be sealed is, and the next run leaves all
-    or nothing.
+    After every system call that changes anything, the start of the keeper among them: what was said to be
+    sealed is, and the next run leaves all or nothing.
     """
     device = loop(partitions=True, content=partition_table(1))
     partition = f"{device['path']}p1"
@@ -566,7 +572,9 @@ def run_killed_and_heard(function, count, said):
 
 
 def test_the_keeper_is_killed(loop, name):
-    """Before and after each of its steps, while a sealed device is replaced by another one with its number."""
+    """
+    Before and after each of its steps, while a sealed device is replaced by another one with its number.
+    """
     bystander = loop()
     for count in counts():
         dmsetup("create", name, "--table", f"0 {SECTORS} zero")
@@ -602,7 +610,9 @@ def counts():
 
 
 def test_what_an_open_costs(loop):
-    """Printed, in turns, the shortest of many short ones each: without the program, and with 1 and 1,000 seals."""
+    """
+    Printed, in turns, the shortest of many short ones each: without the program, and with 1 and 1,000 seals.
+    """
     device, other = loop(), loop("other.raw")
     times = {0: [], 1: [], 1000: []}
     for dummy in range(int(os.environ.get("RACEFREE_TRIES") or 1)):

@@ -66,8 +66,8 @@ def prepare(path: str, source: str) -> None:
 
 def _empty(path: str) -> None:
     """
-    Take away links of udev's that were made there before: under the mount they would get old, and lead to other
-    devices when it ends. WrongDevice when there is anything else.
+    Take away links of udev's that were made there before: under the mount they would get old, and lead to
+    other devices when it ends. WrongDevice when there is anything else.
     """
     try:
         with os.scandir(path) as entries:

@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The program at the root of the control groups, and its maps: put in place, found, replaced by a newer one, taken away.
+The program at the root of the control groups, and its maps: put in place, found, replaced by a newer one,
+taken away.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The link and the maps have names below place.DIRECTORY, which keep them when their maker ends. Others' programs at the same place are asked
-beside it (BPF_F_ALLOW_MULTI, which links always have), and each can refuse. Who changes anything here has LOCK.
+The link and the maps have names below place.DIRECTORY, which keep them when their maker ends. Others'
+programs at the same place are asked beside it (BPF_F_ALLOW_MULTI, which links always have), and each can
+refuse. Who changes anything here has LOCK.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ LOCK = locks.Lock("seals", "the seals of this host")
 SEALS = f"{place.DIRECTORY}/seals-{entry.LAYOUT}"
 PASSES = f"{place.DIRECTORY}/passes-{entry.LAYOUT}"
 LINK = f"{place.DIRECTORY}/link"
-_NO_CGROUP_BPF = "A kernel with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF, Linux 5.8 or later, is needed: Debian 12 and 13 have them"
+_NO_CGROUP_BPF = (
+    "A kernel with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF, Linux 5.8 or later, is needed: Debian 12 and "
+    "13 have them"
+)
 _REFUSED = (
     "Root may not either: look at security modules, at kernel lockdown, and at whether this is a container"
 )
@@ -98,7 +103,9 @@ def existing() -> Iterator[Maps | None]:
 
 
 def ensure() -> Maps:
-    """The maps, with this program or a newer one reading them: what is missing is made. The caller has LOCK."""
+    """
+    The maps, with this program or a newer one reading them: what is missing is made. The caller has LOCK.
+    """
     place.check()
     with _translated(), contextlib.ExitStack() as stack:
         with contextlib.suppress(FileExistsError):
@@ -116,7 +123,9 @@ def ensure() -> Maps:
 
 
 def take_away() -> None:
-    """Have nothing asked any more, and nothing left. The caller has LOCK, and has seen that nothing is sealed."""
+    """
+    Have nothing asked any more, and nothing left. The caller has LOCK, and has seen that nothing is sealed.
+    """
     with _translated():
         with contextlib.suppress(FileNotFoundError):
             link = bpf.get_pinned(LINK)

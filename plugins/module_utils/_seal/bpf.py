@@ -7,8 +7,9 @@ bpf(2): maps, a program, links, and their names in a file system of type bpf.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Each call takes ``union bpf_attr`` (include/uapi/linux/bpf.h), of which the formats below are the parts in use. Functions here raise
-OSError; what it means is for the callers to say. Descriptors are ints, closed by the callers.
+Each call takes ``union bpf_attr`` (include/uapi/linux/bpf.h), of which the formats below are the parts in
+use. Functions here raise OSError; what it means is for the callers to say. Descriptors are ints, closed by
+the callers.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ _PROG_INFO = struct.Struct("=64x16s")
 
 
 class Map:
-    """A hash map, held by its descriptor ``fd``; keys and values are bytes of ``key_size`` and ``value_size``."""
+    """
+    A hash map, held by its descriptor ``fd``; keys and values are bytes of ``key_size`` and ``value_size``.
+    """
 
     def __init__(self, fd: int, key_size: int, value_size: int) -> None:
         self.fd = fd
@@ -124,7 +127,10 @@ def load_program(name: str, code: bytes) -> int:
 
 
 def create_link(program: int, cgroup: int) -> int:
-    """A descriptor of the link that has the program asked for each process of the cgroup; the program goes with the link."""
+    """
+    A descriptor of the link that has the program asked for each process of the cgroup; the program goes with
+    the link.
+    """
     return _call(_LINK_CREATE, _LINK_ATTR, program, cgroup, _ATTACH_CGROUP_DEVICE, 0)
 
 
@@ -169,7 +175,10 @@ def program_name(identity: int) -> str:
 
 
 def _call(command: int, form: struct.Struct, *fields: Any) -> int:
-    """bpf(2), whose answer is 0 or more; ``fields`` are numbers, names in the attributes themselves, and what :func:`_at` made. OSError."""
+    """
+    bpf(2), whose answer is 0 or more; ``fields`` are numbers, names in the attributes themselves, and what
+    :func:`_at` made. OSError.
+    """
     number = _number()
     ffi, library = c_library()
     words = [int(ffi.cast("uintptr_t", field)) if isinstance(field, ffi.CData) else field for field in fields]

@@ -7,7 +7,8 @@ What stands in the two maps that the program reads: seals by device number, and 
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. The layouts are LAYOUT, which is in the maps' names below the file system of type bpf: another one gets another number.
+Pure. The layouts are LAYOUT, which is in the maps' names below the file system of type bpf: another one gets
+another number.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import struct
 from .._base.record import Record
 
 LAYOUT = 1
-# Devices and their partitions that can be sealed at once, and opens by passes at once; the kernel sets some 100 bytes aside for each.
+# Devices and their partitions that can be sealed at once, and opens by passes at once; the kernel sets some
+# 100 bytes aside for each.
 MOST_SEALS, MOST_PASSES = 16384, 1024
 # struct bpf_cgroup_dev_ctx has major and minor as 32 bits each.
 NUMBER = struct.Struct("=II")
@@ -34,8 +36,9 @@ _WITH_DISK, _WITH_REMOVAL = 1, 2
 
 class Seal(Record):
     """
-    One sealed device: the ``diskseq`` it is for, ``since`` when in seconds of CLOCK_BOOTTIME, how many opens were
-    ``refused``, whether it is a partition that is sealed because its disk is, and whether it came with a deferred removal.
+    One sealed device: the ``diskseq`` it is for, ``since`` when in seconds of CLOCK_BOOTTIME, how many opens
+    were ``refused``, whether it is a partition that is sealed because its disk is, and whether it came with a
+    deferred removal.
     """
 
     diskseq: int
@@ -56,8 +59,9 @@ def seal_of(value: bytes) -> Seal:
 
 class Pass(Record):
     """
-    What lets one thread open one sealed device: until ``end`` in nanoseconds of CLOCK_MONOTONIC, and only while the thread has
-    this ``name`` (bytes, at most 15), which for threads of the collection's own nobody can know.
+    What lets one thread open one sealed device: until ``end`` in nanoseconds of CLOCK_MONOTONIC, and only
+    while the thread has this ``name`` (bytes, at most 15), which for threads of the collection's own nobody
+    can know.
     """
 
     end: int

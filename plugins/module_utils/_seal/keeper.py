@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The keeper: a small process that takes away seals as soon as their devices are gone, for as long as anything is sealed.
+The keeper: a small process that takes away seals as soon as their devices are gone, for as long as anything
+is sealed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Its code comes to it through a pipe (``keeping``), so that no file has to stay for it. It says READY when it will see whatever happens from then
-on. Without it, when it was killed, nothing that is sealed is open: seals of devices that are gone stay until the next run of the collection.
+Its code comes to it through a pipe (``keeping``), so that no file has to stay for it. It says READY when it
+will see whatever happens from then on. Without it, when it was killed, nothing that is sealed is open: seals
+of devices that are gone stay until the next run of the collection.
 """
 
 from __future__ import annotations
@@ -32,13 +34,18 @@ _LOCK_SECONDS = 30.0
 
 
 class Keeper:
-    """What is done with each event; ``again`` has for each number that is to be looked at again when, and which look that is."""
+    """
+    What is done with each event; ``again`` has for each number that is to be looked at again when, and which
+    look that is.
+    """
 
     def __init__(self) -> None:
         self.again: dict[tuple[int, int], tuple[float, int]] = {}
 
     def run(self, listener: uevent.Listener, locks: _locks.Locks) -> None:
-        """Until nothing is sealed; ``locks`` has LOCK, which is let go of before anybody else can seal anything."""
+        """
+        Until nothing is sealed; ``locks`` has LOCK, which is let go of before anybody else can seal anything.
+        """
         while True:
             try:
                 if self._look_through(locks):
@@ -71,7 +78,9 @@ class Keeper:
                 return
 
     def _patience(self, until: float) -> float:
-        """Seconds until something is to be looked at again; 0 would make the socket one that does not wait."""
+        """
+        Seconds until something is to be looked at again; 0 would make the socket one that does not wait.
+        """
         soonest = min([when for when, dummy in self.again.values()] + [until])
         return max(0.0001, soonest - time.monotonic())
 
@@ -108,7 +117,10 @@ class Keeper:
 
 
 def main() -> None:
-    """The process: standard output is the starter's pipe until READY is said; what goes wrong until then is said there, too."""
+    """
+    The process: standard output is the starter's pipe until READY is said; what goes wrong until then is said
+    there, too.
+    """
     try:
         with uevent.Listener() as listener, _locks.Locks() as locks:
             is_keeper = locks.try_take(LOCK)

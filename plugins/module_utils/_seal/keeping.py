@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Starting the keeper of the seals: a fresh Python, which has nothing of its starter's memory, gets its code through a pipe.
+Starting the keeper of the seals: a fresh Python, which has nothing of its starter's memory, gets its code
+through a pipe.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The directory from which Ansible runs a module is gone when that ends, and a copy of the process (fork) would keep whatever secrets
-the module was given.
+The directory from which Ansible runs a module is gone when that ends, and a copy of the process (fork) would
+keep whatever secrets the module was given.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from . import keeper
 
 SECONDS = 30.0
 _PACKAGE = "racefree_block"
-# cd: a process that stays must not keep a directory's file system busy. The shell ends at once, so that nobody has to wait for the keeper.
+# cd: a process that stays must not keep a directory's file system busy. The shell ends at once, so that
+# nobody has to wait for the keeper.
 _SHELL = 'cd / && exec 3<&0 && { "$0" -I -B -c "$1" "$2" <&3 3<&- & }'
 # What people see of the process: short, and what it is.
 _COMMAND = "import json, sys; given = json.load(sys.stdin); exec(given['begin'])"
@@ -51,8 +53,8 @@ importlib.import_module(given["main"]).main()
 
 def have_keeper() -> None:
     """
-    Have a keeper run; when this returns, it will see whatever happens from now on. Whoever changes seals has attachment.LOCK, so that no two
-    start one. KernelError, DeadlineExceeded.
+    Have a keeper run; when this returns, it will see whatever happens from now on. Whoever changes seals has
+    attachment.LOCK, so that no two start one. KernelError, DeadlineExceeded.
     """
     with _locks.Locks() as locks:
         if not locks.try_take(keeper.LOCK):
@@ -102,7 +104,9 @@ def _hand_over(process: subprocess.Popen[bytes], given: bytes) -> None:
 
 
 def sources() -> dict[str, tuple[str, bool]]:
-    """The modules that the keeper needs, by the names they have there: source, and whether it is a package."""
+    """
+    The modules that the keeper needs, by the names they have there: source, and whether it is a package.
+    """
     found: dict[str, tuple[str, bool]] = {_PACKAGE: ("", True)}
     wanted = [_inside(keeper.__name__)]
     while wanted:
@@ -122,7 +126,9 @@ def sources() -> dict[str, tuple[str, bool]]:
 
 
 def _imported(name: str, source: str) -> list[str]:
-    """What a module that is no package imports from its own collection, with the packages that these are in."""
+    """
+    What a module that is no package imports from its own collection, with the packages that these are in.
+    """
     names = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level:

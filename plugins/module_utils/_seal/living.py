@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Which device has a number now, as sysfs tells, without opening it; and the event by which udev looks at it again.
+Which device has a number now, as sysfs tells, without opening it; and the event by which udev looks at it
+again.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -18,7 +19,10 @@ _SIZE = 64
 
 
 def diskseq_of(major: int, minor: int) -> int | None:
-    """The disk sequence number of the device with this number (for a partition its disk's); None when there is no such device. KernelError."""
+    """
+    The disk sequence number of the device with this number (for a partition its disk's); None when there is
+    no such device. KernelError.
+    """
     base = _base(major, minor)
     text = _read(f"{base}/diskseq")
     if text is None:
@@ -58,7 +62,10 @@ def disk_of(major: int, minor: int) -> tuple[int, int] | None:
 
 
 def send_change(major: int, minor: int) -> None:
-    """Have the kernel say that the device has changed, so that udev looks at it again; nothing when it is not there."""
+    """
+    Have the kernel say that the device has changed, so that udev looks at it again; nothing when it is not
+    there.
+    """
     path = f"{_base(major, minor)}/uevent"
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -7,9 +7,9 @@ Passes: how one thread of the collection opens one sealed device, while nobody e
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A pass is an entry of a map that the program reads: for the thread's ids, the device's number, and a name that the thread gives itself for the
-time (PR_SET_NAME) and that nobody can guess. So a pass that a killed process has left is of no use to another one that gets its id; it is removed
-by the next run.
+A pass is an entry of a map that the program reads: for the thread's ids, the device's number, and a name that
+the thread gives itself for the time (PR_SET_NAME) and that nobody can guess. So a pass that a killed process
+has left is of no use to another one that gets its id; it is removed by the next run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ SECONDS = 60
 
 @contextlib.contextmanager
 def for_this_thread(maps: attachment.Maps, numbers: list[tuple[int, int]]) -> Iterator[None]:
-    """A context in which this thread can open the sealed devices with these numbers. KernelError when there are too many at once."""
+    """
+    A context in which this thread can open the sealed devices with these numbers. KernelError when there are
+    too many at once.
+    """
     process, thread = os.getpid(), threading.get_native_id()
     keys = [entry.pass_key(process, thread, *number) for number in numbers]
     secret = os.urandom(7).hex().encode("ascii")

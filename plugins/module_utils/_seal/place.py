@@ -36,7 +36,8 @@ def check() -> None:
         raise NotSupported(
             "no file system of type bpf is mounted there, in which seals are kept",
             device=BPF_FS,
-            hint=f"Mount it: mount -t bpf bpf {BPF_FS}. A kernel without CONFIG_BPF_SYSCALL has none, and no seals",
+            hint=f"Mount it: mount -t bpf bpf {BPF_FS}. A kernel without CONFIG_BPF_SYSCALL has none, and no "
+            "seals",
         )
 
 
@@ -48,7 +49,8 @@ def cgroup_root() -> str:
             return place
     raise NotSupported(
         "control groups of version 2 are not mounted, by which devices are sealed",
-        hint="Mount them: mount -t cgroup2 cgroup2 /sys/fs/cgroup, or start systemd with them (systemd.unified_cgroup_hierarchy=1)",
+        hint="Mount them: mount -t cgroup2 cgroup2 /sys/fs/cgroup, or start systemd with them "
+        "(systemd.unified_cgroup_hierarchy=1)",
     )
 
 

@@ -7,9 +7,9 @@ The program that refuses opens of sealed devices, put together here: no compiler
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. The kernel asks programs of type CGROUP_DEVICE at every open of a device, of its own, too (security_inode_permission's
-neighbour devcgroup_inode_permission, and bdev_open), and at mknod(2); 0 refuses with EPERM. The argument is
-``struct bpf_cgroup_dev_ctx``: access_type (access << 16 | type), major, minor.
+Pure. The kernel asks programs of type CGROUP_DEVICE at every open of a device, of its own, too
+(security_inode_permission's neighbour devcgroup_inode_permission, and bdev_open), and at mknod(2); 0 refuses
+with EPERM. The argument is ``struct bpf_cgroup_dev_ctx``: access_type (access << 16 | type), major, minor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import struct
 
 from . import entry
 
-# Raised with every change of the instructions; NAME tells hosts which one is in place, in at most 15 characters.
+# Raised with every change of the instructions; NAME tells hosts which one is in place, in at most 15
+# characters.
 VERSION = 1
 PREFIX = "racefree_seal_"
 NAME = f"{PREFIX}{VERSION}"
@@ -29,7 +30,8 @@ _BLOCK, _MKNOD = 1, 1
 _LOOKUP, _KTIME, _PID_TGID, _COMM = 1, 5, 14, 16
 _PSEUDO_MAP_FD = 1
 R0, R1, R2, R6, R7, R8, FRAME = 0, 1, 2, 6, 7, 8, 10
-# On the stack, below FRAME: the key of a pass (process and thread, then the number, which alone is a seal's key), and a name.
+# On the stack, below FRAME: the key of a pass (process and thread, then the number, which alone is a seal's
+# key), and a name.
 _PASS_KEY, _NUMBER, _NAME = -16, -8, -32
 _ALLOW, _REFUSE = "allow", "refuse"
 

@@ -7,9 +7,10 @@ Taking away seals whose devices are gone, and sealing partitions that have come 
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A seal is for one disk sequence number, and the kernel's program sees only the device's number, which is reused: a seal whose device is gone
-would refuse its successor. What sysfs shows for the number decides, and nothing else: events come late, and everybody can have some sent.
-All of this is done by who has attachment.LOCK.
+A seal is for one disk sequence number, and the kernel's program sees only the device's number, which is
+reused: a seal whose device is gone would refuse its successor. What sysfs shows for the number decides, and
+nothing else: events come late, and everybody can have some sent. All of this is done by who has
+attachment.LOCK.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from . import attachment, entry, living, passes
 
 def reap_all(maps: attachment.Maps) -> int:
     """
-    Take away all seals whose devices are gone, and have the partitions of sealed disks sealed; how many seals went.
+    Take away all seals whose devices are gone, and have the partitions of sealed disks sealed; how many seals
+    went.
     """
     gone = 0
     for number, seal in maps.found().items():

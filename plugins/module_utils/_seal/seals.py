@@ -26,9 +26,11 @@ def probe() -> None:
 
 def seal(major: int, minor: int, diskseq: int, with_removal: bool = False) -> None:
     """
-    Have nobody open the device, nor its partitions, from now on. The caller holds it open, so that the number is its own.
+    Have nobody open the device, nor its partitions, from now on. The caller holds it open, so that the number
+    is its own.
 
-    ``with_removal`` tells that the seal is to go when a deferred removal is cancelled. NotSupported, KernelError: then it is not sealed.
+    ``with_removal`` tells that the seal is to go when a deferred removal is cancelled. NotSupported,
+    KernelError: then it is not sealed.
     """
     with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.ensure() as maps:
         before = maps.get(major, minor)
@@ -93,7 +95,8 @@ def reap() -> int:
     """
     Take away the seals whose devices are gone, and all of it when none is left; how many that were.
 
-    Also sees that the others have their program and their keeper. Runs that work with devices do this at their beginning.
+    Also sees that the others have their program and their keeper. Runs that work with devices do this at
+    their beginning.
     """
     if not attachment.in_use():
         return 0
@@ -109,7 +112,10 @@ def reap() -> int:
 
 
 def _remove(maps: attachment.Maps, disk: tuple[int, int], diskseq: int) -> None:
-    """Take the seals off a disk and its partitions. The disk last: while it is sealed, the next run seals its partitions again."""
+    """
+    Take the seals off a disk and its partitions. The disk last: while it is sealed, the next run seals its
+    partitions again.
+    """
     for number in [*living.partitions_of(*disk), disk]:
         seal_there = maps.get(*number)
         if seal_there is not None and seal_there.diskseq == diskseq:

@@ -7,7 +7,8 @@ The kernel's events of devices (uevents), as it sends them to everybody who list
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-lib/kobject_uevent.c: ``ACTION@DEVPATH``, then ``NAME=VALUE`` words, each with a NUL at its end. Group 1 is the kernel's; udev has another.
+lib/kobject_uevent.c: ``ACTION@DEVPATH``, then ``NAME=VALUE`` words, each with a NUL at its end. Group 1 is
+the kernel's; udev has another.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ _LONGEST = 16384
 
 
 class Event(Record):
-    """One event of a block device: ``action`` ("add", "remove", "change" ...), its number, and whether it is a partition."""
+    """
+    One event of a block device: ``action`` ("add", "remove", "change" ...), its number, and whether it is a
+    partition.
+    """
 
     action: str
     major: int
@@ -62,7 +66,9 @@ class Listener:
         self._socket.close()
 
     def next(self, seconds: float) -> Event | None:
-        """The next event of a block device, or None when none comes for so long, or another one came. Lost."""
+        """
+        The next event of a block device, or None when none comes for so long, or another one came. Lost.
+        """
         self._socket.settimeout(seconds)
         try:
             message, sender = self._socket.recvfrom(_LONGEST)

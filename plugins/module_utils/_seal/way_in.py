@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the collection does when the open of a block device is refused with EPERM: the one way by which it comes to sealed devices.
+What the collection does when the open of a block device is refused with EPERM: the one way by which it comes
+to sealed devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -26,10 +27,11 @@ _SECONDS = 30.0
 
 def open_refused(path: str, flags: int, error: OSError) -> int:
     """
-    A descriptor of the block device at the path, whose open was refused with ``error``; ``flags`` are as for os.open.
+    A descriptor of the block device at the path, whose open was refused with ``error``; ``flags`` are as for
+    os.open.
 
-    A seal whose device is gone is taken away, and a device that is sealed is opened by a pass for this thread. OSError of the open;
-    KernelError, DeviceBusy.
+    A seal whose device is gone is taken away, and a device that is sealed is opened by a pass for this
+    thread. OSError of the open; KernelError, DeviceBusy.
     """
     there = os.stat(path, follow_symlinks=not flags & os.O_NOFOLLOW)
     if not stat.S_ISBLK(there.st_mode) or not attachment.in_use():
@@ -45,7 +47,10 @@ def open_refused(path: str, flags: int, error: OSError) -> int:
 
 @contextlib.contextmanager
 def let_in(numbers: list[tuple[int, int]]) -> Iterator[None]:
-    """A context in which this thread can have the kernel open devices with these numbers, sealed or not. KernelError."""
+    """
+    A context in which this thread can have the kernel open devices with these numbers, sealed or not.
+    KernelError.
+    """
     with attachment.existing() as maps:
         if maps is None:
             yield

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The parts of seals that need no kernel: layouts, instructions, events, what a host must have, and the keeper's code."""
+"""
+The parts of seals that need no kernel: layouts, instructions, events, what a host must have, and the keeper's
+code.
+"""
 
 from __future__ import annotations
 
@@ -140,8 +143,8 @@ def test_a_host_that_has_all_of_it(mounts):
     assert place.cgroup_root() == "/sys/fs/cgroup"
     # As with control groups of both versions.
     mounts(
-        BPF
-        + "32 24 0:28 / /sys/fs/cgroup rw - tmpfs t rw\n33 32 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+        BPF + "32 24 0:28 / /sys/fs/cgroup rw - tmpfs t rw\n33 32 0:26 / /sys/fs/cgroup/unified rw - cgroup2 "
+        "cgroup2 rw\n"
     )
     place.check()
     assert place.cgroup_root() == "/sys/fs/cgroup/unified"
@@ -184,7 +187,9 @@ def test_a_container_seals_nothing(mounts, monkeypatch, kind):
 
 
 def test_the_keeper_has_all_its_code():
-    """A fresh Python imports it from what would be sent, and nothing of the collection's comes from elsewhere."""
+    """
+    A fresh Python imports it from what would be sent, and nothing of the collection's comes from elsewhere.
+    """
     sources = keeping.sources()
     # As it begins, up to where the program would.
     begin = keeping._BEGIN.replace(".main()", "") + (
