@@ -194,7 +194,7 @@ def test_read_only(guest, raw, detached):
     "target, words",
     [
         ("/no/such/file", "there is no such device or file"),
-        ("diskseq:42", "ends with the boot"),
+        ("diskseq:42", "valid until the next boot"),
         ("/etc", "is a directory, and must be a block device or a regular file"),
         ("dm:name", "dm:NAME,UUID"),
     ],

@@ -72,16 +72,17 @@ def test_a_change_of_that_code_is_another_key(campaign, monkeypatch):
     pieces = campaign("pieces")
     family = pieces.FAMILIES[0]
     before = pieces.key(family)
-    read = pieces.Path.read_bytes
+    read = pieces.Path.read_text
 
     def changed(more):
-        monkeypatch.setattr(
-            pieces.Path, "read_bytes", lambda self: read(self) + (more if self.name == "known.py" else b"")
-        )
+        def read_text(path, **words):
+            return read(path, **words) + (more if path.name == "known.py" else "")
+
+        monkeypatch.setattr(pieces.Path, "read_text", read_text)
         return pieces.key(family)
 
-    assert changed(b"\nMORE = 1\n") != before
-    assert changed(b"\n# nothing that matters\n") == before
+    assert changed("\nMORE = 1\n") != before
+    assert changed("\n# nothing that matters\n") == before
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_what_is_no_number(value, option):
 def test_a_target_that_would_be_another_disk_after_the_boot(disk, form):
     with pytest.raises(InvalidValue) as caught:
         target.parse(form.format(n=disk.id.diskseq), True)
-    for word in ("target", "ends with the boot", "@BOOT", "dm:NAME,UUID"):
+    for word in ("target", "valid until the next boot", "@BOOT", "dm:NAME,UUID"):
         assert word in str(caught.value)
 
 
