@@ -19,7 +19,7 @@ import signal
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._block import bound, loop
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
-from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _mapped
+from ansible_collections.racefree.block.plugins.module_utils._dm import lifetime
 from ansible_collections.racefree.block.plugins.module_utils._source import journal
 from conftest import Failed, run_module, udev_settle, wait_until
 
@@ -207,7 +207,7 @@ def test_a_task_that_is_killed_between_its_commits(image, name, step):
 
             return call
 
-        _mapped.set_persist, loop.set_autoclear = counted(_mapped.set_persist), counted(loop.set_autoclear)
+        lifetime.set_persist, loop.set_autoclear = counted(lifetime.set_persist), counted(loop.set_autoclear)
 
     # The killed process is the one that does the module's work; the module reports it.
     assert "was killed" in Run("dm_devices", devices=devices, before=before).wait()["msg"]

@@ -22,6 +22,7 @@ from .._base.errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 from .._block import device as _device
 from .._block import sysfs
 from . import control as _control
+from . import lifetime
 from . import names as _names
 from .load import load_new
 from .names import new_uuid
@@ -73,7 +74,7 @@ def make(
         _name(control, device, private, name, uuid)
         control.resume(_control.by_device(device), event_nr=event_nr)
         if persist:
-            set_persist(control, device, True)
+            lifetime.set_persist(control, device, True)
     except BaseException as error:
         _roll_back(control, device, private)
         if isinstance(error, BlockError) and error.device == private.name:
@@ -273,19 +274,6 @@ def give_name_back(control: _control.Control, other: _control.MappedStatus, name
         which = f"{other.number} (uuid {other.uuid or 'none'})"
         return f"ANOTHER DEVICE, {which}, HAS THE NAME {name} AND WAS {old}: {error}"
     return f"another device, {other.number}, has its name {old} back"
-
-
-def set_persist(control: _control.Control, device: _device.Device, wanted: bool) -> None:
-    """
-    Set whether a held mapped device stays when its last user goes (message ``@cancel_deferred_remove``,
-    interface 4.27).
-    """
-    if control.status(_control.by_device(device)).deferred_remove != wanted:
-        return
-    if wanted:
-        control.message(_control.by_device(device), "@cancel_deferred_remove")
-    else:
-        control.remove(_control.by_device(device), deferred=True)
 
 
 def is_mapped(device: _device.Device) -> bool:

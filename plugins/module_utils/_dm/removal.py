@@ -17,7 +17,7 @@ from .._base.errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 from .._block import device as _device
 from .._block import let_go, sysfs
 from . import control as _control
-from . import mapped
+from . import lifetime, mapped
 from . import names as _names
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
@@ -166,7 +166,7 @@ def _last_user(
         try:
             now = control.status(_control.by_device(device))
             if now.open_count > 1 or limit.expired:
-                mapped.set_persist(control, device, not status.deferred_remove)
+                lifetime.set_persist(control, device, not status.deferred_remove)
             if now.open_count > 1:
                 return device
             if limit.expired:

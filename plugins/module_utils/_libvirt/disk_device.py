@@ -30,7 +30,7 @@ from .._base.errors import DeviceBusy, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._block import sysfs
 from .._block.device import Device
-from .._dm import control, load, removal, udev
+from .._dm import control, lifetime, load, removal, udev
 from .._dm import mapped as _mapped
 from .._source import journal, lookup, needed_locks, opener, orphans
 from .._source import spec as _spec
@@ -231,7 +231,7 @@ def _make_room(host: Resources, spec: DiskSpec, limit: Deadline) -> None:
         with mapped.device as device:
             # One is this descriptor. Another one is a guest's, which closes it while it shuts down.
             if host.dm.status(control.by_device(device)).open_count <= 1:
-                _mapped.set_persist(host.dm, device, False)
+                lifetime.set_persist(host.dm, device, False)
             elif patience.expired:
                 raise DeviceBusy(
                     f"an earlier run of the guest still has it: {_mapped.describe(host.dm, mapped)}",

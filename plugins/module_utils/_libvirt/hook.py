@@ -28,7 +28,7 @@ from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceGone, GuestError, WrongDevice
 from .._base.files import write_whole
 from .._block.device import Device
-from .._dm import mapped
+from .._dm import lifetime
 from .._process import descriptors, identity
 from .._process import holder as _holder
 from .._process.supervise import supervised
@@ -177,7 +177,7 @@ def release(job: hook_plan.Job, told: Callable[[], None] | None = None) -> list[
         with resources.Resources() as host:
             there = disk_device.of_domain(host, job.uuid)
             for dummy, device in there:
-                mapped.set_persist(host.dm, device, False)
+                lifetime.set_persist(host.dm, device, False)
             names = ", ".join(f"{target} ({device.path})" for target, device in there)
         if not there:
             return []

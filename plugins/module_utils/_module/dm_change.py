@@ -15,7 +15,7 @@ from typing import Any, Callable, TypeVar
 from .._base.errors import DeviceBusy
 from .._block.device import Device
 from .._dm import control as _control
-from .._dm import load, reload, removal, udev
+from .._dm import lifetime, load, reload, removal, udev
 from .._dm import mapped as _mapped
 from .._dm import suspended as _suspended
 from .._source.resources import Resources
@@ -65,8 +65,8 @@ class Changes:
         self.steps_back.append(lambda: self.set_suspended(device, not wanted))
 
     def persist(self, device: Device, wanted: bool) -> None:
-        _mapped.set_persist(self.host.dm, device, wanted)
-        self.steps_back.append(lambda: _mapped.set_persist(self.host.dm, device, not wanted))
+        lifetime.set_persist(self.host.dm, device, wanted)
+        self.steps_back.append(lambda: lifetime.set_persist(self.host.dm, device, not wanted))
 
     def set_suspended(self, device: Device, wanted: bool) -> None:
         """Suspend or resume it, with nothing that rolls it back."""

@@ -19,7 +19,7 @@ from .._block import device as _device
 from .._block import sysfs
 from .._block.device import Device
 from .._dm import control as _control
-from .._dm import health, live_table, reload, removal
+from .._dm import health, lifetime, live_table, reload, removal
 from .._dm import mapped as _mapped
 from .._dm import names as _names
 from .._dm import suspended as _suspended
@@ -222,7 +222,7 @@ class DmItem(Item):
         if self.opener is not None and self.params["persist"]:
             self.opener.keep()
         if self.created and self.params["persist"]:
-            _mapped.set_persist(self.host.dm, known(self.device), True)
+            lifetime.set_persist(self.host.dm, known(self.device), True)
 
     def to_hold(self) -> list[Device]:
         params = self.params
@@ -259,7 +259,7 @@ class DmItem(Item):
             # The device is removed when this descriptor is closed, if its deferred remove is set. A commit
             # may have cleared that.
             with known(self.device):
-                _mapped.set_persist(self.host.dm, known(self.device), False)
+                lifetime.set_persist(self.host.dm, known(self.device), False)
         if self.changes is not None:
             self.changes.undo()
 

@@ -27,7 +27,7 @@ from .._base.errors import BlockError, DeviceGone, KernelError, WrongDevice
 from .._base.files import kind_of_file, open_regular, write_whole
 from .._block import boot, loop, sysfs
 from .._block import device as _device
-from .._dm import control, mapped
+from .._dm import control, lifetime
 from .._process import identity as _identity
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
@@ -190,7 +190,7 @@ def _set_permanent(host: Resources, device: _device.Device, wanted: bool) -> Non
     if loop.is_loop(device):
         loop.set_autoclear(device, not wanted)
     else:
-        mapped.set_persist(host.dm, device, wanted)
+        lifetime.set_persist(host.dm, device, wanted)
 
 
 def _words(device: _device.Device) -> str:

@@ -16,7 +16,7 @@ from .._base import locks as _locks
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, DeviceGone
 from .._block import bind, loop
-from .._dm import health, names
+from .._dm import health, lifetime, names
 from .._dm import mapped as _mapped
 from . import files, lookup, slots, spec
 
@@ -99,7 +99,7 @@ class Opener:
         if loop.is_loop(device):
             loop.set_autoclear(device, not wanted)
         else:
-            _mapped.set_persist(self.host.dm, device, wanted)
+            lifetime.set_persist(self.host.dm, device, wanted)
 
     def _find_or_make_file(self, source: spec.FileSource) -> Device:
         with files.backing_of(source) as backing:

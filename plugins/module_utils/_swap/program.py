@@ -24,7 +24,7 @@ from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceBusy, InvalidValue, KernelError
 from .._block import sysfs
 from .._block.device import Device
-from .._dm import control, load, mapped, removal, udev
+from .._dm import control, lifetime, load, mapped, removal, udev
 from .._seal import seals, way_in
 from .._source import opener, orphans, resources, spec
 from . import area, config
@@ -104,7 +104,7 @@ def stop(host: resources.Resources, wanted: config.Config) -> None:
         if area.is_used(identity.major, identity.minor):
             with way_in.let_in([(identity.major, identity.minor)]):
                 area.swap_off(device.path)
-        mapped.set_persist(host.dm, device, False)
+        lifetime.set_persist(host.dm, device, False)
     limit = Deadline(_GOING_SECONDS)
     for pause in pauses():
         if not removal.is_there(identity) and not any(sysfs.read(path) for path in loops):
