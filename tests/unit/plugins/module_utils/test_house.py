@@ -58,3 +58,14 @@ def test_a_room_says_its_subject_and_loads_nothing(house):
             assert path == "_dm_table/__init__.py" or len(tree.body) == 1, (
                 f"{path}: has code beside its docstring"
             )
+
+
+@pytest.mark.parametrize("module", ["loop_device", "snapshot_stores", "kernel_key"])
+def test_what_knows_no_tables_does_not_carry_the_table_language(house, module):
+    """Ansible sends all that a module can import to the host, at each task."""
+    from house import imports
+
+    graph = imports.graph_of(imports.imports_of(house))
+    carried = imports.reachable(graph, "_module.runner") | imports.reachable(graph, f"_module.{module}")
+    assert "_source.journal" in carried
+    assert {name for name in carried if imports.room_of(name) == "_dm_table"} == set()
