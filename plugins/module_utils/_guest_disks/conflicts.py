@@ -19,14 +19,14 @@ from .._base.errors import InvalidValue
 from .entry import Entry
 from .pool import Pool
 
-# What a path is compared by; None for no path.
+# Converts a path to the value that is compared; None for no path.
 Key = Callable[[Optional[str]], Optional[str]]
-# Label, the entry (None for a pool) and the path of somebody who has a file.
+# The label of a file's user, its entry (None for a pool), and the path.
 User = tuple[str, Optional[Entry], str]
 # The key of a pool, and the number of a volume.
 Volume = tuple[str, int]
 
-# Beside a snapshot's store: which image it belongs to.
+# Suffix of the record beside a snapshot store, which identifies the image of the store.
 RECORD = ".image"
 
 
@@ -59,13 +59,13 @@ def check(entries: list[Entry], identities: dict[str, str] | None = None) -> Non
 
 
 def key_by(identities: dict[str, str] | None) -> Key:
-    """A function: what a path is compared by."""
+    """Return the function that converts a path to the value that is compared."""
     known = {plain(path): identity for path, identity in (identities or {}).items()}
     return lambda path: None if path is None else known.get(plain(path), plain(path))
 
 
 def plain(path: object) -> str:
-    """A path in the one form in which it is compared."""
+    """Normalize a path for comparison."""
     return "/" + posixpath.normpath(str(path)).lstrip("/")
 
 
@@ -114,7 +114,7 @@ def _parts_of(pool: Pool, option: str, key: Key) -> list[str | None]:
             if not device.get("offset")
         ]
     if len(set(parts)) < len(parts):
-        # Metadata and data; the kernel would refuse it, too.
+        # Metadata and data must be different devices: the kernel would refuse one device for both, too.
         raise InvalidValue(f"{option}.data", parts[0], "must be another device than metadata")
     return [*parts, source["uuid"]]
 
@@ -148,7 +148,7 @@ def _check_files(
 
 
 def _check_records(present: list[Entry], users: dict[str | None, list[User]]) -> None:
-    """The record beside a snapshot's store is nobody's file."""
+    """No entry may use the record beside a snapshot's store as its file."""
     paths = {plain(path): label for rows in users.values() for label, dummy, path in rows}
     for entry in present:
         record = None if entry.image is None else plain(entry.file) + RECORD
@@ -174,7 +174,7 @@ def _also(path: str | None, other: str) -> str:
 
 
 def _check_volumes(present: list[Entry]) -> dict[Volume, str]:
-    """``{(pool, id): label of who has it}``, also of those that a volume is to be made from."""
+    """``{(pool, id): label of its user}``, including the volumes from which snapshots are to be created."""
     users: dict[Volume, Entry] = {}
     for entry in present:
         if entry.thin is None:
@@ -196,7 +196,7 @@ def _check_volumes(present: list[Entry]) -> dict[Volume, str]:
 
 
 def _check_removed(entry: Entry, user: str | None, volumes: dict[Volume, str]) -> None:
-    """``user``: who has the file of the Entry, or None."""
+    """``user``: the label of the user of the Entry's file, or None."""
     option, what = f"{entry.option}.remove_file", entry.file
     if entry.thin is not None:
         option, what = f"{entry.option}.remove_volume", f"the volume {entry.thin.id} of {entry.thin.pool}"

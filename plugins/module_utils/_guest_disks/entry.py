@@ -94,7 +94,7 @@ class Entry(Record):
 
 
 def entry_of(disk: dict[str, Any], domain: str, option: str) -> Entry:
-    """The Entry, or InvalidValue for what cannot be meant."""
+    """Return the Entry; InvalidValue for options that are wrong or inconsistent."""
     if not isinstance(disk, dict) or not disk.get("vdev"):
         raise InvalidValue(
             option,
@@ -139,7 +139,7 @@ def source_of(entry: Entry, sizes: Sizes, mtimes: Sizes | None = None) -> Source
     base, size = _base_of(entry, sizes, mtimes or {})
     if entry.crypt is None:
         return base
-    # An encrypted source of its own must say its size.
+    # The size is known: an encrypted disk must state it if its source has no known size.
     assert size is not None
     sector = entry.crypt.get("sector_size") or SECTOR
     if size % sector:
@@ -206,7 +206,7 @@ def _snapshot_of(entry: Entry, image: int | None, mtime: int | None) -> tuple[So
 
 
 def _checked_sizes(entry: Entry, image: int | None) -> tuple[int, int]:
-    """``(bytes of the image, bytes of the disk)`` of a snapshot; InvalidValue when they do not fit."""
+    """``(bytes of the image, bytes of the disk)`` of a snapshot; InvalidValue if they do not fit together."""
     if not image:
         raise InvalidValue(
             f"{entry.option}.image", entry.image, "must be an image that is there, and not empty"
@@ -228,7 +228,7 @@ def _checked_sizes(entry: Entry, image: int | None) -> tuple[int, int]:
 
 
 def _check_kind(disk: dict[str, Any], option: str, absent: bool, flags: dict[str, bool]) -> None:
-    """Which options go together."""
+    """InvalidValue for options that exclude each other or are missing."""
     given = [kind for kind in _KINDS if disk.get(kind) is not None]
     if len(given) > 1 or not (given or absent):
         raise InvalidValue(option, given, "must have either file or thin or source")
@@ -347,7 +347,9 @@ def _check_key(key: Any, option: str) -> None:
 
 
 def _name(vdev: object) -> str:
-    """The one name of a disk that can be written in several ways; as it is when it is not Xen's."""
+    """
+    The canonical name of a disk whose name can be written in several ways; unchanged if it is not Xen's.
+    """
     try:
         return _vdev.parse(vdev).name
     except InvalidValue:

@@ -82,7 +82,7 @@ def mapped_names(value: Any, read_only: bool = False) -> list[str]:
     try:
         sources = [spec.parse_slot(slot) for dummy, slot in _dm_table.parse_table(value).devices(read_only)]
     except BlockError:
-        # Who plans the table says all that is wrong with it.
+        # The plan reports all errors of the table.
         return []
     names: list[str] = []
     for source in sources:

@@ -61,7 +61,7 @@ class TablePlan:
         wanted.table.check_replaces(live)
         if wanted.table.length < live.length and not self.allow_shrink:
             self._refuse_shrinking(live.length, wanted.table.length)
-        # What is the same in meaning is not written in another way.
+        # An equivalent live table is kept, even if the new one is written differently.
         if wanted.is_complete and live.same_as(wanted.table):
             return live
         self._refuse_exchange(live, wanted.written)
@@ -120,7 +120,7 @@ def is_in_use(host: Resources, device: Device, seconds: float = PROBING_SECONDS)
     """
     limit = Deadline(seconds)
     for pause in pauses():
-        # One is this process.
+        # This process is one of the openers.
         if host.dm.status(_control.by_device(device)).open_count <= 1:
             return False
         if limit.expired:

@@ -51,7 +51,7 @@ def _kernel() -> dict[str, Any]:
 
 
 def _has_seals() -> bool:
-    """Whether devices can be sealed; why not is what the attempt tells."""
+    """Whether devices can be sealed. The reason is not reported: an attempt to seal a device tells it."""
     try:
         seals.probe()
     except BlockError:
@@ -104,7 +104,7 @@ def _blkback_diskseq(host: Resources) -> bool | None:
         with host.store.within(_XENSTORE_SECONDS):
             return vbd_read.offers_opened(host.store)
     except BlockError:
-        # That it cannot be told is the answer.
+        # This cannot be determined, so the answer is None.
         return None
 
 
@@ -123,7 +123,7 @@ def _libvirt_daemon(connection: Any) -> str | None:
     try:
         return _dotted(connection.daemon_version(Deadline(_LIBVIRT_SECONDS)))
     except BlockError:
-        # That there is no answer is the answer.
+        # The daemon did not answer in time.
         return None
 
 

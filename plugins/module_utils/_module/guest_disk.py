@@ -27,6 +27,6 @@ def check_source_mode(source: Source, mode: str) -> Source:
     if isinstance(source, (FileSource, TableSource)) and source.read_only and mode == "w":
         raise InvalidValue("mode", "w", "must be r: the source is read_only")
     if isinstance(source, FileSource) and mode == "r":
-        # What a guest may not write is opened read-only.
+        # Storage that the guest may only read is opened read-only.
         return source._replace(read_only=True)
     return source

@@ -140,7 +140,7 @@ class Item:
         """Roll back what was applied; not called for a removal, for which that is impossible."""
 
     def is_removal(self) -> bool:
-        """Whether something is gone that nothing brings back."""
+        """Whether the item removes something, which cannot be rolled back."""
         return self.params.get("state") in ("absent", "detached")
 
     def remains(self) -> list[str]:

@@ -98,7 +98,7 @@ class KeyItem(Item):
             )
         is_right = self.serial is not None and self._is_right()
         before = self._shown(self.serial is not None)
-        # What differs is not shown, only that something does.
+        # The difference is not shown, only that there is one.
         after = dict(self._shown(True), payload="as wanted")
         return Plan(
             not is_right,
@@ -114,7 +114,7 @@ class KeyItem(Item):
         kind, text = self.params["type"], self.params["description"]
         marker = self._marker()
         if marker is not None:
-            # First, so that the marker never describes a payload that the key no longer has.
+            # Remove the marker first, so that it never describes a payload that the key no longer has.
             keyring.remove(marker)
             self.was_touched = True
         if self.params["state"] == "absent":
@@ -130,7 +130,7 @@ class KeyItem(Item):
         )
 
     def is_removal(self) -> bool:
-        # The payload that was there before cannot be read.
+        # The previous payload cannot be read, and so cannot be restored.
         return True
 
     def remains(self) -> list[str]:

@@ -53,7 +53,7 @@ def settle(rows: list[Row]) -> None:
 
 
 def _wanted(rows: Iterable[Row]) -> dict[Row, list[_locks.Lock]]:
-    """``{row: [Lock]}``; what cannot be told is the row's error."""
+    """``{row: [Lock]}``; if the locks of a row cannot be determined, the row gets the error."""
     wanted = {}
     for row in _good(rows):
         try:

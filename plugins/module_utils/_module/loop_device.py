@@ -49,7 +49,7 @@ ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
 
-# The identity of an area of a file, and words for it.
+# The identity of an area of a file, and its description.
 Area = tuple[tuple[int, int, int, int], str]
 
 
@@ -65,17 +65,17 @@ class LoopItem(Item):
         self.backing: Backing | None = None
         self.device: Device | None = None
         self.status: loop.LoopInfo | None = None
-        # The identity of the file's area, and words for it.
+        # The identity of the file's area, and its description.
         self.area: Area | None = None
         self.created = False
         self.removing: list[Device] = []
         self.gone: bool | None = None
         self._at_risk: list[Device] = []
         self._restore: list[Callable[[], Any]] = []
-        # The settings that the plan found and wants.
+        # The settings before the run, and the wanted ones, from the plan.
         self._seal_before: dict[str, Any] = {}
         self._seal_after: dict[str, Any] = {}
-        # What was done that nothing takes back, as texts.
+        # Changes that cannot be rolled back, as texts.
         self._for_good: list[str] = []
         # Whether the device is persistent, as far as this run is concerned.
         self._stays = False
@@ -179,7 +179,7 @@ class LoopItem(Item):
         )
 
     def finish(self) -> None:
-        # The kernel takes back neither, as long as the file is bound.
+        # On a bound device, the kernel can undo neither a larger capacity nor a partition scan.
         now = (
             None
             if self.created or self.device is None
@@ -254,7 +254,7 @@ class LoopItem(Item):
                     hint="The device that had this number is gone; leave diskseq out to make a new one",
                 )
             return self._planned({}, wanted)
-        # A path is what the run returns, and it must lead there.
+        # The run returns the device's path, which must lead to this device.
         self.device.need_node()
         return self._planned(settings(self.device, known(self.status), self.backing), wanted)
 
@@ -397,7 +397,7 @@ class LoopItem(Item):
     def _plan_absent(self) -> Plan:
         params = self.params
         self.removing = [self.host.enter_context(device) for device in self._to_remove()]
-        # Had already, unless it has got a file in the last moment.
+        # These locks are already held, unless a device was bound to a file a moment ago.
         self.host.locks.take([_lock_of(device) for device in self.removing])
         self.gone = not self.removing
         if params["diskseq"] is not None and (params["path"] or params["backing_file"]):
@@ -414,7 +414,7 @@ class LoopItem(Item):
                     raise detach.busy(device)
             self.host.loops.expect_gone(self.removing)
         for device in self.removing:
-            # Refused before anything is changed.
+            # Refuse before anything is changed.
             sealing.is_missing(params, device)
         statuses = [(device, loop.info(device)) for device in self.removing]
         if not params["deferred"]:

@@ -20,7 +20,7 @@ from .item import Item, Plan, known
 
 
 class Unexpected(BlockError):
-    """A mistake of this collection; ``trace`` is where."""
+    """A bug in this collection; ``trace`` is the traceback."""
 
     HINT = "This is a mistake of the collection racefree.block: report it, with the traceback"
 

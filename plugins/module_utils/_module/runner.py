@@ -88,9 +88,9 @@ def _patience(row: Params) -> float:
 
 
 def _worked(module: AnsibleModule, body: Callable[[], dict[str, Any]], rows: list[Params]) -> dict[str, Any]:
-    """What ``body()`` returns, or fail_json. ``rows``: the options of each entry."""
+    """Return what ``body()`` returns, or call fail_json. ``rows``: the options of each entry."""
     try:
-        # Every device is held open until the task is done.
+        # Every device stays open until the task ends, so many descriptors are needed.
         descriptors.raise_limit()
         outcome = worker.run(body, max(map(_patience, rows), default=_STORAGE_SECONDS))
     except BlockError as error:
@@ -167,7 +167,7 @@ def _finish(module: AnsibleModule, outcome: dict[str, Any]) -> None:
 
 def _summary(failed: list[Row], task: Task) -> str:
     total = len(task.rows)
-    # One error can be that of several entries.
+    # Several entries can have the same error.
     told = list(dict.fromkeys(str(row.error) for row in failed))
     text = f"{len(failed)} of {total} failed: " + "; ".join(told[:5])
     if len(told) > 5:

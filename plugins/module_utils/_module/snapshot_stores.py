@@ -30,7 +30,7 @@ ARGUMENTS = {
 
 class StoreItem(Item):
     ARGUMENTS = ARGUMENTS
-    # Another run may have to read an image whole.
+    # Another run may take this long, because it may have to read a whole image.
     LOCK_SECONDS = 1800
 
     def __init__(self, params: Params, host: Resources) -> None:
@@ -124,5 +124,5 @@ class StoreItem(Item):
 
 
 def _shown(image: snapshot_store.Image | None) -> dict[str, Any]:
-    # The checksum of an image that was not read yet is no change.
+    # The checksum is left out: computing it for an image is not a change.
     return {} if image is None else {"image": image.path, "size": image.size, "mtime_ns": image.mtime_ns}

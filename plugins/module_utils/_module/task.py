@@ -31,13 +31,13 @@ class Task:
     ) -> None:
         self.list_option = list_option
         self.rows = [Row(item) for item in items]
-        # The same in the order in which they are done.
+        # The same rows, in the order in which they are processed.
         self._ordered = list(self.rows)
         self.check_mode = check_mode
         self.on_error = on_error
         self.warnings: list[str] = []
         self.was_stopped = False
-        # Whether anything was applied, whatever became of it.
+        # Whether anything was applied, even if it was rolled back since.
         self.has_begun = False
         self._journals: list[journal.Journal] = []
         self._all_stay = False
@@ -122,7 +122,7 @@ class Task:
             for row in pending:
                 if row.error is None and step is not None:
                     self._each([row], step)
-                # Asked of this row first: there can be thousands.
+                # This row's error is checked first, because there can be thousands of rows.
                 if row.error is not None and self._stopped():
                     return
             if step is None:
@@ -142,7 +142,7 @@ class Task:
 
     def _write_journal(self, rows: list[Row]) -> None:
         devices = [device for row in rows for device in row.item.lasting()]
-        # One step is done whole, or not at all.
+        # No journal is needed for a single device: making it persistent is atomic.
         if len(devices) > 1:
             self._journals.append(journal.Journal(devices))
 
@@ -255,7 +255,7 @@ class Task:
             row.applied = False
             if row.holder is not None:
                 row.holder.release()
-            # Until it is known to be as before.
+            # Changed, until it is known that the rollback was complete.
             row.changed = True
             try:
                 if not row.item.is_removal():

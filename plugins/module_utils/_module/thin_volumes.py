@@ -41,10 +41,10 @@ ARGUMENTS = {
 
 class VolumesItem(Item):
     ARGUMENTS = ARGUMENTS
-    # A pool that is not live is brought up to be looked at.
+    # A pool that is not active is briefly activated for the plan.
     PLANS_UNDER_LOCK = True
 
-    # Set by check, and by plan.
+    # ``volumes`` is set by ``check``, ``pool`` by ``plan``.
     volumes: thin.Volumes
     pool: pool.Pool
 
@@ -85,7 +85,7 @@ class VolumesItem(Item):
         before = self._none() if self.pool.device is None else self.volumes.look(self.pool.device)
         self.after = self.volumes.wanted(before)
         if self.pool.device is None and before == self.after:
-            # There is no pool, and nothing is wanted of it.
+            # The pool does not exist, and the task wants no volumes in it.
             return Plan(False, {}, {})
         self.grows = self.pool.device is not None and self.pool.grows
         return Plan(

@@ -35,22 +35,22 @@ from .._base import locks as _locks
 from .._base.deadline import Deadline
 from .._base.errors import BlockError, DeadlineExceeded, of_oserror
 
-# What a module does: returns plain data.
+# A module's work; returns plain data.
 Body = Callable[[], dict[str, Any]]
-# For tests that inspect the process which does the work: run it in their own.
+# For tests that inspect the process which does the work: run the work in the test's own process.
 IN_PROCESS = False
-# Seconds between two looks at the child, and for how many seconds a child may make no progress while it does
-# not wait for storage. All waits of the library are shorter.
+# Seconds between two checks of the child, and the number of seconds for which a child that is not waiting for
+# storage may make no progress. No wait of the library is longer.
 _LOOK_SECONDS = 0.25
 _LONGEST_STILL = 180
-# Seconds that a child has to exit after it has answered or was killed. Closing its files may hang.
+# Seconds for the child to exit after it has answered or was killed. Closing its files may hang.
 _ENDING_SECONDS = 1
-# In front of the answer, because processes that the child started may keep its end of the pipe open.
+# The length precedes the answer, because processes that the child started may keep the pipe's write end open.
 _LENGTH = struct.Struct("=Q")
 _TAKE, _TAKE_MANY, _RELEASE, _HOLDER = b"t", b"T", b"r", b"h"
-# Bytes in one message: offsets of 8 bytes each, behind a letter.
+# Bytes in one message: a letter and up to 4096 offsets of 8 bytes each.
 _MESSAGE = 1 + 8 * 4096
-# What the child works on, for the error of the parent: a text and a zero, in memory of both.
+# What the child is working on, for the parent's error message: a NUL-terminated text in shared memory.
 _TITLE_BYTES = 4096
 _title: mmap.mmap | None = None
 
@@ -98,8 +98,8 @@ def run(body: Body, patience: float) -> dict[str, Any]:
 
 def works_on(title: str) -> None:
     """
-    Note what this process works on from now on: it is named if the process is given up. Empty: nothing in
-    particular.
+    Record what this process is working on. The parent's error names it if it abandons the process. An empty
+    text: nothing in particular.
     """
     if _title is not None:
         data = title.encode(errors="surrogateescape")[: _TITLE_BYTES - 1] + b"\0"
@@ -139,7 +139,7 @@ def _work(body: Body, locks: socket.socket, writer: int, lifeline: int, parent: 
 
 
 def _plain(value: object) -> list[Any] | str:
-    """As Ansible's own encoder has it."""
+    """Convert a value as Ansible's own encoder does."""
     return list(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
@@ -168,7 +168,7 @@ class _Locks:
         return self._ask(_TAKE, [offset]) == b"y"
 
     def take_many(self, offsets: list[int]) -> int:
-        """Only as many as fit into one message. The caller continues with the others."""
+        """Take only as many locks as fit into one message. The caller continues with the others."""
         return int(self._ask(_TAKE_MANY, offsets[: _MESSAGE // 8]))
 
     def release(self, offset: int) -> None:
@@ -209,7 +209,7 @@ def _serve(child: int, connection: socket.socket, reader: int, patience: float) 
             if request:
                 connection.sendall(_answer(request))
             else:
-                # It is about to end.
+                # The child has closed its socket and is about to exit.
                 time.sleep(0.001)
         if ready:
             seen = None

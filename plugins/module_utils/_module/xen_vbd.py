@@ -51,7 +51,7 @@ ARGUMENTS = {
 
 
 class _Place(NamedTuple):
-    """A request before it has a device, for the sharing check of a file."""
+    """A disk that has no device yet, as the sharing check of a file identifies it."""
 
     key: vbd_nodes.Key
     guest: _guest.Guest
@@ -73,7 +73,7 @@ class VbdItem(Item):
         self.guest: _guest.Guest | None = None
         self.vbd: Vbd | None = None
         self.device: Device | None = None
-        # The source's device, if it is there already.
+        # The source's device, if it already exists.
         self.found: Device | None = None
         host.for_guests = True
         self.opener = opener.Opener(host)
