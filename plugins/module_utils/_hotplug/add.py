@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A guest gets a disk: the hotplug script's ``add``.
+The hotplug script's ``add``: attach a disk to a guest.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The device is open from before its number is written until blkback has it open, in two processes
-(``_hotplug.worker``). Only then does hotplug-status say connected.
+Two processes (``_hotplug.worker``) hold the device open from before its number is written until blkback has
+opened it. Only then is hotplug-status set to connected.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ if TYPE_CHECKING:
     from .._xen.vbd_key import Key
     from .._xenstore.nodes import Nodes
 
-# Seconds for saying what went wrong and taking back what was written, on top of the caller's own limit.
+# Seconds for reporting the error and rolling back, in addition to the caller's own limit.
 _CLEANUP = 5.0
 _LONGEST_ERROR = 1000
-# Seconds that xenstored has for telling how things stand when the limit is reached.
+# Seconds for one last request to xenstored after the limit has expired.
 _LAST_LOOK = 2.0
-# How long blkback is given before the nodes are looked at for what it says, instead of only whether it has
-# the device.
+# Seconds for which only sysfs is polled for blkback's open, before its nodes in XenStore are read too.
 _PATIENCE = 0.5
 _GIVEN_UP = (str(CLOSING), str(CLOSED))
 _HINT = "See the kernel's messages (dmesg) of this host"
@@ -45,11 +44,11 @@ _HINT = "See the kernel's messages (dmesg) of this host"
 
 def add(key: Key, seconds: float, form: str = "diskseq", link: worker.Link | None = None) -> None:
     """
-    Give the vbd the device that its target names; BlockError, with the reason in the node hotplug-error, when
-    that cannot be done.
+    Give the vbd the device that its target names. On failure, the reason is written to the node hotplug-error
+    and BlockError is raised.
 
-    Takes ``seconds`` at most, and 5 s more to take back what was done, unless storage does not answer.
-    ``form`` is one of _xen.vbd_nodes.FORMS, ``link`` leads to the process that watches over this one.
+    Takes at most ``seconds``, plus 5 s to roll back, unless storage does not respond. ``form`` is one of
+    _xen.vbd_nodes.FORMS. ``link`` is the connection to the process that watches over this one.
     """
     limit = Deadline(seconds)
     with Session() as store:
@@ -58,7 +57,7 @@ def add(key: Key, seconds: float, form: str = "diskseq", link: worker.Link | Non
             with store.within(limit):
                 job.run()
         except BaseException as error:
-            # Otherwise that has been done, and the vbd may be another one by now.
+            # A call that was given up has been rolled back already, and the vbd may be another one by now.
             if not job.link.is_given_up:
                 job.fail(error)
             raise
@@ -66,8 +65,8 @@ def add(key: Key, seconds: float, form: str = "diskseq", link: worker.Link | Non
 
 def give_up(key: Key, error: object, was_shared: bool) -> None:
     """
-    Take back and say why, for a process that cannot do so itself: it was killed, or hangs. ``was_shared``: it
-    may have written nodes.
+    Roll back and report the error for a process that cannot do so itself, because it was killed or hangs.
+    ``was_shared``: it may have written nodes.
     """
     with Session() as store:
         job = _Add(store, key, Deadline(_CLEANUP), "", worker.Link())
@@ -79,13 +78,13 @@ def give_up(key: Key, error: object, was_shared: bool) -> None:
                 with store.within(Deadline(_LAST_LOOK)):
                     job.is_served = store.read(f"{key.backend}/hotplug-status") == "connected"
             except BlockError:
-                # It may be, and then it is to be left as it is.
+                # The vbd may be connected; leave it unchanged.
                 job.is_served = True
         job.fail(error)
 
 
 class _Request(Record):
-    """What the sharing check wants to know."""
+    """The fields that the sharing check needs."""
 
     key: Key
     guest: _guest.Guest
@@ -106,7 +105,7 @@ class _Add:
         self.link = link
         self.nodes: dict[str, str | None] = {}
         self.identity: dict[str, str] = {}
-        # Whether what is there is another call's, and to be left as it is.
+        # Whether the device was attached by another call, and must be left unchanged.
         self.is_served = False
         self.host = _Host()
 
@@ -154,7 +153,7 @@ class _Add:
         return None
 
     def fail(self, error: object) -> None:
-        """Take back what was written and say why; what fails here adds nothing to know."""
+        """Roll back what was written and report the error. Failures of the rollback itself are ignored."""
         text = (
             str(error)
             if isinstance(error, BlockError)
@@ -167,7 +166,7 @@ class _Add:
             if not self.identity and not self.is_served:
                 state.forget(self.key)
         except OSError:
-            # The next call's reap tries it again.
+            # The next call's reap retries.
             pass
         try:
             with self.store.within(Deadline(_CLEANUP)):
@@ -176,7 +175,7 @@ class _Add:
             pass
 
     def _read(self, store: Nodes, *names: str) -> dict[str, str | None]:
-        """The nodes by name; ``error`` is blkback's, ``vm`` the guest's."""
+        """Read the backend's nodes by name. ``error`` is blkback's error node, ``vm`` the guest's."""
         paths = {name: f"{self.key.backend}/{name}" for name in names}
         if "error" in paths:
             paths["error"] = f"{self.key.backend_error}/error"
@@ -200,8 +199,8 @@ class _Add:
 
     def _check_same(self) -> None:
         """
-        libxl may call twice. What the guest has is not exchanged under it, and blkback would not look at
-        another number.
+        Handle a second call for a vbd that has a device: succeed if it is the same one, else raise
+        DeviceBusy. The device of a running guest is never exchanged, and blkback would ignore a new number.
         """
         nodes, known = self.nodes, state.read(self.key)
         if (
@@ -252,8 +251,8 @@ class _Add:
 
     def _prove_in(self, tx: Nodes, guest: _guest.Guest) -> None:
         """
-        Still the same vbd of the same guest, and nobody gave it a device; written to what was removed, the
-        nodes would be left for ever.
+        Check in the transaction that the vbd and the guest are still the same and that no other device was
+        written. Nodes written to a removed vbd would be left behind for ever.
         """
         if self.link.is_alone:
             raise GuestError("the script was killed in the meantime", device=self.key.backend)
@@ -268,10 +267,11 @@ class _Add:
                 device=self.key.backend,
             )
         if self.key.domid:
-            # Domain 0, which gets the disk for a boot loader (pygrub), has no such node and does not end.
+            # Domain 0, to which a disk is attached for a boot loader (pygrub), has no such node and does not
+            # end.
             _guest.prove_vm(now["vm"], guest)
         if self.nodes["error"] is not None:
-            # An earlier disk's, which would be taken for this one's.
+            # Left by an earlier disk; it would be taken for an error of this one.
             tx.remove(self.key.backend_error)
 
     def _wait_opened(self, device: Device) -> None:
@@ -283,7 +283,8 @@ class _Add:
             if found is None and not late and not patience.expired:
                 self.limit.sleep(pause)
                 continue
-            # The last look has some time of its own: the error is to tell what is late, not who was asked.
+            # Even after the limit, xenstored gets some time, so that the error tells what blkback has not
+            # done rather than that XenStore timed out.
             with self.store.within(Deadline(max(self.limit.left(), _LAST_LOOK))) as limit:
                 if found is not None:
                     if found != (device.id.major, device.id.minor):
@@ -303,8 +304,8 @@ class _Add:
 
     def _finish_in(self, tx: Nodes, device: Device) -> bool:
         """
-        Say that it is connected, unless a backend that offers the node opened says that it has not opened the
-        device.
+        Set hotplug-status to connected and return True. If the backend offers the node opened and it says
+        that the device is not open, return False.
         """
         if self._check_alive(tx, device)["opened"] == "0":
             return False
@@ -312,7 +313,7 @@ class _Add:
         return True
 
     def _check_alive(self, store: Nodes, device: Device) -> dict[str, str | None]:
-        """The nodes, or an error when the backend will never have this device."""
+        """The nodes. Raises GuestError if the backend will never open this device."""
         now = self._read(store, "state", "physical-device", "opened", "error")
         vbd_nodes.check_nodes(self.key, {"opened": now["opened"]})
         if now["error"] is not None or now["state"] in _GIVEN_UP:
@@ -339,16 +340,13 @@ class _Add:
         )
 
     def _say_in(self, tx: Nodes, values: dict[str, str]) -> None:
-        """Write nodes, but never into a vbd that is not there."""
+        """Write nodes, but only if the vbd still exists."""
         if self._read(tx, "frontend-id")["frontend-id"] == str(self.key.domid):
             tx.write_many({f"{self.key.backend}/{name}": value for name, value in values.items()})
 
 
 class _Host:
-    """
-    device-mapper's Control for ``_xen.stack.questions``, opened when it is asked for the first time; a
-    context.
-    """
+    """Context manager that opens device-mapper's Control on first use, for ``_xen.stack.questions``."""
 
     def __init__(self) -> None:
         self._dm: Control | None = None

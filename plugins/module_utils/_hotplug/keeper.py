@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The second process of the hotplug script's service: it has a copy of each device from before its number is
-written until blkback has it open.
+The second process of the hotplug service. It holds a copy of each device's file descriptor from before the
+device number is written until blkback has opened the device.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-It makes no call into storage, so that it does not hang where the service may. When the service is killed it
-takes back what was begun, as the watcher of ``_hotplug.worker`` does, and keeps what blkback may open yet.
+It makes no system calls into storage, so it does not hang where the service may. If the service is killed, it
+rolls back the calls in progress, as the watcher of ``_hotplug.worker`` does, and keeps devices open that
+blkback may still open.
 """
 
 from __future__ import annotations
@@ -27,19 +28,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .._base.deadline import Deadline
 
-# How a message begins: a call was taken, a descriptor comes with it, the call has ended, it has ended and
-# blkback may open the device yet.
+# First byte of a message: a call was accepted; a descriptor is attached; the call has ended; it has ended and
+# blkback may still open the device.
 BEGIN, DEVICE, END, KEEP = b"b", b"d", b"e", b"k"
 _LONGEST = 512
 
 
 def encoded(kind: bytes, number: int, key: Key) -> bytes:
-    """The message that the service sends for its call with this number, which is for the vbd of the Key."""
+    """Encode a message from the service about its call ``number``, for the vbd of the Key."""
     return kind + f"{number} {key.domid}/{key.devid}".encode()
 
 
 class Keeper:
-    """The process; ``connection`` is its end of the socket pair, by which it also sees the service's end."""
+    """
+    The keeper process. ``connection`` is its end of the socket pair, which also shows that the service has
+    ended.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -47,7 +51,7 @@ class Keeper:
         self.kept: list[tuple[int, str, Deadline]] = []
 
     def run(self) -> None:
-        """Never returns."""
+        """The process's main function; never returns."""
         try:
             leave_terminal()
             while self._hear():
@@ -88,7 +92,10 @@ class Keeper:
                 self.kept.remove(entry)
 
     def _stand_in(self) -> None:
-        """The service was killed: what it had begun is taken back."""
+        """
+        Roll back the calls in progress after the service was killed, and keep their devices open while
+        needed.
+        """
         for name, fd in list(self.calls.items()):
             try:
                 add.give_up(_key(name), worker_killed(), fd is not None)

@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What libxl calls when a guest gets a disk and when it has lost it: the hotplug script, without lock, without
-leak, without another program.
+The block hotplug script, which libxl calls when a disk is attached to a guest and after it is detached.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-libxl calls ``SCRIPT add|remove`` with XENBUS_PATH, waits for the exit code and reads the node hotplug-error
-(device_hotplug in tools/libs/light/libxl_device.c of Xen). Xen starts it twice for every disk, so each floor
-is imported only where it is needed.
+libxl calls ``SCRIPT add|remove`` with XENBUS_PATH set, waits for the exit code and reads the node
+hotplug-error (device_hotplug in tools/libs/light/libxl_device.c of Xen). The script needs no global lock,
+leaks nothing and runs no other program. Xen starts it twice for every disk, so each layer is imported only
+where it is needed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
     from .worker import Link
 
-# Of the 40 s that libxl gives a script (LIBXL_HOTPLUG_TIMEOUT): for the work, and for all of it when storage
-# does not answer.
+# Of the 40 s that libxl gives a script (LIBXL_HOTPLUG_TIMEOUT): limit for the work, and for the whole call if
+# storage does not respond.
 SECONDS = 20.0
 LONGEST = 27.0
-# Where the role xen_host keeps Xen's own script when this one has its place, and that place.
+# Where the role xen_host moves Xen's own script when it installs this one, and the path that this one then
+# has.
 STOCK_KEPT = "/etc/xen/scripts/block.stock"
 STOCK_PLACE = "/etc/xen/scripts/block"
 _HANDED_ON = "RACEFREE_HANDED_ON"
@@ -40,10 +41,10 @@ _HANDED_ON = "RACEFREE_HANDED_ON"
 
 def main(argv: list[str], environ: Mapping[str, str], form: str = "diskseq") -> int:
     """
-    Do what was called for; the exit code. What went wrong is printed, and for ``add`` written where libxl
-    looks for it.
+    Run the script's command and return its exit code. Errors are printed to stderr, and those of ``add`` are
+    also written to the node that libxl reads.
 
-    ``form``: how the disk sequence number is told to the backend (_xen.vbd_nodes.FORMS).
+    ``form``: how the disk sequence number is passed to the backend (_xen.vbd_nodes.FORMS).
     """
     try:
         command, key = parse_call(argv, environ)
@@ -58,14 +59,14 @@ def main(argv: list[str], environ: Mapping[str, str], form: str = "diskseq") -> 
 
 
 def parse_call(argv: list[str], environ: Mapping[str, str]) -> tuple[str, Key]:
-    """``(command, Key)`` of a call, or InvalidValue."""
+    """Parse the script's arguments into ``(command, Key)``. Raises InvalidValue."""
     if len(argv) != 2 or argv[1] not in ("add", "remove"):
         raise InvalidValue("arguments", " ".join(argv[1:]), "must be add or remove, as libxl calls it")
     return argv[1], parse_path(environ.get("XENBUS_PATH", ""))
 
 
 def parse_path(path: str) -> Key:
-    """The Key of a XENBUS_PATH, or InvalidValue."""
+    """Parse a XENBUS_PATH into a Key. Raises InvalidValue."""
     parts = path.split("/")
     domids = ["0"]
     if path.startswith("/local/domain/"):
@@ -81,7 +82,7 @@ def parse_path(path: str) -> Key:
 
 
 def add(key: Key, form: str) -> None:
-    """Give the vbd its device, in a process that is given up when it hangs."""
+    """Give the vbd its device, in a child process that is given up if it hangs."""
     from . import worker
 
     def work(link: Link) -> None:
@@ -99,15 +100,15 @@ def add(key: Key, form: str) -> None:
 
 def remove(key: Key, environ: Mapping[str, str]) -> None:
     """
-    Forget the vbd; its nodes may be gone already, and are not looked at.
+    Remove the vbd's state file. XenStore nodes may be gone already; nothing here depends on them.
 
-    There is nothing to take down: what ``add`` made goes when blkback closes it, which can be later than
-    this. But Xen's own script may have made a loop device for the disk before this one took its place, and
-    that one takes it down.
+    There is usually nothing to tear down: a loop device made by ``add`` is removed when blkback closes it,
+    which can be after this. But Xen's own script may have made a loop device for this disk before it was
+    replaced by this one; then that script is executed to remove it.
     """
     known = state.forget(key)
     state.reap()
-    # What is kept as Xen's own may be this script by mistake.
+    # STOCK_KEPT may by mistake be this script.
     if (
         not known
         and environ.get("script") == STOCK_PLACE
@@ -120,8 +121,8 @@ def remove(key: Key, environ: Mapping[str, str]) -> None:
 
 def _has_stock_loop(key: Key) -> bool:
     """
-    Xen's own script writes the node ``node`` for a file, and without it has nothing to take down
-    (tools/hotplug/Linux/block of Xen).
+    Whether Xen's own script made a loop device: it writes the node ``node`` for a file, and has nothing to
+    tear down without it (tools/hotplug/Linux/block of Xen).
     """
     from .._xenstore.session import Session
 

@@ -3,16 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A process that does the hotplug script's ``add`` for it: nothing is to be started and imported then, which
-takes longer than all the rest.
+Resident service that runs the hotplug script's ``add``, which saves starting an interpreter and importing
+modules. Those take longer than everything else.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The script writes a line, ``PID FORM XENBUS_PATH``, into the FIFO ``calls``, and reads from the FIFO
-``alive``, which says nothing and ends with this process. It is answered by a signal: SIGUSR1 when the disk is
-connected, SIGUSR2 when not.
+The script writes a line, ``PID FORM XENBUS_PATH``, to the FIFO ``calls``, and reads from the FIFO ``alive``,
+to which nothing is ever written and which reaches end of file when this process exits. The service answers by
+a signal: SIGUSR1 if the disk is connected, SIGUSR2 if not.
 
-Each call has a thread, and a keeper (``_hotplug.keeper``), forked before there is any, a copy of each device.
+Each call has its own thread. A keeper process (``_hotplug.keeper``), forked before any thread starts, holds a
+copy of each device's descriptor.
 """
 
 from __future__ import annotations
@@ -50,25 +51,26 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 DIRECTORY = "/run/racefree-block/service"
-# The descriptor by which each knows the other (proc(5), /proc/PID/fd): alive in this process, where nothing
-# else has so high a number, and calls in the script.
+# Descriptor numbers by which script and service recognise each other (proc(5), /proc/PID/fd): that of
+# ``alive`` here, which no other file of this process uses, and that of ``calls`` in the script.
 ALIVE_FD = 60
 _SCRIPT_FD = 3
-# What a call may import: it is here already, also when the library has been replaced.
+# Modules that a call imports late. They are loaded here in advance, so that replacing the library on disk has
+# no effect.
 PRELOADED = (control, node, open_files, vdev)
 _LINE = 512
 _PRINTING = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-# How often an answer is repeated: a signal that comes just before the script reads is seen only after that.
+# How often the answering signal is repeated. The script may miss one that arrives just before its read.
 _AGAIN_SECONDS = 0.02
-# How long the others wait for a call that does not come forward.
+# How long other calls wait for their turn while the current call makes no progress.
 _TURN_SECONDS = 1.0
-# Threads that wait for the interpreter ask for it so often; each of ours lets go of it anyway, within a few
-# milliseconds, for a system call.
+# The interpreter's switch interval (sys.setswitchinterval). A long one does no harm: each thread releases the
+# interpreter within a few milliseconds anyway, for a system call.
 _SWITCH_SECONDS = 0.05
 
 
 def serve(directory: str = DIRECTORY) -> None:
-    """Serve until SIGTERM, or until the keeper is gone, and then end what was begun."""
+    """Serve until SIGTERM or until the keeper exits, then finish the calls in progress."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     descriptors.raise_limit()
     run_directory.make(directory)
@@ -95,10 +97,11 @@ def _open_fifo(path: str) -> int:
 
 class _Turns:
     """
-    Who works: one call at a time, but for the wait for blkback.
+    Lets one call work at a time, except while it waits for blkback.
 
-    Threads that take the interpreter from each other take twice as long for the same work, and of
-    transactions that go on at once only the first to commit does so. But nobody waits for who hangs.
+    Threads that compete for the interpreter take twice as long for the same work, and of concurrent
+    transactions only the first to commit succeeds. But a call that hangs does not block the others for longer
+    than _TURN_SECONDS.
     """
 
     def __init__(self) -> None:
@@ -106,7 +109,9 @@ class _Turns:
         self._taken = 0
 
     def take(self, limit: Deadline) -> _thread.LockType | None:
-        """The lock, to be released, or None for who need not wait any more."""
+        """
+        Acquire the turn: the lock, which the caller releases, or None if the caller may go on without it.
+        """
         while True:
             lock, taken = self._lock, self._taken
             if lock.acquire(timeout=max(0, min(limit.left(), _TURN_SECONDS))):
@@ -115,13 +120,13 @@ class _Turns:
             if limit.expired:
                 return None
             if self._taken == taken:
-                # Who has it may have it for ever; those who come later have another one.
+                # The holder may hang for ever. Later calls use a new lock.
                 self._lock = _thread.allocate_lock()
                 return None
 
 
 class _Call(Link):
-    """A call that is being worked on; what the worker has of the others."""
+    """A call in progress: the Link that its worker thread uses."""
 
     def __init__(
         self, number: int, key: Key, form: str, pid: int, pidfd: int, keeper: socket.socket, turns: _Turns
@@ -137,14 +142,15 @@ class _Call(Link):
         self._keeper = keeper
         self._turns = turns
         self._turn: _thread.LockType | None = None
-        # Whoever has it answers.
+        # Whoever acquires it sends the answer.
         self.answering = _thread.allocate_lock()
         self._recording = _thread.allocate_lock()
 
     @property
     def is_alone(self) -> bool:
         """
-        Whether nobody waits for it any more: the script was killed, or has been told that it took too long.
+        Whether nobody waits for the result any more: the script was killed, or was told that the call timed
+        out.
         """
         return self.is_given_up or _has_ended(self.pidfd)
 
@@ -153,7 +159,10 @@ class _Call(Link):
         self.was_shared = True
 
     def record(self, key: Key, facts: dict[str, str]) -> None:
-        """What is recorded of a call that is given up would be nobody's, or in place of another call's."""
+        """
+        Write the state file, unless the call was given up: then the file would be orphaned, or overwrite a
+        later call's.
+        """
         with self._recording:
             if self.is_given_up:
                 raise GuestError("the script has given up in the meantime", device=key.backend)
@@ -164,7 +173,7 @@ class _Call(Link):
             self.is_given_up = True
 
     def transaction(self, store: Session, function: Callable[[Transaction], T], limit: Deadline) -> T:
-        """``store.transaction`` in this call's turn, which ends with it."""
+        """Run ``store.transaction`` in this call's turn, and end the turn afterwards."""
         self.take_turn(limit)
         try:
             return super().transaction(store, function, limit)
@@ -184,7 +193,7 @@ class _Call(Link):
         try:
             self._keeper.sendmsg([encoded(kind, self.number, self.key)], ancillary)
         except OSError as error:
-            # Otherwise the keeper was killed.
+            # ENDED means that the keeper was killed.
             if error.errno not in ENDED:
                 raise
 
@@ -200,11 +209,11 @@ class _Service:
         self.taken = 0
         self.rest = b""
         self.is_ending = False
-        # To be given up for those without which a call cannot be answered, and lines of calls for which there
-        # were not even these.
+        # ``spare``: descriptors that are closed when none is left for answering a call. ``late``: lines of
+        # calls for which not even these sufficed.
         self.spare: list[int] = []
         self.late: list[bytes] = []
-        # Calls that nobody works on, with the reason.
+        # Calls that no thread could be started for, with the reason.
         self.refused: dict[int, tuple[_Call, str]] = {}
 
     def run(self) -> None:
@@ -214,10 +223,11 @@ class _Service:
         poll.register(self.calls, select.POLLIN)
         while not self.is_ending or self.running or self.refused:
             self._keep_spare()
-            # A signal does not end it.
+            # poll is restarted after a signal (PEP 475).
             self._take(bool(poll.poll(_AGAIN_SECONDS * 1000 if self.refused or self.late else 1000)))
             if not self.is_ending and os.waitpid(self.keeper_pid, os.WNOHANG)[0]:
-                # Nobody has a second copy of the devices; whoever started this process starts another.
+                # Nobody holds a second copy of the devices now. End; whoever started this process starts
+                # another one.
                 self._end()
             for call in [call for call in list(self.running.values()) if call.limit.expired]:
                 self._give_up(call)
@@ -244,16 +254,16 @@ class _Service:
                 number, form, path = line.decode().split(" ")
                 pid, key = int(number), parse_path(path)
             except (ValueError, InvalidValue):
-                # No line of the script's.
+                # Not a line that the script writes.
                 continue
             try:
                 self._begin(line, pid, form, key)
             except (OverflowError, ProcessLookupError):
-                # Nobody waits for an answer (any more).
+                # The process does not exist, so nobody waits for an answer.
                 continue
 
     def _begin(self, line: bytes, pid: int, form: str, key: Key) -> None:
-        """Have a thread of its own work on a call; ProcessLookupError when its process has ended."""
+        """Start a thread for the call. Raises ProcessLookupError if the calling process has ended."""
         pidfd, problem = self._pidfd(pid)
         if pidfd is None:
             self.late.append(line)
@@ -278,7 +288,7 @@ class _Service:
         self.refused[call.number] = call, problem
 
     def _keep_spare(self) -> None:
-        """One for a pidfd, one for the script's standard error."""
+        """Reserve two descriptors: one for a pidfd, one for the script's standard error."""
         while len(self.spare) < 2:
             fd = _or_none(lambda: os.dup(self.calls))
             if fd is None:
@@ -287,8 +297,9 @@ class _Service:
 
     def _pidfd(self, pid: int) -> tuple[int | None, str | None]:
         """
-        ``(pidfd, None)`` of a process, ``(pidfd, reason)`` when it took a spare descriptor, and ``(None,
-        reason)`` when there is none at all.
+        Open a pidfd: ``(pidfd, None)``, or ``(pidfd, reason)`` if a spare descriptor had to be closed for it,
+        or ``(None, reason)`` if none could be opened at all. Raises ProcessLookupError if the process has
+        ended.
         """
         try:
             return os.pidfd_open(pid), None
@@ -309,7 +320,7 @@ class _Service:
             self._answer(call, error)
 
     def _give_up(self, call: _Call) -> None:
-        """Storage hangs, and the thread with it; what comes after that ends by itself."""
+        """Answer a call whose thread hangs in storage. If the thread continues later, it ends by itself."""
         if call.answering.acquire(False):
             call.give_up()
             _thread.start_new_thread(self._say_late, (call,))
@@ -334,7 +345,7 @@ class _Service:
 
     @staticmethod
     def _answer_once(call: _Call, error: str | None) -> bool:
-        """Signal the script; whether it has ended before that."""
+        """Signal the script, and return whether it has already ended."""
         if _has_ended(call.pidfd):
             return True
         try:
@@ -345,9 +356,7 @@ class _Service:
 
 
 def _or_none(function: Callable[[], int]) -> int | None:
-    """
-    The descriptor that ``function()`` returns, or None when there is none to be had, whatever the reason is.
-    """
+    """The descriptor that ``function()`` returns, or None if it raises OSError, for whatever reason."""
     try:
         return function()
     except OSError:
@@ -356,14 +365,14 @@ def _or_none(function: Callable[[], int]) -> int | None:
 
 def _has_open(pid: int, fifo: int) -> bool:
     """
-    Whether the process is the script: nobody else has the FIFO open. To be asked when a pidfd says which
-    process it is.
+    Whether the process is the script: nobody else has the FIFO open at this descriptor number. The caller
+    holds a pidfd and checks it afterwards, so that the PID cannot have been reused.
     """
     found = os.fstat(fifo)
     try:
         theirs = os.stat(f"/proc/{pid}/fd/{_SCRIPT_FD}")
     except OSError:
-        # Whatever the reason is: what cannot be seen to be the script is not signalled.
+        # Never signal a process that cannot be identified as the script.
         return False
     return (theirs.st_dev, theirs.st_ino) == (found.st_dev, found.st_ino)
 
@@ -373,7 +382,10 @@ def _has_ended(pidfd: int) -> bool:
 
 
 def _wait_end(pidfd: int, seconds: float) -> bool:
-    """Whether the process has ended within so many seconds (pidfd_open(2): it can be read then)."""
+    """
+    Wait up to ``seconds`` and return whether the process has ended (its pidfd is readable then,
+    pidfd_open(2)).
+    """
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
@@ -381,10 +393,10 @@ def _wait_end(pidfd: int, seconds: float) -> bool:
 
 def _print_there(pid: int, pidfd: int, text: str, spare: list[int]) -> None:
     """
-    On the script's standard error, if that can be opened; libxl reads the node hotplug-error. ``pidfd`` is
-    the script's: its number may be another process's once it has ended.
+    Write ``text`` to the script's standard error, if that can be opened; libxl itself reads the node
+    hotplug-error. ``pidfd`` identifies the script, as its PID may be reused once it has ended.
 
-    A descriptor of the list ``spare`` is given up for it when there is no other.
+    A descriptor of the list ``spare`` is closed for it if there is no other.
     """
     path = f"/proc/{pid}/fd/2"
     fd = _or_none(lambda: os.open(path, _PRINTING))
@@ -394,11 +406,11 @@ def _print_there(pid: int, pidfd: int, text: str, spare: list[int]) -> None:
     if fd is None:
         return
     try:
-        # Its number was its own when this was opened if it has not ended since.
+        # If the process has not ended by now, the PID was still the script's when the file was opened.
         if not _has_ended(pidfd):
             os.write(fd, text.encode(errors="replace"))
     except OSError:
-        # Told by the exit code all the same.
+        # The exit code reports the failure anyway.
         pass
     finally:
         os.close(fd)

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the hotplug script knows of the vbds it serves: one small file for each, below /run.
+State of the vbds that the hotplug script serves: one small file per vbd, in /run.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A file is written before anything is made, whole or not at all, and goes with the vbd. Nothing depends on it
-for not being left behind: what the script makes goes with its last user. It is for those who look, and for a
-script that is called twice.
+A file is written atomically before any device is made, and removed with the vbd. A leftover file does no
+harm, since what the script makes goes away with its last user. The files are for administrators and for a
+script that is called twice for one vbd.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DIRECTORY = "/run/racefree-block/hotplug"
 
 def write(key: Key, facts: dict[str, str]) -> None:
     """
-    Keep ``facts``, a dictionary of one-line texts, for the vbd, in place of what was kept before;
+    Write ``facts``, a dictionary of one-line texts, as the vbd's state, replacing its previous one. Raises
     KernelError.
     """
     text = "".join(f"{name}={value}\n" for name, value in facts.items())
@@ -42,7 +42,7 @@ def write(key: Key, facts: dict[str, str]) -> None:
 
 
 def read(key: Key) -> dict[str, str] | None:
-    """The dictionary that was kept, or None."""
+    """The vbd's state as a dictionary, or None if there is none."""
     try:
         with open(f"{DIRECTORY}/{_name(key)}", encoding="utf-8") as file:
             return dict(line.rstrip("\n").split("=", 1) for line in file if "=" in line)
@@ -51,15 +51,16 @@ def read(key: Key) -> dict[str, str] | None:
 
 
 def forget(key: Key) -> bool:
-    """Remove the vbd's file; whether there was one."""
+    """Remove the vbd's file and return whether there was one."""
     return _unlink(_name(key))
 
 
 def reap() -> list[str]:
     """
-    Remove the files of vbds that are gone, and what a killed run had begun to write; their names.
+    Remove the files of vbds that no longer exist and temporary files of killed runs; the list of removed
+    names.
 
-    The kernel has a vbd's device from before the script is called until after it is called for the last time.
+    The vbd is in sysfs from before the script's first call until after its last.
     """
     try:
         names = os.listdir(DIRECTORY)

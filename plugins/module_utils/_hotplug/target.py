@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The device that a disk's target names, for the hotplug script: what xl passes on as it was written.
+Parse and open the device that a disk's target names, for the hotplug script. xl passes the target on
+unchanged.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -36,10 +37,10 @@ _FORMS = ("diskseq:", "file:", "path:", "dm:")
 
 def parse(text: str, writable: bool) -> Recipe:
     """
-    The recipe (``_source.spec``) of a target: one of its text forms, or as with Xen's own script a path of a
-    block device or a regular file, to which ``/dev/`` is added when it is not absolute.
+    Parse a target into a recipe (``_source.spec``). A target is one of the recipe's text forms or, as for
+    Xen's own script, the path of a block device or regular file; ``/dev/`` is prepended to relative paths.
 
-    What a guest may not write, nobody needs to be able to write for it: a file is then bound read-only.
+    If ``writable`` is false, a file is bound read-only: the guest does not write it, so nobody needs to.
     """
     if not text.isascii() or not text.isprintable():
         raise InvalidValue("target", text, "must be printable ASCII")
@@ -55,18 +56,18 @@ def parse(text: str, writable: bool) -> Recipe:
 
 def open_device(recipe: Recipe, seconds: float, is_shared: bool = False) -> Device:
     """
-    The device, held and proved. For a file a loop device is made, which goes with its last user; that may
-    take ``seconds``.
+    Open, verify and return the device. For a file, a loop device is created that is removed with its last
+    user; that may take ``seconds``.
 
     ``is_shared``: whether another device may write the same part of the file.
 
-    Always a new one: one that is there already would go, or stay, with somebody else's decision. KernelError
-    for a mapped device that no longer works, or stands on one.
+    The loop device is always a new one: an existing one would be removed or kept as somebody else decides.
+    Raises KernelError for a mapped device that no longer works or that stands on one.
     """
     device = _open(recipe, seconds, is_shared)
     try:
         if gone.exists(f"{device.sysfs}/dm", gone.SYSFS):
-            # Only for mapped devices: they are files more to be found and read.
+            # Imported only for mapped devices, to save start-up time.
             from .._dm import control as _control
             from .._dm import health
 
@@ -100,7 +101,7 @@ def _open(recipe: Recipe, seconds: float, is_shared: bool) -> Device:
         boot.check_boot(recipe.boot_id, recipe.diskseq)
         if recipe.partition is None:
             return _device.open_diskseq(recipe.diskseq)
-        from .._block import partition  # rarely needed, and a file more to be found and read
+        from .._block import partition  # rarely needed, so imported here to save start-up time
 
         return partition.open_partition(recipe.diskseq, recipe.partition)
     device = _device.open_path(recipe.path, diskseq=recipe.diskseq, option="target")
@@ -111,7 +112,8 @@ def _open(recipe: Recipe, seconds: float, is_shared: bool) -> Device:
 
 def _check_kept(text: str, recipe: spec.Source) -> None:
     """
-    A target stands in a configuration that outlives the boot, and the number would be another disk's then.
+    Reject a target with a disk sequence number that is not bound to a boot: a guest's configuration outlives
+    the boot, and after it the number would identify another disk.
     """
     if isinstance(recipe, DiskseqSource):
         is_bound = recipe.boot_id is not None
@@ -136,7 +138,7 @@ def _full(text: str) -> str:
 
 
 def _guess(path: str) -> FileSource | PathSource:
-    """Only a guess: whatever is opened is proved to be what it is taken for here."""
+    """Guess the recipe from the file type. The type is verified again when the file or device is opened."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -154,8 +156,8 @@ def _guess(path: str) -> FileSource | PathSource:
 
 def _prove_uuid(device: Device, recipe: PathSource) -> None:
     """
-    The descriptor keeps the number, so what sysfs says of it is about this device; a mapped device's uuid
-    never changes.
+    Check the mapped device's UUID, which never changes. The open descriptor keeps the device number from
+    being reused, so sysfs describes this device.
     """
     uuid = sysfs.read(f"{device.sysfs}/dm/uuid")
     if uuid != recipe.uuid:

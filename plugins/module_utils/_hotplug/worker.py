@@ -3,21 +3,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The two processes of the hotplug script: one works, the other watches over it, and each has the device when
-the other is killed.
+Run the hotplug script's ``add`` as two processes, a worker and a watcher. Each holds the device open, so that
+either can be killed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A call into storage that does not answer cannot be interrupted, not even by SIGKILL, so the process that libxl
-waits for makes none. And between the write of a device's number to XenStore and blkback's open, an open
-descriptor is all that keeps the number from being given to another device: the worker passes a copy to the
-watcher first. ``_process.supervise`` and ``_process.holder`` do the same with more comfort; here that would
-take longer than all the rest.
+A system call into storage that does not respond cannot be interrupted, not even by SIGKILL. The watcher,
+which libxl waits for, therefore makes no such calls. Between the write of the device number to XenStore and
+blkback's open, only an open file descriptor keeps the kernel from reusing the number for another device. The
+worker therefore passes a copy of its descriptor to the watcher first. ``_process.supervise`` and
+``_process.holder`` do the same more comfortably, but using them would take longer than everything else the
+script does.
 """
 
 from __future__ import annotations
 
-# what the modules signal and socket add are enumerations, which take longer to make than all the rest
+# The modules signal and socket wrap these in enumerations, and creating those takes longer than everything
+# else the script does.
 import _signal as signal
 import _socket as socket
 import errno
@@ -42,31 +44,31 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Ancillary = tuple[int, int, bytes]
 
-# Seconds for which a device is kept when blkback neither opens it nor lets go of the vbd.
+# Seconds for which the device is held open while blkback neither opens it nor releases the vbd.
 _KEPT = 120.0
 LOOK_SECONDS = 0.25
-# Seconds that a killed worker has for its end; one that hangs in the kernel needs longer.
+# Seconds to wait for a killed worker to exit. A worker that hangs in the kernel takes longer.
 _DYING = 1.0
 _LONGEST = 4096
-# How a message begins: a descriptor comes with it, the work is done, it failed, it failed and the worker
-# keeps the device.
+# First byte of a message: a descriptor is attached; the work is done; it failed; it failed and the worker
+# keeps the device open.
 _DEVICE, _DONE, _FAILED, _KEEPING = b"d", b"o", b"f", b"k"
-# What sendmsg answers when the other end's process has ended (unix(7)).
+# errno values of sendmsg when the peer process has exited (unix(7)).
 ENDED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
-# In place of a descriptor that could not be taken.
+# Stands for a descriptor that could not be received.
 _NONE_LEFT = -1
 
 
 class Link:
     """
-    What the worker has of the watcher; without a connection there is none.
+    The worker's connection to the watcher. Without a connection there is no watcher.
 
-    While ``needed`` is set the device that was shared must not be let go of: blkback may be about to open it.
+    While ``needed`` is set, the shared device must not be released: blkback may be about to open it.
     """
 
     def __init__(self, connection: socket.socket | None = None, parent: int | None = None) -> None:
         self.needed = False
-        # A worker that is given up is killed.
+        # Never set here: a worker that is given up is killed.
         self.is_given_up = False
         self._connection = connection
         self._parent = parent
@@ -74,27 +76,31 @@ class Link:
 
     @property
     def is_alone(self) -> bool:
-        """Whether the watcher, for which libxl waits, was killed."""
+        """Whether the watcher, which libxl waits for, was killed."""
         return self._parent is not None and os.getppid() != self._parent
 
     def share(self, device: Device) -> None:
         """
-        Have the watcher keep the Device too; a descriptor on its way is open already (unix(7), SCM_RIGHTS).
+        Pass a copy of the Device's file descriptor to the watcher. A descriptor in flight already counts as
+        open (unix(7), SCM_RIGHTS).
         """
         if self._connection is not None:
             self._fd = os.dup(device.fd)
             self._say(_DEVICE, ancillary_of(device))
 
     def record(self, key: Key, facts: dict[str, str]) -> None:
-        """``_hotplug.state.write``."""
+        """Write the vbd's state file (``_hotplug.state.write``)."""
         state.write(key, facts)
 
     def transaction(self, store: Session, function: Callable[[Transaction], T], limit: Deadline) -> T:
-        """``store.transaction``, which others may have reason to wait with."""
+        """Run ``store.transaction``; a subclass may wait for its turn first."""
         return store.transaction(function, limit)
 
     def end(self, error: str | None, sysfs: str) -> None:
-        """Tell how it ended, and keep the device if need be."""
+        """
+        Report the outcome to the watcher. After a failure while the shared device is ``needed``, keep it
+        open.
+        """
         keeping = error is not None and self.needed and self._fd is not None
         self._say(
             _DONE if error is None else (_KEEPING if keeping else _FAILED) + error.encode()[: _LONGEST - 1]
@@ -107,7 +113,7 @@ class Link:
         try:
             self._connection.sendmsg([message], ancillary)
         except OSError as error:
-            # Otherwise the watcher was killed.
+            # ENDED means that the watcher was killed.
             if error.errno not in ENDED:
                 raise
 
@@ -116,10 +122,10 @@ def run(
     work: Callable[[Link], object], key: Key, seconds: float, give_up: Callable[[BaseException, bool], object]
 ) -> None:
     """
-    ``work(link)`` in a process of its own; BlockError with what it raised.
+    Run ``work(link)`` in a child process. Raises BlockError with the text of what it raised.
 
-    When the worker cannot say what went wrong, since it was killed, or takes longer than ``seconds``,
-    ``give_up(error, was_shared)`` is called before the error is raised.
+    If the worker is killed before it reports an outcome, or takes longer than ``seconds``, ``give_up(error,
+    was_shared)`` is called before the error is raised.
     """
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     parent = os.getpid()
@@ -131,7 +137,7 @@ def run(
     try:
         message = _hear(mine, Deadline(seconds), shared)
         if message[:1] != _KEEPING:
-            # What it has open may be what does not answer, and keep it from ending.
+            # One of its open files may be on the storage that does not respond, and delay its exit.
             _reap(worker)
     except BaseException as error:
         os.kill(worker, signal.SIGKILL)
@@ -151,8 +157,8 @@ def run(
 
 def _hear(connection: socket.socket, limit: Deadline, shared: list[int]) -> bytes:
     """
-    The worker's last message; the descriptor that it shared goes to the list ``shared``, or _NONE_LEFT when
-    it could not be taken.
+    The worker's final message. The descriptor that it shared is stored in the list ``shared``, or _NONE_LEFT
+    if it could not be received.
     """
     while True:
         connection.settimeout(max(limit.left(), 0.001))
@@ -164,13 +170,13 @@ def _hear(connection: socket.socket, limit: Deadline, shared: list[int]) -> byte
             raise worker_killed()
         if message != _DEVICE:
             return message
-        # Whatever comes of it, the worker goes on as if it had been taken.
+        # If receiving fails, the worker still continues as if it had succeeded, so record that it shared.
         shared.append(_NONE_LEFT)
         shared[:] = [fd_of(ancillary)]
 
 
 def _work(work: Callable[[Link], object], link: Link, sysfs: str) -> None:
-    """In the worker; never returns."""
+    """The worker's main function; never returns."""
     try:
         leave_terminal()
         link.end(failure_of(lambda: work(link)), sysfs)
@@ -179,7 +185,7 @@ def _work(work: Callable[[Link], object], link: Link, sysfs: str) -> None:
 
 
 def failure_of(function: Callable[[], object]) -> str | None:
-    """What went wrong in ``function()``, as a text, or None."""
+    """Call ``function()``; the text of the exception that it raised, or None."""
     try:
         function()
     except (BlockError, OSError) as raised:
@@ -191,8 +197,8 @@ def failure_of(function: Callable[[], object]) -> str | None:
 
 def leave_terminal() -> None:
     """
-    What interrupts the script from a terminal must not end this process too, and whoever reads what the
-    script prints must not wait for it.
+    Detach from the terminal and the standard streams. A signal from the terminal to the script must not end
+    this process too, and whoever reads the script's output must not wait for this process to close it.
     """
     os.setsid()
     null = os.open("/dev/null", os.O_RDWR)
@@ -201,12 +207,15 @@ def leave_terminal() -> None:
 
 
 def ancillary_of(device: Device) -> list[Ancillary]:
-    """What sendmsg passes a copy of the Device's descriptor with (unix(7), SCM_RIGHTS)."""
+    """Ancillary data for sendmsg that passes a copy of the Device's file descriptor (unix(7), SCM_RIGHTS)."""
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, device.fd.to_bytes(4, "little"))]
 
 
 def fd_of(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
-    """The descriptor that recvmsg got; BlockError when there was none left for it (unix(7), MSG_CTRUNC)."""
+    """
+    The file descriptor that recvmsg received. Raises BlockError if none was left for it (unix(7),
+    MSG_CTRUNC).
+    """
     if not ancillary:
         raise BlockError(
             "the watcher process cannot hold the device: it is out of file descriptors",
@@ -216,7 +225,7 @@ def fd_of(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
 
 
 def silent_storage(limit: Deadline) -> DeadlineExceeded:
-    """The error of who waited for it."""
+    """The error to raise after a wait for storage timed out."""
     return limit.exceeded(
         "the storage to answer, which cannot be interrupted",
         hint="See the kernel's messages (dmesg) of this host, and what its disks do",
@@ -224,30 +233,30 @@ def silent_storage(limit: Deadline) -> DeadlineExceeded:
 
 
 def worker_killed() -> BlockError:
-    """The error of who stands in for it."""
+    """The error that is reported on behalf of a killed worker."""
     return BlockError("the worker process was killed")
 
 
 def keeping_limit() -> Deadline:
-    """The Deadline for a device that is kept from now on."""
+    """A new Deadline for holding a device open for blkback."""
     return Deadline(_KEPT)
 
 
 def may_be_opened(sysfs: str, limit: Deadline) -> bool:
-    """Whether blkback may yet open the device that is kept for the vbd."""
+    """Whether blkback may still open the device that is held for the vbd."""
     if limit.expired:
         return False
     try:
         return gone.exists(sysfs, gone.SYSFS) and not gone.exists(f"{sysfs}/physical_device", gone.SYSFS)
     except KernelError:
-        # It is kept rather than let go of, until the limit.
+        # Sysfs cannot be read: hold the device until the deadline rather than release it.
         return True
 
 
 def _keep(fd: int, sysfs: str) -> None:
     """
-    Have nothing but the descriptor, until blkback has the device or nothing to do with the vbd; never
-    returns.
+    Close every descriptor except ``fd``, and hold that until blkback has opened the device, the vbd is gone,
+    or the deadline has expired. Never returns.
     """
     try:
         os.closerange(0, fd)
@@ -260,7 +269,7 @@ def _keep(fd: int, sysfs: str) -> None:
 
 
 def _reap(pid: int) -> None:
-    """Wait a moment for the end of a child that was killed."""
+    """Wait up to _DYING seconds for a killed child to exit, and reap it."""
     limit = Deadline(_DYING)
     while os.waitpid(pid, os.WNOHANG) == (0, 0) and not limit.expired:
         time.sleep(0.01)
