@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Seals: block devices that nobody can open any more, root included, by a BPF program that the kernel asks at
-every open.
+Seals: block devices that nobody, root included, can open. The kernel asks a BPF program at every open.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """

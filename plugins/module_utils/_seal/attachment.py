@@ -3,14 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The program at the root of the control groups, and its maps: put in place, found, replaced by a newer one,
-taken away.
+The BPF program attached to the root cgroup, and its maps: load, find, replace with a newer version, remove.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The link and the maps have names below place.DIRECTORY, which keep them when their maker ends. Others'
-programs at the same place are asked beside it (BPF_F_ALLOW_MULTI, which links always have), and each can
-refuse. Who changes anything here has LOCK.
+The link and the maps are pinned in place.DIRECTORY, so they outlive the process that made them. The link is
+attached with BPF_F_ALLOW_MULTI, as every link is: programs of others at the same cgroup run as well, and each
+can refuse. A caller that changes anything here holds LOCK.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _REFUSED = (
 
 
 class Maps(contextlib.ExitStack):
-    """``seals`` and ``passes``, held; a context."""
+    """The maps ``seals`` and ``passes``, held open; a context manager that closes them."""
 
     def __init__(self, seals: bpf.Map, passes: bpf.Map) -> None:
         super().__init__()
@@ -56,7 +55,7 @@ class Maps(contextlib.ExitStack):
         return None if value is None else entry.seal_of(value)
 
     def put(self, major: int, minor: int, seal: entry.Seal) -> None:
-        """KernelError when there are too many."""
+        """Seal the device number. KernelError, also if the map is full (entry.MOST_SEALS)."""
         try:
             self.seals.put(entry.NUMBER.pack(major, minor), seal.encoded())
         except OSError as error:
@@ -70,17 +69,23 @@ class Maps(contextlib.ExitStack):
             ) from error
 
     def remove(self, major: int, minor: int) -> bool:
-        """Whether it was sealed."""
+        """Remove the seal of the device number; return whether there was one."""
         return self.seals.remove(entry.NUMBER.pack(major, minor))
 
 
 def in_use() -> bool:
-    """Whether there are seals on this host, or were and were not cleared away: one look at a path."""
+    """
+    Whether place.DIRECTORY exists: this host has seals, or had some that were not cleared away. Costs one
+    stat(2).
+    """
     return bool(gone.exists(place.DIRECTORY))
 
 
 def probe() -> None:
-    """NotSupported or KernelError when this host cannot seal devices; nothing is left behind."""
+    """
+    Raise NotSupported or KernelError if this host cannot seal devices. Loads the program once; leaves nothing
+    behind.
+    """
     place.check()
     with _translated(), _new_maps() as maps:
         os.close(_load(maps))
@@ -88,7 +93,7 @@ def probe() -> None:
 
 @contextlib.contextmanager
 def existing() -> Iterator[Maps | None]:
-    """The maps, or None when there are none; nothing is made."""
+    """Yield the pinned maps, or None if there are none. Creates nothing."""
     with contextlib.ExitStack() as stack:
         try:
             with _translated():
@@ -104,7 +109,8 @@ def existing() -> Iterator[Maps | None]:
 
 def ensure() -> Maps:
     """
-    The maps, with this program or a newer one reading them: what is missing is made. The caller has LOCK.
+    Return the maps, read by this version of the program or a newer one. Creates and attaches what is missing.
+    The caller holds LOCK.
     """
     place.check()
     with _translated(), contextlib.ExitStack() as stack:
@@ -124,7 +130,8 @@ def ensure() -> Maps:
 
 def take_away() -> None:
     """
-    Have nothing asked any more, and nothing left. The caller has LOCK, and has seen that nothing is sealed.
+    Detach the program and remove everything that is pinned. The caller holds LOCK and has checked that
+    nothing is sealed.
     """
     with _translated():
         with contextlib.suppress(FileNotFoundError):
@@ -134,20 +141,21 @@ def take_away() -> None:
                     bpf.detach_link(link)
             finally:
                 os.close(link)
-        # The directory last: while it is there, the next run goes on here.
+        # Remove the directory last: if this run is killed before, the next run finds the directory and
+        # continues.
         for path in (LINK, PASSES, SEALS):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
         try:
             os.rmdir(place.DIRECTORY)
         except OSError as error:
-            # Of another layout, or somebody else's.
+            # It contains the maps of another layout, or files of somebody else.
             if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                 raise
 
 
 def version_in_place() -> int | None:
-    """The version of the program that is asked now, None when none is."""
+    """The version of the attached program, 0 if the program is not ours, None if no program is attached."""
     with _translated():
         try:
             link = bpf.get_pinned(LINK)
@@ -168,7 +176,7 @@ def _have_program(maps: Maps, is_new: bool) -> None:
     try:
         version = _version(link)
         if version is None:
-            # Somebody has detached it.
+            # Somebody detached the link.
             os.unlink(LINK)
             _attach(maps)
         elif is_new or version < program.VERSION:
@@ -193,7 +201,7 @@ def _attach(maps: Maps) -> None:
 
 
 def _version(link: int) -> int | None:
-    """Of the link's program: 0 when it is none of ours, None when the link is attached to nothing."""
+    """The version of the link's program: 0 if the program is not ours, None if the link is detached."""
     identity, cgroup = bpf.link_info(link)
     if not cgroup:
         return None
@@ -228,7 +236,7 @@ def _pinned(path: str) -> bpf.Map:
 def _pinned_or_new(
     stack: contextlib.ExitStack, path: str, make: Callable[[], bpf.Map]
 ) -> tuple[bpf.Map, bool]:
-    """The map with this name, and whether it was made."""
+    """Return the map pinned at ``path``, and whether this call created it with ``make``."""
     try:
         return stack.enter_context(_pinned(path)), False
     except FileNotFoundError:
@@ -239,7 +247,10 @@ def _pinned_or_new(
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """OSError of a BPF call as an error that says what to do; FileNotFoundError is an answer."""
+    """
+    Raise an OSError of a BPF call as NotSupported or KernelError with a hint. FileNotFoundError passes
+    unchanged: callers handle it.
+    """
     try:
         yield
     except FileNotFoundError:

@@ -3,13 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-bpf(2): maps, a program, links, and their names in a file system of type bpf.
+bpf(2): maps, a program, links, and pinning in a file system of type bpf.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Each call takes ``union bpf_attr`` (include/uapi/linux/bpf.h), of which the formats below are the parts in
-use. Functions here raise OSError; what it means is for the callers to say. Descriptors are ints, closed by
-the callers.
+Each command takes ``union bpf_attr`` (include/uapi/linux/bpf.h). The struct formats below cover the members
+in use. Functions raise OSError, and callers interpret it. File descriptors are ints that the caller closes.
 """
 
 from __future__ import annotations
@@ -37,14 +36,15 @@ _PROG_ATTR = struct.Struct("=IIQQIIQII16s")
 _NAME_ATTR = struct.Struct("=QII")
 _INFO_ATTR = struct.Struct("=IIQ")
 _LINK_ATTR = struct.Struct("=IIII")
-# struct bpf_link_info up to cgroup.cgroup_id, and struct bpf_prog_info up to its name.
+# struct bpf_link_info up to cgroup.cgroup_id, and struct bpf_prog_info up to name.
 _LINK_INFO = struct.Struct("=4x4xI4xQ")
 _PROG_INFO = struct.Struct("=64x16s")
 
 
 class Map:
     """
-    A hash map, held by its descriptor ``fd``; keys and values are bytes of ``key_size`` and ``value_size``.
+    A BPF hash map, held by the file descriptor ``fd``. Keys and values are bytes of ``key_size`` and
+    ``value_size``.
     """
 
     def __init__(self, fd: int, key_size: int, value_size: int) -> None:
@@ -59,26 +59,26 @@ class Map:
         self.close()
 
     def close(self) -> None:
-        """Calling it twice is fine."""
+        """Close the descriptor. A second call does nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
     def get(self, key: bytes) -> bytes | None:
-        """The value, or None."""
+        """The value of the key, or None if the key is missing."""
         value = bytearray(self.value_size)
         return bytes(value) if self._call(_MAP_LOOKUP, key, value) else None
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Have the key, with this value; OSError with E2BIG when the map is full."""
+        """Set the value of the key. OSError with E2BIG if the map is full."""
         _call(_MAP_UPDATE, _ELEMENT_ATTR, self.fd, _at(key), _at(value), 0)
 
     def remove(self, key: bytes) -> bool:
-        """Whether the key was there."""
+        """Remove the key; return whether it was there."""
         return self._call(_MAP_DELETE, key, None)
 
     def keys(self) -> list[bytes]:
-        """All keys that were there all the time."""
+        """All keys. Keys that are added or removed during the call may be missing."""
         return list(self._walk())
 
     def _walk(self) -> Iterator[bytes]:
@@ -86,13 +86,13 @@ class Map:
         seen = set()
         while self._call(_MAP_NEXT, key, following):
             key = bytes(following)
-            # When the key that was returned last is gone, the kernel begins anew.
+            # If the last key was removed meanwhile, the kernel starts again at the first key.
             if key not in seen:
                 seen.add(key)
                 yield key
 
     def _call(self, command: int, key: bytes | None, other: bytearray | None) -> bool:
-        """Whether the key was there."""
+        """Call bpf(2) with a key; return whether the key was found."""
         try:
             _call(command, _ELEMENT_ATTR, self.fd, _at(key) if key else 0, _at(other) if other else 0, 0)
         except FileNotFoundError:
@@ -101,15 +101,15 @@ class Map:
 
 
 def create_map(name: str, key_size: int, value_size: int, entries: int) -> Map:
-    """A new hash map, with memory for all of its entries, so that none is refused for want of it."""
+    """Create a hash map. All ``entries`` are preallocated, so that no insert fails for lack of memory."""
     fields = (_MAP_TYPE_HASH, key_size, value_size, entries, 0, 0, 0, name.encode("ascii"))
     return Map(_call(_MAP_CREATE, _MAP_ATTR, *fields), key_size, value_size)
 
 
 def load_program(name: str, code: bytes) -> int:
     """
-    A descriptor of the program of type CGROUP_DEVICE with these instructions (struct bpf_insn, 8 bytes each),
-    which the kernel has checked.
+    Load a program of type CGROUP_DEVICE and return its descriptor. ``code`` is an array of struct bpf_insn, 8
+    bytes each. Loading fails if the kernel's verifier rejects it.
     """
     fields = (
         _PROG_TYPE_CGROUP_DEVICE,
@@ -128,29 +128,29 @@ def load_program(name: str, code: bytes) -> int:
 
 def create_link(program: int, cgroup: int) -> int:
     """
-    A descriptor of the link that has the program asked for each process of the cgroup; the program goes with
-    the link.
+    Attach the program to the cgroup, for all processes in it; return the link's descriptor. The program is
+    detached when the link is freed.
     """
     return _call(_LINK_CREATE, _LINK_ATTR, program, cgroup, _ATTACH_CGROUP_DEVICE, 0)
 
 
 def update_link(link: int, program: int) -> None:
-    """Have the link's program be another one from now on, without a moment in which there is none."""
+    """Replace the link's program atomically: at every moment one of the two is attached."""
     _call(_LINK_UPDATE, _LINK_ATTR, link, program, 0, 0)
 
 
 def detach_link(link: int) -> None:
-    """Have the link's program be asked no more, whoever holds the link."""
+    """Detach the link's program, even if others still hold the link open."""
     _call(_LINK_DETACH, _LINK_ATTR, link, 0, 0, 0)
 
 
 def pin(fd: int, path: str) -> None:
-    """Give a map or link a name, which keeps it."""
+    """Pin a map or link at the path, so that it outlives its descriptors."""
     _call(_OBJ_PIN, _NAME_ATTR, _at(os.fsencode(path) + b"\0"), fd, 0)
 
 
 def get_pinned(path: str) -> int:
-    """A descriptor of what has this name; FileNotFoundError."""
+    """Open the object pinned at the path and return its descriptor. FileNotFoundError if there is none."""
     return _call(_OBJ_GET, _NAME_ATTR, _at(os.fsencode(path) + b"\0"), 0, 0)
 
 
@@ -163,7 +163,7 @@ def link_info(link: int) -> tuple[int, int]:
 
 
 def program_name(identity: int) -> str:
-    """The name of the program with this id; FileNotFoundError when it is gone."""
+    """The name of the program with this id. FileNotFoundError if there is no such program any more."""
     program = _call(_PROG_BY_ID, _LINK_ATTR, identity, 0, 0, 0)
     try:
         info = bytearray(_PROG_INFO.size)
@@ -176,8 +176,8 @@ def program_name(identity: int) -> str:
 
 def _call(command: int, form: struct.Struct, *fields: Any) -> int:
     """
-    bpf(2), whose answer is 0 or more; ``fields`` are numbers, names in the attributes themselves, and what
-    :func:`_at` made. OSError.
+    Call bpf(2) and return its result, 0 or more. ``fields`` are the members of the attributes: numbers, the
+    object's name as bytes, and pointers made by :func:`_at`. OSError.
     """
     number = _number()
     ffi, library = c_library()
@@ -191,12 +191,12 @@ def _call(command: int, form: struct.Struct, *fields: Any) -> int:
 
 
 def _at(buffer: bytes | bytearray) -> Any:
-    """A pointer to the buffer, which stays where it is for as long as the pointer is held."""
+    """A pointer to the buffer, valid as long as the pointer object is referenced."""
     return c_library()[0].from_buffer(buffer)
 
 
 def c_library() -> tuple[Any, Any]:
-    """cffi's object and the C library as it offers it; NotSupported when cffi is missing."""
+    """cffi's ``ffi`` and the C library bound by it. NotSupported if cffi is missing."""
     uapi.require()
     return uapi_cffi.ffi, uapi.lib
 

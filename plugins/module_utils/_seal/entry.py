@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What stands in the two maps that the program reads: seals by device number, and passes of single threads.
+Entries of the two maps that the program reads: seals by device number, and passes of single threads.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. The layouts are LAYOUT, which is in the maps' names below the file system of type bpf: another one gets
-another number.
+Pure. LAYOUT is the version of the layouts and part of the names of the pinned maps. Raise it when a layout
+changes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import struct
 from .._base.record import Record
 
 LAYOUT = 1
-# Devices and their partitions that can be sealed at once, and opens by passes at once; the kernel sets some
-# 100 bytes aside for each.
+# Capacity of the maps: sealed devices and partitions, and concurrent opens with a pass. The kernel
+# preallocates about 100 bytes for each.
 MOST_SEALS, MOST_PASSES = 16384, 1024
 # struct bpf_cgroup_dev_ctx has major and minor as 32 bits each.
 NUMBER = struct.Struct("=II")
 _SEAL = struct.Struct("=QQQQ")
 _PASS_KEY = struct.Struct("=QII")
 _PASS = struct.Struct("=Q16s")
-# Where in a seal the program counts what it refuses, in bytes; and in a pass its end and the thread's name.
+# Byte offsets: in a seal, the counter of refused opens; in a pass, its end and the thread's name.
 REFUSED_AT = 16
 PASS_END_AT, PASS_NAME_AT = 0, 8
 SEAL_SIZE, PASS_KEY_SIZE, PASS_SIZE = _SEAL.size, _PASS_KEY.size, _PASS.size
@@ -36,9 +36,9 @@ _WITH_DISK, _WITH_REMOVAL = 1, 2
 
 class Seal(Record):
     """
-    One sealed device: the ``diskseq`` it is for, ``since`` when in seconds of CLOCK_BOOTTIME, how many opens
-    were ``refused``, whether it is a partition that is sealed because its disk is, and whether it came with a
-    deferred removal.
+    The seal of one device or partition: its ``diskseq``; ``since``, the time of sealing in seconds of
+    CLOCK_BOOTTIME; ``refused``, the number of refused opens; ``with_disk``, true for a partition that was
+    sealed because its disk is; ``with_removal``, true if it was sealed together with a deferred removal.
     """
 
     diskseq: int
@@ -59,9 +59,9 @@ def seal_of(value: bytes) -> Seal:
 
 class Pass(Record):
     """
-    What lets one thread open one sealed device: until ``end`` in nanoseconds of CLOCK_MONOTONIC, and only
-    while the thread has this ``name`` (bytes, at most 15), which for threads of the collection's own nobody
-    can know.
+    Permission for one thread to open one sealed device. It is valid until ``end``, in nanoseconds of
+    CLOCK_MONOTONIC, and only while the thread's name (comm) is ``name``, at most 15 bytes. The collection
+    uses random names, so that nobody can guess them.
     """
 
     end: int
@@ -72,7 +72,10 @@ class Pass(Record):
 
 
 def pass_key(process: int, thread: int, major: int, minor: int) -> bytes:
-    """The key of a pass, by the thread's ids in the first PID namespace (bpf_get_current_pid_tgid)."""
+    """
+    The key of a pass: the thread's IDs in the initial PID namespace (bpf_get_current_pid_tgid), and the
+    device number.
+    """
     return _PASS_KEY.pack(process << 32 | thread, major, minor)
 
 

@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The keeper: a small process that takes away seals as soon as their devices are gone, for as long as anything
+The keeper: a small process that removes seals as soon as their devices are gone. It runs as long as anything
 is sealed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Its code comes to it through a pipe (``keeping``), so that no file has to stay for it. It says READY when it
-will see whatever happens from then on. Without it, when it was killed, nothing that is sealed is open: seals
-of devices that are gone stay until the next run of the collection.
+It gets its code through a pipe (``keeping``), so that no file needs to stay for it. It prints READY once it
+receives all further events. If it is killed, sealed devices stay sealed, and stale seals stay until the next
+run of the collection.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from . import attachment, reaping, uevent
 
 LOCK = _locks.Lock("keeper of seals", "the keeper of this host's seals")
 READY = b"ready\n"
-# How often all is looked through, should an event have been missed, in seconds.
+# Seconds between checks of all seals, in case an event was missed.
 PERIOD = 10.0
-# An event tells that a device goes a moment before sysfs does: when it is looked at again, in seconds.
+# A remove event is sent shortly before the device disappears from sysfs. Seconds between the repeated checks.
 _LOOKS = (0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0)
 _LOCK_SECONDS = 30.0
 
 
 class Keeper:
     """
-    What is done with each event; ``again`` has for each number that is to be looked at again when, and which
-    look that is.
+    Handle events. ``again`` maps a device number that must be checked again to (time of the check, index in
+    _LOOKS).
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,8 @@ class Keeper:
 
     def run(self, listener: uevent.Listener, locks: _locks.Locks) -> None:
         """
-        Until nothing is sealed; ``locks`` has LOCK, which is let go of before anybody else can seal anything.
+        Run until nothing is sealed. ``locks`` holds LOCK. LOCK is released before attachment.LOCK, so that
+        whoever seals next starts a new keeper.
         """
         while True:
             try:
@@ -52,13 +53,13 @@ class Keeper:
                     return
                 self._listen(listener, time.monotonic() + PERIOD)
             except (BlockError, OSError):
-                # Nobody reads what it could say, and the seals are there; it is tried again.
+                # Nobody would read a message, and the seals stay in force: retry.
                 time.sleep(1)
             except uevent.Lost:
                 continue
 
     def _look_through(self, locks: _locks.Locks) -> bool:
-        """Whether nothing is sealed any more."""
+        """Check all seals; return whether nothing is sealed any more."""
         with _locks.held([attachment.LOCK], Deadline(_LOCK_SECONDS)), attachment.existing() as maps:
             if maps is not None:
                 reaping.reap_all(maps)
@@ -74,13 +75,11 @@ class Keeper:
                 self._see(event)
             self._look_again()
             if not attachment.in_use():
-                # Who lifts the last seal has an event sent, too.
+                # The run that lifts the last seal also triggers an event, which ends the wait above.
                 return
 
     def _patience(self, until: float) -> float:
-        """
-        Seconds until something is to be looked at again; 0 would make the socket one that does not wait.
-        """
+        """Seconds until the next check, never 0: a timeout of 0 would make the socket non-blocking."""
         soonest = min([when for when, dummy in self.again.values()] + [until])
         return max(0.0001, soonest - time.monotonic())
 
@@ -102,12 +101,12 @@ class Keeper:
                 self.again[number] = (now + _LOOKS[look + 1], look + 1)
 
     def _look(self, number: tuple[int, int]) -> bool:
-        """Take away the seal if its device is gone; whether there is no such seal now."""
+        """Remove the seal if its device is gone; return whether the number is not sealed now."""
         with attachment.existing() as maps:
             if maps is None or maps.get(*number) is None:
                 return True
         with _locks.held([attachment.LOCK], Deadline(_LOCK_SECONDS)), attachment.existing() as maps:
-            # Another one by now, perhaps: what is decided about is what is there under the lock.
+            # The seal may have been replaced since: decide about the one that is there under the lock.
             seal = None if maps is None else maps.get(*number)
             if maps is None or seal is None:
                 return True
@@ -118,8 +117,8 @@ class Keeper:
 
 def main() -> None:
     """
-    The process: standard output is the starter's pipe until READY is said; what goes wrong until then is said
-    there, too.
+    The keeper's main function. Standard output is the starter's pipe until READY is printed. Errors before
+    that are printed there, too.
     """
     try:
         with uevent.Listener() as listener, _locks.Locks() as locks:

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Starting the keeper of the seals: a fresh Python, which has nothing of its starter's memory, gets its code
+Start the keeper of the seals: a new Python process that shares no memory with its starter and gets its code
 through a pipe.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The directory from which Ansible runs a module is gone when that ends, and a copy of the process (fork) would
-keep whatever secrets the module was given.
+Ansible removes the directory of a module when the module ends, so the keeper cannot import from it. A fork
+would keep all secrets that were passed to the module in memory.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from . import keeper
 
 SECONDS = 30.0
 _PACKAGE = "racefree_block"
-# cd: a process that stays must not keep a directory's file system busy. The shell ends at once, so that
-# nobody has to wait for the keeper.
+# cd /: a long-running process must not keep a file system busy by its working directory. The shell exits at
+# once, so that nobody has to wait for the keeper.
 _SHELL = 'cd / && exec 3<&0 && { "$0" -I -B -c "$1" "$2" <&3 3<&- & }'
-# What people see of the process: short, and what it is.
+# The command line as shown by ps: short, with a title.
 _COMMAND = "import json, sys; given = json.load(sys.stdin); exec(given['begin'])"
 _TITLE = "keeper of the seals of racefree.block"
-# Modules come from the dictionary: name -> (source, whether it is a package).
+# An importer that loads modules from given["sources"]: name -> (source, is a package).
 _BEGIN = """
 import importlib.abc, importlib.util
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -53,8 +53,8 @@ importlib.import_module(given["main"]).main()
 
 def have_keeper() -> None:
     """
-    Have a keeper run; when this returns, it will see whatever happens from now on. Whoever changes seals has
-    attachment.LOCK, so that no two start one. KernelError, DeadlineExceeded.
+    Make sure that a keeper runs. When this returns, the keeper receives all further events. The caller holds
+    attachment.LOCK, so that two runs never start a keeper at once. KernelError, DeadlineExceeded.
     """
     with _locks.Locks() as locks:
         if not locks.try_take(keeper.LOCK):
@@ -63,7 +63,7 @@ def have_keeper() -> None:
 
 
 def start() -> None:
-    """Start a keeper, which ends at once if there is one already."""
+    """Start a keeper. It exits at once if another one runs."""
     given = json.dumps(
         {"begin": _BEGIN, "main": f"{_PACKAGE}{_inside(keeper.__name__)}", "sources": sources()}
     )
@@ -82,13 +82,13 @@ def start() -> None:
 
 
 def _hand_over(process: subprocess.Popen[bytes], given: bytes) -> None:
-    """Give it its code, and wait until it is ready."""
+    """Send the keeper its code, and wait until it prints READY."""
     assert process.stdin is not None and process.stdout is not None
     limit = Deadline(SECONDS)
     try:
         process.stdin.write(given)
         process.stdin.close()
-    except BrokenPipeError:  # it has ended already, and said why
+    except BrokenPipeError:  # it has already exited; its message is read below
         pass
     heard = b""
     while not heard.startswith(keeper.READY):
@@ -104,9 +104,7 @@ def _hand_over(process: subprocess.Popen[bytes], given: bytes) -> None:
 
 
 def sources() -> dict[str, tuple[str, bool]]:
-    """
-    The modules that the keeper needs, by the names they have there: source, and whether it is a package.
-    """
+    """The modules that the keeper needs: name in the keeper -> (source, whether it is a package)."""
     found: dict[str, tuple[str, bool]] = {_PACKAGE: ("", True)}
     wanted = [_inside(keeper.__name__)]
     while wanted:
@@ -118,7 +116,7 @@ def sources() -> dict[str, tuple[str, bool]]:
         except ModuleNotFoundError:
             spec = None
         if spec is None:
-            continue  # what is imported from a module, and is no module itself
+            continue  # an imported function, class or constant: no module
         source = spec.loader.get_source(spec.name)  # type: ignore[union-attr]
         found[_PACKAGE + name] = (source, spec.submodule_search_locations is not None)
         wanted.extend(_imported(name, source))
@@ -127,7 +125,8 @@ def sources() -> dict[str, tuple[str, bool]]:
 
 def _imported(name: str, source: str) -> list[str]:
     """
-    What a module that is no package imports from its own collection, with the packages that these are in.
+    Names of the collection's modules and their packages that the module ``name``, not a package, may import.
+    Includes names of functions, classes and constants imported from modules.
     """
     names = []
     for node in ast.walk(ast.parse(source)):
@@ -139,10 +138,10 @@ def _imported(name: str, source: str) -> list[str]:
 
 
 def _root() -> str:
-    """The package of all module utils."""
+    """The package that contains all module utils."""
     return keeper.__name__.rsplit(".", 2)[0]
 
 
 def _inside(name: str) -> str:
-    """A module's name below that package, with the dot before it."""
+    """The module's name relative to that package, with a leading dot."""
     return name[len(_root()) :]

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Which device has a number now, as sysfs tells, without opening it; and the event by which udev looks at it
-again.
+The device that has a number now, read from sysfs without opening it, and the uevent that makes udev examine
+it again.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -20,8 +20,8 @@ _SIZE = 64
 
 def diskseq_of(major: int, minor: int) -> int | None:
     """
-    The disk sequence number of the device with this number (for a partition its disk's); None when there is
-    no such device. KernelError.
+    The disk sequence number of the device with this number; for a partition that of its disk. None if there
+    is no such device. KernelError.
     """
     base = _base(major, minor)
     text = _read(f"{base}/diskseq")
@@ -29,13 +29,13 @@ def diskseq_of(major: int, minor: int) -> int | None:
         text = _read(f"{base}/../diskseq")
     if text is not None:
         return int(text)
-    # A host without sysfs has no devices to be seen, and they are there all the same.
+    # Without sysfs, devices exist but are not shown: raise instead of answering "gone".
     gone.need_sysfs()
     return None
 
 
 def partitions_of(major: int, minor: int) -> list[tuple[int, int]]:
-    """The numbers of the partitions of a disk, none for what is a partition itself, or is not there."""
+    """The numbers of the partitions of a disk. Empty for a partition and for a missing device."""
     base = _base(major, minor)
     try:
         disk = os.path.basename(os.readlink(base))
@@ -53,7 +53,7 @@ def partitions_of(major: int, minor: int) -> list[tuple[int, int]]:
 
 
 def disk_of(major: int, minor: int) -> tuple[int, int] | None:
-    """The number of the disk that has this partition; None for what is no partition, or is not there."""
+    """The number of the disk of this partition. None if it is no partition, or missing."""
     base = _base(major, minor)
     if _read(f"{base}/partition") is None:
         return None
@@ -63,8 +63,7 @@ def disk_of(major: int, minor: int) -> tuple[int, int] | None:
 
 def send_change(major: int, minor: int) -> None:
     """
-    Have the kernel say that the device has changed, so that udev looks at it again; nothing when it is not
-    there.
+    Trigger a "change" uevent, so that udev examines the device again. Does nothing if the device is missing.
     """
     path = f"{_base(major, minor)}/uevent"
     try:
@@ -79,7 +78,7 @@ def send_change(major: int, minor: int) -> None:
 
 
 def number_in(text: str) -> tuple[int, int]:
-    """``(major, minor)`` of ``253:4``, as the kernel writes it."""
+    """Parse ``MAJOR:MINOR`` as printed by the kernel, such as ``253:4``."""
     major, dummy, minor = text.partition(":")
     return int(major), int(minor)
 

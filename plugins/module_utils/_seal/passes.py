@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Passes: how one thread of the collection opens one sealed device, while nobody else can.
+Passes: let one thread of the collection open one sealed device, and nobody else.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A pass is an entry of a map that the program reads: for the thread's ids, the device's number, and a name that
-the thread gives itself for the time (PR_SET_NAME) and that nobody can guess. So a pass that a killed process
-has left is of no use to another one that gets its id; it is removed by the next run.
+A pass is an entry of a map that the program reads. Its key is the thread's IDs and the device number. Its
+value has a random name that the thread gives itself for the duration (PR_SET_NAME). So a pass orphaned by a
+killed process is useless to another process that gets the same ID. The next run removes it once it has
+expired.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from . import attachment, bpf, entry
 
 # prctl(2)
 _SET_NAME, _GET_NAME = 15, 16
-# How long the longest open may take, in seconds: loading a table opens all that it names.
+# Seconds that a pass is valid: loading a table opens all devices that the table names.
 SECONDS = 60
 
 
 @contextlib.contextmanager
 def for_this_thread(maps: attachment.Maps, numbers: list[tuple[int, int]]) -> Iterator[None]:
     """
-    A context in which this thread can open the sealed devices with these numbers. KernelError when there are
-    too many at once.
+    A context in which this thread can open the sealed devices with these numbers. KernelError if there are
+    too many passes at once.
     """
     process, thread = os.getpid(), threading.get_native_id()
     keys = [entry.pass_key(process, thread, *number) for number in numbers]
@@ -52,7 +53,7 @@ def for_this_thread(maps: attachment.Maps, numbers: list[tuple[int, int]]) -> It
 
 
 def reap(maps: attachment.Maps) -> None:
-    """Remove the passes whose time is over."""
+    """Remove expired passes."""
     now = time.monotonic_ns()
     for key in maps.passes.keys():
         value = maps.passes.get(key)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Whether this host can have seals, and where: the root of its control groups, and the file system of type bpf.
+Check whether this host can have seals, and find where: the root cgroup, and the file system of type bpf.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -18,13 +18,13 @@ from .._base.errors import KernelError, NotSupported
 BPF_FS = "/sys/fs/bpf"
 DIRECTORY = f"{BPF_FS}/racefree"
 _MOUNTS = "/proc/self/mountinfo"
-# include/linux/proc_ns.h: the first namespaces of a kernel.
+# include/linux/proc_ns.h: inode numbers of the initial namespaces.
 _FIRST = {"cgroup": 0xEFFFFFFB, "pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}
 _IN_CONTAINER = "Run the task on the host itself, not in a container"
 
 
 def check() -> None:
-    """NotSupported that says what is missing, before anything is made."""
+    """Raise NotSupported that says what is missing, before anything is created."""
     for kind, first in _FIRST.items():
         if _namespace(kind) != first:
             raise NotSupported(
@@ -42,9 +42,9 @@ def check() -> None:
 
 
 def cgroup_root() -> str:
-    """The directory of the root of the hierarchy of version 2; NotSupported when it is not mounted."""
+    """The mount point of the root of the cgroup v2 hierarchy. NotSupported if it is not mounted."""
     for root, place, kind in _mounts():
-        # Another one could be mounted over it.
+        # Skip it if something else is mounted over it.
         if kind == "cgroup2" and root == "/" and _mounted_at(place)[-1:] == ["cgroup2"]:
             return place
     raise NotSupported(
@@ -55,7 +55,7 @@ def cgroup_root() -> str:
 
 
 def _mounted_at(place: str) -> list[str]:
-    """The types of what is mounted at a place; the last is the one that is seen there."""
+    """The types of the file systems mounted at a path; the last one is visible."""
     return [kind for dummy, where, kind in _mounts() if where == place]
 
 
@@ -79,7 +79,7 @@ def _namespace(kind: str) -> int:
     try:
         return os.stat(path).st_ino
     except FileNotFoundError:
-        # A kernel without such namespaces has the first one only.
+        # A kernel built without this kind of namespace has only the initial one.
         return _FIRST[kind]
     except OSError as error:
         raise gone.not_seen(error, path) from error

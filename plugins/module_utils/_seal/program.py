@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The program that refuses opens of sealed devices, put together here: no compiler is needed.
+The BPF program that refuses opens of sealed devices, assembled here, so that no compiler is needed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. The kernel asks programs of type CGROUP_DEVICE at every open of a device, of its own, too
-(security_inode_permission's neighbour devcgroup_inode_permission, and bdev_open), and at mknod(2); 0 refuses
-with EPERM. The argument is ``struct bpf_cgroup_dev_ctx``: access_type (access << 16 | type), major, minor.
+Pure. The kernel runs programs of type CGROUP_DEVICE at every open of a device, including its own opens
+(devcgroup_inode_permission, called from inode_permission, and bdev_open), and at mknod(2). Returning 0
+refuses with EPERM. The context is ``struct bpf_cgroup_dev_ctx``: access_type (access << 16 | type), major,
+minor.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ import struct
 
 from . import entry
 
-# Raised with every change of the instructions; NAME tells hosts which one is in place, in at most 15
-# characters.
+# Raise VERSION with every change of the instructions. The kernel shows NAME, at most 15 characters, so that a
+# host's program can be identified.
 VERSION = 1
 PREFIX = "racefree_seal_"
 NAME = f"{PREFIX}{VERSION}"
 
 _INSTRUCTION = struct.Struct("=BBhi")
 _BLOCK, _MKNOD = 1, 1
-# include/uapi/linux/bpf.h: helpers, and the source register of an address of a map.
+# include/uapi/linux/bpf.h: helper functions, and the source register that marks a map address.
 _LOOKUP, _KTIME, _PID_TGID, _COMM = 1, 5, 14, 16
 _PSEUDO_MAP_FD = 1
 R0, R1, R2, R6, R7, R8, FRAME = 0, 1, 2, 6, 7, 8, 10
-# On the stack, below FRAME: the key of a pass (process and thread, then the number, which alone is a seal's
-# key), and a name.
+# Stack offsets from FRAME: the key of a pass (process and thread, then the device number, which alone is the
+# key of a seal), and a thread's name.
 _PASS_KEY, _NUMBER, _NAME = -16, -8, -32
 _ALLOW, _REFUSE = "allow", "refuse"
 
 
 class _Code:
-    """Instructions in order, with jumps to labels that come later."""
+    """A sequence of instructions. Jumps go forward, to labels."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[int, int, int, int | str, int]] = []
@@ -52,14 +53,14 @@ class _Code:
         self._labels[name] = len(self._rows)
 
     def encoded(self) -> bytes:
-        """Struct bpf_insn each: opcode, registers, offset, value."""
+        """Encode each instruction as struct bpf_insn: opcode, registers, offset, value."""
         parts = []
         for place, (opcode, destination, source, offset, value) in enumerate(self._rows):
             jump = self._labels[offset] - place - 1 if isinstance(offset, str) else offset
             parts.append(_INSTRUCTION.pack(opcode, destination | source << 4, jump, value))
         return b"".join(parts)
 
-    # What is used of the instruction set (Documentation/bpf/standardization/instruction-set.rst).
+    # The instructions in use (Documentation/bpf/standardization/instruction-set.rst).
     def set(self, register: int, value: int) -> None:
         self.add(0xB7, register, value=value)
 
@@ -79,7 +80,7 @@ class _Code:
         self.add(0x7B, base, source, offset)
 
     def address(self, register: int, offset: int) -> None:
-        """Of what stands on the stack there."""
+        """Set the register to the address of a stack slot."""
         self.copy(register, FRAME)
         self.add(0x07, register, value=offset)
 
@@ -87,7 +88,7 @@ class _Code:
         self.add(0x85, value=helper)
 
     def look_up(self, map_fd: int, key: int) -> None:
-        """The address of the value in R0, or 0."""
+        """Set R0 to the address of the map value of the key on the stack, or to 0."""
         self.add(0x18, R1, _PSEUDO_MAP_FD, 0, map_fd)
         self.add(0)  # the second half of the address
         self.address(R2, key)
@@ -99,13 +100,13 @@ class _Code:
 
 
 def build(seals_fd: int, passes_fd: int) -> bytes:
-    """The instructions, for maps with these descriptors; 8 bytes each."""
+    """Assemble the program for the maps with these descriptors; 8 bytes per instruction."""
     code = _Code()
     _look_for_seal(code, seals_fd)
     _look_for_pass(code, passes_fd)
     code.label(_REFUSE)
     code.set(R1, 1)
-    code.add(0xDB, R7, R1, entry.REFUSED_AT)  # an atomic addition of 64 bits
+    code.add(0xDB, R7, R1, entry.REFUSED_AT)  # atomic 64-bit addition
     code.answer(0)
     code.label(_ALLOW)
     code.answer(1)
@@ -113,13 +114,16 @@ def build(seals_fd: int, passes_fd: int) -> bytes:
 
 
 def _look_for_seal(code: _Code, seals_fd: int) -> None:
-    """Go on with the seal's address in R7, the argument in R6 and the number on the stack; else allow."""
+    """
+    Allow if the device is not sealed. Otherwise continue with the seal's address in R7, the context in R6,
+    and the device number on the stack.
+    """
     code.copy(R6, R1)
     code.read_word(R1, R6, 0)
     code.copy(R2, R1)
     code.add(0x57, R2, value=0xFFFF)
     code.add(0x55, R2, offset=_ALLOW, value=_BLOCK)
-    # The next device with this number gets its node, sealed or not.
+    # Always allow mknod: the next device with this number needs its node.
     code.add(0x77, R1, value=16)
     code.add(0x45, R1, offset=_ALLOW, value=_MKNOD)
     for place, offset in ((_NUMBER, 4), (_NUMBER + 4, 8)):
@@ -131,7 +135,7 @@ def _look_for_seal(code: _Code, seals_fd: int) -> None:
 
 
 def _look_for_pass(code: _Code, passes_fd: int) -> None:
-    """Allow when this thread has a pass for the number that is valid; else go on."""
+    """Allow if this thread has a valid pass for the device. Otherwise continue."""
     code.call(_PID_TGID)
     code.write_double(FRAME, _PASS_KEY, R0)
     code.look_up(passes_fd, _PASS_KEY)

@@ -3,14 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Taking away seals whose devices are gone, and sealing partitions that have come up on sealed disks.
+Remove seals of devices that are gone, and seal new partitions of sealed disks.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A seal is for one disk sequence number, and the kernel's program sees only the device's number, which is
-reused: a seal whose device is gone would refuse its successor. What sysfs shows for the number decides, and
-nothing else: events come late, and everybody can have some sent. All of this is done by who has
-attachment.LOCK.
+A seal is for one disk sequence number, but the BPF program sees only the device number, which is reused. A
+stale seal would refuse the next device with the same number. Only sysfs decides whether a device is gone:
+uevents arrive late, and others can trigger them. The caller holds attachment.LOCK.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from . import attachment, entry, living, passes
 
 def reap_all(maps: attachment.Maps) -> int:
     """
-    Take away all seals whose devices are gone, and have the partitions of sealed disks sealed; how many seals
-    went.
+    Remove all seals of devices that are gone, all expired passes, and seal new partitions of sealed disks.
+    Return the number of removed seals.
     """
     gone = 0
     for number, seal in maps.found().items():
@@ -36,19 +35,19 @@ def reap_all(maps: attachment.Maps) -> int:
 
 
 def reap_one(maps: attachment.Maps, number: tuple[int, int], seal: entry.Seal) -> bool:
-    """Take away the seal, as it was found, if its device is gone; whether it was."""
+    """Remove ``seal``, found at ``number``, if its device is gone; return whether it was removed."""
     now = living.diskseq_of(*number)
     if now == seal.diskseq:
         return False
     maps.remove(*number)
     if now is not None:
-        # udev may have been refused meanwhile.
+        # udev may have been refused when it opened the new device.
         living.send_change(*number)
     return True
 
 
 def clear_away(maps: attachment.Maps) -> bool:
-    """Have the program asked no more if nothing is sealed; whether that is so."""
+    """If nothing is sealed, detach the program and remove the maps; return whether that was so."""
     if maps.seals.keys():
         return False
     attachment.take_away()
@@ -62,20 +61,20 @@ def put(
     with_disk: bool = False,
     with_removal: bool = False,
 ) -> None:
-    """Seal a device; one that has its seal already keeps that, and its count."""
+    """Seal a device. If it is already sealed, its seal and counter are left unchanged."""
     before = maps.get(*number)
     if before is None or before.diskseq != diskseq:
         maps.put(*number, entry.Seal(diskseq, boot_seconds(), 0, with_disk, with_removal))
 
 
 def put_partitions(maps: attachment.Maps, disk: tuple[int, int], diskseq: int) -> None:
-    """Seal what partitions the disk has now."""
+    """Seal the partitions that the disk has now."""
     for number in living.partitions_of(*disk):
         put(maps, number, diskseq, with_disk=True)
 
 
 def put_partition(maps: attachment.Maps, number: tuple[int, int]) -> None:
-    """Seal a partition that has come up, if its disk is sealed."""
+    """Seal a new partition if its disk is sealed."""
     disk, diskseq = living.disk_of(*number), living.diskseq_of(*number)
     seal = None if disk is None else maps.get(*disk)
     if seal is not None and diskseq is not None and seal.diskseq == diskseq:
@@ -83,5 +82,5 @@ def put_partition(maps: attachment.Maps, number: tuple[int, int]) -> None:
 
 
 def boot_seconds() -> int:
-    """Whole seconds of CLOCK_BOOTTIME, which Seal.since is in."""
+    """CLOCK_BOOTTIME in whole seconds, the unit of Seal.since."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME))

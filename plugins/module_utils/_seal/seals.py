@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Seals of devices: put on, lifted and looked at.
+Seal devices, lift seals, and look them up.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -15,22 +15,22 @@ from .._base.deadline import Deadline
 from . import attachment, keeping, living, reaping
 from .entry import Seal
 
-# For how long another run's change of the seals is waited for, in seconds.
+# Seconds to wait for another run that changes seals.
 SECONDS = 30.0
 
 
 def probe() -> None:
-    """NotSupported or KernelError when this host cannot seal devices; nothing is made."""
+    """Raise NotSupported or KernelError if this host cannot seal devices. Leaves nothing behind."""
     attachment.probe()
 
 
 def seal(major: int, minor: int, diskseq: int, with_removal: bool = False) -> None:
     """
-    Have nobody open the device, nor its partitions, from now on. The caller holds it open, so that the number
-    is its own.
+    Seal the device and its partitions: later opens fail with EPERM. The caller holds the device open, so that
+    its number cannot be reused.
 
-    ``with_removal`` tells that the seal is to go when a deferred removal is cancelled. NotSupported,
-    KernelError: then it is not sealed.
+    ``with_removal``: the seal belongs to a deferred removal, and is lifted when that is cancelled. On
+    NotSupported or KernelError the device is not sealed, unless it was before.
     """
     with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.ensure() as maps:
         before = maps.get(major, minor)
@@ -47,7 +47,10 @@ def seal(major: int, minor: int, diskseq: int, with_removal: bool = False) -> No
 
 
 def lift(major: int, minor: int, diskseq: int) -> bool:
-    """Have the device opened by everybody again, and its partitions; whether it was sealed."""
+    """
+    Lift the seal of the device and its partitions, so that they can be opened again; return whether the
+    device was sealed.
+    """
     if not attachment.in_use():
         return False
     with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.existing() as maps:
@@ -61,7 +64,7 @@ def lift(major: int, minor: int, diskseq: int) -> bool:
 
 
 def forget(major: int, minor: int, diskseq: int) -> None:
-    """Take away the seal of a device that is gone."""
+    """Remove the seal of a device that is gone."""
     if not attachment.in_use():
         return
     with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.existing() as maps:
@@ -69,13 +72,13 @@ def forget(major: int, minor: int, diskseq: int) -> None:
         if maps is not None and seal_there is not None and seal_there.diskseq == diskseq:
             maps.remove(major, minor)
             if living.diskseq_of(major, minor) is not None:
-                # The next device with this number, at which udev may have been refused.
+                # The next device with this number: udev may have been refused when it opened it.
                 living.send_change(major, minor)
             reaping.clear_away(maps)
 
 
 def find(major: int, minor: int, diskseq: int) -> Seal | None:
-    """The seal of this very device, or None."""
+    """The seal of the device with this number and disk sequence number, or None."""
     if not attachment.in_use():
         return None
     with attachment.existing() as maps:
@@ -84,7 +87,7 @@ def find(major: int, minor: int, diskseq: int) -> Seal | None:
 
 
 def found() -> dict[tuple[int, int], Seal]:
-    """All seals, by (major, minor); those of devices that have just gone can be among them."""
+    """All seals, by (major, minor). May include seals of devices that have just gone."""
     if not attachment.in_use():
         return {}
     with attachment.existing() as maps:
@@ -93,10 +96,11 @@ def found() -> dict[tuple[int, int], Seal]:
 
 def reap() -> int:
     """
-    Take away the seals whose devices are gone, and all of it when none is left; how many that were.
+    Remove seals of devices that are gone; return how many. If no seal is left, detach the program and remove
+    the maps.
 
-    Also sees that the others have their program and their keeper. Runs that work with devices do this at
-    their beginning.
+    Otherwise make sure that the program is attached and that a keeper runs. Runs that work with devices call
+    this at their start.
     """
     if not attachment.in_use():
         return 0
@@ -113,8 +117,8 @@ def reap() -> int:
 
 def _remove(maps: attachment.Maps, disk: tuple[int, int], diskseq: int) -> None:
     """
-    Take the seals off a disk and its partitions. The disk last: while it is sealed, the next run seals its
-    partitions again.
+    Remove the seals of a disk and its partitions. The disk's seal is removed last: while the disk is sealed,
+    the next run seals its partitions again.
     """
     for number in [*living.partitions_of(*disk), disk]:
         seal_there = maps.get(*number)

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The kernel's events of devices (uevents), as it sends them to everybody who listens.
+uevents of block devices, received from the kernel's netlink multicast group.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-lib/kobject_uevent.c: ``ACTION@DEVPATH``, then ``NAME=VALUE`` words, each with a NUL at its end. Group 1 is
-the kernel's; udev has another.
+Format (lib/kobject_uevent.c): ``ACTION@DEVPATH``, then ``NAME=VALUE`` strings, each NUL-terminated. Group 1
+is the kernel's; udev uses another group.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from .._base.record import Record
 
 _NETLINK_KOBJECT_UEVENT, _KERNEL_GROUP = 15, 1
 _SO_RCVBUFFORCE = 33
-# Of the socket: an event takes 1 or 2 KiB, and thousands come when many devices are made at once.
+# Receive buffer in bytes. An event takes 1 or 2 KiB, and thousands arrive when many devices are created at
+# once.
 _BUFFER = 16 * 1024 * 1024
 _LONGEST = 16384
 
 
 class Event(Record):
     """
-    One event of a block device: ``action`` ("add", "remove", "change" ...), its number, and whether it is a
+    A uevent of a block device: ``action`` ("add", "remove", "change" ...), device number, and whether it is a
     partition.
     """
 
@@ -43,11 +44,11 @@ class Event(Record):
 
 
 class Lost(Exception):
-    """More events came than there was room for."""
+    """The socket's buffer overflowed, and events were lost."""
 
 
 class Listener:
-    """A socket that gets all events from now on; a context."""
+    """A netlink socket that receives all further uevents; a context manager."""
 
     def __init__(self) -> None:
         try:
@@ -67,7 +68,8 @@ class Listener:
 
     def next(self, seconds: float) -> Event | None:
         """
-        The next event of a block device, or None when none comes for so long, or another one came. Lost.
+        The next uevent of a block device. None after ``seconds`` without a message, and for any other
+        message. Raises Lost.
         """
         self._socket.settimeout(seconds)
         try:
@@ -78,12 +80,12 @@ class Listener:
             if error.errno == errno.ENOBUFS:
                 raise Lost from error
             raise
-        # Everybody who may can send to the group; the kernel is 0.
+        # Privileged processes can send to the group, too; the kernel's port ID is 0.
         return parse(message) if sender[0] == 0 else None
 
 
 def parse(message: bytes) -> Event | None:
-    """The Event that the message tells; None when it is of something else than a block device."""
+    """The Event in the message, or None if it is not about a block device."""
     words = message.split(b"\0")
     if b"SUBSYSTEM=block" not in words:
         return None

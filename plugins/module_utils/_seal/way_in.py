@@ -3,12 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the collection does when the open of a block device is refused with EPERM: the one way by which it comes
-to sealed devices.
+Handle an open of a block device that failed with EPERM: this is how the collection opens sealed devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Loaded only then, so that nothing else has to wait for it.
+Loaded only in that case, so that other runs do not pay for the import.
 """
 
 from __future__ import annotations
@@ -27,11 +26,12 @@ _SECONDS = 30.0
 
 def open_refused(path: str, flags: int, error: OSError) -> int:
     """
-    A descriptor of the block device at the path, whose open was refused with ``error``; ``flags`` are as for
-    os.open.
+    Open the block device at ``path`` after an open failed with ``error``; ``flags`` as for os.open. Returns
+    the descriptor.
 
-    A seal whose device is gone is taken away, and a device that is sealed is opened by a pass for this
-    thread. OSError of the open; KernelError, DeviceBusy.
+    Removes the seal if its device is gone. If the device is sealed, opens it with a pass for this thread.
+    Raises ``error`` if the path is no block device or nothing is sealed, OSError of the open, KernelError,
+    DeviceBusy.
     """
     there = os.stat(path, follow_symlinks=not flags & os.O_NOFOLLOW)
     if not stat.S_ISBLK(there.st_mode) or not attachment.in_use():
@@ -39,7 +39,7 @@ def open_refused(path: str, flags: int, error: OSError) -> int:
     number = os.major(there.st_rdev), os.minor(there.st_rdev)
     with attachment.existing() as maps:
         if maps is None or not _is_sealed(maps, number):
-            # It is not, or not any more.
+            # It is not sealed, or no longer.
             return os.open(path, flags)
         with passes.for_this_thread(maps, [number]):
             return os.open(path, flags)
@@ -48,7 +48,7 @@ def open_refused(path: str, flags: int, error: OSError) -> int:
 @contextlib.contextmanager
 def let_in(numbers: list[tuple[int, int]]) -> Iterator[None]:
     """
-    A context in which this thread can have the kernel open devices with these numbers, sealed or not.
+    A context in which this thread can make the kernel open devices with these numbers, sealed or not.
     KernelError.
     """
     with attachment.existing() as maps:
