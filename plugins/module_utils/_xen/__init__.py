@@ -2,6 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""
-Virtual block devices (vbds) of Xen guests: nodes in XenStore, blkback, and who shares storage with whom.
-"""
+"""Virtual block devices (vbds) of Xen guests: XenStore nodes, blkback, and the check for shared storage."""

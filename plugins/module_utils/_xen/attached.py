@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-An attached vbd compared with the disk that is wanted in its place.
+Compare an attached vbd with the disk that is wanted in its place.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A disk is not exchanged under a running guest, so a difference is an error that says what the guest has.
+A running guest's disk is never exchanged, so a difference is an error that describes the attached disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def settings_of(vbd: Vbd) -> dict[str, str]:
-    """``mode`` and ``device_type`` as the options of the modules call them."""
+    """``mode`` and ``device_type`` of the vbd, as values of the module options."""
     return {
         "mode": "w" if vbd.writable else "r",
         "device_type": "cdrom" if vbd.cdrom else "disk",
@@ -34,7 +34,7 @@ def settings_of(vbd: Vbd) -> dict[str, str]:
 
 
 def check_connected(vbd: Vbd, title: str, hint: str) -> None:
-    """DeviceBusy when the vbd is being detached."""
+    """Raise DeviceBusy if the vbd is being detached."""
     if vbd.state in (vbd_nodes.CLOSING, vbd_nodes.CLOSED) or not vbd.online:
         raise DeviceBusy(
             f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})",
@@ -44,7 +44,7 @@ def check_connected(vbd: Vbd, title: str, hint: str) -> None:
 
 
 def check_settings(vbd: Vbd, wanted: Mapping[str, Any], hint: str) -> None:
-    """InvalidValue when the vbd is not attached with the mode and device type of the options ``wanted``."""
+    """Raise InvalidValue if the vbd's mode or device type differs from the options ``wanted``."""
     for option, has in settings_of(vbd).items():
         if wanted[option] != has:
             wrong = f"cannot be changed: the disk is attached with {option}={has}. {hint}"
@@ -53,9 +53,9 @@ def check_settings(vbd: Vbd, wanted: Mapping[str, Any], hint: str) -> None:
 
 def open_device(vbd: Vbd) -> Device | None:
     """
-    The device that blkback has open for the vbd, held by the caller; None when there is none.
+    Open the device that blkback has open for the vbd; None if there is none. The caller closes it.
 
-    Its number cannot become another device's while blkback has it open.
+    While blkback has the device open, its number cannot be reused for another device.
     """
     number = vbd_read.opened_number(vbd.key) or vbd.number
     try:
@@ -65,6 +65,6 @@ def open_device(vbd: Vbd) -> Device | None:
 
 
 def other_disk(vbd: Vbd, device: Device | None) -> str:
-    """What to say when ``device``, from ``open_device``, is not the one that is wanted."""
+    """Error text for a ``device`` (from ``open_device``) that is not the wanted one."""
     here = "nothing" if device is None else f"{device.path} (diskseq {device.id.diskseq})"
     return f"the guest has another disk there: {here}, params {vbd.params or '(none)'}"

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Hand held devices to guests through XenStore and xen-blkback, and take them back.
+Attach open devices to guests through XenStore and xen-blkback, and detach them.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A released blkback is told ``major:minor`` and opens whatever has that number at that moment. So the caller
-holds every Device open for as long as :func:`attach` runs; that keeps the number, until blkback's own open
-does.
+Released versions of blkback are told only ``major:minor`` and open whatever device has that number at that
+moment. The caller therefore holds every Device open while :func:`attach` runs: that keeps the number from
+being reused until blkback has opened the device itself.
 """
 
 from __future__ import annotations
@@ -51,25 +51,26 @@ if TYPE_CHECKING:
     J = TypeVar("J", bound="_Job")
     T = TypeVar("T")
 
-# Seconds that taking back what is half attached, or removing what was given up, may take on top of the
+# Seconds for rolling back a failed attach, or for removing the nodes of a released disk, in addition to the
 # caller's own limit.
 _CLEANUP = 15.0
-# Seconds for which devices are held for a blkback that may open them yet, when nobody is left who could tell.
+# Seconds for which devices are held open for a blkback that may still open them, when this cannot be found
+# out.
 _KEPT = 120.0
-# Seconds for a backend to close a vbd that was taken by force.
+# Seconds for a backend to close a vbd that is detached by force.
 _PATIENCE = 5.0
-# Seconds that xenstored has for telling how things stand when a limit is reached.
+# Seconds for one last request to xenstored after a limit has expired.
 _LAST_LOOK = 2.0
 _NATIVE_PROTOCOL = {"x86_64": "x86_64-abi", "aarch64": "arm-abi"}
 
 
 class Request(NamedTuple):
     """
-    One disk for one guest. ``device`` stays open until :func:`attach` has returned.
+    Attach one disk to one guest. ``device`` must stay open until :func:`attach` has returned.
 
-    ``mode`` is ``r`` or ``w``; ``params`` is what xl and libvirt show as the disk's target, by default the
-    device's path; ``discard`` None offers it for writable disks, as xl does; ``form`` says how the sequence
-    number is passed (_xen.vbd_nodes.FORMS).
+    ``mode`` is ``r`` or ``w``. ``params`` is the disk's target as shown by xl and libvirt, by default the
+    device's path. ``discard`` None offers discard for writable disks, as xl does. ``form`` is how the disk
+    sequence number is passed (_xen.vbd_nodes.FORMS).
     """
 
     guest: _guest.Guest
@@ -92,8 +93,8 @@ class Request(NamedTuple):
 
 class Outcome(NamedTuple):
     """
-    What became of one request: ``vbd`` when it is as was asked, else ``error``. ``changed`` tells whether
-    anything was done.
+    The result of one request: ``vbd`` on success, otherwise ``error``. ``changed`` tells whether anything was
+    changed.
     """
 
     request: Any
@@ -104,8 +105,8 @@ class Outcome(NamedTuple):
 
 class Detachment(NamedTuple):
     """
-    One vbd to take back, as it was read. What has another device by then is left alone; so is another guest
-    with the same domain id, when ``guest`` is given.
+    Detach one vbd, given as it was read. If the vbd has another device by then, or the domain id belongs to
+    another guest than ``guest`` (if given), it is left unchanged.
     """
 
     vbd: Vbd
@@ -120,7 +121,7 @@ class Detachment(NamedTuple):
 
 
 def check(request: Request) -> None:
-    """Raise InvalidValue for a request that can never be served; nothing is read or written."""
+    """Raise InvalidValue for a request that can never succeed. Neither reads nor writes XenStore."""
     if request.mode not in ("r", "w"):
         raise InvalidValue("mode", request.mode, "must be r or w")
     if request.device_type not in ("disk", "cdrom"):
@@ -135,7 +136,7 @@ def check(request: Request) -> None:
         )
     params = _disk(request).params
     if ":" in params or not params.isprintable() or not params.isascii():
-        # libxl takes what is in front of a colon for a format.
+        # libxl takes the text in front of a colon for a format.
         raise InvalidValue("params", params, "must be printable ASCII without a colon")
 
 
@@ -147,19 +148,19 @@ def attach(
     guard: Callable[[Nodes, Request], None] | None = None,
 ) -> list[Outcome]:
     """
-    Hand every request's device to its guest; a list of Outcomes, in order.
+    Attach every request's device to its guest; a list of Outcomes in the same order.
 
-    ``guard(transaction, request)`` is called inside of the transaction that writes and raises to refuse
-    (``_xen.sharing.Sharing.guard``). Each ends when blkback has opened the device (``wait_connected``: when
-    the guest has connected too), or with an error within ``timeout`` seconds for all together; what failed is
-    taken back, in up to 15 s more. The others go on.
+    ``guard(transaction, request)`` is called in the transaction that writes the nodes, and raises to refuse
+    the request (``_xen.sharing.Sharing.guard``). A request is done when blkback has opened the device and,
+    with ``wait_connected``, the guest has connected. ``timeout`` seconds apply to all requests together. A
+    request that fails is rolled back, which takes up to 15 s more; the others continue.
     """
     limit = Deadline(timeout)
     jobs = [_Attach(request) for request in requests]
     for job in jobs:
         job.run(job.prepare)
     ready = [job for job in jobs if not job.error]
-    # Whoever kills this process between the write and blkback's open must not free the numbers.
+    # If this process is killed between the write and blkback's open, the numbers must not be freed.
     with hold([job.request.device for job in ready], timeout + _KEPT) if ready else contextlib.nullcontext():
         with store.within(limit):
             _all_in_one(store, ready, limit, lambda tx, job: job.write_in(tx, guard))
@@ -180,10 +181,11 @@ def _all_in_one(
     store: Session, jobs: Sequence[J], limit: Deadline, step: Callable[[Transaction, J], None]
 ) -> None:
     """
-    ``step(transaction, job)`` for every job in one transaction; when xenstored refuses that because of one of
-    them, each in its own.
+    Call ``step(transaction, job)`` for every job in one transaction. If xenstored refuses a request in it,
+    retry each job in a transaction of its own.
 
-    What else a step raises is its job's error, so it raises before it writes.
+    Any other BlockError that a step raises is stored as its job's error; a step must raise it before it
+    writes anything.
     """
 
     def run(tx: Transaction) -> None:
@@ -212,26 +214,26 @@ def _all_in_one(
 
 
 class _Job:
-    """One vbd on its way to a goal, for :func:`_poll`."""
+    """One vbd that is being attached or detached, for :func:`_poll`."""
 
     def __init__(self, key: Key, request: Request | Detachment) -> None:
         self.key = key
         self.request: Any = request
         self.error: BlockError | None = None
         self.done = False
-        # Whether nodes were, or may have been, written for it.
+        # Whether nodes of this vbd were, or may have been, written.
         self.written = False
-        # What it waits for, and what to do about it, in case it never comes.
+        # What is waited for and a hint, for the error after a timeout.
         self.last = ""
         self.hint = _HINT_BLKBACK
         self.extra_paths: list[str] = []
 
     def paths(self) -> list[str]:
-        """The nodes it wants to look at."""
+        """The paths of the nodes that ``look`` needs."""
         return vbd_nodes.read_paths(self.key) + [self.key.frontend_error] + self.extra_paths
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T | None:
-        """Call it, and keep what it raises as this job's error."""
+        """Call ``function`` and store a BlockError that it raises as this job's error."""
         try:
             return function(*arguments)
         except BlockError as error:
@@ -247,7 +249,7 @@ class _Attach(_Job):
         self.vbd: Vbd | None = None
 
     def prepare(self) -> None:
-        """Whatever can be found wrong before anything is written."""
+        """Make all checks that are possible before anything is written, and lay out the nodes."""
         check(self.request)
         device = self.request.device
         device.prove()
@@ -260,13 +262,10 @@ class _Attach(_Job):
         )
 
     def write_in(self, tx: Transaction, guard: Callable[[Nodes, Request], None] | None) -> None:
-        """
-        Write the nodes, unless this request must not be served: then that is raised, and nothing is written
-        for it.
-        """
+        """Write the nodes. If the request must be refused, raise before anything is written for it."""
         _guest.prove(tx, self.request.guest)
-        # As libxl: its own copy says whether there is such a disk; a backend without it is in use all the
-        # same.
+        # Like libxl, check libxl's own copy of the nodes. A backend directory without that copy is in use,
+        # too.
         if tx.exists(self.key.libxl) or tx.exists(self.key.backend):
             raise DeviceBusy(
                 f"the guest has a disk {self.request.vdev.name} already", device=str(self.request)
@@ -280,12 +279,15 @@ class _Attach(_Job):
             guard(tx, self.request)
         self.written = True
         for path in (self.key.frontend, self.key.backend_error, self.key.frontend_error):
-            # Leftovers of an earlier disk would be taken for this one's.
+            # Values left by an earlier disk would be taken for this one's.
             tx.remove(path)
         tx.lay(self.nodes)
 
     def look(self, values: Mapping[str, str | None], wait_connected: bool) -> bool:
-        """Whether it is there; raises when it never will be."""
+        """
+        Whether blkback has opened the device (with ``wait_connected``: and the guest has connected). Raises
+        if that can no longer happen.
+        """
         vbd = self.vbd = vbd_nodes.from_nodes(self.key, values)
         if vbd is None:
             raise GuestError(
@@ -313,8 +315,8 @@ class _Attach(_Job):
             )
         self.request.device.prove()
         if not self.seen_open:
-            # These values may be from before: a backend that offers the node opened has the last word, so
-            # they are read once more.
+            # ``values`` may have been read before blkback's open. Read them once more: if the backend offers
+            # the node opened, that decides.
             self.seen_open = True
             self.last = "blkback to open the device"
             return False
@@ -326,8 +328,8 @@ class _Attach(_Job):
 
     def roll_back(self, store: Session, limit: Deadline) -> bool:
         """
-        Remove what was written for this vbd, after a failure, and return whether it is gone; if not, the
-        error says so.
+        Remove the nodes written for this vbd after a failure. Returns whether the vbd is gone; if not, the
+        error's hint says so.
         """
         try:
             with store.within(limit):
@@ -341,8 +343,8 @@ class _Attach(_Job):
             return False
 
     def _remove_in(self, tx: Transaction) -> None:
-        # A lost connection leaves open whether anything was written: only what bears this device's number is
-        # removed.
+        # After a lost connection it is unknown whether the nodes were written. Remove them only if they carry
+        # this device's identity.
         device = self.request.device.id
         mine = dict(
             vbd_nodes.identity(
@@ -364,14 +366,16 @@ def detach(
     store: Session, detachments: Sequence[Detachment], timeout: float = 10.0, force: bool = False
 ) -> list[Outcome]:
     """
-    Take vbds back from their guests; a list of Outcomes, in order, without a vbd.
+    Detach vbds from their guests; a list of Outcomes in the same order, without a vbd.
 
-    The guest is asked to give each disk up, and has ``timeout`` seconds for all together; DeadlineExceeded
-    when it does not. The request then stands, as with xl. With ``force`` the disk is taken at once without
-    asking, and the guest gets I/O errors. A disk that xl attached through a hotplug script has that script
-    run, for up to 40 s. When an Outcome has no error, blkback has let go of the vbd and its nodes are gone;
-    blkback closes the device in a work item of its own (xen_blkif_deferred_free), so that it can still be
-    busy for an instant.
+    Each guest is asked to release its disk and has ``timeout`` seconds for all disks together;
+    DeadlineExceeded otherwise. The request then stays pending, as with xl. With ``force`` the disk is
+    detached at once without asking, and the guest gets I/O errors. The hotplug script of a disk that xl
+    attached is run, for up to 40 s.
+
+    If an Outcome has no error, blkback has released the vbd and its nodes are removed. blkback closes the
+    device asynchronously in a work item (xen_blkif_deferred_free), so the device can still be busy for an
+    instant.
     """
     limit = Deadline(timeout)
     jobs = [_Detach(detachment, force, timeout) for detachment in detachments]
@@ -384,7 +388,7 @@ def detach(
     for job in given_up:
         if is_needed(job.request.vbd):
             run_remove(job.request.vbd.script, job.key)
-    # Removing what the guest has given up is not the guest's time.
+    # Cleaning up gets its own limit; ``timeout`` is for the guest.
     rest = Deadline(_CLEANUP)
     with store.within(rest):
         _all_in_one(store, given_up, rest, lambda tx, job: job.remove_in(tx))
@@ -401,18 +405,18 @@ class _Detach(_Job):
         self.changed = False
         self.gone = False
         self.hint = _HINT_BLKBACK if force else _HINT_FORCE
-        # A backend that has not closed a vbd without a frontend by then never will: its nodes go all the
-        # same.
+        # A backend that has not closed a vbd without a frontend by then never will. Its nodes are removed
+        # anyway.
         self.patience = Deadline(min(_PATIENCE, timeout / 2))
         self.guest_path = f"/local/domain/{self.key.domid}/vm"
         self.extra_paths = [self.guest_path]
 
     def ask_in(self, tx: Transaction) -> None:
-        """online 0 and state 5, in one transaction, as libxl__initiate_device_generic_remove does."""
+        """Write online 0 and state 5 in one transaction, as libxl__initiate_device_generic_remove does."""
         self.changed = self.gone = False
         state = tx.read(f"{self.key.backend}/state")
         if state is None:
-            # The backend is gone; what is left of the vbd helps nobody.
+            # The backend is gone; remove the vbd's remaining nodes.
             self.gone = True
             self.changed = remove_nodes(tx, self.key)
             return
@@ -425,7 +429,7 @@ class _Detach(_Job):
             tx.write(f"{self.key.backend}/state", str(CLOSING))
 
     def _prove_in(self, tx: Transaction) -> None:
-        """Still the same guest, and the same device."""
+        """Check that the guest and the device are still the same."""
         guest, vbd = self.request.guest, self.request.vbd
         if guest is not None and tx.exists(self.guest_path):
             _guest.prove(tx, guest)
@@ -438,7 +442,7 @@ class _Detach(_Job):
             )
 
     def look(self, values: Mapping[str, str | None]) -> bool:
-        """Whether its nodes can be removed."""
+        """Whether the vbd's nodes can be removed."""
         state = values[f"{self.key.backend}/state"]
         if state in (None, str(CLOSED)) or values[self.guest_path] is None:
             return True
@@ -453,7 +457,7 @@ class _Detach(_Job):
         return False
 
     def remove_in(self, tx: Transaction) -> None:
-        """Remove the nodes of what the guest has given up."""
+        """Remove the nodes of a vbd that the guest has released."""
         self._prove_in(tx)
         remove_nodes(tx, self.key)
 
@@ -476,7 +480,7 @@ _HINT_BLKBACK = "See the kernel's messages (dmesg) of the domain that serves the
 
 def remove_nodes(tx: Nodes, key: Key) -> bool:
     """
-    Remove all nodes of a vbd, and the directories that are empty without them, as libxl__device_destroy does;
+    Remove all nodes of a vbd and the directories that become empty, as libxl__device_destroy does. Returns
     whether there were any.
     """
     own = (key.frontend, key.libxl, key.backend)
@@ -484,8 +488,8 @@ def remove_nodes(tx: Nodes, key: Key) -> bool:
     for path, value in there.items():
         if value is not None:
             tx.remove(path)
-        # The guest's directory on the backend's side is nobody else's, so it goes even when the vbd itself
-        # was removed before.
+        # The guest's directory below the backend holds nothing else, so remove it even if the vbd itself was
+        # removed before.
         if value is not None or path == key.backend:
             tx.remove_empty_parents(path)
     return any(there[path] is not None for path in own)
@@ -507,7 +511,7 @@ def _disk(request: Request) -> Disk:
 def _poll(
     store: Session, jobs: Sequence[J], limit: Deadline, look: Callable[[J, Mapping[str, str | None]], bool]
 ) -> None:
-    """Look at all jobs together until each is done, has failed, or the limit is reached."""
+    """Poll all jobs together until each is done, has failed, or ``limit`` has expired."""
     late = False
     for pause in pauses(0.001, 0.05):
         pending = [job for job in jobs if not job.done and not job.error]
@@ -519,8 +523,8 @@ def _poll(
             return
         began = time.monotonic()
         try:
-            # The last look gets some time of its own: on a busy machine, the error is to tell what is late,
-            # not who was asked.
+            # Even after the limit, xenstored gets some time: on a busy machine, the error should tell what
+            # the job waited for rather than that XenStore timed out.
             with store.within(max(limit.left(), _LAST_LOOK)):
                 values = store.read_many([path for job in pending for path in job.paths()])
         except BlockError as error:
@@ -530,12 +534,12 @@ def _poll(
         for job in pending:
             job.done = bool(job.run(look, job, values))
         late = limit.expired
-        # xenstored serves the guest and blkback, too: looking takes a third of its time at most.
+        # xenstored also serves the guest and blkback, so polling takes at most a third of the time.
         limit.sleep(max(pause, 2 * (time.monotonic() - began)))
 
 
 def _own(error: BlockError) -> BlockError:
-    """A copy of an error that several jobs met, so that each can add to its own."""
+    """Copy an error that several jobs share, so that each can change its hint."""
     copy = error.__class__.__new__(error.__class__)
     copy.__dict__.update(error.__dict__)
     copy.args = error.args
@@ -543,9 +547,7 @@ def _own(error: BlockError) -> BlockError:
 
 
 def wait_released(request: Request | Detachment, limit: Deadline) -> None:
-    """
-    Wait until blkback has let go of the request's (or detachment's) vbd; DeadlineExceeded when it does not.
-    """
+    """Wait until blkback has released the request's (or detachment's) vbd. Raises DeadlineExceeded."""
     for pause in pauses(0.001, 0.05):
         if not gone.exists(request.key.sysfs, gone.SYSFS):
             return

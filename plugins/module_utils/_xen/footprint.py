@@ -3,15 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Which devices two guests may have at once: what of the storage below each of them is read and written, and
-whether that meets.
+Determine which byte ranges of the underlying storage a device reads and writes, and whether those of two
+devices conflict.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A footprint is the set of byte ranges of leaves that a device stands on: linear, crypt, delay and flakey
-targets map a range of theirs onto a range below, a loop device onto a range of its file, a partition onto a
-range of its disk. Everything else counts as the whole of what it is made of. Two users conflict where one
-writes what the other reads or writes. Pure: what it has to ask is given as functions.
+A footprint is a set of byte ranges of leaves: disks, files and thin volumes. Targets such as linear, crypt,
+delay and flakey map a range to a range below, a loop device maps to a range of its file, and a partition to a
+range of its disk. Any other device counts as the whole of each device below it. Two users conflict if one
+writes bytes that the other reads or writes. This module is pure: the caller passes functions that answer its
+questions about the host.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     Number = tuple[int, int]
 
 SECTOR = 512
-_DEPTH = 64  # more than any stack the kernel lets one build
+_DEPTH = 64  # more than any stack that the kernel supports
 
 
 class Extent(Record):
     """
-    Bytes ``start`` to ``end`` (exclusive; None: to the end, whatever it is) of a leaf, which is ``("disk",
-    major, minor)``, ``("file", st_dev, st_ino)`` or ``("thin", major, minor, id)`` with the pool's number.
+    Bytes ``start`` to ``end`` (exclusive; None: up to the end) of a leaf. A leaf is ``("disk", major,
+    minor)``, ``("file", st_dev, st_ino)`` or ``("thin", major, minor, id)`` with the number of the pool.
     """
 
     leaf: tuple[Any, ...]
@@ -43,7 +44,7 @@ class Extent(Record):
     writes: bool
 
     def meets(self, other: Extent) -> bool:
-        """Whether both touch a byte that one of them writes."""
+        """Whether the extents have a byte in common and at least one of the two writes."""
         return (
             self.leaf == other.leaf
             and (self.writes or other.writes)
@@ -56,13 +57,13 @@ class Extent(Record):
 
 class Questions(Record):
     """
-    What the footprint has to ask about a device, each a function of ``(major, minor)``.
+    Functions of ``(major, minor)`` that describe a device.
 
-    ``table_of``: the active device-mapper table as a list of ``(start, length, type, params)`` in sectors, or
-    None for another kind of device. ``loop_of``: ``(st_dev, st_ino, offset, size)`` in bytes, size 0 for all,
-    or None. ``partition_of``: ``(major, minor, start, size)`` of the disk it is on, in bytes, or None.
-    ``members_of``: a list of the numbers of the devices that another stacked driver (md, bcache) is made of,
-    or None.
+    ``table_of``: the active device-mapper table as a list of ``(start, length, type, params)``, in sectors of
+    512 bytes, or None for other devices. ``loop_of``: ``(st_dev, st_ino, offset, size)`` of a loop device, in
+    bytes, size 0 for no limit, or None. ``partition_of``: ``(major, minor, start, size)`` with the number of
+    a partition's disk, in bytes, or None. ``members_of``: the numbers of the devices below another stacking
+    driver (md, bcache), or None.
     """
 
     table_of: Callable[[int, int], list[tuple[int, int, str, str]] | None]
@@ -72,7 +73,7 @@ class Questions(Record):
 
 
 def conflict(one: Iterable[Extent], other: Iterable[Extent]) -> tuple[Extent, Extent] | None:
-    """The first pair of extents of two footprints that must not be shared, or None."""
+    """The first pair of conflicting extents of two footprints, or None."""
     by_leaf: dict[Any, list[Extent]] = {}
     for extent in other:
         by_leaf.setdefault(extent.leaf, []).append(extent)
@@ -85,9 +86,9 @@ def conflict(one: Iterable[Extent], other: Iterable[Extent]) -> tuple[Extent, Ex
 
 def footprint(major: int, minor: int, writes: bool, questions: Questions) -> list[Extent]:
     """
-    The Extents below a device, for a user who reads it, and writes it when ``writes``.
+    The Extents below a device for a user who reads it and, if ``writes``, also writes it.
 
-    NotSupported when the stack is deeper than any real one.
+    Raises NotSupported if the stack is deeper than _DEPTH.
     """
     found: list[Extent] = []
     _descend((major, minor), 0, None, writes, questions, found, 0)
@@ -106,7 +107,7 @@ def _descend(
     found: list[Extent],
     depth: int,
 ) -> None:
-    """Add what bytes ``start`` to ``end`` of a device stand on."""
+    """Add the Extents below bytes ``start`` to ``end`` of a device."""
     if depth > _DEPTH:
         raise NotSupported("the device stack is too deep", device=f"{number[0]}:{number[1]}")
     partition = questions.partition_of(*number)
@@ -158,7 +159,8 @@ def _target(
     depth: int,
 ) -> None:
     """
-    Add what the bytes ``part`` of one target stand on; ``params`` are the kernel's own (DM_TABLE_STATUS).
+    Add the Extents below the bytes ``part`` of one target. ``params`` are those that the kernel returns
+    (DM_TABLE_STATUS).
     """
     words = params.split()
 
@@ -178,32 +180,32 @@ def _target(
     elif kind in ("zero", "error"):
         pass
     elif pool is not None:
-        # Other volumes of the pool are other storage, though on the same disks; snapshots share blocks, but
-        # never written ones.
+        # Volumes of one pool share its disks but not their data. Blocks shared with a snapshot are never
+        # written in place.
         found.append(Extent(("thin", *pool, int(words[1])), part[0], part[1], writes))
         if len(words) > 2:
             whole(words[2], False)
     elif kind == "snapshot" and len(words) >= 2:
         whole(words[0], False)
-        # The store keeps what was changed, and is written by changes of the origin too, whatever the user
+        # The COW store holds the changed chunks. Writes to the origin also write to it, whatever this user
         # does.
         whole(words[1], True)
     elif kind == "snapshot-merge" and len(words) >= 2:
-        # A merge writes by itself.
+        # The merge itself writes to both devices.
         whole(words[0], True)
         whole(words[1], True)
     else:
-        # striped, raid, mirror, cache, thin-pool, multipath and those to come: all devices they name. A
-        # device that is only read may still write its metadata, and a multipath's paths lead to one disk:
-        # both are the whole device's affair.
+        # striped, raid, mirror, cache, thin-pool, multipath and unknown targets: every device in the
+        # parameters counts as a whole. A member that is only read from may still get metadata writes, and the
+        # paths of a multipath device lead to one disk.
         for word in words:
             whole(word)
 
 
 def _shifted(kind: str, words: list[str]) -> list[tuple[tuple[int, int], int, bool]] | None:
     """
-    ``[(device, offset in bytes, whether writes go there)]`` of a target that maps its range onto equal
-    ranges, or None.
+    ``[(device, offset in bytes, whether writes go there)]`` of a target that maps its range linearly to each
+    of these devices, or None for other targets.
     """
     if kind in ("linear", "snapshot-origin", "flakey", "dust", "unstriped"):
         fields = {"linear": (0, 1), "flakey": (0, 1), "dust": (0, 1), "snapshot-origin": (0, None)}.get(kind)
@@ -217,8 +219,8 @@ def _shifted(kind: str, words: list[str]) -> list[tuple[tuple[int, int], int, bo
         device = sysfs.parse_number(words[3])
         return None if device is None else [(device, int(words[4]) * SECTOR, True)]
     if kind == "delay" and len(words) in (3, 6, 9):
-        # device offset delay, for reads, then for writes, then for flushes: those after the first only get
-        # writes.
+        # device offset delay, for reads, then for writes, then for flushes. If there are several, writes do
+        # not go to the first.
         devices = [
             (device, int(words[at + 1]) * SECTOR, at > 0 or len(words) == 3)
             for at in range(0, len(words), 3)

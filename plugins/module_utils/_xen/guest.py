@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Guests that run now, as XenStore knows them. Only reads.
+Running guests as listed in XenStore. Read-only.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A domain id belongs to one guest only until that guest ends. So whoever writes for a guest proves in the same
-transaction that the id still is this guest's (:func:`prove`): a change between that and the commit makes the
-commit fail.
+A domain id belongs to a guest only until that guest ends. Code that writes for a guest therefore calls
+:func:`prove` in the same transaction: if the id is given to another guest before the commit, the commit
+fails.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .._xenstore.nodes import Nodes
 
-_UUID = (8, 4, 4, 4, 12)  # hexadecimal digits of each part
+_UUID = (8, 4, 4, 4, 12)  # number of hexadecimal digits of each part
 _FIRST_RESERVED = 0x7FF0  # DOMID_FIRST_RESERVED, xen/include/public/xen.h
 
 
 class Guest(Record):
-    """A running guest. ``kind`` is ``pv``, ``pvh``, ``hvm`` or None when the toolstack did not say."""
+    """A running guest. ``kind`` is ``pv``, ``pvh`` or ``hvm``, or None if the toolstack did not write it."""
 
     domid: int
     uuid: str
@@ -40,10 +40,10 @@ class Guest(Record):
 
 def find(store: Nodes, wanted: int | str, option: str = "domain") -> Guest:
     """
-    The running guest with this name, id (int or digits) or uuid.
+    Find the running guest with this name, id (int or digits) or UUID.
 
-    GuestError when there is none, when it is domain 0, or when several guests match; InvalidValue for what
-    can be none of these.
+    Raises GuestError if there is none, if it is domain 0, or if several guests match. Raises InvalidValue for
+    a value that is neither a name, an id nor a UUID.
     """
     text = str(wanted)
     if isinstance(wanted, bool) or not text or len(text) > 256 or not text.isprintable():
@@ -70,7 +70,7 @@ def find(store: Nodes, wanted: int | str, option: str = "domain") -> Guest:
 
 
 def running(store: Nodes, with_domain_0: bool = False) -> list[Guest]:
-    """All guests that run now, by id."""
+    """All running guests, sorted by id."""
     ids = sorted(int(name) for name in store.list("/local/domain") or [] if _is_domid(name))
     if not with_domain_0:
         ids = [domid for domid in ids if domid]
@@ -85,7 +85,8 @@ def running(store: Nodes, with_domain_0: bool = False) -> list[Guest]:
     for domid in ids:
         uuid = uuid_of(values[_home(domid) + "/vm"])
         if uuid is None and domid:
-            # On its way up or down: it cannot be told from the next guest with this id.
+            # The domain is being created or destroyed, and cannot be told apart from the next one with this
+            # id.
             continue
         guests.append(
             Guest(domid, uuid or "", values[_home(domid) + "/name"], values[f"/libxl/{domid}/type"])
@@ -94,19 +95,19 @@ def running(store: Nodes, with_domain_0: bool = False) -> list[Guest]:
 
 
 def lives(store: Nodes, guest: Guest) -> bool:
-    """Whether the guest's domain is there and still this guest's."""
+    """Whether the domain exists and still belongs to this guest."""
     return uuid_of(store.read(_home(guest.domid) + "/vm")) == guest.uuid
 
 
 def prove(transaction: Nodes, guest: Guest) -> None:
     """
-    Raise GuestError unless the id still belongs to this guest; for use inside of the transaction that writes.
+    Raise GuestError unless the domain id still belongs to this guest. Call it in the transaction that writes.
     """
     prove_vm(transaction.read(_home(guest.domid) + "/vm"), guest)
 
 
 def prove_vm(vm: str | None, guest: Guest) -> None:
-    """The same with the value of ``/local/domain/ID/vm`` that was read in the transaction."""
+    """Like :func:`prove`, given the value of ``/local/domain/ID/vm`` as read in the transaction."""
     if vm is None:
         raise GuestError("the guest has ended", device=str(guest))
     if uuid_of(vm) != guest.uuid:
@@ -122,8 +123,8 @@ def _home(domid: int) -> str:
 
 def uuid_of(vm: str | None) -> str | None:
     """
-    The uuid out of ``/vm/<uuid>``; toolstacks add ``-1`` and so on when a guest of that uuid is there
-    already.
+    Extract the UUID from ``/vm/<uuid>``; None for other values. Toolstacks append ``-1`` and so on if another
+    guest has that UUID.
     """
     if vm is None or not vm.startswith("/vm/"):
         return None

@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The sharing check: a device that one guest writes is not given to another, whatever lies between the two and
-the same storage.
+The sharing check: refuse to attach a device to a guest if it conflicts with storage that another guest uses,
+whatever devices are stacked in between.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Xen's own script compares device numbers and mounts (tools/hotplug/Linux/block), so it lets two guests have
-one file through a loop device and a mapped device. This looks at what both stand on (see ``_xen.footprint``).
+Xen's own script compares only device numbers and mounts (tools/hotplug/Linux/block), so it lets two guests
+have one file, one through a loop device and one through a mapped device. This check compares the storage
+below both (see ``_xen.footprint``).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from .guest import Guest
 
     class Asker(Protocol):
-        """Who asks what a guest uses; ``str()`` of it is for messages."""
+        """The guest for which the check is made. ``str()`` of it appears in messages."""
 
         @property
         def key(self) -> Key | None: ...
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
         def guest(self) -> Guest: ...
 
     class Request(Asker, Protocol):
-        """A device for a guest."""
+        """A request to attach a device to a guest."""
 
         @property
         def key(self) -> Key: ...
@@ -63,20 +64,21 @@ _HINT = (
     "Detach it there, or attach it read-only to both guests. shared: true is for guests that coordinate "
     "their writes (a cluster file system)"
 )
-# Written once and never changed, so that reading them in a transaction does not make it meet the changes of
-# busy guests. The first says what is behind the disk.
+# These nodes are written once and never changed, so reading them in a transaction does not conflict with
+# writes by busy guests. The first one names the disk's storage.
 _BLKBACK_NODES = ("physical-device", "diskseq", "mode")
 _QEMU_NODES = ("params", "mode")
-# What xl adds to the name of a guest's new domain while it migrates, and then to that of its old one.
+# Suffixes that xl appends to the name of the new domain during a migration, and then to that of the old one.
 _MOVING = ("--incoming", "--migratedaway")
-# How often a device that changes while it is looked at is looked at again.
+# How often the check is retried for a device that changes meanwhile.
 _TRIES = 20
 
 
 class Use(Record):
     """
-    A guest's use of some storage: the Extents of the disk, and those of all that its QEMU has open. Some of
-    the latter are the guest's other disks, so they count for other guests only.
+    A guest's use of storage. ``extents`` are those of the disk, ``opened`` those of all files that the
+    guest's QEMU has open. Some of the latter belong to the guest's other disks, so they count for other
+    guests only.
     """
 
     key: Key
@@ -84,22 +86,22 @@ class Use(Record):
     opened: Iterable[Extent] = ()
 
     def against(self, request: Asker) -> list[Extent]:
-        """The Extents that the request must not meet."""
+        """The Extents that must not conflict with the request's."""
         return self.extents if self.key.domid == request.guest.domid else [*self.extents, *self.opened]
 
 
 class Sharing:
     """
-    What the guests use; a context manager.
+    The storage that all guests use; a context manager.
 
-    Their devices are not opened: one may be dead, or its node missing, and that is to stop nobody else. What
-    blkback serves keeps its number, and a disk sequence number that is the same before and after says that it
-    did. Only a loop device is, for a moment, as nothing else tells which file it has. What cannot be looked
-    at is an error, so that nothing is given away then.
+    The guests' devices are not opened: one may be dead or lack its device node, and that must not block other
+    guests. A device that blkback has open keeps its number, and an unchanged disk sequence number before and
+    after the check confirms this. Only loop devices are opened briefly, since nothing else tells their file.
+    If a device cannot be examined, an error is raised, so that nothing is attached.
 
-    ``questions`` are the functions of ``_xen.footprint.Questions``. Give :meth:`guard` to
-    ``_xen.blkback.attach``: it runs inside of the transaction that writes, so whoever attaches something else
-    at the same time makes that transaction run again.
+    ``questions`` are the functions of ``_xen.footprint.Questions``. Pass :meth:`guard` to
+    ``_xen.blkback.attach``, which calls it in the transaction that writes. If another disk is attached
+    concurrently, that transaction conflicts and is retried.
     """
 
     def __init__(
@@ -110,11 +112,11 @@ class Sharing:
         self._by_number: dict[tuple[_device.DeviceId, bool], list[Extent]] = {}
         self._uses: dict[str, Use] = {}
         self._seen_in: Nodes | None = None
-        # The QEMUs of this host (_process.open_files.Qemu), looked for once in each look.
+        # The host's QEMU processes (_process.open_files.Qemu), searched for once per look.
         self._qemus: list[Qemu] | None = None
-        # What was there the last time, in another transaction maybe, and whether anything was behind it: the
-        # answers to all questions then come together, and the shorter a transaction is, the fewer meet
-        # changes by others.
+        # The vbds found by the last look, perhaps in another transaction, and whether each had a device.
+        # Their nodes can be requested in one batch: the shorter a transaction, the less often it conflicts
+        # with other writers.
         self._expected: dict[str, tuple[Key, bool]] = {}
         self._prepared: set[tuple[_device.DeviceId, str]] = set()
 
@@ -125,16 +127,16 @@ class Sharing:
         self.close()
 
     def close(self) -> None:
-        """Forget what was seen."""
+        """Forget everything that was read."""
         self._uses.clear()
         self._prepared.clear()
         self._by_number.clear()
 
     def look(self, store: Nodes) -> dict[str, Use]:
         """
-        See what all guests use now; the Uses, by backend path.
+        Read what all guests use now; the Uses by backend path.
 
-        In one transaction nodes do not change, so there the second look only reads what is new.
+        Nodes do not change within a transaction, so a second look in the same one reads only new vbds.
         """
         if self._seen_in is not store:
             self._uses.clear()
@@ -152,7 +154,7 @@ class Sharing:
             del self._uses[path]
         unseen = {path: key for path, key in served if path not in self._uses}
         nodes.update(store.read_many([_what(path) for path in unseen if path not in before]))
-        # Most disks that are attached at the same time have no device yet.
+        # Of the disks that are being attached concurrently, most have no device yet.
         new = {path: key for path, key in unseen.items() if nodes[_what(path)] is not None}
         nodes.update(store.read_many([path for path in _all_nodes(new) if path not in nodes]))
         self._expected = {path: (key, path in new or path in self._uses) for path, key in served}
@@ -161,14 +163,15 @@ class Sharing:
             read = self._qemu_use if "/backend/qdisk/" in path else self._blkback_use
             use = read(key, {name: nodes[f"{path}/{name}"] for name in _names_of(path)}, store)
             if use is not None:
-                # Otherwise nothing is behind it (any more); it is looked at again the next time.
+                # Otherwise there is no device behind it (any more); the next look reads it again.
                 self._uses[path] = use
         return dict(self._uses)
 
     def prepare(self, request: Request) -> list[Extent]:
         """
-        The Extents of the request's device; DeviceBusy when this host itself uses it. What :meth:`guard` asks
-        of this host, and once for each device: to be called before the transaction, which is then shorter.
+        The Extents of the request's device. Raises DeviceBusy if the host itself uses it. This is the part of
+        :meth:`guard` that examines the host, done once per device. Call it before the transaction to keep
+        that short.
         """
         device = request.device
         mine = self._footprint(device.id, request.mode == "w")
@@ -185,13 +188,13 @@ class Sharing:
         return mine
 
     def guard(self, transaction: Nodes, request: Request) -> None:
-        """Raise DeviceBusy when the request's device must not be given away; for ``_xen.blkback.attach``."""
+        """Raise DeviceBusy if the request's device must not be attached; for ``_xen.blkback.attach``."""
         self.check_extents(transaction, self.prepare(request), request, request.device.path)
 
     def check_extents(self, store: Nodes, mine: list[Extent], request: Asker, name: str) -> None:
         """
-        Raise DeviceBusy when a guest uses what the Extents ``mine`` touch. ``request`` needs ``key`` (or
-        None) and ``guest`` only, so that this also serves for a file that has no device yet.
+        Raise DeviceBusy if a guest's use conflicts with the Extents ``mine``. Only ``key`` (or None) and
+        ``guest`` of ``request`` are read, so this also works for a file that has no device yet.
         """
         for path, use in self.look(store).items():
             pair = None if use.key == request.key else conflict(mine, use.against(request))
@@ -213,9 +216,10 @@ class Sharing:
     @staticmethod
     def _is_same_guest_moving(store: Nodes, domid: int, vm: str | None, request: Asker) -> bool:
         """
-        Whether the two domains are one guest that migrates to its own host: they have one uuid, which anybody
-        can write into two definitions, and the names that xl gives to nothing else (xl_migrate.c and
-        xl_vmcontrol.c of Xen). It starts the one only when it has suspended the other.
+        Whether the two domains are one guest during a migration to the same host. The same UUID is not
+        enough, as two guests' configurations may contain it, so the names must also carry the suffixes that
+        only xl gives (xl_migrate.c and xl_vmcontrol.c of Xen). xl resumes one domain only after it has
+        suspended the other.
         """
         own = request.guest.domid
         if domid == own or own < 0 or vm is None or vm[4:40].lower() != request.guest.uuid:
@@ -228,7 +232,7 @@ class Sharing:
     @staticmethod
     def _is_device_model(store: Nodes, one: int, other: int) -> bool:
         """
-        Whether the one domain is the stub domain that runs the device model of the other, which has the same
+        Whether one domain is the stub domain that runs the other's device model, and therefore has the same
         disks (libxl_dm.c of Xen).
         """
         targets = store.read_many([f"/local/domain/{one}/target", f"/local/domain/{other}/target"])
@@ -239,8 +243,8 @@ class Sharing:
 
     def _footprint(self, identity: _device.DeviceId, writes: bool) -> list[Extent]:
         """
-        Cached, as many guests may use one device: a table below it that is changed meanwhile is seen by the
-        next run only.
+        The Extents below a device, cached because many guests may use the same one. A table below it that
+        changes meanwhile is seen by the next run only.
         """
         key = (identity, writes)
         if key not in self._by_number:
@@ -253,7 +257,7 @@ class Sharing:
             return None
         is_served = gone.exists(key.sysfs, gone.SYSFS)
         if not is_served and store.read(f"{key.backend}/state") == str(vbd_nodes.CLOSED):
-            # blkback has let go of it; the number may be another device's by now.
+            # blkback has released the device, and its number may be reused by now.
             return None
         writes = "w" in (nodes["mode"] or "w")
         noted = nodes["diskseq"]
@@ -265,11 +269,10 @@ class Sharing:
     @staticmethod
     def _may_be_leftover(key: Key, number: tuple[int, int], noted: str | None, diskseq: int) -> bool:
         """
-        Whether blkback cannot have the device: it is another one than was noted, and blkback has not opened
-        it.
+        Whether blkback cannot have this device: it has another disk sequence number than the node, and
+        blkback has not opened its number.
 
-        An open device does not go away, nor does its number, though a change of its medium gives it another
-        disk sequence number.
+        An open device keeps its number, but a change of medium gives it a new disk sequence number.
         """
         return noted not in (None, f"{diskseq:x}") and opened_number(key) != number
 
@@ -279,7 +282,10 @@ class Sharing:
         writes: bool,
         is_leftover: Callable[[int], bool] = lambda diskseq: False,
     ) -> list[Extent] | None:
-        """The Extents below the device that has the number, or None when it has gone."""
+        """
+        The Extents below the device with this number, or None if the device is gone. Retried while the number
+        changes hands.
+        """
         for dummy in range(_TRIES):
             diskseq = self._diskseq_of(*number)
             if diskseq is None or is_leftover(diskseq):
@@ -295,8 +301,8 @@ class Sharing:
 
     def _qemu_use(self, key: Key, nodes: dict[str, str | None], dummy: Nodes) -> Use | None:
         """
-        QEMU serves a file or device by its path, ``format:path``. What it has open counts, too: the path may
-        lead to another file by now, or nowhere.
+        The storage of a disk that QEMU serves: the path in ``params`` (``format:path``), and all that QEMU
+        has open, since the path may by now lead to another file or to none.
         """
         path = (nodes["params"] or "").partition(":")[2]
         if not path:
@@ -313,7 +319,7 @@ class Sharing:
         return Use(key, self._extents_of(found, "w" in (nodes["mode"] or "w")) or [], opened)
 
     def _extents_of(self, found: os.stat_result, writes: bool) -> list[Extent] | None:
-        """The Extents of what a file's stat says, None when there can be none."""
+        """The Extents of a regular file or block device, given its stat result; None for other file types."""
         if stat.S_ISREG(found.st_mode):
             return [Extent(("file", found.st_dev, found.st_ino), 0, None, writes)]
         if not stat.S_ISBLK(found.st_mode):
@@ -321,8 +327,8 @@ class Sharing:
         return self._use_of((os.major(found.st_rdev), os.minor(found.st_rdev)), writes)
 
     def _of_qemu(self, domid: int) -> list[Extent]:
-        """The Extents of what the guest's QEMU has open."""
-        from .._process import open_files  # rarely needed, and a file more to be found and read
+        """The Extents of all files and devices that the guest's QEMU has open."""
+        from .._process import open_files  # rarely needed, so imported here to save start-up time
 
         if self._qemus is None:
             self._qemus = open_files.find_qemus()
@@ -334,11 +340,11 @@ class Sharing:
 
 def refuse_mounted(extents: Iterable[Extent], name: str, own: Device | None = None) -> None:
     """
-    DeviceBusy when this host itself uses a file among the Extents through a loop device other than the Device
-    ``own``, as after ``mount -o loop``.
+    Raise DeviceBusy if the host itself uses a file among the Extents through a loop device other than
+    ``own``, for instance after ``mount -o loop``.
 
-    Not one that something stands on: a mapped device may be what is to be handed over, and is looked at by
-    itself.
+    A loop device with other devices stacked on it is skipped: a mapped device above it may be the one to be
+    attached, which is checked by itself.
     """
     files = [extent for extent in extents if extent.leaf[0] == "file"]
     if not files:
@@ -361,7 +367,7 @@ def refuse_mounted(extents: Iterable[Extent], name: str, own: Device | None = No
 
 
 def _what(path: str) -> str:
-    """The node of a backend path that says what is behind it."""
+    """The path of the node that names a disk's storage."""
     return f"{path}/{_names_of(path)[0]}"
 
 
@@ -380,13 +386,13 @@ def _name_of(devid: int) -> str:
 
 
 def _moving_name(name: str) -> tuple[str, str]:
-    """``(name of the guest, what xl has added to it)``."""
+    """Split a domain name into ``(name of the guest, suffix that xl appended or "")``."""
     added = next((added for added in _MOVING if name.endswith(added)), "")
     return name[: len(name) - len(added)], added
 
 
 def describe(mine: Extent, other: Extent) -> str:
-    """What two extents have in common, in words."""
+    """Describe what two extents have in common, for messages."""
     kind = mine.leaf[0]
     if kind == "file":
         what = f"the file with inode {mine.leaf[2]} on {os.major(mine.leaf[1])}:{os.minor(mine.leaf[1])}"

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What lies below a device: the answers to ``_xen.footprint.Questions`` from sysfs, device-mapper and the loop
+Answer ``_xen.footprint.Questions`` about the devices below a device, from sysfs, device-mapper and the loop
 driver.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The caller holds the device at the top, or somebody else does; what it stands on cannot go away, or change its
-number, as long as that is so.
+The device at the top must be held open by the caller or somebody else. While it is, the devices below it
+cannot go away or change their numbers.
 """
 
 from __future__ import annotations
@@ -26,17 +26,14 @@ if TYPE_CHECKING:
     from .._dm.control import Control
 
     class Host(Protocol):
-        """What a run (``_source.resources.Resources``) is asked for."""
+        """What is needed of a run (``_source.resources.Resources``)."""
 
         @property
         def dm(self) -> Control: ...
 
 
 def questions(host: Host) -> Questions:
-    """
-    The Questions that a run (``_source.resources.Resources``) can answer. What cannot be looked at is an
-    error.
-    """
+    """The Questions, answered with a run's resources. A device that cannot be examined raises an error."""
     return Questions(
         lambda major, minor: _table(host, major, minor), _loop_file, sysfs.partition_of, sysfs.members_of
     )
@@ -50,7 +47,8 @@ def _table(host: Host, major: int, minor: int) -> list[tuple[int, int, str, str]
     try:
         lines = host.dm.table(control.by_number(major, minor), secure=True)[1]
     except DeviceGone:
-        # On its way out. Should it be there yet, it counts as a disk, not as one that stands on nothing.
+        # The device is being removed. If it still exists, it counts as a disk rather than as a device with
+        # nothing below.
         return None
     return [
         (
@@ -65,7 +63,7 @@ def _table(host: Host, major: int, minor: int) -> list[tuple[int, int, str, str]
 
 def _loop_file(major: int, minor: int) -> tuple[int, int, int, int] | None:
     name = sysfs.kernel_name(major, minor) if major == device.LOOP_MAJOR else None
-    # sysfs tells the file's path only, and a path can lead to another file by now, or in another mount
+    # sysfs gives only the file's path, which may by now lead to another file, or belong to another mount
     # namespace.
     status = loop.read_status(name) if name is not None and loop.is_name(name) else None
     if not status:

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Run the hotplug script of a disk that xl or libvirt attached, when it is taken away.
+Run the hotplug script of a disk that xl or libvirt attached, when the disk is detached.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-What the script set up at ``add`` (a loop device, a network disk) only it can take down. Environment and
-arguments are those of libxl (get_hotplug_env in tools/libs/light/libxl_linux.c of Xen).
+Only the script itself can tear down what it set up at ``add``, such as a loop device or a network disk.
+Environment and arguments are the same as libxl's (get_hotplug_env in tools/libs/light/libxl_linux.c of Xen).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ SECONDS = 40.0  # LIBXL_HOTPLUG_TIMEOUT
 
 def is_needed(vbd: Vbd) -> bool:
     """
-    Whether the script has anything to take down for the vbd.
+    Whether the script has anything to tear down for the vbd.
 
-    What this collection's modules handed over names the stock script and never had it run. The stock script
-    does nothing at ``remove`` for a block device.
+    A vbd that this collection's modules attached names the stock script, which was never run for it. The
+    stock script's ``remove`` does nothing for a block device.
     """
     if not vbd.script or (vbd.diskseq is not None and vbd.script == STOCK_SCRIPT):
         return False
@@ -47,10 +47,7 @@ def is_needed(vbd: Vbd) -> bool:
 
 
 def run_remove(script: str | None, key: Key, seconds: float = SECONDS) -> None:
-    """
-    Run ``script remove`` for the vbd and wait for it, ``seconds`` at most; like libxl this does not mind its
-    failure.
-    """
+    """Run ``script remove`` for the vbd and wait up to ``seconds`` for it. Like libxl, ignore its failure."""
     if not script or not script.startswith("/") or not os.access(script, os.X_OK):
         return
     environment = {
@@ -75,6 +72,6 @@ def run_remove(script: str | None, key: Key, seconds: float = SECONDS) -> None:
         pass
     finally:
         if process.poll() is None:
-            # The shell scripts wait in children of their own, so the whole group goes.
+            # The shell scripts wait for child processes, so kill the whole process group.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

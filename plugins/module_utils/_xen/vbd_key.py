@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Which virtual block device (vbd), and where its nodes are. Pure.
+The identity of a virtual block device (vbd) and the paths of its XenStore nodes. Pure.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -14,7 +14,9 @@ from .._base.record import Record
 
 
 class Key(Record):
-    """Which vbd: the guest's domain id, the disk's number there, and the domain that serves it."""
+    """
+    Identifies a vbd by the guest's domain id, the disk's number in the guest, and the backend's domain id.
+    """
 
     domid: int
     devid: int
@@ -34,17 +36,17 @@ class Key(Record):
 
     @property
     def backend_error(self) -> str:
-        """Where the backend's kernel writes why it failed (xenbus_dev_error)."""
+        """Where the backend's kernel writes its errors (xenbus_dev_error)."""
         return f"/local/domain/{self.backend_domid}/error/backend/vbd/{self.domid}/{self.devid}"
 
     @property
     def frontend_error(self) -> str:
-        """Where the guest's kernel writes why it failed; the guest's words, not to be trusted."""
+        """
+        Where the guest's kernel writes its errors. The guest controls the text, so it is not to be trusted.
+        """
         return f"/local/domain/{self.domid}/error/device/vbd/{self.devid}/error"
 
     @property
     def sysfs(self) -> str:
-        """
-        The device of blkback itself; it is there for as long as blkback has anything to do with the vbd.
-        """
+        """blkback's device for the vbd. It exists for as long as blkback serves the vbd."""
         return f"/sys/bus/xen-backend/devices/vbd-{self.domid}-{self.devid}"

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The XenStore nodes of a virtual block device (vbd), as pure data: what is written, with which permissions, and
-what is read.
+The XenStore nodes of a virtual block device (vbd) as pure data: those that are written, with their
+permissions, and those that are read.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    # Path, value or None for a directory, permissions or None for the parent's.
+    # (path, value or None for a directory, permissions or None to inherit the parent's)
     NewNode = tuple[str, "str | None", "list[str] | None"]
     Check = tuple[Callable[[str], object], str]
 
@@ -35,9 +35,9 @@ STOCK_SCRIPT = "/etc/xen/scripts/block"
 
 Key = _Key
 
-# How a device's sequence number is told to blkback. A released blkback ignores nodes that it does not know,
-# so the plain node is always right; the others are from the review of the patches, for backends that are
-# known to want them.
+# Forms in which the disk sequence number is passed to blkback. Released versions of blkback ignore unknown
+# nodes, so the default form is always safe. The others stem from the review of the kernel patches, for
+# backends that are known to expect them.
 FORMS = {
     "diskseq": "diskseq",
     "diskseq@number": None,
@@ -51,8 +51,7 @@ _HEXADECIMAL = frozenset("0123456789abcdef")
 
 class Disk(Record):
     """
-    What a guest is to get, apart from the device: plain data. ``params`` is what xl and libvirt show as the
-    disk's target.
+    A disk to be attached, without its device. ``params`` is the disk's target as shown by xl and libvirt.
     """
 
     dev: str
@@ -67,8 +66,8 @@ class Disk(Record):
 
 class Vbd(Record):
     """
-    A vbd as it was read. ``number`` is (major, minor) or None before it is known, the states are None when
-    not written.
+    A vbd as read from XenStore. ``number`` is (major, minor), or None before it is written. A state is None
+    if it is not written.
     """
 
     key: Key
@@ -87,7 +86,7 @@ class Vbd(Record):
     error: str | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for return values."""
+        """Plain data for a module's return values."""
         return {
             "domid": self.key.domid,
             "devid": self.key.devid,
@@ -106,26 +105,26 @@ class Vbd(Record):
 
 
 def number_text(major: int, minor: int) -> str:
-    """``major:minor`` in hexadecimal, as blkback reads physical-device (``%x:%x``)."""
+    """``major:minor`` in hexadecimal, as blkback parses physical-device (``%x:%x``)."""
     return f"{major:x}:{minor:x}"
 
 
 def parse_number(text: str | None) -> tuple[int, int] | None:
-    """``(major, minor)`` out of a physical-device node in any form, or None."""
+    """Parse ``(major, minor)`` from a physical-device node in any form; None if it is invalid."""
     found = _split_number(text or "")
     return None if found is None else found[1:]
 
 
 def parse_diskseq(text: str) -> int | None:
     """
-    A disk sequence number out of a node: 1 to 16 hexadecimal digits, in lower case and without a leading 0;
-    None for anything else.
+    Parse a disk sequence number from a node: 1 to 16 lower-case hexadecimal digits without a leading 0. None
+    for anything else.
     """
     return int(text, 16) if _is_hexadecimal(text, 16) and text[0] != "0" else None
 
 
 def _split_number(text: str) -> tuple[int | None, int, int] | None:
-    """``(diskseq or None, major, minor)`` out of ``[diskseq@]major:minor``, or None."""
+    """Parse ``[diskseq@]major:minor`` into ``(diskseq or None, major, minor)``; None if it is invalid."""
     diskseq, at, number = text.rpartition("@")
     major, dummy, minor = number.partition(":")
     if (
@@ -143,9 +142,11 @@ def _is_hexadecimal(text: str, longest: int) -> bool:
 
 def identity(form: str, major: int, minor: int, diskseq: int, path: str) -> list[tuple[str, str]]:
     """
-    The nodes that give blkback its device, ``[(name, value)]`` in the order in which they are to be written.
+    The nodes that identify the device to blkback: ``[(name, value)]`` in the order in which they must be
+    written.
 
-    physical-device comes last: it is what blkback acts on, and the others must be there by then.
+    physical-device comes last: blkback acts when it appears, and the others must exist by then. Raises
+    InvalidValue for an unknown ``form``.
     """
     if form not in FORMS:
         raise InvalidValue("form", form, "must be one of " + ", ".join(FORMS))
@@ -157,11 +158,11 @@ def identity(form: str, major: int, minor: int, diskseq: int, path: str) -> list
 
 def layout(key: Key, disk: Disk, identity_nodes: Iterable[tuple[str, str]]) -> list[NewNode]:
     """
-    All nodes of a new vbd, ``[(path, value or None for a directory, permissions or None for the parent's)]``,
-    as libxl writes them and its script completes them.
+    All nodes of a new vbd: ``[(path, value or None for a directory, permissions or None to inherit)]``, as
+    written by libxl and its hotplug script.
 
-    The frontend's belong to the guest and the backend may read them; the backend's belong to the backend, the
-    guest may read.
+    The guest owns the frontend's nodes, which the backend may read. The backend's domain owns the backend's,
+    which the guest may read.
     """
     frontend_perms = [f"n{key.domid}", f"r{key.backend_domid}"]
     backend_perms = [f"n{key.backend_domid}", f"r{key.domid}"]
@@ -204,7 +205,7 @@ def layout(key: Key, disk: Disk, identity_nodes: Iterable[tuple[str, str]]) -> l
 
 
 def is_mode(text: str) -> bool:
-    """Whether it is a mode; with an exclamation mark it says that the guests agree on who writes what."""
+    """Whether the text is a valid mode. An exclamation mark means that the guests coordinate their writes."""
     return text in ("r", "w", "rw", "r!", "w!", "rw!")
 
 
@@ -220,8 +221,8 @@ _FLAG = ("0", "1").__contains__, "0 or 1"
 _TEXT = _is_text, "printable text"
 _DISKSEQ = parse_diskseq, "1 to 16 hexadecimal digits without a leading 0"
 
-# Every node that is read of a vbd: name in the backend directory -> (what is true or not None of it when it
-# is right, what it must be).
+# All nodes of a vbd that are read: name in the backend directory -> (function whose result is true or not
+# None for a valid value, description of a valid value).
 _READ: dict[str, Check] = {
     "state": (_is_state, "a state from 0 to 8"),
     "online": _FLAG,
@@ -246,7 +247,7 @@ _READ: dict[str, Check] = {
 
 
 def read_paths(key: Key) -> list[str]:
-    """The paths that :func:`from_nodes` wants the values of."""
+    """The paths whose values :func:`from_nodes` needs."""
     return [f"{key.backend}/{name}" for name in _READ] + [
         f"{key.backend_error}/error",
         f"{key.frontend}/state",
@@ -255,8 +256,8 @@ def read_paths(key: Key) -> list[str]:
 
 def check_nodes(key: Key, nodes: Mapping[str, str | None]) -> None:
     """
-    XenStoreError that names the node when one of ``{name in the backend directory: value or None}`` holds
-    junk.
+    Raise XenStoreError, naming the node, if one of ``{name in the backend directory: value or None}`` is
+    invalid.
     """
     for name, value in nodes.items():
         if value is not None and name in _READ:
@@ -269,10 +270,10 @@ def check_nodes(key: Key, nodes: Mapping[str, str | None]) -> None:
 
 def from_nodes(key: Key, values: Mapping[str, str | None]) -> Vbd | None:
     """
-    A Vbd from ``{path: value}``, or None when there is no such vbd. Strict: junk in any node is an
-    XenStoreError that names it.
+    Build a Vbd from ``{path: value}``; None if there is no such vbd. An invalid value in any node raises an
+    XenStoreError that names the node.
 
-    The guest's own state is what the guest wrote, so junk there is no error; it counts as no state.
+    The frontend's state is written by the guest, so an invalid one is no error; it counts as None.
     """
     nodes = {name: values[f"{key.backend}/{name}"] for name in _READ}
     check_nodes(key, nodes)
@@ -288,7 +289,7 @@ def from_nodes(key: Key, values: Mapping[str, str | None]) -> Vbd | None:
         key=key,
         dev=nodes["dev"] or str(key.devid),
         params=nodes["params"],
-        # blkback looks for a w; without the node it does not open anything, which may change any moment.
+        # blkback looks for a w. Without the node it opens nothing yet, but the node may appear at any moment.
         writable=nodes["mode"] is None or "w" in nodes["mode"],
         cdrom=nodes["device-type"] == "cdrom",
         state=int(nodes["state"]) if nodes["state"] else None,
@@ -306,7 +307,10 @@ def from_nodes(key: Key, values: Mapping[str, str | None]) -> Vbd | None:
 def _diskseq(
     key: Key, nodes: Mapping[str, str | None], number: tuple[int | None, int, int] | None
 ) -> int | None:
-    """The one sequence number of all forms; XenStoreError when two of them differ."""
+    """
+    The disk sequence number from whichever form is present, or None. Raises XenStoreError if two forms
+    differ.
+    """
     texts = {name: nodes[name] for name in FORMS.values() if name}
     found = {name: int(text, 16) for name, text in texts.items() if text is not None}
     if number is not None and number[0] is not None:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What vbds there are, and what blkback has opened for them. Only reads.
+List the vbds and what blkback has opened for them. Read-only.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 def read_vbd(store: Nodes, domid: int, devid: int, backend_domid: int = 0) -> Vbd | None:
-    """The Vbd as it is now, or None. XenStoreError that names the node when it holds junk."""
+    """
+    Read a vbd; None if it does not exist. Raises an XenStoreError that names the node if one is invalid.
+    """
     key = Key(domid, devid, backend_domid)
     return vbd_nodes.from_nodes(key, store.read_many(vbd_nodes.read_paths(key)))
 
@@ -44,7 +46,8 @@ def list_served(
     ``([(path of its nodes, Key)], {path: value})``: all disks that blkback (vbd) or QEMU (qdisk) serves, and
     the values of ``nodes``.
 
-    What is ``expected``, paths as in the result, is asked for together with all else.
+    ``expected`` are backend paths, as in the result, that are likely to exist; their parents are listed in
+    the same batch of requests.
     """
     roots = [f"/local/domain/{backend_domid}/backend/{kind}" for kind in ("vbd", "qdisk")]
     listed, values = store.list_and_read([*roots, *(path.rpartition("/")[0] for path in expected)], nodes)
@@ -57,7 +60,7 @@ def _keys_below(
     listed: Mapping[str, list[str] | None],
     backend_domid: int,
 ) -> list[tuple[str, Key]]:
-    """``domids``: what is listed below each root; ``listed``: what is known to be listed below those."""
+    """``domids``: the names below each root. ``listed``: what is already known to be below those."""
     places = [(root, int(name)) for root, names in domids.items() for name in names or [] if name.isdigit()]
     listed = dict(
         listed,
@@ -82,12 +85,11 @@ def list_vbds(store: Nodes, guest: Guest | None = None, backend_domid: int = 0) 
 
 def opened_number(key: Key) -> tuple[int, int] | None:
     """
-    ``(major, minor)`` of the device blkback has opened for the vbd, or None; only for backends in this
-    domain.
+    ``(major, minor)`` of the device that blkback has open for the vbd, or None. Works only for backends in
+    this domain.
     """
     path = key.sysfs + "/physical_device"
-    # Whoever waits for blkback asks often, and for many disks at once; this costs less than opening what is
-    # not there.
+    # This is polled often and for many disks at once. Checking for the file costs less than a failed open.
     text = sysfs.read(path) if gone.exists(path, gone.SYSFS) else None
     if text is None:
         return None
@@ -100,11 +102,11 @@ def opened_number(key: Key) -> tuple[int, int] | None:
 
 def offers_opened(store: Nodes, backend_domid: int = 0) -> bool | None:
     """
-    Whether blkback compares disk sequence numbers and tells by the node ``opened`` that it has a device open;
-    None while no guest has a disk to tell it by.
+    Whether blkback compares disk sequence numbers and reports an open device by the node ``opened``. None
+    while no guest has a disk by which to tell.
 
-    A backend that has the one has the other, and says so at each disk that it serves. Only disks that blkback
-    has open are looked at: there are other programs that serve vbds.
+    A backend that supports one supports the other, and writes the node for every disk. Only disks that
+    blkback has open are examined, as other programs serve vbds too.
     """
     keys = [key for key in list_keys(store, backend_domid=backend_domid) if opened_number(key) is not None]
     found = store.read_many([f"{key.backend}/opened" for key in keys])

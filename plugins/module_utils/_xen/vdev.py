@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Names of a guest's disks (``xvda``, ``hdb1``, ``d20p3``) and the numbers that stand for them in XenStore.
+Convert between the names of a guest's disks (``xvda``, ``hdb1``, ``d20p3``) and their numbers in XenStore.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -27,14 +27,14 @@ _ALLOWED = (
     "a disk of a guest: xvda, xvdb1, hda to hdd, sda to sdp, d0 or d0p1, or its number as decimal or "
     "0x hexadecimal (51712 is xvda)"
 )
-# kind: number of disks, number of partitions, whole disk included
+# kind: (number of disks, number of partitions including the whole disk)
 _LIMITS = {"xvd": (_MOST_DISKS, 256), "hd": (4, 64), "sd": (16, 16)}
 
 
 class Vdev(NamedTuple):
     """
-    A guest's disk or partition; ``number`` is what XenStore calls it, ``disk`` counts from 0, ``partition`` 0
-    is the whole.
+    A guest's disk or partition. ``number`` is its number in XenStore, ``disk`` counts from 0, and
+    ``partition`` 0 is the whole disk.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Vdev(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The device's number, as in ``device/vbd/51712``."""
+        """The number, as in ``device/vbd/51712``."""
         if self.kind == "hd":
             return ((3 if self.disk < 2 else 22) << 8) | ((self.disk & 1) << 6) | self.partition
         if self.kind == "sd":
@@ -59,7 +59,7 @@ class Vdev(NamedTuple):
 
 
 def parse(value: object, option: str = "vdev") -> Vdev:
-    """A Vdev from a name or a number; InvalidValue when it is neither, or out of range."""
+    """Parse a name or number into a Vdev. Raises InvalidValue if it is neither or out of range."""
     text = str(value)
     found = _NAME.match(text)
     if found:
@@ -76,7 +76,8 @@ def parse(value: object, option: str = "vdev") -> Vdev:
 
 def decode(number: int) -> Vdev | None:
     """
-    The Vdev of a number, or None when no name stands for exactly this number (reserved and deprecated ones).
+    The Vdev with this number, or None if no name encodes to exactly this number (reserved and deprecated
+    ones).
     """
     major, minor = number >> 8, number & 0xFF
     if major == 202:
@@ -87,13 +88,13 @@ def decode(number: int) -> Vdev | None:
         return Vdev("hd", (0 if major == 3 else 2) + ((minor >> 6) & 1), minor & 63) if minor < 128 else None
     if _EXTENDED <= number < 2 * _EXTENDED:
         vdev = Vdev("xvd", (number - _EXTENDED) >> 8, minor)
-        # What fits into the short form has its name there.
+        # A disk that fits the short form is never encoded in the extended form.
         return vdev if vdev.number == number else None
     return None
 
 
 def name_of(number: int) -> str:
-    """The name of the disk with this number, or the number as text when there is no name."""
+    """The name of the disk with this number, or the number as text if it has no name."""
     vdev = decode(number)
     return str(number) if vdev is None else vdev.name
 
@@ -110,7 +111,7 @@ def _checked(kind: str, disk: int, partition: int, value: object, option: str) -
 
 
 def _index(letters: str) -> int:
-    """``a`` is 0, ``z`` 25, ``aa`` 26."""
+    """Convert letters to an index: ``a`` is 0, ``z`` 25, ``aa`` 26."""
     index = 0
     for letter in letters:
         index = index * 26 + ord(letter) - ord("a") + 1
