@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The limit of open descriptors.
+The limit of open file descriptors.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import resource
 
-# A few for each of some thousand disks. The most that a process can have, fs.nr_open, is 1048576 by default.
+# Enough for several descriptors of each of a few thousand disks. The maximum of a process, fs.nr_open, is
+# 1048576 by default.
 WANTED = 65536
 
 
@@ -26,5 +27,6 @@ def raise_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, limit)
             return
         except (ValueError, OSError):
-            # Raising the hard limit takes CAP_SYS_RESOURCE. Whatever runs out of descriptors reports that.
+            # Raising the hard limit requires CAP_SYS_RESOURCE. Code that runs out of descriptors reports
+            # that.
             continue

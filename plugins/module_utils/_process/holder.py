@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Holders: small processes that keep devices open when the process that opened them is killed.
+Holders: small processes that keep devices open even if the process that opened them is killed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Between writing a device's number to XenStore and blkback's opening it, only an open descriptor keeps the
-number from being given to another device. A holder has its own descriptor, and ends by itself at its time
-limit whatever happens to the others.
+From writing a device's number to XenStore until blkback opens the device, only an open file descriptor
+prevents the number from being reused. A holder has its own descriptor, and exits at its time limit, whatever
+happens to other processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     _Held = TypeVar("_Held", bound="Holder")
 
     class Device(Protocol):
-        """An open device (``_block.device.Device``), which a room of the same floor defines."""
+        """An open device (``_block.device.Device``). This package must not import that one."""
 
         fd: int
 
@@ -41,17 +41,14 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-# cd: a holder must not keep the current directory's file system busy. The shell is gone as soon as sleep
-# runs.
+# cd: a holder must not keep the file system of the current directory busy. The shell is replaced by sleep.
 _ATTACHED = 'cd / && exec sleep "$0"'
 _TOLD = 'cd / && read -r word && exec sleep "$0" < /dev/null'
 _DETACHED = 'cd / && { sleep "$0" & }'
 
 
 class Holder:
-    """
-    A running holder that belongs to this process; leaving the context releases it. ``pid`` is its process ID.
-    """
+    """A running holder, a child of this process. Leaving the context ends it. ``pid`` is its process ID."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -64,24 +61,24 @@ class Holder:
         self.release()
 
     def release(self) -> None:
-        """End the holder; its descriptors are closed when this returns. Releasing twice is harmless."""
+        """Kill the holder. Its descriptors are closed when this returns. Can be called twice."""
         if self._is_released:
             return
         self._is_released = True
-        # It is our own child and not yet reaped, so the id cannot be another process's.
+        # It is an unreaped child, so its PID cannot belong to another process.
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
 class Pending(Holder):
-    """A holder that ends together with this process until :meth:`stay` is called."""
+    """A holder that exits when this process ends, until :meth:`stay` is called."""
 
     def __init__(self, pid: int, pipe: int) -> None:
         super().__init__(pid)
         self._pipe = pipe
 
     def stay(self) -> None:
-        """From now on the holder behaves as one of :func:`hold`."""
+        """Make the holder independent of this process, like one of :func:`hold`."""
         os.write(self._pipe, b"stay\n")
         self._close()
 
@@ -97,7 +94,7 @@ class Pending(Holder):
 
 def hold_pending(devices: Iterable[Device], seconds: float) -> Pending:
     """
-    A Pending holder, for callers that must record whom to end later before the holder may stay. KernelError.
+    Start a Pending holder, for callers that must record its PID before it may outlive them. KernelError.
     """
     reader, writer = os.pipe()
     try:
@@ -111,15 +108,15 @@ def hold_pending(devices: Iterable[Device], seconds: float) -> Pending:
 
 def hold(devices: Iterable[Device], seconds: float) -> Holder:
     """
-    A Holder that keeps the devices open until it is released, or for ``seconds`` if nobody releases it.
-    KernelError.
+    Start a Holder that keeps the devices open until it is released, or for ``seconds``. It also survives this
+    process. KernelError.
     """
     return Holder(_spawn(_ATTACHED, devices, seconds))
 
 
 def hold_for(devices: Iterable[Device], seconds: float) -> None:
     """
-    Keep the devices open for ``seconds``, by a process that nobody waits for and that outlives this one.
+    Keep the devices open for ``seconds``, in a process that is not waited for and outlives this one.
     KernelError.
     """
     dummy, status = os.waitpid(_spawn(_DETACHED, devices, seconds), 0)
@@ -132,7 +129,8 @@ def hold_for(devices: Iterable[Device], seconds: float) -> None:
 
 def _spawn(script: str, devices: Iterable[Device], seconds: float, standard_input: int | None = None) -> int:
     """
-    Start the shell with copies of the descriptors and nothing else; returns its process ID once it has them.
+    Start the shell with duplicates of the devices' descriptors and no others. Returns its process ID once it
+    has them.
     """
     copies = []
     try:
@@ -157,14 +155,14 @@ def _spawn(script: str, devices: Iterable[Device], seconds: float, standard_inpu
             copy.close()
 
 
-# Python ignores some signals, and a program that it starts would inherit that.
+# Python ignores some signals, and a child process would inherit that.
 _SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
 def _redirections(keep: set[int], standard_input: int | None) -> list[tuple[Any, ...]]:
     """
-    Standard streams from and to /dev/null (an inherited pipe would keep its reader waiting); everything else
-    closed.
+    Standard streams are redirected to /dev/null, because a process that reads an inherited pipe would wait
+    for its end. All other descriptors are closed.
     """
     actions: list[tuple[Any, ...]] = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
@@ -184,7 +182,7 @@ def _is_inheritable(number: int) -> bool:
     try:
         return os.get_inheritable(number)
     except OSError as error:
-        # The directory's own descriptor, closed by now.
+        # The descriptor of the directory that was listed, which is closed by now.
         if error.errno != errno.EBADF:
             raise
         return False

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Processes identified unambiguously: by process ID and start time.
+Identify processes unambiguously: by process ID and start time.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -17,21 +17,21 @@ import select
 from .._base import gone
 from .._base.errors import KernelError
 
-# In a mark: /proc of its maker belongs to another PID namespace.
+# In a mark: its process saw the /proc of another PID namespace, so its namespaces are unknown.
 _UNKNOWN = "0"
 
 
 def start_time(pid: int | str) -> str | None:
     """
-    Field 22 of /proc/PID/stat, in clock ticks since boot, as text; with the PID it identifies a process of
-    this boot. None when there is no such process; KernelError when this cannot be known.
+    Field 22 of /proc/PID/stat, in clock ticks since boot, as text. Together with the PID, it identifies a
+    process of this boot. None if there is no such process; KernelError if this cannot be known.
     """
     path = f"/proc/{pid}/stat"
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as stat:
             return stat.read().rpartition(")")[2].split()[19]
     except OSError as error:
-        # Without /proc every process would seem to have ended.
+        # Without /proc, every process would seem to have ended.
         if error.errno in gone.PROC_FILE and gone.exists("/proc/self"):
             return None
         raise gone.not_seen(error, path) from error
@@ -62,8 +62,7 @@ def parse_mark(text: str) -> tuple[str, str, str] | None:
 
 def is_of_this_namespace(mark: str) -> bool:
     """
-    Whether the process of this mark can be seen from here: it belongs to this process's PID and time
-    namespaces. KernelError.
+    Whether the process of this mark can be seen: it has this process's PID and time namespaces. KernelError.
     """
     found = parse_mark(mark)
     return found is not None and found[2] == _namespaces()
@@ -71,8 +70,8 @@ def is_of_this_namespace(mark: str) -> bool:
 
 def has_ended(mark: str) -> bool:
     """
-    Whether the process of this mark has ended, as far as can be seen from here: False for a mark of another
-    namespace and for text that is no mark. KernelError when /proc does not tell.
+    Whether the process of this mark is known to have ended. False for a mark of another namespace, and for
+    text that is not a mark. KernelError if /proc cannot be read.
     """
     found = parse_mark(mark)
     return found is not None and found[2] == _namespaces() and start_time(found[0]) != found[1]
@@ -86,7 +85,7 @@ def _namespaces() -> str | None:
 
 def namespaces() -> tuple[int, int] | None:
     """
-    The inode numbers of this process's PID and time namespaces, 32 bits each; None where /proc belongs to
+    The inode numbers of this process's PID and time namespaces, 32 bits each; None if /proc belongs to
     another PID namespace. KernelError.
     """
     try:
@@ -98,16 +97,16 @@ def namespaces() -> tuple[int, int] | None:
     try:
         return pids, os.stat("/proc/self/ns/time").st_ino
     except FileNotFoundError:
-        # A kernel without them (CONFIG_TIME_NS).
+        # The kernel has no such namespaces (CONFIG_TIME_NS).
         return pids, 0
 
 
 def end(pid: int, started: str, seconds: float = 5.0) -> bool:
     """
-    Kill the process with this PID that began at ``started`` (:func:`start_time`), wait up to ``seconds``, and
-    return whether it has ended.
+    Kill the process with this PID and the start time ``started`` (:func:`start_time`), and wait up to
+    ``seconds``. Returns whether it has ended.
 
-    Also True when there is no such process. It need not be a child. KernelError.
+    Also True if there is no such process. It need not be a child. KernelError.
     """
     try:
         handle = os.pidfd_open(pid)
@@ -116,8 +115,7 @@ def end(pid: int, started: str, seconds: float = 5.0) -> bool:
             return True
         raise KernelError.from_oserror(error, f"look at the process {pid}") from error
     try:
-        # The handle is bound to one process, so the start time read now is that of the process that is
-        # killed.
+        # The pidfd refers to one process, so the start time read now is that of the process that is killed.
         if start_time(pid) != started:
             return True
         try:
@@ -130,6 +128,8 @@ def end(pid: int, started: str, seconds: float = 5.0) -> bool:
 
 
 def end_marked(mark: str, seconds: float = 5.0) -> bool:
-    """:func:`end` for the process of a mark of this namespace; whether it is known to have ended."""
+    """
+    Call :func:`end` for the process of a mark of this namespace. Returns whether it is known to have ended.
+    """
     found = parse_mark(mark)
     return found is not None and found[2] == _namespaces() and end(int(found[0]), found[1], seconds)

@@ -25,11 +25,11 @@ def interrupting(
     seconds: float, waited_for: str, device: object | None = None, hint: str | None = None
 ) -> Iterator[None]:
     """
-    Interrupt a system call of the block, and raise DeadlineExceeded, after ``seconds``. Works in the main
-    thread only, and for calls that signals interrupt.
+    Interrupt a system call in the block after ``seconds``, and raise DeadlineExceeded. Works only in the main
+    thread, and for system calls that signals interrupt.
 
-    The call may have succeeded a moment before: the caller must look at its result instead of concluding from
-    the error.
+    The system call may have succeeded just before the signal. So after the error, the caller must check
+    whether it took effect.
     """
 
     def on_alarm(signum: int, frame: object) -> None:
@@ -38,7 +38,8 @@ def interrupting(
     before = signal.signal(signal.SIGALRM, on_alarm)
     try:
         try:
-            # Repeatedly: the first signal may come just before the call begins, and then interrupts nothing.
+            # The timer repeats: the first signal may come just before the system call begins, and then
+            # interrupts nothing.
             signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1)
             yield
         finally:
@@ -46,7 +47,7 @@ def interrupting(
     except _AlarmFired:
         raise Deadline(seconds).exceeded(waited_for, device=device, hint=hint) from None
     finally:
-        # The signal may have come just before the inner setitimer, which then was skipped.
+        # The signal may have come just before the inner setitimer, which was then skipped.
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The files that QEMU processes of guests have open, from /proc, whatever their paths lead to now.
+The files that QEMU processes of guests have open, from /proc, wherever their paths lead now.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -25,18 +25,18 @@ _DOMID = "-xen-domid"
 
 
 class Qemu(Record):
-    """A QEMU process: its PID, and its domain's number as text, None when it names none."""
+    """A QEMU process: its PID, and its domain ID as text, or None if its command line has none."""
 
     pid: str
     domid: str | None
 
     def may_serve(self, domid: int | str) -> bool:
-        """Whether it serves this domain, or may. One that serves all domains has the number of domain 0."""
+        """Whether it serves this domain, or may serve it. A process for all domains has the domain ID 0."""
         return self.domid in (None, "0", str(domid))
 
 
 def find_qemus() -> list[Qemu]:
-    """All Qemus of this host; KernelError when /proc cannot be examined."""
+    """All QEMU processes of this host; KernelError if /proc cannot be read."""
     pids = [pid for pid in gone.list_directory("/proc", ()) if pid.isdigit()]
     found = [pid for pid in pids if (_read(f"/proc/{pid}/comm") or "").startswith("qemu")]
     return [Qemu(pid, _domid_of(pid)) for pid in found]
@@ -45,7 +45,7 @@ def find_qemus() -> list[Qemu]:
 def of_qemu(domid: int | str, qemus: Iterable[Qemu]) -> Iterator[tuple[os.stat_result, bool]]:
     """
     Yield ``(os.stat_result, whether it is open for writing)`` for each file or block device that is open in a
-    Qemu that serves this domain, or may. KernelError when /proc cannot be examined.
+    QEMU process that serves this domain, or may serve it. KernelError if /proc cannot be read.
     """
     for qemu in qemus:
         if qemu.may_serve(domid):
@@ -53,7 +53,7 @@ def of_qemu(domid: int | str, qemus: Iterable[Qemu]) -> Iterator[tuple[os.stat_r
 
 
 def _domid_of(pid: str) -> str | None:
-    """The domain that libxl passes to QEMU (tools/libs/light/libxl_dm.c of Xen)."""
+    """The domain ID that libxl passes to QEMU (tools/libs/light/libxl_dm.c of Xen)."""
     words = (_read(f"/proc/{pid}/cmdline") or "").split("\0")
     return words[words.index(_DOMID) + 1] if _DOMID in words[:-1] else None
 
@@ -74,7 +74,7 @@ def _of_process(pid: str) -> Iterator[tuple[os.stat_result, bool]]:
 
 
 def _may_write(fdinfo: str) -> bool:
-    """The line ``flags:`` is octal (proc(5))."""
+    """Parse the line ``flags:``, which is octal (proc(5))."""
     return int(fdinfo.partition("flags:")[2].split()[0], 8) & os.O_ACCMODE != os.O_RDONLY
 
 

@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A function with a time limit that holds whatever it waits for, in a child process.
+Run a function in a child process, with a time limit that also holds if the function hangs in the kernel.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A call into the kernel that never returns cannot be interrupted from inside, and whoever waits for this
-program also waits for the end of its output. So a child without that output does the work, and is abandoned
-when its time is over. It dies with this process: work that nobody waits for must not run beside that of the
-next caller.
+A system call that never returns cannot be interrupted from inside the process, and programs that read this
+process's output wait until every process that has it open has ended. So a child without that output does the
+work, and is abandoned at the time limit. It is killed when this process ends, so that it does not work in
+parallel with the next caller.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
-# Never part of JSON.
+# This byte never occurs in JSON.
 _TOLD = b"\0"
 
 
@@ -38,12 +38,13 @@ def supervised(
     function: Callable[..., Any], seconds: float, what: str, on_told: Callable[[], object] | None = None
 ) -> Any:
     """
-    The result of ``function()`` (plain data), or BlockError with the error it raised; DeadlineExceeded, in
-    which ``what`` completes "timed out after 5 s waiting for ...".
+    Return the result of ``function()`` (plain data), or raise BlockError with the error that it raised.
+    Raises DeadlineExceeded after ``seconds``; ``what`` completes its message "timed out after 5 s waiting for
+    ...".
 
-    After the limit the child is killed; a child that does not die is not waited for. With ``on_told`` the
-    function gets a function as its argument, and a call of that in the child calls ``on_told()`` here: for
-    example to release a lock that an abandoned child must not have.
+    The child is then killed; if it does not exit, it is not waited for. With ``on_told``, ``function`` is
+    called with a callback: when the child calls it, ``on_told()`` is called in this process. For example,
+    this releases a lock that an abandoned child must not keep.
     """
     limit = Deadline(seconds)
     reader, writer = os.pipe()
@@ -67,7 +68,7 @@ def supervised(
             "the worker process exited without reporting a result "
             f"(status {os.waitstatus_to_exitcode(status)})"
         )
-    # A hanging close of what it has open may keep it from ending.
+    # The child may hang while it closes its files.
     _reap(child, Deadline(1))
     result = json.loads(answer)
     if "error" in result:
@@ -105,8 +106,8 @@ def _die_with(parent: int) -> None:
 
 def _read_all(reader: int, limit: Deadline, on_told: Callable[[], object] | None) -> bytes | None:
     """
-    Everything until the other end is closed, or None when the limit is reached first; ``on_told()`` is called
-    for each _TOLD in it.
+    Read until the other end is closed; None if the limit is reached first. Calls ``on_told()`` for each _TOLD
+    byte.
     """
     parts: list[bytes] = []
     while True:

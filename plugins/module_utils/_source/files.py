@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Sources that are files: the open backing file, and the loop device over it.
+Sources that are files: the open backing file, and the loop device bound to it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 def size_to_be(source: Source, device: Device) -> int:
     """
-    The size in bytes that a device found for the source will have: a file's device follows its file, which
-    may have grown.
+    The size in bytes that the device found for a source will have. A loop device without a size limit follows
+    its file, which may have grown.
     """
     if not isinstance(source, spec.FileSource) or source.size:
         return device.size
@@ -36,7 +36,7 @@ def size_to_be(source: Source, device: Device) -> int:
 
 
 def follow(source: Source, device: Device) -> bool:
-    """Have a device that was found for the source take that size; whether it has grown."""
+    """Grow the device found for a source to :func:`size_to_be`. Returns whether it has grown."""
     grows = size_to_be(source, device) > device.size
     if grows:
         loop.set_capacity(device)
@@ -47,8 +47,8 @@ def backing_of(
     source: spec.FileSource, read_only: bool | None = None, option: str = "source.file"
 ) -> _backing.Backing:
     """
-    The open file (``_block.backing.Backing``) of a FileSource. WrongDevice when it has changed since the
-    source was written; InvalidValue and KernelError when it cannot be opened.
+    Open the file of a FileSource (a ``_block.backing.Backing``). WrongDevice if its modification time is not
+    the one that the source requires; InvalidValue and KernelError if it cannot be opened.
     """
     backing = _backing.Backing(
         source.file, source.read_only if read_only is None else read_only, option=option
@@ -72,8 +72,8 @@ def _time_of(nanoseconds: int) -> str:
 
 def find(source: spec.FileSource, host: Resources) -> Device | None:
     """
-    The loop device of a FileSource, held, or None when there is none yet and one may be made. Raises what
-    :func:`check_new` does.
+    The loop device of a FileSource, held, or None if none exists yet and one may be created. Raises what
+    :func:`check_new` raises.
     """
     trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
     with backing_of(source) as backing:
@@ -99,8 +99,8 @@ def check_new(
     source: spec.FileSource, backing: _backing.Backing, host: Resources, option: str = "source.file"
 ) -> None:
     """
-    Raise InvalidValue, DeviceBusy or WrongDevice when a FileSource's open file (:func:`backing_of`) cannot,
-    or must not, get a new loop device.
+    Raise InvalidValue, DeviceBusy or WrongDevice if no loop device can, or may, be created for the open file
+    of a FileSource (:func:`backing_of`).
     """
     area = new_loop.Area(source.offset, source.size, not source.read_only)
     if not host.for_guests:

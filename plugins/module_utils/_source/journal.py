@@ -3,15 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The devices that a task is about to make permanent, so that after a kill all of them stay, or none.
+A journal of the devices that a task is about to make persistent: if the task is killed, either all of them
+stay or none.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Devices are made to go with their last user, and are made permanent one after the other when all of a task's
-devices exist. A task that is killed between the first and the last of these steps leaves some of them. So it
-writes a list to a file before the first step, and removes the file after the last; the next run finds the
-list of a killed run. Its lock (``_base.locks``), which ends with the run, and its process tell that the run
-is gone.
+Devices are created with autoclear or a deferred remove, so the kernel removes them when their last user
+closes them. Once all devices of a task exist, they are made persistent one after the other. A task that is
+killed between the first and the last of these steps leaves only some of them. So the task writes their list
+to a file before the first step, and removes the file after the last one. A later run finds the file of a
+killed run, and rolls it back. It knows that the run has ended by the file's lock (``_base.locks``), which is
+released when the run ends, and by the process that the file names.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ if TYPE_CHECKING:
 
 
 DIRECTORY = f"{run_directory.ROOT}/journal"
-# Seconds to wait for devices that go with their last user, which may be a udev prober; when there are many,
-# each has at least the shorter time.
+# Seconds to wait until devices are removed on last close. The last user may be a udev prober. If there are
+# many devices, each gets at least the shorter time.
 _GOING_SECONDS, _LEAST_SECONDS = 5, 0.05
-# Seconds that a device on top may take to let go of the one below.
+# Seconds that a stacked device may take to close the device below it.
 _RELEASING_SECONDS = 1
-# Seconds to wait for a killed process to end.
+# Seconds to wait for a killed process to exit.
 _DYING_SECONDS = 1
 _MOST_BYTES = 2**26
 _KILLED = "a device that was left by a killed run"
@@ -54,15 +56,18 @@ _KILLED_REMOVAL = "a killed run had begun to remove a device that is in use"
 
 
 class Journal:
-    """The list of one task: written by the constructor, and valid until :meth:`remove`. KernelError."""
+    """
+    The list of one task: written by the constructor, and valid until :meth:`remove`. Raises KernelError.
+    """
 
     def __init__(self, devices: Iterable[_device.Device], removing: Iterable[_device.Device] = ()) -> None:
         """
-        ``devices``: what is about to stay, in the order in which it is made to, and the lowest of a stack
-        first. ``removing``: loop devices that are about to be removed, and stay if somebody uses them.
+        ``devices``: those about to be made persistent, in that order, the lowest of a stack first.
+        ``removing``: loop devices about to be removed, which must stay if somebody uses them and the run is
+        killed.
         """
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
-        # Before the file exists: a file without its lock counts as that of a dead run.
+        # Take the lock before the file exists: a file whose lock is free counts as that of a dead run.
         self._locks = locks.held([_lock_of(self._name)])
         try:
             _write(self._name, _content(devices, removing))
@@ -71,7 +76,7 @@ class Journal:
             raise
 
     def remove(self) -> None:
-        """Remove the list: everything stays now, or nothing does. KernelError."""
+        """Remove the list, once all its devices are persistent or none is. KernelError."""
         path = f"{DIRECTORY}/{self._name}"
         try:
             os.unlink(path)
@@ -83,11 +88,11 @@ class Journal:
 
 def recover(host: Resources) -> list[str]:
     """
-    Roll back what killed runs made permanent in part; what complete lists name is left unchanged. Returns
-    what was rolled back, and what could not be, as texts.
+    Roll back devices that killed runs made persistent only in part. Nothing is rolled back if the last device
+    of a list is persistent. Returns what was rolled back, and what could not be, as texts.
 
-    Call it with the locks of everything that the caller is about to examine: what this run finds afterwards
-    stays.
+    The caller must hold the locks of everything that it is about to examine: then no device that it finds
+    afterwards is rolled back.
     """
     if not _names():
         return []
@@ -103,8 +108,8 @@ def recover(host: Resources) -> list[str]:
 
 def doomed(host: Resources) -> tuple[set[Row], list[str]]:
     """
-    ``(found, texts)``: the (major, minor, diskseq) of everything that :func:`recover` would remove, a set,
-    and what it would report.
+    ``(found, texts)``: the set of the (major, minor, diskseq) of everything that :func:`recover` would
+    remove, and what it would report.
     """
     found: set[Row] = set()
     told: list[str] = []
@@ -128,8 +133,8 @@ def _problem(name: str, error: BlockError) -> str:
 
 def _unused(host: Resources, rows: list[Row]) -> dict[Row, str]:
     """
-    ``{row: words for it}`` of the permanent devices that nobody has open exclusively except devices that go,
-    too.
+    ``{row: description}`` of the persistent devices that nobody has open exclusively, except for devices that
+    are removed too.
     """
     found: dict[Row, str] = {}
     above: set[str] = set()
@@ -151,8 +156,8 @@ def _recover(host: Resources, name: str, told: list[str]) -> None:
         if not own.try_take(_lock_of(name)) or not _is_left(name):
             return
         rows = _rows(name)
-        # They are made permanent in this order: if the last one is, the run only had its list left to remove,
-        # and devices of the list that are gone were removed since.
+        # Devices are made persistent in the order of the list. If the last one is persistent, the run had
+        # only the list left to remove, and devices that are missing were removed later.
         if rows and not _stays(host, *rows[-1]):
             limit = Deadline(_GOING_SECONDS)
             for row in reversed(rows):
@@ -199,12 +204,14 @@ def _words(device: _device.Device) -> str:
 
 
 def _roll_back(host: Resources, row: Row, limit: Deadline, told: list[str]) -> None:
-    """Remove one device unless it is in use by now, and wait for that; the outcome is added to ``told``."""
+    """
+    Remove one device unless it is in use by now, and wait until it is gone. Appends the outcome to ``told``.
+    """
     major, minor, diskseq = row
     try:
         with _device.open_number(major, minor, diskseq=diskseq) as device:
             if not _is_permanent(host, device):
-                # It goes by itself.
+                # The kernel removes it on last close.
                 return
             identity, words = device.id, _words(device)
             is_claimed = _stays_claimed(device, limit.sooner(_RELEASING_SECONDS))
@@ -214,7 +221,7 @@ def _roll_back(host: Resources, row: Row, limit: Deadline, told: list[str]) -> N
             if _goes(identity, limit):
                 told.append(f"{_KILLED} was rolled back: {words}")
                 return
-            # The device is still there, so somebody has it open, though not exclusively.
+            # The device still exists, so somebody has it open, but not exclusively.
             try:
                 with _device.open_number(major, minor, diskseq=diskseq) as device:
                     _set_permanent(host, device, True)
@@ -229,7 +236,7 @@ def _roll_back(host: Resources, row: Row, limit: Deadline, told: list[str]) -> N
 
 
 def _keep(host: Resources, row: Row, told: list[str]) -> None:
-    """Have a device stay that a killed removal has marked to go with its last user, unless it is gone."""
+    """Make a device persistent again if a killed run had begun to remove it and somebody uses it."""
     major, minor, diskseq = row
     try:
         with _device.open_number(major, minor, diskseq=diskseq) as device:
@@ -241,7 +248,10 @@ def _keep(host: Resources, row: Row, told: list[str]) -> None:
 
 
 def _stays_claimed(device: _device.Device, limit: Deadline) -> bool:
-    """Whether a held device is in use; a device on top lets go of it a moment after it has left sysfs."""
+    """
+    Whether a held device stays in use until the deadline. A stacked device closes it only after it has
+    disappeared from sysfs.
+    """
     for pause in pauses():
         if not _device.is_claimed(device):
             return False
@@ -252,7 +262,7 @@ def _stays_claimed(device: _device.Device, limit: Deadline) -> bool:
 
 
 def _goes(identity: _device.DeviceId, limit: Deadline) -> bool:
-    """Whether the device goes before the deadline; each is given a minimum of time."""
+    """Whether the device disappears before the deadline. Each device is given a minimum of time."""
     own = Deadline(max(limit.left(), _LEAST_SECONDS))
     for pause in pauses():
         if _is_gone(identity):
@@ -281,14 +291,15 @@ def _names() -> list[str]:
 
 def _is_left(name: str) -> bool:
     """
-    Whether the run of this list, whose lock is free, is gone; the run of another boot is, with its devices.
+    Whether the run that wrote this list has ended; the caller holds the list's lock. The run of an earlier
+    boot has ended, and its devices are gone.
     """
     plain = _read(name)
     if not plain or plain["boot"] != boot.boot_id() or not _identity.is_of_this_namespace(plain["process"]):
-        # The process cannot be seen from here: the lock, which is free, decides.
+        # The process cannot be seen from this namespace. Its lock is free, so it has ended.
         return True
-    # Its lock is free, so it is being killed. It may hang in a call into storage, and is gone only after
-    # that.
+    # The lock is free, so the process is being killed. It may hang in a system call on storage, and exits
+    # only after that.
     return _identity.end_marked(plain["process"], _DYING_SECONDS)
 
 
@@ -299,8 +310,8 @@ def _rows(name: str, which: str = "devices") -> list[Row]:
 
 def _read(name: str) -> dict[str, Any]:
     """
-    The content of the list; empty for one that was never complete, or that has just been removed. KernelError
-    when it is not a list of ours.
+    The content of a list; empty if it was never complete, or has just been removed. KernelError if it is not
+    a list written by this collection.
     """
     path = f"{DIRECTORY}/{name}"
     try:
@@ -324,7 +335,10 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _is_list(plain: object) -> bool:
-    """Whether it has the form of :func:`_content`; of another boot only the boot counts."""
+    """
+    Whether the value has the form of :func:`_content`. For a list of another boot, only the boot_id is
+    checked.
+    """
     if not isinstance(plain, dict) or not isinstance(plain.get("boot"), str):
         return False
     if plain["boot"] != boot.boot_id():

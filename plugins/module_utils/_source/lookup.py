@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def find(source: Source, host: Resources) -> _device.Device | None:
     """
-    The existing device that the source names, held; None when a file or a table has no device yet. Raises
+    The existing device that the source names, held; None if a file or a table has no device yet. Raises
     DeviceGone, WrongDevice, DeviceBusy, InvalidValue, KernelError.
     """
     if isinstance(source, spec.DiskseqSource):
@@ -42,8 +42,8 @@ def find(source: Source, host: Resources) -> _device.Device | None:
 
 def open_diskseq(source: spec.DiskseqSource) -> _device.Device:
     """
-    The disk or partition of a DiskseqSource; DeviceGone when it does not exist, or the number is from another
-    boot.
+    The disk or partition of a DiskseqSource, held; DeviceGone if it does not exist, or if the number is from
+    another boot.
     """
     boot.check_boot(source.boot_id, source.diskseq)
     if source.partition is None:
@@ -53,8 +53,8 @@ def open_diskseq(source: spec.DiskseqSource) -> _device.Device:
 
 def is_device(source: Source, device: _device.Device, host: Resources) -> bool:
     """
-    Whether a held device is one that the source names, also when :func:`find` would return another one of
-    several.
+    Whether the source names this held device. Also True if several devices match and :func:`find` would
+    return another one.
     """
     if isinstance(source, spec.FileSource):
         if not loop.is_loop(device):
@@ -78,7 +78,7 @@ def is_device(source: Source, device: _device.Device, host: Resources) -> bool:
 
 def open_path(source: spec.PathSource, host: Resources) -> _device.Device:
     """
-    The device at the path of a PathSource, held; WrongDevice when it does not have the uuid or the diskseq of
+    The device at the path of a PathSource, held; WrongDevice if it does not have the UUID or the diskseq of
     the source.
     """
     boot.check_boot(source.boot_id, source.diskseq)
@@ -99,8 +99,8 @@ def open_path(source: spec.PathSource, host: Resources) -> _device.Device:
 
 def find_table(source: spec.TableSource, host: Resources) -> _device.Device | None:
     """
-    The mapped device of a TableSource, held; None when there is none yet. DeviceBusy when another device has
-    its name or uuid.
+    The mapped device of a TableSource, held; None if it does not exist yet. DeviceBusy if another device has
+    its name or UUID.
     """
     if not source.name and not source.uuid:
         return None
@@ -108,7 +108,7 @@ def find_table(source: spec.TableSource, host: Resources) -> _device.Device | No
     if mapped is None:
         return None
     if _is_unfinished(source, mapped.status):
-        # Another run is making it, or somebody left it unfinished: the opener waits for it.
+        # Another run is creating it, or has left it unfinished. The opener waits for it.
         if mapped.device is not None:
             mapped.device.close()
         return None
@@ -122,17 +122,15 @@ def find_table(source: spec.TableSource, host: Resources) -> _device.Device | No
 
 
 def _is_unfinished(source: spec.TableSource, status: control.MappedStatus) -> bool:
-    """
-    Whether the device of the MappedStatus has the name and the uuid of the source, but no live table yet.
-    """
+    """Whether the device has the name and the UUID of the source, but no live table yet."""
     is_named = source.name in (None, "", status.name) or names.holder_of(status.name) is not None
     return not status.has_live_table and status.uuid == (source.uuid or status.uuid) and is_named
 
 
 def _has_table(source: spec.TableSource, device: _device.Device, host: Resources) -> bool:
     """
-    Whether a held mapped device has the table of the source, over devices that its slots name, also when
-    these would resolve to others.
+    Whether a held mapped device has the table of the source. Each device in the live table must be one that
+    the slot names, even if the slot would now resolve to another one.
     """
 
     if (
@@ -148,7 +146,7 @@ def _has_table(source: spec.TableSource, device: _device.Device, host: Resources
         number = sysfs.parse_number(there.get((index, slot.field), ""))
         if number is None:
             return False
-        # The table has it open, so its number is pinned.
+        # The table has the device open, so its number is pinned.
         with _device.open_number(*number) as below:
             if not is_device(spec.parse_slot(slot), below, host):
                 return False
@@ -157,7 +155,7 @@ def _has_table(source: spec.TableSource, device: _device.Device, host: Resources
 
 
 def status_of(source: spec.TableSource, host: Resources) -> control.MappedStatus | None:
-    """The MappedStatus of the device with the source's uuid or name, or None."""
+    """The MappedStatus of the device with the source's UUID or name, or None."""
     mapped = (
         _mapped.find(host.dm, source.name or "", source.uuid or "") if source.name or source.uuid else None
     )

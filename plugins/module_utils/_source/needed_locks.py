@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The locks (``_base.locks``) needed to make the devices of a source: for files that get a loop device, and for
-names and uuids of mapped devices.
+The locks (``_base.locks``) needed to create the devices of a source: for files that get a loop device, and
+for names and UUIDs of mapped devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A source that is only looked up (a path, a disk sequence number) needs none: the device is held open.
+A source that is only looked up (a path or a disk sequence number) needs no lock, because the device is held
+open.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def of_source(source: Source) -> list[locks.Lock]:
-    """The locks for a source of ``_source.spec.parse``; KernelError when a file cannot be examined."""
+    """The locks for a source of ``_source.spec.parse``; KernelError if a file cannot be examined."""
     if isinstance(source, spec.FileSource):
         return locks.of_file(source.file)
     if isinstance(source, spec.TableSource):
@@ -34,8 +35,8 @@ def of_source(source: Source) -> list[locks.Lock]:
 
 def of_table(value: object, read_only: bool = False) -> list[locks.Lock]:
     """
-    The locks for the devices that are made for the slots of a table; ``value`` as ``_dm_table.parse_table``
-    takes it.
+    The locks for the devices that are created for the slots of a table; ``value`` as for
+    ``_dm_table.parse_table``.
     """
     if not _may_make(value):
         # Parsing a table of 100,000 lines takes seconds.
@@ -43,7 +44,7 @@ def of_table(value: object, read_only: bool = False) -> list[locks.Lock]:
     try:
         slots = [spec.parse_slot(slot) for dummy, slot in _dm_table.parse_table(value).devices(read_only)]
     except TableError:
-        # Nothing is made of it: the plan reports the errors of the table.
+        # Nothing is created for it: the plan reports the errors of the table.
         return []
     return [lock for source in slots for lock in of_source(source)]
 

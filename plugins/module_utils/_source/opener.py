@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Open sources: plain data in, held devices out, made if they do not exist.
+Open sources: plain data in, held devices out. Devices that do not exist are created.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -27,39 +27,39 @@ if TYPE_CHECKING:
     from .spec import Source
 
 
-# Seconds that another run may take to make a device live, in all, and after giving it its name.
+# Seconds that another run may take to make a device live: in all, and after the device has its final name.
 _MAKING_SECONDS = 30.0
 _FINISHING_SECONDS = 5.0
 
 
 def refuse_broken(host: Resources, device: Device) -> None:
-    """Raise KernelError when the held device is a mapped device that no longer works, or is on top of one."""
+    """Raise KernelError if the held device is a mapped device that no longer works, or is stacked on one."""
     if _mapped.is_mapped(device):
         health.refuse_broken(host.dm, device)
 
 
 class Opener:
     """
-    Opens sources, making devices that do not exist. ``made`` lists the devices made, which go with their last
-    user.
+    Opens sources, and creates devices that do not exist. ``made`` lists the created devices, which are
+    removed when their last user closes them.
 
-    :meth:`keep` makes those permanent. Everything is held until the resources (``host``) are closed.
-    ``flags`` (of ``_dm.udev``) go with the udev events of the mapped devices made.
+    :meth:`keep` makes these persistent. All devices are held until the resources (``host``) are closed.
+    ``flags`` (of ``_dm.udev``) are sent with the udev events of the created mapped devices.
     """
 
     def __init__(self, host: Resources, flags: int = 0, limit: Deadline | None = None) -> None:
-        """``limit``: how long other runs are waited for, a Deadline; ``_base.locks.SECONDS`` by default."""
+        """``limit``: how long to wait for other runs, as a Deadline; ``_base.locks.SECONDS`` by default."""
         self.host = host
         self.limit = limit
         self.flags = flags
         self.made: list[Device] = []
-        # Changes that are not rolled back, as texts.
+        # Changes that are not rolled back (grown devices), as texts.
         self.grown: list[str] = []
 
     def open(self, source: Source) -> Device:
         """
-        The device, held by the resources. KernelError when it is a mapped device that no longer works, or is
-        on top of one; also what ``lookup.find`` and making it raise.
+        The device, held by the resources. KernelError if it is a mapped device that no longer works, or is
+        stacked on one. Also raises what ``lookup.find`` and creating the device raise.
         """
         device = self._find_or_make(source)
         refuse_broken(self.host, device)
@@ -81,17 +81,19 @@ class Opener:
         return device
 
     def follow(self, source: Source, device: Device) -> None:
-        """``files.follow``, which is recorded in ``grown``."""
+        """Call ``files.follow``, and record a device that has grown in ``grown``."""
         if files.follow(source, device):
             self.grown.append(f"{device.path} has {device.size} bytes, as its file allows")
 
     def keep(self) -> None:
-        """Make permanent all that was made."""
+        """Make all created devices persistent."""
         for device in self.made:
             self._set_persist(device, True)
 
     def give_up(self) -> None:
-        """The opposite of :meth:`keep`: what was made goes with its last user again."""
+        """
+        The opposite of :meth:`keep`: the created devices are removed again when their last user closes them.
+        """
         for device in reversed(self.made):
             self._set_persist(device, False)
 
@@ -130,12 +132,12 @@ class Opener:
         try:
             device = self._make_table(source)
         except DeviceBusy as error:
-            # Another program, or a run with other locks, is making it.
+            # Another program, or a run with other locks, is creating the device.
             return self._use(source, self._wait_for_another(source, error))
         return self._keep_note(device)
 
     def _wait_for_another(self, source: spec.TableSource, error: DeviceBusy) -> Device:
-        """The device that another run is making from the same source; ``error`` when there is none."""
+        """The device that another run is creating from the same source. Raises ``error`` if there is none."""
         limit, left_alone = Deadline(_MAKING_SECONDS), Deadline(_FINISHING_SECONDS)
         for pause in pauses():
             device = lookup.find(source, self.host)
@@ -149,10 +151,10 @@ class Opener:
 
     def _wait_turn(self, locks: list[_locks.Lock]) -> bool:
         """
-        Take the locks, until the resources are closed: the next run then finds the device, or that it was not
-        made.
+        Take the locks, and keep them until the resources are closed, so that the next run finds the finished
+        device, or none.
 
-        Returns whether any lock was new: then somebody may have made the device since it was looked up.
+        Returns whether any lock was new: then somebody may have created the device since it was looked up.
         """
         locks = [lock for lock in locks if not self.host.locks.has(lock)]
         self.host.locks.take(locks, self.limit)

@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Mapped devices orphaned by a killed run: found by the mark in their name, and removed, or given their own name
-back.
+Mapped devices orphaned by a killed run: found by the process mark in their name. They are removed, or get
+their earlier name back.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Few can be left: loop devices are made with autoclear set, and mapped devices get their deferred remove before
-they have their names. Until then, the name of a mapped device identifies the process that makes it.
+Few devices can be orphaned: loop devices are created with autoclear set, and mapped devices get their
+deferred remove before their final name. Until then, the name of a mapped device identifies the process that
+creates it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 
 def find_orphans(control: _control.Control) -> list[str]:
     """
-    Names of the mapped devices that a run of this collection was making, or had claimed, when it ended.
+    Names of the mapped devices that a run of this collection was creating, or had claimed, when it ended.
 
-    Only processes of this PID namespace are known to have ended; the devices of others are left alone.
+    Whether a process has ended is known only in this PID namespace. Devices of other processes are left
+    unchanged.
     """
     orphans = []
     for prefix in (names.MAKING, names.CLAIMED):
@@ -44,9 +46,7 @@ def find_orphans(control: _control.Control) -> list[str]:
 
 
 def reap(host: Resources) -> list[str]:
-    """
-    Remove the orphans, once in a run; returns the names of those that are gone, or have their name back.
-    """
+    """Remove the orphans, once in a run. Returns the names of those that were removed or renamed back."""
     if host.reaped is None:
         host.reaped = [name for name in find_orphans(host.dm) if _settle(host.dm, name)]
     return host.reaped
@@ -54,22 +54,22 @@ def reap(host: Resources) -> list[str]:
 
 def _settle(control: _control.Control, name: str) -> bool:
     """
-    Remove or rename one orphan; whether that is done. Nobody else uses such a name, so no other device is
-    affected.
+    Remove one orphan or rename it back; returns whether that succeeded. Nobody else uses such a name, so no
+    other device is affected.
     """
     address = _control.by_name(name)
     try:
         if name.startswith(names.CLAIMED):
-            # It belongs to somebody else, so it is not removed.
+            # A claimed device was created by somebody else, so it is not removed.
             control.rename(address, names.name_before(name) or names.unused_name())
         elif control.status(address).has_live_table:
-            # A device gets its final name before its table is live, so somebody else changed this one.
+            # Runs set the final name before the table is live, so somebody else has changed this device.
             return False
         else:
             control.remove(address)
     except DeviceGone:
         return True
     except BlockError:
-        # It is in use for a moment, or its old name is taken: the next run tries again.
+        # It is briefly in use, or its earlier name is taken: the next run tries again.
         return False
     return True

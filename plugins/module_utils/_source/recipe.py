@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Recipes: sources that are kept in a domain definition, and are still right after the next boot.
+Recipes: sources that are kept in a domain definition, and are still correct after the next boot.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The text is JSON in ASCII on one line, so that rewriting the XML around it cannot change it. Many users can
-read a definition, so it must contain no secrets, and it outlives the kernel that gave a disk its sequence
-number.
+A recipe is JSON in ASCII on one line, so that rewriting the XML around it cannot change it. It contains no
+secrets, because many users can read a definition. It does not depend on disk sequence numbers of one boot,
+because a definition outlives the boot.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ _PASSING = {
     "/dev/block/": _FIRST_COMER,
     "/dev/disk/by-diskseq/": _EVERY_BOOT,
 }
-# Fields of a file that are only checked, and do not select it.
+# Fields of a file that are only checked, and do not select which file is meant.
 _GUARDS: dict[str, Any] = {"mtime_ns": None, "format": None, "overlap": False, "trusted_path": False}
-# Names from hardware identity and location. Labels and uuids can be written by anyone who writes to the disk,
-# such as a guest.
+# Links named after a hardware ID or a location. Labels and UUIDs do not last: anyone who writes to the disk,
+# such as a guest, can change them.
 _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 
 
 def check(source: Source, option: str = "source") -> None:
     """
-    Raise InvalidValue for a source (of ``_source.spec.parse``) that means nothing, or something else, after
+    Raise InvalidValue for a source (of ``_source.spec.parse``) that names nothing, or another device, after
     the next boot.
     """
     if (
@@ -71,7 +71,8 @@ def check(source: Source, option: str = "source") -> None:
 
 def boot_of(source: Source) -> str | None:
     """
-    The boot to which the source, or a device in its table, is bound; None for a source that outlives it.
+    The boot_id to which the source, or a device in its table, is bound; None if it is valid after the next
+    boot.
     """
     if isinstance(source, spec.TableSource):
         slots = _dm_table.parse_table(source.table).devices(source.read_only)
@@ -81,7 +82,7 @@ def boot_of(source: Source) -> str | None:
 
 def doubt(path: str, is_mapped: bool, uuid: str | None) -> str | None:
     """
-    The warning about a path that may lead to another device after the next boot, or None. ``uuid``: of the
+    A warning about a path that may lead to another device after the next boot, or None. ``uuid``: of the
     mapped device, as kept with the path.
     """
     if uuid or not is_mapped and _plain(path).startswith(_LASTING):
@@ -92,8 +93,8 @@ def doubt(path: str, is_mapped: bool, uuid: str | None) -> str | None:
 
 def text_of(source: Source) -> str:
     """
-    The text of the recipe; equal sources have equal texts. InvalidValue when it is too long, or cannot be
-    kept (:func:`check`).
+    The text of the recipe; equal sources have equal texts. InvalidValue if it is too long, or cannot be kept
+    (:func:`check`).
     """
     check(source)
     plain = {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}
@@ -108,7 +109,7 @@ def text_of(source: Source) -> str:
 
 
 def without_guards(source: Source) -> Source:
-    """The source without the fields that are only checked: they do not change which storage is meant."""
+    """The source without the fields that are only checked, which do not change which storage is meant."""
     if isinstance(source, spec.FileSource):
         return source._replace(**_GUARDS)
     if isinstance(source, spec.TableSource):
@@ -118,11 +119,11 @@ def without_guards(source: Source) -> Source:
 
 def cut_of(kept: Source, wanted: Source) -> int | None:
     """
-    The length in sectors of the disk ``kept`` when ``wanted`` is the same snapshot or thin volume, encrypted
-    or not, but shorter; else None.
+    The length in sectors of the disk ``kept``, if ``wanted`` is the same snapshot or thin volume (encrypted
+    or not) but shorter; otherwise None.
 
-    Nothing else records how large such a disk was, and the guest could no longer reach the data beyond its
-    new end.
+    The length of such a disk is recorded nowhere else, and the guest could not reach the data behind the new
+    end any more.
     """
     if (
         not isinstance(kept, spec.TableSource)
@@ -140,8 +141,8 @@ def cut_of(kept: Source, wanted: Source) -> int | None:
 
 def _storage(source: Source) -> tuple[object, ...] | None:
     """
-    What holds the changes of a snapshot, or the data of a thin volume, for comparison; None for other
-    sources.
+    What identifies the storage: the COW device of a snapshot, or the pool and number of a thin volume. None
+    for other sources.
     """
     if not isinstance(source, spec.TableSource):
         return None
@@ -152,7 +153,7 @@ def _storage(source: Source) -> tuple[object, ...] | None:
     if targets[0].TYPE == "snapshot":
         return "snapshot", slots["cow"]
     if targets[0].TYPE == "thin":
-        # A pool may grow, so its length is not compared.
+        # The pool's length is not compared, because a pool may grow.
         pool = slots["pool"]
         return "thin", getattr(pool, "uuid", None) or str(pool), targets[0].id
     return _storage(slots["device"]) if targets[0].TYPE == "crypt" else None
@@ -167,7 +168,7 @@ def _without_guards(plain: Any) -> Any:
 
 def parse(text: str, target: str = "source") -> Source:
     """
-    The source from the text of a recipe; DefinitionError for text that this collection cannot have written.
+    The source from the text of a recipe. DefinitionError for text that this collection cannot have written.
     """
     if len(text) > MOST_CHARACTERS:
         raise DefinitionError(f"the recipe has more than {MOST_CHARACTERS} characters", device=target)
@@ -187,13 +188,13 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _plain(path: str) -> str:
-    # By POSIX, normpath keeps two leading slashes.
+    # normpath keeps two leading slashes, as POSIX requires.
     return "/" + os.path.normpath(path).lstrip("/")
 
 
 def _check_path(source: spec.PathSource, option: str) -> None:
     if source.boot_id is not None:
-        # The path leads to this device, or opening it fails.
+        # The boot_id protects it: opening the path fails unless it leads to this device.
         return
     if source.diskseq is not None:
         allowed = (

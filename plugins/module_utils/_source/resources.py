@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What one run shares between all its devices, each made at its first use: device-mapper's control node, a udev
-cookie, a connection to xenstored, the index of loop devices.
+What all devices of a run share: device-mapper's control node, a udev cookie, a connection to xenstored, the
+index of loop devices. Each is created at its first use.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -34,8 +34,8 @@ UDEV_SECONDS = 60
 
 class ToBe(NamedTuple):
     """
-    A mapped device that the run makes before the ones on top of it. ``uuid``: the one that was asked for, or
-    None; ``sectors`` of 512 bytes.
+    A mapped device that the run creates before the ones that are stacked on it. ``uuid``: the requested one,
+    or None; ``sectors`` of 512 bytes.
     """
 
     uuid: str | None
@@ -44,9 +44,7 @@ class ToBe(NamedTuple):
 
 
 class Resources(contextlib.ExitStack):
-    """
-    A context; leaving it closes the devices that were added to it (``enter_context``) and everything else.
-    """
+    """A context. Leaving it closes everything in it, and the devices that were added (``enter_context``)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,25 +52,26 @@ class Resources(contextlib.ExitStack):
         self._cookie: udev.Cookie | None = None
         self._store: Store | None = None
         self.loops = loop_index.LoopIndex()
-        # Whether the run makes devices for guests: then the sharing check examines what guests use.
+        # Whether the run creates devices for guests: then the sharing check examines what guests use.
         self.for_guests = False
-        # By name: the mapped devices that the run will make (ToBe), and those that it has made.
+        # By name: the mapped devices that the run will create (ToBe), and those that it has created.
         self.mapped_to_be: dict[str | None, ToBe] = {}
         self.mapped_made: dict[str | None, Device] = {}
         # The numbers of the mapped devices that the run will remove.
         self.mapped_to_go: set[tuple[int, int]] = set()
         # Warnings for the user; see warn.
         self.warnings: list[str] = []
-        # Entered first, closed last: the devices are closed by then.
+        # Entered first, so released last, after the devices are closed.
         self.locks = self.enter_context(locks.Locks())
         self.reaped: list[str] | None = None
         # Directories that only root can redirect, for ``_block.trusted_path``.
         self.walked: dict[str, tuple[str, bool]] = {}
-        # New loop devices of entries that are planned already: areas and words for them, by (st_dev, st_ino).
+        # New loop devices of entries that are already planned: areas and their descriptions, by (st_dev,
+        # st_ino).
         self.planned: dict[tuple[int, int], Any] = {}
         # SHA-256 of files, by device, inode, size and modification time.
         self.checksums: dict[tuple[int, int, int, int], str] = {}
-        # Domains, by URI and the given name: uuid and whether it runs, from libvirt.
+        # Domains, by URI and the given name or UUID: the UUID, and whether the domain runs, from libvirt.
         self.domains: dict[Any, Any] = {}
         self._links: list[tuple[str, DeviceId]] = []
 
@@ -106,14 +105,14 @@ class Resources(contextlib.ExitStack):
 
     def link_goes(self, name: str, identity: DeviceId) -> None:
         """
-        Have :meth:`settle` wait for udev to remove the link of a mapped device that is gone: no cookie goes
-        with a deferred remove.
+        Let :meth:`settle` wait until udev has removed the link of a mapped device that is gone. A deferred
+        remove has no cookie.
         """
         if udev.is_running():
             self._links.append((name, identity))
 
     def settle(self, seconds: float = UDEV_SECONDS) -> bool:
-        """Wait up to ``seconds`` until udev has handled everything that was done; whether it has."""
+        """Wait up to ``seconds`` until udev has processed all events of this run; returns whether it has."""
         limit = Deadline(seconds)
         done = self._cookie is None or self._cookie.wait(seconds)
         for name, identity in self._links:
@@ -126,8 +125,8 @@ class Resources(contextlib.ExitStack):
 
 def _is_stale(name: str, identity: DeviceId) -> bool:
     """
-    Whether the link still leads to where the device was, unless another device has that name and number by
-    now.
+    Whether the link still leads to the number of the removed device, and no other device has this name and
+    number by now.
     """
     return _leads_to(f"/dev/mapper/{name}", f"dm-{identity.minor}") and not _is_anothers(name, identity)
 
@@ -144,7 +143,7 @@ def _leads_to(link: str, target: str) -> bool:
     try:
         return os.path.basename(os.readlink(link)) == target
     except OSError as error:
-        # EINVAL: it is not a link.
+        # EINVAL: the path is not a link.
         if error.errno == errno.EINVAL or error.errno in gone.PATH:
             return False
         raise gone.not_seen(error, link) from error

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Compares device slots of a table that name files with those of the live table: whether another file is at the
-path by now.
+Compare the files that a new table names with those of the live table: whether the same path leads to another
+file by now.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 class Exchange(Record):
     """
-    ``old``: the loop device of the live table and its file, in words; ``file``: the path that the new table
-    has in the same slot.
+    ``old``: describes the loop device in the live table and its file; ``file``: the path in the same slot of
+    the new table.
     """
 
     old: str
@@ -34,7 +34,8 @@ class Exchange(Record):
 
 def exchanged(live: _dm_table.Table, wanted: _dm_table.Table) -> Exchange | None:
     """
-    The first Exchange when ``wanted``, with its slots as they were written, replaces a live table; or None.
+    The first Exchange if ``wanted``, with its slots as they were written, replaces the live table; otherwise
+    None.
     """
     old = {(index, slot.field): spec.parse_slot(slot) for index, slot in live.devices()}
     for index, slot in wanted.devices():
@@ -48,7 +49,7 @@ def exchanged(live: _dm_table.Table, wanted: _dm_table.Table) -> Exchange | None
 
 
 def _other_file(number: spec.NumberSource, source: spec.FileSource) -> str | None:
-    """The loop device with the number, and its file, in words, unless it is the source's file; or None."""
+    """A description of the loop device with this number and of its file; None if it is the source's file."""
     try:
         with _device.open_number(number.major, number.minor) as device:
             if not loop.is_loop(device):

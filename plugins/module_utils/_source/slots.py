@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .spec import Source
 
     class Maker(Protocol):
-        """What makes devices that are not there (``_source.opener.Opener``)."""
+        """Creates devices that do not exist (``_source.opener.Opener``)."""
 
         def open(self, source: Source) -> Device: ...
 
@@ -61,12 +61,12 @@ def mapped_name(source: Source) -> str | None:
 
 class Slots:
     """
-    The device slots of tables, each opened once and held by the resources (``host``) as long as these are
+    The device slots of tables. Each device is opened once, and held as long as the resources (``host``) are
     open.
 
-    The kernel looks up a device of a table by its number, and the number cannot move to another device while
-    the device is held. ``mapped``: number of the device that the table is for; ``kernels`` and ``targets`` as
-    for ``_dm_table.Context``.
+    The kernel looks up the devices of a table by number, and a number cannot be reused while its device is
+    held. ``mapped``: number of the device that the table is for; ``kernels`` and ``targets`` as for
+    ``_dm_table.Context``.
     """
 
     def __init__(
@@ -78,7 +78,8 @@ class Slots:
     ) -> None:
         self._host = host
         self._devices: dict[str, Device | None] = {}
-        # Minor numbers for devices that are yet to be made; their major is 0, which no block device has.
+        # Placeholder minor numbers for devices that do not exist yet. Their major is 0, which no block device
+        # has.
         self._unmade: dict[Any, int] = {}
         self._mapped = mapped
         self._kernels = kernels
@@ -86,11 +87,11 @@ class Slots:
 
     def look(self, value: Any, read_only: bool, whole: bool = False) -> CheckedTable:
         """
-        The CheckedTable for ``value`` with the devices that exist; slots of devices that are yet to be made
-        stay as written.
+        Check the table ``value`` against the devices that exist, and return a CheckedTable. Slots of devices
+        that do not exist yet stay as written.
 
-        ``whole``: a device that cannot be opened is one of the table's errors, instead of ending the check.
-        Raises TableError, and what ``lookup.find`` raises.
+        ``whole``: a device that cannot be opened becomes one of the table's errors, instead of ending the
+        check. Raises TableError, and what ``lookup.find`` raises.
         """
         table = _dm_table.parse_table(
             value, context=self._context(read_only, self._find, self._facts_to_be, whole)
@@ -99,16 +100,16 @@ class Slots:
         return CheckedTable(table.with_devices(self._number_or_text) if complete else table, complete, table)
 
     def device(self, slot: Slot) -> Device | None:
-        """The held device of a slot that was looked up; None when it is yet to be made."""
+        """The held device of a slot that was looked up; None if it does not exist yet."""
         return self._devices.get(slot.text)
 
     def found(self) -> list[Device]:
-        """The held devices that were found when the table was looked at."""
+        """The held devices that existed when the table was looked up."""
         return [device for device in self._devices.values() if device is not None]
 
     def make(self, value: Any, read_only: bool, opener: Maker) -> load.Table:
         """
-        The ``_dm.load.Table`` to load; ``opener`` (``_source.opener.Opener``) makes the devices that do not
+        The ``_dm.load.Table`` to load; ``opener`` (``_source.opener.Opener``) creates the devices that do not
         exist.
         """
 
@@ -156,8 +157,8 @@ class Slots:
 
     def _facts_to_be(self, slot: Slot) -> _dm_table.DeviceFacts | None:
         """
-        The facts of the device that is yet to be made for a file or a table. A table is checked here, as when
-        it is made.
+        The facts of a device that is yet to be created for a file or a table. A nested table is checked here,
+        as when it is created.
         """
         source = spec.parse_slot(slot)
         if isinstance(source, spec.TableSource):
@@ -189,7 +190,7 @@ class Slots:
         return self._devices[slot.text]
 
     def _to_be(self, source: Source) -> ToBe | None:
-        """The ToBe that the source names, or None; WrongDevice when the source has another uuid."""
+        """The ToBe that the source names, or None; WrongDevice if the source has another UUID."""
         to_be = self._host.mapped_to_be.get(mapped_name(source))
         if to_be is None or not isinstance(source, spec.PathSource):
             return None
@@ -206,7 +207,7 @@ class Slots:
         return self._device_of(slot).id.number
 
     def _device_of(self, slot: Slot) -> Device:
-        """The device of a slot, which exists."""
+        """The device of a slot; DeviceGone if it does not exist yet."""
         device = self._devices[slot.text]
         if device is None:
             raise DeviceGone("there is no such device yet", device=slot.text)
@@ -217,7 +218,7 @@ def host_slots(
     host: Resources, value: Any, mapped: tuple[int, int] | None = None, kernels: Sequence[str] = ()
 ) -> Slots:
     """
-    Slots that check the table ``value`` against this host's kernel and target types; ``kernels``: others that
+    Slots that check the table ``value`` against this host's kernel and target types. ``kernels``: others that
     must accept it, too.
     """
     return Slots(host, mapped, _kernels_of(kernels), _targets_of(value, host))
@@ -231,7 +232,7 @@ def _kernels_of(others: Sequence[str]) -> tuple[str, ...] | None:
 
 def _targets_of(value: Any, host: Resources) -> dict[str, tuple[int, int, int]]:
     """
-    ``{type: version}`` of the host's target types; the kernel loads the modules of those that the table
+    ``{type: version}`` of this host's target types. The kernel loads the modules of the types that the table
     names.
     """
     found = host.dm.target_versions()

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Sources: which device is meant, as plain data or text. Pure: nothing is looked up.
+Sources: plain data or text that names a device. Pure: nothing is looked up.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -40,7 +40,7 @@ _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
 class DiskseqSource(Record):
     """
     The disk that has this number now, or a partition of it. ``boot_id``: the boot that the number belongs to,
-    when it is kept: numbers start again with each boot.
+    or None: numbers start again with each boot.
     """
 
     diskseq: int
@@ -54,8 +54,8 @@ class DiskseqSource(Record):
 
 class NumberSource(Record):
     """
-    The device that has this number now: only for a device that is held by somebody, such as one in a live
-    table.
+    The device that has this number now. Valid only for a device that is held by somebody, such as one in a
+    live table.
     """
 
     major: int
@@ -67,7 +67,7 @@ class NumberSource(Record):
 
 class PathSource(Record):
     """
-    The device at a path, which must have the given uuid (of a mapped device) and the given diskseq (of the
+    The device at a path, which must have the given UUID (of a mapped device) and the given diskseq (of the
     boot ``boot_id``).
     """
 
@@ -82,13 +82,12 @@ class PathSource(Record):
 
 class FileSource(Record):
     """
-    A loop device over a file. ``offset`` and ``size`` in bytes; ``size`` 0 means to the end. ``mtime_ns``:
-    the modification time that the file must have, in nanoseconds since the epoch (st_mtim), for a file that
-    must not change.
+    A loop device on a file. ``offset`` and ``size`` in bytes; ``size`` 0 means to the end. ``mtime_ns``: the
+    modification time that a file which must not change must have, in nanoseconds since the epoch (st_mtim).
 
-    ``format``: ``raw`` when the file is known to be a raw image, whatever it begins with; ``overlap``:
-    whether another device may write the same part of it; ``trusted_path``: whether only root may be able to
-    redirect the path.
+    ``format``: ``raw`` if the file is known to be a raw image, whatever its first bytes are; ``overlap``:
+    whether another device may write the same part of it; ``trusted_path``: whether nobody but root may be
+    able to redirect the path.
     """
 
     file: str
@@ -107,7 +106,7 @@ class FileSource(Record):
 
 
 class TableSource(Record):
-    """A mapped device with this table, whose device slots are sources again."""
+    """A mapped device with this table. The table's device slots are sources, too."""
 
     table: object
     name: str | None = None
@@ -124,7 +123,7 @@ if TYPE_CHECKING:
 
 def parse(value: object, option: str = "source", numbers: bool = False) -> Source:
     """
-    The source from plain data or text, or InvalidValue; nothing is looked up. ``numbers``: allow major:minor.
+    The source from plain data or text; InvalidValue. Nothing is looked up. ``numbers``: allow major:minor.
     """
     if isinstance(value, str):
         return _parse_text(value, option, numbers)
@@ -169,7 +168,8 @@ def _parse_text(text: str, option: str, numbers: bool) -> Source:
 
 def _parse_mapped(text: str, option: str) -> PathSource:
     """
-    Neither a name nor a uuid can contain a comma. The link is udev's, and the uuid proves where it leads.
+    Names and UUIDs cannot contain a comma. udev created the link, and the UUID proves that it leads to the
+    device.
     """
     name, comma, uuid = text.partition(",")
     if not comma:

@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The thin pool that a source names: found, or activated for a moment to examine its volumes; and grown.
+The thin pool that a source names: found, or activated briefly to examine its volumes; and grown.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A pool that is activated with the size in its metadata is left unchanged (__commit_transaction in
-``drivers/md/dm-thin-metadata.c`` writes nothing before the first change); a larger table grows it at once
-(maybe_resize_data_dev in ``drivers/md/dm-thin.c``). Activating a pool without metadata creates them, so that
-is done only to change it.
+Activating a pool with the size in its metadata changes nothing on disk (__commit_transaction in
+``drivers/md/dm-thin-metadata.c`` writes nothing before the first change). A larger table grows the pool at
+once (maybe_resize_data_dev in ``drivers/md/dm-thin.c``). Activating a pool without metadata formats them, so
+that is done only to change the pool.
 """
 
 from __future__ import annotations
@@ -57,14 +57,15 @@ def check(source: Source, option: str = "pool") -> None:
 
 class Pool:
     """
-    A pool. ``device`` is held by the resources (``host``), or None while the pool does not exist; ``length``
-    in sectors, 0 for a new one; ``wanted``: the length in sectors that the source asks for.
+    A thin pool. ``device`` is held by the resources (``host``), None while the pool does not exist.
+    ``length``: its length in sectors, 0 for a new pool; ``wanted``: the length in sectors that the source
+    asks for.
     """
 
     def __init__(self, host: Resources, source: Source) -> None:
         self._host = host
         self._source = source
-        # Called after everything that is added later is closed.
+        # Called after everything that is added later has been closed.
         host.callback(self._wait_gone)
         self._opener = opener.Opener(host, udev.HANDS_OFF)
         self.device: Device | None = None
@@ -73,8 +74,8 @@ class Pool:
 
     def look(self) -> None:
         """
-        Find the pool, or activate it with its present size. DeviceBusy when another device has its name,
-        InvalidValue for a table that would shrink it; also what opening its devices raises.
+        Find the pool, or activate it with its present size. DeviceBusy if another device has its name;
+        InvalidValue for a table that would shrink it. Also raises what opening its devices raises.
         """
         if isinstance(self._source, spec.PathSource):
             self.device = self._host.enter_context(lookup.open_path(self._source, self._host))
@@ -98,14 +99,14 @@ class Pool:
 
     @property
     def _described(self) -> spec.TableSource:
-        """The source, when it describes the pool (:func:`check`)."""
+        """The source, if it describes the pool (:func:`check`)."""
         if not isinstance(self._source, spec.TableSource):
             raise InvalidValue("pool", str(self._source), "must be a table with a name and a uuid")
         return self._source
 
     @property
     def _held(self) -> Device:
-        """The pool's device; DeviceGone when it does not exist."""
+        """The pool's device; DeviceGone if it does not exist."""
         if self.device is None:
             raise DeviceGone("the pool is not there", device=str(self._source))
         return self.device
@@ -116,15 +117,13 @@ class Pool:
         return self.wanted > self.length
 
     def make(self) -> None:
-        """Make the pool if it does not exist, as large as the source says."""
+        """Create the pool with the size in the source, if it does not exist."""
         if self.device is None:
             self.device = self._opener.open(self._source)
             self.length = self.wanted
 
     def grow(self, seconds: float) -> None:
-        """
-        Grow the pool to the size in the source; ``seconds`` is the limit for outstanding I/O to complete.
-        """
+        """Grow the pool to the size in the source. ``seconds``: the limit for outstanding I/O to complete."""
         slots = _slots.host_slots(self._host, self._described.table)
         table = slots.make(self._described.table, False, self._opener)
         event_nr = self._host.cookie.next(udev.HANDS_OFF)
@@ -149,7 +148,7 @@ class Pool:
             )
         live = self._live()
         self.length = live.length
-        # With its present size: the device that it will grow into may not exist yet.
+        # Compare with the present size, because the data device for the new size may not exist yet.
         table = self._table_of(live.length)
         wanted = _slots.host_slots(self._host, table).look(table, False)
         if not wanted.is_complete or not wanted.table.same_as(live):
@@ -161,7 +160,7 @@ class Pool:
             raise self._cut()
 
     def _live(self) -> _dm_table.Table:
-        """The live table, of a pool that is not suspended."""
+        """The live table of the pool. DeviceBusy if the pool is suspended."""
         device = self._held
         if not _mapped.is_mapped(device):
             raise WrongDevice("it is not a mapped device", device=device.path)
@@ -189,8 +188,8 @@ class Pool:
 
     def _refuse_image(self) -> None:
         """
-        The data device of a new pool must not be an image that somebody wants to keep; later it has what
-        guests write.
+        InvalidValue if the data device of a new pool is a disk image that is not raw: somebody may want to
+        keep it. An existing pool is not checked, because its data is what guests write.
         """
         source = self._source_of("data")
         if not isinstance(source, spec.FileSource) or source.offset or not gone.exists(source.file):
@@ -219,8 +218,8 @@ class Pool:
 
     def _wait_gone(self) -> None:
         """
-        A pool that was activated for a moment goes after its last user. It stays when a guest uses it by
-        then.
+        A pool that was activated briefly is removed when its last user closes it. Wait for that, but not if a
+        guest is using it by now.
         """
         deadline = Deadline(_GOING_SECONDS)
         for pause in pauses():

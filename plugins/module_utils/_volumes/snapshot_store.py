@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Which image a snapshot's store belongs to: a record beside the store.
+The image that a snapshot store belongs to: a record in a file beside the store.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A persistent store (``drivers/md/dm-snap-persistent.c``) contains chunks and their places, and nothing about
-the origin: over another origin, or one that has changed, the guest sees a mixture of both, and nobody
-notices. A checksum survives copying and boots, and is made once. Size and modification time tell quickly that
-the image is still the one that was read.
+A persistent store (``drivers/md/dm-snap-persistent.c``) contains chunks and their locations, but does not
+identify the origin. With another origin, or one that has changed, the guest would read a mixture of both
+without any error. A checksum identifies the image even after it is copied, and on later boots. It is computed
+once. Size and modification time quickly show whether the image is still the one that was read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 RECORD = ".image"
-# SNAP_MAGIC in the first bytes of a store that has been used.
+# SNAP_MAGIC, the first bytes of a store that has been used.
 _MAGIC = (0x70416E53).to_bytes(4, "little")
 _PIECE = 2**20
 _MOST_BYTES = 65536
@@ -49,18 +49,12 @@ class Image(Record):
         return f"{self.path} ({self.size} bytes" + (f", SHA-256 {self.sha256})" if self.sha256 else ")")
 
     def is_untouched(self, now: Image) -> bool:
-        """
-        Whether ``now``, an Image without a checksum, equals this one as far as can be known without reading
-        the file.
-        """
+        """Whether ``now``, an Image without a checksum, has the same path, size and modification time."""
         return self[:3] == now[:3]
 
 
 def is_used(path: str) -> bool:
-    """
-    Whether a store has content; False also when it does not exist. InvalidValue when it is not a regular
-    file.
-    """
+    """Whether a store has content; False if it does not exist. InvalidValue if it is not a regular file."""
     try:
         with open(open_regular(path, "path"), "rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
@@ -80,8 +74,8 @@ def look(path: str) -> Image:
 
 def read_whole(path: str, known: dict[Key, str]) -> Image:
     """
-    The Image at a path with its checksum; ``known`` (``Resources.checksums``) has the ones that were read
-    before. WrongDevice when the file changes meanwhile; InvalidValue, KernelError.
+    The Image at a path with its checksum. ``known`` (``Resources.checksums``) has the checksums that were
+    computed before. WrongDevice if the file changes meanwhile; InvalidValue, KernelError.
     """
     with _backing.Backing(path, read_only=True, option="image") as backing:
         key = _key(backing)
@@ -115,7 +109,7 @@ def learn(image: Image, known: dict[Key, str]) -> None:
 
 
 def read_record(store: str) -> Image | None:
-    """The Image that is recorded for a store, or None; InvalidValue for a malformed record, KernelError."""
+    """The Image that is recorded for a store, or None. InvalidValue for a malformed record, KernelError."""
     path = store + RECORD
     try:
         with open(open_regular(path, "path"), "rb") as file:
@@ -133,7 +127,7 @@ def read_record(store: str) -> Image | None:
 
 
 def write_record(store: str, image: Image | None) -> None:
-    """Record an Image for a store, whole or not at all; None removes the record."""
+    """Record an Image for a store, atomically. None removes the record."""
     path = store + RECORD
     try:
         if image is None:
@@ -152,11 +146,13 @@ def write_record(store: str, image: Image | None) -> None:
 
 
 def _exchange(path: str, text: str) -> None:
-    """Write the file anew, by a temporary one that no other run has; on an error it is as it was."""
+    """
+    Replace the file atomically, by a temporary file that no other run uses. On an error the old file stays.
+    """
     ours = f"{path}.{hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]}-"
     for name in os.listdir(os.path.dirname(path)):
-        # This host's runs come one after the other, so this is a killed one's. Of another host, with a shared
-        # file system, it may be in use.
+        # Only one run of this host is here at a time, so such a file is left over from a killed run. A file
+        # of another host, with a shared file system, may be in use.
         if name.startswith(os.path.basename(ours)) and name.endswith(".new"):
             os.unlink(os.path.join(os.path.dirname(path), name))
     write_whole(path, text, f"{ours}{secrets.token_hex(8)}.new", sync=True)

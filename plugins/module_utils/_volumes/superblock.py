@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The first block of a thin pool's metadata, as far as it describes a pool that is not live. Pure.
+Parse the first block of a thin pool's metadata, to learn the size of a pool that is not active. Pure.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -37,8 +37,8 @@ class Superblock(Record):
 
 def parse(data: bytes, device: str) -> Superblock | None:
     """
-    The Superblock in the first block (bytes); None for a block of zeros, which the kernel turns into that of
-    a new pool. InvalidValue for anything else.
+    The Superblock in the first block (bytes). None for a block of zeros, which the kernel formats as a new
+    pool. InvalidValue for anything else.
     """
     if not data.strip(b"\0"):
         return None

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The volumes of a thin pool: which exist, who uses them; made and deleted.
+The volumes of a thin pool: which exist and who uses them; create and delete them.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 A pool does not list its volumes. To find out whether one exists, a ``thin`` target for it is loaded into a
-mapped device that never becomes live: the kernel then looks up the volume, and changes nothing in the pool
+mapped device that never becomes live. The kernel then looks up the volume, and changes nothing in the pool
 (``drivers/md/dm-thin.c``, thin_ctr; ``dm-thin-metadata.c``, __open_device). Messages:
 Documentation/admin-guide/device-mapper/thin-provisioning.rst.
 """
@@ -41,8 +41,8 @@ _PROBE_SECONDS = 10
 
 class Volume(NamedTuple):
     """
-    The wanted state of one volume: ``present`` or not; ``origin``: the volume that it is a snapshot of, if it
-    is made.
+    The wanted state of one volume: ``present`` or not. ``origin``: the volume of which it is created as a
+    snapshot.
     """
 
     id: int
@@ -53,8 +53,8 @@ class Volume(NamedTuple):
 
 class User(NamedTuple):
     """
-    A held mapped device with a ``thin`` target for the volume ``id``; ``live``: in its live table, not only
-    in a loaded one.
+    A held mapped device with a ``thin`` target for the volume ``id``. ``live``: whether that is in its live
+    table, or in an inactive one.
     """
 
     id: int
@@ -64,7 +64,7 @@ class User(NamedTuple):
 
 
 def parse_volumes(rows: Iterable[dict[str, Any]], option: str = "volumes") -> list[Volume]:
-    """[Volume] from ``[{id, snapshot_of, state}]``, or InvalidValue."""
+    """Convert ``[{id, snapshot_of, state}]`` to [Volume]; InvalidValue."""
     volumes: list[Volume] = []
     for index, row in enumerate(rows):
         where = f"{option}[{index}]"
@@ -91,28 +91,29 @@ def parse_volumes(rows: Iterable[dict[str, Any]], option: str = "volumes") -> li
 
 class Volumes:
     """
-    The wanted volumes of one pool, used in this order: :meth:`look`, :meth:`make`, :meth:`delete`, or
-    :meth:`undo` after a part of them.
+    The wanted volumes of one pool. Call in this order: :meth:`look`, :meth:`make`, :meth:`delete`;
+    :meth:`undo` after an error.
 
-    Snapshots are made in the order of the list. Volumes are deleted after everything else, because that
+    Snapshots are created in the order of the list. Volumes are deleted after everything else, because that
     cannot be undone.
     """
 
     def __init__(self, host: Resources, volumes: list[Volume], seconds: float) -> None:
-        """``seconds``: the limit for suspending a device for the time of a snapshot."""
+        """``seconds``: the limit for suspending a device while a snapshot is created."""
         self._host = host
         self._volumes = volumes
         self._seconds = seconds
         self._looked = False
         self._there: set[int] = set()
         self._made: list[int] = []
-        # Whether a volume was deleted: after that, a new volume may be the only copy, and stays.
+        # Whether a volume was deleted. From then on, a new volume may be the only copy of its data, and is
+        # not rolled back.
         self.deleted = False
 
     def wanted(self, before: dict[str, str] | None = None) -> dict[str, str]:
         """
-        The volumes' states at the end, as plain data for the diff; ``before``: the result of :meth:`look`, if
-        it succeeded.
+        The states of the volumes after the run, as plain data for the diff. ``before``: the result of
+        :meth:`look`, if it succeeded.
         """
         after = {}
         for volume in self._volumes:
@@ -127,8 +128,8 @@ class Volumes:
 
     def look(self, pool: _device.Device) -> dict[str, str]:
         """
-        The volumes' present states, as plain data, of a held live pool. Raises what :meth:`make` and
-        :meth:`delete` would, as far as it can be known: DeviceBusy, InvalidValue, KernelError.
+        The present states of the volumes in a held active pool, as plain data. Raises what :meth:`make` and
+        :meth:`delete` would raise, as far as this is known in advance: DeviceBusy, InvalidValue, KernelError.
         """
         control, volumes = self._host.dm, self._volumes
         self._there = existing(
@@ -167,7 +168,7 @@ class Volumes:
         return {str(volume.id): "present" if volume.id in self._there else "absent" for volume in volumes}
 
     def make(self, pool: _device.Device) -> None:
-        """Make the missing volumes in a held live pool."""
+        """Create the missing volumes in a held active pool."""
         if not self._looked:
             self.look(pool)
         for volume in self._volumes:
@@ -179,7 +180,7 @@ class Volumes:
                 self._made.append(volume.id)
 
     def delete(self, pool: _device.Device) -> None:
-        """Delete the volumes that are not wanted. An error names those that are deleted already."""
+        """Delete the volumes with the state absent. An error names those that are already deleted."""
         deleted: list[str] = []
         for volume in self._volumes:
             if volume.present or volume.id not in self._there:
@@ -195,7 +196,7 @@ class Volumes:
             deleted.append(str(volume.id))
 
     def undo(self, pool: _device.Device) -> None:
-        """Delete again what :meth:`make` has made."""
+        """Delete the volumes that :meth:`make` created."""
         while self._made:
             self._host.dm.message(_control.by_device(pool), f"delete {self._made.pop()}")
 
@@ -204,7 +205,7 @@ class Volumes:
 
 
 def existing(control: _control.Control, pool: _device.Device, ids: Iterable[int]) -> set[int]:
-    """Which of the volumes ``ids`` exist in a held live pool, as a set."""
+    """The set of those volumes ``ids`` that exist in a held active pool."""
     found: set[int] = set()
     if not ids:
         return found
@@ -228,14 +229,14 @@ def existing(control: _control.Control, pool: _device.Device, ids: Iterable[int]
 
 
 def find_users(control: _control.Control, pool: _device.Device, stack: contextlib.ExitStack) -> list[User]:
-    """[User] of the volumes of a held pool; ``stack`` holds their devices."""
+    """[User] for the volumes of a held pool. ``stack`` holds their devices."""
     users = []
-    # The names only say where to look; devices directly on a pool are always mapped devices.
+    # The names only tell where to look. A device directly on a pool is always a mapped device.
     for name in os.listdir(f"{pool.sysfs}/holders"):
         try:
             device = stack.enter_context(_device.open_path(f"/dev/{name}"))
             status = control.status(_control.by_device(device))
-            # While it is held, its number is pinned, and so is the pool's number in its table.
+            # The device is held, so its number is pinned, and so is the pool's number in its table.
             for live in (True, False):
                 for line in control.table(_control.by_device(device), inactive=not live, secure=True)[1]:
                     words = line.params.split()
@@ -250,9 +251,9 @@ def make_snapshot(
     control: _control.Control, pool: _device.Device, number: int, origin: int, seconds: float
 ) -> None:
     """
-    Make the volume ``number`` as a snapshot of ``origin``. Mapped devices that have the origin active are
-    suspended meanwhile, so that the snapshot shows a single moment; ``seconds`` is the limit for each to
-    complete its I/O.
+    Create the volume ``number`` as a snapshot of ``origin``. Mapped devices that have the origin in their
+    live table are suspended meanwhile, so that the snapshot is consistent. ``seconds``: the limit for each of
+    them to complete its I/O.
     """
     with contextlib.ExitStack() as stack:
         devices = {
@@ -265,7 +266,7 @@ def make_snapshot(
 
 
 def delete(control: _control.Control, pool: _device.Device, volume: Volume) -> None:
-    """Delete a Volume of a held live pool; DeviceBusy when it is in use."""
+    """Delete a Volume of a held active pool; DeviceBusy if it is in use."""
     try:
         control.message(_control.by_device(pool), f"delete {volume.id}")
     except KernelError as error:
@@ -292,8 +293,8 @@ def _refuse_used(volume: Volume, users: list[User]) -> None:
 
 def _check_mode(control: _control.Control, pool: _device.Device) -> None:
     """
-    Raise KernelError when the pool accepts no messages (dm-thin.c, pool_message); its mode is one of the
-    words of its status.
+    Raise KernelError if the pool accepts no messages (dm-thin.c, pool_message). The pool's status line
+    contains its mode.
     """
     status, lines = control.target_status(_control.by_device(pool))
     words = lines[0].params.split()
@@ -312,7 +313,10 @@ def _check_id(value: int, option: str) -> int:
 
 
 def _wait_gone(control: _control.Control, address: _control.Address) -> None:
-    """udev may have it open for a moment; its deferred remove then happens at the close."""
+    """
+    Wait until the device is removed. udev may have it open briefly; the deferred remove takes effect on last
+    close.
+    """
     deadline = Deadline(_PROBE_SECONDS)
     for pause in pauses():
         try:
@@ -320,6 +324,6 @@ def _wait_gone(control: _control.Control, address: _control.Address) -> None:
         except DeviceGone:
             return
         if deadline.expired:
-            # It goes by itself when it is closed.
+            # The kernel removes it on last close.
             return
         deadline.sleep(pause)
