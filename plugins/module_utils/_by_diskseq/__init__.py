@@ -3,5 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Names of disks by their disk sequence numbers, as a file system: a name leads to that very disk, or to none.
+A FUSE file system with names of disks by disk sequence number: a name leads to exactly that disk, or does not
+exist.
 """

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What is shown of a disk's node, and who may open it.
+The attributes shown for a disk's node, and the check whether a caller may open it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -22,7 +22,9 @@ _READ, _WRITE = 4, 2
 
 
 class Attributes(NamedTuple):
-    """A block special file: mode with its type, owner, group, and the device's number (dev_t)."""
+    """
+    Attributes of a block special file: mode including its type, owner, group, and device number (dev_t).
+    """
 
     mode: int
     uid: int
@@ -31,7 +33,10 @@ class Attributes(NamedTuple):
 
 
 def of_disk(disk: Disk) -> Attributes:
-    """Those of the disk's own node in /dev; root's alone when that is missing or is another device's."""
+    """
+    The attributes of the disk's own node in /dev. If that is missing or belongs to another device: mode 0600,
+    root.
+    """
     rdev, path = os.makedev(disk.major, disk.minor), f"/dev/{disk.name}"
     try:
         there = os.lstat(path)
@@ -49,8 +54,8 @@ def may_open(node: Attributes, uid: int, gid: int, pid: int) -> bool:
     Whether the kernel might let this caller open the node, for reading or writing (fs/namei.c,
     generic_permission).
 
-    Never False for one whom it lets: a caller with capabilities, too. False for processes that cannot be
-    seen.
+    May be True for a caller whom the kernel refuses, but never False for one whom it lets open the node, also
+    by a capability. Exception: a process that is not visible in /proc gets False.
     """
     if uid == 0:
         return True
@@ -70,7 +75,10 @@ def may_open(node: Attributes, uid: int, gid: int, pid: int) -> bool:
 
 
 def _status(pid: int) -> dict[str, str] | None:
-    """The fields of /proc/PID/status of the thread that waits for the answer, or None."""
+    """
+    The fields of /proc/PID/status of the calling thread, which waits for the answer. None if it cannot be
+    seen.
+    """
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
             return dict(line.rstrip("\n").split(":", 1) for line in file if ":" in line)
@@ -82,8 +90,8 @@ def _status(pid: int) -> dict[str, str] | None:
 
 def _is_of_this_user_namespace(pid: int) -> bool:
     """
-    Whether capabilities of the process count for files of the host: everybody has all of them in a user
-    namespace of their own, which maps one user, not all.
+    Whether capabilities of the process apply to files of the host. In its own user namespace, any user has
+    all capabilities. Such a namespace has another uid_map: it maps one user, not all.
     """
     maps = []
     for process in (str(pid), "self"):

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The files of /dev/disk/by-diskseq: what a look-up, a look at attributes and a listing answer.
+The files of /dev/disk/by-diskseq: answers to lookup, getattr and readdir.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Nothing here knows the library of the file system. Errors are those of the collection.
+Independent of the FUSE library. Raises only errors of the collection.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ from .disks import Disk, Disks, is_bound, partition_of
 from .pins import Pin, Pins
 from .workers import Job, Workers
 
-# Seconds after which a device that is being opened counts as one that does not answer.
+# Seconds after which an open that has not returned is reported as timed out.
 ANSWER = 2.0
 
 
 class Caller(NamedTuple):
-    """Who asks: user, group, and the thread that waits for the answer (0: it cannot be seen from here)."""
+    """
+    The process that sent the request: user, group, and thread ID (0 if it is not visible in this PID
+    namespace).
+    """
 
     uid: int
     gid: int
@@ -39,14 +42,14 @@ class Caller(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A file: its number and what is shown of it."""
+    """A file: its inode number and attributes."""
 
     node: int
     attributes: Attributes
 
 
 class DiskFiles:
-    """The files; ``workers`` open devices, ``closers`` close them."""
+    """The files. ``workers`` opens devices, ``closers`` closes them."""
 
     def __init__(self, pins: Pins, workers: Workers, closers: Workers) -> None:
         self.pins = pins
@@ -56,10 +59,11 @@ class DiskFiles:
 
     def look_up(self, name: DiskName, caller: Caller) -> Entry | Job:
         """
-        The file of this name, counted as one that the kernel knows; or the job after which ``held`` has it.
+        Return the file of this name and count one lookup by the kernel, or return the job that opens the
+        device: call ``held`` when it has ended.
 
-        For a caller who may not open it, it is only shown. DeviceGone when there is none, DeadlineExceeded
-        for a device that does not answer, KernelError.
+        For a caller who may not open the device, the file is only shown: nothing is held. DeviceGone if there
+        is no such device, DeadlineExceeded if it does not answer, KernelError.
         """
         if caller.uid:
             disk = self._seen(name)
@@ -76,7 +80,10 @@ class DiskFiles:
         return job
 
     def held(self, name: DiskName, job: Job) -> Entry:
-        """The file of this name, after the job has ended; raises what the job raised."""
+        """
+        The file of this name, after the job of ``look_up`` has ended. Raises what the job raised, and
+        DeviceGone.
+        """
         if job.error is not None:
             raise job.error
         pin = self.pins.take(name)
@@ -87,10 +94,12 @@ class DiskFiles:
 
     def look_at(self, node: int, caller: Caller) -> Entry:
         """
-        What is shown of a file that the kernel knows: before each open, too, so that it is proved once more.
+        The attributes of a file that the kernel knows. The kernel asks before each open, too, so the device
+        is verified again.
 
-        KernelError (ESTALE) for one that is only shown, when the caller may open it: nothing holds the
-        device. The kernel looks the name up again then, if it has one.
+        DeviceGone if the device is gone or has another medium. KernelError (ESTALE) for a file that is only
+        shown, if the caller may open the device: nothing holds the device. The kernel then repeats the
+        lookup, if it has the name.
         """
         if not node_id.is_shown(node):
             pin = self.pins.of_node(node)
@@ -104,7 +113,7 @@ class DiskFiles:
         return Entry(node, attributes)
 
     def listed(self) -> list[tuple[str, Entry]]:
-        """All names and their files, which are only shown."""
+        """All names and their files. The files are only shown: listing holds nothing."""
         files = []
         for disk in self._disks.listed():
             attributes = of_disk(disk)
@@ -113,7 +122,9 @@ class DiskFiles:
         return files
 
     def expire(self) -> float | None:
-        """Close what need not be held any more; when there will be something next."""
+        """
+        Close devices that are no longer needed. Return when (monotonic clock) the next one expires, or None.
+        """
         devices, until = self.pins.expire()
         for device in devices:
             self._close(device)
@@ -121,8 +132,9 @@ class DiskFiles:
 
     def let_go(self, diskseq: int, seconds: float) -> int:
         """
-        Close at once what is held of a disk and what the kernel forgets within so many seconds; how many it
-        knows still.
+        Close what is held of a disk, without the grace time, as soon as the kernel has forgotten it. Wait at
+        most ``seconds`` for that, and as long for the closing. Return how many are still known to the kernel
+        or not yet closed.
         """
         devices, known = self.pins.let_go(diskseq, seconds)
         jobs = [self._close(device) for device in devices]
@@ -131,7 +143,7 @@ class DiskFiles:
         return known + closed.count(False)
 
     def _seen(self, name: DiskName) -> Disk:
-        """The disk or partition that sysfs has by this name; DeviceGone."""
+        """The disk or partition with this name, according to sysfs. DeviceGone."""
         disk = self._disks.find(name.diskseq)
         if disk is not None and is_bound(disk.name):
             found = partition_of(disk, name.partition) if name.partition else disk
@@ -141,8 +153,7 @@ class DiskFiles:
 
     def _at(self, node: int) -> Disk:
         """
-        The disk or partition that a file which is only shown stands for, if it is still that one's;
-        DeviceGone.
+        The disk or partition behind a file that is only shown, if the number still belongs to it. DeviceGone.
         """
         major, minor = node_id.device_of(node)
         diskseq = sysfs.diskseq_of(major, minor)

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The names in /dev/disk/by-diskseq: ``N`` for a disk, ``NpM`` and ``N-partM`` for its partition M.
+The names in /dev/disk/by-diskseq: ``N`` is a disk; ``NpM`` and ``N-partM`` are its partition M.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Each number has one spelling only: decimal, without leading zeros, from 1; N is less than 2^64.
+Each number has exactly one spelling: decimal, without leading zeros, 1 or more. N is less than 2^64.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _END = 2**64
 
 class DiskName(NamedTuple):
     """
-    What a name stands for: the disk with this number, or with ``partition`` (not 0) one of its partitions.
+    What a name stands for: the disk with this sequence number, or one of its partitions if ``partition`` is
+    not 0.
     """
 
     diskseq: int
@@ -32,14 +33,14 @@ class DiskName(NamedTuple):
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """All names for it."""
+        """All file names for it."""
         if not self.partition:
             return (str(self.diskseq),)
         return (f"{self.diskseq}-part{self.partition}", f"{self.diskseq}p{self.partition}")
 
 
 def parse(text: str) -> DiskName | None:
-    """What the name stands for, or None when no disk can have such a name."""
+    """Parse a file name. None if no disk can have such a name."""
     found = _NAME.fullmatch(text)
     if found is None or int(found.group(1)) >= _END:
         return None

@@ -3,16 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What disks there are, by disk sequence number, as sysfs shows it: where to look, not a proof.
+The disks of this host by disk sequence number, as sysfs shows them. A result is a hint: whoever opens the
+disk verifies it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Reading the number of every disk takes as long as there are disks, so it is remembered. A number that was
-found is proved by whoever opens the disk. That there is none is answered without a new look only where it
-must be so: a disk gets numbers from one counter, which only rises (block/genhd.c, inc_diskseq), and a new
-disk is announced by a uevent. So a number below the highest one of the last look is nobody's if it was not
-found then and nothing was announced since. A number above it can be that of a drive's new medium, which some
-drivers do not announce.
+A scan reads the number of every disk, so its result is cached. A number that is not in the cache needs a new
+scan, unless it cannot have appeared since. Numbers come from one counter that only increases (block/genhd.c,
+inc_diskseq), and a new disk causes a uevent. So a number below the highest one of the last scan that was not
+found then does not exist, unless there has been a uevent since. A number above it can belong to a new medium
+in a drive, which some drivers do not announce.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .._block import sysfs
 
 _BLOCK = "/sys/block"
 _ANNOUNCED = "/sys/kernel/uevent_seqnum"
-# Seconds for which a look stands for a number that is higher than all: so that asking for numbers that are
-# not there does not take all the time of the process.
+# Seconds for which a scan stays valid for numbers above the highest one, so that lookups of missing numbers
+# cannot use all the time of the process.
 _FRESH = 0.02
 
 
 class Disk(NamedTuple):
     """
-    A disk, or with ``partition`` (not 0) one of its partitions; ``name`` is the kernel's, like ``dm-3``.
+    A disk, or one of its partitions if ``partition`` is not 0. ``name`` is the kernel's, such as ``dm-3``.
     """
 
     diskseq: int
@@ -44,7 +44,7 @@ class Disk(NamedTuple):
 
 
 class Disks:
-    """The disks of this machine by number. Thread-safe in that each look is whole."""
+    """The disks of this host by number. Thread-safe: each scan replaces the whole cache."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -54,7 +54,7 @@ class Disks:
         self._announced = ""
 
     def find(self, diskseq: int) -> Disk | None:
-        """The disk that has this number, or None; KernelError when sysfs cannot be read."""
+        """The disk with this number, or None. KernelError if sysfs cannot be read."""
         name = self._names.get(diskseq)
         if name is None:
             if self._is_settled(diskseq):
@@ -65,13 +65,13 @@ class Disks:
         disk = _disk(name)
         if disk is not None and disk.diskseq == diskseq:
             return disk
-        # What was remembered is over: another disk may have it now, by no rule of the kernel, but that is
-        # cheap.
+        # The cached entry is stale. The kernel never gives the number to another disk, but dropping it costs
+        # nothing.
         self._names.pop(diskseq, None)
         return None
 
     def listed(self) -> Iterator[Disk]:
-        """All disks with something in them, and their partitions, now."""
+        """All disks that have a file or medium, and their partitions. Scans now."""
         for name in self._look().values():
             disk = _disk(name)
             if disk is not None and is_bound(name):
@@ -79,7 +79,7 @@ class Disks:
                 yield from partitions(disk)
 
     def _is_settled(self, diskseq: int) -> bool:
-        """Whether the last look must still be right about a number that it did not find."""
+        """Whether the last scan is still valid for a number that it did not find."""
         if diskseq > self._highest and self._clock() - self._looked >= _FRESH:
             return False
         return sysfs.read(_ANNOUNCED) == self._announced
@@ -99,7 +99,8 @@ class Disks:
 
 def _disk(name: str) -> Disk | None:
     """
-    The disk that sysfs has under this name, or None; the number is read last, and so of what was read before.
+    The disk with this name in sysfs, or None. diskseq is read last, so that it vouches for what was read
+    before.
     """
     number = sysfs.parse_number(sysfs.read(f"{_BLOCK}/{name}/dev") or "")
     diskseq = sysfs.read(f"{_BLOCK}/{name}/diskseq")
@@ -109,7 +110,7 @@ def _disk(name: str) -> Disk | None:
 
 
 def is_bound(name: str) -> bool:
-    """Whether the disk has a file, a medium: loop devices and drives are there without one, too."""
+    """Whether the disk has a file or medium. Loop devices and drives exist without one, too."""
     name = name.replace("/", "!")
     if name.startswith("loop"):
         return gone.exists(f"{_BLOCK}/{name}/loop", gone.SYSFS)
@@ -117,7 +118,7 @@ def is_bound(name: str) -> bool:
 
 
 def partitions(disk: Disk) -> Iterator[Disk]:
-    """The partitions of a disk that sysfs shows."""
+    """The partitions of a disk, according to sysfs."""
     base = disk.name.replace("/", "!")
     for name in gone.list_directory(f"{_BLOCK}/{base}", gone.SYSFS):
         if name.startswith(base):
@@ -127,9 +128,9 @@ def partitions(disk: Disk) -> Iterator[Disk]:
 
 
 def partition_of(disk: Disk, number: int) -> Disk | None:
-    """One partition of a disk by its number, or None when it has none such."""
+    """The partition of a disk with this partition number, or None."""
     base = disk.name.replace("/", "!")
-    # The kernel's names (block/partitions/core.c): sda1, and loop0p1 where the disk's ends with a digit.
+    # Partition names (block/partitions/core.c): sda1, but loop0p1 if the disk's name ends with a digit.
     found = _partition(disk, f"{base}p{number}" if base[-1:].isdigit() else f"{base}{number}")
     return found if found is not None and found.partition == number else None
 

@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Have the kernel forget names, so that what is held for them can be given up.
+Make the kernel forget names, so that the devices held for them can be closed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A name that was looked up stays in the kernel's cache although it may be used for no time: only a notice
-(FUSE_NOTIFY_INVAL_ENTRY) takes it out. The notice waits for the directory's lock, which whoever looks a name
-up has until the answer. So it is sent from a thread of its own; and none is sent while an answer is late, as
-look-ups of other names would wait behind it.
+A name stays in the kernel's dentry cache after its last use, until a notification (FUSE_NOTIFY_INVAL_ENTRY)
+removes it. The notification takes the directory's lock, which a lookup holds until it is answered. So a
+separate thread sends notifications. It sends none while an answer is late, because lookups of other names
+would wait behind it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# Seconds until the first notice, which does for all look-ups until then, and at most between two.
+# Seconds until the first notification, which covers all lookups until then, and the longest pause between
+# two.
 _FIRST, _MOST = 0.002, 1.0
 
 
 class Work(NamedTuple):
     """
-    What the thread calls: ``forget(name)`` again and again until ``is_known(name)`` is False, but not while
-    ``is_late()``; and ``expire()`` in between, which returns when (monotonic clock) it has to be called next,
-    or None.
+    The functions that the thread calls. ``forget(name)`` is repeated until ``is_known(name)`` is False, but
+    not while ``is_late()``. ``expire()`` is called in between and returns when (monotonic clock) it must be
+    called next, or None.
     """
 
     forget: Callable[[str], None]
@@ -38,12 +39,12 @@ class Work(NamedTuple):
 
 
 class Forgetter:
-    """The thread."""
+    """The thread that sends the notifications."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self._condition = threading.Condition()
-        # name -> when it is due, and the pause that it has waited for then.
+        # name -> (when it is due, the pause before that).
         self._due: dict[str, tuple[float, float]] = {}
         self._woken = False
         self._ended = False
@@ -58,7 +59,7 @@ class Forgetter:
             self._condition.notify()
 
     def looked_up(self, name: str) -> None:
-        """The kernel is being told of the name once more."""
+        """Schedule the name: the kernel is being told of it once more."""
         with self._condition:
             now = time.monotonic()
             when, dummy = self._due.get(name, (now + _MOST, 0))
@@ -67,7 +68,7 @@ class Forgetter:
                 self._condition.notify()
 
     def wake(self) -> None:
-        """Something may have to be done sooner than was known: the kernel has forgotten a name."""
+        """Run expire() now: the kernel has forgotten a name, so something may be due earlier than planned."""
         with self._condition:
             self._woken = True
             self._condition.notify()
@@ -96,7 +97,7 @@ class Forgetter:
         return max(min(ends) - time.monotonic(), 5 * _FIRST if self._work.is_late() else 0)
 
     def _take(self) -> list[tuple[str, float]]:
-        """The names that are due, with the pauses that they have waited for."""
+        """Remove and return the names that are due, each with the pause before that."""
         if self._work.is_late():
             return []
         now = time.monotonic()
@@ -106,7 +107,7 @@ class Forgetter:
         return names
 
     def _forget(self, name: str, pause: float) -> None:
-        # A look-up that comes from here on puts the name back itself.
+        # A lookup from here on schedules the name itself.
         if not self._work.is_known(name):
             return
         self._work.forget(name)

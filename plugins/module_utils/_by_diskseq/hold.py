@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Open what a name stands for, with the proof on the open descriptor that it is that; and prove it again.
+Open the device that a name stands for and verify its identity on the open descriptor; verify it again later.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -18,14 +18,14 @@ from .._block.device import Device, open_number, read_diskseq
 from .disk_name import DiskName
 from .disks import Disks, is_bound, partition_of
 
-# What an open or an ioctl answers when there is no such device, or nothing in it.
+# Errors of an open or ioctl that mean: no such device, or no medium in it.
 _NOTHING = (*gone.DISK, *gone.PATH, errno.ENOMEDIUM)
 
 
 def open_name(disks: Disks, name: DiskName) -> Device:
     """
-    The Device that the name stands for, open for reading; DeviceGone when there is none, other errors as they
-    come.
+    Open the device that the name stands for, for reading. DeviceGone if there is none; other errors pass
+    unchanged.
     """
     disk = disks.find(name.diskseq)
     if disk is None:
@@ -39,7 +39,7 @@ def open_name(disks: Disks, name: DiskName) -> Device:
         found = partition_of(disk, name.partition)
         if found is None:
             raise DeviceGone("it has no such partition", device=f"diskseq:{name}")
-        # The disk is held: what has this number now and the same diskseq is a partition of it.
+        # The disk is held open, so a device that has this number and the same diskseq is a partition of it.
         partition = open_number(found.major, found.minor, diskseq=name.diskseq)
     except BaseException:
         device.close()
@@ -60,19 +60,21 @@ def _check_partition(device: Device, name: DiskName) -> None:
 
 def is_still(device: Device) -> bool:
     """
-    Whether a held device is there and has the medium with which it was opened; other errors as they come.
+    Whether a held device still exists and has the medium that it was opened with. Other errors pass
+    unchanged.
 
-    Nothing here waits for the device. A loop device that is held has its file until it is closed, and its
-    status, which could wait, was asked for when it was opened.
+    Nothing here waits for the device. A loop device keeps its file while it is held open, and its status,
+    which could block, was read when it was opened.
     """
     if read_diskseq(device.fd, device.name) != device.id.diskseq:
         return False
-    # The descriptor keeps the number, so this is the same device's entry; that of a dead one is gone.
+    # The descriptor keeps the number from being reused, so this sysfs entry is the same device's. It
+    # disappears when the device dies.
     return gone.exists(device.sysfs, gone.SYSFS)
 
 
 def errno_of(error: BlockError) -> int:
-    """What whoever asked for the name is answered."""
+    """The errno with which the request is answered."""
     if isinstance(error, (DeviceGone, WrongDevice)) or error.errno in _NOTHING:
         return errno.ENOENT
     return error.errno or error.ERRNO

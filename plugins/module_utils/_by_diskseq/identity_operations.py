@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The file system at /dev/racefree, on the library pyfuse3: requests of the kernel, and answers.
+The file system at /dev/racefree: handlers of FUSE requests, with the library pyfuse3.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Nothing is held for these names: a link leads to a name that holds. Numbers of files are given as they are
-looked up, and taken back when the kernel has forgotten them.
+These files hold nothing: they are links to names in the other file system, which hold their devices. Inode
+numbers are assigned at lookup and released when the kernel has forgotten them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from .operations import directory_attributes, no_space
 
 
 class IdentityOperations(Operations):  # type: ignore[misc]
-    """pyfuse3's handlers; ``disks`` is where the file system of disks is mounted."""
+    """pyfuse3's handlers. ``disks`` is the mount point of by-diskseq."""
 
     def __init__(self, tree: IdentityTree, disks: str) -> None:
         super().__init__()
         self._tree = tree
         self._disks = disks
         self.forgetter: Forgetter | None = None
-        # Numbers of files and their paths, and how often the kernel was told of each.
+        # Inode numbers, their paths, and the kernel's lookup count of each.
         self._paths = {node_id.ROOT: ""}
         self._nodes = {"": node_id.ROOT}
         self._counts: dict[int, int] = {}
@@ -87,7 +87,7 @@ class IdentityOperations(Operations):  # type: ignore[misc]
             try:
                 found = self._tree.find(inside)
             except BlockError:
-                # Whoever looks at the name itself is told.
+                # A lookup of the name itself reports the error.
                 continue
             if found is None:
                 continue
@@ -108,12 +108,15 @@ class IdentityOperations(Operations):  # type: ignore[misc]
         return no_space()
 
     def is_known(self, path: str) -> bool:
-        """Whether the kernel knows a file of this path."""
+        """Whether the kernel knows a file with this path."""
         node = self._nodes.get(path)
         return node is not None and self._counts.get(node, 0) > 0
 
     def place_of(self, path: str) -> tuple[int, bytes] | None:
-        """The number of the directory and the name in it, for a notice to the kernel."""
+        """
+        The directory's inode number and the name in it, for a notification to the kernel. None if the
+        directory is not known.
+        """
         parent, dummy, name = path.rpartition("/")
         node = self._nodes.get(parent)
         return None if node is None else (node, os.fsencode(name))

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The tree of /dev/racefree: names by identity, each a symbolic link to /dev/disk/by-diskseq.
+The tree of /dev/racefree: names by identity, each a symbolic link into /dev/disk/by-diskseq.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``dm-name/NAME`` and ``dm-uuid/UUID`` are the mapped devices that have these, ``link/PATH`` is udev's link
-/dev/PATH.
+``dm-name/NAME`` and ``dm-uuid/UUID`` are the mapped devices with that name or UUID. ``link/PATH`` is the disk
+of udev's link /dev/PATH.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LINK = "link"
 
 
 class Found(NamedTuple):
-    """What is at a path: a directory, or a link to a disk."""
+    """What a path is: a directory (``disk`` is None), or a link to a disk."""
 
     disk: DiskName | None
 
@@ -33,13 +33,13 @@ class Found(NamedTuple):
 
 
 class IdentityTree:
-    """The tree; paths have no leading slash, and the root's is empty."""
+    """The tree. Paths have no leading slash; the root's path is empty."""
 
     def __init__(self) -> None:
         self._mapped = {"dm-name": MappedNames("name"), "dm-uuid": MappedNames("uuid")}
 
     def find(self, path: str) -> Found | None:
-        """What is there now, or None; KernelError."""
+        """What the path is now, or None if it does not exist. KernelError."""
         top, dummy, rest = path.partition("/")
         if top == _LINK:
             if udev_record.is_directory(rest):
@@ -54,7 +54,7 @@ class IdentityTree:
         return None if disk is None else Found(disk)
 
     def listed(self, path: str) -> list[str]:
-        """The names in a directory that is there."""
+        """The names in an existing directory."""
         top, dummy, rest = path.partition("/")
         if not path:
             return [*self._mapped, _LINK]

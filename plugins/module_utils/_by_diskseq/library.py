@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The libraries of the file system, which hosts have only where the service is to run: None when one is missing.
+The FUSE library, which hosts need only for the service: None if it cannot be imported.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -22,7 +22,7 @@ def _load(name: str) -> Any:
 
 
 pyfuse3: Any = _load("pyfuse3")
-# pyfuse3 stands on it.
+# pyfuse3 needs it.
 trio: Any = _load("trio")
-# What handlers are made from, so that this can be imported everywhere.
+# The base class of the handlers, so that their modules can be imported without pyfuse3.
 Operations: Any = object if pyfuse3 is None else pyfuse3.Operations

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Mapped devices by name and by uuid, from the kernel's own attributes in sysfs.
+Mapped devices by name and by UUID, read from the kernel's attributes in sysfs.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -19,9 +19,7 @@ _ANNOUNCED = "/sys/kernel/uevent_seqnum"
 
 
 class MappedNames:
-    """
-    The mapped devices by one attribute, ``name`` or ``uuid``; what was read is remembered until a uevent.
-    """
+    """The mapped devices by one attribute, ``name`` or ``uuid``. The scan is cached until the next uevent."""
 
     def __init__(self, attribute: str) -> None:
         self._attribute = attribute
@@ -29,7 +27,7 @@ class MappedNames:
         self._announced = ""
 
     def find(self, text: str) -> DiskName | None:
-        """The device that has this name (uuid) now, or None; KernelError when sysfs cannot be read."""
+        """The device that has this name (UUID) now, or None. KernelError if sysfs cannot be read."""
         found = self._proved(text)
         if found is None and sysfs.read(_ANNOUNCED) != self._announced:
             self._look()
@@ -37,12 +35,15 @@ class MappedNames:
         return found
 
     def listed(self) -> list[str]:
-        """All names (uuids) that can be the name of a file."""
+        """All names (UUIDs) that are valid file names."""
         self._look()
         return [text for text in self._names if text and "/" not in text and text not in (".", "..")]
 
     def _proved(self, text: str) -> DiskName | None:
-        """A device's number is the same before and after its name was read, so both are one device's."""
+        """
+        The cached device, verified: diskseq is the same before and after its name is read, so both are of one
+        device.
+        """
         name = self._names.get(text)
         if name is None:
             return None

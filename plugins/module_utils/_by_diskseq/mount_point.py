@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The place where a file system of this room is mounted: one service for each, and nothing left of a killed one.
+The mount point of a file system of this package: one service at a time, and cleanup after a killed one.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -21,14 +21,14 @@ from .._base.errors import DeviceBusy, KernelError, NotSupported, WrongDevice
 _MOUNTINFO = "/proc/self/mountinfo"
 _FUSE = "/dev/fuse"
 _MNT_FORCE, _MNT_DETACH = 1, 2  # umount(2)
-# As many mounts as are taken off one place: those of services that were killed.
+# The most mounts of killed services that are removed from one mount point.
 _MOST_DEAD = 100
 
 
 def lock(path: str) -> int:
     """
-    The descriptor of the lock that a running service has; DeviceBusy when another process has it,
-    KernelError.
+    Take the lock that a running service holds, and return its descriptor. DeviceBusy if another process has
+    it. KernelError.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -48,10 +48,10 @@ def lock(path: str) -> int:
 
 def prepare(path: str, source: str) -> None:
     """
-    Have an empty directory there to mount on, without what killed services of the same ``source`` have left.
+    Make an empty directory to mount on, and unmount what killed services with the same ``source`` left there.
 
-    For who has the lock. WrongDevice when something else is mounted there; NotSupported without FUSE;
-    KernelError.
+    The caller holds the lock. WrongDevice if ``path`` is not normalized, something else is mounted there or
+    the directory is not empty; NotSupported without FUSE; KernelError.
     """
     if not path.startswith("/") or os.path.normpath(path) != path:
         raise WrongDevice("must be an absolute path without . and ..", device=path, hint="Correct --mount")
@@ -66,8 +66,8 @@ def prepare(path: str, source: str) -> None:
 
 def _empty(path: str) -> None:
     """
-    Take away links of udev's that were made there before: under the mount they would get old, and lead to
-    other devices when it ends. WrongDevice when there is anything else.
+    Remove udev's links from the directory. Under the mount they would become stale, and lead to other devices
+    once it is unmounted. WrongDevice if the directory contains anything else.
     """
     try:
         with os.scandir(path) as entries:
@@ -108,7 +108,8 @@ def _clear(path: str, source: str) -> None:
 
 def mounted(path: str) -> str | None:
     """
-    The source of what is mounted there, topmost; None when nothing is. The file system itself is not asked.
+    The source of the topmost mount at the path, or None. Does not access the file system itself, which could
+    block.
     """
     found = None
     try:
@@ -123,8 +124,9 @@ def mounted(path: str) -> str | None:
 
 
 def unmount(path: str) -> None:
-    """Take the topmost mount off, in use or not: requests that wait there get ENOTCONN."""
-    # Force ends the connection, where a process is left that cannot end; then the place is given up.
+    """Remove the topmost mount, even if it is in use. Pending requests fail with ENOTCONN."""
+    # MNT_FORCE aborts the FUSE connection, even if its process hangs. If that fails, MNT_DETACH frees the
+    # mount point.
     for flags in (_MNT_FORCE, _MNT_DETACH):
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.umount2(os.fsencode(path), flags) == 0:

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The numbers by which the kernel names the files of this file system (inode numbers), and what they stand for.
+The inode numbers of this file system, and what they encode.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A number is made of the disk sequence number's lower 31 bits and the device's number, so that nothing has to
-be kept to tell what it stands for, and a device has the same inode number whenever it is looked at. The
-highest bit tells the two files of a device apart: what is held (a pin), and what is only shown.
+An inode number has the lower 31 bits of the disk sequence number, and the device number. So no table is
+needed to decode it, and a device always has the same inode number. The highest bit distinguishes the two
+files of a device: one that is held (a pin), and one that is only shown.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _SEQUENCE = (1 << 31) - 1
 
 
 def held(diskseq: int, rdev: int) -> int:
-    """The file of a device that is held while the kernel knows this number."""
+    """The inode number of a device that is held open as long as the kernel knows the inode."""
     return (diskseq & _SEQUENCE) << 32 | _encode(rdev)
 
 
 def shown(diskseq: int, rdev: int) -> int:
-    """The file of a device that is only shown, to who may not open it or in a listing."""
+    """The inode number of a device that is only shown: in a listing, or to a caller who may not open it."""
     return held(diskseq, rdev) | _SHOWN
 
 
@@ -34,22 +34,25 @@ def is_shown(node: int) -> bool:
 
 
 def device_of(node: int) -> tuple[int, int]:
-    """``(major, minor)`` of the device."""
+    """Decode ``(major, minor)``."""
     number = node & 0xFFFFFFFF
     return number >> 20, number & 0xFFFFF
 
 
 def is_of(node: int, diskseq: int) -> bool:
-    """Whether it is a file of the disk with this number, of those that can be there at the same time."""
+    """
+    Whether the inode belongs to the disk with this sequence number. Only 31 bits are compared, which is
+    enough for disks that exist at the same time.
+    """
     return node >> 32 & _SEQUENCE == diskseq & _SEQUENCE
 
 
 def _encode(rdev: int) -> int:
-    # The kernel's own dev_t has 12 bits for the major and 20 for the minor (include/linux/kdev_t.h).
+    # The kernel's dev_t has 12 bits for the major number and 20 for the minor (include/linux/kdev_t.h).
     major, minor = (rdev >> 8 & 0xFFF) | (rdev >> 32 & ~0xFFF), (rdev & 0xFF) | (rdev >> 12 & 0xFFF00)
     return major << 20 | minor
 
 
 def text(node: int) -> str:
-    """The device's number, for messages."""
+    """The device number for messages, ``MAJOR:MINOR``."""
     return "{}:{}".format(*device_of(node))

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The file system at /dev/disk/by-diskseq, on the library pyfuse3: requests of the kernel, and answers.
+The file system at /dev/disk/by-diskseq: handlers of FUSE requests, with the library pyfuse3.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -25,7 +25,9 @@ from .workers import Job
 
 
 class DiskOperations(Operations):  # type: ignore[misc]
-    """pyfuse3's handlers. ``late`` is how many look-ups have been waiting for their devices for a while."""
+    """
+    pyfuse3's handlers. ``late`` is the number of lookups whose device has not answered within the first wait.
+    """
 
     def __init__(self, files: DiskFiles) -> None:
         super().__init__()
@@ -107,7 +109,7 @@ def _caller(ctx: Any) -> Caller:
 
 
 def attributes_of(entry: Entry) -> Any:
-    """A device's file in the library's form. Nothing of it is kept by the kernel beyond the request."""
+    """Convert an Entry for the library. Timeouts are 0: the kernel caches nothing beyond the request."""
     shown = pyfuse3.EntryAttributes()
     shown.entry_timeout = shown.attr_timeout = 0
     shown.st_ino = entry.node
@@ -116,7 +118,7 @@ def attributes_of(entry: Entry) -> Any:
 
 
 def directory_attributes(inode: int) -> Any:
-    """A directory's, which everybody may list."""
+    """Attributes of a directory that everybody may list."""
     shown = pyfuse3.EntryAttributes()
     shown.entry_timeout = shown.attr_timeout = 0
     shown.st_ino = inode
@@ -126,7 +128,7 @@ def directory_attributes(inode: int) -> Any:
 
 
 def no_space() -> Any:
-    """What statfs(2) answers."""
+    """The answer to statfs(2)."""
     data = pyfuse3.StatvfsData()
     data.f_bsize = data.f_frsize = 4096
     data.f_namemax = 255

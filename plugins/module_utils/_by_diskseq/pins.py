@@ -7,8 +7,9 @@ Which devices are held for names that were looked up, and until when.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A device is held (pinned) from its look-up until the kernel has forgotten its file, as often as it was told of
-it, and a grace time longer: for tools that resolve the path, drop it and come back by the device's number.
+A device is held open (pinned) from its lookup until the kernel has forgotten its inode as often as it looked
+it up, plus a grace time. The grace time is for tools that resolve the path, drop it and come back by the
+device number.
 """
 
 from __future__ import annotations
@@ -23,15 +24,14 @@ from .._block.device import Device
 from . import hold, node_id
 from .disk_name import DiskName
 
-# Seconds within which whoever had a device opened takes it; later it is opened anew.
+# A new device is held for at least so many seconds, until the lookup that opened it takes it.
 _TAKEN = 1.0
 
 
 class Pin:
     """
-    One held device: ``lookups`` is how often the kernel was told of its file and has not forgotten it,
-    ``until`` when it may be closed if that is 0. ``current`` is False when the name does not stand for it any
-    more.
+    A held device. ``lookups`` is the kernel's lookup count of its inode. If that is 0, the device may be
+    closed at ``until``. ``current`` is False when the name no longer stands for this device.
     """
 
     __slots__ = ("current", "device", "lookups", "name", "node", "until")
@@ -47,12 +47,12 @@ class Pin:
 
 class Pins:
     """
-    All pins, by name and by file. Thread-safe; devices that are to be closed are returned, as closing can
-    take long.
+    All pins, by name and by inode number. Thread-safe. Methods return devices for the caller to close,
+    because closing can take long.
     """
 
     def __init__(self, limit: int, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """At most ``limit`` devices, and ``grace`` seconds after the kernel forgot them."""
+        """Hold at most ``limit`` devices, each for ``grace`` seconds after the kernel has forgotten it."""
         self._limit = limit
         self._grace = grace
         self._clock = clock
@@ -65,7 +65,7 @@ class Pins:
         return len(self._by_node)
 
     def check_room(self) -> None:
-        """KernelError (ENFILE) when as many devices are held as may be."""
+        """Raise KernelError (ENFILE) if the limit is reached."""
         if len(self._by_node) >= self._limit:
             raise KernelError(
                 f"{self._limit} devices are held for names, as many as may be",
@@ -75,8 +75,8 @@ class Pins:
 
     def put(self, name: DiskName, device: Device) -> Device | None:
         """
-        Hold a device that was opened and proved, at least for the grace time. Returns it when it is held
-        already, or there is no room for it.
+        Hold a device that was opened and verified, at least for the grace time. Returns the device if it
+        cannot be kept: the name is already held, or the limit is reached.
         """
         with self._lock:
             pin = Pin(name, device, self._clock() + max(self._grace, _TAKEN))
@@ -87,26 +87,26 @@ class Pins:
 
     def take(self, name: DiskName) -> Pin | None:
         """
-        The pin of a name, proved again, counted as looked up once more; None when there is none, or the name
-        is not its any more.
+        Verify the pin of a name and count one more lookup. None if there is no pin, or the name no longer
+        stands for its device.
         """
         with self._lock:
             pin = self._by_name.get(name)
             if pin is None or not pin.current:
                 return None
             if not hold.is_still(pin.device):
-                # For good: no disk gets its number back.
+                # This is final: no disk gets an old sequence number back.
                 pin.current, pin.until = False, self._clock()
                 return None
             pin.lookups += 1
             return pin
 
     def of_node(self, node: int) -> Pin | None:
-        """The pin behind a file that the kernel knows."""
+        """The pin of an inode that the kernel knows, or None."""
         return self._by_node.get(node)
 
     def forget(self, node: int, count: int) -> None:
-        """The kernel has forgotten the file, as often as that."""
+        """Reduce the lookup count: the kernel has forgotten ``count`` lookups of the inode."""
         with self._lock:
             pin = self._by_node.get(node)
             if pin is not None:
@@ -115,12 +115,14 @@ class Pins:
                 self._forgotten.notify_all()
 
     def is_known(self, name: DiskName) -> bool:
-        """Whether the kernel knows a file of this name."""
+        """Whether the kernel knows an inode for this name."""
         pin = self._by_name.get(name)
         return pin is not None and pin.lookups > 0
 
     def expire(self) -> tuple[list[Device], float | None]:
-        """The devices whose time is over, which nobody else has now, and when the next one's will be."""
+        """
+        Remove expired pins. Return their devices, and when (monotonic clock) the next one expires, or None.
+        """
         with self._lock:
             now = self._clock()
             over = [pin for pin in self._by_node.values() if pin.lookups <= 0 and pin.until <= now]
@@ -130,14 +132,14 @@ class Pins:
             return [pin.device for pin in over], min(left, default=None)
 
     def names_of(self, diskseq: int) -> list[DiskName]:
-        """The names of a disk and of its partitions that devices are held for."""
+        """The names for which devices of this disk are held: the disk and its partitions."""
         with self._lock:
             return [name for name in self._by_name if name.diskseq == diskseq]
 
     def let_go(self, diskseq: int, seconds: float) -> tuple[list[Device], int]:
         """
-        The devices of a disk that the kernel has forgotten, or does within so many seconds, without their
-        grace time; and how many it has not forgotten.
+        Wait at most ``seconds`` for the kernel to forget the disk's inodes, then remove the disk's forgotten
+        pins without their grace time. Return their devices, and how many pins the kernel still knows.
         """
         end = self._clock() + seconds
         with self._forgotten:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The programs of the role block_names: they mount a file system each, serve it, and take it down again.
+The services of the role block_names: each mounts a file system, serves it, and unmounts it at the end.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -35,15 +35,15 @@ from .workers import Workers
 BY_DISKSEQ = "/dev/disk/by-diskseq"
 _OPTIONS = ("default_permissions", "allow_other", "nosuid", "noexec", "ro")
 _THREADS = 64
-# A request can vanish between the look whether there is one and its reading (its caller was killed); reading
-# waits for the next one then, and nothing else is done. A signal ends that. Seconds.
+# A request can disappear after poll reported it and before it is read, if its caller is killed. The read then
+# blocks until the next request, and nothing else runs. A signal interrupts it. Seconds.
 _TICK = 0.2
-# Seconds that a removal waits for the kernel to forget the names of its disk.
+# Seconds for which a removal waits until the kernel forgets the names of its disk.
 _LET_GO = 0.2
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 0 after SIGTERM, 1 with a message on standard error."""
+    """Run a service. Returns the exit code: 0 after SIGTERM, 1 with a message on standard error."""
     options = _parse(arguments)
     try:
         if os.geteuid():
@@ -142,8 +142,8 @@ def _invalidate(parent: int, name: bytes) -> None:
     try:
         pyfuse3.invalidate_entry(parent, name)
     except OSError:
-        # ENOENT: the kernel has no such entry now, and may get one from an answer that is under way. Others:
-        # it is being unmounted. It is tried again for as long as the kernel knows the file.
+        # ENOENT: the kernel does not have this entry yet, but a pending answer may create it. Other errors:
+        # the file system is being unmounted. The caller retries as long as the kernel knows the file.
         return
 
 
@@ -151,8 +151,8 @@ def serve(
     handlers: Any, path: str, source: str, starts: list[Callable[[], None]], options: tuple[str, ...] = ()
 ) -> int:
     """
-    Mount, serve until SIGTERM, unmount. KernelError when it cannot be mounted; 1 when it was unmounted by
-    others.
+    Mount, serve until SIGTERM or SIGINT, unmount. Returns 0, or 1 if somebody else unmounted it. KernelError
+    if mounting fails.
     """
     try:
         pyfuse3.init(handlers, path, {f"fsname={source}", *_OPTIONS, *options})
@@ -191,7 +191,7 @@ async def _wait_for_end(asked: list[int]) -> None:
 
 
 def _notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)); nothing when it does not want to know."""
+    """Send a state to systemd (sd_notify(3)). Does nothing without NOTIFY_SOCKET."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return

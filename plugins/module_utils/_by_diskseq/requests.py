@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A socket by which root asks the service to let go of a disk, before removing it.
+A socket through which root asks the service to let go of a disk before the disk is removed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A request is one packet with the disk sequence number in decimal; the answer, ``0`` or the number of files
-that are in use still. The client is ``_block/let_go``, which the removals call.
+A request is one packet with the disk sequence number in decimal. The answer is the number of files that are
+still in use, ``0`` if none, or ``EINVAL``. The client is ``_block/let_go``, which is called by removals.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from .._base.errors import KernelError
 from .disk_name import parse
 
 _LONGEST = 64  # bytes of a packet
-# Seconds that a client is given to send its request and to take its answer.
+# Seconds that a client has to send its request, and to take the answer.
 _PATIENCE = 1.0
 
 
 class Requests:
-    """The socket's thread: ``let_go(diskseq)`` for each request."""
+    """The thread that serves the socket: it calls ``let_go(diskseq)`` for each request."""
 
     def __init__(self, path: str, let_go: Callable[[int], int]) -> None:
         """
-        KernelError when the socket cannot be had; one that is left there goes. For who has the service's
-        lock.
+        Replace a stale socket at ``path``. The caller holds the service's lock. KernelError if the socket
+        cannot be created.
         """
         self._let_go = let_go
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            # Nobody but root may connect (unix(7)); its directory is root's alone, too.
+            # Only root may connect (unix(7)). The directory, too, is accessible to root only.
             mask = os.umask(0o177)
             try:
                 self._socket.bind(path)
@@ -62,7 +62,7 @@ class Requests:
                 try:
                     self._answer(client)
                 except OSError:
-                    # It has gone, or is too slow: nothing depends on its having the answer.
+                    # The client is gone or too slow. Nothing depends on the answer.
                     continue
 
     def _answer(self, client: socket.socket) -> None:

@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-udev's own links in /dev, held against udev's record of the very disk that they lead to.
+Verify udev's links in /dev against udev's record of the disk that they lead to.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-udev changes its links late, so that one can lead to a number that is another device's by now. The record of a
-device, /run/udev/data/bMAJOR:MINOR, has its links (``S:``), and the disk sequence number that it had when
-udev looked at it: as the name of a link of udev's, or as a property that the role's rule sets where it takes
-that link away.
+udev updates links late, so a link can lead to a number that belongs to another device by now. The record of a
+device, /run/udev/data/bMAJOR:MINOR, contains its links (``S:``) and the disk sequence number that the device
+had when udev examined it: in the name of a by-diskseq link, or in a property that the role's rule sets where
+it removes that link.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _DEV = "/dev"
 
 def disk_of_link(path: str) -> DiskName | None:
     """
-    The disk or partition that the link ``path``, below /dev, is udev's link to; None when there is no such
-    link, or its device is gone or is not the one that udev made it for. KernelError.
+    The disk or partition for which udev made the link ``path``, relative to /dev. None if there is no such
+    link, if its device is gone, or if the device is not the one that udev made it for. KernelError.
     """
     number = _target(f"{_DEV}/{path}")
     if number is None:
@@ -41,7 +41,7 @@ def disk_of_link(path: str) -> DiskName | None:
     before = sysfs.diskseq_of(*number)
     partition = sysfs.read(f"/sys/dev/block/{number[0]}:{number[1]}/partition")
     links, recorded = _record(*number)
-    # The same number before and after: what was read in between is that device's.
+    # diskseq is the same before and after, so everything read in between is of that device.
     if before is None or recorded != before or path not in links or sysfs.diskseq_of(*number) != before:
         return None
     return DiskName(before, int(partition or 0))
@@ -49,7 +49,8 @@ def disk_of_link(path: str) -> DiskName | None:
 
 def _target(path: str) -> tuple[int, int] | None:
     """
-    ``(major, minor)`` of what the kernel calls as the link says: its node's name, or one of this room's.
+    The (major, minor) of the link's target: a kernel name in /dev, or a name in by-diskseq. None if it is
+    neither.
     """
     try:
         target = os.readlink(path)
@@ -65,7 +66,7 @@ def _target(path: str) -> tuple[int, int] | None:
 
 
 def _of_name(name: DiskName) -> tuple[int, int] | None:
-    """The device's number; it is looked for like any other."""
+    """The device number of a name in by-diskseq, looked up in sysfs."""
     disk = Disks().find(name.diskseq)
     if disk is not None and name.partition:
         disk = partition_of(disk, name.partition)
@@ -73,7 +74,10 @@ def _of_name(name: DiskName) -> tuple[int, int] | None:
 
 
 def _record(major: int, minor: int) -> tuple[set[str], int | None]:
-    """The links in udev's record of the device, and the disk sequence number that it is of."""
+    """
+    The links in udev's record of the device, and the disk sequence number in the record (None if it has none,
+    or several).
+    """
     path = f"{_DATA}/b{major}:{minor}"
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -94,7 +98,9 @@ def _record(major: int, minor: int) -> tuple[set[str], int | None]:
 
 
 def is_directory(path: str) -> bool:
-    """Whether there is such a directory for links below /dev, not one of another file system."""
+    """
+    Whether this is a directory below /dev that can contain links: not a mount point of another file system.
+    """
     full = f"{_DEV}/{path}" if path else _DEV
     try:
         there = os.lstat(full)
@@ -106,7 +112,10 @@ def is_directory(path: str) -> bool:
 
 
 def listed(path: str, depth: int = 4) -> list[str]:
-    """The names of links that are proved now, and of directories with such, in a directory below /dev."""
+    """
+    The names in a directory below /dev that are verified links, or directories that contain some (``depth``
+    levels).
+    """
     names = []
     for name in gone.list_directory(f"{_DEV}/{path}" if path else _DEV):
         inside = f"{path}/{name}" if path else name

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Jobs in threads, so that a device that does not answer stops only who asks for it.
+Run jobs in threads, so that a device that does not answer blocks only its own caller.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -17,12 +17,12 @@ from collections.abc import Callable, Hashable
 
 from .._base.errors import DeadlineExceeded
 
-# Seconds for which a job is waited for at once: an open takes microseconds, and waiting otherwise takes more.
+# Seconds to wait in place for a job: an open takes microseconds, less than asynchronous waiting costs.
 _AT_ONCE = 0.001
 
 
 class Job:
-    """One job, whose end several may wait for; ``error`` is what it raised, or None."""
+    """A job that any number of callers can wait for. ``error`` is the exception that it raised, or None."""
 
     def __init__(self, what: Callable[[], None]) -> None:
         self._what = what
@@ -35,13 +35,13 @@ class Job:
         self.error: BaseException | None = None
 
     def wait(self, seconds: float = _AT_ONCE) -> bool:
-        """Whether it has ended, or does within so many seconds."""
+        """Wait at most ``seconds``; return whether the job has ended."""
         if not self.done and self._ended.acquire(timeout=seconds):
             self._ended.release()
         return self.done
 
     def when_done(self, call: Callable[[], None]) -> None:
-        """Have this called at the end of the job, by its thread, or now."""
+        """Call ``call`` when the job ends, from the job's thread; at once if it has already ended."""
         with self._lock:
             if not self.done:
                 self._calls.append(call)
@@ -51,7 +51,7 @@ class Job:
     def run(self) -> None:
         try:
             self._what()
-        except Exception as error:  # it belongs to who waits for the job
+        except Exception as error:  # for the callers that wait for the job
             self.error = error
         with self._lock:
             self.done = True
@@ -62,7 +62,7 @@ class Job:
 
 
 class Workers:
-    """Threads, at most so many, that do jobs; a thread is started when none is idle."""
+    """At most ``most`` threads that run jobs. A thread is started if none is idle."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -73,7 +73,7 @@ class Workers:
         self._count = 0
 
     def job(self, key: Hashable, what: Callable[[], None]) -> Job:
-        """The running job of this key, or a new one; DeadlineExceeded when all threads wait for something."""
+        """Return the running job with this key, or start one. DeadlineExceeded if all threads are busy."""
         with self._condition:
             running = self._jobs.get(key)
             if running is not None:

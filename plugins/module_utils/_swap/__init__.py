@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Encrypted swap whose key nobody has: a program that the role encrypted_swap has systemd start and stop.
+Encrypted swap with a random key that only the kernel has. The role encrypted_swap makes systemd start and
+stop this program.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Swap areas: the header that mkswap(8) writes, swapon(2), swapoff(2), and what is in use.
+Swap areas: the header that mkswap(8) writes, swapon(2), swapoff(2), and whether an area is in use.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -27,15 +27,18 @@ _NUMBERS = {"x86_64": (167, 168), "aarch64": (224, 225), "riscv64": (224, 225)}
 _PREFER, _DISCARD = 0x8000, 0x10000
 MOST_PRIORITY = 0x7FFF
 _SIGNATURE = b"SWAPSPACE2"
-# union swap_header: 1024 bytes for a boot sector, then version, last page, bad pages, uuid, label.
+# union swap_header: 1024 bytes for a boot sector, then version, last page, number of bad pages, UUID, label.
 _INFO = struct.Struct("=1024xIII16s16s")
-# The kernel takes no area of fewer pages (mm/swapfile.c wants more than the header).
+# The smallest area in pages (mm/swapfile.c requires more than the header).
 _LEAST_PAGES = 10
 _SWAPS = "/proc/swaps"
 
 
 def header(size: int, page: int, label: str) -> bytes:
-    """The first page of a swap area of ``size`` bytes; InvalidValue when that is too small."""
+    """
+    The first page of a swap area of ``size`` bytes, ``page`` bytes long. InvalidValue if the area is too
+    small.
+    """
     pages = min(size // page, 2**32 - 1)
     if pages < _LEAST_PAGES:
         raise InvalidValue("size", size, f"must be {_LEAST_PAGES * page} bytes or more for swap")
@@ -45,7 +48,7 @@ def header(size: int, page: int, label: str) -> bytes:
 
 def swap_on(path: str, priority: int | None, discard: bool) -> None:
     """
-    Have the kernel swap to the device; ``priority`` from 0 to MOST_PRIORITY, None for the kernel's choice.
+    Start swapping to the device. ``priority`` is 0 to MOST_PRIORITY, or None for the kernel's choice.
     KernelError.
     """
     flags = (0 if priority is None else _PREFER | priority) | (_DISCARD if discard else 0)
@@ -54,7 +57,8 @@ def swap_on(path: str, priority: int | None, discard: bool) -> None:
 
 def swap_off(path: str) -> None:
     """
-    Bring back what is in a swap area, and end its use; KernelError, ENOMEM when there is no room for it.
+    Read back what is swapped out to the area, and stop using it. KernelError, with ENOMEM if there is no room
+    for it.
     """
     _call(1, path, "bring back what is swapped out to it")
 

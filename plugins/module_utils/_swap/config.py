@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What one encrypted swap area is to be: read from a file that the role writes.
+The configuration of one encrypted swap area, read from a file that the role writes.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -25,8 +25,8 @@ _LONGEST_NAME = 64
 
 class Config(Record):
     """
-    ``source`` as ``_source.spec.parse`` takes it; ``size`` in bytes, of a file that is made or resized, or
-    None.
+    ``source`` as ``_source.spec.parse`` accepts it. ``size`` in bytes, of a file that is created or resized;
+    otherwise None. ``key_size`` in bits.
     """
 
     name: str
@@ -48,8 +48,8 @@ class Config(Record):
 
 def read(name: str) -> Config:
     """
-    The Config of this name; InvalidValue for a value that is not allowed, KernelError when the file cannot be
-    read.
+    Read the Config with this name. InvalidValue for a value that is not allowed, KernelError if the file
+    cannot be read.
     """
     check_name(name)
     path = os.path.join(DIRECTORY, f"{name}.json")
@@ -64,7 +64,7 @@ def read(name: str) -> Config:
 
 
 def check_name(name: str) -> None:
-    """InvalidValue unless it can be a unit's and a mapped device's name."""
+    """Raise InvalidValue unless the name is valid in the name of a unit and of a mapped device."""
     if not 1 <= len(name) <= _LONGEST_NAME or set(name) - _LETTERS or name[0] in "_-":
         raise InvalidValue(
             "name", name, f"must be 1 to {_LONGEST_NAME} of a-z, 0-9, _ and -, with a letter or digit first"
@@ -72,7 +72,7 @@ def check_name(name: str) -> None:
 
 
 def of_values(name: str, found: Any) -> Config:
-    """The Config for what the file holds; InvalidValue."""
+    """Check the contents of the file and return the Config. InvalidValue."""
     if not isinstance(found, dict) or found.get("source") is None:
         raise InvalidValue("source", None, "must be given")
     size, priority = found.get("size"), found.get("priority")

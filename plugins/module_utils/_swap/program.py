@@ -3,15 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Starting and stopping one encrypted swap area: ``start NAME``, ``stop NAME``.
+Start or stop one encrypted swap area: ``start NAME``, ``stop NAME``.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The mapped device is marked to go with its last user before it is live, and so are what it stands on and was
-made for it. Until the kernel swaps to it, that user is this process: killed at any time, it leaves no key and
-nothing that is in use, and the next run removes a device that has no table yet. From then on it is the swap,
-and swapoff(2) is all that it takes to have device, key and loop device vanish. The key is random, goes to the
-kernel alone and is nowhere else.
+Before the mapped device is resumed, it and all devices made for it below are set to be removed with their
+last user (deferred removal, autoclear). Until the kernel swaps to the device, this process is the user. If it
+is killed at any point, no key and no device in use stay; a mapped device without a table is removed by the
+next run. After that the swap is the user, and swapoff(2) removes the device, its key and the loop device. The
+key is random, is passed only to the kernel, and is stored nowhere else.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SECTOR = 512
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code; what went wrong is said on standard error."""
+    """Run the program and return the exit code. Errors are printed to standard error."""
     try:
         if len(arguments) != 2 or arguments[0] not in ("start", "stop"):
             raise InvalidValue("arguments", " ".join(arguments), "must be start NAME or stop NAME")
@@ -60,8 +60,8 @@ def _say(text: str) -> None:
 
 def start(host: resources.Resources, wanted: config.Config) -> None:
     """
-    Have the kernel swap to a new device with a new key; nothing when it does so already. The caller has its
-    locks.
+    Make a new device with a new key and make the kernel swap to it. Does nothing if it already does. The
+    caller holds the locks of the device.
     """
     if _is_running(host, wanted):
         return
@@ -94,7 +94,10 @@ def start(host: resources.Resources, wanted: config.Config) -> None:
 
 
 def stop(host: resources.Resources, wanted: config.Config) -> None:
-    """Bring back what is swapped out, and wait until the device is gone. The caller has its locks."""
+    """
+    Read back what is swapped out, and wait until the device is gone. The caller holds the locks of the
+    device.
+    """
     found = mapped.find(host.dm, wanted.device_name, wanted.uuid)
     if found is None or found.device is None:
         return
@@ -119,8 +122,8 @@ def stop(host: resources.Resources, wanted: config.Config) -> None:
 
 def _going_with_it(host: resources.Resources, device: Device) -> list[str]:
     """
-    Attributes in sysfs of the loop devices below that go with their last user: they are there for as long as
-    these are bound.
+    The sysfs attribute ``backing_file`` of each loop device below that has autoclear set. It exists as long
+    as the loop device is bound.
     """
     found = []
     for major, minor in host.dm.deps(control.by_device(device)):
@@ -131,14 +134,14 @@ def _going_with_it(host: resources.Resources, device: Device) -> list[str]:
 
 
 def _is_running(host: resources.Resources, wanted: config.Config) -> bool:
-    """Whether the kernel swaps to the device; DeviceBusy when it is there for something else."""
+    """Whether the kernel swaps to the device. DeviceBusy if the device exists but is not used for swap."""
     found = mapped.find(host.dm, wanted.device_name, wanted.uuid)
     if found is None:
         return False
     if found.device is not None:
         with found.device as device:
             if area.is_used(device.id.major, device.id.minor):
-                # As it was left, should somebody have lifted it.
+                # Seal it again, in case somebody lifted the seal.
                 seals.seal(device.id.major, device.id.minor, device.id.diskseq)
                 return True
     raise DeviceBusy(
@@ -149,7 +152,9 @@ def _is_running(host: resources.Resources, wanted: config.Config) -> bool:
 
 
 def _have_file(wanted: config.Config) -> None:
-    """Have the file with its size, and with room for all of it; KernelError."""
+    """
+    Create or resize the file, and allocate all of its blocks. Does nothing without ``size``. KernelError.
+    """
     if wanted.size is None:
         return
     path = wanted.source["file"]
@@ -166,7 +171,7 @@ def _have_file(wanted: config.Config) -> None:
 
 
 def _table(below: Device, wanted: config.Config) -> load.Table:
-    """One crypt target over all of the device below, with a key that is made here and now."""
+    """One crypt target over the whole device below, with a key that is generated here."""
     sectors = below.size // _SECTOR
     key = os.urandom(wanted.key_size // 8).hex()
     discards = " 1 allow_discards" if wanted.discard else ""
