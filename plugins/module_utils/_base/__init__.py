@@ -3,6 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What everything else stands on: errors, deadlines, records, values, files and locks. Nothing here knows
+Foundation of all other modules: errors, deadlines, records, values, files and locks. Nothing here deals with
 devices.
 """

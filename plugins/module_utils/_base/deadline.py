@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 class Deadline:
     """
-    A point in time ``seconds`` from now (``None``: never); unlike a plain timeout it is shared by all steps
-    of one job.
+    A point in time ``seconds`` from now (``None``: never). Unlike a plain timeout, it is shared by all steps
+    of a job.
     """
 
     __slots__ = ("_end", "seconds")
@@ -34,11 +34,11 @@ class Deadline:
 
     @classmethod
     def of(cls, value: Deadline | float | None) -> Deadline:
-        """A Deadline as it is; a number of seconds, or None, as a new one."""
+        """Return a Deadline unchanged, and make a new one from a number of seconds or None."""
         return value if isinstance(value, Deadline) else cls(value)
 
     def left(self) -> float:
-        """Seconds that are left, never negative; infinity when there is no limit."""
+        """The remaining seconds, never negative; infinity if there is no limit."""
         return float("inf") if self._end is None else max(0.0, self._end - time.monotonic())
 
     @property
@@ -46,7 +46,7 @@ class Deadline:
         return self.left() <= 0
 
     def sooner(self, seconds: float | None) -> Deadline:
-        """The sooner of this one and ``seconds`` from now, as a Deadline."""
+        """Whichever ends sooner: this Deadline, or a new one ``seconds`` from now."""
         return self if seconds is None or self.left() <= seconds else Deadline(seconds)
 
     def sleep(self, seconds: float) -> None:
@@ -54,14 +54,14 @@ class Deadline:
         time.sleep(min(seconds, self.left()))
 
     def exceeded(self, waited_for: str, device: object = None, hint: str | None = None) -> DeadlineExceeded:
-        """The error to raise; ``waited_for`` completes "timed out after 5 s waiting for ..."."""
+        """The error to raise. ``waited_for`` completes "timed out after 5 s waiting for ..."."""
         return DeadlineExceeded(waited_for, self.seconds or 0, device=device, hint=hint)
 
 
 def pauses(first: float = 0.002, most: float = 0.05, jitter: float = 0.0) -> Iterator[float]:
     """
-    Endless pauses in seconds that double from ``first`` to ``most``; ``jitter`` is the part of each that is
-    random, 0 to 1.
+    An endless iterator of pauses in seconds, doubling from ``first`` up to ``most``. ``jitter`` is the random
+    fraction of each pause, 0 to 1.
     """
     pause = first
     while True:
@@ -71,7 +71,7 @@ def pauses(first: float = 0.002, most: float = 0.05, jitter: float = 0.0) -> Ite
 
 def random() -> float:
     """
-    From 0 to 1. Spreads retries and is no secret; the module random takes long to import, for what is hardly
-    ever needed.
+    A random number from 0 to 1, used to spread retries. Not taken from the module random, which is slow to
+    import and rarely needed.
     """
     return int.from_bytes(os.urandom(4), "little") / 2**32

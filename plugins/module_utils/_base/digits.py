@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Whole numbers in decimal digits.
+Check for decimal integers.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time. Pure.
 """
@@ -12,5 +12,5 @@ from __future__ import annotations
 
 
 def is_decimal(text: str, longest: int) -> bool:
-    """Whether it is 1 to ``longest`` of the digits 0 to 9, and nothing else."""
+    """Whether ``text`` consists of 1 to ``longest`` digits 0 to 9 and nothing else."""
     return 1 <= len(text) <= longest and text.isascii() and text.isdigit()

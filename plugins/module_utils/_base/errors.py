@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The one family of exceptions of the collection.
+The exceptions of the collection.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Every error says where what is wrong, and what to do, in this order: ``WHERE: WHAT (ERRNO). WHAT TO DO``. The
-message of an errno carries the errno's name, and ``hint`` says what the user can do; where an error does not
-say it, its class does, so that neither is ever missing. Nothing below the module layer knows Ansible:
-``_module.runner`` turns these into ``fail_json`` in one place.
+Every error tells what is wrong, where, and what to do: ``WHERE: WHAT (ERRNO). WHAT TO DO``. A message with an
+errno includes its symbolic name, and ``hint`` tells the user what to do. If an error lacks either, the
+module's result takes it from the class, so neither is ever missing. Nothing below the module layer depends on
+Ansible: only ``_module.runner`` converts these errors to ``fail_json``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _LONGEST_SHOWN = 200
-# What to do about an errno, where nothing better is known; EACCES and EPERM: hint_of.
+# Default hints by errno. For EACCES and EPERM see hint_of.
 _HINTS = {
     _errno.EMFILE: "Raise the limit of open files (ulimit -n, LimitNOFILE=)",
     _errno.ENFILE: "Raise the limit of open files of the whole host (sysctl fs.file-max)",
@@ -50,19 +50,19 @@ _NOT_EVEN_ROOT = (
 
 
 def errno_name(number: int) -> str:
-    """The symbolic name of an errno, ``EBUSY`` for 16; the number as text when it has none."""
+    """The symbolic name of an errno, such as ``EBUSY`` for 16, or the number as text if it has none."""
     return _errno.errorcode.get(number, str(number))
 
 
 def hint_of(number: int | None) -> str | None:
-    """What to do about an errno, or None when that depends on more."""
+    """The default hint for an errno, or None if there is none."""
     if number in (_errno.EACCES, _errno.EPERM):
         return _AS_ROOT if os.geteuid() else _NOT_EVEN_ROOT
     return None if number is None else _HINTS.get(number)
 
 
 def shown(value: object) -> str:
-    """A value as a user would write it, on one line and not too long."""
+    """Format a value as a user would write it, on one line and truncated if long."""
     if value is None:
         return "(none)"
     if isinstance(value, bool):
@@ -72,7 +72,7 @@ def shown(value: object) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, (str, int, float)):
-        import json  # for errors only, and slow to import
+        import json  # needed for errors only, and slow to import
 
         value = json.dumps(value, ensure_ascii=False, default=str)
     text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(value))
@@ -83,11 +83,11 @@ def shown(value: object) -> str:
 
 class BlockError(Exception):
     """
-    Base of all errors of the collection.
+    Base class of all errors of the collection.
 
     ``message`` is one sentence without a full stop; ``device`` is the name, path or number concerned;
-    ``errno`` is the number the kernel answered; ``hint`` says what to do. For errors without them ERRNO and
-    HINT of the class stand in the module's result.
+    ``errno`` is the number that the kernel returned; ``hint`` tells what to do. If an error has no errno or
+    hint, the module's result uses ERRNO and HINT of the class.
     """
 
     ERRNO = _errno.EIO
@@ -130,9 +130,9 @@ class BlockError(Exception):
 
 class InvalidValue(BlockError):
     """
-    An option has a value that is not allowed; found before anything was changed.
+    An option has an invalid value; raised before anything is changed.
 
-    ``wrong`` goes on after "OPTION VALUE: ": "must be 1 or more", "does not exist".
+    ``wrong`` completes "OPTION VALUE: ", for instance "must be 1 or more" or "does not exist".
     """
 
     ERRNO = _errno.EINVAL
@@ -164,8 +164,8 @@ class KernelError(BlockError):
         cls, error: OSError, tried: str, device: object = None, hint: str | None = None
     ) -> KernelError:
         """
-        ``tried`` completes "cannot ...": ``"configure the loop device"``. A path in it that no message has
-        room for is cut.
+        Make a KernelError from an OSError. ``tried`` completes "cannot ...": ``"configure the loop device"``.
+        It is truncated if it contains a path that is too long for a message.
         """
         if len(tried) > 2 * _LONGEST_SHOWN:
             tried, device = shown(tried), None if device is None else shown(device)
@@ -174,42 +174,42 @@ class KernelError(BlockError):
 
 
 def of_oserror(error: OSError) -> KernelError:
-    """The KernelError for an OSError that nobody expected where it came from."""
+    """Make a KernelError from an unexpected OSError."""
     where = error.filename if error.filename is None else shown(error.filename)
     what = f"a system call failed: {error.strerror or error}"
     return KernelError(what, device=where, errno=error.errno, hint=hint_of(error.errno))
 
 
 class NotSupported(BlockError):
-    """The kernel, Xen or an installed library lacks something that is needed."""
+    """The kernel, Xen or an installed library lacks a required feature."""
 
     ERRNO = _errno.EOPNOTSUPP
     HINT = "See what this host offers with racefree.block.device_info (features)"
 
 
 class WrongDevice(BlockError):
-    """What was opened is not the device that was asked for; nothing was done with it."""
+    """The opened device is not the requested one; nothing was done to it."""
 
     ERRNO = _errno.ENODEV
     HINT = "Look at what there is with racefree.block.device_info, and name the device that is meant"
 
 
 class DeviceGone(BlockError):
-    """There is no such device (any more)."""
+    """The device does not exist (any more)."""
 
     ERRNO = _errno.ENODEV
     HINT = "Look at what there is with racefree.block.device_info"
 
 
 class DeviceBusy(BlockError):
-    """The device, name or slot is in use by something else, which the message names."""
+    """The device, name or slot is in use; the message names the user."""
 
     ERRNO = _errno.EBUSY
     HINT = "End that use first, or choose another device or name"
 
 
 class DeadlineExceeded(BlockError):
-    """A wait reached its time limit; the message says what it waited for."""
+    """A wait timed out; the message tells what was waited for."""
 
     ERRNO = _errno.ETIMEDOUT
     HINT = "Find out why it takes so long (dmesg), or set a longer timeout"
@@ -223,20 +223,20 @@ class DeadlineExceeded(BlockError):
 
 
 class XenStoreError(BlockError):
-    """xenstored answered with an error, or cannot be reached."""
+    """xenstored returned an error or cannot be reached."""
 
     HINT = "Check that this is domain 0 of a Xen host, and that xenstored runs: xenstore-ls"
 
 
 class GuestError(BlockError):
-    """The guest, its frontend or its backend did not do what was asked."""
+    """The guest, its frontend or its backend did not do what was requested."""
 
     ERRNO = _errno.ESRCH
     HINT = "Look at the guest (xl list, xenstore-ls) and at its console"
 
 
 class DefinitionError(BlockError):
-    """A libvirt domain definition cannot be read, or holds something that stands in the way."""
+    """A libvirt domain definition cannot be parsed, or contains something that prevents the operation."""
 
     ERRNO = _errno.EINVAL
     HINT = "Look at the definition (virsh dumpxml --inactive), and correct it"
@@ -244,10 +244,10 @@ class DefinitionError(BlockError):
 
 class TableError(BlockError):
     """
-    A device-mapper table is not valid.
+    A device-mapper table is invalid.
 
-    ``errors`` is a list of dictionaries: ``line`` (from 1), ``field``, ``value``, ``rule``, ``column`` (from
-    0, or None).
+    ``errors`` is a list of dictionaries with ``line`` (from 1), ``field``, ``value``, ``rule`` and ``column``
+    (from 0, or None).
     """
 
     ERRNO = _errno.EINVAL

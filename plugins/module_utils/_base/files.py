@@ -3,13 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Regular files: opened without waiting and without touching anything that is no regular file; written whole or
-not at all.
+Open regular files without blocking and without touching other file types, and write files atomically.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-open(2) of a FIFO waits for its other end; of a tape, it winds; of a watchdog, it starts the countdown. O_PATH
-does none of that, and what it has found is what is opened then, through /proc.
+Opening a file can have side effects: open(2) waits for the other end of a FIFO, winds a tape, and starts a
+watchdog's countdown. O_PATH has none, and the file that it found is then opened through /proc.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 def open_regular(path: str, option: str, flags: int = os.O_RDONLY) -> int:
     """
-    The descriptor of the regular file at a path, opened with ``flags`` (O_RDONLY or O_RDWR).
+    Open the regular file at a path with ``flags`` (O_RDONLY or O_RDWR); the file descriptor.
 
-    OSError when it cannot be opened, InvalidValue of ``option`` when it is no regular file.
+    Raises OSError if it cannot be opened, and InvalidValue for ``option`` if it is not a regular file.
     """
     handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
@@ -39,7 +38,7 @@ def open_regular(path: str, option: str, flags: int = os.O_RDONLY) -> int:
         mode = there.st_mode
         if not stat.S_ISREG(mode):
             raise InvalidValue(option, path, f"is a {kind_of_file(mode)}, and must be a regular file")
-        # It is always empty: only then it is worth a look.
+        # The lock file is always empty, so other files need no check.
         if not there.st_size and _is_lock_file(there):
             wrong = "is the file of this collection's locks, and nothing else may open it"
             raise InvalidValue(option, path, wrong)
@@ -50,11 +49,10 @@ def open_regular(path: str, option: str, flags: int = os.O_RDONLY) -> int:
 
 def write_whole(path: str, text: str, temporary: str | None = None, sync: bool = False) -> None:
     """
-    Put ``text`` (UTF-8) into the file at ``path``, mode 0600, in place of what is there: whole or not at all.
-    OSError.
+    Atomically replace the file at ``path`` with ``text`` (UTF-8), mode 0600. Raises OSError.
 
-    It is written to ``temporary``, in the same directory, and renamed; what a killed run left there is
-    replaced. ``sync``: the text is on the disk before the rename.
+    The text is written to ``temporary``, in the same directory, which is then renamed. A temporary file of a
+    killed run is replaced. With ``sync``, the text is flushed to disk before the rename.
     """
     temporary = temporary or f"{path}.new"
     handle = _create(temporary)
@@ -91,7 +89,8 @@ def _remove(path: str) -> None:
 
 def _is_lock_file(there: os.stat_result) -> bool:
     """
-    By any path: all record locks of a process on a file end when it closes any descriptor of it (fcntl(2)).
+    Whether this is the collection's lock file, by whatever path. When a process closes any file descriptor of
+    a file, it loses all its record locks on that file (fcntl(2)).
     """
     try:
         own = os.lstat(run_directory.LOCK_FILE)
@@ -101,7 +100,7 @@ def _is_lock_file(there: os.stat_result) -> bool:
 
 
 def kind_of_file(mode: int) -> str:
-    """A word for what a file is, for messages."""
+    """The name of the file type, for messages."""
     for test, name in (
         (stat.S_ISREG, "regular file"),
         (stat.S_ISDIR, "directory"),
@@ -117,7 +116,10 @@ def kind_of_file(mode: int) -> str:
 
 
 def check_path(path: Any, option: str, allowed: str = "an absolute path") -> str:
-    """An absolute path that the kernel can be asked for, or InvalidValue: no NUL, no lone surrogates."""
+    """
+    Return a valid absolute path unchanged. Raises InvalidValue for a relative path, a NUL or characters that
+    cannot be encoded.
+    """
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
         raise InvalidValue(option, path, f"must be {allowed}")
     try:

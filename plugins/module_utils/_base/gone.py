@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What "gone" means: for each kind of object the errnos that say so. Every other error means that it could not
-be looked at.
+Tell "does not exist" from other errors: for each kind of object, the errnos that mean that it is gone.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-What could not be looked at (EMFILE, EACCES, EIO, ENOMEM ...) is an error that names it, never an answer.
-os.path.exists and its kin make no such difference: they answer False to every error.
+Any other errno (EMFILE, EACCES, EIO, ENOMEM ...) means that the object could not be examined, and raises an
+error that names it. os.path.exists and similar functions do not distinguish these: they return False for any
+OSError.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# A path, by stat(2) or open(2); also a process's directory below /proc.
+# A path, for stat(2) or open(2); also a process's directory in /proc.
 PATH = (errno.ENOENT, errno.ENOTDIR)
-# An attribute of sysfs: it was not there, or was taken away after it was opened (fs/kernfs/file.c: ENODEV).
+# A sysfs attribute: missing, or removed after it was opened (ENODEV, fs/kernfs/file.c).
 SYSFS = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV)
-# The disk of a node with the right number, by open(2) (block/bdev.c; drivers answer ENODEV, too).
+# The disk with a device node's number, for open(2) (block/bdev.c; drivers also return ENODEV).
 DISK = (errno.ENXIO, errno.ENODEV)
-# The file of a loop device, by LOOP_GET_STATUS64 (drivers/block/loop.c).
+# The file of a loop device, for LOOP_GET_STATUS64 (drivers/block/loop.c).
 LOOP_FILE = (errno.ENXIO,)
-# A mapped device, by the ioctls of device-mapper (drivers/md/dm-ioctl.c).
+# A mapped device, for the device-mapper ioctls (drivers/md/dm-ioctl.c).
 MAPPED = (errno.ENXIO,)
-# A process, by pidfd_open(2) or a signal; its files below /proc, when it ended after the open
+# A process, for pidfd_open(2) or a signal; a file in its /proc directory if the process ended after the open
 # (fs/proc/base.c).
 PROCESS = (errno.ESRCH,)
 PROC_FILE = (errno.ENOENT, errno.ESRCH)
-# A key, by keyctl(2).
+# A key, for keyctl(2).
 KEY = (errno.ENOKEY, errno.EKEYEXPIRED, errno.EKEYREVOKED)
-# A node of XenStore.
+# A XenStore node.
 XENSTORE = (errno.ENOENT,)
 
-# Where it is looked up what devices there are, and an attribute that each sysfs has.
+# The sysfs directories that list block devices, and an attribute that every sysfs has.
 _SYSFS_BLOCK = ("/sys/dev/block", "/sys/block")
 _SYSFS = "/sys/kernel/uevent_seqnum"
 
 
 def exists(path: str, gone: Collection[int] = PATH, follow_symlinks: bool = True) -> bool:
-    """Whether something is at the path; KernelError for any error but those of ``gone``."""
+    """Whether the path exists. Raises KernelError for any errno not in ``gone``."""
     try:
         os.stat(path, follow_symlinks=follow_symlinks)
     except OSError as error:
@@ -60,8 +60,8 @@ def exists(path: str, gone: Collection[int] = PATH, follow_symlinks: bool = True
 
 def list_directory(path: str, gone: Collection[int] = PATH) -> list[str]:
     """
-    The sorted names in a directory, none when it is not there; KernelError for any error but those of
-    ``gone``.
+    The sorted names in a directory, an empty list if it does not exist. Raises KernelError for any errno not
+    in ``gone``.
     """
     try:
         return sorted(os.listdir(path))
@@ -73,8 +73,8 @@ def list_directory(path: str, gone: Collection[int] = PATH) -> list[str]:
 
 def need_sysfs() -> None:
     """
-    KernelError when sysfs is not mounted, or something else is mounted over its directories of block devices:
-    nothing is gone because of that.
+    Raise KernelError if sysfs is not mounted, or if another file system is mounted over its block device
+    directories. A device missing there would not be gone.
     """
     sysfs = _file_system_of(_SYSFS)
     for path in _SYSFS_BLOCK:
@@ -103,5 +103,5 @@ def _file_system_of(path: str) -> int | None:
 
 
 def not_seen(error: OSError, path: str) -> KernelError:
-    """The KernelError for an OSError that says nothing about whether the path is there."""
+    """The KernelError for an OSError that does not tell whether the path exists."""
     return KernelError.from_oserror(error, f"look at {path}", device=path)

@@ -3,21 +3,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Locks between runs of the collection on one host: who looks for a device and makes it has the lock of what it
-stands on.
+Locks between concurrent runs of the collection on one host. A run that looks for a device and creates it
+holds the lock of the underlying object.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A lock is one byte of one file: a record lock (fcntl(2), F_SETLK) at an offset that is a hash of what is
-locked, 62 bits. Such a lock ends with its process, no child gets it by fork(2) or execve(2), the kernel tells
-which process has it, and no files are left over. Two things whose hashes are the same would wait for each
-other, no more. All record locks of a process on a file end when it closes any descriptor of that file, so
-nothing else may open this one; and the kernel does not part the threads of a process, which is done here.
+A lock is one byte of one file: a record lock (fcntl(2), F_SETLK) at an offset that is a 62-bit hash of the
+locked object's name. Such a lock is released when its process exits, is not inherited through fork(2) or
+execve(2), the kernel reports which process holds it, and no stale files remain. Two objects with the same
+hash would merely wait for each other. When a process closes any file descriptor of the file, it loses all its
+record locks on it, so nothing else may open this file. The kernel does not distinguish the threads of a
+process; this module does.
 """
 
 from __future__ import annotations
 
-import _struct as struct  # the module struct adds nothing but a file to be found and read
+import _struct as struct  # the module struct only adds another file to find and read
 import _thread
 import errno
 import fcntl
@@ -33,21 +34,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 DIRECTORY = os.path.dirname(run_directory.LOCK_FILE)
-# For how long another run is waited for.
+# Seconds to wait for another run.
 SECONDS = 60
-# struct flock (<asm-generic/fcntl.h>) as fcntl(2) takes it: type, whence, start, length, pid.
+# struct flock (<asm-generic/fcntl.h>) for fcntl(2): type, whence, start, length, pid.
 _FLOCK = struct.Struct("@hhqqi")
 _TAKEN = (errno.EAGAIN, errno.EACCES)
-# A path that leads to no file: whoever opens it says so.
+# The path leads to no file. Opening it later reports the error.
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _WORD = 64
-# How often the file may be exchanged while it is opened.
+# How often opening is retried if the file is replaced meanwhile.
 _TRIES = 10
 
 
 class Lock(Record):
     """
-    What is locked: ``name`` identifies it, ``label`` names it in messages and completes "to finish with ...".
+    A lock. ``name`` identifies the object; ``label`` names it in messages and completes "to finish with ...".
     """
 
     name: str
@@ -55,7 +56,7 @@ class Lock(Record):
 
     @property
     def offset(self) -> int:
-        """The byte in the file: FNV-1a, 64 bits, of the name, without the two highest bits."""
+        """The byte's offset in the file: 64-bit FNV-1a of the name, without the two highest bits."""
         value = 0xCBF29CE484222325
         for byte in os.fsencode(self.name):
             value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
@@ -69,8 +70,8 @@ def of_inode(device: int, inode: int, path: str) -> Lock:
 
 def of_file(path: str) -> list[Lock]:
     """
-    A list with the lock of the file that the path leads to now, empty when it leads to none; KernelError when
-    that cannot be told.
+    A list with the lock of the file that the path currently leads to, empty if there is no file. Raises
+    KernelError if this cannot be determined.
     """
     try:
         there = os.stat(path)
@@ -82,21 +83,21 @@ def of_file(path: str) -> list[Lock]:
 
 
 def of_vbd(domid: int, devid: int, title: str) -> Lock:
-    """The lock of one disk of one running guest, which ``title`` tells."""
+    """The lock of one disk of one running guest. ``title`` describes the disk in messages."""
     return Lock(f"vbd {domid} {devid}", f"the disk {title}")
 
 
 def of_mapped(name: str | None, uuid: str | None) -> list[Lock]:
-    """A list with the locks of a mapped device's name and uuid, as far as they are given."""
+    """A list with the locks of a mapped device's name and UUID, as far as they are given."""
     locks = [Lock(f"dm name {name}", f"the mapped device {name}")] if name else []
     return locks + ([Lock(f"dm uuid {uuid}", f"the mapped device with the uuid {uuid}")] if uuid else [])
 
 
 class Locks:
     """
-    The locks of one run, each taken once however often it is asked for; a context, which leaves none behind.
+    The locks of one run, each taken only once; a context manager that releases them all.
 
-    Several runs in one process are parted by their threads: a thread that has a lock already gets it again.
+    Runs in one process are told apart by their threads: a thread can take a lock again that it already holds.
     """
 
     def __init__(self) -> None:
@@ -113,10 +114,9 @@ class Locks:
 
     def take(self, locks: Iterable[Lock], limit: Deadline | None = None) -> None:
         """
-        Have all of them, in one order whatever the list's is, within ``limit`` (a Deadline; SECONDS unless
-        given).
+        Take all the locks, always in the same order, within ``limit`` (a Deadline; by default SECONDS).
 
-        Raises Unavailable; none of the list is kept then but what was there before.
+        Raises Unavailable; locks that this call took are released then.
         """
         limit = limit or Deadline(SECONDS)
         taken: list[Lock] = []
@@ -124,7 +124,8 @@ class Locks:
             wanted = {lock.name: lock for lock in locks if not self.has(lock)}
             rows = sorted((lock.offset, lock.name) for lock in wanted.values())
             while len(taken) < len(rows):
-                # Most are free, and a process that asks another one for them does so once.
+                # Most locks are free, so take as many as possible at once: in a child process each call is a
+                # request to its parent.
                 count = _state().take_many([offset for offset, dummy in rows[len(taken) :]])
                 for dummy, name in rows[len(taken) : len(taken) + count]:
                     self._mine[name] = wanted[name]
@@ -139,7 +140,7 @@ class Locks:
             raise
 
     def try_take(self, lock: Lock) -> bool:
-        """Whether it is had now, without waiting."""
+        """Take the lock without waiting; whether it is held now."""
         if not self.has(lock):
             if not _state().take(lock.offset):
                 return False
@@ -147,7 +148,7 @@ class Locks:
         return True
 
     def release(self, locks: Iterable[Lock]) -> None:
-        """Let go of those of the list that are had."""
+        """Release those of the locks that are held."""
         mine = [lock for lock in locks if self._mine.pop(lock.name, None) is not None]
         if mine:
             _state().release_many([lock.offset for lock in mine])
@@ -157,7 +158,7 @@ class Locks:
 
 
 class Unavailable(DeviceBusy):
-    """Another run has the lock ``lock`` for longer than it is waited for."""
+    """Another run held the lock ``lock`` until the wait timed out."""
 
     def __init__(self, lock: Lock, seconds: float, who: str) -> None:
         super().__init__(
@@ -168,7 +169,7 @@ class Unavailable(DeviceBusy):
 
 
 def held(locks: Iterable[Lock], limit: Deadline | None = None) -> Locks:
-    """A context that has the locks, as of :meth:`Locks.take`."""
+    """A context manager that holds the locks, taken as by :meth:`Locks.take`."""
     taken = Locks()
     taken.take(locks, limit)
     return taken
@@ -186,8 +187,8 @@ def _wait(lock: Lock, limit: Deadline) -> None:
 
 class _State:
     """
-    The descriptor of this process, open while it has locks, and which of its threads has which byte, and how
-    often.
+    The process's lock file descriptor, open while it holds locks, and for each locked byte the thread that
+    holds it and how often it took it.
     """
 
     def __init__(self) -> None:
@@ -198,7 +199,7 @@ class _State:
         self._file: tuple[int, int] | None = None
 
     def take(self, offset: int) -> bool:
-        """Whether this thread has the byte now."""
+        """Take the byte for this thread without waiting; whether it is held now."""
         me = _thread.get_ident()
         with self._guard:
             owner = self._owners.get(offset)
@@ -214,7 +215,8 @@ class _State:
 
     def take_many(self, offsets: Sequence[int]) -> int:
         """
-        How many of them this thread has now, up to the first one that somebody else has; on an error none.
+        Take bytes for this thread, up to the first that somebody else holds; the number taken. On an error,
+        those taken are released.
         """
         for number, offset in enumerate(offsets):
             try:
@@ -233,7 +235,7 @@ class _State:
         with self._guard:
             owner = self._owners.get(offset)
             if owner is None:
-                # It was taken before a fork, by the parent, which has it.
+                # The lock was taken before a fork, and the parent still holds it.
                 return
             owner[1] -= 1
             if not owner[1]:
@@ -242,7 +244,7 @@ class _State:
                 self._close_unused()
 
     def holder(self, offset: int) -> str:
-        """Who has the byte, for people."""
+        """Describe who holds the byte, for messages."""
         with self._guard:
             if offset in self._owners:
                 return "another thread of this process"
@@ -258,8 +260,8 @@ class _State:
 
     def _take_byte(self, offset: int) -> bool:
         """
-        Whether it is had, in the file that the next run opens; WrongDevice when that is no more the one with
-        the others of this process.
+        Lock the byte in the file that the path currently leads to; whether it is held now. Raises WrongDevice
+        if the file was replaced while this process holds other locks in it.
         """
         for dummy in range(_TRIES):
             self._need_file()
@@ -283,7 +285,7 @@ class _State:
         )
 
     def _is_current(self) -> bool:
-        """Whether the path leads to the file still."""
+        """Whether the path still leads to the open file."""
         try:
             there = os.lstat(f"{DIRECTORY}/bytes")
         except FileNotFoundError:
@@ -317,46 +319,46 @@ _STATE: list[_State] = []
 
 
 def _state() -> _State:
-    """This process's _State; a child that was forked has one of its own, since it has no locks."""
+    """This process's _State. A forked child gets a new one, as it inherits no locks."""
     if not _STATE or _STATE[0].pid != os.getpid():
-        # The descriptor that was copied by the fork is left open: closing it is nobody's business there.
+        # Leave the inherited file descriptor open; nothing in the child needs it closed.
         _STATE[:] = [_State()]
     return _STATE[0]
 
 
 def use(state: _State) -> None:
     """
-    Have the locks of this process, which was forked just now, be those of ``state``: another process's (a
-    _State's methods).
+    In a newly forked process, use ``state``, an object with _State's methods, to take locks in another
+    process.
     """
     _STATE[:] = [state]
 
 
 def take_here(offset: int) -> bool:
-    """Whether this process has the byte now, for a child that works for it."""
+    """Take the byte in this process, on behalf of a child; whether it is held now."""
     return _state().take(offset)
 
 
 def release_here(offset: int) -> None:
-    """Let go of a byte that was taken by :func:`take_here`."""
+    """Release a byte that was taken by :func:`take_here`."""
     _state().release(offset)
 
 
 def take_many_here(offsets: Sequence[int]) -> int:
     """
-    How many of them this process has now, up to the first one that another has; for a child, as
-    :func:`take_here`.
+    Take bytes on behalf of a child, as :func:`take_here`, up to the first that another process holds; the
+    number taken.
     """
     return _state().take_many(offsets)
 
 
 def release_many_here(offsets: Sequence[int]) -> None:
-    """Let go of bytes that were taken by :func:`take_many_here` or :func:`take_here`."""
+    """Release bytes that were taken by :func:`take_many_here` or :func:`take_here`."""
     _state().release_many(offsets)
 
 
 def holder_of(offset: int) -> str:
-    """Who has the byte, for people."""
+    """Describe who holds the byte, for messages."""
     return _state().holder(offset)
 
 
@@ -364,7 +366,8 @@ def _open() -> int:
     path = f"{DIRECTORY}/bytes"
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        # Whatever is there: a file in a directory of somebody else's has nobody's locks.
+        # Check the directory before every open: a file in another user's directory must not be used for
+        # locks.
         run_directory.make(DIRECTORY)
         return os.open(path, flags, 0o600)
     except OSError as error:
@@ -373,15 +376,15 @@ def _open() -> int:
 
 def _describe(pid: int) -> str:
     """
-    The process and the beginning of its command line, which tells an Ansible module's name; arguments may
-    hold what is nobody's business.
+    The process and the first words of its command line, which include an Ansible module's name. Other
+    arguments are left out, as they may contain secrets.
     """
     if pid <= 0:
         return "a process of another PID namespace"
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             words = file.read(4096).split(b"\0")
-    except OSError:  # it has ended meanwhile, or is hidden from us; its number is known all the same
+    except OSError:  # it has ended meanwhile or is hidden; report its PID only
         words = []
     shown = words[:2] if len(words) > 1 and words[1].startswith(b"/") else words[:1]
     text = " ".join(os.fsdecode(word)[-_WORD:] for word in shown)

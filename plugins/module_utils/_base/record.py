@@ -3,37 +3,37 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Tuples with named fields, for the floors that Xen's hotplug script stands on.
+Tuples with named fields, for the modules that Xen's hotplug script imports.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The same as ``typing.NamedTuple`` for what is used of it. Importing typing, and re and enum with it, takes as
-long as starting Python does, and Xen starts the script twice for every disk.
+A subset of ``typing.NamedTuple``. Importing typing, and with it re and enum, takes as long as starting
+Python, and Xen starts the script twice for every disk.
 """
 
 from __future__ import annotations
 
-from _operator import itemgetter  # the module operator adds a file to be found and read
+from _operator import itemgetter  # the module operator only adds another file to find and read
 
 __all__ = ("Record",)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    # For a type checker a Record is a NamedTuple, whose fields it knows.
+    # Type checkers see a NamedTuple, whose fields they understand.
     from typing import Any
     from typing import NamedTuple as Record
 else:
 
     class Record(tuple):
         """
-        Base for a class whose annotated names are its fields, in order; what is assigned to a name in the
-        class is its default.
+        Base class of records. A subclass's annotated names are its fields, in order; a value assigned to such
+        a name is the field's default.
 
-        TypeError when a field is missing, given twice or unknown.
+        Raises TypeError if a field is missing, given twice or unknown.
         """
 
         __slots__ = ()
-        # From a tuple of all fields, unchecked; for what is made by the thousand.
+        # Make a record from a tuple of all fields, unchecked; for records that are created by the thousand.
         _make = classmethod(tuple.__new__)
         _fields = ()
         _defaults = {}
@@ -63,7 +63,7 @@ else:
             return tuple(self)
 
         def _replace(self, **changes: Any) -> Record:
-            """Another one with these fields changed."""
+            """A copy with these fields changed."""
             return type(self)(**dict(self._asdict(), **changes))
 
         def _asdict(self) -> dict[str, Any]:

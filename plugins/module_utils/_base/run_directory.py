@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Directories below /run for what runs of the collection tell each other.
+Directories in /run that runs of the collection share.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-mkdir(2) takes the umask off the mode: with umask 0 everybody could exchange the files, with umask 0777 the
-caller could not write them.
+mkdir(2) applies the umask to the mode, so the mode is set explicitly: with umask 0 any user could replace the
+files, and with umask 0777 the caller could not create them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ import os
 from .errors import KernelError, WrongDevice, hint_of
 
 ROOT = "/run/racefree-block"
-# Where the file is that has all locks (``_base.locks``): whoever closes it loses those of the process.
+# The file that contains all locks (``_base.locks``). A process that closes it loses its locks.
 LOCK_FILE = f"{ROOT}/locks/bytes"
 _PARENT, _LEAF = 0o755, 0o700
 
 
 def make(path: str) -> None:
     """
-    Have the directory, with mode 0700, and those on the way to it that are missing, with 0755, whatever the
-    umask is.
+    Create the directory with mode 0700 and missing parents with mode 0755, regardless of the umask.
 
-    One that is there already gets that mode too if it is below ROOT, or the last one. WrongDevice when it is
-    a symbolic link, no directory, or another user's; KernelError.
+    An existing ``path`` also gets its mode and, if it is below ROOT, so does its parent. Raises WrongDevice
+    if one of them is a symbolic link, not a directory, or belongs to another user; KernelError otherwise.
     """
     _make(path, _LEAF)
 
@@ -54,7 +53,7 @@ def _set_mode(path: str, mode: int) -> None:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except NotADirectoryError as error:
-        # Linux says so of a symbolic link, too.
+        # Linux returns ENOTDIR for a symbolic link, too.
         raise WrongDevice(
             "this is not a directory",
             device=path,

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Options as people write them: numbers, sizes, booleans, and the names of options. Pure.
+Parse option values as people write them: numbers, sizes, booleans, and option names. Pure.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Without the module re, which takes Xen's hotplug script longer to import than all of this.
+The module re is not used: the hotplug script would take longer to import it than everything here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECTOR = 512
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _ENDINGS = {unit + end: factor for unit, factor in _UNITS.items() for end in ("", "B", "IB")}
 _LONGEST = 15
-# As Ansible reads them (ansible.module_utils.parsing.convert_bool); 1 and 1.0 equal True.
+# The values that Ansible accepts (ansible.module_utils.parsing.convert_bool). As keys, 1 and 1.0 equal True.
 _BOOLEANS = {
     **dict.fromkeys(("y", "yes", "on", "1", "true", "t", True), True),
     **dict.fromkeys(("n", "no", "off", "0", "false", "f", False), False),
@@ -33,7 +33,8 @@ _BOOLEANS = {
 
 def bytes_of(value: Any, option: str = "size") -> int:
     """
-    The bytes that ``10G`` and the like stand for (units of 1024); InvalidValue unless they are whole sectors.
+    Convert a size such as ``10G`` (units of 1024) to bytes. Raises InvalidValue unless it is a positive
+    number of whole sectors of 512 bytes.
     """
     text = str(value)
     rest = text.lstrip("0123456789")
@@ -47,7 +48,9 @@ def bytes_of(value: Any, option: str = "size") -> int:
 
 
 def whole(value: Any, option: str, most: int | None = None) -> int:
-    """A whole number, 0 or more, and at most ``most``; also from text. InvalidValue for anything else."""
+    """
+    Convert a whole number, also given as text, from 0 to ``most``. Raises InvalidValue for anything else.
+    """
     text = str(value)
     if isinstance(value, bool) or not is_decimal(text, _LONGEST) or (most is not None and int(text) > most):
         allowed = "must be a whole number, 0 or more" if most is None else f"a number from 0 to {most}"
@@ -57,7 +60,8 @@ def whole(value: Any, option: str, most: int | None = None) -> int:
 
 def boolean(value: Any, option: str) -> bool:
     """
-    A boolean, also one of the words and numbers that Ansible takes for one; InvalidValue for anything else.
+    Convert a boolean, also given as a word or number that Ansible accepts. Raises InvalidValue for anything
+    else.
     """
     key = value.lower().strip() if isinstance(value, str) else value
     if not isinstance(key, (str, int, float)) or key not in _BOOLEANS:
@@ -69,10 +73,10 @@ def check_keys(
     value: Mapping[Any, Any], option: str, allowed: Collection[str], unset: Collection[str] = ()
 ) -> None:
     """
-    InvalidValue when the dictionary has a key that is not ``allowed``.
+    Raise InvalidValue if the dictionary has a key that is not ``allowed``.
 
-    Those in ``unset`` may be there if they are null: a module's options have all keys of all forms. The value
-    is not shown, because a mistyped key may have a secret.
+    Keys in ``unset`` may be present if their value is null, as module options contain the keys of all forms.
+    The value is not shown, since it may be a secret under a mistyped key.
     """
     for key, part in value.items():
         if key not in allowed and not (part is None and key in unset):

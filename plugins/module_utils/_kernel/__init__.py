@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The kernel's interfaces: structures and constants of its headers, and keyrings."""
+"""Kernel interfaces: structures and constants of its headers, and keyrings."""

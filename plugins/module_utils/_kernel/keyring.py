@@ -3,14 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Keys in the kernel's user keyring of root: found, added, read, removed.
+Find, add, read and remove keys in the kernel's user keyring of root.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-add_key(2), keyctl(2), user-keyring(7). That keyring is there as long as the kernel runs, whoever logs in and
-out. A process finds its keys only through a keyring of its own, such as its session's, into which a login
-links it and a service's start does not: so :func:`reach` links it into the process's own. Requests name it by
-its special number, which counts as possession (lookup_user_key in security/keys/process_keys.c).
+See add_key(2), keyctl(2) and user-keyring(7). The user keyring exists for as long as the kernel runs,
+regardless of logins. A process finds a key only through its own keyrings, such as its session keyring. A
+login links the user keyring into that one, but the start of a service does not, so :func:`reach` links it
+into the process keyring. Requests name the user keyring by its special id, which counts as possession
+(lookup_user_key in security/keys/process_keys.c).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from .._base import gone
 from .._base.errors import KernelError, NotSupported
 from . import uapi
 
-# add_key and keyctl: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
+# System call numbers of add_key and keyctl: arch/x86/entry/syscalls/syscall_64.tbl,
+# include/uapi/asm-generic/unistd.h.
 _NUMBERS = {"x86_64": (248, 250), "aarch64": (217, 219), "riscv64": (217, 219)}
 # include/uapi/linux/keyctl.h
 _PROCESS_KEYRING, _USER_KEYRING = -2, -4
@@ -35,12 +37,12 @@ MOST_BYTES = 32767
 
 
 def reach() -> None:
-    """Have this process find the keys, until it executes another program."""
+    """Let this process find the keys, until it executes another program."""
     _keyctl("reach the user keyring", _LINK, _USER_KEYRING, _PROCESS_KEYRING)
 
 
 def find(kind: str, description: str) -> int | None:
-    """The serial number of a key, or None."""
+    """The serial number of a key, or None if there is none."""
     try:
         return _keyctl(
             "look for the key", _SEARCH, _USER_KEYRING, _text(kind), _text(description), 0, device=description
@@ -52,7 +54,7 @@ def find(kind: str, description: str) -> int | None:
 
 
 def add(kind: str, description: str, payload: bytes) -> int:
-    """Add a key, or give one that is there another payload; its serial number."""
+    """Add a key, or update the payload of an existing one; its serial number."""
     return _call(
         "add the key",
         _numbers()[0],
@@ -62,14 +64,14 @@ def add(kind: str, description: str, payload: bytes) -> int:
 
 
 def read(serial: int) -> bytes:
-    """The payload of a key of the type user."""
+    """The payload of a key of the type user, at most MOST_BYTES."""
     buffer = uapi.ffi.new("char[]", MOST_BYTES)
     length = _keyctl("read the key", _READ, serial, buffer, MOST_BYTES)
     return bytes(uapi.ffi.buffer(buffer, min(length, MOST_BYTES)))
 
 
 def remove(serial: int) -> None:
-    """Take a key out of the keyring; it is gone when nothing else has it."""
+    """Unlink a key from the keyring. It is destroyed when nothing else refers to it."""
     _keyctl("remove the key", _UNLINK, serial, _USER_KEYRING)
 
 

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The kernel's structures and numbers (``ffi``, ``lib``), and nothing else.
+Kernel structures and constants (``ffi``, ``lib``).
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``_kernel.uapi_cffi`` is generated; this file only adds what happens when the library cffi is not there.
+``_kernel.uapi_cffi`` is generated. This file only handles a missing cffi library.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Both are None without cffi: whoever needs them calls require() first. dlopen(None) gives the constants and
-# the functions of the C library; no compiler and no shared object is needed.
+# Both are None without cffi, so callers call require() first. dlopen(None) gives access to the constants and
+# to the C library's functions; neither a compiler nor a shared object is needed.
 ffi: Any = uapi_cffi.ffi
 lib: Any = None if ffi is None else ffi.dlopen(None)
 
 
 def require() -> None:
-    """Raise NotSupported when cffi is missing; called once before a kernel structure is needed."""
+    """Raise NotSupported if cffi is missing. Call it before using a kernel structure."""
     if ffi is None:
         raise NotSupported(
             "the Python library cffi is missing on this host",

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What can be done with XenStore's nodes, whoever brings the requests to xenstored: checks, payloads, answers,
-errors.
+Operations on XenStore nodes, independent of the connection: checks, payloads, replies and errors.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Specification: docs/misc/xenstore.txt of Xen; the numbers are those of xen/include/public/io/xs_wire.h.
+Specification: docs/misc/xenstore.txt of Xen. The operation numbers are those of
+xen/include/public/io/xs_wire.h.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from .wire import Wire
 
-    # What is asked, for messages; the path; the operation; its payload.
+    # (description of the request for messages, path, operation, payload)
     Request = tuple[str, str, int, bytes]
     Reply = Union[bytes, "NodeError"]
-    # Nodes has a method called list.
+    # Aliases, since Nodes has a method named list.
     Names = list[str]
     Requests = list[Request]
     Replies = list[Reply]
@@ -72,15 +72,15 @@ _HINTS = {
 
 class NodeError(XenStoreError):
     """
-    What xenstored itself answered; its errno is about the node, that of a plain XenStoreError about the
-    connection.
+    An error that xenstored returned. Its errno is about the node, whereas that of a plain XenStoreError is
+    about the connection.
     """
 
 
 class Nodes:
     """
-    The operations on nodes, the same outside and inside of a transaction. Paths are absolute, values
-    printable ASCII.
+    The operations on nodes, the same inside and outside a transaction. Paths are absolute; values that are
+    written must be printable ASCII.
     """
 
     def _execute(self, doing: str, path: str, op: int, *payload: bytes) -> bytes:
@@ -91,8 +91,8 @@ class Nodes:
 
     def read(self, path: str) -> str | None:
         """
-        The node's value, or None when there is no node. Bytes that are not ASCII come as ``\\xNN``; NULs are
-        kept.
+        The node's value, or None if the node does not exist. Non-ASCII bytes are returned as ``\\xNN``; NULs
+        are kept.
         """
         check_path(path)
         try:
@@ -103,32 +103,33 @@ class Nodes:
             raise
 
     def read_many(self, paths: Iterable[str]) -> dict[str, str | None]:
-        """A dictionary of the values of many nodes, None for those that do not exist."""
+        """Read many nodes: a dictionary of their values, None for nodes that do not exist."""
         return self.list_and_read((), paths)[1]
 
     def write(self, path: str, value: str) -> None:
         """
-        Set the node's value, making it and its parents if need be. InvalidValue before anything is sent.
+        Set the node's value; the node and its parents are created if needed. Raises InvalidValue before
+        anything is sent.
         """
         self._execute("to write", path, WRITE, _write_payload(path, value))
 
     def write_many(self, values: Mapping[str, str]) -> None:
-        """Set many nodes, ``{path: value}``, in order."""
+        """Set the values of many nodes, ``{path: value}``, in order."""
         self._all(
             [("to write", path, WRITE, _write_payload(path, value)) for path, value in dict(values).items()]
         )
 
     def mkdir(self, path: str) -> None:
-        """Make the node with an empty value unless it is there."""
+        """Create the node with an empty value unless it exists."""
         self._execute("to make", check_path(path), MKDIR, _nul(path))
 
     def remove(self, path: str) -> bool:
-        """Remove the node and all below it; False when it, or its parent, was not there."""
+        """Remove the node and everything below it. Returns False if it, or its parent, did not exist."""
         check_path(path)
         if path == "/":
             raise InvalidValue("path", path, "is the root of XenStore, which cannot be removed")
         try:
-            # XS_RM is content with a node that is not there, as long as the parent is.
+            # XS_RM succeeds for a missing node if its parent exists, so check first.
             existed = self.exists(path)
             self._execute("to remove", path, RM, _nul(path))
         except NodeError as error:
@@ -141,7 +142,7 @@ class Nodes:
         return self.read(path) is not None
 
     def list(self, path: str) -> Names | None:
-        """The names of the node's children, or None when there is no node."""
+        """The names of the node's children, or None if the node does not exist."""
         check_path(path)
         try:
             names = self._execute("to list", path, DIRECTORY, _nul(path))
@@ -154,13 +155,13 @@ class Nodes:
         return [decode(name) for name in names.split(b"\0") if name]
 
     def list_many(self, paths: Iterable[str]) -> dict[str, Names | None]:
-        """A dictionary of the children of many nodes, None for those that do not exist."""
+        """List many nodes: a dictionary of their children's names, None for nodes that do not exist."""
         return self.list_and_read(paths, ())[0]
 
     def list_and_read(
         self, directories: Iterable[str], paths: Iterable[str]
     ) -> tuple[dict[str, Names | None], dict[str, str | None]]:
-        """``(list_many(directories), read_many(paths))`` without waiting for the one before the other."""
+        """``(list_many(directories), read_many(paths))`` in one pipelined batch."""
         requests = [
             ("to list", check_path(path), DIRECTORY, _nul(path)) for path in dict.fromkeys(directories)
         ]
@@ -187,10 +188,10 @@ class Nodes:
 
     def _list_parts(self, path: str) -> Names:
         """
-        The children in several answers (XS_DIRECTORY_PART): a generation, names, and an empty name at the
-        end.
+        List the children in several parts (XS_DIRECTORY_PART). Each reply holds a generation count and names;
+        an empty name marks the end.
 
-        When the generation changes the node was changed meanwhile, and it begins anew.
+        If the generation changes, the node was changed meanwhile, and the listing starts again.
         """
         generation, names = None, b""
         while True:
@@ -217,7 +218,8 @@ class Nodes:
 
     def get_perms(self, path: str) -> Names | None:
         """
-        The permissions as a list of strings like ``n0`` (owner first) or ``r5``; None when there is no node.
+        The permissions as a list of strings such as ``n0`` (owner first) or ``r5``; None if the node does not
+        exist.
         """
         check_path(path)
         try:
@@ -229,13 +231,13 @@ class Nodes:
         return [decode(entry) for entry in reply.split(b"\0") if entry]
 
     def set_perms(self, path: str, permissions: Sequence[str]) -> None:
-        """Set the permissions; the first one names the owner and what everybody else may do."""
+        """Set the permissions. The first entry names the owner and the access of all domains not listed."""
         self._execute("to set the permissions of", path, SET_PERMS, _perms_payload(path, permissions))
 
     def lay(self, nodes: Iterable[tuple[str, str | None, Sequence[str] | None]]) -> None:
         """
-        Write many nodes in order, each ``(path, value or None for a directory, permissions or None for its
-        parent's)``.
+        Write many nodes in order, each ``(path, value or None for a directory, permissions or None to inherit
+        the parent's)``.
         """
         requests = []
         for path, value, permissions in nodes:
@@ -251,7 +253,7 @@ class Nodes:
 
     def remove_empty_parents(self, path: str) -> None:
         """
-        Remove the parents of ``path`` that are left without value and children, upwards
+        Remove ``path``'s parents, upwards, as long as they have neither value nor children
         (libxl__xs_path_cleanup).
         """
         parent = path.rpartition("/")[0]
@@ -269,10 +271,10 @@ def pipeline(
     wire: Wire, arm: Callable[[str], object], tx_id: int, next_id: Callable[[], int], requests: list[Request]
 ) -> list[Reply]:
     """
-    Many requests without waiting for each answer: a list of payloads, and of NodeErrors where one was
-    refused.
+    Send many requests without waiting for each reply. Returns a list of payloads, with a NodeError for each
+    refused request.
 
-    ``arm(doing)`` is called before each batch, ``next_id()`` gives the number of a request.
+    ``arm(doing)`` is called before each batch; ``next_id()`` returns the next request's id.
     """
     replies, step = [], wire.at_once
     for start in range(0, len(requests), step):
@@ -293,7 +295,7 @@ def pipeline(
 
 
 def check_path(path: Any, option: str = "path") -> str:
-    """An absolute XenStore path as it is, or InvalidValue."""
+    """Return an absolute XenStore path unchanged. Raises InvalidValue."""
     if not isinstance(path, str) or len(path) > PATH_MAX or not _is_path(path):
         raise InvalidValue(
             option,
@@ -311,7 +313,10 @@ def _is_path(path: str) -> bool:
 
 
 def check_value(value: Any, option: str = "value") -> str:
-    """A value that XenStore's users can all read, as it is: printable ASCII; InvalidValue otherwise."""
+    """
+    Return a value unchanged if it is printable ASCII, which every XenStore client can read. Raises
+    InvalidValue.
+    """
     if not isinstance(value, str) or not value.isascii() or not value.isprintable():
         raise InvalidValue(option, value, "must be printable ASCII text")
     return value
@@ -325,7 +330,7 @@ def _write_payload(path: str, value: str) -> bytes:
             value[:60] + "...",
             f"is too long: path and value together take at most {PAYLOAD_MAX - 1} bytes",
         )
-    # Path and value in one argument: pyxs 0.4.1 refuses an empty argument.
+    # Path and value in one argument, as pyxs 0.4.1 rejects an empty argument.
     return data
 
 

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-XenStore, with a deadline on every call, conflict retries and values checked before they are sent.
+XenStore through pyxs, with a deadline for every call, retried transactions, and values checked before they
+are sent.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The protocol is pyxs's; its waiting is not (see ``_xenstore.wire``). Specification: docs/misc/xenstore.txt of
-Xen.
+pyxs implements the protocol, but ``_xenstore.wire`` does the waiting. Specification: docs/misc/xenstore.txt
+of Xen.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ else:
 
 class Store(Session):
     """
-    A Session (see there) that pyxs puts the requests together for.
+    A Session whose requests are built by pyxs.
 
-    Raises NotSupported without pyxs.
+    Raises NotSupported if pyxs is missing.
     """
 
     def __init__(self, timeout: float = 10.0, socket_path: str | None = None) -> None:
@@ -62,7 +63,10 @@ class Store(Session):
 
 
 def execute(client: Any, doing: str, path: str | None, op: int, *payload: bytes) -> bytes:
-    """One request through the pyxs client; the answer's payload with its NULs, which pyxs would strip."""
+    """
+    Execute one request through the pyxs client. Returns the reply's payload with its NULs, which pyxs would
+    strip.
+    """
     try:
         if op in Op:
             client.execute_command(op, *payload)

@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A connection to xenstored: deadlines of calls, transactions and their retries, whoever puts the requests
-together.
+A connection to xenstored, with deadlines for calls and with transactions that are retried.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -31,13 +30,12 @@ if TYPE_CHECKING:
 
 class Session(Nodes):
     """
-    A connection to xenstored, made at the first call; a context manager. For one thread.
+    A connection to xenstored, opened by the first call; a context manager. Not thread-safe.
 
-    ``timeout`` limits every single call, in seconds; :meth:`within` and :meth:`transaction` limit several
-    together. ``socket_path`` is the daemon's socket or the kernel's xenbus device; by default the usual
-    places are tried. Raises DeadlineExceeded when the daemon does not answer; XenStoreError for what it
-    answers and when it cannot be reached. After a lost connection the next call outside of a transaction
-    makes a new one.
+    ``timeout`` limits each call, in seconds; :meth:`within` and :meth:`transaction` limit several calls
+    together. ``socket_path`` is the daemon's socket or the kernel's xenbus device; by default the usual paths
+    are tried. Raises DeadlineExceeded if the daemon does not answer, and XenStoreError if it returns an error
+    or cannot be reached. After a lost connection, the next call outside a transaction reconnects.
     """
 
     def __init__(self, timeout: float = 10.0, socket_path: str | None = None) -> None:
@@ -54,25 +52,25 @@ class Session(Nodes):
         self.close()
 
     def close(self) -> None:
-        """Close the connection; never waits. A transaction under way is dropped by xenstored."""
+        """Close the connection; never waits. xenstored aborts an open transaction."""
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.terminate()
 
     @property
     def limit(self) -> Deadline:
-        """The Deadline that holds for all calls together now."""
+        """The Deadline that currently applies to all calls together."""
         return self._deadline
 
     def within(self, deadline: Deadline | float | None) -> _Within:
         """
-        A context: all calls in it together end by ``deadline`` (a Deadline, or seconds), whatever held
-        before.
+        A context manager: all calls inside must end by ``deadline`` (a Deadline, or seconds from now),
+        whatever limit applied before.
         """
         return _Within(self, Deadline.of(deadline))
 
     def swap_limit(self, deadline: Deadline) -> Deadline:
-        """Set the Deadline that holds for all calls together; the one that held before."""
+        """Set the Deadline that applies to all calls together, and return the previous one."""
         before, self._deadline = self._deadline, deadline
         return before
 
@@ -80,13 +78,13 @@ class Session(Nodes):
         self, function: Callable[[Transaction], T], deadline: Deadline | float | None = None
     ) -> T:
         """
-        Run ``function(transaction)`` and commit; its result is returned.
+        Run ``function(transaction)``, commit, and return the function's result.
 
-        When others changed the same nodes meanwhile it is run again, after a pause of random length, until
-        ``deadline`` (a Deadline, or seconds; by default the connection's timeout): so it must have no other
-        effects. Whatever it raises ends the transaction without any change. The pause grows with the time
-        that a try takes: of several that go on at once only the first to commit does so, and the others keep
-        each other from it.
+        If the commit conflicts with another writer, the function is run again after a random pause, until
+        ``deadline`` (a Deadline, or seconds from now; by default the session's timeout). It must therefore
+        have no other side effects. An exception aborts the transaction. The pause grows with the duration of
+        a try: of concurrent transactions only the first to commit succeeds, and long ones that are retried at
+        once would keep conflicting.
         """
         with self.within(self._deadline.sooner(self.timeout) if deadline is None else deadline) as limit:
             tries = 0
@@ -124,7 +122,7 @@ class Session(Nodes):
         self.connected("to connect")
 
     def connected(self, doing: str) -> Wire:
-        """The Wire, connected, and armed with what it is asked next."""
+        """Connect if necessary, and return the Wire, armed for the next request."""
         limit = self._deadline.sooner(self.timeout)
         if not self.is_connected:
             wire = Wire(self._path or default_path())
@@ -138,9 +136,7 @@ class Session(Nodes):
         return self._wire is not None and self._wire.is_connected
 
     def arm(self, doing: str, limit: Deadline | None = None) -> Wire:
-        """
-        Set what the next request is about and by when it must be answered; the Wire, which is connected.
-        """
+        """Set the description and deadline of the next request. Returns the Wire, which must be connected."""
         limit = limit or self._deadline.sooner(self.timeout)
         if limit.expired:
             raise limit.exceeded(f"the XenStore, before it was asked {doing}")
@@ -150,8 +146,8 @@ class Session(Nodes):
 
     def ask(self, tx_id: int, doing: str, path: str | None, op: int, payload: bytes) -> bytes:
         """
-        One request on the connection as it is; the answer's payload with its NULs. NodeError when it is
-        refused.
+        Send one request on the existing connection. Returns the reply's payload with its NULs. Raises
+        NodeError if it is refused.
         """
         assert self._wire is not None
         try:
@@ -160,12 +156,12 @@ class Session(Nodes):
             raise refused(doing, path, refusal.name) from refusal
 
     def ask_all(self, tx_id: int, requests: list[Request]) -> list[Reply]:
-        """Many requests on the connection as it is; a list of payloads and NodeErrors."""
+        """Send many requests on the existing connection. Returns a list of payloads and NodeErrors."""
         assert self._wire is not None
         return pipeline(self._wire, self.arm, tx_id, self.next_id, requests)
 
     def next_id(self) -> int:
-        """A number for the next request."""
+        """The id of the next request."""
         self._requests = self._requests + 1 & 0xFFFFFFFF
         return self._requests
 
@@ -182,7 +178,7 @@ class Session(Nodes):
 
 
 class _Within:
-    """What :meth:`Session.within` returns."""
+    """The context manager returned by :meth:`Session.within`."""
 
     def __init__(self, session: Session, deadline: Deadline) -> None:
         self._session = session
@@ -197,7 +193,7 @@ class _Within:
 
 
 class Transaction(Nodes):
-    """What :meth:`Session.transaction` hands to its function; the same methods as the Session's."""
+    """Passed to the function of :meth:`Session.transaction`; has the same node operations as the Session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -206,15 +202,12 @@ class Transaction(Nodes):
         self._id = int(answer.rstrip(b"\0"))
 
     def commit(self) -> None:
-        """Make the changes; XenStoreError with EAGAIN when others changed the same nodes meanwhile."""
+        """Commit. Raises NodeError with EAGAIN if another writer changed the same nodes meanwhile."""
         self._session.arm("to commit a transaction")
         self._end(b"T")
 
     def abandon(self) -> None:
-        """
-        Drop the changes; an error of this is of no interest, as the daemon drops them with the connection
-        too.
-        """
+        """Abort the transaction. An error only closes the connection, which makes the daemon abort it too."""
         if not self._session.is_connected:
             return
         try:

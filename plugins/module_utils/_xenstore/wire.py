@@ -3,20 +3,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One connection to xenstored whose every byte has a deadline: what stands in for pyxs's own router thread.
+A connection to xenstored that applies a deadline to all I/O. It replaces pyxs's router thread.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-pyxs's ``Client`` takes any object as its ``router``. Its own router waits without a limit: when the daemon
-hangs, dies in the middle of a request or answers another request, the caller hangs for ever. This one sends
-and receives in the calling thread on a non-blocking descriptor. After anything but a proper answer the stream
-cannot be trusted any more, so the connection is closed there and then. Message format:
+pyxs's ``Client`` accepts any object as its ``router``. Its own router waits without limit: if the daemon
+hangs, dies during a request or answers a different request, the caller hangs for ever. This one sends and
+receives in the calling thread on a non-blocking file descriptor. After anything other than a valid reply the
+stream cannot be trusted, so the connection is closed immediately. Message format:
 xen/include/public/io/xs_wire.h.
 """
 
 from __future__ import annotations
 
-# what the module socket adds are enumerations, which take longer to make than a hotplug script to run
+# The module socket wraps these in enumerations, and creating those takes longer than a run of the hotplug
+# script.
 import _socket as socket
 import _struct as struct
 import errno
@@ -50,7 +51,7 @@ _HINT = (
 
 
 class Refused(Exception):
-    """xenstored answered a request with an error; ``name`` is what it sent, such as ``EACCES``."""
+    """xenstored returned an error; ``name`` is the name that it sent, such as ``EACCES``."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -59,7 +60,8 @@ class Refused(Exception):
 
 class Packet(Record):
     """
-    A message, with the fields pyxs's own has; unlike that one it may carry any operation (XS_DIRECTORY_PART).
+    A message with the same fields as pyxs's Packet, which unlike that may carry any operation
+    (XS_DIRECTORY_PART).
     """
 
     op: int
@@ -71,7 +73,8 @@ class Packet(Record):
 
 def default_path() -> str:
     """
-    Where libxenstore looks too: the socket, or the kernel's device when the daemon is not in this domain.
+    The path that libxenstore would use: the socket, or the kernel's device if the daemon runs in another
+    domain.
     """
     socket_path = os.environ.get("XENSTORED_PATH") or os.path.join(
         os.environ.get("XENSTORED_RUNDIR") or "/run/xenstored", "socket"
@@ -88,15 +91,15 @@ def default_path() -> str:
 
 class Wire:
     """
-    The connection, in the shape that pyxs calls a router: ``send(packet)`` gives something to ``get()`` the
-    answer from.
+    The connection, with the interface of a pyxs router: ``send(packet)`` returns an object whose ``get()``
+    returns the reply.
 
-    Answers come in the order of the requests, so several can be under way; ``deadline`` limits every wait
-    from then on.
+    xenstored replies in the order of the requests, so several can be in flight. ``deadline`` applies to every
+    wait after it is set.
     """
 
-    # Requests that may be under way. What is on its way must fit into the socket's buffers, or both sides
-    # could wait for each other.
+    # Requests in flight at once. They and their replies must fit into the socket buffers, or both sides could
+    # block on each other.
     AT_ONCE = 32
 
     def __init__(self, path: str) -> None:
@@ -110,7 +113,7 @@ class Wire:
         self._fd = -1
         self._received = b""
 
-    # What pyxs's Client calls.
+    # Called by pyxs's Client.
 
     @property
     def is_connected(self) -> bool:
@@ -123,8 +126,8 @@ class Wire:
             if stat.S_ISSOCK(kind):
                 self._connect_socket()
             else:
-                # The kernel sends a request out of the one buffer that the next write fills
-                # (drivers/xen/xenbus/xenbus_dev_frontend.c).
+                # The kernel keeps the request in one buffer, which the next write reuses
+                # (drivers/xen/xenbus/xenbus_dev_frontend.c), so only one request may be in flight.
                 self.at_once = 1
                 self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
@@ -137,7 +140,7 @@ class Wire:
             ) from error
 
     def terminate(self) -> None:
-        """Close; nothing is sent, so this never waits."""
+        """Close the connection. Sends nothing, so it never waits."""
         self._received = b""
         fd, self._fd = self._fd, -1
         sock, self._socket = self._socket, None
@@ -147,25 +150,25 @@ class Wire:
             os.close(fd)
 
     def send(self, packet: Packet) -> _Answer:
-        """Send one request; its answer is read when it is asked for."""
+        """Send one request. The reply is read by ``get()`` of the returned object."""
         self._check_connected()
         self._guarded(self._send_all, packet)
         return _Answer(self, packet)
 
     def exchange(self, packets: Sequence[Packet]) -> list[bytes | Refused]:
         """
-        Send requests, ``at_once`` at most, and read their answers: a list of payloads, and of Refused where
-        one was refused.
+        Send at most ``at_once`` requests and read their replies. Returns a list of payloads, with a Refused
+        for each refused request.
         """
         self._check_connected()
         return self._guarded(self._exchange, packets)
 
-    # The rest is for _Answer and below.
+    # Used by _Answer and internally.
 
     def receive(self, request: Packet) -> Packet:
         """
-        The answer to ``request``; raises Refused when it is an error, XenStoreError or DeadlineExceeded
-        otherwise.
+        Read the reply to ``request``. Raises Refused if it is an error, otherwise XenStoreError or
+        DeadlineExceeded.
         """
         packet = self.reply = self._guarded(self._receive, request)
         if packet.op == _ERROR:
@@ -178,7 +181,7 @@ class Wire:
         return [_refused(answer) if answer.op == _ERROR else answer.payload for answer in answers]
 
     def _receive(self, request: Packet) -> Packet:
-        """Answers that came together are taken together; what is not asked for yet is kept."""
+        """Read one reply. Data of later replies received with it is kept for the next call."""
         while True:
             while len(self._received) < _HEADER.size:
                 self._receive_more()
@@ -190,7 +193,7 @@ class Wire:
                 self._receive_more()
             payload, self._received = self._received[_HEADER.size : end], self._received[end:]
             if op == _WATCH_EVENT:
-                # No watch is ever set here; a daemon that sends one all the same does no harm.
+                # This client sets no watch. Ignore an event that a daemon sends anyway.
                 continue
             if rq_id != request.rq_id:
                 raise self._nonsense(f"an answer to request {rq_id} instead of {request.rq_id}")
@@ -211,8 +214,7 @@ class Wire:
         try:
             return function(argument)
         except BaseException as error:
-            # Half a message may be on the way in either direction: no later answer could be told from this
-            # one.
+            # Part of a message may be in flight in either direction, so later replies could not be matched.
             self.terminate()
             if isinstance(error, OSError):
                 raise XenStoreError(
@@ -234,8 +236,7 @@ class Wire:
                 sock.connect(self.path)
                 return
             except BlockingIOError as error:
-                # EAGAIN: the daemon's queue of new connections is full (unix(7)); there is nothing to poll
-                # for.
+                # EAGAIN: the daemon's backlog is full (unix(7)), which poll(2) cannot wait for.
                 if self.deadline.expired:
                     self.terminate()
                     raise self._late() from error
@@ -292,7 +293,7 @@ def _refused(packet: Packet) -> Refused:
 
 
 class _Answer:
-    """The answer to one request, read when asked for."""
+    """The pending reply to one request."""
 
     __slots__ = ("_request", "_wire")
 
