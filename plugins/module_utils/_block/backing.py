@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Backing files of loop devices: open them, and check that a part of one can be a disk.
+Backing files of loop devices: open them, and check that an area of a file can be a disk.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from . import device as _device
 
 
-# No file can have such a path, nor could one when a device was made.
+# There is no file at such a path, and no loop device can have been created for one.
 NO_SUCH_FILE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Backing:
     """
-    An open backing file. ``path`` as given, ``fd``, ``device`` (st_dev) and ``inode`` (st_ino), which
-    identify the file, ``size`` in bytes, ``mtime_ns`` in nanoseconds since the epoch.
+    An open backing file. ``path`` as given; ``fd``; ``device`` (st_dev) and ``inode`` (st_ino), which
+    identify the file; ``size`` in bytes; ``mtime_ns`` in nanoseconds since the epoch.
     """
 
     def __init__(self, path: str, read_only: bool = False, option: str = "backing_file") -> None:
@@ -60,11 +60,11 @@ class Backing:
 
 def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size: int | None = None) -> None:
     """
-    Raise InvalidValue unless the area lies in the file and consists of whole sectors. All numbers are in
+    Raise InvalidValue unless the area lies within the file and consists of whole sectors. All numbers are in
     bytes; ``size`` 0 means to the end of the file.
 
-    This is checked before the kernel is asked, because the kernel announces a new medium before it rejects a
-    block size.
+    This is checked before the ioctl, because the kernel announces a media change before it rejects a block
+    size.
     """
     block = 512 if sector_size is None else sector_size
     if not 512 <= block <= _PAGE or block & (block - 1):
@@ -101,8 +101,8 @@ def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size
 
 def check_direct_io(backing: Backing) -> None:
     """
-    Raise NotSupported when the file system has no direct I/O at all. Whether the alignment fits is known only
-    after the file is bound.
+    Raise NotSupported if the file system has no direct I/O at all. Whether the alignment is sufficient is
+    known only after the file is bound.
     """
     try:
         os.close(os.open(f"/proc/self/fd/{backing.fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
@@ -112,8 +112,8 @@ def check_direct_io(backing: Backing) -> None:
 
 def cut(device: _device.Device, has: int, left: int, otherwise: str) -> DeviceBusy:
     """
-    The error for a device that is larger than what is left of its file (both in bytes): I/O beyond the new
-    end of the file fails. ``otherwise`` completes the advice.
+    The error for a device that is larger than what is left of its truncated file (both in bytes): I/O behind
+    the file's new end fails. ``otherwise`` completes the hint.
     """
     return DeviceBusy(
         f"the file was truncated while it was bound: the device has {has} bytes, and {left} are left",

@@ -7,7 +7,7 @@ Bind a file to a free loop device.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Behaviour noted here was seen on Linux 6.1, 6.12 and 6.18 (drivers/block/loop.c).
+Behaviour noted here was observed on Linux 6.1, 6.12 and 6.18 (drivers/block/loop.c).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from . import loop
 from . import node as _node
 
 CONTROL = "/dev/loop-control"
-# Errors of LOOP_CONFIGURE when another process took the free device first, or it is being removed.
+# Errors of LOOP_CONFIGURE if another process took the free device first, or if it is being removed.
 _TAKEN = (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.ENOENT, errno.ENODEV)
 _ATTACH_SECONDS = 30
 _CONFIG = struct.Struct(uapi_plain.LOOP_CONFIG)
@@ -47,9 +47,9 @@ def attach(
     """
     Bind a free loop device to the open file and return it, held, with autoclear set.
 
-    Until :func:`_block.loop.set_autoclear` clears the flag, the device goes with its last user, also when
-    this process is killed. Offsets and sizes are in bytes. ``seconds`` limits the retries when other
-    processes take each free device first.
+    Until :func:`_block.loop.set_autoclear` clears the flag, the kernel detaches the device when its last user
+    closes it, also if this process is killed. Offsets and sizes are in bytes. ``seconds`` limits the retries
+    if other processes take each free device first.
 
     Raises InvalidValue, NotSupported (direct I/O, old kernel), DeadlineExceeded, KernelError.
     """
@@ -73,7 +73,7 @@ def attach(
 
 
 def _bind_free(config: bytes, backing: _backing.Backing, writable: bool, limit: Deadline) -> _device.Device:
-    """The first free loop device that can be bound, held; DeadlineExceeded."""
+    """Bind the first free loop device that can be bound, and return it, held; DeadlineExceeded."""
     last = None
     with _Control() as control:
         while True:
@@ -84,7 +84,7 @@ def _bind_free(config: bytes, backing: _backing.Backing, writable: bool, limit: 
             if limit.expired:
                 raise limit.exceeded("a free loop device", device=backing.path)
             if number == last:
-                # Nobody bound it, but somebody has this free device open exclusively for a while.
+                # The device is not bound, but somebody has it open exclusively for a moment.
                 limit.sleep(0.001)
             last = number
 
@@ -116,7 +116,7 @@ class _Control:
         os.close(self.fd)
 
     def free_number(self) -> int:
-        # It reserves nothing: the number may be taken by another process before it is used.
+        # This reserves nothing: another process may take the number before it is used.
         try:
             return fcntl.ioctl(self.fd, uapi_plain.LOOP_CTL_GET_FREE)
         except OSError as error:
@@ -142,7 +142,7 @@ def _configuration(
 
 
 def _bind(number: int, config: bytes, backing: _backing.Backing, writable: bool) -> _device.Device | None:
-    """The device, held, or None when another process took this number first."""
+    """Return the device, held, or None if another process took this number first."""
     path = f"/dev/loop{number}"
     try:
         fd = _open_free(number, os.O_RDWR if writable else os.O_RDONLY)
@@ -152,9 +152,9 @@ def _bind(number: int, config: bytes, backing: _backing.Backing, writable: bool)
         raise KernelError.from_oserror(error, f"open {path}", device=path) from error
     try:
         _check_free_node(os.fstat(fd), number, path)
-        # Before anything is bound: fails on a kernel without disk sequence numbers (before 5.15).
+        # Checked before anything is bound: fails on a kernel without disk sequence numbers (before 5.15).
         _device.read_diskseq(fd, path)
-        # Never LOOP_CLR_FD when this fails: the file that is bound then is somebody else's.
+        # Do not call LOOP_CLR_FD if this fails: a file that is bound then was bound by another process.
         fcntl.ioctl(fd, uapi_plain.LOOP_CONFIGURE, config)
     except OSError as error:
         os.close(fd)
@@ -173,7 +173,8 @@ def _bind(number: int, config: bytes, backing: _backing.Backing, writable: bool)
 
 def _open_free(number: int, flags: int) -> int:
     """
-    A descriptor of a free loop device. A missing node is made: the kernel does not add nodes to every /dev.
+    Open a free loop device; returns the descriptor. A missing node is created, because the kernel creates
+    nodes only in its own devtmpfs.
     """
     path, flags = f"/dev/loop{number}", flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
@@ -181,11 +182,11 @@ def _open_free(number: int, flags: int) -> int:
     except FileNotFoundError:
         known = loop.number_of(f"loop{number}")
         if known is None:
-            # The device has just been removed, and its node with it.
+            # The device has just been removed, and so has its node.
             raise
     except OSError as error:
         if error.errno in gone.DISK:
-            # A node that is not the device's own would still lead nowhere after a retry.
+            # If the node does not belong to the device, a retry would fail too.
             _check_free_node(os.lstat(path), number, path)
         raise
     was_missing = _node.make(f"loop{number}", *known)
@@ -193,7 +194,7 @@ def _open_free(number: int, flags: int) -> int:
         return _node.open_block(path, flags)
     except OSError as error:
         if was_missing and error.errno in gone.DISK:
-            # The device was removed meanwhile: without it the node leads nowhere.
+            # The device was removed meanwhile, and the node leads nowhere.
             os.unlink(path)
         raise
 
@@ -204,7 +205,7 @@ def _check_free_node(there: os.stat_result, number: int, path: str) -> None:
     path leads to it.
     """
     found = os.major(there.st_rdev), os.minor(there.st_rdev)
-    # With max_part, partitions have minor numbers too, and the minor differs from the loop device's number.
+    # With max_part, partitions also use minor numbers, so the minor differs from the loop device's number.
     if stat.S_ISBLK(there.st_mode) and (
         found == (_device.LOOP_MAJOR, number) or found == loop.number_of(f"loop{number}")
     ):
@@ -220,6 +221,6 @@ def _check_bound(device: _device.Device, backing: _backing.Backing, direct_io: b
     status = loop.info(device)
     if (status.backing_device, status.backing_inode) != (backing.device, backing.inode):
         raise WrongDevice(f"it is bound to another file than {backing.path}", device=device.path)
-    # The kernel silently drops the flag when the file is not aligned for direct I/O.
+    # The kernel silently clears the flag if the file is not aligned for direct I/O.
     if direct_io and not status.direct_io:
         raise loop.no_direct_io(backing.path)

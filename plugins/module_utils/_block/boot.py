@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The boot of the running kernel: disk sequence numbers start again with each boot.
+Identify the boot of the running kernel, because disk sequence numbers start again with each boot.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -14,14 +14,12 @@ from .._base.errors import DeviceGone, InvalidValue, KernelError
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
-# The content of that file, read once: no process outlives the boot.
+# Cached: no process outlives the boot.
 _boot: list[str] = []
 
 
 def boot_id() -> str:
-    """
-    The kernel's UUID for the current boot: disk sequence numbers start again with each boot. KernelError.
-    """
+    """The kernel's UUID of the current boot. KernelError."""
     if _boot:
         return _boot[0]
     try:
@@ -33,7 +31,7 @@ def boot_id() -> str:
 
 
 def check_boot_id(value: object, option: str = "boot_id") -> str:
-    """A boot_id as :func:`boot_id` returns it; InvalidValue for anything else."""
+    """A boot_id in the form that :func:`boot_id` returns; InvalidValue for anything else."""
     text = str(value).lower()
     if tuple(map(len, text.split("-"))) != (8, 4, 4, 4, 12) or set(text) - set("0123456789abcdef-"):
         raise InvalidValue(option, value, f"must be a boot_id as modules return it, and as {_BOOT_ID} has it")
@@ -42,7 +40,7 @@ def check_boot_id(value: object, option: str = "boot_id") -> str:
 
 def check_boot(boot: str | None, number: int | None) -> None:
     """
-    Raise DeviceGone when ``boot`` is the boot_id of another boot: the disk sequence number ``number`` then
+    Raise DeviceGone if ``boot`` is the boot_id of another boot: the disk sequence number ``number`` then
     names no device, or another one.
     """
     if boot is not None and boot != boot_id():

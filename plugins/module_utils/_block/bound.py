@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The loop devices that are bound to a file now.
+The loop devices that are currently bound to a file.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Seconds within which a device must report its status, and for which one that did not is not asked again;
-# {(name, diskseq): until when}.
+# Seconds within which a device must report its status; seconds for which a device that did not is not asked
+# again; and those devices, as {(name, diskseq): until when}.
 _ANSWER_SECONDS, _SILENT_SECONDS = 2, 60
 _SILENT: dict[tuple[str, str | None], Deadline] = {}
 
 
 def bound_numbers(files: set[tuple[int, int]] | None = None) -> list[int]:
     """
-    Minor numbers of the loop devices that are bound now, from sysfs: where to look, not a proof.
+    Minor numbers of the loop devices that are currently bound, from sysfs. This tells where to look, and
+    proves nothing.
 
-    ``files``: a set of ``(st_dev, st_ino)``; devices over other files are left out.
+    ``files``: a set of ``(st_dev, st_ino)``; devices bound to other files are left out.
     """
     if files is None:
         names = _bound_names()
@@ -52,7 +53,7 @@ def _bound_names() -> list[str]:
 
 
 def read_paths() -> dict[str, str]:
-    """``{name: path of the backing file}`` of the loop devices that are bound now, both from sysfs."""
+    """``{name: path of the backing file}`` of the currently bound loop devices, both from sysfs."""
     gone.need_sysfs()
     names = [name for name in gone.list_directory("/sys/block") if loop.is_name(name)]
     found = {name: sysfs.read(f"/sys/block/{name}/loop/backing_file") for name in names}
@@ -66,8 +67,8 @@ def statuses(
     Yield ``(name, status)`` (see :func:`_block.loop.read_status`) of the bound loop devices whose file may be
     on one of the file systems ``devices`` (st_dev).
 
-    ``paths``: the result of :func:`read_paths`, if it was read already. A device that does not answer is left
-    out when sysfs says that its file is on another file system.
+    ``paths``: the result of :func:`read_paths`, if it is already known. A device that does not answer is left
+    out if sysfs shows that its file is on another file system.
     """
     mounts, elsewhere = None, []
     for name, path in (read_paths() if paths is None else paths).items():
@@ -83,13 +84,13 @@ def statuses(
 
 def _statuses_in_time(names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """
-    As :func:`statuses`, for devices whose file should be on another file system. Devices that do not answer
-    are left out.
+    Like :func:`statuses`, for devices whose file should be on another file system. Devices that do not answer
+    in time are left out.
     """
     asked = {}
     for name in names:
         key = name, sysfs.read(f"/sys/block/{name}/diskseq")
-        # A device that did not answer is not waited for each time.
+        # A device that did not answer is not waited for every time.
         if key not in _SILENT or _SILENT[key].expired:
             asked[name] = key
     for name, answered, status in each_in_time(loop.read_status, asked, _ANSWER_SECONDS):
@@ -106,10 +107,10 @@ def file_of(status: dict[str, Any]) -> tuple[int, int]:
 
 def open_bound(files: set[tuple[int, int]] | None = None) -> Iterator[tuple[_device.Device, loop.LoopInfo]]:
     """
-    Yield ``(Device, LoopInfo)`` for each bound loop device; the caller closes each Device.
+    Yield ``(Device, LoopInfo)`` for each bound loop device. The caller must close each Device.
 
-    ``files``: as for :func:`bound_numbers`. The devices that are left out are not opened, which saves most of
-    the time.
+    ``files``: as for :func:`bound_numbers`. Devices that are left out are not opened, which saves most of the
+    time.
     """
     for minor in bound_numbers(files):
         found = open_if_bound(minor)
@@ -118,7 +119,7 @@ def open_bound(files: set[tuple[int, int]] | None = None) -> Iterator[tuple[_dev
 
 
 def open_if_bound(minor: int) -> tuple[_device.Device, loop.LoopInfo] | None:
-    """The loop device with this minor number, held, and its LoopInfo; None when it is not bound to a file."""
+    """The loop device with this minor number, held, and its LoopInfo; None if it is not bound to a file."""
     try:
         device = _device.open_number(_device.LOOP_MAJOR, minor)
     except DeviceGone:

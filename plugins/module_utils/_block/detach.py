@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Detach loop devices from their files, and say who uses them.
+Detach loop devices from their files, and list their users.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# Seconds that an unused device may take to lose its file.
+# Seconds that an unused device may take until its file is released.
 _GOING_SECONDS = 1.0
 
 
 def detach(device: _device.Device, deferred: bool = False, timeout: float = 5.0) -> bool:
     """
-    Detach a held loop device from its file, close it, and return whether it is gone already.
+    Detach a held loop device from its file, close it, and return whether it is already detached.
 
     Unless ``deferred``, a device that others still hold after ``timeout`` seconds is left unchanged:
-    DeviceBusy. It is not marked to go with its last user while this function waits, so that a process that is
-    killed here leaves the device to its users.
+    DeviceBusy. Autoclear is not left set while this function waits, so if this process is killed here, the
+    device stays with its users.
     """
     identity, limit, asked = device.id, Deadline(timeout), False
     if not deferred and _device.is_claimed(device):
@@ -44,8 +44,7 @@ def detach(device: _device.Device, deferred: bool = False, timeout: float = 5.0)
             let_go.ask(identity.diskseq)
             loop.set_autoclear(device, True)
         else:
-            # Brief users, such as udev's probers after an event, are waited for; lasting ones keep the
-            # device.
+            # Wait for brief users, such as udev's probers after an event. Lasting users keep the device.
             for pause in pauses(0.01, 0.2):
                 if _take_file(device):
                     break
@@ -66,11 +65,12 @@ def detach(device: _device.Device, deferred: bool = False, timeout: float = 5.0)
 
 def _take_file(device: _device.Device) -> bool:
     """
-    Have a held loop device lose its file when it is closed, unless others have it open; whether it will.
+    Let the kernel detach the file of a held loop device on close, unless others have the device open. Returns
+    whether it will.
 
-    LOOP_CLR_FD does that, or sets autoclear when others have the device open (drivers/block/loop.c,
-    loop_clr_fd). One more call tells which it was and clears the flag again: in the first case the status can
-    no longer be set.
+    LOOP_CLR_FD does that, or sets autoclear if others have the device open (drivers/block/loop.c,
+    loop_clr_fd). LOOP_SET_STATUS64 then tells which of the two happened, and clears autoclear again: it fails
+    if the file is being detached.
     """
     before = _get_bound_status(device)
     if before is None:
@@ -87,7 +87,7 @@ def _take_file(device: _device.Device) -> bool:
 
 
 def _get_bound_status(device: _device.Device) -> dict[str, Any] | None:
-    """struct loop_info64 of a held loop device as a dictionary; None when no file is bound."""
+    """struct loop_info64 of a held loop device as a dictionary; None if no file is bound."""
     try:
         return loop.get_status(device.fd)
     except OSError as error:
@@ -98,11 +98,11 @@ def _get_bound_status(device: _device.Device) -> dict[str, Any] | None:
 
 def users(device: _device.Device) -> list[str]:
     """
-    Known users of the device and its partitions: names of the devices stacked on it, and mount points.
+    Known users of the device and its partitions: names of the devices stacked on them, and mount points.
     KernelError.
     """
     names, numbers = gone.list_directory(f"{device.sysfs}/holders"), {device.id.number: ""}
-    # The kernel names a partition by its disk (block/partitions/core.c).
+    # The name of a partition begins with the name of its disk (block/partitions/core.c).
     disk = device.name.replace("/", "!")
     for name in gone.list_directory(device.sysfs):
         if not name.startswith(disk):
@@ -131,7 +131,7 @@ def users(device: _device.Device) -> list[str]:
 
 
 def busy(device: _device.Device) -> DeviceBusy:
-    """The DeviceBusy error that names the users of a held loop device."""
+    """A DeviceBusy error that names the users of a held loop device."""
     names = users(device)
     return DeviceBusy(
         "it is in use" + (f" by {', '.join(names)}" if names else " by a program that has it open"),

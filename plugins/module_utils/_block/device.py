@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One open block device: its identity and the descriptor that proves it.
+An open block device: its identity, and the file descriptor that proves it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 The kernel reuses ``major:minor`` and names as soon as nothing holds a device open. So each ``open_*``
-function opens first, proves on the open descriptor what it got, and returns the descriptor in a
-:class:`Device`. While that is open, its numbers cannot be given to another device (block/bdev.c: an open
-block device keeps its dev_t).
+function opens the device first, then verifies the identity through the open file descriptor, and returns both
+as a :class:`Device`. While the descriptor is open, its number cannot be given to another device
+(block/bdev.c: an open block device keeps its dev_t).
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _STATUS_SIZE = struct.calcsize(uapi_plain.LOOP_INFO64)
 
 class DeviceId(Record):
     """
-    The identity of a device for as long as the kernel runs; a ``diskseq`` is never given twice
-    (block/genhd.c, Linux 5.15).
+    The identity of a device, unique during this boot: a ``diskseq`` is never reused (block/genhd.c, Linux
+    5.15).
     """
 
     major: int
@@ -54,18 +54,19 @@ class DeviceId(Record):
 
     @property
     def number(self) -> str:
-        """``major:minor`` in decimal, as device-mapper tables and sysfs write it."""
+        """``major:minor`` in decimal, the form used in device-mapper tables and sysfs."""
         return f"{self.major}:{self.minor}"
 
     @property
     def rdev(self) -> int:
-        """The number as st_rdev has it."""
+        """The device number in the form of st_rdev."""
         return os.makedev(self.major, self.minor)
 
 
 class Device:
     """
-    A block device with the open descriptor that proves it. Leaving the context closes the descriptor.
+    A block device and the open file descriptor that proves its identity. Leaving the context closes the
+    descriptor.
 
     ``id`` (DeviceId), ``fd`` (int), ``name`` (the kernel's, such as ``dm-3``), ``writable``. Sizes are in
     bytes.
@@ -90,23 +91,23 @@ class Device:
         return f"<Device {self.name} {self.id.number} diskseq {self.id.diskseq}{state}>"
 
     def close(self) -> None:
-        """Close the descriptor; from then on the number may be reused. Closing twice is harmless."""
+        """Close the descriptor. The number may be reused from then on. Can be called twice."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             os.close(fd)
 
     @property
     def path(self) -> str:
-        """The path of the node, which names this device for as long as it is open."""
+        """The path of the node. It names this device for as long as the device is open."""
         return "/dev/" + self.name
 
     @property
     def has_node(self) -> bool:
-        """Whether :attr:`path` leads to this device: the node can be missing, or belong to another device."""
+        """Whether :attr:`path` leads to this device. The node can be missing, or belong to another device."""
         return _node.is_node_of(self.path, self.id.rdev)
 
     def need_node(self) -> None:
-        """Raise WrongDevice unless :attr:`path` leads to this device; for callers that pass the path on."""
+        """Raise WrongDevice unless :attr:`path` leads to this device. For callers that pass the path on."""
         if not self.has_node:
             raise WrongDevice(
                 "its node in /dev is missing or belongs to another device",
@@ -117,21 +118,21 @@ class Device:
     @property
     def held_path(self) -> str:
         """
-        A path that leads to this device for as long as it is held, for programs that accept only a path.
+        A path that leads to this device for as long as it is held. For programs that accept only a path.
         """
         return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     @property
     def partition(self) -> int | None:
         """
-        The partition number, or None for a whole disk. DeviceGone when the kernel no longer has the device.
+        The partition number, or None for a whole disk. DeviceGone if the kernel no longer has the device.
         """
         if _is_whole(self.sysfs):
             return None
         text = _sysfs.read(f"{self.sysfs}/partition")
         if text is not None:
             return int(text)
-        # Checked last: a device that goes away in between would look like a whole disk.
+        # Checked last: a device that disappears in between would look like a whole disk.
         if _sysfs.read(f"{self.sysfs}/dev") is None:
             raise DeviceGone("it is gone, or is a partition that was deleted", device=self.id.number)
         return None
@@ -139,8 +140,8 @@ class Device:
     @property
     def by_diskseq(self) -> str | None:
         """
-        udev's link to this device or partition by disk sequence number; None when the kernel no longer has
-        it.
+        udev's link to this device or partition by disk sequence number; None if the kernel no longer has the
+        device.
         """
         return self._partition_and_link()[1]
 
@@ -166,11 +167,11 @@ class Device:
 
     def prove(self) -> None:
         """
-        Raise WrongDevice unless the descriptor still leads to the medium that it was opened with; DeviceGone
-        when there is none any more.
+        Raise WrongDevice unless the descriptor still refers to the medium that was opened; DeviceGone if
+        there is no medium any more.
 
-        A drive can get another medium while it is held, and a loop device another file. Both change the
-        diskseq.
+        While a device is held, a drive can get another medium, and a loop device another file. Both change
+        the diskseq.
         """
         check_bound(self.fd, self.id.major, self.path)
         now = read_diskseq(self.fd, self.name)
@@ -180,7 +181,7 @@ class Device:
             )
 
     def duplicate(self) -> Device:
-        """Another Device with a descriptor of its own, for a holder that outlives this one."""
+        """Another Device with its own descriptor, for a holder that outlives this one."""
         return Device(fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 3), self.id, self.name, self.writable)
 
     def _partition_and_link(self) -> tuple[int | None, str | None]:
@@ -194,8 +195,8 @@ class Device:
 
     def as_dict(self) -> dict[str, Any]:
         """
-        The identity as plain data, as every module of the collection returns it. ``path`` is None when the
-        node is missing or belongs to another device.
+        The identity as plain data, as every module of the collection returns it. ``path`` is None if the node
+        is missing or belongs to another device.
         """
         partition, link = self._partition_and_link()
         return {
@@ -214,7 +215,7 @@ class Device:
 
 
 def check_diskseq(value: object, option: str = "diskseq") -> int:
-    """A disk sequence number as an int from 1 to 2**64-1, or InvalidValue; the kernel never gives 0."""
+    """A disk sequence number as an int from 1 to 2**64-1, or InvalidValue. The kernel never assigns 0."""
     text = str(value)
     if isinstance(value, bool) or not digits.is_decimal(text, 20) or not 1 <= int(text) <= _U64_MAX:
         raise InvalidValue(option, value, "must be a disk sequence number, a whole number from 1 to 2^64-1")
@@ -223,18 +224,18 @@ def check_diskseq(value: object, option: str = "diskseq") -> int:
 
 def open_path(path: str, writable: bool = False, diskseq: int | None = None, option: str = "path") -> Device:
     """
-    Open a block device by a path and prove what it is.
+    Open a block device by a path, and verify its identity.
 
     ``diskseq`` is the expected disk sequence number (otherwise WrongDevice). A path that ends in the kernel's
-    own name of a device, ``/dev/NAME``, means that device: it is opened even when its node is missing, and a
-    node there that belongs to another device is a WrongDevice.
+    own name of a device, ``/dev/NAME``, means that device: it is opened even if its node is missing. If its
+    node belongs to another device, WrongDevice is raised.
 
-    Raises InvalidValue when the path is not absolute or does not lead to a block device, DeviceGone when
-    nothing is there, KernelError.
+    Raises InvalidValue if the path is not absolute or does not lead to a block device, DeviceGone if nothing
+    is there, KernelError.
     """
     files.check_path(path, option, "an absolute path of a block device")
     try:
-        # O_PATH has no side effects: opening a FIFO, a tape or a watchdog for real would.
+        # O_PATH has no side effects. A normal open of a FIFO, a tape or a watchdog would have some.
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         if error.errno not in gone.PATH:
@@ -257,9 +258,9 @@ def open_path(path: str, writable: bool = False, diskseq: int | None = None, opt
 
 def open_number(major: int, minor: int, writable: bool = False, diskseq: int | None = None) -> Device:
     """
-    Open the device that has the number ``major:minor`` now; DeviceGone when there is none.
+    Open the device that currently has the number ``major:minor``; DeviceGone if there is none.
 
-    Its node in /dev may be missing, or belong to another device: then a private node is used.
+    If its node in /dev is missing or belongs to another device, a private node is used.
     """
     name = _sysfs.kernel_name(major, minor)
     if name is None:
@@ -273,7 +274,7 @@ def open_number(major: int, minor: int, writable: bool = False, diskseq: int | N
 
 
 def open_diskseq(diskseq: object, writable: bool = False) -> Device:
-    """Open the whole disk that has this disk sequence number; DeviceGone when there is none (any more)."""
+    """Open the whole disk that has this disk sequence number; DeviceGone if there is none (any more)."""
     wanted = check_diskseq(diskseq)
     gone.need_sysfs()
     for name in gone.list_directory("/sys/block"):
@@ -283,7 +284,7 @@ def open_diskseq(diskseq: object, writable: bool = False) -> Device:
         if number is None:
             break
         try:
-            # sysfs only says where to look: the descriptor is the proof.
+            # sysfs only tells where to look: the descriptor is the proof.
             return open_number(*number, writable=writable, diskseq=wanted)
         except (WrongDevice, DeviceGone):
             break
@@ -296,12 +297,12 @@ def open_diskseq(diskseq: object, writable: bool = False) -> Device:
 
 def is_claimed(device: Device) -> bool:
     """
-    Whether someone has the device open exclusively: a mount, a mapped device, md, swap, an O_EXCL opener
+    Whether someone has the device open exclusively: a mount, a mapped device, md, swap, an opener with O_EXCL
     (block/bdev.c).
 
-    Plain openers, such as blkback or QEMU, are not seen. KernelError.
+    Other openers, such as blkback or QEMU, are not detected. KernelError.
     """
-    # Another process that checks has it open for a moment, too.
+    # Another process that does this check also has it open exclusively for a moment.
     for pause in (0.002, 0.01, None):
         try:
             handle = _node.open_block(
@@ -320,8 +321,8 @@ def is_claimed(device: Device) -> bool:
 
 def _is_whole(link: str) -> bool:
     """
-    Whether sysfs shows a disk there, by the place that most disks have, ``.../block/NAME``: a partition is
-    below its disk.
+    Whether sysfs shows a whole disk there. Most disks have the path ``.../block/NAME``; a partition is below
+    its disk.
     """
     try:
         return os.readlink(link).split("/")[-2:-1] == ["block"]
@@ -333,7 +334,7 @@ def _is_whole(link: str) -> bool:
 
 def _reopen(link: str, path: str, writable: bool, rdev: int) -> Device:
     """
-    The Device behind the node with the number ``rdev`` that ``link`` leads to; ``path`` is what the user
+    Open the device behind the node with the number ``rdev`` that ``link`` leads to. ``path`` is what the user
     gave.
     """
     try:
@@ -352,8 +353,8 @@ def _reopen(link: str, path: str, writable: bool, rdev: int) -> Device:
 
 def _refuse_foreign(path: str, rdev: int) -> None:
     """
-    Raise WrongDevice when the path is the kernel's name of another device: then the node does not belong to
-    it.
+    Raise WrongDevice if the path is the kernel's name of another device: the node then does not belong to
+    that device.
     """
     number = _sysfs.number_named(path)
     if number is not None and os.makedev(*number) != rdev:
@@ -373,7 +374,7 @@ def _open_link(link: str, path: str, writable: bool) -> int:
 
 
 def _open_failed(error: OSError, path: str) -> DeviceGone | DeviceBusy | KernelError:
-    """The error for a failed open of a node that exists."""
+    """The error for a failed open of an existing node."""
     if error.errno in gone.DISK:
         return DeviceGone("the node has no device behind it", device=path, errno=error.errno)
     if error.errno == errno.EBUSY:
@@ -384,7 +385,7 @@ def _open_failed(error: OSError, path: str) -> DeviceGone | DeviceBusy | KernelE
 
 
 def _from_opened(fd: int, writable: bool) -> Device:
-    """:func:`from_fd`, which closes the descriptor when it fails."""
+    """Like :func:`from_fd`, but closes the descriptor on failure."""
     try:
         return from_fd(fd, writable)
     except BaseException:
@@ -393,14 +394,15 @@ def _from_opened(fd: int, writable: bool) -> Device:
 
 
 def from_fd(fd: int, writable: bool = False) -> Device:
-    """A Device that takes over an open descriptor of a block device."""
+    """Create a Device that takes over an open descriptor of a block device."""
     opened = os.fstat(fd)
     if not stat.S_ISBLK(opened.st_mode):
         raise WrongDevice(f"the descriptor leads to a {kind_of_file(opened.st_mode)}, not to a block device")
     major, minor = os.major(opened.st_rdev), os.minor(opened.st_rdev)
     number = f"{major}:{minor}"
     diskseq = read_diskseq(fd, number)
-    # The descriptor pins the number, so sysfs cannot show another device under it; a dead disk has no entry.
+    # The descriptor pins the number, so sysfs cannot show another device under it. A removed disk has no
+    # entry.
     name = _sysfs.kernel_name(major, minor)
     if name is None:
         raise DeviceGone("it went away while it was being opened", device=number)
@@ -409,12 +411,12 @@ def from_fd(fd: int, writable: bool = False) -> Device:
 
 def check_bound(fd: int, major: int, path: str) -> None:
     """
-    Raise DeviceGone when this is a loop device without a file; other devices pass.
+    Raise DeviceGone if this is a loop device without a file. Other devices pass.
 
-    LOOP_CLR_FD leaves the file of a device that others hold to its last user. Before Linux 6.11, an open that
-    comes while the file is being detached succeeds too (drivers/block/loop.c, loop_clr_fd), still with the
-    old diskseq, and the device can then be bound to another file. LOOP_GET_STATUS64 fails from the start of
-    the detach on, so a descriptor for which it has succeeded once keeps the file.
+    If others hold the device, LOOP_CLR_FD leaves its file bound until the last close. Before Linux 6.11, an
+    open during the detach succeeds too (drivers/block/loop.c, loop_clr_fd), still with the old diskseq, and
+    the device can then be bound to another file. LOOP_GET_STATUS64 fails from the start of the detach. So
+    once it has succeeded for a descriptor, the device keeps its file while the descriptor is open.
     """
     if major != LOOP_MAJOR:
         return

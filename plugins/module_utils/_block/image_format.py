@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Formats of disk images that are not raw, detected by the first or the last bytes of their files.
+Detect formats of disk images that are not raw, by the first or last bytes of their files.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. A loop device over such a file shows the guest the container instead of the disk in it, and the first
-write destroys the image. A detected format only ever leads to an error: a guest can write any of these bytes
-into its own raw disk, so nothing is opened *as* a format because of them.
+Pure. A loop device bound to such a file shows the guest the container instead of the disk in it, and the
+first write destroys the image. A detected format only causes an error. No file is ever opened *as* a format
+because of these bytes, since a guest can write any of them to its own raw disk.
 
 Sources, of QEMU: docs/interop/qcow2.rst, docs/interop/qed_spec.rst, block/vmdk.c (vmdk_probe), block/vpc.c,
 block/vhdx.h, block/vdi.c, block/parallels.c, block/bochs.c, block/cloop.c, block/dmg.c.
@@ -37,10 +37,10 @@ _MAGICS = (
     ("vhdx", 0, b"vhdxfile"),
     ("vdi", 64, (0xBEDA107F).to_bytes(4, "little")),
 )
-# A VHD of fixed size is the disk followed by this: the cookie, four bytes of flags, and the version 1.0 of
-# the format; at byte 48 the size of the disk, and at byte 60 the type "fixed".
+# A VHD of fixed size is the disk followed by this footer: the cookie, four bytes of flags, and the format
+# version 1.0; the size of the disk is at byte 48, and the type "fixed" at byte 60.
 _VHD_COOKIE, _VHD_VERSION, _VHD_FIXED = b"conectix", (0x00010000).to_bytes(4, "big"), (2).to_bytes(4, "big")
-# Old programs wrote a footer without its last byte.
+# Old programs wrote the footer without its last byte.
 _VHD_FOOTERS = (511, 512)
 # The last 512 bytes of an Apple disk image: "koly", the version 4, and their number.
 _DMG_TRAILER = b"koly" + (4).to_bytes(4, "big") + (512).to_bytes(4, "big")
@@ -48,16 +48,16 @@ _VMDK_VERSIONS = (b"version=1", b"version=2", b"version=3")
 
 
 def tail_of(size: int) -> int:
-    """The offset in bytes at which the examined end of a file of ``size`` bytes begins."""
+    """The offset in bytes at which the examined end of a file with ``size`` bytes begins."""
     return max(0, (size - 1) // SECTOR * SECTOR + SECTOR - TAIL)
 
 
 def format_of(head: bytes, tail: bytes = b"", start: int = 0) -> str | None:
     """
-    The name of the format as ``qemu-img convert -f`` takes it, or None for what can be a raw image.
+    The name of the format, as ``qemu-img convert -f`` takes it; None for a possible raw image.
 
-    ``head``: the first HEAD bytes of the file, or all of a shorter file; ``tail``: everything from ``start``
-    (:func:`tail_of`) on, or nothing.
+    ``head``: the first HEAD bytes of the file, or the whole of a shorter file. ``tail``: everything from
+    ``start`` (:func:`tail_of`) on, or empty.
     """
     for name, where, magic in _MAGICS:
         if head[where : where + len(magic)] == magic:
@@ -71,7 +71,7 @@ def format_of(head: bytes, tail: bytes = b"", start: int = 0) -> str | None:
 
 def _is_vmdk_descriptor(head: bytes) -> bool:
     """
-    Whether it is a text whose first line other than comments and blank lines is a version, as in QEMU's
+    Whether this is a text whose first line, except for comments and blank lines, is a version, as in QEMU's
     vmdk_probe.
     """
     if head[:1] not in (b"#", b" ", b"\r", b"\n", b"v"):
@@ -85,8 +85,8 @@ def _is_vmdk_descriptor(head: bytes) -> bool:
 
 def _has_vhd_footer(tail: bytes, start: int) -> bool:
     """
-    Whether a VHD footer is at the very end, or before it when the file was padded. A footer before the end
-    must describe the disk before it, because a disk can contain the end of another disk's image.
+    Whether there is a VHD footer at the very end, or before it if the file was padded. A footer before the
+    end must describe the disk before it, because a disk can contain the end of another disk's image.
     """
     for at in range(0, len(tail), SECTOR):
         footer = tail[at : at + SECTOR]

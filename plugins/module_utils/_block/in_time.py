@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Calls that may hang in the kernel, made by a child process that is abandoned when one takes too long.
+Calls that may hang in the kernel: a child process makes them, and is abandoned if one takes too long.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The child has nothing open but a pipe, so that it keeps nothing busy while it hangs. It ends when the kernel
-has answered and nobody reads the pipe.
+The child has only a pipe open, so it keeps nothing busy while it hangs. Once the kernel answers and nobody
+reads the pipe, the child exits.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def each_in_time(
 ) -> Iterator[tuple[_Key, bool, Any]]:
     """
     Yield ``(key, answered, value)`` for each key: the result of ``function(key)`` (numbers, texts, and
-    containers of them), or False and None when it takes longer than ``seconds``.
+    containers of them), or False and None if it takes longer than ``seconds``.
 
-    A BlockError of the function ends this with a KernelError that has the same message and errno.
+    If the function raises a BlockError, this ends with a KernelError that has the same message and errno.
     """
     keys = list(keys)
     while keys:
@@ -51,7 +51,7 @@ def each_in_time(
                 key = keys.pop(0)
                 yield (key, False, None) if found is None else (key, True, found[0])
                 if found is None:
-                    # Another process does the others.
+                    # A new process handles the remaining keys.
                     break
         finally:
             answers.close()
@@ -75,14 +75,14 @@ class _Answers:
         if not child:
             _look_at(function, keys, writer)
         os.close(writer)
-        # It has ended already; its own child makes the calls, and nobody waits for that one.
+        # This child has already exited. The grandchild makes the calls, and is not waited for.
         os.waitpid(child, 0)
 
     def close(self) -> None:
         os.close(self._reader)
 
     def next(self, limit: Deadline) -> tuple[Any, ...] | None:
-        """``(value,)``, or None when the deadline expires first."""
+        """``(value,)``, or None if the deadline expires first."""
         while True:
             known = len(self._data) >= _LENGTH.size
             end = _LENGTH.size + _LENGTH.unpack_from(self._data)[0] if known else 0
@@ -102,7 +102,7 @@ class _Answers:
 
 
 def _look_at(function: Callable[[Any], Any], keys: list[Any], writer: int) -> NoReturn:
-    """Runs in the child, and in its child; never returns."""
+    """Runs in the child and the grandchild; never returns."""
     try:
         if not os.fork():
             if writer != 3:

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Ask the service of /dev/disk/by-diskseq to let go of a disk before it is removed.
+Ask the service of /dev/disk/by-diskseq to release a disk before the disk is removed.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 The service keeps a disk open for a while after its name was used (``_by_diskseq/pins``), and a removal would
-wait for it. Whether the disk is in use is for the removal to find out: nothing depends on the answer.
+have to wait for that. The removal itself checks whether the disk is in use, so nothing depends on the answer.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from __future__ import annotations
 from .._base import run_directory
 
 SOCKET = f"{run_directory.ROOT}/by-diskseq/socket"
-# Seconds for which the service is waited for; it answers within half of that.
+# Seconds to wait for the service, which answers within half of that time.
 _PATIENCE = 1.0
 
 
 def ask(diskseq: int) -> bool:
-    """Whether the service was reached, and holds nothing of the disk any more."""
+    """Whether the service answered that it holds nothing of the disk any more."""
     import socket  # takes long to import, and only removals need it
 
     try:
@@ -31,5 +31,5 @@ def ask(diskseq: int) -> bool:
             service.send(str(diskseq).encode("ascii"))
             return service.recv(64) == b"0"
     except OSError:
-        # It does not run, or does not work.
+        # The service is not running, or does not respond.
         return False

@@ -7,9 +7,9 @@ One loop device: its status, and the flags that can change while it is bound.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A loop device is identified by its backing file's device and inode, its offset and its size limit:
-``lo_file_name`` is cut at 63 bytes and may be wrong. Behaviour noted here was seen on Linux 6.1, 6.12 and
-6.18 (drivers/block/loop.c).
+A loop device is identified by its backing file's device and inode, its offset and its size limit.
+``lo_file_name`` is truncated to 63 bytes and may be wrong. Behaviour noted here was observed on Linux 6.1,
+6.12 and 6.18 (drivers/block/loop.c).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class HasIdentity(Protocol):
-        """A file by its device and inode, with its size in bytes: a ``_block.backing.Backing``."""
+        """A file identified by device and inode, with its size in bytes: a ``_block.backing.Backing``."""
 
         device: int
         inode: int
@@ -45,8 +45,8 @@ STATUS = struct.Struct(uapi_plain.LOOP_INFO64)
 
 class LoopInfo(Record):
     """
-    LOOP_GET_STATUS64 of a bound loop device; ``offset`` and ``sizelimit`` in bytes, ``sizelimit`` 0 means to
-    the end of the file.
+    LOOP_GET_STATUS64 of a bound loop device. ``offset`` and ``sizelimit`` are in bytes; ``sizelimit`` 0 means
+    to the end of the file.
     """
 
     number: int
@@ -74,7 +74,7 @@ class LoopInfo(Record):
 
 
 def info(device: _device.Device) -> LoopInfo:
-    """LoopInfo of a held loop device; DeviceGone when no file is bound to it, KernelError."""
+    """The LoopInfo of a held loop device; DeviceGone if no file is bound to it, KernelError."""
     try:
         status = get_status(device.fd)
     except OSError as error:
@@ -87,7 +87,7 @@ def info(device: _device.Device) -> LoopInfo:
 
 
 def backing_path(device: _device.Device) -> str | None:
-    """The backing file's path from sysfs (for a deleted file it ends in `` (deleted)``), or None."""
+    """The path of the backing file from sysfs, or None. For a deleted file it ends in `` (deleted)``."""
     return sysfs.read(f"{device.sysfs}/loop/backing_file")
 
 
@@ -97,24 +97,22 @@ def is_loop(device: _device.Device) -> bool:
 
 
 def is_name(name: str) -> bool:
-    """
-    Whether the name is the kernel's name of a loop device, not of a partition of one or of loop-control.
-    """
+    """Whether this is the kernel's name of a loop device: not of a partition of one, and not loop-control."""
     return name.startswith("loop") and name[4:].isdigit()
 
 
 def number_of(name: str) -> tuple[int, int] | None:
     """
-    ``(major, minor)`` of the loop device with this kernel name, or None. With partitions (max_part) the minor
-    differs from the number in the name.
+    ``(major, minor)`` of the loop device with this kernel name, or None. With partitions (max_part), the
+    minor differs from the number in the name.
     """
     return sysfs.parse_number(sysfs.read(f"/sys/block/{name}/dev") or "")
 
 
 def read_status(name: str) -> dict[str, Any] | None:
     """
-    LOOP_GET_STATUS64 of the loop device with this kernel name, as a dictionary that also has its ``minor``
-    number; None when it does not exist or has no file. KernelError.
+    LOOP_GET_STATUS64 of the loop device with this kernel name, as a dictionary that also contains its
+    ``minor`` number. None if the device does not exist or has no file. KernelError.
 
     The device is not held.
     """
@@ -122,7 +120,7 @@ def read_status(name: str) -> dict[str, Any] | None:
         status = _status_at(f"/dev/{name}")
         if status is not None and status["lo_number"] == int(name[4:]):
             return status
-        # Not bound, or the node is missing or another device's.
+        # The device is not bound, or its node is missing or belongs to another device.
         number = number_of(name)
         if number is None:
             return None
@@ -140,8 +138,8 @@ def read_status(name: str) -> dict[str, Any] | None:
 
 def _status_at(path: str) -> dict[str, Any] | None:
     """
-    The status of the loop device that the node belongs to; None when there is no such node or no file is
-    bound. OSError for any other failure.
+    The status of the loop device that the node belongs to; None if there is no such node or no file is bound.
+    OSError for any other failure.
     """
     try:
         there = os.lstat(path)
@@ -159,7 +157,7 @@ def _status_at(path: str) -> dict[str, Any] | None:
 
 
 def is_same(status: LoopInfo, backing: HasIdentity, offset: int = 0, size: int = 0) -> bool:
-    """Whether the bound file, offset and size limit (bytes) are these."""
+    """Whether the bound file, the offset and the size limit (bytes) are the given ones."""
     return (status.backing_device, status.backing_inode, status.offset) == (
         backing.device,
         backing.inode,
@@ -169,19 +167,22 @@ def is_same(status: LoopInfo, backing: HasIdentity, offset: int = 0, size: int =
 
 def set_autoclear(device: _device.Device, wanted: bool) -> None:
     """
-    Set or clear autoclear: the device then goes with its last user. LOOP_SET_STATUS64 may change this flag,
-    and the diskseq stays the same.
+    Set or clear autoclear. With autoclear, the kernel detaches the device on last close. LOOP_SET_STATUS64
+    may change this flag, and does not change the diskseq.
     """
     _set_flags(device, uapi_plain.LO_FLAGS_AUTOCLEAR, wanted)
 
 
 def set_partitions(device: _device.Device) -> None:
-    """Have the kernel scan for partitions; on a bound device this cannot be undone."""
+    """Let the kernel scan for partitions. On a bound device, this cannot be undone."""
     _set_flags(device, uapi_plain.LO_FLAGS_PARTSCAN, True)
 
 
 def set_direct_io(device: _device.Device, wanted: bool) -> None:
-    """Switch direct I/O; NotSupported when the file or its file system is not aligned for it, KernelError."""
+    """
+    Switch direct I/O on or off. NotSupported if the file or its file system is not aligned for it,
+    KernelError.
+    """
     try:
         fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_DIRECT_IO, int(wanted))
     except OSError as error:
@@ -191,7 +192,7 @@ def set_direct_io(device: _device.Device, wanted: bool) -> None:
 
 
 def set_capacity(device: _device.Device) -> None:
-    """Have the device take over the new size of its file. KernelError."""
+    """Let the device take over the new size of its file. KernelError."""
     try:
         fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_CAPACITY, 0)
     except OSError as error:
@@ -199,7 +200,8 @@ def set_capacity(device: _device.Device) -> None:
 
 
 def _same_limits(backing: HasIdentity, offset: int, size: int) -> tuple[int, ...]:
-    # For a caller that wants the whole rest, no limit and a limit at today's end are the same.
+    # If the caller wants everything to the end of the file, no limit and a limit at the current end are
+    # equal.
     return (size,) if size else (0, backing.size - offset)
 
 
@@ -211,7 +213,7 @@ def get_status(fd: int) -> dict[str, Any]:
 
 
 def no_direct_io(what: str) -> NotSupported:
-    """The error for ``what``, a device or a file that cannot use direct I/O."""
+    """The error for ``what``, a device or a file that does not support direct I/O."""
     return NotSupported(
         "direct I/O is not possible",
         device=what,
@@ -222,8 +224,8 @@ def no_direct_io(what: str) -> NotSupported:
 
 def _set_flags(device: _device.Device, flag: int, wanted: bool) -> None:
     """
-    Set or clear one flag. The device is held, so offset and size limit are still its own when the status is
-    written back.
+    Set or clear one flag. The device is held, so its offset and size limit are still correct when the status
+    is written back.
     """
     try:
         status = get_status(device.fd)

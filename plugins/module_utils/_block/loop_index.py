@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 
 class LoopIndex:
     """
-    The bound loop devices by their files, read once for a run over many files.
+    The bound loop devices by their backing files, read once for a run over many files.
 
-    The index only says where to look: whatever :meth:`find` returns was opened and proved at that time.
+    The index only tells where to look: everything that :meth:`find` returns was opened and verified at that
+    time.
     """
 
     def __init__(self) -> None:
-        # By file system; each is read when its first file is looked up.
+        # By file system. Each is scanned when its first file is looked up.
         self._minors: dict[int, dict[tuple[int, int], set[int]]] = {}
         self._paths: dict[str, str] | None = None
         self._names: dict[str | None, set[str]] | None = None
@@ -49,19 +50,22 @@ class LoopIndex:
         self._left_out = devices
 
     def expect_gone(self, devices: Iterable[_device.Device]) -> None:
-        """Treat these as gone: the run removes them before it makes what is being planned."""
+        """Treat these devices as gone: the run removes them before it creates what is being planned."""
         self._going.update(device.id for device in devices)
 
     def expect_nothing(self) -> None:
-        """End :meth:`expect_gone`: those devices have been removed, or are in the way."""
+        """End :meth:`expect_gone`: those devices have been removed, or their removal failed."""
         self._going.clear()
 
     def forget(self) -> None:
-        """Read everything again: other processes may have made loop devices since."""
+        """Read everything again, because other processes may have created loop devices since."""
         self._minors, self._paths, self._names = {}, None, None
 
     def real(self, path: str) -> str:
-        """os.path.realpath of a file, with the few directories of a run's files cached. KernelError."""
+        """
+        os.path.realpath of a file. The directories are cached, because a run's files are in few of them.
+        KernelError.
+        """
         directory, name = os.path.split(path)
         if name in ("", ".", ".."):
             return os.path.realpath(path)
@@ -76,7 +80,9 @@ class LoopIndex:
             raise gone.not_seen(error, found) from error
 
     def find(self, backing: _backing.Backing, offset: int = 0, size: int = 0) -> Found:
-        """All loop devices over this file, offset and size (bytes), held: ``[(Device, LoopInfo)]``."""
+        """
+        All loop devices bound to this file with this offset and size (bytes), held: ``[(Device, LoopInfo)]``.
+        """
         return self._opened(
             self._minors_of((backing.device, backing.inode)),
             lambda status: loop.is_same(status, backing, offset, size),
@@ -84,7 +90,7 @@ class LoopIndex:
 
     def over(self, file: tuple[int, int], with_going: bool = False) -> Found:
         """
-        All loop devices over any part of the file ``(st_dev, st_ino)``, held: ``[(Device, LoopInfo)]``.
+        All loop devices bound to any area of the file ``(st_dev, st_ino)``, held: ``[(Device, LoopInfo)]``.
 
         ``with_going``: include those of :meth:`expect_gone`.
         """
@@ -101,8 +107,8 @@ class LoopIndex:
 
     def named(self, paths: Iterable[str]) -> Found:
         """
-        All loop devices whose file has one of these paths now according to sysfs, held: ``[(Device,
-        LoopInfo)]``. A path is no proof.
+        All loop devices whose file currently has one of these paths according to sysfs, held: ``[(Device,
+        LoopInfo)]``. A path proves nothing.
         """
         if self._names is None:
             self._names = {}
@@ -137,7 +143,7 @@ class LoopIndex:
         return found
 
     def add(self, device: _device.Device, status: loop.LoopInfo) -> None:
-        """Add a loop device that was made since, which the caller holds."""
+        """Add a loop device that was created since. The caller holds it."""
         self._made.append((device, status))
         if self._names is not None:
             self._names.setdefault(loop.backing_path(device), set()).add(device.name)
@@ -147,9 +153,9 @@ class LoopIndex:
 
     def doubles(self) -> dict[_device.DeviceId, DeviceBusy]:
         """
-        Look again, once after everything was made: ``{DeviceId: DeviceBusy}`` for each loop device given to
-        :meth:`add` that has a duplicate, made meanwhile by a program that does not use our locks
-        (``_base.locks``). Duplicates are looked for by the path in sysfs.
+        Look again, once after everything was created. Returns ``{DeviceId: DeviceBusy}`` for each loop device
+        given to :meth:`add` that has a duplicate, which a program that does not use our locks
+        (``_base.locks``) has created meanwhile. Duplicates are found by the path in sysfs.
         """
         found: dict[_device.DeviceId, DeviceBusy] = {}
         numbers = {status.number for device, status in self._made if device.fd >= 0}
@@ -165,7 +171,7 @@ class LoopIndex:
         return found
 
     def _minors_of(self, file: tuple[int, int]) -> Collection[int]:
-        """The minor numbers of the devices over the file ``(st_dev, st_ino)``."""
+        """The minor numbers of the devices bound to the file ``(st_dev, st_ino)``."""
         scanned = self._minors.get(file[0])
         if scanned is None:
             scanned = self._minors[file[0]] = {}
@@ -177,7 +183,8 @@ class LoopIndex:
 
 def _double(name: str, device: _device.Device, status: loop.LoopInfo) -> DeviceBusy | None:
     """
-    The error for a held loop device when the device ``name`` has the same part of the same file; else None.
+    The error for a held loop device if the device ``name`` has the same area of the same file; otherwise
+    None.
     """
     number = sysfs.parse_number(sysfs.read(f"/sys/block/{name}/dev") or "")
     found = bound.open_if_bound(number[1]) if number else None
@@ -196,5 +203,5 @@ def _double(name: str, device: _device.Device, status: loop.LoopInfo) -> DeviceB
 
 
 def find(backing: _backing.Backing, offset: int = 0, size: int = 0) -> Found:
-    """LoopIndex.find for a single file."""
+    """:meth:`LoopIndex.find` for a single file."""
     return LoopIndex().find(backing, offset, size)

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The file system that a path is on, by its text: the file system itself, which may not answer, is not asked.
+The file system that a path is on, found by comparing texts: the file system itself is not accessed, because
+it may not respond.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -25,8 +26,8 @@ _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 def read() -> list[tuple[str, int]]:
     """
-    ``[(mount point, st_dev)]`` of this process's mounts, later ones on top (proc_pid_mountinfo(5));
-    KernelError.
+    ``[(mount point, st_dev)]`` of this process's mounts; later entries cover earlier ones
+    (proc_pid_mountinfo(5)). KernelError.
     """
     try:
         with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
@@ -41,8 +42,8 @@ def is_elsewhere(path: str, devices: Collection[int], mounts: list[tuple[str, in
     Whether the path, as the kernel reports it for an open file, is on none of the file systems ``devices``
     (st_dev).
 
-    False when this cannot be known: a file system whose files have another st_dev than its mounts (btrfs), or
-    a path that this process cannot reach.
+    False if this cannot be known: for a file system whose files have another st_dev than its mounts (btrfs),
+    and for a path that this process cannot reach.
     """
     if not path.startswith("/") or not set(devices) <= {device for dummy, device in mounts}:
         return False

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Checks before a new loop device is made over a file, unless the user said that it is intended.
+Checks before a new loop device is created for a file, unless the user said that this is intended.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-They run when a device is planned, so that check mode reports the errors, and again just before it is made.
-Existing devices are not checked: what a guest has written to its disk since is no reason to reject it.
+They run when a device is planned, so that check mode reports the errors, and again just before it is created.
+Existing devices are not checked: what a guest has written to its disk since is no reason to refuse the disk.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ if TYPE_CHECKING:
         def overlap(self) -> bool: ...
 
 
-# The target of a hotplug script has no options of its own.
+# The target of a hotplug script has no separate options.
 _SAY_RAW = {"target": "write file:raw:/PATH"}
 _SAY_OVERLAP = {
     "backing_file": "say overlap=true if two writers are intended",
     "target": "give the disk the mode w! if two writers are intended",
 }
 _OTHERWISE = "say overlap: true of the file if two writers are intended"
-# Seconds to wait for a device that goes with its last user.
+# Seconds to wait for a device with autoclear to be detached.
 _GOING = 5
 
 
 class Said(Record):
     """
-    What the user said about the file; a ``_source.spec.FileSource`` has the same fields.
+    What the user stated about the file. A ``_source.spec.FileSource`` has the same fields.
 
-    ``format``: ``raw`` when the file is known to be a raw image, else None; ``overlap``: whether two writers
-    are intended.
+    ``format``: ``raw`` if the file is known to be a raw image, otherwise None; ``overlap``: whether two
+    writers are intended.
     """
 
     format: str | None = None
@@ -65,8 +65,8 @@ class Said(Record):
 
 class Area(Record):
     """
-    The part of the file that the device is to have, in bytes (``size`` 0 means to the end); ``writes``:
-    whether it will be written.
+    The area of the file for the device, in bytes (``size`` 0 means to the end). ``writes``: whether it will
+    be written.
     """
 
     offset: int = 0
@@ -95,10 +95,10 @@ def check(
     option: str = "backing_file",
 ) -> None:
     """
-    Raise InvalidValue or DeviceBusy when the loop device must not be made.
+    Raise InvalidValue or DeviceBusy if the loop device must not be created.
 
     ``backing``: the open file (``_block.backing.Backing``). ``for_guest``: whether the sharing check, which
-    knows what guests use, runs too. Waits up to 5 s for a device that is about to go.
+    knows what guests use, runs too. Waits up to 5 s for a device that is about to be detached.
     """
     if said.format is None:
         _check_format(backing, area, option)
@@ -107,7 +107,7 @@ def check(
 
 
 def _check_format(backing: Backing, area: Area, option: str) -> None:
-    """An area that does not start at the beginning is not a whole image, so it is not checked."""
+    """Refuse an image that is not raw. An area with an offset is not a whole image, so it is not checked."""
     if area.offset:
         return
     found = format_of(backing, not area.size or area.size >= backing.size)
@@ -123,8 +123,8 @@ def _check_format(backing: Backing, area: Area, option: str) -> None:
 
 def format_of(backing: Backing, to_the_end: bool = True) -> str | None:
     """
-    The format (``_block.image_format``) of an open file, or None for what can be a raw image. Without
-    ``to_the_end`` the last bytes are not read. KernelError.
+    The format (``_block.image_format``) of an open file; None for a possible raw image. Without
+    ``to_the_end``, the last bytes are not read. KernelError.
     """
     try:
         head = os.pread(backing.fd, image_format.HEAD, 0)
@@ -147,7 +147,10 @@ def _check_overlap(backing: Backing, area: Area, loops: LoopIndex, for_guest: bo
 
 
 def _lasting_rival(backing: Backing, area: Area, loops: LoopIndex, for_guest: bool) -> _Rival | None:
-    """As :func:`_rival`, but a device that is going is waited for, and ignored with ``for_guest``."""
+    """
+    Like :func:`_rival`, but a device that is about to be detached is waited for, or ignored with
+    ``for_guest``.
+    """
     limit = Deadline(_GOING)
     for pause in pauses():
         found = _rival(backing, area, loops)
@@ -161,8 +164,8 @@ def _lasting_rival(backing: Backing, area: Area, loops: LoopIndex, for_guest: bo
 
 def is_going(device: _device.Device, status: LoopInfo) -> bool:
     """
-    Whether a held loop device (with its ``_block.loop.LoopInfo``) goes with its last user and has no user
-    that is stacked on it or has it mounted.
+    Whether a held loop device (with its ``_block.loop.LoopInfo``) has autoclear set, and no exclusive user
+    such as a stacked device or a mount.
     """
     if not status.autoclear or gone.list_directory(f"{device.sysfs}/holders"):
         return False
@@ -170,7 +173,7 @@ def is_going(device: _device.Device, status: LoopInfo) -> bool:
 
 
 class _Rival(Record):
-    """A device that writes the same area; ``is_going`` as in :func:`is_going`, ``area`` in words."""
+    """A device that writes the same area. ``is_going``: see :func:`is_going`; ``area``: a description."""
 
     path: str
     diskseq: int
@@ -179,7 +182,10 @@ class _Rival(Record):
 
 
 def _rival(backing: Backing, area: Area, loops: LoopIndex) -> _Rival | None:
-    """The first one that stays, else one that is going; None when nobody else writes the area."""
+    """
+    The first such device that stays, or else one that is about to be detached. None if nobody else writes the
+    area.
+    """
     going = None
     found = loops.over((backing.device, backing.inode))
     try:

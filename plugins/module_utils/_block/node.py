@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Nodes of block devices in /dev: open a device by its number also when its node is missing or belongs to
-another device.
+Nodes of block devices in /dev: open a device by its number even if its node is missing or belongs to another
+device.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Then a private node is used. It is made in a directory of its own below /dev, because other file systems that
-are writable early, such as /run, are mounted nodev. It is removed as soon as it is open.
+In that case, a private node is used. It is created in a separate directory below /dev, because other file
+systems that are writable early, such as /run, are mounted nodev. It is removed as soon as it is open.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .._base import gone
 from .._base.errors import KernelError
 
 _DIRECTORY = "/dev/.racefree-"
-# Seconds after which a directory counts as left by a killed process: it is needed for microseconds.
+# Seconds after which a directory counts as orphaned by a killed process: it is needed only for microseconds.
 _STALE = 60
 
 
 def open_block(path: str, flags: int) -> int:
     """
-    os.open of a path that leads to a block device, also when that is sealed (``_seal``). OSError of the open,
-    KernelError.
+    os.open of a path that leads to a block device, also if the device is sealed (``_seal``). OSError of the
+    open, KernelError.
     """
     try:
         return os.open(path, flags)
@@ -44,10 +44,10 @@ def open_block(path: str, flags: int) -> int:
 
 def _open_own(name: str, major: int, minor: int, flags: int) -> int:
     """
-    A descriptor of the device ``major:minor``, with the kernel's name ``name``, whose own node cannot be
-    used.
+    Open the device ``major:minor``, with the kernel name ``name``, through a private node; returns the
+    descriptor.
 
-    OSError of the open itself; KernelError that names the missing node when no node can be made.
+    OSError of the open itself; KernelError that names the missing node if no node can be created.
     """
     directory = _DIRECTORY + os.urandom(8).hex()
     node = f"{directory}/node"
@@ -70,8 +70,8 @@ def _open_own(name: str, major: int, minor: int, flags: int) -> int:
 
 def make(name: str, major: int, minor: int) -> bool:
     """
-    Make a missing node; return whether it was missing. KernelError that names the node when it cannot be
-    made.
+    Create a missing node; returns whether it was missing. KernelError that names the node if it cannot be
+    created.
     """
     try:
         os.mknod(f"/dev/{name}", stat.S_IFBLK | 0o660, os.makedev(major, minor))
@@ -100,33 +100,33 @@ def _remove(directory: str) -> None:
 
 
 def _reap() -> None:
-    """Remove private nodes left by killed processes."""
+    """Remove private nodes orphaned by killed processes."""
     for entry in os.scandir("/dev"):
         if entry.name.startswith(os.path.basename(_DIRECTORY)):
             try:
                 if entry.stat(follow_symlinks=False).st_mtime < time.time() - _STALE:
                     _remove(entry.path)
             except OSError as error:
-                # Another process removes it, too.
+                # Another process is removing it, too.
                 if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
                     raise
 
 
-# O_NONBLOCK: a drive with removable media would wait for its medium (drivers/cdrom/cdrom.c).
+# O_NONBLOCK: otherwise, opening a removable-media drive waits for a medium (drivers/cdrom/cdrom.c).
 OPEN_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def open_node(name: str, major: int, minor: int, flags: int) -> int:
     """
-    A descriptor of the device ``major:minor``, with the kernel's name ``name``, through its node or else a
-    private one. The caller closes it. OSError of the open, KernelError.
+    Open the device ``major:minor``, with the kernel name ``name``, through its own node or else a private
+    one. Returns the descriptor, which the caller must close. OSError of the open, KernelError.
     """
     path, rdev, flags = f"/dev/{name}", os.makedev(major, minor), flags | OPEN_FLAGS | os.O_NOFOLLOW
     if is_node_of(path, rdev):
         try:
             fd = open_block(path, flags)
         except FileNotFoundError:
-            # Removed meanwhile.
+            # The node was removed meanwhile.
             fd = -1
         if fd >= 0:
             if os.fstat(fd).st_rdev == rdev:
@@ -147,5 +147,5 @@ def is_node_of(path: str, rdev: int) -> bool:
 
 
 def advice(name: str, major: int, minor: int) -> str:
-    """The hint for a node that is missing or wrong."""
+    """The hint for a missing or wrong node."""
     return f"Make the right node: mknod /dev/{name} b {major} {minor}"

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A partition by its disk's disk sequence number and its own number.
+A partition identified by its disk's disk sequence number and its partition number.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -21,8 +21,8 @@ from . import device, sysfs
 
 def open_partition(diskseq: int, number: int, writable: bool = False) -> device.Device:
     """
-    Partition ``number`` of the disk with this disk sequence number, held and proved; DeviceGone when either
-    does not exist.
+    Open partition ``number`` of the disk with this disk sequence number, held and verified. DeviceGone if
+    either does not exist.
     """
     with device.open_diskseq(diskseq) as disk:
         found = _number_of(disk, number)
@@ -32,8 +32,8 @@ def open_partition(diskseq: int, number: int, writable: bool = False) -> device.
                 device=f"diskseq:{diskseq}-part{number}",
                 hint="Loop devices need partitions=true to have their partitions read",
             )
-        # The disk is held, so the partition that is found under this number now has the same diskseq only if
-        # it is this disk's.
+        # The disk is held. So if the partition found under this number has the same diskseq, it belongs to
+        # this disk.
         partition = device.open_number(*found, writable=writable, diskseq=diskseq)
     try:
         if partition.partition != number:
@@ -46,7 +46,9 @@ def open_partition(diskseq: int, number: int, writable: bool = False) -> device.
 
 
 def _number_of(disk: device.Device, number: int) -> tuple[int, int] | None:
-    """``(major, minor)`` of the partition from sysfs: where to look, not a proof. KernelError."""
+    """
+    ``(major, minor)`` of the partition from sysfs, which tells where to look and proves nothing. KernelError.
+    """
     try:
         names = os.listdir(disk.sysfs)
     except FileNotFoundError:

@@ -3,19 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Loop devices over a file that had this path before it was deleted or replaced, as Ansible's copy and template
-do.
+Detect loop devices bound to a file that had this path before it was deleted or replaced. Ansible's copy and
+template replace files.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Such a device keeps using the old file, which no path leads to any more. A path is no proof, so such devices
-are only reported, never changed.
+Such a device keeps using the old file, which has no path any more. A path proves nothing, so such devices are
+only reported, and never changed.
 
-sysfs shows a file's path in the mount namespace where it was opened, without later mounts over it. So a
-device with this path can belong to a container, to a service with a private /tmp or to a file below a mount.
-Only a deleted file on the file system that the path leads to now counts as the earlier file: rename(2) and
-unlink(2) both leave the old file on its file system, without a path. (In another mount namespace a directory
-of the same file system can have this path: a file there counts as the earlier one once it is deleted.)
+sysfs shows the path of a file in the mount namespace where it was opened, and ignores later mounts on top of
+it. So a device with this path can belong to a container, to a service with a private /tmp, or to a file below
+a mount. Only a deleted file counts as the earlier file, and only on the file system that the path leads to
+now: rename(2) and unlink(2) both leave the old file on its file system, without a path. (In another mount
+namespace, a directory of the same file system can have this path. A file there also counts as the earlier one
+once it is deleted.)
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from .new_loop import Area
 
 
-# What the kernel appends to the path of a deleted file (d_path in fs/d_path.c). A file name can really end
-# in it, too.
+# The kernel appends this to the path of a deleted file (d_path in fs/d_path.c). A file name can also end in
+# it.
 _DELETED = " (deleted)"
 
 
@@ -49,11 +50,11 @@ def refuse(
     with_going: bool = True,
 ) -> None:
     """
-    Raise WrongDevice when a loop device over a part of ``area`` (``_block.new_loop.Area``) has another file
-    that was at this path before; call ``warn(text)`` for a device whose file may only have the same path.
+    Raise WrongDevice if a loop device for a part of ``area`` (``_block.new_loop.Area``) has another file that
+    was at this path before. Call ``warn(text)`` for a device whose file may only have the same path.
 
-    ``file``: ``(st_dev, st_ino)`` of the current file, None for none; ``with_going``: whether devices that go
-    by themselves (``_block.new_loop.is_going``) count too. KernelError.
+    ``file``: ``(st_dev, st_ino)`` of the current file, None if there is none. ``with_going``: whether devices
+    that are about to be detached (``_block.new_loop.is_going``) count too. KernelError.
     """
     real = loops.real(path)
     found = loops.named((real, real + _DELETED))
@@ -80,7 +81,7 @@ def _was_here(device: Device, status: loop.LoopInfo, real: str, file: tuple[int,
     """Whether the device's file was at the path ``real``, as far as this can be known."""
     if loop.backing_path(device) != real + _DELETED:
         return False
-    # A file of overlayfs can have another st_dev than its directory.
+    # On overlayfs, a file can have another st_dev than its directory.
     return status.backing_device in (
         _file_system_of(os.path.dirname(real)),
         None if file is None else file[0],
@@ -98,7 +99,7 @@ def _replaced(path: str, file: tuple[int, int] | None, device: Device) -> WrongD
 
 
 def _file_system_of(directory: str) -> int:
-    """The st_dev of the directory, or of the nearest existing one above it."""
+    """The st_dev of the directory, or of the nearest existing directory above it."""
     found = _identity_of(directory)
     while found is None:
         directory = os.path.dirname(directory)

@@ -7,8 +7,8 @@ What sysfs says about block devices: attributes, numbers and names, and the devi
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Sources: Documentation/ABI/stable/sysfs-block of Linux. It says where to look and proves nothing, unless the
-caller holds the device open, which pins its number.
+Source: Documentation/ABI/stable/sysfs-block of Linux. sysfs tells where to look and proves nothing, unless
+the caller holds the device open, which pins its number.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _SECTOR = 512  # of sysfs, whatever the device's own block size
 
 def partition_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
     """
-    ``(major, minor, start, size)``: the number of a partition's disk, and where the partition is, in bytes;
-    None when the device is no partition.
+    ``(major, minor, start, size)``: the number of a partition's disk, and the partition's position in bytes.
+    None if the device is not a partition.
     """
     directory = f"/sys/dev/block/{major}:{minor}"
     if read(directory + "/partition") is None:
@@ -39,14 +39,12 @@ def partition_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
 
 
 def members_of(major: int, minor: int) -> list[tuple[int, int]]:
-    """
-    The numbers of the devices that a stacked device (md, bcache, dm) is made of; empty for other devices.
-    """
+    """The numbers of the devices below a stacked device (md, bcache, dm); empty for other devices."""
     return _numbers_in(f"/sys/dev/block/{major}:{minor}/slaves")
 
 
 def holders_of(major: int, minor: int) -> list[tuple[int, int]]:
-    """The numbers of the stacked devices directly on top of a device."""
+    """The numbers of the stacked devices directly above a device."""
     return _numbers_in(f"/sys/dev/block/{major}:{minor}/holders")
 
 
@@ -62,10 +60,10 @@ _MOST_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
 
 def diskseq_of(major: int, minor: int) -> int | None:
     """
-    The disk sequence number in sysfs of a device (for a partition its disk's), without opening it; None when
-    no device has the number. KernelError.
+    The disk sequence number of a device (for a partition, of its disk) from sysfs, without opening the
+    device. None if no device has the number. KernelError.
 
-    When it is the same before and after other reads, those were about one device.
+    If it is the same before and after other reads, those were about the same device.
     """
     base = f"/sys/dev/block/{major}:{minor}"
     text = read(f"{base}/diskseq")
@@ -82,8 +80,8 @@ def diskseq_of(major: int, minor: int) -> int | None:
 
 def number_named(path: str) -> tuple[int, int] | None:
     """
-    ``(major, minor)`` of the device whose kernel name the path ``/dev/NAME``, or the link there, names; or
-    None.
+    ``(major, minor)`` of the device whose kernel name is the path ``/dev/NAME``, or the target of a link
+    there; or None.
     """
     for dummy in range(_MOST_LINKS):
         directory, dummy2, name = path.rpartition("/")
@@ -97,7 +95,7 @@ def number_named(path: str) -> tuple[int, int] | None:
             path = os.path.join(directory, os.readlink(full))
         except OSError as error:
             if error.errno == errno.EINVAL or error.errno in gone.PATH:
-                # It is no link.
+                # It is not a link.
                 return None
             raise gone.not_seen(error, full) from error
     return None
@@ -123,11 +121,11 @@ def kernel_name(major: int, minor: int) -> str | None:
 
 def read(path: str) -> str | None:
     """
-    A sysfs attribute without its newline, or None when it does not exist (any more); KernelError when it
-    cannot be read.
+    A sysfs attribute without its newline; None if it does not exist (any more). KernelError if it cannot be
+    read.
     """
     try:
-        # Three times as fast as open(); an attribute is at most a page, and is read at once.
+        # Three times as fast as open(). An attribute is at most one page, and is read at once.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             data = os.read(fd, _ATTRIBUTE)
@@ -141,7 +139,7 @@ def read(path: str) -> str | None:
 
 
 def stack_below(major: int, minor: int) -> set[tuple[int, int]]:
-    """``{(major, minor)}`` of everything below a device, from sysfs; the device must be held."""
+    """``{(major, minor)}`` of everything below a device, from sysfs. The caller must hold the device."""
     below, todo = set(), [(major, minor)]
     while todo:
         number = todo.pop()

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Who can redirect a path to another file: anyone who can write to a directory on the way, or to the directory
-of a symbolic link on it.
+Detect who can redirect a path to another file: anyone who can write to a directory on the path, or to the
+directory of a symbolic link on it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-path_resolution(7), and sticky directories in unlink(2). Root can always do so and is not reported, nor is the
-user who runs this.
+See path_resolution(7), and sticky directories in unlink(2). Root can always redirect a path and is not
+reported. Neither is the user who runs this.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# As many as the kernel follows (MAXSYMLINKS in include/linux/namei.h).
+# The kernel's limit (MAXSYMLINKS in include/linux/namei.h).
 _MOST_LINKS = 40
 _ACL = "system.posix_acl_access"
 
 
 def weak_place(path: str, walked: dict[str, tuple[str, bool]] | None = None) -> str | None:
     """
-    The place where somebody else can redirect the absolute path, in words, or None. KernelError when a place
-    cannot be examined.
+    A description of the place where somebody else can redirect the absolute path, or None. KernelError if a
+    place cannot be examined.
 
-    What does not exist (yet) is skipped: opening the path fails then. ``walked``: a dictionary in which a run
-    keeps the directories that nobody else can redirect, for many files.
+    Paths that do not exist (yet) are skipped, because opening them fails. ``walked``: a dictionary in which a
+    run caches, for many files, the directories that nobody else can redirect.
     """
     if walked is None:
         return _walk(_parts(path))[0]
@@ -55,9 +55,9 @@ def _walk(
     rest: list[str], done: str = "/", sticky: bool = False
 ) -> tuple[str | None, tuple[str, bool] | None]:
     """
-    ``(place, (done, sticky))``: the result of :func:`weak_place`, the directory that the names ``rest`` lead
-    to from the directory ``done``, and whether it is sticky; None instead of the pair for what does not
-    exist.
+    ``(place, (done, sticky))``: the result of :func:`weak_place`; the directory that the names ``rest`` lead
+    to from the directory ``done``; and whether it is sticky. If a part does not exist, None replaces the
+    pair.
     """
     links = 0
     path = "/".join([done, *rest])
@@ -94,9 +94,8 @@ def check(
     walked: dict[str, tuple[str, bool]] | None = None,
 ) -> None:
     """
-    Call ``warn(text)`` when somebody else can redirect the path; when it ``must`` not be so, raise
-    InvalidValue of ``option`` instead, and KernelError when this cannot be examined. ``walked``: as for
-    :func:`weak_place`.
+    Call ``warn(text)`` if somebody else can redirect the path, or if this cannot be examined. With ``must``,
+    raise InvalidValue for ``option``, or KernelError, instead. ``walked``: as for :func:`weak_place`.
     """
     try:
         place = weak_place(path, walked)
@@ -143,7 +142,7 @@ def _why_directory(path: str, there: os.stat_result) -> str | None:
     if not _is_trusted(there.st_uid):
         return f"the directory {path}, which belongs to the user {there.st_uid}"
     if there.st_mode & stat.S_ISVTX:
-        # Sticky: only the owner of an entry can replace it.
+        # In a sticky directory, only the owner of an entry can replace it.
         return None
     if there.st_mode & stat.S_IWOTH:
         return f"the directory {path}, which everybody can write"
@@ -153,7 +152,7 @@ def _why_directory(path: str, there: os.stat_result) -> str | None:
 
 
 def _has_acl(path: str) -> bool:
-    """Whether the directory has an ACL: its entries show as group permissions (acl(5))."""
+    """Whether the directory has an ACL. The entries of an ACL appear as group permissions (acl(5))."""
     try:
         return _ACL in os.listxattr(path, follow_symlinks=False)
     except OSError as error:

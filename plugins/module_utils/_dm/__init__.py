@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Mapped devices: device-mapper's control node, and devices made, changed and removed through it."""
+"""Mapped devices: device-mapper's control node, and devices created, changed and removed through it."""

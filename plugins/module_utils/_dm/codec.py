@@ -7,9 +7,9 @@ Encode and strictly decode the buffers of device-mapper's ioctls. Pure: nothing 
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Layout: include/uapi/linux/dm-ioctl.h and drivers/md/dm-ioctl.c. Encoders obey all the checks of Linux 6.5,
-also for older kernels, which would read beyond a malformed buffer. Decoders trust nothing: each way in which
-a buffer can be wrong has a rule of its own in :class:`BadBuffer`.
+Layout: include/uapi/linux/dm-ioctl.h and drivers/md/dm-ioctl.c. Encoders satisfy all checks of Linux 6.5,
+also for older kernels, which would read beyond a malformed buffer. Decoders trust nothing: :class:`BadBuffer`
+names the rule that a buffer breaks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 HEADER = 312
-# offsetof(struct dm_ioctl, data): data_size of an answer that consists of the header alone.
+# offsetof(struct dm_ioctl, data): data_size of an answer that consists only of the header.
 HEADER_ALONE = 305
 SPEC = 40
 MAX_TARGETS = 1048576
@@ -38,7 +38,8 @@ _U64_MAX = 2**64 - 1
 class BadBuffer(BlockError):
     """
     A buffer breaks a rule of the interface. ``rule`` is one of: size, version, data_start, alignment, next,
-    overlap, gap, overflow, nul, count, text; ``offset`` is the place in bytes from the buffer's start.
+    overlap, gap, overflow, nul, count, text. ``offset`` is the position in bytes from the start of the
+    buffer.
     """
 
     def __init__(self, rule: str, offset: int, message: str) -> None:
@@ -77,7 +78,7 @@ class TargetLine(Record):
 
 
 class NameEntry(Record):
-    """One row of DM_LIST_DEVICES; ``event_nr`` and ``uuid`` are None when the kernel does not report them."""
+    """One row of DM_LIST_DEVICES. ``event_nr`` and ``uuid`` are None if the kernel does not report them."""
 
     dev: int
     name: bytes
@@ -86,7 +87,7 @@ class NameEntry(Record):
 
 
 def encode_dev(major: int, minor: int) -> int:
-    """The kernel's huge_encode_dev (include/linux/kdev_t.h)."""
+    """Encode a device number like the kernel's huge_encode_dev (include/linux/kdev_t.h)."""
     return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
 
 
@@ -96,7 +97,7 @@ def decode_dev(dev: int) -> tuple[int, int]:
 
 
 def align(number: int) -> int:
-    """The number rounded up to the alignment of structures in a buffer, 8 bytes."""
+    """Round up to the alignment of structures in a buffer, 8 bytes."""
     return (number + _ALIGN - 1) & ~(_ALIGN - 1)
 
 
@@ -112,10 +113,11 @@ def encode(
     room: int = 0,
 ) -> bytearray:
     """
-    A request buffer: the header, ``payload`` from byte 312 on, and at least ``room`` bytes for the answer.
+    Build a request buffer: the header, ``payload`` from byte 312 on, and at least ``room`` bytes for the
+    answer.
 
-    ``name`` and ``uuid`` are bytes without NUL. Raises InvalidValue when a value does not fit its field,
-    BadBuffer when the buffer would be too large.
+    ``name`` and ``uuid`` are bytes without NUL. Raises InvalidValue if a value does not fit its field,
+    BadBuffer if the buffer would be too large.
     """
     _check_number("dev", dev, _U64_MAX)
     _check_number("flags", flags, _NEXT_MAX)
@@ -143,13 +145,13 @@ def encode(
 
 def encode_targets(targets: Sequence[tuple[int, int, bytes, bytes]], strict: bool = True) -> bytes:
     """
-    The payload of DM_TABLE_LOAD from ``(start, length, type, params)`` in order: sectors, and bytes without
-    NUL.
+    Build the payload of DM_TABLE_LOAD from ``(start, length, type, params)`` in order: sectors, and bytes
+    without NUL.
 
-    ``next`` is relative to its own spec, and is set in the last spec too, where the kernel ignores it.
-    ``strict``: the targets must follow each other from sector 0 on, as :func:`decode_table_request` requires;
-    without it, any sectors that fit their fields are written, to try a kernel's own checks. Raises
-    InvalidValue when a value does not fit its field, BadBuffer for the table as a whole.
+    ``next`` is relative to its own spec. It is set in the last spec too, where the kernel ignores it.
+    ``strict``: the targets must be contiguous from sector 0 on, as :func:`decode_table_request` requires.
+    Otherwise any sectors that fit their fields are written, to test the kernel's own checks. Raises
+    InvalidValue if a value does not fit its field, BadBuffer for the table as a whole.
     """
     if not targets:
         raise BadBuffer("count", HEADER, "a table needs at least one target")
@@ -173,7 +175,7 @@ def encode_targets(targets: Sequence[tuple[int, int, bytes, bytes]], strict: boo
         if size > _NEXT_MAX:
             raise BadBuffer("overflow", HEADER, "the parameters of one target are longer than 4 GiB")
         spec.next = size
-        # Padded: otherwise the end of the previous target's longer type would stay.
+        # The type is padded with NULs: otherwise the end of the previous target's longer type would remain.
         spec.target_type = kind.ljust(16, b"\0")
         pieces.append(raw[:])
         pieces.append(params.ljust(size - SPEC, b"\0"))
@@ -194,7 +196,8 @@ def _check_target(start: int, length: int, kind: bytes, params: bytes) -> None:
 
 def encode_message(sector: int, text: bytes) -> bytes:
     """
-    The payload of DM_TARGET_MSG: ``sector`` (of 512 bytes) selects the target, ``text`` is bytes without NUL.
+    Build the payload of DM_TARGET_MSG: ``sector`` (of 512 bytes) selects the target, ``text`` is bytes
+    without NUL.
     """
     if b"\0" in text or not text:
         raise InvalidValue("message", text, "must be a message of at least one character without NUL")
@@ -203,12 +206,12 @@ def encode_message(sector: int, text: bytes) -> bytes:
 
 
 def encode_text(text: bytes) -> bytes:
-    """The payload of DM_DEV_RENAME and DM_GET_TARGET_VERSION: a string and its NUL."""
+    """Build the payload of DM_DEV_RENAME and DM_GET_TARGET_VERSION: a string and its NUL."""
     return text + b"\0"
 
 
 def decode_header(buffer: bytes | bytearray, major: int = 4) -> Header:
-    """The header of an answer or a request, every field checked. Raises BadBuffer."""
+    """Decode the header of an answer or a request, and check every field. Raises BadBuffer."""
     if len(buffer) < HEADER:
         raise BadBuffer("size", len(buffer), f"{len(buffer)} bytes, and the header alone has {HEADER}")
     raw = _header(buffer)
@@ -241,8 +244,8 @@ def decode_header(buffer: bytes | bytearray, major: int = 4) -> Header:
 
 def decode_table_request(buffer: bytes | bytearray) -> tuple[Header, list[TargetLine]]:
     """
-    ``(Header, [TargetLine])`` of a DM_TABLE_LOAD request, as hardened kernels read it (``next`` counts from
-    each spec).
+    Decode a DM_TABLE_LOAD request to ``(Header, [TargetLine])``, with the checks of hardened kernels
+    (``next`` counts from each spec).
     """
     header = decode_header(buffer)
     if not header.target_count:
@@ -281,7 +284,7 @@ def decode_names(buffer: bytes | bytearray, header: Header, with_uuid: bool) -> 
     entries: list[NameEntry] = []
     place, end = header.data_start, header.data_size
     if place >= end:
-        # Without mapped devices the kernel's answer is the header alone.
+        # If there are no mapped devices, the kernel's answer is only the header.
         return entries
     while True:
         _check_room(place, 12, end)
@@ -340,8 +343,8 @@ def _header(buffer: bytes | bytearray) -> Any:
 
 def _target(buffer: bytes | bytearray, place: int, end: int, origin: int) -> tuple[TargetLine, int, int]:
     """
-    ``(TargetLine, place of the following one, end of the parameters)``; places in bytes from the buffer's
-    start, ``next`` counts from ``origin``.
+    ``(TargetLine, position of the next one, end of the parameters)``. Positions are in bytes from the start
+    of the buffer; ``next`` counts from ``origin``.
     """
     _check_room(place, SPEC + 1, end)
     ffi = uapi.ffi
@@ -361,7 +364,7 @@ def _check_end(start: int, length: int, place: int) -> None:
 
 def _check_sectors(start: int, length: int, expected: int, place: int) -> None:
     """
-    The sectors of one target in a request must start at ``expected``, and not be empty
+    The sectors of a target in a request must start at ``expected``, and must not be empty
     (drivers/md/dm-table.c).
     """
     _check_end(start, length, place)
@@ -398,7 +401,7 @@ def _check_room(place: int, size: int, end: int) -> None:
 
 
 def _text(buffer: bytes | bytearray, start: int, end: int) -> bytes:
-    """A fixed field: text and its NUL, then nothing but NULs."""
+    """A fixed-size field: text and its NUL, then only NULs."""
     field = bytes(buffer[start:end])
     text, nul, rest = field.partition(b"\0")
     if not nul:
@@ -409,7 +412,7 @@ def _text(buffer: bytes | bytearray, start: int, end: int) -> bytes:
 
 
 def _string(buffer: bytes | bytearray, start: int, end: int) -> tuple[bytes, int]:
-    """A NUL-terminated string, and the place after its NUL."""
+    """A NUL-terminated string, and the position after its NUL."""
     nul = buffer.find(b"\0", start, end)
     if nul < 0:
         raise BadBuffer("nul", start, "a string without its NUL")

@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Device-mapper's control node: one method per ioctl, with the flags that it accepts.
+Device-mapper's control node: one method per ioctl, with the flags that this ioctl accepts.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A mapped device is addressed by its uuid or by its number, rarely by its name: a name can move to another
-device between two calls, a number cannot while the device is held open.
+A mapped device is addressed by its UUID or by its number, rarely by its name. A name can move to another
+device between two calls; a number cannot while the device is held open.
 
-All methods raise KernelError, and DeviceGone when there is no such mapped device. Sectors are of 512 bytes.
+All methods raise KernelError, and DeviceGone if there is no such mapped device. Sectors are of 512 bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CONTROL = "/dev/mapper/control"
 _ROOM = 16384
 
-# The lowest sufficient minor version of interface 4; the kernel rejects one higher than its own.
+# The lowest sufficient minor version of interface 4. The kernel rejects a version higher than its own.
 _MINORS = {
     "DM_VERSION": 0,
     "DM_LIST_DEVICES": 0,
@@ -53,13 +53,13 @@ _MINORS = {
     "DM_TARGET_MSG": 2,
     "DM_GET_TARGET_VERSION": 41,
 }
-# Ioctls that a target may reject; it logs the reason.
+# Ioctls that a target may reject. The target logs the reason.
 _EXPLAINED = frozenset(("DM_TABLE_LOAD", "DM_DEV_SUSPEND", "DM_TARGET_MSG"))
 _BY_DEV, _NOFLUSH, _SECURE, _DEFERRED = 3, 12, 20, 27
 
 
 class Address(Record):
-    """How a mapped device is named to the kernel: exactly one of uuid, name and ``(major, minor)``."""
+    """How a mapped device is addressed: exactly one of UUID, name and ``(major, minor)``."""
 
     uuid: str = ""
     name: str = ""
@@ -90,12 +90,12 @@ def by_number(major: int, minor: int) -> Address:
 
 
 def by_device(device: Device) -> Address:
-    """The address of a held mapped device: its number, which is its own while it is held."""
+    """The address of a held mapped device: its number, which cannot be reused while the device is held."""
     return by_number(device.id.major, device.id.minor)
 
 
 class MappedStatus(Record):
-    """The answer of DM_DEV_STATUS about a mapped device."""
+    """The kernel's status of a mapped device (the answer of DM_DEV_STATUS)."""
 
     name: str
     uuid: str
@@ -138,7 +138,7 @@ class MappedStatus(Record):
 
 class Control:
     """
-    /dev/mapper/control, open; one serves many devices. NotSupported or KernelError when it cannot be opened.
+    /dev/mapper/control, open. One serves many devices. NotSupported or KernelError if it cannot be opened.
     """
 
     def __init__(self) -> None:
@@ -179,8 +179,8 @@ class Control:
 
     def speaks_version_5(self) -> bool:
         """
-        Whether the kernel has the strict interface proposed in June 2023; a kernel without it harmlessly
-        answers EINVAL.
+        Whether the kernel has the strict interface proposed in June 2023. A kernel without it answers EINVAL,
+        which is harmless.
         """
         buffer = codec.encode((5, 0, 0))
         try:
@@ -194,8 +194,7 @@ class Control:
 
     def list_devices(self, name_prefix: str = "") -> list[codec.NameEntry]:
         """
-        [NameEntry] of all mapped devices, with uuids where the kernel reports them (interface 4.44, Linux
-        5.13).
+        [NameEntry] of all mapped devices, with UUIDs if the kernel reports them (interface 4.44, Linux 5.13).
         """
         flags = uapi.lib.DM_UUID_FLAG
         buffer, header = self._call(
@@ -209,8 +208,8 @@ class Control:
 
     def target_version(self, target: str) -> tuple[int, int, int] | None:
         """
-        The version of one target type, whose kernel module is loaded for it; None when the kernel does not
-        have it.
+        The version of one target type; the kernel loads its module first. None if the kernel does not have
+        it.
         """
         try:
             answer = self._call(
@@ -228,7 +227,7 @@ class Control:
         return codec.decode_versions(*answer).get(target)
 
     def create(self, name: str, uuid: str = "") -> MappedStatus:
-        """Create a mapped device without a table. DeviceBusy when the name or the uuid is taken."""
+        """Create a mapped device without a table. DeviceBusy if the name or the UUID is taken."""
         try:
             _buffer, header = self._call(
                 "DM_DEV_CREATE", f"create {name}", name=os.fsencode(name), uuid=os.fsencode(uuid)
@@ -241,8 +240,7 @@ class Control:
 
     def remove(self, address: Address, deferred: bool = False, event_nr: int = 0) -> bool:
         """
-        Remove the device; ``deferred``: with its last user, if it has any now. Returns whether a uevent was
-        sent.
+        Remove the device. ``deferred``: if it is in use, on last close. Returns whether a uevent was sent.
         """
         flags = uapi.lib.DM_DEFERRED_REMOVE if deferred else 0
         _buffer, header = self._on(
@@ -257,12 +255,13 @@ class Control:
 
     def rename(self, address: Address, new_name: str, event_nr: int = 0) -> MappedStatus:
         """
-        Rename the device at ``address``, and return the MappedStatus of the device that was renamed, which
-        the caller compares.
+        Rename the device at ``address``. Returns the MappedStatus of the device that was renamed, which the
+        caller must compare.
 
-        The kernel looks up the device by its name only (dm_hash_rename in drivers/md/dm-ioctl.c) and answers
-        with the number of the device that it found. So the name is read last, and another device is renamed
-        only if somebody renames both between these two calls. DeviceBusy when the new name is taken.
+        The kernel looks up the device only by its name (dm_hash_rename in drivers/md/dm-ioctl.c), and answers
+        with the number of the device that it found. So the name is read immediately before the rename.
+        Another device is renamed only if somebody renames both devices between these two calls. DeviceBusy if
+        the new name is taken.
         """
         name = address.name or self.status(address).name
         try:
@@ -283,7 +282,7 @@ class Control:
     def suspend(self, address: Address, noflush: bool = False, nolockfs: bool = False) -> MappedStatus:
         """
         Suspend the device. ``noflush``: keep outstanding I/O queued; ``nolockfs``: do not freeze a file
-        system on it.
+        system on the device.
         """
         flags = uapi.lib.DM_SUSPEND_FLAG | (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0)
         flags |= uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0
@@ -296,7 +295,7 @@ class Control:
     def resume(
         self, address: Address, noflush: bool = False, nolockfs: bool = False, event_nr: int = 0
     ) -> MappedStatus:
-        """Resume the device; an inactive table becomes live."""
+        """Resume the device. An inactive table becomes live."""
         flags = (uapi.lib.DM_NOFLUSH_FLAG if noflush else 0) | (
             uapi.lib.DM_SKIP_LOCKFS_FLAG if nolockfs else 0
         )
@@ -312,7 +311,7 @@ class Control:
         )
 
     def status(self, address: Address) -> MappedStatus:
-        """The MappedStatus; DeviceGone when there is no such device."""
+        """The MappedStatus; DeviceGone if there is no such device."""
         return _status(self._on(address, "DM_DEV_STATUS", "ask for its status")[1])
 
     def load(
@@ -326,9 +325,9 @@ class Control:
         """
         Load the inactive table from ``(start, length, type, params)``: sectors, bytes.
 
-        ``secure``: the kernel wipes its copy of the buffer and this method wipes its own, for tables with a
-        key. ``strict``: as for ``codec.encode_targets``; without it, the kernel is left to find gaps and
-        overlaps.
+        ``secure``: for tables with a key; the kernel wipes its copy of the buffer, and this method wipes its
+        own. ``strict``: as for ``codec.encode_targets``; if False, gaps and overlaps are left for the kernel
+        to detect.
         """
         lib = uapi.lib
         flags = (lib.DM_READONLY_FLAG if read_only else 0) | (lib.DM_SECURE_DATA_FLAG if secure else 0)
@@ -369,8 +368,8 @@ class Control:
 
     def message(self, address: Address, text: str, sector: int = 0, secure: bool = False) -> str | None:
         """
-        Send a message to the target at ``sector``; returns the answer's text, or None. ``secure``: the
-        message may hold a key.
+        Send a message to the target at ``sector``. Returns the text of the answer, or None. ``secure``: the
+        message may contain a key.
         """
         flags = uapi.lib.DM_SECURE_DATA_FLAG if secure else 0
         buffer, header = self._on(
@@ -405,7 +404,7 @@ class Control:
             return self._call(
                 command, tried, device=str(address), minor=max(minor, _BY_DEV), **address.fields(), **fields
             )
-        # Few need it, and regular expressions take long to import.
+        # Only errors of a few ioctls need this, and regular expressions take long to import.
         from . import kernel_log
 
         with kernel_log.KernelLog() as log:
@@ -419,7 +418,7 @@ class Control:
                     **fields,
                 )
             except BlockError as error:
-                # Raises DeviceGone if the device itself is gone: a missing device below it also gives ENXIO.
+                # DeviceGone if the device itself is gone. A missing device below it also gives ENXIO.
                 status = self.status(address)
                 reason = kernel_log.find_reason(log.lines(), status.number)
                 raise KernelError(
@@ -440,7 +439,10 @@ class Control:
         room: int = _ROOM,
         **fields: Any,
     ) -> tuple[bytearray, codec.Header]:
-        """``(buffer, Header)`` of one ioctl, repeated with twice the room while the answer does not fit."""
+        """
+        ``(buffer, Header)`` of one ioctl, retried with a buffer of twice the size while the answer does not
+        fit.
+        """
         lib = uapi.lib
         version = (4, max(minor, _MINORS[command]), 0)
         secure = fields.get("flags", 0) & lib.DM_SECURE_DATA_FLAG

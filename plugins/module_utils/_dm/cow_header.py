@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What a persistent snapshot keeps at the start of its COW device.
+The header of a persistent snapshot, at the start of its COW device.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -26,10 +26,10 @@ _MAGIC = 0x70416E53
 
 def chunk_size(device: Device) -> int | None:
     """
-    The chunk size in sectors from the header on a held Device; None when there is no such header. Raises
+    The chunk size in sectors from the header on a held Device; None if there is no such header. Raises
     OSError.
     """
-    # Snapshots bypass the page cache, which may have an older header.
+    # Snapshots bypass the page cache, which may contain an older header.
     os.posix_fadvise(device.fd, 0, 0, os.POSIX_FADV_DONTNEED)
     data = os.pread(device.fd, _HEADER.size, 0)
     if len(data) < _HEADER.size:

@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Mapped devices whose targets report that they no longer work: a snapshot with a full store, a failed pool.
+Detect mapped devices that no longer work, from the status of their targets: a snapshot with a full store, a
+failed pool.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The status of targets: snapshot_status in drivers/md/dm-snap.c, pool_status and thin_status in dm-thin.c,
+Status formats: snapshot_status in drivers/md/dm-snap.c, pool_status and thin_status in dm-thin.c,
 cache_status in dm-cache-target.c.
 """
 
@@ -31,7 +32,7 @@ _HINTS = {
     b"snapshot-merge": "What was written to it is lost: remove the device, and give it a new store",
     b"thin-pool": "See thin_check and thin_repair, or give the pool more room",
 }
-# {target type: [(status words, meaning)]}, in the order of the checks.
+# {target type: [(status words, meaning)]}, checked in this order.
 _SNAPSHOT = [({b"Invalid", b"Overflow"}, "store has overflowed"), ({b"Merge failed"}, "merge has failed")]
 _BROKEN = {
     b"snapshot": _SNAPSHOT,
@@ -49,7 +50,7 @@ _POOL = (
 
 def problems_of(lines: Iterable[TargetLine]) -> list[tuple[bytes, str]]:
     """
-    ``[(target type, problem)]`` from the targets' status (``Control.target_status``); empty when there is
+    ``[(target type, problem)]`` from the status of targets (``Control.target_status``); empty if there is
     none. Pure.
     """
     found = []
@@ -71,7 +72,7 @@ def problems_of(lines: Iterable[TargetLine]) -> list[tuple[bytes, str]]:
 
 def refuse_broken(control: _control.Control, device: Device) -> None:
     """
-    Raise KernelError when the targets of a held mapped device, or of one below it, report that it cannot be
+    Raise KernelError if the targets of a held mapped device, or of one below it, report that it cannot be
     used.
     """
     for name, kind, wrong in problems(control, device):
@@ -80,8 +81,8 @@ def refuse_broken(control: _control.Control, device: Device) -> None:
 
 def problems(control: _control.Control, device: Device) -> Iterator[tuple[str, bytes, str]]:
     """
-    Yield ``(name, target type, problem)`` for a held mapped device and those below it, which the table above
-    keeps open.
+    Yield ``(name, target type, problem)`` for a held mapped device and those below it. The table above keeps
+    these open.
     """
     numbers, seen = [(device.id.major, device.id.minor)], set()
     while numbers:

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Why the kernel rejected a table: what device-mapper logged meanwhile.
+Why the kernel rejected a table: the messages that device-mapper logged meanwhile.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The ioctl answers with an errno, and only the kernel's log has the reason (DMERR in
-``include/linux/device-mapper.h``, as ``device-mapper: table: MAJOR:MINOR: TARGET: REASON``). Format of
-``/dev/kmsg``: Documentation/ABI/testing/dev-kmsg.
+The ioctl returns only an errno; the reason is in the kernel log (DMERR in ``include/linux/device-mapper.h``,
+as ``device-mapper: table: MAJOR:MINOR: TARGET: REASON``). Format of ``/dev/kmsg``:
+Documentation/ABI/testing/dev-kmsg.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _MOST_RECORDS = 500
 _MOST_REASONS = 3
 _PREFIX = "device-mapper: "
 _TABLE = re.compile(r"table: ([0-9]+:[0-9]+): (.*)")
-# Logged after the reason, and not reasons themselves.
+# These lines are logged after the reason, and are not the reason themselves.
 _EMPTY = re.compile(r"ioctl: (error adding target to table|unable to set up device queue for new table)")
 _ERRNO = re.compile(r" \(-E[A-Z0-9]+\)$")
 
 
 class KernelLog:
     """
-    What the kernel logs from now on, read without waiting; empty when the log cannot be read.
+    The messages that the kernel logs from now on, read without blocking. Empty if the log cannot be read.
 
     A context: leaving it closes the log.
     """
@@ -61,7 +61,7 @@ class KernelLog:
             os.close(fd)
 
     def lines(self) -> list[str]:
-        """The texts logged since the last call; of very many, the first ones."""
+        """The texts logged since the last call; only the first ones if there are very many."""
         result: list[str] = []
         while self._fd >= 0 and len(result) < _MOST_RECORDS:
             try:
@@ -77,9 +77,9 @@ class KernelLog:
 
 def find_reason(lines: Iterable[str], number: str) -> str | None:
     """
-    What device-mapper logged about the device ``number`` (``MAJOR:MINOR``), or None.
+    The message that device-mapper logged about the device ``number`` (``MAJOR:MINOR``), or None.
 
-    Lines that name another device are skipped. Lines that name no device cannot be told apart, and count.
+    Lines about another device are skipped. Lines that name no device may be about this one, and are used.
     """
     own, others = [], []
     for line in lines:

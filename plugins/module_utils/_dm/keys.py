@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Keys of ``crypt`` targets in the kernel's keyring: reachable while a table is loaded.
+Keys of ``crypt`` targets in the kernel's keyring: make them searchable while a table is loaded.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def reachable(targets: Sequence[tuple[int, int, bytes, bytes]]) -> Iterator[None]:
     """
-    Make root's user keyring searched during a load of ``targets``, ``(start, length, type, params)``. A
-    KernelError of the load names the keys that are missing.
+    Make root's user keyring searchable while ``targets``, ``(start, length, type, params)``, are loaded. A
+    KernelError of the load then names the missing keys.
     """
     names = keys_of(targets)
     if names:
-        # If that is rejected, the keys may still be in the session's keyring.
+        # If this is rejected, the keys may still be in the session keyring.
         with contextlib.suppress(BlockError):
             keyring.reach()
     try:
@@ -48,7 +48,7 @@ def reachable(targets: Sequence[tuple[int, int, bytes, bytes]]) -> Iterator[None
 
 
 def keys_of(targets: Sequence[tuple[int, int, bytes, bytes]]) -> list[str]:
-    """The keyring keys that the targets name, as ``:SIZE:TYPE:DESCRIPTION``."""
+    """The keyring keys that the targets use, as ``:SIZE:TYPE:DESCRIPTION``."""
     names = []
     for dummy, dummy_, kind, params in targets:
         words = params.split() if kind == b"crypt" else []

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Whether a mapped device stays when its last user goes.
+Whether a mapped device stays after its last close.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A file of its own: the journal of every module needs this, and nothing else of what makes mapped devices.
+A separate file: the journal of every module needs this, but not the code that creates mapped devices.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def set_persist(control: _control.Control, device: _device.Device, wanted: bool) -> None:
     """
-    Set whether a held mapped device stays when its last user goes (message ``@cancel_deferred_remove``,
-    interface 4.27).
+    Set whether a held mapped device stays after its last close: message ``@cancel_deferred_remove``
+    (interface 4.27), or a deferred remove.
     """
     if control.status(_control.by_device(device)).deferred_remove != wanted:
         return

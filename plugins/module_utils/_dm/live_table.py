@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Between parsed tables and the kernel: the parsed live table of a mapped device, and a table to be loaded.
+Conversions between parsed tables and the kernel: the live table of a mapped device, and a table to load.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def loadable(table: _dm_table.Table, read_only: bool) -> load.Table:
-    """The Table that ``_dm.mapped.make`` and ``_dm.reload.reload`` take."""
+    """The Table to pass to ``_dm.mapped.make`` and ``_dm.reload.reload``."""
     return load.Table(tuple(table.kernel_targets()), read_only, has_secrets(table))
 
 
@@ -33,7 +33,7 @@ def has_secrets(table: _dm_table.Table) -> bool:
 
 def live_table(control: _control.Control, device: Device) -> _dm_table.Table | None:
     """
-    The parsed live table of a held mapped device; None when it has none, or one that cannot be parsed.
+    The parsed live table of a held mapped device; None if it has no table, or one that cannot be parsed.
     KernelError.
     """
     lines = control.table(_control.by_device(device), secure=True)[1]

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Tables to be loaded, and the first table of a mapped device, loaded once the store or the pool in it is free.
+Tables to load, and the first table of a new mapped device: loaded once its store or pool is free.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .control import Address, Control, MappedStatus
 
 
-# Seconds to wait for another snapshot with the same store, and the target types that have a store.
+# Seconds to wait for another snapshot with the same store; and the target types that have a store.
 _STORE_SECONDS = 5.0
 _SNAPSHOTS = (b"snapshot", b"snapshot-merge")
 _POOL = b"thin-pool"
@@ -31,8 +31,8 @@ _POOL = b"thin-pool"
 
 class Table(NamedTuple):
     """
-    A table to load: ``targets`` as ``(start, length, type, params)`` in sectors and bytes; ``secure`` when it
-    holds a key; ``held``: the Devices that the targets name by number.
+    A table to load: ``targets`` as ``(start, length, type, params)`` in sectors and bytes. ``secure``:
+    whether it contains a key. ``held``: the Devices that the targets name by number.
     """
 
     targets: tuple[tuple[int, int, bytes, bytes], ...]
@@ -42,11 +42,11 @@ class Table(NamedTuple):
 
     def prove(self) -> None:
         """
-        After the load: raise WrongDevice or DeviceGone unless every device is still the one that was looked
-        up.
+        Call this after the load: raises WrongDevice or DeviceGone unless every device is still the one that
+        was looked up.
 
-        From the load on the kernel has them open exclusively, so that LOOP_CONFIGURE cannot bind a loop
-        device to another file.
+        Once loaded, the table has the devices open exclusively, so LOOP_CONFIGURE cannot bind a loop device
+        to another file.
         """
         for device in self.held:
             device.prove()
@@ -54,12 +54,14 @@ class Table(NamedTuple):
 
 def load_new(control: Control, address: Address, table: Table) -> MappedStatus:
     """
-    Load the first table of a device; DeviceBusy when another device has a snapshot with the same store.
+    Load the first table of a device. DeviceBusy if another device has a snapshot with the same store;
+    KernelError.
 
-    At the resume the kernel would have the new snapshot take over the records of the other one (snapshot_ctr
-    in drivers/md/dm-snap.c). It rejects that while the other one is live. If the other one is gone by then,
-    the new snapshot has no records: its I/O fails, and earlier changes are not seen. A snapshot goes a moment
-    after its last user, so this waits for it. Until records are taken over, the chunk size is 0. KernelError.
+    On resume, the kernel would hand over the records of the other snapshot to the new one (snapshot_ctr in
+    drivers/md/dm-snap.c). It rejects the resume while the other snapshot is live. If the other snapshot is
+    gone by then, the new one has no records: its I/O fails, and earlier changes are invisible. A snapshot is
+    removed shortly after its last close, so this function waits for that. The chunk size is 0 while the
+    handover is pending.
     """
     limit = Deadline(_STORE_SECONDS)
     while True:
@@ -81,10 +83,10 @@ def load_new(control: Control, address: Address, table: Table) -> MappedStatus:
 
 def _load_pool(control: Control, address: Address, table: Table, limit: Deadline) -> MappedStatus:
     """
-    Load a table; for a thin pool, retry while another device is the same pool (__pool_find in
+    Load a table. For a thin pool, retry while another device uses the same pool (__pool_find in
     drivers/md/dm-thin.c: EBUSY).
 
-    A pool that is being removed loses its name before it lets go of its metadata.
+    A pool that is being removed loses its name before it releases its metadata device.
     """
     while True:
         try:

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Mapped devices: make, find, rename.
+Create, find and rename mapped devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The order of calls here was tried on Linux 6.1, 6.12 and 7.2. It is free of races because a name that nobody
-else uses identifies the device until it is open, and from then on its number does, which cannot be reused
-while it is open.
+The order of calls was tested on Linux 6.1, 6.12 and 7.2. It is free of races: until the device is open, a
+name that nobody else uses identifies it. From then on its number does, which cannot be reused while the
+device is open.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from .load import Table
 
 
-# Lines of a table in a message.
+# Number of table lines in a message.
 _LINES_SHOWN = 16
 
 
 class Mapped(NamedTuple):
     """
-    A mapped device that was found. ``device`` is held, or None when it has no table and therefore cannot be
-    opened.
+    A mapped device that was found. ``device`` is held; None if the mapped device has no table, because it
+    cannot be opened then.
     """
 
     device: _device.Device | None
@@ -51,15 +51,14 @@ def make(
     control: _control.Control, name: str, uuid: str | None, table: Table, event_nr: int, persist: bool = True
 ) -> _device.Device:
     """
-    Make a mapped device with a live table and return it, held. ``uuid``: must be unique; a new one is made if
-    it is None.
+    Create a mapped device with a live table and return it, held. ``uuid`` must be unique; None: generate one.
 
-    ``event_nr`` (from a Cookie) goes with the resume. Unless ``persist``, the device goes with its last user,
-    which is the returned Device at first. On any error nothing is left behind. Raises KernelError, and
-    DeviceBusy that describes the device which has the name or the uuid.
+    ``event_nr`` (from a Cookie) is passed to the resume. Unless ``persist``, the device is removed when its
+    last user closes it; at first, that is the returned Device. On any error nothing is left behind. Raises
+    KernelError; and DeviceBusy, which describes the device that has the name or the UUID.
     """
     uuid = uuid or new_uuid()
-    # Until it can be opened it has a unique name: another device could get the uuid or the final name first.
+    # It has a unique name until it is open: another device could take the UUID or the final name first.
     private = _control.by_name(_names.making_name())
     _refuse_taken(control, name, uuid)
     try:
@@ -69,7 +68,8 @@ def make(
     device = None
     try:
         device = _loaded(control, private, table)
-        # Before it has its name and is live: from here on, a killed process leaves nothing behind.
+        # Set before the device has its final name and is live: from here on, a killed process leaves nothing
+        # behind.
         control.remove(_control.by_device(device), deferred=True)
         _name(control, device, private, name, uuid)
         control.resume(_control.by_device(device), event_nr=event_nr)
@@ -84,12 +84,12 @@ def make(
 
 
 def _loaded(control: _control.Control, private: _control.Address, table: Table) -> _device.Device:
-    """The device at this address, held, with the Table loaded."""
+    """Load the Table into the device at this address, and return the device, held."""
     status = load_new(control, private, table)
     table.prove()
     device = _device.open_number(status.major, status.minor)
     try:
-        # While it is held, its number is pinned, so this is the status of the device that was opened.
+        # The device is held, so its number is pinned, and this is the status of the device that was opened.
         if control.status(_control.by_device(device)).name != private.name:
             raise WrongDevice(f"it is not the device {status.number} that was made", device=device.path)
     except BaseException:
@@ -102,9 +102,10 @@ def _name(
     control: _control.Control, device: _device.Device, private: _control.Address, name: str, uuid: str
 ) -> None:
     """
-    Give a held device its name before it is live, because udev's rules read the name when it becomes live.
+    Rename a held device before it is live, because udev's rules read the name when it becomes live.
 
-    Without cookie and flags: udev ignores this event, of a suspended device. The event of the resume counts.
+    This needs no cookie and no flags: udev ignores the event of a suspended device. The event of the resume
+    counts.
     """
     try:
         control.rename(private, name)
@@ -119,14 +120,12 @@ def _name(
 
 
 def _roll_back(control: _control.Control, device: _device.Device | None, private: _control.Address) -> None:
-    """
-    Remove the device of an unfinished make; with its last user, because udev may have it open for a moment.
-    """
+    """Remove an unfinished device. The remove is deferred, because udev may have the device open briefly."""
     try:
         control.remove(private if device is None else _control.by_device(device), deferred=True)
     except BlockError:
-        # Another error is being raised already. The name of a leftover device identifies its maker, and a
-        # later run removes it.
+        # Another error is already being raised. The name of a leftover device identifies the process that
+        # created it, and a later run removes the device.
         pass
     finally:
         if device is not None:
@@ -134,7 +133,7 @@ def _roll_back(control: _control.Control, device: _device.Device | None, private
 
 
 def _refuse_taken(control: _control.Control, name: str, uuid: str) -> None:
-    """Raise DeviceBusy when a device has the name or the uuid already, before anything is made."""
+    """Raise DeviceBusy if a device already has the name or the UUID, before anything is created."""
     for address in (_control.by_name(name), _control.by_uuid(uuid)):
         try:
             control.status(address)
@@ -145,10 +144,10 @@ def _refuse_taken(control: _control.Control, name: str, uuid: str) -> None:
 
 def find(control: _control.Control, name: str = "", uuid: str = "") -> Mapped | None:
     """
-    The mapped device with this uuid, or else with this name, held and proved; None when there is none.
+    The mapped device with this UUID, or else with this name, held and verified; None if there is none.
     KernelError.
 
-    When both are given and a device has only one of them, it is returned: the caller compares.
+    If both are given, a device that has only one of them is returned too: the caller must compare.
     """
     for address in ([_control.by_uuid(uuid)] if uuid else []) + ([_control.by_name(name)] if name else []):
         mapped = open_mapped(control, address)
@@ -158,7 +157,7 @@ def find(control: _control.Control, name: str = "", uuid: str = "") -> Mapped | 
 
 
 def open_mapped(control: _control.Control, address: _control.Address) -> Mapped | None:
-    """The mapped device at this address, held and proved, or None. KernelError."""
+    """The mapped device at this address, held and verified, or None. KernelError."""
     for _try in range(100):
         try:
             status = control.status(address)
@@ -179,7 +178,8 @@ def open_mapped(control: _control.Control, address: _control.Address) -> Mapped 
         except DeviceGone:
             device.close()
             continue
-        # The descriptor pins the number; if the address still leads to it, it is the right device.
+        # The open descriptor pins the number. If the address still leads to this number, it is the right
+        # device.
         if (again.major, again.minor) == (held.major, held.minor):
             return Mapped(device, held)
         device.close()
@@ -188,8 +188,8 @@ def open_mapped(control: _control.Control, address: _control.Address) -> Mapped 
 
 def taken(control: _control.Control, name: str, uuid: str, own: _device.Device | None = None) -> DeviceBusy:
     """
-    A DeviceBusy that describes the device, other than the held ``own``, which has the name or the uuid: the
-    kernel's EBUSY does not.
+    A DeviceBusy that describes the device, other than the held ``own``, that has the name or the UUID. The
+    kernel's EBUSY does not tell which.
     """
     for what, address in (("name", _control.by_name(name)), ("uuid", _control.by_uuid(uuid))):
         try:
@@ -212,7 +212,7 @@ def taken(control: _control.Control, name: str, uuid: str, own: _device.Device |
 
 def describe(control: _control.Control, mapped: Mapped) -> str:
     """
-    One line about a mapped device: name, uuid, number, diskseq and table, in which ``*`` replaces what could
+    One line about a mapped device: name, UUID, number, diskseq and table. ``*`` replaces anything that could
     be a key.
     """
     status = mapped.status
@@ -236,17 +236,17 @@ def describe(control: _control.Control, mapped: Mapped) -> str:
 
 
 def line_text(line: TargetLine) -> str:
-    """A table line from the kernel's answer, as dmsetup writes it."""
+    """A table line from the kernel's answer, in the format of dmsetup."""
     text = f"{line.start} {line.length} {line.type.decode('ascii', 'replace')}"
     return f"{text} {line.params.decode('utf-8', 'surrogateescape')}" if line.params else text
 
 
 def rename(control: _control.Control, device: _device.Device, new_name: str, event_nr: int) -> bool:
     """
-    Rename a held mapped device; returns whether a uevent was sent. DeviceBusy when the name is taken.
+    Rename a held mapped device. Returns whether a uevent was sent. DeviceBusy if the name is taken.
 
-    WrongDevice when somebody renamed it at that moment, so that the kernel renamed another device, which then
-    gets its old name back.
+    WrongDevice if somebody else renamed the device at that moment, and the kernel therefore renamed another
+    device. That device gets its old name back.
     """
     old = control.status(_control.by_device(device)).name
     renamed = control.rename(_control.by_device(device), new_name, event_nr)
@@ -260,8 +260,8 @@ def rename(control: _control.Control, device: _device.Device, new_name: str, eve
 
 def give_name_back(control: _control.Control, other: _control.MappedStatus, name: str, old: str) -> str:
     """
-    Give the device of the MappedStatus ``other``, which was renamed from ``old`` to ``name``, its old name
-    back; returns the outcome in words.
+    The device of the MappedStatus ``other`` was renamed from ``old`` to ``name``: rename it back. Returns a
+    description of the outcome.
     """
     try:
         now = control.status(_control.by_name(name))

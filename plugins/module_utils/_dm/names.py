@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Names and uuids of mapped devices: which are allowed, and unique ones.
+Names and UUIDs of mapped devices: validation, and unique ones.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -15,8 +15,9 @@ import os
 from .._base.errors import InvalidValue
 from .._process import identity
 
-# A device without a live table yet, and a claimed one that was found without a table: the prefix, the process
-# (_process.identity.own_mark), "-", a random number, and ":NAME" if it had another name before.
+# Prefixes of the names of devices that do not have a live table yet, and of claimed devices, which were found
+# without a table. The prefix is followed by the process (_process.identity.own_mark), "-", a random number,
+# and ":NAME" if the device had another name before.
 MAKING = "racefree-making-"
 CLAIMED = "racefree-claimed-"
 UUID_PREFIX = "RACEFREE-"
@@ -27,7 +28,7 @@ _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 
 
 def check_name(name: object, option: str = "name") -> str:
-    """The name; InvalidValue when some kernel rejects it, or udev and libdm would write it differently."""
+    """The name; InvalidValue if a kernel rejects it, or if udev and libdm would mangle it."""
     if not isinstance(name, str) or not _is_plain(name, _LONGEST_NAME) or name in _FORBIDDEN:
         raise InvalidValue(
             option,
@@ -38,21 +39,21 @@ def check_name(name: object, option: str = "name") -> str:
 
 
 def check_uuid(uuid: object, option: str = "uuid") -> str:
-    """The uuid of a mapped device; InvalidValue when libdm would have to mangle it."""
+    """The UUID of a mapped device; InvalidValue if libdm would mangle it."""
     if not isinstance(uuid, str) or not _is_plain(uuid, 128):
         raise InvalidValue(option, uuid, "must be 1 to 128 characters out of A-Z a-z 0-9 # + - . : = @ _")
     return uuid
 
 
 def making_name() -> str:
-    """A unique name for a device that this process is making."""
+    """A unique name for a device that this process is creating."""
     return f"{MAKING}{identity.own_mark()}-{os.urandom(8).hex()}"
 
 
 def claimed_name(name: str) -> str:
     """
-    A unique name for a device that this process takes over for a moment. It contains the old name, unless
-    that is too long.
+    A unique name for a device that this process claims for a moment. It contains the old name, unless that is
+    too long.
     """
     private = f"{CLAIMED}{identity.own_mark()}-{os.urandom(8).hex()}"
     return f"{private}:{name}" if len(private) + 1 + len(name) <= _LONGEST_NAME else private
@@ -60,8 +61,8 @@ def claimed_name(name: str) -> str:
 
 def holder_of(name: str) -> str | None:
     """
-    The mark (:func:`_process.identity.own_mark`) in a name of :func:`making_name` or :func:`claimed_name`;
-    None for other names.
+    The process mark (:func:`_process.identity.own_mark`) in a name of :func:`making_name` or
+    :func:`claimed_name`; None for other names.
     """
     for prefix in (MAKING, CLAIMED):
         if name.startswith(prefix):
@@ -77,23 +78,25 @@ def holder_of(name: str) -> str | None:
 
 
 def is_held(name: str) -> bool:
-    """Whether it is a name of :func:`making_name` or :func:`claimed_name` whose process may still run."""
+    """
+    Whether it is a name of :func:`making_name` or :func:`claimed_name` whose process may still be running.
+    """
     holder = holder_of(name)
     return holder is not None and not identity.has_ended(holder)
 
 
 def name_before(name: str) -> str:
-    """The earlier name in a :func:`claimed_name`; empty when it is not known."""
+    """The earlier name in a :func:`claimed_name`; empty if it is not known."""
     return name.partition(":")[2] if name.startswith(CLAIMED) else ""
 
 
 def unused_name() -> str:
-    """A unique name for a device that needs no particular one."""
+    """A unique name for a device whose name does not matter."""
     return f"racefree-{os.urandom(8).hex()}"
 
 
 def new_uuid() -> str:
-    """A unique uuid."""
+    """A unique UUID."""
     return f"{UUID_PREFIX}{os.urandom(16).hex()}"
 
 

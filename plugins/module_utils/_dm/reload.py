@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Give a mapped device another table, and restore the old one when the kernel rejects the new one.
+Replace the table of a mapped device, and restore the old one if the kernel rejects the new one.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-# Seconds that udev may take for the event of a restored table.
+# Seconds that udev may take to process the event of a restored table.
 _UDEV_SECONDS = 30
 
 
 def saved_table(control: _control.Control, device: _device.Device, stack: contextlib.ExitStack) -> Table:
     """
-    The live Table of a held mapped device as the kernel has it, which :func:`reload` can restore; ``stack``
-    holds the devices below.
+    The live Table of a held mapped device, as the kernel has it, so that :func:`reload` can restore it.
+    ``stack`` holds the devices below.
     """
     address = _control.by_device(device)
     status, lines = control.table(address, secure=True)
@@ -55,16 +55,16 @@ def reload(
     how: suspended.Suspend = suspended.PLAIN,
 ) -> None:
     """
-    Give a held mapped device a new table. If the kernel rejects it at resume, the old table becomes live
-    again.
+    Replace the table of a held mapped device. If the kernel rejects the new table on resume, the old one
+    becomes live again.
 
-    A reload does not change the diskseq. ``event_nr`` (from a Cookie) goes with the resume. Raises
+    A reload does not change the diskseq. ``event_nr`` (from a Cookie) is passed to the resume. Raises
     KernelError, DeadlineExceeded.
     """
     address = _control.by_device(device)
     with contextlib.ExitStack() as below:
-        # A new table that is accepted but fails to start has replaced the old one by then, whose devices
-        # would go.
+        # Hold the devices below. If a new table is accepted but fails to start, it has already replaced the
+        # old one, whose devices could then be removed.
         old = saved_table(control, device, below)
         status = control.status(address)
 
@@ -89,7 +89,9 @@ def _load_and_suspend(
     how: suspended.Suspend,
     status: _control.MappedStatus,
 ) -> None:
-    """Load the table into the held device and suspend it; on an error, the ``status`` is restored."""
+    """
+    Load the table into the held device and suspend it. On an error, the device gets its old ``status`` back.
+    """
     address = _control.by_device(device)
     with keys.reachable(table.targets):
         control.load(address, table.targets, table.read_only, table.secure)
@@ -99,7 +101,7 @@ def _load_and_suspend(
     except BaseException:
         control.clear(address)
         if not status.suspended and control.status(address).suspended:
-            # The time was up just when the suspend succeeded.
+            # The time limit expired just when the suspend succeeded.
             control.resume(address)
         raise
 
@@ -113,8 +115,8 @@ def _put_back(
     error: BaseException,
 ) -> None:
     """
-    Make the Table ``old`` live again, and the device suspended if it was, after ``error`` at a resume with
-    ``event_nr``.
+    Make the Table ``old`` live again after the ``error`` of a resume with ``event_nr``. If the device was
+    suspended before, suspend it again.
     """
     try:
         with udev.Cookie() as cookie:
@@ -131,7 +133,7 @@ def _put_back(
                 resumed = control.resume(address, event_nr=cookie.again(event_nr))
                 if not resumed.uevent_generated:
                     cookie.not_sent()
-            # Also before it is suspended again: udev's probers would read from it, and hang.
+            # Wait before the device is suspended again: udev's probers would read from it, and hang.
             cookie.wait(_UDEV_SECONDS)
             if status.suspended and not control.status(address).suspended:
                 control.suspend(address, noflush=True, nolockfs=True)

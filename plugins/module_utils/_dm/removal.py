@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .udev import Cookie
 
 
-# Seconds to wait for a device that may be in use, once it is marked to go with its last user.
+# Seconds to wait for a device that may be in use, once its deferred remove is set.
 _GOING_SECONDS = 1.0
-# Seconds after which a marked device is checked for new users: the kernel removes it within milliseconds.
+# Seconds after which such a device is checked for new users. The kernel removes it within milliseconds.
 _LOOK_SECONDS = 0.1
 
 
@@ -35,8 +35,8 @@ def remove_without_table(control: _control.Control, found: _control.MappedStatus
     """
     Remove the device of the MappedStatus ``found``, which has no table and therefore cannot be held.
 
-    It gets a unique name, is examined, and only then removed, or renamed back. Raises DeviceGone, DeviceBusy,
-    WrongDevice when it is another device by now, KernelError.
+    The device is first given a unique name and examined. Only then is it removed, or renamed back. Raises
+    DeviceGone, DeviceBusy, KernelError, and WrongDevice if it is another device by now.
     """
     _check_unchanged(control, _control.by_name(found.name), found)
     private = _control.by_name(_names.claimed_name(found.name))
@@ -53,7 +53,7 @@ def remove_without_table(control: _control.Control, found: _control.MappedStatus
 
 def create_again(control: _control.Control, status: _control.MappedStatus) -> None:
     """
-    Create a device with the name and the uuid of a MappedStatus and without a table, to undo
+    Create a device without a table, with the name and the UUID of a MappedStatus. This rolls back
     :func:`remove_without_table`.
     """
     limit = Deadline(_GOING_SECONDS)
@@ -62,7 +62,7 @@ def create_again(control: _control.Control, status: _control.MappedStatus) -> No
             control.create(status.name, status.uuid)
             return
         except DeviceBusy:
-            # The device that was made in its place may still be going.
+            # The device that was created in its place may not be gone yet.
             if limit.expired:
                 raise
         limit.sleep(pause)
@@ -72,8 +72,8 @@ def _check_unchanged(
     control: _control.Control, address: _control.Address, found: _control.MappedStatus
 ) -> None:
     """
-    Raise WrongDevice unless the device at the address is still ``found``, without a table, as far as such a
-    device can be identified.
+    Raise WrongDevice unless the device at the address is still ``found`` and has no table, as far as a device
+    without a table can be identified.
     """
     holder = _names.holder_of(found.name)
     if holder is not None and _names.is_held(found.name):
@@ -99,11 +99,11 @@ def remove(
     timeout: float = 5.0,
 ) -> bool:
     """
-    Remove a held mapped device, close it, and return whether it is gone already.
+    Remove a held mapped device, close it, and return whether it is already gone.
 
     Unless ``deferred``, a device that others still hold after ``timeout`` seconds is left unchanged:
-    DeviceBusy. It is marked to go with its last user when that is this process. If another user comes at that
-    moment, the mark is cleared at once, so that a process that is killed here leaves no mark on a device in
+    DeviceBusy. The deferred remove is set only once this process is the last user. If another user appears at
+    that moment, it is cleared at once, so a process that is killed here does not leave it set on a device in
     use.
     """
     identity, status = device.id, control.status(_control.by_device(device))
@@ -123,7 +123,7 @@ def remove(
 
 
 def _send_off(control: _control.Control, device: _device.Device, cookie: Cookie) -> None:
-    """Mark a held device to go with its last user."""
+    """Set the deferred remove of a held device."""
     event_nr = cookie.next()
     try:
         sent = control.remove(_control.by_device(device), deferred=True, event_nr=event_nr)
@@ -136,8 +136,8 @@ def _send_off(control: _control.Control, device: _device.Device, cookie: Cookie)
 
 def _has_gone(identity: _device.DeviceId, limit: Deadline) -> bool:
     """
-    Whether the device goes before the deadline: the kernel removes an unused device a moment after the last
-    close.
+    Whether the device disappears before the deadline. The kernel removes an unused device shortly after the
+    last close.
     """
     for pause in pauses(most=0.005):
         if not is_there(identity):
@@ -152,9 +152,9 @@ def _last_user(
     control: _control.Control, identity: _device.DeviceId, status: _control.MappedStatus, limit: Deadline
 ) -> _device.Device | None:
     """
-    Wait until a device that was marked is gone: None. If somebody has it open, the mark in its ``status`` is
-    restored and the device is returned, held. DeviceBusy when it is still there at the deadline for no
-    visible reason.
+    Wait until a device with a deferred remove is gone, and return None. If somebody has opened it, restore
+    the deferred remove as in ``status``, and return the device, held. DeviceBusy if it still exists at the
+    deadline without a visible user.
     """
     patience = _LOOK_SECONDS
     while not _has_gone(identity, Deadline(patience)):
@@ -183,8 +183,8 @@ def wait_unused(
     control: _control.Control, device: _device.Device, timeout: float | Deadline, others: int = 0
 ) -> _control.MappedStatus:
     """
-    Wait until nobody else has a held mapped device open but ``others`` expected users, and return its status;
-    DeviceBusy when that takes too long. ``timeout``: seconds, or a Deadline.
+    Wait until nobody else has a held mapped device open, except ``others`` expected users. Returns its
+    status; DeviceBusy if that takes too long. ``timeout``: seconds, or a Deadline.
     """
     limit, asked = Deadline.of(timeout), False
     while True:
@@ -192,11 +192,11 @@ def wait_unused(
         if status.open_count <= 1 + others:
             return status
         if not asked:
-            # The service of names closes what it has open.
+            # The service of /dev/disk/by-diskseq then closes the descriptors that it keeps.
             asked = let_go.ask(device.id.diskseq)
             if asked:
                 continue
-        # udev's probers open a new device for a moment, and not exclusively.
+        # udev's probers open a new device only briefly, and not exclusively.
         if limit.expired or _device.is_claimed(device):
             raise _busy(device, status)
         limit.sleep(0.01)

@@ -7,7 +7,7 @@ A child process that resumes suspended mapped devices when this process is kille
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A suspended device stops everybody who uses it, and the kernel never resumes it by itself.
+A suspended device blocks all its users, and the kernel never resumes it by itself.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def standby(
     then: Callable[[_control.Control, Sequence[Device]], None] | None = None,
 ) -> Iterator[None]:
     """
-    During the block, a child process has the held mapped ``devices`` open too, and calls ``then(control,
-    devices)`` if this process ends; without ``then``, :func:`resume_all`.
+    During the block, a child process also has the held mapped ``devices`` open. If this process ends, the
+    child calls ``then(control, devices)``, by default :func:`resume_all`.
     """
     reading, writing = os.pipe()
     try:
@@ -57,15 +57,15 @@ def standby(
 
 def resume_all(control: _control.Control, devices: Sequence[Device]) -> None:
     """
-    Resume those of the held mapped devices that are suspended. The first error is raised after all have been
-    tried.
+    Resume those of the held mapped devices that are suspended. All are tried before the first error is
+    raised.
     """
     problem = None
     for device in devices:
         address = _control.by_number(device.id.major, device.id.minor)
         try:
-            # The status is read, because an interrupted suspend may be complete. Without cookie and flags:
-            # udev ignores the event, and keeps what the owner of the device told it.
+            # Read the status, because an interrupted suspend may have completed. Without cookie and flags,
+            # udev ignores the event, and keeps the settings that the device's owner gave it.
             if control.status(address).suspended:
                 control.resume(address)
         except BlockError as error:
@@ -75,7 +75,7 @@ def resume_all(control: _control.Control, devices: Sequence[Device]) -> None:
 
 
 def _stand_by(then: Callable[[], None], reading: int, writing: int) -> NoReturn:
-    """In the child: wait for the parent's word, or for its end. Never returns."""
+    """In the child: wait for a byte from the parent, or for its end. Never returns."""
     try:
         os.close(writing)
         # A signal to the parent's process group must not kill this process.

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Suspend mapped devices: one, or several for the time of a block.
+Suspend mapped devices: one, or several during a block.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-The origin of a snapshot has to be suspended while the snapshot is made.
+The origin of a snapshot must be suspended while the snapshot is created.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def quiet(control: _control.Control, devices: Sequence[Device], seconds: float) -> Iterator[None]:
     """
-    Suspend held mapped devices during the block, their I/O complete and file systems on them frozen; already
-    suspended devices are left unchanged.
+    Suspend held mapped devices during the block, with outstanding I/O completed and file systems frozen.
+    Already suspended devices are left unchanged.
 
-    ``seconds`` is the limit for each; DeadlineExceeded. DeviceBusy for a device with another table loaded,
-    which its resume would make live.
+    ``seconds`` is the limit for each device; DeadlineExceeded. DeviceBusy for a device with another table
+    loaded, because a resume would make that table live.
     """
     running = [device for device in devices if not _status(control, device).suspended]
     for device in running:
@@ -52,7 +52,7 @@ def quiet(control: _control.Control, devices: Sequence[Device], seconds: float) 
 
 
 def check(control: _control.Control, device: Device) -> None:
-    """Raise DeviceBusy unless a held mapped device can be suspended and resumed without changing it."""
+    """Raise DeviceBusy if resuming a held mapped device would change it."""
     status = _status(control, device)
     if status.has_inactive_table:
         raise DeviceBusy(
@@ -69,7 +69,7 @@ def _status(control: _control.Control, device: Device) -> _control.MappedStatus:
 class Suspend(NamedTuple):
     """
     How to suspend: ``noflush`` keeps outstanding I/O queued, ``nolockfs`` does not freeze a file system,
-    ``seconds`` is the limit for the I/O to complete.
+    ``seconds`` is the limit for outstanding I/O to complete.
     """
 
     noflush: bool = False
@@ -77,14 +77,14 @@ class Suspend(NamedTuple):
     seconds: float = 60.0
 
 
-# As dmsetup suspends by default.
+# The defaults of dmsetup.
 PLAIN = Suspend()
 
 
 def suspend(control: _control.Control, device: Device, how: Suspend = PLAIN) -> None:
     """
-    Suspend a held mapped device. DeadlineExceeded when its I/O does not complete in time; the device is then
-    as before. KernelError.
+    Suspend a held mapped device. DeadlineExceeded if its I/O does not complete in time; the device is then
+    left as it was. KernelError.
     """
     address = _control.by_device(device)
     status = control.status(address)
@@ -98,8 +98,8 @@ def suspend(control: _control.Control, device: Device, how: Suspend = PLAIN) -> 
         ):
             control.suspend(address, how.noflush, how.nolockfs)
     except BaseException:
-        # The time was up just when it succeeded. A resume would make another loaded table live: the caller
-        # decides that.
+        # The time limit may have expired just when the suspend succeeded. With another table loaded, a resume
+        # would make that table live, so this is left to the caller.
         if not (status.suspended or status.has_inactive_table) and control.status(address).suspended:
             control.resume(address)
         raise

@@ -3,15 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-udev cookies: wait until udev has made or removed the nodes of mapped devices.
+udev cookies: wait until udev has created or removed the nodes of mapped devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A cookie is a SysV semaphore that ``dmsetup udevcomplete``, run by udev's rules, decrements; the protocol is
+A cookie is a SysV semaphore. ``dmsetup udevcomplete``, which udev's rules run, decrements it. The protocol is
 libdm's (lib/libdm-common.c). One cookie serves a batch of devices, and every wait has a deadline.
 
-Semaphores do not end with their process. Ours come in sets, where libdm's are single: the others identify the
-maker, so that the next run in the same PID namespace removes those of a killed one.
+A semaphore outlives the process that created it. libdm creates single semaphores; ours are sets, in which the
+other semaphores identify the process. So the next run in the same PID namespace can remove those of a killed
+run.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from .._process import identity
 
 _PREFIX = 0x0D4D
 _SHIFT = 16
-# The count, then the maker of the set, 15 bits each: the PID in two parts, the first of them plus one, the
-# low bits of its start time, and the numbers of its PID and time namespaces in three parts each (0 where they
-# are not known).
+# The counter, then the process that created the set, in values of 15 bits: the PID in two parts, the first of
+# them plus one; the low bits of its start time; and the inode numbers of its PID and time namespaces in three
+# parts each (0 if unknown).
 _SEMAPHORES = 10
 _BITS = 15
 _SEMAPHORES_TABLE = "/proc/sysvipc/sem"
 _MASK = (1 << _BITS) - 1
-# A set that is unsigned after this time stays so.
+# A set that has no owner after this many seconds will never get one.
 _SECONDS_TO_SIGN = 60
 DISABLE_DM = 0x01
 DISABLE_SUBSYSTEM = 0x02
@@ -44,25 +45,25 @@ DISABLE_DISK = 0x04
 DISABLE_OTHER = 0x08
 LOW_PRIORITY = 0x10
 DISABLE_LIBRARY_FALLBACK = 0x20
-# Without it, udev's rules treat a later coldplug event as spurious and drop the device.
+# Without this flag, udev's rules treat a later coldplug event as spurious and drop the device.
 PRIMARY_SOURCE = 0x40
-# The rules leave the device alone: no probing, no links but those of the DM layer itself.
+# udev's rules ignore the device: no probing, and only the links of the DM layer itself.
 HIDDEN = DISABLE_DM | DISABLE_SUBSYSTEM | DISABLE_DISK | DISABLE_OTHER
-# For a guest's disk and what is below it, which the host must not use: no probing, no links by labels, no
+# For a guest's disk and the devices below it, which the host must not use: no probing, no links by label, no
 # activation of the guest's volume groups.
 HANDS_OFF = DISABLE_DISK | DISABLE_OTHER | DISABLE_SUBSYSTEM
 
 
 def is_running() -> bool:
-    """Whether udevd runs; without it nobody answers, so nothing is waited for."""
+    """Whether udevd is running. Without it nobody answers, so nothing is waited for."""
     return gone.exists("/run/udev/control")
 
 
 class Cookie:
     """
     A cookie for a batch of ioctls: ``with Cookie() as cookie: control.resume(...,
-    event_nr=cookie.next(flags)) ...; cookie.wait(seconds)``. Leaving the context removes the semaphore in any
-    case. KernelError when there is none to be had.
+    event_nr=cookie.next(flags)) ...; cookie.wait(seconds)``. Leaving the context always removes the
+    semaphore. KernelError if none can be created.
     """
 
     def __init__(self) -> None:
@@ -81,22 +82,22 @@ class Cookie:
             uapi.lib.semctl(semaphore, 0, uapi.lib.IPC_RMID)
 
     def next(self, flags: int = 0) -> int:
-        """The ``event_nr`` of one more ioctl whose udev event is to be waited for."""
+        """The ``event_nr`` for one more ioctl whose udev event is to be waited for."""
         if self._semaphore >= 0:
             self._change(1)
         return (flags | PRIMARY_SOURCE) << _SHIFT | self._number
 
     def again(self, event_nr: int) -> int:
-        """As :meth:`next`, with the flags of an earlier ``event_nr`` of this cookie or another."""
+        """Like :meth:`next`, with the flags of an earlier ``event_nr`` of any cookie."""
         return self.next(event_nr >> _SHIFT)
 
     def not_sent(self) -> None:
-        """Undo the last :meth:`next`: the ioctl failed, or sent no event."""
+        """Undo the last :meth:`next`, because the ioctl failed or sent no event."""
         if self._semaphore >= 0:
             self._change(-1)
 
     def wait(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` until udev has handled every event; whether it has."""
+        """Wait up to ``seconds`` until udev has processed every event; returns whether it has."""
         if self._semaphore < 0:
             return True
         self._change(-1)
@@ -112,7 +113,7 @@ class Cookie:
                 _PREFIX << _SHIFT | number, _SEMAPHORES, 0o600 | lib.IPC_CREAT | lib.IPC_EXCL
             )
             if semaphore >= 0:
-                # 1 for ourselves, so that it cannot reach zero before the batch is complete.
+                # 1 for this process, so that the counter cannot reach zero before the batch is complete.
                 if any(
                     lib.semctl(semaphore, place, lib.SETVAL, ffi.cast("int", value)) < 0
                     for place, value in ((0, 1), *_signature())
@@ -148,16 +149,17 @@ class Cookie:
             problem = ffi.errno
             if problem == errno.EAGAIN:
                 return False
-            # A signal interrupts the call, but does not end the wait.
+            # A signal interrupts the system call, but does not end the wait.
             if problem != errno.EINTR:
                 raise KernelError("the udev cookie was removed", errno=problem)
 
 
 def reap() -> None:
     """
-    Remove the semaphores of runs of this collection that ended without doing so.
+    Remove the semaphores of runs of this collection that ended without removing them.
 
-    Those of processes in another PID or time namespace cannot be judged, and stay.
+    Those of processes in another PID or time namespace stay, because it cannot be known whether the process
+    has ended.
     """
     lib = uapi.lib
     for identifier, changed in _sets():
@@ -169,8 +171,8 @@ def reap() -> None:
 
 def _has_ended(high: int, low: int, started: int, namespaces: list[int], changed: int) -> bool:
     """
-    Whether the process that signed a set with these values has ended; a set that is still unsigned after a
-    while counts too.
+    Whether the process identified by these values has ended. Also True for a set that still has no owner
+    after a while.
     """
     if not high:
         return time.time() > changed + _SECONDS_TO_SIGN
@@ -182,7 +184,7 @@ def _has_ended(high: int, low: int, started: int, namespaces: list[int], changed
 
 def _signature() -> tuple[tuple[int, int], ...]:
     """
-    ``(semaphore, value)`` pairs by which :func:`reap` identifies the maker; the one that is never 0 comes
+    ``(semaphore, value)`` pairs by which :func:`reap` identifies the process. The value that is never 0 comes
     last.
     """
     pid = os.getpid()
