@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The services of the role block_names: names_start.py by-diskseq|identity; lies in the library."""
+"""The services of the role block_names: names_start.py by-diskseq|identity. Installed with the library."""
 
 from __future__ import annotations
 

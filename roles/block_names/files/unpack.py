@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Makes the directory named by the argument out of ``{path: text}`` on standard input, compiled; it is there
-whole or not at all.
+Create the directory given as argument from ``{path: text}`` on standard input, and compile the files. The
+directory is created atomically.
 
-The role runs this on the host: one transfer, where copying the files would take one for each.
+The role runs this on the host: all files take one transfer instead of one each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def unpack(texts: dict[str, str], destination: str) -> None:
             os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
             with open(target, "w", encoding="utf-8") as file:
                 file.write(text)
-        # The directory's name is not in the result.
+        # Compiled files contain the final path, not the temporary one.
         if not compileall.compile_dir(place, quiet=1, stripdir=place, prependdir=f"{parent}/{PACKAGE}"):
             raise SystemExit("the library could not be compiled")
         os.rename(place, destination)

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The program of the unit racefree-encrypted-swap@NAME: encrypted_swap_start.py start|stop NAME. Lies in the
-library.
+The program of the unit racefree-encrypted-swap@NAME: encrypted_swap_start.py start|stop NAME. Installed in
+the directory of the library.
 """
 
 import os
