@@ -7,8 +7,8 @@ The device-mapper table language: parse, check, print and compare tables as pure
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Nothing here does I/O: what is known of devices and kernels comes in with a ``Context``. ``TARGETS`` maps the
-kernel's names of target types to their classes, which are imported on first use.
+Nothing here does I/O: facts about devices and kernels are passed in as a ``Context``. ``TARGETS`` maps the
+kernel's target type names to classes, which are imported on first use.
 """
 
 from __future__ import annotations

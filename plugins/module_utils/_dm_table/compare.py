@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What differs between two tables.
+Compare two tables.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 class Comparison:
     """
-    True when two tables are the same. ``differences``: dictionaries with ``line`` (from 1), ``target``,
-    ``field``, ``old`` and ``new``, where secrets are hidden; ``unknown``: ``(line, field)`` of what cannot be
-    told, because one side hides it.
+    The result of a comparison; true if the tables are equal. ``differences`` are dictionaries with ``line``
+    (from 1), ``target``, ``field``, ``old`` and ``new``, with secrets hidden. ``unknown`` lists ``(line,
+    field)`` of values that cannot be compared because one side hides them.
     """
 
     __slots__ = ("differences", "unknown")
@@ -41,7 +41,7 @@ class Comparison:
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{path: value}`` of nested plain data; device sources stay whole."""
+    """Flatten nested plain data to ``{path: value}``; device sources are kept whole."""
     result: dict[str, Any] = {}
     for key, value in plain.items():
         _flatten(value, f"{prefix}{key}", result)
@@ -61,7 +61,7 @@ def _flatten(value: Any, path: str, result: dict[str, Any]) -> None:
 
 
 def compare(old: Sequence[Target], new: Sequence[Target]) -> Comparison:
-    """A ``Comparison`` of two sequences of targets."""
+    """Compare two sequences of targets; a ``Comparison``."""
     result = Comparison()
     for index in range(max(len(old), len(new))):
         mine = old[index] if index < len(old) else None

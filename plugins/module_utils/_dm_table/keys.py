@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Keys of a table's targets: put in where the table names them.
+Insert keys into a table in place of ``var:NAME``.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A table is logged and shown, the option ``keys`` is not. So ``var:NAME`` stands in a key's place, and a key in
-clear is refused.
+A table is logged and shown, whereas the option ``keys`` is not. The table therefore contains ``var:NAME``
+instead of a key, and a plain key in it is rejected.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _CLEAR = "left out of the table, which is logged: write var:NAME and give the ke
 
 def with_keys(lines: Iterable[Any], keys: Mapping[str, Any]) -> list[Any]:
     """
-    The table with its keys put in: ``var:NAME`` in a key's place stands for ``keys[NAME]``, also in tables
-    inside device slots.
+    Replace every ``var:NAME`` that stands for a key by ``keys[NAME]``, also in tables inside device slots.
+    Raises InvalidValue for a plain key and for a name that is missing or unused.
     """
     return _Keys(keys).put(lines)
 
@@ -60,7 +60,7 @@ class _Keys:
     def line(self, line: Any) -> Any:
         if isinstance(line, dict):
             return self.plain(line)
-        # A text inside a list may have several lines; it is the parser's to refuse that.
+        # A text in a list may have several lines; the parser rejects that.
         return "\n".join(map(self.text, line.split("\n"))) if isinstance(line, str) else line
 
     def plain(self, line: Any) -> dict[str, Any]:
@@ -93,11 +93,11 @@ class _Keys:
         return line if changed == words else join_words(changed)
 
     def slots(self, value: Any) -> Any:
-        """A field's value, with the tables in the device slots that it has."""
+        """A field's value with the keys inserted into the tables of its device slots."""
         if isinstance(value, list):
             return [self.slots(part) for part in value]
         if isinstance(value, dict):
-            # Beside its table a source has nothing that may hold one; fields are grouped without one.
+            # Only ``table`` of a source can contain keys; a dictionary without it is a group of fields.
             return (
                 dict(value, table=self.table(value["table"]))
                 if "table" in value
@@ -139,8 +139,8 @@ class _Keys:
 
     def named(self, text: str, is_right: Callable[[str], object], more: str = "") -> str:
         """
-        The key that ``text``, ``var:NAME``, stands for; anything but a key would move or escape the words
-        behind it, or be shown as one.
+        The key that ``text``, ``var:NAME``, stands for. Anything other than a key is rejected: it could
+        change how the following words are parsed, or be shown.
         """
         name = text[4:]
         if name not in self.keys:

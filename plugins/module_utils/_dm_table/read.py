@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-From what the user wrote to targets.
+Parse the user's input into targets.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .grammar.target import Target
 
     class AnyReport(Protocol):
-        """A Report, or what stands for one."""
+        """A Report, or an object with the same interface."""
 
         @property
         def context(self) -> Context: ...
@@ -46,13 +46,12 @@ LENGTH = Number("length", low=1, high=Limits.SECTORS, unit="sectors")
 _HEAD = re.compile(r"[ \t]*(?:([^ \t]+)(?:[ \t]+([^ \t]+)(?:[ \t]+([^ \t]+)[ \t]*)?)?)?")
 _CARRIED = ("file:", "path:", "{")
 
-# A line of the table: its number (from 1), what was written, the target or None, and (start, length) as far
-# as they could be read.
+# A line of the table: number (from 1), input, target or None, and start and length, BAD if unreadable.
 Line = namedtuple("Line", ("number", "written", "target", "start", "length"))
 
 
 def entries(value: Any, report: AnyReport) -> Iterator[tuple[int, Any]]:
-    """``(number, text or dictionary)`` of every line."""
+    """``(number, text or dictionary)`` for every line."""
     if isinstance(value, str):
         for number, text in enumerate(value.split("\n"), 1):
             if "#" in text:
@@ -79,7 +78,7 @@ def entries(value: Any, report: AnyReport) -> Iterator[tuple[int, Any]]:
 
 
 def _check_type(name: str, line: LineReport) -> type[Target] | None:
-    """The class of a target type, or None after noting why there is none."""
+    """The class of a target type, or None after reporting an error."""
     if name not in TARGETS:
         if len(name) > Limits.TYPE_LENGTH:
             line.error("target", name, f"a target type of at most {Limits.TYPE_LENGTH} bytes")
@@ -90,7 +89,7 @@ def _check_type(name: str, line: LineReport) -> type[Target] | None:
 
 
 def read_line(number: int, text: str, report: AnyReport) -> tuple[Line, LineReport]:
-    """One line of text; errors go to ``report``."""
+    """Parse one line of text; errors are added to ``report``."""
     line = report.line(number, text)
     position = find_control(text)
     if position is not None:
@@ -132,7 +131,7 @@ def read_line(number: int, text: str, report: AnyReport) -> tuple[Line, LineRepo
 
 
 def read_dict(number: int, plain: dict[str, Any], report: AnyReport) -> tuple[Line, LineReport]:
-    """One target in structured form; errors go to ``report``."""
+    """Parse one target in structured form; errors are added to ``report``."""
     line = report.line(number, plain)
     name = plain.get("target")
     values = []
@@ -162,14 +161,14 @@ def read_dict(number: int, plain: dict[str, Any], report: AnyReport) -> tuple[Li
 
 
 def read(number: int, written: Any, report: AnyReport) -> tuple[Line, LineReport]:
-    """One entry, whatever its form."""
+    """Parse one entry in either form."""
     if isinstance(written, str):
         return read_line(number, written, report)
     return read_dict(number, written, report)
 
 
 def read_all(value: Any, report: AnyReport) -> list[Line]:
-    """All lines of a table as ``Line``; errors go to ``report``."""
+    """Parse all lines of a table into ``Line`` objects; errors are added to ``report``."""
     lines: list[Line] = []
     add = lines.append
     for number, written in entries(value, report):

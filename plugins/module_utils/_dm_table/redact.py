@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What may be shown of a table, valid or not: everything except keys, also in tables inside device slots.
+Redact a table, valid or not, for display: hide keys and nothing else, also in tables inside device slots.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Nothing here parses a table. A word or field is hidden because of its place in a line of its target type, or
-because it holds as many hex digits as a key does, wherever it stands. So a table that cannot be parsed is
-redacted by the same rules.
+Nothing here parses a table. A word or field is hidden because of its position in a line of its target type,
+or because it contains as many hex digits as a key, in any position. A table that cannot be parsed is
+therefore redacted by the same rules.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from .grammar.target import Target
 
 _HEAD = ("start", "length", "target")
-# The words of a line before its parameters.
+# Number of words in a line before its parameters.
 _WORDS_BEFORE = len(_HEAD)
-# What makes plain data a source, and the texts of a source: a uuid may hold 32 hex digits and is no key.
+# The keys that make plain data a source, and a source's texts: a UUID may contain 32 hex digits and is not a
+# key.
 _SOURCE = frozenset(("diskseq", "path", "file", "table"))
 _SOURCE_TEXTS = frozenset(("path", "file", "uuid", "name", "boot_id"))
 _DEVICE_TEXTS = ("/", "path:/", "file:", "dm:")
@@ -40,7 +41,7 @@ _LONG_NUMBER = 10**31
 
 
 def shown(slot: Slot) -> str:
-    """The text of a device slot for messages and results."""
+    """The text of a device slot, redacted for messages and results."""
     return slot_text(redact(slot.value))
 
 
@@ -55,9 +56,9 @@ def target(original: Target) -> Target:
 
 def redact(value: Any) -> Any:
     """
-    Plain data of a slot, of a field or of a target, without the keys of the tables in it.
+    Redact the keys in plain data of a slot, field or target, including those of nested tables.
 
-    Data that cannot be understood is hidden where a key may be in it.
+    Data that cannot be parsed is hidden where it may contain a key.
     """
     if isinstance(value, dict):
         kind = _kind(value.get("target"))
@@ -78,11 +79,11 @@ def redact(value: Any) -> Any:
     return value
 
 
-# Errors: ``grammar.report.Redactor``
+# For errors (``grammar.report.Redactor``)
 
 
 def error_value(value: Any, name: str | None, field: str) -> Any:
-    """The wrong value of a field of a target of the type ``name``, as an error may show it."""
+    """The invalid value of a field, redacted for an error. ``name`` is the target type."""
     kind = _kind(name)
     value = redact(value)
     if kind is not None and field in kind.PUBLIC_HEX:
@@ -91,10 +92,7 @@ def error_value(value: Any, name: str | None, field: str) -> Any:
 
 
 def error_line(written: Any) -> str | None:
-    """
-    A line or a target in structured form as an error may show it: text, or None when it cannot be shown at
-    all.
-    """
+    """A line or a target in structured form, redacted for an error; None if it cannot be shown at all."""
     if isinstance(written, str):
         return hide_in_line(written)
     kind = _kind(written.get("target"))
@@ -116,8 +114,7 @@ def _json_parts(plain: dict[str, Any], public: Collection[str]) -> Iterator[str]
 
 def hide_in_line(text: str) -> str:
     """
-    Table lines with ``*`` in place of every secret, whatever else is wrong with them; columns stay where they
-    are.
+    Table lines with every secret replaced by ``*``, also in invalid lines. Column positions are preserved.
     """
     return "\n".join([_hide_in_line(line) for line in text.split("\n")])
 
@@ -152,8 +149,8 @@ def _kind(name: object) -> type[Target] | None:
 
 def _table(value: Any) -> Any:
     """
-    A table inside a source: what has nothing to hide stays as it was written, a line of an unknown target
-    type is hidden.
+    Redact a table inside a source. Lines without secrets are unchanged; a line of an unknown target type is
+    hidden.
     """
     try:
         if isinstance(value, str):
@@ -188,7 +185,7 @@ def _text_line(text: str) -> str:
 
 
 def _secret_word(word: str, start: int) -> str:
-    """A word of a line in which a key begins at ``start``, unless a keyring's key is named there."""
+    """A word in which a key begins at ``start``, with the key hidden unless it is a keyring reference."""
     return word if names_key(word[start:]) else word[:start] + HIDDEN
 
 
@@ -210,7 +207,7 @@ def _plain_line(plain: Any) -> Any:
 
 
 def _hide_long(value: Any) -> Any:
-    """Plain data without what is as long as a key; the texts that name a device stay."""
+    """Plain data with everything hidden that is as long as a key, except texts that name a device."""
     if isinstance(value, str):
         if value.startswith(_DEVICE_TEXTS) or (value.startswith("{") and _is_json(value)):
             return value
@@ -229,7 +226,7 @@ def _hide_long(value: Any) -> Any:
 
 
 def _is_json(text: str) -> bool:
-    # What ``redact`` gives back of JSON has no key in it.
+    # ``redact`` has already removed the keys from valid JSON.
     try:
         json.loads(text)
     except (ValueError, RecursionError):

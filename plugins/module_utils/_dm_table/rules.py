@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What holds for any table.
+Rules for the table as a whole.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -35,19 +35,20 @@ if TYPE_CHECKING:
 
 
 class _Checker:
-    """One pass over the lines of one table."""
+    """Checks the lines of one table."""
 
     def __init__(self, lines: list[Line], report: Report) -> None:
         self.lines = lines
         self.report = report
         self.context = report.context
         self.known: dict[str, DeviceFacts | None] = {}
-        # Text of a slot: why there is no such device.
+        # {text of a slot: reason why there is no such device}
         self.missing: dict[str, str] = {}
 
     def place(self, line: Line) -> LineReport:
         """
-        A line report with the columns of the line's fields, which are found only now that they are needed.
+        A line report with the columns of the line's fields. They are determined only when an error is
+        reported.
         """
         place = read(line.number, line.written, Report(self.context, self.report.redactor))[1]
         place.table = self.report
@@ -138,9 +139,10 @@ class _Checker:
 
     def check_shared_devices(self) -> None:
         """
-        What two targets must not share: a device that one of them has its own records on, and one that is
-        opened for less first and for more later on. ``upgrade_mode()`` in ``drivers/md/dm-table.c`` then
-        frees what the first target has of it, and goes on using that.
+        Check that two targets do not share a device on which one of them keeps its own records, nor one that
+        is opened with less access first and with more later. In the latter case ``upgrade_mode()`` in
+        ``drivers/md/dm-table.c`` frees the first target's handle of the device, which that target continues
+        to use.
         """
         read_only = bool(self.context.read_only)
         if all(isinstance(line.target, Linear) for line in self.lines):
@@ -178,7 +180,7 @@ class _Checker:
                     )
 
     def identity(self, slot: Slot) -> Any:
-        """What tells whether two slots are the same device: its number where that is known."""
+        """The identity of a slot's device: its number if known, else its canonical text."""
         if self.context.devices is None:
             return str(canonical_slot(slot.value))
         if slot.text not in self.known:
@@ -190,7 +192,7 @@ class _Checker:
         return str(canonical_slot(slot.value)) if known is None else known.number
 
     def facts(self, target: Target) -> Facts:
-        """Path of the field: ``DeviceFacts`` or None, of a target's slots."""
+        """``{path of the field: DeviceFacts or None}`` of a target's slots."""
         result = {}
         for slot in target.devices():
             self.identity(slot)
@@ -212,7 +214,8 @@ class _Checker:
 
     def target_devices(self, line: Line, target: Target, facts: Facts) -> int | None:
         """
-        Checks one target's devices; returns its logical block size in bytes, None when a device is not known.
+        Check one target's devices. Returns the target's logical block size in bytes, or None if a device is
+        unknown.
         """
         context = self.context
         slots = target.devices(facts, context.read_only)
@@ -251,8 +254,8 @@ class _Checker:
 
     def alignment(self, blocks: list[int]) -> None:
         """
-        Every target has to end on the logical block of the whole, unless what is missing fits into the next
-        target.
+        Check that every target ends on the table's logical block size, unless the remainder fits into the
+        next target.
         """
         whole = max(blocks) >> 9
         remaining = 0
@@ -273,7 +276,7 @@ class _Checker:
 
 
 class _Later:
-    """Finds the columns of a line only when there is an error to report."""
+    """A line report that determines the line's columns only when an error is reported."""
 
     def __init__(self, checker: _Checker, line: Line) -> None:
         self.checker = checker
@@ -309,5 +312,5 @@ def _area_errors(area: tuple[int, int], device: DeviceFacts, block: int) -> Iter
 
 
 def check(lines: list[Line], report: Report) -> None:
-    """Note everything that is wrong with the table as a whole."""
+    """Report all errors of the table as a whole."""
     _Checker(lines, report).run()

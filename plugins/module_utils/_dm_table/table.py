@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A table: its targets in order.
+A table: an ordered sequence of targets.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 class Table:
     """
-    ``targets``: a tuple of typed targets. A table from ``parse_table`` is valid; one made of targets directly
-    is checked by ``validate``.
+    ``targets``: a tuple of typed targets. A table from ``parse_table`` is valid; one that is constructed from
+    targets is checked by ``validate``.
     """
 
     __slots__ = ("targets",)
@@ -67,15 +67,15 @@ class Table:
 
     @property
     def length(self) -> int:
-        """The size of the mapped device in sectors."""
+        """The size of the mapped device in sectors of 512 bytes."""
         return self.targets[-1].end if self.targets else 0
 
     def lines(self) -> list[str]:
-        """Lines as dmsetup prints them. Keys are in clear: see ``redacted``."""
+        """The lines as dmsetup prints them. They contain plain keys: see ``redacted``."""
         return [target.line() for target in self.targets]
 
     def to_list(self) -> list[dict[str, Any]]:
-        """The structured form. Keys are in clear: see ``redacted``."""
+        """The structured form. It contains plain keys: see ``redacted``."""
         return [target.to_dict() for target in self.targets]
 
     def redacted(self) -> Table:
@@ -83,7 +83,7 @@ class Table:
         return Table([redact.target(target) for target in self.targets])
 
     def devices(self, read_only: bool | None = False) -> list[tuple[int, Slot]]:
-        """``(index of the target, Slot)`` of every device slot."""
+        """``(index of the target, Slot)`` for every device slot."""
         return [
             (index, slot)
             for index, target in enumerate(self.targets)
@@ -92,10 +92,10 @@ class Table:
 
     def with_devices(self, resolver: Resolver) -> Table:
         """
-        A table in which every slot is ``MAJ:MIN``. ``resolver`` maps the text of a slot (``Slot.text``), or
-        is called with the ``Slot``; it answers with ``MAJ:MIN``, a pair of numbers, or anything that has
-        ``major`` and ``minor``. Slots that are numbers already are left alone when a mapping does not have
-        them. Raises ``InvalidValue`` for a slot without an answer.
+        A copy with every slot resolved to ``MAJ:MIN``. ``resolver`` maps the text of a slot (``Slot.text``)
+        to a device, or is called with the ``Slot``. It returns ``MAJ:MIN``, a pair of numbers, or an object
+        with ``major`` and ``minor``. Slots that already are numbers stay unchanged if a mapping does not
+        contain them. Raises ``InvalidValue`` for a slot that is not resolved.
         """
         targets = []
         for target in self.targets:
@@ -107,8 +107,8 @@ class Table:
 
     def kernel_targets(self) -> list[tuple[int, int, bytes, bytes]]:
         """
-        ``(start, length, type, params)`` of every target with bytes for type and params, as ``TABLE_LOAD``
-        takes them. Raises ``InvalidValue`` when a slot is not ``MAJ:MIN`` yet.
+        ``(start, length, type, params)`` of every target, type and params as bytes, for ``TABLE_LOAD``.
+        Raises ``InvalidValue`` if a slot is not yet resolved to ``MAJ:MIN``.
         """
         result = []
         for target in self.targets:
@@ -127,14 +127,15 @@ class Table:
 
     def canonical(self) -> Table:
         """
-        The table as the kernel prints it back: default options, order of options, ways of writing a device.
+        The table as the kernel prints it back, with normalized default options, option order and device
+        names.
         """
         return Table([target.canonical() for target in self.targets])
 
     def same_as(self, other: Table, devices: Resolver | None = None) -> Comparison:
         """
-        Compares with ``other``, the newer table. ``devices``, when given, is a resolver as for
-        ``with_devices``, for both. Returns a ``Comparison``, which is true when both are the same.
+        Compare with ``other``, the newer table. ``devices``, if given, is a resolver as for ``with_devices``,
+        applied to both. Returns a ``Comparison``, which is true if they are equal.
         """
         old, new = self, other
         if devices is not None:
@@ -143,8 +144,9 @@ class Table:
 
     def check_replaces(self, old: Table) -> None:
         """
-        Raises ``TableError`` when this table cannot be loaded in place of ``old``: an immutable target type
-        stays, unless the new table has the target ``error`` (table_load() in ``drivers/md/dm-ioctl.c``).
+        Raise ``TableError`` if this table cannot be loaded in place of ``old``: an immutable target type must
+        be kept, unless the new table contains the target ``error`` (table_load() in
+        ``drivers/md/dm-ioctl.c``).
         """
         report = Report(None, redact)
         types = {target.TYPE for target in self.targets}
@@ -158,7 +160,9 @@ class Table:
         report.raise_if_any()
 
     def validate(self, context: Context | None = None) -> Table:
-        """Checks a table that was made of targets; raises ``TableError`` with all errors."""
+        """
+        Check a table that was constructed from targets, and return it. Raises ``TableError`` with all errors.
+        """
         report = Report(context, redact)
         lines = []
         for number, target in enumerate(self.targets, 1):
@@ -175,7 +179,7 @@ class Table:
 
 
 class _Renumbered:
-    """A report that gives one line the number it has in the table."""
+    """A report for a single line that is given its number in the whole table."""
 
     def __init__(self, report: Report, number: int) -> None:
         self.report = report
@@ -189,7 +193,7 @@ class _Renumbered:
 
 
 class _Resolve:
-    """Replaces device slots by their numbers."""
+    """Replaces device slots by device numbers."""
 
     def __init__(self, slots: dict[str, Slot], resolver: Resolver) -> None:
         self.slots = slots
@@ -217,8 +221,8 @@ class _Resolve:
 
 def _resolved_text(answer: Any, slot: Slot) -> str:
     """
-    ``MAJ:MIN`` from what a resolver answered: text, a pair of numbers, or anything with ``major`` and
-    ``minor``.
+    Convert a resolver's result to ``MAJ:MIN``: text, a pair of numbers, or an object with ``major`` and
+    ``minor``. Raises ValueError.
     """
     if isinstance(answer, str):
         numbers = parse_numbers(answer)
@@ -239,9 +243,9 @@ def _resolved_text(answer: Any, slot: Slot) -> str:
 
 def parse_table(value: Any, *, context: Context | None = None) -> Table:
     """
-    The table that ``value`` describes: text with one target per line (``#`` starts a comment, empty lines do
-    not count), or a list of such lines and of dictionaries ``{start, length, target, ...}``. ``context`` says
-    where it will be loaded. Raises ``TableError`` with all errors found.
+    Parse ``value``: text with one target per line (``#`` starts a comment, empty lines are ignored), or a
+    list of such lines and of dictionaries ``{start, length, target, ...}``. ``context`` describes where the
+    table will be loaded. Raises ``TableError`` with all errors found.
     """
     report = Report(context, redact)
     lines = read_all(value, report)
@@ -251,5 +255,5 @@ def parse_table(value: Any, *, context: Context | None = None) -> Table:
 
 
 def format_table(table: Table) -> list[str]:
-    """Lines as dmsetup prints them. Keys are in clear: see ``Table.redacted``."""
+    """The lines as dmsetup prints them. They contain plain keys: see ``Table.redacted``."""
     return table.lines()

@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The parts that target types are described with: fields, layouts, device slots, reports, limits."""
+"""Building blocks for describing target types: fields, layouts, device slots, reports and limits."""

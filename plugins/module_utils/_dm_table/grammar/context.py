@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What is known about the place where a table will be loaded.
+Facts about the host on which a table will be loaded.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     from .slot import Slot
 
-    # The path of a device's field, and what is known of the device.
+    # {path of a device's field: facts about the device}
     Facts = Mapping[str, "DeviceFacts | None"]
 
 
 class DeviceFacts:
     """
-    What is known of one block device.
+    Facts about a block device.
 
-    ``size_sectors`` is in sectors of 512 bytes, ``logical_block`` in bytes. ``dm_uuid`` is None unless the
-    device is a mapped device, and then its uuid, which may be empty. ``stack`` holds the ``(major, minor)``
-    of everything that the device itself stands on. ``cow_chunk``: called, it gives the chunk size in sectors
-    that stands on the device if it has been the COW device of a persistent snapshot, or None.
+    ``size_sectors`` is in sectors of 512 bytes, ``logical_block`` in bytes. ``dm_uuid`` is the UUID of a
+    mapped device, which may be empty, and None for other devices. ``stack`` contains the ``(major, minor)``
+    of all devices below. ``cow_chunk`` is a function that returns the chunk size in sectors from the header
+    of a persistent snapshot's COW device, or None if there is none.
     """
 
     __slots__ = (
@@ -74,7 +74,7 @@ class DeviceFacts:
 
 
 class NoDevice:
-    """What stands for the facts of a device that cannot be had, and ``reason`` says why."""
+    """Returned instead of facts for a device that is not available; ``reason`` tells why."""
 
     __slots__ = ("reason",)
 
@@ -86,14 +86,14 @@ class Context:
     """
     Where a table will be loaded.
 
-    ``kernels``: names from ``_dm_table.grammar.kernels.KERNELS`` that all have to take the table; None: it is
-    enough that one known kernel does. ``targets``: the target types that the host has, ``{type: version}``;
-    None: not known. ``devices``: called with a ``Slot``, returns its ``DeviceFacts``, None when the device is
-    not there yet, or ``NoDevice``, which is an error. ``read_only``: the table is to be loaded read-only;
-    None: not known. ``page_size``: in bytes. ``device``: ``(major, minor)`` of the mapped device that the
-    table is for, when it exists already; a stack through it would be a loop. ``running``: ``(major, minor)``
-    of the version of the kernel that will load it. ``warn``: called with a sentence about what would stop
-    some kernel, when neither ``kernels`` nor ``running`` says which it will be.
+    ``kernels``: names from ``_dm_table.grammar.kernels.KERNELS``, all of which must accept the table; None:
+    one known kernel suffices. ``targets``: the host's target types, ``{type: version}``; None: unknown.
+    ``devices``: a function that is called with a ``Slot`` and returns its ``DeviceFacts``, None if the device
+    does not exist yet, or ``NoDevice``, which is an error. ``read_only``: whether the table will be loaded
+    read-only; None: unknown. ``page_size``: in bytes. ``device``: ``(major, minor)`` of the mapped device
+    that the table is for, if it exists; a stack that contains it would be a loop. ``running``: ``(major,
+    minor)`` of the version of the kernel that will load the table. ``warn``: a function that is called with a
+    sentence about a table that would stop some kernel, if neither ``kernels`` nor ``running`` is given.
     """
 
     __slots__ = ("kernels", "targets", "devices", "read_only", "page_size", "device", "running", "warn")
@@ -124,8 +124,8 @@ class Context:
 
     def stopped_since(self, since: tuple[int, int]) -> list[str] | None:
         """
-        Which of the kernels in question are of the version ``since``, ``(major, minor)``, or newer: a list,
-        as text, or None when no kernel is in question.
+        The versions, as text, of those kernels in question that are ``since``, ``(major, minor)``, or newer;
+        None if no kernel was given.
         """
         if self.kernels is None and self.running is None:
             return None
@@ -135,8 +135,7 @@ class Context:
 
     def refused_by(self, takes: Collection[str]) -> tuple[str, ...]:
         """
-        The kernels that make the table unusable when only those in ``takes`` take it; empty when it is
-        usable.
+        The kernels that make the table unusable if only those in ``takes`` accept it; empty if it is usable.
         """
         if self.kernels is None:
             return () if takes else KERNELS

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The kinds of values that fields of targets have: reading a word or structured data, checking, printing.
+Field types of targets: read a word or structured data, check it, and print it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A field's ``read`` takes a word of a line, ``load`` a value of the structured form; both return the value or
-``BAD`` after noting an error. Numbers are decimal digits and nothing else: the kernel's ``sscanf("%u%c")``
-takes a sign and wraps silently, so that 4294967296 becomes 0.
+A field's ``read`` takes a word of a line, ``load`` a value of the structured form. Both return the value, or
+``BAD`` after reporting an error. Numbers consist of decimal digits only: the kernel's ``sscanf("%u%c")``
+would accept a sign and wraps silently, so that 4294967296 becomes 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .report import LineReport
 
-    # Path, field and value of a field that is present, and what makes another value of these.
+    # (path, field, value) of a field that is present, and a function that returns a new value for these.
     FieldValue = tuple[str, "Field", Any]
     Change = Callable[[str, "Field", Any], Any]
 
@@ -58,8 +58,8 @@ def is_power_of_two(number: int) -> bool:
 
 class Field:
     """
-    ``default`` is the value of an optional field that is absent; ``implied`` is a value that the kernel does
-    not print back, because it is what it takes when nothing is said; ``secret`` values are never shown.
+    ``default`` is the value of an optional field that is absent. ``implied`` is a value that the kernel
+    assumes by default and does not print back. ``secret`` values are never shown.
     """
 
     rule: str
@@ -95,13 +95,13 @@ class Field:
         return value
 
     def redact(self, value: Any) -> Any:
-        """What may be shown of the value of any field but a device's, for which see ``_dm_table.redact``."""
+        """The value as it may be shown; not for device fields, for which see ``_dm_table.redact``."""
         return value
 
 
 class Number(Field):
     """
-    A whole number from ``low`` to ``high``; with ``power`` a power of two; with ``step`` a multiple of it;
+    A whole number from ``low`` to ``high``, with ``power`` a power of two, with ``step`` a multiple of it.
     ``unit`` is for messages.
     """
 
@@ -162,7 +162,7 @@ def Sectors(name: str, low: int = 0, default: Any = REQUIRED) -> Number:
 
 
 class Signed(Number):
-    """A whole number that may have a sign, as kstrtoint() takes it."""
+    """A whole number with an optional sign, as accepted by kstrtoint()."""
 
     def read(self, word: str, path: str, report: LineReport) -> Any:
         if len(word) <= 40 and re.match(r"[+-]?[0-9]+\Z", word):
@@ -172,7 +172,7 @@ class Signed(Number):
 
 
 class Word(Field):
-    """One of ``choices``; ``fold`` when the kernel compares without case."""
+    """One of ``choices``. ``fold``: the kernel ignores case."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class Word(Field):
 
 
 class Text(Field):
-    """A word that matches ``pattern``; ``rule`` says it in words."""
+    """A word that matches ``pattern``; ``rule`` describes the pattern."""
 
     def __init__(
         self, name: str, pattern: str, rule: str, default: Any = REQUIRED, implied: Any = None
@@ -219,8 +219,8 @@ class Text(Field):
 
 class Hex(Field):
     """
-    Bytes as an even number of hex digits; with ``dash``, ``-`` stands for none. Printed in lower case, as the
-    kernel does.
+    Bytes as an even number of hex digits; with ``dash``, ``-`` means none. Printed in lower case, as by the
+    kernel.
     """
 
     def __init__(self, name: str, dash: bool = False, default: Any = REQUIRED) -> None:
@@ -237,7 +237,8 @@ class Hex(Field):
 
 class Device(Field):
     """
-    A device slot; ``access`` is what the kernel opens it for, ``None`` when that follows the table's mode.
+    A device slot. ``access`` is the mode in which the kernel opens it, None if that depends on the table's
+    mode.
     """
 
     is_device = True
@@ -268,7 +269,7 @@ class Device(Field):
 
 
 class Secret(Field):
-    """Base of fields whose value, or a part of it, is never shown."""
+    """Base class of fields whose value, or part of it, is never shown."""
 
     secret = True
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-How the words of a target's parameters follow each other.
+Layouts: the sequence of words in a target's parameters.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Words:
-    """The parameters of one line: words with their columns, taken from the left."""
+    """The words of one line's parameters with their columns, consumed from left to right."""
 
     __slots__ = ("words", "columns", "at", "stop", "end", "report")
 
@@ -52,7 +52,7 @@ class Words:
         return self.columns[self.at] if self.at < len(self.columns) else self.end
 
     def take(self, path: str) -> str | None:
-        """The next word, None at the end; notes its column under ``path``."""
+        """The next word, or None at the end; its column is recorded under ``path``."""
         if self.at >= self.stop:
             return None
         self.report.columns[path] = self.columns[self.at]
@@ -65,7 +65,7 @@ class Words:
 
 
 def read_field(field: Field, words: Words, path: str) -> Any:
-    """The value of a positional field, or BAD."""
+    """Read a positional field; its value, or BAD."""
     word = words.take(path)
     if word is None:
         words.missing(path, field.rule if hasattr(field, "rule") else "a device")
@@ -74,7 +74,7 @@ def read_field(field: Field, words: Words, path: str) -> Any:
 
 
 def load_field(field: Field, plain: Any, path: str, report: LineReport) -> Any:
-    """The value of a field from the dictionary ``plain``, or BAD."""
+    """Load a field from the dictionary ``plain``; its value, or BAD."""
     if field.name not in plain or plain[field.name] is None:
         if field.required:
             report.error(path, None, f"is missing: {field.rule if hasattr(field, 'rule') else 'a device'}")
@@ -92,12 +92,12 @@ def _check_keys(plain: Any, known: Sequence[str], path: str, report: LineReport)
 
 
 class Item:
-    """Base: ``names`` are the attributes it fills, ``defaults`` their values when absent."""
+    """Base class of items. ``names`` are the attributes that the item sets."""
 
     names: tuple[str, ...] = ()
 
     def fields(self, target: Any) -> Iterable[FieldValue]:
-        """``(path, field, value)`` of every plain field that is present."""
+        """``(path, field, value)`` of every field that is present."""
         return ()
 
     def read(self, words: Words, out: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ class Item:
 
 
 class Positional(Item):
-    """One field at a fixed place; when it has a default, it may be missing at the end of the line."""
+    """A field at a fixed position. If it has a default, it may be missing at the end of the line."""
 
     def __init__(self, field: Field) -> None:
         self.field = field
@@ -157,7 +157,7 @@ def _group_type(name: str, fields: Iterable[Field]) -> Any:
 
 
 class Group(Item):
-    """Several fields in a row under one name; optional when ``optional``."""
+    """Several consecutive fields under one name, which may be missing if ``optional``."""
 
     def __init__(self, name: str, fields: Iterable[Field], optional: bool = False) -> None:
         self.name = name
@@ -236,7 +236,7 @@ class Group(Item):
 
 
 class CountOf(Item):
-    """The number of members that a ``Repeat`` further right has."""
+    """The number of members of a later ``Repeat`` with the same name."""
 
     def __init__(self, name: str, low: int = 1, high: int = Limits.U32) -> None:
         self.name = name
@@ -260,8 +260,8 @@ class CountOf(Item):
 
 class Repeat(Group):
     """
-    A group that occurs as often as the ``CountOf`` of the same name says, or, without one, to the end of the
-    line.
+    A group that is repeated as often as the ``CountOf`` of the same name says, or, without one, to the end of
+    the line.
     """
 
     def __init__(self, name: str, fields: Iterable[Field], low: int = 1, high: int = Limits.U32) -> None:
@@ -278,7 +278,7 @@ class Repeat(Group):
     def read(self, words: Words, out: dict[str, Any]) -> Any:
         count = out.pop(f"#{self.name}", None)
         if count is BAD:
-            # What follows cannot be told apart without the count.
+            # The rest of the line cannot be parsed without the count.
             words.at = words.stop
             out[self.name] = BAD
             return
@@ -348,7 +348,7 @@ class Repeat(Group):
 
 
 class Option:
-    """One option of ``Options``; ``word`` is what stands in the line, ``name`` the attribute."""
+    """An option of ``Options``. ``word`` is its text in the line, ``name`` the attribute."""
 
     repeats = False
 
@@ -383,7 +383,7 @@ class Option:
 
 
 class Flag(Option):
-    """A word that is there or not; the attribute is True or False."""
+    """A word that is present or not; the attribute is True or False."""
 
     def __init__(self, name: str, word: str | None = None) -> None:
         super().__init__(name, word)
@@ -454,7 +454,7 @@ class Choice(Option):
 
 
 class Pair(Option):
-    """``word value``: two words of the line; the value is that of ``field``."""
+    """``word value``: two words in the line; the attribute is the value of ``field``."""
 
     def __init__(self, field: Field, word: str | None = None) -> None:
         super().__init__(field.name, word)
@@ -486,7 +486,7 @@ class Pair(Option):
 
 
 class Colon(Pair):
-    """``word:value``: one word of the line."""
+    """``word:value``: a single word in the line."""
 
     def matches(self, word: str) -> bool:
         return word.startswith(f"{self.word}:")
@@ -535,8 +535,8 @@ class Several(Option):
 
 class Many(Pair):
     """
-    ``word value`` that may occur several times; the attribute is a tuple of different values, the structured
-    form a list.
+    ``word value``, which may be repeated. The attribute is a tuple of distinct values, the structured form a
+    list.
     """
 
     repeats = True
@@ -580,9 +580,9 @@ class Many(Pair):
 
 class Options(Item):
     """
-    ``#n word ...``: a count and as many words. ``required``: the count has to be there even when it is 0.
-    ``fold``: the kernel compares without case. ``even``: the group consists of pairs. The count and the words
-    that follow must agree, although most constructors ignore leftovers.
+    ``#n word ...``: a count and that many words. ``required``: the count must be present even if it is 0.
+    ``fold``: the kernel ignores case. The count must match the number of words, although most constructors
+    ignore surplus ones.
     """
 
     def __init__(
@@ -632,7 +632,7 @@ class Options(Item):
         words.stop = stop
 
     def read_words(self, words: Words, out: dict[str, Any]) -> None:
-        """All words up to ``words.stop`` as options."""
+        """Read all words up to ``words.stop`` as options."""
         report = words.report
         while words.left():
             column = words.column()
@@ -684,7 +684,7 @@ class Options(Item):
             report.need(takes, option.name, word, "an option that the kernel knows")
 
     def _words(self, out: dict[str, Any]) -> int:
-        """How many words the options in ``out`` are."""
+        """The number of words of the options in ``out``."""
         return sum(
             len(option.show(out[option.name]))
             for option in self.options
@@ -756,7 +756,7 @@ class Pairs(Options):
 
 
 class Texts(Item):
-    """``#n word ...``: a count and as many words that are not looked into; the attribute is a tuple."""
+    """``#n word ...``: a count and that many words, which are not interpreted; the attribute is a tuple."""
 
     def __init__(self, name: str, high: int = 1024) -> None:
         self.name = name
@@ -806,7 +806,7 @@ class Texts(Item):
 
 
 class Fixed(Item):
-    """A word that is always the same, such as the number of optional arguments of a target that has none."""
+    """A constant word, such as the number of optional arguments of a target that has none."""
 
     def __init__(self, name: str, word: str) -> None:
         self.word = word
@@ -833,7 +833,9 @@ class Fixed(Item):
 
 
 def items(layout: Iterable[Any]) -> tuple[Item, ...]:
-    """The layout with bare fields made positional, and with the last group of options known as such."""
+    """
+    The layout with plain fields wrapped in Positional. Options that are not the last item get ``last`` False.
+    """
     result = tuple(Positional(part) if isinstance(part, Field) else part for part in layout)
     for part in result[:-1]:
         if isinstance(part, Options):

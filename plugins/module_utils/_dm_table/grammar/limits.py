@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The numbers that bound every table.
+Numeric limits of tables.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -15,17 +15,17 @@ from __future__ import annotations
 
 
 class Limits:
-    """Limits of the kernel interface; sectors are always of 512 bytes."""
+    """Limits of the kernel interface. Sectors are always 512 bytes."""
 
-    # LLONG_MAX >> SECTOR_SHIFT: no target may end beyond this sector.
+    # LLONG_MAX >> SECTOR_SHIFT: no target may extend beyond this sector.
     SECTORS = 18014398509481983
-    # DM_MAX_TARGETS: above this many targets TABLE_LOAD answers EOVERFLOW.
+    # DM_MAX_TARGETS: TABLE_LOAD returns EOVERFLOW for more targets.
     TARGETS = 1048576
-    # dm_target_spec.target_type has 16 bytes, one of which is the NUL.
+    # dm_target_spec.target_type has 16 bytes including the NUL.
     TYPE_LENGTH = 15
     MAJOR = 4095
     MINOR = 1048575
-    # The ioctl's data_size is at most 2^30, so no parameter string can be longer.
+    # The ioctl's data_size is at most 2^30, which limits a parameter string.
     PARAMS = (1 << 30) - 1024
     PATH = 4095
     U16 = (1 << 16) - 1

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Collecting everything that is wrong with a table, with the place.
+Collect the errors of a table and their positions.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .stops import Stop
 
     class Redactor(Protocol):
-        """What may be shown of what was written: ``_dm_table.redact``."""
+        """Redacts input for display: ``_dm_table.redact``."""
 
         def error_value(self, value: Any, name: str | None, field: str) -> Any: ...
 
@@ -37,8 +37,8 @@ class Report:
     """
     The errors of one table. ``context`` is never None.
 
-    ``redactor`` says what may be shown of what was written: ``error_value(value, target type, field)`` and
-    ``error_line(line or dictionary)``. Errors hold nothing that it has not let through.
+    ``redactor`` redacts the input: ``error_value(value, target type, field)`` and ``error_line(line or
+    dictionary)``. Errors contain only redacted input.
     """
 
     __slots__ = ("context", "redactor", "errors")
@@ -63,8 +63,8 @@ class LineReport:
     """
     The errors of one target.
 
-    ``text``: the line as it was written, a dictionary too; ``columns`` maps a field's path to its column;
-    ``failed`` tells whether anything was found.
+    ``text``: the line as it was written, or a dictionary. ``columns`` maps a field's path to its column.
+    ``failed``: whether an error was found.
     """
 
     __slots__ = ("table", "number", "text", "target", "columns", "failed")
@@ -84,7 +84,9 @@ class LineReport:
     def error(
         self, field: str, value: Any, rule: str, column: int | None = None, kernels: Sequence[str] = ()
     ) -> None:
-        """Note an error; ``rule`` says what is allowed, ``kernels`` which of them refuse it."""
+        """
+        Report an error. ``rule`` describes what is allowed, ``kernels`` lists those that reject the value.
+        """
         self.failed = True
         if column is None:
             column = self.columns.get(field)
@@ -106,9 +108,8 @@ class LineReport:
 
     def stops(self, stop: Stop, field: str, value: Any, rule: str) -> None:
         """
-        Note an error where ``stop`` (``_dm_table.grammar.stops.Stop``) is in the table and would stop a
-        kernel in question; a warning when it is not known which kernel that will be. ``rule`` says what is
-        allowed.
+        Report that the table contains ``stop`` (``_dm_table.grammar.stops.Stop``): an error if it would stop
+        a kernel in question, a warning if the kernel is unknown. ``rule`` describes what is allowed.
         """
         stopped = self.context.stopped_since(stop.since)
         since = f"Linux {stop.since[0]}.{stop.since[1]} and newer"
@@ -123,14 +124,14 @@ class LineReport:
             )
 
     def need(self, takes: Collection[str], field: str, value: Any, rule: str) -> None:
-        """Note an error unless the kernels of the context are among ``takes``."""
+        """Report an error unless the context's kernels are in ``takes``."""
         refused = self.context.refused_by(takes)
         if refused:
             self.error(field, value, rule, kernels=refused)
 
 
 def _window(text: str, column: int) -> tuple[str, int]:
-    """The part of a long line around ``column``, and where ``column`` is in it."""
+    """The part of a long line around ``column``, and the position of ``column`` in it."""
     if len(text) <= _WIDTH:
         return text, column
     start = max(0, min(column - _WIDTH // 2, len(text) - _WIDTH))
@@ -140,7 +141,7 @@ def _window(text: str, column: int) -> tuple[str, int]:
 
 
 def message(errors: list[dict[str, Any]]) -> str:
-    """All errors as text, each with its line and a caret under the place."""
+    """All errors as text, each with its line and a caret below the position."""
     count = len(errors)
     lines = [f"the table is not valid: {count} error{'' if count == 1 else 's'}"]
     for error in errors[:_SHOWN]:

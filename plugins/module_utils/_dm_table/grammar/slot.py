@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Device slots: the places of a target where a device is named.
+Device slots: fields of a target that name a device.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A slot holds, as text, ``MAJ:MIN`` in decimal, an absolute path, ``diskseq:N``, ``file:/path``, ``path:/path``
-or ``dm:NAME,UUID``; or a source as plain data, which is carried but not looked into. In a line such a source
-stands as one word of JSON. Before a table goes to the kernel every slot becomes ``MAJ:MIN``
-(``dm_devt_from_path()`` in ``drivers/md/dm-table.c`` reads that without a look-up by name).
+A slot's value is a text, which is ``MAJ:MIN`` in decimal, an absolute path, ``diskseq:N``, ``file:/path``,
+``path:/path`` or ``dm:NAME,UUID``, or a source as plain data, which is not interpreted here. In a line, such
+a source is one word of JSON. Before a table is loaded, every slot is resolved to ``MAJ:MIN``, which
+``dm_devt_from_path()`` in ``drivers/md/dm-table.c`` parses without looking up a name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DISKSEQ_RULE = (
 _LIKE_NUMBERS = re.compile(r"[0-9]+:")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _DISKSEQ = re.compile(rf"([1-9][0-9]{{0,19}})(?:-part([1-9][0-9]{{0,2}}))?(?:@{_UUID})?\Z")
-# Neither can hold a comma (_dm.names).
+# Neither may contain a comma (_dm.names).
 _MAPPED = re.compile(r"dm:([A-Za-z0-9#+.:=@_-]{1,127}),[A-Za-z0-9#+.:=@_-]{1,128}\Z")
 _MAPPED_RULE = "dm:NAME,UUID, both of the characters A-Z a-z 0-9 # + - . : = @ _"
 _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
@@ -46,28 +46,29 @@ _OF_DISKSEQ = {"diskseq", "partition", "boot_id"}
 _KEYS = ("diskseq", "path", "file", "table")
 
 
-# ``field``: the path of the field in the target; ``area``: (offset, length) in sectors that must be inside
-# the device, or None.
+# ``field``: the field's path in the target. ``value``: the device, as text or plain data. ``access``: the
+# mode in which the kernel opens it. ``area``: (offset, length) in sectors that must lie inside the device, or
+# None. ``own``: whether the target keeps its own records on the device.
 class Slot(namedtuple("Slot", ("field", "value", "access", "area", "own"))):
     __slots__ = ()
 
     @property
     def text(self) -> str:
         """
-        The one word, without escapes, that stands for the slot in a line; ``_dm_table.redact.shown`` is for
-        messages and results.
+        The word, without escapes, for the slot in a line. For messages and results use
+        ``_dm_table.redact.shown``.
         """
         return slot_text(self.value)
 
     def __repr__(self) -> str:
-        # A table inside may hold keys.
+        # A nested table may contain keys.
         value = self.value if isinstance(self.value, str) else "{...}"
         rest = f"access={self.access!r}, area={self.area!r}, own={self.own!r}"
         return f"Slot(field={self.field!r}, value={value!r}, {rest})"
 
 
 def parse_numbers(text: str) -> tuple[int, int] | None:
-    """``(major, minor)`` of ``MAJ:MIN``, or None."""
+    """Parse ``MAJ:MIN`` into ``(major, minor)``; None if it is invalid."""
     found = _NUMBERS.match(text)
     if not found:
         return None
@@ -81,7 +82,7 @@ def _path_rule(path: str) -> str | None:
     if not path.startswith("/"):
         return "an absolute path"
     try:
-        # U+DC80 to U+DCFF stand for bytes that are not UTF-8 (PEP 383); no file name can have other
+        # U+DC80 to U+DCFF represent bytes that are not valid UTF-8 (PEP 383). File names cannot contain other
         # surrogates.
         size = len(path.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
@@ -94,7 +95,7 @@ def _path_rule(path: str) -> str | None:
 
 
 def check_word(word: str) -> tuple[Any, str | None]:
-    """``(value, None)`` of a slot written as text, or ``(None, rule)``."""
+    """``(value, None)`` for a slot given as text, or ``(None, rule)`` if it is invalid."""
     if word.startswith("/"):
         rule = _path_rule(word)
         if rule is None and not word.isascii():
@@ -131,7 +132,7 @@ def _diskseq_text(plain: Any) -> str:
 
 
 def check_plain(plain: Any) -> tuple[Any, str | None]:
-    """``(value, None)`` of a slot in structured form, or ``(None, rule)``."""
+    """``(value, None)`` for a slot in structured form, or ``(None, rule)`` if it is invalid."""
     if isinstance(plain, str):
         return check_word(plain)
     if isinstance(plain, dict):
@@ -144,8 +145,8 @@ def check_plain(plain: Any) -> tuple[Any, str | None]:
         if len(plain) == 1 and keys[0] != "table" and not str(plain[keys[0]]).startswith("raw:"):
             return check_word(f"{keys[0]}:{plain[keys[0]]}")
         try:
-            # A copy by way of JSON: what a line cannot carry is refused here, and nobody can change the table
-            # from outside.
+            # Copy the data through JSON: this rejects what a line cannot represent, and isolates the table
+            # from later changes by the caller.
             return json.loads(json.dumps(plain, sort_keys=True, allow_nan=False)), None
         except (TypeError, ValueError, RecursionError):
             return None, "a source of plain data: text, numbers, lists and dictionaries"
@@ -155,14 +156,14 @@ def check_plain(plain: Any) -> tuple[Any, str | None]:
 
 
 def slot_text(value: Any) -> str:
-    """The one word, without escapes, that stands for a slot's value in a line."""
+    """The word, without escapes, for a slot's value in a line."""
     if isinstance(value, str):
         return value
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def canonical_slot(value: Any) -> Any:
-    """The value in which equal ways of writing are equal."""
+    """The value in a canonical form, so that equivalent spellings are equal."""
     if isinstance(value, str) and value.startswith("path:/") and value.isascii():
         return value[5:]
     return value

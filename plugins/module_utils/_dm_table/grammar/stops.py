@@ -3,21 +3,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Tables that stop some kernels: one that loads them panics, or waits for ever.
+Tables that stop some kernels, by a panic or an endless wait.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Such a table is refused on the kernels that it stops, and allowed on the others; where the kernel is not
-known, on the controller, there is a warning. Sources: ``block/blk-settings.c``, ``drivers/md/dm-snap.c``,
-``dm-raid.c`` and ``md.c`` of 6.1.192, 6.12.117 and 7.2.12; each was tried on those kernels.
+Such a table is rejected on the kernels that it stops and allowed on the others. If the kernel is unknown, as
+on the controller, there is a warning. Sources: ``block/blk-settings.c``, ``drivers/md/dm-snap.c``,
+``dm-raid.c`` and ``md.c`` of 6.1.192, 6.12.117 and 7.2.12; each was tested on those kernels.
 """
 
 from __future__ import annotations
 
 from collections import namedtuple
 
-# ``since``: the first kernel that it stops, as (major, minor); ``what`` is in the table; ``happens``: what
-# the kernel then does; ``seen``: how that shows.
+# ``since``: the first affected kernel, as (major, minor). ``what``: what the table contains. ``happens``:
+# what the kernel then does. ``seen``: how the failure shows.
 Stop = namedtuple("Stop", ("name", "target", "since", "what", "happens", "seen"))
 
 SMALL_DISCARDS = Stop(
@@ -29,7 +29,7 @@ SMALL_DISCARDS = Stop(
     "divides by zero",
     "A divide error in `blk_stack_limits`, on resume, if one of the two devices takes discards.",
 )
-# Seen on 7.2.7, and not on 6.12.118: which one between them was the first is not known.
+# Observed on 7.2.7 and not on 6.12.118; the first affected version between them is unknown.
 UNFINISHED_SYNC = Stop(
     "unfinished-sync",
     "raid",

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The base of all target types.
+The base class of all target types.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A type is a class with a ``TYPE``, a ``LAYOUT`` (see ``_dm_table.grammar.layout``) and the checks that concern
-several fields. Its instances are immutable values with ``start`` and ``length`` in sectors and one attribute
-per field; an option that is absent is None, or False when it is a mere word.
+A type is a class with a ``TYPE``, a ``LAYOUT`` (see ``_dm_table.grammar.layout``) and the checks that involve
+several fields. Instances are immutable, with ``start`` and ``length`` in sectors and one attribute per field.
+An absent option is None, or False if it is a flag.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from .report import LineReport
 
     Self = TypeVar("Self", bound="Target")
-    # Target has a property called type.
+    # An alias, since Target has a property named type.
     Class = type[Self]
 
 _set = object.__setattr__
 
 
 class TargetType(type):
-    """Makes slots of the layout's fields."""
+    """Creates ``__slots__`` from the layout's fields."""
 
     def __new__(mcs, name: str, bases: tuple[Any, ...], namespace: dict[str, Any]) -> Any:
         layout = namespace.get("LAYOUT")
@@ -71,7 +71,7 @@ class Target(metaclass=TargetType):
     """
     One line of a table. ``TYPE`` is the kernel's name of the target type.
 
-    Making one checks only that no field is missing; ``Table.validate`` checks the values.
+    The constructor checks only that no field is missing; ``Table.validate`` checks the values.
     """
 
     __slots__ = ("start", "length")
@@ -80,20 +80,20 @@ class Target(metaclass=TargetType):
     length: int
 
     if TYPE_CHECKING:
-        # One attribute for each field of the layout.
+        # One attribute per field of the layout.
         def __getattr__(self, name: str) -> Any: ...
 
     TYPE: str = ""
     ITEMS: tuple[Item, ...] = ()
     NAMES: tuple[str, ...] = ()
     DEFAULTS: dict[str, Any] = {}
-    # Device fields for ``owns``.
+    # Names of the device fields for which ``owns`` is true.
     OWN: tuple[str, ...] = ()
-    # {name: field} of the fields that hold secrets, and names of positional fields with as many hex digits as
-    # a key.
+    # {name: field} of the fields with secrets, and names of positional fields that are public but may have as
+    # many hex digits as a key.
     SECRETS: dict[str, Field] = {}
     PUBLIC_HEX: tuple[str, ...] = ()
-    # The source of the grammar, for the reader of the code.
+    # The source of the grammar, for readers of the code.
     SOURCE = None
 
     def __init__(self, start: Any, length: Any, **values: Any) -> None:
@@ -125,7 +125,7 @@ class Target(metaclass=TargetType):
 
     @property
     def end(self) -> int:
-        """The sector behind the last one."""
+        """The sector after the last one."""
         return self.start + self.length
 
     def __eq__(self, other: object) -> bool:
@@ -169,7 +169,7 @@ class Target(metaclass=TargetType):
         end: int,
         report: LineReport,
     ) -> Self | None:
-        """A target from the words of a line, or None after noting errors."""
+        """A target from the words of a line, or None after reporting errors."""
         stream = Words(words, columns, end, report)
         out: dict[str, Any] = {}
         for part in cls.ITEMS:
@@ -187,7 +187,7 @@ class Target(metaclass=TargetType):
     def from_dict(
         cls: Class[Self], start: Any, length: Any, plain: dict[str, Any], report: LineReport
     ) -> Self | None:
-        """A target from its fields in structured form, or None after noting errors."""
+        """A target from its fields in structured form, or None after reporting errors."""
         for key in plain:
             if key not in cls.NAMES:
                 report.error(
@@ -209,7 +209,7 @@ class Target(metaclass=TargetType):
         return target
 
     def check(self, report: LineReport) -> None:
-        """Note what is wrong between fields."""
+        """Report errors that involve several fields."""
 
     # Writing
 
@@ -221,18 +221,20 @@ class Target(metaclass=TargetType):
         return words
 
     def params(self) -> str:
-        """The parameters as they stand in a line. Keys are in clear: see ``_dm_table.redact``."""
+        """The parameters as written in a line. They contain plain keys: see ``_dm_table.redact``."""
         return join_words(self.words())
 
     def line(self) -> str:
-        """``start length type params``, as dmsetup prints it. Keys are in clear: see ``_dm_table.redact``."""
+        """
+        ``start length type params``, as dmsetup prints it. Contains plain keys: see ``_dm_table.redact``.
+        """
         params = self.params()
         head = f"{self.start} {self.length} {self.TYPE}"
         return f"{head} {params}" if params else head
 
     def to_dict(self) -> dict[str, Any]:
         """
-        The structured form as plain data: what is absent is left out. Keys are in clear: see
+        The structured form as plain data, without absent fields. Contains plain keys: see
         ``_dm_table.redact``.
         """
         out = {"start": self.start, "length": self.length, "target": self.TYPE}
@@ -250,7 +252,7 @@ class Target(metaclass=TargetType):
         return result
 
     def map_values(self: Self, change: Change) -> Self:
-        """A copy in which every value is what ``change(path, field, value)`` makes of it."""
+        """A copy with every value replaced by ``change(path, field, value)``."""
         changes = {}
         for part in self.ITEMS:
             changes.update(part.rebuild(self, change))
@@ -260,22 +262,22 @@ class Target(metaclass=TargetType):
 
     @classmethod
     def secret_fields(cls) -> tuple[str, ...]:
-        """Names of the fields that hold secrets."""
+        """The names of the fields with secrets."""
         return tuple(cls.SECRETS)
 
     @classmethod
     def secret_words(cls, words: Sequence[str]) -> Iterable[tuple[int, int]]:
         """
-        ``(index, characters before the secret)`` of the words of a line's parameters, right or wrong, that
-        hold one.
+        ``(index, number of characters before the secret)`` for the words of a line's parameters that contain
+        a secret, also in an invalid line.
         """
         return ()
 
     @classmethod
     def public_words(cls) -> tuple[int, ...]:
         """
-        Indexes of the words of a line's parameters that may hold as many hex digits as a key and are no
-        secret.
+        The indexes of the words of a line's parameters that are public but may have as many hex digits as a
+        key.
         """
         return tuple(cls.NAMES.index(name) for name in cls.PUBLIC_HEX)
 
@@ -283,9 +285,9 @@ class Target(metaclass=TargetType):
 
     def devices(self, facts: Facts | None = None, read_only: bool | None = False) -> list[Slot]:
         """
-        The device slots in order. ``facts`` (path of the field: ``DeviceFacts``) lets areas be told that
-        depend on a device's size; in a ``read_only`` table the kernel opens every device for reading only,
-        save those that a type insists on.
+        The device slots in order. ``facts`` (``{path of the field: DeviceFacts}``) allows for areas that
+        depend on a device's size. In a ``read_only`` table the kernel opens all devices for reading only,
+        except those for which the target type sets the mode.
         """
         areas = self.areas(facts or {})
         return [
@@ -308,19 +310,21 @@ class Target(metaclass=TargetType):
         return {}
 
     def access(self, path: str, field: Field) -> str | None:
-        """What the kernel opens a slot for whatever the table's mode: "r", "rw", "w" or None."""
+        """
+        The mode in which the kernel opens a slot regardless of the table's mode: "r", "rw", "w" or None.
+        """
         return field.access
 
     def owns(self, path: str) -> bool:
-        """Whether the target keeps records of its own on a slot's device, from its first sector on."""
+        """Whether the target keeps its own records on a slot's device, starting at the first sector."""
         return path.rpartition(".")[2] in self.OWN
 
     def logical_block(self) -> int:
-        """The logical block size in bytes that the target itself asks for (``io_hints``)."""
+        """The logical block size in bytes that the target itself requires (``io_hints``)."""
         return 512
 
     def check_devices(self, facts: Facts, report: LineReport) -> None:
-        """Note what is wrong with the devices; ``facts`` maps paths of fields to ``DeviceFacts`` or None."""
+        """Report errors of the devices. ``facts`` maps paths of fields to ``DeviceFacts`` or None."""
 
     # Comparing
 
@@ -336,14 +340,14 @@ class Target(metaclass=TargetType):
 
     def same_field(self, path: str, mine: Any, theirs: Any) -> bool | None:
         """
-        Whether two different canonical values of a field can be the same thing: True, False, or None when the
+        Whether two different canonical values of a field may be equivalent: True, False, or None if the
         kernel hides one of them.
         """
         return False
 
 
 def _show(path: str, field: Field, value: Any) -> Any:
-    """What ``repr`` shows of a value: a source may hold a table with keys, which is not looked into here."""
+    """The value for ``repr``. A source may contain a table with keys, so it is not shown."""
     if field.is_device:
         return value if isinstance(value, str) else "{...}"
     return field.redact(value)
@@ -354,7 +358,7 @@ def _restore(kind: Any, start: Any, length: Any, values: dict[str, Any]) -> Any:
 
 
 def must_differ(facts: Facts, first: str, second: str, report: LineReport) -> None:
-    """Note an error when two slots are the same device."""
+    """Report an error if two slots are the same device."""
     one, other = facts.get(first), facts.get(second)
     if one is not None and other is not None and one.number == other.number:
         report.error(second, f"{other.major}:{other.minor}", f"another device than {first}")

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Words of a table line: splitting, escapes, printing.
+The words of a table line: splitting, escaping, joining.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``dm_split_args()`` in ``drivers/md/dm-table.c`` splits on white space and takes ``\\x`` as a literal ``x``;
-there is no other quoting, so an empty word cannot be written. The kernel's isspace() also takes the byte 0xA0
-for white space, which occurs inside UTF-8 characters: that is why nothing but ASCII may reach it.
+``dm_split_args()`` in ``drivers/md/dm-table.c`` splits at white space and takes ``\\x`` as a literal ``x``.
+There is no other quoting, so an empty word cannot be written. The kernel's isspace() also takes the byte 0xA0
+for white space, which occurs in UTF-8 characters, so only ASCII may be passed to it.
 """
 
 from __future__ import annotations
@@ -28,29 +28,28 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _COMMENT = re.compile(r"(?:\\.|[^\\#])*", re.DOTALL)
 
-# What stands in place of a secret.
+# Replaces a secret.
 HIDDEN = "<hidden>"
-# A key in a line that could not be parsed must not be shown either; no other field of this length is of use
-# in a message.
+# A key must not be shown either if its line cannot be parsed. No other field of this length is useful in a
+# message.
 LONG_HEX = re.compile(r"[0-9A-Fa-f]{32,}")
 _KEYRING = re.compile(r":[0-9]{1,5}:[a-z]+:")
 
 
 def hide_secrets(text: str) -> str:
-    """``text`` with everything that could be a key replaced by ``*``, so that columns stay where they are."""
+    """``text`` with every possible key replaced by ``*``. Column positions are preserved."""
     return LONG_HEX.sub(lambda found: "*" * len(found.group()), text)
 
 
 def names_key(text: str) -> bool:
     """
-    Whether the text in a key's place stands for no key (``-``), or names one in a keyring: the name is needed
-    to find it.
+    Whether the text in a key's place is no key (``-``) or refers to a key in a keyring, which may be shown.
     """
     return text == "-" or _KEYRING.match(text) is not None
 
 
 def cut_comment(line: str) -> str:
-    """The line up to an unescaped ``#``, without white space at its end."""
+    """The line up to an unescaped ``#``, without trailing white space."""
     if "#" in line:
         found = _COMMENT.match(line)
         line = found.group() if found else line
@@ -58,7 +57,7 @@ def cut_comment(line: str) -> str:
 
 
 def strip_end(line: str) -> str:
-    """The line without white space at its end, save for what a backslash makes a part of the last word."""
+    """The line without trailing white space, except an escaped character that belongs to the last word."""
     stripped = line.rstrip(" \t\r\n")
     escapes = len(stripped) - len(stripped.rstrip("\\"))
     return (
@@ -69,21 +68,21 @@ def strip_end(line: str) -> str:
 
 
 def find_control(text: str) -> int | None:
-    """Position of the first control character other than a tab, or None."""
+    """The position of the first control character other than a tab, or None."""
     found = _CONTROL.search(text)
     return found.start() if found else None
 
 
 def find_not_ascii(text: str) -> int | None:
-    """Position of the first character beyond ASCII, or None."""
+    """The position of the first non-ASCII character, or None."""
     found = _NOT_ASCII.search(text)
     return found.start() if found else None
 
 
 def split_words(text: str, start: Any = 0) -> tuple[list[str], list[int]]:
     """
-    The words of ``text`` from ``start`` on, as the kernel sees them: lists of words and of their columns
-    (from 0).
+    Split ``text`` from ``start`` on into words, as the kernel does: a list of words and a list of their
+    columns (from 0).
     """
     words = []
     columns = []
@@ -97,10 +96,10 @@ def split_words(text: str, start: Any = 0) -> tuple[list[str], list[int]]:
 
 
 def escape(word: str) -> str:
-    """``word`` as it has to stand in a line: white space, ``\\`` and ``#`` behind a backslash."""
+    """``word`` as written in a line: white space, ``\\`` and ``#`` are escaped by a backslash."""
     return _SPECIAL.sub(r"\\\1", word)
 
 
 def join_words(words: Iterable[str]) -> str:
-    """The reverse of ``split_words``."""
+    """The inverse of ``split_words``."""
     return " ".join([escape(word) for word in words])

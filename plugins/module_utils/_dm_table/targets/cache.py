@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``cache META CACHE ORIGIN BLOCK #f FEATURE... POLICY #a (KEY VALUE)...``: a slow device with a fast one before
-it.
+``cache META CACHE ORIGIN BLOCK #f FEATURE... POLICY #a (KEY VALUE)...``: a fast device caches a slow one.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from ..grammar.report import LineReport
 
 _DEVICES = ("metadata", "cache", "origin")
-# The policy mq is smq under its old name, with these keys taken and ignored.
+# The policy mq is an alias of smq that accepts and ignores these keys.
 _MQ = (
     "random_threshold",
     "sequential_threshold",
@@ -37,7 +36,7 @@ _MQ = (
 
 
 class Cache(Target):
-    """``block_size`` in sectors (32 KiB to 1 GiB), ``migration_threshold`` in sectors."""
+    """``block_size`` (32 KiB to 1 GiB) and ``migration_threshold`` in sectors."""
 
     TYPE = "cache"
     OWN = ("metadata", "cache")

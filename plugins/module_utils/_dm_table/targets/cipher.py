@@ -33,23 +33,23 @@ _SPEC = re.compile(r"[A-Za-z0-9_.,()-]+\Z")
 _KEY_COUNT = re.compile(r"[0-9]{1,9}\Z")
 _SIMPLE = re.compile(r"(cbc|ecb|ctr|xts)\((aes|camellia|twofish)\)\Z")
 
-# CRYPTO_MAX_ALG_NAME, the NUL included.
+# CRYPTO_MAX_ALG_NAME, including the NUL.
 _NAME_LENGTH = 128
 
-# Bytes that one key of these ciphers has; xts takes two of them.
+# Key sizes of these ciphers in bytes; xts takes two keys.
 _KEY_BYTES = (16, 24, 32)
-# With these the key has parts of other kinds, which depend on the cipher's own sizes.
+# With these IV modes the key has additional parts whose size depends on the cipher.
 _KEY_WITH_EXTRAS = ("lmk", "tcw", "elephant")
 
-# ``spec``: the crypto API's name; ``key_count``: number of keys in the key; ``iv``, ``iv_options``: may be
-# None.
+# ``api``: whether it was given as ``capi:``. ``spec``: the crypto API's name. ``key_count``: number of keys
+# in the key. ``iv`` and ``iv_options`` may be None.
 Cipher = namedtuple("Cipher", ("api", "spec", "key_count", "iv", "iv_options"))
 
 IV_RULE = f"an IV generator: {', '.join(IV_MODES)}"
 
 
 def parse_cipher(text: str) -> tuple[Cipher | None, str | None]:
-    """``(Cipher, None)``, or ``(None, rule)``."""
+    """Parse a cipher specification: ``(Cipher, None)``, or ``(None, rule)`` if it is invalid."""
     cipher, rule = _parse_api(text[5:]) if text.startswith("capi:") else _parse_plain(text)
     if cipher is not None:
         rule = _check_iv(cipher)
@@ -69,7 +69,7 @@ def _parse_plain(text: str) -> tuple[Cipher | None, str | None]:
             return None, "a key count that is a power of 2"
         key_count = int(count)
     if not mode or (mode == "plain" and not iv):
-        # What dm-crypt did before it had modes.
+        # dm-crypt's behaviour before it had modes.
         mode, iv = "cbc", "plain"
     if not _NAME.match(mode):
         return None, "CIPHER[:KEYCOUNT]-MODE-IV[:OPTIONS]: the mode is a name"
@@ -106,7 +106,7 @@ def _check_iv(cipher: Cipher) -> str | None:
 
 
 def key_sizes(cipher: Cipher) -> tuple[int, ...] | None:
-    """The key sizes in bytes that the cipher takes, None when they are not known here."""
+    """The valid key sizes in bytes, or None if they are unknown here."""
     found = _SIMPLE.match(cipher.spec)
     if found is None or cipher.iv in _KEY_WITH_EXTRAS:
         return None

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``clone META DEST SOURCE REGION [#n FEATURE... [#m (KEY VALUE)...]]``: a copy that can be used while it is
+``clone META DEST SOURCE REGION [#n FEATURE... [#m (KEY VALUE)...]]``: a copy that is usable while it is being
 made.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
@@ -26,7 +26,7 @@ _DEVICES = ("metadata", "destination", "source")
 
 
 class Clone(Target):
-    """``region_size`` in sectors (4 KiB to 1 GiB), the hydration numbers in regions."""
+    """``region_size`` in sectors (4 KiB to 1 GiB), the hydration parameters in regions."""
 
     TYPE = "clone"
     OWN = ("metadata",)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HEX_KEY = re.compile(r"(?:[0-9A-Fa-f]{2})+\Z")
 _KEYRING = re.compile(r":([0-9]{1,5}):(logon|user|encrypted|trusted):([!-~]+)\Z")
-# The largest payload of the kernel's user and logon keys.
+# The maximum payload of the kernel's user and logon keys.
 _KEYRING_BYTES = 32767
 KEY_RULE = (
     "the key as an even number of hex digits, - for none, or :SIZE:TYPE:DESCRIPTION of a kernel key, "
@@ -108,7 +108,7 @@ _KEY = _KeyField("key")
 
 
 class Crypt(Target):
-    """``iv_offset`` and ``offset`` in sectors, ``sector_size`` in bytes. ``key`` is a secret."""
+    """``iv_offset`` and ``offset`` in sectors, ``sector_size`` in bytes. ``key`` is secret."""
 
     TYPE = "crypt"
     SECRETS = {"key": _KEY}
@@ -140,7 +140,7 @@ class Crypt(Target):
 
     @property
     def key_size(self) -> int:
-        """Bytes of the key."""
+        """The size of the key in bytes."""
         if self.key == "-":
             return 0
         if self.key.startswith(":"):

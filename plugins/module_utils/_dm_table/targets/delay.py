@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``delay DEV OFFSET MS [DEV OFFSET MS [DEV OFFSET MS]]``: access after a while.
+``delay DEV OFFSET MS [DEV OFFSET MS [DEV OFFSET MS]]``: delayed I/O.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -30,8 +30,8 @@ def _class() -> Any:
 
 class Delay(Target):
     """
-    ``read``, ``write``, ``flush``: device, offset in sectors and delay in milliseconds of each kind of
-    access; without ``write`` what holds for reading holds for all, without ``flush`` what holds for writing.
+    ``read``, ``write``, ``flush``: device, offset in sectors and delay in milliseconds for each kind of I/O.
+    Without ``write``, ``read`` applies to all; without ``flush``, ``write`` also applies to flushes.
     """
 
     TYPE = "delay"

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``dust DEV OFFSET BYTES``: a device with bad blocks.
+``dust DEV OFFSET BYTES``: a device with simulated bad blocks.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``ebs DEV OFFSET EMULATED [UNDERLYING]``: smaller logical blocks than the device has.
+``ebs DEV OFFSET EMULATED [UNDERLYING]``: emulates a smaller logical block size than the device's.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Ebs(Target):
-    """``offset``, ``emulated`` and ``underlying`` block size in sectors."""
+    """``offset`` and the block sizes ``emulated`` and ``underlying`` in sectors."""
 
     TYPE = "ebs"
     LAYOUT = (

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``era META ORIGIN BLOCK``: remembers which blocks were written since when.
+``era META ORIGIN BLOCK``: tracks which blocks were written since a given time.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``error``: every access fails.
+``error``: all I/O fails.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -16,7 +16,10 @@ from ..grammar.target import Target
 
 
 class Error(Target):
-    """Has no fields; from 6.5 on the kernel takes a device for its limits, which it does not print back."""
+    """
+    Has no fields. Since 6.5 the kernel accepts a device from which to take limits, but does not print it
+    back.
+    """
 
     TYPE = "error"
     LAYOUT = ()

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``flakey DEV OFFSET UP DOWN [#n FEATURE...]``: a device that fails now and then.
+``flakey DEV OFFSET UP DOWN [#n FEATURE...]``: a device that fails periodically.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -30,7 +30,7 @@ _PROBABILITY = 1000000000
 
 class Flakey(Target):
     """
-    ``up_interval`` and ``down_interval`` in seconds. Without features, every access fails while the device is
+    ``up_interval`` and ``down_interval`` in seconds. Without features, all I/O fails while the device is
     down.
     """
 
@@ -106,6 +106,6 @@ class Flakey(Target):
             or target.random_write_corrupt
         )
         if target.error_reads and target.error_writes and not others:
-            # What 6.5 and newer print for a device without features; they do the same.
+            # Since 6.5 the kernel prints these for a device without features; the effect is the same.
             changes.update(error_reads=False, error_writes=False)
         return target.replace(**changes) if changes else target

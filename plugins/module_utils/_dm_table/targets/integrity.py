@@ -7,8 +7,8 @@
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Source: ``drivers/md/dm-integrity.c``. What is not said, the kernel takes from the superblock or chooses, and
-prints back.
+Source: ``drivers/md/dm-integrity.c``. The kernel takes omitted options from the superblock or chooses them,
+and prints them back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _ALGORITHM = re.compile(r"([!-9;-~]{1,127})(?::((?:[0-9A-Fa-f]{2})+))?\Z")
 _TAG = Number("tag_size", low=1, high=255, unit="bytes")
-# Filled in by the kernel when they are not said.
+# Filled in by the kernel if they are omitted.
 _CHOSEN = (
     "journal_sectors",
     "interleave_sectors",
@@ -45,7 +45,7 @@ _CHOSEN = (
     "fix_padding",
     "fix_hmac",
 )
-# Rounded by the kernel, or taken from the superblock.
+# Rounded by the kernel or taken from the superblock.
 _ROUNDED = (
     "journal_sectors",
     "interleave_sectors",
@@ -100,8 +100,8 @@ _SUPERBLOCK = 8
 
 class Integrity(Target):
     """
-    ``offset`` and what is named sectors in sectors, ``tag_size`` and ``block_size`` in bytes, times in
-    milliseconds. A key in one of the algorithms is a secret.
+    ``offset`` and the options named ``sectors`` in sectors, ``tag_size`` and ``block_size`` in bytes, times
+    in milliseconds. A key in one of the algorithms is secret.
     """
 
     TYPE = "integrity"
@@ -177,7 +177,7 @@ class Integrity(Target):
             report.error("meta_device", self.meta_device, "another device than device")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
-        # Without a device for the metadata the data begin behind them, at a place that only the superblock
+        # Without a metadata device, the data start after the metadata, at an offset that only the superblock
         # tells.
         return {} if self.meta_device is None else {"device": (0, self.length)}
 

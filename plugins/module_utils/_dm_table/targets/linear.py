@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``linear DEV OFFSET``: an area of a device.
+``linear DEV OFFSET``: a range of a device.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..grammar.context import Facts
 
-# By far the most frequent line of large tables, in the form in which dmsetup and the kernel write it.
+# By far the most common line of large tables, as written by dmsetup and the kernel.
 FAST = re.compile(
     r"(0|[1-9][0-9]{0,16}) ([1-9][0-9]{0,16}) linear "
     r"([0-9]{1,4}:[0-9]{1,7}|/[!\"$-\[\]-~]*) (0|[1-9][0-9]{0,16})\Z",
@@ -33,7 +33,7 @@ FAST = re.compile(
 
 
 class Linear(Target):
-    """Maps onto ``length`` sectors of ``device`` from ``offset`` (sectors) on."""
+    """Maps to ``length`` sectors of ``device``, starting at ``offset`` (sectors)."""
 
     TYPE = "linear"
     LAYOUT = (Device("device"), Sectors("offset"))
@@ -42,7 +42,7 @@ class Linear(Target):
         return {"device": (self.offset, self.length)}
 
 
-# The descriptors of the slots.
+# Setters of the slots, which bypass __setattr__.
 _slots: Any = Linear
 _set_start = _slots.start.__set__
 _set_length = _slots.length.__set__
@@ -52,7 +52,7 @@ _new = Linear.__new__
 
 
 def read_fast(text: str) -> Linear | None:
-    """The target of a plain linear line, None when the line needs the full parser."""
+    """Parse a plain linear line; None if the line needs the full parser."""
     found = FAST.match(text)
     if found is None:
         return None

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``log-writes DEV LOGDEV``: a device whose writes are logged.
+``log-writes DEV LOGDEV``: logs all writes to a device.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LogWrites(Target):
-    """``device`` is used from its first sector on."""
+    """``device`` is mapped from its first sector."""
 
     TYPE = "log-writes"
     OWN = ("log_device",)

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``mirror core|disk #n [DEV] REGION [sync|nosync] m (DEV OFFSET)*m [#n FEATURE...]``: the same on several
+``mirror core|disk #n [DEV] REGION [sync|nosync] m (DEV OFFSET)*m [#n FEATURE...]``: the same data on several
 devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Sources: ``drivers/md/dm-raid1.c``, ``drivers/md/dm-log.c``. The logs of user space (dm-log-userspace) are not
-covered.
+Sources: ``drivers/md/dm-raid1.c``, ``drivers/md/dm-log.c``. Userspace logs (dm-log-userspace) are not
+supported.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SYNC = Word("sync", ("sync", "nosync"), fold=False, default=None)
 
 
 class _Log(Item):
-    """The dirty log: its type, the number of its arguments, and these."""
+    """The dirty log: its type, the number of its arguments, and the arguments."""
 
     names = ("log", "log_device", "region_size", "sync")
 
@@ -85,7 +85,7 @@ class _Log(Item):
 
 
 class Mirror(Target):
-    """``region_size`` in sectors, offsets in sectors."""
+    """``region_size`` and offsets in sectors."""
 
     TYPE = "mirror"
     OWN = ("log_device",)
@@ -126,7 +126,7 @@ class Mirror(Target):
         if device is None:
             return
         regions = -(-self.length // self.region_size)
-        # A header of two sectors, then a bit for each region in whole words of 64 bits.
+        # A header of two sectors, then one bit per region in 64-bit words.
         needed = 1024 + -(-regions // 64) * 8
         needed = -(-needed // device.logical_block) * device.logical_block
         if needed > device.size_sectors * 512:

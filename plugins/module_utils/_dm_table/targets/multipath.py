@@ -4,7 +4,7 @@
 
 """
 ``multipath #f FEATURE... #h HANDLER... GROUPS FIRST (SELECTOR #a ARGUMENT... PATHS #pa (DEV
-ARGUMENT...)*PATHS)*GROUPS``: several ways to one disk.
+ARGUMENT...)*PATHS)*GROUPS``: several paths to one disk.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -35,7 +35,7 @@ _U32 = Number("argument")
 _BELOW_1024 = Number("argument", high=1023)
 _PERCENT = Number("argument", high=100)
 
-# Selector: (what its own arguments are, what those of a path are, how many of these are needed at least).
+# Selector: (its own arguments, the arguments of a path, the least number of path arguments).
 SELECTORS = {
     "round-robin": ((), (_U32,), 0),
     "queue-length": ((), (_U32,), 0),
@@ -54,7 +54,7 @@ PathGroup = namedtuple("PathGroup", ("selector", "arguments", "paths"))
 def _check_arguments(
     arguments: Sequence[str], fields: Sequence[Field | None], path: str, report: LineReport
 ) -> bool:
-    """Whether the arguments of a selector or a path are what they have to be."""
+    """Whether the arguments of a selector or a path are valid."""
     if len(arguments) > len(fields):
         report.error(path, " ".join(arguments), f"at most {len(fields)} arguments")
         return False
@@ -245,8 +245,8 @@ class _Groups(Item):
 
 class Multipath(Target):
     """
-    ``first_group`` counts from 1; 0 when there are no groups. ``handler``: the name of a hardware handler and
-    its arguments.
+    ``first_group`` counts from 1; it is 0 if there are no groups. ``handler``: the name of a hardware handler
+    and its arguments.
     """
 
     TYPE = "multipath"
@@ -285,11 +285,11 @@ class Multipath(Target):
 
     def canonical(self) -> Any:
         target = super().canonical()
-        # Handler arguments are not printed back, repeat counts are at most 1.
+        # Handler arguments are not printed back, and repeat counts are at most 1.
         return target.replace(
             queue_mode=None if target.queue_mode == "mq" else target.queue_mode,
             handler=target.handler[:1],
-            # Since 4.3 the kernel always does, and prints it whether or not it was asked to.
+            # Since 4.3 the kernel always retains it and prints the option regardless.
             retain_attached_hw_handler=False,
             groups=tuple(_canonical_group(group) for group in target.groups),
         )

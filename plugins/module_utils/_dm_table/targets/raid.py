@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``raid TYPE #p CHUNK [PARAMETER...] n (META|- DATA|-)*n``: the levels of md.
+``raid TYPE #p CHUNK [PARAMETER...] n (META|- DATA|-)*n``: md's RAID levels.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -45,7 +45,7 @@ _RAID10 = _COMMON | {"raid10_copies", "raid10_format", "raid10_use_near_sets"}
 
 
 def _types() -> Any:
-    """{type: (level, parity devices, fewest devices, parameters that it takes)}"""
+    """{type: (level, parity devices, minimum number of devices, accepted parameters)}"""
     types = {
         "raid0": (0, 0, 2, frozenset(("data_offset",))),
         "raid1": (1, 0, 2, _COMMON | {"write_mostly", "max_write_behind"}),
@@ -67,7 +67,7 @@ _RESHAPE_SECTORS = 32
 
 
 class _Parameters(Options):
-    """The count, which includes the chunk size, the chunk size, and words."""
+    """The count (which includes the chunk size), the chunk size, and the parameters."""
 
     def __init__(self, options: Iterable[Option]) -> None:
         super().__init__(options, name="parameters", required=True)
@@ -118,7 +118,7 @@ class _DeviceOrNone(Device):
 
 
 class _Members(Repeat):
-    """Pairs of devices, where ``-`` stands for none."""
+    """Pairs of devices; ``-`` means none."""
 
     def _show_one(self, value: Any) -> list[str]:
         return [field.show(part) if part is not None else "-" for field, part in zip(self.parts, value)]
@@ -126,8 +126,8 @@ class _Members(Repeat):
 
 class Raid(Target):
     """
-    ``chunk_size``, ``region_size`` and ``data_offset`` in sectors, rates in KiB/s; ``rebuild`` and
-    ``write_mostly`` are lists of indexes.
+    ``chunk_size``, ``region_size`` and ``data_offset`` in sectors, rates in KiB/s. ``rebuild`` and
+    ``write_mostly`` are lists of device indexes.
     """
 
     TYPE = "raid"
@@ -270,7 +270,7 @@ class Raid(Target):
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         if self.delta_disks is not None or self.data_offset:
-            # A reshape decides where the data are.
+            # A reshape determines where the data are.
             return {}
         width = self._width()
         return {
@@ -308,7 +308,7 @@ class Raid(Target):
 
     def same_field(self, path: str, mine: Any, theirs: Any) -> bool | None:
         if path == "max_write_behind" and mine is not None and theirs is not None:
-            # The kernel counts in KiB and prints these.
+            # The kernel counts in KiB, and prints KiB.
             return bool(mine // 2 == theirs or theirs // 2 == mine)
         if path == "stripe_cache" and mine is not None and theirs is not None:
             return None

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Which module has which target type.
+Map target type names to classes.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A type is imported when a table first names it: most tables need one or two of them. The imports are written
-out so that what packs a module can see them.
+A type is imported when a table first names it, as most tables need only one or two types. The imports are
+written out so that Ansible's module packaging finds them.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _zoned() -> type[Target]:
 
 
 class _Targets(Mapping):  # type: ignore[type-arg]  # its arguments cost an import
-    """The target types by name; a class is imported on first use."""
+    """The target types by name. A class is imported on first use."""
 
     def __init__(self, makers: dict[str, Callable[[], type[Target]]]) -> None:
         self._makers = makers

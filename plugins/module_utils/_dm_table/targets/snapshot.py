@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``snapshot ORIGIN COW P|PO|N CHUNK [#n FEATURE...]``: what differs from an origin.
+``snapshot ORIGIN COW P|PO|N CHUNK [#n FEATURE...]``: the differences from an origin.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from ..grammar.context import Facts
     from ..grammar.report import LineReport
 
-# The kernel takes a chunk's number of sectors for a number of bytes, which has to be a sector at least.
+# The kernel takes a chunk's number of sectors for a number of bytes, which must be at least a sector.
 _BYTES_OF_A_SECTOR = 512
 _LARGE_CHUNKS = "chunks of at least 512 sectors with discard_zeroes_cow"
 
 
 class Snapshot(Target):
     """
-    ``persistence``: P keeps the exceptions over a reboot, PO does and reports overflow, N keeps them in
-    memory. ``chunk_size`` in sectors; 0 leaves it to what the COW device says, or to the kernel's default,
-    and is for P and PO only. What the header of a COW device says that has been in use overrides it.
+    ``persistence``: P keeps the exceptions across reboots, PO also reports overflow, N keeps them in memory.
+    ``chunk_size`` is in sectors. 0, allowed for P and PO only, takes it from the COW device's header, or the
+    kernel's default. The header of a COW device that has been used overrides it.
     """
 
     TYPE = "snapshot"

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``snapshot-merge ORIGIN COW P|PO CHUNK [#n FEATURE...]``: a snapshot flowing back into its origin.
+``snapshot-merge ORIGIN COW P|PO CHUNK [#n FEATURE...]``: merges a snapshot back into its origin.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 class SnapshotMerge(Snapshot):
     """
-    The fields are those of ``snapshot``; the origin is written to, and the exceptions have to be persistent.
+    The fields are the same as for ``snapshot``. The origin is written to, and the exceptions must be
+    persistent.
     """
 
     TYPE = "snapshot-merge"
@@ -34,5 +35,5 @@ class SnapshotMerge(Snapshot):
             report.error("persistence", "N", "P or PO: only persistent exceptions can be merged")
 
     def access(self, path: str, field: Field) -> str | None:
-        # The kernel opens it for writing only.
+        # The kernel opens the origin for writing only.
         return "w" if path == "origin" else Target.access(self, path, field)

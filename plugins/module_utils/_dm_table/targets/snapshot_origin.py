@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``snapshot-origin DEV``: a device with snapshots.
+``snapshot-origin DEV``: a device that has snapshots.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SnapshotOrigin(Target):
-    """``device`` is used from its first sector on."""
+    """``device`` is mapped from its first sector."""
 
     TYPE = "snapshot-origin"
     LAYOUT = (Device("device"),)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``striped N CHUNK (DEV OFFSET)*N``: chunks taken from several devices in turn.
+``striped N CHUNK (DEV OFFSET)*N``: chunks striped across several devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Striped(Target):
-    """``chunk_size`` in sectors; every stripe is a device and an offset in sectors."""
+    """``chunk_size`` in sectors. Each stripe is a device and an offset in sectors."""
 
     TYPE = "striped"
     LAYOUT = (

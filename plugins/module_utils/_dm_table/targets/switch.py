@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``switch N REGION 0 (DEV OFFSET)*N``: paths by region.
+``switch N REGION 0 (DEV OFFSET)*N``: a path for each region.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..grammar.context import Facts
 
-# KMALLOC_MAX_SIZE (4 MiB) through the size of one path, 16 bytes, less what the context takes.
+# KMALLOC_MAX_SIZE (4 MiB) divided by the size of a path, 16 bytes, less the size of the context.
 _PATHS = 262139
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 class Thin(Target):
     """
-    ``id``: the volume's number in the pool; ``origin``: a device that is read where the volume has no data of
-    its own.
+    ``id``: the volume's number in the pool. ``origin``: an external device from which unprovisioned blocks
+    are read.
     """
 
     TYPE = "thin"

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``thin-pool META DATA BLOCK LOWWATER [#n FEATURE...]``: the pool that thin volumes live in.
+``thin-pool META DATA BLOCK LOWWATER [#n FEATURE...]``: a pool for thin volumes.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 

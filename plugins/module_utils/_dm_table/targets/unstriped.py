@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 class Unstriped(Target):
     """
-    ``stripes``: how many there are; ``index``: which of them, from 0; ``chunk_size`` and ``offset`` in
+    ``stripes``: the number of stripes. ``index``: which one, from 0. ``chunk_size`` and ``offset`` in
     sectors.
     """
 

@@ -30,7 +30,7 @@ _SWITCH = ("on", "off")
 
 
 class _Version(Positional):
-    """The version of the table line, which is always there and never a choice."""
+    """The version of the table line, a constant that must be present."""
 
     def __init__(self) -> None:
         super().__init__(Word("version", ("V4",), fold=False, default="V4"))
@@ -75,7 +75,7 @@ class Vdo(Target):
 
     @classmethod
     def from_dict(cls, start: Any, length: Any, plain: dict[str, Any], report: LineReport) -> Any:
-        # 512 and 4096 are numbers to everybody who writes YAML.
+        # In YAML, 512 and 4096 are numbers.
         size = plain.get("logical_block_size")
         if isinstance(size, int) and not isinstance(size, bool):
             plain = dict(plain, logical_block_size=str(size))

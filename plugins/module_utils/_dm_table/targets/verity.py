@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``verity VERSION DATA HASH DBS HBS NBLOCKS HASHSTART ALGORITHM ROOT SALT|- [#n OPTION...]``: data that cannot
-be changed unnoticed.
+``verity VERSION DATA HASH DBS HBS NBLOCKS HASHSTART ALGORITHM ROOT SALT|- [#n OPTION...]``: detects changes
+of read-only data.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..grammar.context import Facts
     from ..grammar.report import LineReport
 
-# Digest sizes in bytes of what the kernel's crypto API calls by these names.
+# Digest sizes in bytes, by name in the kernel's crypto API.
 DIGESTS = {
     "md5": 16,
     "sha1": 20,
@@ -90,7 +90,7 @@ class Verity(Target):
     )
 
     def hash_blocks(self, digest: int) -> int:
-        """Blocks of the hash tree for digests of so many bytes."""
+        """The number of blocks of the hash tree, for digests of ``digest`` bytes."""
         bits = (self.hash_block_size // digest).bit_length() - 1
         levels = 0
         while bits * levels < 64 and self.data_blocks and (self.data_blocks - 1) >> (bits * levels):
@@ -142,7 +142,7 @@ class Verity(Target):
         if not given:
             return
         for name in _FEC:
-            # The kernel takes fec_start for 0 when it is not said; what is printed back always has it.
+            # The kernel assumes 0 if fec_start is omitted, and always prints it back.
             if getattr(self, name) is None and name != "fec_start":
                 report.error(name, None, f"is missing: it goes with {given[0]}")
         if self.data_block_size != self.hash_block_size:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``writecache s|p ORIGIN CACHE BLOCK #n OPTION...``: a cache for writes.
+``writecache s|p ORIGIN CACHE BLOCK #n OPTION...``: a write cache.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -27,8 +27,8 @@ _LOW_WATERMARK = 45
 
 class Writecache(Target):
     """
-    ``type`` s (SSD) or p (persistent memory) is the field ``medium``; ``block_size`` in bytes, times in
-    milliseconds, watermarks in percent.
+    ``medium`` is s (SSD) or p (persistent memory). ``block_size`` is in bytes, times in milliseconds,
+    watermarks in percent.
     """
 
     TYPE = "writecache"
@@ -58,7 +58,7 @@ class Writecache(Target):
     )
 
     def owns(self, path: str) -> bool:
-        # What is before the start sector is anybody's.
+        # The sectors before the start sector are not the target's.
         return super().owns(path) and not self.start_sector
 
     def check(self, report: LineReport) -> None:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``zero``: reads give zeros, writes vanish.
+``zero``: reads return zeros, writes are discarded.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 

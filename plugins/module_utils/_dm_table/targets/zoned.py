@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-``zoned DEV`` or ``zoned REGULAR ZONED...``: random writes for zoned devices.
+``zoned DEV`` or ``zoned REGULAR ZONED...``: random writes on zoned devices.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Source: ``drivers/md/dm-zoned-target.c``. The kernel sets the length itself, from the zones.
+Source: ``drivers/md/dm-zoned-target.c``. The kernel derives the length from the zones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Zoned(Target):
-    """One zoned device, or a regular one for the metadata followed by zoned ones."""
+    """One zoned device, or a regular device for the metadata followed by zoned ones."""
 
     TYPE = "zoned"
     LAYOUT = (Repeat("members", (Device("device"),)),)
