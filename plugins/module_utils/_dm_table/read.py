@@ -96,7 +96,8 @@ def read_line(number: int, text: str, report: AnyReport) -> tuple[Line, LineRepo
         line.error("line", text[position], "no control characters other than tabs", column=position)
         return Line(number, text, None, BAD, BAD), line
     head = _HEAD.match(text)
-    assert head is not None
+    if head is None:
+        raise AssertionError
     values = []
     for index, field in enumerate((START, LENGTH), 1):
         word = head.group(index)

@@ -140,7 +140,8 @@ def source_of(entry: Entry, sizes: Sizes, mtimes: Sizes | None = None) -> Source
     if entry.crypt is None:
         return base
     # The size is known: an encrypted disk must state it if its source has no known size.
-    assert size is not None
+    if size is None:
+        raise AssertionError
     sector = entry.crypt.get("sector_size") or SECTOR
     if size % sector:
         raise InvalidValue(
@@ -157,7 +158,8 @@ def _base_of(entry: Entry, sizes: Sizes, mtimes: Sizes) -> tuple[SourceData, int
     if entry.source is not None:
         return entry.source, entry.size
     if entry.thin is not None:
-        assert entry.size is not None
+        if entry.size is None:
+            raise AssertionError
         return {
             "table": [
                 {

@@ -109,7 +109,8 @@ class Link:
             _keep(self._fd, sysfs)
 
     def _say(self, message: bytes, ancillary: Iterable[Ancillary] = ()) -> None:
-        assert self._connection is not None
+        if self._connection is None:
+            raise AssertionError
         try:
             self._connection.sendmsg([message], ancillary)
         except OSError as error:

@@ -208,7 +208,8 @@ def _roll_back(store: Store, request: Request, xml: str, error: BlockError, uri:
 
 def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str) -> Outcome:
     vbd, guest = detachment.vbd, detachment.guest
-    assert guest is not None
+    if guest is None:
+        raise AssertionError
     try:
         with store.within(limit):
             now = vbd_read.read_vbd(store, *vbd.key)

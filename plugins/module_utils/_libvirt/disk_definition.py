@@ -109,7 +109,8 @@ class Exchange:
         Redefine the domain. If libvirt does not keep a disk, restore the old definition and raise GuestError.
         """
         after = self._before
-        assert after is not None
+        if after is None:
+            raise AssertionError
         for disk in self._disks:
             after = disk.edit(after)
         self._now = self._define(self._before, after)
@@ -133,7 +134,8 @@ class Exchange:
 
     def _define(self, before: str | None, after: str | None) -> str:
         request = self._first.request
-        assert after is not None
+        if after is None:
+            raise AssertionError
         return connection.define(request.uri, self._first.definition.uuid, before, after, request.limit())
 
 
@@ -151,7 +153,8 @@ def refuse_shrinking(xml: str, request: DiskRequest) -> None:
         # A recipe that cannot be read is replaced.
         return
     if cut is not None:
-        assert isinstance(source, TableSource)
+        if not isinstance(source, TableSource):
+            raise AssertionError
         raise InvalidValue(
             "source.table",
             f"{_dm_table.parse_table(source.table).length} sectors",

@@ -193,7 +193,8 @@ def is_made_of(host: Resources, device: Device, source: Source) -> bool:
     if len(lines) != 1 or lines[0].type != b"linear":
         return False
     number = sysfs.parse_number(lines[0].params.decode("ascii", "replace").partition(" ")[0])
-    assert number is not None  # the kernel writes it so
+    if number is None:
+        raise AssertionError  # the kernel writes it so
     # The table has it open, so its number is its own.
     with _device.open_number(*number) as below:
         return lookup.is_device(source, below, host)

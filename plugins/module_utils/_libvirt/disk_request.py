@@ -59,7 +59,8 @@ class DiskRequest(NamedTuple):
 
     def spec(self, definition: connection.Definition) -> DiskSpec:
         """The disk that libvirt is to be given, once the domain is known."""
-        assert self.source is not None
+        if self.source is None:
+            raise AssertionError
         return DiskSpec(
             definition.name, definition.uuid, self.target, self.source, self.read_only, self.shared
         )

@@ -45,7 +45,8 @@ def read(host: resources.Resources, request: DiskRequest, definition: Definition
     """Read the source of a disk to add. Raises what opening it would raise, and InvalidValue."""
     host.for_guests = True
     source = request.source
-    assert source is not None
+    if source is None:
+        raise AssertionError
     if isinstance(source, FileSource):
         return SourceState(_read_file(host, source, request, definition), None, [])
     if isinstance(source, TableSource):
@@ -104,7 +105,8 @@ def _read_device(
 ) -> SourceState:
     found = lookup.find(source, host)
     # Only a file or a table may have no device yet.
-    assert found is not None
+    if found is None:
+        raise AssertionError
     device = host.enter_context(found)
     if device.read_only and not request.read_only:
         raise InvalidValue(

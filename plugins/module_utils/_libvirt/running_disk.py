@@ -65,7 +65,8 @@ class RunningDisk:
         """
         self.guest = _guest.find(self.host.store, self.definition.uuid)
         self.vbd = self._read()
-        assert self.definition.live is not None
+        if self.definition.live is None:
+            raise AssertionError
         live = domain_xml.Domain(self.definition.live)
         listed = live.disk(self.request.target)
         self.had_recipe = live.recipe(self.request.target)
@@ -105,7 +106,8 @@ class RunningDisk:
             self._write_recipe(self.had_recipe)
 
     def _read(self) -> Vbd | None:
-        assert self.guest is not None
+        if self.guest is None:
+            raise AssertionError
         return vbd_read.read_vbd(self.host.store, self.guest.domid, vdev.parse(self.request.target).number)
 
     # Planning
@@ -180,7 +182,8 @@ class RunningDisk:
 
     def _is_source(self, device: Device) -> bool:
         source = self.request.source
-        assert source is not None
+        if source is None:
+            raise AssertionError
         if (
             mapped.is_mapped(device)
             and self.host.dm.status(control.by_device(device)).uuid == self._spec().mapped_uuid
@@ -195,7 +198,8 @@ class RunningDisk:
         with disk_device.locked(limit):
             device = disk_device.make(self.host, spec, limit, self.host.store)
         disk_device.settle(self.host, [(spec, device)], limit)
-        assert self.guest is not None
+        if self.guest is None:
+            raise AssertionError
         wanted = blkback.Request(
             self.guest,
             vdev.parse(request.target),
@@ -212,7 +216,8 @@ class RunningDisk:
 
     def _detach(self) -> None:
         request = self.request
-        assert self.vbd is not None
+        if self.vbd is None:
+            raise AssertionError
         (outcome,) = attach.detach(
             self.host.store, [blkback.Detachment(self.vbd, self.guest)], request.timeout, request.uri
         )

@@ -90,7 +90,8 @@ class Element:
     def required(self, name: str) -> Element:
         """The first child of this name and of no namespace, which is known to be there."""
         child = self.first(name)
-        assert child is not None, name
+        if child is None:
+            raise AssertionError(name)
         return child
 
     @overload
@@ -121,14 +122,16 @@ def parse(raw: bytes) -> Element:
             f"column {error.offset}"
         ) from error
     # A document without an element is not well-formed.
-    assert reader.root is not None
+    if reader.root is None:
+        raise AssertionError
     return reader.root
 
 
 def _tag_at(raw: bytes, at: int) -> re.Match[bytes]:
     """The start tag that is known to begin there."""
     tag = _TAG.match(raw, at)
-    assert tag is not None, at
+    if tag is None:
+        raise AssertionError(at)
     return tag
 
 

@@ -109,7 +109,8 @@ class TablePlan:
             )
 
     def _is_in_use(self) -> bool:
-        assert self.device is not None
+        if self.device is None:
+            raise AssertionError
         return is_in_use(self.host, self.device)
 
 

@@ -158,7 +158,8 @@ class Item:
 
 def known(value: T | None) -> T:
     """A value that an earlier step of the item has set."""
-    assert value is not None
+    if value is None:
+        raise AssertionError
     return value
 
 

@@ -95,7 +95,8 @@ class VolumesItem(Item):
         )
 
     def _known_source(self) -> Source:
-        assert self.source is not None
+        if self.source is None:
+            raise AssertionError
         return self.source
 
     def _none(self) -> dict[str, str]:

@@ -259,7 +259,8 @@ class VbdItem(Item):
 
     def _check_file(self) -> None:
         source = self.source
-        assert isinstance(source, spec.FileSource)
+        if not isinstance(source, spec.FileSource):
+            raise AssertionError
         with files.backing_of(source) as backing:
             leaf = ("file", backing.device, backing.inode)
         mine = [
@@ -279,7 +280,8 @@ class VbdItem(Item):
 
     def _wanted_source(self) -> Source:
         """The source, which was given."""
-        assert self.source is not None
+        if self.source is None:
+            raise AssertionError
         return self.source
 
     def _request(self, device: Device) -> blkback.Request:

@@ -83,7 +83,8 @@ def start() -> None:
 
 def _hand_over(process: subprocess.Popen[bytes], given: bytes) -> None:
     """Send the keeper its code, and wait until it prints READY."""
-    assert process.stdin is not None and process.stdout is not None
+    if process.stdin is None or process.stdout is None:
+        raise AssertionError
     limit = Deadline(SECONDS)
     try:
         process.stdin.write(given)

@@ -337,7 +337,8 @@ class _Attach(_Job):
             wait_released(self.request, limit)
             return True
         except BlockError as error:
-            assert self.error is not None
+            if self.error is None:
+                raise AssertionError from error
             hint = self.error.hint or "It could not be rolled back"
             self.error.hint = f"{hint}. Nodes of {self.key.backend} may be left: {error}"
             return False

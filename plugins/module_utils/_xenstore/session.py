@@ -140,7 +140,8 @@ class Session(Nodes):
         limit = limit or self._deadline.sooner(self.timeout)
         if limit.expired:
             raise limit.exceeded(f"the XenStore, before it was asked {doing}")
-        assert self._wire is not None
+        if self._wire is None:
+            raise AssertionError
         self._wire.doing, self._wire.deadline = doing, limit
         return self._wire
 
@@ -149,7 +150,8 @@ class Session(Nodes):
         Send one request on the existing connection. Returns the reply's payload with its NULs. Raises
         NodeError if it is refused.
         """
-        assert self._wire is not None
+        if self._wire is None:
+            raise AssertionError
         try:
             return self._wire.send(Packet(op, self.next_id(), tx_id, len(payload), payload)).get().payload
         except Refused as refusal:
@@ -157,7 +159,8 @@ class Session(Nodes):
 
     def ask_all(self, tx_id: int, requests: list[Request]) -> list[Reply]:
         """Send many requests on the existing connection. Returns a list of payloads and NodeErrors."""
-        assert self._wire is not None
+        if self._wire is None:
+            raise AssertionError
         return pipeline(self._wire, self.arm, tx_id, self.next_id, requests)
 
     def next_id(self) -> int:

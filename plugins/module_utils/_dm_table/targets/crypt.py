@@ -149,7 +149,8 @@ class Crypt(Target):
 
     def check(self, report: LineReport) -> None:
         cipher = parse_cipher(self.cipher)[0]
-        assert cipher is not None
+        if cipher is None:
+            raise AssertionError
         sectors = (self.sector_size or 512) >> 9
         if self.length % sectors:
             report.error("length", self.length, f"a multiple of sector_size, {sectors} sectors")
