@@ -54,7 +54,7 @@ class LoopIndex:
         self._going.update(device.id for device in devices)
 
     def expect_nothing(self) -> None:
-        """End :meth:`expect_gone`: those devices have been removed, or their removal failed."""
+        """End :meth:`expect_gone`: devices that still exist count again."""
         self._going.clear()
 
     def forget(self) -> None:

@@ -25,8 +25,8 @@ _SECTOR = 512  # of sysfs, whatever the device's own block size
 
 def partition_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
     """
-    ``(major, minor, start, size)``: the number of a partition's disk, and the partition's position in bytes.
-    None if the device is not a partition.
+    ``(major, minor, start, size)``: the number of a partition's disk, and the partition's start and size in
+    bytes. None if the device is not a partition.
     """
     directory = f"/sys/dev/block/{major}:{minor}"
     if read(directory + "/partition") is None:

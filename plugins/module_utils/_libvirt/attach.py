@@ -7,11 +7,11 @@ Attach held devices to guests that libvirt runs, through libvirt, so that virsh 
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-libvirt's Xen driver knows only the disks that it attached itself (src/libxl/libxl_driver.c). A disk that was
-written to XenStore directly works, and xl lists it, but ``virsh domblklist`` and ``virsh detach-disk`` do not
-know it. libvirt only takes a path. This is safe because the Device stays open (in a holder process too, which
-outlives a killed run), so its node and number cannot be reused, and because the device that blkback opened is
-compared with it afterwards.
+libvirt's Xen driver knows only the disks that it attached itself (src/libxl/libxl_driver.c). If a disk is
+written to XenStore directly, the guest can use it and xl lists it, but ``virsh domblklist`` and ``virsh
+detach-disk`` do not know it. libvirt accepts only a path. This is safe: the Device stays open, also in a
+holder process that outlives a killed run, so its node and number cannot be reused. Afterwards, the device
+that blkback has opened is compared with it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .._xenstore.pyxs_store import Store
 
 T = TypeVar("T")
-# ``guard(store or transaction, request)`` raises to refuse.
+# ``guard(store or transaction, request)`` raises an error to refuse the request.
 Guard = Callable[["Store", Request], None]
 
 # Seconds for which a device is held for a daemon that may still attach it.
@@ -94,7 +94,7 @@ def detach(
 
 
 def disk_xml(dev: str, path: str, writable: bool, cdrom: bool = False) -> str:
-    """libvirt's description of the disk; ``driver name='phy'`` is blkback."""
+    """libvirt's XML of the disk. ``driver name='phy'`` means blkback."""
     return (
         f"<disk type='block' device='{'cdrom' if cdrom else 'disk'}'><driver name='phy' type='raw'/>"
         f"<source dev={quoteattr(path)}/>"
@@ -107,7 +107,7 @@ def _attach(store: Store, request: Request, limit: Deadline, guard: Guard | None
         blkback.check(request)
         request.device.prove()
         if request.params is None:
-            # The path is all that libvirt takes.
+            # libvirt accepts only a path.
             request.device.need_node()
         # If this process is killed while libvirt attaches, the number must not be freed before blkback has
         # opened it.
@@ -145,8 +145,8 @@ def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard |
     except BlockError as error:
         if called:
             if isinstance(error, DeadlineExceeded):
-                # The daemon may still attach the disk by its path, which must not lead to another device by
-                # then.
+                # The daemon may still attach the disk by its path, so the path must not lead to another
+                # device by then.
                 hold_for([request.device], _LATE)
                 error.hint = (
                     f"{error.hint}. It may attach the disk yet; the device is held for it for {_LATE} s"
@@ -233,7 +233,7 @@ def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str) -> 
 
 
 def _with_domain(guest: _guest.Guest, uri: str, limit: Deadline, function: Callable[[DomainHandle], T]) -> T:
-    """``function(domain)`` on a connection of its own, within the limit."""
+    """Return ``function(domain)``, called on a separate connection within the limit."""
     return _connection.with_connection(
         uri, limit, guest, lambda connection: function(connection.lookupByUUIDString(guest.uuid))
     )

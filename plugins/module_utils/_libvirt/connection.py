@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Calls to libvirt, each with a deadline, and with its errors converted to the collection's.
+Calls to libvirt, each with a deadline. Its errors are converted to the collection's errors.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -21,13 +21,13 @@ from .._base.errors import DeadlineExceeded, GuestError, InvalidValue, NotSuppor
 try:
     import libvirt as _library
 except ImportError:
-    # Tests, and the modules of this room, take the library from here.
+    # Tests and the modules of this package import the library from here.
     libvirt: Any = None
     LIBVIRT_IMPORT_ERROR: str | None = traceback.format_exc()
 else:
     libvirt = _library
     LIBVIRT_IMPORT_ERROR = None
-    # Otherwise libvirt prints every error to standard error and also raises it.
+    # Without an error handler, libvirt also prints every error to standard error.
     libvirt.registerErrorHandler(lambda context, error: None, None)
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ _HINT = "Check that the daemon (libvirtd, or virtxend or virtqemud) runs and ans
 
 
 class DomainHandle(Protocol):
-    """What is used of libvirt's ``virDomain``; each call raises ``libvirt.libvirtError``."""
+    """The part of libvirt's ``virDomain`` that is used. Each call raises ``libvirt.libvirtError``."""
 
     def name(self) -> str: ...
     def UUIDString(self) -> str: ...
@@ -49,7 +49,7 @@ class DomainHandle(Protocol):
 
 
 class Connection(Protocol):
-    """What is used of libvirt's ``virConnect``; each call raises ``libvirt.libvirtError``."""
+    """The part of libvirt's ``virConnect`` that is used. Each call raises ``libvirt.libvirtError``."""
 
     def lookupByName(self, name: str) -> DomainHandle: ...
     def lookupByUUIDString(self, uuid: str) -> DomainHandle: ...
@@ -62,7 +62,7 @@ class Connection(Protocol):
 class Definition(NamedTuple):
     """
     A domain of libvirt. ``xml``: its inactive definition, None for a transient domain. ``live``: its active
-    definition, None if it is not running.
+    definition, None if the domain is not running.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Definition(NamedTuple):
 
 
 def require() -> None:
-    """Raise NotSupported without libvirt-python."""
+    """Raise NotSupported if libvirt-python is missing."""
     if libvirt is None:
         raise NotSupported(
             "the Python library libvirt is missing on this host",
@@ -112,15 +112,15 @@ def define(uri: str, domain: str, before: str | None, after: str, limit: Deadlin
 
 def driver_of(uri: str) -> tuple[str, str, str]:
     """
-    What a connection URI leads to, as a value to compare. libvirt's Xen driver has one instance on a host,
-    whatever the path is.
+    The driver and host that a connection URI leads to, as a value to compare. libvirt's Xen driver has one
+    instance per host, whatever the path is.
 
     The transport (``xen+ssh://``) and the parameters make no difference (docs/uri.rst of libvirt).
     """
     try:
         parts = urllib.parse.urlsplit(uri)
     except ValueError:
-        # libvirt will say what is wrong with it.
+        # libvirt reports what is wrong with the URI.
         return uri, "", ""
     driver = parts.scheme.partition("+")[0].lower()
     return driver, parts.netloc.rpartition("@")[2].lower(), "" if driver == "xen" else parts.path.rstrip("/")
@@ -167,8 +167,8 @@ def with_connection(uri: str, limit: Deadline, device: object, function: Callabl
 
 def bounded(function: Callable[[], T], limit: Deadline, device: object) -> T:
     """
-    Call it in a thread, which is abandoned if it takes too long, because calls to libvirt wait for the daemon
-    without a timeout.
+    Call the function in a thread, which is abandoned if the call takes too long: calls to libvirt wait for
+    the daemon without a timeout.
 
     The call in an abandoned thread may still succeed, so the caller must check the state before it does
     anything else.
@@ -199,7 +199,7 @@ def bounded(function: Callable[[], T], limit: Deadline, device: object) -> T:
 
 def _read(connection: Connection, wanted: str) -> Definition:
     domain = _look_up(connection, wanted)
-    # Read it with passwords: defining it without them would remove them.
+    # Read the definition with its passwords: without them, defining it again would remove them.
     secure, inactive = libvirt.VIR_DOMAIN_XML_SECURE, libvirt.VIR_DOMAIN_XML_INACTIVE
     xml = domain.XMLDesc(secure | inactive) if domain.isPersistent() else None
     return Definition(

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One disk in a domain's inactive definition: what would change, and the change, together with other disks.
+One disk in a domain's inactive definition: what would change, and the change, made together with other disks.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -61,7 +61,7 @@ class DiskDefinition:
         )
 
     def edit(self, xml: str) -> str:
-        """The definition as it is to be."""
+        """The definition with the change."""
         request = self.request
         if not request.present:
             return domain_xml.drop(xml, request.target)
@@ -80,7 +80,7 @@ class DiskDefinition:
         return domain_xml.put(xml, disk, self.recipe)
 
     def _refuse_other(self, xml: str) -> None:
-        """A disk that is removed must be the given source, if any."""
+        """A disk to remove must have the given source, if there is one."""
         request = self.request
         if request.present or request.source is None:
             return
@@ -115,7 +115,7 @@ class Exchange:
             after = disk.edit(after)
         self._now = self._define(self._before, after)
         for disk in self._disks:
-            # libvirt silently leaves out what it does not know.
+            # libvirt silently drops elements that it does not know.
             if disk.edit(self._now) != self._now:
                 error = GuestError(
                     "libvirt did not keep the disk as it was defined",
@@ -126,7 +126,7 @@ class Exchange:
                 raise error
 
     def undo(self) -> None:
-        """Put the old definition back, once."""
+        """Restore the old definition, once."""
         if self._was_undone or self._now is None:
             return
         self._was_undone = True
@@ -165,10 +165,10 @@ def refuse_shrinking(xml: str, request: DiskRequest) -> None:
 
 
 def _is_kept(recipe: str, source: Source, title: str) -> bool:
-    """Whether the recipe is what would have been kept for the source."""
+    """Whether the recipe equals the one that would have been kept for the source."""
     kept = _recipe.parse(recipe, title)
     if isinstance(source, PathSource) and isinstance(kept, PathSource) and source.uuid is None:
-        # The UUID that was found then is kept, although only the path was given.
+        # The UUID found at that time is kept, even if only the path was given.
         source = source._replace(uuid=kept.uuid)
     elif isinstance(source, FileSource) and isinstance(kept, FileSource):
         source = source._replace(read_only=kept.read_only)

@@ -8,12 +8,12 @@ its last user.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-libvirt opens a path late. A separate mapped device for every disk makes this safe: its name and UUID are used
-for this disk only, the kernel does not give them to a second device, its table keeps the source open, and
-while it is open nobody can remove it. Only renaming the device or changing the link can make the path lead to
-another device. This is detected by comparing the device that blkback has opened. The device is created with
-its deferred remove set, so it is removed when its last user closes it, even if that is a holder process that
-is killed.
+libvirt opens a path late. A separate mapped device for every disk makes this safe. Its name and UUID are used
+for this disk only, and the kernel does not give them to a second device. Its table keeps the source open.
+While it is open, nobody can remove it. Only renaming the device or changing the link can make the path lead
+to another device, which is detected by comparing the device that blkback has opened. The device is created
+with its deferred remove set, so it is removed when its last user closes it, even if that is a holder process
+that is killed.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class DiskSpec(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """What the sharing check wants to know of who is to get it."""
+    """Identifies the disk's user for the sharing check."""
 
     key: Key | None
     guest: _guest.Guest
@@ -86,8 +86,8 @@ class _Place(NamedTuple):
 
 def locked(limit: Deadline) -> _locks.Locks:
     """
-    A context (``_base.locks.Locks``) with the lock from the check of what others use until the new device is
-    visible to them.
+    A context (``_base.locks.Locks``) that holds a lock from the check of what other guests use until their
+    checks can see the new device.
 
     Raises ``_base.locks.Unavailable`` if another process holds the lock for too long.
     """
@@ -107,8 +107,8 @@ def reap(host: Resources) -> None:
 
 def take_turn(host: Resources, sources: Iterable[Source], limit: Deadline) -> None:
     """
-    Take the locks of all sources at once, until the host is left. All runs use the same order: taking them
-    one by one could deadlock. Raises ``_base.locks.Unavailable``.
+    Take the locks of all sources at once, and hold them until the host is left. All runs take locks in the
+    same order; taking them one by one could deadlock. Raises ``_base.locks.Unavailable``.
     """
     wanted = [lock for source in sources for lock in needed_locks.of_source(source)]
     locks = [lock for lock in wanted if not host.locks.has(lock)]
@@ -120,10 +120,10 @@ def take_turn(host: Resources, sources: Iterable[Source], limit: Deadline) -> No
 def make(host: Resources, spec: DiskSpec, limit: Deadline, store: Store | None = None) -> Device:
     """
     Create the device for a disk, held by the host, after checking that nobody else uses the storage. The
-    caller holds :func:`locked`. ``store`` is for that check, None without Xen.
+    caller must hold :func:`locked`. ``store`` is for that check; None without Xen.
 
-    Its path may not exist yet, see :func:`settle`. Raises what opening the source raises, DeviceBusy,
-    InvalidValue.
+    The device's path may not exist yet, see :func:`settle`. Raises what opening the source raises,
+    DeviceBusy, InvalidValue.
     """
     _make_room(host, spec, limit)
     source = spec.source
@@ -188,14 +188,14 @@ def find(host: Resources, spec: DiskSpec) -> Device | None:
 
 
 def is_made_of(host: Resources, device: Device, source: Source) -> bool:
-    """Whether a held device that we created is on top of the source."""
+    """Whether a held device that this collection created is stacked on the source."""
     lines = host.dm.table(control.by_device(device))[1]
     if len(lines) != 1 or lines[0].type != b"linear":
         return False
     number = sysfs.parse_number(lines[0].params.decode("ascii", "replace").partition(" ")[0])
     if number is None:
         raise AssertionError  # the kernel writes it so
-    # The table has it open, so its number is its own.
+    # The table has the device open, so its number is pinned.
     with _device.open_number(*number) as below:
         return lookup.is_device(source, below, host)
 
@@ -218,7 +218,10 @@ def _ours(host: Resources) -> list[tuple[str, Device]]:
 
 
 def _make_room(host: Resources, spec: DiskSpec, limit: Deadline) -> None:
-    """Remove what an earlier run has left under this name. DeviceBusy if it is in use, or not ours."""
+    """
+    Remove a device that an earlier run has left under this name. DeviceBusy if it is in use, or was not
+    created for this disk.
+    """
     name, patience = domain_xml.mapped_name(spec.uuid, spec.target), limit.sooner(_LETTING_GO)
     for pause in pauses():
         mapped = _mapped.find(host.dm, name, spec.mapped_uuid)
@@ -230,7 +233,7 @@ def _make_room(host: Resources, spec: DiskSpec, limit: Deadline) -> None:
             removal.remove_without_table(host.dm, mapped.status)
             continue
         with mapped.device as device:
-            # One is this descriptor. Another one is a guest's, which closes it while it shuts down.
+            # One opener is this process. Another one is a guest, which closes the device while it shuts down.
             if host.dm.status(control.by_device(device)).open_count <= 1:
                 lifetime.set_persist(host.dm, device, False)
             elif patience.expired:
@@ -242,7 +245,7 @@ def _make_room(host: Resources, spec: DiskSpec, limit: Deadline) -> None:
 
 
 def _taken(host: Resources, mapped: _mapped.Mapped, spec: DiskSpec) -> DeviceBusy:
-    """The error for a device with our name that is not ours, which is closed."""
+    """The error for a device with this disk's name that was created by others. Closes the device."""
     try:
         return DeviceBusy(
             f"its name is taken by {_mapped.describe(host.dm, mapped)}",
@@ -282,7 +285,7 @@ def _check_sharing(host: Resources, spec: DiskSpec, below: Device, store: Store 
 
 
 def _number_at(path: str) -> int | None:
-    """The number of the block device at a path, None when nothing is there (yet)."""
+    """The number of the block device at a path; None if nothing is there (yet)."""
     try:
         there = os.stat(path)
     except OSError as error:

@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 
 class DiskRequest(NamedTuple):
     """
-    ``domain``: name or UUID, as given; ``target``: the disk's name in the guest, like ``xvda``.
+    ``domain``: name or UUID, as given. ``target``: the disk's name in the guest, like ``xvda``.
 
-    ``source``: None only when a disk is to be removed, whichever it is. ``mode``: ``r`` or ``w``;
-    ``device_type``: ``disk`` or ``cdrom``; ``bus`` None leaves it to libvirt. ``shared``: other guests may
-    use the same storage. ``config`` and ``live``: whether the inactive definition and the running guest are
-    to be changed. ``present``: whether the disk is to be there afterwards. ``timeout``: seconds for each
-    step.
+    ``source``: None only to remove a disk, whatever its source is. ``mode``: ``r`` or ``w``. ``device_type``:
+    ``disk`` or ``cdrom``. ``bus``: None lets libvirt choose. ``shared``: other guests may use the same
+    storage. ``config`` and ``live``: whether to change the inactive definition and the running guest.
+    ``present``: whether the disk must exist afterwards. ``timeout``: seconds for each step.
     """
 
     uri: str
@@ -54,11 +53,11 @@ class DiskRequest(NamedTuple):
         return f"{self.target} of {self.domain}"
 
     def limit(self) -> Deadline:
-        """A Deadline for one step, from now on."""
+        """A Deadline for one step, starting now."""
         return Deadline(self.timeout)
 
     def spec(self, definition: connection.Definition) -> DiskSpec:
-        """The disk that libvirt is to be given, once the domain is known."""
+        """The disk to give to libvirt, once the domain is known."""
         if self.source is None:
             raise AssertionError
         return DiskSpec(

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The source of a libvirt disk: read before anything is changed, and turned into the recipe that is kept.
+The source of a libvirt disk: read before anything is changed, and converted to the recipe that is kept.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 class SourceState(NamedTuple):
     """
-    A source that was read. ``source``: as it is to be kept. ``device``: the existing device that it names,
-    held by the host. ``doubts``: why the recipe may refer to another device after the next boot, as texts.
+    A source that was read. ``source``: the form to keep. ``device``: the existing device that it names, held
+    by the host. ``doubts``: why the recipe may refer to another device after the next boot, as texts.
     """
 
     source: Source
@@ -55,7 +55,7 @@ def read(host: resources.Resources, request: DiskRequest, definition: Definition
 
 
 def recipe_to_define(state: SourceState, title: str) -> tuple[str, list[str]]:
-    """``(recipe, warnings)`` for the inactive definition; InvalidValue when the source cannot be kept."""
+    """``(recipe, warnings)`` for the inactive definition. InvalidValue if the source cannot be kept."""
     warnings = list(state.doubts)
     if _recipe.boot_of(state.source):
         warnings.append(
@@ -94,9 +94,9 @@ def _read_file(
     trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
     with files.backing_of(source) as backing:
         kept_format.refuse_driver(source, backing, domains)
-        # Other writers of the file are looked for when the guest starts.
+        # Whether others write the file is checked when the guest starts.
         files.check_new(source._replace(overlap=True), backing, host)
-    # From now on the guest writes it, so its content says nothing about its format.
+    # From now on the guest writes the file, so its content does not show its format.
     return source._replace(format="raw")
 
 
@@ -104,7 +104,7 @@ def _read_device(
     host: resources.Resources, source: Source, request: DiskRequest, definition: Definition
 ) -> SourceState:
     found = lookup.find(source, host)
-    # Only a file or a table may have no device yet.
+    # Only a file or a table can have no device yet.
     if found is None:
         raise AssertionError
     device = host.enter_context(found)
@@ -117,7 +117,7 @@ def _read_device(
         return SourceState(source, device, [])
     uuid, is_mapped = source.uuid, mapped.is_mapped(device)
     if uuid is None and is_mapped:
-        # At the next start another device may have the name; the UUID, kept with the path, tells them apart.
+        # At the next start another device may have this name. The UUID, kept with the path, detects that.
         uuid = host.dm.status(control.by_device(device)).uuid or None
     doubt = _recipe.doubt(source.path, is_mapped, uuid)
     return SourceState(source._replace(uuid=uuid), device, [doubt] if doubt else [])

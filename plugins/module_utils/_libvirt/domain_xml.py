@@ -3,17 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A libvirt domain definition: its disks, the recipes beside them, and how both are added, changed and removed.
+A libvirt domain definition: its disks and their recipes, and how to add, change and remove both.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 Pure: text in, text out. Everything that is not part of a change stays the same, byte for byte. libvirt
 rewrites a definition when it is defined (it sorts, indents, and adds ``<address>``, ``<alias>``,
-``<backingStore/>`` and so on), so disks are compared by their meaning.
+``<backingStore/>`` and so on), so disks are compared by meaning.
 
-A definition can name a disk only by a path. So ``<source>`` has a path that belongs to this disk of this
-domain alone (:func:`path_of`), and the recipe for what has to be there stands in ``<metadata>``, where
-libvirt keeps what is in other namespaces::
+A definition can name a disk only by a path. So ``<source>`` has a path that is used only for this disk of
+this domain (:func:`path_of`). The recipe for the device that must be there is in ``<metadata>``, where
+libvirt keeps elements of other namespaces::
 
     <metadata>
       <racefree:disks xmlns:racefree='urn:ansible:racefree.block:disks:1'>
@@ -37,9 +37,9 @@ KEY = "racefree"
 _PREFIX = KEY + ":"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _TARGET = re.compile(r"(?:xvd|vd|sd|hd|fd|ubd)[a-z]{1,3}[0-9]{0,3}\Z")
-# Elements that describe the medium of a disk besides <source>, and do not apply to another medium.
+# Elements besides <source> that describe the medium of a disk, and do not apply to another medium.
 _OF_THE_SOURCE = ("auth", "backingStore", "encryption", "mirror")
-# In front of <metadata>, as libvirt writes it.
+# Elements that precede <metadata> when libvirt writes a definition.
 _HEAD = ("name", "uuid", "genid", "title", "description")
 
 
@@ -76,7 +76,7 @@ class Present(NamedTuple):
     xml: str
 
     def serves(self, disk: Disk) -> bool:
-        """Whether it means what is wanted."""
+        """Whether the disk is equivalent to the wanted one."""
         return (
             (self.type, self.source, self.driver, self.format) == ("block", disk.path, disk.driver, "raw")
             and (self.device, self.read_only, self.shareable) == (disk.device, disk.read_only, disk.shareable)
@@ -114,14 +114,14 @@ class Domain:
         return None if element is None else self.present(element)
 
     def recipes(self) -> dict[str, str]:
-        """The text of each recipe by its target; DefinitionError when one target has two."""
+        """The text of each recipe by its target. DefinitionError if one target has two."""
         targets = sorted({entry.get("target", "") for entry in self.recipe_elements()})
         return {
             target: recipe for target in targets for recipe in [self.recipe(target)] if recipe is not None
         }
 
     def recipe(self, target: str) -> str | None:
-        """The text of this target's recipe, or None; DefinitionError when it has two."""
+        """The text of this target's recipe, or None. DefinitionError if it has two."""
         found = self.recipe_elements(target)
         if len(found) > 1:
             raise DefinitionError(f"the definition has two recipes for {shown(target)}", device=self.name)
@@ -167,14 +167,14 @@ class Domain:
 
 
 def check_target(value: object, option: str = "vdev") -> str:
-    """A disk's name in the guest as libvirt takes it, or InvalidValue."""
+    """A disk's name in the guest, as libvirt accepts it, or InvalidValue."""
     if not isinstance(value, str) or not _TARGET.match(value):
         raise InvalidValue(option, value, "must be a disk's name in the guest, like xvda, vdb, hda or sda")
     return value
 
 
 def check_uuid(value: object, option: str = "uuid") -> str:
-    """A domain's uuid in lower case, or InvalidValue."""
+    """A domain's UUID in lower case, or InvalidValue."""
     if not isinstance(value, str) or not _UUID.match(value.lower()):
         raise InvalidValue(option, value, "must be a domain's uuid: 8-4-4-4-12 hexadecimal digits")
     return value.lower()
@@ -182,7 +182,7 @@ def check_uuid(value: object, option: str = "uuid") -> str:
 
 def path_of(uuid: str, target: str) -> str:
     """
-    The path for this disk in the definition of the domain ``uuid``: that of the mapped device with
+    The path of this disk in the definition of the domain ``uuid``: the path of the mapped device with
     :func:`mapped_uuid`.
     """
     return "/dev/mapper/" + mapped_name(uuid, target)
@@ -198,8 +198,8 @@ def mapped_uuid(uuid: str, target: str) -> str:
 
 def put(text: str, disk: Disk, recipe: str | None = None) -> str:
     """
-    The definition (text) with the disk, and with its recipe (text) or none. The same text if nothing has to
-    change.
+    The definition (text) with the disk, and with its recipe (text) or without one. The same text if nothing
+    has to change.
 
     Other elements of an existing disk (address, alias, boot order, tuning ...) are kept, except those that
     belong to another source.
@@ -220,7 +220,7 @@ def put(text: str, disk: Disk, recipe: str | None = None) -> str:
 
 
 def drop(text: str, target: str) -> str:
-    """The definition (text) without the disk of this target and its recipe."""
+    """The definition (text) without the disk of this target and without its recipe."""
     domain = Domain(text)
     edits = xml_edit.Edits(domain.raw)
     element = domain.disk_element(target)
@@ -232,8 +232,8 @@ def drop(text: str, target: str) -> str:
 
 def recipe_list(recipes: dict[str, str]) -> str | None:
     """
-    The argument of virDomainSetMetadata for ``{target: recipe}``, None if it is empty. The call adds the
-    namespace, and refuses a text that already has it (virXMLInjectNamespace in src/util/virxml.c).
+    The argument of virDomainSetMetadata for ``{target: recipe}``; None if there are no recipes. The call adds
+    the namespace, and refuses a text that already has it (virXMLInjectNamespace in src/util/virxml.c).
     """
     return (
         "<disks>"
@@ -258,7 +258,7 @@ def _text(element: Element | None) -> str | None:
 
 
 def _canonical_uuid(text: str | None) -> str | None:
-    """libvirt writes it with dashes, and reads it without them too."""
+    """Normalize a UUID: libvirt writes it with dashes, and also reads it without them."""
     digits = (text or "").replace("-", "").lower()
     if len(digits) != 32:
         return text or None
@@ -434,12 +434,14 @@ def _remove_recipe(domain: Domain, edits: xml_edit.Edits, target: str) -> None:
 
 
 def _margin(edits: xml_edit.Edits, root: Element) -> str:
-    """What the children of the root are set in with."""
+    """The indentation of the root's children."""
     return edits.indent(root.children[0]) if root.children else ""
 
 
 def _append(edits: xml_edit.Edits, element: Element, text: str, last_indent: str) -> None:
-    """Append it to an element's content. ``last_indent`` is the indentation of the element's end tag."""
+    """
+    Append the text to an element's content. ``last_indent`` is the indentation of the element's end tag.
+    """
     if element.children:
         last = element.children[-1]
         edits.insert(last.end, text)

@@ -7,10 +7,10 @@ The hook for libvirt's Xen driver: creates and verifies the devices of a domain'
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-``prepare`` creates a device at each path and starts a holder process that keeps it open. ``started`` verifies
-that blkback has opened that device, and ends the holder, so that the devices are removed when the guest ends.
-``stopped`` and ``release`` end a holder that is left. The hook never calls libvirt, which waits for it. Its
-standard error becomes part of libvirt's error message.
+``prepare`` creates a device at each path and starts a holder process that keeps the devices open. ``started``
+verifies that blkback has opened them, and ends the holder, so that the devices are removed when the guest
+ends. ``stopped`` and ``release`` end a holder that is left over. The hook never calls libvirt, which is
+waiting for the hook. Its standard error becomes part of libvirt's error message.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ HOLD = 3600
 # Seconds that blkback has to open a device, and seconds until a device without a holder is removed.
 _OPENING = 15
 _GOING = 5
-# Seconds to wait for the lock for creating devices at the end of a domain. Whoever holds it removes orphaned
-# devices too.
+# Seconds to wait, at the end of a domain, for the lock for creating devices. The process that holds the lock
+# removes orphaned devices too.
 _REAPING = 2
 
 
 def main(argv: list[str], text: str) -> int:
-    """The exit code for ``argv`` (guest, operation, ...) and the definition (text) that libvirt gave."""
+    """
+    Return the exit code for ``argv`` (guest, operation, ...) and the definition (text) that libvirt passed.
+    """
     guest, operation = (argv + ["", ""])[:2]
     descriptors.raise_limit()
     if not hook_plan.concerns(operation, text):
@@ -69,7 +71,7 @@ def main(argv: list[str], text: str) -> int:
         syslog.syslog(syslog.LOG_ERR, message)
         sys.stderr.write(message + "\n")
         if job is not None and job.action == "make":
-            # The child may have been killed after it started the holder.
+            # The child may have been killed after it started the holder, so end that.
             end_holder(job.uuid)
         # A running domain is not stopped because of an error that is found later.
         return 1 if operation in ("prepare", "started") else 0
@@ -100,7 +102,7 @@ def _act(job: hook_plan.Job, what: str) -> list[LogLine]:
         lines = supervised(lambda told: make(job, told), limit.left() + 2, what, locks.close)
         return lines
     if job.action == "release":
-        # Without the lock, whoever holds it has removed what killed runs left.
+        # If another process holds the lock, that process removes orphaned devices.
         with contextlib.suppress(_locks.Unavailable):
             locks = disk_device.locked(Deadline(_REAPING))
     if locks is not None:
@@ -135,7 +137,7 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
 
 
 def hand_over(job: hook_plan.Job) -> list[LogLine]:
-    """``started``: verify that blkback has opened the devices, which then need no holder any more."""
+    """``started``: verify that blkback has opened the devices, and end the holder."""
     limit = Deadline(_OPENING)
     with resources.Resources() as host:
         try:
@@ -217,13 +219,13 @@ def _prove(host: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec, limi
     return f"{spec.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"
 
 
-# Holders: one for each domain, named in a file so that a later run of this program can end it.
+# Holders: one for each domain. A file records its PID, so that a later run of this program can end it.
 
 
 def start_holder(uuid: str, devices: list[Device]) -> None:
     """Leave a process behind that keeps the devices open, for HOLD seconds at most."""
     run_directory.make(disk_device.STATE)
-    # A holder without a record would keep the domain from starting until its deadline.
+    # A holder that is not recorded would keep the domain from starting until the holder's time limit.
     holder = _holder.hold_pending(devices, HOLD)
     try:
         write_whole(_record(uuid), f"{identity.mark_of(holder.pid, holder.pid)}\n")

@@ -8,8 +8,8 @@ What libvirt's hook has to do for the disks of a domain, by operation.
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 Pure. libvirt's Xen driver calls ``HOOK guest operation suboperation extra`` with the definition on standard
-input (docs/hooks.rst). A non-zero exit code makes ``prepare``, ``start`` and ``started`` fail. It must not be
-used for a domain that is already running.
+input (docs/hooks.rst). A non-zero exit code makes ``prepare``, ``start`` and ``started`` fail. A non-zero
+exit code must not be used for a domain that is already running.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ OPERATIONS = {
     "stopped": ("release", 20),
     "release": ("release", 20),
 }
-# Texts in the definition of every domain that concerns the hook. Other definitions are not parsed.
+# Texts in the definition of every domain that has disks of this collection. Other definitions are not parsed.
 MARKS = (domain_xml.NAMESPACE, domain_xml.PATHS)
 
 
 class Job(NamedTuple):
     """
     ``action`` and ``seconds``: see OPERATIONS. ``domid``: of a running domain, or None. ``problems``: errors
-    of the disks that were left out, as texts.
+    of disks that were left out, as texts.
     """
 
     action: str
@@ -51,14 +51,14 @@ class Job(NamedTuple):
 
 
 def concerns(operation: str, text: str) -> bool:
-    """Whether the hook has anything to do at all."""
+    """Whether the hook has anything to do."""
     return operation in OPERATIONS and any(mark in text for mark in MARKS)
 
 
 def job_of(operation: str, text: str) -> Job:
     """
-    The Job for a definition (text). For ``make`` and ``hand_over``, DefinitionError if it is inconsistent.
-    The other actions take each disk that they can read.
+    The Job for a definition (text). For ``make`` and ``hand_over``, DefinitionError if the definition is
+    inconsistent. The other actions handle each disk that can be read.
     """
     action, seconds = OPERATIONS[operation]
     domain = domain_xml.Domain(text)

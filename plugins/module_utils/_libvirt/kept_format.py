@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What a domain's definition says about the format of a disk's file: raw in a recipe, or another format in a
-disk that libvirt serves.
+What a domain's definition says about the format of a disk's file: raw in a recipe, or the driver of a disk
+that libvirt manages.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -60,7 +60,9 @@ def refuse_driver(
 
 
 def refuse_driver_of_device(device: Device, domains: Iterable[Domain]) -> None:
-    """InvalidValue if the definition has this block device with a driver for another format than raw."""
+    """
+    InvalidValue if a disk of the definition has this block device with a driver for a format other than raw.
+    """
     for domain in domains:
         for disk in domain.disks():
             if disk.type != "block" or disk.format in (None, image_format.RAW):
@@ -80,7 +82,7 @@ def _says_raw(recipe: str | None, source: FileSource, target: str) -> bool:
     try:
         kept = None if recipe is None else _recipe.parse(recipe, target)
     except BlockError:
-        # A recipe that cannot be read is ignored, and the file is checked.
+        # A recipe that cannot be read is ignored. The file itself is then checked.
         return False
     if not isinstance(kept, spec.FileSource) or kept.format != image_format.RAW:
         return False
@@ -105,7 +107,7 @@ def _look(path: str | None) -> os.stat_result | None:
     try:
         return os.stat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        # Not there, or no path at all.
+        # The path does not exist, or is not a path.
         return None
     except OSError as error:
         raise KernelError.from_oserror(error, "look at a disk of the definition", device=path) from error

@@ -8,8 +8,8 @@ Recipes of disks that were attached to a running domain, kept in the metadata of
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 libvirt writes the active definition to the file of a saved domain (libxlDoDomainSave in
-src/libxl/libxl_driver.c), and passes it to the hook when the domain is restored, also after a boot of the
-host. Attaching a disk adds its path there, but no metadata.
+src/libxl/libxl_driver.c). It passes that definition to the hook when the domain is restored, also after a
+reboot of the host. Attaching a disk adds its path to the active definition, but no metadata.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def put(uri: str, uuid: str, target: str, recipe: str | None, limit: Deadline) -
     Set or remove (None) the recipe (text) of the disk ``target`` in the running domain. Other recipes are
     kept.
 
-    GuestError when libvirt does not keep it, DeadlineExceeded.
+    GuestError if libvirt does not keep the recipe, DeadlineExceeded.
     """
 
     def exchange(connection: Connection) -> None:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One disk of a running guest: compared with what is asked for, attached with its recipe, detached, and rolled
+One disk of a running guest: compared with the wanted disk, attached with its recipe, detached, and rolled
 back.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
@@ -30,10 +30,11 @@ Settings = dict[str, Any]
 
 class RunningDisk:
     """
-    ``vbd``: the disk that the guest has there, or None; ``device``: what blkback has open for it, held by the
-    host.
+    ``vbd``: the guest's present disk, or None. ``device``: the device that blkback has open for it, held by
+    the host.
 
-    ``had_recipe`` and ``recipe``: what the running definition keeps for the disk, and what it is to keep.
+    ``had_recipe`` and ``recipe``: the recipe of the disk in the running definition, and the one that it is to
+    have.
     """
 
     def __init__(self, host: resources.Resources, request: DiskRequest, definition: Definition) -> None:
@@ -90,13 +91,13 @@ class RunningDisk:
         if self.changes_disk:
             outcome = self._attach()
             if outcome.error is not None:
-                # libvirt may still attach it: then it needs its recipe.
+                # libvirt may still attach the disk, which then needs its recipe.
                 self._put = self._put and not isinstance(outcome.error, DeadlineExceeded)
                 raise outcome.error
             self.vbd = outcome.vbd
 
     def undo(self) -> None:
-        """Detach what was attached, and put the old recipe back."""
+        """Detach what was attached, and restore the old recipe."""
         if not self.request.present and self.was_detached:
             return
         if self.request.present and self.changes_disk and self.vbd is not None:
@@ -123,7 +124,7 @@ class RunningDisk:
         if self.vbd is not None and self.request.source is not None:
             self._check_same(self.vbd)
         if self.vbd is None and is_listed:
-            # libvirt would save the disk with the guest, which needs the recipe then.
+            # libvirt would save the disk with the guest, and restoring the guest then needs the recipe.
             self.recipe = self.had_recipe
             return before
         return None
@@ -144,7 +145,7 @@ class RunningDisk:
             return _settings(path, request.mode, request.device_type, recipe)
         self._check_same(self.vbd)
         if listed is None or listed.source != path:
-            # The same storage by another path, as it was attached before there was a definition.
+            # The same storage by another path: the disk was attached before there was a definition.
             self.recipe = None
         elif self.recipe is None:
             self.recipe = self.had_recipe

@@ -3,13 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-An XML parser whose elements have their positions in the text, so that a change leaves everything else as it
-is.
+An XML parser whose elements know their positions in the text, so that a change leaves everything else
+unchanged.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. Writing out a parsed tree loses comments, quoting and namespace prefixes. Replacing a part of the text
-does not.
+Pure. Serializing a parsed tree would lose comments, quoting and namespace prefixes. Replacing a part of the
+text does not.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from xml.sax.saxutils import escape
 
 from .._base.errors import DefinitionError
 
-# Bytes, and levels of elements: libxml2, which libvirt reads with, has 10 MB and 256 as its own limits.
+# Limits in bytes and in levels of elements. libxml2, which libvirt uses, has limits of 10 MB and 256.
 MOST_BYTES = 10_000_000
 DEEPEST = 256
 _SPACE = b" \t\r\n"
-# Between a namespace and a name: no document can hold this character.
+# The separator between a namespace and a name. No document can contain this character.
 _SEPARATOR = "\f"
-# The well-formed start tag that expat has just accepted.
+# Matches a well-formed start tag that expat has just accepted.
 _TAG = re.compile(rb"<([^\s/>]+)((?:\s+[^\s=/>]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*)\s*(/?)>")
 _ATTRIBUTE = re.compile(rb"\s+([^\s=]+)\s*=\s*(\"[^\"]*\"|'[^']*')")
-# What XML 1.0 cannot hold even as a character reference.
+# Characters that XML 1.0 cannot contain, not even as a character reference.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -88,7 +88,7 @@ class Element:
         return next(iter(self.all(name, namespace)), None)
 
     def required(self, name: str) -> Element:
-        """The first child of this name and of no namespace, which is known to be there."""
+        """The first child of this name without a namespace, which must exist."""
         child = self.first(name)
         if child is None:
             raise AssertionError(name)
@@ -128,7 +128,7 @@ def parse(raw: bytes) -> Element:
 
 
 def _tag_at(raw: bytes, at: int) -> re.Match[bytes]:
-    """The start tag that is known to begin there."""
+    """The start tag at this position, which is known to begin there."""
     tag = _TAG.match(raw, at)
     if tag is None:
         raise AssertionError(at)
@@ -140,13 +140,13 @@ class _Reader:
         self.raw = raw
         self.root: Element | None = None
         self.stack: list[Element] = []
-        # The declared encoding applied to a file. This text is UTF-8.
+        # The declared encoding was that of a file. This text is UTF-8.
         self.parser = parser = expat.ParserCreate("utf-8", _SEPARATOR)
         parser.buffer_text = True
         parser.StartElementHandler = self.start
         parser.EndElementHandler = self.end
         parser.CharacterDataHandler = self.characters
-        # No entity can be declared without it, so none can be expanded or read from elsewhere.
+        # Entities can be declared only there, so none can be expanded or read from elsewhere.
         parser.StartDoctypeDeclHandler = self.doctype
 
     def doctype(self, *dummy: object) -> None:
@@ -218,7 +218,7 @@ class Edits:
         return self._raw[self.space_before(element.start) : element.start].decode()
 
     def set_attribute(self, element: Element, name: str, value: str) -> None:
-        """Give an element the attribute (without a prefix), in its place when it has it already."""
+        """Set an attribute (without a prefix) of an element. An existing one is replaced in place."""
         tag = _tag_at(self._raw, element.start)
         for found in _ATTRIBUTE.finditer(self._raw, tag.start(2), tag.end(2)):
             if found.group(1) == name.encode():
@@ -249,13 +249,13 @@ class Edits:
         return not (left + self._raw[at:end]).strip(_SPACE)
 
     def drop_within(self, start: int, end: int) -> None:
-        """Forget the pieces inside of what is taken away as a whole."""
+        """Drop the edits inside a part that is removed as a whole."""
         self._pieces = [piece for piece in self._pieces if not (start <= piece[0] and piece[1] <= end)]
 
     def done(self) -> bytes:
         """The changed document."""
         result, at = [], 0
-        # Sorting keeps the order of pieces at one place.
+        # Sorting is stable, so edits at one position keep their order.
         for start, end, text in sorted(self._pieces, key=lambda piece: piece[:2]):
             result += [self._raw[at:start], text]
             at = end
@@ -263,14 +263,17 @@ class Edits:
 
 
 def quoted(value: str) -> str:
-    """A value as an attribute's text with its quotes; line ends and tabs survive as references."""
+    """
+    A value as the text of an attribute, with its quotes. Line ends and tabs are kept, as character
+    references.
+    """
     return (
         "'" + text_of(value, {"'": "&apos;", '"': "&quot;", "\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}) + "'"
     )
 
 
 def text_of(value: str, more: dict[str, str] | None = None) -> str:
-    """A value as character data; DefinitionError for characters that XML has no way to write."""
+    """A value as character data. DefinitionError for characters that XML cannot express."""
     found = _FORBIDDEN.search(value)
     if found:
         raise DefinitionError(f"the character U+{ord(found.group()):04X} cannot be written in XML")
