@@ -39,7 +39,7 @@ def refuse_driver(
     source: FileSource, backing: Backing, domains: Iterable[Domain], option: str = "source.file"
 ) -> None:
     """
-    Raise InvalidValue when a disk of the definition has this open file (``_block.backing.Backing``) with a
+    Raise InvalidValue if a disk of the definition has this open file (``_block.backing.Backing``) with a
     driver for another format.
     """
     if source.format is not None:
