@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Locks between processes: every other holder here is a process of its own."""
+"""Locks between processes: every other holder here is a separate process."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from ansible_collections.racefree.block.plugins.module_utils._block import backi
 from ansible_collections.racefree.block.plugins.module_utils._process import holder as _holder
 
 A, B, C = (_locks.Lock(f"test {name}", f"the thing {name}") for name in "abc")
-# What no child needs, while the tests that fail for it still end.
+# Seconds: more than any child needs, but short enough for failing tests to end.
 PLENTY = 20
 
 
 @pytest.fixture(autouse=True)
 def own_locks(tmp_path, monkeypatch):
-    """Locks that nobody outside of the test has."""
+    """Locks in a directory of the test."""
     monkeypatch.setattr(_locks, "DIRECTORY", str(tmp_path / "locks"))
     _locks._STATE.clear()
     yield
@@ -40,7 +40,8 @@ def own_locks(tmp_path, monkeypatch):
 
 class Child:
     """
-    A process that does ``function(say)`` and then waits to be ended; ``say(text)`` is heard by :meth:`hear`.
+    A process that calls ``function(say)`` and then waits to be killed. :meth:`hear` returns what it passed to
+    ``say(text)``.
     """
 
     def __init__(self, function):
@@ -55,7 +56,7 @@ class Child:
         os.close(writing)
 
     def hear(self, seconds=PLENTY):
-        """The next line, or None when there is none in that time."""
+        """The next message, or None if there is none in that time."""
         if not select.select([self.reading], [], [], seconds)[0]:
             return None
         return os.read(self.reading, 65536).decode().strip()
@@ -87,7 +88,7 @@ def holder(*locks):
 
 
 def taker(*locks):
-    """Says ``yes`` or ``no`` for what can be had at once."""
+    """Says ``yes`` or ``no`` for each lock: whether it could be taken without waiting."""
 
     def function(say):
         mine = _locks.Locks()
@@ -142,7 +143,7 @@ def test_none_of_a_list_is_kept_when_one_cannot_be_had(child):
 
 
 def test_lists_in_any_order_do_not_stop_each_other(child):
-    """Two processes that take the same locks, listed the other way round, again and again."""
+    """Two processes repeatedly take the same locks, listed in opposite orders."""
 
     def both_ways(order):
         def function(say):
@@ -157,7 +158,7 @@ def test_lists_in_any_order_do_not_stop_each_other(child):
 
 
 def test_a_child_has_none_and_keeps_none(child):
-    """Neither one that is forked and goes on, nor one that holds devices."""
+    """Neither a forked child that continues, nor one that holds devices, inherits or releases locks."""
     mine = _locks.held([A])
     forked = child(lambda say: (mine.close(), say("closed")))
     assert forked.hear() == "closed"

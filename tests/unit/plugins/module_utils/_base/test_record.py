@@ -14,7 +14,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.record import
 
 
 class Point(Record):
-    """Of three fields, the last with a default."""
+    """Three fields, the last with a default."""
 
     x: int
     y: int
@@ -62,7 +62,7 @@ def test_nothing_can_be_changed():
 
 
 def test_what_the_hotplug_script_does_not_import():
-    """Each of these takes longer to import than the script has for all it does."""
+    """Each of these modules takes longer to import than everything the script does."""
     code = (
         "import sys\n"
         "from ansible_collections.racefree.block.plugins.module_utils._hotplug import script as _hotplug\n"

@@ -3,18 +3,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Where the parser and kernels differ, with the reason: the parser is stricter, or the table alone does not
-tell.
+Deliberate differences between the parser and the kernels, with the reason: the parser is stricter, or the
+table alone is not sufficient to decide.
 
-``docs/device-mapper-tables.md`` lists every entry by its name. A table that only one of the two accepts has
-to be covered by one of them.
+``docs/device-mapper-tables.md`` lists every entry by name. Each table that only the parser or only the kernel
+accepts must be covered by an entry.
 """
 
 from __future__ import annotations
 
 from collections import namedtuple
 
-# ``target``: a target type, or None for all; ``what`` is refused; ``why``.
+# ``target``: a target type, or None for all. ``what`` is rejected, for the reason ``why``.
 Stricter = namedtuple("Stricter", ("name", "target", "what", "why"))
 
 STRICTER = (
@@ -220,7 +220,8 @@ STRICTER = (
     ),
 )
 
-# ``target``: a target type, or None for all; ``what`` the kernel refuses; ``why`` the parser cannot tell.
+# ``target``: a target type, or None for all. The kernel rejects ``what``; ``why`` is the reason why the
+# parser cannot tell.
 Undecided = namedtuple("Undecided", ("name", "target", "what", "why"))
 
 UNDECIDED = (

@@ -3,11 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Tables over a pool of devices: valid ones, ones with a single word changed, and random ones.
+Generate tables for a pool of devices: valid ones, ones with a single changed word, and random ones.
 
-Everything follows from the seed, so that what a kernel and the parser disagree on can be made again. The
-valid tables are built here from the kernel's rules and not with the parser, so that the two can be held
-against each other.
+The seed determines everything, so that disagreements between a kernel and the parser can be reproduced. Valid
+tables are built from the kernel's rules without the parser, so that the two can be compared.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from __future__ import annotations
 import random
 from collections import namedtuple
 
-# ``text`` as it stands in a table; size in sectors, logical block in bytes.
+# ``text`` as written in a table, size in sectors, logical block size in bytes.
 PoolDevice = namedtuple("PoolDevice", ("text", "sectors", "block"))
 
 TYPES = (
@@ -49,7 +48,7 @@ TYPES = (
     "zoned",
 )
 READERS = ("clone", "snapshot", "snapshot-merge", "thin")
-# They have records of their own on a device, which no other target of the table can use.
+# These keep their own records on a device, which no other target of the table may use.
 OWNERS = ("cache", "clone", "era", "log-writes", "mirror", "raid", "snapshot", "snapshot-merge", "writecache")
 ALONE = ("integrity", "multipath", "thin-pool", "verity", "vdo", "zoned")
 ODD_WORDS = (
@@ -102,13 +101,13 @@ ODD_WORDS = (
 
 
 def default_pool(count=12, sectors=1 << 21):
-    """Devices that exist nowhere, for tests without a kernel."""
+    """Devices that do not exist, for tests without a kernel."""
     return [PoolDevice(f"7:{minor}", sectors, 512) for minor in range(count)]
 
 
 class Generator:
     """
-    ``pool``: at least ten devices of at least 65536 sectors each; ``types``: the target types to make;
+    ``pool``: at least ten devices of at least 65536 sectors each. ``types``: the target types to generate.
     ``live_pool``: a device with a live thin-pool that has the volumes 0 to 3.
     """
 
@@ -133,7 +132,7 @@ class Generator:
         return self._device().text
 
     def _area(self, length):
-        """A device and an offset at which ``length`` sectors fit."""
+        """A device and an offset with room for ``length`` sectors."""
         device = self._device()
         steps = (device.sectors - length) // 8
         return f"{device.text} {8 * self.random.randint(0, max(0, steps))}"
@@ -150,7 +149,7 @@ class Generator:
         return chosen
 
     def _group(self, words, optional=True):
-        """``#n word...`` of some of the options in ``words``."""
+        """``#n word...`` with some of the options in ``words``."""
         chosen = " ".join(self._some(words)).split()
         if optional and not chosen and self.random.random() < 0.5:
             return ""
@@ -164,7 +163,7 @@ class Generator:
             low, high, self.random.randint(low, high), self.random.randint(low, min(high, low + 1000))
         )
 
-    # One target each: (length, parameters)
+    # One method per target: (length, parameters)
 
     def zero(self):
         return self._length(1), ""
@@ -339,8 +338,7 @@ class Generator:
                     f"daemon_sleep {self._number(1, 10)}",
                 )
             )
-            # A resync in the way of a removal can hang the kernel's own threads for ever where there is
-            # metadata.
+            # With metadata devices, a resync that delays a removal can make kernel threads hang for ever.
             words += ["nosync"] if level == "raid10" else self._some(("sync",))
         if level == "raid1":
             words += self._some(("write_mostly 0", f"max_write_behind {self._number(0, 1000)}"))
@@ -474,8 +472,8 @@ class Generator:
 
     def valid(self):
         """
-        The lines of a table that the kernels that have its targets take, as far as its devices hold what they
-        should.
+        The lines of a table that is accepted by kernels with its target types, provided that its devices
+        contain what they should.
         """
         name = self.random.choice(self.types)
         if name in ALONE or self.random.random() < 0.6:
@@ -483,8 +481,8 @@ class Generator:
         lines = []
         start = 0
         used, owned = set(), set()
-        # What opens a device for reading only comes last: the kernel crashes when another one opens the same
-        # for more later.
+        # Targets that open a device for reading only come last: the kernel crashes if a later target opens
+        # the same device for writing.
         together = [kind for kind in self.types if kind not in ALONE and kind not in READERS] or [name]
         count = self.random.randint(1, 4)
         for index in range(count):
@@ -494,7 +492,7 @@ class Generator:
                 kind = self.random.choice(together)
                 length, line = self._target(kind, start)
                 devices = self.names.intersection(line.split(" "))
-                # On whole 4 KiB blocks, so that no target's end disturbs another's logical block.
+                # Whole 4 KiB blocks, so that no target ends inside another one's logical block.
                 if not length % 8 and devices.isdisjoint(used if kind in OWNERS else owned):
                     break
             else:
@@ -506,7 +504,9 @@ class Generator:
         return lines
 
     def changed(self):
-        """``(lines, what was changed)``: a valid table with a single word changed, taken away or added."""
+        """
+        ``(lines, description of the change)``: a valid table with a single word changed, removed or added.
+        """
         lines = self.valid()
         index = self.random.randrange(len(lines))
         words = lines[index].split(" ")
@@ -527,7 +527,7 @@ class Generator:
         return lines, f"line {index + 1}, word {place}: {kind} {old!r}"
 
     def random_table(self):
-        """Lines of words that tables are made of, in any order."""
+        """Lines of words that occur in tables, in any order."""
         lines = []
         start = "0"
         for unused in range(self._pick(1, 1, 1, 2, 3)):
@@ -541,7 +541,7 @@ class Generator:
         return lines
 
     def tables(self, count):
-        """``(kind, lines)`` of so many tables, the three kinds in turn."""
+        """``count`` tables as ``(kind, lines)``, the three kinds in turn."""
         for number in range(count):
             if number % 3 == 0:
                 yield "valid", self.valid()

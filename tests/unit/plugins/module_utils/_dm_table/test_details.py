@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Less common ways of writing that have to be taken, what errors say, and what differs."""
+"""Less common spellings that must be accepted, error messages, and differences between tables."""
 
 from __future__ import annotations
 

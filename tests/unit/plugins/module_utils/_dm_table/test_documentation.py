@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The documentation has an example for every target, in both forms, and names every deliberate strictness."""
+"""The documentation has an example of every target, in both forms, and names every deliberate difference."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The example tables of the kernel's Documentation/admin-guide/device-mapper and of dmsetup(8).
+The example tables in the kernel's Documentation/admin-guide/device-mapper and in dmsetup(8).
 
-Shell variables of the documents are filled in: $1 is /dev/sdb of 2097152 sectors, $2 is /dev/sdc.
+Shell variables in the documents are replaced: $1 is /dev/sdb with 2097152 sectors, $2 is /dev/sdc.
 """
 
 from __future__ import annotations
@@ -185,8 +185,7 @@ def test_example_round_trips(source, text):
     written = [" ".join(line.split()) for line in text.split("\n") if not line.startswith("#")]
     assert len(lines) == len(written)
     for line, original in zip(lines, written):
-        # The parser may put options in the kernel's order and letters in the usual case, but changes nothing
-        # else.
+        # The parser may only reorder options and change the case of letters.
         assert sorted(line.lower().split()) in (
             sorted(original.lower().split()),
             sorted(original.lower().split() + ["0"]),
@@ -194,7 +193,7 @@ def test_example_round_trips(source, text):
 
 
 def test_the_one_example_that_no_kernel_takes():
-    """unstriped.rst maps a single sector of chunks of 256, which unstripe_ctr() refuses."""
+    """unstriped.rst maps a single sector with chunks of 256, which unstripe_ctr() rejects."""
     with pytest.raises(TableError) as caught:
         parse_table("0 1 unstriped 4 256 0 /dev/mapper/raid0 0")
     assert [error["field"] for error in caught.value.errors] == ["length"]

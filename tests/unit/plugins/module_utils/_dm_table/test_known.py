@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The names that the comparison with a kernel gives to disagreements are those of the documentation."""
+"""The names that the comparison with a kernel gives to disagreements are the documented ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_name_is_documented():
         for name, target, pattern in rows:
             assert name in names
             assert target is None or target in TARGETS
-            # snapshot-merge has the grammar of snapshot, and is meant by its entries.
+            # snapshot-merge has the grammar of snapshot, whose entries also cover it.
             assert names[name] in (None, target, (target or "").replace("-merge", ""))
             re.compile(pattern)
 

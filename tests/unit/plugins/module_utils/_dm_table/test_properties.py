@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Properties: round trips, no exception but TableError, and linear cost."""
+"""Properties: round trips, no exception other than TableError, and linear cost."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _group_values(parts):
 @st.composite
 def structured(draw):
     """
-    A target in structured form, each field within its own range; fields may still contradict each other.
+    A target in structured form with each field within its own range; fields may still contradict each other.
     """
     name = draw(st.sampled_from(sorted(set(TYPES) - {"multipath"})))
     plain = {"start": 0, "length": draw(st.integers(1, 64)) * 4096, "target": name}
@@ -289,6 +289,7 @@ def test_cost_is_linear():
     for kwargs in ({}, {"context": Context(devices=lambda slot: facts)}):
         small = min(_seconds(10000, **kwargs) for unused in range(3))
         large = _seconds(100000, **kwargs)
-        # Ten times the lines: far from a hundred times the work, with room for a busy machine.
+        # Ten times the lines must cost far less than a hundred times the time; the margin is for a busy
+        # machine.
         assert large < 35 * small + 1
         assert large < 8

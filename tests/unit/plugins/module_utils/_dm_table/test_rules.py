@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What holds for any table, and what is known of devices."""
+"""Rules for whole tables and for their devices."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rule_of(value, context=None):
 
 
 def known(**devices):
-    """A context in which paths /dev/NAME have these facts."""
+    """A context in which the paths /dev/NAME have these facts."""
     return Context(devices=lambda slot: devices.get(slot.text.rpartition("/")[2]), read_only=False)
 
 
@@ -231,7 +231,7 @@ def test_devices(line, field, rule):
 
 def test_hash_tree_has_to_fit():
     facts = {"a": DeviceFacts(8, 0, 1 << 20), "b": DeviceFacts(8, 1, 8)}
-    # 200 blocks of 4 KiB: 128 digests in a block, so two blocks of hashes and one above them.
+    # 200 blocks of 4 KiB: 128 digests fit in a block, so there are two hash blocks and one above them.
     line = "0 1600 verity 1 /dev/a /dev/b 4096 4096 200 {0} sha256 " + "0" * 64 + " -"
     context = Context(devices=lambda slot: facts[slot.text[-1]], read_only=True)
     assert errors_of(line.format(0), context) == [(1, "hash")]

@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-No key of a table appears in a message, a difference, a result or an exception, whatever is wrong with the
-table.
+No key of a table appears in a message, difference, result or exception, whatever is wrong with the table.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SEEDS = st.integers(min_value=0, max_value=1 << 32)
-# So many hex digits of a key, found in a text, are no chance.
+# This many hex digits of a key do not occur in a text by chance.
 PIECE = 12
 CONTEXTS = (
     {},
@@ -39,7 +38,7 @@ CONTEXTS = (
 
 
 class KeyedGenerator(Generator):
-    """A generator that makes tables of targets with keys more often than others, and notes the keys."""
+    """A generator that prefers targets with keys, and records the keys."""
 
     def __init__(self, seed):
         super().__init__(seed)
@@ -60,7 +59,7 @@ class KeyedGenerator(Generator):
         return length, params
 
     def random_table(self):
-        """As before; what stands in place of a verity digest or salt is meant to be public."""
+        """Like the base class; what takes the place of a verity digest or salt is public."""
         lines = super().random_table()
         for line in lines:
             words = line.split(" ")
@@ -70,7 +69,7 @@ class KeyedGenerator(Generator):
 
 
 class Outputs:
-    """Everything that a table gives to read."""
+    """Collects all texts that are produced for a table."""
 
     def __init__(self):
         self.texts = []
@@ -132,7 +131,7 @@ class Outputs:
 
 
 def with_other_keys(table):
-    """The table with each key's digits exchanged."""
+    """The table with the digits of every key exchanged."""
     digits = str.maketrans("0123456789abcdef", "fedcba9876543210")
     return parse_table(
         [
@@ -176,8 +175,8 @@ def test_changed_and_random_tables_show_no_key(seed):
 @st.composite
 def broken(draw, plain):
     """
-    A target in structured form with one of its fields renamed, moved, dropped or wrapped, or with another
-    target type.
+    A target in structured form with one field renamed, moved, dropped or wrapped, or with another target
+    type.
     """
     name = draw(st.sampled_from(sorted(plain)))
     value, other = plain[name], draw(st.sampled_from(sorted(plain)))
@@ -213,7 +212,7 @@ def test_broken_targets_in_structured_form_show_no_key(seed, data):
 
 
 def nested(draw, table):
-    """A line or target whose device is a source with ``table``, in one of the ways to write that."""
+    """A line or target whose device is a source with ``table``, in one of its spellings."""
     source = {"table": table}
     if draw(st.booleans()):
         source["name"] = "inner"

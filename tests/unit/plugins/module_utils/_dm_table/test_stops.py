@@ -142,7 +142,8 @@ def test_the_cow_device_is_read_for_such_tables_only():
 
 def test_a_stop_is_no_grammar_of_a_known_kernel():
     """
-    Every stop begins between two known kernels, so that some take such a table and some are stopped by it.
+    Every stop begins between two known kernels, so some known kernels accept such a table and some are
+    stopped by it.
     """
     versions = [kernels.version_of(name) for name in kernels.KERNELS]
     for stop in STOPS:

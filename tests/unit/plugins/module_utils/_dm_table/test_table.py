@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Slots, printing, what is sent to the kernel, secrets, and comparing with what the kernel prints back."""
+"""Slots, printing, data for the kernel, secrets, and comparison with what the kernel prints back."""
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ def test_description_of_a_keyring_key_is_shown():
     assert ":32:logon:a:b" in repr(parse_table("0 8 crypt aes-cbc-plain :32:logon:a:b 0 /dev/a 0"))
 
 
-# What was written, what the kernel prints back for it (numbers put for names).
+# A line as written, and as the kernel prints it back (with numbers in place of names).
 PRINTED = [
     ("0 8 linear /dev/a 0", "0 8 linear 8:0 0"),
     ("0 8 linear path:/dev/a 0", "0 8 linear 8:0 0"),
@@ -464,7 +464,7 @@ def test_a_blank_behind_a_backslash_counts_at_the_end_too(pad):
         table = parse_table(value)
         assert table.targets[0].origin == "/origin "
         assert parse_table(table.lines()) == table
-    # two backslashes are one character, and the blank is only a blank
+    # two backslashes are one character, so the blank is not escaped
     assert parse_table("0 8 thin /pool 0 /origin\\\\ " + pad).targets[0].origin == "/origin\\"
 
 

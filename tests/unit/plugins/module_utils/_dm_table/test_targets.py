@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every rule of every target: a line that breaks it is refused, and the error names the field."""
+"""Every rule of every target: a line that violates it is rejected, and the error names the field."""
 
 from __future__ import annotations
 

@@ -3,10 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The hotplug script against a real xenstored and real loop devices.
+The hotplug script with a real xenstored and real loop devices.
 
-This machine has no blkback, so the backend's side is spoken by the test: what blkback itself does is
-tests/host/test_hotplug.py.
+The host needs no blkback: the test plays the backend. tests/host/test_hotplug.py tests the real one.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ def store(daemon, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def places(tmp_path, monkeypatch):
-    """State and sysfs in directories of the test's own."""
+    """State files and sysfs in directories of the test."""
     sysfs = tmp_path / "xen-backend"
     sysfs.mkdir()
     monkeypatch.setattr(Key, "sysfs", property(lambda key: f"{sysfs}/vbd-{key.domid}-{key.devid}"))
@@ -91,7 +90,7 @@ def places(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_loops_left(tmp_path):
-    """Others may use loop devices on this machine too."""
+    """Check only this test's loop devices: others may use some on this machine too."""
     yield
     end = time.monotonic() + 10
     while loops(tmp_path) and time.monotonic() < end:
@@ -131,7 +130,7 @@ def guest(store, domid):
 
 
 def vbd(store, params, mode="w", key=KEY, state="2"):
-    """The nodes that libxl writes before it calls the script."""
+    """Write the nodes that libxl writes before it calls the script."""
     os.makedirs(key.sysfs, exist_ok=True)
     disk = vbd_nodes.Disk(dev="xvdb", params="/", writable="w" in mode)
     store.lay(
@@ -148,12 +147,15 @@ def vbd(store, params, mode="w", key=KEY, state="2"):
 
 
 class Backend(threading.Thread):
-    """blkback: opens what it is told, keeps it open, and ``act(store)`` may make it behave otherwise."""
+    """
+    A fake blkback: opens the device that it is told and keeps it open. ``act(store)`` can make it behave
+    differently.
+    """
 
     def __init__(self, daemon, key=KEY, act=None):
         super().__init__(daemon=True)
         self.path, self.key, self.act = daemon.socket, key, act
-        # Cleared, it opens nothing yet.
+        # While cleared, the backend does not open the device yet.
         self.may_open = threading.Event()
         self.may_open.set()
         self.fd = None
@@ -197,7 +199,7 @@ def call(*words, path="backend/vbd/5/51728", script="/etc/xen/scripts/block-race
 
 
 def fails(store, kind, *words, seconds=5, status="error"):
-    """``add`` raises this, and says so in the nodes."""
+    """``add`` raises this error and writes it to the nodes."""
     with pytest.raises(kind) as caught:
         add.add(KEY, seconds)
     for word in words:
@@ -217,7 +219,7 @@ def test_a_file(store, daemon, file):
         with open(f"/sys/block/{path[5:]}/diskseq") as attribute:
             assert int(node(store, "diskseq"), 16) == int(attribute.read())
         assert store.get_perms(f"{KEY.backend}/diskseq") == ["n0", "r5"]
-        # It goes with blkback's close, so from here on nobody else has it.
+        # The loop device is removed when blkback closes it, so nobody else has it open now.
         with open(f"/sys/block/{path[5:]}/loop/autoclear") as attribute:
             assert attribute.read().strip() == "1"
         assert _state.read(KEY)["target"] == file
@@ -302,8 +304,8 @@ def test_a_backend_that_never_opens(store, daemon, file, capsys, monkeypatch):
         store, "hotplug-error"
     )
     assert node(store, "physical-device") is None
-    # The worker keeps the device for as long as blkback could be about to open it, and lets go when the vbd
-    # is gone.
+    # The worker holds the device for as long as blkback may still open it, and releases it when the vbd is
+    # gone.
     assert loops(file)
     os.rmdir(KEY.sysfs)
 
@@ -369,7 +371,10 @@ def test_a_uuid_that_is_not_this_devices(loop, monkeypatch):
 
 
 def test_only_the_same_file_is_waited_for(file, tmp_path):
-    """Somebody else is about to make a device over it; over another file one is made meanwhile."""
+    """
+    While another process holds the file's lock, opening the file times out, and opening another file
+    succeeds.
+    """
     other = str(tmp_path / "other")
     with open(other, "wb") as image:
         image.truncate(65536)
@@ -481,7 +486,7 @@ def test_another_guests_file_is_refused(store, daemon, file):
         add.add(other, 5)
         vbd(store, file)
         fails(store, DeviceBusy, "is in use as disk xvdb of domain 6")
-        # The guests agree on who writes what.
+        # The guests coordinate their writes.
         store.remove(KEY.backend)
         vbd(store, file, mode="w!")
         with Backend(daemon):
@@ -517,7 +522,7 @@ def test_a_device_that_it_has_already_is_not_exchanged(store, daemon, file, loop
 
 
 def test_the_boot_loaders_disk(store, daemon, loop):
-    """libxl gives domain 0 a disk for a boot loader (pygrub); domain 0 has no vm node."""
+    """libxl attaches a disk to domain 0 for a boot loader (pygrub); domain 0 has no vm node."""
     key = Key(0, KEY.devid)
     vbd(store, loop, key=key)
     with Backend(daemon, key):
@@ -566,7 +571,7 @@ def test_xenstored_that_does_not_answer(store, daemon, file, monkeypatch):
 
 
 def test_many_writers(store, daemon, loop):
-    """Conflicts are met by trying again."""
+    """Conflicting transactions are retried."""
     vbd(store, loop)
     stop = threading.Event()
 
@@ -622,7 +627,7 @@ def test_the_vbd_out_of_the_path():
 
 
 def test_what_the_stock_script_made_it_takes_down(store, tmp_path, monkeypatch):
-    """When this script has the place of Xen's own, that one's loop devices are still there."""
+    """When this script has replaced Xen's own, loop devices made by that one still exist."""
     stock = tmp_path / "block.stock"
     stock.write_text(f'#!/bin/sh\necho "$1 $XENBUS_PATH" > {tmp_path}/called\n')
     stock.chmod(0o755)
@@ -699,7 +704,8 @@ def test_a_file_that_is_only_read_is_bound_so(file):
 @contextlib.contextmanager
 def running(store, place, backend_waits=True):
     """
-    ``add`` in processes of its own, which blkback keeps waiting: the watcher (a Popen) and the worker's pid.
+    Start ``add`` in separate processes while blkback does not open the device; returns the watcher (a Popen)
+    and the worker's PID.
     """
     vbd(store, str(place))
     code = (
@@ -742,7 +748,7 @@ def ends(pid, seconds=5):
 def test_a_killed_script_leaves_its_work_to_the_other_process(store, file):
     with running(store, file) as (watcher, worker):
         watcher.kill()
-        # Its end of the pipe is closed although the worker lives: nobody waits for it.
+        # The worker lives but has closed its end of the pipe, so nobody waits for it.
         assert watcher.stdout.read() == b""
         watcher.wait()
         assert lives(worker) and loops(file)
@@ -798,7 +804,10 @@ def test_a_killed_worker_of_a_disk_that_is_served_changes_nothing(store, daemon,
 
 
 def test_storage_that_does_not_answer(store, tmp_path, monkeypatch, capsys):
-    """Here it only sleeps; what hangs in the kernel, and does not die, is in tests/host/test_hotplug.py."""
+    """
+    The call only sleeps here. tests/host/test_hotplug.py has a call that hangs in the kernel and cannot be
+    killed.
+    """
     vbd(store, "/dev/x")
     monkeypatch.setattr(_script, "LONGEST", 0.5)
     monkeypatch.setattr(_target, "parse", lambda *dummy: time.sleep(60))
@@ -831,7 +840,7 @@ def test_an_interrupt_is_said_too(store, monkeypatch):
         time.sleep(5)
 
     monkeypatch.setattr(_target, "parse", interrupted)
-    # A shell's background jobs ignore it.
+    # A shell's background jobs ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -843,8 +852,8 @@ def test_an_interrupt_is_said_too(store, monkeypatch):
 
 def test_a_watcher_without_a_descriptor_for_its_copy(tmp_path):
     """
-    The worker is ended, and what it may have written by then is taken back: nobody else would have the device
-    if it were killed.
+    The worker is killed and what it may have written is rolled back: nobody else would hold the device if the
+    worker were killed later.
     """
     told, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)
 
@@ -864,7 +873,7 @@ def test_a_watcher_without_a_descriptor_for_its_copy(tmp_path):
 
 
 def test_what_cannot_be_noted_is_named(store, file, tmp_path):
-    """A place where no file can be made."""
+    """The state directory's path is a regular file, so no state can be written."""
     vbd(store, file)
     os.makedirs(tmp_path / "run")
     (tmp_path / "run" / "hotplug").write_bytes(b"")

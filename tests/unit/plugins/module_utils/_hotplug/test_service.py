@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What needs no process of its own; the whole service is in tests/unit/roles/test_xen_host.py and in
-tests/host/test_hotplug.py.
+Parts of the service that need no separate process. The whole service is tested in
+tests/unit/roles/test_xen_host.py and tests/host/test_hotplug.py.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_nobody_waits_for_who_hangs(monkeypatch):
     hangs = turns.take(Deadline(30))
     assert turns.take(Deadline(30)) is None
     began = time.monotonic()
-    # Those who come later have turns of their own again.
+    # Later callers take turns again.
     second = turns.take(Deadline(30))
     assert time.monotonic() - began < 0.2
     assert turns.take(Deadline(0.05)) is None
@@ -93,7 +93,7 @@ def test_a_call_has_its_turn_until_its_transaction_ends():
 
 
 def test_what_is_said_reaches_no_other_process_of_that_number(tmp_path):
-    """The script has ended, and its number is another process's by the time it is answered."""
+    """The script has ended and its PID has been reused by the time it is answered."""
     with subprocess.Popen(["sleep", "60"]) as script, open(tmp_path / "stderr", "wb") as written:
         ended = os.pidfd_open(script.pid)
         script.kill()

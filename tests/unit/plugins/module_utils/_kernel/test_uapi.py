@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The generated interface against its source and against the real headers of this machine."""
+"""The generated interface compared with its source and with the installed kernel headers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STRUCTS = {
 }
 PROTOTYPES = re.findall(r"^\w[^#{};]*\);", HEADER, flags=re.MULTILINE)
 
-# Constants that are newer than the headers of a Debian release: name -> since when.
+# Constants that are newer than the headers of a Debian release: name -> first kernel version.
 NEWER = {}
 
 INCLUDES = """
@@ -57,7 +57,7 @@ def is_scalar(kind):
 
 
 def program():
-    """C that prints, as JSON, what the headers say of all that uapi.h declares."""
+    """A C program that prints, as JSON, what the headers define for everything that uapi.h declares."""
     rows = [
         f'printf("\\"{name}\\": %llu,\\n", (unsigned long long)({name}));'
         for name in CONSTANTS
@@ -75,7 +75,7 @@ def program():
                 f'printf("\\"{name}.{field}\\": [%zu, %zu, %d],\\n", offsetof(struct {name}, {field}), '
                 f"(size_t){size}, (int){signed});"
             )
-    # Our prototypes again, after the headers': if they differed it would not compile.
+    # Our prototypes after those of the headers: if they differ, it does not compile.
     return (
         INCLUDES
         + "\n".join(PROTOTYPES)
@@ -87,7 +87,7 @@ def program():
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    """What the headers of this machine say."""
+    """The definitions in the installed headers."""
     if not shutil.which("gcc") or not os.path.exists("/usr/include/linux/dm-ioctl.h"):
         pytest.skip("gcc or the kernel's headers are missing: apt-get install gcc libc6-dev linux-libc-dev")
     directory = tmp_path_factory.mktemp("uapi")
@@ -129,7 +129,7 @@ def test_the_check_sees_a_change(tmp_path):
 
 
 def test_everything_of_the_header_was_understood():
-    """The lists that the other tests use, against what cffi itself has."""
+    """The lists that the other tests use, compared with what cffi parsed."""
     assert len(CONSTANTS) == HEADER.count("#define ") and len(set(CONSTANTS)) == len(CONSTANTS)
     functions = [re.search(r"(\w+)\(", text).group(1) for text in PROTOTYPES]
     assert set(dir(uapi.lib)) == set(CONSTANTS) | set(functions)
@@ -158,7 +158,7 @@ def test_structure(name, real):
 
 
 def test_the_plain_numbers():
-    """What needs no cffi is the same as what does."""
+    """The constants for use without cffi equal those of cffi."""
     names = [name for name in CONSTANTS if name.startswith(("BLK", "LOOP_", "LO_"))]
     assert len(names) > 20 and {name: getattr(uapi_plain, name) for name in names} == {
         name: getattr(uapi.lib, name) for name in names
@@ -167,7 +167,7 @@ def test_the_plain_numbers():
 
 @pytest.mark.parametrize("name", ["loop_info64", "loop_config"])
 def test_a_plain_structure(name):
-    """Each field lies where cffi has it: one byte is set in it, and read by cffi."""
+    """Each field has the same offset as in cffi: set one byte in it, and read it through cffi."""
     form, fields = (getattr(uapi_plain, name.upper() + suffix) for suffix in ("", "_FIELDS"))
     zeroes = struct.unpack(form, bytes(struct.calcsize(form)))
     assert len(zeroes) == len(fields)
@@ -189,7 +189,7 @@ def test_without_cffi_the_error_says_what_to_install(monkeypatch):
 
 
 def answer_without_cffi(module, one, check, tmp_path):
-    """Exit code and answer of the whole module on a host without the library."""
+    """Exit code and result of the whole module on a host without cffi."""
     arguments = dict(
         {"devices": [one]} if module.endswith("s") else one,
         _ansible_check_mode=check,
@@ -217,7 +217,7 @@ def answer_without_cffi(module, one, check, tmp_path):
 @pytest.mark.parametrize("module", ["dm_device", "dm_devices"])
 @pytest.mark.parametrize("check", [True, False])
 def test_modules_without_cffi(module, check, tmp_path):
-    """One clear sentence, in check mode too, and nothing done."""
+    """The module fails with one clear sentence, also in check mode, and changes nothing."""
     code, answer = answer_without_cffi(
         module, {"name": "racefree-none", "table": "0 8 zero"}, check, tmp_path
     )

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The conversation with a backend, against a real xenstored.
+Attaching and detaching with a real xenstored and a fake backend.
 
-This machine has no blkback, so the backend's side of the conversation is spoken by the test: what blkback
-itself does is tests/host/test_blkback.py. The device is a real loop device.
+The host needs no blkback: the test plays the backend. tests/host/test_blkback.py tests the real one. The
+device is a real loop device.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def sysfs(tmp_path, monkeypatch):
 
 
 class Backend(threading.Thread):
-    """Speaks as blkback would: ``act(store, key)`` once the vbd's nodes are there."""
+    """Plays blkback: calls ``act(store, key)`` once the vbd's nodes exist."""
 
     def __init__(self, daemon, key, act):
         super().__init__(daemon=True)
@@ -160,8 +160,8 @@ def test_a_backend_that_offers_opened_is_believed_only_then(store, daemon, devic
 
 def compares(device, found=None):
     """
-    As blkback with the extension: it opens only what has the number in the node diskseq, and tells when it
-    has.
+    A blkback with the extension: it opens only the device whose disk sequence number is in the node diskseq,
+    and reports the open.
     """
 
     def act(store, key):
@@ -230,14 +230,14 @@ def test_a_stock_backend_offers_nothing(store, vbd):
 
 
 def test_what_other_programs_serve_tells_nothing(store, sysfs):
-    """Nothing in sysfs: whoever wrote this is not blkback."""
+    """The vbd is not in sysfs, so blkback did not write this."""
     store.write("/local/domain/0/backend/vbd/5/51712/opened", "1")
     store.write("/local/domain/0/backend/vbd/5/51712/state", "4")
     assert vbd_read.offers_opened(store) is None
 
 
 def test_opened_is_asked_for_after_the_number_was_seen(store, daemon, device, sysfs, monkeypatch):
-    """The nodes may have been read just before blkback offered the node, and sysfs just after."""
+    """The nodes may have been read just before blkback created the node opened, and sysfs just after."""
     original, looks = vbd_read.opened_number, []
 
     def late(key):
@@ -400,7 +400,7 @@ def vbd(store, daemon, device, sysfs):
 
 
 class Closing(threading.Thread):
-    """Closes as blkback and the guest do once they are asked to."""
+    """Plays blkback and the guest: closes the vbd once asked to."""
 
     def __init__(self, daemon, key, state="6"):
         super().__init__(daemon=True)

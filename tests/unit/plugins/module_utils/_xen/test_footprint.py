@@ -110,7 +110,7 @@ def test_who_only_reads_a_snapshot_still_has_its_store_written():
 
 
 def test_a_range_is_carried_through_a_stack():
-    # Sectors 2 to 4 of the linear device end in the second row, which lies in a loop device of a file.
+    # Sectors 2 to 4 of the linear device end in the second row, which maps to a loop device of a file.
     tables = {
         (253, 1): [(0, 2, "linear", "253:0 9")],
         (253, 0): [(0, 10, "linear", "8:0 100"), (10, 90, "linear", "7:3 5")],

@@ -49,7 +49,7 @@ def store(daemon):
 
 
 class Place(NamedTuple):
-    """A request before it has a device."""
+    """A request for a file that has no device yet."""
 
     key: object
     guest: Guest
@@ -57,7 +57,8 @@ class Place(NamedTuple):
 
 class Loops:
     """
-    Loop devices, and what the sharing check asks about them: the kernel's own answer, by way of losetup.
+    Creates loop devices and answers the sharing check's questions about them with losetup, that is, with the
+    kernel's own data.
     """
 
     def __init__(self, directory):
@@ -101,7 +102,7 @@ def loops(tmp_path):
 
 
 def in_use(store, path, domid=9, devid=51712, mode="w", **more):
-    """Another guest's vbd, as in XenStore."""
+    """Write another guest's vbd to XenStore."""
     found = os.stat(path).st_rdev
     nodes = {
         "physical-device": f"{os.major(found):x}:{os.minor(found):x}",
@@ -116,7 +117,7 @@ def in_use(store, path, domid=9, devid=51712, mode="w", **more):
 
 
 def refused(store, loops, path, mode="w", vdev="xvda"):
-    """The guard's reason, or None."""
+    """The error of the guard, or None."""
     with (
         _device.open_path(path, writable=mode == "w") as device,
         _sharing.Sharing(loops.questions) as sharing,
@@ -186,7 +187,10 @@ def test_the_same_disk_of_the_same_guest_is_no_conflict_but_a_second_one_is(stor
     ],
 )
 def test_a_guest_that_moves(store, loops, theirs, own, moves):
-    """Two domains with one uuid may be two guests of one definition: only xl's names for a migration tell."""
+    """
+    Two domains with the same UUID may be two guests with one definition. Only xl's name suffixes prove a
+    migration.
+    """
     path = loops.make()
     in_use(store, path)
     store.write("/local/domain/9/vm", "/vm/" + GUEST.uuid)
@@ -218,7 +222,7 @@ def test_a_stub_domain_has_the_disks_of_its_guest(store, loops, targets, expecte
 
 
 def test_a_guest_that_does_not_run_yet(store, loops):
-    """It has no id, and no disk by which it is known; a domain with its uuid is another one."""
+    """The guest has no domain id and no disk yet. A domain with its UUID is another guest."""
     path = loops.make()
     in_use(store, path)
     store.write_many({"/local/domain/9/vm": "/vm/" + GUEST.uuid, "/local/domain/9/name": "web--migratedaway"})
@@ -261,7 +265,7 @@ def test_what_this_host_has_claimed(store, loops):
 
 
 def test_what_this_host_has_mounted_by_another_loop_device(store, loops):
-    """The claim is on the other one, as after mount -o loop."""
+    """The exclusive claim is on another loop device of the file, as after mount -o loop."""
     mounted, ours, rest = loops.make(), loops.make(), loops.make("other")
     assert refused(store, loops, ours) is None
     handle = os.open(mounted, os.O_RDONLY | os.O_EXCL)
@@ -275,7 +279,7 @@ def test_what_this_host_has_mounted_by_another_loop_device(store, loops):
 
 
 def test_who_comes_in_between_is_seen(store, daemon, loops):
-    """The check is part of the transaction: what another attaches meanwhile makes it run again."""
+    """The check is part of the transaction: a concurrent attach makes it run again."""
     path, runs = loops.make(), []
     in_use(store, loops.make("other"))
     with _device.open_path(path, writable=True) as device, _sharing.Sharing(loops.questions) as sharing:
@@ -308,8 +312,8 @@ def test_each_transaction_sees_for_itself(store, loops):
 
 def test_the_second_transaction_is_short(store, loops, monkeypatch):
     """
-    All that is there is asked for in one go, so that of many that attach at once most meet no changes by
-    others; what is new then is seen, and what is gone is not.
+    All known nodes are read in one batch, so that concurrent attaches conflict less often. Disks that are new
+    by then are seen, and removed ones are not.
     """
     path, other, third = loops.make(), loops.make("other"), loops.make("third")
     for devid, disk in ((51712, other), (51728, third)):
@@ -329,8 +333,8 @@ def test_the_second_transaction_is_short(store, loops, monkeypatch):
                     lambda self, requests, real=real: asked.append(len(requests)) or real(self, requests),
                 )
             assert len(store.transaction(sharing.look)) == 3
-        # What lies below two roots and two domains, three nodes of each disk with a device and one of the
-        # other.
+        # Two roots and two domains are listed; three nodes of each disk with a device and one of the other
+        # are read.
         assert [count for count in asked if count] == [2 + 2 + 3 * 3 + 1]
         store.remove("/local/domain/0/backend/vbd/9/51712")
         store.transaction(lambda tx: sharing.guard(tx, request))
@@ -341,7 +345,9 @@ def test_the_second_transaction_is_short(store, loops, monkeypatch):
 
 
 def test_this_host_is_asked_once(store, loops, monkeypatch):
-    """Before the transaction, however often that runs; for another mode again."""
+    """
+    The host is examined once, before the transaction, however often that runs, and again for another mode.
+    """
     with _device.open_path(loops.make()) as device, _sharing.Sharing(loops.questions) as sharing:
         asked = []
         monkeypatch.setattr(_sharing, "refuse_mounted", lambda *words: asked.append(words))

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The sharing check where it cannot look: out of descriptors, without nodes, with errors. It refuses, and a disk
-that nobody else has is given.
+The sharing check when something cannot be examined: no file descriptors left, missing device nodes, failing
+system calls. It must refuse a disk that is in use, and allow one that is not.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstore
 
 GUEST = Guest(5, "00000005-1111-2222-3333-444444444444", "web")
 GUESTS = 12
-# What the check needs beside what is open already: one to look at a device, and some for what the interpreter
-# does meanwhile.
+# The free descriptors that the check needs: one to examine a device, and some for the interpreter.
 ENOUGH = 6
 
 
@@ -65,8 +64,8 @@ def place():
 
 class Disks:
     """
-    The disks of some guests, all in use, and two for another guest: over the file of the last of them, and
-    over a file of its own.
+    The disks of some guests, all in use, and two for another guest: one with the same file as the last of
+    them, and one with a file of its own.
     """
 
     def __init__(self, place, store):
@@ -108,7 +107,7 @@ def disks(place, store):
 
 
 def answer(store, number):
-    """``free`` or the words of the error."""
+    """``free``, or the text of the error."""
     try:
         device = _device.open_number(7, number, writable=True)
         with device, _sharing.Sharing(stack.questions(None)) as sharing:
@@ -120,7 +119,7 @@ def answer(store, number):
 
 
 def in_child(function):
-    """What ``function()`` returns, a text, in a child."""
+    """Call ``function()`` in a child process; the text that it returns."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -142,7 +141,7 @@ def in_child(function):
 
 def with_limit(limit, store, number):
     def work():
-        # The device and the answer's pipe are open, whatever the limit is.
+        # The device and the pipe for the answer are open already, whatever the limit is.
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         return answer(store, number)
 
@@ -151,8 +150,8 @@ def with_limit(limit, store, number):
 
 def test_out_of_descriptors(store, disks):
     """
-    A real limit, each from none to more than enough: never given away, and given when nobody has it as soon
-    as the limit suffices.
+    Every limit from none to more than enough: a disk in use is never allowed, and a free one is allowed as
+    soon as the limit suffices.
     """
     last = max(map(int, os.listdir("/proc/self/fd"))) + 20
     shared = {limit: with_limit(limit, store, disks.shared) for limit in range(3, max(last, 65))}
@@ -161,7 +160,7 @@ def test_out_of_descriptors(store, disks):
     refused = [limit for limit, told in free.items() if told != "free"]
     assert refused == list(range(3, len(refused) + 3)), "from some limit on it is given at each"
     assert not [told for told in free.values() if told != "free" and "EMFILE" not in told]
-    # Another loop device of the same file is opened to see whether this host uses it.
+    # Another loop device of the same file is opened to check whether the host uses it.
     told = [told for limit, told in shared.items() if limit > refused[-1] + 2]
     assert told and all("is in use as disk xvda of domain" in words for words in told)
     used = in_child(lambda: str(max(map(int, os.listdir("/proc/self/fd")))))
@@ -169,7 +168,7 @@ def test_out_of_descriptors(store, disks):
 
 
 def lose(number, other):
-    """Take a node away, or put the one of another device there."""
+    """Remove a device node, or replace it by a node of another device."""
     os.unlink(f"/dev/loop{number}")
     if other is not None:
         os.mknod(f"/dev/loop{number}", stat.S_IFBLK | 0o600, os.makedev(7, other))
@@ -177,7 +176,7 @@ def lose(number, other):
 
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_without_a_node(store, disks, exchanged):
-    """Whichever it is, the own one too: it stops nobody and hides nothing."""
+    """A missing or wrong node, even of the disk itself, neither blocks a free disk nor hides a use."""
     for number in [*disks.numbers, disks.shared, disks.free]:
         other = disks.numbers[1 if number == disks.numbers[0] else 0] if exchanged else None
 
@@ -200,7 +199,7 @@ def test_without_any_node(store, disks):
 
 
 def test_where_no_node_can_be_opened(store, disks):
-    """What cannot be looked at is named."""
+    """The error names what cannot be examined."""
 
     def look():
         with _sharing.Sharing(stack.questions(None)) as sharing:
@@ -221,14 +220,14 @@ ERRORS = [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM]
 
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
 def test_an_error_at_any_step(store, disks, monkeypatch, number):
-    """Each call that looks fails once, at each place where it is made: no error passes for an answer."""
+    """Each system call of the check fails once: an error is never taken for an answer."""
     modules = {"os": os, "builtins": __import__("builtins"), "fcntl": fcntl}
     passed = []
     with _device.open_number(7, disks.shared, writable=True) as device:
         request = Request(GUEST, vdev.parse("xvda"), device)
 
         def check():
-            # Not before the transaction: what it asks of xenstored is no part of this.
+            # Outside a transaction: requests to xenstored are not tested here.
             with _sharing.Sharing(stack.questions(None)) as sharing:
                 sharing.guard(nodes, request)
 
@@ -265,7 +264,7 @@ def test_an_error_at_any_step(store, disks, monkeypatch, number):
 
 
 class Kept:
-    """What xenstored answered once, so that of the calls made afterwards none is about the connection."""
+    """Replays xenstored's first answers, so that none of the later system calls concerns the connection."""
 
     def __init__(self, store):
         self.store, self.known = store, {}
@@ -285,7 +284,7 @@ class Kept:
 
 
 def test_a_device_that_changes_while_it_is_looked_at(store, disks):
-    """What was read of the one is not taken for the other."""
+    """Facts that were read about one device are not used for the other."""
     asked = []
 
     def diskseq_of(major, minor):
@@ -301,7 +300,7 @@ def test_a_device_that_changes_while_it_is_looked_at(store, disks):
 
 
 def test_a_device_of_another_guest_that_has_gone(store, disks):
-    """Its nodes are left in XenStore: that stops nobody."""
+    """Its nodes are left in XenStore, but it must not block anybody."""
     with loopdevices.own_number() as number:
         gone = number
     store.write_many(
@@ -313,7 +312,7 @@ def test_a_device_of_another_guest_that_has_gone(store, disks):
     assert answer(store, disks.free) == "free"
 
 
-# A disk that QEMU serves by a path which leads nowhere now
+# A disk that QEMU serves by a path that no longer exists
 
 QEMU = """
 import ctypes, os, sys
@@ -326,7 +325,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def qemu():
-    """``qemu(path, mode, domid)``: a process with QEMU's name that has the file open for the domain."""
+    """``qemu(path, mode, domid)`` starts a process with QEMU's name that has the file open for the domain."""
     running = []
 
     def start(path, mode, domid):
@@ -370,7 +369,8 @@ def test_the_file_of_a_qemu_was_renamed(store, disks, place, qemu, mode, domid, 
 
 def test_another_file_was_put_where_the_one_of_a_qemu_was(store, disks, place, qemu):
     """
-    What QEMU writes is in use, and so is what the path leads to now: the next start of the guest takes that.
+    Both the file that QEMU writes and the file at the path are in use, as the guest's next start opens the
+    latter.
     """
     path = os.path.join(place, "free")
     qemu(path, "w", 30)
@@ -395,7 +395,7 @@ def test_another_file_was_put_where_the_one_of_a_qemu_was(store, disks, place, q
 
 
 def test_other_disks_that_its_own_qemu_has_open(store, disks, place, qemu):
-    """QEMU opens the disks that blkback serves, too, to emulate others by them."""
+    """QEMU also opens the disks that blkback serves, to emulate others with them."""
     qemu(os.path.join(place, "free"), "w", GUEST.domid)
     loopdevices.image(place, "second")
     store.write_many(

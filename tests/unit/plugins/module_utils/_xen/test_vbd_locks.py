@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What xen_vbd has for itself while it works, with a real xenstored."""
+"""The locks that xen_vbd holds while it works, with a real xenstored."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def names(host, **params):
 
 def test_one_disk_by_any_name(host, tmp_path):
     """
-    The guest by name, id and uuid, the disk by name and number, the file by path and link: one lock for the
-    disk and one for the file.
+    The guest by name, id and UUID, the disk by name and number, the file by path and link: always the same
+    lock for the disk and the same lock for the file.
     """
     path, link = tmp_path / "a", tmp_path / "b"
     path.write_bytes(b"x" * 4096)

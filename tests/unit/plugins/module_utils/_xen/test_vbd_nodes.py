@@ -17,7 +17,7 @@ FRONT = "/local/domain/5/device/vbd/51712"
 DISK = Disk(dev="xvda", params="/dev/loop7", writable=True, protocol="x86_64-abi")
 IDENTITY = vbd_nodes.identity("diskseq", 7, 7, 42, "/dev/loop7")
 
-# As "xl block-attach guest /dev/loop0,raw,xvdb,w" left them on Xen 4.17, read with xenstore-ls -fp.
+# As written by "xl block-attach guest /dev/loop0,raw,xvdb,w" on Xen 4.17, read with xenstore-ls -fp.
 XL_BACK = {
     "frontend": FRONT,
     "params": "/dev/loop7",
@@ -74,7 +74,8 @@ def test_the_backend_may_not_be_written_by_the_guest():
     assert given_perms[BACK] == ["n0", "r5"]
     assert given_perms[FRONT] == ["n5", "r0"]
     assert all(perms == ["n5", "r0"] for path, perms in given_perms.items() if path != BACK)
-    # What has no permissions of its own has its directory's, so each directory is made before what is in it.
+    # A node without permissions of its own inherits its directory's, so a directory is created before its
+    # contents.
     paths = [path for path, dummy, dummy2 in nodes]
     assert paths.index(BACK) < min(index for index, path in enumerate(paths) if path.startswith(BACK + "/"))
 

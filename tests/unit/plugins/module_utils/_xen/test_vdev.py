@@ -26,7 +26,7 @@ from hypothesis import strategies as st
         ("xvda16", (1 << 28) | 16, "xvda16"),
         ("xvdz", (1 << 28) | (25 << 8), "xvdz"),
         ("xvdaa", (1 << 28) | (26 << 8), "xvdaa"),
-        # The example of xen-vbd-interface(7).
+        # The example in xen-vbd-interface(7).
         ("d536p37", (1 << 28) | (536 << 8) | 37, "xvdtq37"),
         ("xvdtq37", (1 << 28) | (536 << 8) | 37, "xvdtq37"),
         ("d1048575p255", (1 << 28) | (1048575 << 8) | 255, "xvdbgqcv255"),

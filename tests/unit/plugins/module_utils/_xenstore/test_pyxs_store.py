@@ -54,7 +54,7 @@ def descriptors():
     return sorted(os.listdir("/proc/self/fd"))
 
 
-# What a node holds
+# Values of nodes
 
 
 def test_absent_is_none(store):
@@ -85,7 +85,7 @@ def test_an_empty_value_can_be_written(store):
 
 def test_stray_nuls_and_other_bytes_are_seen(store):
     store.connect()
-    # What a guest could write: pyxs would strip the NUL of the answer.
+    # Values that a guest could write. pyxs would strip the NUL from the reply.
     store._client.ack(pyxs_store.Op.WRITE, b"/a/nul\0", b"12\0")
     assert store.read("/a/nul") == "12\0"
     data = b"/a/bytes\0\xff\n"
@@ -110,7 +110,7 @@ def test_lay_writes_values_and_permissions_in_order(store):
         "/l/d/y": "2",
         "/l/d/z": None,
     }
-    # A new node has its parent's permissions.
+    # A new node inherits its parent's permissions.
     assert [store.get_perms(path) for path in ("/l/d", "/l/d/x", "/l/d/y")] == [
         ["n0", "r4"],
         ["n0", "r4"],
@@ -174,7 +174,7 @@ def test_empty_parents_go_with_the_last_child(store):
     assert store.list("/c") == ["keep"]
 
 
-# What is refused before it is sent
+# Values that are rejected before anything is sent
 
 
 @pytest.mark.parametrize(
@@ -267,8 +267,8 @@ def test_a_conflict_runs_it_again(store, shared_daemon):
 
 def test_who_takes_long_waits_long(store, shared_daemon, monkeypatch):
     """
-    Of several that run at once each keeps the others from committing: the pause is of the try's own length at
-    most, and the usual one at least.
+    Concurrent transactions keep each other from committing, so the pause is at least the usual one and at
+    most as long as the try.
     """
     store.write("/t", "0")
     paused, runs = [], []
@@ -296,7 +296,7 @@ def test_conflicts_without_end_reach_the_deadline(store, shared_daemon):
             other.write("/t", str(random.random()))
 
         began = time.monotonic()
-        # The deadline comes between two tries, or, seldom, in the middle of one.
+        # The deadline expires between two tries or, rarely, during one.
         with pytest.raises(
             (XenStoreError, DeadlineExceeded),
             match="conflicted with other writers [0-9]+ times within 0.5 s|timed out after 0.5 s",
@@ -349,7 +349,7 @@ def test_a_frozen_daemon(daemon):
                 call()
             assert 0.4 < time.monotonic() - began < 1.5
         daemon.thaw()
-        # The late answers of the given up connections must not be taken for this one.
+        # Late replies on the abandoned connections must not be taken for this request's.
         store.write("/x", "4")
         assert store.read("/x") == "4"
 
@@ -470,11 +470,11 @@ def test_the_process_can_end_while_the_daemon_is_frozen(daemon):
     assert done.stdout == b"DeadlineExceeded\n"
 
 
-# A daemon that answers nonsense: scripted, as no real one can be made to
+# A daemon that answers nonsense, which a real one cannot be made to do
 
 
 def scripted(tmp_path, answer):
-    """A listener that reads one request and sends ``answer(type, id, transaction)``."""
+    """A listener that reads one request and replies with ``answer(type, id, transaction)``."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "script"))
     listener.listen(1)
