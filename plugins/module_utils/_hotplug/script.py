@@ -100,7 +100,7 @@ def add(key: Key, form: str) -> None:
 
 def remove(key: Key, environ: Mapping[str, str]) -> None:
     """
-    Remove the vbd's state file. XenStore nodes may be gone already; nothing here depends on them.
+    Remove the vbd's state file. Its XenStore nodes may already be gone.
 
     There is usually nothing to tear down: a loop device made by ``add`` is removed when blkback closes it,
     which can be after this. But Xen's own script may have made a loop device for this disk before it was

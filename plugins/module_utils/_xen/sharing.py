@@ -218,7 +218,7 @@ class Sharing:
         """
         Whether the two domains are one guest during a migration to the same host. The same UUID is not
         enough, as two guests' configurations may contain it, so the names must also carry the suffixes that
-        only xl gives (xl_migrate.c and xl_vmcontrol.c of Xen). xl resumes one domain only after it has
+        only xl gives (xl_migrate.c and xl_vmcontrol.c of Xen). xl starts one domain only after it has
         suspended the other.
         """
         own = request.guest.domid

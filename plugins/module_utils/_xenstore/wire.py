@@ -98,8 +98,8 @@ class Wire:
     wait after it is set.
     """
 
-    # Requests in flight at once. They and their replies must fit into the socket buffers, or both sides could
-    # block on each other.
+    # Requests in flight at once. Data in flight must fit into the socket buffers, or both sides could block
+    # on each other.
     AT_ONCE = 32
 
     def __init__(self, path: str) -> None:

@@ -100,8 +100,8 @@ _SUPERBLOCK = 8
 
 class Integrity(Target):
     """
-    ``offset`` and the options named ``sectors`` in sectors, ``tag_size`` and ``block_size`` in bytes, times
-    in milliseconds. A key in one of the algorithms is secret.
+    ``offset`` and the options with ``sectors`` in their names in sectors, ``tag_size`` and ``block_size`` in
+    bytes, times in milliseconds. A key in one of the algorithms is secret.
     """
 
     TYPE = "integrity"
