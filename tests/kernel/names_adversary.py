@@ -4,10 +4,10 @@
 """
 An adversary against names of disks: it gives a name's device to another disk while a tool uses the name.
 
-A tool is started with a name of disk A, and stopped before one of its system calls, each time another one;
-the adversary then takes A away and puts B in its place, as far as the kernel lets it: the same loop device or
-mapped device, the same node, the same link. Afterwards it is looked which disk the tool has used.
-``names_adversary.py --help`` has the options. Exit code 1 when a name of this collection's ever led to B.
+A tool is started with a name of disk A and stopped before one of its system calls, a different one in each
+try. The adversary then replaces A by B as far as the kernel permits: the same loop device or mapped device,
+the same node, the same link. Afterwards it is determined which disk the tool has used. ``names_adversary.py
+--help`` lists the options. Exit code 1 if a name of this collection ever led to B.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ OURS = ("by-diskseq", "dm-uuid")
 
 class World:
     """
-    Disk A at its place, and B to take it: ``names`` are those of A. ``kind`` is ``loop``, a loop device with
-    another file, or ``mapped``, a mapped device of one name over one loop device or the other.
+    Disk A, and disk B to replace it. ``kind`` is ``loop``, a loop device that gets another file, or
+    ``mapped``, a mapped device recreated with the same name over another loop device.
     """
 
     def __init__(self, kind: str, place: str, disks: str, identities: str) -> None:
@@ -53,7 +53,7 @@ class World:
         self.below: list[str] = []
 
     def make(self, prepare: Callable[[str], None]) -> dict[str, str]:
-        """Anew, with files that ``prepare`` has filled: the names of A."""
+        """Create disk A again, with files filled by ``prepare``; return its names."""
         for letter, path in zip("ab", self.files):
             with open(path, "wb") as file:
                 file.truncate(SIZE)
@@ -78,7 +78,7 @@ class World:
         }
 
     def swap(self) -> bool:
-        """Put B into A's place; whether the kernel let it."""
+        """Replace A by B; return whether the kernel permitted it."""
         if self.kind == "loop":
             quiet("losetup", "-d", self.node)
             return quiet("losetup", self.node, self.files[1])
@@ -88,7 +88,7 @@ class World:
         return True
 
     def _map(self, device: str, letter: str) -> None:
-        """Make the mapped device, and its link as udev would."""
+        """Create the mapped device, and its link as udev would."""
         table = f"0 {SIZE // 512} linear {device} 0"
         options = [*WITHOUT_UDEV, "--uuid", f"RACEFREE-TEST-{letter}"]
         subprocess.run(["dmsetup", "create", *options, self.name, "--table", table], check=True)
@@ -97,7 +97,7 @@ class World:
         os.symlink(f"/dev/{kernel_name(self.name)}", self.node)
 
     def remove(self) -> None:
-        """Nothing is left of it, once those who have it open have closed it."""
+        """Remove everything. Waits until all users have closed the devices."""
         if self.kind == "mapped":
             remove_mapped(self.name)
             os.unlink(self.node)
@@ -109,8 +109,8 @@ class World:
 
 class Tool(NamedTuple):
     """
-    ``run(path, world)`` in the child; ``used(world)`` afterwards: the letters of the disks that were used;
-    ``undo``.
+    ``run(path, world)`` runs in the child. ``used(world, code)`` returns the letters of the disks that were
+    used. ``undo`` cleans up, ``prepare`` fills a file.
     """
 
     run: Callable[[str, World], int]
@@ -128,7 +128,7 @@ def quiet(*command: str) -> bool:
 
 
 def execute(*command: str) -> int:
-    """In place of the child; never returns."""
+    """Replace the child by the command; does not return."""
     null = os.open("/dev/null", os.O_RDWR)
     for fd in range(3):
         os.dup2(null, fd)
@@ -136,7 +136,7 @@ def execute(*command: str) -> int:
 
 
 def read_letter(path: str, offset: int = SIZE - MARKED) -> int:
-    """10 for A and 11 for B, read there; 1 when it cannot be had."""
+    """Read the letter at the offset: 10 for A, 11 for B, 1 if it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as disk:
             os.posix_fadvise(disk.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -162,7 +162,7 @@ def unmount(world: World) -> None:
 
 
 def with_file_system(path: str) -> None:
-    """An ext4 with a directory ``which``, in it a file called as the disk."""
+    """Create an ext4 file system with a directory ``which`` that contains a file named after the disk."""
     tree = f"{path}.tree"
     shutil.rmtree(tree, ignore_errors=True)
     os.makedirs(f"{tree}/which")
@@ -175,7 +175,7 @@ def with_file_system(path: str) -> None:
 
 
 def written(magic: bytes, offset: int) -> Callable[[World, int], str]:
-    """Which files have this content there now."""
+    """A function that returns the letters of the files that have this content at the offset now."""
 
     def look(world: World, code: int) -> str:
         found = ""
@@ -194,7 +194,7 @@ def mapped_over(world: World, code: int, offset: int = SIZE - MARKED) -> str:
 
 
 def with_luks(path: str) -> None:
-    """A LUKS device whose content begins with the letter of the disk."""
+    """Create a LUKS device whose content begins with the letter of the disk."""
     if not os.path.exists(f"{path}.luks"):
         with open(f"{path}.luks", "wb") as file:
             file.truncate(SIZE)
@@ -208,7 +208,7 @@ def with_luks(path: str) -> None:
 
 
 def kernel_name(name: str) -> str:
-    """``dm-3`` of a mapped device; empty when there is none such."""
+    """The kernel name of a mapped device, such as ``dm-3``; empty if there is none."""
     command = ["dmsetup", "info", "--columns", "--noheadings", "-o", "blkdevname", name]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -250,9 +250,9 @@ TOOLS = {
 
 def attempt(world: World, tool: Tool, way: str, moment: float, patience: float) -> tuple[str, int]:
     """
-    What became of a tool that was stopped at a part of its system calls from 0 to 1 (below 0: not at all):
-    ``right``, ``refused``, ``wrong``; and how many calls it made. ``patience`` seconds pass before the
-    adversary strikes.
+    Run the tool, stopped before system call number ``moment`` (negative: never). Return the outcome,
+    ``right``, ``refused`` or ``wrong``, and the number of calls it made. The adversary strikes ``patience``
+    seconds after the stop.
     """
     path = world.make(tool.prepare)[way]
 
@@ -273,7 +273,7 @@ def attempt(world: World, tool: Tool, way: str, moment: float, patience: float) 
 def play(
     kinds: list[str], tools: list[str], tries: int, seed: int, patience: float, grace_ms: int
 ) -> Iterator[dict[str, object]]:
-    """A row for each kind of disk, tool and name."""
+    """Yield a row for each kind of disk, tool and name."""
     choose = random.Random(seed)
     with contextlib.ExitStack() as stack:
         stack.enter_context(udev_stopped())
@@ -298,7 +298,7 @@ def row(
     outcome, calls = attempt(world, TOOLS[name], way, -1, 0)
     assert outcome == "right", f"{name} by {way}, left alone: {outcome}"
     for _number in range(tries):
-        # From the first call on: of what a Python child makes before, too.
+        # Starts at the first call, so it includes those that the Python child makes before the tool runs.
         outcome, dummy = attempt(world, TOOLS[name], way, choose.randint(1, calls), patience)
         counts[outcome] += 1
     return {"disk": world.kind, "tool": name, "name": way, "calls": calls, "tries": tries, **counts}

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The service of /dev/disk/by-diskseq for tests, at a place of its own and without systemd; and devices to be
-named.
+Run the service of /dev/disk/by-diskseq for tests, at a private mount point and without systemd, and create
+devices to be named.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ BLKPG, ADD = 0x1269, 1
 
 
 class Service:
-    """A running service: ``mount`` is where, ``pid`` its process, ``errors`` the path of what it writes."""
+    """
+    A running service: ``mount`` is its mount point, ``pid`` its process, ``errors`` the path of its standard
+    error.
+    """
 
     def __init__(self, mount: str, state: str, options: tuple[str, ...], what: str = "by-diskseq") -> None:
         self.mount, self.state, self.options, self.what = mount, state, options, what
@@ -35,7 +38,7 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it serves."""
+        """Start it and wait until it answers."""
         command = [
             sys.executable,
             "-B",
@@ -62,7 +65,7 @@ class Service:
         try:
             return os.path.ismount(self.mount) and os.listdir(self.mount) is not None
         except OSError:
-            # A killed one's mount, which the new one replaces.
+            # The mount of a killed service, which the new one replaces.
             return False
 
     @property
@@ -77,7 +80,7 @@ class Service:
         return f"{self.mount}/{name}"
 
     def pins(self) -> list[str]:
-        """The block devices that it has open, by the nodes' names."""
+        """The block devices that it has open, by node name."""
         found = []
         for fd in os.listdir(f"/proc/{self.pid}/fd"):
             with contextlib.suppress(FileNotFoundError):
@@ -87,7 +90,7 @@ class Service:
         return sorted(found)
 
     def no_pins(self) -> bool:
-        """Whether nothing is held, within 20 seconds."""
+        """Whether it holds nothing, within 20 seconds."""
         return wait_for(lambda: not self.pins(), fails=False)
 
     def kill(self) -> None:
@@ -95,18 +98,18 @@ class Service:
         self.process.wait()
 
     def stop(self) -> int:
-        """End it; its exit code."""
+        """Stop it and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
 
 @contextlib.contextmanager
 def service(*options: str, what: str = "by-diskseq") -> Iterator[Service]:
-    """A service at a directory of its own, which is gone afterwards."""
+    """A service in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="names-", dir="/run") as place:
         os.mkdir(f"{place}/mount")
         started = Service(f"{place}/mount", f"{place}/state", options, what)
-        # Other users' tests come through here.
+        # Tests that run as other users need to enter this directory.
         os.chmod(place, 0o711)
         try:
             yield started
@@ -117,7 +120,10 @@ def service(*options: str, what: str = "by-diskseq") -> Iterator[Service]:
 
 
 def wait_for(condition, seconds: float = 20.0, fails: bool = True) -> bool:
-    """Wait until the condition holds; whether it does, or an AssertionError."""
+    """
+    Wait until the condition holds and return True. On timeout, raise AssertionError if ``fails``, otherwise
+    return False.
+    """
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -128,7 +134,7 @@ def wait_for(condition, seconds: float = 20.0, fails: bool = True) -> bool:
 
 
 def diskseq_of(path: str) -> int:
-    """BLKGETDISKSEQ of what is at the path now."""
+    """The disk sequence number (BLKGETDISKSEQ) of the device at the path now."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         buffer = bytearray(8)
@@ -139,7 +145,7 @@ def diskseq_of(path: str) -> int:
 
 
 def losetup(path: str, *options: str) -> str:
-    """The node of a new loop device over the file."""
+    """Attach the file to a new loop device and return its node."""
     return subprocess.run(
         ["losetup", "--find", "--show", *options, path], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -147,8 +153,8 @@ def losetup(path: str, *options: str) -> str:
 
 def add_partition(node: str, number: int, start: int, length: int) -> None:
     """
-    BLKPG of include/uapi/linux/blkpg.h; start and length in bytes. Not every kernel has a parser for
-    partition tables.
+    BLKPG_ADD_PARTITION (include/uapi/linux/blkpg.h). Start and length in bytes. Used because not every kernel
+    has a parser for partition tables.
     """
     data = ctypes.create_string_buffer(struct.pack("qqi64s64s", start, length, number, b"", b""), 152)
     with open(node, "rb") as disk:

@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """
-What a name by disk sequence number costs beside a plain node: look-ups and opens in turns, in microseconds.
+Compare the cost of a name by disk sequence number with a plain node: lookups and opens, interleaved, in
+microseconds.
 
-``names_speed.py [--tries N] [--lookups N]``; needs root and the library pyfuse3. RACEFREE_SITE says where the
-collection is. Exit code 1 when a look-up takes more than 200 us at the median, an open more than 60 times a
-plain one, or anything is held at the end.
+``names_speed.py [--tries N] [--lookups N]``; needs root and the library pyfuse3. RACEFREE_SITE is the path of
+the collection. Exit code 1 if the median of a lookup is more than 200 us, that of an open more than 60 times
+that of a plain open, or anything is held at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from names_service import diskseq_of, losetup, service
 
 
 def took(path: str, flags: int) -> float:
-    """Microseconds of an open and a close."""
+    """Microseconds for an open and a close."""
     begun = time.perf_counter_ns()
     os.close(os.open(path, flags))
     return (time.perf_counter_ns() - begun) / 1000

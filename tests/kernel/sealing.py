@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What tests of seals share."""
+"""
+Shared by the tests of seals.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from conftest import wait_until
 
 @pytest.fixture
 def nothing_sealed():
-    """A file system of type bpf, and no seal before and after a test."""
+    """
+    Make sure that a file system of type bpf is mounted, and that nothing is sealed before and after a test.
+    """
     if not os.path.ismount(place.BPF_FS):
         subprocess.run(["mount", "-t", "bpf", "bpf", place.BPF_FS], check=True)
     assert not os.path.exists(place.DIRECTORY)
@@ -26,7 +30,7 @@ def nothing_sealed():
 
 
 def is_refused(path, flags=os.O_RDONLY):
-    """Whether open(2) answers EPERM; any other error is raised."""
+    """Whether open(2) fails with EPERM. Any other error is raised."""
     try:
         os.close(os.open(path, flags))
     except PermissionError as error:

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-An adversary constantly exchanges the file behind /dev/loopN, while mapped devices are made over it.
+An adversary constantly exchanges the file behind /dev/loopN while mapped devices are created over it.
 
-Counts for every way of naming the device how often it got the right device, was refused, and got the wrong
-device, found by reading the marker of the file through the mapped device. ``swap.py --help`` lists the
-options. Exit code 1 if one of the collection's ways ever got a wrong device.
+Counts for each way of naming the device how often it got the right device, was refused, or got the wrong
+device. The device is identified by the file's marker, read through the mapped device. ``swap.py --help``
+lists the options. Exit code 1 if one of the collection's ways ever got a wrong device.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from differential import EVENT, fast_removal, udev_stopped
 SIZE = 1 << 20
 SECTORS = 8
 MARKERS = {"a": b"A" * 512, "b": b"B" * 512}
-# For how many seconds a file stays: from shorter than any step of its users to longer than all steps
+# Seconds for which a file stays attached: from shorter than any step of its users to longer than all steps
 # together.
 PAUSES = (0, 0.0005, 0.002, 0.005, 0.01, 0.02, 0.05)
 NUMBER = 240
@@ -48,7 +48,7 @@ WAYS = ("diskseq", "path and diskseq", "file", "dmsetup")
 
 
 def adversary(number, files):
-    """Forever: attach one of the files to the loop device, leave it for a moment, detach it."""
+    """Forever: attach one of the files to the loop device, wait for a moment, detach it."""
     node = f"/dev/loop{number}"
     fds = [os.open(path, os.O_RDWR) for path in files]
     turn = 0
@@ -75,7 +75,7 @@ def adversary(number, files):
 
 
 def read_marker(path):
-    """The first sector, read without a cache."""
+    """Read the first sector, bypassing the cache."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -98,8 +98,8 @@ def look_up(number, marker, until):
 
 class Counter:
     """
-    How often each way got the ``right`` device, was ``refused``, or got a ``wrong`` one; ``gone``: the device
-    has no content (any more).
+    Count for each way how often it got the ``right`` device, was ``refused``, or got a ``wrong`` one.
+    ``gone``: the device had no content any more.
     """
 
     def __init__(self):
@@ -119,7 +119,9 @@ class Counter:
 
 
 def ours(control, value, name):
-    """The marker, read through a device that the collection made over this slot; None if it refused."""
+    """
+    Read the marker through a mapped device that the collection created over this source. None if it refused.
+    """
     row = {"start": 0, "length": SECTORS, "target": "linear", "device": value, "offset": 0}
     with resources.Resources() as host:
         try:
@@ -135,7 +137,7 @@ def ours(control, value, name):
 
 
 def dmsetup(control, number, name):
-    """The same with dmsetup and the path."""
+    """The same, with dmsetup and the path."""
     done = subprocess.run(
         [
             "dmsetup",
@@ -170,7 +172,10 @@ def dmsetup(control, number, name):
 
 
 def swap(tries, dmsetup_tries, number=NUMBER, directory="/var/tmp"):
-    """``{way: counts}`` of so many tries of each of the collection's ways together, and of dmsetup."""
+    """
+    Run the tries; return ``{way: counts}``. ``tries`` is the total for the collection's ways,
+    ``dmsetup_tries`` that for dmsetup.
+    """
     counter = Counter()
     with contextlib.ExitStack() as stack:
         place = tempfile.mkdtemp(prefix="swap-", dir=directory)

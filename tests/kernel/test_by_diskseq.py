@@ -40,21 +40,21 @@ def names() -> Iterator[Service]:
 
 @pytest.fixture
 def loop(image) -> Iterator[str]:
-    """The node of a loop device with two partitions, which begin with their numbers."""
+    """The node of a loop device with two partitions, each beginning with its label."""
     path = image("disk.raw", 8 * 2**20, content=b"whole")
     with open(path, "r+b") as file:
         for number in (1, 3):
             file.seek(number * 2**20)
             file.write(b"part%d" % number)
     node = losetup(path, "--partscan")
-    # udev has the kernel read the partition table, which there is none of.
+    # udev triggers a scan of the partition table, and there is none.
     udev_settle()
     for number, start in ((1, 1), (2, 3)):
         add_partition(node, number, start * 2**20, 2**20)
     udev_settle()
     yield node
     subprocess.run(["losetup", "-d", node], check=False, capture_output=True)
-    # With its last user, which may be a service's pin.
+    # Detached at the last close, which may be the service's.
     wait_for(lambda: not is_bound(node))
 
 
@@ -82,7 +82,7 @@ def as_nobody(*command: str, groups: str = "--clear-groups") -> subprocess.Compl
 
 
 def errno_of(path: str, flags: int = os.O_RDONLY) -> str:
-    """The errno of the open, or an empty text."""
+    """The name of the open's errno, or an empty string if it succeeded."""
     try:
         os.close(os.open(path, flags | os.O_CLOEXEC))
     except OSError as error:
@@ -137,7 +137,7 @@ def test_listed_is_what_there_is(names, loop, mapped):
 
 
 def test_gone_is_gone(names, image):
-    """The number of a device that was given another file, or none, is nobody's for ever."""
+    """The number of a device that got another file, or none, is never valid again."""
     first, second = image("a.raw", content=b"a"), image("b.raw", content=b"b")
     node = losetup(first)
     try:
@@ -224,7 +224,9 @@ def test_who_may_open_it_by_the_nodes_mode_can(names, loop):
 
 
 def test_a_descriptor_of_who_may_not_open_it_opens_nothing(names, loop):
-    """Nothing holds the device for it, so nobody may open it through that, root neither."""
+    """
+    Nothing holds the device for this descriptor, so nobody may open the device through it, not even root.
+    """
     path = names.path(diskseq_of(loop))
     os.chmod(loop, 0o600)
     child = subprocess.Popen(
@@ -246,7 +248,7 @@ def test_a_descriptor_of_who_may_not_open_it_opens_nothing(names, loop):
         assert child.stdout is not None
         fd = child.stdout.readline().strip()
         assert errno_of(f"/proc/{child.pid}/fd/{fd}") == "ESTALE"
-        # The name itself leads root to it meanwhile.
+        # Meanwhile root can open the name itself.
         assert errno_of(path) == ""
     finally:
         child.communicate("\n")
@@ -254,7 +256,7 @@ def test_a_descriptor_of_who_may_not_open_it_opens_nothing(names, loop):
 
 
 def test_a_name_that_is_kept_keeps_the_device(names, image):
-    """Whoever has resolved the name opens that device or none, whatever the others do meanwhile."""
+    """A program that has resolved the name opens that device or none, whatever others do meanwhile."""
     first, second = image("a.raw", content=b"a"), image("b.raw", content=b"b")
     node = losetup(first)
     handle = os.open(names.path(diskseq_of(node)), os.O_PATH)
@@ -267,7 +269,7 @@ def test_a_name_that_is_kept_keeps_the_device(names, image):
     finally:
         os.close(handle)
         assert names.no_pins()
-    # What losetup -d has begun ends with it.
+    # The detach by losetup -d completes at the last close.
     wait_for(lambda: not is_bound(node))
 
 
@@ -280,12 +282,12 @@ def test_a_mapped_device_cannot_be_removed_while_its_name_is_kept(names, mapped)
         assert os.path.exists(f"/sys/block/{os.path.basename(os.path.realpath(f'/dev/mapper/{mapped}'))}")
     finally:
         os.close(handle)
-    # What was deferred happens when the name is given up.
+    # The deferred removal completes when the service closes the device.
     wait_for(lambda: subprocess.run(["dmsetup", "info", mapped], check=False, capture_output=True).returncode)
 
 
 def test_no_look_up_is_left(names, loop):
-    """RACEFREE_LOOKUPS says how many."""
+    """RACEFREE_LOOKUPS sets the number of lookups."""
     number = diskseq_of(loop)
     spelled = [names.path(name) for name in (number, f"{number}p1", f"{number}-part1", f"{number}p2")]
     for count in range(LOOKUPS):
@@ -336,8 +338,8 @@ def test_asked_to_let_go(names, mapped):
 
 def test_the_collections_removals_ask_it_to_let_go(image, mapped):
     """
-    With a grace time of ten minutes they would wait in vain; a name that somebody keeps is in use, and is
-    waited for.
+    With a grace time of ten minutes, removals would otherwise time out. A name that somebody has open counts
+    as in use, and the removal waits for it.
     """
     path = image("loop.raw")
     state = "/run/racefree-block/by-diskseq"
@@ -380,21 +382,21 @@ def test_a_longer_grace_time(loop):
 @pytest.fixture
 def silent(image, name) -> Iterator[str]:
     """
-    The node of a loop device that cannot be opened: a change of its settings waits for a read from it, which
-    waits for a mapped device below it that is suspended, and has the lock that an open needs
-    (drivers/block/loop.c, lo_mutex).
+    The node of a loop device whose open blocks. A change of its settings waits for a read, and the read waits
+    for the suspended mapped device below. The change holds the lock that an open needs (drivers/block/loop.c,
+    lo_mutex).
     """
     subprocess.run(["dmsetup", "create", name, "--table", "0 131072 zero"], check=True)
     node = losetup(f"/dev/mapper/{name}")
     udev_settle()
     subprocess.run(["dmsetup", "suspend", "--noflush", name], check=True)
-    # A sector that nobody has read before, so that no cache has it.
+    # A sector that was never read, so that it is in no cache.
     reads = ["dd", f"if={node}", "iflag=direct", "count=1", "skip=50001"]
     waiting = []
     try:
         for command in (reads, ["losetup", "--direct-io=on", node]):
             waiting.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-            # Until it waits, an open of ours could be first.
+            # Wait until the command blocks, so that it comes before our opens.
             wait_for(lambda: "D" in state_of(waiting[-1].pid))
         yield node
     finally:
@@ -426,10 +428,10 @@ def test_a_device_that_does_not_answer_stops_no_other(silent, loop):
             assert errno_of(other) == ""
             took.append(time.monotonic() - begun)
         assert len(took) > 20, took
-        # None of them waited as long as the one for the silent device.
+        # No open of the other device waited as long as the silent device's.
         assert max(took) < sum(took) / 2, took
         assert waiting.stderr is not None and "timed out" in waiting.stderr.read()
-        # It is known by now, and nobody waits for it again.
+        # The service knows by now that it is silent: later lookups do not wait.
         for dummy in range(100):
             assert errno_of(names.path(number)) == "ETIMEDOUT"
         assert str(number) in os.listdir(names.mount)
@@ -450,7 +452,7 @@ def test_killed_it_gives_errors_and_holds_nothing(loop, mapped):
             os.listdir(names.mount)
         assert caught.value.errno == errno.ENOTCONN
         os.close(handle)
-        # It held the devices, and nothing does now.
+        # The killed service held the devices; now nothing does.
         subprocess.run(["dmsetup", "remove", "--retry", mapped], check=True)
         names.start()
         assert errno_of(path) == "" and str(number) in os.listdir(names.mount)
@@ -458,7 +460,7 @@ def test_killed_it_gives_errors_and_holds_nothing(loop, mapped):
             assert file.read().count(f" {names.mount} ") == 1
 
 
-# For ever: opens a path, which is the disk with that number, or nothing as long as the service is down.
+# Open a path forever: it must be the disk with that number, or an error while the service is down.
 OPENS = """
 import fcntl, os, sys
 while True:
@@ -517,7 +519,7 @@ def test_started_wrongly_it_says_what_is_wrong(names, loop):
 
 
 def test_only_root_may_start_it(monkeypatch):
-    # The site of the tests is root's alone.
+    # By default only root can access the tests' site directory.
     mode = stat.S_IMODE(os.stat("/root").st_mode)
     os.chmod("/root", 0o755)
     try:
@@ -528,7 +530,7 @@ def test_only_root_may_start_it(monkeypatch):
 
 
 def test_ended_from_outside_it_ends(loop):
-    """Somebody unmounts it: the service ends with an error, so that systemd starts it anew."""
+    """If somebody unmounts it, the service exits with an error, so that systemd restarts it."""
     with service() as names:
         subprocess.run(["umount", names.mount], check=True)
         assert names.process.wait(timeout=60) == 1
@@ -539,7 +541,7 @@ def test_stopped_while_it_is_used(loop):
         with contextlib.ExitStack() as opened:
             device = opened.enter_context(open(names.path(diskseq_of(loop)), "rb"))
             assert names.stop() == 0
-            # An open descriptor is the device's, but for fstat(2), which asks the file system.
+            # An open descriptor belongs to the device; only fstat(2) asks the file system.
             assert device.read(5) == b"whole"
             with pytest.raises(OSError) as caught:
                 os.fstat(device.fileno())
@@ -549,8 +551,7 @@ def test_stopped_while_it_is_used(loop):
 
 def test_the_work_of_a_listing_grows_with_the_disks_only(image):
     """
-    Read calls of the service for a listing with ls -l, with so many devices (RACEFREE_DEVICES) and with three
-    times as many.
+    Count read calls of the service for ``ls -l``, with RACEFREE_DEVICES devices and with three times as many.
     """
     count = int(os.environ.get("RACEFREE_DEVICES", "20"))
     path, counts, made = image(), [], []

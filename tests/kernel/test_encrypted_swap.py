@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The program of the role encrypted_swap on a real kernel, without systemd: swapped to, stopped, killed."""
+"""
+The program of the role encrypted_swap on a real kernel, without systemd: started, stopped, killed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ MIB = 2**20
 
 @pytest.fixture
 def swap(tmp_path, monkeypatch):
-    """A function that writes the configuration of an area, NAME.json, and returns the path of its file."""
+    """
+    A function that writes the configuration NAME.json of an area, and returns the path of the area's file.
+    """
     monkeypatch.setattr(config, "DIRECTORY", str(tmp_path / "configuration"))
     os.mkdir(config.DIRECTORY)
     names = []
@@ -43,7 +47,7 @@ def swap(tmp_path, monkeypatch):
 
 
 def swaps():
-    """{path: priority} of what the kernel swaps to."""
+    """{path: priority} of the areas that the kernel uses."""
     with open("/proc/swaps", encoding="ascii") as file:
         return {line.split()[0]: int(line.split()[4]) for line in file.readlines()[1:]}
 
@@ -70,12 +74,12 @@ def test_the_life_of_an_area(swap, capsys):
         ["dmsetup", "info", "racefree-swap-one"], capture_output=True, text=True, check=True
     )
     assert "DEFERRED REMOVE" in status.stdout
-    # Nobody but the program ends it.
+    # The command swapoff cannot stop it.
     off = subprocess.run(["swapoff", node], capture_output=True, text=True, check=False)
-    # util-linux tells EPERM so.
+    # util-linux prints EPERM like this.
     assert off.returncode and "superuser" in off.stderr
     assert program.main(["start", "one"]) == 0 and list(swaps()) == [node]
-    # Another key each time, and nothing is left.
+    # After a stop nothing is left, and the next start uses another key.
     assert program.main(["stop", "one"]) == 0 == program.main(["stop", "one"])
     assert not swaps() and not table("racefree-swap-one") and path not in loops()
     assert not seals.found()
@@ -124,7 +128,7 @@ with open("/proc/swaps") as file:
 
 
 def test_what_is_swapped_out_comes_back(swap, name):
-    """A process that needs three times the memory it may have."""
+    """Run a process that needs three times the memory of its limit."""
     with open("/sys/fs/cgroup/cgroup.controllers", encoding="ascii") as controllers:
         if "memory" not in controllers.read().split():
             pytest.skip("this kernel limits the memory of no group of processes (CONFIG_MEMCG)")
@@ -146,7 +150,7 @@ def test_killed_anywhere_it_leaves_all_or_nothing(swap):
     step = 1 if os.environ.get("RACEFREE_TRIES") else 97
     for count in range(0, 10**6, step):
         killed, code = ptrace.run_killed(lambda: program.main(["start", "one"]), 0, count)
-        # One that is being made has no table yet, and no key.
+        # A device that is being created has neither a table nor a key yet.
         wait_until(lambda: bool(swaps()) == bool(table("racefree-swap-one")) == (path in loops()), 20)
         for node in swaps():
             assert is_refused(node)

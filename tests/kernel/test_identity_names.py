@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tree of names by identity, on a real kernel with udev: each leads to the very disk, or to none."""
+"""
+The tree of names by identity, on a real kernel with udev: each name leads to exactly its disk, or does not
+exist.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def names(disks) -> Iterator[Service]:
 
 @pytest.fixture
 def mapped(name) -> Iterator[str]:
-    """The name of a mapped device with the uuid ``RACE-`` and the name."""
+    """The name of a mapped device whose UUID is ``RACE-`` and the name."""
     make(name)
     yield name
     remove(name)
@@ -80,7 +83,7 @@ def test_a_mapped_device_by_name_and_uuid(names, disks, mapped):
 
 
 def test_another_device_of_that_name_is_another_link(names, disks, mapped):
-    """What was resolved before leads to none now, not to the other device."""
+    """A path resolved before does not exist now. It does not lead to the other device."""
     paths = [names.path(f"dm-name/{mapped}"), names.path(f"link/mapper/{mapped}")]
     before = [os.path.realpath(path) for path in paths]
     assert before[0] == before[1] and disks.no_pins()
@@ -105,7 +108,7 @@ def test_renamed(names, disks, mapped):
 
 
 def test_a_link_that_udev_has_not_brought_up_to_date_is_none(names, disks, image):
-    """A loop device with another file, while udev does not work: its links are those of the file before."""
+    """A loop device gets another file while udev is stopped: its links are still those of the old file."""
     first, second = image("a.raw"), image("b.raw")
     for path, label in ((first, "first"), (second, "second")):
         subprocess.run(["mkfs.ext4", "-q", "-L", label, path], check=True)
@@ -122,7 +125,7 @@ def test_a_link_that_udev_has_not_brought_up_to_date_is_none(names, disks, image
             subprocess.run(["losetup", "-d", node], check=True)
             wait_for(lambda: not os.path.exists(f"/sys/block/{os.path.basename(node)}/loop"))
             subprocess.run(["losetup", node, second], check=True)
-            # udev's own link is the other file's device now.
+            # udev's own link leads to the other file's device now.
             assert diskseq_of(by_label) == diskseq_of(node)
             assert not os.path.lexists(link) and not os.path.lexists(names.path("link/disk/by-label/second"))
             assert "first" not in os.listdir(names.path("link/disk"))

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The role block_names on a system with systemd and udev: installing, again, what it then does, and removing.
+The role block_names on a system with systemd and udev: install, install again, use, and remove.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.systemd
 
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """A function that runs the role: ``play(check=False, **variables)``; the finished process."""
+    """A function ``play(check=False, **variables)`` that runs the role and returns the finished process."""
     if not os.path.isdir(ANSIBLE):
         pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
 
@@ -59,7 +59,7 @@ def play(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def role(play) -> Callable[..., set[str]]:
-    """The same, which must work: the names of the changed tasks."""
+    """The same, but it must succeed; returns the names of the changed tasks."""
 
     def apply(check: bool = False, **variables: object) -> set[str]:
         done = play(check, **variables)
@@ -72,7 +72,7 @@ def role(play) -> Callable[..., set[str]]:
 
 @pytest.fixture
 def loop(image) -> Iterator[str]:
-    """A loop device with a file system called ``names``."""
+    """A loop device with a file system labelled ``names``."""
     path = image("disk.raw")
     subprocess.run(["mkfs.ext4", "-q", "-L", "names", path], check=True)
     node = losetup(path)
@@ -117,7 +117,7 @@ def test_installed_used_killed_changed_and_removed(role, loop):
     assert files() == before and active() == [False, False] and os.path.islink(udev_link)
 
     done = role()
-    # What check mode cannot tell: services that are not there yet.
+    # Check mode cannot predict tasks for services that do not exist yet.
     assert predicted <= done and "Install the services" in predicted
     assert active() == [True, True]
     assert not os.path.islink(udev_link) and os.lstat(udev_link).st_rdev == os.stat(loop).st_rdev
@@ -144,19 +144,19 @@ def test_installed_used_killed_changed_and_removed(role, loop):
 
 
 def held_back(link: str) -> None:
-    """Neither service may do more than it needs; the disk can be opened all the same."""
+    """Neither service has more privileges than it needs, and the disk can be opened."""
     for service, capabilities in zip(SERVICES, ("0000000008200004", "0000000000200000")):
         status = status_of(pid_of(service))
         assert status["CapEff"] == status["CapBnd"] == capabilities, status
         assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
-        # What it mounts is there for all.
+        # Its mounts are visible to all processes.
         assert os.readlink(f"/proc/{pid_of(service)}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
     with open(link, "r+b") as device:
         assert device.read(1) == b"\0"
 
 
 def killed(link: str, by_label: str) -> None:
-    """SIGKILL: errors until systemd has started it anew."""
+    """After SIGKILL, accesses fail until systemd has restarted the service."""
     for service, path in zip(SERVICES, (link, by_label)):
         pid = pid_of(service)
         os.kill(pid, 9)
@@ -169,7 +169,7 @@ def killed(link: str, by_label: str) -> None:
 
 
 def restarted(link: str) -> None:
-    """A name is there again, and while it is not, it is no other device's."""
+    """During a restart the name is missing or leads to the same device, and afterwards it exists."""
     number = os.lstat(link).st_rdev
     again = subprocess.Popen(["systemctl", "restart", SERVICES[0]])
     while again.poll() is None:

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role encrypted_swap on a system with systemd: areas made, changed, stopped and removed."""
+"""
+The role encrypted_swap on a system with systemd: areas created, changed, stopped and removed.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ pytestmark = pytest.mark.systemd
 @pytest.fixture
 def role(tmp_path):
     """
-    A function that applies the role: ``role(areas, check=False, state="present")``: the exit code, changed
-    tasks and all that was printed.
+    A function ``role(areas, check=False, state="present")`` that applies the role. It returns the exit code,
+    the changed tasks and the output.
     """
     if not os.path.isdir(ANSIBLE):
         pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
@@ -64,7 +66,7 @@ def role(tmp_path):
 
     yield apply
     apply(state="absent")
-    # There is nothing left to be removed.
+    # A second removal changes nothing.
     code, changed, said = apply(state="absent")
     assert code == 0 and not changed, said
 
@@ -92,7 +94,7 @@ def test_made_changed_and_removed(role, tmp_path):
     for name in ("one", "two"):
         assert systemctl("is-active", UNIT.format(name)) == (0, "active")
         assert systemctl("is-enabled", UNIT.format(name)) == (0, "enabled")
-    # The unit tells how to end it, and who does not ask is refused.
+    # The unit's description says how to stop it, and swapoff is refused.
     assert "systemctl stop" in systemctl("show", "--property=Description", UNIT.format("one"))[1]
     assert (
         subprocess.run(["swapoff", "--all"], capture_output=True, check=False).returncode
@@ -105,7 +107,7 @@ def test_made_changed_and_removed(role, tmp_path):
     ).stdout.split()[4]
     journal = subprocess.run(["journalctl", "--quiet"], capture_output=True, text=True, check=True).stdout
     assert len(key) == 128 and key not in journal and key not in said
-    # One is stopped by hand, and the other is to have another size.
+    # One area is stopped by hand, and the other gets another size.
     assert systemctl("stop", UNIT.format("two"))[0] == 0 and len(swaps()) == 1
     mapped = subprocess.run(["dmsetup", "ls"], capture_output=True, text=True, check=True).stdout
     assert "racefree-swap-two" not in mapped
@@ -142,6 +144,6 @@ def test_what_is_on_a_device_is_not_overwritten(role, image, cleanup):
     subprocess.run(["wipefs", "--quiet", "--all", device["path"]], check=True)
     code, changed, said = role([{"name": "disk", "path": device["path"]}])
     assert code == 0 and len(swaps()) == 1, said
-    # What is there now is random; the area is known.
+    # The device now contains random data, but the area is known.
     code, changed, said = role([{"name": "disk", "path": device["path"]}])
     assert code == 0 and not changed, said

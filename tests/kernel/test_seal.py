@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Seals on a real kernel: who is refused, who is not, and what becomes of a seal when its device's number is
+Seals on a real kernel: who is refused, who is not, and what happens to a seal when the device number is
 reused.
 """
 
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.usefixtures(nothing_sealed.__name__)
 
 @pytest.fixture
 def loop(image, cleanup):
-    """A function that makes a loop device and returns what the module says of it."""
+    """A function that creates a loop device and returns the module's description of it."""
 
     def make(name="disk.raw", content=b"hello", **options):
         path = image(name, content=content)
@@ -114,7 +114,7 @@ def test_nobody_opens_a_sealed_device(loop, tmp_path):
         own = str(tmp_path / "node")
         os.mknod(own, 0o60600, os.makedev(device["major"], device["minor"]))
         assert is_refused(own) and is_refused(f"/proc/self/fd/{before.fileno()}")
-        # Who has it goes on, and the next device with this number could get its node.
+        # Open descriptors continue to work, and mknod is allowed.
         before.seek(0)
         before.write(b"written")
         before.seek(0)
@@ -139,9 +139,7 @@ def test_nothing_else_on_the_host_is_refused(loop):
 
 
 def partition_table(count):
-    """
-    A partition table of the old kind, with partitions of 1 MiB; udev may have it read again at any time.
-    """
+    """An MBR partition table with partitions of 1 MiB. udev may trigger another scan at any time."""
     rows = [struct.pack("<4xB3xII", 0x83, number * 2048, 2048) for number in range(1, count + 1)]
     return bytes(446) + b"".join(rows).ljust(64, b"\0") + b"\x55\xaa"
 
@@ -155,13 +153,13 @@ def test_partitions_are_sealed_with_their_disk(loop):
         seal(device)
         assert is_refused(first) and is_refused(second) and is_refused(third)
         assert sorted(found.with_disk for found in seals.found().values()) == [False, True, True, True]
-        # One that comes later is sealed by the keeper.
+        # The keeper seals a partition that is added later.
         delete_partition(held.fd, 2)
         wait_until(lambda: len(seals.found()) == 3, 10)
         add_partition(held.fd, 2)
         wait_until(lambda: os.path.exists(second))
         wait_until(lambda: is_refused(second), 10)
-        # Without the keeper the next run does it.
+        # Without a keeper, the next run does.
         os.kill(keeper_pid(), signal.SIGKILL)
         wait_until(lambda: keeper_pid() is None)
         delete_partition(held.fd, 3)
@@ -179,7 +177,7 @@ def test_partitions_are_sealed_with_their_disk(loop):
 
 
 def add_partition(fd, number):
-    """BLKPG_ADD_PARTITION (include/uapi/linux/blkpg.h), 1 MiB each."""
+    """BLKPG_ADD_PARTITION (include/uapi/linux/blkpg.h), 1 MiB."""
     change_partition(fd, 1, number)
 
 
@@ -210,12 +208,12 @@ def test_the_seal_outlives_its_maker_and_its_keeper(loop):
 
 
 def keeper_pid():
-    """The process that has the keeper's lock, or None."""
+    """The PID of the process that holds the keeper's lock, or None."""
     with _locks.Locks() as locks:
         if locks.try_take(keeper.LOCK):
             return None
         words = _locks.holder_of(keeper.LOCK.offset).split()
-    # It can have ended just now, which is told without a number.
+    # If it has just ended, there is no PID in the text.
     return int(words[1]) if words[0] == "process" else None
 
 
@@ -224,7 +222,7 @@ def test_the_keeper_ends_when_nothing_is_sealed(loop):
     seal(device)
     pid = keeper_pid()
     with open(f"/proc/{pid}/environ", "rb") as environ:
-        # The shell adds the last two.
+        # The shell adds PWD and OLDPWD.
         assert {word.partition(b"=")[0] for word in environ.read().split(b"\0")} <= {
             b"",
             b"PATH",
@@ -236,9 +234,9 @@ def test_the_keeper_ends_when_nothing_is_sealed(loop):
 
 
 def test_a_reused_number_is_free_at_once(name, control, loop):
-    """For somebody who knows nothing of seals: the keeper takes away what is stale."""
+    """The keeper removes stale seals, also for users who know nothing of seals."""
     delays, bystander = [], loop()
-    # So that there is one keeper for all rounds.
+    # This seal keeps one keeper alive for all rounds.
     seal(bystander)
     address = _control.by_name(name)
     make_zero(control, name)
@@ -265,7 +263,9 @@ def test_a_reused_number_is_free_at_once(name, control, loop):
 
 
 def test_the_last_seal_takes_all_with_it(name, control):
-    """The device goes, and with it the program and the keeper, without any run of the collection."""
+    """
+    When the last sealed device is gone, the program and the keeper go too, without a run of the collection.
+    """
     make_zero(control, name)
     seal(number_of(control, name))
     control.remove(_control.by_name(name))
@@ -273,7 +273,7 @@ def test_the_last_seal_takes_all_with_it(name, control):
 
 
 def number_of(control, name):
-    """As device_of, without starting a program."""
+    """Like device_of, but without starting a program."""
     status = control.status(_control.by_name(name))
     with open(f"/sys/dev/block/{status.major}:{status.minor}/diskseq", encoding="ascii") as diskseq:
         return {
@@ -285,7 +285,7 @@ def number_of(control, name):
 
 
 def make_zero(control, name):
-    """A mapped device without udev's part in it."""
+    """Create a mapped device without waiting for udev."""
     control.create(name)
     control.load(_control.by_name(name), ((0, SECTORS, b"zero", b""),))
     control.resume(_control.by_name(name))
@@ -327,7 +327,7 @@ def test_a_reused_number_is_free_for_the_collection_without_a_keeper(name, clean
 
 
 def device_of(name):
-    """Number and diskseq of a mapped device, by sysfs."""
+    """Device number and diskseq of a mapped device, from sysfs."""
     minor = int(dmsetup("info", "-c", "--noheadings", "-o", "minor", name).stdout)
     with (
         open(f"/sys/block/dm-{minor}/dev", encoding="ascii") as number,
@@ -342,7 +342,7 @@ def device_of(name):
 
 
 def test_the_event_of_a_predecessor_lifts_no_seal(name):
-    """Only what sysfs shows now counts: events come late, and root can have any sent."""
+    """Only the current state in sysfs counts: events arrive late, and root can trigger any event."""
     dmsetup("create", name, "--table", f"0 {SECTORS} zero")
     device = device_of(name)
     seal(device)
@@ -367,7 +367,7 @@ def test_the_collection_comes_in_by_a_pass(loop):
     ):
         assert held.id.diskseq == device["diskseq"]
         assert not _device.is_claimed(held)
-        # Nobody else has come in meanwhile, nor this thread without a pass.
+        # This thread has no pass any more: it is refused like others.
         assert is_refused(device["path"])
     with _device.open_diskseq(device["diskseq"]):
         pass
@@ -378,7 +378,7 @@ def test_the_collection_comes_in_by_a_pass(loop):
 
 
 def test_a_pass_of_a_killed_process_is_no_use_to_its_successor(loop):
-    """Another process with the same id has another name."""
+    """Another process with the same ID has another name."""
     device = loop()
     seal(device)
     number = device["major"], device["minor"]
@@ -393,7 +393,7 @@ def test_a_pass_of_a_killed_process_is_no_use_to_its_successor(loop):
             )
             assert child.returncode
         assert is_refused(device["path"])
-        # What is over is not valid, and the next run removes it.
+        # An expired pass is not valid, and the next run removes it.
         with open("/proc/self/comm", "rb") as comm:
             own = comm.read().strip()
         maps.passes.put(key, entry.Pass(time.monotonic_ns() + 10**11, own).encoded())
@@ -413,7 +413,7 @@ def test_a_newer_program_replaces_the_one_in_place(loop, monkeypatch):
     monkeypatch.setattr(program, "NAME", f"{program.PREFIX}{program.VERSION}")
     seals.reap()
     assert attachment.version_in_place() == program.VERSION and is_refused(device["path"])
-    # An older collection leaves a newer program in place.
+    # An older version of the collection leaves a newer program in place.
     monkeypatch.undo()
     seals.reap()
     assert attachment.version_in_place() == program.VERSION + 1 and is_refused(device["path"])
@@ -437,7 +437,10 @@ def test_what_somebody_has_detached_is_put_back(loop):
 
 
 def test_others_programs_are_asked_beside_it(loop):
-    """As systemd's device policies are: theirs refuses one device, ours another."""
+    """
+    Programs of others, such as systemd's device policies, run as well: theirs refuses one device, ours
+    another.
+    """
     device, other = loop(), loop("other.raw")
     with (
         bpf.create_map("other", entry.NUMBER.size, entry.SEAL_SIZE, 8) as theirs,
@@ -492,7 +495,7 @@ seals.probe()
 
 @contextlib.contextmanager
 def without_cgroups(root):
-    """Something else is mounted over them."""
+    """Mount something else over the cgroup hierarchy."""
     subprocess.run(["mount", "-t", "tmpfs", "t", root], check=True)
     try:
         yield
@@ -519,8 +522,8 @@ def test_events_are_the_kernels():
 
 def test_killed_while_it_seals_and_lifts(loop):
     """
-    After every system call that changes anything, the start of the keeper among them: what was said to be
-    sealed is, and the next run leaves all or nothing.
+    Kill it after every system call that changes anything, including the start of the keeper. A device that
+    was reported as sealed is sealed, and the next run leaves all or nothing.
     """
     device = loop(partitions=True, content=partition_table(1))
     partition = f"{device['path']}p1"
@@ -555,7 +558,10 @@ def seal_and_lift(device, say):
 
 
 def run_killed_and_heard(function, count, said):
-    """Whether it was killed after so many calls; what it said until then is written to ``said``."""
+    """
+    Run the function and kill it after ``count`` calls; return whether it was killed. Its output goes to
+    ``said``.
+    """
     reader, writer = os.pipe()
     try:
         killed, code = ptrace.run_killed(lambda: function(lambda word: os.write(writer, word)) or 0, 0, count)
@@ -573,7 +579,8 @@ def run_killed_and_heard(function, count, said):
 
 def test_the_keeper_is_killed(loop, name):
     """
-    Before and after each of its steps, while a sealed device is replaced by another one with its number.
+    Kill the keeper before and after each of its steps, while a sealed device is replaced by another one with
+    the same number.
     """
     bystander = loop()
     for count in counts():
@@ -605,13 +612,14 @@ def keep_once(number):
 
 
 def counts():
-    """Which calls to be killed after: all of them with RACEFREE_TRIES, else some."""
+    """The numbers of calls to kill after: all with RACEFREE_TRIES, otherwise some."""
     return range(0, 10**6, 1 if os.environ.get("RACEFREE_TRIES") else 47)
 
 
 def test_what_an_open_costs(loop):
     """
-    Printed, in turns, the shortest of many short ones each: without the program, and with 1 and 1,000 seals.
+    Print the minimum of many short measurements, interleaved: without the program, with 1 seal, and with
+    1,000 seals.
     """
     device, other = loop(), loop("other.raw")
     times = {0: [], 1: [], 1000: []}
@@ -624,7 +632,7 @@ def test_what_an_open_costs(loop):
                     for minor in range(1, many):
                         maps.put(4000, minor, entry.Seal(1, 1))
                     assert len(maps.found()) == many
-            # Lifting a seal has udev look at the device, beside which this would be measured.
+            # Lifting a seal makes udev examine the device, which would disturb the measurement.
             udev_settle()
             found.extend(seconds_of_opens(other["path"]) for dummy2 in range(40))
             seals.reap()

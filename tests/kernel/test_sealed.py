@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The option sealed of the modules, and what other modules do where devices are sealed."""
+"""
+The option ``sealed`` of the modules, and how other modules behave on hosts with sealed devices.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def test_a_sealed_mapped_device(name, cleanup):
     assert made["device"]["sealed"] and made["diff"]["after"]["sealed"] is True
     path = made["device"]["path"]
     assert is_refused(path) and is_refused(made["device"]["mapper_path"])
-    # It stays sealed when nothing is said of it, and it can be changed.
+    # Without the option it stays sealed, and it can be changed.
     assert not run_module("dm_device", name=name, table=TABLE)["changed"]
     grown = predict_and_run("dm_device", name=name, table=f"0 {2 * SECTORS} zero")
     assert grown["device"]["size"] == 32 * MIB and is_refused(path)
@@ -68,13 +70,13 @@ def test_one_that_goes_with_its_last_user(name, cleanup):
         assert is_refused(device["path"]) and user.read(4) == bytes(4)
         again = run_module("dm_device", name=name, state="absent", deferred=True, sealed=True)
         assert not again["changed"]
-        # The removal is cancelled, and the seal with it.
+        # This cancels the removal, and lifts the seal with it.
         kept = predict_and_run("dm_device", name=name, table=TABLE)
         assert kept["changed"] and not kept["device"]["sealed"] and not is_refused(device["path"])
-        # Unless it is to stay.
+        # With sealed=true, the seal stays.
         run_module("dm_device", name=name, state="absent", deferred=True, sealed=True)
         assert predict_and_run("dm_device", name=name, table=TABLE, sealed=True)["device"]["sealed"]
-        # A removal that is deferred already, and was not sealed.
+        # A removal that is already deferred, of a device that is not sealed.
         run_module("dm_device", name=name, sealed=False)
         run_module("dm_device", name=name, state="absent", deferred=True)
         assert run_module("dm_device", name=name, state="absent", deferred=True, sealed=True)["changed"]
@@ -133,7 +135,7 @@ def test_lists_and_a_failure_that_takes_all_back(image, cleanup, name):
     made = predict_and_run("loop_devices", devices=entries)
     assert [row["device"]["sealed"] for row in made["devices"]] == [True, False, True]
     assert is_refused(first["path"])
-    # What was done is taken back when another entry fails: the kernel has no such target.
+    # Changes are rolled back when another entry fails: its table names a sealed device.
     before = sorted(seals.found())
     with pytest.raises(Failed):
         run_module(
@@ -169,7 +171,7 @@ def test_a_stack_whose_lower_device_is_sealed_grows(image, cleanup, name):
     grown = predict_and_run("dm_device", name=name, table=wider)
     assert grown["device"]["size"] == 16 * MIB
     assert is_refused(below["path"]) and is_refused(grown["device"]["path"])
-    # Both are found, and told.
+    # Both are found and reported.
     rows = {row["diskseq"]: row for row in run_module("device_info")["devices"]}
     for diskseq in (below["diskseq"], grown["device"]["diskseq"]):
         seal = rows[diskseq]["seal"]
@@ -189,7 +191,7 @@ def test_ten_sealed_disks_change_nothing_for_others(image, cleanup, name):
     cleanup(dm=name)
     made = predict_and_run("dm_device", name=name, table=f"0 8 linear diskseq:{loop['diskseq']} 0")
     assert read_device(made["device"]["path"], 0, 5) == b"other"
-    # Unchanged, also where each of them is looked at.
+    # A task that names all of them changes nothing.
     again = run_module("loop_devices", devices=[{"backing_file": path} for path in files])
     assert not again["changed"]
     rows = run_module("device_info")["devices"]

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Mapped devices over a loop device whose file is constantly exchanged: a small run of swap.py."""
+"""
+Create mapped devices over a loop device whose file is constantly exchanged: a small run of swap.py.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def test_never_the_wrong_device(rows, way):
 @pytest.mark.processors
 @pytest.mark.gate("trixie")
 def test_the_adversary_is_at_work(rows, capsys):
-    """Without an exchange of the file, nothing would be refused. And not everything is refused."""
+    """Without an exchange of the file, nothing would be refused. But not everything may be refused."""
     with capsys.disabled():
         print(f"\n{swap.summary(rows)}")
     assert rows["diskseq"]["refused"] and rows["path and diskseq"]["refused"], swap.summary(rows)
@@ -58,11 +60,11 @@ def test_the_adversary_is_at_work(rows, capsys):
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_device_that_changes_after_it_was_looked_up(image, name, control, other, exists):
     """
-    Makes certain what the adversary achieves only sometimes: only the table's own look-up holds the loop
-    device when its file is detached.
+    Force what the adversary achieves only sometimes: only the table's own lookup holds the loop device when
+    its file is detached.
     """
     row = {"start": 0, "length": 8, "target": "linear", "offset": 0}
-    # Without a file, some kernels load the table, and others refuse it themselves.
+    # Without a file, some kernels load the table and others reject it themselves.
     error = (DeviceGone, KernelError)
     with resources.Resources() as host:
         with _backing.Backing(image("old.raw", swap.SIZE)) as backing:
@@ -87,7 +89,7 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
                     persist=False,
                 )
             )
-        # With all but one descriptor of the loop device closed, LOOP_CLR_FD does not wait for the last one.
+        # With only one open descriptor, LOOP_CLR_FD detaches the file at once and not at the last close.
         os.close(loop_fd)
         device.close()
         _clear(table.held[0])
@@ -112,7 +114,7 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
 
 
 def _clear(held):
-    """Wait until the file is detached; udev may have the device open for a moment and delay that."""
+    """Detach the file and wait until that is done; udev can delay it by having the device open."""
     until = time.monotonic() + 30
     with contextlib.suppress(DeviceGone):
         while time.monotonic() < until:
@@ -125,8 +127,8 @@ def _clear(held):
 
 def _configure(fd, path):
     """
-    Whether the kernel gives the held loop device another file. Linux 6.11 and newer wait until nobody has it
-    open.
+    Attach a file to the held loop device; return whether the kernel does so. Linux 6.11 and newer wait until
+    nobody has it open.
     """
     config = uapi.ffi.new("struct loop_config *")
     with open(path, "r+b") as file:

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, The racefree.block contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role block_names: the rule for its directories of links, and the program that udev runs for them."""
+"""
+The role block_names: the check of block_names_links, and the program turn-links that udev runs.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ def test_what_is_no_directory_of_links(path: str) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A directory for /dev, with a node and links to it and to another."""
+    """A directory that replaces /dev, with two nodes and links to them."""
     for directory in ("mapper", "disk/by-uuid"):
         (tmp_path / directory).mkdir(parents=True)
     for node in ("dm-1", "dm-2"):
@@ -58,7 +60,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def turn(place: Path, *directories: str, **properties: str) -> dict[str, str]:
-    """Where the links lead after the program has run as for the disk dm-1."""
+    """Run turn-links as for the disk dm-1, and return where the links lead."""
     program = (ROLE / "files/turn-links").read_text(encoding="utf-8").replace("/dev/", f"{place}/")
     links = " ".join(f"{place}/{link}" for link in ("mapper/a", "mapper/b", "disk/by-uuid/u"))
     environment = {

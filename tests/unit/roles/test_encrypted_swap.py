@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The library of the role encrypted_swap has all that its program imports, and the role's defaults are those of
-its documentation.
+The library of the role encrypted_swap contains all imports of its program, and the role's defaults match its
+documentation.
 """
 
 from __future__ import annotations

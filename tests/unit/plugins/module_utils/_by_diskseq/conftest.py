@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Loop devices of this machine as fixtures."""
+"""
+Fixtures: loop devices on this machine.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ PARTSCAN = 8
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    """A loop device of a number that nobody else uses; it goes when all have closed it."""
+    """A loop device with a number that nobody else uses, removed at its last close."""
     loopdevices.need_loop()
     with loopdevices.directory() as place, loopdevices.own_number() as number:
         path = loopdevices.image(place, "disk", 2**20, content=b"disk")
@@ -33,7 +35,7 @@ def loop() -> Iterator[Loop]:
 
 @pytest.fixture
 def disk() -> Iterator[Loop]:
-    """One with the partitions 1 and 3."""
+    """A loop device with partitions 1 and 3."""
     loopdevices.need_loop()
     with loopdevices.directory() as place, loopdevices.own_number() as number:
         path = loopdevices.image(place, "disk", 4 * 2**20, content=b"disk")

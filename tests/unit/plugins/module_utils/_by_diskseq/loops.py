@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Loop devices of this machine."""
+"""
+Loop devices on this machine.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ BLKPG, ADD = 0x1269, 1
 
 
 class Loop:
-    """A loop device over a file of one MiB and more, that this test has open."""
+    """A loop device, held open, over a file of at least one MiB."""
 
     def __init__(self, number: int, fd: int, path: str) -> None:
         self.number, self.fd, self.path = number, fd, path
@@ -35,13 +37,13 @@ class Loop:
         return os.minor(os.fstat(self.fd).st_rdev)
 
     def unbind(self) -> None:
-        """Take the file away: the last one who has it open does, so others must not."""
+        """Detach the file. The last close does that, so nobody else may have the device open."""
         fcntl.ioctl(self.fd, loopdevices.LOOP_CLR_FD, 0)
         os.close(self.fd)
         self.fd = os.open(f"/dev/loop{self.number}", os.O_RDONLY | os.O_CLOEXEC)
 
     def bind_again(self) -> None:
-        """Give it its file anew: the same number of the device, another disk sequence number."""
+        """Attach the file again: the device number stays, the disk sequence number changes."""
         os.close(self.fd)
         for dummy in range(10000):
             fd = loopdevices.bind(self.number, self.path)
@@ -57,6 +59,6 @@ class Loop:
 
 
 def add_partition(fd: int, number: int, start: int, length: int) -> None:
-    """BLKPG of include/uapi/linux/blkpg.h; start and length in bytes."""
+    """BLKPG_ADD_PARTITION (include/uapi/linux/blkpg.h). Start and length in bytes."""
     data = ctypes.create_string_buffer(struct.pack("qqi64s64s", start, length, number, b"", b""), 152)
     fcntl.ioctl(fd, BLKPG, struct.pack("iiiP", ADD, 0, 152, ctypes.addressof(data)))

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who may open a node: never less than the kernel lets, as seen on processes of this machine."""
+"""
+Who may open a node: never stricter than the kernel, checked with processes on this machine.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ USER, GROUP, OTHER = 64501, 64502, 64503
 @pytest.fixture
 def process() -> Iterator[object]:
     """
-    A function that starts a process with these options of setpriv(1), or of unshare(1), and returns its
-    number.
+    A function that starts a process with a command prefix such as setpriv(1) or unshare(1), and returns its
+    PID.
     """
     started = []
 

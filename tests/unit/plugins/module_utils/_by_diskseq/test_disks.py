@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Disks by number, on loop devices of this machine."""
+"""
+Disks by number, with loop devices of this machine.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from ansible_collections.racefree.block.tests.unit.plugins.module_utils._by_disk
 
 
 class Counting(Disks):
-    """How often it looked at all disks."""
+    """Count how often all disks are scanned."""
 
     looks = 0
 
@@ -50,7 +52,7 @@ def test_that_there_is_none_is_remembered_until_something_is_announced(loop: Loo
     if open("/sys/kernel/uevent_seqnum", encoding="ascii").read().strip() == announced:
         assert disks.looks == 1
     looks = disks.looks
-    # Whatever is announced, a loop device's new file here, has all disks looked at.
+    # Any uevent causes a scan; here that of a loop device's new file.
     loop.bind_again()
     assert disks.find(gaps[0]) is None and disks.looks == looks + 1
 
@@ -65,7 +67,7 @@ def test_a_number_above_all_is_looked_for_again_and_again() -> None:
 
 
 def test_the_kernel_announces_a_loop_devices_file_before_it_is_told_of_it(loop: Loop) -> None:
-    """What the memory of numbers that are not there relies on."""
+    """The cache of missing numbers relies on this."""
     for dummy in range(20):
         before = int(open("/sys/kernel/uevent_seqnum", encoding="ascii").read())
         loop.bind_again()

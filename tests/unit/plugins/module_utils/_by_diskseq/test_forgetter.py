@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The thread that has the kernel forget names."""
+"""
+The thread that makes the kernel forget names.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from ansible_collections.racefree.block.plugins.module_utils._by_diskseq.forgett
 
 
 class Kernel:
-    """What it is told, and how often it has to be told."""
+    """A simulated kernel: the notifications it got, and how many each name needs."""
 
     def __init__(self) -> None:
         self.known: dict[str, int] = {}
@@ -77,7 +79,7 @@ def test_not_while_an_answer_is_late(forgetter: Forgetter, kernel: Kernel) -> No
     kernel.late, kernel.known = True, {"a": 1}
     forgetter.looked_up("a")
     expired = kernel.expired
-    # It does the rest meanwhile.
+    # expire() is still called.
     kernel.wait_for(lambda: kernel.expired > expired + 3)
     assert kernel.told == []
     kernel.late = False

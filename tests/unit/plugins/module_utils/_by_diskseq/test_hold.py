@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Opening what a name stands for, and proving it again, on loop devices of this machine."""
+"""
+Open the device of a name and verify it again, with loop devices of this machine.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def test_the_disk_and_only_while_it_is_that_one(loop: Loop) -> None:
 
 
 def test_while_it_is_held_it_cannot_be_given_another_file(loop: Loop) -> None:
-    """LOOP_CLR_FD leaves the file to the last who has the device open."""
+    """With other openers, LOOP_CLR_FD detaches the file only at the last close."""
     with hold.open_name(Disks(), DiskName(loop.diskseq)) as device:
         loop.unbind()
         assert hold.is_still(device) and device.id.diskseq == loop.diskseq

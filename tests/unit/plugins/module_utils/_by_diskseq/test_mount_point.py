@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The place to mount on, without mounting: who has it, and what is there."""
+"""
+The mount point, without mounting: its lock, and what is in the directory.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Inode numbers: what they stand for can be told from the number alone."""
+"""
+Inode numbers can be decoded without a table.
+"""
 
 from __future__ import annotations
 

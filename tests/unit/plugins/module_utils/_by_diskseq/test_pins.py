@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is held, and until when, on loop devices of this machine and a clock of the test's own."""
+"""
+What is held, and until when, with loop devices of this machine and a simulated clock.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from ansible_collections.racefree.block.tests.unit.plugins.module_utils._by_disk
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that the test advances."""
 
     now = 1000.0
 
@@ -37,7 +39,7 @@ def opened(name: DiskName) -> Device:
 
 
 def closed(pairs: tuple[list[Device], object]) -> list[str]:
-    """Closes the devices, and returns their names."""
+    """Close the devices and return their names."""
     names = []
     for device in pairs[0]:
         assert device.fd >= 0
@@ -59,7 +61,7 @@ def test_held_until_forgotten_as_often_as_told_and_a_grace_time_longer(loop: Loo
     held.forget(pin.node, 1)
     assert not held.is_known(name) and held.expire() == ([], clock.now + 5)
     clock.now += 4.9
-    # Whoever comes within the grace time has it as before.
+    # A lookup within the grace time gets the same pin.
     assert held.take(name) is pin
     held.forget(pin.node, 1)
     clock.now += 4.9
@@ -84,13 +86,13 @@ def test_a_name_that_is_not_the_devices_any_more_is_not_given_out(
     held.put(name, opened(name))
     pin = held.take(name)
     assert pin is not None
-    # A loop device that is held keeps its file, so a drive with another medium is told instead.
+    # A loop device keeps its file while it is held, so simulate a drive with another medium.
     monkeypatch.setattr(hold, "is_still", lambda device: False)
     assert held.take(name) is None
     monkeypatch.undo()
-    # No disk gets its number back.
+    # This is final: no disk gets an old sequence number back.
     assert held.take(name) is None
-    # The kernel still has it to forget, and nothing waits for a grace time then.
+    # The kernel has not forgotten it yet. When it has, there is no grace time.
     assert held.is_known(name) and held.expire() == ([], None)
     held.forget(pin.node, 1)
     assert closed(held.expire()) == [f"loop{loop.number}"]
@@ -131,7 +133,7 @@ def test_let_go_of_what_is_forgotten_without_a_grace_time(disk: Loop) -> None:
         held.put(name, opened(name))
     taken, used = held.take(whole), held.take(first)
     assert taken is not None and used is not None
-    # The kernel forgets one of them while it is waited for.
+    # The kernel forgets one of them during the wait.
     threading.Timer(0.1, held.forget, (taken.node, 1)).start()
     devices, known = held.let_go(disk.diskseq, 1.0)
     assert closed((devices, None)) == [f"loop{disk.number}"] and known == 1

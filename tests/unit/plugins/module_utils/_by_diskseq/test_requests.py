@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The socket by which removals ask the service to let go."""
+"""
+The socket by which removals ask the service to close a disk.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def ask(path: str, text: bytes) -> bytes:
 
 @pytest.fixture
 def asked(tmp_path: Path) -> list[int]:
-    """What the service was asked to let go of, by a socket at ``socket`` there."""
+    """The disk sequence numbers that were requested through the socket ``socket`` in tmp_path."""
     numbers: list[int] = []
 
     def let_go(diskseq: int) -> int:
@@ -48,7 +50,7 @@ def test_asked_and_answered(asked: list[int], tmp_path: Path) -> None:
 def test_the_removals_client(asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(let_go, "SOCKET", str(tmp_path / "socket"))
     assert let_go.ask(7) and asked == [7]
-    # The second one is answered that something is in use.
+    # The second answer says that something is still in use.
     assert not let_go.ask(8) and asked == [7, 8]
     monkeypatch.setattr(let_go, "SOCKET", str(tmp_path / "no socket"))
     assert not let_go.ask(9) and asked == [7, 8]

@@ -2,7 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Links held against records, written here as udev writes them, of loop devices of this machine."""
+"""
+Links verified against udev records, written here in udev's format, with loop devices of this machine.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ LINK = "disk/by-x/a"
 
 
 class Udev:
-    """Directories of links and records of a test."""
+    """The directories of a test for links and for records."""
 
     def __init__(self, place: Path) -> None:
         self.dev, self.data = place / "dev", place / "data"
@@ -87,7 +89,7 @@ def test_a_partition(udev: Udev, disk: Loop) -> None:
 
 
 def test_a_link_to_a_name_by_number(udev: Udev, loop: Loop) -> None:
-    """What udev's links can be made by the role's choice."""
+    """A link as the role's turn-links makes it."""
     udev.link(f"{udev.dev}/disk/by-diskseq/{loop.diskseq}")
     udev.record(loop.major, loop.minor, f"S:{LINK}", f"E:RACEFREE_DISKSEQ={loop.diskseq}")
     assert udev_record.disk_of_link(LINK) == (loop.diskseq, 0)

@@ -24,7 +24,7 @@ def test_a_job_that_does_not_end_stops_no_other() -> None:
     assert not stuck.done and not ended.is_set()
     release.set()
     assert stuck.wait(60) and ended.wait(60) and stuck.error is None
-    # Later it is called at once.
+    # After the end of the job, it is called at once.
     again = threading.Event()
     stuck.when_done(again.set)
     assert again.is_set()
@@ -41,7 +41,7 @@ def test_one_job_of_a_kind_at_a_time() -> None:
     assert workers.job("x", work) is first
     release.set()
     assert first.wait(60) and done == [1]
-    # The next one is another.
+    # After its end, the same key gets a new job.
     for dummy in range(1000):
         second = workers.job("x", work)
         if second is not first:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The parts of seals that need no kernel: layouts, instructions, events, what a host must have, and the keeper's
-code.
+The parts of seals that need no kernel: layouts, instructions, events, requirements of the host, and the
+keeper's code.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def test_a_seal_is_what_was_written(diskseq, since, refused, with_disk):
     seal = entry.Seal(diskseq, since, refused, with_disk)
     encoded = seal.encoded()
     assert entry.seal_of(encoded) == seal and len(encoded) == entry.SEAL_SIZE
-    # Where the program counts.
+    # The counter that the program increments.
     assert struct.unpack_from("=Q", encoded, entry.REFUSED_AT) == (refused,)
 
 
@@ -66,7 +66,7 @@ def test_every_jump_of_the_program_leads_forward_to_an_instruction():
     jumps = [
         (place, offset)
         for place, (opcode, dummy, offset, dummy2) in enumerate(rows)
-        # Classes JMP and JMP32, without call and exit.
+        # Instruction classes JMP and JMP32, without call and exit.
         if opcode & 7 in (5, 6) and opcode not in (0x85, 0x95)
     ]
     assert len(jumps) == 7
@@ -126,7 +126,7 @@ def test_whatever_is_sent_is_no_error(data):
 
 @pytest.fixture
 def mounts(tmp_path, monkeypatch):
-    """A function that has this text be what is mounted, for a process in the first namespaces."""
+    """A function that simulates the content of mountinfo, for a process in the initial namespaces."""
 
     def use(text):
         path = tmp_path / "mountinfo"
@@ -141,7 +141,7 @@ def test_a_host_that_has_all_of_it(mounts):
     mounts(CGROUPS + BPF)
     place.check()
     assert place.cgroup_root() == "/sys/fs/cgroup"
-    # As with control groups of both versions.
+    # A hybrid host with cgroups of both versions.
     mounts(
         BPF + "32 24 0:28 / /sys/fs/cgroup rw - tmpfs t rw\n33 32 0:26 / /sys/fs/cgroup/unified rw - cgroup2 "
         "cgroup2 rw\n"
@@ -158,7 +158,7 @@ def test_a_host_that_has_all_of_it(mounts):
             BPF + "32 24 0:28 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n",
             "control groups of version 2",
         ),
-        # Of a container: a part of them.
+        # A container that sees only a part of the hierarchy.
         (
             BPF + "30 24 0:26 /user.slice /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
             "control groups of version 2",
@@ -188,10 +188,11 @@ def test_a_container_seals_nothing(mounts, monkeypatch, kind):
 
 def test_the_keeper_has_all_its_code():
     """
-    A fresh Python imports it from what would be sent, and nothing of the collection's comes from elsewhere.
+    A new Python process imports the keeper from the code that would be sent, and nothing else of the
+    collection.
     """
     sources = keeping.sources()
-    # As it begins, up to where the program would.
+    # The keeper's start, up to the call of main().
     begin = keeping._BEGIN.replace(".main()", "") + (
         "\nprint(sorted(name for name in sys.modules if name.startswith('ansible')))\n"
         "print(sorted(set(given['sources']) - set(sys.modules)))\n"
