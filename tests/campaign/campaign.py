@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The long proof, in pieces that are kept: see docs/campaign.md and docs/testing.md.
+The long test campaign, in pieces whose results are kept: see docs/campaign.md and docs/testing.md.
 
-small: a little of every family in one kernel, a step of make test. full: all pieces that are not there yet,
-or whose code has changed. table: only make docs/campaign.md anew.
+small: a few rounds of every family in one kernel, a step of make test. full: all pieces that have no result
+yet, or whose code has changed. table: only generate docs/campaign.md again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import results
 
 KERNEL = pieces.ROOT / "tests" / "kernel" / "kernel"
 INSIDE = pieces.ROOT / "tests" / "campaign" / "inside"
-# Rounds of each family in the small size, which are always the same ones, and the most seconds for them.
+# Rounds of each family in the small size, always the same ones, and the time limit in seconds.
 SMALL = {"swaps": 9, "kills": 8, "errors": 8, "pairs": 6}
 SMALL_SECONDS = 120
 GRACE = 400
@@ -35,8 +35,8 @@ GRACE = 400
 
 def in_kernel(release, commands, timeout, place):
     """
-    Run shell commands in a kernel of the tier; what they write to /tmp/reports is in ``place`` then. The exit
-    code.
+    Run shell commands in a test kernel. The files that they write to /tmp/reports are then in ``place``.
+    Returns the exit code.
     """
     script = "mkdir -p /tmp/reports; " + "; ".join(commands)
     return subprocess.run(
@@ -66,7 +66,7 @@ def command(words, name):
 
 
 def reports(place):
-    """{name: result} of all that was brought back."""
+    """{name: result} of all reports that were copied back."""
     return {
         file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(Path(place).glob("*.json"))
     }
@@ -105,7 +105,9 @@ def full(options):
 
 
 def on_hosts(options):
-    """So many minutes more on an emulated host of each release that is asked for; the exit code."""
+    """
+    Run for the given number of minutes on an emulated host of each requested release; returns the exit code.
+    """
     family = pieces.HOST
     for release in options.release:
         if release not in pieces.HOST_RELEASES:
@@ -123,7 +125,7 @@ def on_hosts(options):
 
 
 def one_piece(options, release, family, index, key, end):
-    """Do what is left of a piece, in parts of an hour at most, as long as there is time; the exit code."""
+    """Complete a piece, in parts of at most an hour, while there is time; returns the exit code."""
     while True:
         before = results.kept(release, family, index)
         if before is not None and before["key"] != key:
@@ -142,7 +144,7 @@ def one_piece(options, release, family, index, key, end):
 
 
 def part(release, family, index, key, seconds, before):
-    """The next part of a piece; 0 when it was kept."""
+    """Run the next part of a piece; returns 0 if its result was kept."""
     first = before["rounds"] if before else 0
     print(f"{family.name}, piece {index + 1} of {family.pieces}, from {first}, on {release}", flush=True)
     with tempfile.TemporaryDirectory() as parent:

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What of the small size is known to fail, so that it does not stop the gate while it is being mended.
+Known failures of the small size, so that they do not fail the gate before they are fixed.
 
-The file expected.txt: a line for each, ``family: row: kind: tries: reason``. Within that many tries of the
-small size it has always shown.
+The file expected.txt has one line for each, ``family: row: kind: tries: reason``. The failure must show
+within that many tries of the small size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TODAY = "today: "
 
 
 def read(text):
-    """{(family, row, kind): tries}"""
+    """Parse the file to {(family, row, kind): tries}."""
     listed = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -36,8 +36,8 @@ def read(text):
 
 def judge(found, listed):
     """
-    What is to be said of these results, as texts: a failure that is not listed, and one that is listed and
-    did not show. Tools of today may fail as they do.
+    Judge the results; returns problems as texts: each failure that is not listed, and each listed failure
+    that did not show. Existing tools may fail as they do.
     """
     said = []
     for result in found:

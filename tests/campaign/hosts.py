@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The programs of tests/host as a family: the hotplug script, libvirt's hook and definitions on an emulated Xen
-host.
+The programs of tests/host as a family: the hotplug script, libvirt's hook and domain definitions, on an
+emulated Xen host.
 
-Each gets its share of the minutes, in calls that are as long as fits; what they print is counted.
+Each program gets an equal share of the time. It is called repeatedly, and the counts that it prints are added
+up.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ _DEFINITIONS = re.compile(r"^(recipe|plain) +(.+?)  of \d+ tries", re.M)
 _COUNT = re.compile(r"(\d+) (right|refused|gone|wrong)")
 _SCRIPT_KILLS = re.compile(r"^(work|start|service): (.*); (\d+) left something", re.M)
 _HOOK_KILLS = re.compile(r"^(\d+) kills, (\d+) left something", re.M)
-# A call that does not end is ended so long after what it was thought to take.
+# Seconds after the expected duration of a call at which it is killed.
 _GRACE = 900
 
 
 class Program(NamedTuple):
     """
-    ``words(number, tries)``: the command line of the number-th call; ``tries`` is what the first one tries.
+    ``words(number, tries)``: the command line of call ``number``. ``tries``: the number of tries in the first
+    call.
     """
 
     name: str
@@ -50,7 +52,9 @@ PROGRAMS = (
 
 
 def run(release: str, minutes: float) -> dict[str, object]:
-    """A result, in the form of the other families, whose ``rounds`` are minutes."""
+    """
+    Run the programs; returns a result in the form of the other families, in which ``rounds`` are minutes.
+    """
     name = f"campaign-{release}"
     started = time.monotonic()
     subprocess.run([XENHOST, "up", "--name", name, "--release", release], check=True)
@@ -86,7 +90,8 @@ def run(release: str, minutes: float) -> dict[str, object]:
 
 def _calls(name: str, program: Program, seconds: float) -> Iterator[tuple[str, int]]:
     """
-    What the calls of a program say, until its time is over: the second one takes about what is left of it.
+    Yield the output of each call of a program until its time is over. The second call is sized to take the
+    remaining time.
     """
     tries, end, number = program.tries, time.monotonic() + seconds, 0
     while number == 0 or (time.monotonic() < end and tries >= program.tries // 4):
@@ -114,7 +119,7 @@ def _on_host(name: str, command: str, seconds: float) -> tuple[str, int]:
 
 
 def read(text: str) -> dict[str, dict[str, int]]:
-    """{row: counts} of what one of the programs printed."""
+    """{row: counts} from the output of one program."""
     rows = {}
     for part, way, counts in _SWAPS.findall(text):
         title = f"hotplug script, {part}, by {way}, exchanged"
@@ -131,7 +136,9 @@ def read(text: str) -> dict[str, dict[str, int]]:
 
 
 def _counts(text: str) -> dict[str, int]:
-    """What is gone when it is looked for was not handed over, as what was refused."""
+    """
+    Parse counts. A disk that was gone when it was looked up was not handed over, so it counts as refused.
+    """
     found = {"right": 0, "refused": 0, "wrong": 0}
     for count, name in _COUNT.findall(text):
         found["refused" if name == "gone" else name] += int(count)

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The pieces of the campaign: which family runs with which program, in how many pieces, and which files decide
-what comes out.
+The pieces of the campaign: which program runs each family, in how many pieces, and which files determine the
+result.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ TABLES = 2500
 
 class Family(NamedTuple):
     """
-    ``rounds``: how many tries of each row make the full size, in ``pieces``; ``modules`` are what is tried
-    (names in plugins/modules; none for the tables); ``tests``: the files of tests that decide what comes out.
+    ``rounds``: the number of tries of each row in the full size, in ``pieces``. ``modules``: the modules
+    under test (names in plugins/modules; none for the tables). ``tests``: the test files that determine the
+    result.
     """
 
     name: str
@@ -82,7 +83,7 @@ FAMILIES = (
         (*_JOBS, "tests/campaign/inside/kills.py", "tests/campaign/inside/qemu.py"),
     ),
 )
-# On an emulated host: its tries are counted in minutes, half an hour for each of four programs (hosts.py).
+# On an emulated host. Its tries are counted in minutes: half an hour for each of four programs (hosts.py).
 HOST = Family(
     "host",
     120,
@@ -90,17 +91,17 @@ HOST = Family(
     tuple(f"tests/host/{name}.py" for name in ("rebind", "hotplug_kill", "swaplibvirt", "hookkill")),
 )
 HOST_RELEASES = ("bookworm", "trixie")
-# What a family tries that no module imports.
+# Files under test that no module imports.
 _MORE = {"tables": ("_source/slots.py",), "host": ("_hotplug/script.py", "_libvirt/hook.py")}
-# Kernels of the tier, and how many seconds a piece of the full size takes at most.
+# Test kernels, and the time limit in seconds for a piece of the full size.
 RELEASES = ("forky", "trixie", "bookworm")
 HOUR = 3300
 
 
 def program(family: Family, index: int, first: int, tries: int, seconds: int) -> list[str]:
     """
-    The words of the program for piece ``index``, or for so many rounds from ``first`` on, but for where its
-    report goes.
+    The command line for piece ``index``, or for ``tries`` rounds from ``first`` on, without the option for
+    the report.
     """
     if family.name == "tables":
         words = ["differential.py", "--seed", SEED, "--count", TABLES, "--skip", TABLES * index, "--jobs", 1]
@@ -113,9 +114,8 @@ def program(family: Family, index: int, first: int, tries: int, seconds: int) ->
 
 def key(family: Family) -> str:
     """
-    A hash of all the code that decides what comes out of a family: of every definition, wherever it stands,
-    but for what changes nothing: comments, documentation, types, imports, the order of definitions and the
-    files' names.
+    A hash of all code that determines a family's result. It covers every definition, wherever it is, but not
+    comments, docstrings, annotations, imports, the order of definitions, or file names.
     """
     starts = [PLUGINS / "modules" / f"{name}.py" for name in family.modules]
     starts += [PLUGINS / "module_utils" / name for name in _MORE.get(family.name, ())]
@@ -126,13 +126,13 @@ def key(family: Family) -> str:
 
 
 def meaning(text: str) -> set[str]:
-    """The top-level statements of a Python file, without what changes nothing."""
+    """The top-level statements of a Python file, without anything that does not affect its behaviour."""
     tree = _Plain().visit(ast.parse(text))
     return {ast.dump(node) for node in tree.body if not isinstance(node, ast.Pass)}
 
 
 class _Plain(ast.NodeTransformer):
-    """Takes documentation, annotations and imports out of a tree."""
+    """Removes docstrings, annotations and imports from a tree."""
 
     def visit_Import(self, node: ast.AST) -> ast.AST:
         return ast.Pass()
@@ -151,13 +151,13 @@ class _Plain(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        # Fields of a record are what they are without a value, too.
+        # A record's fields matter even without a default value.
         node.annotation = ast.Constant("")
         return self.generic_visit(node)
 
 
 def closure(starts: list[Path]) -> set[Path]:
-    """The files below plugins/ that these import, and so on."""
+    """The files below plugins/ that these files import, directly or indirectly."""
     found: set[Path] = set()
     todo = list(starts)
     while todo:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The stored results, docs/campaign/*.json, and the table that is made from them, docs/campaign.md.
+The stored results, docs/campaign/*.json, and the table generated from them, docs/campaign.md.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def path(release, family, index):
 
 
 def kept(release, family, index):
-    """The result that is kept of a piece; None when there is none."""
+    """The stored result of a piece; None if there is none."""
     file = path(release, family, index)
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
@@ -75,12 +75,12 @@ def keep(release, family, index, key, result):
 
 
 def is_whole(family, result):
-    """Whether nothing is left to be done of a piece."""
+    """Whether a piece is complete."""
     return family.pieces > 1 or result["rounds"] >= family.rounds
 
 
 def add(before, result):
-    """The result of a piece of which a part was there before, with the next part."""
+    """Add the result of the next part to the earlier result of a piece."""
     if before is None:
         return result
     rows = add_up([before, result])
@@ -92,7 +92,7 @@ def add(before, result):
 
 
 def of_tables(result):
-    """The result of differential.py in the form of the other families."""
+    """Convert a result of differential.py to the form of the other families."""
     totals = result["totals"]
     wrong = totals["without a name"]
     counts = dict.fromkeys(COUNTS, 0)
@@ -113,7 +113,7 @@ def of_tables(result):
 
 
 def add_up(results):
-    """{row: counts} of several results of a family."""
+    """Add up several results of a family to {row: counts}."""
     rows = {}
     for result in results:
         for name, counts in result["rows"].items():
@@ -124,7 +124,7 @@ def add_up(results):
 
 
 def table():
-    """The text of docs/campaign.md."""
+    """Generate the text of docs/campaign.md."""
     parts = [HEAD]
     for family in (*pieces.FAMILIES, pieces.HOST):
         for release in pieces.RELEASES:

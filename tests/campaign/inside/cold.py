@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A module as a program of its own, as Ansible starts it; called by victim.ColdRun with what to do, as JSON.
+Run a module as a separate program, as Ansible does. Called by victim.ColdRun with the task as JSON.
 """
 
 from __future__ import annotations

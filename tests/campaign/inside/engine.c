@@ -2,12 +2,15 @@
  * GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
  * SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Runs of a program that has imported everything already, each in a process of its own, for the price of a few system calls.
+ * Run a program that has already imported everything, each time in a separate process, at the cost of a few
+ * system calls.
  *
- * On a Linux that runs as a process a fork costs a tenth of a second and more: each page that parent or child then writes to is a fault that
- * goes through the host. So a run shares the memory of the process that starts it, as a child of vfork(2) does, and that process writes back
- * its whole memory, as it was before the first run, whatever became of the run: ended, killed, or half way through an allocation. The run has
- * its own process id, descriptors, signals and locks, as after fork(2), and no later run sees anything of it.
+ * On a Linux that runs as a process (User-mode Linux), a fork takes a tenth of a second or more: each page
+ * that parent or child then writes causes a fault that the host handles. So a run shares the memory of the
+ * process that starts it, like a child of vfork(2). Afterwards that process restores its whole memory to the
+ * state before the first run, however the run ended: normally, killed, or in the middle of an allocation. The
+ * run has its own process ID, descriptors, signals and locks, as after fork(2), and no later run sees any of
+ * its changes.
  */
 
 #define _GNU_SOURCE
@@ -31,7 +34,7 @@ struct range {
     uintptr_t from, to;
 };
 
-/* All that is kept lies in shared memory, which is no part of what is written back. */
+/* The saved state is in shared memory, which is not restored. */
 struct state {
     struct range mapped[MOST], saved[MOST], now[MOST];
     int mapped_count, saved_count;
@@ -66,7 +69,10 @@ static const char *end_of_line(const char *at)
     return at;
 }
 
-/* The mappings in the order of their addresses, those that touch as one; with saved those that are written back, too, less what is below stack. */
+/*
+ * Read the mappings in the order of their addresses; adjacent ones are merged. With saved, also list the
+ * ranges to restore: private writable mappings, without the part of the stack below the address stack.
+ */
 static int read_maps(struct state *state, struct range *all, struct range *saved, int *saved_count, uintptr_t stack)
 {
     int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), count = 0;
@@ -100,7 +106,7 @@ static int read_maps(struct state *state, struct range *all, struct range *saved
     return count;
 }
 
-/* What is mapped now and was not is taken away; what was and is not any more is there again, empty, to be filled. */
+/* Unmap ranges that were not mapped before. Map ranges that are missing now again, empty, to be filled. */
 static int restore_maps(struct state *state)
 {
     if (change_brk(state->brk) != state->brk)
@@ -167,8 +173,9 @@ static void *shared(size_t size)
 }
 
 /*
- * Never returns to Python: for each byte that can be read from orders, run body in a process that is a child of this one's parent, and whose
- * id is written to pids, four bytes. The byte t: the run first has itself traced by that parent and stops. After seconds it is ended by SIGALRM.
+ * Never returns to Python. For each byte read from orders, run body in a process that is a child of this
+ * process's parent, and write its process ID to pids, as four bytes. The byte t: the run first lets that
+ * parent trace it, and stops. After seconds, SIGALRM kills it.
  */
 __attribute__((noinline, optimize("no-omit-frame-pointer"))) int serve(int orders, int pids, unsigned seconds, int (*body)(void))
 {
@@ -177,7 +184,7 @@ __attribute__((noinline, optimize("no-omit-frame-pointer"))) int serve(int order
     if (!state)
         return errno;
     state->brk = change_brk(0);
-    /* Twice: what it is copied to is itself one of the mappings. */
+    /* Twice, because the buffer for the copy is itself a mapping. */
     for (int again = 0; again < 2; again++) {
         state->saved_count = 0;
         state->mapped_count = read_maps(state, state->mapped, state->saved, &state->saved_count, stack);
@@ -192,7 +199,10 @@ __attribute__((noinline, optimize("no-omit-frame-pointer"))) int serve(int order
         ssize_t got = read(orders, &order, 1);
         if (got <= 0)
             _exit(0);
-        /* Not by clone(3): as after vfork(2), the child goes on here, on the same stack, while the parent waits. */
+        /*
+         * Not with clone(3): as after vfork(2), the child continues here, on the same stack, while the parent
+         * waits.
+         */
         long child;
         __asm__ volatile("syscall"
                          : "=a"(child)

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Errors: one system call of a module answers with an errno that it does not have to answer with, and the module
-has to cope.
+Errors: one system call of a module returns an errno instead of being executed, and the module must handle
+that.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ sys.path[:0] = [os.environ.get("RACEFREE_SITE", "/root/site"), "/root/site/tests
 import jobs
 import victim
 
-# x86-64 numbers of calls whose failure nobody can be asked to survive, or that cannot fail: memory, signals,
-# the end.
+# x86-64 numbers of system calls that cannot fail, or whose failure no program can survive: memory, signals,
+# exit.
 SPARED = {9, 10, 11, 12, 13, 14, 15, 25, 28, 35, 60, 158, 186, 202, 218, 228, 230, 231, 273, 318, 334}
 ERRORS = (
     errno.EINTR,
@@ -34,7 +34,7 @@ ERRORS = (
 
 
 def attempt(score, world, way, random):
-    """One try; one that meets a call that is spared is none."""
+    """One try. It is not counted if the chosen system call is one of SPARED."""
     count, error = random.randint(1, way.calls[True]), random.choice(ERRORS)
     met = []
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the modules are asked to do in the families kills, errors and pairs: how it begins, what is asked, and
-how the kernel shows that it was done.
+The tasks given to modules in the families kills, errors and pairs: the initial state, the task, and how its
+result shows in the kernel.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ NAME, OTHER, UUID = "campaign", "campaign-b", "CAMPAIGN-1"
 
 class Job:
     """
-    ``begin``: what is there before, a list of (module, arguments); ``asked``: the same for what is asked;
-    ``end``: what takes all of it away again; ``forget``: called before, for what no module takes away.
-    ``shows``: called with nothing after an "ok", it says what is not as it was said to be, or an empty text.
+    ``begin``: what creates the initial state, a list of (module, arguments). ``asked``: the task, one such
+    pair. ``end``: what removes everything again, as a list. ``forget``: called before ``begin``, to remove
+    what no module removes. ``shows``: called without arguments after the answer "ok"; returns how the actual
+    state differs from the wanted one, or an empty text.
     """
 
     def __init__(self, title, asked, shows, begin=(), end=(), forget=lambda: None):
@@ -51,8 +52,9 @@ class Job:
 
     def finish(self):
         """
-        Take away what was made; what could not be, as text. The kernel lets go of what lies below a mapped
-        device a moment after that is gone, and a module's next run comes within milliseconds here.
+        Remove everything that was created; returns what could not be removed, as text. Retried, because the
+        kernel releases the devices below a mapped device shortly after that is gone, and the next run of a
+        module starts within milliseconds here.
         """
         for module, arguments in self.end:
             limit = time.monotonic() + _MOMENT
@@ -81,7 +83,8 @@ def _no_loop_of(*paths):
 
 def _device(name, uuid, letter, suspended="0"):
     """
-    Shows what keeps the mapped device from being that one, over a file whose first byte there is the letter.
+    Returns a function that reports how the mapped device differs from the wanted one, on a file whose first
+    byte there is ``letter``.
     """
 
     def shows():
@@ -109,7 +112,7 @@ def _all(*several):
 
 
 def jobs(world):
-    """The Jobs, over files of this world."""
+    """The Jobs, on files of this world."""
     one, two = world.file("one", b"A"), world.file("two", b"B")
     both = [{"backing_file": one}, {"backing_file": two}]
     gone = [dict(row, state="absent") for row in both]
@@ -234,8 +237,8 @@ def _storage(world, image):
 
 def aftermath(world, job, answer, made_wrong):
     """
-    The problems after a try that ended with this answer, for a Score: what was said, what the next run does,
-    and what is left in the end.
+    The problems after a try that ended with this answer, for a Score: whether the answer is true, how the
+    next run ends, and what is left over.
     """
     problems = list(made_wrong)
     if not world.is_intact():
@@ -260,8 +263,9 @@ def aftermath(world, job, answer, made_wrong):
 
 class Way:
     """
-    How a job is run: ``begin(lane)`` a victim; ``calls``: how many system calls it makes, by whether all are
-    counted; ``cold(which)`` the same from a cold start, which makes about as many.
+    How a job is run: ``begin(lane)`` returns a victim. ``calls``: the number of its system calls, by whether
+    all of them are counted or only those that change something. ``cold(which)``: the same from a cold start,
+    which makes about as many calls.
     """
 
     def __init__(self, world, job):
@@ -284,17 +288,17 @@ class Way:
         return ColdRun(*self.job.asked, which=self.which)
 
     def words(self):
-        """For a message."""
+        """A description for messages."""
         return "" if self.which is None else f" of a cold run's {('own process', 'child')[self.which]}"
 
 
 def play(family, text, attempt):
     """
-    The main program of a family: rounds in which every job has one try, until there were enough or the time
-    is over; the exit code.
+    The main program of a family: in each round, every job has one try. It ends after the given number of
+    rounds, or when the time is over. Returns the exit code.
 
-    ``attempt(score, world, way, random)`` makes one try and notes it. Some rounds are cold (victim.py),
-    beside udevd itself.
+    ``attempt(score, world, way, random)`` makes one try and records it. Some rounds start cold (victim.py),
+    with the real udevd.
     """
     chosen = options(text)
     score = Score(family, chosen.seed)
@@ -315,8 +319,7 @@ def play(family, text, attempt):
 
 def conclude(score, world, way, run, code, how, outcome):
     """
-    Note a try of which the run has ended with this code: ``outcome`` unless something was not as it should
-    be.
+    Record a try whose run ended with this exit code: as ``outcome``, or with its problems if there are any.
     """
     hung = [("left", "the run hung")] if code == -14 else []
     problems = aftermath(world, way.job, run.answer(), hung)

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Kills: SIGKILL after each system call of a module that changes something, in turn, and after a sample of all
-its calls.
+Kills: SIGKILL after each system call of a module that changes something, in turn, and after a random sample
+of all its system calls.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import jobs
 
 def attempt(score, world, way, random):
     """
-    One try: three of four after a call that changes something, with all of them in turn, from a place that
-    the seed says.
+    One try. Three of four kill after a system call that changes something: all of these in turn, starting at
+    a position that depends on the seed.
     """
     job = way.job
     turn = score.round

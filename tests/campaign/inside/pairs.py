@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Pairs: while one run of a module stands before one of its system calls, a second run for the same thing runs
+Pairs: while one run of a module is stopped before one of its system calls, a second run of the same task runs
 as far as it can.
 
-What one run waits for the other has, so the second may have to wait: after a moment the first goes on beside
-it. They have to end as if one had come after the other: both well, and the thing there once.
+The second run may have to wait for something that the first one holds, so after a moment the first one
+continues in parallel. The result must be as if one had run after the other: both succeed, and the device
+exists once.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ sys.path[:0] = [os.environ.get("RACEFREE_SITE", "/root/site"), "/root/site/tests
 import jobs
 import victim
 
-# Seconds that the second run gets alone: many times what it takes.
+# Seconds that the second run gets alone: many times its usual duration.
 MOMENT, COLD_MOMENT = 0.25, 2
 
 
 class Second:
-    """The other run, beside the first."""
+    """The second run, in parallel with the first."""
 
     def __init__(self, way):
         self.run = way.begin(1)
@@ -34,7 +35,7 @@ class Second:
         self.child = None
 
     def start(self, pid, number):
-        """Called while the first stands; returns when this one has ended, or after a moment."""
+        """Called while the first run is stopped. Returns when the second run has ended, or after a moment."""
         del pid, number
         self.child = self.run.begin(False)
         end = time.monotonic() + self.moment
@@ -45,7 +46,7 @@ class Second:
         return 0
 
     def end(self):
-        """Its answer, when it has ended."""
+        """Wait for the end of the second run; returns its answer."""
         if self.child is None:
             return self.run.plainly()
         try:

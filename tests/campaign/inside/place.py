@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Two files that take turns behind one loop device.
+Two files that are bound to one loop device in turn.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ SIZE = 1 << 20
 
 class Place:
     """
-    The two files A and B, open, whose sectors begin with their names, and the loop device with this number; a
-    context.
+    The open files A and B, whose first sectors are filled with their names, and the loop device with this
+    number. A context.
     """
 
     def __init__(self, number: int) -> None:
@@ -55,7 +55,7 @@ class Place:
         return os.path.join(self.directory, letter)
 
     def begin(self) -> int:
-        """A is behind the device; its sequence number."""
+        """Bind A to the device; returns its disk sequence number."""
         self.clear()
         assert rawdev.bind(self.node, self.files["A"])
         with open(f"/sys/block/loop{self.number}/diskseq", encoding="ascii") as file:
@@ -69,6 +69,6 @@ class Place:
             time.sleep(0.001)
 
     def rebind(self, node: str, letter: str) -> None:
-        """That loop device has that file now, if the kernel lets it."""
+        """Bind that file to the loop device, if the kernel allows it."""
         rawdev.unbind(node)
         rawdev.bind(node, self.files[letter])

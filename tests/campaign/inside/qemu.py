@@ -4,7 +4,7 @@
 
 """
 libvirt_disk with libvirtd and QEMU: killed after one of its system calls, or stopped before one while
-somebody else exchanges the domain, or changes its definition.
+somebody else replaces the domain or changes its definition.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VDEV, THEIRS = "vda", "words of somebody else"
 
 
 class Domains:
-    """A domain of ours, and one of the same name that somebody else may have; a context."""
+    """A domain, and somebody else's domain of the same name. A context."""
 
     def __init__(self, image):
         self.name = "campaign"
@@ -39,7 +39,7 @@ class Domains:
         self.gone = {"domain": self.ours, "vdev": VDEV, "state": "absent", "uri": qemuhost.URI}
 
     def __enter__(self):
-        # A name that does not exist is no news.
+        # Do not print errors: that a domain does not exist is expected.
         libvirt.registerErrorHandler(lambda *_ignored: None, None)
         self.begin()
         return self
@@ -60,12 +60,12 @@ class Domains:
                 self.connection.lookupByUUIDString(number).undefine()
 
     def begin(self):
-        """Our domain is there, without disks, and the other one is not."""
+        """Define our domain, without disks, and undefine the other one."""
         self.undefine()
         self.define(self.ours)
 
     def text(self, number):
-        """The definition of this uuid's domain; empty when there is none."""
+        """The definition of the domain with this UUID; empty if there is none."""
         try:
             return self.connection.lookupByUUIDString(number).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         except libvirt.libvirtError as error:
@@ -77,12 +77,12 @@ class Domains:
         return f"<target dev='{VDEV}'" in self.text(number or self.ours)
 
     def exchange(self):
-        """The domain is gone, and its name is another one's."""
+        """Undefine the domain, and give its name to somebody else's domain."""
         self.undefine()
         self.define(self.foreign)
 
     def change(self):
-        """Somebody gives the domain a description, whatever else it has."""
+        """Give the domain a description, and leave the rest of its definition unchanged."""
         domain = self.connection.lookupByUUIDString(self.ours)
         domain.setMetadata(
             libvirt.VIR_DOMAIN_METADATA_DESCRIPTION, THEIRS, None, None, libvirt.VIR_DOMAIN_AFFECT_CONFIG
@@ -90,7 +90,7 @@ class Domains:
 
 
 def killed(domains):
-    """The Jobs that are killed."""
+    """The Jobs whose runs are killed."""
     made = [("libvirt_disk", domains.disk)]
     return [
         Job(
@@ -110,7 +110,7 @@ def killed(domains):
 
 
 class Swap:
-    """``asked`` of libvirt_disk, and what somebody else does before one of its system calls."""
+    """A run of libvirt_disk, and what somebody else does before one of its system calls."""
 
     def __init__(self, domains, state, way):
         self.domains, self.state, self.way = domains, state, way

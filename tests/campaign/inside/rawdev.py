@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Loop devices and mapped devices by the plain ioctls, without a word of the collection's, and without its care.
+Loop devices and mapped devices by plain ioctls, independent of the collection's code and without its
+safeguards.
 
 Sources: include/uapi/linux/loop.h, include/uapi/linux/dm-ioctl.h.
 """
@@ -17,19 +18,20 @@ import struct
 from collections.abc import Iterator, Sequence
 
 _CONFIGURE, _CLEAR, _ADD, _REMOVE = 0x4C0A, 0x4C01, 0x4C80, 0x4C81
-# struct loop_config: the descriptor, the block size, struct loop_info64, 64 bytes that are reserved.
+# struct loop_config: the descriptor, the block size, struct loop_info64, 64 reserved bytes.
 _CONFIG = struct.Struct("=II232x64x")
 _DM_CREATE, _DM_REMOVE, _DM_RENAME, _DM_SUSPEND, _DM_LOAD = (
     0xC138FD00 | number for number in (3, 4, 5, 6, 9)
 )
-# struct dm_ioctl: version, size, start of the data, targets, opened, flags, event, padding, dev, name, uuid.
+# struct dm_ioctl: version, data_size, data_start, target_count, open_count, flags, event_nr, padding, dev,
+# name, uuid.
 _DM = struct.Struct("=IIIIIiIIIIQ128s129s7x")
 _TARGET = struct.Struct("=QQiI16s")
 _DM_SUSPENDED = 2
 
 
 def bind(node: str, file: int) -> bool:
-    """Give the loop device this open file if it has none; whether it got it."""
+    """Bind the open file to the loop device if that has none; returns whether it succeeded."""
     with contextlib.suppress(OSError), _opened(node) as fd:
         fcntl.ioctl(fd, _CONFIGURE, _CONFIG.pack(file, 0))
         return True
@@ -37,7 +39,7 @@ def bind(node: str, file: int) -> bool:
 
 
 def unbind(node: str) -> bool:
-    """Take its file away, at once or at its last close; whether that was said."""
+    """Detach the file, at once or on last close; returns whether the ioctl succeeded."""
     with contextlib.suppress(OSError), _opened(node) as fd:
         fcntl.ioctl(fd, _CLEAR, 0)
         return True
@@ -57,7 +59,7 @@ def remove_loop(number: int) -> bool:
 
 
 def make_mapped(name: str, uuid: str, rows: Sequence[tuple[int, int, str, str]]) -> None:
-    """A mapped device with that table: ``(start, length, target, parameters)``; OSError."""
+    """Create a mapped device with this table: ``(start, length, target, parameters)``; OSError."""
     _call(_DM_CREATE, name, uuid)
     parts = []
     for start, length, target, parameters in rows:
@@ -77,7 +79,7 @@ def rename_mapped(name: str, new: str) -> None:
 
 
 def remove_mapped(name: str) -> bool:
-    """Whether it is gone."""
+    """Remove a mapped device; returns whether it succeeded."""
     with contextlib.suppress(OSError):
         _call(_DM_REMOVE, name)
         return True

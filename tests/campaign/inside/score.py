@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-How tries are counted: rows of tries, right, refused, wrong, left, lies, with a few examples of what was not
-as it should be.
+Count tries: rows of tries, right, refused, wrong, left, lies, with a few examples of each problem.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import time
 COUNTS = ("tries", "right", "refused", "wrong", "left", "lies")
 BAD = ("wrong", "left", "lies")
 _EXAMPLES = 5
-# Which rounds of a family are cold (victim.py).
+# Which rounds of a family start cold (victim.py).
 COLD_EVERY, COLD_FIRST = 40, 5
 
 
 class Score:
-    """``{row: counts}``, and for each bad count of a row its first examples."""
+    """``{row: counts}``, and the first examples for each kind of problem in a row."""
 
     def __init__(self, family, seed):
         self.family = family
@@ -32,13 +31,13 @@ class Score:
         self.rows = {}
         self.examples = {}
         self.started = time.monotonic()
-        # The round that is played, and how many were played to their end.
+        # The current round, and the number of completed rounds.
         self.round = self.rounds = 0
 
     def note(self, row, outcome, problems=(), example=""):
         """
-        One try: ``outcome`` is "right" or "refused", ``problems`` is a list of (one of BAD, what was seen); a
-        try with a problem counts as that only, with the worst that was seen. ``example``: how it was made.
+        Record one try. ``outcome``: "right" or "refused". ``problems``: a list of (one of BAD, description);
+        a try with problems counts only as the worst of them. ``example``: how to describe the try.
         """
         counts = self.rows.setdefault(row, dict.fromkeys(COUNTS, 0))
         counts["tries"] += 1
@@ -53,7 +52,7 @@ class Score:
             examples.append(seen + "; ".join(f"{kind}: {seen}" for kind, seen in problems))
 
     def result(self):
-        """Plain data, as it is kept."""
+        """The result to store, as plain data."""
         return {
             "family": self.family,
             "kernel": os.uname().release,
@@ -66,7 +65,7 @@ class Score:
 
 
 def now(text):
-    """Say what is about to be tried, for whoever finds that the kernel has ended."""
+    """Record what is about to be tried, in case the kernel crashes."""
     path = os.environ.get("RACEFREE_NOW")
     if path:
         with open(path, "w", encoding="utf-8") as file:
@@ -74,7 +73,7 @@ def now(text):
 
 
 def options(text):
-    """The command line that all families have."""
+    """Parse the command line, which is the same for all families."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tries", type=int, default=100, help="of each row: so many rounds")
@@ -87,8 +86,8 @@ def options(text):
 
 def rounds(score, chosen, udev):
     """
-    ``(whether the round is a cold one, what it takes for chance)``, as long as there is time: everything in a
-    round follows from the seed and its number.
+    Yield ``(whether the round starts cold, its random number generator)`` while there is time. Everything in
+    a round depends only on the seed and its number.
     """
     for number in range(chosen.first, chosen.first + chosen.tries):
         if time.monotonic() > score.started + chosen.seconds:
@@ -101,7 +100,7 @@ def rounds(score, chosen, udev):
 
 
 def finish(score, report):
-    """Print the result and write it; the exit code: 1 when anything was not as it should be."""
+    """Print the result and write the report; returns the exit code, which is 1 if there was any problem."""
     result = score.result()
     for row, counts in result["rows"].items():
         print(f"{score.family}: {row:40}" + "".join(f"{counts[name]:7} {name}" for name in COUNTS))

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the family swaps tries: a victim, and an adversary who exchanges what it is about for somebody else's
-under the same name.
+The cases of the family swaps: a victim, and an adversary who replaces the victim's device with somebody
+else's device of the same name.
 
-Every case makes what is there before, says what is asked, exchanges, and judges by what the kernel has in the
-end.
+Every case creates the initial state, starts the task, replaces the device, and judges the final state of the
+kernel.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LENGTH = 8
 
 class Case:
     """
-    ``title``; ``begin()`` makes what is there before and returns the victim; ``exchange()`` is what the
-    adversary does, once; ``wrong()``: what of somebody else's was taken or changed, and ``untrue()``: what is
-    not so of what an "ok" says, both as text. ``is_done``: the "ok" was true before the exchange: what the
-    adversary does to it later the victim cannot know.
+    ``title``. ``begin()``: creates the initial state and returns the victim. ``exchange()``: what the
+    adversary does, once. ``wrong()``: what the victim did to somebody else's device; ``untrue()``: how an
+    answer "ok" differs from the actual state; both as text. ``is_done``: whether "ok" was already true before
+    the exchange, because the victim cannot know what the adversary does after that.
     """
 
     title = ""
@@ -69,7 +69,7 @@ class Case:
         return problems
 
     def left(self):
-        """What a refusal left that the next run for the same does not take away, as texts."""
+        """What a refused run left behind that the next run of the same task does not remove, as texts."""
         if settled(lambda: not self.more(), 1):
             return []
         run = self.victim
@@ -77,7 +77,7 @@ class Case:
         return [] if settled(lambda: not self.more(), 1) else self.more()
 
     def more(self):
-        """What is there beside what was before, and what the adversary made, as texts."""
+        """What exists in addition to the initial state and the adversary's devices, as texts."""
         loop = os.path.basename(self.place.node)
         over = [
             f"{name} over {row[1]}"
@@ -90,13 +90,13 @@ class Case:
                 over.append(f"{name} (uuid {row[0]})")
         return over
 
-    # The mapped device that was there before, and the adversary's diskseq, where there are such.
+    # The mapped device of the initial state, and the diskseq of the adversary's device, where these exist.
     before = foreign = None
 
 
 class Load(Case):
     """
-    A mapped device over a loop device whose file is exchanged: A is wanted, B must never be read through it.
+    A mapped device on a loop device whose file is replaced: A is wanted, and B must never be read through it.
     """
 
     def __init__(self, world, place, way):
@@ -139,7 +139,7 @@ class Load(Case):
 
 
 class Mapped(Case):
-    """A mapped device that is destroyed and made anew under its name, as somebody else's."""
+    """A mapped device that is removed and created again under its name, as somebody else's."""
 
     def __init__(self, world, place, way):
         super().__init__(world, place, way)
@@ -187,12 +187,12 @@ class Mapped(Case):
 
 
 def make(name, uuid):
-    """A mapped device, without any of the collection's care."""
+    """Create a mapped device without the collection's code."""
     rawdev.make_mapped(name, uuid, [(0, LENGTH, "zero", "")])
 
 
 class Loop(Case):
-    """A loop device whose file is exchanged for somebody else's while it is detached or changed."""
+    """A loop device whose file is replaced with somebody else's while the device is detached or changed."""
 
     def __init__(self, world, place, way):
         super().__init__(world, place, way)
@@ -249,7 +249,7 @@ def _attribute(name, attribute):
 
 
 def cases(world, place):
-    """All Cases, in this World and over this Place."""
+    """All Cases, in this World and on this Place."""
     loads = [
         Load(world, place, way) for way in ("diskseq", "path and diskseq", "file", "dmsetup with the path")
     ]
@@ -266,7 +266,7 @@ def cases(world, place):
 
 
 def undo(place):
-    """What a try may have left."""
+    """Remove what a try may have left behind."""
     for name in mapped():
         if name in (NAME, OTHER):
             rawdev.remove_mapped(name)

@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Swaps: while a module, or a tool of today, stands before one of its system calls, an adversary exchanges what
-it works on.
+Swaps: while a module, or an existing tool, is stopped before one of its system calls, an adversary replaces
+the device that it works on.
 
-Every window is met on one processor too: the call is drawn from all that the victim makes, the first ones of
-the run as well as the last.
+Every window is hit on a single processor too: the call is drawn from all system calls of the victim,
+including the first and last ones of the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ NUMBER = 243
 
 
 def attempt(case, which, count):
-    """(whether the victim met the adversary, the outcome, problems, how many calls it made) of one try."""
+    """
+    One try; returns (whether the victim met the adversary, the outcome, problems, number of system calls).
+    """
     run, case.is_done = case.begin(), False
     if which is not None:
         run = run.cold(which)
@@ -60,7 +62,7 @@ class Family:
             if case not in self.calls:
                 self.calls[case] = attempt(case, None, ENDLESS)[3]
                 self.between()
-            # From a cold start it makes about as many.
+            # A cold start makes about as many system calls.
             self.one(case, which, random.randint(1, self.calls[case]))
             self.between()
 

@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What of udev's work modules wait for, done in a millisecond: links in /dev/mapper, and the count of a cookie.
+A fast replacement for the part of udevd that modules wait for: links in /dev/mapper, and the counter of a
+cookie. It takes a millisecond.
 
-udevd runs dmsetup two times for each event of a mapped device, and a worker with many rules for each of a
-loop device: ten times what a module takes. Most tries are made with this in its place, and some beside udevd
-itself.
+udevd runs dmsetup twice for each event of a mapped device, and a worker with many rules for each event of a
+loop device, which takes ten times as long as a module. Most tries use this replacement, and some use the real
+udevd.
 """
 
 from __future__ import annotations
@@ -29,9 +30,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Udev:
-    """
-    A context, with udevd, or (``real(False)``) with a process of this module in its place.
-    """
+    """A context, with the real udevd or (``real(False)``) with a process of this module in its place."""
 
     def __init__(self) -> None:
         self._stand_in: tuple[int, int] | None = None
@@ -56,7 +55,7 @@ class Udev:
 
 
 def _stand_in() -> tuple[int, int]:
-    """The process, and a pipe at whose end it ends."""
+    """Start the process; returns its PID, and a pipe that it keeps open."""
     subprocess.run(["udevadm", "settle"], check=False)
     subprocess.run(["udevadm", "control", "--exit", "--timeout=30"], check=True)
     with contextlib.suppress(FileNotFoundError):
@@ -93,7 +92,7 @@ def _serve(ready: int) -> None:
 
 
 def _links(values: dict[str, str], links: dict[str, str]) -> None:
-    """As 55-dm.rules: the link of the device's name leads to it, and to nothing once it is gone."""
+    """Like 55-dm.rules: create the link of the device's name, and remove it once the device is gone."""
     node = os.path.basename(values["DEVPATH"])
     wanted = None
     if values["ACTION"] != "remove":
@@ -113,7 +112,7 @@ def _links(values: dict[str, str], links: dict[str, str]) -> None:
 
 
 def _count(cookie: int) -> None:
-    """As dmsetup udevcomplete."""
+    """Like dmsetup udevcomplete: decrement the cookie."""
     identifier = _LIBC.semget(_COOKIE | cookie & 0xFFFF, 0, 0)
     if identifier >= 0:
         _LIBC.semop(identifier, ctypes.create_string_buffer(struct.pack("=Hhh", 0, -1, 0o4000)), 1)

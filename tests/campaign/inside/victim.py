@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Modules, and tools of today, as victims: each run is a process that can be stopped, killed or lied to.
+Modules, and existing tools, as victims: each run is a process that can be stopped, killed, or given wrong
+results of system calls.
 
-Most runs of a module are begun by a Zygote, which has imported all: its main() runs from the options to the
-answer, with the work in the same process. A cold one is begun as Ansible begins it, as a program of its own
-that imports what it needs, and leaves the work to a child; stopped or killed is one of the two.
+Most runs of a module are started by a Zygote, which has already imported everything: the module's main() runs
+completely, with its work in the same process. A cold run is started as Ansible starts it: as a separate
+program that imports what it needs, and does the work in a child process. One of these two processes is
+stopped or killed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from ansible_collections.racefree.block.plugins.module_utils._module import work
 from zygote import Zygote
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
-# Seconds after which a run counts as hanging: longer than the 60 that it may wait for udev, or for another
+# Seconds after which a run counts as hanging: longer than the 60 s that it may wait for udev, or for another
 # run.
 HANGING = 150
 NAMES = (
@@ -42,27 +44,24 @@ NAMES = (
 )
 _COLD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cold.py")
 _zygotes: list[Zygote] = []
-# What runs take for chance; each its own.
+# The random numbers for the runs' seeds.
 _seeds = random.Random(1)
 
 Answer = dict[str, Any]
 
 
 def seed(value: float) -> None:
-    """Runs take from here on what follows from this for chance."""
+    """Seed the random numbers of all runs from here on."""
     _seeds.seed(value)
 
 
 def load_all(lanes: int = 1, names: tuple[str, ...] = ()) -> None:
-    """
-    Import what the victims will need, and have ``lanes`` processes ready that begin them, for as many at
-    once.
-    """
+    """Import what the victims will need, and start ``lanes`` zygotes, for as many concurrent runs."""
     for name in (*NAMES, *names):
         importlib.import_module(MODULES + name)
-    # It is this process that is stopped, killed and lied to.
+    # The work runs in the process that is stopped, killed or given wrong results.
     worker.IN_PROCESS = True
-    # What is only made once, and then kept, is there in every run.
+    # Create objects that are cached, so that every run finds them.
     _play(
         {
             "module": "loop_device",
@@ -101,15 +100,12 @@ def _last(text: str) -> Answer | None:
 
 
 class _Victim:
-    """
-    ``plainly()``, ``stopped(count, decide)`` or ``killed(count)`` is one run, and what is meant by these is
-    told by ptrace.py.
-    """
+    """``plainly()``, ``stopped(count, decide)`` and ``killed(count)`` each make one run; see ptrace.py."""
 
     which = 0
 
     def begin(self, traced: bool) -> int:
-        """A process, which has stopped itself if it is to be traced."""
+        """Start the process. If it is to be traced, it stops itself first."""
         raise NotImplementedError
 
     def stopped(
@@ -129,7 +125,7 @@ class _Victim:
 
 
 class Program(_Victim):
-    """A tool of today; its exit code is its answer."""
+    """An existing tool; its exit code is its answer."""
 
     def __init__(self, *command: str) -> None:
         self.command = command
@@ -139,7 +135,7 @@ class Program(_Victim):
 
 
 class Run(_Victim):
-    """One run of a module. ``answer`` after it has ended: the module's result, or None."""
+    """One run of a module. ``answer``: the module's result after it has ended, or None."""
 
     def __init__(self, module: str, arguments: Answer, lane: int = 0) -> None:
         self.module = module
@@ -153,23 +149,25 @@ class Run(_Victim):
         )
 
     def cold(self, which: int) -> ColdRun:
-        """The same, from a cold start."""
+        """The same run, from a cold start."""
         return ColdRun(self.module, self.arguments, which)
 
     def plainly(self) -> Answer | None:
-        """Run it untouched; the answer."""
+        """Run it without interference; returns the answer."""
         os.waitpid(self.begin(False), 0)
         return self.answer()
 
     def answer(self) -> Answer | None:
-        """What the module said; None when it said nothing, or only a part."""
+        """The module's answer; None if it has printed none, or only a part."""
         if self.said is None:
             self.said = self.zygote.answer()
         return self.said
 
 
 class ColdRun(Run):
-    """The same from a cold start. ``which``: 0 the module's own process, 1 the child that does its work."""
+    """
+    The same run from a cold start. ``which``: 0 the module's own process, 1 the child that does its work.
+    """
 
     def __init__(self, module: str, arguments: Answer, which: int = 1) -> None:
         super().__init__(module, arguments)
@@ -195,7 +193,7 @@ class ColdRun(Run):
 
 
 def run(module: str, **arguments: Any) -> Answer | None:
-    """The answer of an untouched run."""
+    """Run a module without interference; returns the answer."""
     return Run(module, arguments).plainly()
 
 
@@ -204,5 +202,5 @@ def is_ok(answer: Answer | None) -> bool:
 
 
 def words(answer: Answer | None) -> str:
-    """What a failed run said, short."""
+    """A short version of the error message of a failed run."""
     return "no answer" if answer is None else str(answer.get("msg"))[:200]

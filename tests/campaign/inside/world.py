@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What the kernel has, read from sysfs without a word of the collection's, and a place for tries with somebody
-else's devices in it.
+The state of the kernel, read from sysfs independent of the collection's code, and a place for tries that
+contains somebody else's devices.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _read(path):
 
 
 def loops():
-    """{name: (diskseq, backing file, offset)} of all loop devices that have a file."""
+    """{name: (diskseq, backing file, offset)} of all bound loop devices."""
     found = {}
     for name in os.listdir("/sys/block"):
         if name.startswith("loop"):
@@ -46,7 +46,7 @@ def loops():
 
 
 def mapped():
-    """{name: (uuid, diskseq, kernel's name, what it stands on, whether suspended)} of all mapped devices."""
+    """{name: (uuid, diskseq, kernel's name, devices below, whether suspended)} of all mapped devices."""
     found = {}
     for node in os.listdir("/sys/block"):
         if node.startswith("dm-"):
@@ -69,7 +69,7 @@ def everything():
 
 
 def read(node, offset=0, size=1):
-    """Bytes of a device past its cache; empty when it cannot be read."""
+    """Bytes of a device, bypassing the page cache; empty if it cannot be read."""
     try:
         fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -88,7 +88,7 @@ def tool(*command):
 
 
 def settled(condition, seconds=10):
-    """Whether it comes true within that time."""
+    """Whether the condition becomes true within that time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -99,8 +99,8 @@ def settled(condition, seconds=10):
 
 class World:
     """
-    A directory with files, and a loop device and a mapped device over it that belong to nobody here: they
-    must never change. A context.
+    A directory with files; and a bystander, a loop device with a mapped device on it, which must never
+    change. A context.
     """
 
     def __enter__(self):
@@ -125,8 +125,8 @@ class World:
 
     def file(self, name, letter=b"", size=SIZE):
         """
-        A file of that size, anew, whose sectors all begin with the letter, in small or capital halves by
-        turns.
+        Create a file of that size. It begins with 4096 times the letter in upper case, then 4096 times in
+        lower case.
         """
         path = os.path.join(self.directory, name)
         with contextlib.suppress(FileNotFoundError):
@@ -143,18 +143,18 @@ class World:
         return loops().get(self._loop), device, read(f"/dev/{device[2]}", 0, 4) if device else b""
 
     def is_intact(self):
-        """Whether nobody touched the bystander."""
+        """Whether the bystander is unchanged."""
         return self._bystander() == self._content
 
     def left(self):
-        """What there is beyond what was there at the start, as text; empty when there is nothing."""
+        """What exists in addition to the initial state, as text; empty if nothing does."""
         now = everything()
         more = [f"{name} over {row[1]}" for name, row in now[0].items() if name not in self.start[0]]
         more += [f"{name} ({row[0]})" for name, row in now[1].items() if name not in self.start[1]]
         return ", ".join(sorted(more))
 
     def clean(self):
-        """Take away whatever is left, for the next try."""
+        """Remove everything that is left, for the next try."""
         for again in range(200):
             if not self.left():
                 return

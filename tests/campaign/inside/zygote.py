@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A process that has imported everything, and from which runs are started in milliseconds (engine.c).
+A process that has imported everything, and starts runs in milliseconds (engine.c).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _HALF = 1 << 20
 
 class Zygote:
     """
-    ``start(order)`` begins a run of ``play(order)`` in a process of its own, a child of this one, where
-    ``order`` and what ``play`` returns are plain data; ``answer()``: what it returned, None unless it came to
-    its end. One run at a time.
+    ``start(order)`` runs ``play(order)`` in a separate process, a child of this one. ``order`` and the return
+    value of ``play`` are plain data. ``answer()``: that return value, None unless ``play`` returned. One run
+    at a time.
 
-    ``seconds``: after so many a run is ended by SIGALRM.
+    ``seconds``: a run is killed by SIGALRM after this time.
     """
 
     def __init__(self, play: Callable[[Any], Any], seconds: int) -> None:
@@ -42,7 +42,10 @@ class Zygote:
         os.close(self._pids[1])
 
     def start(self, order: Any, traced: bool = False) -> int:
-        """The run's process id; when traced, it has asked for that and stops before anything else."""
+        """
+        Start a run; returns its process ID. If traced, the process has called PTRACE_TRACEME, and stops
+        before anything else.
+        """
         self._put(0, order)
         self._put(_HALF, None)
         os.write(self._orders[1], b"t" if traced else b"r")
