@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-# How long an example takes depends on what else the machine does.
+# The duration of an example depends on the load of the machine.
 settings.register_profile("racefree", deadline=None)
 settings.load_profile("racefree")
 
@@ -15,13 +15,13 @@ settings.load_profile("racefree")
 @pytest.fixture(autouse=True)
 def modules_work_in_this_process(monkeypatch):
     """
-    So that tests see what a module's work does, and change what it meets; _module/test_worker.py has the
-    process of its own.
+    Run a module's work in the test's process, so that tests can observe it and change its environment.
+    _module/test_worker.py tests the separate process.
     """
     try:
         from ansible_collections.racefree.block.plugins.module_utils._module import worker
     except ImportError:
-        # Python 3.9 has no ansible-core that the modules need.
+        # There is no ansible-core for Python 3.9 that the modules could use.
         return
     monkeypatch.setattr(worker, "IN_PROCESS", True)
 
@@ -29,8 +29,8 @@ def modules_work_in_this_process(monkeypatch):
 @pytest.fixture(autouse=True)
 def warnings_are_returned(monkeypatch):
     """
-    As on a host, and those of this test only: tests of filters import parts of the controller, where warnings
-    are shown.
+    Return warnings as on a host, and only those of the current test. Tests of filters import parts of the
+    controller, where warnings are printed.
     """
     try:
         from ansible.module_utils import _internal

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the campaign keeps, says and expects; its tries run on kernels of their own (tests/campaign)."""
+"""
+The campaign's stored results, its table and its known failures. Its tries run in kernels of their own
+(tests/campaign).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ HERE = pathlib.Path(__file__).resolve().parents[2] / "campaign"
 
 @pytest.fixture
 def campaign(monkeypatch):
-    """A function: one of the campaign's own modules."""
+    """A function that imports one of the campaign's modules."""
     monkeypatch.syspath_prepend(str(HERE))
     loaded = set(sys.modules)
     yield importlib.import_module

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The role guest_disks with real files, and stand-ins for the modules that use libvirt, which record their
+The role guest_disks with real files. The modules that use libvirt are replaced by stubs that record their
 options.
 """
 
@@ -27,8 +27,8 @@ ROLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."
 @pytest.fixture
 def role(tmp_path):
     """
-    Runs the tasks for a guest's disks. ``refuse``: the name of a task in which libvirt_disks fails;
-    ``before``: the name of a task, and a command that runs before it.
+    Run the tasks for a guest's disks. ``refuse``: the name of a task in which libvirt_disks fails.
+    ``before``: the name of a task, and a command to run before it.
     """
     with open(os.path.join(ROLE, "tasks", "main.yml"), encoding="utf-8") as file:
         tasks = yaml.safe_load(file)
@@ -94,8 +94,8 @@ def role(tmp_path):
 
 class Done:
     """
-    ``disks``: what libvirt_disks was asked for, task by task; ``asked``: the same as pairs of vdev and state;
-    ``volumes``: what thin_volumes was asked for, as pairs of id and state.
+    ``disks``: the disks that libvirt_disks was called with, by task. ``asked``: the same as pairs of vdev and
+    state. ``volumes``: the volumes that thin_volumes was called with, as pairs of id and state.
     """
 
     def __init__(self, text):
@@ -125,7 +125,7 @@ def test_links_are_followed_and_files_grow(role, tmp_path):
 
 
 def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
-    """The requested size is a minimum, whatever was found before."""
+    """The requested size is a minimum, even if the file was smaller when it was examined."""
     path = tmp_path / "a.raw"
     path.write_bytes(b"x" * 512)
     role(
@@ -137,7 +137,7 @@ def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
 
 def test_two_roles_at_once_do_not_cut_what_the_other_one_has_grown(tmp_path):
     """
-    truncate reads the size and then sets it: a run waits for another run that is between these two steps.
+    truncate reads the size and then sets it. A run must wait while another run is between these two steps.
     """
     with open(os.path.join(ROLE, "vars", "main.yml"), encoding="utf-8") as file:
         script = yaml.safe_load(file)["guest_disks__grow"]
@@ -166,7 +166,7 @@ def test_two_roles_at_once_do_not_cut_what_the_other_one_has_grown(tmp_path):
 
 @pytest.fixture
 def fleet(tmp_path):
-    """One disk to keep, one to grow, one to make, one to remove with its file."""
+    """Four disks: one to keep, one to grow, one to create, one to remove together with its file."""
     for name, size in (("keep", 2**20), ("grow", 2**20), ("old", 512)):
         (tmp_path / name).write_bytes(b"x" * size)
     return [
@@ -195,7 +195,7 @@ def test_the_order(role, fleet, tmp_path):
     are deleted last.
     """
     predicted = role(fleet, "--check")
-    # Files that are made and grown (one task), and files that are removed.
+    # Two tasks: files that are created or grown, and files that are removed.
     assert predicted.changed == 2 and sizes(tmp_path) == BEFORE
     done = role(fleet)
     present = [(vdev, "present") for vdev in ("xvda", "xvdb", "xvdc")]
@@ -232,8 +232,8 @@ def test_no_file_is_removed_when_a_disk_cannot_be_had(role, fleet, tmp_path):
 )
 def test_one_file_by_two_names(role, tmp_path, first, second):
     """
-    It is refused before anything is made, whichever file exists: for two disks, for an image that is written,
-    and for a file to remove.
+    One file for two disks, for an image that is written, or for a file to remove: refused before anything is
+    created, whichever file exists.
     """
     (tmp_path / "a").write_bytes(b"x" * 2**20)
     (tmp_path / "link").symlink_to("a")
@@ -281,7 +281,7 @@ def test_one_file_by_two_names(role, tmp_path, first, second):
 
 
 def test_a_snapshot_is_of_the_very_image(role, tmp_path):
-    """Its store gets a record. Once the image was modified, the role only reports an error."""
+    """A store gets a record of its image. Once the image is modified, the role only reports an error."""
     image, store = tmp_path / "golden", tmp_path / "a.cow"
     image.write_bytes(b"golden" + bytes(4090))
     disk = {"vdev": "xvda", "image": str(image), "file": str(store), "size": 4096, "disk_size": 8192}
@@ -347,5 +347,5 @@ def test_volumes_come_first_and_go_last(role, tmp_path):
     assert words == sorted(words)
     assert (tmp_path / "p.data").stat().st_size == 2**20 and (tmp_path / "p.meta").stat().st_size == 2**22
     live = role([dict(disk, thin=dict(disk["thin"])) for disk in disks], "-e", '{"guest_disks_live": true}')
-    # A disk that will be detached is in use until then.
+    # A disk that is going to be detached is in use until then.
     assert live.volumes == [[(1, "present")], [(1, "present")], [(2, "absent")]]

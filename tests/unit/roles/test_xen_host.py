@@ -28,7 +28,7 @@ PYTHON = os.path.realpath(sys.executable)
 
 
 class Host:
-    """The script with all its paths below one directory."""
+    """The hotplug script, with all its paths below one directory."""
 
     def __init__(self, place):
         self.state = place / "state"
@@ -67,7 +67,7 @@ class Host:
 
     @contextlib.contextmanager
     def serving(self, store="/nonexistent"):
-        """The service's process, for a XenStore at that socket."""
+        """Run the service with a XenStore at that socket."""
         with subprocess.Popen(
             [PYTHON, "-IS", self.library / "hotplug_start.py", "serve"],
             env={"XENSTORED_PATH": str(store), "XENSTORED_RUNDIR": "/nonexistent"},
@@ -79,7 +79,7 @@ class Host:
                 process.kill()
 
     def call(self, *words, path="backend/vbd/5/51728", preexec_fn=None, **more):
-        """``(exit code, what it printed)``."""
+        """Run the script; returns ``(exit code, output)``."""
         done = subprocess.run(
             [self.script, *words],
             env={"XENBUS_PATH": path, "PATH": "/usr/bin:/bin", **more},
@@ -96,7 +96,7 @@ class Host:
             (self.state / name).write_text("target=/dev/none\n", encoding="ascii")
 
     def remove_sources(self):
-        """All modules of the library except the program itself."""
+        """Remove all modules of the library except the program itself."""
         for path in self.library.rglob("*.py"):
             if path.name != "hotplug_start.py":
                 path.unlink()
@@ -146,8 +146,8 @@ def test_wrong_calls(host, words, path, message):
 
 def test_remove_needs_no_python_for_what_the_script_served(host):
     """
-    It removes its own file, and what killed runs left. Files of other disks stay; the guest's other disks
-    have calls of their own.
+    The script removes its own file, and files orphaned by killed runs. Files of other disks stay: each disk
+    of a guest has its own call.
     """
     host.script.write_text(host.script.read_text().replace(PYTHON, "/nonexistent"))
     own = os.getpid()
@@ -165,8 +165,8 @@ def test_remove_needs_no_python_for_what_the_script_served(host):
         (host.vbds / f"vbd-{name}").mkdir()
     assert host.call("remove") == (0, "")
     assert host.kept() == [f".8-51712.{own}", "5-51744", "5-51760", "7-51712"]
-    # Another call has removed it already. But as the default script, it may belong to Xen's own script, which
-    # the Python part checks.
+    # Another call has already removed the file. But if this is the default script, the disk may belong to
+    # Xen's own script, which the Python part checks.
     assert host.call("remove") == (0, "")
     assert host.call("remove", script="/etc/xen/scripts/block")[0] == 127
 
@@ -200,7 +200,7 @@ def test_without_the_one_file(host, damage):
 
 
 def test_what_is_not_in_the_one_file_is_found_beside_it(host):
-    """For example the modules of the hook."""
+    """For example, the modules of the hook."""
     host.begin_with(
         "from racefree_block._hotplug import script\n    from racefree_block._libvirt import hook\n"
         "    print(type(script.__spec__.loader).__name__, hook.__file__, file=sys.stderr)"
@@ -210,7 +210,7 @@ def test_what_is_not_in_the_one_file_is_found_beside_it(host):
 
 
 def test_all_that_it_may_need_is_in_it(host):
-    """Each module of the hotplug script can be imported from it alone."""
+    """Each module of the hotplug script can be imported from this file alone."""
     names = [
         path.stem
         for path in FLOOR.glob("_hotplug/*.py")
@@ -226,7 +226,7 @@ def test_all_that_it_may_need_is_in_it(host):
 
 
 def test_the_role_replaces_what_is_there():
-    """The texts that vars/main.yml replaces are there."""
+    """The program contains the texts that vars/main.yml replaces."""
     program = (FILES / "block-racefree").read_text(encoding="utf-8")
     variables = (ROOT / "roles/xen_host/vars/main.yml").read_text(encoding="utf-8")
     for text in ("\nPYTHON=/usr/bin/python3\n", "\nFORM=diskseq\n"):
@@ -242,20 +242,20 @@ def children(pid):
 def descriptors(pid):
     found = []
     for path in Path(f"/proc/{pid}/fd").iterdir():
-        # A thread may close it in the meantime.
+        # A thread may close the descriptor in the meantime.
         with contextlib.suppress(FileNotFoundError):
             found.append(os.readlink(path))
     return sorted(found)
 
 
 def test_the_service_does_what_the_script_would(host):
-    """Python is not started, and errors are reported as usual."""
+    """Python is not started, and errors are reported as without the service."""
     without = host.call("add")
     assert without[0] == 1
     host.script.write_text(host.script.read_text().replace(f"PYTHON={PYTHON}", "PYTHON=/nonexistent"))
     with host.serving() as service:
         before = descriptors(service.pid)
-        # Modules are read from there when they are needed.
+        # Modules are read from this file when they are needed.
         assert str(host.library / "hotplug.codes") in before
         code, text = host.call("add", XENSTORED_PATH="/elsewhere")
         assert (
@@ -280,7 +280,7 @@ def test_the_service_does_what_the_script_would(host):
             f"/5/{number}: " in answer and code == 1 for number, (answer, code) in enumerate(answers)
         ), answers
         wait_until(lambda: descriptors(service.pid) == before, "its descriptors to be closed")
-        # Lines that are not calls of the script.
+        # Invalid calls.
         assert (
             host.call("add", path="backend/vbd/5/1/../2")[0] == 127
             and host.call("remove", path="backend/vbd/5/1/../2")[0] == 127
@@ -289,8 +289,8 @@ def test_the_service_does_what_the_script_would(host):
 
 def test_the_service_answers_when_it_is_out_of_descriptors(host):
     """
-    With any number that is too small, a call is refused with the reason, and nothing is left open. With more
-    it works again.
+    With any limit that is too low, a call is refused with the reason, and no descriptor is leaked. With a
+    higher limit, calls work again.
     """
     with host.serving() as service:
         before, told = descriptors(service.pid), []
@@ -314,13 +314,13 @@ def test_the_service_answers_when_it_is_out_of_descriptors(host):
 
 
 def test_the_script_raises_its_limit(host):
-    """It works whatever limit the caller has set, with the service and without."""
+    """The script works with any limit set by its caller, with and without the service."""
 
     def few(limit):
         return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    # With fewer the shell cannot read the script, and fails.
+    # With a lower limit, the shell cannot read the script, and fails.
     for limit in (13, 16, 24):
         places = {"XENSTORED_PATH": "/elsewhere", "XENSTORED_RUNDIR": "/nonexistent"}
         code, text = host.call("add", preexec_fn=few(limit), **places)
@@ -342,7 +342,10 @@ def test_without_the_service_the_script_does_it_itself(host):
 
 
 def test_a_script_that_sees_other_mounts_does_it_itself(host):
-    """The same path may lead to another file there."""
+    """
+    In another mount namespace, the same path may lead to another file, so the script does not use the
+    service.
+    """
     with host.serving():
         script, host.script = host.script, "unshare"
         assert (
@@ -361,7 +364,7 @@ def test_a_script_that_sees_other_mounts_does_it_itself(host):
 
 @pytest.fixture
 def mute_store(host):
-    """A socket on which nobody answers, as with a stopped xenstored."""
+    """A socket on which nobody answers, as if xenstored were stopped."""
     path = host.script.parent / "xs"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -369,7 +372,7 @@ def mute_store(host):
         yield listener
 
 
-# Ends as soon as it has accepted a call.
+# A service that exits as soon as it has accepted a call.
 SHORT_LIVED = """
 import os, sys
 os.chdir(sys.argv[1])
@@ -400,7 +403,8 @@ def test_a_service_that_ends_before_the_script_waits(host):
 @pytest.mark.parametrize("victim", ["service", "keeper", "ended"])
 def test_killed_while_it_works(host, mute_store, victim):
     """
-    Its end is reported at once. Without the keeper it accepts no more calls, and the script works without it.
+    If the service is killed, this is reported at once. If the keeper is killed, the service accepts no more
+    calls, and the script works without it.
     """
     with host.serving(mute_store.getsockname()) as service:
         keeper, idle = children(service.pid)[0], len(descriptors(service.pid))
@@ -425,7 +429,7 @@ def test_killed_while_it_works(host, mute_store, victim):
 
 
 def test_a_call_that_nobody_waits_for(host):
-    """Invalid lines, and lines that name processes other than the script: they get no signal."""
+    """Invalid lines, and lines that name processes other than the script. These processes get no signal."""
     with host.serving(), subprocess.Popen(["sleep", "60"]) as other:
         try:
             with open(host.service / "calls", "wb") as calls:

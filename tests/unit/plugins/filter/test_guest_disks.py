@@ -74,7 +74,7 @@ def test_entries():
     assert entries(GUESTS, state="absent") == [
         {"domain": "old1", "vdev": "xvda", "state": "absent", "source": {"file": "/old1.raw"}}
     ]
-    # In check mode the files are not there yet.
+    # In check mode, the files do not exist yet.
     assert [entry["vdev"] for entry in entries(GUESTS, sizes={}, check_mode=True)] == ["xvdc"]
 
 
@@ -92,7 +92,7 @@ def test_a_file_that_is_yet_to_grow_into_a_disk(size, found):
 
 
 def test_what_is_removed_must_be_that_disk():
-    """An absent entry says which disk it means, as libvirt_disk keeps it."""
+    """An absent entry names the disk that it means, in the form in which libvirt_disk keeps it."""
 
     def source(sizes, **disk):
         (entry,) = entries(one(state="absent", **disk), state="absent", sizes=sizes)
@@ -104,7 +104,7 @@ def test_what_is_removed_must_be_that_disk():
     assert source({}) == (None, None)
     made = entries(one(file="/a", image="/g", chunk_size=16), sizes={"/a": 512, "/g": 4096})
     assert source({"/g": 4096}, file="/a", image="/g", chunk_size=16)[0] == made[0]["source"]
-    # Without the image nobody can tell what the table was: then only a disk that is the file itself may go.
+    # Without the image, the table is not known: then only a disk that is the file itself may be removed.
     assert source({}, file="/a", image="/g") == ({"file": "/a"}, None)
 
 
@@ -140,7 +140,7 @@ def test_what_is_removed_must_be_that_disk():
         ),
         (one(file="/a", shared="maybe"), "shared.*true or false"),
         (one(file="/a", state="absent", remove_file="perhaps"), "remove_file.*true or false"),
-        # An image is never written, removed, or grown.
+        # An image is never written, removed or grown.
         (
             one(file="/a", image="/g") + one(vdev="xvdb", file="/g"),
             r"guests\[0\].disks\[0\].image.*/g.*xvdb of g writes",
@@ -158,7 +158,7 @@ def test_what_is_removed_must_be_that_disk():
             one(file="/a") + one(vdev="xvdb", file="/./a", state="absent", remove_file=True),
             r"guests\[1\].disks\[0\].remove_file.*xvda of g uses",
         ),
-        # One disk, one meaning.
+        # A name in a guest belongs to one disk.
         (one(file="/a") + one(file="/b"), r"guests\[1\].disks\[0\].vdev.*must be another one"),
         (one(file="/a") + one(file="/b", state="absent"), "must be another one"),
         (one(file="/a") + one(file="/b", vdev="51712"), "must be another one"),
@@ -211,7 +211,7 @@ def test_an_odd_image():
         entries(one(file="/a", image="/g"), sizes={"/a": 512, "/g": 700})
 
 
-# A disk larger than its image, and the very image
+# A disk that is larger than its image; an image that must not change
 
 
 def table_of(sizes, mtimes=None, **disk):
@@ -337,7 +337,7 @@ def test_a_volume_of_a_pool_that_is_made():
         ],
     }
     assert recipe.parse(recipe.text_of(spec.parse(entry["source"]))) == spec.parse(entry["source"])
-    # 64 bytes for each block, no less than 4 MiB, no more than 16 GiB.
+    # 64 bytes for each block, at least 4 MiB, at most 16 GiB.
     for size, metadata in (("1G", 4 * 2**20), ("128G", 128 * 2**20), ("900T", 16 * 2**30)):
         assert [
             (file["path"], file["size"], file["exact"]) for file in files(thin(pool=dict(MADE, size=size)))
@@ -350,7 +350,7 @@ def test_a_volume_of_a_pool_that_is_made():
 def test_files_of_a_pool():
     guests = thin() + thin(6, vdev="xvdb")
     assert [file["path"] for file in files(guests, sizes={})] == ["/p.meta", "/p.data"]
-    # More metadata than by default is no error, less than asked for is.
+    # More metadata than the default is allowed, less than requested is not.
     assert files(guests, sizes={"/p.meta": 2**30, "/p.data": 2**30}) == []
     with pytest.raises(AnsibleFilterError, match="lose data"):
         files(thin(pool=dict(MADE, metadata_size="2M")), sizes={"/p.meta": 2**30, "/p.data": 2**30})
@@ -426,7 +426,7 @@ def test_what_is_removed_must_be_that_volume():
         (thin(pool=dict(MADE, chunk=1)), "pool.chunk"),
         (one(thin={"id": 1, "pool": MADE}, file="/a", size="1G"), "either"),
         (one(thin={"id": 1, "pool": MADE}, image="/a", size="1G"), "only with file"),
-        # One volume, one disk.
+        # A volume belongs to one disk.
         (thin() + thin(vdev="xvdb"), r"guests\[1\].disks\[0\].thin.id.*xvda of g"),
         (thin() + thin(vdev="xvdb", mode="r"), "volume of its own"),
         (
@@ -439,7 +439,7 @@ def test_what_is_removed_must_be_that_volume():
         ),
         (one(file="/a", state="absent", remove_volume=True), "remove_volume.*only with thin"),
         (one(state="absent", remove_file=True), "remove_file.*only with file"),
-        # One name, one pool; one device, one pool; what a pool has is nobody else's.
+        # Each name and each device belongs to one pool, and nothing else may use the devices of a pool.
         (
             thin() + thin(6, dict(MADE, size="2G"), "xvdb"),
             r"guests\[1\].disks\[0\].thin.pool.*the same as in guests\[0\]",
@@ -462,7 +462,7 @@ def test_what_is_removed_must_be_that_volume():
             r"remove_file.*the pool p",
         ),
         (one(file="/a", image="/g") + one(vdev="xvdb", file="/a.image"), r"/a.image"),
-        # What goes only with an image.
+        # Options that are valid only with an image.
         (one(file="/a", disk_size="1G"), "disk_size.*only with image"),
         (one(file="/a", adopt=True), "adopt.*only with image"),
         (one(file="/a", image="/g", chunk_size="x"), "chunk_size"),
@@ -535,7 +535,7 @@ def test_any_disk_can_be_encrypted():
 
 
 def test_an_encrypted_file_that_is_gone():
-    """How long its table was, its size tells, or nobody."""
+    """The length of its table is known only if the entry gives a size."""
     gone = {"file": "/a", "crypt": CRYPT, "state": "absent"}
     (entry,) = entries(one(**gone), state="absent")
     assert entry["source"] == {"file": "/a"}

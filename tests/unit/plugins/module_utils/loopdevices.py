@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Loop devices of this machine for tests, made with bare ioctls and not with the code under test.
+Loop devices of this machine for tests, created with plain ioctls, independent of the code under test.
 
-Others use the machine's loop devices at the same time, so only devices of a test's own files are looked at.
+Others use the machine's loop devices at the same time, so only devices of a test's own files are examined.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ READ_ONLY, AUTOCLEAR = 1, 4
 
 
 def why_not():
-    """Why there can be no test on loop devices here, or None."""
+    """The reason why loop devices cannot be tested here, or None."""
     if os.geteuid() != 0:
         return "loop devices need root"
     if not os.path.exists(CONTROL):
@@ -47,8 +47,8 @@ def need_loop():
 @contextlib.contextmanager
 def directory():
     """
-    A directory in memory if possible. Binding and freeing a file is ten times faster there than on a disk,
-    which is synced.
+    A directory in memory if possible. There, binding and detaching a file is ten times as fast as on a disk,
+    because nothing has to be synced.
     """
     path = tempfile.mkdtemp(prefix="racefree-test-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     try:
@@ -66,7 +66,7 @@ def image(where, name, size=65536, content=b""):
 
 
 def special_file(path, kind):
-    """Make what is no regular file: a dir, fifo, socket, or link to a FIFO; nothing for None."""
+    """Create a file that is not regular: a dir, fifo, socket, or link to a FIFO; nothing for None."""
     if kind == "dir":
         os.mkdir(path)
     elif kind == "fifo":
@@ -80,7 +80,7 @@ def special_file(path, kind):
 
 
 def bind(number, path, flags=AUTOCLEAR):
-    """The descriptor of /dev/loopN bound to the file, or None when it is not free now."""
+    """Bind the file to /dev/loopN; returns the descriptor, or None if the device is not free now."""
     try:
         device = os.open(
             f"/dev/loop{number}", (os.O_RDONLY if flags & READ_ONLY else os.O_RDWR) | os.O_CLOEXEC
@@ -106,7 +106,7 @@ def bind(number, path, flags=AUTOCLEAR):
 
 
 def bind_free(path, flags=AUTOCLEAR):
-    """``(descriptor, number)`` of some free loop device."""
+    """Bind the file to a free loop device; returns ``(descriptor, number)``."""
     for dummy in range(10000):
         with open(CONTROL, "rb+", buffering=0) as control:
             number = fcntl.ioctl(control, LOOP_CTL_GET_FREE)
@@ -119,8 +119,8 @@ def bind_free(path, flags=AUTOCLEAR):
 @contextlib.contextmanager
 def own_number():
     """
-    The number of a loop device that is added for this test, and that nobody gets as the next free one.
-    Removed at the end.
+    The number of a loop device that is added for this test, and that LOOP_CTL_GET_FREE does not return to
+    anyone. Removed at the end.
     """
     with open(CONTROL, "rb+", buffering=0) as control:
         for number in range(4000 + os.getpid() % 1000, 9000):
@@ -150,7 +150,7 @@ def diskseq_of(fd):
 
 
 def bound_files(prefix):
-    """``{number: path}`` of the loop devices bound to files whose path begins so, from sysfs."""
+    """``{number: path}`` of the loop devices that are bound to files with this path prefix, from sysfs."""
     found = {}
     for name in os.listdir("/sys/block"):
         if name.startswith("loop"):
@@ -165,7 +165,7 @@ def bound_files(prefix):
 
 
 def nothing_bound(prefix, seconds=5.0):
-    """Whether no device is bound to such a file any more, within that time: a prober may briefly hold one."""
+    """Whether no such file is bound any more within that time. A prober may hold a device briefly."""
     end = time.monotonic() + seconds
     while bound_files(prefix):
         if time.monotonic() > end:
@@ -176,7 +176,7 @@ def nothing_bound(prefix, seconds=5.0):
 
 @contextlib.contextmanager
 def at_most(seconds):
-    """An alarm that ends the test instead of a hang."""
+    """Raise an error after that time, so that the test does not hang."""
 
     def late(number, frame):
         raise AssertionError("it hangs")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Modules run as Ansible runs them, in this process: arguments in, the JSON that they print out."""
+"""Run modules in this process like Ansible: arguments in, the JSON that they print out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible.module_utils.testing import patch_module_args
 
 
 def run(main, check=False, **arguments):
-    """The result that Ansible would get of a module's ``main``."""
+    """The result that Ansible would get from a module's ``main``."""
     warnings._global_warnings.clear()
     output = io.StringIO()
     arguments = dict(arguments, _ansible_check_mode=check, _ansible_diff=True, _ansible_remote_tmp="/tmp")

@@ -3,11 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A /dev of one's own, for tests that take nodes away or exchange them: in a child, in a mount namespace of its
-own.
+A private /dev for tests that remove or replace nodes: in a child process with its own mount namespace.
 
-It is a plain directory in memory, as /dev is in many containers: the kernel adds no nodes there, and the
-nodes of the real one are untouched.
+It is a plain directory in memory, as in many containers. The kernel creates no nodes there, and the nodes of
+the real /dev are not touched.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def run(function, loops=True, nodev=False):
     """
-    What ``function()`` returns (anything that can be pickled) in a child with a /dev of its own;
-    AssertionError with what it raised.
+    Run ``function()`` in a child with a private /dev. Returns its result (anything that can be pickled);
+    AssertionError with the error that it raised.
 
-    ``loops``: with nodes for the loop devices that there are now. ``nodev``: mounted so that no node there
-    can be opened.
+    ``loops``: whether to create nodes for all present loop devices. ``nodev``: whether it is mounted so that
+    no node can be opened.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -105,10 +104,10 @@ def _call(name, *arguments):
 
 
 def read_only():
-    """In :func:`run`: nothing can be made in /dev any more."""
+    """In :func:`run`: make /dev read-only."""
     _mount(None, "/dev", None, MS_REMOUNT | MS_BIND | MS_RDONLY)
 
 
 def hide(path):
-    """In :func:`run`: the directory is empty."""
+    """In :func:`run`: mount an empty file system over the directory."""
     _mount("none", path, "tmpfs", 0)

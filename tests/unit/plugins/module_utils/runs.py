@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Runs of modules in separate processes, like Ansible's, but forked, so that a test can have hundreds of them.
+Run modules in separate processes, as Ansible does, but forked, so that a test can make hundreds of runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ansible.module_utils.testing import patch_module_args
 
 
 class Run:
-    """A module's ``main`` at work with these arguments; ``before`` is called in its process first."""
+    """A running ``main`` of a module with these arguments. ``before`` is called first in its process."""
 
     def __init__(self, main, arguments, check=False, before=None):
         reading, writing = os.pipe()
@@ -37,7 +37,8 @@ class Run:
 
     def wait(self):
         """
-        Wait for the end of the run. ``result`` is what Ansible would get, None if the run was killed before.
+        Wait for the end of the run. ``result`` is what Ansible would get; None if the run was killed before
+        it printed a result.
         """
         with open(self._reading, "rb") as pipe:
             text = pipe.read().decode(errors="replace").strip()
@@ -49,12 +50,12 @@ class Run:
 
 
 def run(main, arguments, **options):
-    """What Ansible would get of a run that is waited for."""
+    """Run a module and wait for it; returns what Ansible would get."""
     return Run(main, arguments, **options).wait().result
 
 
 def at_once(main, *arguments):
-    """What Ansible would get of runs that begin at once, one for each of ``arguments``."""
+    """Start one run for each of ``arguments`` at the same time; returns what Ansible would get from each."""
     return [started.wait().result for started in [Run(main, each) for each in arguments]]
 
 

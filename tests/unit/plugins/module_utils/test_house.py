@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The rules of the house: imports go down, to rooms of lower floors only, and there are no circles. Imports
-inside functions count.
+The architecture rules: a room (package) imports only from rooms on lower floors, and there are no cycles.
+Imports inside functions count.
 
-python3 tools/house prints the imports and circles; tools/house/rules.py has the floors.
+python3 tools/house prints the imports and cycles; tools/house/rules.py defines the floors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pathlib
 import pytest
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[4]
-# What breaks a rule today. Delete a line when its import is gone; add none.
+# Present violations. Delete a line when its import is gone; add none.
 KNOWN_CIRCLES: set[str] = set()
 KNOWN_MISPLACED: set[str] = set()
 
@@ -50,7 +50,7 @@ def test_imports_go_down(house):
 
 
 def test_a_room_says_its_subject_and_loads_nothing(house):
-    """So that the hotplug script can load one file of a room alone. _dm_table is used as a whole."""
+    """So that the hotplug script can load a single file of a package. _dm_table is used as a whole."""
     for path, text in house.items():
         if path.endswith("/__init__.py"):
             tree = ast.parse(text)
@@ -62,7 +62,7 @@ def test_a_room_says_its_subject_and_loads_nothing(house):
 
 @pytest.mark.parametrize("module", ["loop_device", "snapshot_stores", "kernel_key"])
 def test_what_knows_no_tables_does_not_carry_the_table_language(house, module):
-    """Ansible sends all that a module can import to the host, at each task."""
+    """Ansible sends everything that a module can import to the host, for each task."""
     from house import imports
 
     graph = imports.graph_of(imports.imports_of(house))

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-No error passes for an answer: what could not be looked at is neither gone nor free.
+An error is never taken for an answer: something that could not be examined is neither gone nor free.
 
-Found in the source are handlers of a kind of error so wide that it says nothing (OSError, BlockError ...)
-which only return a constant, pass or go on, and look at no errno; contextlib.suppress of the same; and
-os.path.exists and its kin, which answer False to every error. Those that stay are listed here, with the
-reason.
+This searches the source for handlers of very general errors (OSError, BlockError ...) that only return a
+constant, pass or continue, and do not examine the errno; for contextlib.suppress of such errors; and for
+os.path.exists and similar functions, which return False on every error. The allowed ones are listed here,
+with the reason.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ STAY = {
 
 
 def names(kind):
-    """The last names of what a handler catches."""
+    """The last components of the names that a handler catches."""
     if kind is None:
         return {"BaseException"}
     return {
@@ -106,7 +106,7 @@ def is_quiet(statement):
 
 
 def problem_of(node):
-    """What is wrong with a node of the tree, or None."""
+    """A description of the problem with a node of the tree, or None."""
     if isinstance(node, ast.ExceptHandler):
         is_blind = names(node.type) & WIDE and all(map(is_quiet, node.body)) and "errno" not in ast.dump(node)
         return f"except {', '.join(sorted(names(node.type)))}" if is_blind else None
@@ -121,7 +121,7 @@ def problem_of(node):
 
 
 def found_in(tree, place=()):
-    """``(qualified name of the function, problem, line)`` of all that is wrong in a tree."""
+    """``(qualified name of the function, problem, line)`` of all problems in a tree."""
     for node in ast.iter_child_nodes(tree):
         problem = problem_of(node)
         if problem:
@@ -131,7 +131,7 @@ def found_in(tree, place=()):
 
 
 def everywhere():
-    """``{(file, function): [(problem, line)]}`` of what runs on hosts."""
+    """``{(file, function): [(problem, line)]}`` for all code that runs on hosts."""
     found = collections.defaultdict(list)
     for folder in ("plugins", "roles"):
         for path in sorted((ROOT / folder).rglob("*.py")):

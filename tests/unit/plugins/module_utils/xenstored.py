@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A real xenstored for tests, on a machine without Xen (see tests/xenstored)."""
+"""A real xenstored for tests on a machine without Xen (see tests/xenstored)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SETUP = pathlib.Path(__file__).resolve().parents[3] / "xenstored" / "setup"
 
 
 class Xenstored:
-    """The daemon in a directory of its own; ``socket`` is its path."""
+    """The daemon, in its own directory. ``socket`` is the path of its socket."""
 
     def __init__(self, *options):
         made = subprocess.run([str(SETUP)], stdout=subprocess.PIPE, check=True, timeout=300)
         self.programs = pathlib.Path(made.stdout.decode().strip())
-        # Socket paths are limited to 107 bytes, so pytest's deep directories are no place for it.
+        # Socket paths are limited to 107 bytes, and pytest's directories are too deep.
         self.directory = tempfile.mkdtemp(prefix="xenstored-")
         self.socket = os.path.join(self.directory, "socket")
         self.options = options

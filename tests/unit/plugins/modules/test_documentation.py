@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the documentation of singular and plural modules says twice must be the same."""
+"""Documentation that is in both a singular and a plural module must be identical."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def documentation(name, what="DOCUMENTATION"):
 
 
 def told(text, listed):
-    """A description with the option's path as it is in the singular module, and without line breaks."""
+    """A description without line breaks, and with option paths as in the singular module."""
     return re.sub(r"\s+", " ", text).replace(f"O({listed}[].", "O(")
 
 

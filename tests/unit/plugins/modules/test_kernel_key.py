@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""kernel_key, with a keyring that is a dictionary."""
+"""kernel_key with a keyring that is a dictionary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ONE, TWO = "00" * 32, "Ab" * 32
 
 
 class Keyring:
-    """Keys by type and description; a logon key cannot be read."""
+    """Keys by type and description. A logon key cannot be read."""
 
     def __init__(self):
         self.keys = {}
@@ -130,7 +130,7 @@ def test_what_is_kept_beside_tells_nothing(keyring):
     ],
 )
 def test_what_others_have_changed(keyring, change):
-    """Whatever cannot be proved to be right is set again."""
+    """A key whose payload cannot be verified is set again."""
     run(payload=ONE)
     change(keyring)
     assert (

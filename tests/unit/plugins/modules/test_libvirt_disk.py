@@ -89,7 +89,7 @@ def thin(length, number=1):
         (json.dumps(thin(16)), 16, False),
         (json.dumps(thin(16)), 24, False),
         (json.dumps(thin(16, 2)), 8, False),
-        # One that cannot be read is replaced by one that can.
+        # A recipe that cannot be read is replaced by a valid one.
         ("{", 8, False),
         ('{"table": "0 x"}', 8, False),
     ],

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What modules say to wrong input: where what is wrong, and what to do, with errno and hint, for real files and
-devices; and that nothing is done.
+Error messages of modules for wrong input: they name what is wrong and where, and what to do, with errno and
+hint, for real files and devices. Nothing is changed.
 
 Each module is run with each wrong value of each of its options.
 """
@@ -43,7 +43,7 @@ from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstore
 
 UTILS = os.path.dirname(os.path.dirname(errors.__file__))
 NOBODY = 65534
-# What only a program would write; a message is for people.
+# Texts that a program would print, but that do not belong in a message for users.
 NOT_FOR_PEOPLE = re.compile(
     r"Traceback|unexpected|\[Errno|<class|\bNone\b|\bTrue\b|\bFalse\b|\('|\{'|\['|object at 0x|Error\("
 )
@@ -116,7 +116,7 @@ TABLES = (
 
 @pytest.fixture(name="place", scope="module")
 def fixture_place():
-    """A directory with what a path can lead to."""
+    """A directory with all kinds of targets for a path."""
     loopdevices.need_loop()
     with loopdevices.directory() as path:
         os.chmod(path, 0o755)
@@ -165,8 +165,8 @@ def paths(place):
     ]
 
 
-# Module, its list option or None, arguments that are right but for what is put in, and the wrong values by
-# option.
+# Module; its list option or None; arguments that are valid until a wrong value is inserted; and the wrong
+# values by option.
 MODULES = {
     "loop_device": (
         loop_device,
@@ -298,7 +298,7 @@ def values_of(kind, place):
 
 
 def put(value, place):
-    """A right argument, with the real paths."""
+    """Insert the real paths into a valid argument."""
     if isinstance(value, str):
         return value.replace("DISK", f"{place}/disk").replace("DIRECTORY", place)
     return value
@@ -306,7 +306,8 @@ def put(value, place):
 
 def errors_of(result, list_option):
     """
-    The errors as plain data of a failed module and of its rows; nothing for what Ansible itself refuses.
+    The errors of a failed module and of its rows as plain data; empty if Ansible itself refuses the
+    arguments.
     """
     rows = (
         [result]
@@ -317,7 +318,7 @@ def errors_of(result, list_option):
 
 
 def check_words(text, error, what):
-    """The form of one message."""
+    """Check the form of one message."""
     assert not NOT_FOR_PEOPLE.search(re.sub(r"(?<=\S): .*?: (?=there is no such option)", ": ", text)), (
         what,
         text,
@@ -347,8 +348,8 @@ def fixture_guest():
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_wrong_values(name, place, guest, monkeypatch):
     """
-    Each module with each wrong value: the words, that nothing was made, and that it was no mistake of the
-    module.
+    Each module with each wrong value: checks the message, that nothing was created, and that no bug in the
+    module was reported.
     """
     module, list_option, right, wrong = MODULES[name]
     monkeypatch.setattr(resources.Resources, "store", property(lambda host: guest))
@@ -360,7 +361,7 @@ def test_wrong_values(name, place, guest, monkeypatch):
             if (name, option) in (("loop_device", "path"), ("loop_devices", "path")):
                 arguments = {"state": "absent"}
             arguments[option] = value
-            # Checked only: what is not wrong after all, such as a large enough time limit, is not done here.
+            # In check mode, because some values turn out to be valid, such as a large time limit.
             result = run(
                 module.main, check=True, **({list_option: [arguments]} if list_option else arguments)
             )
@@ -413,7 +414,7 @@ def test_what_cannot_be_there_is_absent(place, name):
 
 @contextlib.contextmanager
 def nobody():
-    """Without root's rights."""
+    """Run without root's privileges."""
     os.setegid(NOBODY)
     os.seteuid(NOBODY)
     try:
@@ -434,7 +435,7 @@ def nobody():
     ],
 )
 def test_without_root_the_advice_is_to_become_root(place, module, arguments):
-    """Neither a writable file that is to be opened read-only, nor an image, is what is wrong."""
+    """The message does not blame a writable file that is to be opened read-only, or an image."""
     arguments = {
         key: f"{place}/{value}" if key in ("backing_file", "path", "image") else value
         for key, value in arguments.items()
@@ -485,7 +486,7 @@ def test_a_long_value_is_cut():
 
 
 def _words_of(call):
-    """The literal text with which the third argument of a call begins, or None when it is made elsewhere."""
+    """The literal text at the start of a call's third argument; None if the text is not written there."""
     argument = call.args[2] if len(call.args) > 2 else None
     if isinstance(argument, ast.IfExp):
         argument = argument.body
@@ -517,7 +518,7 @@ VERBS = (
 
 
 def test_the_text_of_every_refusal_goes_on_after_option_and_value():
-    """``InvalidValue`` says "OPTION VALUE: " before it, so it begins with a verb."""
+    """``InvalidValue`` puts "OPTION VALUE: " before the text, so the text must begin with a verb."""
     wrong, seen = [], 0
     for path in sorted(glob.glob(f"{UTILS}/**/*.py", recursive=True)):
         with open(path, encoding="utf-8") as file:

@@ -40,7 +40,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def store(place):
-    """A function: an entry, for a store that holds changes if it is ``used``."""
+    """A function that returns an entry. If ``used``, the store contains changes."""
 
     def entry(name="a.cow", image="golden", used=None, **more):
         if used is not None:
@@ -55,7 +55,7 @@ def record(place, name="a.cow"):
 
 
 def settled(*stores):
-    """It is so for good: check mode predicts that and the real run confirms it."""
+    """Whether the stores need no further change: check mode says so and a real run confirms it."""
     return not run(*stores, check=True)["changed"] and not run(*stores)["changed"]
 
 
@@ -84,7 +84,7 @@ def test_a_new_store(place, store):
 
 def test_a_store_of_another_image(place, store):
     run(store(used=False))
-    # Nothing is in it yet: it may be of any image.
+    # The store is empty, so it may belong to any image.
     assert run(store(image="other"))["changed"] and record(place)["image"].endswith("/other")
     before = record(place)
     for check in (True, False):
@@ -133,9 +133,9 @@ def test_a_store_that_nothing_is_known_of(place, store):
 
 
 def test_an_image_is_read_once(place, store, monkeypatch):
-    """For all stores of a task; and not for a new one beside others of the same image."""
+    """The image is read once for all stores of a task, and not again for a new store of a recorded image."""
     read, real = [], hashlib.sha256
-    # With data it is only a short word that is hashed.
+    # Calls with data hash only a short text.
     monkeypatch.setattr(
         snapshot_store.hashlib, "sha256", lambda *data: real(*data) if data else read.append(1) or real()
     )
@@ -147,12 +147,13 @@ def test_an_image_is_read_once(place, store, monkeypatch):
 
 
 def test_all_or_nothing(place, store):
-    """What was recorded is taken back when another entry fails."""
+    """If another entry fails, the record is rolled back."""
     (place / "b.cow").mkdir()
     result = run(store("a.cow", used=False), store("b.cow"))
     assert result["failed"] and not os.path.exists(place / "a.cow.image")
     (place / "c.cow").write_bytes(b"")
-    # In the place of what a killed run of this host left, which is removed before a record is written.
+    # This directory has the name of a temporary file orphaned by a killed run of this host. Such files are
+    # removed before a record is written, which fails here.
     (place / f"c.cow.image.{hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]}-0.new").mkdir()
     result = run(store("a.cow"), store("c.cow"))
     assert result["failed"] and "c.cow" in result["msg"] and not os.path.exists(place / "a.cow.image")
@@ -232,7 +233,7 @@ def test_what_is_no_regular_file(place, store, which, kind, word, check):
 
 
 def test_a_store_that_became_a_fifo(place, store):
-    """Also when image and record agree, so that nothing has to be read."""
+    """Also if image and record match, so that nothing has to be read."""
     entry = store(used=True, adopt=True)
     assert run(entry)["changed"]
     (place / "a.cow").unlink()

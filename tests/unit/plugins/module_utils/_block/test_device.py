@@ -42,7 +42,7 @@ def place():
 
 @pytest.fixture
 def loop(place):
-    """``(path of the node, diskseq)`` of a loop device of 64 KiB that begins with CONTENT."""
+    """``(path of the node, diskseq)`` of a loop device of 64 KiB whose content begins with CONTENT."""
     fd, number = loopdevices.bind_free(loopdevices.image(place, "disk", content=CONTENT))
     yield f"/dev/loop{number}", loopdevices.diskseq_of(fd)
     os.close(fd)
@@ -59,7 +59,7 @@ def no_descriptor_leaks():
     assert open_descriptors() == before
 
 
-# What it tells
+# What is reported
 
 
 def test_identity_of_an_opened_device(loop):
@@ -166,7 +166,7 @@ def test_a_duplicate_outlives_the_first(loop):
         assert os.pread(other.fd, 512, 0) == CONTENT
 
 
-# What it refuses
+# What is refused
 
 
 def make_fifo(path):
@@ -309,7 +309,7 @@ def test_descriptors_of_other_things(tmp_path):
 
 
 def test_a_kernel_without_disk_sequence_numbers(tmp_path):
-    """ENOTTY, as such a kernel answers, is what a regular file answers here."""
+    """Such a kernel answers ENOTTY, as the kernel does here for a regular file."""
     with open(tmp_path / "file", "w+b") as file, pytest.raises(NotSupported, match="5.15"):
         _device.read_diskseq(file.fileno(), "x")
 
@@ -327,11 +327,11 @@ def test_claims(loop):
         assert not _device.is_claimed(device)
 
 
-# What changes under it
+# Changes of an open device
 
 
 def test_prove_sees_another_file_in_the_device(place):
-    """LOOP_CHANGE_FD puts another file under a loop device that is held open."""
+    """LOOP_CHANGE_FD gives a loop device another file while the device is held."""
     flags = loopdevices.READ_ONLY | loopdevices.AUTOCLEAR
     fd, number = loopdevices.bind_free(loopdevices.image(place, "old", content=b"old"), flags)
     try:
@@ -353,7 +353,7 @@ def test_prove_sees_another_file_in_the_device(place):
 
 def test_a_loop_device_can_lose_its_file_while_it_is_held(place):
     """
-    LOOP_CLR_FD detaches the file at once when it sees no other opener; a descriptor that was opened meanwhile
+    LOOP_CLR_FD detaches the file at once if there is no other opener. A descriptor that was opened meanwhile
     stays open, and shows the old diskseq.
     """
     fd, number = loopdevices.bind_free(loopdevices.image(place, "old", content=b"old"), 0)
@@ -370,8 +370,8 @@ def test_a_loop_device_can_lose_its_file_while_it_is_held(place):
             _device.open_diskseq(diskseq)
 
 
-# It keeps a file for 0.2 to 51 ms: whatever a try takes on this machine, some binding is shorter and some
-# longer than that.
+# It keeps a file bound for 0.2 to 51 ms, so that on any machine some bindings are shorter than a try and some
+# are longer.
 ADVERSARY = """
 import os, random, struct, sys, time
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
@@ -394,7 +394,7 @@ while os.getppid() == int(sys.argv[5]):
 @pytest.fixture
 def adversary(place):
     """
-    A process that binds and frees one /dev/loopN, with the good file and the bad one in turn.
+    A process that binds the good file and the bad file to one /dev/loopN in turn.
 
     ``(path of the node, function that returns the diskseq of the last binding to the good file, function that
     returns the number of turns)``
@@ -429,8 +429,8 @@ def adversary(place):
 
 def test_never_the_wrong_content(adversary):
     """
-    Between lookup and open the device becomes another one, some thousand times: with the guard the wrong one
-    is never read.
+    The device is replaced between lookup and open, thousands of times. With the guard, the wrong content is
+    never read.
     """
     path, last_good, turns = adversary
     began = turns()
@@ -458,8 +458,8 @@ def test_never_the_wrong_content(adversary):
         except (WrongDevice, DeviceGone):
             if guarded:
                 refused += 1
-    # Otherwise it would show nothing: the device must have changed all the time, and the guard must have been
-    # what helped.
+    # Otherwise the test would prove nothing: the device must have changed all the time, and only the guard
+    # must have prevented wrong reads.
     figures = {
         "right": right,
         "refused": refused,
@@ -498,7 +498,7 @@ def test_by_diskseq_under_attack(adversary):
     )
 )
 def test_whatever_is_given_as_a_path(value):
-    """Only the errors of the collection."""
+    """Only errors of the collection are raised."""
     try:
         _device.open_path("/racefree-none/" + value if isinstance(value, str) else value)
     except BlockError:

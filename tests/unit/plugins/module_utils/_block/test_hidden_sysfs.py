@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Something is mounted over a part of /sys: no device passes for gone because of that."""
+"""Something is mounted over a part of /sys: no device counts as gone because of that."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def place():
 
 
 def run(**arguments):
-    """What the module says."""
+    """The module's result."""
     output = io.StringIO()
     with patch_module_args(dict(arguments, _ansible_remote_tmp="/tmp")), contextlib.redirect_stdout(output):
         with pytest.raises(SystemExit):
@@ -34,7 +34,7 @@ def run(**arguments):
 
 
 def hidden(path, requests):
-    """What the module says to each of the requests while an empty file system is mounted over ``path``."""
+    """The module's result for each of the requests while an empty file system is mounted over ``path``."""
 
     def work():
         own_dev._mount("none", path, "tmpfs", 0)
@@ -64,7 +64,7 @@ def test_a_part_of_sysfs_is_hidden(place, path, words):
         {"diskseq": made["diskseq"], "state": "absent"},
     ]
     if path != "/sys/block":
-        # Otherwise all that has to be known of a device with a path can be looked at, and it is removed.
+        # Otherwise everything that a removal by path needs is visible, and the device is removed.
         requests.append({"path": made["path"], "state": "absent"})
     for arguments, result in zip(requests, hidden(path, requests)):
         assert result.get("failed") and not result.get("changed") and not result.get("gone"), (

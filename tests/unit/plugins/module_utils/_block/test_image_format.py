@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Beginnings as qemu-img 7.2 writes them."""
+"""Headers as written by qemu-img 7.2."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_images(name, head):
 
 
 def by_end(data):
-    """The format of a file that is all of ``data`` and begins as a raw disk does."""
+    """The format of a file with the content ``data``, which begins like a raw disk."""
     start = tail_of(len(data))
     assert 0 <= start <= max(0, len(data) - SECTOR) and start % SECTOR == 0 and len(data) - start <= TAIL
     return format_of(data[:HEAD], data[start:], start)
 
 
 def footer(disk, kind=2):
-    """That of a VHD whose disk has so many bytes."""
+    """The footer of a VHD whose disk has that many bytes."""
     words = b"conectix" + (2).to_bytes(4, "big") + (0x00010000).to_bytes(4, "big") + bytes([255] * 8)
     return (words.ljust(48, b"\0") + disk.to_bytes(8, "big") + bytes(4) + kind.to_bytes(4, "big")).ljust(
         SECTOR, b"\0"
@@ -70,7 +70,7 @@ def test_a_vhd_that_was_padded(size):
     disk = bytes(size)
     for padding in (1, SECTOR, TAIL - SECTOR):
         assert by_end(disk + footer(size) + bytes(padding)) == "vpc", padding
-        # A disk that has the end of another image in it.
+        # A disk that contains the end of another image.
         assert by_end(disk + footer(size - SECTOR) + bytes(padding)) is None
         assert by_end(disk + footer(size, kind=3) + bytes(padding)) is None
 

@@ -47,7 +47,7 @@ def test_some_do_not():
 
 def test_it_keeps_nothing_open():
     with open("/dev/null", "rb"):
-        # The pipe, and the directory that is listed.
+        # The pipe, and the directory being listed.
         assert list(each_in_time(lambda key: len(os.listdir("/proc/self/fd")), [1], 5)) == [(1, True, 2)]
 
 

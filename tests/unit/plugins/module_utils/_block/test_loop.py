@@ -58,7 +58,7 @@ def attach(path, **options):
 
 
 def find(path, offset=0, size=0):
-    """The numbers of the loop devices found for the file."""
+    """The minor numbers of the loop devices found for the file."""
     with _backing.Backing(path, read_only=True) as backing:
         found = loop_index.find(backing, offset, size)
     for device, dummy in found:
@@ -66,7 +66,7 @@ def find(path, offset=0, size=0):
     return [device.id.minor for device, dummy in found]
 
 
-# One device
+# A single device
 
 
 def test_attach_and_info(place):
@@ -134,7 +134,7 @@ def test_a_file_opened_for_reading_gives_a_read_only_device(place):
 
 
 def test_a_long_name_is_no_matter(place):
-    """lo_file_name has 63 bytes."""
+    """lo_file_name is limited to 63 bytes."""
     os.makedirs(os.path.join(place, "d" * 200))
     path = loopdevices.image(os.path.join(place, "d" * 200), "n" * 200)
     with attach(path) as device:
@@ -159,7 +159,9 @@ def test_direct_io(tmp_path):
 
 
 def test_direct_io_is_never_dropped_in_silence(place, monkeypatch):
-    """As the kernel does for a file that is not aligned: here the flag just does not get there."""
+    """
+    The kernel silently clears the flag for a file that is not aligned. Here the flag is not passed at all.
+    """
     path = loopdevices.image(place, "disk")
     real = bind._configuration
     monkeypatch.setattr(
@@ -237,7 +239,7 @@ def test_offset_and_size_belong_to_the_identity(place):
         attach(path, offset=4096, size=4096) as part,
         attach(path, size=SIZE) as limited,
     ):
-        # the whole of the file, and a limit that says the same today, are one thing for who asks for "all"
+        # if the size is not given, no limit and a limit at the present end of the file are equal
         assert sorted(find(path)) == sorted([whole.id.minor, limited.id.minor])
         assert find(path, 4096) == [rest.id.minor]
         assert find(path, 4096, 4096) == [part.id.minor]
@@ -259,7 +261,7 @@ def test_an_index_for_a_run(place):
             assert again.id == other.id and status == loop.info(other)
             again.close()
         assert loopdevices.nothing_bound(second)
-        # the index only says where to look
+        # the index only tells where to look
         with _backing.Backing(second) as backing2:
             assert index.find(backing2) == []
 
@@ -288,7 +290,7 @@ def test_what_is_no_regular_file(tmp_path, name, content, word):
 
 
 def test_what_is_no_regular_file_is_never_opened(tmp_path, monkeypatch):
-    """A watchdog would start to count down, a tape would wind."""
+    """A watchdog would start its countdown, and a tape would rewind."""
     opened, really = [], os.open
 
     def count(path, flags, *more, **named):
@@ -359,7 +361,7 @@ def test_an_exact_fit(place):
 
 
 def test_no_root(place):
-    """Another user gets a clear error; /dev/loop-control is root's."""
+    """Another user gets a clear error: only root may open /dev/loop-control."""
     path = loopdevices.image(place, "disk")
     os.chmod(place, 0o755)
     os.chmod(path, 0o666)
@@ -389,7 +391,7 @@ def test_no_loop_module(place, monkeypatch):
 
 
 def test_no_number_to_be_had(place, monkeypatch):
-    """All numbers that are offered are taken by others first, for ever."""
+    """Other processes always take the free number first."""
     fd, number = loopdevices.bind_free(loopdevices.image(place, "other"))
     monkeypatch.setattr(bind, "_ATTACH_SECONDS", 0.2)
     monkeypatch.setattr(bind._Control, "free_number", lambda control: number)
@@ -441,8 +443,8 @@ def test_a_device_in_use_stays_as_it_was(place, persistent):
 
 def test_a_killed_detach_leaves_a_device_in_use(place):
     """
-    Its user opened it before: after the removal is killed, the device still exists when the user is gone.
-    This does not hold between two system calls, where a busy machine may stop a process.
+    Its user opened it before. After the removal is killed and the user has closed the device, the device
+    still exists. This does not hold between two system calls, where a busy machine may stop a process.
     """
     lost, device = 0, attach(loopdevices.image(place, "disk"))
     for number in range(25):
@@ -516,11 +518,11 @@ def test_a_mount_is_named(tmp_path):
     assert loopdevices.nothing_bound(tmp_path)
 
 
-# What a killed process leaves
+# What a killed process leaves behind
 
 
 def attach_and_stop(path, ready):
-    """In a child: attach, say so, wait for the end."""
+    """In a child: attach, report it, wait for the end."""
     device = attach(path)
     os.write(ready, device.path.encode())
     signal.pause()
@@ -557,7 +559,7 @@ def attach_for_ever(path, ready):
 
 
 def test_killed_at_any_moment(place):
-    """A hundred times, somewhere in attach or close."""
+    """A hundred times, at a random point in attach or close."""
     path = loopdevices.image(place, "disk")
     chance = random.Random(7)
     caught_bound = 0
@@ -577,7 +579,7 @@ def test_killed_at_any_moment(place):
     assert caught_bound, "it was never killed while it had a device"
 
 
-# Many at once
+# Many processes at once
 
 RIVAL = """
 import os, sys
@@ -618,7 +620,7 @@ print(*sorted(seen))
 
 
 def test_rivals(place):
-    """Eight processes with a hundred files each: every device has its own file, and there is no error."""
+    """Eight processes with a hundred files each: every file has its own device, and there is no error."""
     rivals = [
         subprocess.Popen(
             [sys.executable, "-c", RIVAL, place, str(number)],
@@ -648,7 +650,7 @@ def test_rivals(place):
 
 
 def test_a_number_taken_by_another_is_left_alone(place, monkeypatch):
-    """The free number is taken before the bind: the other device stays, and another number is used."""
+    """Another process takes the free number before the bind: its device stays, and another number is used."""
     theirs, mine = (
         loopdevices.image(place, "theirs", content=b"theirs"),
         loopdevices.image(place, "mine", content=b"mine"),

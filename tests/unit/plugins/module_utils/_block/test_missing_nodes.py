@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Devices whose node in /dev is missing or is another device's: found by sysfs and opened all the same, or an
-error that names the node.
+Devices whose node in /dev is missing or belongs to another device: they are found in sysfs and opened anyway,
+or an error names the node.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from ansible_collections.racefree.block.plugins.modules import device_info, loop
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, own_dev
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils._module.test_runner import run
 
-# An open of a loop device's number would make that device.
+# Not a loop device's number: opening that would create the device.
 NOBODYS = os.makedev(4000, 1)
 
 
 class Disk:
-    """A bound loop device, and another one whose node can be put in the place of its own."""
+    """A bound loop device, and another one whose node can replace its own."""
 
     def __init__(self, place):
         self.image = loopdevices.image(place, "disk", content=b"disk")
@@ -90,7 +90,7 @@ def another_disks(disk):
 
 
 def nobodys(disk):
-    """The node of a number that no device has."""
+    """A node with a number that no device has."""
     os.mknod(disk.node, stat.S_IFBLK | 0o600, NOBODYS)
 
 
@@ -113,7 +113,7 @@ each_way = pytest.mark.parametrize("way", LOST, ids=lambda way: way.__name__)
 
 
 def without_node(disk, way, function, **options):
-    """What ``function()`` returns in a /dev where the disk's node is lost in that way."""
+    """The result of ``function()`` in a /dev in which the disk's node is missing or wrong in that way."""
 
     def work():
         if os.path.lexists(disk.node):
@@ -143,8 +143,8 @@ def test_by_diskseq_and_by_number(disk, way):
 @each_way
 def test_by_the_name_of_the_node(disk, way):
     """
-    What the kernel calls so is meant. Another device there is not that, and nothing there does not mean that
-    it is gone.
+    The kernel's name of a device means that device. A node of another device does not change that, and a
+    missing node does not mean that the device is gone.
     """
     link = f"{os.path.dirname(disk.image)}/link"
     os.symlink(disk.node, link)
@@ -175,7 +175,7 @@ def test_by_the_name_of_the_node(disk, way):
 
 
 def test_a_node_that_leads_to_no_device(disk):
-    """Elsewhere than in /dev, or under a name that the kernel does not give, it is nobody's."""
+    """Outside /dev, or with a name that is not the kernel's, a node means no device."""
 
     def look():
         os.mknod("/dev/mine", stat.S_IFBLK | 0o600, NOBODYS)
@@ -284,7 +284,7 @@ def test_what_a_killed_process_left_is_removed(disk):
 
 
 def attach_on(number, path, seconds=20):
-    """Bind that very loop device, as if it were the next free one."""
+    """Bind this loop device, as if it were the next free one."""
 
     class Control(bind._Control):
         def free_number(self):
@@ -327,7 +327,7 @@ def test_a_free_number_where_no_node_can_be_made(place):
 
 @pytest.mark.parametrize("way", FOREIGN, ids=lambda way: way.__name__)
 def test_a_free_number_with_a_node_of_something_else(disk, place, way):
-    """At once, not when the time is over; and nothing is bound behind the wrong node."""
+    """The error comes at once, not after the time limit, and nothing is bound through the wrong node."""
     path = loopdevices.image(place, "new")
     with loopdevices.own_number() as number, loopdevices.at_most(15):
         disk.node = f"/dev/loop{number}"
@@ -346,7 +346,7 @@ def test_a_free_number_with_a_node_of_something_else(disk, place, way):
 
 
 def test_a_number_that_was_removed_leaves_no_node(place):
-    """It is gone with its node; one that was made meanwhile would stay."""
+    """The device is gone, and so is its node. A node created meanwhile would stay."""
     path = loopdevices.image(place, "disk")
 
     def attach():
@@ -358,12 +358,12 @@ def test_a_number_that_was_removed_leaves_no_node(place):
     assert own_dev.run(attach) is False
 
 
-# What sysfs does not say
+# Errors of sysfs
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM])
 def test_an_error_is_no_answer(disk, monkeypatch, number):
-    """Of each call that looks: it is an error that names what could not be looked at."""
+    """For each call that examines something: the error names what could not be examined."""
 
     def fails(path, *words, **more):
         raise OSError(number, os.strerror(number), path)

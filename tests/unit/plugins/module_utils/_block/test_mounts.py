@@ -29,7 +29,7 @@ MOUNTS = [("/", 1), ("/srv", 2), ("/srv/a b", 3), ("/srv", 4), ("/mnt", 5), ("/m
         ("/mnt/over/x (deleted)", {5}, True),
         ("/mnt/over/x", {5, 6}, False),
         ("/again/x", {1}, False),
-        # What cannot be told.
+        # Unknown cases.
         ("/srv/x.raw", {9}, False),
         ("/srv/x.raw", {1, 9}, False),
         ("(unreachable)/x.raw", {1}, False),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is refused before a loop device is made, by each of those who make some."""
+"""What is refused before a loop device is created, by all code that creates one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def place():
 
 
 def run(check=False, main=loop_device.main, **arguments):
-    """What the module says."""
+    """The module's result."""
     output = io.StringIO()
     arguments = dict(arguments, _ansible_check_mode=check, _ansible_remote_tmp="/tmp")
     with patch_module_args(arguments), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
@@ -74,7 +74,7 @@ def by_source(path, **said):
     source = spec.parse(dict(said, file=path))
     with resources.Resources() as host:
         if not said:
-            # The look that check mode makes.
+            # The lookup in check mode.
             with pytest.raises(InvalidValue):
                 lookup.find(source, host)
         return opener.Opener(host).open(source).size
@@ -111,7 +111,7 @@ def test_a_vhd_of_fixed_size(place, make):
 
 
 def test_a_descriptor_without_whole_sectors(place):
-    """Padding, which the file's size would suggest, is not what helps."""
+    """The size of the file suggests padding, but that would not help."""
     path = loopdevices.image(place, "disk", size=600, content=b"# Disk DescriptorFile\nversion=1\n")
     for make in MAKERS:
         with pytest.raises(InvalidValue, match="format vmdk"):
@@ -119,7 +119,7 @@ def test_a_descriptor_without_whole_sectors(place):
 
 
 def test_what_the_guest_wrote_into_its_disk(place):
-    """A device that is there is found; neighbours in one file do not hinder each other."""
+    """An existing device is found. Devices on other areas of the file do not matter."""
     path = loopdevices.image(place, "disk")
     made = run(backing_file=path)
     with _device.open_path(made["device"]["path"], writable=True) as device:
@@ -156,11 +156,11 @@ def test_a_new_pools_data(place):
             pool.Pool(host, source)._refuse_image()
 
 
-# Two writers of one part of a file
+# Two writers of one area of a file
 
 
 def overlapping(place):
-    """A file with a device that stays over its second 4 KiB, and the device's row."""
+    """A file with a persistent device on its second 4 KiB, and the row of that device."""
     path = loopdevices.image(place, "disk")
     made = run(backing_file=path, offset=4096, size=4096)
     assert made["changed"]
@@ -224,7 +224,7 @@ def test_one_file_under_two_names(place):
 
 
 def test_two_writers_in_one_list(place):
-    """The second is planned before the first is there."""
+    """The second device is planned before the first one exists."""
     path = loopdevices.image(place, "disk")
     result = run_many([{"backing_file": path}, {"backing_file": path, "offset": 512}])
     assert (
@@ -239,7 +239,7 @@ def test_two_writers_in_one_list(place):
 
 
 def test_one_that_is_on_its_way_out(place):
-    """Its last user has yet to close it: it is waited for, or left to the check for guests."""
+    """Its last user has not closed it yet. It is waited for, or left to the check for guests."""
     path = loopdevices.image(place, "disk")
     going, dummy = loopdevices.bind_free(path)
     with by_target_opened(path) as device:
@@ -264,7 +264,7 @@ def test_one_that_does_not_go(place, monkeypatch):
             with pytest.raises(DeviceBusy):
                 new_loop.check(backing, area, new_loop.Said(), loop_index.LoopIndex())
             new_loop.check(backing, area, new_loop.Said(), loop_index.LoopIndex(), for_guest=True)
-            # Somebody has claimed it, as a mount does: that is no guest's.
+            # Somebody has the device open exclusively, as for a mount: that is not a guest.
             claimed = os.open(f"/dev/loop{number}", os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
             try:
                 with pytest.raises(DeviceBusy):
@@ -289,7 +289,7 @@ def test_a_device_that_the_list_removes_first_is_not_in_the_way(place):
         )
     held = os.open(result["devices"][1]["device"]["path"], os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # It may stay: the list is not begun.
+        # The device may stay, so the list is not started.
         rows = [dict(part, state="absent", deferred=True), {"backing_file": path}]
         for check in (True, False):
             assert "writes the same part" in run(check, loop_devices.main, devices=rows)["msg"]
@@ -300,7 +300,7 @@ def test_a_device_that_the_list_removes_first_is_not_in_the_way(place):
 
 @pytest.mark.parametrize("size", [SIZE // 2, SIZE * 2])
 def test_a_device_of_another_size_is_named(place, size):
-    """It had all of the file, until the file was cut or has grown."""
+    """It had the whole file, until the file was truncated or has grown."""
     path = loopdevices.image(place, "disk")
     made = run(backing_file=path, size=SIZE)["device"]
     os.truncate(path, size)
@@ -345,12 +345,13 @@ def test_a_path_that_others_can_redirect(place):
     run(backing_file=path, state="absent")
 
 
-# A file that was replaced, or cut
+# A file that was replaced or truncated
 
 
 def replaced(place, **more):
     """
-    The path of an image that was renamed over another, and the row of the device that still has the other.
+    The path of an image that was renamed over another one, and the row of the device that still has the old
+    one.
     """
     path = loopdevices.image(place, "disk", content=b"old")
     made = run(backing_file=path, **more)["device"]
@@ -387,7 +388,7 @@ def test_a_file_that_was_replaced_under_a_source(place):
 
 
 def test_the_old_device_goes_by_itself(place):
-    """That is no reason not to make a new one; for who asks for nothing to be left, it is."""
+    """That does not prevent a new device. But it is an error if the task requires that no device is left."""
     path, old = replaced(place)
     with _device.open_path(old["path"]) as device:
         assert run(diskseq=old["diskseq"], state="absent", deferred=True)["gone"] is False
@@ -414,8 +415,8 @@ def test_a_file_that_was_deleted(place):
 
 def others_with_the_same_path(path, deleted):
     """
-    A file system in a mount namespace of its own, over the directory of ``path``, and the loop device there
-    over a file with that path; ``(process that keeps the namespace, path of the device)``.
+    A file system in another mount namespace, mounted over the directory of ``path``, and a loop device there
+    on a file with that path. Returns ``(process that keeps the namespace, path of the device)``.
     """
     script = f'mount -t tmpfs none "{os.path.dirname(path)}" && truncate -s {SIZE} "{path}" || exit 1\n'
     script += f'losetup --show -f "{path}"\n'
@@ -433,7 +434,7 @@ def others_with_the_same_path(path, deleted):
 
 @pytest.mark.parametrize("deleted", [False, True])
 def test_a_device_of_another_mount_namespace(place, deleted):
-    """Its file is only called the same: ours was not replaced, and the device is nobody's business."""
+    """Its file only has the same path: our file was not replaced, and the device is left unchanged."""
     path = loopdevices.image(place, "disk")
     process, theirs = others_with_the_same_path(path, deleted)
     try:
@@ -510,7 +511,7 @@ def test_a_file_that_was_cut(place):
     run(backing_file=path, state="absent")
 
 
-# Definitions
+# Domain definitions
 
 XML = "<domain type='xen'><name>web1</name><devices>{}</devices></domain>"
 DISK = (

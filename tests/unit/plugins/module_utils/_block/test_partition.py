@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Partitions of a real loop device, and disk sequence numbers that say which boot they are of."""
+"""Partitions of a real loop device, and disk sequence numbers that are bound to a boot."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PARTSCAN = 8
 
 def change_partition(fd, operation, number, start=0, length=0):
     """
-    BLKPG of include/uapi/linux/blkpg.h; start and length in bytes. Not every kernel has a parser for a
+    BLKPG of include/uapi/linux/blkpg.h; start and length in bytes. Used because not every kernel can parse a
     partition table.
     """
     data = ctypes.create_string_buffer(struct.pack("qqi64s64s", start, length, number, b"", b""), 152)
@@ -50,7 +50,7 @@ def change_partition(fd, operation, number, start=0, length=0):
 
 @pytest.fixture
 def disk():
-    """A loop device, open, with the partitions 1 and 3, which begin with their numbers."""
+    """An open loop device with the partitions 1 and 3, whose content begins with their numbers."""
     loopdevices.need_loop()
     with loopdevices.directory() as place, contextlib.ExitStack() as opened:
         path = loopdevices.image(place, "disk", 4 * 2**20, content=b"disk")
@@ -99,8 +99,8 @@ def test_a_partition_that_is_not_there(disk):
 
 def test_a_partition_that_goes_while_it_is_held_is_no_whole_disk(disk):
     with _partition.open_partition(disk.id.diskseq, 3) as held:
-        # The kernel does not delete one that is open; what it shows when a disk is pulled out is that there
-        # is none.
+        # The kernel does not delete an open partition. If a disk is unplugged, the partition is missing in
+        # sysfs, which is simulated here.
         held.id = held.id._replace(minor=1048575)
         assert held.by_diskseq is None
         with pytest.raises(DeviceGone):
@@ -240,7 +240,7 @@ def test_what_modules_return(disk):
 
 @pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="mkfs.ext4 is not installed (e2fsprogs)")
 def test_a_partition_that_is_mounted_is_named_when_its_disk_is_to_go(disk, tmp_path):
-    """The disk has no mount of its own; the kernel only says that somebody has claimed it."""
+    """The disk itself is not mounted, and the kernel only reports that somebody has it open exclusively."""
     with _partition.open_partition(disk.id.diskseq, 3) as part:
         node = part.path
     subprocess.run(["mkfs.ext4", "-qF", "-O", "^has_journal", node], check=True, timeout=60)

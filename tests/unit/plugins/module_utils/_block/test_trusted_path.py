@@ -27,7 +27,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def place():
-    """A directory that only root can write, in a sticky one; DIR/guests/a.raw in it."""
+    """A directory that only root can write to, in a sticky directory. It contains guests/a.raw."""
     loopdevices.need_loop()
     with loopdevices.directory() as path:
         os.mkdir(path + "/guests", 0o755)
@@ -37,7 +37,7 @@ def place():
 
 
 def weak(path):
-    """The same for one file as for the first and the second one of a run in that directory."""
+    """Checks that the result is the same for a single file, and for the first and second file of a run."""
     found, walked = trusted_path.weak_place(path), {}
     for dummy in range(2):
         assert trusted_path.weak_place(path, walked) == found
@@ -67,9 +67,7 @@ def test_a_group(place):
 
 
 def test_a_list(place):
-    """
-    An access control list that lets one user write shows as the permission of the group, which is root's.
-    """
+    """An ACL that lets one user write appears as the permission of the group, which is root's."""
     entries = ((1, 7, 2**32 - 1), (2, 7, NOBODY), (4, 5, 2**32 - 1), (16, 7, 2**32 - 1), (32, 5, 2**32 - 1))
     value = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
     try:
@@ -95,7 +93,7 @@ def test_what_another_user_has_in_a_sticky_directory(place):
 
 
 def test_a_symbolic_link(place):
-    """Root's own, where only root can write, leads to where root says; its target is looked at, too."""
+    """A link of root, where only root can write, leads where root wants. Its target is checked, too."""
     os.symlink("guests", place + "/link")
     os.symlink(place + "/open/a.raw", place + "/guests/other")
     assert weak(place + "/link/a.raw") is None

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The codec against an encoder of its own here, made with the module struct from the kernel's header."""
+"""The codec against an independent encoder, written here with the module struct from the kernel's header."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ from hypothesis import strategies as st
 U32, U64 = 2**32 - 1, 2**64 - 1
 START = 312
 VERSION = (4, 27, 0)
-# Behind the data there is something that is in no answer: a string that is read too far ends in it, and shows
-# it.
+# Bytes after the data that are never part of an answer: a string that is read beyond its end contains them.
 GUARD = (b"\xa5" * 31 + b"\0") * 2
 
 EDGES = [0, 1, 7, 8, 0x7F, 0x80, 0xFF, 2**31 - 1, 2**31, U32 - 1, U32]
@@ -43,7 +42,7 @@ uuids = st.binary(max_size=128).map(lambda raw: raw.replace(b"\0", b"0"))
 
 @st.composite
 def tables(draw, most=5):
-    """Targets as the kernel takes them: from sector 0, without a gap."""
+    """Targets as the kernel accepts them: contiguous from sector 0 on."""
     targets, place = [], 0
     for dummy in range(draw(st.integers(1, most))):
         length = draw(st.integers(1, 2**54))
@@ -77,7 +76,8 @@ def header(
     guard=GUARD,
 ):
     """
-    An answer, packed by hand: 305 bytes of fields, 7 unused, the data, and the earlier content of the buffer.
+    An answer, packed by hand: 305 bytes of fields, 7 unused bytes, the data, and the earlier content of the
+    buffer.
     """
     size = START + len(data) if size is None else size
     packed = struct.pack("=3I4sI", *version, struct.pack("=I", size), start) + struct.pack(
@@ -93,7 +93,7 @@ def spec(start, length, kind, params, following, status=0):
 
 def status_answer(targets, **fields):
     """
-    DM_TABLE_STATUS as retrieve_status() writes it: next counts from data_start, and the last text is not
+    DM_TABLE_STATUS in the format of retrieve_status(): next counts from data_start, and the last text is not
     padded.
     """
     data = b""
@@ -107,7 +107,7 @@ def status_answer(targets, **fields):
 
 def names_answer(entries, layout="uuid", **fields):
     """
-    DM_LIST_DEVICES as list_devices() writes it.
+    DM_LIST_DEVICES in the format of list_devices().
 
     ``layout``: ``old`` (interface before 4.37) has only names, ``event`` (before 4.44) also event numbers,
     ``uuid`` everything.
@@ -127,7 +127,7 @@ def names_answer(entries, layout="uuid", **fields):
 
 
 def versions_answer(versions):
-    """DM_LIST_VERSIONS: the size is reckoned generously, so zeros follow the last row."""
+    """DM_LIST_VERSIONS. The kernel computes the size generously, so zeros follow the last row."""
     rows = [
         bytearray(pad(struct.pack("=I3I", 0, *version) + name.encode() + b"\0")) for name, version in versions
     ]
@@ -166,7 +166,7 @@ def changed(buffer, form, place, *values):
     return copy
 
 
-# What the encoder makes
+# What the encoder writes
 
 
 @given(tables(), names, uuids, u64, u32, u32, st.integers(0, 600))
@@ -185,7 +185,7 @@ def test_what_is_encoded_is_what_is_decoded(targets, name, uuid, dev, flags, eve
 
 @given(tables())
 def test_the_very_bytes(targets):
-    """Against the same table packed by hand."""
+    """Compare with the same table packed by hand."""
     expected = b"".join(
         spec(line.start, line.length, line.type, pad(line.params + b"\0"), 40 + len(pad(line.params + b"\0")))
         for line in targets
@@ -196,8 +196,8 @@ def test_the_very_bytes(targets):
 @given(st.lists(st.builds(TargetLine, u64, u64, kinds, text), min_size=1, max_size=4))
 def test_any_sectors_are_encoded_and_judged(targets):
     """
-    Without strict, the encoder writes any sectors; the decoder, and by default the encoder, accept them or
-    name the rule that they break.
+    Without strict, the encoder writes any sectors. The decoder, and by default the encoder, either accept
+    them or name the rule that they break.
     """
     end, rules = 0, set()
     for line in targets:
@@ -299,7 +299,7 @@ def test_limits_of_a_request(monkeypatch):
     refused("count", codec.encode_targets, [])
     refused("count", codec.encode_targets, [(0, 1, b"zero", b"")] * (codec.MAX_TARGETS + 1))
     refused("size", codec.encode, VERSION, b"", b"", 0, 0, 0, 0, b"", codec.MAX_BUFFER - START + 1)
-    # 4 GiB of parameters are not made here: the limit is lowered instead
+    # Instead of 4 GiB of parameters, the limit is lowered
     monkeypatch.setattr(codec, "_NEXT_MAX", 64)
     assert codec.encode_targets([(0, 1, b"zero", b"p" * 23)])
     refused("overflow", codec.encode_targets, [(0, 1, b"zero", b"p" * 24)])
@@ -315,7 +315,7 @@ def test_messages_and_texts():
 
 @given(st.integers(0, 4095), st.integers(0, 2**20 - 1))
 def test_device_numbers(major, minor):
-    """huge_encode_dev is, for these numbers, also what the C library has."""
+    """For these numbers, huge_encode_dev equals the encoding of the C library."""
     assert codec.decode_dev(codec.encode_dev(major, minor)) == (major, minor)
     assert codec.encode_dev(major, minor) == os.makedev(major, minor)
 
@@ -335,7 +335,9 @@ def test_device_numbers(major, minor):
     st.binary(max_size=8),
 )
 def test_a_header_alone(name, uuid, dev, flags, event, opens, count, size, guard):
-    """Kernels say 305 bytes (offsetof data) or 312 (sizeof) when nothing follows the header."""
+    """
+    If no data follows the header, the kernel reports a size of 305 bytes (offsetof data) or 312 (sizeof).
+    """
     head = codec.decode_header(
         header(
             size=size,
@@ -383,7 +385,10 @@ def test_names_with_uuids(entries, guard):
 
 @given(entries_with_uuid, st.sampled_from(["old", "event", "uuid"]), st.booleans())
 def test_names_of_every_kernel(entries, layout, with_uuid):
-    """What is not told is None; a kernel with only the number writes 0 where the flags are now."""
+    """
+    Values that the kernel does not report are None. Kernels with only the event number write 0 where the
+    flags are now.
+    """
     expected = [
         NameEntry(
             entry.dev,
@@ -399,7 +404,8 @@ def test_names_of_every_kernel(entries, layout, with_uuid):
 @pytest.mark.parametrize("length", range(1, 34))
 def test_the_number_behind_a_name_is_aligned(length):
     """
-    Each length of a name, and so each padding; rows start at multiples of 8 of the address, not of the name.
+    Each length of a name, and so each padding. Rows are aligned to multiples of 8 of the address, not
+    relative to the name.
     """
     entries = [
         NameEntry(1, b"n" * length, 7, b"LVM-" + b"u" * length),
@@ -432,7 +438,7 @@ def test_deps(numbers):
     assert decode_deps(header(data)) == numbers
 
 
-# Each rule, broken by hand
+# Each rule, broken on purpose
 
 TWO = [TargetLine(0, 8, b"linear", b"7:0 0"), TargetLine(8, 8, b"zero", b"")]
 SECOND = START + 48
@@ -575,7 +581,8 @@ def test_rules_of_versions_and_deps():
 
 def survives(decode, buffer, trace=b"\xa5\xa5"):
     """
-    Decodes, or raises an error of the collection; nothing beyond data_size (the ``trace`` there) is returned.
+    Decode, or raise an error of the collection. Nothing beyond data_size (which contains ``trace``) is
+    returned.
     """
     try:
         answer = decode(buffer)
@@ -588,7 +595,7 @@ def survives(decode, buffer, trace=b"\xa5\xa5"):
 
 
 def texts(answer):
-    """All the texts that are in an answer, as bytes."""
+    """All texts of an answer, as bytes."""
     if isinstance(answer, bytes):
         return answer
     if isinstance(answer, str):
@@ -599,7 +606,7 @@ def texts(answer):
 
 
 def corruptions(buffer, chance=None):
-    """Each byte changed: every bit, and to the edges; with ``chance`` only some places."""
+    """Corrupt each byte: flip every bit, and set extreme values. With ``chance``, only some positions."""
     for place in range(len(buffer) - len(GUARD)):
         if chance is not None and chance.random() > 0.02:
             continue
@@ -647,7 +654,7 @@ def test_corruptions_of_a_large_table():
     for copy in corruptions(bytearray(request(targets)) + GUARD, chance):
         decoded = survives(codec.decode_table_request, copy)
         if decoded is not None:
-            # what was accepted is a table again, and encodes to one
+            # an accepted buffer is a valid table, and can be encoded again
             assert codec.decode_table_request(request(decoded[1]))[1] == decoded[1]
 
 
@@ -681,7 +688,7 @@ def test_rubbish_behind_a_good_header(data, count):
 
 @pytest.mark.parametrize("what", DECODERS)
 def test_every_truncation(what):
-    """data_size cut at each byte, with the guard where the rest was."""
+    """data_size truncated at each byte, with the guard in place of the rest."""
     decode, good = DECODERS[what]
     for size in range(START, len(good) - len(GUARD)):
         copy = changed(good, "=I", 12, size)
@@ -689,13 +696,13 @@ def test_every_truncation(what):
         survives(decode, copy)
 
 
-# One floor up: the calls around the codec, with the ioctl itself replaced
+# One level up: the calls around the codec, with the ioctl replaced
 
 
 class Kernel:
     """
-    In place of fcntl.ioctl: ``answer(request code, buffer)`` may change the buffer or raise; requests are
-    recorded.
+    A replacement for fcntl.ioctl. ``answer(request code, buffer)`` may change the buffer or raise an error.
+    Requests are recorded.
     """
 
     def __init__(self, answer):
@@ -724,7 +731,7 @@ def put(buffer, answer):
 
 
 def test_an_answer_that_does_not_fit_is_asked_for_again(control):
-    """The table of more than 16 KiB that no test host has."""
+    """A table of more than 16 KiB, which no test host has."""
     targets = [TargetLine(number * 8, 8, b"linear", b"253:0 %d" % number) for number in range(1500)]
     whole = status_answer(targets, guard=b"", name=b"big")
 

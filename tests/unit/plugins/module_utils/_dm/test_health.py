@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the targets' status says of a mapped device that no longer works."""
+"""Problems of mapped devices that no longer work, from the status of their targets."""
 
 from __future__ import annotations
 

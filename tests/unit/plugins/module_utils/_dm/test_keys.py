@@ -36,7 +36,7 @@ def test_only_who_needs_keys_looks_for_them(reached):
 
 
 def test_a_keyring_that_is_refused(monkeypatch):
-    """The key may be in another one."""
+    """The key may be in another keyring."""
 
     def refuse():
         raise KernelError("cannot", errno=errno.EACCES)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Names, uuids and addresses of mapped devices: what needs no device-mapper."""
+"""Names, UUIDs and addresses of mapped devices: tests that need no device-mapper."""
 
 from __future__ import annotations
 
@@ -169,7 +169,10 @@ def test_a_maker_that_has_ended():
 
 @pytest.mark.parametrize("options", [["--pid", "--mount-proc"], ["--pid"], ["--time"]])
 def test_a_maker_of_another_namespace_is_not_seen_to_be_gone(options):
-    """Its id is another's here, or nobody's, and the time it started at is told otherwise."""
+    """
+    In this namespace, the PID belongs to another process or to none, and the start time is counted
+    differently.
+    """
     if os.geteuid():
         pytest.skip("only root can make namespaces")
     with maker("unshare", "--fork", *options) as child:
@@ -181,14 +184,17 @@ def test_a_maker_of_another_namespace_is_not_seen_to_be_gone(options):
 
 
 def test_another_process_with_the_number_of_the_maker():
-    """Process numbers are reused: only with the time of its start does one name a process."""
+    """PIDs are reused: only together with its start time does a PID identify a process."""
     pid, began, where = identity.own_mark().split("-")
     assert identity.has_ended(f"{pid}-{int(began) - 1}-{where}") is True
     assert identity.has_ended(f"{pid}-{began}-{where}") is False
 
 
 def test_what_cannot_be_seen_has_not_ended(monkeypatch):
-    """A table of descriptors that is full, an unreadable /proc: an error, and never "it has ended"."""
+    """
+    A full file descriptor table or an unreadable /proc is an error, and never means that the process has
+    ended.
+    """
     pid, began, where = identity.own_mark().split("-")
     own = [os.dup(0)]
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -209,7 +215,7 @@ def test_what_cannot_be_seen_has_not_ended(monkeypatch):
 
 
 def age(pid):
-    """Seconds since the process began."""
+    """Seconds since the process started."""
     with open("/proc/uptime", encoding="ascii") as uptime:
         now = float(uptime.read().split()[0])
     return now - int(identity.start_time(pid)) / os.sysconf("SC_CLK_TCK")
@@ -221,7 +227,7 @@ def test_a_start_time_is_in_ticks_since_boot():
 
 
 def test_a_process_with_a_name_that_looks_like_fields(tmp_path):
-    """The second field of /proc/PID/stat is the program's name, which may hold spaces and brackets."""
+    """The second field of /proc/PID/stat is the program's name, which may contain spaces and brackets."""
     program = tmp_path / "a) S 1 (b"
     program.symlink_to("/bin/sleep")
     with subprocess.Popen([program, "30"]) as child:
@@ -261,7 +267,7 @@ def test_whatever_a_name_is(name):
 
 
 def test_addresses():
-    """Exactly one way to name a device goes to the kernel: giving two is EINVAL."""
+    """The kernel gets exactly one way to address a device: it answers EINVAL to two."""
     for address, fields, text in (
         (control.by_uuid("LVM-x"), {"uuid": b"LVM-x"}, "uuid LVM-x"),
         (control.by_name("web1"), {"name": b"web1"}, "web1"),

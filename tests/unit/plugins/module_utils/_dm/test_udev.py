@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-udev's cookies with real semaphores; only whether udevd runs is simulated, because a build machine has none.
+udev cookies with real semaphores. Only the check whether udevd is running is simulated, because a build
+machine has no udevd.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def nothing_left(monkeypatch):
 
 
 def made_here():
-    """Semaphores with a cookie's key that this process made."""
+    """Semaphores with the key of a cookie that this process created."""
     found = []
     with open("/proc/sysvipc/sem", encoding="ascii") as table:
         columns = next(table).split()
@@ -63,7 +64,7 @@ def value(event_nr):
 
 
 def complete(event_nr):
-    """What ``dmsetup udevcomplete`` does."""
+    """Like ``dmsetup udevcomplete``."""
     operation = uapi.ffi.new("struct sembuf *", {"sem_num": 0, "sem_op": -1, "sem_flg": uapi.lib.IPC_NOWAIT})
     assert uapi.lib.semtimedop(semaphore(event_nr), operation, 1, uapi.ffi.NULL) == 0
 
@@ -185,7 +186,7 @@ def test_removed_after_an_exception():
 
 
 def test_a_cookie_that_someone_took_away():
-    """As ``dmsetup udevcomplete_all`` does."""
+    """Like ``dmsetup udevcomplete_all``."""
     with _udev.Cookie() as cookie:
         event_nr = cookie.next()
         uapi.lib.semctl(semaphore(event_nr), 0, uapi.lib.IPC_RMID)
@@ -270,7 +271,7 @@ OTHER_NAMESPACES = [
 
 @pytest.mark.parametrize("options", OTHER_NAMESPACES)
 def test_a_process_of_another_namespace_keeps_its_cookie(options):
-    """Its number is another process's here, or nobody's; whether it has ended cannot be told."""
+    """Here, its PID belongs to another process or to none, so whether it has ended is unknown."""
     path = os.path.abspath(os.path.join(os.path.dirname(_udev.__file__), *[".."] * 6))
     command = ["unshare", "--fork", *options, sys.executable, "-c", LEFT]
     with subprocess.Popen(
@@ -295,8 +296,8 @@ def test_a_process_of_another_namespace_keeps_its_cookie(options):
 
 def test_what_others_left_is_not_removed():
     """
-    libdm's cookies are one semaphore, which does not identify its maker; a set without a signature is being
-    made.
+    libdm's cookies are single semaphores, which do not identify their process. A set without an owner is
+    still being created.
     """
     free = (number for number in range(1, 0xFFFF) if uapi.lib.semget(KEY | number, 1, 0) < 0)
     made = [

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Who holds the device while libvirt attaches it. Tests with libvirt itself: tests/host/test_libvirt_vbd.py.
+Which process holds the device while libvirt attaches it. Tests with libvirt itself:
+tests/host/test_libvirt_vbd.py.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Store:
 
 @pytest.fixture
 def request_(monkeypatch):
-    """A request for a device that is a pipe: its other end tells when nobody holds it any more."""
+    """A request for a device that is a pipe. Its other end shows when nobody holds the device any more."""
     monkeypatch.setattr(attach._connection, "require", lambda: None)
     monkeypatch.setattr(attach, "libvirt", types.SimpleNamespace(VIR_DOMAIN_AFFECT_LIVE=1))
     monkeypatch.setattr(attach.blkback, "check", lambda request: None)
@@ -41,7 +42,7 @@ def request_(monkeypatch):
 
 
 def is_held_by_another(device, reader):
-    """Whether the device stays open when this process closes it, as it does when it is killed."""
+    """Whether the device stays open when this process closes it, as if it were killed."""
     copy = os.dup(reader)
     device.close()
     try:
@@ -81,7 +82,7 @@ def test_the_holder_ends_after_a_failure(request_, monkeypatch):
 
 
 def test_libvirt_is_given_no_path_that_leads_elsewhere(request_, monkeypatch):
-    """It takes nothing but a path, and would open what is there."""
+    """libvirt accepts only a path, and would open whatever is there."""
     request, dummy = request_
     asked = []
     monkeypatch.setattr(Device, "has_node", False)

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What a guest's mapped device is made of, on loop devices of this machine.
+Whether a guest's mapped device is stacked on its source, with loop devices of this machine.
 
-No mapped devices are created here: a stand-in for device-mapper returns tables of devices that are loop
-devices in fact.
+No mapped devices are created here. A stub of device-mapper returns tables for devices that are loop devices
+in fact.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIZE = 65536
 
 
 class Mapper:
-    """Says which table a number has."""
+    """Stub of device-mapper: returns the table of a device number."""
 
     def __init__(self):
         self.tables = {}
@@ -56,7 +56,7 @@ def scene(monkeypatch):
             return opener.Opener(host).open(spec.FileSource(loopdevices.image(place, name, SIZE), **options))
 
         def stand_in(line, **options):
-            """A device that is a mapped one with this table."""
+            """A loop device that passes as a mapped device with this table."""
             device = loop(f"mapped{len(mapper.tables)}")
             mapper.add(device, line, **options)
             return device
@@ -79,7 +79,7 @@ def snapshot(scene, **change):
 
 @pytest.fixture
 def made(scene):
-    """What a guest has whose disk is a snapshot, as the role guest_disks writes it."""
+    """The devices of a guest's disk that is a snapshot, as the role guest_disks defines it."""
     golden, cow = scene.loop("golden", read_only=True), scene.loop("cow")
     below = scene.stand_in(f"0 {SIZE // 512} snapshot {golden.id.number} {cow.id.number} P 8")
     return scene.stand_in(f"0 {SIZE // 512} linear {below.id.number} 0")
@@ -117,7 +117,7 @@ def test_a_table_of_another_mode_is_not(scene, made):
 
 
 def test_one_of_several_loop_devices_over_the_file(scene):
-    """Which of them the table got does not matter."""
+    """It does not matter which of them is in the table."""
     first = scene.loop("disk")
     descriptor, second = loopdevices.bind_free(scene.place + "/disk")
     with open(descriptor, "rb"):

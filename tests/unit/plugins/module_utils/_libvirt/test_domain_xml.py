@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Disks are added, changed and removed in definitions written by virt-install, virt-manager, libvirt and people
+Add, change and remove disks in definitions written by virt-install, virt-manager, libvirt and people
 (corpus/).
 """
 
@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
 FILES = sorted(os.listdir(CORPUS))
-# With a byte order mark, as Windows editors write it. Created here, because many tools would change such a
+# With a byte order mark, as Windows editors write it. Created here, because many tools would remove it from a
 # file.
 VARIANTS = ["xen-pv-virt-install.xml with CRLF", "xen-commented.xml with BOM"]
 RECIPE = '{"file": "/srv/guests/a <b> & \\"c\\" ]]> \\u00fc.raw"}'
 NEW = Disk("xvdq", "/dev/mapper/racefree-x", bus="xen")
-# With a container that is empty before or after, and so means the same as none.
+# A container is empty before or after the change, which is equivalent to no container.
 LEFT_EMPTY = {"xen-without-devices.xml", "xen-no-devices-inside.xml", "tabs.xml"}
 
 
@@ -55,7 +55,10 @@ def meaning(text):
 
 
 def rewritten(text):
-    """As libvirt returns it: other quotes, no comments, new indentation, sorted disks, and added elements."""
+    """
+    The definition as libvirt returns it: other quotes, no comments, new indentation, sorted disks, added
+    elements.
+    """
     root = ElementTree.fromstring(text.lstrip("\ufeff").encode())
     for devices in root.findall("devices"):
         disks = devices.findall("disk")
@@ -197,7 +200,7 @@ def test_the_bus():
     text = domain_xml.put(load("xen-pv-virt-install.xml"), NEW, RECIPE)
     scsi = domain_xml.put(text, NEW._replace(bus="scsi"), RECIPE)
     assert Domain(scsi).disk("xvdq").bus == "scsi"
-    # Who does not say which bus leaves it as it is.
+    # Without a wanted bus, the present bus is kept.
     assert domain_xml.put(scsi, NEW._replace(bus=None), RECIPE) == scsi
     assert domain_xml.put(scsi, NEW, RECIPE) == text
 
@@ -321,7 +324,7 @@ def test_names():
 
 # Properties
 
-# Everything that XML can say, with a liking for what matters to it.
+# Everything that XML can express, with a preference for characters that are special in it.
 CHARACTERS = st.characters(
     codec="utf-8",
     exclude_categories=("Cs",),
@@ -348,7 +351,7 @@ def test_whatever_is_put_is_read_back(name, disk, recipe):
     changed = domain_xml.put(text, disk, recipe)
     found = Domain(changed)
     assert found.disk(disk.target).serves(disk)
-    # XML has line ends of one kind, and the margin is libvirt's to change.
+    # XML normalizes line ends, and libvirt may change the white space around the text.
     assert found.recipes()[disk.target] == recipe.replace("\r\n", "\n").replace("\r", "\n").strip()
     old = Domain(text)
     assert [other for other in found.disks() if other.target != disk.target] == [
@@ -371,7 +374,7 @@ def test_whatever_is_put_is_read_back(name, disk, recipe):
     ),
 )
 def test_any_order_of_changes(name, steps):
-    """Afterwards it says what the last step for each target said, and the rest is as it was."""
+    """Afterwards, each target is as its last step left it, and the rest is unchanged."""
     text = load(name)
     expected = {disk.target: disk.source for disk in Domain(text).disks()}
     for target, what, path in steps:
@@ -411,7 +414,7 @@ def test_spans_are_where_the_elements_are(content):
     raw = text.encode()
 
     def check(element, twin):
-        # The piece by itself is the element: the same as another parser sees.
+        # The element's text, parsed alone, must equal the element that another parser found.
         piece = ElementTree.fromstring(raw[element.start : element.end])
         twin.tail = None
         assert ElementTree.tostring(piece) == ElementTree.tostring(twin)

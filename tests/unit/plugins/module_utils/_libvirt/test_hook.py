@@ -19,7 +19,7 @@ from ansible_collections.racefree.block.plugins.module_utils._libvirt import dis
 from ansible_collections.racefree.block.plugins.module_utils._process import identity
 
 UUID = "11111111-2222-3333-4444-55555555555b"
-# A guest of 1 TiB whose memory comes at 400 MB/s.
+# Seconds to restore the 1 TiB of memory of a guest at 400 MB/s.
 RESTORING = 2750
 
 
@@ -33,7 +33,7 @@ def device(monkeypatch, tmp_path):
 
 
 def seconds_of(pid):
-    """How long the holder sleeps, once it does."""
+    """The seconds for which the holder sleeps, once it does."""
     end = time.monotonic() + 10
     while time.monotonic() < end:
         with open(f"/proc/{pid}/cmdline", encoding="ascii") as file:
@@ -45,7 +45,7 @@ def seconds_of(pid):
 
 
 def test_a_holder_outlasts_the_restore_of_a_big_guest(device):
-    """libxl adds the disks after the memory was read."""
+    """libxl adds the disks after it has read the memory."""
     hook.start_holder(UUID, [device])
     with open(hook._record(UUID), encoding="ascii") as file:
         pid = int(file.read().partition("-")[0])
@@ -61,7 +61,7 @@ def test_a_holder_outlasts_the_restore_of_a_big_guest(device):
 def test_a_file_that_a_killed_run_left(device):
     for name in ("holder.new", "holder"):
         with open(f"{disk_device.STATE}/{UUID}.{name}", "w", encoding="ascii") as file:
-            # Of no process: ids end at 2^22.
+            # A PID that no process has: PIDs end at 2^22.
             file.write(identity.own_mark().replace(str(os.getpid()), "4194305", 1))
     hook.end_holder(UUID)
     assert os.listdir(disk_device.STATE) == []
@@ -69,7 +69,7 @@ def test_a_file_that_a_killed_run_left(device):
 
 @pytest.mark.parametrize("is_here", [True, False])
 def test_a_holder_of_another_namespace_is_not_ended_by_its_number(device, is_here):
-    """There it is another process's."""
+    """In that namespace, the PID belongs to another process."""
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         mark = identity.mark_of(sleeper.pid, sleeper.pid)
         with open(hook._record(UUID), "w", encoding="ascii") as file:
@@ -95,7 +95,7 @@ def log(monkeypatch):
 
 @pytest.fixture
 def running(monkeypatch, tmp_path):
-    """The definition of a running domain with the disks xvda to xvdd, of which xvdb and xvdc are wrong."""
+    """The definition of a running domain with the disks xvda to xvdd. xvdb and xvdc are wrong."""
     monkeypatch.setattr(disk_device, "STATE", str(tmp_path))
 
     def prove(host, job, wanted, limit):
@@ -112,7 +112,7 @@ def running(monkeypatch, tmp_path):
 
 
 def test_after_a_restart_each_disk_has_its_own_line(running, log, capfd):
-    """Whatever is wrong with the others, and the guest runs on."""
+    """Each disk is reported separately, whatever is wrong with the others, and the guest keeps running."""
     assert hook.main(["web\n1", "reconnect"], running) == 0
     assert all("\n" not in line for dummy, line in log)
     said = {

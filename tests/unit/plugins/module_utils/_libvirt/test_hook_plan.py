@@ -115,7 +115,7 @@ def test_hostile_targets(text, target):
 
 @pytest.mark.parametrize("name", ["it's", 'a "b"', "a\nb", "../../x", "<&>", "%s{0}$(id)"])
 def test_hostile_domain_names(text, name):
-    """Names are for messages only; what is made is named by uuid and target."""
+    """Names are only used in messages. Devices are named by UUID and target."""
     job = hook_plan.job_of("prepare", text.replace("<name>ours<", f"<name>{xml_edit.text_of(name)}<"))
     assert (
         job.domain == name
@@ -126,7 +126,7 @@ def test_hostile_domain_names(text, name):
 
 @pytest.mark.parametrize("source", ["/srv/../etc/shadow", "/srv/it's \"<&>", "/srv/%s{0}$(id)"])
 def test_hostile_files(text, source):
-    """They are taken as they are: nothing reads them as anything but a name."""
+    """File names are taken literally: nothing in them is interpreted."""
     recipe = xml_edit.text_of(json.dumps({"file": source}))
     assert hook_plan.job_of("prepare", text.replace('{"file": "/srv/ours.raw"}', recipe)).disks[
         0
@@ -171,7 +171,7 @@ def test_one_disk_does_not_hide_the_others(text):
 
 
 def test_what_ends_is_not_asked_for_its_recipes(text):
-    """However broken they are, what was made has to be taken back."""
+    """The devices must be removed, however broken the recipes are."""
     broken = text.replace('{"file": "/srv/ours.raw"}', "{}")
     for operation in ("stopped", "release"):
         assert hook_plan.job_of(operation, broken)[:4] == ("release", 20, "ours", UUID)

@@ -32,7 +32,7 @@ OLD = '{"file": "/srv/old"}'
 
 
 class Scene:
-    """A running domain: ``steps`` that were taken, ``disk`` and ``recipe`` that it has."""
+    """A running domain: the ``steps`` that were taken, and its present ``disk`` and ``recipe``."""
 
     def __init__(self, monkeypatch):
         self.steps, self.disk, self.recipe, self.error, self.sticks = [], None, None, None, False
@@ -114,9 +114,9 @@ def test_what_it_has_is_not_written_again(scene):
     "error, sticks, last",
     [
         (GuestError("no"), False, OLD),
-        # The disk could not be taken back.
+        # The disk could not be rolled back.
         (GuestError("no"), True, RECIPE),
-        # libvirt may attach it yet.
+        # libvirt may still attach the disk.
         (DeadlineExceeded("libvirt", 1), False, RECIPE),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_disk_that_cannot_be_attached(scene, error, sticks, last):
     ],
 )
 def test_a_recipe_of_the_run_alone(source, doubts, recipe, warned):
-    """Nothing that could be another disk when the guest is restored."""
+    """A recipe for a restored guest must not refer to anything that could be another disk by then."""
     state = disk_source.SourceState(spec.parse(source), None, doubts)
     found, warnings = disk_source.recipe_for_run(state, "xvdb of web1")
     assert found == recipe and len(warnings) == warned

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is known of a table before the kernel sees it, on a host that need not have device-mapper."""
+"""Checks of a table before the kernel sees it, on a host that need not have device-mapper."""
 
 from __future__ import annotations
 
@@ -24,10 +24,7 @@ from ansible_collections.racefree.block.plugins.module_utils._source import (
 
 
 class Targets:
-    """
-    device-mapper's answers about target types: those that are loaded, and those that a kernel module
-    provides.
-    """
+    """Stub of device-mapper: target types that are loaded, and those that a kernel module provides."""
 
     loaded = {"linear": (1, 4, 0), "striped": (1, 6, 0), "error": (1, 5, 0)}
     modules = {"crypt": (1, 24, 0), "flakey": (1, 5, 0), "thin-pool": (1, 22, 0), "zero": (1, 1, 0)}
@@ -56,7 +53,7 @@ def fixture_any_host(monkeypatch):
 
 @pytest.fixture(name="host")
 def fixture_host(any_host, monkeypatch):
-    """One on which the devices at a table's paths are yet to be made."""
+    """A host on which the devices at a table's paths do not exist yet."""
     monkeypatch.setattr(lookup, "find", lambda source, host: None)
     return any_host
 

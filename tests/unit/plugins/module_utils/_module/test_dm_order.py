@@ -11,7 +11,7 @@ from ansible_collections.racefree.block.plugins.module_utils._module import dm_o
 
 
 def made(name, *below):
-    """An entry of a device over those of these names."""
+    """An entry for a device that is stacked on those with these names."""
     lines = [f"{8 * place} 8 linear /dev/mapper/{other} 0" for place, other in enumerate(below)] or [
         "0 8 zero"
     ]
@@ -19,7 +19,7 @@ def made(name, *below):
 
 
 def gone(minor, *below):
-    """An entry of a device that is removed, over those with these minor numbers."""
+    """An entry for a device to remove, which is stacked on those with these minor numbers."""
     return None, None, False, ((254, minor), {(254, other) for other in below})
 
 
@@ -33,7 +33,7 @@ def gone(minor, *below):
         ([made("c", "b"), made("b", "a"), made("x"), made("a")], [3, 1, 0, 2]),
         ([made("d", "b", "c"), made("c", "a"), made("b", "a"), made("a")], [3, 2, 1, 0]),
         ([made("a", "elsewhere")], [0]),
-        # Nobody can make these, which the plan of the first one says.
+        # Impossible to create. The plan of the first one reports that.
         ([made("a", "b"), made("b", "a")], [1, 0]),
         ([made("a", "a"), made("b")], [0, 1]),
         ([gone(1), gone(2)], [0, 1]),
@@ -41,7 +41,7 @@ def gone(minor, *below):
         ([gone(1), gone(2, 1)], [1, 0]),
         ([gone(1), gone(3, 2, 1), gone(2, 1)], [1, 2, 0]),
         ([made("b", "a"), gone(1), made("a"), gone(2, 1)], [2, 0, 3, 1]),
-        # Of one that is not there nothing is known.
+        # Nothing is known of a device that does not exist.
         ([("a", None, False, (None, set())), ("b", None, False, (None, set()))], [0, 1]),
     ],
 )
@@ -68,7 +68,7 @@ def test_a_long_stack():
         ("diskseq:4", None),
         ("file:/dev/mapper/a", None),
         ("7:0", None),
-        # It is there already.
+        # This device already exists.
         ({"path": "/dev/mapper/a", "diskseq": 4}, None),
     ],
 )

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Two entries of one list for one device are refused by what they are, however they are written; nothing is done
-then.
+Two entries of one list for the same device are refused by its identity, however they are written. Nothing is
+changed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def place():
 
 @pytest.fixture
 def names(place):
-    """Paths of one file."""
+    """Paths of the same file."""
     path = loopdevices.image(place, "disk", SIZE)
     os.symlink(path, place + "/link")
     os.link(path, place + "/hard")
@@ -93,8 +93,8 @@ def test_one_file(place, names, state, other, bound):
         for check in (True, False):
             result = run(loop_devices.main, check=check, devices=rows)
             if bound and state == "present" and "size" in other:
-                # The device that is there is as long as its file, so this one would be a new one, over the
-                # same part.
+                # The existing device is as long as its file, so this entry needs a new device on the same
+                # area.
                 assert result["failed"] and loopdevices.bound_files(place) == before
                 continue
             words = refused(
@@ -195,7 +195,7 @@ def test_one_store(tmp_path):
 
 @pytest.fixture
 def guest(monkeypatch):
-    """XenStore with a guest, and what Host connects to."""
+    """XenStore with a guest; Host connects to this one."""
     with Xenstored() as daemon, Store(5, daemon.socket) as store:
         uuid = "00000005-1111-2222-3333-444444444444"
         for path, value in (
@@ -223,10 +223,7 @@ def test_one_disk_of_a_guest(guest):
 
 
 def test_one_disk_of_a_domain(monkeypatch):
-    """
-    What libvirt says of two names stands for its answer: on a real libvirt it is
-    tests/host/test_libvirt_disk.py.
-    """
+    """libvirt's answer for two names is simulated. tests/host/test_libvirt_disk.py tests a real libvirt."""
     uuids = {"web": "11111111-2222-3333-4444-55555555555b", "other": "11111111-2222-3333-4444-55555555555c"}
 
     def read(uri, domain, limit):
@@ -272,7 +269,7 @@ def test_libvirts_drivers(one, other, same):
 
 
 def test_one_mapped_device():
-    """By its name, its uuid and its number; what device-mapper itself says is tests/kernel's."""
+    """Duplicates by name, UUID and number. tests/kernel tests the answers of device-mapper itself."""
     item = dm_device.DmItem(dict.fromkeys(dm_device.ARGUMENTS), None)
     number = _device.DeviceId(253, 4, 77)
     item.device = types.SimpleNamespace(id=number, path="/dev/dm-4")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The runner, with an Item for files of a temporary directory, run as a module with Ansible's arguments."""
+"""The runner with an Item for files of a temporary directory, run like a module with Ansible's arguments."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOG = []
 
 
 class FileItem(item.Item):
-    """A file with a content. ``fail`` names the step that is to fail."""
+    """A file with a content. ``fail`` names the step that must fail."""
 
     ARGUMENTS = {
         "path": {"type": "path", "required": True},
@@ -128,7 +128,7 @@ def steps(name):
 
 @pytest.fixture
 def files(tmp_path):
-    """A function that tells all files of the directory with what is in them."""
+    """A function that returns all files of the directory with their contents."""
     return lambda: {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
 
 
@@ -146,7 +146,7 @@ def descriptors():
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-# One
+# One item
 
 
 def test_one(row, files):
@@ -301,7 +301,7 @@ def test_many_files_can_be_open(row):
     assert soft == min(_descriptors.WANTED, hard) > 256
 
 
-# Many
+# Several items
 
 
 def test_many(row, files):
@@ -321,7 +321,7 @@ def test_many(row, files):
         == [entry["changed"] for entry in done["devices"]]
         == [True] * 3
     )
-    # all are checked, then all looked at, then all made, and only then made to last
+    # first all are checked, then all planned, then all applied, and only then all committed
     assert [(step, name) for step in ("check", "plan", "apply", "commit") for name in "abc"] == LOG
     assert all(f"committed {name}" in " ".join(warnings) for name in "abc")
     again, dummy = many([*devices, row("d")])
@@ -348,7 +348,7 @@ def test_an_error_of_the_plan_stops_before_any_change(row, files, step):
             and files() == {}
             and steps("apply") == steps("undo") == []
         )
-        # the others are looked at all the same: all errors are told at once
+        # the others are still processed, so that all errors are reported at once
         assert steps(step) == ["a", "b", "c"]
         assert [entry.get("failed", False) for entry in result["devices"]] == [False, True, False]
         assert [entry.get("rolled_back", False) for entry in result["devices"]] == [True, False, True]
@@ -372,7 +372,7 @@ def test_all_errors_are_told(row):
 
 @pytest.mark.parametrize("step, begun", [("apply", "cba"), ("commit", "cdba")])
 def test_rollback(row, files, tmp_path, step, begun):
-    """The one that failed first, then the others, the last first; an old content is there again."""
+    """The failed item is rolled back first, then the others in reverse order. An old content is restored."""
     (tmp_path / "b").write_text("old", encoding="utf-8")
     (tmp_path / "e").write_text("new", encoding="utf-8")
     result, dummy = many([row("a"), row("b"), row("c", fail=step), row("d"), row("e")])
@@ -386,7 +386,7 @@ def test_rollback(row, files, tmp_path, step, begun):
         True,
         False,
     ]
-    # What was as wanted before is told as ever.
+    # An item that needed no change is reported as usual.
     assert (
         result["devices"][4]["path"] == row("e")["path"]
         and [entry["changed"] for entry in result["devices"]] == [False] * 5
@@ -433,7 +433,7 @@ def test_duplicates_are_refused(row, files, tmp_path, on_error, left):
     result, dummy = many([row("a"), row("b"), twin], on_error=on_error)
     assert result["failed"] and "twice" in result["msg"] and files() == left
     for index in (0, 2):
-        # Both, for nobody can tell which one is meant.
+        # Both, because it is unknown which one is meant.
         assert (
             result["devices"][index]["error"]["kind"] == "InvalidValue"
             and "devices[0].path" in result["devices"][index]["msg"]
@@ -482,7 +482,7 @@ def place():
 
 
 def predict_and_run(main=loop_device.main, **arguments):
-    """Check, real, again, again in check mode; what the real run said."""
+    """Check mode, real run, real run again, check mode again; returns the result of the first real run."""
     predicted = run(main, check=True, **arguments)[0]
     done = run(main, **arguments)[0]
     assert not done.get("failed"), done
@@ -572,7 +572,9 @@ def test_loop_devices_rollback(place):
 
 @pytest.mark.parametrize("call", range(3))
 def test_loop_devices_that_fail_when_they_are_made_to_last(place, monkeypatch, call):
-    """Whichever commit fails: those that were committed before it are temporary again, and gone."""
+    """
+    Whichever commit fails, the devices that were committed before lose their persistence, and are removed.
+    """
     paths = [loopdevices.image(place, str(number)) for number in range(3)]
     real, calls = loop.set_autoclear, []
 
@@ -590,7 +592,7 @@ def test_loop_devices_that_fail_when_they_are_made_to_last(place, monkeypatch, c
 
 
 def holders(path):
-    """Processes beside this one that have a loop device over a file below the path open."""
+    """Other processes that have a loop device open whose file is below the path."""
     found = set()
     for number in loopdevices.bound_files(path):
         for link in glob.glob("/proc/[0-9]*/fd/*"):
@@ -603,8 +605,8 @@ def holders(path):
 @pytest.mark.parametrize("step", ["hold", "finish"])
 def test_nothing_is_held_of_what_is_rolled_back(place, monkeypatch, step):
     """
-    After an error when the holder is started, or later, the devices are removed immediately, not at the end
-    of their time.
+    If starting the holder fails, or a later step, the devices are removed immediately, not after the hold
+    time.
     """
     paths = [loopdevices.image(place, str(number)) for number in range(3)]
     rows = [{"backing_file": path, "persist": False, "hold": 600} for path in paths]
@@ -639,7 +641,9 @@ def test_one_process_holds_all(place, monkeypatch):
 
 
 def test_what_the_kernel_does_not_forget_is_done_last(place, monkeypatch):
-    """Partitions and the capacity: another entry that fails in its commit leaves both as they were."""
+    """
+    Partitions and capacity cannot be rolled back: if another entry fails in its commit, both are unchanged.
+    """
     paths = [loopdevices.image(place, str(number)) for number in range(3)]
     assert not run(loop_devices.main, devices=[{"backing_file": path} for path in paths[:2]])[0].get("failed")
     os.truncate(paths[0], 131072)
@@ -673,7 +677,8 @@ def test_what_the_kernel_does_not_forget_is_done_last(place, monkeypatch):
 
 def test_what_the_kernel_does_not_forget_is_told_as_changed(place, monkeypatch):
     """
-    A later entry fails. A device that has grown stays so, with a warning, and the new device is removed.
+    A later entry fails. A device that has grown keeps its size, with a warning, and the new device is
+    removed.
     """
     paths = [loopdevices.image(place, str(number)) for number in range(3)]
     assert not run(loop_devices.main, devices=[{"backing_file": path} for path in paths[:2]])[0].get("failed")
@@ -700,7 +705,7 @@ def test_what_the_kernel_does_not_forget_is_told_as_changed(place, monkeypatch):
 
 
 def test_gone_is_what_is_gone(place, monkeypatch):
-    """Three removals, the second of which fails: one is gone, the others are there."""
+    """Three removals, of which the second fails: one device is gone, the others still exist."""
     paths = [loopdevices.image(place, str(number)) for number in range(3)]
     made = run(loop_devices.main, devices=[{"backing_file": path} for path in paths])[0]["devices"]
     real = _detach.detach

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Two concurrent runs of a module, on loop devices and keys of this machine, end as if one had come after the
+Two concurrent runs of a module, on loop devices and keys of this machine, end as if one had run after the
 other.
 
-RACEFREE_PAIRS is how many pairs there are of each kind.
+RACEFREE_PAIRS is the number of pairs of each kind.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check_good(*results):
 
 
 def test_the_same_file_twice(place):
-    """One device, and one of the runs has made it."""
+    """There is one device, and one of the runs has created it."""
     path = loopdevices.image(place, "disk")
     os.link(path, path + ".hard")
     os.symlink(path, path + ".link")
@@ -79,7 +79,7 @@ def test_the_same_file_twelve_times(place):
 
 
 def test_lists_that_overlap(place):
-    """In opposite orders: neither waits for the other for good, and each file has one device."""
+    """In opposite orders: there is no deadlock, and each file has one device."""
     paths = [loopdevices.image(place, str(number)) for number in range(6)]
     for dummy in range(PAIRS):
         results = at_once(
@@ -114,7 +114,7 @@ def test_one_makes_and_one_removes(place):
 
 
 def test_a_device_that_is_there_and_one_that_removes_it(place):
-    """The same with a device before: it is kept and then removed, or removed and then made anew."""
+    """The same with an existing device: it is kept and then removed, or removed and then created again."""
     path = loopdevices.image(place, "disk")
     for number in range(PAIRS):
         before = run(loop_device.main, {"backing_file": path})["device"]["diskseq"]
@@ -130,7 +130,7 @@ def test_a_device_that_is_there_and_one_that_removes_it(place):
 
 
 def test_two_that_remove(place):
-    """By the file and by the device's path, and one of them has removed it."""
+    """One by the file, the other by the device's path. One of them has removed it."""
     path = loopdevices.image(place, "disk")
     for dummy in range(PAIRS):
         device = run(loop_device.main, {"backing_file": path})["device"]
@@ -141,7 +141,7 @@ def test_two_that_remove(place):
         )
         good = [result for result in results if not result.get("failed")]
         assert [result["changed"] for result in good].count(True) == 1
-        # A path that has another device by now, or none, is no mistake of ours.
+        # The path may lead to another device by now, or to none: that is not a bug.
         assert all(
             result["error"]["kind"] in ("WrongDevice", "DeviceGone")
             for result in results
@@ -151,7 +151,7 @@ def test_two_that_remove(place):
 
 
 def test_different_files_do_not_wait_for_each_other(place):
-    """Another run has the lock of one file and keeps it: the other file's run ends all the same."""
+    """Another run keeps the lock of one file. The run for the other file still ends."""
     first, second = loopdevices.image(place, "1"), loopdevices.image(place, "2")
     with locks.held(locks.of_file(first)):
         check_good(run(loop_device.main, {"backing_file": second}))
@@ -179,8 +179,8 @@ def test_check_mode_waits_for_nobody(place):
 
 def test_a_double_of_another_program_is_seen(place):
     """
-    losetup takes no lock. A device that it binds just before ours is found by the second look, and ours is
-    removed.
+    losetup takes no lock. A device that it binds just before ours is found when the index is read again, and
+    ours is removed.
     """
     path = loopdevices.image(place, "disk")
     module = loop_device.LoopItem
@@ -203,7 +203,7 @@ def test_a_double_of_another_program_is_seen(place):
 
 
 def test_the_same_key_twice():
-    """Payload and marker belong together, whoever came last."""
+    """Payload and marker match, whichever run was last."""
     name = f"racefree:test-{os.getpid()}"
     try:
         for dummy in range(PAIRS):
@@ -227,7 +227,7 @@ def store_of(image, record):
 
 
 def test_the_same_store_twice(tmp_path):
-    """Two images for one empty store: the record is whole, of one of them, and no other file is there."""
+    """Two images for one empty store: the record is complete, for one of them, and no other file is left."""
     images = [
         loopdevices.image(tmp_path, f"image{number}", content=str(number).encode()) for number in (1, 2)
     ]
@@ -242,7 +242,9 @@ def test_the_same_store_twice(tmp_path):
 
 
 def test_two_runs_that_ask_for_no_lock_write_a_whole_record(tmp_path):
-    """Like two hosts with a shared file system: each has its own temporary file, and neither file is left."""
+    """
+    Like two hosts with a shared file system: each run has its own temporary file, and neither file is left.
+    """
     store = loopdevices.image(tmp_path, "store")
     children = []
     for name in ("one", "other"):
@@ -274,7 +276,7 @@ def test_what_a_killed_run_had_begun_to_write_is_removed(tmp_path):
 
 
 def test_one_store_in_failing_and_good_runs(tmp_path):
-    """What a run takes back is its own record, never the one that another run has written."""
+    """A run rolls back only its own record, never a record that another run has written."""
     image = loopdevices.image(tmp_path, "image", content=b"1")
     store = loopdevices.image(tmp_path, "store")
     bad = {
@@ -307,7 +309,7 @@ def test_a_run_that_is_killed_lets_the_next_one_go_on(place):
 
 @pytest.mark.parametrize("writes", [True, False])
 def test_two_entries_that_write_the_same_part_are_refused_before_anything_is_made(place, writes):
-    """By check mode, too; a reader beside a writer is meant often enough."""
+    """In check mode, too. A reader and a writer are allowed, because this is often intended."""
     path = loopdevices.image(place, "disk", 1 << 20)
     rows = [
         {"backing_file": path, "size": 524800},
@@ -344,7 +346,10 @@ def test_of_a_task_whose_plans_fail_nothing_was_rolled_back(place, check):
 
 
 def test_what_opens_files_for_guests_has_all_their_locks_in_one_order_within_its_limit(place):
-    """It holds the second file's lock and wants the first one's, which a run that needs both takes first."""
+    """
+    A run holds the second file's lock and waits for the first one's. A run that needs both takes the first
+    one first.
+    """
     files = [loopdevices.image(place, name) for name in "abc"]
     first, second = sorted(files[:2], key=lambda path: locks.of_file(path)[0].offset)
     sources = [spec.parse({"file": path, "read_only": True}) for path in (second, first)]

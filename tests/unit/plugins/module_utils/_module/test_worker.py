@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-A module's work in a process of its own. What becomes of storage that does not answer:
-tests/kernel/test_silent_storage.py.
+A module's work in a separate process. Storage that does not respond: tests/kernel/test_silent_storage.py.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def test_it_is_killed():
 
 
 def test_it_answers_and_ends_between_two_looks(monkeypatch):
-    """The parent finds the pipe empty, and then that the child has ended. By then the child has answered."""
+    """The parent finds the pipe empty, and then that the child has exited. The child answered in between."""
     really = os.waitid
 
     def late(kind, pid, options):
@@ -90,7 +89,7 @@ def test_it_answers_and_ends_between_two_looks(monkeypatch):
 
 
 def test_a_process_that_outlives_it():
-    """It has the pipe open, and is not waited for."""
+    """A process that the child started keeps the pipe open, and is not waited for."""
 
     def leave_one():
         child = os.fork()
@@ -109,7 +108,7 @@ def test_it_prints_nothing(capfd):
 
 
 def test_the_locks_are_the_parents(tmp_path):
-    """So that they end with it, whatever its child hangs in."""
+    """The parent holds the locks, so they are released with it, even if its child hangs."""
     lock = _locks.Lock("a", "a")
 
     def holder():
@@ -138,7 +137,7 @@ def test_the_locks_are_the_parents(tmp_path):
 
 
 def test_more_locks_than_one_message_holds():
-    """9,000 are had by the parent, and are let go of."""
+    """The parent takes and releases 9,000 locks."""
     locks = [_locks.Lock(f"many {number}", "it") for number in range(9000)]
 
     def work():
@@ -178,7 +177,7 @@ def test_a_lock_that_another_run_has():
 
 
 def test_it_dies_with_its_parent(tmp_path):
-    """Whoever kills the module ends its work."""
+    """If the module is killed, its work ends."""
     code = (
         f"import os, time\nfrom {ROOM}._module import worker as _module_worker\n"
         f"path = {str(tmp_path / 'pid')!r}\n"
@@ -208,7 +207,7 @@ def test_it_dies_with_its_parent(tmp_path):
 
 
 def test_one_that_hangs(monkeypatch):
-    """A child of vfork(2) that does not end is the one thing at hand that a process waits for in state D."""
+    """The parent of a vfork(2) child that does not exit is in state D. This needs no hanging storage."""
 
     def hang():
         if ctypes.CDLL(None).vfork() == 0:

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the plan for a guest's disk refuses, without a Xen host: a real loop device and a real xenstored."""
+"""
+Requests that the plan for a guest's disk refuses, without a Xen host: a real loop device and a real
+xenstored.
+"""
 
 from __future__ import annotations
 

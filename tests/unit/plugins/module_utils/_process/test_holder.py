@@ -17,8 +17,8 @@ from ansible_collections.racefree.block.plugins.module_utils._process import hol
 
 @pytest.fixture
 def device(tmp_path):
-    # A holder only keeps descriptors open, whatever they lead to: a pipe's other end tells when the last one
-    # is closed.
+    # A holder only keeps descriptors open, whatever they refer to. The other end of a pipe shows when the
+    # last one is closed.
     reader, writer = os.pipe()
     with Device(writer, DeviceId(7, 0, 1), "pipe") as opened:
         yield opened, reader
@@ -40,7 +40,7 @@ def closed(reader, seconds):
 
 def descriptors(holder):
     """
-    The descriptors of the holder, once it sleeps: before that, they are those of the shell or of the dynamic
+    The descriptors of the holder, once it sleeps. Before that, they are those of the shell or of the dynamic
     loader.
     """
     end = time.monotonic() + 10

@@ -32,7 +32,7 @@ def test_a_process_is_ended(child):
 
 
 def test_out_of_descriptors_no_process_has_ended(child):
-    """It would be taken for ended, and what it holds for free."""
+    """Otherwise the process would seem to have ended, and what it holds would seem to be free."""
     started, limit = identity.start_time(child.pid), resource.getrlimit(resource.RLIMIT_NOFILE)
     first_free = os.dup(0)
     os.close(first_free)

@@ -50,7 +50,7 @@ def test_a_hang(tmp_path):
 
     def hang():
         (tmp_path / "pid").write_text(str(os.getpid()))
-        # What it could be interrupted with does not reach it.
+        # Block every signal that could interrupt it.
         signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
         time.sleep(100)
 
@@ -61,8 +61,8 @@ def test_a_hang(tmp_path):
 
 def test_a_child_that_is_given_up_has_no_lock_of_its_parent():
     """
-    When the child reports, the parent releases a lock at once; when it hangs instead, the lock ends with the
-    parent's use of it.
+    When the child reports, the parent releases a lock at once. If the child hangs instead, the lock is
+    released when the parent releases it.
     """
     lock = _locks.Lock(f"test of {os.getpid()}", "the test")
 
@@ -72,7 +72,7 @@ def test_a_child_that_is_given_up_has_no_lock_of_its_parent():
     def work(told):
         before = others_can_have_it()
         told()
-        # It is heard before the end of the work, however long that takes.
+        # The report arrives before the work ends, however long the work takes.
         for dummy in range(3000):
             if others_can_have_it():
                 return [before, True]
@@ -87,7 +87,7 @@ def test_a_child_that_is_given_up_has_no_lock_of_its_parent():
 
 
 def test_it_dies_with_its_parent(tmp_path):
-    """When the hook's own process is killed, its child must not go on by itself."""
+    """If the hook's own process is killed, its child must not continue."""
 
     def work():
         (tmp_path / "pid").write_text(str(os.getpid()))
@@ -120,7 +120,7 @@ def _state(pid):
 
 
 def test_who_reads_its_output_does_not_wait_for_what_it_leaves(tmp_path):
-    """As libvirt does: until the end of the hook's standard error."""
+    """Like libvirt, which reads the hook's standard error until its end."""
     reader, writer = os.pipe()
     kept = os.dup(2)
     os.dup2(writer, 2)
@@ -131,7 +131,7 @@ def test_who_reads_its_output_does_not_wait_for_what_it_leaves(tmp_path):
         os.close(kept)
         os.close(writer)
     os.set_blocking(reader, False)
-    # An end, and not "nothing yet".
+    # The end of the file, and not "no data yet".
     assert os.read(reader, 1) == b""
     os.close(reader)
 
@@ -140,7 +140,7 @@ def test_a_process_is_ended():
     process = subprocess.Popen(["sleep", "100"])
     started = identity.start_time(process.pid)
     try:
-        # Another process may have the id by now: that is left alone.
+        # Another process may have the PID by now: it is not killed.
         assert identity.end(process.pid, str(int(started) + 1)) and process.poll() is None
         assert identity.end(process.pid, started)
         assert process.wait(10) == -signal.SIGKILL

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Tasks that are killed while they make their devices permanent: the next run finds all of them, or none.
+Tasks that are killed while they make their devices persistent: the next run finds all of the devices, or
+none.
 
-RACEFREE_KILLS is how many tasks are killed at random instants.
+RACEFREE_KILLS is the number of tasks that are killed at random times.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def place():
 
 @pytest.fixture(autouse=True)
 def own_journal(tmp_path, monkeypatch):
-    """What others kill on this machine at the same time is not this test's."""
+    """A separate journal: other tests on this machine also kill runs."""
     monkeypatch.setattr(journal, "DIRECTORY", str(tmp_path / "journal"))
 
 
@@ -52,7 +53,7 @@ def rows(place):
 
 
 def killed_at(step, when):
-    """Have a run kill itself after so many calls of a function of _loop or _journal."""
+    """Let a run kill itself after that many calls of a function."""
 
     def before():
         place, name = step
@@ -85,7 +86,7 @@ def nobody():
 
 
 def listed(devices):
-    """Leave the list of a run that was killed, of devices as modules return them; its name."""
+    """Leave the list of a killed run, of devices as modules return them; returns the list's name."""
     journal._write(
         "1-x",
         dict(
@@ -101,7 +102,7 @@ def made(rows):
 
 
 def remove(device):
-    """As somebody else does, without the collection's lists."""
+    """Remove a device without the collection's code."""
     with open(device["path"], "rb", buffering=0) as node:
         fcntl.ioctl(node, loopdevices.LOOP_CLR_FD)
 
@@ -138,7 +139,7 @@ def test_a_task_that_is_killed_before_its_first_commit_leaves_nothing(place, row
 
 
 def test_a_task_that_is_killed_after_its_last_commit_has_done_everything(place, rows):
-    """Only its list was left to be removed."""
+    """Only the removal of its list was left to do."""
     assert (
         run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), DEVICES)) is None
     )
@@ -160,8 +161,8 @@ def test_a_list_that_was_never_complete_is_removed(place, rows):
 
 def test_a_run_that_is_at_work_is_left_alone(place, rows):
     """
-    It is stopped between two commits while other runs come and go; then it continues, and all its devices
-    exist.
+    The run is stopped between two commits while other runs start and end. Then it continues, and all its
+    devices exist.
     """
     reading, writing = os.pipe()
     go_reading, go_writing = os.pipe()
@@ -225,7 +226,9 @@ def test_a_device_that_somebody_has_exclusively_is_not_touched_for_a_moment(plac
 
 @pytest.mark.parametrize("gone", range(DEVICES - 1))
 def test_of_a_list_that_was_complete_nothing_is_touched_whatever_was_removed_since(place, rows, gone):
-    """Devices are made to stay in the order of the list: with the last one all of them were."""
+    """
+    Devices are made persistent in the order of the list: if the last one is persistent, all of them were.
+    """
     devices = made(rows)
     listed(devices)
     remove(devices[gone])
@@ -234,7 +237,7 @@ def test_of_a_list_that_was_complete_nothing_is_touched_whatever_was_removed_sin
 
 
 def test_the_list_goes_with_the_last_commit_not_with_the_task(place, rows):
-    """What comes after it takes as long as there are entries, and somebody may remove a device meanwhile."""
+    """finish takes longer the more entries there are, and somebody may remove a device meanwhile."""
     before = killed_at((_loop_device.LoopItem, "finish"), 1)
     assert run(loop_devices.main, {"devices": rows}, before=before) is None
     assert os.listdir(journal.DIRECTORY) == [] and len(left(place)) == DEVICES
@@ -275,8 +278,8 @@ def test_what_is_rolled_back_is_told_and_check_mode_tells_it_before(place, rows)
 
 def test_what_has_the_number_by_now_is_not_touched(place, rows, tmp_path):
     """
-    A list that names a number with another disk sequence number: the device was removed by hand, and its
-    number is used again.
+    A list with a number and another disk sequence number: the device was removed by hand, and its number was
+    reused.
     """
     device = run(loop_device.main, rows[0])["device"]
     with resources.Resources() as host:
@@ -304,7 +307,7 @@ def test_a_list_of_another_boot_means_nothing(place, rows):
 
 
 def killed_removal(row, used):
-    """A removal that is killed when the kernel has marked the device to go with its last user."""
+    """A removal that is killed after the kernel has set autoclear on the device."""
 
     def before():
         real = fcntl.ioctl
@@ -341,7 +344,7 @@ def test_the_same_removal_again_removes_it(place, rows):
 
 
 def test_a_device_that_was_to_go_with_its_last_user_still_does(place, rows):
-    """Nothing but a removal that is refused while somebody uses the device gives it back to them."""
+    """Only a refused removal, of a device that is in use, makes the device persistent again."""
     device = made(rows[:1])[0]
     with open(device["path"], "rb", buffering=0) as node:
         changed = run(loop_device.main, dict(rows[0], persist=False, hold=0))
@@ -417,7 +420,7 @@ def test_what_is_no_regular_file_is_not_opened(place, rows, kind, name):
     os.mkdir(journal.DIRECTORY)
     loopdevices.special_file(f"{journal.DIRECTORY}/{name}", kind)
     if kind == "link":
-        # A link to what would be a list is none either.
+        # A link to a valid list is not a list either.
         os.unlink(f"{journal.DIRECTORY}/{name}.fifo")
         os.unlink(f"{journal.DIRECTORY}/{name}")
         with open(f"{place}/a-list", "w", encoding="ascii") as file:
@@ -435,7 +438,7 @@ def test_a_file_of_another_user_is_no_list(place, rows):
 
 
 def test_killed_at_any_instant(place, rows):
-    """What a run that comes next finds is all or nothing, and the same task again has all."""
+    """The next run finds all devices or none, and the same task, repeated, creates all."""
     random.seed(13)
     started = time.monotonic()
     run(loop_devices.main, {"devices": rows})
@@ -448,7 +451,7 @@ def test_killed_at_any_instant(place, rows):
         task.kill()
         task.wait()
         someone_else_runs(place)
-        # What goes with its last user may have a prober for a moment.
+        # A device with autoclear may be open briefly by a prober.
         end = time.monotonic() + 5
         while len(left(place)) not in (0, DEVICES) and time.monotonic() < end:
             time.sleep(0.01)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 U64 = 2**64 - 1
 
 
-# Forms
+# Valid forms
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_a_table_source_is_called():
     )
 
 
-# Bad values
+# Invalid values
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_bad_value_is_named(value, option):
 
 
 def test_a_number_without_end():
-    """Python itself would refuse to make a number of it."""
+    """Python itself would refuse to convert it."""
     for text in ("9" * 5000 + ":1", "1:" + "9" * 5000, "diskseq:" + "9" * 5000):
         with pytest.raises(InvalidValue):
             spec.parse(text, numbers=True)
@@ -279,9 +279,7 @@ plain = st.recursive(
 @settings(max_examples=1000)
 @given(plain, st.booleans())
 def test_arbitrary_plain_data(value, numbers):
-    """
-    A typed source whose fields have their types, or InvalidValue that names the option, and nothing else.
-    """
+    """Either a typed source whose fields have the declared types, or InvalidValue that names the option."""
     try:
         source = spec.parse(value, option="source", numbers=numbers)
     except InvalidValue as error:
@@ -314,7 +312,7 @@ def test_arbitrary_text(text, numbers):
         assert error.option == "source"
 
 
-# Devices, found and made
+# Devices, found and created
 
 
 @pytest.fixture
@@ -346,7 +344,7 @@ def test_a_file_is_made_once_and_goes_with_the_run(place):
         with pytest.raises(WrongDevice, match="not a mapped device"):
             opener.open(spec.PathSource(device.path, "LVM-x"))
         assert opener.open(spec.FileSource(path, 512, overlap=True)).id != device.id
-        # another use of the file is another device
+        # other settings for the file need another device
         assert opener.open(spec.FileSource(path, read_only=True)).id != device.id
         assert opener.open(spec.FileSource(path, sector_size=4096, overlap=True)).id != device.id
         assert len(opener.made) == 4
@@ -382,7 +380,7 @@ def grow(path, size):
 
 def test_a_device_follows_its_file_when_it_is_used(place):
     """
-    A device that was made before the file grew is used, at the file's new size; a lookup alone changes
+    A device that was created before the file grew is used, with the file's new size. A lookup alone changes
     nothing.
     """
     path = loopdevices.image(place, "disk", 65536)
@@ -397,7 +395,7 @@ def test_a_device_follows_its_file_when_it_is_used(place):
             and opener.made == []
             and first.size == 2 * 65536
         )
-        # A size that is said is kept; so is an offset.
+        # A given size is kept, and so is an offset.
         limited = opener.open(spec.FileSource(path, size=4096, overlap=True))
         rest = opener.open(spec.FileSource(path, offset=4096, overlap=True))
         grow(path, 3 * 65536)
@@ -406,7 +404,7 @@ def test_a_device_follows_its_file_when_it_is_used(place):
 
 
 def test_a_table_over_a_file_that_has_grown(place):
-    """Neither the look before nor the making refuses a line that is as long as the file is now."""
+    """A line that is as long as the file now is accepted by the check and when the device is created."""
     path = loopdevices.image(place, "disk", 65536)
     with resources.Resources() as host:
         first = _opener.Opener(host).open(spec.FileSource(path))
@@ -419,7 +417,7 @@ def test_a_table_over_a_file_that_has_grown(place):
         )
 
 
-# A file that nobody is to change
+# A file that must not change
 
 
 def test_a_file_that_has_changed(tmp_path):

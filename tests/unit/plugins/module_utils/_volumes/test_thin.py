@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The option volumes as far as it can be judged without a pool."""
+"""The option volumes, as far as it can be checked without a pool."""
 
 from __future__ import annotations
 
