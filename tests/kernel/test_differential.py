@@ -47,11 +47,11 @@ def test_a_disagreement_without_a_name_is_found(monkeypatch):
 
 def test_a_kernel_that_the_data_does_not_name_is_compared_with_the_newest(monkeypatch):
     monkeypatch.setattr(known, "STRICTER", ())
-    monkeypatch.setattr(differential._kernels, "KERNELS", ("6.0",))
+    monkeypatch.setattr(differential.kernels, "KERNELS", ("6.0",))
     assert differential.data_for("7.99.1") == ("6.0", False)
     monkeypatch.undo()
     monkeypatch.setattr(known, "STRICTER", ())
-    monkeypatch.setattr(differential, "data_for", lambda release: (differential._kernels.KERNELS[-1], False))
+    monkeypatch.setattr(differential, "data_for", lambda release: (differential.kernels.KERNELS[-1], False))
     code, result = differential.compare_tables(
         seed=SEED, count=60, types=["error", "linear", "snapshot-origin", "zero"]
     )
