@@ -12,7 +12,7 @@ Behaviour noted here was observed on Linux 6.1, 6.12 and 6.18 (drivers/block/loo
 
 from __future__ import annotations
 
-import _struct as struct  # the module struct adds nothing but a file to be found and read
+import _struct as struct  # the module struct only adds a file to find and read
 import errno
 import fcntl
 import os

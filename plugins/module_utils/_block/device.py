@@ -15,7 +15,7 @@ as a :class:`Device`. While the descriptor is open, its number cannot be given t
 
 from __future__ import annotations
 
-import _struct as struct  # the module struct adds nothing but a file to be found and read
+import _struct as struct  # the module struct only adds a file to find and read
 import errno
 import fcntl
 import os

@@ -33,7 +33,7 @@ _MAGICS = (
     ("parallels", 0, b"WithouFreSpacExt"),
     ("bochs", 0, b"Bochs Virtual HD Image"),
     ("cloop", 0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),
-    ("vpc", 0, b"conectix"),  # QEMU's name of VHD
+    ("vpc", 0, b"conectix"),  # QEMU's name for VHD
     ("vhdx", 0, b"vhdxfile"),
     ("vdi", 64, (0xBEDA107F).to_bytes(4, "little")),
 )

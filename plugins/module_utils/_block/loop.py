@@ -14,7 +14,7 @@ A loop device is identified by its backing file's device and inode, its offset a
 
 from __future__ import annotations
 
-import _struct as struct  # the module struct adds nothing but a file to be found and read
+import _struct as struct  # the module struct only adds a file to find and read
 import errno
 import fcntl
 import os

@@ -37,7 +37,7 @@ def open_block(path: str, flags: int) -> int:
     except PermissionError as error:
         if error.errno != errno.EPERM:
             raise
-        from .._seal import way_in  # rarely needed, and many files more to be found and read
+        from .._seal import way_in  # rarely needed, and it imports many more files
 
         return way_in.open_refused(path, flags, error)
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What sysfs says about block devices: attributes, numbers and names, and the devices below and above a device.
+What sysfs reports about block devices: attributes, numbers and names, and the devices below and above them.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -20,7 +20,7 @@ from .._base import digits, gone
 from .._base.errors import KernelError
 from .._base.gone import SYSFS, list_directory
 
-_SECTOR = 512  # of sysfs, whatever the device's own block size
+_SECTOR = 512  # the unit of sysfs, whatever the device's block size
 
 
 def partition_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
@@ -54,8 +54,8 @@ def _numbers_in(directory: str) -> list[tuple[int, int]]:
     return [number for number in numbers if number is not None]
 
 
-_ATTRIBUTE = 65536  # bytes, as large as a page can be
-_MOST_LINKS = 40  # as many as the kernel follows (MAXSYMLINKS)
+_ATTRIBUTE = 65536  # bytes; the largest page size
+_MOST_LINKS = 40  # the kernel's limit (MAXSYMLINKS)
 
 
 def diskseq_of(major: int, minor: int) -> int | None:

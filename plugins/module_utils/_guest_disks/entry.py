@@ -55,7 +55,7 @@ _KEYRING = re.compile(r":[0-9]+:(?:logon|user|encrypted|trusted):[!-~]+\Z")
 
 
 class Thin(Record):
-    """A volume of a pool; ``snapshot_of``: the volume to make it from."""
+    """A volume of a pool; ``snapshot_of``: the volume of which it is a snapshot."""
 
     pool: Pool
     id: int

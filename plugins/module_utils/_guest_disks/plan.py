@@ -144,7 +144,7 @@ def _check_sizes(file: dict[str, Any], there: int | None, sizes: Sizes) -> None:
 
 
 def stores_of(guests: Guests) -> list[dict[str, Any]]:
-    """What ``snapshot_stores`` takes for all snapshots that guests are to have."""
+    """The entries for ``snapshot_stores`` for all snapshots that guests must have."""
     # A store that guests share is one.
     found = {
         plain(entry.file): entry for entry in entries(guests) if entry.image is not None and not entry.absent

@@ -194,7 +194,7 @@ def is_made_of(host: Resources, device: Device, source: Source) -> bool:
         return False
     number = sysfs.parse_number(lines[0].params.decode("ascii", "replace").partition(" ")[0])
     if number is None:
-        raise AssertionError  # the kernel writes it so
+        raise AssertionError  # the kernel always writes it in this form
     # The table has the device open, so its number is pinned.
     with _device.open_number(*number) as below:
         return lookup.is_device(source, below, host)

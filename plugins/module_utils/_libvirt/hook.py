@@ -117,7 +117,7 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
     ``prepare``: create the devices at their paths, with a holder. Returns lines for the log. On any error
     nothing is left.
 
-    The caller has ``_libvirt.disk_device.locked`` until it is ``told``.
+    The caller holds ``_libvirt.disk_device.locked`` until ``told`` is called.
     """
     limit = Deadline(job.seconds - 2)
     end_holder(job.uuid)
@@ -167,7 +167,7 @@ def release(job: hook_plan.Job, told: Callable[[], None] | None = None) -> list[
     ``stopped``, ``release``: end the holder. Devices that are still in use are removed when their last user
     closes them.
 
-    With ``told`` the caller has ``_libvirt.disk_device.locked`` until that is called.
+    With ``told``, the caller holds ``_libvirt.disk_device.locked`` until ``told`` is called.
     """
     end_holder(job.uuid)
     if told is not None:

@@ -27,7 +27,7 @@ from .domain_xml import Domain
 
 def known(source: FileSource, domains: Iterable[Domain], target: str) -> FileSource:
     """
-    The FileSource, with ``format=raw`` if the recipe of this target says so for the same storage.
+    The FileSource, with ``format=raw`` if the recipe of this target has it for the same storage.
     ``domains``: ``_libvirt.domain_xml.Domain`` objects.
     """
     if source.format is None and any(_says_raw(domain.recipe(target), source, target) for domain in domains):

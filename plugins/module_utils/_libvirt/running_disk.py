@@ -44,7 +44,7 @@ class RunningDisk:
         self.guest: _guest.Guest | None = None
         self.vbd: Vbd | None = None
         self.device: Device | None = None
-        # Whether the disk is to be attached or detached.
+        # Whether the disk must be attached or detached.
         self.changes_disk = False
         self.had_recipe: str | None = None
         self.recipe: str | None = None

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 class Changes:
     """
-    ``hidden``: whether udev's rules are told to ignore the device; ``how``: how it is suspended; ``timeout``:
+    ``hidden``: whether udev's rules ignore the device; ``how``: how it is suspended; ``timeout``:
     seconds.
     """
 
@@ -97,7 +97,7 @@ class Changes:
         if found.device is None:
             removal.remove_without_table(control, status)
         else:
-            # Its maker holds it until it is live.
+            # The process that creates it holds it until it is live.
             if removal.wait_unused(control, found.device, self.timeout).has_live_table:
                 raise DeviceBusy(
                     "it got its live table from another process meanwhile",

@@ -84,7 +84,7 @@ class DmItem(Item):
         # The settings that the plan found and wants.
         self._seal_before: Settings = {}
         self._seal_after: Settings = {}
-        # How many devices that stand on it are removed before it.
+        # The number of devices stacked on it that the task removes before it.
         self._above = 0
 
     def key(self) -> tuple[str, Any]:
@@ -466,7 +466,7 @@ class DmItem(Item):
             and status.open_count > 1
             and not sealing.is_missing(params, self.device)
         ):
-            # It is to go with its last user already.
+            # Its deferred remove is already set.
             self.gone = False
             return Plan(False, {}, {})
         if self.device is not None and not params["deferred"]:

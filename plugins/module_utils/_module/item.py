@@ -130,7 +130,7 @@ class Item:
         """Make what was applied last."""
 
     def to_hold(self) -> list[Device]:
-        """The devices that a process is to hold for ``hold`` seconds after the task."""
+        """The devices that a process must hold for ``hold`` seconds after the task."""
         return []
 
     def finish(self) -> None:

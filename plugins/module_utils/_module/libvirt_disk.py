@@ -58,7 +58,7 @@ class DiskItem(Item):
         self.target: str = params["vdev"]
         self.definition: connection.Definition | None = None
         self.recipe: str | None = None
-        # The disk in the inactive definition, and in the running guest, if these are to be changed.
+        # The disk in the inactive definition, and in the running guest, if these are requested.
         self.defined: DiskDefinition | None = None
         self.running: RunningDisk | None = None
         self.exchange: Exchange | None = None
@@ -115,7 +115,7 @@ class DiskItem(Item):
         if found is None:
             try:
                 definition = connection.read(uri, domain, self.request.limit())
-            except BlockError:  # the plan, which reads it too, says why
+            except BlockError:  # the plan reads it again and reports the error
                 return []
             found = self.host.domains[uri, domain] = (definition.uuid, definition.live is not None)
         uuid, is_live = found

@@ -64,7 +64,7 @@ class Row:
                     values["diff"] = self.diff()
         except BlockError as error:
             self.fail_late(error)
-        except Exception as error:  # what was done is told all the same
+        except Exception as error:  # the change is reported anyway
             self.fail_late(error_of(error))
         if self.error is not None:
             values.update(failed=True, error=self.error.as_dict(), msg=str(self.error))

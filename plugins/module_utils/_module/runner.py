@@ -147,7 +147,7 @@ def _host(warnings: list[str]) -> Iterator[Resources]:
 
 
 def _outcome(task: Task, result: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
-    """What :func:`_finish` tells Ansible, as plain data."""
+    """What :func:`_finish` reports to Ansible, as plain data."""
     result.pop("failed", None)
     errors = [row.error for row in task.rows if row.error is not None]
     traces = [error.trace for error in errors if isinstance(error, Unexpected)]

@@ -22,7 +22,7 @@ ARGUMENTS = {"sealed": {"type": "bool"}}
 
 
 def check(params: dict[str, Any]) -> None:
-    """InvalidValue for a value of ``sealed`` that has no meaning beside the other options."""
+    """InvalidValue if ``sealed`` does not make sense with the other options."""
     if params["state"] == "absent" and params["sealed"] is not None and not params["deferred"]:
         raise InvalidValue(
             "sealed",

@@ -58,7 +58,7 @@ class StoreItem(Item):
         path = self.params["path"]
         try:
             above = os.stat(os.path.dirname(path))
-        except OSError:  # the plan, which writes there, says why
+        except OSError:  # the plan reports the error
             return []
         return [
             _locks.Lock(

@@ -183,7 +183,7 @@ class Task:
             errors = type(rows[0].item).apply_together([row.item for row in rows])
         except BlockError as failure:
             errors = [failure] * len(rows)
-        except Exception as failure:  # an error as others, of them all: nobody knows whose
+        except Exception as failure:  # assigned to all items, because it is unknown which one caused it
             errors = [error_of(failure)] * len(rows)
         for row, error in zip(rows, errors):
             if error is not None:
@@ -212,7 +212,7 @@ class Task:
                 function(row)
             except BlockError as error:
                 self._fail(row, error)
-            except Exception as error:  # others of the task are to be done, or rolled back, all the same
+            except Exception as error:  # the other items must still be processed or rolled back
                 self._fail(row, error_of(error))
         worker.works_on("")
 
@@ -263,7 +263,7 @@ class Task:
                 remains = row.item.remains()
                 row.changed = bool(remains)
                 self.warnings += [f"{row.item.title()}: not rolled back: {text}" for text in remains]
-            except Exception as error:  # the others are to be rolled back all the same
+            except Exception as error:  # the others must still be rolled back
                 self.warnings.append(f"{row.item.title()}: could not be rolled back: {error}")
 
     def _refuse_duplicates(self) -> None:

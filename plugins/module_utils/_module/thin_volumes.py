@@ -75,7 +75,7 @@ class VolumesItem(Item):
         try:
             with known(lookup.find(self._known_source(), self.host)) as device:
                 status = self.host.dm.status(control.by_device(device))
-        except BlockError:  # the plan, which opens it too, says why
+        except BlockError:  # the plan opens it again and reports the error
             return []
         return _locks.of_mapped(status.name, status.uuid)
 

@@ -112,7 +112,7 @@ class VbdItem(Item):
     def locks(self) -> list[_locks.Lock]:
         try:
             domid = _guest.find(self.host.store, self.params["domain"]).domid
-        except BlockError:  # the plan, which looks for it too, says why, or that nothing is to be done
+        except BlockError:  # the plan looks again, and reports the error or no change
             return []
         locks = [_locks.of_vbd(domid, self.vdev.number, self.title())]
         return locks + (

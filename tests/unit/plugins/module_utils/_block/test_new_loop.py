@@ -388,7 +388,7 @@ def test_a_file_that_was_replaced_under_a_source(place):
 
 
 def test_the_old_device_goes_by_itself(place):
-    """That does not prevent a new device. But it is an error if the task requires that no device is left."""
+    """That does not prevent a new device. But state=absent for the path is an error while it exists."""
     path, old = replaced(place)
     with _device.open_path(old["path"]) as device:
         assert run(diskseq=old["diskseq"], state="absent", deferred=True)["gone"] is False

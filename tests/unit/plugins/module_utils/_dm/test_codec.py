@@ -646,7 +646,7 @@ def test_every_single_byte_corruption(what):
 
 
 def test_corruptions_of_a_large_table():
-    chance = random.Random(20261121)  # the same places each time
+    chance = random.Random(20261121)  # the same positions each time
     targets, place = [], 0
     for number in range(60):
         targets.append(TargetLine(place, number + 1, b"linear", b"253:%d %d" % (number, number * 8)))

@@ -344,7 +344,7 @@ def test_the_same_removal_again_removes_it(place, rows):
 
 
 def test_a_device_that_was_to_go_with_its_last_user_still_does(place, rows):
-    """Only a refused removal, of a device that is in use, makes the device persistent again."""
+    """If autoclear was already set before the killed removal, it stays set."""
     device = made(rows[:1])[0]
     with open(device["path"], "rb", buffering=0) as node:
         changed = run(loop_device.main, dict(rows[0], persist=False, hold=0))
