@@ -69,7 +69,7 @@ class Changes:
         self.steps_back.append(lambda: lifetime.set_persist(self.host.dm, device, not wanted))
 
     def set_suspended(self, device: Device, wanted: bool) -> None:
-        """Suspend or resume it, with nothing that rolls it back."""
+        """Suspend or resume the device. This is not rolled back."""
         if wanted:
             # udev's probers would read from it, and hang.
             self.host.cookie.wait(self.how.seconds)

@@ -127,14 +127,14 @@ class Item:
         return []
 
     def commit(self) -> None:
-        """Make what was applied last."""
+        """Make the applied changes persistent."""
 
     def to_hold(self) -> list[Device]:
         """The devices that a process must hold for ``hold`` seconds after the task."""
         return []
 
     def finish(self) -> None:
-        """The step that cannot be rolled back, taken after everything else of the task."""
+        """Take the step that cannot be rolled back, after everything else of the task."""
 
     def undo(self) -> None:
         """Roll back what was applied; not called for a removal, for which that is impossible."""
@@ -157,7 +157,7 @@ class Item:
 
 
 def known(value: T | None) -> T:
-    """A value that an earlier step of the item has set."""
+    """Return a value that an earlier step of the item must have set."""
     if value is None:
         raise AssertionError
     return value

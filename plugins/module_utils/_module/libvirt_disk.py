@@ -165,7 +165,7 @@ class DiskItem(Item):
         return state.device
 
     def apply(self) -> None:
-        """Nothing: all disks of one domain are changed together, in :meth:`apply_together`."""
+        """Does nothing: all disks of one domain are changed together, in :meth:`apply_together`."""
 
     @classmethod
     def apply_together(cls, items: Sequence[DiskItem]) -> list[BlockError | None]:

@@ -115,7 +115,7 @@ def refuse_sealed(devices: list[Device], standing_on: list[tuple[int, int]]) -> 
 
 
 def forget(identity: DeviceId) -> None:
-    """The device is gone, and its number is free."""
+    """Remove the seal of a device that is gone, because its number may be reused."""
     seals.forget(identity.major, identity.minor, identity.diskseq)
 
 

@@ -169,7 +169,7 @@ class VbdItem(Item):
         self.opener.give_up()
 
     def by_libvirt(self) -> bool:
-        """Whether libvirt has to be asked to do it: it only knows the disks that it attached itself."""
+        """Whether to use libvirt for the change: libvirt knows only the disks that it attached itself."""
         wanted: str = self.params["toolstack"]
         if wanted == "auto":
             return attach.may_run_guests() and attach.runs(known(self.guest))
