@@ -288,7 +288,7 @@ def test_a_guest_that_does_not_answer(store, guest, loops):
     began = time.monotonic()
     (outcome,) = blkback.detach(store, [Detachment(vbd, guest)], 10)
     assert isinstance(outcome.error, DeadlineExceeded)
-    assert "for the guest to give the disk up (backend state 5, the guest's own state 4)" in str(
+    assert "for the guest to release the disk (backend state 5, the guest's own state 4)" in str(
         outcome.error
     )
     assert "With force the disk is removed" in str(outcome.error)
