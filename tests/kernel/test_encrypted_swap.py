@@ -145,10 +145,12 @@ def test_what_is_swapped_out_comes_back(swap, name):
     assert program.main(["stop", "one"]) == 0
 
 
+@pytest.mark.skipif(
+    not os.environ.get("RACEFREE_TRIES"), reason="takes more than ten minutes; RACEFREE_TRIES=N kills N times"
+)
 def test_killed_anywhere_it_leaves_all_or_nothing(swap):
     path = swap(size=4 * MIB)
-    step = 1 if os.environ.get("RACEFREE_TRIES") else 997
-    for count in range(0, 10**6, step):
+    for count in range(0, 10**6, max(1, 3000 // int(os.environ.get("RACEFREE_TRIES", "1")))):
         killed, code = ptrace.run_killed(lambda: program.main(["start", "one"]), 0, count)
         # A device that is being created has neither a table nor a key yet.
         wait_until(lambda: bool(swaps()) == bool(table("racefree-swap-one")) == (path in loops()), 20)
