@@ -82,10 +82,10 @@ def _length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def _is_annotated(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether the result and all arguments, but for self and cls, have an annotation."""
+    """Whether the result and all arguments, but for self, cls and mcs, have an annotation."""
     arguments = node.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    if named and named[0].arg in ("self", "cls"):
+    if named and named[0].arg in ("self", "cls", "mcs"):
         named = named[1:]
     rest = [each for each in (arguments.vararg, arguments.kwarg) if each]
     return all(each.annotation for each in named + rest) and node.returns is not None

@@ -21,7 +21,7 @@ from .targets.registry import TARGETS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any, Protocol
 
     from .grammar.context import Context
@@ -98,16 +98,7 @@ def read_line(number: int, text: str, report: AnyReport) -> tuple[Line, LineRepo
     head = _HEAD.match(text)
     if head is None:
         raise AssertionError
-    values = []
-    for index, field in enumerate((START, LENGTH), 1):
-        word = head.group(index)
-        line.columns[field.name] = len(text) if word is None else head.start(index)
-        if word is None:
-            line.error(field.name, None, f"is missing: {field.rule}")
-            values.append(BAD)
-        else:
-            values.append(field.read(word, field.name, line))
-    start, length = values
+    start, length = _read_range(head, line)
     name = head.group(3)
     line.columns["target"] = len(text) if name is None else head.start(3)
     if name is None:
@@ -119,16 +110,30 @@ def read_line(number: int, text: str, report: AnyReport) -> tuple[Line, LineRepo
     line.target = name
     words, columns = split_words(text, head.end())
     if not text.isascii():
-        for word, column in zip(words, columns):
-            if not word.isascii() and not word.startswith(_CARRIED):
-                line.error(
-                    "line",
-                    word,
-                    "ASCII only: the kernel splits other characters",
-                    column=column + (find_not_ascii(word) or 0),
-                )
+        _check_ascii(words, columns, line)
     target = kind.from_words(start, length, words, columns, len(text), line)
     return Line(number, text, target, start, length), line
+
+
+def _read_range(head: re.Match[str], line: LineReport) -> list[Any]:
+    """The start and the length of a line, in sectors; BAD for one that is missing or wrong."""
+    values = []
+    for index, field in enumerate((START, LENGTH), 1):
+        word = head.group(index)
+        line.columns[field.name] = len(head.string) if word is None else head.start(index)
+        if word is None:
+            line.error(field.name, None, f"is missing: {field.rule}")
+            values.append(BAD)
+        else:
+            values.append(field.read(word, field.name, line))
+    return values
+
+
+def _check_ascii(words: Iterable[str], columns: Iterable[int], line: LineReport) -> None:
+    for word, column in zip(words, columns):
+        if not word.isascii() and not word.startswith(_CARRIED):
+            at = column + (find_not_ascii(word) or 0)
+            line.error("line", word, "ASCII only: the kernel splits other characters", column=at)
 
 
 def read_dict(number: int, plain: dict[str, Any], report: AnyReport) -> tuple[Line, LineReport]:

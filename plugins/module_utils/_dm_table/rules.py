@@ -156,28 +156,30 @@ class _Checker:
                 device = self.identity(slot)
                 access, number = opened.setdefault(device, (slot.access, line.number))
                 owner = owned.setdefault(device, line.number) if slot.own else owned.get(device, line.number)
-                if owner != line.number or (slot.own and number != line.number):
-                    self.place(line).error(
-                        slot.field,
-                        slot.text,
-                        "a device that nothing else in the table uses: "
-                        + (
-                            f"line {owner} keeps records of its own there"
-                            if owner != line.number
-                            else f"{line.target.TYPE} keeps records of its own there, "
-                            f"and line {number} uses it"
-                        ),
-                    )
+                if owner != line.number:
+                    self._refuse_shared(line, slot, f"line {owner} keeps records of its own there")
+                elif slot.own and number != line.number:
+                    reason = f"{line.target.TYPE} keeps records of its own there, and line {number} uses it"
+                    self._refuse_shared(line, slot, reason)
                 elif set(slot.access) - set(access):
                     opened[device] = (slot.access + access, line.number)
-                    self.place(line).error(
-                        slot.field,
-                        slot.text,
-                        f"a device that line {number} does not open for "
-                        f"{'reading' if access == 'r' else 'writing'} only: "
-                        "the kernel would go on with memory that it has freed; put this target before "
-                        "that one, or use another device",
-                    )
+                    self._refuse_upgrade(line, slot, access, number)
+
+    def _refuse_shared(self, line: Line, slot: Slot, reason: str) -> None:
+        self.place(line).error(
+            slot.field, slot.text, f"a device that nothing else in the table uses: {reason}"
+        )
+
+    def _refuse_upgrade(self, line: Line, slot: Slot, access: str, number: int) -> None:
+        """Refuse a device that line ``number`` has opened with less access."""
+        only = "reading" if access == "r" else "writing"
+        self.place(line).error(
+            slot.field,
+            slot.text,
+            f"a device that line {number} does not open for {only} only: "
+            "the kernel would go on with memory that it has freed; put this target before that one, or use "
+            "another device",
+        )
 
     def identity(self, slot: Slot) -> Any:
         """The identity of a slot's device: its number if known, else its canonical text."""

@@ -39,6 +39,18 @@ _LAST_LOOK = 2.0
 # Seconds for which only sysfs is polled for blkback's open, before its nodes in XenStore are read too.
 _PATIENCE = 0.5
 _GIVEN_UP = (str(CLOSING), str(CLOSED))
+# What is read of the vbd before anything is done.
+_NODES = (
+    "params",
+    "mode",
+    "frontend-id",
+    "dev",
+    "physical-device",
+    "diskseq",
+    "hotplug-status",
+    "error",
+    "vm",
+)
 _HINT = "See the kernel's messages (dmesg) of this host"
 
 
@@ -110,47 +122,35 @@ class _Add:
         self.host = _Host()
 
     def run(self) -> None:
-        self.nodes = nodes = self._read(
-            self.store,
-            "params",
-            "mode",
-            "frontend-id",
-            "dev",
-            "physical-device",
-            "diskseq",
-            "hotplug-status",
-            "error",
-            "vm",
-        )
+        self.nodes = nodes = self._read(self.store, *_NODES)
         self._check_nodes(nodes)
         if nodes["physical-device"] is not None:
             self.is_served = True
-            return self._check_same()
-        if not nodes["params"]:
+            self._check_same()
+        elif not nodes["params"]:
             # A drive without a medium.
-            return self.store.transaction(lambda tx: self._say_in(tx, {"hotplug-status": "connected"}))
-        mode = nodes["mode"] or ""
+            self.store.transaction(lambda tx: self._say_in(tx, {"hotplug-status": "connected"}))
+        else:
+            self._attach(nodes["params"], nodes["mode"] or "")
+            state.reap()
+
+    def _attach(self, params: str, mode: str) -> None:
+        """Open the device of the target ``params`` and hand it to blkback."""
         writable = "w" in mode
-        recipe = target.parse(nodes["params"], writable)
-        facts = {"target": nodes["params"]}
+        recipe = target.parse(params, writable)
+        facts = {"target": params}
         self.link.record(self.key, facts)
         with self.host, target.open_device(recipe, self.limit.left(), "!" in mode) as device:
             if writable and device.read_only:
                 raise InvalidValue(
-                    "mode",
-                    mode,
-                    f"{device.path} is read-only, so the guest can have it only with mode=r",
+                    "mode", mode, f"{device.path} is read-only, so the guest can have it only with mode=r"
                 )
-            self.identity = dict(
-                vbd_nodes.identity(
-                    self.form, device.id.major, device.id.minor, device.id.diskseq, device.path
-                )
-            )
+            found = device.id
+            nodes = vbd_nodes.identity(self.form, found.major, found.minor, found.diskseq, device.path)
+            self.identity = dict(nodes)
             self.link.record(self.key, dict(facts, **self.identity))
             self.link.share(device)
             self._hand_over(device)
-        state.reap()
-        return None
 
     def fail(self, error: object) -> None:
         """Roll back what was written and report the error. Failures of the rollback itself are ignored."""

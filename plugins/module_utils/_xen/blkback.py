@@ -294,7 +294,6 @@ class _Attach(_Job):
                 "its nodes were removed: the guest ended, or someone detached the disk",
                 device=str(self.request),
             )
-        wanted = self.request.device.id
         if vbd.error or vbd.state in (CLOSING, CLOSED):
             words = f": {vbd.error}" if vbd.error else ", without giving a reason"
             raise GuestError(
@@ -302,6 +301,16 @@ class _Attach(_Job):
                 device=str(self.request),
                 hint=_HINT_BLKBACK,
             )
+        if not self._is_open(vbd):
+            return False
+        if wait_connected and not (vbd.state == CONNECTED and vbd.frontend_state == CONNECTED):
+            said = values.get(self.key.frontend_error)
+            self.last = f"the guest to connect (state {vbd.frontend_state}{_saying(said)})"
+            return False
+        return True
+
+    def _is_open(self, vbd: Vbd) -> bool:
+        """Whether blkback has opened the device. WrongDevice if it has opened another one."""
         if vbd.opened is False:
             self.last = "blkback to open the device (the node opened is 0)"
             return False
@@ -309,20 +318,17 @@ class _Attach(_Job):
         if found is None:
             self.last = f"blkback to open the device (state {vbd.state})"
             return False
+        wanted = self.request.device.id
         if found != (wanted.major, wanted.minor):
             raise WrongDevice(
                 f"blkback opened {found[0]}:{found[1]} instead of {wanted.number}", device=str(self.request)
             )
         self.request.device.prove()
         if not self.seen_open:
-            # ``values`` may have been read before blkback's open. Read them once more: if the backend offers
+            # The nodes may have been read before blkback's open. Read them once more: if the backend offers
             # the node opened, that decides.
             self.seen_open = True
             self.last = "blkback to open the device"
-            return False
-        if wait_connected and not (vbd.state == CONNECTED and vbd.frontend_state == CONNECTED):
-            said = values.get(self.key.frontend_error)
-            self.last = f"the guest to connect (state {vbd.frontend_state}{_saying(said)})"
             return False
         return True
 

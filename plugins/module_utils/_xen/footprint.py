@@ -90,116 +90,106 @@ def footprint(major: int, minor: int, writes: bool, questions: Questions) -> lis
 
     Raises NotSupported if the stack is deeper than _DEPTH.
     """
-    found: list[Extent] = []
-    _descend((major, minor), 0, None, writes, questions, found, 0)
+    walk = _Walk(questions)
+    walk.device((major, minor), 0, None, writes, 0)
     return sorted(
-        set(found),
+        set(walk.found),
         key=lambda extent: (extent.leaf, extent.start, extent.end is None, extent.end or 0, extent.writes),
     )
 
 
-def _descend(
-    number: tuple[int, int],
-    start: int,
-    end: int | None,
-    writes: bool,
-    questions: Questions,
-    found: list[Extent],
-    depth: int,
-) -> None:
-    """Add the Extents below bytes ``start`` to ``end`` of a device."""
-    if depth > _DEPTH:
-        raise NotSupported("the device stack is too deep", device=f"{number[0]}:{number[1]}")
-    partition = questions.partition_of(*number)
-    if partition is not None:
-        major, minor, offset, size = partition
-        _descend(
-            (major, minor),
-            offset + start,
-            offset + (size if end is None else min(end, size)),
-            writes,
-            questions,
-            found,
-            depth + 1,
-        )
-        return
-    loop = questions.loop_of(*number)
-    if loop is not None:
+class _Walk:
+    """A walk down a device stack, which adds the Extents that it reaches to ``found``."""
+
+    def __init__(self, questions: Questions) -> None:
+        self.questions = questions
+        self.found: list[Extent] = []
+
+    def device(self, number: Number, start: int, end: int | None, writes: bool, depth: int) -> None:
+        """Add the Extents below bytes ``start`` to ``end`` of a device."""
+        if depth > _DEPTH:
+            raise NotSupported("the device stack is too deep", device=f"{number[0]}:{number[1]}")
+        partition = self.questions.partition_of(*number)
+        if partition is not None:
+            major, minor, offset, size = partition
+            last = offset + (size if end is None else min(end, size))
+            self.device((major, minor), offset + start, last, writes, depth + 1)
+            return
+        loop = self.questions.loop_of(*number)
+        if loop is not None:
+            self._file(loop, start, end, writes)
+            return
+        table = self.questions.table_of(*number)
+        if table is not None:
+            self._table(table, start, end, writes, depth)
+            return
+        members = self.questions.members_of(*number)
+        if members:
+            for member in members:
+                self.device(member, 0, None, writes, depth + 1)
+            return
+        self.found.append(Extent(("disk",) + number, start, end, writes))
+
+    def _file(self, loop: tuple[int, int, int, int], start: int, end: int | None, writes: bool) -> None:
+        """Add the part of a loop device's file. ``loop`` is what Questions.loop_of returns."""
         device, inode, offset, size = loop
         if end is None:
             end = size or None
-        found.append(
-            Extent(("file", device, inode), offset + start, None if end is None else offset + end, writes)
-        )
-        return
-    table = questions.table_of(*number)
-    if table is not None:
+        last = None if end is None else offset + end
+        self.found.append(Extent(("file", device, inode), offset + start, last, writes))
+
+    def _table(
+        self, table: list[tuple[int, int, str, str]], start: int, end: int | None, writes: bool, depth: int
+    ) -> None:
+        """Add the Extents below the targets that bytes ``start`` to ``end`` of a mapped device reach."""
         for first, length, kind, params in table:
             low, high = first * SECTOR, (first + length) * SECTOR
             if high > start and (end is None or low < end):
                 part = (max(low, start) - low, min(high, high if end is None else end) - low)
-                _target(number, kind, params, part, writes, questions, found, depth + 1)
-        return
-    members = questions.members_of(*number)
-    if members:
-        for member in members:
-            _descend(member, 0, None, writes, questions, found, depth + 1)
-        return
-    found.append(Extent(("disk",) + number, start, end, writes))
+                self._target(kind, params.split(), part, writes, depth + 1)
+
+    def _target(self, kind: str, words: list[str], part: tuple[int, int], writes: bool, depth: int) -> None:
+        """
+        Add the Extents below the bytes ``part`` of one target. ``words`` are the parameters that the kernel
+        returns (DM_TABLE_STATUS).
+        """
+        pool = sysfs.parse_number(words[0]) if kind == "thin" and len(words) >= 2 else None
+        if pool is not None:
+            # Volumes of one pool share its disks but not their data. Blocks shared with a snapshot are never
+            # written in place.
+            self.found.append(Extent(("thin", *pool, int(words[1])), part[0], part[1], writes))
+            whole = [(word, False) for word in words[2:3]]
+        else:
+            shifted = _shifted(kind, words)
+            if shifted is not None:
+                for device, offset, written in shifted:
+                    self.device(device, offset + part[0], offset + part[1], writes and written, depth)
+                return
+            whole = _whole(kind, words, writes)
+        for word, written in whole:
+            number = sysfs.parse_number(word)
+            if number:
+                self.device(number, 0, None, written, depth)
 
 
-def _target(
-    number: tuple[int, int],
-    kind: str,
-    params: str,
-    part: tuple[int, int],
-    writes: bool,
-    questions: Questions,
-    found: list[Extent],
-    depth: int,
-) -> None:
+def _whole(kind: str, words: list[str], writes: bool) -> list[tuple[str, bool]]:
     """
-    Add the Extents below the bytes ``part`` of one target. ``params`` are those that the kernel returns
-    (DM_TABLE_STATUS).
+    ``[(parameter, whether writes go there)]``: the parameters of a target that count as whole devices, if
+    they are device numbers.
     """
-    words = params.split()
-
-    def below(device: tuple[int, int], low: int, high: int | None, written: bool) -> None:
-        _descend(device, low, high, written, questions, found, depth)
-
-    def whole(word: str, written: bool = writes) -> None:
-        device = sysfs.parse_number(word)
-        if device:
-            below(device, 0, None, written)
-
-    shifted = _shifted(kind, words)
-    pool = sysfs.parse_number(words[0]) if kind == "thin" and len(words) >= 2 else None
-    if shifted is not None:
-        for device, offset, written in shifted:
-            below(device, offset + part[0], offset + part[1], writes and written)
-    elif kind in ("zero", "error"):
-        pass
-    elif pool is not None:
-        # Volumes of one pool share its disks but not their data. Blocks shared with a snapshot are never
-        # written in place.
-        found.append(Extent(("thin", *pool, int(words[1])), part[0], part[1], writes))
-        if len(words) > 2:
-            whole(words[2], False)
-    elif kind == "snapshot" and len(words) >= 2:
-        whole(words[0], False)
+    if kind in ("zero", "error"):
+        return []
+    if kind == "snapshot" and len(words) >= 2:
         # The COW store holds the changed chunks. Writes to the origin also write to it, whatever this user
         # does.
-        whole(words[1], True)
-    elif kind == "snapshot-merge" and len(words) >= 2:
+        return [(words[0], False), (words[1], True)]
+    if kind == "snapshot-merge" and len(words) >= 2:
         # The merge itself writes to both devices.
-        whole(words[0], True)
-        whole(words[1], True)
-    else:
-        # striped, raid, mirror, cache, thin-pool, multipath and unknown targets: every device in the
-        # parameters counts as a whole. A member that is only read from may still get metadata writes, and the
-        # paths of a multipath device lead to one disk.
-        for word in words:
-            whole(word)
+        return [(words[0], True), (words[1], True)]
+    # striped, raid, mirror, cache, thin-pool, multipath and unknown targets: every device in the parameters
+    # counts as a whole. A member that is only read from may still get metadata writes, and the paths of a
+    # multipath device lead to one disk.
+    return [(word, writes) for word in words]
 
 
 def _shifted(kind: str, words: list[str]) -> list[tuple[tuple[int, int], int, bool]] | None:

@@ -166,8 +166,25 @@ def layout(key: Key, disk: Disk, identity_nodes: Iterable[tuple[str, str]]) -> l
     """
     frontend_perms = [f"n{key.domid}", f"r{key.backend_domid}"]
     backend_perms = [f"n{key.backend_domid}", f"r{key.domid}"]
+    back = _backend_values(key, disk)
+    nodes: list[NewNode] = [
+        (f"{key.libxl}/frontend", key.frontend, None),
+        (f"{key.libxl}/backend", key.backend, None),
+    ]
+    nodes += [(key.frontend, None, frontend_perms), (f"{key.frontend}/backend", key.backend, None)]
+    nodes += [
+        (f"{key.frontend}/{name}", value, frontend_perms) for name, value in _frontend_values(key, disk)
+    ]
+    nodes += [(key.backend, None, backend_perms), (f"{key.backend}/frontend", key.frontend, None)]
+    nodes += [(f"{key.backend}/{name}", value, None) for name, value in back]
+    nodes += [(f"{key.libxl}/{name}", value, None) for name, value in back]
+    nodes += [(f"{key.backend}/{name}", value, None) for name, value in identity_nodes]
+    return nodes + [(f"{key.backend}/hotplug-status", "connected", None)]
+
+
+def _backend_values(key: Key, disk: Disk) -> list[tuple[str, str]]:
     discard = disk.writable if disk.discard is None else disk.discard
-    back = [
+    return [
         ("params", disk.params),
         ("script", disk.script),
         ("frontend-id", str(key.domid)),
@@ -182,26 +199,17 @@ def layout(key: Key, disk: Disk, identity_nodes: Iterable[tuple[str, str]]) -> l
         ("discard-enable", "1" if discard else "0"),
         ("specification", "xen"),
     ]
-    front = [
+
+
+def _frontend_values(key: Key, disk: Disk) -> list[tuple[str, str]]:
+    values = [
         ("backend-id", str(key.backend_domid)),
         ("state", str(INITIALISING)),
         ("virtual-device", str(key.devid)),
         ("device-type", "cdrom" if disk.cdrom else "disk"),
         ("trusted", "1"),
     ]
-    if disk.protocol is not None:
-        front.append(("protocol", disk.protocol))
-    nodes: list[NewNode] = [
-        (f"{key.libxl}/frontend", key.frontend, None),
-        (f"{key.libxl}/backend", key.backend, None),
-    ]
-    nodes += [(key.frontend, None, frontend_perms), (f"{key.frontend}/backend", key.backend, None)]
-    nodes += [(f"{key.frontend}/{name}", value, frontend_perms) for name, value in front]
-    nodes += [(key.backend, None, backend_perms), (f"{key.backend}/frontend", key.frontend, None)]
-    nodes += [(f"{key.backend}/{name}", value, None) for name, value in back]
-    nodes += [(f"{key.libxl}/{name}", value, None) for name, value in back]
-    nodes += [(f"{key.backend}/{name}", value, None) for name, value in identity_nodes]
-    return nodes + [(f"{key.backend}/hotplug-status", "connected", None)]
+    return values if disk.protocol is None else [*values, ("protocol", disk.protocol)]
 
 
 def is_mode(text: str) -> bool:
