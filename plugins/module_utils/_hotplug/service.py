@@ -218,6 +218,8 @@ class _Service:
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self._end)
+        # Before the script knows of this service: its first call may already need them.
+        self._keep_spare()
         write_whole(self.said, f"{os.getpid()}\n")
         poll = select.poll()
         poll.register(self.calls, select.POLLIN)
