@@ -45,20 +45,21 @@ options:
     type: int
   offset:
     description:
-      - Where in the file the device begins, in bytes. A multiple of 512.
-    type: int
-    default: 0
+      - Where in the file the device begins, in bytes or such as V(1MiB). A multiple of 512.
+    type: str
+    default: "0"
   size:
     description:
-      - Size of the device in bytes, a multiple of the sector size. With V(0), the device extends from
-        O(offset) to the end of the file.
-    type: int
-    default: 0
+      - Size of the device, in bytes or such as V(20G) (K, M, G or T of 1024). A multiple of the sector size.
+      - With V(0), the device extends from O(offset) to the end of the file.
+    type: str
+    default: "0"
   sector_size:
     description:
-      - Logical sector size in bytes, a power of 2 from 512 to the page size. The kernel's default is 512.
+      - Logical sector size, in bytes or such as V(4K). A power of 2 from 512 to the page size. The kernel's
+        default is 512.
       - It cannot be changed while the device is bound.
-    type: int
+    type: str
   read_only:
     description:
       - Whether the device is read-only. It cannot be changed while the device is bound.
@@ -169,8 +170,8 @@ EXAMPLES = r"""
 - name: Create a read-only loop device for the second MiB of a file, without the page cache
   racefree.block.loop_device:
     backing_file: /srv/images/parts.raw
-    offset: 1048576
-    size: 1048576
+    offset: 1MiB
+    size: 1MiB
     read_only: true
     direct_io: true
 

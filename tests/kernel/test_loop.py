@@ -81,6 +81,27 @@ def test_offset_and_size_are_part_of_the_identity(image, cleanup):
     assert not run_module("loop_device", backing_file=path)["changed"]
 
 
+def test_sizes_with_units(image, cleanup):
+    """They identify the same device as the numbers of bytes do, and results are in bytes."""
+    path = image(content=b"\0" * MIB + b"second")
+    cleanup(loop=path)
+    made = predict_and_run("loop_device", backing_file=path, offset="1MiB", size="2M", sector_size="4K")[
+        "device"
+    ]
+    assert (made["offset"], made["size"], made["sector_size"]) == (MIB, 2 * MIB, 4096)
+    again = run_module("loop_device", backing_file=path, offset=MIB, size=str(2 * MIB))
+    assert not again["changed"] and again["device"]["diskseq"] == made["diskseq"]
+    for wrong in ({"offset": "1.5M"}, {"size": "-1"}, {"sector_size": "4 KK"}):
+        refused(
+            "loop_device",
+            f"{next(iter(wrong))}",
+            "must be bytes, or a number with K",
+            backing_file=path,
+            **wrong,
+        )
+    run_module("loop_device", backing_file=path, offset="1024K", size="2MiB", state="absent")
+
+
 @pytest.mark.parametrize(
     "options",
     [

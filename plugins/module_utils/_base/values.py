@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 SECTOR = 512
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZES = "must be bytes, or a number with K, M, G or T (of 1024)"
 _ENDINGS = {unit + end: factor for unit, factor in _UNITS.items() for end in ("", "B", "IB")}
 _LONGEST = 15
+_LONGEST_SIZE = 19
 # The values that Ansible accepts (ansible.module_utils.parsing.convert_bool). As keys, 1 and 1.0 equal True.
 _BOOLEANS = {
     **dict.fromkeys(("y", "yes", "on", "1", "true", "t", True), True),
@@ -36,15 +38,25 @@ def bytes_of(value: Any, option: str = "size") -> int:
     Convert a size such as ``10G`` (units of 1024) to bytes. Raises InvalidValue unless it is a positive
     number of whole sectors of 512 bytes.
     """
-    text = str(value)
-    rest = text.lstrip("0123456789")
-    digits, factor = text[: len(text) - len(rest)], _ENDINGS.get(rest.lstrip().upper())
-    if isinstance(value, bool) or factor is None or not is_decimal(digits, _LONGEST) or not int(digits):
-        raise InvalidValue(option, value, "must be bytes, or a number with K, M, G or T (of 1024)")
-    size = int(digits) * factor
+    size = bytes_or_0(value, option, _LONGEST)
+    if not size:
+        raise InvalidValue(option, value, _SIZES)
     if size % SECTOR:
         raise InvalidValue(option, value, f"must be whole sectors of {SECTOR} bytes")
     return size
+
+
+def bytes_or_0(value: Any, option: str, longest: int = _LONGEST_SIZE) -> int:
+    """
+    Convert an offset or size such as ``1MiB`` or ``0`` (units of 1024) to bytes; ``longest``: the number of
+    digits allowed. Raises InvalidValue.
+    """
+    text = str(value)
+    rest = text.lstrip("0123456789")
+    digits, factor = text[: len(text) - len(rest)], _ENDINGS.get(rest.lstrip(" ").upper())
+    if isinstance(value, bool) or factor is None or not is_decimal(digits, longest):
+        raise InvalidValue(option, value, _SIZES)
+    return int(digits) * factor
 
 
 def whole(value: Any, option: str, most: int | None = None) -> int:

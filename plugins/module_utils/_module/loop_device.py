@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from .._base import files
+from .._base import files, values
 from .._base import locks as _locks
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice, shown
 from .._block import backing as _backing
@@ -31,9 +31,9 @@ ARGUMENTS = {
     "backing_file": {"type": "path"},
     "path": {"type": "path"},
     "diskseq": {"type": "int"},
-    "offset": {"type": "int", "default": 0},
-    "size": {"type": "int", "default": 0},
-    "sector_size": {"type": "int"},
+    "offset": {"type": "str", "default": "0"},
+    "size": {"type": "str", "default": "0"},
+    "sector_size": {"type": "str"},
     "read_only": {"type": "bool", "default": False},
     "direct_io": {"type": "bool"},
     "partitions": {"type": "bool"},
@@ -111,9 +111,9 @@ class LoopItem(Item):
         for option, kind in (("backing_file", "a regular file"), ("path", "a block device")):
             if params[option]:
                 files.check_path(params[option], option, f"an absolute path of {kind}")
-        for option in ("offset", "size"):
-            if params[option] < 0:
-                raise InvalidValue(option, params[option], "must be a number of bytes, 0 or more")
+        for option in ("offset", "size", "sector_size"):
+            if params[option] is not None:
+                params[option] = values.bytes_or_0(params[option], option)
         check_seconds(params, "hold")
         check_seconds(params, "timeout")
         sealing.check(params)

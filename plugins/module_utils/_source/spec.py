@@ -21,7 +21,7 @@ from __future__ import annotations
 from .._base import digits, files
 from .._base.errors import InvalidValue
 from .._base.record import Record
-from .._base.values import boolean, check_keys
+from .._base.values import boolean, bytes_or_0, check_keys
 from .._block import boot as _boot
 from .._block import device, sysfs
 from .._dm import names
@@ -271,7 +271,8 @@ def _absolute(value: object, option: str) -> str:
 
 
 def _bytes(value: dict[str, Any], option: str, key: str) -> int:
-    return _number(value, option, key, "a whole number of bytes, 0 or more")
+    found = value.get(key)
+    return 0 if found is None else bytes_or_0(found, f"{option}.{key}")
 
 
 def _number(value: dict[str, Any], option: str, key: str, allowed: str) -> int:

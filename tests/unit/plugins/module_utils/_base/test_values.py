@@ -49,6 +49,7 @@ def test_sizes(text, size):
         "1_024",
         "\u0661024",
         "10 G B",
+        "1024\n",
         "9" * 16,
         511,
     ],
@@ -56,6 +57,16 @@ def test_sizes(text, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(InvalidValue, match="must be (bytes|whole sectors)"):
         values.bytes_of(text)
+
+
+def test_offsets_and_sizes_that_may_be_0():
+    for value in (0, "0", "0K", "00"):
+        assert values.bytes_or_0(value, "offset") == 0
+    assert values.bytes_or_0("1MiB", "offset") == 1 << 20 and values.bytes_or_0(511, "offset") == 511
+    assert values.bytes_or_0(2**63 - 1, "size") == 2**63 - 1
+    for value in (-1, "1.5G", "G", True, None, "9" * 20, "1P"):
+        with pytest.raises(InvalidValue, match="offset.*must be bytes, or a number with K, M, G or T"):
+            values.bytes_or_0(value, "offset")
 
 
 def test_whole_numbers():

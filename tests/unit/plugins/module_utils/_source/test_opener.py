@@ -202,7 +202,7 @@ def test_what_a_table_source_is_called():
         ({"file": "a.raw"}, "x.file"),
         ({"file": "/a", "uuid": "b"}, "x.uuid"),
         ({"file": "/a", "offset": -1}, "x.offset"),
-        ({"file": "/a", "offset": "1k"}, "x.offset"),
+        ({"file": "/a", "offset": "1P"}, "x.offset"),
         ({"file": "/a", "offset": True}, "x.offset"),
         ({"file": "/a", "offset": False}, "x.offset"),
         ({"file": "/a", "offset": ""}, "x.offset"),
