@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
+import stat
 import subprocess
 import time
 
@@ -308,6 +310,64 @@ def test_what_one_guest_writes_is_refused_to_another(guest, second_guest, image,
         run_module(
             "xen_vbd", domain=guest if offset else second_guest, vdev=vdev, state="detached", force=True
         )
+
+
+def test_one_file_twice_by_other_names(guest, second_guest, image, detached):
+    """By a hard link, for reading, and with the loop device's node missing. Afterwards it can be attached."""
+    path = image()
+    link = f"{path}.link"
+    os.link(path, link)
+    detached("xvdc")
+    detached("xvdc", domain=second_guest)
+    device = run_module("xen_vbd", domain=guest, vdev="xvdc", source={"file": path}, persist=False)["device"]
+    other = {"domain": second_guest, "vdev": "xvdc", "persist": False}
+    with without_node(device["path"]):
+        for source, mode in (({"file": path}, "w"), ({"file": link}, "w"), ({"file": link}, "r")):
+            refused("xen_vbd", "in use as disk xvdc of domain", source=source, mode=mode, **other)
+    run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached", force=True)
+    for dummy in range(3):
+        assert run_module("xen_vbd", source={"file": link}, **other)["changed"]
+        assert run_module("xen_vbd", domain=second_guest, vdev="xvdc", state="detached", force=True)[
+            "changed"
+        ]
+
+
+@contextlib.contextmanager
+def without_node(path):
+    number = os.stat(path).st_rdev
+    os.unlink(path)
+    try:
+        yield
+    finally:
+        if not os.path.exists(path):
+            os.mknod(path, stat.S_IFBLK | 0o660, number)
+
+
+def test_a_snapshot_whose_store_has_overflowed_is_refused(guest, image, name, cleanup):
+    table = overflowed(image, name, cleanup)
+    # Only a run that loads the table sees the state of the store, so this one does not fail in check mode.
+    with pytest.raises(Failed, match="store has overflowed"):
+        run_module("xen_vbd", domain=guest, vdev="xvdc", source={"table": table}, persist=False)
+    mapped = run_module("dm_device", name=name, table=table)["device"]
+    assert mapped["status"] == [f"0 {8 * MIB // 512} snapshot Invalid"]
+    refused(
+        "xen_vbd", "store has overflowed", domain=guest, vdev="xvdc", source={"diskseq": mapped["diskseq"]}
+    )
+
+
+def overflowed(image, name, cleanup):
+    """The table of a snapshot whose store had less room than was written."""
+    origin, store = image("origin.raw", 8 * MIB), image("store.raw", MIB // 2)
+    for path in (origin, store):
+        cleanup(loop=path)
+    cleanup(dm=name)
+    sectors = 8 * MIB // 512
+    table = [f'0 {sectors} snapshot {{"file":"{origin}","read_only":true}} file:{store} P 8']
+    run_module("dm_device", name=name, table=table)
+    words = ["dd", "if=/dev/urandom", f"of=/dev/mapper/{name}", "bs=64K", "count=32", "conv=fsync"]
+    subprocess.run(words, stderr=subprocess.DEVNULL, check=False)
+    run_module("dm_device", name=name, state="absent")
+    return table
 
 
 def test_a_disk_mounted_here_is_refused(guest, image, tmp_path, cleanup):
