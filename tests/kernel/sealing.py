@@ -8,12 +8,15 @@ Shared by the tests of seals.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
+from collections.abc import Iterator
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._seal import place, seals
+from ansible_collections.racefree.block.plugins.module_utils._base import locks as _locks
+from ansible_collections.racefree.block.plugins.module_utils._seal import keeper, place, seals
 from conftest import wait_until
 
 
@@ -22,11 +25,15 @@ def nothing_sealed():
     """
     Make sure that a file system of type bpf is mounted, and that nothing is sealed before and after a test.
     """
-    if not os.path.ismount(place.BPF_FS):
-        subprocess.run(["mount", "-t", "bpf", "bpf", place.BPF_FS], check=True)
+    mount_bpf()
     assert not os.path.exists(place.DIRECTORY)
     yield
     wait_until(lambda: seals.reap() >= 0 and not os.path.exists(place.DIRECTORY), 10)
+
+
+def mount_bpf() -> None:
+    if not os.path.ismount(place.BPF_FS):
+        subprocess.run(["mount", "-t", "bpf", "bpf", place.BPF_FS], check=True)
 
 
 def is_refused(path, flags=os.O_RDONLY):
@@ -37,3 +44,14 @@ def is_refused(path, flags=os.O_RDONLY):
         assert error.errno == errno.EPERM
         return True
     return False
+
+
+@contextlib.contextmanager
+def no_keeper() -> Iterator[None]:
+    """
+    Hold the keeper's lock, so that other processes start no keeper, which takes a second. This process must
+    not seal anything meanwhile.
+    """
+    with _locks.Locks() as locks:
+        assert locks.try_take(keeper.LOCK)
+        yield

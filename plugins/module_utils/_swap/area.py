@@ -63,14 +63,19 @@ def swap_off(path: str) -> None:
     _call(1, path, "bring back what is swapped out to it")
 
 
-def is_used(major: int, minor: int) -> bool:
-    """Whether the kernel swaps to the device with this number."""
+def priority_of(major: int, minor: int) -> int | None:
+    """
+    The priority of the area on the device with this number, negative if the kernel chose it. None if the
+    kernel does not swap to it.
+    """
     try:
         with open(_SWAPS, encoding="utf-8", errors="surrogateescape") as file:
-            paths = [line.split()[0] for line in file.readlines()[1:]]
+            rows = [line.split() for line in file.readlines()[1:]]
     except OSError as error:
         raise KernelError.from_oserror(error, f"read {_SWAPS}", device=_SWAPS) from error
-    return any(_number_of(path) == (major, minor) for path in paths)
+    # Filename, Type, Size, Used, Priority.
+    found = [int(row[4]) for row in rows if _number_of(row[0]) == (major, minor)]
+    return found[0] if found else None
 
 
 def _number_of(path: str) -> tuple[int, int] | None:

@@ -9,9 +9,10 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 Before the mapped device is resumed, it and all devices made for it below are set to be removed with their
 last user (deferred removal, autoclear). Until the kernel swaps to the device, this process is the user. If it
-is killed at any point, no key and no device in use stay; a mapped device without a table is removed by the
-next run. After that the swap is the user, and swapoff(2) removes the device, its key and the loop device. The
-key is random, is passed only to the kernel, and is stored nowhere else.
+is killed, no device in use stays. Between loading the table and the deferred removal, a killed process leaves
+a mapped device that was never live, with its key. The next run removes it, and the unit runs ``stop`` at
+once. After that the swap is the user, and swapoff(2) removes the device, its key and the loop device. The key
+is random, is passed only to the kernel, and is stored nowhere else.
 """
 
 from __future__ import annotations
@@ -98,13 +99,13 @@ def stop(host: resources.Resources, wanted: config.Config) -> None:
     Read back what is swapped out, and wait until the device is gone. The caller holds the locks of the
     device.
     """
-    found = mapped.find(host.dm, wanted.device_name, wanted.uuid)
+    found = _find(host, wanted)
     if found is None or found.device is None:
         return
     with found.device as device:
         identity = device.id
         loops = _going_with_it(host, device)
-        if area.is_used(identity.major, identity.minor):
+        if area.priority_of(identity.major, identity.minor) is not None:
             with way_in.let_in([(identity.major, identity.minor)]):
                 area.swap_off(device.path)
         lifetime.set_persist(host.dm, device, False)
@@ -134,13 +135,18 @@ def _going_with_it(host: resources.Resources, device: Device) -> list[str]:
 
 
 def _is_running(host: resources.Resources, wanted: config.Config) -> bool:
-    """Whether the kernel swaps to the device. DeviceBusy if the device exists but is not used for swap."""
-    found = mapped.find(host.dm, wanted.device_name, wanted.uuid)
+    """
+    Whether the kernel swaps to the device. DeviceBusy if the device exists but is not used for swap, or is
+    not as wanted: its last stop has failed, and the configuration was changed.
+    """
+    found = _find(host, wanted)
     if found is None:
         return False
     if found.device is not None:
         with found.device as device:
-            if area.is_used(device.id.major, device.id.minor):
+            priority = area.priority_of(device.id.major, device.id.minor)
+            if priority is not None:
+                _need_as_wanted(host, device, priority, wanted)
                 # Seal it again, in case somebody lifted the seal.
                 seals.seal(device.id.major, device.id.minor, device.id.diskseq)
                 return True
@@ -148,6 +154,40 @@ def _is_running(host: resources.Resources, wanted: config.Config) -> bool:
         "there is such a device, and the kernel does not swap to it",
         device=wanted.device_name,
         hint=f"Remove it first: dmsetup remove {wanted.device_name}",
+    )
+
+
+def _need_as_wanted(host: resources.Resources, device: Device, priority: int, wanted: config.Config) -> None:
+    """Raise DeviceBusy unless the area in use is as the configuration describes it."""
+    (line,) = host.dm.table(control.by_device(device))[1]
+    cipher, key, *rest = line.params.split(b" ")
+    is_wanted = (cipher.decode("ascii"), 4 * len(key), b"allow_discards" in rest) == (
+        wanted.cipher,
+        wanted.key_size,
+        wanted.discard,
+    )
+    is_wanted = is_wanted and wanted.priority in (None, priority)
+    is_wanted = is_wanted and (wanted.size is None or wanted.size // _SECTOR == device.size // _SECTOR)
+    if not is_wanted:
+        raise DeviceBusy(
+            "the kernel swaps to it, but not as it is described now",
+            device=wanted.device_name,
+            hint="Stop it first. What is swapped out must fit into memory or into other swap",
+        )
+
+
+def _find(host: resources.Resources, wanted: config.Config) -> mapped.Mapped | None:
+    """The area's mapped device, held, or None. DeviceBusy if its name or UUID is that of another one."""
+    found = mapped.find(host.dm, wanted.device_name, wanted.uuid)
+    if found is None or (found.status.name, found.status.uuid) == (wanted.device_name, wanted.uuid):
+        return found
+    if found.device is not None:
+        found.device.close()
+    raise DeviceBusy(
+        f"it is not this area's device: it has the name {found.status.name}, and the uuid "
+        f"{found.status.uuid or 'none'}",
+        device=wanted.device_name,
+        hint=f"Rename or remove it: dmsetup info {found.status.name}",
     )
 
 
