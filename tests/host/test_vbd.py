@@ -162,6 +162,11 @@ def test_a_file_in_one_step_leaves_nothing(guest, image, detached):
     )
     assert in_guest("dd if=/dev/xvdc bs=11 count=1 2>/dev/null") == "in one step"
     assert made["device"]["path"].startswith("/dev/loop")
+    (row,) = run_module("xen_vbd_info", domain=guest, vdev="xvdc")["vbds"]
+    assert row["intended"] and row["problem"] is None and row["connected"] and row["domain"] == guest
+    assert row["device"]["diskseq"] == made["device"]["diskseq"] == row["diskseq"]
+    assert row["size"] == row["device"]["size"] == made["device"]["size"]
+    assert row["statistics"]["bytes_read"] >= 512 and row["statistics"]["bytes_written"] == 0
     predict_and_run("xen_vbd", domain=guest, vdev="xvdc", state="detached")
     time.sleep(0.2)
     assert run_module("device_info", features=False)["devices"] == []
