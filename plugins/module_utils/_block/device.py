@@ -40,6 +40,7 @@ _U64_MAX = 2**64 - 1
 # include/uapi/linux/major.h
 LOOP_MAJOR = 7
 _STATUS_SIZE = struct.calcsize(uapi_plain.LOOP_INFO64)
+_BY_DISKSEQ = "/dev/disk/by-diskseq/"
 
 
 class DeviceId(Record):
@@ -228,12 +229,39 @@ def open_path(path: str, writable: bool = False, diskseq: int | None = None, opt
 
     ``diskseq`` is the expected disk sequence number (otherwise WrongDevice). A path that ends in the kernel's
     own name of a device, ``/dev/NAME``, means that device: it is opened even if its node is missing. If its
-    node belongs to another device, WrongDevice is raised.
+    node belongs to another device, WrongDevice is raised. A path in /dev/disk/by-diskseq means the disk with
+    this number, or its partition: udev makes and removes its links there late, so a link is no proof.
 
     Raises InvalidValue if the path is not absolute or does not lead to a block device, DeviceGone if nothing
     is there, KernelError.
     """
     files.check_path(path, option, "an absolute path of a block device")
+    plain = "/" + os.path.normpath(path).lstrip("/")
+    if plain.startswith(_BY_DISKSEQ):
+        return _open_by_diskseq(plain[len(_BY_DISKSEQ) :], path, writable, diskseq, option)
+    return _open_path(path, writable, diskseq, option)
+
+
+def _open_by_diskseq(name: str, path: str, writable: bool, diskseq: int | None, option: str) -> Device:
+    number, mark, partition = name.partition("-part" if "-" in name else "p")
+    numbers = (number, partition) if mark else (number,)
+    if not all(digits.is_decimal(text, 20) and text[0] != "0" for text in numbers):
+        raise InvalidValue(option, path, "must end with a disk sequence number N, or N-partM")
+    if diskseq not in (None, int(number)):
+        raise WrongDevice(f"its name says diskseq {number}, not {diskseq}", device=path)
+    if not mark:
+        return open_diskseq(number, writable)
+    device = _open_path(path, writable, check_diskseq(number, option), option)
+    try:
+        if device.partition != int(partition):
+            raise WrongDevice(f"its link leads to {device.path}", device=path)
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+def _open_path(path: str, writable: bool, diskseq: int | None, option: str) -> Device:
     try:
         # O_PATH has no side effects. A normal open of a FIFO, a tape or a watchdog would have some.
         handle = os.open(path, os.O_PATH | os.O_CLOEXEC)

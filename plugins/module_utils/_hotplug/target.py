@@ -120,7 +120,7 @@ def _check_kept(text: str, recipe: spec.Source) -> None:
     else:
         is_bound = not isinstance(recipe, PathSource) or not os.path.normpath(recipe.path).lstrip(
             "/"
-        ).startswith("dev/disk/by-diskseq/")
+        ).startswith(("dev/disk/by-diskseq/", "dev/racefree/link/disk/by-diskseq/"))
     if not is_bound:
         raise InvalidValue(
             "target",

@@ -44,7 +44,10 @@ _PASSING = {
     "/dev/dm-": _FIRST_COMER,
     "/dev/block/": _FIRST_COMER,
     "/dev/disk/by-diskseq/": _EVERY_BOOT,
+    "/dev/racefree/link/disk/by-diskseq/": _EVERY_BOOT,
 }
+# The role block_names serves udev's links there, too.
+_SERVED = "/dev/racefree/link/"
 # Fields of a file that are only checked, and do not select which file is meant.
 _GUARDS: dict[str, Any] = {"mtime_ns": None, "format": None, "overlap": False, "trusted_path": False}
 # Links named after a hardware ID or a location. Labels and UUIDs do not last: anyone who writes to the disk,
@@ -85,7 +88,9 @@ def doubt(path: str, is_mapped: bool, uuid: str | None) -> str | None:
     A warning about a path that may lead to another device after the next boot, or None. ``uuid``: of the
     mapped device, as kept with the path.
     """
-    if uuid or not is_mapped and _plain(path).startswith(_LASTING):
+    plain = _plain(path)
+    link = "/dev/" + plain[len(_SERVED) :] if plain.startswith(_SERVED) else plain
+    if uuid or not is_mapped and link.startswith(_LASTING):
         return None
     advice = "give its uuid too, or make it with a uuid" if is_mapped else "use its path in /dev/disk/by-id"
     return f"{path} can name another disk after the next boot, and no uuid is kept to detect that: {advice}"

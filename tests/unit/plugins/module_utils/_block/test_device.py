@@ -25,7 +25,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 )
 from ansible_collections.racefree.block.plugins.module_utils._block import boot, sysfs
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, own_dev
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,6 +228,45 @@ def test_wrong_diskseq(loop):
         with pytest.raises(WrongDevice) as caught:
             way()
         assert str(diskseq) in str(caught.value) and str(diskseq + 1) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["0", "042", "x", "-1", "1-part", "1-part0", "1p01", "1p1p1", "1-part1x", "1/2", "1" * 21]
+)
+def test_a_name_in_by_diskseq_that_is_none(name):
+    with pytest.raises(InvalidValue, match="diskseq"):
+        _device.open_path(f"/dev/disk/by-diskseq/{name}", option="source.path")
+
+
+def test_a_path_in_by_diskseq_is_the_disk_with_this_number(loop):
+    """Whether udev has a link there, and wherever that leads to."""
+    path, diskseq = loop
+    found = own_dev.run(lambda: _with_links_of_udev(path, diskseq))
+    assert found == [path, path, "WrongDevice", "DeviceGone", "WrongDevice", "DeviceGone"]
+
+
+def _with_links_of_udev(path, diskseq):
+    """
+    What is opened without links, by a stale link to another device, with another number beside it, by a stale
+    link of a number that is gone, and as a partition with and without a link.
+    """
+    name = f"/dev/disk/by-diskseq/{diskseq}"
+    found = [_opened(name)]
+    os.makedirs(os.path.dirname(name))
+    os.symlink("../../null", name)
+    found += [_opened(f"/dev//disk/./by-diskseq/{diskseq}"), _opened(name, diskseq + 1)]
+    os.symlink(path, f"/dev/disk/by-diskseq/{2**63}")
+    found.append(_opened(f"/dev/disk/by-diskseq/{2**63}"))
+    os.symlink(path, f"{name}-part1")
+    return [*found, _opened(f"{name}-part1"), _opened(f"{name}p2")]
+
+
+def _opened(path, diskseq=None):
+    try:
+        with _device.open_path(path, diskseq=diskseq) as device:
+            return device.path
+    except (WrongDevice, DeviceGone) as error:
+        return type(error).__name__
 
 
 def test_a_diskseq_that_nobody_has():

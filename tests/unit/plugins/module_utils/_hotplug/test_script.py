@@ -345,6 +345,7 @@ def test_no_nodes_at_all(store):
         ("diskseq:0", InvalidValue, ["1 to 2^64-1"]),
         ("diskseq:42", InvalidValue, ["diskseq:42", "valid until the next boot", "@BOOT"]),
         ("/dev/disk/by-diskseq/42", InvalidValue, ["valid until the next boot"]),
+        ("/dev/racefree/link/disk/by-diskseq/42", InvalidValue, ["valid until the next boot"]),
         (f"diskseq:18446744073709551615@{boot.boot_id()}", DeviceGone, ["no disk has"]),
         ("diskseq:42@11111111-2222-3333-4444-555555555555", DeviceGone, ["another boot"]),
         ("dm:name", InvalidValue, ["dm:NAME,UUID"]),
