@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -92,6 +93,14 @@ class Service:
     def no_pins(self) -> bool:
         """Whether it holds nothing, within 20 seconds."""
         return wait_for(lambda: not self.pins(), fails=False)
+
+    def let_go(self, diskseq: int) -> str:
+        """Ask it to close a disk, as removals do; return its answer."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.settimeout(20)
+            client.connect(f"{self.state}/socket")
+            client.send(str(diskseq).encode("ascii"))
+            return client.recv(64).decode("ascii")
 
     def kill(self) -> None:
         self.process.kill()
