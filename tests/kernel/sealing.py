@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base import locks as _locks
-from ansible_collections.racefree.block.plugins.module_utils._seal import keeper, place, seals
+from ansible_collections.racefree.block.plugins.module_utils._seal import attachment, keeper, place, seals
 from conftest import wait_until
 
 
@@ -55,3 +57,31 @@ def no_keeper() -> Iterator[None]:
     with _locks.Locks() as locks:
         assert locks.try_take(keeper.LOCK)
         yield
+
+
+def keeper_pid() -> int | None:
+    """The PID of the process that holds the keeper's lock, or None."""
+    with _locks.Locks() as locks:
+        if locks.try_take(keeper.LOCK):
+            return None
+        words = _locks.holder_of(keeper.LOCK.offset).split()
+    # If it has just ended, there is no PID in the text.
+    return int(words[1]) if words[0] == "process" else None
+
+
+@contextlib.contextmanager
+def stopped_keeper() -> Iterator[None]:
+    """The keeper is stopped, at a moment when it does not hold the lock of the seals."""
+    pid = keeper_pid()
+    assert pid is not None
+    try:
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            with _locks.Locks() as locks:
+                if locks.try_take(attachment.LOCK):
+                    break
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.01)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -14,7 +14,6 @@ import ctypes
 import fcntl
 import os
 import signal
-import statistics
 import struct
 import subprocess
 import sys
@@ -22,7 +21,6 @@ import time
 
 import pytest
 import seal_kills
-from ansible_collections.racefree.block.plugins.module_utils._base import locks as _locks
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError, NotSupported
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
@@ -38,7 +36,7 @@ from ansible_collections.racefree.block.plugins.module_utils._seal import (
     uevent,
 )
 from conftest import open_device, read_device, run_module, udev_settle, wait_until
-from sealing import is_refused, nothing_sealed
+from sealing import is_refused, keeper_pid, nothing_sealed
 
 MIB = 2**20
 SECTORS = 16 * MIB // 512
@@ -207,16 +205,6 @@ def test_the_seal_outlives_its_maker_and_its_keeper(loop):
     lift(device)
 
 
-def keeper_pid():
-    """The PID of the process that holds the keeper's lock, or None."""
-    with _locks.Locks() as locks:
-        if locks.try_take(keeper.LOCK):
-            return None
-        words = _locks.holder_of(keeper.LOCK.offset).split()
-    # If it has just ended, there is no PID in the text.
-    return int(words[1]) if words[0] == "process" else None
-
-
 def test_the_keeper_ends_when_nothing_is_sealed(loop):
     device = loop()
     seal(device)
@@ -231,35 +219,6 @@ def test_the_keeper_ends_when_nothing_is_sealed(loop):
         }
     lift(device)
     wait_until(lambda: keeper_pid() is None, keeper.PERIOD / 2)
-
-
-def test_a_reused_number_is_free_at_once(name, control, loop):
-    """The keeper removes stale seals, also for users who know nothing of seals."""
-    delays, bystander = [], loop()
-    # This seal keeps one keeper alive for all rounds.
-    seal(bystander)
-    address = _control.by_name(name)
-    make_zero(control, name)
-    for count in range(int(os.environ.get("RACEFREE_TRIES") or 10)):
-        sealed = number_of(control, name)
-        seal(sealed)
-        assert is_refused(sealed["path"])
-        control.remove(address)
-        removed = time.monotonic()
-        make_zero(control, name)
-        successor = number_of(control, name)
-        assert successor["minor"] == sealed["minor"] and successor["diskseq"] != sealed["diskseq"]
-        while is_refused(successor["path"]):
-            assert time.monotonic() < removed + 60, f"round {count}"
-            time.sleep(0.001)
-        delays.append(time.monotonic() - removed)
-    control.remove(address)
-    assert list(seals.found()) == [(bystander["major"], bystander["minor"])]
-    lift(bystander)
-    print(
-        f"free after {statistics.median(delays) * 1000:.1f} ms at the median, {max(delays) * 1000:.1f} ms "
-        "at most"
-    )
 
 
 def test_the_last_seal_takes_all_with_it(name, control):
@@ -308,22 +267,6 @@ def test_udev_looks_again_at_a_device_that_was_refused(name):
     udev_settle()
     assert os.path.realpath(f"/dev/mapper/{name}") == successor["path"]
     dmsetup("remove", "--retry", name)
-
-
-def test_a_reused_number_is_free_for_the_collection_without_a_keeper(name, cleanup):
-    dmsetup("create", name, "--table", f"0 {SECTORS} zero")
-    sealed = device_of(name)
-    seal(sealed)
-    os.kill(keeper_pid(), signal.SIGSTOP)
-    stopped = keeper_pid()
-    try:
-        dmsetup("remove", name)
-        cleanup(dm=name)
-        made = run_module("dm_device", name=name, table=f"0 {SECTORS} zero")["device"]
-        assert made["minor"] == sealed["minor"] and made["diskseq"] != sealed["diskseq"]
-        assert not is_refused(made["path"])
-    finally:
-        os.kill(stopped, signal.SIGCONT)
 
 
 def device_of(name):
