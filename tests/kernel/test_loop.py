@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import subprocess
 import time
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._block import loop
+from ansible_collections.racefree.block.plugins.module_utils._block import detach, device, loop
+from ansible_collections.racefree.block.plugins.module_utils._kernel import uapi_plain
 from ansible_collections.racefree.block.plugins.module_utils._module import loop_device, worker
 from conftest import (
     Failed,
@@ -68,6 +70,36 @@ def test_another_file_under_the_same_name_is_another_device(image, cleanup, tmp_
     new = run_module("loop_device", backing_file=path)
     assert new["changed"] and new["device"]["diskseq"] != old["diskseq"]
     assert read_device(new["device"]["path"], 0, 3) == b"new"
+
+
+@pytest.mark.sample
+def test_a_file_that_is_bound_right_after_the_detach_stays(image, cleanup, monkeypatch):
+    """Before Linux 6.11, others can bind a file while the process that detached one still holds the device."""
+    path, other = image("a.raw"), image("b.raw")
+    cleanup(loop=path)
+    cleanup(loop=other)
+    made = run_module("loop_device", backing_file=path)["device"]
+    held, ioctl, bound = device.open_path(made["path"]), fcntl.ioctl, []
+
+    def clear_and_bind(fd, request, *arguments):
+        result = ioctl(fd, request, *arguments)
+        if request == uapi_plain.LOOP_CLR_FD and not bound:
+            code = subprocess.run(
+                ["losetup", made["path"], other], check=False, capture_output=True
+            ).returncode
+            bound.append(code == 0)
+        return result
+
+    monkeypatch.setattr(fcntl, "ioctl", clear_and_bind)
+    assert detach.detach(held)
+    monkeypatch.undo()
+    status = loop.read_status(made["name"])
+    assert bound == [status is not None]
+    if status is not None:
+        assert not status["lo_flags"]
+        assert (
+            pathlib.Path(f"/sys/block/{made['name']}/loop/backing_file").read_text("utf-8").strip() == other
+        )
 
 
 def test_offset_and_size_are_part_of_the_identity(image, cleanup):

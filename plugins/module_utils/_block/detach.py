@@ -71,6 +71,11 @@ def _take_file(device: _device.Device) -> bool:
     LOOP_CLR_FD does that, or sets autoclear if others have the device open (drivers/block/loop.c,
     loop_clr_fd). LOOP_SET_STATUS64 then tells which of the two happened, and clears autoclear again: it fails
     if the file is being detached.
+
+    Before Linux 6.11, LOOP_CLR_FD detaches the file at once if nobody else has the device open, and then
+    another process can bind its own file although this one still has the device open. So the device is looked
+    at again: if it is bound with the same disk sequence number, others have it open, and as long as this
+    process has it open too, nobody can detach the file.
     """
     before = _get_bound_status(device)
     if before is None:
@@ -78,12 +83,21 @@ def _take_file(device: _device.Device) -> bool:
     status = loop.STATUS.pack(*before.values())
     try:
         fcntl.ioctl(device.fd, uapi_plain.LOOP_CLR_FD, 0)
+        if not _is_bound_as_before(device):
+            return True
         fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_STATUS64, status)
     except OSError as error:
         if error.errno in gone.LOOP_FILE:
             return True
         raise KernelError.from_oserror(error, "detach its file", device=device.path) from error
     return False
+
+
+def _is_bound_as_before(device: _device.Device) -> bool:
+    """Whether a file is bound, and the disk sequence number is still the held device's."""
+    bound = _get_bound_status(device) is not None
+    # Read last: a file that was bound meanwhile has changed it before the status showed that file.
+    return bound and _device.read_diskseq(device.fd, device.name) == device.id.diskseq
 
 
 def _get_bound_status(device: _device.Device) -> dict[str, Any] | None:
