@@ -74,7 +74,7 @@ def test_another_file_under_the_same_name_is_another_device(image, cleanup, tmp_
 
 @pytest.mark.sample
 def test_a_file_that_is_bound_right_after_the_detach_stays(image, cleanup, monkeypatch):
-    """Before Linux 6.11, others can bind a file while the process that detached one still holds the device."""
+    """Before Linux 6.11, others can bind a file while the process that detached one holds the device."""
     path, other = image("a.raw"), image("b.raw")
     cleanup(loop=path)
     cleanup(loop=other)
