@@ -28,8 +28,8 @@ if __name__ == "__main__":
 import killing
 import ptrace
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import keeper, place, seals
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
-from ansible_collections.racefree.block.plugins.module_utils._seal import keeper, place, seals
 from sealing import is_refused, mount_bpf, no_keeper
 from uevents import Udev
 

@@ -18,7 +18,12 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base import locks as _locks
-from ansible_collections.racefree.block.plugins.module_utils._seal import attachment, keeper, place, seals
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import (
+    attachment,
+    keeper,
+    place,
+    seals,
+)
 from conftest import wait_until
 
 

@@ -23,7 +23,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 import killing
-from ansible_collections.racefree.block.plugins.module_utils._seal import place, seals
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import place, seals
 from ansible_collections.racefree.block.plugins.module_utils._swap import config, program
 from sealing import is_refused, mount_bpf, no_keeper
 from uevents import Udev

@@ -15,7 +15,7 @@ import sys
 
 import pytest
 import swap_kills
-from ansible_collections.racefree.block.plugins.module_utils._seal import seals
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals
 from ansible_collections.racefree.block.plugins.module_utils._swap import config, program
 from conftest import run_module, wait_until
 from sealing import is_refused, nothing_sealed

@@ -23,8 +23,7 @@ import pytest
 import seal_kills
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError, NotSupported
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
-from ansible_collections.racefree.block.plugins.module_utils._seal import (
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import (
     attachment,
     bpf,
     entry,
@@ -35,6 +34,7 @@ from ansible_collections.racefree.block.plugins.module_utils._seal import (
     seals,
     uevent,
 )
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 from conftest import open_device, read_device, run_module, udev_settle, wait_until
 from sealing import is_refused, keeper_pid, nothing_sealed
 
@@ -192,7 +192,7 @@ def test_the_seal_outlives_its_maker_and_its_keeper(loop):
     device = loop()
     code = (
         "import os, sys; sys.path.insert(0, os.environ.get('RACEFREE_SITE', '/root/site'))\n"
-        "from ansible_collections.racefree.block.plugins.module_utils._seal import seals\n"
+        "from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals\n"
         f"seals.seal({device['major']}, {device['minor']}, {device['diskseq']})"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -433,7 +433,7 @@ def test_a_host_without_what_it_takes_is_told(loop):
 PROBE = """
 import os, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible_collections.racefree.block.plugins.module_utils._seal import seals
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals
 seals.probe()
 """
 

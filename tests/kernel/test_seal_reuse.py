@@ -16,9 +16,9 @@ import time
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeviceBusy
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 from ansible_collections.racefree.block.plugins.module_utils._dm import udev
-from ansible_collections.racefree.block.plugins.module_utils._seal import seals
 from conftest import run_module, udev_settle, wait_until
 from sealing import is_refused, nothing_sealed, stopped_keeper
 

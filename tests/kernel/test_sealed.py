@@ -12,7 +12,7 @@ import os
 import subprocess
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._seal import place, seals
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import place, seals
 from conftest import Failed, predict_and_run, read_device, refused, run_module, wait_until
 from sealing import is_refused, nothing_sealed
 

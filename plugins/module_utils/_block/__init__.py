@@ -2,4 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Block devices: open devices with verified identity, loop devices, and what sysfs reports."""
+"""
+Block devices: open devices with verified identity, loop devices, seals (who can open a device), and what
+sysfs reports.
+"""

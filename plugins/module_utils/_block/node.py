@@ -29,7 +29,7 @@ _STALE = 60
 
 def open_block(path: str, flags: int) -> int:
     """
-    os.open of a path that leads to a block device, also if the device is sealed (``_seal``). OSError of the
+    os.open of a path that leads to a block device, also if the device is sealed (``seal``). OSError of the
     open, KernelError.
     """
     try:
@@ -37,7 +37,7 @@ def open_block(path: str, flags: int) -> int:
     except PermissionError as error:
         if error.errno != errno.EPERM:
             raise
-        from .._seal import way_in  # rarely needed, and it imports many more files
+        from .seal import way_in  # rarely needed, and it imports many more files
 
         return way_in.open_refused(path, flags, error)
 

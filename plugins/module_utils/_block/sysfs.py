@@ -38,6 +38,14 @@ def partition_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
     return disk + (int(start) * _SECTOR, int(size) * _SECTOR)
 
 
+def partitions_of(major: int, minor: int) -> list[tuple[int, int]]:
+    """The numbers of a disk's partitions; empty for a partition, and if no device has the number."""
+    name = kernel_name(major, minor)
+    if name is None:
+        return []
+    return _numbers_in(f"/sys/dev/block/{major}:{minor}", name.replace("/", "!"))
+
+
 def members_of(major: int, minor: int) -> list[tuple[int, int]]:
     """The numbers of the devices below a stacked device (md, bcache, dm); empty for other devices."""
     return _numbers_in(f"/sys/dev/block/{major}:{minor}/slaves")
@@ -48,8 +56,9 @@ def holders_of(major: int, minor: int) -> list[tuple[int, int]]:
     return _numbers_in(f"/sys/dev/block/{major}:{minor}/holders")
 
 
-def _numbers_in(directory: str) -> list[tuple[int, int]]:
-    names = list_directory(directory, SYSFS)
+def _numbers_in(directory: str, start: str = "") -> list[tuple[int, int]]:
+    """The numbers of the devices with an entry in the directory whose name begins with ``start``."""
+    names = [name for name in list_directory(directory, SYSFS) if name.startswith(start)]
     numbers = [parse_number(read(f"{directory}/{name}/dev") or "") for name in names]
     return [number for number in numbers if number is not None]
 
@@ -66,16 +75,24 @@ def diskseq_of(major: int, minor: int) -> int | None:
     If it is the same before and after other reads, those were about the same device.
     """
     base = f"/sys/dev/block/{major}:{minor}"
+    text = _diskseq(base)
+    if text is None and kernel_name(major, minor) is not None:
+        # Another device may have got the number since: read it once more.
+        text = _diskseq(base)
+        if text is None:
+            raise KernelError(
+                "sysfs shows no disk sequence number of it",
+                device=f"{base}/diskseq",
+                hint="Linux 5.15 or newer is needed",
+            )
+    return None if text is None else int(text)
+
+
+def _diskseq(base: str) -> str | None:
     text = read(f"{base}/diskseq")
     if text is None and read(f"{base}/partition") is not None:
         text = read(f"{base}/../diskseq")
-    if text is None and kernel_name(major, minor) is not None:
-        raise KernelError(
-            "sysfs shows no disk sequence number of it",
-            device=f"{base}/diskseq",
-            hint="Linux 5.15 or newer is needed",
-        )
-    return None if text is None else int(text)
+    return text
 
 
 def number_named(path: str) -> tuple[int, int] | None:

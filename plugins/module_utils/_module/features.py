@@ -19,9 +19,9 @@ from .._base import gone
 from .._base.deadline import Deadline
 from .._base.errors import BlockError, NotSupported
 from .._block import bind, sysfs
+from .._block.seal import seals
 from .._dm import udev
 from .._kernel import uapi
-from .._seal import seals
 from .._source.resources import Resources
 
 _LIBVIRT_SECONDS = 10

@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 from .._base.errors import DeviceBusy, InvalidValue
 from .._block.device import Device, DeviceId
-from .._seal import reaping, seals
+from .._block.seal import reaping, seals
 
 ARGUMENTS = {"sealed": {"type": "bool"}}
 

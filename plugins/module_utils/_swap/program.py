@@ -25,8 +25,8 @@ from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceBusy, InvalidValue, KernelError
 from .._block import sysfs
 from .._block.device import Device
+from .._block.seal import seals, way_in
 from .._dm import control, lifetime, load, mapped, removal, udev
-from .._seal import seals, way_in
 from .._source import opener, orphans, resources, spec
 from . import area, config
 

@@ -82,7 +82,7 @@ def test_another_users_directory(root):
 def test_nothing_else_in_the_library_makes_directories():
     """
     Any other mkdir would depend on the umask. Exceptions are directories that only root needs (_block.node,
-    _seal.attachment), and the mount point of a file system (_by_diskseq.mount_point).
+    _block.seal.attachment), and the mount point of a file system (_by_diskseq.mount_point).
     """
     library = Path(run_directory.__file__).parents[1]
     calls = [

@@ -27,6 +27,9 @@ from ansible_collections.racefree.block.plugins.module_utils._block import (
 from ansible_collections.racefree.block.plugins.module_utils._block import (
     partition as _partition,
 )
+from ansible_collections.racefree.block.plugins.module_utils._block import (
+    sysfs,
+)
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import target
 from ansible_collections.racefree.block.plugins.module_utils._source import lookup, resources, spec
@@ -66,6 +69,33 @@ def disk():
         for number in (1, 3):
             with contextlib.suppress(OSError):
                 change_partition(fd, DELETE, number)
+
+
+def test_sysfs_tells_the_partitions_of_a_disk(disk):
+    found = sysfs.partitions_of(disk.id.major, disk.id.minor)
+    assert sorted(sysfs.partition_of(*number)[2:] for number in found) == [(2**20, 2**20), (3 * 2**20, 2**20)]
+    for number in found:
+        assert sysfs.partition_of(*number)[:2] == (disk.id.major, disk.id.minor)
+        assert sysfs.diskseq_of(*number) == disk.id.diskseq
+        assert sysfs.partitions_of(*number) == []
+
+
+def test_sysfs_knows_nothing_of_a_missing_device():
+    number = 4095, 1048575
+    assert sysfs.diskseq_of(*number) is None and sysfs.partition_of(*number) is None
+    assert sysfs.partitions_of(*number) == []
+
+
+def test_a_number_that_was_reused_between_two_reads(disk, monkeypatch):
+    """The attributes of the device that had the number are gone, and those of the next device are there."""
+    real, reads = sysfs.read, []
+
+    def read(path):
+        reads.append(path)
+        return None if len(reads) <= 2 else real(path)
+
+    monkeypatch.setattr(sysfs, "read", read)
+    assert sysfs.diskseq_of(disk.id.major, disk.id.minor) == disk.id.diskseq
 
 
 def test_a_partition_by_its_disk(disk):

@@ -16,8 +16,8 @@ from __future__ import annotations
 import errno
 import socket
 
-from .._base.errors import KernelError
-from .._base.record import Record
+from ..._base.errors import KernelError
+from ..._base.record import Record
 
 _NETLINK_KOBJECT_UEVENT, _KERNEL_GROUP = 15, 1
 _SO_RCVBUFFORCE = 33

@@ -20,8 +20,8 @@ import os
 from collections.abc import Iterator
 from typing import Callable, NoReturn
 
-from .._base import gone, locks
-from .._base.errors import KernelError, NotSupported
+from ..._base import gone, locks
+from ..._base.errors import KernelError, NotSupported
 from . import bpf, entry, place, program
 
 LOCK = locks.Lock("seals", "the seals of this host")

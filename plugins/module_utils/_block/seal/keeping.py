@@ -23,9 +23,9 @@ import select
 import subprocess
 import sys
 
-from .._base import locks as _locks
-from .._base.deadline import Deadline
-from .._base.errors import KernelError
+from ..._base import locks as _locks
+from ..._base.deadline import Deadline
+from ..._base.errors import KernelError
 from . import keeper
 
 SECONDS = 30.0
@@ -140,7 +140,7 @@ def _imported(name: str, source: str) -> list[str]:
 
 def _root() -> str:
     """The package that contains all module utils."""
-    return keeper.__name__.rsplit(".", 2)[0]
+    return keeper.__name__.rsplit(".", 3)[0]
 
 
 def _inside(name: str) -> str:

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from .._base.errors import KernelError
+from ..._base.errors import KernelError
 from . import attachment, bpf, entry
 
 # prctl(2)

@@ -19,9 +19,9 @@ import os
 import sys
 import time
 
-from .._base import locks as _locks
-from .._base.deadline import Deadline
-from .._base.errors import BlockError
+from ..._base import locks as _locks
+from ..._base.deadline import Deadline
+from ..._base.errors import BlockError
 from . import attachment, reaping, uevent
 
 LOCK = _locks.Lock("keeper of seals", "the keeper of this host's seals")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 
-from .._base import gone
-from .._base.errors import KernelError, NotSupported
+from ..._base import gone
+from ..._base.errors import KernelError, NotSupported
 
 BPF_FS = "/sys/fs/bpf"
 DIRECTORY = f"{BPF_FS}/racefree"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 
-from .._base.record import Record
+from ..._base.record import Record
 
 LAYOUT = 1
 # Capacity of the maps: sealed devices and partitions, and concurrent opens with a pass. The kernel

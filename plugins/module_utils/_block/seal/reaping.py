@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import time
 
-from . import attachment, entry, living, passes
+from .. import sysfs
+from . import attachment, change_event, entry, passes
 
 
 def reap_all(maps: attachment.Maps) -> int:
@@ -36,13 +37,13 @@ def reap_all(maps: attachment.Maps) -> int:
 
 def reap_one(maps: attachment.Maps, number: tuple[int, int], seal: entry.Seal) -> bool:
     """Remove ``seal``, found at ``number``, if its device is gone; return whether it was removed."""
-    now = living.diskseq_of(*number)
+    now = sysfs.diskseq_of(*number)
     if now == seal.diskseq:
         return False
     maps.remove(*number)
     if now is not None:
         # udev may have been refused when it opened the new device.
-        living.send_change(*number)
+        change_event.send(*number)
     return True
 
 
@@ -69,14 +70,14 @@ def put(
 
 def put_partitions(maps: attachment.Maps, disk: tuple[int, int], diskseq: int) -> None:
     """Seal the partitions that the disk has now."""
-    for number in living.partitions_of(*disk):
+    for number in sysfs.partitions_of(*disk):
         put(maps, number, diskseq, with_disk=True)
 
 
 def put_partition(maps: attachment.Maps, number: tuple[int, int]) -> None:
     """Seal a new partition if its disk is sealed."""
-    disk, diskseq = living.disk_of(*number), living.diskseq_of(*number)
-    seal = None if disk is None else maps.get(*disk)
+    partition, diskseq = sysfs.partition_of(*number), sysfs.diskseq_of(*number)
+    seal = None if partition is None else maps.get(*partition[:2])
     if seal is not None and diskseq is not None and seal.diskseq == diskseq:
         put(maps, number, diskseq, with_disk=True)
 

@@ -16,10 +16,10 @@ import sys
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import NotSupported
-from ansible_collections.racefree.block.plugins.module_utils._seal import (
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import (
+    change_event,
     entry,
     keeping,
-    living,
     place,
     program,
     uevent,
@@ -216,7 +216,5 @@ def test_a_keeper_that_cannot_begin_is_told(monkeypatch):
         keeping.start()
 
 
-def test_what_is_not_there_has_no_number():
-    assert living.diskseq_of(4095, 1048575) is None and living.partitions_of(4095, 1048575) == []
-    assert living.disk_of(4095, 1048575) is None
-    living.send_change(4095, 1048575)
+def test_a_missing_device_gets_no_event():
+    change_event.send(4095, 1048575)

@@ -17,8 +17,8 @@ import os
 import stat
 from collections.abc import Iterator
 
-from .._base import locks
-from .._base.deadline import Deadline
+from ..._base import locks
+from ..._base.deadline import Deadline
 from . import attachment, passes, reaping
 
 _SECONDS = 30.0

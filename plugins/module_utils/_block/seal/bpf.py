@@ -19,8 +19,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from .._base.errors import NotSupported
-from .._kernel import uapi, uapi_cffi
+from ..._base.errors import NotSupported
+from ..._kernel import uapi, uapi_cffi
 
 # arch/*/entry/syscalls/*.tbl, include/uapi/asm-generic/unistd.h.
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}

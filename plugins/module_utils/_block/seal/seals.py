@@ -10,9 +10,10 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from .._base import locks
-from .._base.deadline import Deadline
-from . import attachment, keeping, living, reaping
+from ..._base import locks
+from ..._base.deadline import Deadline
+from .. import sysfs
+from . import attachment, change_event, keeping, reaping
 from .entry import Seal
 
 # Seconds to wait for another run that changes seals.
@@ -59,7 +60,7 @@ def lift(major: int, minor: int, diskseq: int) -> bool:
             return False
         _remove(maps, (major, minor), diskseq)
         reaping.clear_away(maps)
-    living.send_change(major, minor)
+    change_event.send(major, minor)
     return True
 
 
@@ -71,9 +72,9 @@ def forget(major: int, minor: int, diskseq: int) -> None:
         seal_there = None if maps is None else maps.get(major, minor)
         if maps is not None and seal_there is not None and seal_there.diskseq == diskseq:
             maps.remove(major, minor)
-            if living.diskseq_of(major, minor) is not None:
+            if sysfs.diskseq_of(major, minor) is not None:
                 # The next device with this number: udev may have been refused when it opened it.
-                living.send_change(major, minor)
+                change_event.send(major, minor)
             reaping.clear_away(maps)
 
 
@@ -120,7 +121,7 @@ def _remove(maps: attachment.Maps, disk: tuple[int, int], diskseq: int) -> None:
     Remove the seals of a disk and its partitions. The disk's seal is removed last: while the disk is sealed,
     the next run seals its partitions again.
     """
-    for number in [*living.partitions_of(*disk), disk]:
+    for number in [*sysfs.partitions_of(*disk), disk]:
         seal_there = maps.get(*number)
         if seal_there is not None and seal_there.diskseq == diskseq:
             maps.remove(*number)
