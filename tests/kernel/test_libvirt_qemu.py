@@ -102,6 +102,39 @@ def test_what_the_definition_then_says(domain, image, vdev, options, bus):
     assert without_controllers(after) == without_controllers(before)
 
 
+def test_libvirt_disk_info(domain, image, tmp_path):
+    """The definition's disks and recipes, the device that was made, and what is wrong."""
+    path = image()
+    run_module("libvirt_disk", domain=domain, vdev="vda", source={"file": path}, uri=URI)
+    (row,) = run_module("libvirt_disk_info", domain=domain, uri=URI)["disks"]
+    assert (row["domain"], row["uuid"], row["running"], row["persistent"]) == (
+        virsh("domname", domain).strip(),
+        domain,
+        False,
+        True,
+    )
+    assert row["config"]["path"] == f"/dev/mapper/racefree-{domain}-vda" and row["config"]["has_recipe"]
+    assert (
+        row["recipe"] == {"file": path, "format": "raw"}
+        and row["live"] is row["device"] is row["problem"] is None
+    )
+    disk = disk_device.DiskSpec("any", domain, "vda", spec.parse({"file": path}))
+    with resources.Resources() as host:
+        made = disk_device.make(host, disk, Deadline(20))
+        (row,) = run_module("libvirt_disk_info", domain=domain, uri=URI)["disks"]
+        assert row["device"]["diskseq"] == made.id.diskseq and row["problem"] is None
+    assert [row for row in run_module("libvirt_disk_info", uri=URI)["disks"] if row["uuid"] == domain]
+    # Somebody removes the disk but not its recipe.
+    text = inactive(domain)
+    without = re.sub(r" *<disk .*?</disk>\n", "", text, flags=re.DOTALL)
+    (tmp_path / "without.xml").write_text(without, encoding="utf-8")
+    virsh("define", str(tmp_path / "without.xml"))
+    (row,) = run_module("libvirt_disk_info", domain=domain, uri=URI)["disks"]
+    assert row["config"] is None and "a recipe for a disk that it does not have" in row["problem"]
+    with pytest.raises(Failed, match="knows no domain"):
+        run_module("libvirt_disk_info", domain="no-such-domain", uri=URI)
+
+
 def without_controllers(text):
     return re.sub(r" *<controller ([^>]*/>|[^>]*[^/]>.*?</controller>)\n", "", text, flags=re.DOTALL)
 

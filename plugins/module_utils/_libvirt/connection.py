@@ -51,6 +51,7 @@ class DomainHandle(Protocol):
 class Connection(Protocol):
     """The part of libvirt's ``virConnect`` that is used. Each call raises ``libvirt.libvirtError``."""
 
+    def listAllDomains(self, flags: int = 0) -> list[DomainHandle]: ...
     def lookupByName(self, name: str) -> DomainHandle: ...
     def lookupByUUIDString(self, uuid: str) -> DomainHandle: ...
     def defineXML(self, xml: str) -> DomainHandle: ...
@@ -84,6 +85,25 @@ def require() -> None:
 def read(uri: str, domain: str, limit: Deadline) -> Definition:
     """The Definition of the domain with this name or UUID. GuestError if there is none."""
     return with_connection(uri, limit, domain, lambda connection: _read(connection, domain))
+
+
+def read_all(uri: str, limit: Deadline) -> list[Definition]:
+    """
+    The Definitions of all domains, sorted by name, without passwords. A domain that goes away meanwhile is
+    left out. GuestError, DeadlineExceeded.
+    """
+
+    def read_each(connection: Connection) -> list[Definition]:
+        found = []
+        for domain in connection.listAllDomains(0):
+            try:
+                found.append(_definition(domain, 0))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+        return sorted(found, key=lambda definition: definition.name)
+
+    return with_connection(uri, limit, uri, read_each)
 
 
 def define(uri: str, domain: str, before: str | None, after: str, limit: Deadline) -> str:
@@ -198,13 +218,15 @@ def bounded(function: Callable[[], T], limit: Deadline, device: object) -> T:
 
 
 def _read(connection: Connection, wanted: str) -> Definition:
-    domain = _look_up(connection, wanted)
     # Read the definition with its passwords: without them, defining it again would remove them.
-    secure, inactive = libvirt.VIR_DOMAIN_XML_SECURE, libvirt.VIR_DOMAIN_XML_INACTIVE
-    xml = domain.XMLDesc(secure | inactive) if domain.isPersistent() else None
-    return Definition(
-        domain.name(), domain.UUIDString(), xml, domain.XMLDesc(secure) if domain.isActive() else None
-    )
+    return _definition(_look_up(connection, wanted), libvirt.VIR_DOMAIN_XML_SECURE)
+
+
+def _definition(domain: DomainHandle, flags: int) -> Definition:
+    """The Definition of a domain; ``flags`` for its texts."""
+    xml = domain.XMLDesc(flags | libvirt.VIR_DOMAIN_XML_INACTIVE) if domain.isPersistent() else None
+    live = domain.XMLDesc(flags) if domain.isActive() else None
+    return Definition(domain.name(), domain.UUIDString(), xml, live)
 
 
 def _look_up(connection: Connection, wanted: str) -> DomainHandle:

@@ -66,12 +66,10 @@ def run_info(collect: Callable[[Params, Resources], dict[str, Any]], argument_sp
     module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
 
     def read() -> dict[str, Any]:
-        with resources.Resources() as host:
-            return {
-                "result": dict(collect(module.params, host), changed=False),
-                "warnings": [],
-                "failed": False,
-            }
+        warnings: list[str] = []
+        with _host(warnings) as host:
+            result = dict(collect(module.params, host), changed=False)
+        return {"result": result, "warnings": warnings, "failed": False}
 
     _finish(module, _worked(module, read, [module.params]))
 
