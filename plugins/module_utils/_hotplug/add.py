@@ -119,6 +119,8 @@ class _Add:
         self.identity: dict[str, str] = {}
         # Whether the device was attached by another call, and must be left unchanged.
         self.is_served = False
+        # Whether other guests may write to the same storage.
+        self.is_shared = False
         self.host = _Host()
 
     def run(self) -> None:
@@ -138,9 +140,10 @@ class _Add:
         """Open the device of the target ``params`` and hand it to blkback."""
         writable = "w" in mode
         recipe = target.parse(params, writable)
+        self.is_shared = target.is_shared(recipe, mode)
         facts = {"target": params}
         self.link.record(self.key, facts)
-        with self.host, target.open_device(recipe, self.limit.left(), "!" in mode) as device:
+        with self.host, target.open_device(recipe, self.limit.left(), self.is_shared) as device:
             if writable and device.read_only:
                 raise InvalidValue(
                     "mode", mode, f"{device.path} is read-only, so the guest can have it only with mode=r"
@@ -233,14 +236,13 @@ class _Add:
         )
         device.prove()
         with _sharing.Sharing(stack.questions(self.host)) as sharing:
-            is_shared = "!" in mode
-            if not is_shared:
+            if not self.is_shared:
                 sharing.prepare(request)
 
             def write(tx: Nodes) -> None:
                 self.link.needed = False
                 self._prove_in(tx, guest)
-                if not is_shared:
+                if not self.is_shared:
                     sharing.guard(tx, request)
                 self.link.needed = True
                 tx.write_many({f"{self.key.backend}/{name}": value for name, value in self.identity.items()})

@@ -33,7 +33,7 @@ from .._block import node
 from .._dm import control
 from .._process import descriptors, open_files
 from .._xen import vdev
-from . import add
+from . import add, recipe_target
 from .keeper import BEGIN, DEVICE, END, KEEP, Keeper, encoded
 from .script import LONGEST, SECONDS, parse_path
 from .worker import ENDED, Link, ancillary_of, failure_of, silent_storage
@@ -57,7 +57,7 @@ ALIVE_FD = 60
 _SCRIPT_FD = 3
 # Modules that a call imports late. They are loaded here in advance, so that replacing the library on disk has
 # no effect.
-PRELOADED = (control, node, open_files, vdev)
+PRELOADED = (control, node, open_files, recipe_target, vdev)
 _LINE = 512
 _PRINTING = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # How often the answering signal is repeated. The script may miss one that arrives just before its read.

@@ -29,21 +29,30 @@ if TYPE_CHECKING:
     from typing import Any, Union
 
     from .._block.device import Device
+    from .._source.recipe_file import KeptRecipe
 
-    Recipe = Union[DiskseqSource, FileSource, PathSource]
+    Plain = Union[DiskseqSource, FileSource, PathSource]
+    Recipe = Union[Plain, KeptRecipe]
 
 _FORMS = ("diskseq:", "file:", "path:", "dm:")
+_RECIPE = "recipe:"
 
 
 def parse(text: str, writable: bool) -> Recipe:
     """
-    Parse a target into a recipe (``_source.spec``). A target is one of the recipe's text forms or, as for
-    Xen's own script, the path of a block device or regular file; ``/dev/`` is prepended to relative paths.
+    Parse a target into a recipe (``_source.spec``). A target is one of the recipe's text forms, the name of a
+    recipe that is kept in a file (``_source.recipe_file``) or, as for Xen's own script, the path of a block
+    device or regular file; ``/dev/`` is prepended to relative paths.
 
     If ``writable`` is false, a file is bound read-only: the guest does not write it, so nobody needs to.
     """
     if not text.isascii() or not text.isprintable():
         raise InvalidValue("target", text, "must be printable ASCII")
+    if text.startswith(_RECIPE):
+        # Imported only for such targets, to save start-up time.
+        from . import recipe_target
+
+        return recipe_target.read(text[len(_RECIPE) :], writable)
     if text.startswith(_FORMS):
         recipe: Any = spec.parse(text, option="target")
         _check_kept(text, recipe)
@@ -54,17 +63,27 @@ def parse(text: str, writable: bool) -> Recipe:
     return recipe._replace(read_only=True) if isinstance(recipe, FileSource) and not writable else recipe
 
 
-def open_device(recipe: Recipe, seconds: float, is_shared: bool = False) -> Device:
+def is_shared(recipe: Recipe, mode: str) -> bool:
+    """Whether other guests may write to the same storage: the recipe or the disk's mode says so."""
+    return "!" in mode or getattr(recipe, "shared", False) is True
+
+
+def open_device(recipe: Recipe, seconds: float, shared: bool = False) -> Device:
     """
     Open, verify and return the device. For a file, a loop device is created that is removed with its last
     user; that may take ``seconds``.
 
-    ``is_shared``: whether another device may write the same part of the file.
+    ``shared``: whether another device may write the same part of the file.
 
-    The loop device is always a new one: an existing one would be removed or kept as somebody else decides.
+    The loop device is always a new one, except in a recipe from a file: an existing one would be removed or
+    kept as somebody else decides.
     Raises KernelError for a mapped device that no longer works or that stands on one.
     """
-    device = _open(recipe, seconds, is_shared)
+    if not isinstance(recipe, (DiskseqSource, FileSource, PathSource)):
+        from . import recipe_target
+
+        return recipe_target.open_device(recipe, seconds)
+    device = _open(recipe, seconds, shared)
     try:
         if gone.exists(f"{device.sysfs}/dm", gone.SYSFS):
             # Imported only for mapped devices, to save start-up time.
@@ -79,14 +98,14 @@ def open_device(recipe: Recipe, seconds: float, is_shared: bool = False) -> Devi
     return device
 
 
-def _open(recipe: Recipe, seconds: float, is_shared: bool) -> Device:
+def _open(recipe: Plain, seconds: float, shared: bool) -> Device:
     if isinstance(recipe, FileSource):
         with _backing.Backing(recipe.file, recipe.read_only, option="target") as backing:
             area = new_loop.Area(recipe.offset, recipe.size, not recipe.read_only)
             with locks.held([locks.of_inode(backing.device, backing.inode, recipe.file)], Deadline(seconds)):
                 loops = loop_index.LoopIndex()
                 new_loop.check(
-                    backing, area, recipe._replace(overlap=is_shared), loops, for_guest=True, option="target"
+                    backing, area, recipe._replace(overlap=shared), loops, for_guest=True, option="target"
                 )
                 return bind.attach(
                     backing,

@@ -32,8 +32,7 @@ from .._block import sysfs
 from .._block.device import Device
 from .._dm import control, lifetime, load, removal, udev
 from .._dm import mapped as _mapped
-from .._source import journal, lookup, needed_locks, opener, orphans
-from .._source import spec as _spec
+from .._source import for_guest, lookup
 from .._source.resources import Resources
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
@@ -94,29 +93,6 @@ def locked(limit: Deadline) -> _locks.Locks:
     return _locks.held([_locks.Lock("guests' disks", "making guests' disks")], limit)
 
 
-def reap(host: Resources) -> None:
-    """
-    Remove devices orphaned by killed runs: those in a journal, and those whose name shows that their creator
-    has ended.
-    """
-    for text in journal.recover(host):
-        host.warn(text)
-    orphans.reap(host)
-    udev.reap()
-
-
-def take_turn(host: Resources, sources: Iterable[Source], limit: Deadline) -> None:
-    """
-    Take the locks of all sources at once, and hold them until the host is left. All runs take locks in the
-    same order; taking them one by one could deadlock. Raises ``_base.locks.Unavailable``.
-    """
-    wanted = [lock for source in sources for lock in needed_locks.of_source(source)]
-    locks = [lock for lock in wanted if not host.locks.has(lock)]
-    host.locks.take(locks, limit)
-    if locks:
-        host.loops.forget()
-
-
 def make(host: Resources, spec: DiskSpec, limit: Deadline, store: Store | None = None) -> Device:
     """
     Create the device for a disk, held by the host, after checking that nobody else uses the storage. The
@@ -126,14 +102,7 @@ def make(host: Resources, spec: DiskSpec, limit: Deadline, store: Store | None =
     DeviceBusy, InvalidValue.
     """
     _make_room(host, spec, limit)
-    source = spec.source
-    if spec.read_only and isinstance(source, _spec.FileSource):
-        source = source._replace(read_only=True)
-    if spec.shareable and isinstance(source, _spec.FileSource):
-        source = source._replace(overlap=True)
-    host.for_guests = True
-    take_turn(host, [source], limit)
-    below = opener.Opener(host, udev.HANDS_OFF, limit).open(source)
+    below = for_guest.open_source(host, spec.source, limit, spec.read_only, spec.shareable)
     if below.read_only and not spec.read_only:
         raise InvalidValue(
             "mode",

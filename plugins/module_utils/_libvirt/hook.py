@@ -32,7 +32,7 @@ from .._dm import lifetime
 from .._process import descriptors, identity
 from .._process import holder as _holder
 from .._process.supervise import supervised
-from .._source import resources
+from .._source import for_guest, resources
 from .._source.resources import Resources
 from .._xen import vbd_read, vdev
 from .._xen.vbd_nodes import Key
@@ -124,8 +124,8 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
     if not job.disks:
         return []
     with resources.Resources() as host:
-        disk_device.reap(host)
-        disk_device.take_turn(host, [spec.source for spec in job.disks], limit)
+        for_guest.reap(host)
+        for_guest.take_turn(host, [spec.source for spec in job.disks], limit)
         pairs = [(spec, disk_device.make(host, spec, limit, host.store)) for spec in job.disks]
         told()
         disk_device.settle(host, pairs, limit)
@@ -172,7 +172,7 @@ def release(job: hook_plan.Job, told: Callable[[], None] | None = None) -> list[
     end_holder(job.uuid)
     if told is not None:
         with resources.Resources() as host:
-            disk_device.reap(host)
+            for_guest.reap(host)
         told()
     limit = Deadline(_GOING)
     for pause in pauses():

@@ -25,6 +25,8 @@ import tempfile
 PACKAGE = "racefree_block"
 # The hotplug script's first module, and the size of its file's index in bytes (see hotplug_start.py).
 ENTRY = "_hotplug.script"
+# Needed for few disks, and it imports the whole table language: these modules are read from their own files.
+APART = "_hotplug.recipe_target"
 INDEX_SIZE = 4096
 
 
@@ -94,7 +96,7 @@ def is_package(path):
 def reachable(texts):
     """
     ``{module: (path, syntax tree)}`` of all modules that the hotplug script can import, directly or not,
-    including imports inside functions.
+    including imports inside functions, except for APART.
 
     Modules are named without the package's own name: ``_block`` and ``_block.loop``.
     """
@@ -102,7 +104,7 @@ def reachable(texts):
     while new:
         name = new.pop()
         path = next((path for path in files_of(name) if path in texts), None)
-        if name in found or path is None:
+        if name in found or name == APART or path is None:
             continue
         tree = without_types(ast.parse(texts[path]))
         found[name] = (path, tree)

@@ -214,7 +214,7 @@ def test_all_that_it_may_need_is_in_it(host):
     names = [
         path.stem
         for path in FLOOR.glob("_hotplug/*.py")
-        if path.stem not in ("__init__", "service", "keeper")
+        if path.stem not in ("__init__", "service", "keeper", "recipe_target")
     ]
     assert len(names) >= 5
     host.remove_sources()
@@ -223,6 +223,26 @@ def test_all_that_it_may_need_is_in_it(host):
         "    from racefree_block._dm import control\n    from racefree_block._xen import vdev"
     )
     assert "backend/vbd/DOMID/DEVID" in host.call("add", path="nonsense")[1]
+
+
+def test_what_only_recipes_need_is_not_in_it(host):
+    """It is found beside it, and only when a target names a recipe."""
+    host.begin_with(
+        "from racefree_block._hotplug import script, service\n"
+        "    from racefree_block._hotplug import recipe_target\n"
+        "    print(type(script.__spec__.loader).__name__, recipe_target.__file__, file=sys.stderr)"
+    )
+    assert f"Codes {host.library}/_hotplug/recipe_target.py" in host.call("add", path="nonsense")[1]
+    assert b"_dm_table" not in (host.library / "hotplug.codes").read_bytes()[:4096]
+
+
+def test_targets_without_a_recipe_import_nothing_for_them(host):
+    host.begin_with(
+        "from racefree_block._hotplug import add, target, worker\n"
+        "    target.parse('file:/dev/null', True)\n"
+        "    print([name for name in sys.modules if 'recipe' in name or '_dm_table' in name], file=sys.stderr)"
+    )
+    assert host.call("add", path="nonsense")[1].startswith("[]\n")
 
 
 def test_the_role_replaces_what_is_there():

@@ -25,6 +25,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base import locks
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
     DeadlineExceeded,
+    DefinitionError,
     DeviceBusy,
     DeviceGone,
     GuestError,
@@ -46,6 +47,8 @@ from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
     worker as _worker,
 )
+from ansible_collections.racefree.block.plugins.module_utils._source import recipe_file, spec
+from ansible_collections.racefree.block.plugins.module_utils._source.recipe_file import KeptRecipe
 from ansible_collections.racefree.block.plugins.module_utils._source.spec import (
     DiskseqSource,
     FileSource,
@@ -881,3 +884,85 @@ def test_what_cannot_be_noted_is_named(store, file, tmp_path):
     with pytest.raises(BlockError, match="run/hotplug"):
         add.add(KEY, 5)
     assert "run/hotplug" in node(store, "hotplug-error") and not loops(file)
+
+
+# Recipes that are kept in files. tests/kernel/test_recipe_target.py has those of mapped devices.
+
+
+@pytest.fixture
+def recipes(tmp_path, monkeypatch):
+    """A function that writes the recipe ``web1-xvda`` of a source."""
+    monkeypatch.setattr(recipe_file, "DIRECTORY", str(tmp_path / "recipes"))
+
+    def write(source, shared=False):
+        recipe_file.write(KeptRecipe("web1-xvda", spec.parse(source), shared, "xvda of web1"))
+
+    return write
+
+
+@pytest.mark.parametrize("mode", ["r", "w"])
+def test_a_recipe_of_a_file(store, daemon, file, recipes, mode):
+    recipes({"file": file, "offset": 4096})
+    vbd(store, "recipe:web1-xvda", mode)
+    with Backend(daemon) as backend:
+        assert call("add") == 0
+        assert os.pread(backend.fd, 4096, 0) == open(file, "rb").read()[4096:8192]
+        name = node(store, "physical-device-path")[5:]
+        assert open(f"/sys/block/{name}/ro").read().strip() == ("1" if mode == "r" else "0")
+        assert open(f"/sys/block/{name}/loop/autoclear").read().strip() == "1"
+        assert _state.read(KEY)["target"] == "recipe:web1-xvda"
+        assert call("add") == 0, "libxl may call twice"
+
+
+def test_a_recipe_uses_the_device_that_there_is(store, daemon, file, loop, recipes):
+    recipes({"file": file})
+    vbd(store, "recipe:web1-xvda")
+    with Backend(daemon):
+        assert call("add") == 0
+        assert node(store, "physical-device-path") == loop
+
+
+@pytest.mark.parametrize(
+    "target, kind, words",
+    [
+        ("recipe:none", DefinitionError, ["none.json", "there is no such recipe", "xl_disk"]),
+        ("recipe:", InvalidValue, ["must be the name of a recipe"]),
+        ("recipe:../recipes/web1-xvda", InvalidValue, ["must be the name of a recipe"]),
+        ("recipe:/etc/passwd", InvalidValue, ["must be the name of a recipe"]),
+        ("recipe:web1-xvda.json/..", InvalidValue, ["must be the name of a recipe"]),
+    ],
+)
+def test_recipes_that_are_not_there(store, file, recipes, target, kind, words):
+    recipes({"file": file})
+    vbd(store, target)
+    fails(store, kind, *words)
+    assert _state.read(KEY) is None
+
+
+def test_a_recipe_whose_file_is_gone(store, file, recipes):
+    recipes({"file": file + ".none"})
+    vbd(store, "recipe:web1-xvda")
+    fails(store, InvalidValue, f"{file}.none", "does not exist")
+
+
+def test_a_recipe_that_others_can_write(store, file, recipes):
+    recipes({"file": file})
+    os.chmod(recipe_file.path_of("web1-xvda"), 0o622)
+    vbd(store, "recipe:web1-xvda")
+    fails(store, DefinitionError, "others can change it", "0600")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_recipe_can_say_that_guests_agree(store, daemon, file, recipes, shared):
+    other = Key(6, 51728)
+    guest(store, 6)
+    recipes({"file": file}, shared)
+    vbd(store, "recipe:web1-xvda", key=other)
+    vbd(store, "recipe:web1-xvda")
+    with Backend(daemon, other):
+        assert call("add", path="backend/vbd/6/51728") == 0
+        if shared:
+            with Backend(daemon):
+                assert call("add") == 0
+        else:
+            fails(store, DeviceBusy, "of domain 6")

@@ -18,8 +18,7 @@ import types
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base import locks
 from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device
-from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, spec
+from ansible_collections.racefree.block.plugins.module_utils._source import for_guest, opener, resources, spec
 from ansible_collections.racefree.block.plugins.module_utils._volumes import snapshot_store
 from ansible_collections.racefree.block.plugins.modules import (
     kernel_key,
@@ -366,7 +365,7 @@ def test_what_opens_files_for_guests_has_all_their_locks_in_one_order_within_its
         os.read(reading, 1)
         with resources.Resources() as host:
             with pytest.raises(locks.Unavailable):
-                disk_device.take_turn(host, sources, Deadline(0))
+                for_guest.take_turn(host, sources, Deadline(0))
             assert not any(host.locks.has(lock) for path in files for lock in locks.of_file(path)), (
                 "it keeps what another waits for"
             )

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Open the source of a guest's disk when the guest starts. Shared by libvirt's hook and the hotplug script.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+Everything that is created is removed with its last user, so nothing is left if the caller fails or is killed.
+"""
+
+from __future__ import annotations
+
+from .._dm import udev
+from . import journal, needed_locks, opener, orphans, spec
+
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .._base.deadline import Deadline
+    from .._block.device import Device
+    from .resources import Resources
+    from .spec import Source
+
+
+def reap(host: Resources) -> None:
+    """
+    Remove devices orphaned by killed runs: those in a journal, and those whose name shows that their creator
+    has ended.
+    """
+    for text in journal.recover(host):
+        host.warn(text)
+    orphans.reap(host)
+    udev.reap()
+
+
+def take_turn(host: Resources, sources: Iterable[Source], limit: Deadline) -> None:
+    """
+    Take the locks of all sources at once, and hold them until the host is left. All runs take locks in the
+    same order; taking them one by one could deadlock. Raises ``_base.locks.Unavailable``.
+    """
+    wanted = [lock for source in sources for lock in needed_locks.of_source(source)]
+    locks = [lock for lock in wanted if not host.locks.has(lock)]
+    host.locks.take(locks, limit)
+    if locks:
+        host.loops.forget()
+
+
+def open_source(
+    host: Resources, source: Source, limit: Deadline, read_only: bool = False, shared: bool = False
+) -> Device:
+    """
+    The source's device, held by the host; an existing one is used, otherwise one is created. udev ignores
+    created mapped devices. ``read_only``: whether the guest only reads it; ``shared``: whether other guests
+    may write to the same storage.
+
+    Raises what ``_source.opener.Opener.open`` raises.
+    """
+    if isinstance(source, spec.FileSource):
+        source = source._replace(read_only=read_only or source.read_only, overlap=shared or source.overlap)
+    host.for_guests = True
+    take_turn(host, [source], limit)
+    return opener.Opener(host, udev.HANDS_OFF, limit).open(source)
