@@ -46,14 +46,17 @@ def path_of(domain: str) -> str:
 
 def lock_of(path: str) -> list[locks.Lock]:
     """
-    A list with the lock of the file, whatever path leads to it; empty if its directory does not exist. The
-    file itself gets another inode when it is replaced, so the lock is that of its name in its directory.
+    A list with the lock of the file, whatever path leads to it; empty if its directory does not exist.
+    KernelError if that cannot be determined. The file itself gets another inode when it is replaced, so the
+    lock is that of its name in its directory.
     """
     directory, dummy, name = os.path.realpath(path).rpartition("/")
     try:
         there = os.stat(directory or "/")
-    except OSError:  # reading the file reports the error
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise KernelError.from_oserror(error, "look at the directory", device=directory) from error
     return [locks.Lock(f"xl {there.st_dev} {there.st_ino} {name}", f"the configuration {path}")]
 
 
