@@ -14,7 +14,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/racefree-block
 RUN := tests/setup/run
 STEP := tests/setup/step
 
-FAST := units sanity format types lint docs-lint changelog-lint licences importer integration-loop
+FAST := units sanity format types lint docs-lint docs changelog-lint licences importer integration-loop
 
 .PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended molecule campaign bench build install clean
 
@@ -57,6 +57,9 @@ lint: ## ansible-lint, yamllint, shellcheck
 
 docs-lint: ## Documentation of plugins and roles
 	@$(STEP) docs-lint $(RUN) antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all .
+
+docs: ## Documentation site, in .build/docs; warnings and broken links are errors
+	@$(STEP) docs tests/setup/docs
 
 changelog-lint: ## Changelog fragments
 	@$(STEP) changelog-lint $(RUN) antsibull-changelog lint
