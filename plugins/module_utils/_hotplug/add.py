@@ -121,7 +121,7 @@ class _Add:
         self.is_served = False
         # Whether other guests may write to the same storage.
         self.is_shared = False
-        self.host = _Host()
+        self.resources = _Resources()
 
     def run(self) -> None:
         self.nodes = nodes = self._read(self.store, *_NODES)
@@ -143,7 +143,7 @@ class _Add:
         self.is_shared = target.is_shared(recipe, mode)
         facts = {"target": params}
         self.link.record(self.key, facts)
-        with self.host, target.open_device(recipe, self.limit.left(), self.is_shared) as device:
+        with self.resources, target.open_device(recipe, self.limit.left(), self.is_shared) as device:
             if writable and device.read_only:
                 raise InvalidValue(
                     "mode", mode, f"{device.path} is read-only, so the guest can have it only with mode=r"
@@ -235,7 +235,7 @@ class _Add:
             self.nodes["dev"] or str(self.key.devid),
         )
         device.prove()
-        with _sharing.Sharing(stack.questions(self.host)) as sharing:
+        with _sharing.Sharing(stack.questions(self.resources)) as sharing:
             if not self.is_shared:
                 sharing.prepare(request)
 
@@ -347,13 +347,13 @@ class _Add:
             tx.write_many({f"{self.key.backend}/{name}": value for name, value in values.items()})
 
 
-class _Host:
+class _Resources:
     """Context manager that opens device-mapper's Control on first use, for ``_xen.stack.questions``."""
 
     def __init__(self) -> None:
         self._dm: Control | None = None
 
-    def __enter__(self) -> _Host:
+    def __enter__(self) -> _Resources:
         return self
 
     def __exit__(self, *exc: object) -> None:

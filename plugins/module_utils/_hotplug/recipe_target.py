@@ -48,10 +48,10 @@ def open_device(kept: KeptRecipe, seconds: float) -> Device:
     below are held by the table of the one above.
     """
     limit = Deadline(seconds)
-    with Resources() as host:
+    with Resources() as resources:
         if isinstance(kept.source, spec.TableSource):
-            for_guest.reap(host)
-        return _open(host, kept, limit).duplicate()
+            for_guest.reap(resources)
+        return _open(resources, kept, limit).duplicate()
 
 
 def _named(source: Source, name: str) -> Source:
@@ -64,25 +64,25 @@ def _named(source: Source, name: str) -> Source:
     return source
 
 
-def _open(host: Resources, kept: KeptRecipe, limit: Deadline) -> Device:
+def _open(resources: Resources, kept: KeptRecipe, limit: Deadline) -> Device:
     patience, was_going = limit.sooner(_GOING), True
     for pause in pauses():
         try:
-            return for_guest.open_source(host, kept.source, limit, shared=kept.shared)
+            return for_guest.open_source(resources, kept.source, limit, shared=kept.shared)
         except DeviceBusy:
             # Once more, even if that device has gone since.
             if patience.expired or not was_going:
                 raise
-            was_going = _is_going(host, kept.source)
+            was_going = _is_going(resources, kept.source)
         limit.sleep(pause)
     raise AssertionError
 
 
-def _is_going(host: Resources, source: Source) -> bool:
+def _is_going(resources: Resources, source: Source) -> bool:
     """Whether a device with the name of the source exists, which is removed with its last user."""
     if not isinstance(source, spec.TableSource):
         return False
-    found = mapped.find(host.dm, source.name or "", source.uuid or "")
+    found = mapped.find(resources.dm, source.name or "", source.uuid or "")
     if found is None:
         return False
     if found.device is not None:

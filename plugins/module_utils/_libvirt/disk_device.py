@@ -93,16 +93,16 @@ def locked(limit: Deadline) -> _locks.Locks:
     return _locks.held([_locks.Lock("guests' disks", "making guests' disks")], limit)
 
 
-def make(host: Resources, spec: DiskSpec, limit: Deadline, store: Store | None = None) -> Device:
+def make(resources: Resources, spec: DiskSpec, limit: Deadline, store: Store | None = None) -> Device:
     """
-    Create the device for a disk, held by the host, after checking that nobody else uses the storage. The
+    Create the device for a disk, held by the resources, after checking that nobody else uses the storage. The
     caller must hold :func:`locked`. ``store`` is for that check; None without Xen.
 
     The device's path may not exist yet, see :func:`settle`. Raises what opening the source raises,
     DeviceBusy, InvalidValue.
     """
-    _make_room(host, spec, limit)
-    below = for_guest.open_source(host, spec.source, limit, spec.read_only, spec.shareable)
+    _make_room(resources, spec, limit)
+    below = for_guest.open_source(resources, spec.source, limit, spec.read_only, spec.shareable)
     if below.read_only and not spec.read_only:
         raise InvalidValue(
             "mode",
@@ -110,25 +110,25 @@ def make(host: Resources, spec: DiskSpec, limit: Deadline, store: Store | None =
             f"{below.path} is read-only, so the guest can have it only with mode=r",
             device=str(spec),
         )
-    _check_sharing(host, spec, below, store)
+    _check_sharing(resources, spec, below, store)
     line = (0, below.size // 512, b"linear", f"{below.id.number} 0".encode())
     device = _mapped.make(
-        host.dm,
+        resources.dm,
         domain_xml.mapped_name(spec.uuid, spec.target),
         spec.mapped_uuid,
         load.Table((line,), spec.read_only),
-        host.cookie.next(udev.HANDS_OFF),
+        resources.cookie.next(udev.HANDS_OFF),
         persist=False,
     )
-    return host.enter_context(device)
+    return resources.enter_context(device)
 
 
-def settle(host: Resources, pairs: Iterable[tuple[DiskSpec, Device]], limit: Deadline) -> None:
+def settle(resources: Resources, pairs: Iterable[tuple[DiskSpec, Device]], limit: Deadline) -> None:
     """
     Wait until each path of ``pairs``, a list of ``(DiskSpec, Device)``, leads to its device. Raises
     DeadlineExceeded, WrongDevice.
     """
-    host.settle(limit.left())
+    resources.settle(limit.left())
     for spec, device in pairs:
         for pause in pauses():
             found = _number_at(spec.path)
@@ -146,19 +146,19 @@ def settle(host: Resources, pairs: Iterable[tuple[DiskSpec, Device]], limit: Dea
             limit.sleep(pause)
 
 
-def find(host: Resources, spec: DiskSpec) -> Device | None:
+def find(resources: Resources, spec: DiskSpec) -> Device | None:
     """The held device of a disk, or None. DeviceBusy if another device has its name."""
-    mapped = _mapped.find(host.dm, domain_xml.mapped_name(spec.uuid, spec.target), spec.mapped_uuid)
+    mapped = _mapped.find(resources.dm, domain_xml.mapped_name(spec.uuid, spec.target), spec.mapped_uuid)
     if mapped is None or mapped.device is None:
         return None
     if mapped.status.uuid != spec.mapped_uuid:
-        raise _taken(host, mapped, spec)
-    return host.enter_context(mapped.device)
+        raise _taken(resources, mapped, spec)
+    return resources.enter_context(mapped.device)
 
 
-def is_made_of(host: Resources, device: Device, source: Source) -> bool:
+def is_made_of(resources: Resources, device: Device, source: Source) -> bool:
     """Whether a held device that this collection created is stacked on the source."""
-    lines = host.dm.table(control.by_device(device))[1]
+    lines = resources.dm.table(control.by_device(device))[1]
     if len(lines) != 1 or lines[0].type != b"linear":
         return False
     number = sysfs.parse_number(lines[0].params.decode("ascii", "replace").partition(" ")[0])
@@ -166,58 +166,58 @@ def is_made_of(host: Resources, device: Device, source: Source) -> bool:
         raise AssertionError  # the kernel always writes it in this form
     # The table has the device open, so its number is pinned.
     with _device.open_number(*number) as below:
-        return lookup.is_device(source, below, host)
+        return lookup.is_device(source, below, resources)
 
 
-def of_domain(host: Resources, uuid: str) -> list[tuple[str, Device]]:
-    """``[(target, Device)]`` of all devices created for a domain's disks, held by the host."""
+def of_domain(resources: Resources, uuid: str) -> list[tuple[str, Device]]:
+    """``[(target, Device)]`` of all devices created for a domain's disks, held by the resources."""
     start = f"{PREFIX}{uuid}-"
-    return [(full[len(start) :], device) for full, device in _ours(host) if full.startswith(start)]
+    return [(full[len(start) :], device) for full, device in _ours(resources) if full.startswith(start)]
 
 
-def _ours(host: Resources) -> list[tuple[str, Device]]:
+def _ours(resources: Resources) -> list[tuple[str, Device]]:
     found = []
-    for entry in host.dm.list_devices("racefree-"):
-        mapped = _mapped.open_mapped(host.dm, control.by_name(os.fsdecode(entry.name)))
+    for entry in resources.dm.list_devices("racefree-"):
+        mapped = _mapped.open_mapped(resources.dm, control.by_name(os.fsdecode(entry.name)))
         if mapped is not None and mapped.device is not None:
-            device = host.enter_context(mapped.device)
+            device = resources.enter_context(mapped.device)
             if mapped.status.uuid.startswith(PREFIX):
                 found.append((mapped.status.uuid, device))
     return found
 
 
-def _make_room(host: Resources, spec: DiskSpec, limit: Deadline) -> None:
+def _make_room(resources: Resources, spec: DiskSpec, limit: Deadline) -> None:
     """
     Remove a device that an earlier run has left under this name. DeviceBusy if it is in use, or was not
     created for this disk.
     """
     name, patience = domain_xml.mapped_name(spec.uuid, spec.target), limit.sooner(_LETTING_GO)
     for pause in pauses():
-        mapped = _mapped.find(host.dm, name, spec.mapped_uuid)
+        mapped = _mapped.find(resources.dm, name, spec.mapped_uuid)
         if mapped is None:
             return
         if (mapped.status.name, mapped.status.uuid) != (name, spec.mapped_uuid):
-            raise _taken(host, mapped, spec)
+            raise _taken(resources, mapped, spec)
         if mapped.device is None:
-            removal.remove_without_table(host.dm, mapped.status)
+            removal.remove_without_table(resources.dm, mapped.status)
             continue
         with mapped.device as device:
             # One opener is this process. Another one is a guest, which closes the device while it shuts down.
-            if host.dm.status(control.by_device(device)).open_count <= 1:
-                lifetime.set_persist(host.dm, device, False)
+            if resources.dm.status(control.by_device(device)).open_count <= 1:
+                lifetime.set_persist(resources.dm, device, False)
             elif patience.expired:
                 raise DeviceBusy(
-                    f"an earlier run of the guest still has it: {_mapped.describe(host.dm, mapped)}",
+                    f"an earlier run of the guest still has it: {_mapped.describe(resources.dm, mapped)}",
                     device=str(spec),
                 )
         patience.sleep(pause)
 
 
-def _taken(host: Resources, mapped: _mapped.Mapped, spec: DiskSpec) -> DeviceBusy:
+def _taken(resources: Resources, mapped: _mapped.Mapped, spec: DiskSpec) -> DeviceBusy:
     """The error for a device with this disk's name that was created by others. Closes the device."""
     try:
         return DeviceBusy(
-            f"its name is taken by {_mapped.describe(host.dm, mapped)}",
+            f"its name is taken by {_mapped.describe(resources.dm, mapped)}",
             device=str(spec),
             hint="Nothing but this collection makes such names",
         )
@@ -226,20 +226,20 @@ def _taken(host: Resources, mapped: _mapped.Mapped, spec: DiskSpec) -> DeviceBus
             mapped.device.close()
 
 
-def _check_sharing(host: Resources, spec: DiskSpec, below: Device, store: Store | None) -> None:
+def _check_sharing(resources: Resources, spec: DiskSpec, below: Device, store: Store | None) -> None:
     """
     Check for other users, including disks that were created but not attached yet, which are not in XenStore.
     """
     if spec.shareable:
         return
-    questions = stack.questions(host)
+    questions = stack.questions(resources)
     mine = footprint(below.id.major, below.id.minor, not spec.read_only, questions)
     if store is not None:
         with _sharing.Sharing(questions) as sharing:
             sharing.check_extents(
                 store, mine, _Place(None, _guest.Guest(-1, spec.uuid, spec.domain)), below.path
             )
-    for uuid, device in _ours(host):
+    for uuid, device in _ours(resources):
         pair = uuid != spec.mapped_uuid and conflict(
             mine, footprint(device.id.major, device.id.minor, not device.read_only, questions)
         )

@@ -18,9 +18,10 @@ from .._base.errors import InvalidValue
 from .._block import trusted_path
 from .._block.device import Device
 from .._dm import control, mapped
-from .._source import files, lookup, resources, spec
+from .._source import files, lookup, spec
 from .._source import recipe as _recipe
 from .._source import slots as _slots
+from .._source.resources import Resources
 from .._source.spec import FileSource, PathSource, TableSource
 from . import domain_xml, kept_format
 from .connection import Definition
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 class SourceState(NamedTuple):
     """
     A source that was read. ``source``: the form to keep. ``device``: the existing device that it names, held
-    by the host. ``doubts``: why the recipe may refer to another device after the next boot, as texts.
+    by the resources. ``doubts``: why the recipe may refer to another device after the next boot, as texts.
     """
 
     source: Source
@@ -41,17 +42,17 @@ class SourceState(NamedTuple):
     doubts: list[str]
 
 
-def read(host: resources.Resources, request: DiskRequest, definition: Definition) -> SourceState:
+def read(resources: Resources, request: DiskRequest, definition: Definition) -> SourceState:
     """Read the source of a disk to add. Raises what opening it would raise, and InvalidValue."""
-    host.for_guests = True
+    resources.for_guests = True
     source = request.source
     if source is None:
         raise AssertionError
     if isinstance(source, FileSource):
-        return SourceState(_read_file(host, source, request, definition), None, [])
+        return SourceState(_read_file(resources, source, request, definition), None, [])
     if isinstance(source, TableSource):
-        return SourceState(source, None, _doubts_of_table(host, source))
-    return _read_device(host, source, request, definition)
+        return SourceState(source, None, _doubts_of_table(resources, source))
+    return _read_device(resources, source, request, definition)
 
 
 def recipe_to_define(state: SourceState, title: str) -> tuple[str, list[str]]:
@@ -87,27 +88,27 @@ def _domains(definition: Definition) -> list[domain_xml.Domain]:
 
 
 def _read_file(
-    host: resources.Resources, source: FileSource, request: DiskRequest, definition: Definition
+    resources: Resources, source: FileSource, request: DiskRequest, definition: Definition
 ) -> FileSource:
     domains = _domains(definition)
     source = kept_format.known(source, domains, request.target)
-    trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
+    trusted_path.check(source.file, source.trusted_path, resources.warn, "source.file")
     with files.backing_of(source) as backing:
         kept_format.refuse_driver(source, backing, domains)
         # Whether others write the file is checked when the guest starts.
-        files.check_new(source._replace(overlap=True), backing, host)
+        files.check_new(source._replace(overlap=True), backing, resources)
     # From now on the guest writes the file, so its content does not show its format.
     return source._replace(format="raw")
 
 
 def _read_device(
-    host: resources.Resources, source: Source, request: DiskRequest, definition: Definition
+    resources: Resources, source: Source, request: DiskRequest, definition: Definition
 ) -> SourceState:
-    found = lookup.find(source, host)
+    found = lookup.find(source, resources)
     # Only a file or a table can have no device yet.
     if found is None:
         raise AssertionError
-    device = host.enter_context(found)
+    device = resources.enter_context(found)
     if device.read_only and not request.read_only:
         raise InvalidValue(
             "mode", "w", f"{device.path} is read-only, so the guest can have it only with mode=r"
@@ -118,13 +119,13 @@ def _read_device(
     uuid, is_mapped = source.uuid, mapped.is_mapped(device)
     if uuid is None and is_mapped:
         # At the next start another device may have this name. The UUID, kept with the path, detects that.
-        uuid = host.dm.status(control.by_device(device)).uuid or None
+        uuid = resources.dm.status(control.by_device(device)).uuid or None
     doubt = _recipe.doubt(source.path, is_mapped, uuid)
     return SourceState(source._replace(uuid=uuid), device, [doubt] if doubt else [])
 
 
-def _doubts_of_table(host: resources.Resources, source: TableSource) -> list[str]:
-    slots = _slots.Slots(host)
+def _doubts_of_table(resources: Resources, source: TableSource) -> list[str]:
+    slots = _slots.Slots(resources)
     table = slots.look(source.table, source.read_only).written
     doubts: list[str] = []
     for dummy, slot in table.devices(source.read_only):

@@ -32,10 +32,11 @@ from .._dm import lifetime
 from .._process import descriptors, identity
 from .._process import holder as _holder
 from .._process.supervise import supervised
-from .._source import for_guest, resources
+from .._source import for_guest
 from .._source.resources import Resources
 from .._xen import vbd_read, vdev
 from .._xen.vbd_nodes import Key
+from .._xenstore.pyxs_store import Store
 from . import disk_device, hook_plan
 
 # A priority of syslog(3) and a line.
@@ -123,12 +124,13 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
     end_holder(job.uuid)
     if not job.disks:
         return []
-    with resources.Resources() as host:
-        for_guest.reap(host)
-        for_guest.take_turn(host, [spec.source for spec in job.disks], limit)
-        pairs = [(spec, disk_device.make(host, spec, limit, host.store)) for spec in job.disks]
+    with Resources() as resources:
+        for_guest.reap(resources)
+        for_guest.take_turn(resources, [spec.source for spec in job.disks], limit)
+        store = resources.shared(Store)
+        pairs = [(spec, disk_device.make(resources, spec, limit, store)) for spec in job.disks]
         told()
-        disk_device.settle(host, pairs, limit)
+        disk_device.settle(resources, pairs, limit)
         start_holder(job.uuid, [device for dummy, device in pairs])
         return _good(
             f"{spec.target} is {device.path} {device.id.number} diskseq {device.id.diskseq}"
@@ -139,9 +141,9 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
 def hand_over(job: hook_plan.Job) -> list[LogLine]:
     """``started``: verify that blkback has opened the devices, and end the holder."""
     limit = Deadline(_OPENING)
-    with resources.Resources() as host:
+    with Resources() as resources:
         try:
-            return _good([_prove(host, job, spec, limit) for spec in job.disks])
+            return _good([_prove(resources, job, spec, limit) for spec in job.disks])
         finally:
             end_holder(job.uuid)
 
@@ -152,10 +154,10 @@ def adopt(job: hook_plan.Job) -> list[LogLine]:
     if others fail.
     """
     limit, lines = Deadline(_OPENING), [(syslog.LOG_ERR, problem) for problem in job.problems]
-    with resources.Resources() as host:
+    with Resources() as resources:
         for spec in job.disks:
             try:
-                lines += _good([_prove(host, job, spec, limit)])
+                lines += _good([_prove(resources, job, spec, limit)])
             except BlockError as error:
                 lines.append((syslog.LOG_ERR, str(error)))
     end_holder(job.uuid)
@@ -171,15 +173,15 @@ def release(job: hook_plan.Job, told: Callable[[], None] | None = None) -> list[
     """
     end_holder(job.uuid)
     if told is not None:
-        with resources.Resources() as host:
-            for_guest.reap(host)
+        with Resources() as resources:
+            for_guest.reap(resources)
         told()
     limit = Deadline(_GOING)
     for pause in pauses():
-        with resources.Resources() as host:
-            there = disk_device.of_domain(host, job.uuid)
+        with Resources() as resources:
+            there = disk_device.of_domain(resources, job.uuid)
             for dummy, device in there:
-                lifetime.set_persist(host.dm, device, False)
+                lifetime.set_persist(resources.dm, device, False)
             names = ", ".join(f"{target} ({device.path})" for target, device in there)
         if not there:
             return []
@@ -192,8 +194,8 @@ def release(job: hook_plan.Job, told: Callable[[], None] | None = None) -> list[
 _ACTIONS = {"make": make, "hand_over": hand_over, "adopt": adopt, "release": release}
 
 
-def _prove(host: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec, limit: Deadline) -> str:
-    device = disk_device.find(host, spec)
+def _prove(resources: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec, limit: Deadline) -> str:
+    device = disk_device.find(resources, spec)
     if device is None:
         raise DeviceGone("the device that was made for it is gone", device=str(spec))
     if job.domid is None:

@@ -16,11 +16,13 @@ from typing import Any
 from .._base.errors import DeadlineExceeded, DeviceBusy, WrongDevice
 from .._block.device import Device
 from .._dm import control, mapped
-from .._source import lookup, opener, resources
+from .._source import lookup, opener
+from .._source.resources import Resources
 from .._xen import attached, blkback, stack, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.vbd_nodes import Vbd
+from .._xenstore.pyxs_store import Store
 from . import attach, disk_device, domain_xml, live_recipe
 from .connection import Definition
 from .disk_request import DiskRequest
@@ -31,14 +33,14 @@ Settings = dict[str, Any]
 class RunningDisk:
     """
     ``vbd``: the guest's present disk, or None. ``device``: the device that blkback has open for it, held by
-    the host.
+    the resources.
 
     ``had_recipe`` and ``recipe``: the recipe of the disk in the running definition, and the one that it is to
     have.
     """
 
-    def __init__(self, host: resources.Resources, request: DiskRequest, definition: Definition) -> None:
-        self.host = host
+    def __init__(self, resources: Resources, request: DiskRequest, definition: Definition) -> None:
+        self.resources = resources
         self.request = request
         self.definition = definition
         self.guest: _guest.Guest | None = None
@@ -64,7 +66,7 @@ class RunningDisk:
         The disk's settings before and after, None for no disk. ``below``: the source's device, if it exists.
         ``recipe``: to be kept for it. Raises an error if the disk cannot be changed.
         """
-        self.guest = _guest.find(self.host.store, self.definition.uuid)
+        self.guest = _guest.find(self.resources.shared(Store), self.definition.uuid)
         self.vbd = self._read()
         if self.definition.live is None:
             raise AssertionError
@@ -109,7 +111,9 @@ class RunningDisk:
     def _read(self) -> Vbd | None:
         if self.guest is None:
             raise AssertionError
-        return vbd_read.read_vbd(self.host.store, self.guest.domid, vdev.parse(self.request.target).number)
+        return vbd_read.read_vbd(
+            self.resources.shared(Store), self.guest.domid, vdev.parse(self.request.target).number
+        )
 
     # Planning
 
@@ -140,7 +144,7 @@ class RunningDisk:
         self.recipe = recipe
         if self.vbd is None:
             if below is not None:
-                opener.refuse_broken(self.host, below)
+                opener.refuse_broken(self.resources, below)
             self.changes_disk = True
             return _settings(path, request.mode, request.device_type, recipe)
         self._check_same(self.vbd)
@@ -179,7 +183,7 @@ class RunningDisk:
 
     def _opened(self, vbd: Vbd) -> Device | None:
         device = attached.open_device(vbd)
-        return None if device is None else self.host.enter_context(device)
+        return None if device is None else self.resources.enter_context(device)
 
     def _is_source(self, device: Device) -> bool:
         source = self.request.source
@@ -187,18 +191,18 @@ class RunningDisk:
             raise AssertionError
         if (
             mapped.is_mapped(device)
-            and self.host.dm.status(control.by_device(device)).uuid == self._spec().mapped_uuid
+            and self.resources.dm.status(control.by_device(device)).uuid == self._spec().mapped_uuid
         ):
-            return disk_device.is_made_of(self.host, device, source)
-        return lookup.is_device(source, device, self.host)
+            return disk_device.is_made_of(self.resources, device, source)
+        return lookup.is_device(source, device, self.resources)
 
     # Changing
 
     def _attach(self) -> blkback.Outcome:
         limit, spec, request = self.request.limit(), self._spec(), self.request
         with disk_device.locked(limit):
-            device = disk_device.make(self.host, spec, limit, self.host.store)
-        disk_device.settle(self.host, [(spec, device)], limit)
+            device = disk_device.make(self.resources, spec, limit, self.resources.shared(Store))
+        disk_device.settle(self.resources, [(spec, device)], limit)
         if self.guest is None:
             raise AssertionError
         wanted = blkback.Request(
@@ -209,9 +213,11 @@ class RunningDisk:
             request.device_type,
             spec.path,
         )
-        with _sharing.Sharing(stack.questions(self.host)) as sharing:
+        with _sharing.Sharing(stack.questions(self.resources)) as sharing:
             guard = None if request.shared else sharing.guard
-            (outcome,) = attach.attach(self.host.store, [wanted], limit.left(), guard, request.uri)
+            (outcome,) = attach.attach(
+                self.resources.shared(Store), [wanted], limit.left(), guard, request.uri
+            )
         self.device = device
         return outcome
 
@@ -220,7 +226,10 @@ class RunningDisk:
         if self.vbd is None:
             raise AssertionError
         (outcome,) = attach.detach(
-            self.host.store, [blkback.Detachment(self.vbd, self.guest)], request.timeout, request.uri
+            self.resources.shared(Store),
+            [blkback.Detachment(self.vbd, self.guest)],
+            request.timeout,
+            request.uri,
         )
         if outcome.error is not None:
             raise outcome.error

@@ -21,7 +21,7 @@ from .._block.device import Device
 from .._dm import mapped
 from .._dm.codec import NameEntry, decode_dev
 from .._source.resources import Resources
-from . import dm_describe, features, loop_device, sealing
+from . import dm_describe, features, loop_describe, sealing
 from .item import Params
 
 ARGUMENTS = {
@@ -31,7 +31,7 @@ ARGUMENTS = {
 }
 
 
-def collect(params: Params, host: Resources) -> dict[str, Any]:
+def collect(params: Params, resources: Resources) -> dict[str, Any]:
     """The module's return values. Each device is described while it is held."""
     if params["diskseq"] is not None:
         _device.check_diskseq(params["diskseq"])
@@ -40,14 +40,16 @@ def collect(params: Params, host: Resources) -> dict[str, Any]:
             "path", params["path"], "must be left out beside diskseq: one of them picks the device"
         )
     values: dict[str, Any] = {
-        "devices": list(_picked(params, host) if params["path"] or params["diskseq"] else _all(host))
+        "devices": list(
+            _picked(params, resources) if params["path"] or params["diskseq"] else _all(resources)
+        )
     }
     if params["features"]:
-        values["features"] = features.collect(host)
+        values["features"] = features.collect(resources)
     return values
 
 
-def _picked(params: Params, host: Resources) -> Iterator[dict[str, Any]]:
+def _picked(params: Params, resources: Resources) -> Iterator[dict[str, Any]]:
     try:
         device = (
             _device.open_path(params["path"]) if params["path"] else _device.open_diskseq(params["diskseq"])
@@ -55,15 +57,15 @@ def _picked(params: Params, host: Resources) -> Iterator[dict[str, Any]]:
     except DeviceGone:
         return
     with device:
-        yield _row(host, device)
+        yield _row(resources, device)
 
 
-def _all(host: Resources) -> Iterator[dict[str, Any]]:
+def _all(resources: Resources) -> Iterator[dict[str, Any]]:
     for device, _status in bound.open_bound():
         with device:
-            yield from _described(host, device)
+            yield from _described(resources, device)
     try:
-        entries = host.dm.list_devices()
+        entries = resources.dm.list_devices()
     except NotSupported:
         return
     for entry in entries:
@@ -72,26 +74,26 @@ def _all(host: Resources) -> Iterator[dict[str, Any]]:
         except DeviceGone:
             continue
         with device:
-            yield from _described(host, device)
+            yield from _described(resources, device)
 
 
 def _dm_number(entry: NameEntry) -> tuple[int, int]:
     return decode_dev(entry.dev)
 
 
-def _described(host: Resources, device: Device) -> Iterator[dict[str, Any]]:
+def _described(resources: Resources, device: Device) -> Iterator[dict[str, Any]]:
     """A device that goes away while it is being described is left out."""
     try:
-        yield _row(host, device)
+        yield _row(resources, device)
     except DeviceGone:
         return
 
 
-def _row(host: Resources, device: Device) -> dict[str, Any]:
+def _row(resources: Resources, device: Device) -> dict[str, Any]:
     if mapped.is_mapped(device):
-        row = dict(dm_describe.describe(host, device), kind="dm")
+        row = dict(dm_describe.describe(resources, device), kind="dm")
     elif loop.is_loop(device):
-        row = dict(loop_device.describe(device, loop.info(device)), kind="loop")
+        row = dict(loop_describe.describe(device, loop.info(device)), kind="loop")
     else:
         row = dict(device.as_dict(), kind="other")
     above, below = _neighbours(device, "holders"), _neighbours(device, "slaves")

@@ -30,8 +30,8 @@ class Changes:
     seconds.
     """
 
-    def __init__(self, host: Resources, hidden: bool, how: _suspended.Suspend, timeout: float) -> None:
-        self.host = host
+    def __init__(self, resources: Resources, hidden: bool, how: _suspended.Suspend, timeout: float) -> None:
+        self.resources = resources
         self.how = how
         self.timeout = timeout
         self._flags = udev.HIDDEN if hidden else 0
@@ -47,7 +47,7 @@ class Changes:
         def make() -> Device:
             if found is not None:
                 self._remove_unfinished(found)
-            return _mapped.make(self.host.dm, name, uuid, table, event_nr, persist=False)
+            return _mapped.make(self.resources.dm, name, uuid, table, event_nr, persist=False)
 
         return self._with_event(event_nr, make)
 
@@ -65,24 +65,24 @@ class Changes:
         self.steps_back.append(lambda: self.set_suspended(device, not wanted))
 
     def persist(self, device: Device, wanted: bool) -> None:
-        lifetime.set_persist(self.host.dm, device, wanted)
-        self.steps_back.append(lambda: lifetime.set_persist(self.host.dm, device, not wanted))
+        lifetime.set_persist(self.resources.dm, device, wanted)
+        self.steps_back.append(lambda: lifetime.set_persist(self.resources.dm, device, not wanted))
 
     def set_suspended(self, device: Device, wanted: bool) -> None:
         """Suspend or resume the device. This is not rolled back."""
         if wanted:
             # udev's probers would read from it, and hang.
-            self.host.cookie.wait(self.how.seconds)
-            _suspended.suspend(self.host.dm, device, self.how)
+            self.resources.cookie.wait(self.how.seconds)
+            _suspended.suspend(self.resources.dm, device, self.how)
             return
-        _suspended.check(self.host.dm, device)
+        _suspended.check(self.resources.dm, device)
         address, event_nr = _control.by_device(device), self._event()
         status = self._with_event(
             event_nr,
-            lambda: self.host.dm.resume(address, self.how.noflush, self.how.nolockfs, event_nr),
+            lambda: self.resources.dm.resume(address, self.how.noflush, self.how.nolockfs, event_nr),
         )
         if not status.uevent_generated:
-            self.host.cookie.not_sent()
+            self.resources.cookie.not_sent()
 
     def undo(self) -> None:
         """Roll back every step, the last one first; the first error is raised at the end."""
@@ -93,7 +93,7 @@ class Changes:
         Remove a device without a live table, which cannot hold any data. Rolling this back creates it again,
         without a table.
         """
-        control, status = self.host.dm, found.status
+        control, status = self.resources.dm, found.status
         if found.device is None:
             removal.remove_without_table(control, status)
         else:
@@ -104,22 +104,24 @@ class Changes:
                     device=status.name,
                     hint="Try again",
                 )
-            removal.remove(control, found.device, self.host.cookie, timeout=self.timeout)
+            removal.remove(control, found.device, self.resources.cookie, timeout=self.timeout)
         self.steps_back.append(lambda: removal.create_again(control, status))
 
     def _rename(self, device: Device, name: str) -> None:
         event_nr = self._event()
-        if not self._with_event(event_nr, lambda: _mapped.rename(self.host.dm, device, name, event_nr)):
-            self.host.cookie.not_sent()
+        if not self._with_event(event_nr, lambda: _mapped.rename(self.resources.dm, device, name, event_nr)):
+            self.resources.cookie.not_sent()
 
     def _take_live(self, device: Device, table: load.Table, suspended: bool) -> None:
         event_nr = self._event()
-        self._with_event(event_nr, lambda: reload.reload(self.host.dm, device, table, event_nr, self.how))
+        self._with_event(
+            event_nr, lambda: reload.reload(self.resources.dm, device, table, event_nr, self.how)
+        )
         if suspended:
             self.set_suspended(device, True)
 
     def _event(self) -> int:
-        return self.host.cookie.next(self._flags)
+        return self.resources.cookie.next(self._flags)
 
     def _with_event(self, event_nr: int, call: Callable[[], T]) -> T:
         """Return what the call returns. If it fails, its udev event is not waited for."""
@@ -127,5 +129,5 @@ class Changes:
             return call()
         except BaseException:
             if event_nr & 0xFFFF:
-                self.host.cookie.not_sent()
+                self.resources.cookie.not_sent()
             raise

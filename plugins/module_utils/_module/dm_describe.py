@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-How the modules show a mapped device: its settings, their return value, and the option ``table`` as lines.
+How the modules show a mapped device: its settings, and their return value.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -15,7 +15,6 @@ import stat
 from typing import Any
 
 from .._base import gone
-from .._base.errors import InvalidValue
 from .._block.device import Device
 from .._dm import control as _control
 from .._dm import live_table
@@ -27,14 +26,14 @@ from . import sealing
 Settings = dict[str, Any]
 
 
-def settings_of(host: Resources, device: Device, status: MappedStatus) -> Settings:
+def settings_of(resources: Resources, device: Device, status: MappedStatus) -> Settings:
     """
     The settings of a held device with a live table, named like the module's options. ``table`` is a Table.
     """
     return {
         "name": status.name,
         "uuid": status.uuid,
-        "table": live_table.live_table(host.dm, device),
+        "table": live_table.live_table(resources.dm, device),
         "read_only": status.read_only,
         "suspended": status.suspended,
         "persist": not status.deferred_remove,
@@ -49,10 +48,10 @@ def as_plain_data(settings: Settings) -> Settings:
     return dict(settings, table=None if table is None else table.redacted().lines())
 
 
-def describe(host: Resources, device: Device) -> dict[str, Any]:
+def describe(resources: Resources, device: Device) -> dict[str, Any]:
     """What the modules return of a mapped device: its identity and its settings."""
-    status = host.dm.status(_control.by_device(device))
-    table = live_table.live_table(host.dm, device)
+    status = resources.dm.status(_control.by_device(device))
+    table = live_table.live_table(resources.dm, device)
     return dict(
         device.as_dict(),
         mapper_path=_mapper_path(status),
@@ -63,26 +62,10 @@ def describe(host: Resources, device: Device) -> dict[str, Any]:
         persist=not status.deferred_remove,
         sealed=sealing.described(device) is not None,
         open_count=status.open_count - 1,
-        status=[_mapped.line_text(line) for line in host.dm.target_status(_control.by_device(device))[1]],
+        status=[
+            _mapped.line_text(line) for line in resources.dm.target_status(_control.by_device(device))[1]
+        ],
     )
-
-
-def table_lines(value: Any) -> list[str | dict[str, Any]]:
-    """A table option as a list: text is cut into lines, also inside a list."""
-    rows = value if isinstance(value, list) else [value]
-    result: list[str | dict[str, Any]] = []
-    for row in rows:
-        if isinstance(row, dict):
-            result.append(row)
-        elif isinstance(row, str):
-            result.extend(row.splitlines())
-        else:
-            raise InvalidValue(
-                "table",
-                row,
-                "must be text lines as for dmsetup, or dictionaries with start, length and target",
-            )
-    return result
 
 
 def _mapper_path(status: MappedStatus) -> str | None:

@@ -25,14 +25,15 @@ from .._dm import names as _names
 from .._dm import suspended as _suspended
 from .._dm_table import Table
 from .._dm_table.keys import with_keys
-from .._source import needed_locks, opener, orphans, resources
-from .._source.resources import Resources
+from .._source import needed_locks, opener, orphans
+from .._source.resources import Resources, ToBe
 from .._volumes import thin
 from . import dm_order, sealing
 from .dm_change import Changes
-from .dm_describe import Settings, as_plain_data, describe, settings_of, table_lines
+from .dm_describe import Settings, as_plain_data, describe, settings_of
 from .dm_plan import PROBING_SECONDS, TablePlan, is_in_use
 from .item import Identities, Item, Params, Plan, check_seconds, known
+from .table_option import table_lines
 
 ARGUMENTS = {
     "name": {"type": "str"},
@@ -70,8 +71,8 @@ class DmItem(Item):
         "required_if": [("state", "present", ("name",)), ("state", "suspended", ("name",))],
     }
 
-    def __init__(self, params: Params, host: Resources) -> None:
-        super().__init__(params, host)
+    def __init__(self, params: Params, resources: Resources) -> None:
+        super().__init__(params, resources)
         self.mapped: _mapped.Mapped | None = None
         self.device: Device | None = None
         self.table: TablePlan | None = None
@@ -126,15 +127,15 @@ class DmItem(Item):
                     "a pool must be active to change its volumes",
                 )
             self.volumes = thin.Volumes(
-                self.host, thin.parse_volumes(params["volumes"]), max(1, params["timeout"])
+                self.resources, thin.parse_volumes(params["volumes"]), max(1, params["timeout"])
             )
         self.value = (
             None if params["table"] is None else with_keys(table_lines(params["table"]), params["keys"] or {})
         )
 
     @classmethod
-    def prepare(cls, host: Resources) -> None:
-        orphans.reap(host)
+    def prepare(cls, resources: Resources) -> None:
+        orphans.reap(resources)
         sealing.prepare()
 
     def locks(self) -> list[_locks.Lock]:
@@ -162,7 +163,7 @@ class DmItem(Item):
         if params["state"] == "absent":
             own = None if self.device is None else (self.device.id.major, self.device.id.minor)
             numbers = own, set() if own is None else sysfs.stack_below(*own)
-            self.host.mapped_to_go.update([own] if own else [])
+            self.resources.mapped_to_go.update([own] if own else [])
         return params["name"], self.value, params["read_only"], numbers
 
     def plan(self) -> Plan:
@@ -172,12 +173,12 @@ class DmItem(Item):
         before = self._now()
         after = self._wanted(before)
         if self.table is not None and before.get("table") != after["table"]:
-            standing_on = self.host.dm.deps(_control.by_device(known(self.device))) if before else []
+            standing_on = self.resources.dm.deps(_control.by_device(known(self.device))) if before else []
             sealing.refuse_sealed(self.table.found(), standing_on)
         sealing.compare(self.params, self.device, before, after)
         self._seal_before, self._seal_after = before, after
         if not before and after["table"] is not None:
-            self.host.mapped_to_be[after["name"]] = resources.ToBe(
+            self.resources.mapped_to_be[after["name"]] = ToBe(
                 after["uuid"] or None,
                 after["table"].length,
                 after["read_only"],
@@ -188,7 +189,7 @@ class DmItem(Item):
             and not after["suspended"]
             and (before["table"], before["read_only"]) == (after["table"], after["read_only"])
         ):
-            _suspended.check(self.host.dm, known(self.device))
+            _suspended.check(self.resources.dm, known(self.device))
         if self.volumes is not None:
             self._plan_volumes(before, after)
         return Plan(before != after, as_plain_data(before), as_plain_data(after))
@@ -222,7 +223,7 @@ class DmItem(Item):
         if self.opener is not None and self.params["persist"]:
             self.opener.keep()
         if self.created and self.params["persist"]:
-            lifetime.set_persist(self.host.dm, known(self.device), True)
+            lifetime.set_persist(self.resources.dm, known(self.device), True)
 
     def to_hold(self) -> list[Device]:
         params = self.params
@@ -259,7 +260,7 @@ class DmItem(Item):
             # The device is removed when this descriptor is closed, if its deferred remove is set. A commit
             # may have cleared that.
             with known(self.device):
-                lifetime.set_persist(self.host.dm, known(self.device), False)
+                lifetime.set_persist(self.resources.dm, known(self.device), False)
         if self.changes is not None:
             self.changes.undo()
 
@@ -268,22 +269,22 @@ class DmItem(Item):
             return dict(self.outcome(), device=None)
         if self.device is None:
             return {"device": None}
-        problems = health.problems(self.host.dm, self.device)
+        problems = health.problems(self.resources.dm, self.device)
         self.warnings = [f"mapped device {name}: {wrong} ({kind.decode()})" for name, kind, wrong in problems]
-        return {"device": describe(self.host, self.device)}
+        return {"device": describe(self.resources, self.device)}
 
     # Finding
 
     def _look(self) -> None:
         self.mapped = self._find()
         if self.mapped is not None and self.mapped.device is not None:
-            self.device = self.host.enter_context(self.mapped.device)
+            self.device = self.resources.enter_context(self.mapped.device)
             self._guard(self.device)
 
     def _find(self) -> _mapped.Mapped | None:
         params = self.params
         if params["name"] or params["uuid"]:
-            return _mapped.find(self.host.dm, params["name"] or "", params["uuid"] or "")
+            return _mapped.find(self.resources.dm, params["name"] or "", params["uuid"] or "")
         try:
             device = _device.open_diskseq(params["diskseq"])
         except DeviceGone:
@@ -291,7 +292,7 @@ class DmItem(Item):
         if not _mapped.is_mapped(device):
             device.close()
             raise WrongDevice("this is not a mapped device", device=f"diskseq:{params['diskseq']}")
-        return _mapped.Mapped(device, self.host.dm.status(_control.by_device(device)))
+        return _mapped.Mapped(device, self.resources.dm.status(_control.by_device(device)))
 
     def _guard(self, device: Device) -> None:
         wanted = self.params["diskseq"]
@@ -324,18 +325,18 @@ class DmItem(Item):
             return
         if params["uuid"] and mapped.status.uuid != params["uuid"]:
             raise DeviceBusy(
-                f"the name is taken by another device: {_mapped.describe(self.host.dm, mapped)}",
+                f"the name is taken by another device: {_mapped.describe(self.resources.dm, mapped)}",
                 device=params["name"],
                 hint=f"It has not the uuid {params['uuid']}; nothing was done",
             )
         if mapped.status.name != params["name"]:
-            other = _mapped.open_mapped(self.host.dm, _control.by_name(params["name"]))
+            other = _mapped.open_mapped(self.resources.dm, _control.by_name(params["name"]))
             if other is not None:
                 if other.device is not None:
-                    self.host.enter_context(other.device)
+                    self.resources.enter_context(other.device)
                 raise DeviceBusy(
                     f"{mapped.status.name} (uuid {params['uuid']}) cannot be renamed: "
-                    f"the name is taken by {_mapped.describe(self.host.dm, other)}",
+                    f"the name is taken by {_mapped.describe(self.resources.dm, other)}",
                     device=params["name"],
                 )
 
@@ -345,7 +346,7 @@ class DmItem(Item):
         """The current settings of the device. Empty if it does not exist or has no live table."""
         if self.mapped is None or self.device is None or not self.mapped.status.has_live_table:
             return {}
-        return settings_of(self.host, self.device, self.mapped.status)
+        return settings_of(self.resources, self.device, self.mapped.status)
 
     def _wanted(self, now: Settings) -> Settings:
         params = self.params
@@ -370,7 +371,7 @@ class DmItem(Item):
     def _table_plan(self) -> TablePlan:
         params = self.params
         return TablePlan(
-            self.host,
+            self.resources,
             params["name"],
             known(self.value),
             params["read_only"],
@@ -405,7 +406,7 @@ class DmItem(Item):
         uuid = params["uuid"] or (self.mapped.status.uuid if self.mapped is not None else None)
         device = known(self.changes).make(params["name"], uuid, table, self.mapped)
         self.created = True
-        self.device = self.host.mapped_made[params["name"]] = self.host.enter_context(device)
+        self.device = self.resources.mapped_made[params["name"]] = self.resources.enter_context(device)
         if params["state"] == "suspended":
             known(self.changes).set_suspended(self.device, True)
 
@@ -427,16 +428,16 @@ class DmItem(Item):
 
     def _begin(self) -> None:
         params = self.params
-        self.opener = opener.Opener(self.host)
+        self.opener = opener.Opener(self.resources)
         self.changes = Changes(
-            self.host,
+            self.resources,
             params["udev"] == "hidden",
             _suspended.Suspend(params["noflush"], params["nolockfs"], max(1, params["timeout"])),
             params["timeout"],
         )
 
     def _reload(self, before: Settings, after: Settings) -> None:
-        old = reload.saved_table(self.host.dm, known(self.device), self.host)
+        old = reload.saved_table(self.resources.dm, known(self.device), self.resources)
         if self.value is None:
             table = live_table.loadable(after["table"], after["read_only"])
         else:
@@ -453,7 +454,7 @@ class DmItem(Item):
             if params[option] and params[option] != has:
                 raise WrongDevice(
                     f"its {option} is {has or '(none)'}, not {params[option]}: "
-                    f"{_mapped.describe(self.host.dm, self.mapped)}",
+                    f"{_mapped.describe(self.resources.dm, self.mapped)}",
                     device=status.name,
                     hint="It is not the device that was asked for; nothing was done",
                 )
@@ -471,7 +472,7 @@ class DmItem(Item):
             return Plan(False, {}, {})
         if self.device is not None and not params["deferred"]:
             self._above = self._going_above()
-            removal.wait_unused(self.host.dm, self.device, params["timeout"], self._above)
+            removal.wait_unused(self.resources.dm, self.device, params["timeout"], self._above)
         row: dict[str, Any] = {"name": status.name, "uuid": status.uuid}
         if self.device is not None:
             row.update(path=self.device.path, diskseq=self.device.id.diskseq)
@@ -480,7 +481,7 @@ class DmItem(Item):
     def _going_above(self) -> int:
         """How many mapped devices above this one the same task removes before it."""
         holders = sysfs.holders_of(known(self.device).id.major, known(self.device).id.minor)
-        return len(self.host.mapped_to_go.intersection(holders))
+        return len(self.resources.mapped_to_go.intersection(holders))
 
     def _remove(self) -> None:
         if self.mapped is None:
@@ -488,17 +489,21 @@ class DmItem(Item):
             return
         status = self.mapped.status
         if self.device is None:
-            removal.remove_without_table(self.host.dm, status)
+            removal.remove_without_table(self.resources.dm, status)
             self.gone = True
             return
         if self._above:
             # A device above disappears from sysfs shortly before it closes this one. The removal names a user
             # that remains.
-            is_in_use(self.host, self.device, min(PROBING_SECONDS, self.params["timeout"]))
+            is_in_use(self.resources, self.device, min(PROBING_SECONDS, self.params["timeout"]))
         with sealing.going(self.params, self.device):
             self.gone = removal.remove(
-                self.host.dm, self.device, self.host.cookie, self.params["deferred"], self.params["timeout"]
+                self.resources.dm,
+                self.device,
+                self.resources.cookie,
+                self.params["deferred"],
+                self.params["timeout"],
             )
         if self.gone:
             sealing.forget(self.device.id)
-            self.host.link_goes(status.name, self.device.id)
+            self.resources.link_goes(status.name, self.device.id)

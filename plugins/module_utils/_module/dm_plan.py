@@ -33,14 +33,14 @@ class TablePlan:
 
     def __init__(
         self,
-        host: Resources,
+        resources: Resources,
         name: str,
         value: list[str | dict[str, Any]],
         read_only: bool,
         allow_shrink: bool,
         device: Device | None,
     ) -> None:
-        self.host = host
+        self.resources = resources
         self.name = name
         self.value = value
         self.read_only = read_only
@@ -54,7 +54,7 @@ class TablePlan:
         new table cannot replace the live one.
         """
         own = None if self.device is None else (self.device.id.major, self.device.id.minor)
-        self._slots = slots.host_slots(self.host, self.value, own)
+        self._slots = slots.host_slots(self.resources, self.value, own)
         wanted = self._slots.look(self.value, self.read_only)
         if live is None:
             return wanted.table
@@ -75,7 +75,7 @@ class TablePlan:
         """
         The table for the kernel. Devices that it names are opened, and created if they do not exist yet.
         """
-        made = self._slots or slots.host_slots(self.host, self.value)
+        made = self._slots or slots.host_slots(self.resources, self.value)
         return made.make(self.value, self.read_only, maker)
 
     def _refuse_exchange(self, live: Table, written: Table) -> None:
@@ -94,7 +94,7 @@ class TablePlan:
                 hint="End that use first. If the other file is meant, "
                 "name its loop device by diskseq=N in the table",
             )
-        self.host.warn(
+        self.resources.warn(
             f"{self.name}: it stood on {found.old}, and stands on another file with this table, {found.file}"
         )
 
@@ -111,10 +111,10 @@ class TablePlan:
     def _is_in_use(self) -> bool:
         if self.device is None:
             raise AssertionError
-        return is_in_use(self.host, self.device)
+        return is_in_use(self.resources, self.device)
 
 
-def is_in_use(host: Resources, device: Device, seconds: float = PROBING_SECONDS) -> bool:
+def is_in_use(resources: Resources, device: Device, seconds: float = PROBING_SECONDS) -> bool:
     """
     Whether another process has a held mapped device open. Waits for processes that open it only briefly, such
     as udev.
@@ -122,7 +122,7 @@ def is_in_use(host: Resources, device: Device, seconds: float = PROBING_SECONDS)
     limit = Deadline(seconds)
     for pause in pauses():
         # This process is one of the openers.
-        if host.dm.status(_control.by_device(device)).open_count <= 1:
+        if resources.dm.status(_control.by_device(device)).open_count <= 1:
             return False
         if limit.expired:
             break

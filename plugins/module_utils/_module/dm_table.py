@@ -20,8 +20,8 @@ from .._dm_table import Table, keys, redact
 from .._dm_table.grammar import kernels
 from .._source import slots as _slots
 from .._source.resources import Resources
-from . import dm_describe
 from .item import Params
+from .table_option import table_lines
 
 ARGUMENTS = {
     "table": {"type": "raw", "required": True},
@@ -33,18 +33,18 @@ ARGUMENTS = {
 }
 
 
-def collect(params: Params, host: Resources) -> dict[str, Any]:
+def collect(params: Params, resources: Resources) -> dict[str, Any]:
     """The module's return values. Raises TableError for an invalid table with ``fail``."""
-    lines = keys.with_keys(dm_describe.table_lines(params["table"]), params["keys"] or {})
+    lines = keys.with_keys(table_lines(params["table"]), params["keys"] or {})
     slots = None
     try:
-        mapped = _mapped(params["name"], host)
+        mapped = _mapped(params["name"], resources)
         device = None if mapped is None else mapped.device
         own = None if device is None else (device.id.major, device.id.minor)
-        slots = _slots.host_slots(host, lines, own, params["kernels"])
+        slots = _slots.host_slots(resources, lines, own, params["kernels"])
         wanted = slots.look(lines, params["read_only"], whole=True)
         if mapped is not None and device is not None and mapped.status.has_live_table:
-            live = live_table.live_table(host.dm, device)
+            live = live_table.live_table(resources.dm, device)
             if live is not None:
                 wanted.table.check_replaces(live)
     except InvalidValue:
@@ -63,11 +63,11 @@ def collect(params: Params, host: Resources) -> dict[str, Any]:
     }
 
 
-def _mapped(name: str | None, host: Resources) -> _dm.Mapped | None:
-    """The device that the table is for, held by the host, or None."""
+def _mapped(name: str | None, resources: Resources) -> _dm.Mapped | None:
+    """The device that the table is for, held by the resources, or None."""
     if name is None:
         return None
-    mapped = _dm.find(host.dm, names.check_name(name))
+    mapped = _dm.find(resources.dm, names.check_name(name))
     if mapped is None:
         raise DeviceGone(
             "there is no such mapped device",
@@ -75,7 +75,7 @@ def _mapped(name: str | None, host: Resources) -> _dm.Mapped | None:
             hint="Leave name out for a device that is not there yet",
         )
     if mapped.device is not None:
-        host.enter_context(mapped.device)
+        resources.enter_context(mapped.device)
     return mapped
 
 

@@ -29,13 +29,13 @@ _XENSTORE_SECONDS = 10
 _XENSTORED_SOCKETS = ("/run/xenstored/socket", "/var/run/xenstored/socket")
 
 
-def collect(host: Resources) -> dict[str, Any]:
+def collect(resources: Resources) -> dict[str, Any]:
     """All features as plain data. What is missing is None or False, never an error."""
     return {
         "kernel": _kernel(),
-        "device_mapper": _device_mapper(host),
+        "device_mapper": _device_mapper(resources),
         "udev": udev.is_running(),
-        "xen": _xen(host),
+        "xen": _xen(resources),
         "libvirt": _libvirt(),
     }
 
@@ -67,9 +67,9 @@ def _has_diskseq() -> bool:
     return any(sysfs.read(f"/sys/block/{name}/diskseq") for name in os.listdir("/sys/block"))
 
 
-def _device_mapper(host: Resources) -> dict[str, Any] | None:
+def _device_mapper(resources: Resources) -> dict[str, Any] | None:
     try:
-        control = host.dm
+        control = resources.dm
         return {
             "version": ".".join(str(part) for part in control.version()),
             "targets": {
@@ -82,7 +82,7 @@ def _device_mapper(host: Resources) -> dict[str, Any] | None:
         return None
 
 
-def _xen(host: Resources) -> dict[str, Any] | None:
+def _xen(resources: Resources) -> dict[str, Any] | None:
     if sysfs.read("/sys/hypervisor/type") != "xen":
         return None
     version = [sysfs.read(f"/sys/hypervisor/version/{part}") for part in ("major", "minor")]
@@ -91,18 +91,19 @@ def _xen(host: Resources) -> dict[str, Any] | None:
         "version": ".".join(part or "?" for part in version) + extra,
         "domain_0": "control_d" in (sysfs.read("/proc/xen/capabilities") or ""),
         "blkback": gone.exists("/sys/bus/xen-backend/drivers/vbd"),
-        "blkback_diskseq": _blkback_diskseq(host),
+        "blkback_diskseq": _blkback_diskseq(resources),
         "xenstored_socket": next((path for path in _XENSTORED_SOCKETS if gone.exists(path)), None),
     }
 
 
-def _blkback_diskseq(host: Resources) -> bool | None:
+def _blkback_diskseq(resources: Resources) -> bool | None:
     """Whether blkback itself refuses a device with another disk sequence number. None if this is unknown."""
     from .._xen import vbd_read
+    from .._xenstore.pyxs_store import Store
 
     try:
-        with host.store.within(_XENSTORE_SECONDS):
-            return vbd_read.offers_opened(host.store)
+        with resources.shared(Store).within(_XENSTORE_SECONDS):
+            return vbd_read.offers_opened(resources.shared(Store))
     except BlockError:
         # This cannot be determined, so the answer is None.
         return None

@@ -53,9 +53,9 @@ class Item:
     # For how long other runs are waited for.
     LOCK_SECONDS = _locks.SECONDS
 
-    def __init__(self, params: Params, host: Resources) -> None:
+    def __init__(self, params: Params, resources: Resources) -> None:
         self.params = params
-        self.host = host
+        self.resources = resources
         self.warnings: list[str] = []
 
     def key(self) -> tuple[str, Any]:
@@ -90,7 +90,7 @@ class Item:
         return []
 
     @classmethod
-    def prepare(cls, host: Resources) -> None:
+    def prepare(cls, resources: Resources) -> None:
         """Called once for all items before the plans are made, except in check mode."""
 
     def look(self) -> None:

@@ -46,8 +46,8 @@ class KeyItem(Item):
     ARGUMENTS = ARGUMENTS
     CONSTRAINTS = {"required_if": [("state", "present", ("payload",))]}
 
-    def __init__(self, params: Params, host: Resources) -> None:
-        super().__init__(params, host)
+    def __init__(self, params: Params, resources: Resources) -> None:
+        super().__init__(params, resources)
         self.payload: bytes | None = None
         self.serial: int | None = None
         self.was_touched = False

@@ -24,6 +24,7 @@ from .._source import needed_locks, spec
 from .._source import recipe as _recipe
 from .._source.resources import Resources
 from .._xen import guest, vdev
+from .._xenstore.pyxs_store import Store
 from .guest_disk import check_source_mode
 from .item import Identities, Item, Params, Plan, check_seconds, known
 
@@ -53,8 +54,8 @@ class DiskItem(Item):
     # Set by check.
     request: DiskRequest
 
-    def __init__(self, params: Params, host: Resources) -> None:
-        super().__init__(params, host)
+    def __init__(self, params: Params, resources: Resources) -> None:
+        super().__init__(params, resources)
         self.target: str = params["vdev"]
         self.definition: connection.Definition | None = None
         self.recipe: str | None = None
@@ -111,18 +112,18 @@ class DiskItem(Item):
         A lock for the whole definition, which is read and written, and one for the disk of the running guest.
         """
         uri, domain = self.params["uri"], self.params["domain"]
-        found = self.host.domains.get((uri, domain))
+        found = self.resources.domains.get((uri, domain))
         if found is None:
             try:
                 definition = connection.read(uri, domain, self.request.limit())
             except BlockError:  # the plan reads it again and reports the error
                 return []
-            found = self.host.domains[uri, domain] = (definition.uuid, definition.live is not None)
+            found = self.resources.domains[uri, domain] = (definition.uuid, definition.live is not None)
         uuid, is_live = found
         name, words = f"domain {connection.driver_of(uri)} {uuid}", f"the definition of the domain {domain}"
         locks = [_locks.Lock(name, words)]
         if self.params["live"] and is_live:
-            domid = guest.find(self.host.store, uuid).domid
+            domid = guest.find(self.resources.shared(Store), uuid).domid
             locks.append(_locks.of_vbd(domid, vdev.parse(self.target).number, self.title()))
             if self.request.source is not None:
                 # The locks for devices that are created for it are taken before the lock for creating guests'
@@ -140,7 +141,7 @@ class DiskItem(Item):
             self.defined = DiskDefinition(self.request, definition, self.recipe)
             before["definition"], after["definition"] = self.defined.plan()
         if request.live and definition.live is not None:
-            self.running = RunningDisk(self.host, self.request, definition)
+            self.running = RunningDisk(self.resources, self.request, definition)
             had, has = self.running.plan(below, self.recipe)
             before.update({} if had is None else {"running": had})
             after.update({} if has is None else {"running": has})
@@ -157,7 +158,7 @@ class DiskItem(Item):
         """
         Read the source, and set the source to keep and its recipe. Returns the source's device if it exists.
         """
-        state = disk_source.read(self.host, self.request, known(self.definition))
+        state = disk_source.read(self.resources, self.request, known(self.definition))
         self.request = self.request._replace(source=state.source)
         recipe_of = disk_source.recipe_to_define if self.request.config else disk_source.recipe_for_run
         self.recipe, warnings = recipe_of(state, self.title())

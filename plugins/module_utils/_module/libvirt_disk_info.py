@@ -29,7 +29,7 @@ ARGUMENTS = {
 }
 
 
-def collect(params: Params, host: Resources) -> dict[str, Any]:
+def collect(params: Params, resources: Resources) -> dict[str, Any]:
     """The module's return values."""
     check_seconds(params, "timeout", 1)
     limit = Deadline(params["timeout"])
@@ -37,24 +37,24 @@ def collect(params: Params, host: Resources) -> dict[str, Any]:
         found = connection.read_all(params["uri"], limit)
     else:
         found = [connection.read(params["uri"], params["domain"], limit)]
-    return {"disks": [row for definition in found for row in _rows(definition, host)]}
+    return {"disks": [row for definition in found for row in _rows(definition, resources)]}
 
 
-def _rows(definition: Definition, host: Resources) -> list[dict[str, Any]]:
+def _rows(definition: Definition, resources: Resources) -> list[dict[str, Any]]:
     try:
-        return [_row(definition, facts, host) for facts in disk_facts.of_domain(definition)]
+        return [_row(definition, facts, resources) for facts in disk_facts.of_domain(definition)]
     except DefinitionError as error:
         # One definition that cannot be read does not hide other domains.
-        host.warn(f"domain {definition.name}: {error}")
+        resources.warn(f"domain {definition.name}: {error}")
         return []
 
 
-def _row(definition: Definition, facts: Facts, host: Resources) -> dict[str, Any]:
+def _row(definition: Definition, facts: Facts, resources: Resources) -> dict[str, Any]:
     device, problem = None, facts.problem
     if facts.source is not None:
         spec = disk_device.DiskSpec(definition.name, definition.uuid, facts.target, facts.source)
         try:
-            device = disk_device.find(host, spec)
+            device = disk_device.find(resources, spec)
         except BlockError as error:
             problem = problem or str(error)
     return {

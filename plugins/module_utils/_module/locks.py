@@ -49,7 +49,7 @@ def settle(rows: list[Row]) -> None:
             own = {lock.name for lock in row.item.unneeded_locks()}
             row.locks = [lock for lock in row.locks if lock.name not in own]
         needed = {lock.name for row in rows for lock in row.locks}
-        rows[0].item.host.locks.release(lock for lock in unneeded.values() if lock.name not in needed)
+        rows[0].item.resources.locks.release(lock for lock in unneeded.values() if lock.name not in needed)
 
 
 def _wanted(rows: Iterable[Row]) -> dict[Row, list[_locks.Lock]]:

@@ -26,6 +26,7 @@ from .._block.device import Device
 from .._source.resources import Resources
 from . import duplicates, sealing
 from .item import Identities, Item, Params, Plan, check_seconds, known, undo_steps
+from .loop_describe import describe
 
 ARGUMENTS = {
     "backing_file": {"type": "path"},
@@ -60,8 +61,8 @@ class LoopItem(Item):
         "required_one_of": [("backing_file", "path", "diskseq")],
     }
 
-    def __init__(self, params: Params, host: Resources) -> None:
-        super().__init__(params, host)
+    def __init__(self, params: Params, resources: Resources) -> None:
+        super().__init__(params, resources)
         self.backing: Backing | None = None
         self.device: Device | None = None
         self.status: loop.LoopInfo | None = None
@@ -142,8 +143,8 @@ class LoopItem(Item):
         return locks
 
     @classmethod
-    def prepare(cls, host: Resources) -> None:
-        del host
+    def prepare(cls, resources: Resources) -> None:
+        del resources
         sealing.prepare()
 
     def plan(self) -> Plan:
@@ -235,8 +236,12 @@ class LoopItem(Item):
     def _plan_present(self) -> Plan:
         params = self.params
         must = params["trusted_path"]
-        trusted_path.check(params["backing_file"], must, self.host.warn, "backing_file", self.host.walked)
-        self.backing = self.host.enter_context(_backing.Backing(params["backing_file"], params["read_only"]))
+        trusted_path.check(
+            params["backing_file"], must, self.resources.warn, "backing_file", self.resources.walked
+        )
+        self.backing = self.resources.enter_context(
+            _backing.Backing(params["backing_file"], params["read_only"])
+        )
         self.area = self._area(self.backing)
         self.device, self.status = self._existing()
         if self.device is None:
@@ -268,9 +273,9 @@ class LoopItem(Item):
         """The device to use, of all devices that the file has. The others are left unchanged."""
         params = self.params
         chosen = None
-        found = self.host.loops.find(known(self.backing), params["offset"], params["size"])
+        found = self.resources.loops.find(known(self.backing), params["offset"], params["size"])
         for device, _status in found:
-            self.host.enter_context(device)
+            self.resources.enter_context(device)
         fitting = [row for row in found if row[1].read_only == params["read_only"]]
         if params["diskseq"] is not None and found:
             fitting = [row for row in fitting if row[0].id.diskseq == params["diskseq"]]
@@ -341,9 +346,11 @@ class LoopItem(Item):
 
     def _check_new(self) -> None:
         params, backing, area = self.params, known(self.backing), self._part()
-        file, host = (backing.device, backing.inode), self.host
-        replaced.refuse(backing.path, file, area, host.loops, host.warn, with_going=False)
-        new_loop.check(backing, area, new_loop.Said(params["format"], params["overlap"]), self.host.loops)
+        file, resources = (backing.device, backing.inode), self.resources
+        replaced.refuse(backing.path, file, area, resources.loops, resources.warn, with_going=False)
+        new_loop.check(
+            backing, area, new_loop.Said(params["format"], params["overlap"]), self.resources.loops
+        )
 
     def _check_planned(self) -> None:
         """
@@ -352,7 +359,7 @@ class LoopItem(Item):
         Two entries for exactly the same part are duplicates: the task refuses both.
         """
         part, file = self._part(), (known(self.backing).device, known(self.backing).inode)
-        planned = self.host.planned.setdefault(file, [])
+        planned = self.resources.planned.setdefault(file, [])
         for other, identity, title in planned:
             if identity == known(self.area)[0] or self.params["overlap"]:
                 continue
@@ -369,9 +376,9 @@ class LoopItem(Item):
 
     def _create(self) -> None:
         params = self.params
-        self.host.loops.expect_nothing()
+        self.resources.loops.expect_nothing()
         self._check_new()
-        self.device = self.host.enter_context(
+        self.device = self.resources.enter_context(
             bind.attach(
                 known(self.backing),
                 params["offset"],
@@ -383,7 +390,7 @@ class LoopItem(Item):
             )
         )
         self.created = True
-        self.host.loops.add(self.device, loop.info(self.device))
+        self.resources.loops.add(self.device, loop.info(self.device))
 
     def _change(self) -> None:
         now, wanted = settings(known(self.device), known(self.status), known(self.backing)), self._wanted()
@@ -396,9 +403,9 @@ class LoopItem(Item):
 
     def _plan_absent(self) -> Plan:
         params = self.params
-        self.removing = [self.host.enter_context(device) for device in self._to_remove()]
+        self.removing = [self.resources.enter_context(device) for device in self._to_remove()]
         # These locks are already held, unless a device was bound to a file a moment ago.
-        self.host.locks.take([_lock_of(device) for device in self.removing])
+        self.resources.locks.take([_lock_of(device) for device in self.removing])
         self.gone = not self.removing
         if params["diskseq"] is not None and (params["path"] or params["backing_file"]):
             for device in self.removing:
@@ -412,7 +419,7 @@ class LoopItem(Item):
             for device in self.removing:
                 if _device.is_claimed(device):
                     raise detach.busy(device)
-            self.host.loops.expect_gone(self.removing)
+            self.resources.loops.expect_gone(self.removing)
         for device in self.removing:
             # Refuse before anything is changed.
             sealing.is_missing(params, device)
@@ -453,18 +460,20 @@ class LoopItem(Item):
         except InvalidValue as error:
             if error.errno not in (errno.ENOENT, *_backing.NO_SUCH_FILE):
                 raise
-            replaced.refuse(params["backing_file"], None, self._part(), self.host.loops, self.host.warn)
+            replaced.refuse(
+                params["backing_file"], None, self._part(), self.resources.loops, self.resources.warn
+            )
             return []
         with backing:
             self.area = self._area(backing)
             file = backing.device, backing.inode
-            replaced.refuse(backing.path, file, self._part(), self.host.loops, self.host.warn)
+            replaced.refuse(backing.path, file, self._part(), self.resources.loops, self.resources.warn)
             return self._of_the_area(backing, file)
 
     def _of_the_area(self, backing: Backing, file: tuple[int, int]) -> list[Device]:
         """The devices that have exactly this area. A warning names devices that have only a part of it."""
         offset, size, part = self.params["offset"], self.params["size"], self._part()
-        found = self.host.loops.over(file, with_going=True)
+        found = self.resources.loops.over(file, with_going=True)
         removing = [device for device, status in found if loop.is_same(status, backing, offset, size)]
         rest = [
             f"{device.path} (diskseq {device.id.diskseq}), {device.size} bytes from {status.offset} on"
@@ -475,7 +484,7 @@ class LoopItem(Item):
             if device not in removing:
                 device.close()
         if rest:
-            self.host.warn(
+            self.resources.warn(
                 f"{backing.path}: a device of another offset or size has the same part of the file, "
                 "and is kept: "
                 f"{'; '.join(rest)}. To remove it, say diskseq=N and state=absent without backing_file"
@@ -513,20 +522,6 @@ def settings(device: Device, status: loop.LoopInfo, backing: Backing) -> dict[st
         "partitions": status.partitions,
         "persist": not status.autoclear,
     }
-
-
-def describe(device: Device, status: loop.LoopInfo) -> dict[str, Any]:
-    """What the modules return of a loop device: its identity and its settings."""
-    return dict(
-        device.as_dict(),
-        backing_file=loop.backing_path(device),
-        offset=status.offset,
-        size_limit=status.sizelimit,
-        direct_io=status.direct_io,
-        partitions=status.partitions,
-        persist=not status.autoclear,
-        sealed=sealing.described(device) is not None,
-    )
 
 
 def _removal_row(device: Device, status: loop.LoopInfo) -> dict[str, Any]:

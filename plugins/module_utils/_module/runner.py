@@ -23,7 +23,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from .._base.errors import BlockError, of_oserror
 from .._process import descriptors
-from .._source import resources
 from .._source.resources import Resources
 from . import worker
 from .item import LONGEST_SECONDS, Item, Params
@@ -67,8 +66,8 @@ def run_info(collect: Callable[[Params, Resources], dict[str, Any]], argument_sp
 
     def read() -> dict[str, Any]:
         warnings: list[str] = []
-        with _host(warnings) as host:
-            result = dict(collect(module.params, host), changed=False)
+        with _resources(warnings) as resources:
+            result = dict(collect(module.params, resources), changed=False)
         return {"result": result, "warnings": warnings, "failed": False}
 
     _finish(module, _worked(module, read, [module.params]))
@@ -103,8 +102,8 @@ def _worked(module: AnsibleModule, body: Callable[[], dict[str, Any]], rows: lis
 
 def _one(module: AnsibleModule, item_class: type[Item]) -> dict[str, Any]:
     warnings: list[str] = []
-    with _host(warnings) as host:
-        task = Task([item_class(module.params, host)], module.check_mode, "rollback")
+    with _resources(warnings) as resources:
+        task = Task([item_class(module.params, resources)], module.check_mode, "rollback")
         task.run()
         row = task.rows[0]
         result = row.values(task.was_stopped, module._diff)
@@ -113,8 +112,8 @@ def _one(module: AnsibleModule, item_class: type[Item]) -> dict[str, Any]:
 
 def _many(module: AnsibleModule, item_class: type[Item], list_option: str) -> dict[str, Any]:
     warnings: list[str] = []
-    with _host(warnings) as host:
-        items = [item_class(params, host) for params in module.params[list_option]]
+    with _resources(warnings) as resources:
+        items = [item_class(params, resources) for params in module.params[list_option]]
         task = Task(items, module.check_mode, module.params["on_error"], list_option)
         task.run()
         values = [row.values(task.was_stopped) for row in task.rows]
@@ -128,18 +127,18 @@ def _many(module: AnsibleModule, item_class: type[Item], list_option: str) -> di
 
 
 @contextlib.contextmanager
-def _host(warnings: list[str]) -> Iterator[Resources]:
+def _resources(warnings: list[str]) -> Iterator[Resources]:
     """
     A context with the run's Resources. An error on leaving it becomes a warning, so that the task's result is
     still returned.
     """
-    host = resources.Resources()
-    host.warnings = warnings
+    resources = Resources()
+    resources.warnings = warnings
     try:
-        yield host
+        yield resources
     finally:
         try:
-            host.close()
+            resources.close()
         except BlockError as error:
             warnings.append(f"after everything else: {error}")
 

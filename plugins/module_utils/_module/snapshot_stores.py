@@ -33,8 +33,8 @@ class StoreItem(Item):
     # Another run may take this long, because it may have to read a whole image.
     LOCK_SECONDS = 1800
 
-    def __init__(self, params: Params, host: Resources) -> None:
-        super().__init__(params, host)
+    def __init__(self, params: Params, resources: Resources) -> None:
+        super().__init__(params, resources)
         # The recorded image, and the image as it is now, without a checksum until that is needed.
         self.before: snapshot_store.Image | None = None
         self.image: snapshot_store.Image | None = None
@@ -73,7 +73,7 @@ class StoreItem(Item):
         self.image = snapshot_store.look(self.params["image"])
         self.before = snapshot_store.read_record(path)
         if self.before is not None:
-            snapshot_store.learn(self.before, self.host.checksums)
+            snapshot_store.learn(self.before, self.resources.checksums)
             if self.before.is_untouched(self.image):
                 self.image = self.before
         if self.image.sha256 is None and is_used:
@@ -94,7 +94,7 @@ class StoreItem(Item):
                     hint="If it is a snapshot of this image, say adopt=true; else give an empty file",
                 )
             return
-        self.image = snapshot_store.read_whole(self.params["image"], self.host.checksums)
+        self.image = snapshot_store.read_whole(self.params["image"], self.resources.checksums)
         if (self.image.size, self.image.sha256) != (self.before.size, self.before.sha256):
             raise WrongDevice(
                 f"it holds changes of {self.before}, and {self.image} is another image",
@@ -105,7 +105,7 @@ class StoreItem(Item):
 
     def apply(self) -> None:
         if known(self.image).sha256 is None:
-            self.image = snapshot_store.read_whole(self.params["image"], self.host.checksums)
+            self.image = snapshot_store.read_whole(self.params["image"], self.resources.checksums)
         snapshot_store.write_record(self.params["path"], self.image)
 
     def undo(self) -> None:

@@ -72,18 +72,18 @@ class Task:
     def _lock(self) -> None:
         rows = [row for row in self._good() if not self.check_mode or row.item.PLANS_UNDER_LOCK]
         if rows:
-            locks.take(rows, rows[0].item.host.locks, rows[0].item.LOCK_SECONDS)
+            locks.take(rows, rows[0].item.resources.locks, rows[0].item.LOCK_SECONDS)
 
     def _recover(self, row: Row) -> None:
         """Clean up after killed runs. In check mode, the plans only ignore what would be removed."""
-        host = row.item.host
+        resources = row.item.resources
         if self.check_mode:
-            going, told = journal.doomed(host)
-            host.loops.leave_out(going)
+            going, told = journal.doomed(resources)
+            resources.loops.leave_out(going)
             self.warnings += told
             return
-        self.warnings += journal.recover(host)
-        row.item.prepare(host)
+        self.warnings += journal.recover(resources)
+        row.item.prepare(resources)
 
     def _order(self) -> None:
         by_item = {row.item: row for row in self._good()}
@@ -105,7 +105,7 @@ class Task:
         self._refuse_doubles(pending)
         if self._stopped():
             return
-        if pending and not pending[0].item.host.settle():
+        if pending and not pending[0].item.resources.settle():
             self.warnings.append(
                 f"udev did not answer within {UDEV_SECONDS} s: links such as those in /dev/mapper may be late"
             )
@@ -190,7 +190,7 @@ class Task:
                 self._fail(row, error)
 
     def _refuse_doubles(self, rows: list[Row]) -> None:
-        doubles = rows[0].item.host.loops.doubles() if rows else {}
+        doubles = rows[0].item.resources.loops.doubles() if rows else {}
         for row in rows if doubles else ():
             found = [doubles[device.id] for device in row.item.made() if device.id in doubles]
             if found and row.error is None:

@@ -48,8 +48,8 @@ class VolumesItem(Item):
     volumes: thin.Volumes
     pool: pool.Pool
 
-    def __init__(self, params: Params, host: Resources) -> None:
-        super().__init__(params, host)
+    def __init__(self, params: Params, resources: Resources) -> None:
+        super().__init__(params, resources)
         self.source: Source | None = None
         self.grows = False
         self.after: dict[str, str] | None = None
@@ -62,25 +62,25 @@ class VolumesItem(Item):
         pool.check(self.source)
         check_seconds(self.params, "timeout", 1)
         self.volumes = thin.Volumes(
-            self.host, thin.parse_volumes(self.params["volumes"]), self.params["timeout"]
+            self.resources, thin.parse_volumes(self.params["volumes"]), self.params["timeout"]
         )
 
     @classmethod
-    def prepare(cls, host: Resources) -> None:
-        orphans.reap(host)
+    def prepare(cls, resources: Resources) -> None:
+        orphans.reap(resources)
 
     def locks(self) -> list[_locks.Lock]:
         if isinstance(self.source, spec.TableSource):
             return needed_locks.of_source(self.source)
         try:
-            with known(lookup.find(self._known_source(), self.host)) as device:
-                status = self.host.dm.status(control.by_device(device))
+            with known(lookup.find(self._known_source(), self.resources)) as device:
+                status = self.resources.dm.status(control.by_device(device))
         except BlockError:  # the plan opens it again and reports the error
             return []
         return _locks.of_mapped(status.name, status.uuid)
 
     def plan(self) -> Plan:
-        self.pool = pool.Pool(self.host, self._known_source())
+        self.pool = pool.Pool(self.resources, self._known_source())
         self.pool.look()
         before = self._none() if self.pool.device is None else self.volumes.look(self.pool.device)
         self.after = self.volumes.wanted(before)

@@ -26,6 +26,7 @@ from .._xen import sharing as _sharing
 from .._xen.footprint import Extent
 from .._xen.vbd_nodes import Vbd
 from .._xenstore.nodes import Nodes
+from .._xenstore.pyxs_store import Store
 from .guest_disk import check_source_mode
 from .item import Identities, Item, Params, Plan, check_seconds, known
 
@@ -67,16 +68,16 @@ class VbdItem(Item):
     # Set by check.
     vdev: vdev.Vdev
 
-    def __init__(self, params: Params, host: Resources) -> None:
-        super().__init__(params, host)
+    def __init__(self, params: Params, resources: Resources) -> None:
+        super().__init__(params, resources)
         self.source: Source | None = None
         self.guest: _guest.Guest | None = None
         self.vbd: Vbd | None = None
         self.device: Device | None = None
         # The source's device, if it already exists.
         self.found: Device | None = None
-        host.for_guests = True
-        self.opener = opener.Opener(host)
+        resources.for_guests = True
+        self.opener = opener.Opener(resources)
 
     def key(self) -> tuple[str, Any]:
         return "vdev", self.title()
@@ -111,7 +112,7 @@ class VbdItem(Item):
 
     def locks(self) -> list[_locks.Lock]:
         try:
-            domid = _guest.find(self.host.store, self.params["domain"]).domid
+            domid = _guest.find(self.resources.shared(Store), self.params["domain"]).domid
         except BlockError:  # the plan looks again, and reports the error or no change
             return []
         locks = [_locks.of_vbd(domid, self.vdev.number, self.title())]
@@ -144,7 +145,7 @@ class VbdItem(Item):
         told = list(self.opener.grown)
         if self.params["state"] == "attached" or self.vbd is None:
             return told
-        now = vbd_read.read_vbd(self.host.store, known(self.guest).domid, self.vdev.number)
+        now = vbd_read.read_vbd(self.resources.shared(Store), known(self.guest).domid, self.vdev.number)
         if now is None:
             return told + ["the disk is detached"]
         if (now.state, now.online) != (self.vbd.state, self.vbd.online):
@@ -188,8 +189,8 @@ class VbdItem(Item):
     # Attaching
 
     def _plan_attached(self) -> Plan:
-        self.guest = _guest.find(self.host.store, self.params["domain"])
-        vbd = vbd_read.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
+        self.guest = _guest.find(self.resources.shared(Store), self.params["domain"])
+        vbd = vbd_read.read_vbd(self.resources.shared(Store), self.guest.domid, self.vdev.number)
         after = self._settings(str(self.source), self.params["mode"], self.params["device_type"])
         if vbd is not None:
             self._check_same(vbd)
@@ -221,7 +222,7 @@ class VbdItem(Item):
         )
         attached.check_settings(vbd, self.params, "Detach it first")
         self.device = self._opened(vbd)
-        if self.device is None or not lookup.is_device(self._wanted_source(), self.device, self.host):
+        if self.device is None or not lookup.is_device(self._wanted_source(), self.device, self.resources):
             raise DeviceBusy(
                 attached.other_disk(vbd, self.device),
                 device=self.title(),
@@ -231,7 +232,7 @@ class VbdItem(Item):
 
     def _opened(self, vbd: Vbd) -> Device | None:
         device = attached.open_device(vbd)
-        return None if device is None else self.host.enter_context(device)
+        return None if device is None else self.resources.enter_context(device)
 
     def _guard(self, device: Device) -> None:
         wanted = self.params["diskseq"]
@@ -244,16 +245,16 @@ class VbdItem(Item):
 
     def _check_free(self) -> None:
         """Refuse here what attach would refuse, so that check mode reports it."""
-        device = lookup.find(self._wanted_source(), self.host)
+        device = lookup.find(self._wanted_source(), self.resources)
         if device is not None:
-            device = self.found = self.host.enter_context(device)
+            device = self.found = self.resources.enter_context(device)
             self._guard(device)
-            opener.refuse_broken(self.host, device)
+            opener.refuse_broken(self.resources, device)
             request = self._request(device)
             blkback.check(request)
             if not self.params["shared"]:
-                with _sharing.Sharing(stack.questions(self.host)) as sharing:
-                    sharing.guard(self.host.store, request)
+                with _sharing.Sharing(stack.questions(self.resources)) as sharing:
+                    sharing.guard(self.resources.shared(Store), request)
         elif isinstance(self.source, spec.FileSource) and not self.params["shared"]:
             self._check_file()
 
@@ -274,8 +275,8 @@ class VbdItem(Item):
         place = _Place(
             vbd_nodes.Key(known(self.guest).domid, self.vdev.number), known(self.guest), self.vdev.name
         )
-        with _sharing.Sharing(stack.questions(self.host)) as sharing:
-            sharing.check_extents(self.host.store, mine, place, source.file)
+        with _sharing.Sharing(stack.questions(self.resources)) as sharing:
+            sharing.check_extents(self.resources.shared(Store), mine, place, source.file)
         _sharing.refuse_mounted(mine, source.file)
 
     def _wanted_source(self) -> Source:
@@ -305,10 +306,10 @@ class VbdItem(Item):
 
     @staticmethod
     def _attach(items: Sequence[VbdItem], batch: _BatchKey, errors: dict[int, BlockError | None]) -> None:
-        host = items[0].host
+        resources = items[0].resources
         requests = [item._request(known(item.device)) for item in items]
         by_request = {request.key: item for request, item in zip(requests, items)}
-        with _sharing.Sharing(stack.questions(host)) as sharing:
+        with _sharing.Sharing(stack.questions(resources)) as sharing:
 
             def guard(transaction: Nodes, request: blkback.Request) -> None:
                 if not by_request[request.key].params["shared"]:
@@ -316,9 +317,11 @@ class VbdItem(Item):
 
             timeout = max(item.params["timeout"] for item in items)
             if batch.by_libvirt:
-                outcomes = attach.attach(host.store, requests, timeout, guard)
+                outcomes = attach.attach(resources.shared(Store), requests, timeout, guard)
             else:
-                outcomes = blkback.attach(host.store, requests, timeout, batch.wait_connected, guard)
+                outcomes = blkback.attach(
+                    resources.shared(Store), requests, timeout, batch.wait_connected, guard
+                )
         for item, outcome in zip(items, outcomes):
             item.vbd = outcome.vbd if outcome.error is None else None
             errors[id(item)] = outcome.error
@@ -327,13 +330,13 @@ class VbdItem(Item):
 
     def _plan_detached(self) -> Plan:
         try:
-            self.guest = _guest.find(self.host.store, self.params["domain"])
+            self.guest = _guest.find(self.resources.shared(Store), self.params["domain"])
         except GuestError:
             # A guest that is not running has no disk. A guest that cannot be identified is still an error.
             if self._is_running():
                 raise
             return Plan(False, {}, {})
-        self.vbd = vbd_read.read_vbd(self.host.store, self.guest.domid, self.vdev.number)
+        self.vbd = vbd_read.read_vbd(self.resources.shared(Store), self.guest.domid, self.vdev.number)
         if self.vbd is None:
             return Plan(False, {}, {})
         device = self._opened(self.vbd)
@@ -341,7 +344,7 @@ class VbdItem(Item):
             raise WrongDevice("the backend has no device open for it", device=self.title())
         if device is not None:
             self._guard(device)
-            if self.source is not None and not lookup.is_device(self.source, device, self.host):
+            if self.source is not None and not lookup.is_device(self.source, device, self.resources):
                 raise WrongDevice(
                     f"the guest has another disk there: {device.path} (diskseq {device.id.diskseq})",
                     device=self.title(),
@@ -354,7 +357,7 @@ class VbdItem(Item):
         wanted = self.params["domain"]
         return any(
             wanted in (str(guest.domid), guest.name) or wanted.lower() == guest.uuid
-            for guest in _guest.running(self.host.store, True)
+            for guest in _guest.running(self.resources.shared(Store), True)
         )
 
     @staticmethod
@@ -362,9 +365,9 @@ class VbdItem(Item):
         timeout = max(item.params["timeout"] for item in items)
         detachments = [blkback.Detachment(known(item.vbd), item.guest) for item in items]
         if batch.by_libvirt and not batch.force:
-            outcomes = attach.detach(items[0].host.store, detachments, timeout)
+            outcomes = attach.detach(items[0].resources.shared(Store), detachments, timeout)
         else:
-            outcomes = blkback.detach(items[0].host.store, detachments, timeout, batch.force)
+            outcomes = blkback.detach(items[0].resources.shared(Store), detachments, timeout, batch.force)
         for item, outcome in zip(items, outcomes):
             errors[id(item)] = outcome.error
 

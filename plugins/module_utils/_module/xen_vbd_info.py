@@ -16,17 +16,20 @@ from .._source.resources import Resources
 from .._xen import guest as _guest
 from .._xen import vbd_facts, vdev
 from .._xen.vbd_facts import Facts
+from .._xenstore.pyxs_store import Store
 from .item import Params
 
 ARGUMENTS = {"domain": {"type": "str"}, "vdev": {"type": "str"}}
 
 
-def collect(params: Params, host: Resources) -> dict[str, Any]:
+def collect(params: Params, resources: Resources) -> dict[str, Any]:
     """The module's return values."""
     number = None if params["vdev"] is None else vdev.parse(params["vdev"]).number
-    chosen = None if params["domain"] is None else _guest.find(host.store, params["domain"])
-    found = vbd_facts.read(host.store, chosen)
-    guests = {guest.domid: guest for guest in ([chosen] if chosen else _guest.running(host.store))}
+    chosen = None if params["domain"] is None else _guest.find(resources.shared(Store), params["domain"])
+    found = vbd_facts.read(resources.shared(Store), chosen)
+    guests = {
+        guest.domid: guest for guest in ([chosen] if chosen else _guest.running(resources.shared(Store)))
+    }
     return {
         "vbds": [
             _row(facts, guests.get(facts.key.domid)) for facts in found if number in (None, facts.key.devid)

@@ -70,22 +70,22 @@ def _time_of(nanoseconds: int) -> str:
     return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest:09} UTC"
 
 
-def find(source: spec.FileSource, host: Resources) -> Device | None:
+def find(source: spec.FileSource, resources: Resources) -> Device | None:
     """
     The loop device of a FileSource, held, or None if none exists yet and one may be created. Raises what
     :func:`check_new` raises.
     """
-    trusted_path.check(source.file, source.trusted_path, host.warn, "source.file")
+    trusted_path.check(source.file, source.trusted_path, resources.warn, "source.file")
     with backing_of(source) as backing:
         chosen = None
-        for device, status in host.loops.find(backing, source.offset, source.size):
+        for device, status in resources.loops.find(backing, source.offset, source.size):
             if chosen is None and fits(source, device, status):
                 chosen = device
             else:
                 device.close()
         try:
             if chosen is None:
-                check_new(source, backing, host)
+                check_new(source, backing, resources)
             else:
                 _check_found(source, backing, chosen)
         except BaseException:
@@ -96,17 +96,17 @@ def find(source: spec.FileSource, host: Resources) -> Device | None:
 
 
 def check_new(
-    source: spec.FileSource, backing: _backing.Backing, host: Resources, option: str = "source.file"
+    source: spec.FileSource, backing: _backing.Backing, resources: Resources, option: str = "source.file"
 ) -> None:
     """
     Raise InvalidValue, DeviceBusy or WrongDevice if no loop device can, or may, be created for the open file
     of a FileSource (:func:`backing_of`).
     """
     area = new_loop.Area(source.offset, source.size, not source.read_only)
-    if not host.for_guests:
+    if not resources.for_guests:
         file = backing.device, backing.inode
-        replaced.refuse(source.file, file, area, host.loops, host.warn, with_going=False)
-    new_loop.check(backing, area, source, host.loops, host.for_guests, option)
+        replaced.refuse(source.file, file, area, resources.loops, resources.warn, with_going=False)
+    new_loop.check(backing, area, source, resources.loops, resources.for_guests, option)
     _backing.check_geometry(backing, source.offset, source.size, source.sector_size)
 
 

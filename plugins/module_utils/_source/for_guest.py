@@ -25,41 +25,41 @@ if TYPE_CHECKING:
     from .spec import Source
 
 
-def reap(host: Resources) -> None:
+def reap(resources: Resources) -> None:
     """
     Remove devices orphaned by killed runs: those in a journal, and those whose name shows that their creator
     has ended.
     """
-    for text in journal.recover(host):
-        host.warn(text)
-    orphans.reap(host)
+    for text in journal.recover(resources):
+        resources.warn(text)
+    orphans.reap(resources)
     udev.reap()
 
 
-def take_turn(host: Resources, sources: Iterable[Source], limit: Deadline) -> None:
+def take_turn(resources: Resources, sources: Iterable[Source], limit: Deadline) -> None:
     """
-    Take the locks of all sources at once, and hold them until the host is left. All runs take locks in the
-    same order; taking them one by one could deadlock. Raises ``_base.locks.Unavailable``.
+    Take the locks of all sources at once, and hold them until the resources are closed. All runs take locks
+    in the same order; taking them one by one could deadlock. Raises ``_base.locks.Unavailable``.
     """
     wanted = [lock for source in sources for lock in needed_locks.of_source(source)]
-    locks = [lock for lock in wanted if not host.locks.has(lock)]
-    host.locks.take(locks, limit)
+    locks = [lock for lock in wanted if not resources.locks.has(lock)]
+    resources.locks.take(locks, limit)
     if locks:
-        host.loops.forget()
+        resources.loops.forget()
 
 
 def open_source(
-    host: Resources, source: Source, limit: Deadline, read_only: bool = False, shared: bool = False
+    resources: Resources, source: Source, limit: Deadline, read_only: bool = False, shared: bool = False
 ) -> Device:
     """
-    The source's device, held by the host; an existing one is used, otherwise one is created. udev ignores
-    created mapped devices. ``read_only``: whether the guest only reads it; ``shared``: whether other guests
-    may write to the same storage.
+    The source's device, held by the resources; an existing one is used, otherwise one is created. udev
+    ignores created mapped devices. ``read_only``: whether the guest only reads it; ``shared``: whether other
+    guests may write to the same storage.
 
     Raises what ``_source.opener.Opener.open`` raises.
     """
     if isinstance(source, spec.FileSource):
         source = source._replace(read_only=read_only or source.read_only, overlap=shared or source.overlap)
-    host.for_guests = True
-    take_turn(host, [source], limit)
-    return opener.Opener(host, udev.HANDS_OFF, limit).open(source)
+    resources.for_guests = True
+    take_turn(resources, [source], limit)
+    return opener.Opener(resources, udev.HANDS_OFF, limit).open(source)

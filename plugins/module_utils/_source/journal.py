@@ -86,7 +86,7 @@ class Journal:
             self._locks.close()
 
 
-def recover(host: Resources) -> list[str]:
+def recover(resources: Resources) -> list[str]:
     """
     Roll back devices that killed runs made persistent only in part. Nothing is rolled back if the last device
     of a list is persistent. Returns what was rolled back, and what could not be, as texts.
@@ -100,13 +100,13 @@ def recover(host: Resources) -> list[str]:
     with locks.held([locks.Lock("journals", "what a killed run left")]):
         for name in _names():
             try:
-                _recover(host, name, told)
+                _recover(resources, name, told)
             except BlockError as error:
                 told.append(_problem(name, error))
     return told
 
 
-def doomed(host: Resources) -> tuple[set[Row], list[str]]:
+def doomed(resources: Resources) -> tuple[set[Row], list[str]]:
     """
     ``(found, texts)``: the set of the (major, minor, diskseq) of everything that :func:`recover` would
     remove, and what it would report.
@@ -117,8 +117,8 @@ def doomed(host: Resources) -> tuple[set[Row], list[str]]:
         try:
             with locks.Locks() as own:
                 rows = _rows(name) if own.try_take(_lock_of(name)) and _is_left(name) else []
-            if rows and not _stays(host, *rows[-1]):
-                going = _unused(host, rows)
+            if rows and not _stays(resources, *rows[-1]):
+                going = _unused(resources, rows)
                 found.update(going)
                 told += [f"{_KILLED} will be rolled back: {text}" for text in going.values()]
         except BlockError as error:
@@ -131,7 +131,7 @@ def _problem(name: str, error: BlockError) -> str:
     return f"{what}, see {DIRECTORY}/{name}: {error}"
 
 
-def _unused(host: Resources, rows: list[Row]) -> dict[Row, str]:
+def _unused(resources: Resources, rows: list[Row]) -> dict[Row, str]:
     """
     ``{row: description}`` of the persistent devices that nobody has open exclusively, except for devices that
     are removed too.
@@ -143,7 +143,7 @@ def _unused(host: Resources, rows: list[Row]) -> dict[Row, str]:
             with _device.open_number(*row[:2], diskseq=row[2]) as device:
                 holders = set(gone.list_directory(f"{device.sysfs}/holders", gone.SYSFS))
                 used = not holders <= above or (not holders and _device.is_claimed(device))
-                if _is_permanent(host, device) and not used:
+                if _is_permanent(resources, device) and not used:
                     found[row] = _words(device)
                     above.add(device.name)
         except (DeviceGone, WrongDevice):
@@ -151,19 +151,19 @@ def _unused(host: Resources, rows: list[Row]) -> dict[Row, str]:
     return found
 
 
-def _recover(host: Resources, name: str, told: list[str]) -> None:
+def _recover(resources: Resources, name: str, told: list[str]) -> None:
     with locks.Locks() as own:
         if not own.try_take(_lock_of(name)) or not _is_left(name):
             return
         rows = _rows(name)
         # Devices are made persistent in the order of the list. If the last one is persistent, the run had
         # only the list left to remove, and devices that are missing were removed later.
-        if rows and not _stays(host, *rows[-1]):
+        if rows and not _stays(resources, *rows[-1]):
             limit = Deadline(_GOING_SECONDS)
             for row in reversed(rows):
-                _roll_back(host, row, limit, told)
+                _roll_back(resources, row, limit, told)
         for row in _rows(name, "removing"):
-            _keep(host, row, told)
+            _keep(resources, row, told)
         _unlink(name)
 
 
@@ -177,25 +177,25 @@ def _unlink(name: str) -> None:
         raise KernelError.from_oserror(error, "remove the list", device=path) from error
 
 
-def _stays(host: Resources, major: int, minor: int, diskseq: int) -> bool:
+def _stays(resources: Resources, major: int, minor: int, diskseq: int) -> bool:
     try:
         with _device.open_number(major, minor, diskseq=diskseq) as device:
-            return _is_permanent(host, device)
+            return _is_permanent(resources, device)
     except (DeviceGone, WrongDevice):
         return False
 
 
-def _is_permanent(host: Resources, device: _device.Device) -> bool:
+def _is_permanent(resources: Resources, device: _device.Device) -> bool:
     if loop.is_loop(device):
         return not loop.info(device).autoclear
-    return not host.dm.status(control.by_device(device)).deferred_remove
+    return not resources.dm.status(control.by_device(device)).deferred_remove
 
 
-def _set_permanent(host: Resources, device: _device.Device, wanted: bool) -> None:
+def _set_permanent(resources: Resources, device: _device.Device, wanted: bool) -> None:
     if loop.is_loop(device):
         loop.set_autoclear(device, not wanted)
     else:
-        lifetime.set_persist(host.dm, device, wanted)
+        lifetime.set_persist(resources.dm, device, wanted)
 
 
 def _words(device: _device.Device) -> str:
@@ -203,20 +203,20 @@ def _words(device: _device.Device) -> str:
     return f"{device.path} (diskseq {device.id.diskseq}{f', {backing}' if backing else ''})"
 
 
-def _roll_back(host: Resources, row: Row, limit: Deadline, told: list[str]) -> None:
+def _roll_back(resources: Resources, row: Row, limit: Deadline, told: list[str]) -> None:
     """
     Remove one device unless it is in use by now, and wait until it is gone. Appends the outcome to ``told``.
     """
     major, minor, diskseq = row
     try:
         with _device.open_number(major, minor, diskseq=diskseq) as device:
-            if not _is_permanent(host, device):
+            if not _is_permanent(resources, device):
                 # The kernel removes it on last close.
                 return
             identity, words = device.id, _words(device)
             is_claimed = _stays_claimed(device, limit.sooner(_RELEASING_SECONDS))
             if not is_claimed:
-                _set_permanent(host, device, False)
+                _set_permanent(resources, device, False)
         if not is_claimed:
             if _goes(identity, limit):
                 told.append(f"{_KILLED} was rolled back: {words}")
@@ -224,7 +224,7 @@ def _roll_back(host: Resources, row: Row, limit: Deadline, told: list[str]) -> N
             # The device still exists, so somebody has it open, but not exclusively.
             try:
                 with _device.open_number(major, minor, diskseq=diskseq) as device:
-                    _set_permanent(host, device, True)
+                    _set_permanent(resources, device, True)
             except (DeviceGone, WrongDevice):
                 told.append(f"{_KILLED} was rolled back: {words}")
                 return
@@ -235,13 +235,13 @@ def _roll_back(host: Resources, row: Row, limit: Deadline, told: list[str]) -> N
     )
 
 
-def _keep(host: Resources, row: Row, told: list[str]) -> None:
+def _keep(resources: Resources, row: Row, told: list[str]) -> None:
     """Make a device persistent again if a killed run had begun to remove it and somebody uses it."""
     major, minor, diskseq = row
     try:
         with _device.open_number(major, minor, diskseq=diskseq) as device:
-            if not _is_permanent(host, device):
-                _set_permanent(host, device, True)
+            if not _is_permanent(resources, device):
+                _set_permanent(resources, device, True)
                 told.append(f"{_KILLED_REMOVAL}, which stays: {_words(device)}")
     except (DeviceGone, WrongDevice):
         return

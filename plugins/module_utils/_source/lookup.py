@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .spec import Source
 
 
-def find(source: Source, host: Resources) -> _device.Device | None:
+def find(source: Source, resources: Resources) -> _device.Device | None:
     """
     The existing device that the source names, held; None if a file or a table has no device yet. Raises
     DeviceGone, WrongDevice, DeviceBusy, InvalidValue, KernelError.
@@ -34,10 +34,10 @@ def find(source: Source, host: Resources) -> _device.Device | None:
     if isinstance(source, spec.NumberSource):
         return _device.open_number(source.major, source.minor)
     if isinstance(source, spec.PathSource):
-        return open_path(source, host)
+        return open_path(source, resources)
     if isinstance(source, spec.FileSource):
-        return files.find(source, host)
-    return find_table(source, host)
+        return files.find(source, resources)
+    return find_table(source, resources)
 
 
 def open_diskseq(source: spec.DiskseqSource) -> _device.Device:
@@ -51,7 +51,7 @@ def open_diskseq(source: spec.DiskseqSource) -> _device.Device:
     return partition.open_partition(source.diskseq, source.partition)
 
 
-def is_device(source: Source, device: _device.Device, host: Resources) -> bool:
+def is_device(source: Source, device: _device.Device, resources: Resources) -> bool:
     """
     Whether the source names this held device. Also True if several devices match and :func:`find` would
     return another one.
@@ -65,9 +65,9 @@ def is_device(source: Source, device: _device.Device, host: Resources) -> bool:
                 source, device, status
             )
     if isinstance(source, spec.TableSource) and not source.name and not source.uuid:
-        return _has_table(source, device, host)
+        return _has_table(source, device, resources)
     try:
-        found = find(source, host)
+        found = find(source, resources)
     except DeviceGone:
         return False
     if found is None:
@@ -76,7 +76,7 @@ def is_device(source: Source, device: _device.Device, host: Resources) -> bool:
         return found.id == device.id
 
 
-def open_path(source: spec.PathSource, host: Resources) -> _device.Device:
+def open_path(source: spec.PathSource, resources: Resources) -> _device.Device:
     """
     The device at the path of a PathSource, held; WrongDevice if it does not have the UUID or the diskseq of
     the source.
@@ -88,7 +88,7 @@ def open_path(source: spec.PathSource, host: Resources) -> _device.Device:
     try:
         if not _mapped.is_mapped(device):
             raise WrongDevice("it is not a mapped device, so it has no uuid", device=source.path)
-        uuid = host.dm.status(control.by_device(device)).uuid
+        uuid = resources.dm.status(control.by_device(device)).uuid
         if uuid != source.uuid:
             raise WrongDevice(f"its uuid is {uuid or '(none)'}, not {source.uuid}", device=source.path)
     except BaseException:
@@ -97,14 +97,14 @@ def open_path(source: spec.PathSource, host: Resources) -> _device.Device:
     return device
 
 
-def find_table(source: spec.TableSource, host: Resources) -> _device.Device | None:
+def find_table(source: spec.TableSource, resources: Resources) -> _device.Device | None:
     """
     The mapped device of a TableSource, held; None if it does not exist yet. DeviceBusy if another device has
     its name or UUID.
     """
     if not source.name and not source.uuid:
         return None
-    mapped = _mapped.find(host.dm, source.name or "", source.uuid or "")
+    mapped = _mapped.find(resources.dm, source.name or "", source.uuid or "")
     if mapped is None:
         return None
     if _is_unfinished(source, mapped.status):
@@ -113,7 +113,7 @@ def find_table(source: spec.TableSource, host: Resources) -> _device.Device | No
             mapped.device.close()
         return None
     try:
-        _check_same_table(source, host, mapped)
+        _check_same_table(source, resources, mapped)
     except BaseException:
         if mapped.device is not None:
             mapped.device.close()
@@ -127,7 +127,7 @@ def _is_unfinished(source: spec.TableSource, status: control.MappedStatus) -> bo
     return not status.has_live_table and status.uuid == (source.uuid or status.uuid) and is_named
 
 
-def _has_table(source: spec.TableSource, device: _device.Device, host: Resources) -> bool:
+def _has_table(source: spec.TableSource, device: _device.Device, resources: Resources) -> bool:
     """
     Whether a held mapped device has the table of the source. Each device in the live table must be one that
     the slot names, even if the slot would now resolve to another one.
@@ -135,10 +135,10 @@ def _has_table(source: spec.TableSource, device: _device.Device, host: Resources
 
     if (
         not _mapped.is_mapped(device)
-        or host.dm.status(control.by_device(device)).read_only != source.read_only
+        or resources.dm.status(control.by_device(device)).read_only != source.read_only
     ):
         return False
-    live = live_table.live_table(host.dm, device)
+    live = live_table.live_table(resources.dm, device)
     wanted = _dm_table.parse_table(source.table)
     there = {(index, slot.field): slot.value for index, slot in live.devices()} if live is not None else {}
     numbers = {}
@@ -148,27 +148,29 @@ def _has_table(source: spec.TableSource, device: _device.Device, host: Resources
             return False
         # The table has the device open, so its number is pinned.
         with _device.open_number(*number) as below:
-            if not is_device(spec.parse_slot(slot), below, host):
+            if not is_device(spec.parse_slot(slot), below, resources):
                 return False
         numbers[slot.text] = below.id.number
     return live is not None and bool(wanted.with_devices(numbers).same_as(live))
 
 
-def status_of(source: spec.TableSource, host: Resources) -> control.MappedStatus | None:
+def status_of(source: spec.TableSource, resources: Resources) -> control.MappedStatus | None:
     """The MappedStatus of the device with the source's UUID or name, or None."""
     mapped = (
-        _mapped.find(host.dm, source.name or "", source.uuid or "") if source.name or source.uuid else None
+        _mapped.find(resources.dm, source.name or "", source.uuid or "")
+        if source.name or source.uuid
+        else None
     )
     if mapped is not None and mapped.device is not None:
         mapped.device.close()
     return None if mapped is None else mapped.status
 
 
-def _check_same_table(source: spec.TableSource, host: Resources, mapped: _mapped.Mapped) -> None:
+def _check_same_table(source: spec.TableSource, resources: Resources, mapped: _mapped.Mapped) -> None:
     """Raise DeviceBusy unless the existing device is exactly the one that the source describes."""
     name = source.name or source.uuid
     taken = DeviceBusy(
-        f"there is another device under this name: {_mapped.describe(host.dm, mapped)}", device=name
+        f"there is another device under this name: {_mapped.describe(resources.dm, mapped)}", device=name
     )
     if (
         mapped.device is None
@@ -176,5 +178,5 @@ def _check_same_table(source: spec.TableSource, host: Resources, mapped: _mapped
         or (source.name and mapped.status.name != source.name)
     ):
         raise taken
-    if not _has_table(source, mapped.device, host):
+    if not _has_table(source, mapped.device, resources):
         raise taken

@@ -32,10 +32,10 @@ _MAKING_SECONDS = 30.0
 _FINISHING_SECONDS = 5.0
 
 
-def refuse_broken(host: Resources, device: Device) -> None:
+def refuse_broken(resources: Resources, device: Device) -> None:
     """Raise KernelError if the held device is a mapped device that no longer works, or is stacked on one."""
     if _mapped.is_mapped(device):
-        health.refuse_broken(host.dm, device)
+        health.refuse_broken(resources.dm, device)
 
 
 class Opener:
@@ -43,13 +43,13 @@ class Opener:
     Opens sources, and creates devices that do not exist. ``made`` lists the created devices, which are
     removed when their last user closes them.
 
-    :meth:`keep` makes these persistent. All devices are held until the resources (``host``) are closed.
+    :meth:`keep` makes these persistent. All devices are held until the resources are closed.
     ``flags`` (of ``_dm.udev``) are sent with the udev events of the created mapped devices.
     """
 
-    def __init__(self, host: Resources, flags: int = 0, limit: Deadline | None = None) -> None:
+    def __init__(self, resources: Resources, flags: int = 0, limit: Deadline | None = None) -> None:
         """``limit``: how long to wait for other runs, as a Deadline; ``_base.locks.SECONDS`` by default."""
-        self.host = host
+        self.resources = resources
         self.limit = limit
         self.flags = flags
         self.made: list[Device] = []
@@ -62,11 +62,11 @@ class Opener:
         stacked on one. Also raises what ``lookup.find`` and creating the device raise.
         """
         device = self._find_or_make(source)
-        refuse_broken(self.host, device)
+        refuse_broken(self.resources, device)
         return device
 
     def _find_or_make(self, source: Source) -> Device:
-        device = lookup.find(source, self.host)
+        device = lookup.find(source, self.resources)
         if device is not None:
             return self._use(source, device)
         if isinstance(source, spec.FileSource):
@@ -76,7 +76,7 @@ class Opener:
         raise DeviceGone("there is no such device", device=str(source))
 
     def _use(self, source: Source, device: Device) -> Device:
-        device = self.host.enter_context(device)
+        device = self.resources.enter_context(device)
         self.follow(source, device)
         return device
 
@@ -101,16 +101,16 @@ class Opener:
         if loop.is_loop(device):
             loop.set_autoclear(device, not wanted)
         else:
-            lifetime.set_persist(self.host.dm, device, wanted)
+            lifetime.set_persist(self.resources.dm, device, wanted)
 
     def _find_or_make_file(self, source: spec.FileSource) -> Device:
         with files.backing_of(source) as backing:
             if self._wait_turn([_locks.of_inode(backing.device, backing.inode, source.file)]):
-                self.host.loops.forget()
-                device = files.find(source, self.host)
+                self.resources.loops.forget()
+                device = files.find(source, self.resources)
                 if device is not None:
                     return self._use(source, device)
-            files.check_new(source, backing, self.host)
+            files.check_new(source, backing, self.resources)
             device = self._keep_note(
                 bind.attach(
                     backing,
@@ -121,12 +121,12 @@ class Opener:
                     source.direct_io,
                 )
             )
-        self.host.loops.add(device, loop.info(device))
+        self.resources.loops.add(device, loop.info(device))
         return device
 
     def _find_or_make_table(self, source: spec.TableSource) -> Device:
         if self._wait_turn(_locks.of_mapped(source.name, source.uuid)):
-            device = lookup.find_table(source, self.host)
+            device = lookup.find_table(source, self.resources)
             if device is not None:
                 return self._use(source, device)
         try:
@@ -140,10 +140,10 @@ class Opener:
         """The device that another run is creating from the same source. Raises ``error`` if there is none."""
         limit, left_alone = Deadline(_MAKING_SECONDS), Deadline(_FINISHING_SECONDS)
         for pause in pauses():
-            device = lookup.find(source, self.host)
+            device = lookup.find(source, self.resources)
             if device is not None:
                 return device
-            status = lookup.status_of(source, self.host)
+            status = lookup.status_of(source, self.resources)
             if status is None or limit.expired or (left_alone.expired and not names.is_held(status.name)):
                 break
             limit.sleep(pause)
@@ -156,18 +156,18 @@ class Opener:
 
         Returns whether any lock was new: then somebody may have created the device since it was looked up.
         """
-        locks = [lock for lock in locks if not self.host.locks.has(lock)]
-        self.host.locks.take(locks, self.limit)
+        locks = [lock for lock in locks if not self.resources.locks.has(lock)]
+        self.resources.locks.take(locks, self.limit)
         return bool(locks)
 
     def _keep_note(self, device: Device) -> Device:
         self.made.append(device)
-        return self.host.enter_context(device)
+        return self.resources.enter_context(device)
 
     def _make_table(self, source: spec.TableSource) -> Device:
 
-        table = slots.host_slots(self.host, source.table).make(source.table, source.read_only, self)
+        table = slots.host_slots(self.resources, source.table).make(source.table, source.read_only, self)
         name = source.name or names.unused_name()
         return _mapped.make(
-            self.host.dm, name, source.uuid, table, self.host.cookie.next(self.flags), persist=False
+            self.resources.dm, name, source.uuid, table, self.resources.cookie.next(self.flags), persist=False
         )

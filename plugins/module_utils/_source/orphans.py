@@ -45,11 +45,11 @@ def find_orphans(control: _control.Control) -> list[str]:
     return orphans
 
 
-def reap(host: Resources) -> list[str]:
+def reap(resources: Resources) -> list[str]:
     """Remove the orphans, once in a run. Returns the names of those that were removed or renamed back."""
-    if host.reaped is None:
-        host.reaped = [name for name in find_orphans(host.dm) if _settle(host.dm, name)]
-    return host.reaped
+    if resources.reaped is None:
+        resources.reaped = [name for name in find_orphans(resources.dm) if _settle(resources.dm, name)]
+    return resources.reaped
 
 
 def _settle(control: _control.Control, name: str) -> bool:

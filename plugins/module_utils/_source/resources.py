@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What all devices of a run share: device-mapper's control node, a udev cookie, a connection to xenstored, the
-index of loop devices. Each is created at its first use.
+What all devices of a run share: device-mapper's control node, a udev cookie, the index of loop devices, a
+connection to xenstored. Each is created at its first use.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -23,10 +23,11 @@ from .._dm import control, udev
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
 
     from .._block.device import Device, DeviceId
-    from .._xenstore.pyxs_store import Store
+
+    Shared = TypeVar("Shared", bound=contextlib.AbstractContextManager[Any])
 
 
 UDEV_SECONDS = 60
@@ -50,7 +51,7 @@ class Resources(contextlib.ExitStack):
         super().__init__()
         self._dm: control.Control | None = None
         self._cookie: udev.Cookie | None = None
-        self._store: Store | None = None
+        self._shared: dict[type, Any] = {}
         self.loops = loop_index.LoopIndex()
         # Whether the run creates devices for guests: then the sharing check examines what guests use.
         self.for_guests = False
@@ -89,14 +90,15 @@ class Resources(contextlib.ExitStack):
             self._cookie = self.enter_context(udev.Cookie())
         return self._cookie
 
-    @property
-    def store(self) -> Store:
-        """The connection to xenstored."""
-        if self._store is None:
-            from .._xenstore.pyxs_store import Store
-
-            self._store = self.enter_context(Store())
-        return self._store
+    def shared(self, kind: type[Shared]) -> Shared:
+        """
+        The run's only object of this class, which takes no arguments; it is created and entered at its first
+        use. For what this file must not import, as few modules need it: the connection to xenstored.
+        """
+        if kind not in self._shared:
+            self._shared[kind] = self.enter_context(kind())
+        found: Shared = self._shared[kind]
+        return found
 
     def warn(self, text: str) -> None:
         """Warn the user, once for each text."""

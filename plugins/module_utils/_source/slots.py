@@ -61,8 +61,7 @@ def mapped_name(source: Source) -> str | None:
 
 class Slots:
     """
-    The device slots of tables. Each device is opened once, and held as long as the resources (``host``) are
-    open.
+    The device slots of tables. Each device is opened once, and held until the resources are closed.
 
     The kernel looks up the devices of a table by number, and a number cannot be reused while its device is
     held. ``mapped``: number of the device that the table is for; ``kernels`` and ``targets`` as for
@@ -71,12 +70,12 @@ class Slots:
 
     def __init__(
         self,
-        host: Resources,
+        resources: Resources,
         mapped: tuple[int, int] | None = None,
         kernels: Sequence[str] | None = None,
         targets: dict[str, tuple[int, int, int]] | None = None,
     ) -> None:
-        self._host = host
+        self._resources = resources
         self._devices: dict[str, Device | None] = {}
         # Placeholder minor numbers for devices that do not exist yet. Their major is 0, which no block device
         # has.
@@ -117,7 +116,7 @@ class Slots:
             source = spec.parse_slot(slot)
             device = self._devices.get(slot.text)
             if device is None:
-                device = self._host.mapped_made.get(mapped_name(source)) or opener.open(source)
+                device = self._resources.mapped_made.get(mapped_name(source)) or opener.open(source)
                 self._devices[slot.text] = device
             opener.follow(source, device)
             return device
@@ -139,7 +138,7 @@ class Slots:
         def facts(slot: Slot) -> _dm_table.DeviceFacts | _dm_table.NoDevice | None:
             try:
                 device = find(slot)
-                return otherwise(slot) if device is None else _facts(device, self._host, slot)
+                return otherwise(slot) if device is None else _facts(device, self._resources, slot)
             except BlockError as error:
                 if not whole:
                     raise
@@ -163,7 +162,7 @@ class Slots:
         source = spec.parse_slot(slot)
         if isinstance(source, spec.TableSource):
             table = (
-                host_slots(self._host, source.table, self._mapped, self._kernels or ())
+                host_slots(self._resources, source.table, self._mapped, self._kernels or ())
                 .look(source.table, source.read_only)
                 .table
             )
@@ -185,13 +184,13 @@ class Slots:
     def _find(self, slot: Slot) -> Device | None:
         if slot.text not in self._devices:
             source = spec.parse_slot(slot)
-            device = None if self._to_be(source) else lookup.find(source, self._host)
-            self._devices[slot.text] = None if device is None else self._host.enter_context(device)
+            device = None if self._to_be(source) else lookup.find(source, self._resources)
+            self._devices[slot.text] = None if device is None else self._resources.enter_context(device)
         return self._devices[slot.text]
 
     def _to_be(self, source: Source) -> ToBe | None:
         """The ToBe that the source names, or None; WrongDevice if the source has another UUID."""
-        to_be = self._host.mapped_to_be.get(mapped_name(source))
+        to_be = self._resources.mapped_to_be.get(mapped_name(source))
         if to_be is None or not isinstance(source, spec.PathSource):
             return None
         if source.uuid not in (None, to_be.uuid):
@@ -215,13 +214,13 @@ class Slots:
 
 
 def host_slots(
-    host: Resources, value: Any, mapped: tuple[int, int] | None = None, kernels: Sequence[str] = ()
+    resources: Resources, value: Any, mapped: tuple[int, int] | None = None, kernels: Sequence[str] = ()
 ) -> Slots:
     """
     Slots that check the table ``value`` against this host's kernel and target types. ``kernels``: others that
     must accept it, too.
     """
-    return Slots(host, mapped, _kernels_of(kernels), _targets_of(value, host))
+    return Slots(resources, mapped, _kernels_of(kernels), _targets_of(value, resources))
 
 
 def _kernels_of(others: Sequence[str]) -> tuple[str, ...] | None:
@@ -230,27 +229,27 @@ def _kernels_of(others: Sequence[str]) -> tuple[str, ...] | None:
     return tuple(kernel for kernel in _kernels.KERNELS if kernel == own or kernel in others) or None
 
 
-def _targets_of(value: Any, host: Resources) -> dict[str, tuple[int, int, int]]:
+def _targets_of(value: Any, resources: Resources) -> dict[str, tuple[int, int, int]]:
     """
     ``{type: version}`` of this host's target types. The kernel loads the modules of the types that the table
     names.
     """
-    found = host.dm.target_versions()
+    found = resources.dm.target_versions()
     for line in (
         value.split("\n") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else ()
     ):
         name = line.get("target") if isinstance(line, dict) else (str(line).split() + ["", "", ""])[2]
         if isinstance(name, str) and name in _dm_table.TARGETS and name not in found:
-            version = host.dm.target_version(name)
+            version = resources.dm.target_version(name)
             if version is not None:
                 found[name] = version
     return found
 
 
-def _facts(device: Device, host: Resources, slot: Slot) -> _dm_table.DeviceFacts:
+def _facts(device: Device, resources: Resources, slot: Slot) -> _dm_table.DeviceFacts:
     """The DeviceFacts of the held device of a slot."""
     size = files.size_to_be(spec.parse_slot(slot), device)
-    uuid = host.dm.status(control.by_device(device)).uuid if _mapped.is_mapped(device) else None
+    uuid = resources.dm.status(control.by_device(device)).uuid if _mapped.is_mapped(device) else None
     return _dm_table.DeviceFacts(
         device.id.major,
         device.id.minor,

@@ -27,7 +27,8 @@ from .._block import sysfs
 from .._block.device import Device
 from .._block.seal import seals, way_in
 from .._dm import control, lifetime, load, mapped, removal, udev
-from .._source import opener, orphans, resources, spec
+from .._source import opener, orphans, spec
+from .._source.resources import Resources
 from . import area, config
 
 _UDEV_SECONDS = 30
@@ -41,14 +42,14 @@ def main(arguments: list[str]) -> int:
         if len(arguments) != 2 or arguments[0] not in ("start", "stop"):
             raise InvalidValue("arguments", " ".join(arguments), "must be start NAME or stop NAME")
         wanted = config.read(arguments[1])
-        with resources.Resources() as host:
+        with Resources() as resources:
             seals.reap()
-            orphans.reap(host)
-            host.locks.take(locks.of_mapped(wanted.device_name, wanted.uuid))
+            orphans.reap(resources)
+            resources.locks.take(locks.of_mapped(wanted.device_name, wanted.uuid))
             if arguments[0] == "start":
-                start(host, wanted)
+                start(resources, wanted)
             else:
-                stop(host, wanted)
+                stop(resources, wanted)
     except BlockError as error:
         _say(str(error))
         return 1
@@ -59,24 +60,24 @@ def _say(text: str) -> None:
     sys.stderr.write(f"racefree-encrypted-swap: {text}\n")
 
 
-def start(host: resources.Resources, wanted: config.Config) -> None:
+def start(resources: Resources, wanted: config.Config) -> None:
     """
     Make a new device with a new key and make the kernel swap to it. Does nothing if it already does. The
     caller holds the locks of the device.
     """
-    if _is_running(host, wanted):
+    if _is_running(resources, wanted):
         return
     seals.probe()
     _have_file(wanted)
-    maker = opener.Opener(host, udev.HANDS_OFF)
+    maker = opener.Opener(resources, udev.HANDS_OFF)
     below = maker.open(spec.parse(wanted.source))
-    event_nr = host.cookie.next(udev.HANDS_OFF)
+    event_nr = resources.cookie.next(udev.HANDS_OFF)
     try:
         device = mapped.make(
-            host.dm, wanted.device_name, wanted.uuid, _table(below, wanted), event_nr, persist=False
+            resources.dm, wanted.device_name, wanted.uuid, _table(below, wanted), event_nr, persist=False
         )
     except BaseException:
-        host.cookie.not_sent()
+        resources.cookie.not_sent()
         raise
     number = device.id.major, device.id.minor, device.id.diskseq
     with device:
@@ -90,25 +91,25 @@ def start(host: resources.Resources, wanted: config.Config) -> None:
             device.close()
             seals.lift(*number)
             raise
-    if not host.settle(_UDEV_SECONDS):
+    if not resources.settle(_UDEV_SECONDS):
         _say("udev has not dealt with the device in time")
 
 
-def stop(host: resources.Resources, wanted: config.Config) -> None:
+def stop(resources: Resources, wanted: config.Config) -> None:
     """
     Read back what is swapped out, and wait until the device is gone. The caller holds the locks of the
     device.
     """
-    found = _find(host, wanted)
+    found = _find(resources, wanted)
     if found is None or found.device is None:
         return
     with found.device as device:
         identity = device.id
-        loops = _going_with_it(host, device)
+        loops = _going_with_it(resources, device)
         if area.priority_of(identity.major, identity.minor) is not None:
             with way_in.let_in([(identity.major, identity.minor)]):
                 area.swap_off(device.path)
-        lifetime.set_persist(host.dm, device, False)
+        lifetime.set_persist(resources.dm, device, False)
     limit = Deadline(_GOING_SECONDS)
     for pause in pauses():
         if not removal.is_there(identity) and not any(sysfs.read(path) for path in loops):
@@ -121,32 +122,32 @@ def stop(host: resources.Resources, wanted: config.Config) -> None:
     seals.forget(identity.major, identity.minor, identity.diskseq)
 
 
-def _going_with_it(host: resources.Resources, device: Device) -> list[str]:
+def _going_with_it(resources: Resources, device: Device) -> list[str]:
     """
     The sysfs attribute ``backing_file`` of each loop device below that has autoclear set. It exists as long
     as the loop device is bound.
     """
     found = []
-    for major, minor in host.dm.deps(control.by_device(device)):
+    for major, minor in resources.dm.deps(control.by_device(device)):
         base = f"/sys/dev/block/{major}:{minor}/loop"
         if sysfs.read(f"{base}/autoclear") == "1":
             found.append(f"{base}/backing_file")
     return found
 
 
-def _is_running(host: resources.Resources, wanted: config.Config) -> bool:
+def _is_running(resources: Resources, wanted: config.Config) -> bool:
     """
     Whether the kernel swaps to the device. DeviceBusy if the device exists but is not used for swap, or is
     not as wanted: its last stop has failed, and the configuration was changed.
     """
-    found = _find(host, wanted)
+    found = _find(resources, wanted)
     if found is None:
         return False
     if found.device is not None:
         with found.device as device:
             priority = area.priority_of(device.id.major, device.id.minor)
             if priority is not None:
-                _need_as_wanted(host, device, priority, wanted)
+                _need_as_wanted(resources, device, priority, wanted)
                 # Seal it again, in case somebody lifted the seal.
                 seals.seal(device.id.major, device.id.minor, device.id.diskseq)
                 return True
@@ -157,9 +158,9 @@ def _is_running(host: resources.Resources, wanted: config.Config) -> bool:
     )
 
 
-def _need_as_wanted(host: resources.Resources, device: Device, priority: int, wanted: config.Config) -> None:
+def _need_as_wanted(resources: Resources, device: Device, priority: int, wanted: config.Config) -> None:
     """Raise DeviceBusy unless the area in use is as the configuration describes it."""
-    (line,) = host.dm.table(control.by_device(device))[1]
+    (line,) = resources.dm.table(control.by_device(device))[1]
     cipher, key, *rest = line.params.split(b" ")
     is_wanted = (cipher.decode("ascii"), 4 * len(key), b"allow_discards" in rest) == (
         wanted.cipher,
@@ -176,9 +177,9 @@ def _need_as_wanted(host: resources.Resources, device: Device, priority: int, wa
         )
 
 
-def _find(host: resources.Resources, wanted: config.Config) -> mapped.Mapped | None:
+def _find(resources: Resources, wanted: config.Config) -> mapped.Mapped | None:
     """The area's mapped device, held, or None. DeviceBusy if its name or UUID is that of another one."""
-    found = mapped.find(host.dm, wanted.device_name, wanted.uuid)
+    found = mapped.find(resources.dm, wanted.device_name, wanted.uuid)
     if found is None or (found.status.name, found.status.uuid) == (wanted.device_name, wanted.uuid):
         return found
     if found.device is not None:

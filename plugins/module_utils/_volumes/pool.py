@@ -57,17 +57,17 @@ def check(source: Source, option: str = "pool") -> None:
 
 class Pool:
     """
-    A thin pool. ``device`` is held by the resources (``host``), None while the pool does not exist.
+    A thin pool. ``device`` is held by the resources, None while the pool does not exist.
     ``length``: its length in sectors, 0 for a new pool; ``wanted``: the length in sectors that the source
     asks for.
     """
 
-    def __init__(self, host: Resources, source: Source) -> None:
-        self._host = host
+    def __init__(self, resources: Resources, source: Source) -> None:
+        self._resources = resources
         self._source = source
         # Called after everything that is added later has been closed.
-        host.callback(self._wait_gone)
-        self._opener = opener.Opener(host, udev.HANDS_OFF)
+        resources.callback(self._wait_gone)
+        self._opener = opener.Opener(resources, udev.HANDS_OFF)
         self.device: Device | None = None
         self.length = 0
         self.wanted = 0
@@ -78,12 +78,12 @@ class Pool:
         InvalidValue for a table that would shrink it. Also raises what opening its devices raises.
         """
         if isinstance(self._source, spec.PathSource):
-            self.device = self._host.enter_context(lookup.open_path(self._source, self._host))
+            self.device = self._resources.enter_context(lookup.open_path(self._source, self._resources))
             self.length = self.wanted = self._live().length
             return
         described = self._described
         self.wanted = _dm_table.parse_table(described.table).length
-        mapped = _mapped.find(self._host.dm, described.name or "", described.uuid or "")
+        mapped = _mapped.find(self._resources.dm, described.name or "", described.uuid or "")
         if mapped is not None:
             self._look_at(mapped)
             return
@@ -124,36 +124,35 @@ class Pool:
 
     def grow(self, seconds: float) -> None:
         """Grow the pool to the size in the source. ``seconds``: the limit for outstanding I/O to complete."""
-        slots = _slots.host_slots(self._host, self._described.table)
+        slots = _slots.host_slots(self._resources, self._described.table)
         table = slots.make(self._described.table, False, self._opener)
-        event_nr = self._host.cookie.next(udev.HANDS_OFF)
+        event_nr = self._resources.cookie.next(udev.HANDS_OFF)
         try:
-            reload.reload(self._host.dm, self._held, table, event_nr, suspended.Suspend(seconds=seconds))
+            reload.reload(self._resources.dm, self._held, table, event_nr, suspended.Suspend(seconds=seconds))
         except BaseException:
-            self._host.cookie.not_sent()
+            self._resources.cookie.not_sent()
             raise
         self.length = self.wanted
 
     def _look_at(self, mapped: _mapped.Mapped) -> None:
         """Check that an existing device is the pool, except for its size."""
         if mapped.device is None:
-            raise DeviceBusy(
-                f"it has no table: {_mapped.describe(self._host.dm, mapped)}", device=self._described.name
-            )
-        self.device = self._host.enter_context(mapped.device)
+            found = _mapped.describe(self._resources.dm, mapped)
+            raise DeviceBusy(f"it has no table: {found}", device=self._described.name)
+        self.device = self._resources.enter_context(mapped.device)
         if (mapped.status.name, mapped.status.uuid) != (self._described.name, self._described.uuid):
+            found = _mapped.describe(self._resources.dm, mapped)
             raise DeviceBusy(
-                f"there is another device under this name or uuid: {_mapped.describe(self._host.dm, mapped)}",
-                device=self._described.name,
+                f"there is another device under this name or uuid: {found}", device=self._described.name
             )
         live = self._live()
         self.length = live.length
         # Compare with the present size, because the data device for the new size may not exist yet.
         table = self._table_of(live.length)
-        wanted = _slots.host_slots(self._host, table).look(table, False)
+        wanted = _slots.host_slots(self._resources, table).look(table, False)
         if not wanted.is_complete or not wanted.table.same_as(live):
             raise DeviceBusy(
-                f"it exists with another table: {_mapped.describe(self._host.dm, mapped)}",
+                f"it exists with another table: {_mapped.describe(self._resources.dm, mapped)}",
                 device=self._described.name,
             )
         if self.wanted < self.length:
@@ -164,13 +163,13 @@ class Pool:
         device = self._held
         if not _mapped.is_mapped(device):
             raise WrongDevice("it is not a mapped device", device=device.path)
-        if self._host.dm.status(control.by_device(device)).suspended:
+        if self._resources.dm.status(control.by_device(device)).suspended:
             raise DeviceBusy(
                 "the pool is suspended",
                 device=device.path,
                 hint="Resume it first: a suspended pool does not answer",
             )
-        live = live_table.live_table(self._host.dm, device)
+        live = live_table.live_table(self._resources.dm, device)
         if live is None or [target.TYPE for target in live] != [_TYPE]:
             raise WrongDevice("it is not a thin pool", device=device.path)
         return live
@@ -210,7 +209,7 @@ class Pool:
                 return None
             with files.backing_of(source, read_only=True) as backing:
                 return superblock.parse(os.pread(backing.fd, superblock.BYTES, source.offset), source.file)
-        found = lookup.find(source, self._host)
+        found = lookup.find(source, self._resources)
         if found is None:
             return None
         with found as device:

@@ -98,9 +98,9 @@ class Volumes:
     cannot be undone.
     """
 
-    def __init__(self, host: Resources, volumes: list[Volume], seconds: float) -> None:
+    def __init__(self, resources: Resources, volumes: list[Volume], seconds: float) -> None:
         """``seconds``: the limit for suspending a device while a snapshot is created."""
-        self._host = host
+        self._resources = resources
         self._volumes = volumes
         self._seconds = seconds
         self._looked = False
@@ -131,7 +131,7 @@ class Volumes:
         The present states of the volumes in a held active pool, as plain data. Raises what :meth:`make` and
         :meth:`delete` would raise, as far as this is known in advance: DeviceBusy, InvalidValue, KernelError.
         """
-        control, volumes = self._host.dm, self._volumes
+        control, volumes = self._resources.dm, self._volumes
         self._there = existing(
             control,
             pool,
@@ -174,9 +174,9 @@ class Volumes:
         for volume in self._volumes:
             if volume.present and volume.id not in self._there:
                 if volume.origin is None:
-                    self._host.dm.message(_control.by_device(pool), f"create_thin {volume.id}")
+                    self._resources.dm.message(_control.by_device(pool), f"create_thin {volume.id}")
                 else:
-                    make_snapshot(self._host.dm, pool, volume.id, volume.origin, self._seconds)
+                    make_snapshot(self._resources.dm, pool, volume.id, volume.origin, self._seconds)
                 self._made.append(volume.id)
 
     def delete(self, pool: _device.Device) -> None:
@@ -186,7 +186,7 @@ class Volumes:
             if volume.present or volume.id not in self._there:
                 continue
             try:
-                delete(self._host.dm, pool, volume)
+                delete(self._resources.dm, pool, volume)
             except (KernelError, DeviceBusy) as error:
                 if deleted:
                     gone = f"Already deleted, which cannot be undone: volumes {', '.join(deleted)}"
@@ -198,7 +198,7 @@ class Volumes:
     def undo(self, pool: _device.Device) -> None:
         """Delete the volumes that :meth:`make` created."""
         while self._made:
-            self._host.dm.message(_control.by_device(pool), f"delete {self._made.pop()}")
+            self._resources.dm.message(_control.by_device(pool), f"delete {self._made.pop()}")
 
     def _is_different(self) -> bool:
         return any(volume.present != (volume.id in self._there) for volume in self._volumes)

@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 
     from .._dm.control import Control
 
-    class Host(Protocol):
+    class Resources(Protocol):
         """What is needed of a run (``_source.resources.Resources``)."""
 
         @property
         def dm(self) -> Control: ...
 
 
-def questions(host: Host) -> Questions:
+def questions(resources: Resources) -> Questions:
     """The Questions, answered with a run's resources. A device that cannot be examined raises an error."""
     return Questions(
-        lambda major, minor: _table(host, major, minor), _loop_file, sysfs.partition_of, sysfs.members_of
+        lambda major, minor: _table(resources, major, minor), _loop_file, sysfs.partition_of, sysfs.members_of
     )
 
 
-def _table(host: Host, major: int, minor: int) -> list[tuple[int, int, str, str]] | None:
+def _table(resources: Resources, major: int, minor: int) -> list[tuple[int, int, str, str]] | None:
     if not gone.exists(f"/sys/dev/block/{major}:{minor}/dm", gone.SYSFS):
         return None
     from .._dm import control
 
     try:
-        lines = host.dm.table(control.by_number(major, minor), secure=True)[1]
+        lines = resources.dm.table(control.by_number(major, minor), secure=True)[1]
     except DeviceGone:
         # The device is being removed. If it still exists, it counts as a disk rather than as a device with
         # nothing below.

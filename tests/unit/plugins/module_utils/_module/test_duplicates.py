@@ -204,7 +204,7 @@ def guest(monkeypatch):
             ("/libxl/5/type", "pv"),
         ):
             store.write(path, value)
-        monkeypatch.setattr(resources.Resources, "store", property(lambda host: store))
+        monkeypatch.setattr(resources.Resources, "shared", lambda self, kind: store)
         yield uuid
 
 

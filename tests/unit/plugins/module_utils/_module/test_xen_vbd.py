@@ -37,7 +37,7 @@ def fixture_host(monkeypatch):
             ("/libxl/5/type", "pv"),
         ):
             store.write(path, value)
-        host._store = store
+        host._shared[Store] = store
         yield host
 
 

@@ -47,7 +47,7 @@ def fixture_host(loop, monkeypatch):
             store.write(f"/local/domain/{domid}/vm", f"/vm/{uuid}")
         for key in (KEY, OTHER):
             lay(store, key, number, diskseq)
-        host._store = store
+        host._shared[Store] = store
         yield host
 
 
@@ -94,10 +94,10 @@ def test_the_device_that_blkback_has_open(host, loop):
 def test_another_device_than_intended(host, loop, change):
     number, diskseq, dummy = loop
     if change == "number":
-        host.store.write(f"{KEY.backend}/physical-device", "7:ff")
+        host.shared(Store).write(f"{KEY.backend}/physical-device", "7:ff")
         meant = f"7:255 (diskseq {diskseq})"
     else:
-        host.store.write(f"{KEY.backend}/diskseq", f"{diskseq + 1:x}")
+        host.shared(Store).write(f"{KEY.backend}/diskseq", f"{diskseq + 1:x}")
         meant = f"{number[0]}:{number[1]} (diskseq {diskseq + 1})"
     row = collect(host, domain="web5")[0]
     assert row["intended"] is False
@@ -107,7 +107,7 @@ def test_another_device_than_intended(host, loop, change):
 
 
 def test_without_a_disk_sequence_number_it_is_unknown(host):
-    host.store.remove(f"{KEY.backend}/diskseq")
+    host.shared(Store).remove(f"{KEY.backend}/diskseq")
     row = collect(host, domain=UUIDS[5])[0]
     assert row["intended"] is None and row["problem"] is None and row["device"]
 
@@ -120,7 +120,7 @@ def test_a_device_that_changes_meanwhile_is_not_reported(host, loop, monkeypatch
 
 
 def test_an_invalid_node_does_not_hide_other_disks(host):
-    host.store.write(f"{KEY.backend}/mode", "x")
+    host.shared(Store).write(f"{KEY.backend}/mode", "x")
     first, second = collect(host)
     assert f"{KEY.backend}/mode" in first["problem"] and "not r or w" in first["problem"]
     assert (first["domid"], first["devid"], first["vdev"], first["domain"]) == (5, 51712, None, "web5")
@@ -128,7 +128,7 @@ def test_an_invalid_node_does_not_hide_other_disks(host):
 
 
 def test_an_error_of_the_backend(host):
-    host.store.write(f"{KEY.backend_error}/error", "2 creating vbd structure")
+    host.shared(Store).write(f"{KEY.backend_error}/error", "2 creating vbd structure")
     assert collect(host)[0]["problem"] == "the backend reports: 2 creating vbd structure"
 
 
