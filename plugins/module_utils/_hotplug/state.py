@@ -50,6 +50,22 @@ def read(key: Key) -> dict[str, str] | None:
         return None
 
 
+def targets() -> list[str]:
+    """
+    The targets of all vbds that the script serves. KernelError if they cannot be determined.
+    """
+    found = []
+    for name in gone.list_directory(DIRECTORY):
+        domid, dash, devid = name.partition("-")
+        if not dash or not domid.isdigit() or not devid.isdigit():
+            continue
+        key = Key(int(domid), int(devid))
+        facts = read(key) if gone.exists(key.sysfs, gone.SYSFS) else None
+        if facts is not None and "target" in facts:
+            found.append(facts["target"])
+    return found
+
+
 def forget(key: Key) -> bool:
     """Remove the vbd's file and return whether there was one."""
     return _unlink(_name(key))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from .. import _dm_table
 from .._base.errors import DefinitionError, GuestError, InvalidValue, TableError, WrongDevice
 from .._source import recipe as _recipe
-from .._source.spec import FileSource, PathSource, TableSource
+from .._source import to_keep
+from .._source.spec import TableSource
 from .._xen import vdev
 from . import connection, domain_xml
 from .connection import Definition
@@ -166,10 +167,4 @@ def refuse_shrinking(xml: str, request: DiskRequest) -> None:
 
 def _is_kept(recipe: str, source: Source, title: str) -> bool:
     """Whether the recipe equals the one that would have been kept for the source."""
-    kept = _recipe.parse(recipe, title)
-    if isinstance(source, PathSource) and isinstance(kept, PathSource) and source.uuid is None:
-        # The UUID found at that time is kept, even if only the path was given.
-        source = source._replace(uuid=kept.uuid)
-    elif isinstance(source, FileSource) and isinstance(kept, FileSource):
-        source = source._replace(read_only=kept.read_only)
-    return _recipe.without_guards(kept) == _recipe.without_guards(source)
+    return to_keep.is_kept(_recipe.parse(recipe, title), source)

@@ -56,7 +56,7 @@ def lock_of(path: str) -> list[locks.Lock]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise KernelError.from_oserror(error, "look at the directory", device=directory) from error
+        raise KernelError.from_oserror(error, f"look at {directory}", device=directory) from error
     return [locks.Lock(f"xl {there.st_dev} {there.st_ino} {name}", f"the configuration {path}")]
 
 
@@ -73,7 +73,10 @@ def read(path: str, option: str) -> ConfigFile:
     except OSError as error:
         hint = "Create the guest's configuration first, or say where it is with config_file"
         raise KernelError.from_oserror(
-            error, "read the configuration", device=path, hint=hint if error.errno == errno.ENOENT else None
+            error,
+            f"read the configuration {path}",
+            device=path,
+            hint=hint if error.errno == errno.ENOENT else None,
         ) from error
     if there.st_nlink > 1:
         wrong = "has several hard links: replacing it would leave the others as they are. Use symbolic links"

@@ -77,6 +77,7 @@ STAY = {
     ("_module/snapshot_stores.py", "StoreItem.locks"): PLAN,
     ("_module/thin_volumes.py", "VolumesItem.locks"): PLAN,
     ("_module/xen_vbd.py", "VbdItem.locks"): PLAN,
+    ("_module/xl_disk.py", "XlDiskItem.locks"): PLAN,
     ("_source/orphans.py", "_settle"): "what cannot be removed now is found again by the next run",
     ("_volumes/snapshot_store.py", "learn"): "the checksum is worked out again then",
     ("roles/xen_host/files/hotplug_start.py", "Codes.__init__"): "the modules are imported one by one then",

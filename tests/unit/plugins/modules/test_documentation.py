@@ -21,6 +21,7 @@ PLURALS = {
     "dm_devices": ("dm_device", "devices"),
     "xen_vbds": ("xen_vbd", "vbds"),
     "libvirt_disks": ("libvirt_disk", "disks"),
+    "xl_disks": ("xl_disk", "disks"),
 }
 
 

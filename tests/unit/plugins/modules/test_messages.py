@@ -36,6 +36,8 @@ from ansible_collections.racefree.block.plugins.modules import (
     thin_volumes,
     xen_vbd,
     xen_vbds,
+    xl_disk,
+    xl_disks,
 )
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.modulerun import run
@@ -261,6 +263,24 @@ MODULES = {
         "disks",
         {"domain": "web", "vdev": "xvdb", "source": "file:DISK"},
         {"domain": TEXTS, "vdev": TEXTS, "source": SOURCES + SHAPES, "timeout": NUMBERS},
+    ),
+    "xl_disk": (
+        xl_disk,
+        None,
+        {"domain": "racefree-none", "vdev": "xvdb", "source": "file:DISK"},
+        {
+            "domain": TEXTS,
+            "config_file": "PATHS",
+            "vdev": TEXTS + NUMBERS,
+            "source": SOURCES + SHAPES + TEXTS,
+            "recipe": TEXTS,
+        },
+    ),
+    "xl_disks": (
+        xl_disks,
+        "disks",
+        {"domain": "racefree-none", "vdev": "xvdb", "source": "file:DISK"},
+        {"domain": TEXTS, "vdev": TEXTS, "source": SOURCES + SHAPES, "recipe": TEXTS},
     ),
     "thin_volumes": (
         thin_volumes,

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The configuration of one guest of xl, read from its file, and the changes of its disks, made at once.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable
+
+from .._base.errors import InvalidValue
+from . import config_file
+from .config import Config
+
+# Converts a configuration to the text with one change.
+Edit = Callable[[Config], bytes]
+
+
+class GuestConfig:
+    """``file``: as read. ``config``: its assignments and disks. ``name``: the guest's."""
+
+    def __init__(self, path: str | None, domain: str | None) -> None:
+        """
+        Read it from ``path``, or from where xl has that of ``domain``. DefinitionError if it cannot be read
+        safely, InvalidValue if it is that of another guest, KernelError.
+        """
+        self.path = path or config_file.path_of(domain or "")
+        option = "config_file" if path else "domain"
+        self.file = config_file.read(self.path, option)
+        self.config = Config(self.file.text, self.path)
+        said = self.config.name
+        if domain and said and said != domain:
+            wrong = f"must be {said}, as {self.path} names the guest"
+            raise InvalidValue("domain", domain, wrong)
+        if not domain and not said:
+            raise InvalidValue("domain", None, f"must be given: {self.path} does not name the guest")
+        self.name: str = said or domain or ""
+
+
+class Exchange:
+    """The changes of several disks in one configuration, made at once."""
+
+    def __init__(self, guest: GuestConfig, edits: Sequence[Edit]) -> None:
+        self._guest = guest
+        self._edits = edits
+        self._now: config_file.ConfigFile | None = None
+
+    def run(self) -> None:
+        """Replace the file. DeviceBusy if somebody changed it meanwhile, KernelError."""
+        config = self._guest.config
+        for edit in self._edits:
+            config = Config(edit(config), config.path)
+        if config.text != self._guest.file.text:
+            self._now = config_file.write(self._guest.file, config.text, "config_file")
+
+    def undo(self) -> None:
+        """Restore the old text, once. DeviceBusy if somebody changed the file since."""
+        now, self._now = self._now, None
+        if now is not None:
+            config_file.write(now, self._guest.file.text, "config_file")
