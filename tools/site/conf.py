@@ -37,6 +37,7 @@ pygments_style = "default"
 pygments_dark_style = "monokai"
 # Links to a heading (docs/devices.md#sources) are checked down to this level.
 myst_heading_anchors = 4
+myst_enable_extensions = ["deflist"]
 myst_fence_as_directive = ["mermaid"]
 
 # Labels of ansible-core's own documentation. They are not looked up there, so that no network is needed.
