@@ -3,25 +3,34 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """
 Compare the cost of a name by disk sequence number with a plain node: lookups and opens, interleaved, in
-microseconds.
+microseconds; and the cost of ``ls -l`` and ``find`` with different numbers of disks.
 
-``names_speed.py [--tries N] [--lookups N]``; needs root and the library pyfuse3. RACEFREE_SITE is the path of
-the collection. Exit code 1 if the median of a lookup is more than 200 us, that of an open more than 60 times
-that of a plain open, or anything is held at the end.
+``names_speed.py [--tries N] [--lookups N] [--disks N,N,...]``; needs root and the library pyfuse3.
+RACEFREE_SITE is the path of the collection. Exit code 1 if the median of a lookup is more than 200 us, that
+of an open more than 60 times that of a plain open, anything is held at the end, or a listing of the most
+disks takes more than 1.5 times as long for each disk as one of the fewest.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from statistics import median, quantiles
 
-from names_service import diskseq_of, losetup, service
+import rawdev
+from names_service import Service, diskseq_of, losetup, service
+
+# Of the first of the loop devices that are listed.
+FIRST = 2000
+ROUNDS = 3
+LISTINGS = {"ls -l": ["ls", "-l"], "find": ["find"]}
 
 
 def took(path: str, flags: int) -> float:
@@ -31,12 +40,61 @@ def took(path: str, flags: int) -> float:
     return (time.perf_counter_ns() - begun) / 1000
 
 
+@contextlib.contextmanager
+def disks(path: str, most: int) -> Iterator[None]:
+    """Loop devices for a file, in addition to those that are there, in steps: the numbers from FIRST on."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for number in range(FIRST, FIRST + most):
+            rawdev.add_loop(number)
+        yield
+    finally:
+        os.close(file)
+        for number in range(FIRST, FIRST + most):
+            rawdev.unbind(f"/dev/loop{number}")
+            rawdev.remove_loop(number)
+
+
+def listings(names: Service, path: str, counts: list[int]) -> list[dict[str, object]]:
+    """A row for each number of disks: milliseconds of each listing, the median of ROUNDS."""
+    rows = []
+    with disks(path, counts[-1]), open(path, "rb") as file:
+        bound = 0
+        for count in counts:
+            for number in range(FIRST + bound, FIRST + count):
+                rawdev.bind(f"/dev/loop{number}", file.fileno())
+            bound, row = count, {"disks": count}
+            for what, command in LISTINGS.items():
+                row[what] = round(median(ran([*command, names.mount]) for _round in range(ROUNDS)), 1)
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    return rows
+
+
+def ran(command: list[str]) -> float:
+    """Milliseconds that the command took."""
+    begun = time.perf_counter_ns()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return (time.perf_counter_ns() - begun) / 1e6
+
+
+def is_linear(rows: list[dict[str, object]]) -> bool:
+    """Whether the most disks cost at most 1.5 times as much for each disk as the fewest."""
+    first, last = rows[0], rows[-1]
+    return all(
+        float(str(last[what])) / int(str(last["disks"]))
+        <= 1.5 * float(str(first[what])) / int(str(first["disks"]))
+        for what in LISTINGS
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tries", type=int, default=5000, help="of each, in turns")
     parser.add_argument("--lookups", type=int, default=100000, help="after which nothing may be held")
+    parser.add_argument("--disks", default="250,500,1000", help="numbers of disks to list, or nothing")
     options = parser.parse_args()
     times: dict[str, list[float]] = {"look-up": [], "open": [], "plain open": []}
     with tempfile.TemporaryDirectory() as place, service() as names:
@@ -52,6 +110,8 @@ def main() -> int:
             for _number in range(options.lookups):
                 os.stat(path)
             free = names.no_pins()
+            counts = sorted(int(count) for count in filter(None, options.disks.split(",")))
+            listed = listings(names, f"{place}/disk.raw", counts) if counts else []
         finally:
             subprocess.run(["losetup", "-d", node], check=True)
     row: dict[str, object] = {"no device held after": options.lookups if free else "NOT SO"}
@@ -59,7 +119,8 @@ def main() -> int:
         row[what] = {"median": round(median(values), 1), "99 %": round(quantiles(values, n=100)[98], 1)}
     ratio = median(times["open"]) / median(times["plain open"])
     print(json.dumps({**row, "open / plain open": round(ratio, 1)}))
-    return 0 if free and median(times["look-up"]) <= 200 and ratio <= 60 else 1
+    good = free and median(times["look-up"]) <= 200 and ratio <= 60 and (not listed or is_linear(listed))
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

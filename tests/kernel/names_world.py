@@ -189,24 +189,27 @@ class Striker:
         self._pauses = (0.0, 0.0)
         self._go, self._idle = threading.Semaphore(0), threading.Semaphore(0)
         self._stopped = True
+        self._wake = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     def start(self, world: World, delay: float, pause: float) -> None:
         """Begin after ``delay`` seconds, and try again every ``pause`` seconds."""
         self._world, self._pauses, self._stopped = world, (delay, pause), False
+        self._wake.clear()
         self._go.release()
 
     def stop(self) -> None:
         """Stop, and wait until it has stopped."""
         if not self._stopped:
             self._stopped = True
+            self._wake.set()
             self._idle.acquire()
 
     def _run(self) -> None:
         while True:
             self._go.acquire()
             delay, pause = self._pauses
-            time.sleep(delay)
+            self._wake.wait(delay)
             while not self._stopped and self._world is not None and not self._world.swap():
                 time.sleep(pause)
             self._idle.release()
