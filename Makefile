@@ -99,7 +99,8 @@ molecule: ## Scenarios on the running emulated host, or on those of RACEFREE_INV
 campaign: ## The long test run, whose results are stored; SIZE=small: a small part, in minutes
 	@$(STEP) campaign-$(SIZE) python3 -B tests/campaign/campaign.py $(SIZE) $(CAMPAIGN)
 
-bench: ## Measure large tables and many loop devices; BASE=REVISION: compare loop devices with that version
+bench: ## Measure payloads, large tables and many loop devices; BASE=REVISION: compare with that version
+	@$(STEP) bench-payload $(RUN) python tests/bench/payload.py --checkout '$(CURDIR)' $(if $(BASE),--base '$(BASE)')
 	@$(STEP) bench-tables $(RUN) python tests/bench/tables.py
 	@$(STEP) bench-loops $(RUN) python tests/bench/loops.py --checkout '$(CURDIR)' $(if $(BASE),--base '$(BASE)')
 
