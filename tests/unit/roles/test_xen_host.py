@@ -240,7 +240,8 @@ def test_targets_without_a_recipe_import_nothing_for_them(host):
     host.begin_with(
         "from racefree_block._hotplug import add, target, worker\n"
         "    target.parse('file:/dev/null', True)\n"
-        "    print([name for name in sys.modules if 'recipe' in name or '_dm_table' in name], file=sys.stderr)"
+        "    found = [name for name in sys.modules if 'recipe' in name or '_dm_table' in name]\n"
+        "    print(found, file=sys.stderr)"
     )
     assert host.call("add", path="nonsense")[1].startswith("[]\n")
 
