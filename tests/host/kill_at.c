@@ -117,6 +117,18 @@ int at_call(pid_t child, int which, long count, int every, int (*decide)(pid_t, 
                     refuse = 0;
                 }
             }
+        } else if (state >> 16) {
+            /*
+             * A new process is traced from its beginning, and stops. It must be known even if this loop ends before that stop is reported,
+             * or it would stay stopped.
+             */
+            unsigned long made = 0;
+            if (state >> 16 != PTRACE_EVENT_EXEC && !ptrace(PTRACE_GETEVENTMSG, pid, NULL, &made)) {
+                before = known;
+                if (!find(all, &known, (pid_t)made))
+                    return errno = E2BIG, -1;
+                left += known - before;
+            }
         } else if (stop != SIGTRAP && stop != SIGSTOP) {
             pass_on = stop;
         }
