@@ -206,7 +206,7 @@ def kill_sealers(runs: killing.Runs, disk: tuple[str, Number], stride: int, ever
         assert not is_refused(node) and not is_refused(partition) and not os.path.exists(place.DIRECTORY)
         if not killed:
             assert said == "sealed lifting lifted" and not sealed
-            assert len(seen) == 4, seen
+            assert len(seen) > 2, seen
             return tries
         tries += 1
 
