@@ -33,8 +33,12 @@ printf '%s\n' 'auth_unix_rw = "none"' 'auth_unix_ro = "none"' >> /etc/libvirt/li
 units=/etc/systemd/system
 cp /image/racefree-run.service $units/
 for unit in systemd-udev-trigger systemd-binfmt e2scrub_reap e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer \
-    dpkg-db-backup.timer fstrim.timer getty@tty1 xen xendomains; do
+    dpkg-db-backup.timer fstrim.timer getty@tty1 xen xendomains lvm2-monitor lvm2-lvmpolld.socket blk-availability \
+    mdmonitor mdmonitor-oneshot.timer mdcheck_start.timer mdcheck_continue.timer; do
     case $unit in *.*) ;; *) unit=$unit.service ;; esac
     ln -sf /dev/null $units/$unit
 done
+# What udev would start by itself for a disk of lvm or md.
+ln -sf /dev/null /etc/udev/rules.d/69-lvm.rules
+ln -sf /dev/null /etc/udev/rules.d/64-md-raid-assembly.rules
 systemctl --quiet disable libvirtd.service libvirt-guests.service

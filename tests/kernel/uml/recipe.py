@@ -53,6 +53,14 @@ PACKAGES = (
     "thin-provisioning-tools",
     "e2fsprogs",
     "keyutils",
+    # more tools that take the path of a device
+    "xfsprogs",
+    "btrfs-progs",
+    "dosfstools",
+    "lvm2",
+    "mdadm",
+    "parted",
+    "gdisk",
     # names of disks as a file system
     "python3-pyfuse3",
     # libvirt with QEMU
