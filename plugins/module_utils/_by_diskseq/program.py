@@ -30,9 +30,9 @@ from .identity_tree import IdentityTree
 from .library import pyfuse3, trio
 from .pins import Pins
 from .requests import Requests
+from .served import BY_DISKSEQ, SOURCE
 from .workers import Workers
 
-BY_DISKSEQ = "/dev/disk/by-diskseq"
 _OPTIONS = ("default_permissions", "allow_other", "nosuid", "noexec", "ro")
 _THREADS = 64
 # A request can disappear after poll reported it and before it is read, if its caller is killed. The read then
@@ -93,8 +93,7 @@ def _whole(text: str) -> int:
 
 
 def _serve_disks(options: argparse.Namespace) -> int:
-    source = "racefree-by-diskseq"
-    mount_point.prepare(options.mount, source)
+    mount_point.prepare(options.mount, SOURCE)
     pins = Pins(options.limit, options.grace_ms / 1000)
     files = DiskFiles(pins, Workers(_THREADS), Workers(_THREADS))
     handlers = operations.DiskOperations(files)
@@ -115,7 +114,7 @@ def _serve_disks(options: argparse.Namespace) -> int:
         return files.let_go(diskseq, _LET_GO)
 
     requests = Requests(f"{options.state}/socket", let_go)
-    return serve(handlers, options.mount, source, [requests.start, forgetter.start], ("dev",))
+    return serve(handlers, options.mount, SOURCE, [requests.start, forgetter.start], ("dev",))
 
 
 def _serve_identities(options: argparse.Namespace) -> int:

@@ -1,0 +1,258 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The module device_command with loop devices of this machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._by_diskseq import served
+from ansible_collections.racefree.block.plugins.module_utils._command import tools
+from ansible_collections.racefree.block.plugins.modules import device_command
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, modulerun
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def run(argv, devices, check=False, **more):
+    return modulerun.run(device_command.main, check, argv=argv, devices=devices, **more)
+
+
+def refused(argv, devices, *words, **more):
+    """It fails before anything is run, in check mode, too; returns the message."""
+    for check in (True, False):
+        result = run(argv, devices, check, **more)
+        assert result.get("failed"), result
+        for word in words:
+            assert word in result["msg"], result["msg"]
+        assert "rc" not in result and "exception" not in result, result
+        assert result["error"]["hint"]
+    return result["msg"]
+
+
+READ = ["head", "-c4", "{disk}"]
+DD = ["dd", "if={disk}", "bs=4", "count=1"]
+
+
+def test_a_tool_reads_and_writes_the_device(disk):
+    result = run(DD, {"disk": {"diskseq": disk.diskseq}})
+    assert result["changed"] and (result["rc"], result["stdout"]) == (0, "disk")
+    assert "1+0 records in" in result["stderr"] and result["exclusive"] is None
+    assert result["start"] < result["end"] and result["delta"].startswith("0:00:0")
+    there = result["devices"]["disk"]
+    assert result["cmd"][1] == f"if={there['given']}" and there["given"].startswith("/proc/self/fd/7")
+    assert (there["path"], there["diskseq"]) == (disk.node, disk.diskseq)
+    assert (there["major"], there["minor"]) == (7, disk.number) and len(there["boot_id"]) == 36
+
+    result = run(["dd", "of={disk}", "conv=notrunc"], {"disk": f"diskseq:{disk.diskseq}"}, stdin="other")
+    assert result["rc"] == 0 and os.pread(disk.fd, 5, 0) == b"other"
+
+
+def test_two_devices(disk, second):
+    devices = {"old": {"path": disk.node, "diskseq": disk.diskseq}, "new": f"path:{second.node}"}
+    result = run(["dd", "if={old}", "of={new}", "conv=notrunc"], devices, exclusive=True)
+    assert result["rc"] == 0 and result["exclusive"] == "held"
+    assert os.pread(second.fd, 4, 0) == b"disk"
+    given = [device["given"] for device in result["devices"].values()]
+    assert len(set(given)) == 2
+
+
+def test_a_file_gets_a_device_that_goes_with_the_command(place):
+    file = loopdevices.image(place, "new", 2**20, b"file")
+    predicted = run(DD, {"disk": {"file": file}}, check=True)
+    assert (
+        predicted["changed"]
+        and predicted["devices"] == {"disk": None}
+        and "would have run" in predicted["msg"]
+    )
+    assert not loopdevices.bound_files(place)
+    script = "dd if={disk} bs=4 count=1 2>/dev/null; cat /sys/block/loop*/loop/backing_file"
+    result = run(["sh", "-c", script], {"disk": {"file": file}}, path_style="descriptor")
+    assert result["stdout"].startswith("file") and file in result["stdout"]
+    assert loopdevices.nothing_bound(place)
+
+
+def test_check_mode_looks_and_does_not_run(disk):
+    result = run(DD, {"disk": {"diskseq": disk.diskseq}}, check=True)
+    assert result["changed"] and result["devices"]["disk"]["diskseq"] == disk.diskseq
+    assert "stdout" not in result
+
+
+def test_creates_and_removes(disk, place):
+    there, devices = disk.file, {"disk": f"diskseq:{disk.diskseq}"}
+    for more in ({"creates": there}, {"creates": f"{place}/di*"}, {"removes": f"{place}/no"}):
+        for check in (False, True):
+            result = run(["no-such-tool", "{disk}"], devices, check, **more)
+            assert (
+                not result["changed"] and result["rc"] == 0 and result["stdout"].startswith("skipped, since ")
+            )
+    for more in ({"creates": f"{place}/no"}, {"removes": there}, {"creates": "no", "chdir": place}):
+        assert run(DD, devices, **more)["stdout"] == "disk"
+    assert not run(DD, devices, creates="disk", chdir=place)["changed"]
+
+
+def test_the_environment_the_directory_and_the_input(disk, place):
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    script = "pwd; echo $RACEFREE; cat; : {disk}"
+    result = run(
+        ["sh", "-c", script],
+        devices,
+        path_style="descriptor",
+        chdir=place,
+        environment={"RACEFREE": 5},
+        stdin="no newline",
+        hide_stdin=False,
+    )
+    assert result["stdout"] == f"{place}\n5\nno newline"
+
+
+def test_a_secret_input_is_nowhere_in_the_result(disk):
+    secret = "a long passphrase"
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    for script in ("cat; cat {disk} >/dev/null", "cat >&2; exit 1 {disk}"):
+        result = run(["sh", "-c", script], devices, path_style="descriptor", stdin=secret)
+        assert secret not in str(result) and len(result["stdout"] + result["stderr"]) > 0
+
+
+def test_a_command_that_fails(disk):
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    script = "echo out; echo why >&2; exit 3 # {disk}"
+    result = run(["sh", "-c", script], devices, path_style="descriptor")
+    assert result["failed"] and result["changed"]
+    assert (result["rc"], result["stdout"], result["stderr"]) == (3, "out", "why")
+    assert "sh: it ended with exit code 3 (non-zero return code)" in result["msg"]
+    assert result["error"]["kind"] == "CommandFailed" and result["devices"]["disk"]["diskseq"] == disk.diskseq
+    result = run(["sh", "-c", "kill -9 $$ # {disk}"], devices, path_style="descriptor")
+    assert result["rc"] == -9 and "signal 9" in result["msg"]
+
+
+def test_a_command_that_takes_too_long(disk):
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    result = run(["sh", "-c", "echo begun; sleep 60 <{disk}"], devices, path_style="descriptor", timeout=1)
+    assert result["failed"] and result["rc"] is None and result["stdout"] == "begun"
+    assert "timed out after 1 s waiting for sh to end" in result["msg"]
+
+
+def test_what_is_refused_before_anything_is_run(disk, place):
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    mark = f"{place}/was-run"
+    touch = ["sh", "-c", f"touch {mark}; : " + "{disk}"]
+    refused([], devices, "argv (none)")
+    refused(["sh", "{dsik}", "{disk}"], devices, "argv[1] {dsik}", "disk")
+    refused(["sh", "x"], devices, "devices.disk", "is not used")
+    refused(["sh", "a\0", "{disk}"], devices, "argv[1]", "NUL")
+    refused(touch, {}, "devices (none)", "ansible.builtin.command")
+    refused(touch, {"a b": "diskseq:1"}, "devices.a b", "letters")
+    refused(touch, {"disk": "loop0"}, "devices.disk loop0", "diskseq:N")
+    refused(touch, {"disk": {"file": f"{place}/no"}}, f"{place}/no", path_style="descriptor")
+    refused(
+        touch, {"disk": {"diskseq": 2**63}}, "no disk has the disk sequence number", path_style="descriptor"
+    )
+    wrong = {"path": disk.node, "diskseq": disk.diskseq + 1}
+    refused(touch, {"disk": wrong}, f"is {disk.diskseq}, not {disk.diskseq + 1}", path_style="descriptor")
+    same = dict(devices, other={"path": disk.node})
+    refused(["dd", "if={disk}", "of={other}"], same, "devices.other", "is the device of disk, too")
+    refused(["no-such-tool", "{disk}"], devices, "no-such-tool", "is not installed")
+    refused(touch, devices, "chdir", "is not a directory", path_style="descriptor", chdir=f"{place}/no")
+    refused(touch, devices, "timeout", timeout=0)
+    refused(touch, devices, "timeout", timeout=86401)
+    refused(touch, devices, "environment.A=B", environment={"A=B": "c"})
+    refused(touch, devices, "environment.A (not shown)", environment={"A": "c\0"})
+    refused(touch, devices, "environment.A (not shown): must be text", environment={"A": ["c"]})
+    assert not os.path.exists(mark)
+
+
+@pytest.mark.skipif(os.path.ismount(served.BY_DISKSEQ), reason="the service of names runs here")
+def test_without_the_service_of_names(disk):
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    message = refused(["cat", "{disk}"], devices, "cat is not known, so it needs a name there", "block_names")
+    assert "or choose the style descriptor" in message
+    message = refused(["mount", "{disk}", "/mnt"], devices, "mount resolves links first")
+    assert "choose the style" not in message
+    message = refused(["dd", "of={disk}"], devices, "is not mounted here", path_style="by_diskseq")
+    assert "dd" not in message
+
+
+def test_exclusive(disk, place):
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    program = f"import os; os.open({disk.node!r}, os.O_RDONLY | os.O_EXCL) # {{disk}}"
+    argv, more = ["python3", "-c", program], {"path_style": "descriptor"}
+    assert run(argv, devices, **more)["rc"] == 0
+    result = run(argv, devices, exclusive=True, **more)
+    assert (
+        result["rc"] == 1 and "Device or resource busy" in result["stderr"] and result["exclusive"] == "held"
+    )
+    other = os.open(disk.node, os.O_RDONLY | os.O_EXCL)
+    try:
+        refused(DD, devices, "somebody has it open exclusively", "EBUSY", exclusive=True)
+        assert run(DD, devices)["rc"] == 0
+    finally:
+        os.close(other)
+
+
+def test_a_claim_is_handed_over_to_a_tool_that_claims_the_device_itself(disk, place):
+    # A program with the name of such a tool.
+    tool = f"{place}/mkfs.ext4"
+    with open(tool, "w", encoding="ascii") as file:
+        file.write("#!/usr/bin/python3\nimport os, sys\nos.open(sys.argv[1], os.O_RDWR | os.O_EXCL)\n")
+    os.chmod(tool, 0o755)
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    result = run([tool, "{disk}"], devices, exclusive=True)
+    assert result["rc"] == 0 and result["exclusive"] == "handed_over"
+    other = os.open(disk.node, os.O_RDONLY | os.O_EXCL)
+    try:
+        refused([tool, "{disk}"], devices, "somebody has it open exclusively", exclusive=True)
+    finally:
+        os.close(other)
+
+
+def test_the_number_of_a_descriptor(disk):
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    result = run(
+        ["bash", "-c", "head -c4 <&{disk}; echo new >&{disk}"], devices, path_style="number", exclusive=True
+    )
+    assert result["stdout"] == "disk" and os.pread(disk.fd, 8, 0) == b"disknew\n"
+    assert result["devices"]["disk"]["given"].isdigit() and result["exclusive"] == "held"
+
+
+def test_a_device_that_gets_another_file_while_the_command_runs(place):
+    first, second = (loopdevices.image(place, name, 2**20, name.encode()) for name in ("one", "two"))
+    fd, number = loopdevices.bind_free(first, loopdevices.AUTOCLEAR | loopdevices.READ_ONLY)
+    try:
+        program = (
+            "import fcntl, os, sys; fd = os.open(sys.argv[1], os.O_RDONLY); "
+            f"fcntl.ioctl(fd, {loopdevices.LOOP_CHANGE_FD}, os.open({second!r}, os.O_RDONLY))"
+        )
+        argv = ["python3", "-c", program, "{disk}"]
+        result = run(argv, {"disk": f"path:/dev/loop{number}"}, path_style="descriptor")
+        assert result["rc"] == 0 and result["failed"]
+        assert "while the command ran, the medium of disk was exchanged" in result["msg"]
+    finally:
+        os.close(fd)
+
+
+def test_the_device_is_held_until_the_command_has_ended(place):
+    """A device that goes with its last user lives as long as a command that has closed its descriptor."""
+    file = loopdevices.image(place, "held", 2**20)
+    script = f"exec 700>&-; sleep 0.3; grep -l {file} /sys/block/loop*/loop/backing_file # {{disk}}"
+    result = run(["bash", "-c", script], {"disk": {"file": file}}, path_style="descriptor")
+    assert result["rc"] == 0, result
+
+
+def test_the_path_that_each_style_gives_is_a_block_device(disk):
+    for style in (tools.DESCRIPTOR, tools.NUMBER):
+        devices = {"disk": f"diskseq:{disk.diskseq}"}
+        result = run(
+            ["stat", "-L", "-c", "%f %t %T", "/proc/self/fd/700", "{disk}"], devices, path_style=style
+        )
+        mode, major, minor = (int(word, 16) for word in result["stdout"].splitlines()[0].split())
+        assert stat.S_ISBLK(mode) and (major, minor) == (7, disk.number)
