@@ -125,6 +125,7 @@ def test_installed_used_killed_changed_and_removed(role, loop):
     assert os.readlink(by_label) == udev_link and diskseq_of(by_label) == number
     assert not role()
 
+    assert_opens(loop, number)
     held_back(udev_link)
     killed(udev_link, by_label)
     restarted(udev_link)
@@ -141,6 +142,16 @@ def test_installed_used_killed_changed_and_removed(role, loop):
     assert not os.path.ismount(BY_DISKSEQ) and not os.path.ismount(IDENTITY)
     assert os.readlink(udev_link) == f"../../{os.path.basename(loop)}"
     assert os.path.realpath("/dev/disk/by-label/names") == loop
+
+
+def assert_opens(loop: str, number: int) -> None:
+    """racefree-open gives a tool that is known a descriptor, and one that is not the name."""
+    for tool, path in (("blockdev", "/proc/self/fd/700"), ("readlink", f"{BY_DISKSEQ}/{number}")):
+        options = {"blockdev": ["--getsize64"], "readlink": ["-f"]}[tool]
+        command = ["racefree-open", "--exclusive", f"path:{loop}", "--", tool, *options, "{1}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        wanted = {"blockdev": str(16 * 2**20), "readlink": path}[tool]
+        assert done.stdout.strip() == wanted, done
 
 
 def held_back(link: str) -> None:

@@ -2,21 +2,28 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """
-The role block_names: the check of block_names_links, and the program turn-links that udev runs.
+The role block_names: the check of block_names_links, the program turn-links that udev runs, and the library
+with the programs that use it.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROLE = Path(__file__).resolve().parents[3] / "roles/block_names"
-PATTERN = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))["block_names__directory"]
+ROOT = Path(__file__).resolve().parents[3]
+ROLE = ROOT / "roles/block_names"
+FLOOR = ROOT / "plugins/module_utils"
+VARIABLES = yaml.safe_load((ROLE / "vars/main.yml").read_text(encoding="utf-8"))
+PATTERN = VARIABLES["block_names__directory"]
 
 
 @pytest.mark.parametrize(
@@ -85,3 +92,35 @@ def test_its_own_links_in_the_given_directories_are_turned(place: Path) -> None:
 
 def test_without_a_number_nothing_is_turned(place: Path) -> None:
     assert turn(place, "mapper")["mapper/a"] == "../dm-1"
+
+
+@pytest.mark.parametrize("entry", ["_by_diskseq.program", "_command.program"])
+def test_the_library_has_all_rooms_that_a_program_imports(entry, monkeypatch):
+    spec = importlib.util.spec_from_file_location("unpack", ROOT / "roles/xen_host/files/unpack.py")
+    unpack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(unpack)
+    monkeypatch.setattr(unpack, "ENTRY", entry)
+    texts = {str(path.relative_to(FLOOR)): path.read_text(encoding="utf-8") for path in FLOOR.rglob("*.py")}
+    rooms = {name.rpartition(".")[0].replace(".", "/") for name in unpack.reachable(texts)} - {""}
+    assert entry.partition(".")[0] in rooms and rooms - set(VARIABLES["block_names__rooms"]) == set()
+
+
+def test_racefree_open_runs_from_the_library_alone(tmp_path):
+    texts = {
+        str(path.relative_to(FLOOR)): path.read_text(encoding="utf-8")
+        for room in VARIABLES["block_names__rooms"]
+        for path in (FLOOR / room).glob("*.py")
+    }
+    library = tmp_path / "racefree_block"
+    unpack = [sys.executable, "-I", ROLE / "files/unpack.py", library]
+    subprocess.run(unpack, input=json.dumps(texts).encode(), check=True, timeout=120)
+    text = (ROLE / "files/racefree-open").read_text(encoding="utf-8")
+    assert VARIABLES["block_names__library"] in text
+    program = tmp_path / "racefree-open"
+    program.write_text(text.replace(VARIABLES["block_names__library"], str(tmp_path)), encoding="utf-8")
+    words = ["file:/no/such/file", "--", "dd", "of={1}"]
+    done = subprocess.run(
+        [sys.executable, "-I", program, *words], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 125 and "/no/such/file: does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
