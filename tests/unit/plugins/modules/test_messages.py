@@ -372,7 +372,7 @@ def test_wrong_values(name, place, guest, monkeypatch):
     module was reported.
     """
     module, list_option, right, wrong = MODULES[name]
-    monkeypatch.setattr(resources.Resources, "store", property(lambda host: guest))
+    monkeypatch.setattr(resources.Resources, "shared", lambda self, kind: guest)
     before = sorted(os.listdir(place))
     tried = refused = 0
     for option, kind in wrong.items():
