@@ -40,14 +40,14 @@ def result(family="kills", row="dm_device present", **counts):
     }
 
 
-def test_the_table_is_made_of_what_is_kept(campaign):
+def test_the_table_is_made_from_the_stored_results(campaign):
     results = campaign("results")
     assert results.TABLE.read_text(encoding="utf-8") == results.table(), (
         "run tests/campaign/campaign.py table"
     )
 
 
-def test_what_is_kept_adds_up(campaign):
+def test_stored_results_add_up(campaign):
     results = campaign("results")
     files = list(results.KEPT.glob("*.json"))
     assert files
@@ -56,7 +56,7 @@ def test_what_is_kept_adds_up(campaign):
             assert counts["tries"] == sum(counts[name] for name in results.COUNTS[1:])
 
 
-def test_a_piece_is_of_the_code_that_it_tries(campaign):
+def test_the_key_covers_the_code_under_test(campaign):
     pieces = campaign("pieces")
     names = {path.name for path in pieces.closure([pieces.PLUGINS / "modules" / "dm_device.py"])}
     assert {
@@ -71,7 +71,7 @@ def test_a_piece_is_of_the_code_that_it_tries(campaign):
     assert len({pieces.key(family) for family in pieces.FAMILIES}) == len(pieces.FAMILIES)
 
 
-def test_a_change_of_that_code_is_another_key(campaign, monkeypatch):
+def test_a_code_change_changes_the_key(campaign, monkeypatch):
     pieces = campaign("pieces")
     family = pieces.FAMILIES[0]
     before = pieces.key(family)
@@ -103,13 +103,13 @@ def test_a_change_of_that_code_is_another_key(campaign, monkeypatch):
         ({"tries": 4, "right": 4}, "kills: dm_device present: left: 5: being mended", []),
     ],
 )
-def test_what_is_said_of_small_results(campaign, counts, listed, said):
+def test_notes_about_incomplete_results(campaign, counts, listed, said):
     expected = campaign("expected")
     texts = expected.judge([result(**counts)], expected.read(listed))
     assert len(texts) == len(said) and all(part in text for part, text in zip(said, texts))
 
 
-def test_tools_of_today_may_fail(campaign):
+def test_failures_of_other_tools_are_allowed(campaign):
     expected = campaign("expected")
     assert not expected.judge([result(row="today: dmsetup", tries=1, wrong=1)], {})
 
@@ -123,11 +123,11 @@ def test_tools_of_today_may_fail(campaign):
         "kills: a: left: 1:",
     ],
 )
-def test_a_line_that_is_not_understood(campaign, line):
+def test_an_invalid_line_of_the_expected_failures(campaign, line):
     with pytest.raises(ValueError, match="line 1"):
         campaign("expected").read(line)
 
 
-def test_the_list_is_readable(campaign):
+def test_the_list_of_expected_failures_can_be_parsed(campaign):
     expected = campaign("expected")
     expected.read(expected.FILE.read_text(encoding="utf-8"))

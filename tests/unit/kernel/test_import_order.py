@@ -35,7 +35,7 @@ def _imports(node):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_collection_is_imported_after_its_place_is_known(file):
+def test_the_collection_is_imported_after_its_path_is_set(file):
     tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
     # One that is only in the text of another program's code says nothing of this one.
     known = _lines(tree, _says_where)

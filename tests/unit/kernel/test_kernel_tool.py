@@ -53,7 +53,7 @@ def copy_of(directory, tmp_path):
     return copy
 
 
-def test_key_of_a_system_changes_with_release_packages_files_and_modes(monkeypatch, tmp_path):
+def test_the_system_key_depends_on_release_packages_files_and_modes(monkeypatch, tmp_path):
     from uml import recipe
 
     copy = copy_of(recipe.IMAGE_FILES, tmp_path)
@@ -71,7 +71,7 @@ def test_key_of_a_system_changes_with_release_packages_files_and_modes(monkeypat
     assert len(keys) == 6
 
 
-def test_a_kernel_from_source_is_built_anew_for_its_own_files_only(monkeypatch, tmp_path):
+def test_a_kernel_is_rebuilt_only_when_its_own_files_change(monkeypatch, tmp_path):
     from uml import recipe
 
     first = recipe.Source("trixie").key
@@ -88,7 +88,7 @@ def test_a_kernel_from_source_is_built_anew_for_its_own_files_only(monkeypatch, 
     assert recipe.Source("trixie").key != first
 
 
-def test_key_is_taken_once(monkeypatch, tmp_path):
+def test_the_key_is_computed_once(monkeypatch, tmp_path):
     from uml import recipe
 
     system = recipe.System("forky")
@@ -97,7 +97,7 @@ def test_key_is_taken_once(monkeypatch, tmp_path):
     assert system.key == first != recipe.System("forky").key
 
 
-def test_what_is_built(tmp_path):
+def test_the_parts_that_are_built(tmp_path):
     """By time, and without what is not complete."""
     from uml.recipe import System
 
@@ -110,7 +110,7 @@ def test_what_is_built(tmp_path):
     assert [path.name.rpartition(".")[2] for path in system.built()] == ["10", "20"]
 
 
-def test_a_part_that_is_in_use_is_not_removed(tmp_path):
+def test_a_part_in_use_is_not_removed(tmp_path):
     import fcntl
 
     from uml import build
@@ -139,7 +139,7 @@ def options(**more):
     )
 
 
-def test_files_of_a_run_are_looked_at_before_it():
+def test_files_of_a_run_are_checked_before_it_starts():
     from common.errors import Problem
     from uml.boot import Job
 
@@ -155,7 +155,7 @@ def test_files_of_a_run_are_looked_at_before_it():
             Job.of(["true"], options(**more))
 
 
-def test_scripts_of_a_run_quote_what_they_are_given(tmp_path):
+def test_scripts_of_a_run_quote_their_arguments(tmp_path):
     from uml import boot
 
     (tmp_path / "a 'b").write_text("x")
@@ -201,7 +201,7 @@ Aborted
         (None, "it printed nothing"),
     ],
 )
-def test_why_a_kernel_ended(tmp_path, text, reason):
+def test_the_reason_why_a_kernel_ended(tmp_path, text, reason):
     from uml import console
 
     if text is not None:
@@ -209,7 +209,7 @@ def test_why_a_kernel_ended(tmp_path, text, reason):
     assert console.reason(tmp_path) == reason
 
 
-def test_the_stack_begins_with_the_panic(tmp_path):
+def test_the_reported_stack_begins_with_the_panic(tmp_path):
     from uml import console
 
     (tmp_path / "console").write_text("noise\n" * 50 + PANIC)
@@ -217,7 +217,7 @@ def test_the_stack_begins_with_the_panic(tmp_path):
     assert len(lines) < 10 and "  Call Trace:" in lines and "  device-mapper: ioctl" in lines
 
 
-def test_what_was_tried_last(tmp_path):
+def test_the_last_table_that_was_tried_is_reported(tmp_path):
     from uml import console
 
     assert console.doing(tmp_path) == ""
@@ -226,7 +226,7 @@ def test_what_was_tried_last(tmp_path):
     assert console.doing(tmp_path) == "; it was working on the table\n  0 8 zero"
 
 
-def test_wrong_calls_say_what_is_wrong():
+def test_wrong_arguments_are_reported():
     for words, said in (
         (("run",), "which command"),
         (("run", "--release", "sid", "true"), "invalid choice"),
@@ -252,7 +252,7 @@ def test_missing_programs_are_named_with_their_packages():
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
-def test_what_there_is_and_its_removal(tmp_path):
+def test_status_and_clean(tmp_path):
     from uml.recipe import System
 
     old, new = tmp_path / "cache" / "forky-000000000000.1", tmp_path / "cache" / f"{System('forky').name}.2"

@@ -29,7 +29,7 @@ PATTERN = VARIABLES["block_names__directory"]
 @pytest.mark.parametrize(
     "path", ["mapper", "disk/by-uuid", "disk/by-id", "vg0", "disk/by-diskseq2", "racefree2"]
 )
-def test_directories_of_links(path: str) -> None:
+def test_valid_directories_of_links(path: str) -> None:
     assert re.match(PATTERN, path)
 
 
@@ -50,7 +50,7 @@ def test_directories_of_links(path: str) -> None:
         "a\nb",
     ],
 )
-def test_what_is_no_directory_of_links(path: str) -> None:
+def test_invalid_directories_of_links(path: str) -> None:
     assert not re.match(PATTERN, path)
 
 
@@ -82,7 +82,7 @@ def turn(place: Path, *directories: str, **properties: str) -> dict[str, str]:
     return found
 
 
-def test_its_own_links_in_the_given_directories_are_turned(place: Path) -> None:
+def test_links_of_the_disk_in_these_directories_are_redirected(place: Path) -> None:
     name = f"{place}/disk/by-diskseq/7"
     expected = {"mapper/a": name, "mapper/b": "../dm-2", "disk/by-uuid/u": "../../dm-1"}
     assert turn(place, "mapper", RACEFREE_DISKSEQ="7", DEVTYPE="disk") == expected
@@ -90,7 +90,7 @@ def test_its_own_links_in_the_given_directories_are_turned(place: Path) -> None:
     assert both == {**expected, "disk/by-uuid/u": f"{name}-part3"}
 
 
-def test_without_a_number_nothing_is_turned(place: Path) -> None:
+def test_without_a_number_no_link_is_redirected(place: Path) -> None:
     assert turn(place, "mapper")["mapper/a"] == "../dm-1"
 
 

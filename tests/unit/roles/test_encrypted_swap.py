@@ -65,7 +65,7 @@ def test_the_program_runs_from_the_library_alone(tmp_path):
     assert done.returncode == 1 and "no-such-area.json" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_defaults_are_those_of_the_documentation():
+def test_defaults_match_the_documentation():
     options = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text(encoding="utf-8"))
     options = options["argument_specs"]["main"]["options"]
     told = {

@@ -124,7 +124,7 @@ def test_links_are_followed_and_files_grow(role, tmp_path):
     assert link.is_symlink() and real.stat().st_size == 2**21 and real.read_bytes()[: 2**20] == b"x" * 2**20
 
 
-def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
+def test_a_file_that_grew_during_the_run_is_not_truncated(role, tmp_path):
     """The requested size is a minimum, even if the file was smaller when it was examined."""
     path = tmp_path / "a.raw"
     path.write_bytes(b"x" * 512)
@@ -135,7 +135,7 @@ def test_a_file_that_has_grown_meanwhile_is_not_cut(role, tmp_path):
     assert path.stat().st_size == 8192
 
 
-def test_two_roles_at_once_do_not_cut_what_the_other_one_has_grown(tmp_path):
+def test_concurrent_roles_do_not_truncate_each_others_files(tmp_path):
     """
     truncate reads the size and then sets it. A run must wait while another run is between these two steps.
     """
@@ -214,7 +214,7 @@ def test_nothing_is_changed_when_a_disk_is_refused(role, fleet, tmp_path):
     assert [("xvdd", "absent")] not in done.asked and sizes(tmp_path) == BEFORE
 
 
-def test_no_file_is_removed_when_a_disk_cannot_be_had(role, fleet, tmp_path):
+def test_no_file_is_removed_if_a_disk_is_unavailable(role, fleet, tmp_path):
     role(fleet, refuse="Define the disks", fails=True)
     assert sizes(tmp_path) == dict(AFTER, old=512)
 
@@ -280,7 +280,7 @@ def test_one_file_by_two_names(role, tmp_path, first, second):
     assert not role(shared, "--check").volumes, "what nobody writes two disks can have"
 
 
-def test_a_snapshot_is_of_the_very_image(role, tmp_path):
+def test_a_snapshot_uses_its_own_image(role, tmp_path):
     """A store gets a record of its image. Once the image is modified, the role only reports an error."""
     image, store = tmp_path / "golden", tmp_path / "a.cow"
     image.write_bytes(b"golden" + bytes(4090))
@@ -308,7 +308,7 @@ def test_a_snapshot_is_of_the_very_image(role, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["golden", "play.yml"] and "mtime_ns" not in str(done.disks)
 
 
-def test_volumes_come_first_and_go_last(role, tmp_path):
+def test_volumes_are_created_first_and_removed_last(role, tmp_path):
     pool = {
         "name": "p",
         "metadata": f"file:{tmp_path}/p.meta",

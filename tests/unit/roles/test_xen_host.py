@@ -171,12 +171,12 @@ def test_remove_needs_no_python_for_what_the_script_served(host):
     assert host.call("remove", script="/etc/xen/scripts/block")[0] == 127
 
 
-def test_names_are_taken_as_they_are(host):
+def test_names_are_not_interpreted(host):
     host.keep("5-51728", "6-5 -rf", "6-$(id)", "6-;id")
     assert host.call("remove") == (0, "") and host.kept() == []
 
 
-def test_the_modules_come_out_of_the_one_file(host):
+def test_modules_are_loaded_from_the_compiled_file(host):
     host.remove_sources()
     code, text = host.call("add", XENSTORED_PATH="/nonexistent/socket", XENSTORED_RUNDIR="/nonexistent")
     assert (
@@ -187,7 +187,7 @@ def test_the_modules_come_out_of_the_one_file(host):
 
 
 @pytest.mark.parametrize("damage", ["another Python's", "gone"])
-def test_without_the_one_file(host, damage):
+def test_without_the_compiled_file(host, damage):
     codes = host.library / "hotplug.codes"
     if damage == "gone":
         codes.unlink()
@@ -199,7 +199,7 @@ def test_without_the_one_file(host, damage):
     assert "ModuleNotFoundError" in host.call("add", path="nonsense")[1]
 
 
-def test_what_is_not_in_the_one_file_is_found_beside_it(host):
+def test_modules_missing_in_the_compiled_file_are_loaded_from_their_own(host):
     """For example, the modules of the hook."""
     host.begin_with(
         "from racefree_block._hotplug import script\n    from racefree_block._libvirt import hook\n"
@@ -209,7 +209,7 @@ def test_what_is_not_in_the_one_file_is_found_beside_it(host):
     assert code == 1 and text.startswith(f"Codes {host.library}/_libvirt/hook.py")
 
 
-def test_all_that_it_may_need_is_in_it(host):
+def test_the_compiled_file_has_all_modules_of_the_script(host):
     """Each module of the hotplug script can be imported from this file alone."""
     names = [
         path.stem
@@ -225,7 +225,7 @@ def test_all_that_it_may_need_is_in_it(host):
     assert "backend/vbd/DOMID/DEVID" in host.call("add", path="nonsense")[1]
 
 
-def test_what_only_recipes_need_is_not_in_it(host):
+def test_the_compiled_file_has_no_modules_for_recipes_only(host):
     """It is found beside it, and only when a target names a recipe."""
     host.begin_with(
         "from racefree_block._hotplug import script, service\n"
@@ -246,7 +246,7 @@ def test_targets_without_a_recipe_import_nothing_for_them(host):
     assert host.call("add", path="nonsense")[1].startswith("[]\n")
 
 
-def test_the_role_replaces_what_is_there():
+def test_the_texts_that_the_role_replaces_exist():
     """The program contains the texts that vars/main.yml replaces."""
     program = (FILES / "block-racefree").read_text(encoding="utf-8")
     variables = (ROOT / "roles/xen_host/vars/main.yml").read_text(encoding="utf-8")
@@ -269,7 +269,7 @@ def descriptors(pid):
     return sorted(found)
 
 
-def test_the_service_does_what_the_script_would(host):
+def test_the_service_does_the_same_as_the_script(host):
     """Python is not started, and errors are reported as without the service."""
     without = host.call("add")
     assert without[0] == 1
@@ -352,7 +352,7 @@ def test_the_script_raises_its_limit(host):
             assert code == 1 and "/nonexistent" in text
 
 
-def test_without_the_service_the_script_does_it_itself(host):
+def test_without_the_service_the_script_does_the_work(host):
     with host.serving() as service:
         keeper = children(service.pid)
     assert service.wait() == -signal.SIGKILL
@@ -362,7 +362,7 @@ def test_without_the_service_the_script_does_it_itself(host):
     assert code == 1 and "/elsewhere" in text
 
 
-def test_a_script_that_sees_other_mounts_does_it_itself(host):
+def test_a_script_in_another_mount_namespace_does_the_work(host):
     """
     In another mount namespace, the same path may lead to another file, so the script does not use the
     service.
@@ -408,7 +408,7 @@ os.read(calls, 1)
 """
 
 
-def test_a_service_that_ends_before_the_script_waits(host):
+def test_a_service_that_exits_before_the_script_waits(host):
     host.service.mkdir()
     for _again in range(20):
         with subprocess.Popen([PYTHON, "-IS", "-c", SHORT_LIVED, host.service]) as service:
@@ -422,7 +422,7 @@ def test_a_service_that_ends_before_the_script_waits(host):
 
 
 @pytest.mark.parametrize("victim", ["service", "keeper", "ended"])
-def test_killed_while_it_works(host, mute_store, victim):
+def test_killed_during_a_call(host, mute_store, victim):
     """
     If the service is killed, this is reported at once. If the keeper is killed, the service accepts no more
     calls, and the script works without it.
@@ -449,7 +449,7 @@ def test_killed_while_it_works(host, mute_store, victim):
     assert (host.service / "server").exists() == (victim == "service")
 
 
-def test_a_call_that_nobody_waits_for(host):
+def test_invalid_calls_are_ignored(host):
     """Invalid lines, and lines that name processes other than the script. These processes get no signal."""
     with host.serving(), subprocess.Popen(["sleep", "60"]) as other:
         try:

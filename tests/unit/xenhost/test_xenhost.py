@@ -60,7 +60,7 @@ def test_key_changes_with_release_backend_files_and_modes(monkeypatch, tmp_path)
     assert len(keys) == 5
 
 
-def test_key_of_another_blkback_is_its_own(monkeypatch, tmp_path):
+def test_another_blkback_has_its_own_key(monkeypatch, tmp_path):
     from lib import paths
     from lib.recipe import BLKBACKS, Recipe
 
@@ -91,7 +91,7 @@ def test_a_patch_for_every_blkback_that_is_not_stock():
     assert {path.stem for path in (XENHOST / "blkback").glob("*.patch")} == set(BLKBACKS) - {"stock"}
 
 
-def test_key_is_taken_once(monkeypatch, tmp_path):
+def test_the_key_is_computed_once(monkeypatch, tmp_path):
     from lib import paths
     from lib.recipe import Recipe
 
@@ -109,7 +109,7 @@ http://other.example/apt/|bookworm|bookworm|Somebody
 """
 
 
-def test_mirror_of_the_own_release_serves_another():
+def test_the_mirror_of_this_release_serves_another_release():
     from common import mirror
 
     found = mirror.parse_targets(TARGETS)
@@ -123,7 +123,7 @@ def test_mirror_of_the_own_release_serves_another():
     )
 
 
-def test_mirror_of_somebody_else_is_not_taken():
+def test_a_mirror_of_another_origin_is_not_used():
     from common import mirror
     from common.errors import Problem
 
@@ -162,7 +162,7 @@ def test_inventory_groups_and_connection():
     assert "'ControlPath=/run/x y/ssh'" in variables["ansible_ssh_args"]
 
 
-def test_wrong_calls_say_what_is_wrong():
+def test_wrong_arguments_are_reported():
     for words, said in (
         (("up", "--name", "../x"), "not allowed"),
         (("ssh", "true"), "is not up"),
@@ -195,7 +195,7 @@ def test_port_in_use_is_refused():
             machine.check_port(taken.getsockname()[1])
 
 
-def test_process_identity_tells_a_used_number_from_its_first_owner():
+def test_a_reused_pid_is_another_process():
     from common import process
 
     with subprocess.Popen(["sleep", "60"]) as child:
@@ -221,7 +221,7 @@ def lines_of(job, out=b"", err=b"", end=b"0 0"):
     return [*lines, b"@E " + job + b" " + end]
 
 
-def test_answers_of_several_commands_are_told_apart():
+def test_answers_of_several_commands_are_distinguished():
     from guest_channel import Answer
 
     answer = Answer("ab")
@@ -234,7 +234,7 @@ def test_answers_of_several_commands_are_told_apart():
     assert answer.result() == (3, bytes(range(256)) * 9, b"oh", False)
 
 
-def test_damaged_answer_is_not_taken():
+def test_a_damaged_answer_is_rejected():
     from guest_channel import Answer
 
     whole = lines_of(b"ab", b"x" * 300)

@@ -36,7 +36,7 @@ def test_lines_and_targets():
 
 
 @pytest.mark.parametrize("function", [dm_lines, dm_targets])
-def test_filters_say_what_is_wrong(function):
+def test_filters_report_errors(function):
     with pytest.raises(AnsibleFilterError) as caught:
         function("0 8 linear /dev/a x")
     assert "offset x: a whole number of sectors" in str(caught.value)
@@ -66,7 +66,7 @@ def test_valid():
 
 
 @pytest.mark.parametrize("function", [dm_lines, dm_targets, valid_dm_table])
-def test_a_warning_for_what_would_stop_some_kernel(function, monkeypatch):
+def test_a_table_that_would_stop_some_kernel_gets_a_warning(function, monkeypatch):
     said = []
     monkeypatch.setattr(_dm_table.Display, "warning", lambda self, text: said.append(text))
     assert function(STOPPING)

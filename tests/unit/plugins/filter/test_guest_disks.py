@@ -81,17 +81,17 @@ def test_entries():
 @pytest.mark.parametrize(
     "there", [{}, {"/golden.raw": 4096, "/web1.raw": 512}, {"/web1.cow": 512, "/web1.raw": 512}]
 )
-def test_a_file_that_is_missing(there):
+def test_a_missing_file(there):
     with pytest.raises(AnsibleFilterError, match=r"guests\[0\].disks\[0\].(file|image).*that is there"):
         entries(GUESTS, sizes=there)
 
 
 @pytest.mark.parametrize("size, found", [(0, 0), (700, 0), (512, 1), (2**20, 1)])
-def test_a_file_that_is_yet_to_grow_into_a_disk(size, found):
+def test_a_file_that_must_grow_first(size, found):
     assert len(entries(one(file="/a", size="1M"), sizes={"/a": size}, check_mode=True)) == found
 
 
-def test_what_is_removed_must_be_that_disk():
+def test_only_the_described_disk_is_removed():
     """An absent entry names the disk that it means, in the form in which libvirt_disk keeps it."""
 
     def source(sizes, **disk):
@@ -165,7 +165,7 @@ def test_what_is_removed_must_be_that_disk():
         (one(file="/a") + one(file="/b", vdev=51712), "must be another one"),
     ],
 )
-def test_refused(guests, words):
+def test_invalid_entries_are_refused(guests, words):
     with pytest.raises(AnsibleFilterError, match=words):
         files(guests)
 
@@ -174,7 +174,7 @@ def test_refused(guests, words):
     "value",
     [True, False, "yes", "No", "true", "FALSE", "on", "off", "1", "0", 1, 0, " y ", "n", "t", "f", 1.0, 0.0],
 )
-def test_booleans_as_ansible_has_them(value):
+def test_booleans_in_ansibles_spellings(value):
     (found,) = files(one(file="/a", state="absent", remove_file=value))
     assert found["remove"] == (["/a"] if boolean(value) else [])
 
@@ -186,7 +186,7 @@ def test_a_file_moves_to_another_guest():
     assert [file["state"] for file in files(list(reversed(guests)))] == ["present", "absent"]
 
 
-def test_an_image_may_be_a_disk_that_is_only_read():
+def test_an_image_can_be_a_read_only_disk():
     guests = one(file="/a", image="/g", size=512) + one(vdev="xvdb", file="/g", mode="r", size=4096)
     assert files(guests, sizes={"/a": 512, "/g": 4096}) == []
     with pytest.raises(AnsibleFilterError, match="image of"):
@@ -201,12 +201,12 @@ def test_an_image_may_be_a_disk_that_is_only_read():
         (one(file="/a", size="1M", image="/g"), {}, "an image that is there"),
     ],
 )
-def test_what_is_there_does_not_fit(guests, sizes, words):
+def test_existing_files_that_do_not_match_are_refused(guests, sizes, words):
     with pytest.raises(AnsibleFilterError, match=words):
         files(guests, sizes=sizes)
 
 
-def test_an_odd_image():
+def test_an_image_of_an_odd_size():
     with pytest.raises(AnsibleFilterError, match="whole sectors"):
         entries(one(file="/a", image="/g"), sizes={"/a": 512, "/g": 700})
 
@@ -260,7 +260,7 @@ def test_a_disk_smaller_than_its_image():
         table_of({"/g": 4096}, disk_size=512)
 
 
-def test_the_very_image():
+def test_the_image_is_identified_by_its_modification_time():
     assert table_of({"/g": 4096}, {"/g": 17, "/h": 18})["origin"] == {
         "file": "/g",
         "read_only": True,
@@ -293,7 +293,7 @@ def test_stores():
     )
 
 
-def test_a_record_goes_with_its_store():
+def test_a_record_is_removed_with_its_store():
     guests = one(file="/a", image="/g", state="absent", remove_file=True) + one(
         vdev="xvdb", file="/b", state="absent", remove_file=True
     )
@@ -317,7 +317,7 @@ def thin(number=5, pool=None, vdev="xvda", state="present", mode=None, **more):
     )
 
 
-def test_a_volume_of_a_pool_that_is_made():
+def test_a_volume_of_a_new_pool():
     (entry,) = entries(thin())
     (line,) = entry["source"]["table"]
     assert (line["target"], line["length"], line["id"]) == ("thin", 10 * 2**21, 5)
@@ -388,7 +388,7 @@ def test_volumes():
     ]
 
 
-def test_what_is_removed_must_be_that_volume():
+def test_only_the_described_volume_is_removed():
     (there,) = entries(thin())
     (gone,) = entries(thin(state="absent"), state="absent")
     assert gone["source"] == there["source"]
@@ -475,7 +475,7 @@ def test_refused_volumes_and_images(guests, words):
             question(guests)
 
 
-def test_a_volume_that_is_shared():
+def test_a_shared_volume():
     guests = thin(shared=True) + thin(vdev="xvdb", shared=True)
     assert volumes(guests)[0]["volumes"] == [{"id": 5, "state": "present"}]
     guests = thin(mode="r") + thin(vdev="xvdb", mode="r")
@@ -534,7 +534,7 @@ def test_any_disk_can_be_encrypted():
     ] == lengths
 
 
-def test_an_encrypted_file_that_is_gone():
+def test_a_missing_encrypted_file():
     """The length of its table is known only if the entry gives a size."""
     gone = {"file": "/a", "crypt": CRYPT, "state": "absent"}
     (entry,) = entries(one(**gone), state="absent")
@@ -563,7 +563,7 @@ SECRET = "00112233" * 16
         (dict(CRYPT, password=SECRET), "crypt.password"),
     ],
 )
-def test_refused_encryption(crypt, words):
+def test_invalid_encryption_is_refused(crypt, words):
     with pytest.raises(AnsibleFilterError, match=words) as caught:
         files(one(file="/a", crypt=crypt))
     assert SECRET not in str(caught.value)
@@ -577,12 +577,12 @@ def test_refused_encryption(crypt, words):
         ({"crypt": CRYPT, "state": "absent"}, "only with file, thin or source"),
     ],
 )
-def test_encryption_that_does_not_fit(disk, words):
+def test_encryption_that_does_not_match_the_existing_disk(disk, words):
     with pytest.raises(AnsibleFilterError, match=words):
         entries(one(**disk), state=disk.get("state", "present"), sizes={"/a": 4608})
 
 
-def test_a_file_that_is_known_to_be_raw():
+def test_a_file_of_known_raw_format():
     (found,) = entries(one(file="/a", format="raw"), sizes={"/a": 4096})
     assert found["source"] == {"file": "/a", "format": "raw"}
     crypt = {"cipher": "aes-xts-plain64", "key": ":64:logon:a:b"}
@@ -598,6 +598,6 @@ def test_a_file_that_is_known_to_be_raw():
         ({"source": "/dev/vg/a", "format": "raw"}, "only with file, and without image"),
     ],
 )
-def test_formats_that_cannot_be_meant(disk, words):
+def test_formats_that_contradict_the_entry_are_refused(disk, words):
     with pytest.raises(AnsibleFilterError, match=words):
         entries(one(**disk), sizes={"/a": 4096, "/b": 4096})

@@ -99,7 +99,7 @@ def test_disks_of_guests_without_a_device_or_with_a_problem():
     ]
 
 
-def test_a_name_that_is_used_again_is_another_device():
+def test_a_reused_name_is_another_device():
     """A vbd's device with another disk sequence number is not the listed one of that name."""
     lines = stack_tree([LOOP | {"holders": []}], [vbd("loop7", 40)]).splitlines()
     assert lines == [
@@ -132,7 +132,7 @@ def test_mermaid_and_dot():
     ]
 
 
-def test_nothing_is_drawn_as_nothing():
+def test_an_empty_stack():
     assert stack_tree([]) == "" and stack_mermaid([]) == "flowchart LR"
 
 

@@ -31,7 +31,7 @@ def house(monkeypatch):
     return sources.house_of(sources.from_checkout(str(CHECKOUT)))
 
 
-def test_there_are_no_circles(house):
+def test_there_are_no_import_cycles(house):
     from house import imports, numbers
 
     found = imports.circles_of(imports.graph_of(imports.imports_of(house)))

@@ -142,7 +142,7 @@ def everywhere():
     return found
 
 
-def test_no_error_passes_for_an_answer():
+def test_no_handler_takes_an_error_for_an_answer():
     new = [
         f"{file}:{line}: {function}: {problem}"
         for (file, function), places in everywhere().items()
@@ -155,7 +155,7 @@ def test_no_error_passes_for_an_answer():
     )
 
 
-def test_what_is_listed_is_there():
+def test_every_listed_handler_exists():
     gone = set(STAY) - set(everywhere())
     assert not gone, f"mended, so to be taken off the list: {sorted(gone)}"
 
@@ -179,6 +179,6 @@ def test_what_is_listed_is_there():
         ("os.path.join(a)", 0),
     ],
 )
-def test_what_is_found(text, expected):
+def test_the_search_finds_handlers(text, expected):
     source = "for _ in x:\n" + "\n".join("  " + line for line in text.split("\n"))
     assert len(list(found_in(ast.parse(source)))) == expected

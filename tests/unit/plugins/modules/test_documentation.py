@@ -35,7 +35,7 @@ def told(text, listed):
 
 
 @pytest.mark.parametrize("plural", PLURALS)
-def test_suboptions_are_the_options_of_the_singular(plural):
+def test_suboptions_match_the_singular_modules_options(plural):
     singular, listed = PLURALS[plural]
     options = documentation(singular)["options"]
     suboptions = documentation(plural)["options"][listed]["suboptions"]
@@ -49,7 +49,7 @@ def test_suboptions_are_the_options_of_the_singular(plural):
 
 
 @pytest.mark.parametrize("plural", PLURALS)
-def test_what_an_entry_returns_is_what_the_singular_returns(plural):
+def test_entries_return_what_the_singular_module_returns(plural):
     singular, listed = PLURALS[plural]
     rows = documentation(plural, "RETURN")[listed]["contains"]
     for name, value in documentation(singular, "RETURN").items():

@@ -81,7 +81,7 @@ def run(check=False, **arguments):
 
 
 @pytest.mark.parametrize("kind", ["logon", "user"])
-def test_a_life(keyring, kind):
+def test_added_changed_and_removed(keyring, kind):
     assert run(True, type=kind, payload=ONE)["changed"] and not keyring.changes
     first = run(type=kind, payload=ONE)
     assert first["changed"] and first["key"] == {
@@ -107,7 +107,7 @@ def test_a_life(keyring, kind):
     assert not run(type=kind, state="absent")["changed"]
 
 
-def test_what_is_kept_beside_tells_nothing(keyring):
+def test_the_stored_digest_is_salted(keyring):
     run(payload=TWO)
     told = keyring.keys["user", "racefree.block:logon:a:b"][1]
     assert bytes.fromhex(TWO) not in told
@@ -129,7 +129,7 @@ def test_what_is_kept_beside_tells_nothing(keyring):
         lambda keyring: keyring.add("user", "racefree.block:logon:a:b", bytes(68)),
     ],
 )
-def test_what_others_have_changed(keyring, change):
+def test_a_key_changed_by_somebody_else(keyring, change):
     """A key whose payload cannot be verified is set again."""
     run(payload=ONE)
     change(keyring)
@@ -155,7 +155,7 @@ def test_what_others_have_changed(keyring, change):
         ({"payload": ONE, "type": "trusted"}, ["type"]),
     ],
 )
-def test_refused(keyring, arguments, words):
+def test_invalid_options_are_refused(keyring, arguments, words):
     for check in (True, False):
         result = run(check, **arguments)
         assert result["failed"] and not keyring.changes and "Traceback" not in str(result)

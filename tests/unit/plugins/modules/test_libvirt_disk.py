@@ -58,7 +58,7 @@ GOOD = {"domain": "web1", "vdev": "xvda", "source": "file:/srv/a.raw"}
         ({"timeout": 0}, ["timeout", "from 1 to"]),
     ],
 )
-def test_refused(change, words):
+def test_invalid_options_are_refused(change, words):
     result = run(**{**GOOD, **change})
     assert result["failed"] and "Traceback" not in str(result)
     for word in words:
@@ -66,13 +66,13 @@ def test_refused(change, words):
 
 
 @pytest.mark.skipif(connection.libvirt is not None, reason="the library is here")
-def test_without_the_library():
+def test_libvirt_python_is_missing():
     for check in (True, False):
         result = run(**GOOD, _ansible_check_mode=check)
         assert result["error"]["kind"] == "NotSupported" and "python3-libvirt" in result["msg"]
 
 
-def test_twins():
+def test_duplicates():
     result = run(libvirt_disks, disks=[dict(GOOD), dict(GOOD, vdev="51712")])
     assert "in the list twice" in result["disks"][1]["msg"] and not result["changed"]
 

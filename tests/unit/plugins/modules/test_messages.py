@@ -414,7 +414,7 @@ def test_wrong_values(name, place, guest, monkeypatch):
         ("odd", "has 1000 bytes there, not a multiple"),
     ],
 )
-def test_a_path_is_named_with_what_is_wrong(place, name, words):
+def test_path_errors_name_the_path_and_the_reason(place, name, words):
     path = f"{place}/{name}"
     for module, options in ((loop_device, {}), (loop_devices, {})):
         arguments = {"backing_file": path, **options}
@@ -426,7 +426,7 @@ def test_a_path_is_named_with_what_is_wrong(place, name, words):
 
 
 @pytest.mark.parametrize("name", ["none", "dangling", "disk/below", "n" * 300, "none/none", "circle"])
-def test_what_cannot_be_there_is_absent(place, name):
+def test_impossible_paths_count_as_absent(place, name):
     for check in (True, False):
         result = run(loop_device.main, check=check, backing_file=f"{place}/{name}", state="absent")
         assert not result.get("failed") and not result["changed"] and result["gone"], result
@@ -537,7 +537,7 @@ VERBS = (
 )
 
 
-def test_the_text_of_every_refusal_goes_on_after_option_and_value():
+def test_every_refusal_continues_after_option_and_value():
     """``InvalidValue`` puts "OPTION VALUE: " before the text, so the text must begin with a verb."""
     wrong, seen = [], 0
     for path in sorted(glob.glob(f"{UTILS}/**/*.py", recursive=True)):

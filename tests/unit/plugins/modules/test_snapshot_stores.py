@@ -126,7 +126,7 @@ def test_an_image_that_was_moved(place, store):
     )
 
 
-def test_a_store_that_nothing_is_known_of(place, store):
+def test_a_store_without_a_record(place, store):
     for check in (True, False):
         assert "a.cow.image does not exist" in run(store(used=True), check=check)["msg"]
     assert run(store(adopt=True))["changed"] and settled(store()) and settled(store(adopt=True))
@@ -162,7 +162,7 @@ def test_all_or_nothing(place, store):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"image": "/a", "size": "x", "mtime_ns": 1, "sha256": ""}']
 )
-def test_a_record_that_is_none(place, store, text):
+def test_an_invalid_record(place, store, text):
     (place / "a.cow.image").write_text(text)
     assert "a.cow.image" in run(store())["msg"]
 
@@ -177,19 +177,19 @@ def test_a_record_that_is_none(place, store, text):
         ({"image": "/dev/null"}, ["image", "regular file"]),
     ],
 )
-def test_refused(store, change, words):
+def test_invalid_options_are_refused(store, change, words):
     result = run(dict(store(), **change))
     assert result["failed"]
     for word in words:
         assert word in result["msg"]
 
 
-def test_an_image_that_is_empty(place, store):
+def test_an_empty_image(place, store):
     (place / "golden").write_bytes(b"")
     assert "not empty" in run(store())["msg"]
 
 
-def test_an_image_that_is_written_meanwhile(place, store, monkeypatch):
+def test_an_image_that_is_written_to_during_the_run(place, store, monkeypatch):
     class Slow:
         def update(self, piece):
             os.utime(place / "golden", ns=(7, 7))
@@ -200,7 +200,7 @@ def test_an_image_that_is_written_meanwhile(place, store, monkeypatch):
     )
 
 
-def test_twins(store):
+def test_duplicates(store):
     assert "twice" in run(store(), store())["msg"]
 
 
@@ -216,7 +216,7 @@ def test_twins(store):
     ],
 )
 @pytest.mark.parametrize("check", [False, True])
-def test_what_is_no_regular_file(place, store, which, kind, word, check):
+def test_files_that_are_not_regular(place, store, which, kind, word, check):
     entry = store(used=False)
     (place / which).unlink(missing_ok=True)
     if kind == "/dev/zero":
@@ -245,7 +245,7 @@ def test_a_store_that_became_a_fifo(place, store):
 @pytest.mark.parametrize(
     "text", ["[" * 30000, '{"image": "/x", "size": 1e999, "mtime_ns": 1, "sha256": "x"}']
 )
-def test_a_record_that_json_takes_and_is_none(place, store, text):
+def test_an_invalid_record_that_is_valid_json(place, store, text):
     entry = store(used=True)
     (place / "a.cow.image").write_text(text)
     result = run(entry)

@@ -131,7 +131,7 @@ def test_a_disk_in_place_of_another(etc, image):
     assert b"xvdc" not in config(etc) and b"# swap" in config(etc) and os.listdir(etc / "recipes") == []
 
 
-def test_what_somebody_wrote_by_hand_is_understood(etc, image):
+def test_disks_written_by_hand(etc, image):
     by_hand = b"name='web1'\ndisk=[ 'format=raw, vdev=xvda, script=block-racefree, target=recipe:own' ]\n"
     (etc / "web1.cfg").write_bytes(by_hand)
     (etc / "recipes").mkdir(0o700)
@@ -212,7 +212,7 @@ def test_all_is_rolled_back(etc, image, monkeypatch):
     assert contents() == before
 
 
-def test_what_was_changed_meanwhile_is_not_overwritten(etc, image, monkeypatch):
+def test_a_concurrent_change_is_not_overwritten(etc, image, monkeypatch):
     real = recipe_file.write
 
     def write(kept):

@@ -25,7 +25,7 @@ def test_a_file_is_replaced(tmp_path, temporary, sync):
         assert os.listdir(tmp_path) == ["record"]
 
 
-def test_what_a_killed_run_left_is_replaced_and_not_written_to(tmp_path):
+def test_a_temporary_file_of_a_killed_run_is_replaced_not_written_to(tmp_path):
     path, other = tmp_path / "record", tmp_path / "other"
     other.write_text("kept")
     os.symlink(other, tmp_path / "record.new")
@@ -33,7 +33,7 @@ def test_what_a_killed_run_left_is_replaced_and_not_written_to(tmp_path):
     assert (path.read_text(), other.read_text(), path.is_symlink()) == ("text", "kept", False)
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path):
+def test_a_failed_write_leaves_the_file_unchanged(tmp_path):
     path = tmp_path / "record"
     path.write_text("before")
     child = os.fork()

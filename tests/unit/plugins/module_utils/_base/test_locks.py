@@ -97,13 +97,13 @@ def taker(*locks):
     return function
 
 
-def test_one_process_has_it_and_the_others_do_not(child):
+def test_only_one_process_has_the_lock(child):
     with _locks.held([A]):
         assert child(taker(A, B)).hear() == "no yes"
     assert child(taker(A)).hear() == "yes"
 
 
-def test_it_ends_with_its_process():
+def test_a_lock_is_released_when_its_process_ends():
     other = Child(holder(A))
     assert other.hear() == "held"
     with pytest.raises(_locks.Unavailable):
@@ -112,7 +112,7 @@ def test_it_ends_with_its_process():
     _locks.held([A], Deadline(PLENTY)).close()
 
 
-def test_it_is_waited_for(child):
+def test_waiting_for_a_lock(child):
     with _locks.held([A]):
         waiting = child(lambda say: (say("wait"), _locks.held([A], Deadline(PLENTY)), say("held")))
         assert waiting.hear() == "wait"
@@ -120,7 +120,7 @@ def test_it_is_waited_for(child):
     assert waiting.hear() == "held"
 
 
-def test_who_has_it_is_said(child):
+def test_the_error_names_the_process_that_has_the_lock(child):
     other = child(holder(A))
     assert other.hear() == "held"
     with pytest.raises(_locks.Unavailable) as caught:
@@ -130,7 +130,7 @@ def test_who_has_it_is_said(child):
     assert caught.value.lock == A and text.startswith("timed out after 0 s waiting for process")
 
 
-def test_none_of_a_list_is_kept_when_one_cannot_be_had(child):
+def test_all_locks_of_a_list_are_released_if_one_times_out(child):
     other = child(holder(C))
     assert other.hear() == "held"
     mine = _locks.held([B])
@@ -142,7 +142,7 @@ def test_none_of_a_list_is_kept_when_one_cannot_be_had(child):
     assert child(taker(B)).hear() == "yes"
 
 
-def test_lists_in_any_order_do_not_stop_each_other(child):
+def test_lists_in_opposite_orders_do_not_deadlock(child):
     """Two processes repeatedly take the same locks, listed in opposite orders."""
 
     def both_ways(order):
@@ -157,7 +157,7 @@ def test_lists_in_any_order_do_not_stop_each_other(child):
     assert first.hear(2 * PLENTY) == second.hear(2 * PLENTY) == "done"
 
 
-def test_a_child_has_none_and_keeps_none(child):
+def test_children_do_not_inherit_locks(child):
     """Neither a forked child that continues, nor one that holds devices, inherits or releases locks."""
     mine = _locks.held([A])
     forked = child(lambda say: (mine.close(), say("closed")))
@@ -168,7 +168,7 @@ def test_a_child_has_none_and_keeps_none(child):
         assert child(taker(A)).hear() == "yes"
 
 
-def test_taken_twice_it_is_had_until_both_are_released(child):
+def test_a_lock_taken_twice_must_be_released_twice(child):
     with _locks.held([A]):
         with _locks.held([A, A]):
             pass
@@ -176,7 +176,7 @@ def test_taken_twice_it_is_had_until_both_are_released(child):
     assert child(taker(A)).hear() == "yes"
 
 
-def test_threads_are_parted_too(child):
+def test_locks_exclude_other_threads(child):
     found = []
     mine = _locks.held([A])
 
@@ -194,7 +194,7 @@ def test_threads_are_parted_too(child):
     mine.close()
 
 
-def test_it_is_the_inode_that_is_locked(tmp_path, child):
+def test_a_file_is_locked_by_its_inode(tmp_path, child):
     path, link, hard, other = (str(tmp_path / name) for name in ("file", "link", "hard", "other"))
     for name in (path, other):
         with open(name, "wb"):
@@ -217,7 +217,7 @@ def test_a_path_that_leads_to_no_file_has_no_lock(tmp_path, path):
     assert _locks.of_file(str(tmp_path / path)) == []
 
 
-def test_a_path_that_cannot_be_looked_at_is_an_error(tmp_path, monkeypatch):
+def test_a_path_that_cannot_be_examined_is_an_error(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied")
 
@@ -226,7 +226,7 @@ def test_a_path_that_cannot_be_looked_at_is_an_error(tmp_path, monkeypatch):
         _locks.of_file(str(tmp_path / "x"))
 
 
-def test_the_file_is_only_for_its_owner(tmp_path):
+def test_the_lock_file_is_accessible_to_its_owner_only(tmp_path):
     before = os.umask(0)
     try:
         with _locks.held([A]):
@@ -236,7 +236,7 @@ def test_the_file_is_only_for_its_owner(tmp_path):
         os.umask(before)
 
 
-def test_a_link_in_place_of_the_file_is_refused(tmp_path):
+def test_a_symbolic_link_instead_of_the_lock_file_is_refused(tmp_path):
     os.mkdir(_locks.DIRECTORY, 0o700)
     os.symlink(tmp_path / "elsewhere", f"{_locks.DIRECTORY}/bytes")
     with pytest.raises((KernelError, WrongDevice)):
@@ -251,7 +251,7 @@ def test_many_at_once(child):
     assert set(child(taker(*locks)).hear().split()) == {"yes"}
 
 
-def test_a_lock_file_that_was_removed_is_made_again_for_who_has_none_in_it(child):
+def test_a_removed_lock_file_is_recreated_by_a_process_without_locks(child):
     with _locks.held([A]):
         os.unlink(f"{_locks.DIRECTORY}/bytes")
         with pytest.raises(WrongDevice, match="removed or exchanged"):
@@ -260,7 +260,7 @@ def test_a_lock_file_that_was_removed_is_made_again_for_who_has_none_in_it(child
         assert child(lambda say: say(str(_locks.Locks().try_take(A)))).hear() == "False"
 
 
-def test_who_waits_for_a_lock_in_a_file_that_is_removed_meanwhile_waits_in_the_new_one(child):
+def test_waiting_continues_in_the_new_file_when_the_lock_file_is_removed(child):
     def holds(say):
         _locks.held([A])
         say("has it")
@@ -272,7 +272,7 @@ def test_who_waits_for_a_lock_in_a_file_that_is_removed_meanwhile_waits_in_the_n
         _locks.held([A], Deadline(0))
 
 
-def test_the_directory_is_looked_at_also_when_the_file_is_there():
+def test_the_directory_is_checked_even_if_the_lock_file_exists():
     _locks.held([A]).close()
     real = f"{_locks.DIRECTORY}.real"
     os.rename(_locks.DIRECTORY, real)
@@ -281,7 +281,7 @@ def test_the_directory_is_looked_at_also_when_the_file_is_there():
         _locks.held([A])
 
 
-def test_the_file_is_opened_by_nobody_else_whatever_path_leads_to_it(child, tmp_path, monkeypatch):
+def test_no_other_code_opens_the_lock_file_by_any_path(child, tmp_path, monkeypatch):
     monkeypatch.setattr(run_directory, "LOCK_FILE", f"{_locks.DIRECTORY}/bytes")
     with _locks.held([A]):
         os.link(f"{_locks.DIRECTORY}/bytes", tmp_path / "image.raw")
@@ -292,7 +292,7 @@ def test_the_file_is_opened_by_nobody_else_whatever_path_leads_to_it(child, tmp_
         assert child(lambda say: say(str(_locks.Locks().try_take(A)))).hear() == "False"
 
 
-def test_of_many_in_one_go_the_first_ones_are_had_until_one_is_another_runs(child):
+def test_taking_many_locks_stops_at_the_first_that_another_run_has(child):
     locks = sorted((_locks.Lock(f"many {number}", "it") for number in range(9)), key=lambda lock: lock.offset)
     other = child(holder(locks[5]))
     assert other.hear() == "held"

@@ -51,17 +51,17 @@ def test_fields_and_defaults():
         ((1, 2), {"x": 3}),
     ],
 )
-def test_what_is_no_point(values, named):
+def test_wrong_fields_are_refused(values, named):
     with pytest.raises(TypeError):
         Point(*values, **named)
 
 
-def test_nothing_can_be_changed():
+def test_records_are_immutable():
     with pytest.raises(AttributeError):
         Point(1, 2).x = 3
 
 
-def test_what_the_hotplug_script_does_not_import():
+def test_slow_modules_are_not_imported():
     """Each of these modules takes longer to import than everything the script does."""
     code = (
         "import sys\n"

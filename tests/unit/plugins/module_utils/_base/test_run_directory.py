@@ -38,7 +38,7 @@ def test_the_mode_does_not_depend_on_the_umask(root, umask):
     assert (mode(root), mode(root / "libvirt")) == (0o755, 0o700)
 
 
-def test_a_directory_with_another_mode_is_mended(root):
+def test_a_wrong_mode_is_corrected(root):
     (root / "libvirt").mkdir(parents=True)
     root.chmod(0o777)
     (root / "libvirt").chmod(0o777)
@@ -46,13 +46,13 @@ def test_a_directory_with_another_mode_is_mended(root):
     assert (mode(root), mode(root / "libvirt")) == (0o755, 0o700)
 
 
-def test_the_way_to_the_root_is_not_touched(root, tmp_path):
+def test_parent_directories_are_left_unchanged(root, tmp_path):
     tmp_path.chmod(0o1777)
     make(root / "libvirt", 0)
     assert mode(tmp_path) == 0o1777
 
 
-def test_a_symbolic_link_in_its_place(root, tmp_path):
+def test_a_symbolic_link_instead_of_the_directory(root, tmp_path):
     root.mkdir()
     (tmp_path / "elsewhere").mkdir(mode=0o755)
     (root / "libvirt").symlink_to(tmp_path / "elsewhere")
@@ -61,7 +61,7 @@ def test_a_symbolic_link_in_its_place(root, tmp_path):
     assert mode(tmp_path / "elsewhere") == 0o755
 
 
-def test_what_is_no_directory(root):
+def test_a_file_instead_of_the_directory(root):
     root.mkdir()
     (root / "libvirt").write_text("")
     with pytest.raises(WrongDevice, match="not a directory"):
@@ -71,7 +71,7 @@ def test_what_is_no_directory(root):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_another_users_directory(root):
+def test_a_directory_of_another_user(root):
     (root / "libvirt").mkdir(parents=True)
     os.chown(root / "libvirt", 65534, 65534)
     with pytest.raises(WrongDevice, match="belongs to the user 65534"):
@@ -79,7 +79,7 @@ def test_another_users_directory(root):
     assert os.stat(root / "libvirt").st_uid == 65534
 
 
-def test_nothing_else_in_the_library_makes_directories():
+def test_no_other_code_creates_directories():
     """
     Any other mkdir would depend on the umask. Exceptions are directories that only root needs (_block.node,
     _block.seal.attachment), and the mount point of a file system (_by_diskseq.mount_point).

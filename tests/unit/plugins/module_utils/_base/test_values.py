@@ -54,7 +54,7 @@ def test_sizes(text, size):
         511,
     ],
 )
-def test_what_is_no_size_is_refused(text):
+def test_invalid_sizes_are_refused(text):
     with pytest.raises(InvalidValue, match="must be (bytes|whole sectors)"):
         values.bytes_of(text)
 
@@ -91,7 +91,7 @@ def test_booleans():
             values.boolean(value, "x")
 
 
-def test_keys_that_are_not_allowed_are_refused_without_their_value():
+def test_unknown_keys_are_refused_without_showing_their_values():
     values.check_keys({"a": 1, "b": None, "c": None}, "disk", ("a", "b"), {"c"})
     for key, value in (("c", 1), ("d", None), ("d", "secret")):
         with pytest.raises(InvalidValue) as caught:

@@ -117,7 +117,7 @@ def test_read_only_device(place):
         os.close(fd)
 
 
-def test_every_way_to_the_device(loop, place):
+def test_every_way_to_open_a_device(loop, place):
     path, diskseq = loop
     link = os.path.join(place, "link")
     os.symlink(path, link)
@@ -145,7 +145,7 @@ def test_every_way_to_the_device(loop, place):
             assert device.path == path, "named as the kernel does"
 
 
-def test_held_path_for_a_program_that_takes_a_path(loop):
+def test_held_path_for_a_program_that_needs_a_path(loop):
     path, dummy = loop
     with _device.open_path(path) as device:
         assert (
@@ -156,7 +156,7 @@ def test_held_path_for_a_program_that_takes_a_path(loop):
         )
 
 
-def test_a_duplicate_outlives_the_first(loop):
+def test_a_duplicate_outlives_the_original(loop):
     path, dummy = loop
     device = _device.open_path(path)
     with device.duplicate() as other:
@@ -189,7 +189,7 @@ def make_socket(path):
         (lambda path: path.symlink_to("/"), "directory"),
     ],
 )
-def test_what_is_no_block_device(make, word, tmp_path):
+def test_paths_that_are_not_block_devices(make, word, tmp_path):
     path = tmp_path / "x"
     make(path)
     for writable in (False, True):
@@ -201,13 +201,13 @@ def test_what_is_no_block_device(make, word, tmp_path):
 @pytest.mark.parametrize(
     "path", [None, 7, "", "dev/loop0", "/dev/loop\0", b"/dev/loop0", ["/dev/loop0"], "/dev/\ud800"]
 )
-def test_what_is_no_path(path):
+def test_invalid_paths(path):
     with pytest.raises(InvalidValue) as caught:
         _device.open_path(path)
     assert caught.value.option == "path"
 
 
-def test_nothing_there(tmp_path):
+def test_a_missing_path(tmp_path):
     for path in (tmp_path / "none", tmp_path / "none" / "below", tmp_path / "file" / "below"):
         (tmp_path / "file").touch()
         with pytest.raises(DeviceGone):
@@ -233,7 +233,7 @@ def test_wrong_diskseq(loop):
 @pytest.mark.parametrize(
     "name", ["0", "042", "x", "-1", "1-part", "1-part0", "1p01", "1p1p1", "1-part1x", "1/2", "1" * 21]
 )
-def test_a_name_in_by_diskseq_that_is_none(name):
+def test_invalid_names_in_by_diskseq(name):
     with pytest.raises(InvalidValue, match="diskseq"):
         _device.open_path(f"/dev/disk/by-diskseq/{name}", option="source.path")
 
@@ -269,13 +269,13 @@ def _opened(path, diskseq=None):
         return type(error).__name__
 
 
-def test_a_diskseq_that_nobody_has():
+def test_a_diskseq_of_no_device():
     for number in (2**64 - 1, str(2**63)):
         with pytest.raises(DeviceGone, match="no disk has the disk sequence number"):
             _device.open_diskseq(number)
 
 
-def test_a_diskseq_that_has_gone(place):
+def test_a_diskseq_whose_device_is_gone(place):
     fd, number = loopdevices.bind_free(loopdevices.image(place, "disk"))
     diskseq = loopdevices.diskseq_of(fd)
     _device.open_diskseq(diskseq).close()
@@ -311,7 +311,7 @@ def test_a_diskseq_that_has_gone(place):
         "\u0661",
     ],
 )
-def test_what_is_no_diskseq(value):
+def test_invalid_diskseqs(value):
     with pytest.raises(InvalidValue) as caught:
         _device.open_diskseq(value)
     assert caught.value.option == "diskseq"
@@ -321,7 +321,7 @@ def test_what_is_no_diskseq(value):
 
 
 @given(st.integers(1, 2**64 - 1))
-def test_every_diskseq_is_one(number):
+def test_every_valid_diskseq_is_accepted(number):
     assert _device.check_diskseq(number) == _device.check_diskseq(str(number)) == number
 
 
@@ -337,12 +337,12 @@ def test_numbers_as_text(text):
     assert sysfs.parse_number("9" * 5000 + ":1") is None
 
 
-def test_a_number_that_no_device_has():
+def test_a_device_number_of_no_device():
     with pytest.raises(DeviceGone, match="4095:1048575"):
         _device.open_number(4095, 1048575)
 
 
-def test_descriptors_of_other_things(tmp_path):
+def test_descriptors_that_are_not_block_devices(tmp_path):
     with open(tmp_path / "file", "w+b") as file, pytest.raises(WrongDevice, match="regular file"):
         _device.from_fd(file.fileno())
 
@@ -369,7 +369,7 @@ def test_claims(loop):
 # Changes of an open device
 
 
-def test_prove_sees_another_file_in_the_device(place):
+def test_prove_detects_that_the_device_has_another_file(place):
     """LOOP_CHANGE_FD gives a loop device another file while the device is held."""
     flags = loopdevices.READ_ONLY | loopdevices.AUTOCLEAR
     fd, number = loopdevices.bind_free(loopdevices.image(place, "old", content=b"old"), flags)
@@ -536,7 +536,7 @@ def test_by_diskseq_under_attack(adversary):
         st.dictionaries(st.text(), st.integers()),
     )
 )
-def test_whatever_is_given_as_a_path(value):
+def test_any_text_as_a_path(value):
     """Only errors of the collection are raised."""
     try:
         _device.open_path("/racefree-none/" + value if isinstance(value, str) else value)

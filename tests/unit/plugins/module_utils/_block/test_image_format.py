@@ -107,7 +107,7 @@ def test_descriptors_of_a_vmdk(text):
         "#\n version=1\n",
     ],
 )
-def test_other_texts(text):
+def test_text_files_that_are_not_a_descriptor(text):
     assert format_of(text.encode()) is None
 
 

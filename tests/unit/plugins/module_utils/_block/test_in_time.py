@@ -24,13 +24,13 @@ def nothing_is_left():
     assert (len(os.listdir("/proc/self/fd")), children()) == before
 
 
-def test_all_answer():
+def test_all_calls_return_in_time():
     values = {"a": 1, "b": {"x": (1, b"2", None)}, "c": "\udcff", "d": ["x" * 100000]}
     assert list(each_in_time(values.get, values, 5)) == [(key, True, value) for key, value in values.items()]
     assert not list(each_in_time(values.get, [], 5))
 
 
-def test_some_do_not():
+def test_some_calls_do_not_return():
     def look(key):
         if key % 2:
             time.sleep(3600)
@@ -45,13 +45,13 @@ def test_some_do_not():
     ]
 
 
-def test_it_keeps_nothing_open():
+def test_no_descriptors_are_left_open():
     with open("/dev/null", "rb"):
         # The pipe, and the directory being listed.
         assert list(each_in_time(lambda key: len(os.listdir("/proc/self/fd")), [1], 5)) == [(1, True, 2)]
 
 
-def test_what_it_raises():
+def test_errors_of_the_calls():
     def look(key):
         raise DeviceGone("gone", device=key)
 
@@ -59,6 +59,6 @@ def test_what_it_raises():
         list(each_in_time(look, ["x"], 5))
 
 
-def test_it_is_killed():
+def test_the_child_is_killed():
     with pytest.raises(BlockError, match="was killed"):
         list(each_in_time(lambda key: os.kill(os.getpid(), 9), ["x"], 5))

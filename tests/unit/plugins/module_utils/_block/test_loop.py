@@ -133,7 +133,7 @@ def test_a_file_opened_for_reading_gives_a_read_only_device(place):
         assert device.read_only and loop.info(device).read_only and not device.writable
 
 
-def test_a_long_name_is_no_matter(place):
+def test_a_long_path_is_allowed(place):
     """lo_file_name is limited to 63 bytes."""
     os.makedirs(os.path.join(place, "d" * 200))
     path = loopdevices.image(os.path.join(place, "d" * 200), "n" * 200)
@@ -158,7 +158,7 @@ def test_direct_io(tmp_path):
     assert loopdevices.nothing_bound(tmp_path)
 
 
-def test_direct_io_is_never_dropped_in_silence(place, monkeypatch):
+def test_direct_io_is_never_dropped_silently(place, monkeypatch):
     """
     The kernel silently clears the flag for a file that is not aligned. Here the flag is not passed at all.
     """
@@ -190,7 +190,7 @@ def test_autoclear(place):
     assert loopdevices.nothing_bound(place)
 
 
-def test_partitions_can_be_switched_on(place):
+def test_partitions_can_be_enabled(place):
     with attach(loopdevices.image(place, "disk")) as device:
         loop.set_partitions(device)
         assert loop.info(device).partitions and loop.info(device).autoclear
@@ -206,7 +206,7 @@ def test_capacity_follows_the_file(place):
         assert loopdevices.diskseq_of(device.fd) == device.id.diskseq
 
 
-def test_info_of_what_has_no_file(place):
+def test_info_of_a_loop_device_without_a_file(place):
     with loopdevices.own_number() as number, _device.open_path(f"/dev/loop{number}") as device:
         with pytest.raises(DeviceGone, match="no file is bound"):
             loop.info(device)
@@ -216,7 +216,7 @@ def test_info_of_what_has_no_file(place):
 # Which device has the file
 
 
-def test_a_file_is_known_by_its_identity(place):
+def test_a_file_is_identified_by_its_inode(place):
     path = loopdevices.image(place, "disk")
     with attach(path) as device:
         os.symlink(path, os.path.join(place, "link"))
@@ -247,7 +247,7 @@ def test_offset_and_size_belong_to_the_identity(place):
         assert find(path, 8192) == find(path, 4096, 8192) == find(path, 0, 4096) == []
 
 
-def test_an_index_for_a_run(place):
+def test_the_index_of_loop_devices(place):
     first, second = loopdevices.image(place, "first"), loopdevices.image(place, "second")
     index = loop_index.LoopIndex()
     with attach(first) as device, _backing.Backing(first) as backing:
@@ -280,7 +280,7 @@ def test_an_index_for_a_run(place):
         ("link", "link", "FIFO"),
     ],
 )
-def test_what_is_no_regular_file(tmp_path, name, content, word):
+def test_only_regular_files_are_accepted(tmp_path, name, content, word):
     path = os.path.join(str(tmp_path), name)
     loopdevices.special_file(path, content)
     for read_only in (False, True):
@@ -289,7 +289,7 @@ def test_what_is_no_regular_file(tmp_path, name, content, word):
         assert word in str(caught.value) and caught.value.option == "source.file"
 
 
-def test_what_is_no_regular_file_is_never_opened(tmp_path, monkeypatch):
+def test_files_that_are_not_regular_are_never_opened(tmp_path, monkeypatch):
     """A watchdog would start its countdown, and a tape would rewind."""
     opened, really = [], os.open
 
@@ -304,13 +304,13 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path, monkeypatch):
     assert opened == [(str(tmp_path / "fifo"), os.O_PATH)]
 
 
-def test_a_path_that_is_none():
+def test_invalid_paths():
     for value in (None, 1, "", "disk.raw", "/srv/\0", "/srv/\udfff"):
         with pytest.raises(InvalidValue):
             _backing.Backing(value)
 
 
-def test_a_file_that_is_being_run_cannot_be_written(tmp_path):
+def test_a_file_that_is_being_executed_cannot_be_opened_for_writing(tmp_path):
     path = tmp_path / "program"
     with open("/bin/sleep", "rb") as source:
         path.write_bytes(source.read())
@@ -360,7 +360,7 @@ def test_an_exact_fit(place):
         assert device.size == 512
 
 
-def test_no_root(place):
+def test_a_user_without_root_rights(place):
     """Another user gets a clear error: only root may open /dev/loop-control."""
     path = loopdevices.image(place, "disk")
     os.chmod(place, 0o755)
@@ -390,7 +390,7 @@ def test_no_loop_module(place, monkeypatch):
         attach(loopdevices.image(place, "disk"))
 
 
-def test_no_number_to_be_had(place, monkeypatch):
+def test_all_free_numbers_are_taken_by_others(place, monkeypatch):
     """Other processes always take the free number first."""
     fd, number = loopdevices.bind_free(loopdevices.image(place, "other"))
     monkeypatch.setattr(bind, "_ATTACH_SECONDS", 0.2)
@@ -412,7 +412,7 @@ def test_detach(place):
         assert device.fd == -1 and not loopdevices.bound_files(place)
 
 
-def test_detach_waits_for_those_who_have_it_for_a_moment(place):
+def test_detach_waits_for_users_that_close_soon(place):
     device = attach(loopdevices.image(place, "disk"))
     code = f"import time; f = open({device.path!r}, 'rb'); print('open', flush=True); time.sleep(0.4)"
     prober = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -425,7 +425,7 @@ def test_detach_waits_for_those_who_have_it_for_a_moment(place):
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_a_device_in_use_stays_as_it_was(place, persistent):
+def test_a_device_in_use_is_left_unchanged(place, persistent):
     path = loopdevices.image(place, "disk")
     device = attach(path)
     loop.set_autoclear(device, not persistent)
@@ -473,7 +473,7 @@ def test_a_killed_detach_leaves_a_device_in_use(place):
     assert lost <= 2
 
 
-def test_a_claimed_device_is_refused_at_once(place):
+def test_a_claimed_device_is_refused_without_waiting(place):
     device = attach(loopdevices.image(place, "disk"))
     claim = os.open(device.path, os.O_RDONLY | os.O_EXCL)
     began = time.monotonic()
@@ -484,7 +484,7 @@ def test_a_claimed_device_is_refused_at_once(place):
     device.close()
 
 
-def test_deferred(place):
+def test_deferred_detach(place):
     path = loopdevices.image(place, "disk", content=b"still here")
     device = attach(path)
     loop.set_autoclear(device, False)
@@ -496,7 +496,7 @@ def test_deferred(place):
     assert detach.detach(attach(path), deferred=True) is True
 
 
-def test_a_mount_is_named(tmp_path):
+def test_the_error_names_the_mount(tmp_path):
     loopdevices.need_loop()
     path = loopdevices.image(tmp_path, "disk", 1048576)
     subprocess.run(["mkfs.ext4", "-q", path], check=True)
@@ -619,7 +619,7 @@ print(*sorted(seen))
 """
 
 
-def test_rivals(place):
+def test_eight_processes_create_loop_devices_at_once(place):
     """Eight processes with a hundred files each: every file has its own device, and there is no error."""
     rivals = [
         subprocess.Popen(
@@ -649,7 +649,7 @@ def test_rivals(place):
     assert len(seen) == len(set(seen)) == 800
 
 
-def test_a_number_taken_by_another_is_left_alone(place, monkeypatch):
+def test_a_number_taken_by_another_process_is_left_alone(place, monkeypatch):
     """Another process takes the free number before the bind: its device stays, and another number is used."""
     theirs, mine = (
         loopdevices.image(place, "theirs", content=b"theirs"),

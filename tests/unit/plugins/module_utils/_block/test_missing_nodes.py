@@ -128,7 +128,7 @@ def without_node(disk, way, function, **options):
 
 
 @each_way
-def test_by_diskseq_and_by_number(disk, way):
+def test_open_by_diskseq_and_by_number(disk, way):
     def look():
         for ask in (disk.open, lambda **more: _device.open_number(7, disk.number, **more)):
             with ask() as device, ask(writable=True) as again:
@@ -141,7 +141,7 @@ def test_by_diskseq_and_by_number(disk, way):
 
 
 @each_way
-def test_by_the_name_of_the_node(disk, way):
+def test_open_by_the_path_of_the_missing_node(disk, way):
     """
     The kernel's name of a device means that device. A node of another device does not change that, and a
     missing node does not mean that the device is gone.
@@ -174,7 +174,7 @@ def test_by_the_name_of_the_node(disk, way):
             assert expected in without_node(disk, way, refused)
 
 
-def test_a_node_that_leads_to_no_device(disk):
+def test_a_node_of_no_device(disk):
     """Outside /dev, or with a name that is not the kernel's, a node means no device."""
 
     def look():
@@ -204,7 +204,7 @@ def test_the_bound_device_of_a_file_is_found(disk, way):
 
 @each_way
 @pytest.mark.parametrize("by", ["diskseq", "backing_file", "path"])
-def test_absent_removes_it_or_fails(disk, way, by):
+def test_absent_removes_the_device_or_fails(disk, way, by):
     arguments = {by: {"diskseq": disk.diskseq, "backing_file": disk.image, "path": disk.node}[by]}
     result = without_node(disk, way, lambda: run(loop_device.main, state="absent", **arguments))[0]
     if by == "path" and way is not missing:
@@ -214,14 +214,14 @@ def test_absent_removes_it_or_fails(disk, way, by):
 
 
 @each_way
-def test_present_makes_no_second_one(disk, way):
+def test_present_creates_no_second_device(disk, way):
     result = without_node(disk, way, lambda: run(loop_device.main, backing_file=disk.image))[0]
     assert result["failed"] and f"mknod {disk.node} b 7 {disk.number}" in result["msg"]
     assert set(loopdevices.bound_files(disk.image)) == {disk.number}
 
 
 @each_way
-def test_device_info_lists_it(disk, way):
+def test_device_info_lists_the_device(disk, way):
     def look(**arguments):
         result = run(device_info.main, diff=False, features=False, **arguments)[0]
         return [device for device in result["devices"] if device["diskseq"] == disk.diskseq]
@@ -233,7 +233,7 @@ def test_device_info_lists_it(disk, way):
 
 
 @each_way
-def test_detach_puts_back_what_is_in_use(disk, way):
+def test_detach_restores_a_device_in_use(disk, way):
     def detach():
         holder = os.open(f"/proc/self/fd/{user}", os.O_RDONLY)
         try:
@@ -252,7 +252,7 @@ def test_detach_puts_back_what_is_in_use(disk, way):
         os.close(user)
 
 
-def test_where_no_node_can_be_opened(disk):
+def test_device_nodes_cannot_be_opened(disk):
     """The error names the node, and what to do."""
 
     def look():
@@ -266,7 +266,7 @@ def test_where_no_node_can_be_opened(disk):
     assert f"mknod {disk.node} b 7 {disk.number}" in told
 
 
-def test_what_a_killed_process_left_is_removed(disk):
+def test_private_nodes_of_killed_processes_are_removed(disk):
     def look():
         for name, age in (("old", 3600), ("new", 0)):
             os.mkdir(f"{node._DIRECTORY}{name}")
@@ -310,7 +310,7 @@ def test_a_free_number_without_a_node_gets_one(place):
         assert own_dev.run(attach) == (f"loop{number}", f"/dev/loop{number}", True, f"/dev/loop{number}")
 
 
-def test_a_free_number_where_no_node_can_be_made(place):
+def test_a_free_number_when_no_node_can_be_created(place):
     path = loopdevices.image(place, "disk")
     with loopdevices.own_number() as number, loopdevices.at_most(15):
 
@@ -326,7 +326,7 @@ def test_a_free_number_where_no_node_can_be_made(place):
 
 
 @pytest.mark.parametrize("way", FOREIGN, ids=lambda way: way.__name__)
-def test_a_free_number_with_a_node_of_something_else(disk, place, way):
+def test_a_free_number_with_a_wrong_node(disk, place, way):
     """The error comes at once, not after the time limit, and nothing is bound through the wrong node."""
     path = loopdevices.image(place, "new")
     with loopdevices.own_number() as number, loopdevices.at_most(15):
@@ -345,7 +345,7 @@ def test_a_free_number_with_a_node_of_something_else(disk, place, way):
     assert not loopdevices.bound_files(path)
 
 
-def test_a_number_that_was_removed_leaves_no_node(place):
+def test_a_removed_number_leaves_no_node(place):
     """The device is gone, and so is its node. A node created meanwhile would stay."""
     path = loopdevices.image(place, "disk")
 
@@ -362,7 +362,7 @@ def test_a_number_that_was_removed_leaves_no_node(place):
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOMEM])
-def test_an_error_is_no_answer(disk, monkeypatch, number):
+def test_an_error_does_not_count_as_gone(disk, monkeypatch, number):
     """For each call that examines something: the error names what could not be examined."""
 
     def fails(path, *words, **more):
@@ -392,7 +392,7 @@ def test_an_error_is_no_answer(disk, monkeypatch, number):
             assert caught.value.errno == number
 
 
-def test_without_sysfs_nothing_is_gone(disk):
+def test_without_sysfs_no_device_counts_as_gone(disk):
     def look():
         own_dev.hide("/sys")
         told = []

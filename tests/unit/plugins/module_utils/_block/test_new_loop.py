@@ -93,7 +93,7 @@ MAKERS = [by_module, by_source, by_target]
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_an_image_that_is_not_raw(place, make):
+def test_an_image_that_is_not_raw_is_refused(place, make):
     path = loopdevices.image(place, "disk", content=QCOW2)
     with pytest.raises(InvalidValue, match=r"format qcow2.*qemu-img convert -f qcow2 -O raw.*raw"):
         make(path)
@@ -118,7 +118,7 @@ def test_a_descriptor_without_whole_sectors(place):
             make(path)
 
 
-def test_what_the_guest_wrote_into_its_disk(place):
+def test_an_existing_device_is_used_whatever_the_guest_wrote(place):
     """An existing device is found. Devices on other areas of the file do not matter."""
     path = loopdevices.image(place, "disk")
     made = run(backing_file=path)
@@ -135,7 +135,7 @@ def test_what_the_guest_wrote_into_its_disk(place):
     run(backing_file=path, offset=4096, state="absent")
 
 
-def test_another_format_is_never_taken():
+def test_other_formats_are_never_accepted():
     assert "raw" in run(backing_file="/none", format="qcow2")["msg"]
     for source in (
         {"file": "/a", "format": "qcow2"},
@@ -146,7 +146,7 @@ def test_another_format_is_never_taken():
             spec.parse(source)
 
 
-def test_a_new_pools_data(place):
+def test_data_files_of_a_new_pool(place):
     data = loopdevices.image(place, "data", content=QCOW2)
     with resources.Resources() as host:
         source = spec.parse(
@@ -193,7 +193,7 @@ def test_a_second_writer(place, make):
         ({"offset": 4096, "size": 4096}, False),
     ],
 )
-def test_which_parts_meet(place, more, is_refused):
+def test_which_areas_overlap(place, more, is_refused):
     path, first = overlapping(place)
     for check in (True, False):
         result = run(check=check, backing_file=path, **more)
@@ -208,7 +208,7 @@ def test_which_parts_meet(place, more, is_refused):
         opener.Opener(host).open(source)
 
 
-def test_a_reader_in_the_way_of_nobody(place):
+def test_a_reader_conflicts_with_nobody(place):
     path = loopdevices.image(place, "disk")
     run(backing_file=path, read_only=True)
     assert run(backing_file=path, offset=512, size=512)["changed"]
@@ -238,7 +238,7 @@ def test_two_writers_in_one_list(place):
     )
 
 
-def test_one_that_is_on_its_way_out(place):
+def test_a_device_that_is_being_removed(place):
     """Its last user has not closed it yet. It is waited for, or left to the check for guests."""
     path = loopdevices.image(place, "disk")
     going, dummy = loopdevices.bind_free(path)
@@ -253,7 +253,7 @@ def test_one_that_is_on_its_way_out(place):
     run(backing_file=path, offset=512, state="absent")
 
 
-def test_one_that_does_not_go(place, monkeypatch):
+def test_a_device_that_cannot_be_removed(place, monkeypatch):
     monkeypatch.setattr(new_loop, "_GOING", 0.05)
     path = loopdevices.image(place, "disk")
     held, number = loopdevices.bind_free(path)
@@ -275,7 +275,7 @@ def test_one_that_does_not_go(place, monkeypatch):
         os.close(held)
 
 
-def test_a_device_that_the_list_removes_first_is_not_in_the_way(place):
+def test_a_device_that_the_list_removes_first_is_no_conflict(place):
     path = loopdevices.image(place, "disk")
     assert run(backing_file=path)["changed"]
     part = {"backing_file": path, "offset": 4096}
@@ -299,7 +299,7 @@ def test_a_device_that_the_list_removes_first_is_not_in_the_way(place):
 
 
 @pytest.mark.parametrize("size", [SIZE // 2, SIZE * 2])
-def test_a_device_of_another_size_is_named(place, size):
+def test_the_error_names_a_device_of_another_size(place, size):
     """It had the whole file, until the file was truncated or has grown."""
     path = loopdevices.image(place, "disk")
     made = run(backing_file=path, size=SIZE)["device"]
@@ -326,7 +326,7 @@ def test_a_replaced_file_and_the_removal_of_the_old_device_in_one_list(place):
     run(backing_file=path, state="absent")
 
 
-def test_a_target_that_is_shared(place):
+def test_a_shared_hotplug_target(place):
     path, dummy = overlapping(place)
     with by_target_opened(path, True) as device:
         assert device.size == SIZE
@@ -387,7 +387,7 @@ def test_a_file_that_was_replaced_under_a_source(place):
     run(diskseq=old["diskseq"], state="absent")
 
 
-def test_the_old_device_goes_by_itself(place):
+def test_an_old_device_that_is_removed_with_its_last_user(place):
     """That does not prevent a new device. But state=absent for the path is an error while it exists."""
     path, old = replaced(place)
     with _device.open_path(old["path"]) as device:
@@ -479,7 +479,7 @@ def test_a_file_that_was_deleted_with_its_directory(place):
     run(diskseq=old["diskseq"], state="absent")
 
 
-def test_a_file_that_really_has_that_name(place):
+def test_a_file_whose_name_ends_in_deleted(place):
     path, other = loopdevices.image(place, "disk"), loopdevices.image(place, "disk (deleted)")
     assert run(backing_file=other)["changed"]
     assert run(backing_file=path)["changed"]
@@ -489,7 +489,7 @@ def test_a_file_that_really_has_that_name(place):
     assert run(backing_file=other, state="absent")["changed"]
 
 
-def test_a_file_that_was_cut(place):
+def test_a_truncated_file(place):
     path = loopdevices.image(place, "disk")
     made = run(backing_file=path)["device"]
     os.truncate(path, 4096)
@@ -523,7 +523,7 @@ DISK = (
 @pytest.mark.parametrize(
     "kind, vdev, is_refused", [("qcow2", "xvda", True), ("vmdk", "xvdb", True), ("raw", "xvda", False)]
 )
-def test_what_a_definition_says_of_the_file(tmp_path, kind, vdev, is_refused):
+def test_formats_in_libvirt_definitions(tmp_path, kind, vdev, is_refused):
     path, link = loopdevices.image(tmp_path, "disk"), str(tmp_path / "link")
     os.symlink(path, link)
     domains = [
@@ -555,20 +555,20 @@ def test_what_a_definition_says_of_the_file(tmp_path, kind, vdev, is_refused):
         ({"path": "/dev/vg/a"}, "xvda", False),
     ],
 )
-def test_what_a_recipe_says_of_the_file(kept, target, is_known):
+def test_formats_in_recipes(kept, target, is_known):
     disk = domain_xml.Disk("xvda", domain_xml.path_of("00000005-1111-2222-3333-444444444444", "xvda"))
     text = domain_xml.put(XML.format(""), disk, recipe.text_of(spec.parse(kept)))
     found = kept_format.known(spec.FileSource("/a"), [domain_xml.Domain(text)], target)
     assert found == spec.FileSource("/a", format="raw" if is_known else None)
 
 
-def test_a_recipe_that_cannot_be_read_says_nothing():
+def test_a_recipe_that_cannot_be_read_is_ignored():
     disk = domain_xml.Disk("xvda", domain_xml.path_of("00000005-1111-2222-3333-444444444444", "xvda"))
     domain = domain_xml.Domain(domain_xml.put(XML.format(""), disk, '{"file": 5, "format": "raw"}'))
     assert kept_format.known(spec.FileSource("/a"), [domain], "xvda").format is None
 
 
-def test_said(place):
+def test_a_declared_format_skips_the_check(place):
     with _backing.Backing(loopdevices.image(place, "disk", content=QCOW2)) as backing:
         loops = loop_index.LoopIndex()
         new_loop.check(backing, new_loop.Area(), new_loop.Said("raw"), loops)

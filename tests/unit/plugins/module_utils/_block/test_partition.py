@@ -117,7 +117,7 @@ def test_a_partition_by_its_disk(disk):
     assert (plain["partition"], plain["by_diskseq"]) == (None, f"/dev/disk/by-diskseq/{disk.id.diskseq}")
 
 
-def test_a_partition_that_is_not_there(disk):
+def test_a_missing_partition(disk):
     for diskseq, number, words in (
         (disk.id.diskseq, 2, "no partition 2"),
         (disk.id.diskseq, 13, "no partition 13"),
@@ -127,7 +127,7 @@ def test_a_partition_that_is_not_there(disk):
             _partition.open_partition(diskseq, number)
 
 
-def test_a_partition_that_goes_while_it_is_held_is_no_whole_disk(disk):
+def test_a_held_partition_that_is_deleted_does_not_become_the_disk(disk):
     with _partition.open_partition(disk.id.diskseq, 3) as held:
         # The kernel does not delete an open partition. If a disk is unplugged, the partition is missing in
         # sysfs, which is simulated here.
@@ -137,7 +137,7 @@ def test_a_partition_that_goes_while_it_is_held_is_no_whole_disk(disk):
             assert held.partition
 
 
-def test_sources(disk):
+def test_partitions_in_sources(disk):
     number, boot = disk.id.diskseq, _boot.boot_id()
     with resources.Resources() as host:
         for text, plain, partition in (
@@ -180,7 +180,7 @@ def test_sources(disk):
         lambda number, path: {"path": path, "diskseq": number, "boot_id": OTHER_BOOT},
     ],
 )
-def test_a_number_of_another_boot_is_no_device(disk, make):
+def test_a_diskseq_of_another_boot_is_no_device(disk, make):
     source = spec.parse(make(disk.id.diskseq, disk.path))
     with resources.Resources() as host:
         with pytest.raises(DeviceGone) as caught:
@@ -215,7 +215,7 @@ def test_a_number_of_another_boot_is_no_device(disk, make):
         ({"path": "/dev/a", "diskseq": 4, "partition": 1}, "x.partition"),
     ],
 )
-def test_what_is_no_number(value, option):
+def test_invalid_numbers(value, option):
     with pytest.raises(InvalidValue) as caught:
         spec.parse(value, option="x")
     assert caught.value.option == option
@@ -236,14 +236,14 @@ def test_what_is_no_number(value, option):
         "/dev//disk/x/../by-diskseq/{n}",
     ],
 )
-def test_a_target_that_would_be_another_disk_after_the_boot(disk, form):
+def test_a_target_without_its_boot_is_refused(disk, form):
     with pytest.raises(InvalidValue) as caught:
         target.parse(form.format(n=disk.id.diskseq), True)
     for word in ("target", "valid until the next boot", "@BOOT", "dm:NAME,UUID"):
         assert word in str(caught.value)
 
 
-def test_a_target_that_says_its_boot(disk):
+def test_a_target_with_its_boot(disk):
     for suffix, partition in (("", None), ("-part3", 3)):
         text = f"diskseq:{disk.id.diskseq}{suffix}@{_boot.boot_id()}"
         with target.open_device(target.parse(text, True), 5) as device:
@@ -252,7 +252,7 @@ def test_a_target_that_says_its_boot(disk):
             target.open_device(target.parse(f"diskseq:{disk.id.diskseq}{suffix}@{OTHER_BOOT}", True), 5)
 
 
-def test_what_modules_return(disk):
+def test_return_values_of_a_partition(disk):
     with _partition.open_partition(disk.id.diskseq, 1) as part:
         (row,) = run(device_info.main, path=part.path, features=False)["devices"]
         assert (row["partition"], row["boot_id"], row["by_diskseq"]) == (
@@ -269,7 +269,7 @@ def test_what_modules_return(disk):
 
 
 @pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="mkfs.ext4 is not installed (e2fsprogs)")
-def test_a_partition_that_is_mounted_is_named_when_its_disk_is_to_go(disk, tmp_path):
+def test_removing_a_disk_names_its_mounted_partition(disk, tmp_path):
     """The disk itself is not mounted, and the kernel only reports that somebody has it open exclusively."""
     with _partition.open_partition(disk.id.diskseq, 3) as part:
         node = part.path

@@ -44,7 +44,7 @@ def weak(path):
     return found
 
 
-def test_root_alone(place):
+def test_only_root_can_redirect_the_path(place):
     assert weak(place + "/guests/a.raw") is None
     assert weak(place + "/guests/../guests/./a.raw") is None
     assert weak(place + "/guests/none/at/all") is None
@@ -66,7 +66,7 @@ def test_a_group(place):
     assert "the group 5" in weak(place + "/guests/a.raw")
 
 
-def test_a_list(place):
+def test_an_access_control_list(place):
     """An ACL that lets one user write appears as the permission of the group, which is root's."""
     entries = ((1, 7, 2**32 - 1), (2, 7, NOBODY), (4, 5, 2**32 - 1), (16, 7, 2**32 - 1), (32, 5, 2**32 - 1))
     value = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
@@ -79,12 +79,12 @@ def test_a_list(place):
 
 
 @pytest.mark.parametrize("which", ["", "/guests"])
-def test_another_users_directory(place, which):
+def test_a_directory_of_another_user(place, which):
     os.chown(place + which, NOBODY, NOBODY)
     assert str(NOBODY) in weak(place + "/guests/a.raw") and place + which in weak(place + "/guests/a.raw")
 
 
-def test_what_another_user_has_in_a_sticky_directory(place):
+def test_a_file_of_another_user_in_a_sticky_directory(place):
     os.chmod(place + "/guests", 0o1777)
     os.chown(place + "/guests/a.raw", NOBODY, NOBODY)
     assert f"{place}/guests/a.raw, which belongs to the user {NOBODY}, in a directory" in weak(
@@ -121,7 +121,7 @@ def test_links_in_a_circle(place):
         weak(place + "/one/a.raw")
 
 
-def test_what_is_said_of_it(place):
+def test_the_message(place):
     os.chmod(place + "/guests", 0o777)
     source = spec.parse({"file": place + "/guests/a.raw"})
     with resources.Resources() as host:
@@ -133,7 +133,7 @@ def test_what_is_said_of_it(place):
             lookup.find(source._replace(trusted_path=True), host)
 
 
-def test_it_is_kept_in_a_recipe():
+def test_the_option_is_kept_in_a_recipe():
     source = spec.parse({"file": "/a", "trusted_path": "yes"})
     assert recipe.parse(recipe.text_of(source)) == source and source.trusted_path
     assert recipe.without_guards(source) == spec.FileSource("/a")

@@ -67,12 +67,12 @@ def user(*options: str, groups: str = "--clear-groups") -> list[str]:
         (0o606, 0, OTHER, False),
     ],
 )
-def test_by_mode_owner_and_group(process, mode: int, owner: int, group: int, allowed: bool) -> None:
+def test_access_by_mode_owner_and_group(process, mode: int, owner: int, group: int, allowed: bool) -> None:
     pid = process(*user(groups=f"--groups={OTHER}"))
     assert may_open(Attributes(stat.S_IFBLK | mode, owner, group, 0), USER, GROUP, pid) == allowed
 
 
-def test_by_capability(process) -> None:
+def test_access_by_capability(process) -> None:
     node = Attributes(stat.S_IFBLK | 0o600, 0, 0, 0)
     capable = process(*user("--inh-caps=+dac_override", "--ambient-caps=+dac_override"))
     searching = process(*user("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"))
@@ -81,26 +81,26 @@ def test_by_capability(process) -> None:
     assert not may_open(node, USER, GROUP, process(*user("--inh-caps=+net_raw", "--ambient-caps=+net_raw")))
 
 
-def test_capabilities_in_a_user_namespace_of_ones_own_are_none(process) -> None:
+def test_capabilities_in_another_user_namespace_do_not_count(process) -> None:
     pid = process(*user(), "unshare", "--user", "--map-root-user")
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         assert "CapEff:\t000001" in file.read()
     assert not may_open(Attributes(stat.S_IFBLK | 0o600, 0, 0, 0), USER, GROUP, pid)
 
 
-def test_a_process_that_cannot_be_seen_may_not() -> None:
+def test_a_process_that_cannot_be_examined_has_no_access() -> None:
     child = subprocess.Popen(["true"])
     child.wait()
     for pid in (0, child.pid):
         assert not may_open(Attributes(stat.S_IFBLK | 0o666, 0, 0, 0), USER, GROUP, pid)
 
 
-def test_a_node_that_is_missing_is_shown_as_roots_alone() -> None:
+def test_a_missing_node_is_shown_as_accessible_to_root_only() -> None:
     shown = attributes.of_disk(Disk(1, 0, "no-such-node", 4000, 1))
     assert shown == (stat.S_IFBLK | 0o600, 0, 0, os.makedev(4000, 1))
 
 
-def test_what_is_shown_is_the_nodes() -> None:
+def test_attributes_are_those_of_the_node() -> None:
     disk = next(
         (
             disk

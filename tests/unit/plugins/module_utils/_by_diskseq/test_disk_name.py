@@ -23,7 +23,7 @@ from hypothesis import strategies as st
         ("42-part128", (42, 128)),
     ],
 )
-def test_names_that_are_some(text: str, expected: tuple[int, int]) -> None:
+def test_valid_names(text: str, expected: tuple[int, int]) -> None:
     assert parse(text) == expected
 
 
@@ -66,18 +66,18 @@ def test_names_that_are_some(text: str, expected: tuple[int, int]) -> None:
         "1p1\n",
     ],
 )
-def test_names_that_are_none(text: str) -> None:
+def test_invalid_names(text: str) -> None:
     assert parse(text) is None
 
 
 @given(st.integers(1, 2**64 - 1), st.integers(0, 99999))
-def test_each_spelling_is_read_as_it_was_written(diskseq: int, partition: int) -> None:
+def test_formatted_names_are_parsed_back(diskseq: int, partition: int) -> None:
     name = DiskName(diskseq, partition)
     assert str(name) in name.spellings
     assert {parse(text) for text in name.spellings} == {name}
 
 
 @given(st.text(st.sampled_from("0123456789p-art"), max_size=12))
-def test_no_other_text_is_read(text: str) -> None:
+def test_no_other_text_is_a_name(text: str) -> None:
     name = parse(text)
     assert name is None or text in name.spellings

@@ -30,7 +30,7 @@ class Counting(Disks):
         return super()._look()
 
 
-def test_found_by_its_number_and_not_by_an_old_one(loop: Loop) -> None:
+def test_a_disk_is_found_by_its_number_but_not_by_an_old_one(loop: Loop) -> None:
     disks = Disks()
     found = disks.find(loop.diskseq)
     assert found == (loop.diskseq, 0, f"loop{loop.number}", loop.major, loop.minor)
@@ -42,7 +42,7 @@ def test_found_by_its_number_and_not_by_an_old_one(loop: Loop) -> None:
     assert again is not None and again.name == f"loop{loop.number}"
 
 
-def test_that_there_is_none_is_remembered_until_something_is_announced(loop: Loop) -> None:
+def test_a_missing_number_is_cached_until_the_next_event(loop: Loop) -> None:
     disks = Counting(clock=lambda: 0.0)
     assert disks.find(loop.diskseq) is not None and disks.looks == 1
     highest = max(disks._names)
@@ -57,7 +57,7 @@ def test_that_there_is_none_is_remembered_until_something_is_announced(loop: Loo
     assert disks.find(gaps[0]) is None and disks.looks == looks + 1
 
 
-def test_a_number_above_all_is_looked_for_again_and_again() -> None:
+def test_a_number_above_all_known_ones_is_not_cached() -> None:
     now = [0.0]
     disks = Counting(clock=lambda: now[0])
     for dummy in range(3):
@@ -66,7 +66,7 @@ def test_a_number_above_all_is_looked_for_again_and_again() -> None:
     assert disks.looks == 3
 
 
-def test_the_kernel_announces_a_loop_devices_file_before_it_is_told_of_it(loop: Loop) -> None:
+def test_the_kernel_sends_the_event_before_a_loop_device_is_configured(loop: Loop) -> None:
     """The cache of missing numbers relies on this."""
     for dummy in range(20):
         before = int(open("/sys/kernel/uevent_seqnum", encoding="ascii").read())
@@ -74,7 +74,7 @@ def test_the_kernel_announces_a_loop_devices_file_before_it_is_told_of_it(loop: 
         assert int(open("/sys/kernel/uevent_seqnum", encoding="ascii").read()) > before
 
 
-def test_listed_with_its_partitions_and_not_without_a_file(disk: Loop) -> None:
+def test_disks_are_listed_with_partitions_but_not_without_a_file(disk: Loop) -> None:
     disks = Disks()
     ours = [(entry.name, entry.partition) for entry in disks.listed() if entry.diskseq == disk.diskseq]
     assert sorted(ours) == [
@@ -100,9 +100,7 @@ def test_partitions_by_number(disk: Loop) -> None:
     assert partition_of(found, 2) is None
 
 
-def test_without_sysfs_nothing_is_said_to_be_absent(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
-) -> None:
+def test_without_sysfs_no_disk_counts_as_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     from ansible_collections.racefree.block.plugins.module_utils._base import gone
     from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
 

@@ -59,7 +59,7 @@ def forgetter(kernel: Kernel) -> Iterator[Forgetter]:
     thread.stop()
 
 
-def test_told_again_and_again_until_it_has_forgotten(forgetter: Forgetter, kernel: Kernel) -> None:
+def test_the_kernel_is_told_repeatedly_until_it_forgets(forgetter: Forgetter, kernel: Kernel) -> None:
     kernel.known = {"a": 5, "b": 1}
     for name in ("a", "b", "c"):
         forgetter.looked_up(name)
@@ -67,7 +67,7 @@ def test_told_again_and_again_until_it_has_forgotten(forgetter: Forgetter, kerne
     assert sorted(kernel.told) == ["a"] * 5 + ["b"]
 
 
-def test_a_look_up_that_comes_meanwhile_is_not_lost(forgetter: Forgetter, kernel: Kernel) -> None:
+def test_a_concurrent_lookup_is_not_lost(forgetter: Forgetter, kernel: Kernel) -> None:
     for round_ in range(1, 20):
         kernel.known["a"] = 1
         forgetter.looked_up("a")
@@ -75,7 +75,7 @@ def test_a_look_up_that_comes_meanwhile_is_not_lost(forgetter: Forgetter, kernel
         assert len(kernel.told) == round_
 
 
-def test_not_while_an_answer_is_late(forgetter: Forgetter, kernel: Kernel) -> None:
+def test_nothing_is_sent_while_an_answer_is_overdue(forgetter: Forgetter, kernel: Kernel) -> None:
     kernel.late, kernel.known = True, {"a": 1}
     forgetter.looked_up("a")
     expired = kernel.expired
@@ -87,7 +87,7 @@ def test_not_while_an_answer_is_late(forgetter: Forgetter, kernel: Kernel) -> No
     kernel.wait_for(lambda: kernel.told == ["a"])
 
 
-def test_called_again_when_there_is_something_to_expire(forgetter: Forgetter, kernel: Kernel) -> None:
+def test_it_runs_again_when_something_expires(forgetter: Forgetter, kernel: Kernel) -> None:
     forgetter.wake()
     kernel.wait_for(lambda: kernel.expired >= 5)
     forgetter.wake()

@@ -23,7 +23,7 @@ from ansible_collections.racefree.block.plugins.module_utils._by_diskseq.disks i
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils._by_diskseq.loops import Loop
 
 
-def test_the_disk_and_only_while_it_is_that_one(loop: Loop) -> None:
+def test_hold_opens_only_the_disk_with_this_number(loop: Loop) -> None:
     disks, name = Disks(), DiskName(loop.diskseq)
     with hold.open_name(disks, name) as device:
         assert (device.id.diskseq, device.name, device.writable) == (
@@ -37,7 +37,7 @@ def test_the_disk_and_only_while_it_is_that_one(loop: Loop) -> None:
         hold.open_name(disks, name)
 
 
-def test_while_it_is_held_it_cannot_be_given_another_file(loop: Loop) -> None:
+def test_a_held_loop_device_cannot_get_another_file(loop: Loop) -> None:
     """With other openers, LOOP_CLR_FD detaches the file only at the last close."""
     with hold.open_name(Disks(), DiskName(loop.diskseq)) as device:
         loop.unbind()
@@ -45,7 +45,7 @@ def test_while_it_is_held_it_cannot_be_given_another_file(loop: Loop) -> None:
     loop.close()
 
 
-def test_no_file_no_name(loop: Loop) -> None:
+def test_a_loop_device_without_a_file_has_no_name(loop: Loop) -> None:
     name = DiskName(loop.diskseq)
     loop.unbind()
     with pytest.raises(DeviceGone):
@@ -63,7 +63,7 @@ def test_partitions(disk: Loop) -> None:
             hold.open_name(disks, DiskName(disk.diskseq, number))
 
 
-def test_a_number_that_is_nobodys() -> None:
+def test_a_number_of_no_disk() -> None:
     with pytest.raises(DeviceGone):
         hold.open_name(Disks(), DiskName(2**64 - 1))
 
@@ -81,5 +81,5 @@ def test_a_number_that_is_nobodys() -> None:
         (DeadlineExceeded("x", 1), errno.ETIMEDOUT),
     ],
 )
-def test_what_is_gone_is_told_from_what_could_not_be_looked_at(error: KernelError, expected: int) -> None:
+def test_gone_is_distinguished_from_an_error(error: KernelError, expected: int) -> None:
     assert hold.errno_of(error) == expected

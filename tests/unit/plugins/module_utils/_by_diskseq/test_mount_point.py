@@ -21,7 +21,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 from ansible_collections.racefree.block.plugins.module_utils._by_diskseq import mount_point
 
 
-def test_one_service_for_each_place(tmp_path: Path) -> None:
+def test_one_service_per_mount_point(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     held = mount_point.lock(path)
     with pytest.raises(DeviceBusy, match="runs already.*Stop that one"):
@@ -32,11 +32,11 @@ def test_one_service_for_each_place(tmp_path: Path) -> None:
         mount_point.lock(str(tmp_path / "no" / "lock"))
 
 
-def test_what_is_mounted() -> None:
+def test_the_mounted_file_system_is_found() -> None:
     assert mount_point.mounted("/proc") is not None and mount_point.mounted("/no/such/place") is None
 
 
-def test_somebody_elses_mount_is_left_alone() -> None:
+def test_another_file_system_is_left_mounted() -> None:
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("FUSE is not there")
     before = mount_point.mounted("/proc")
@@ -46,19 +46,19 @@ def test_somebody_elses_mount_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("path", ["relative", "/a/../b", "/a/", "", "//a/./b"])
-def test_a_path_that_cannot_be_compared(path: str) -> None:
+def test_a_path_that_is_not_absolute_and_normalised(path: str) -> None:
     with pytest.raises(WrongDevice, match="absolute path"):
         mount_point.prepare(path, "x")
 
 
-def test_without_fuse_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_error_if_fuse_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(mount_point, "_FUSE", str(tmp_path / "fuse"))
     with pytest.raises(NotSupported, match="modprobe fuse"):
         mount_point.prepare(str(tmp_path / "mount"), "x")
     assert not (tmp_path / "mount").exists()
 
 
-def test_links_that_would_get_old_below_the_mount_go(tmp_path: Path) -> None:
+def test_stale_links_below_the_mount_point_are_removed(tmp_path: Path) -> None:
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("FUSE is not there")
     place = tmp_path / "by-diskseq"
@@ -74,6 +74,6 @@ def test_links_that_would_get_old_below_the_mount_go(tmp_path: Path) -> None:
     assert sorted(os.listdir(place)) == ["1", "file"]
 
 
-def test_what_is_no_mount_cannot_be_unmounted(tmp_path: Path) -> None:
+def test_unmounting_what_is_not_mounted(tmp_path: Path) -> None:
     with pytest.raises(KernelError, match="unmount"):
         mount_point.unmount(str(tmp_path))

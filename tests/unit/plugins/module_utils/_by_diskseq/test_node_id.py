@@ -19,7 +19,7 @@ NUMBERS = st.tuples(st.integers(1, 4095), st.integers(0, 2**20 - 1))
 
 
 @given(DISKSEQS, NUMBERS)
-def test_what_it_stands_for(diskseq: int, number: tuple[int, int]) -> None:
+def test_a_node_id_decodes_to_its_device(diskseq: int, number: tuple[int, int]) -> None:
     held, shown = (make(diskseq, os.makedev(*number)) for make in (node_id.held, node_id.shown))
     assert (node_id.is_shown(held), node_id.is_shown(shown)) == (False, True)
     for node in (held, shown):
@@ -30,7 +30,7 @@ def test_what_it_stands_for(diskseq: int, number: tuple[int, int]) -> None:
 
 
 @given(st.integers(1, 2**31 - 1), NUMBERS, st.integers(1, 2**31 - 1), NUMBERS)
-def test_two_devices_have_two(
+def test_different_devices_have_different_node_ids(
     first: int, number: tuple[int, int], second: int, other: tuple[int, int]
 ) -> None:
     same = (first, number) == (second, other)

@@ -48,7 +48,7 @@ def closed(pairs: tuple[list[Device], object]) -> list[str]:
     return names
 
 
-def test_held_until_forgotten_as_often_as_told_and_a_grace_time_longer(loop: Loop, clock: Clock) -> None:
+def test_a_pin_is_held_until_all_lookups_are_forgotten_and_a_grace_time(loop: Loop, clock: Clock) -> None:
     held, name = pins.Pins(10, 5.0, clock), DiskName(loop.diskseq)
     assert held.put(name, opened(name)) is None and len(held) == 1
     taken = [held.take(name) for dummy in range(3)]
@@ -71,7 +71,7 @@ def test_held_until_forgotten_as_often_as_told_and_a_grace_time_longer(loop: Loo
     assert len(held) == 0 and held.take(name) is None and held.of_node(pin.node) is None
 
 
-def test_what_nobody_takes_goes_too_but_not_at_once(loop: Loop, clock: Clock) -> None:
+def test_an_unused_pin_is_released_after_the_grace_time(loop: Loop, clock: Clock) -> None:
     held, name = pins.Pins(10, 0.0, clock), DiskName(loop.diskseq)
     held.put(name, opened(name))
     assert held.expire() == ([], clock.now + 1)
@@ -79,9 +79,7 @@ def test_what_nobody_takes_goes_too_but_not_at_once(loop: Loop, clock: Clock) ->
     assert closed(held.expire()) == [f"loop{loop.number}"]
 
 
-def test_a_name_that_is_not_the_devices_any_more_is_not_given_out(
-    loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stale_name_is_not_returned(loop: Loop, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     held, name = pins.Pins(10, 5.0, clock), DiskName(loop.diskseq)
     held.put(name, opened(name))
     pin = held.take(name)
@@ -108,7 +106,7 @@ def test_a_name_is_held_once(loop: Loop, clock: Clock) -> None:
     assert closed(held.expire()) == [f"loop{loop.number}"]
 
 
-def test_no_more_than_the_limit(disk: Loop, clock: Clock) -> None:
+def test_the_limit_of_pins(disk: Loop, clock: Clock) -> None:
     held = pins.Pins(2, 5.0, clock)
     names = [DiskName(disk.diskseq), DiskName(disk.diskseq, 1), DiskName(disk.diskseq, 3)]
     for name in names[:2]:
@@ -126,7 +124,7 @@ def test_no_more_than_the_limit(disk: Loop, clock: Clock) -> None:
     held.check_room()
 
 
-def test_let_go_of_what_is_forgotten_without_a_grace_time(disk: Loop) -> None:
+def test_forgotten_pins_can_be_released_without_a_grace_time(disk: Loop) -> None:
     held = pins.Pins(10, 1000.0)
     whole, first = DiskName(disk.diskseq), DiskName(disk.diskseq, 1)
     for name in (whole, first):
@@ -143,5 +141,5 @@ def test_let_go_of_what_is_forgotten_without_a_grace_time(disk: Loop) -> None:
     assert closed((devices, None)) == [f"loop{disk.number}p1"] and known == 0
 
 
-def test_forgetting_a_file_that_is_only_shown_is_nothing(clock: Clock) -> None:
+def test_forgetting_a_file_without_a_pin_does_nothing(clock: Clock) -> None:
     pins.Pins(1, 0.0, clock).forget(1 << 63, 1)

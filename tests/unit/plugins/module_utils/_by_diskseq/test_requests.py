@@ -40,14 +40,16 @@ def asked(tmp_path: Path) -> list[int]:
     return numbers
 
 
-def test_asked_and_answered(asked: list[int], tmp_path: Path) -> None:
+def test_a_request_and_its_answer(asked: list[int], tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     assert (ask(path, b"42"), ask(path, b"18446744073709551615")) == (b"0", b"1")
     assert asked == [42, 2**64 - 1]
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 
 
-def test_the_removals_client(asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_that_removal_uses(
+    asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(let_go, "SOCKET", str(tmp_path / "socket"))
     assert let_go.ask(7) and asked == [7]
     # The second answer says that something is still in use.
@@ -56,9 +58,7 @@ def test_the_removals_client(asked: list[int], tmp_path: Path, monkeypatch: pyte
     assert not let_go.ask(9) and asked == [7, 8]
 
 
-def test_a_service_that_does_not_answer_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hanging_service_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(let_go, "SOCKET", str(tmp_path / "socket"))
     monkeypatch.setattr(let_go, "_PATIENCE", 0.05)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent:
@@ -67,14 +67,14 @@ def test_a_service_that_does_not_answer_is_not_waited_for(
         assert not let_go.ask(1)
 
 
-def test_what_is_no_number_is_refused(asked: list[int], tmp_path: Path) -> None:
+def test_invalid_numbers_are_refused(asked: list[int], tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     for text in (b"0", b"042", b"-1", b"18446744073709551616", b"42p1", b"42-part1", b"\xff", b"x" * 500):
         assert ask(path, text) == b"EINVAL"
     assert asked == []
 
 
-def test_clients_that_go_away_stop_nobody(asked: list[int], tmp_path: Path) -> None:
+def test_disconnecting_clients_do_not_disturb_others(asked: list[int], tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     for dummy in range(5):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
@@ -82,7 +82,7 @@ def test_clients_that_go_away_stop_nobody(asked: list[int], tmp_path: Path) -> N
     assert ask(path, b"42") == b"0"
 
 
-def test_a_socket_that_was_left_is_replaced(asked: list[int], tmp_path: Path) -> None:
+def test_a_leftover_socket_is_replaced(asked: list[int], tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     Requests(path, lambda diskseq: 7).start()
     assert ask(path, b"1") == b"7"

@@ -40,7 +40,7 @@ def udev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Udev:
     return made
 
 
-def test_by_the_number_in_the_record(udev: Udev, loop: Loop) -> None:
+def test_a_record_with_the_disks_number(udev: Udev, loop: Loop) -> None:
     udev.link(f"/dev/loop{loop.number}")
     for own in (f"S:disk/by-diskseq/{loop.diskseq}", f"E:RACEFREE_DISKSEQ={loop.diskseq}"):
         udev.record(loop.major, loop.minor, f"S:{LINK}", own)
@@ -61,14 +61,14 @@ def test_by_the_number_in_the_record(udev: Udev, loop: Loop) -> None:
         (f"S:{LINK}", "E:RACEFREE_DISKSEQ={0}", "S:disk/by-diskseq/{1}"),
     ],
 )
-def test_a_record_that_does_not_prove_it(udev: Udev, loop: Loop, lines: tuple[str, ...]) -> None:
+def test_a_record_that_proves_nothing(udev: Udev, loop: Loop, lines: tuple[str, ...]) -> None:
     udev.link(f"/dev/loop{loop.number}")
     udev.record(loop.major, loop.minor, *(line.format(loop.diskseq, loop.diskseq + 1) for line in lines))
     assert udev_record.disk_of_link(LINK) is None
     assert udev_record.listed("disk") == []
 
 
-def test_without_a_record_or_a_link_or_a_device(udev: Udev, loop: Loop) -> None:
+def test_a_missing_record_link_or_device(udev: Udev, loop: Loop) -> None:
     assert udev_record.disk_of_link(LINK) is None
     udev.link(f"/dev/loop{loop.number}")
     assert udev_record.disk_of_link(LINK) is None

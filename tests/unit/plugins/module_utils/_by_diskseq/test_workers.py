@@ -13,7 +13,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 from ansible_collections.racefree.block.plugins.module_utils._by_diskseq.workers import Workers
 
 
-def test_a_job_that_does_not_end_stops_no_other() -> None:
+def test_a_hanging_job_does_not_block_others() -> None:
     workers, release = Workers(8), threading.Event()
     stuck = workers.job("stuck", lambda: release.wait(60) and None)
     assert not stuck.wait(0.01)
@@ -30,7 +30,7 @@ def test_a_job_that_does_not_end_stops_no_other() -> None:
     assert again.is_set()
 
 
-def test_one_job_of_a_kind_at_a_time() -> None:
+def test_one_job_per_key_at_a_time() -> None:
     workers, release, done = Workers(8), threading.Event(), []
 
     def work() -> None:
@@ -49,7 +49,7 @@ def test_one_job_of_a_kind_at_a_time() -> None:
     assert second is not first and second.wait(60) and done == [1, 1]
 
 
-def test_its_error_is_kept_for_who_waits() -> None:
+def test_an_error_is_kept_for_the_waiting_thread() -> None:
     def fail() -> None:
         raise ValueError("no")
 
@@ -57,7 +57,7 @@ def test_its_error_is_kept_for_who_waits() -> None:
     assert job.wait(60) and isinstance(job.error, ValueError)
 
 
-def test_no_more_threads_than_said() -> None:
+def test_the_limit_of_threads() -> None:
     workers, release = Workers(2), threading.Event()
     jobs = [workers.job(number, lambda: release.wait(60) and None) for number in range(2)]
     with pytest.raises(DeadlineExceeded, match="2 threads"):

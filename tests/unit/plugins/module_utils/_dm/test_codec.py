@@ -170,7 +170,7 @@ def changed(buffer, form, place, *values):
 
 
 @given(tables(), names, uuids, u64, u32, u32, st.integers(0, 600))
-def test_what_is_encoded_is_what_is_decoded(targets, name, uuid, dev, flags, event_nr, room):
+def test_encoded_tables_are_decoded_unchanged(targets, name, uuid, dev, flags, event_nr, room):
     buffer = request(targets, name=name, uuid=uuid, dev=dev, flags=flags, event_nr=event_nr, room=room)
     head, lines = codec.decode_table_request(buffer)
     assert lines == targets
@@ -184,7 +184,7 @@ def test_what_is_encoded_is_what_is_decoded(targets, name, uuid, dev, flags, eve
 
 
 @given(tables())
-def test_the_very_bytes(targets):
+def test_the_exact_bytes(targets):
     """Compare with the same table packed by hand."""
     expected = b"".join(
         spec(line.start, line.length, line.type, pad(line.params + b"\0"), 40 + len(pad(line.params + b"\0")))
@@ -194,7 +194,7 @@ def test_the_very_bytes(targets):
 
 
 @given(st.lists(st.builds(TargetLine, u64, u64, kinds, text), min_size=1, max_size=4))
-def test_any_sectors_are_encoded_and_judged(targets):
+def test_any_sectors_are_encoded_and_validated(targets):
     """
     Without strict, the encoder writes any sectors. The decoder, and by default the encoder, either accept
     them or name the rule that they break.
@@ -235,7 +235,7 @@ def test_any_sectors_are_encoded_and_judged(targets):
         ([(0, 8, b"zero", b""), (8, U64, b"zero", b"")], "overflow", START + 48),
     ],
 )
-def test_sectors_that_do_not_follow_each_other_are_not_encoded(targets, rule, offset):
+def test_gaps_between_targets_are_not_encoded(targets, rule, offset):
     assert refused(rule, codec.encode_targets, targets).offset == offset
     assert codec.encode_targets(targets, strict=False)
 
@@ -273,7 +273,7 @@ def test_sectors_beyond_their_field_are_refused(value):
         ({"uuid": b"\0"}, "uuid"),
     ],
 )
-def test_texts_that_do_not_fit_are_refused(fields, option):
+def test_texts_that_are_too_long_are_refused(fields, option):
     with pytest.raises(InvalidValue) as caught:
         codec.encode(VERSION, **fields)
     assert caught.value.option == option
@@ -444,7 +444,7 @@ TWO = [TargetLine(0, 8, b"linear", b"7:0 0"), TargetLine(8, 8, b"zero", b"")]
 SECOND = START + 48
 
 
-def test_the_buffer_that_the_rules_are_tried_on_is_good():
+def test_the_buffer_used_to_test_the_rules_is_valid():
     assert codec.decode_table_request(request(TWO))[1] == TWO
     assert (
         codec.decode_table_request(request(TWO))[1][1].start
@@ -500,7 +500,7 @@ def test_rule(rule, form, place, values):
     refused(rule, codec.decode_table_request, changed(request(TWO), form, place, *values))
 
 
-def test_a_next_in_the_last_spec_is_not_looked_at():
+def test_next_in_the_last_spec_is_ignored():
     assert codec.decode_table_request(changed(request(TWO), "=I", SECOND + 20, 3))[1] == TWO
 
 
@@ -551,7 +551,7 @@ def test_rule_of_a_list_of_names(rule, form, place, values):
     refused(rule, decode_names, changed(names_answer(LISTED), form, place, *values))
 
 
-def test_a_uuid_without_its_end():
+def test_a_uuid_without_a_terminating_nul():
     buffer = names_answer(LISTED[:1])
     place = buffer.index(b"RACEFREE-1") + 10
     buffer[place : len(buffer) - len(GUARD)] = b"x" * (len(buffer) - len(GUARD) - place)
@@ -672,7 +672,7 @@ def test_damage_in_several_places(data):
 
 @settings(max_examples=300)
 @given(st.binary(max_size=200), st.integers(0, 4), u32, u32, u32)
-def test_rubbish(data, major, size, start, count):
+def test_random_bytes(data, major, size, start, count):
     buffer = header(data, version=(major, 0, 0), size=size, start=start, count=count)
     for decode, dummy in DECODERS.values():
         survives(decode, buffer, GUARD[:31])
@@ -680,7 +680,7 @@ def test_rubbish(data, major, size, start, count):
 
 @settings(max_examples=300)
 @given(st.binary(max_size=200), st.integers(0, 5))
-def test_rubbish_behind_a_good_header(data, count):
+def test_random_bytes_after_a_valid_header(data, count):
     buffer = header(data, count=count)
     for decode, dummy in DECODERS.values():
         survives(decode, buffer, GUARD[:31])
@@ -730,7 +730,7 @@ def put(buffer, answer):
     buffer[: len(answer)] = answer
 
 
-def test_an_answer_that_does_not_fit_is_asked_for_again(control):
+def test_a_request_is_repeated_with_a_larger_buffer(control):
     """A table of more than 16 KiB, which no test host has."""
     targets = [TargetLine(number * 8, 8, b"linear", b"253:0 %d" % number) for number in range(1500)]
     whole = status_answer(targets, guard=b"", name=b"big")
@@ -773,7 +773,7 @@ def test_a_key_does_not_stay_in_the_buffer(control, fails):
     assert key not in buffer
 
 
-def test_what_is_sent_is_valid_and_asks_for_the_lowest_version(control):
+def test_requests_are_valid_and_ask_for_the_lowest_version(control):
     opened, kernel = control(lambda code, buffer: None)
     opened.load(_control.by_number(253, 300), TWO, read_only=True)
     code, raw, dummy = kernel.sent[0]
@@ -787,7 +787,7 @@ def test_what_is_sent_is_valid_and_asks_for_the_lowest_version(control):
     assert not head.name and not head.uuid
 
 
-def test_nothing_at_the_address(control):
+def test_no_device_at_the_address(control):
     def answer(code, buffer):
         raise OSError(errno.ENXIO, "No such device or address")
 

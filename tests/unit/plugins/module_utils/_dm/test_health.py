@@ -37,7 +37,7 @@ def line(kind, params):
         (b"cache", b"Fail", "cache has failed"),
     ],
 )
-def test_what_no_longer_works(kind, params, word):
+def test_targets_that_no_longer_work(kind, params, word):
     ((found, text),) = health.problems_of([line(b"linear", b""), line(kind, params)])
     assert found == kind and word in text
 
@@ -54,5 +54,5 @@ def test_what_no_longer_works(kind, params, word):
         (b"thin-pool", b"1 17/1024 0/64 - rw discard_passdown queue_if_no_space - 1024"),
     ],
 )
-def test_what_works(kind, params):
+def test_targets_that_work(kind, params):
     assert not health.problems_of([line(kind, params)])

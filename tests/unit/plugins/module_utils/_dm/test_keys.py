@@ -23,12 +23,12 @@ def reached(monkeypatch):
     return calls
 
 
-def test_which_keys():
+def test_the_keys_that_a_table_needs():
     assert keys.keys_of((CRYPT, CLEAR, *OTHERS, CRYPT)) == [":32:logon:a:b"]
     assert keys.keys_of((CLEAR, *OTHERS, (0, 8, b"crypt", b""))) == []
 
 
-def test_only_who_needs_keys_looks_for_them(reached):
+def test_keys_are_searched_only_if_the_table_needs_them(reached):
     with keys.reachable((CLEAR, *OTHERS)):
         assert reached == []
     with keys.reachable((CRYPT,)):
@@ -55,7 +55,7 @@ def test_a_keyring_that_is_refused(monkeypatch):
         (errno.ENOKEY, (CLEAR,), ["cannot load"]),
     ],
 )
-def test_what_is_said(reached, number, targets, words):
+def test_the_error_says_what_keys_are_missing(reached, number, targets, words):
     with pytest.raises(KernelError) as caught, keys.reachable(targets):
         raise KernelError("cannot load its table", device="7:1", errno=number)
     assert caught.value.errno == number

@@ -95,7 +95,7 @@ def test_the_longest_name():
 
 
 @given(st.one_of(st.text(), ANYTHING))
-def test_names_and_uuids_are_checked_whatever_they_are(value):
+def test_any_value_as_name_and_uuid_is_checked(value):
     for check, longest in ((names.check_name, 127), (names.check_uuid, 128)):
         try:
             checked = check(value)
@@ -106,7 +106,7 @@ def test_names_and_uuids_are_checked_whatever_they_are(value):
         assert codec.encode((4, 0, 0), **{"name" if longest == 127 else "uuid": value.encode()})
 
 
-def test_a_new_uuid_is_one_that_nobody_has():
+def test_a_new_uuid_is_unique():
     made = {names.new_uuid() for dummy in range(1000)}
     assert len(made) == 1000
     for uuid in made:
@@ -114,21 +114,21 @@ def test_a_new_uuid_is_one_that_nobody_has():
 
 
 @pytest.mark.parametrize("make", [names.making_name, names.unused_name, lambda: names.claimed_name("web1")])
-def test_a_private_name_is_one_that_nobody_has(make):
+def test_a_private_name_is_unique(make):
     made = {make() for dummy in range(1000)}
     assert len(made) == 1000
     for name in made:
         assert names.check_name(name) == name
 
 
-def test_a_private_name_tells_who_has_it():
+def test_a_private_name_contains_its_creator():
     mine = identity.own_mark()
     assert names.holder_of(names.making_name()) == mine == names.holder_of(names.claimed_name("web1"))
     assert identity.has_ended(mine) is False
 
 
 @given(st.text(alphabet=GOOD, min_size=1, max_size=127))
-def test_a_claimed_name_tells_the_old_one_while_it_fits(old):
+def test_a_claimed_name_contains_the_old_name_if_it_fits(old):
     name = names.claimed_name(old)
     assert (
         names.check_name(name)
@@ -157,7 +157,7 @@ def maker(*before):
     )
 
 
-def test_a_maker_that_has_ended():
+def test_a_creator_that_has_ended():
     with maker() as child:
         name = child.stdout.readline().strip()
         mark = names.holder_of(name)
@@ -168,7 +168,7 @@ def test_a_maker_that_has_ended():
 
 
 @pytest.mark.parametrize("options", [["--pid", "--mount-proc"], ["--pid"], ["--time"]])
-def test_a_maker_of_another_namespace_is_not_seen_to_be_gone(options):
+def test_a_creator_in_another_pid_namespace_does_not_count_as_gone(options):
     """
     In this namespace, the PID belongs to another process or to none, and the start time is counted
     differently.
@@ -183,14 +183,14 @@ def test_a_maker_of_another_namespace_is_not_seen_to_be_gone(options):
     assert identity.has_ended(mark) is False
 
 
-def test_another_process_with_the_number_of_the_maker():
+def test_a_reused_pid_is_not_the_creator():
     """PIDs are reused: only together with its start time does a PID identify a process."""
     pid, began, where = identity.own_mark().split("-")
     assert identity.has_ended(f"{pid}-{int(began) - 1}-{where}") is True
     assert identity.has_ended(f"{pid}-{began}-{where}") is False
 
 
-def test_what_cannot_be_seen_has_not_ended(monkeypatch):
+def test_a_process_that_cannot_be_examined_has_not_ended(monkeypatch):
     """
     A full file descriptor table or an unreadable /proc is an error, and never means that the process has
     ended.
@@ -257,12 +257,12 @@ def test_a_process_with_a_name_that_looks_like_fields(tmp_path):
         "xracefree-making-1-2-0.0-" + "0" * 16,
     ],
 )
-def test_names_of_others_are_none_of_our_business(name):
+def test_names_of_other_programs_are_ignored(name):
     assert names.holder_of(name) is None
 
 
 @given(st.text())
-def test_whatever_a_name_is(name):
+def test_any_name_can_be_parsed(name):
     assert names.holder_of(name) is None and identity.has_ended(name) is False
 
 

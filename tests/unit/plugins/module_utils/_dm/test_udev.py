@@ -69,7 +69,7 @@ def complete(event_nr):
     assert uapi.lib.semtimedop(semaphore(event_nr), operation, 1, uapi.ffi.NULL) == 0
 
 
-def test_the_count():
+def test_the_semaphores_count():
     with _udev.Cookie() as cookie:
         first = cookie.next()
         assert value(first) == 2, "one for the event, one for the batch that is not complete"
@@ -85,7 +85,7 @@ def test_the_count():
     assert semaphore(first) == -1
 
 
-def test_the_semaphore_is_only_ours():
+def test_the_semaphore_is_accessible_to_its_owner_only():
     with _udev.Cookie() as cookie:
         event_nr = cookie.next()
         with open("/proc/sysvipc/sem", encoding="ascii") as table:
@@ -93,7 +93,7 @@ def test_the_semaphore_is_only_ours():
         assert row[2] == "600" and row[3] == str(_udev._SEMAPHORES)
 
 
-def test_waits_until_the_deadline_and_no_longer():
+def test_the_wait_ends_at_the_deadline():
     with _udev.Cookie() as cookie:
         event_nr = cookie.next()
         for seconds in (0, 0.2):
@@ -114,7 +114,7 @@ def test_nothing_to_wait_for():
 
 
 @pytest.mark.parametrize("events", [1, 5])
-def test_ends_when_udev_has_answered(events):
+def test_the_wait_ends_when_udev_has_answered(events):
     with _udev.Cookie() as cookie:
         numbers = [cookie.next() for dummy in range(events)]
 
@@ -176,7 +176,7 @@ def test_a_signal_does_not_end_the_wait():
         assert heard
 
 
-def test_removed_after_an_exception():
+def test_the_semaphore_is_removed_after_an_exception():
     with pytest.raises(ZeroDivisionError), _udev.Cookie() as cookie:
         event_nr = cookie.next()
         assert semaphore(event_nr) >= 0
@@ -185,7 +185,7 @@ def test_removed_after_an_exception():
     cookie.__exit__(None, None, None)
 
 
-def test_a_cookie_that_someone_took_away():
+def test_a_cookie_that_was_removed_by_another_process():
     """Like ``dmsetup udevcomplete_all``."""
     with _udev.Cookie() as cookie:
         event_nr = cookie.next()
@@ -194,7 +194,7 @@ def test_a_cookie_that_someone_took_away():
             cookie.wait(1)
 
 
-def test_a_number_in_use_is_left_alone(monkeypatch):
+def test_a_key_in_use_is_not_taken(monkeypatch):
     with _udev.Cookie() as first:
         taken = cookie_number(first.next())
         free = next(number for number in range(1, 0xFFFF) if uapi.lib.semget(KEY | number, 1, 0) < 0)
@@ -209,7 +209,7 @@ def test_a_number_in_use_is_left_alone(monkeypatch):
         assert value(taken) == 2
 
 
-def test_without_udevd_nothing_is_made_or_waited_for(monkeypatch):
+def test_without_udevd_nothing_is_created_or_waited_for(monkeypatch):
     monkeypatch.setattr(_udev, "is_running", lambda: False)
     with _udev.Cookie() as cookie:
         # the flag is still needed: a later coldplug would drop the device
@@ -244,7 +244,7 @@ with _dm_udev.Cookie() as cookie:
 """
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next():
+def test_semaphores_of_killed_processes_are_removed():
     path = os.path.abspath(os.path.join(os.path.dirname(_udev.__file__), *[".."] * 6))
     with subprocess.Popen(
         [sys.executable, "-c", LEFT],
@@ -270,7 +270,7 @@ OTHER_NAMESPACES = [
 
 
 @pytest.mark.parametrize("options", OTHER_NAMESPACES)
-def test_a_process_of_another_namespace_keeps_its_cookie(options):
+def test_a_cookie_of_another_pid_namespace_is_left_unchanged(options):
     """Here, its PID belongs to another process or to none, so whether it has ended is unknown."""
     path = os.path.abspath(os.path.join(os.path.dirname(_udev.__file__), *[".."] * 6))
     command = ["unshare", "--fork", *options, sys.executable, "-c", LEFT]
@@ -294,7 +294,7 @@ def test_a_process_of_another_namespace_keeps_its_cookie(options):
     uapi.lib.semctl(semaphore(event_nr), 0, uapi.lib.IPC_RMID)
 
 
-def test_what_others_left_is_not_removed():
+def test_semaphores_of_other_programs_are_not_removed():
     """
     libdm's cookies are single semaphores, which do not identify their process. A set without an owner is
     still being created.
@@ -312,7 +312,7 @@ def test_what_others_left_is_not_removed():
             uapi.lib.semctl(one, 0, uapi.lib.IPC_RMID)
 
 
-def test_a_set_that_was_never_signed_is_removed_later(monkeypatch):
+def test_a_semaphore_set_without_a_creator_is_removed_later(monkeypatch):
     free = next(number for number in range(1, 0xFFFF) if uapi.lib.semget(KEY | number, 1, 0) < 0)
     made = uapi.lib.semget(KEY | free, _udev._SEMAPHORES, 0o600 | uapi.lib.IPC_CREAT | uapi.lib.IPC_EXCL)
     monkeypatch.setattr(_udev, "_SECONDS_TO_SIGN", -5)

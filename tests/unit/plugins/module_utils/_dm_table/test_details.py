@@ -489,13 +489,13 @@ def test_lone_surrogates_are_refused(path):
         assert caught.value.errors[0]["field"] in ("device", "line")
 
 
-def test_surrogates_that_stand_for_bytes_are_a_part_of_paths():
+def test_surrogate_escapes_are_allowed_in_paths():
     for device in ("file:/srv/\udc80", {"file": "/srv/\udcff", "size": 512}):
         table = parse_table(structured("linear", device=device, offset=0))
         assert parse_table(table.lines()) == table
 
 
-def test_options_need_not_be_named_to_make_a_target():
+def test_options_can_be_omitted_in_a_constructor():
     flakey = TARGETS["flakey"](0, 8, device="8:0", offset=0, up_interval=1, down_interval=1)
     assert (flakey.drop_writes, flakey.corrupt_bio_byte) == (False, None)
     assert TARGETS["thin"](0, 8, pool="8:0", id=1).origin is None
@@ -509,7 +509,7 @@ def test_options_need_not_be_named_to_make_a_target():
             LAYOUT = (Number("canonical"),)
 
 
-def test_caches_stand_on_whole_blocks_of_all_their_devices():
+def test_cache_blocks_are_multiples_of_all_logical_blocks():
     facts = {
         "8:1": DeviceFacts(8, 1, 1 << 20),
         "8:2": DeviceFacts(8, 2, 1 << 20, 4096),
@@ -533,7 +533,7 @@ def test_clone_regions_are_whole_blocks():
     assert entry["field"] == "region_size"
 
 
-def test_reshaped_raid_tells_no_areas():
+def test_a_reshaped_raid_has_no_known_areas():
     context = Context(devices=lambda slot: DeviceFacts(8, int(slot.text[-1]), 8))
     assert (
         entry_of("0 64 raid raid1 1 0 2 - 8:0 - 8:1", devices=context.devices)["field"] == "members[0].data"
@@ -547,7 +547,7 @@ def test_an_escaped_space_at_the_end_of_a_line():
     assert parse_table("0 8 thin /p 0 /\\\\ ").targets[0].origin == "/\\"
 
 
-def test_a_device_that_is_opened_for_more_later():
+def test_a_device_that_a_later_target_opens_with_more_access():
     for text, word in (
         ("0 8 snapshot /a /b P 16\n8 8 linear /a 0", "reading"),
         ("0 8 snapshot-merge /a /b P 16\n8 8 linear /a 0", "writing"),
@@ -577,7 +577,7 @@ def test_a_device_that_is_opened_for_more_later():
         (8, "1 meta_device:8:2", None),
     ],
 )
-def test_the_superblock_of_integrity_is_on_its_device(offset, options, error):
+def test_the_integrity_superblock_must_be_on_the_device(offset, options, error):
     facts = {"8:1": DeviceFacts(8, 1, 1024), "8:2": DeviceFacts(8, 2, 16)}
     try:
         parse_table(

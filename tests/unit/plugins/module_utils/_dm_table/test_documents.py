@@ -192,7 +192,7 @@ def test_example_round_trips(source, text):
         )
 
 
-def test_the_one_example_that_no_kernel_takes():
+def test_the_one_example_that_no_kernel_accepts():
     """unstriped.rst maps a single sector with chunks of 256, which unstripe_ctr() rejects."""
     with pytest.raises(TableError) as caught:
         parse_table("0 1 unstriped 4 256 0 /dev/mapper/raid0 0")

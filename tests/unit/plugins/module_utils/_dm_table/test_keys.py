@@ -91,13 +91,13 @@ PLACES = [
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_key_is_put_in_wherever_one_can_be(place):
+def test_keys_are_inserted_wherever_a_key_is_allowed(place):
     assert parse_table(with_keys([place("var:data")], KEYS)) == parse_table([place(KEY)])
     assert parse_table(with_keys([place("var:data")], {"data": f" {KEY}\n"})) == parse_table([place(KEY)])
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_key_in_clear_is_refused_and_not_shown(place):
+def test_a_plain_text_key_is_refused_and_not_shown(place):
     with pytest.raises(InvalidValue, match="var:NAME") as caught:
         with_keys([place(KEY)], {})
     assert KEY[:16] not in str(caught.value)
@@ -122,13 +122,13 @@ def test_a_key_in_clear_is_refused_and_not_shown(place):
         "var:data",
     ],
 )
-def test_what_is_no_key_is_refused_by_its_name(place, bad):
+def test_an_invalid_key_is_refused_by_its_name(place, bad):
     with pytest.raises(InvalidValue, match=r"keys\.data.*hexadecimal") as caught:
         with_keys([place("var:data")], {"data": bad})
     assert "c0ff" not in str(caught.value) and "coff" not in str(caught.value)
 
 
-def test_a_keyring_key_can_come_from_keys_where_the_kernel_takes_one():
+def test_the_option_keys_can_name_a_keyring_key():
     ring = ":64:logon:guests:web1"
     assert parse_table(with_keys([crypt_line("var:data")], {"data": ring})) == parse_table([crypt_line(ring)])
     with pytest.raises(InvalidValue, match=r"keys\.data"):
@@ -152,18 +152,18 @@ def test_a_keyring_key_can_come_from_keys_where_the_kernel_takes_one():
         crypt(None),
     ],
 )
-def test_what_has_no_key_stays_as_it_was_written(line):
+def test_tables_without_keys_are_unchanged(line):
     assert with_keys([line], {}) == [line]
 
 
-def test_every_key_has_to_be_there_and_to_be_used():
+def test_missing_and_unused_keys_are_refused():
     with pytest.raises(InvalidValue, match="data, more"):
         with_keys([linear([crypt("var:none")])], {"data": KEY, "more": KEY})
     with pytest.raises(InvalidValue, match="keys more: is not used"):
         with_keys([linear([crypt("var:data")])], {"data": KEY, "more": KEY})
 
 
-def test_too_deep():
+def test_tables_nested_too_deeply():
     table = []
     for _level in range(2000):
         table = [linear(table)]

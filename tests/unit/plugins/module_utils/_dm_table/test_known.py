@@ -60,7 +60,7 @@ def test_an_error_of_the_parser_gets_its_name(line, name):
     assert known.stricter(errors[0], errors) == name
 
 
-def test_what_md_rounds_has_a_name_and_other_areas_have_none():
+def test_only_areas_that_md_rounds_have_a_name():
     blocks = Context(devices=lambda slot: DeviceFacts(8, int(slot.text[-1]), 1 << 20, 4096))
     for line, name in (
         ("0 37880 raid raid4 1 32 5 - 8:0 - 8:1 - 8:2 - 8:3 - 8:4", "raid-rounding"),
@@ -100,7 +100,7 @@ def test_a_reason_of_the_kernel_gets_its_name():
     assert known.undecided(mixed, fresh) == "contents"
 
 
-def test_what_is_refused_for_its_contents_had_its_words_taken():
+def test_a_table_refused_for_its_contents_was_parsed():
     unformatted = Verdict("load", "EIO", "vdo: Could not load geometry block", None)
     assert known.words_taken({"vdo"}, unformatted)
     assert not known.words_taken({"zero"}, unformatted)

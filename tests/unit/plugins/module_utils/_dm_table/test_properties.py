@@ -100,7 +100,7 @@ def test_generator_covers_every_target_and_repeats_itself():
     assert list(Generator(11).tables(60)) != list(Generator(12).tables(60))
 
 
-def test_valid_tables_suit_their_devices():
+def test_valid_tables_match_their_devices():
     generator = Generator(3)
     sizes = {device.text: device for device in generator.pool}
 
@@ -119,7 +119,7 @@ def test_valid_tables_suit_their_devices():
 
 @settings(max_examples=400)
 @given(st.lists(st.lists(WORDS, max_size=12).map(" ".join), max_size=4))
-def test_random_text_gives_nothing_but_table_errors(lines):
+def test_random_text_raises_only_table_errors(lines):
     for value in (lines, "\n".join(lines)):
         try:
             check_round_trips(parse_table(value))
@@ -129,7 +129,7 @@ def test_random_text_gives_nothing_but_table_errors(lines):
 
 @settings(max_examples=300)
 @given(st.sampled_from(sorted(TYPES)), st.lists(WORDS, max_size=14))
-def test_random_parameters_give_nothing_but_table_errors(name, words):
+def test_random_parameters_raise_only_table_errors(name, words):
     try:
         check_round_trips(parse_table(" ".join(["0", "1024", name] + words)))
     except TableError as error:
@@ -145,7 +145,7 @@ PLAIN = st.recursive(
 
 @settings(max_examples=400)
 @given(st.sampled_from(sorted(TYPES)), st.data())
-def test_random_data_gives_nothing_but_table_errors(name, data):
+def test_random_data_raises_only_table_errors(name, data):
     names = TARGETS[name].NAMES
     plain = data.draw(st.dictionaries(st.sampled_from(names), PLAIN, max_size=4)) if names else {}
     plain.update(data.draw(st.dictionaries(st.text(max_size=5) | st.integers(), PLAIN, max_size=1)))

@@ -132,7 +132,7 @@ def test_several_verity_targets_only_in_6_1():
     assert errors_of(lines, Context(kernels=("6.1", "6.12"), read_only=True)) == [(1, "target")]
 
 
-def test_immutable_targets_keep_to_themselves_in_6_1():
+def test_immutable_targets_must_be_alone_in_6_1():
     line = "0 8 verity 1 /dev/a /dev/b 4096 4096 1 0 md5 " + "0" * 32 + " -"
     with pytest.raises(TableError) as caught:
         parse_table([line, "8 8 zero"], context=Context(kernels=("6.1",), read_only=True))
@@ -141,7 +141,7 @@ def test_immutable_targets_keep_to_themselves_in_6_1():
     ]
 
 
-def test_gaps_and_overlaps_are_told_apart():
+def test_gaps_and_overlaps_are_distinguished():
     assert rule_of("0 8 zero\n9 8 zero") == "no gap: line 1 ends at 8"
     assert rule_of("0 8 zero\n7 8 zero") == "no overlap: line 1 ends at 8"
     assert rule_of("1 8 zero") == "the first target starts at 0"
@@ -229,7 +229,7 @@ def test_devices(line, field, rule):
     assert found[0]["column"] is not None or field == "cache"
 
 
-def test_hash_tree_has_to_fit():
+def test_a_hash_tree_that_does_not_fit():
     facts = {"a": DeviceFacts(8, 0, 1 << 20), "b": DeviceFacts(8, 1, 8)}
     # 200 blocks of 4 KiB: 128 digests fit in a block, so there are two hash blocks and one above them.
     line = "0 1600 verity 1 /dev/a /dev/b 4096 4096 200 {0} sha256 " + "0" * 64 + " -"
@@ -254,12 +254,12 @@ def test_good_devices():
     parse_table("0 8 linear /dev/b 100", context=context)
 
 
-def test_read_only_table_takes_read_only_devices():
+def test_a_read_only_table_accepts_read_only_devices():
     context = Context(devices=lambda slot: DeviceFacts(7, 0, 1000, read_only=True), read_only=True)
     parse_table("0 8 linear /dev/a 0", context=context)
 
 
-def test_facts_are_asked_for_once_per_device():
+def test_facts_are_queried_once_per_device():
     asked = []
 
     def devices(slot):
@@ -272,7 +272,7 @@ def test_facts_are_asked_for_once_per_device():
     assert asked == ["/dev/a"]
 
 
-def test_targets_end_on_the_logical_block():
+def test_targets_end_on_a_logical_block():
     facts = {"a": DeviceFacts(8, 0, 1000), "b": DeviceFacts(8, 16, 8000, 4096)}
     context = Context(devices=lambda slot: facts[slot.text[-1]], read_only=False)
     parse_table("0 8 linear /dev/a 0\n8 8 linear /dev/b 0", context=context)

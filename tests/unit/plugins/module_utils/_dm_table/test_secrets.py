@@ -264,7 +264,7 @@ def test_tables_inside_device_slots_show_no_key(seed, data):
 
 @settings(max_examples=100, deadline=None)
 @given(SEEDS)
-def test_values_that_are_no_table_show_no_key(seed):
+def test_invalid_tables_show_no_key(seed):
     generator = KeyedGenerator(seed)
     lines = generator.valid()
     text = "\n".join(lines)

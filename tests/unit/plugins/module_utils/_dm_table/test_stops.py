@@ -66,7 +66,7 @@ def stops_of(line, **context):
         ({"kernels": ("6.1", "6.12"), "running": (6, 13)}, "6.13"),
     ],
 )
-def test_refused_by_name_on_the_kernels_that_it_stops(line, name, field, context, stopped):
+def test_tables_that_stop_a_kernel_are_refused_by_name(line, name, field, context, stopped):
     errors, message = stops_of(line, **context)
     assert errors == [(name, field)]
     assert f"Linux {stopped} " in message and f"({name})" in message
@@ -82,14 +82,14 @@ def test_refused_by_name_on_the_kernels_that_it_stops(line, name, field, context
         {"kernels": ("6.12",), "running": (6, 12)},
     ],
 )
-def test_taken_by_the_others(line, context):
+def test_other_kernels_accept_these_tables(line, context):
     said = []
     assert parse_table(line, context=Context(warn=said.append, **context)).lines() == [line]
     assert not said
 
 
 @pytest.mark.parametrize("line, name, field", STOPPING)
-def test_a_warning_where_the_kernel_is_not_known(line, name, field):
+def test_an_unknown_kernel_gets_a_warning(line, name, field):
     said = []
     parse_table(f"0 8 zero\n{line.replace('0', '8', 1)}", context=Context(warn=said.append))
     assert len(set(said)) == 1 and said[0].startswith(f"line 2: {line.split(' ')[2]}: {field} ")
@@ -115,7 +115,7 @@ def test_tables_that_stop_no_kernel(line):
         ("N", 8, False),
     ],
 )
-def test_what_the_cow_device_says_overrides_the_table(kind, written, refused):
+def test_the_header_of_the_cow_device_overrides_the_table(kind, written, refused):
     facts = {
         "/dev/a": DeviceFacts(8, 0, 1 << 20),
         "/dev/b": DeviceFacts(8, 16, 1 << 20, cow_chunk=lambda: written),
@@ -131,7 +131,7 @@ def test_what_the_cow_device_says_overrides_the_table(kind, written, refused):
     parse_table(line, context=Context(devices=context["devices"], running=(6, 12)))
 
 
-def test_the_cow_device_is_read_for_such_tables_only():
+def test_the_cow_device_is_read_only_if_needed():
     def never():
         raise AssertionError("read for nothing")
 
@@ -140,7 +140,7 @@ def test_the_cow_device_is_read_for_such_tables_only():
         parse_table(line, context=Context(running=(7, 2), devices=lambda slot: facts[slot.text]))
 
 
-def test_a_stop_is_no_grammar_of_a_known_kernel():
+def test_stopping_tables_follow_a_known_kernels_grammar():
     """
     Every stop begins between two known kernels, so some known kernels accept such a table and some are
     stopped by it.

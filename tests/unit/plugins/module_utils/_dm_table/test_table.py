@@ -59,7 +59,7 @@ def test_targets_are_typed_and_immutable():
         parse_table("0 8 zero").targets = ()
 
 
-def test_made_tables_are_validated():
+def test_constructed_tables_are_validated():
     linear = TARGETS["linear"]
     assert Table([linear(0, 8, device="/dev/a", offset=0)]).validate().length == 8
     with pytest.raises(TableError) as caught:
@@ -325,19 +325,19 @@ def test_keys_of_a_table_in_a_slot_are_never_shown(nested, form, end):
     assert KEY not in shown and KEY[8:24] not in shown
 
 
-def test_a_table_in_a_slot_without_a_key_is_shown_as_it_was_written():
+def test_a_table_in_a_slot_without_a_key_is_shown_unchanged():
     source = {"table": ["0 8 crypt aes-cbc-plain :32:logon:a:b 0 /dev/a 0"]}
     table = parse_table([{"start": 0, "length": 8, "target": "linear", "device": source, "offset": 0}])
     assert table.redacted() == table
 
 
-def test_a_slot_that_cannot_be_read_does_not_show_what_may_be_a_key():
+def test_an_invalid_slot_shows_nothing_that_may_be_a_key():
     with pytest.raises(TableError) as caught:
         parse_table('0 8 linear {"table":["0\\ 8\\ crypt\\ aes-cbc-plain\\ c0ffee"} 0')
     assert "c0ffee" not in str(caught.value) + repr(caught.value.errors)
 
 
-def test_description_of_a_keyring_key_is_shown():
+def test_the_description_of_a_keyring_key_is_shown():
     assert ":32:logon:a:b" in repr(parse_table("0 8 crypt aes-cbc-plain :32:logon:a:b 0 /dev/a 0"))
 
 
@@ -393,14 +393,14 @@ NUMBERS = {"/dev/a": "8:0", "/dev/b": "8:16", "/dev/c": "8:32"}
 
 
 @pytest.mark.parametrize("written, printed", PRINTED)
-def test_same_as_what_the_kernel_prints(written, printed):
+def test_comparison_with_the_table_printed_by_the_kernel(written, printed):
     table, kernel = parse_table(written), parse_table(printed)
     comparison = kernel.same_as(table, devices=NUMBERS)
     assert comparison, comparison
     assert not comparison.unknown
 
 
-def test_hidden_key_is_unknown():
+def test_a_hidden_key_compares_as_unknown():
     table = parse_table(f"0 8 crypt aes-xts-plain64 {KEY} 0 8:0 0")
     hidden = parse_table(f"0 8 crypt aes-xts-plain64 {'0' * 64} 0 8:0 0")
     comparison = hidden.same_as(table)
@@ -454,12 +454,12 @@ def test_import_loads_few_targets():
 
 
 @pytest.mark.parametrize("value", ["0 8 linear 7:0 0 \t", "0 8 linear 7:0 0 \r\n", ["0 8 linear 7:0 0  \n"]])
-def test_blanks_at_the_end_do_not_count(value):
+def test_trailing_blanks_are_ignored(value):
     assert parse_table(value).lines() == ["0 8 linear 7:0 0"]
 
 
 @pytest.mark.parametrize("pad", ["", " ", " \t "])
-def test_a_blank_behind_a_backslash_counts_at_the_end_too(pad):
+def test_an_escaped_trailing_blank_counts(pad):
     for value in ("0 8 thin /pool 0 /origin\\ " + pad, ["0 8 thin /pool 0 /origin\\ " + pad + "# text"]):
         table = parse_table(value)
         assert table.targets[0].origin == "/origin "

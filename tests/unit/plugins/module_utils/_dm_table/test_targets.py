@@ -439,7 +439,7 @@ def test_every_target_has_bad_cases():
         (None, "0 64 vdo V4 /dev/a 100 4096 32768 16380", []),
     ],
 )
-def test_the_verdict_names_the_kernel(kernels, line, refused):
+def test_the_error_names_the_kernel(kernels, line, refused):
     context = Context(kernels=kernels, read_only=None)
     if not refused:
         parse_table(line, context=context)

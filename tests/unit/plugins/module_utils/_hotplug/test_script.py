@@ -236,7 +236,7 @@ def test_a_file(store, daemon, file):
 @pytest.mark.parametrize(
     "form", ["{path}", "phy:{path}", "path:{path}", "diskseq:{diskseq}@{boot}", "{short}"]
 )
-def test_a_device_by_any_name(store, daemon, loop, form):
+def test_a_device_given_in_each_form(store, daemon, loop, form):
     diskseq = open(f"/sys/block/{loop[5:]}/diskseq").read().strip()
     vbd(store, form.format(path=loop, diskseq=diskseq, boot=boot.boot_id(), short=loop[5:]))
     with Backend(daemon):
@@ -246,7 +246,7 @@ def test_a_device_by_any_name(store, daemon, loop, form):
     assert int(node(store, "diskseq"), 16) == int(diskseq)
 
 
-def test_the_device_is_held_until_the_backend_has_it(store, daemon, file):
+def test_the_device_is_held_until_the_backend_has_opened_it(store, daemon, file):
     vbd(store, file)
     with Backend(daemon) as backend:
         backend.may_open.clear()
@@ -262,7 +262,7 @@ def test_the_device_is_held_until_the_backend_has_it(store, daemon, file):
         assert os.pread(backend.fd, 512, 0) == open(file, "rb").read(512)
 
 
-def test_a_backend_that_offers_opened_has_the_last_word(store, daemon, loop):
+def test_the_node_opened_decides_if_the_backend_offers_it(store, daemon, loop):
     vbd(store, loop)
     store.write(f"{KEY.backend}/opened", "0")
 
@@ -277,7 +277,7 @@ def test_a_backend_that_offers_opened_has_the_last_word(store, daemon, loop):
     assert node(store, "hotplug-status") == "connected"
 
 
-def test_a_backend_that_refuses(store, daemon, file):
+def test_a_backend_that_rejects_the_device(store, daemon, file):
     vbd(store, file)
 
     def act(its):
@@ -290,7 +290,7 @@ def test_a_backend_that_refuses(store, daemon, file):
     os.rmdir(KEY.sysfs)
 
 
-def test_the_error_of_an_earlier_disk_is_not_this_ones(store, daemon, loop):
+def test_the_error_of_an_earlier_disk_is_ignored(store, daemon, loop):
     vbd(store, loop)
     store.write(f"{KEY.backend_error}/error", "19 creating vbd structure")
     with Backend(daemon):
@@ -321,7 +321,7 @@ def test_a_backend_that_opened_something_else(store, daemon, loop):
     os.rmdir(KEY.sysfs)
 
 
-def test_nodes_removed_meanwhile(store, daemon, file):
+def test_nodes_that_are_removed_during_the_call(store, daemon, file):
     vbd(store, file)
     with (
         Backend(daemon, act=lambda its: its.remove(KEY.backend)),
@@ -332,7 +332,7 @@ def test_nodes_removed_meanwhile(store, daemon, file):
     os.rmdir(KEY.sysfs)
 
 
-def test_no_nodes_at_all(store):
+def test_missing_nodes(store):
     with pytest.raises(GuestError, match="not there"):
         add.add(KEY, 5)
     assert store.read(KEY.backend) is None
@@ -363,13 +363,13 @@ def test_wrong_targets(store, target, kind, words):
     assert call("add") == 1
 
 
-def test_what_cannot_be_a_target(store, daemon):
+def test_invalid_targets(store, daemon):
     vbd(store, "x")
     store._execute("", "", 11, f"{KEY.backend}/params".encode() + b"\0/dev/a\x01b")
     fails(store, XenStoreError, "backend/vbd/5/51728/params", "printable text")
 
 
-def test_a_uuid_that_is_not_this_devices(loop, monkeypatch):
+def test_a_uuid_of_another_device(loop, monkeypatch):
     with pytest.raises(WrongDevice, match="not a mapped device"):
         _target.open_device(PathSource(loop, uuid="X"), 1)
 
@@ -411,7 +411,7 @@ def test_an_empty_drive(store):
 
 
 @pytest.mark.parametrize("mode", ["", "x", "w\\0"])
-def test_a_mode_that_is_none(store, loop, mode):
+def test_an_invalid_mode(store, loop, mode):
     vbd(store, loop)
     store.write(f"{KEY.backend}/mode", mode)
     fails(store, XenStoreError, "backend/vbd/5/51728/mode", "r or w")
@@ -433,7 +433,7 @@ def test_a_mode_that_is_none(store, loop, mode):
         ("opened", "yes"),
     ],
 )
-def test_junk_in_a_node_is_named(store, daemon, loop, name, value):
+def test_invalid_nodes_are_named(store, daemon, loop, name, value):
     vbd(store, loop)
     store.write(f"{KEY.backend}/{name}", value)
     with (
@@ -450,7 +450,7 @@ def test_junk_in_a_node_is_named(store, daemon, loop, name, value):
 @pytest.mark.parametrize(
     "form, name", [("physical-device-uuid", "physical-device-uuid"), ("diskseq@number", "physical-device")]
 )
-def test_other_forms(store, daemon, loop, form, name):
+def test_other_forms_of_the_disk_sequence_number(store, daemon, loop, form, name):
     vbd(store, loop)
     with Backend(daemon, act=lambda its: opened(KEY, node(its, "physical-device").rpartition("@")[2])):
         add.add(KEY, 5, form)
@@ -497,7 +497,7 @@ def test_another_guests_file_is_refused(store, daemon, file):
             add.add(KEY, 5)
 
 
-def test_the_same_guest_on_its_way_to_another_domain(store, daemon, file):
+def test_a_guest_that_migrates_to_another_domain(store, daemon, file):
     other = Key(6, 51712)
     store.write("/local/domain/6/vm", f"/vm/{UUID}-1")
     vbd(store, file, key=other)
@@ -515,7 +515,7 @@ def test_the_same_guest_on_its_way_to_another_domain(store, daemon, file):
             assert os.pread(after.fd, 23, 0) == b"written before the move"
 
 
-def test_a_device_that_it_has_already_is_not_exchanged(store, daemon, file, loop):
+def test_an_attached_device_is_not_replaced(store, daemon, file, loop):
     vbd(store, loop)
     with Backend(daemon):
         assert call("add") == 0
@@ -534,7 +534,7 @@ def test_the_boot_loaders_disk(store, daemon, loop):
     assert node(store, "hotplug-status", key) == "connected"
 
 
-def test_what_was_forgotten_goes_with_the_next_add(store, daemon, loop):
+def test_stale_state_is_removed_by_the_next_add(store, daemon, loop):
     _state.write(Key(77, 51712), {"target": "gone"})
     vbd(store, loop)
     with Backend(daemon):
@@ -542,7 +542,7 @@ def test_what_was_forgotten_goes_with_the_next_add(store, daemon, loop):
     assert _state.read(Key(77, 51712)) is None and _state.read(KEY) is not None
 
 
-def test_the_wrong_guest_in_the_nodes(store, loop):
+def test_a_wrong_guest_in_the_nodes(store, loop):
     vbd(store, loop)
     store.write(f"{KEY.backend}/frontend-id", "6")
     with pytest.raises(GuestError, match="names domain 6"):
@@ -556,7 +556,7 @@ def test_a_guest_that_ended(store, loop):
     fails(store, GuestError, "has ended")
 
 
-def test_a_vbd_that_is_being_taken_back(store, loop):
+def test_a_vbd_that_is_being_detached(store, loop):
     vbd(store, loop, state="5")
     fails(store, GuestError, "detached")
 
@@ -622,7 +622,7 @@ def test_wrong_calls(words, path, capsys):
     assert "must be" in capsys.readouterr().err
 
 
-def test_the_vbd_out_of_the_path():
+def test_the_vbd_is_parsed_from_the_path():
     assert _script.parse_call(["x", "add"], {"XENBUS_PATH": "backend/vbd/5/51728"}) == ("add", Key(5, 51728))
     assert _script.parse_call(["x", "remove"], {"XENBUS_PATH": "/local/domain/3/backend/vbd/5/51728"}) == (
         "remove",
@@ -630,7 +630,7 @@ def test_the_vbd_out_of_the_path():
     )
 
 
-def test_what_the_stock_script_made_it_takes_down(store, tmp_path, monkeypatch):
+def test_disks_of_the_stock_script_are_removed_by_it(store, tmp_path, monkeypatch):
     """When this script has replaced Xen's own, loop devices made by that one still exist."""
     stock = tmp_path / "block.stock"
     stock.write_text(f'#!/bin/sh\necho "$1 $XENBUS_PATH" > {tmp_path}/called\n')
@@ -697,7 +697,7 @@ def test_forms(text, recipe):
     assert _target.parse(text, True) == recipe
 
 
-def test_a_file_that_is_only_read_is_bound_so(file):
+def test_a_read_only_file_gets_a_read_only_loop_device(file):
     assert _target.parse(file, False) == FileSource(file, read_only=True)
     assert _target.parse(file, True) == FileSource(file)
 
@@ -749,7 +749,7 @@ def ends(pid, seconds=5):
     return not lives(pid)
 
 
-def test_a_killed_script_leaves_its_work_to_the_other_process(store, file):
+def test_the_other_process_finishes_for_a_killed_script(store, file):
     with running(store, file) as (watcher, worker):
         watcher.kill()
         # The worker lives but has closed its end of the pipe, so nobody waits for it.
@@ -761,7 +761,7 @@ def test_a_killed_script_leaves_its_work_to_the_other_process(store, file):
         assert node(store, "hotplug-status") == "connected"
 
 
-def test_a_script_that_was_killed_early_gives_no_device_away(store, file, monkeypatch):
+def test_a_script_that_is_killed_early_hands_over_no_device(store, file, monkeypatch):
     vbd(store, file)
 
     class Alone(_worker.Link):
@@ -772,7 +772,7 @@ def test_a_script_that_was_killed_early_gives_no_device_away(store, file, monkey
     assert node(store, "physical-device") is None
 
 
-def test_a_killed_workers_device_is_kept_until_the_backend_has_it(store, file):
+def test_the_device_of_a_killed_worker_is_held_until_the_backend_has_opened_it(store, file):
     with running(store, file) as (watcher, worker):
         os.kill(worker, signal.SIGKILL)
         said = watcher.communicate(timeout=10)[0].decode()
@@ -796,7 +796,7 @@ def holds(pid, path):
         return False
 
 
-def test_a_killed_worker_of_a_disk_that_is_served_changes_nothing(store, daemon, file):
+def test_a_killed_worker_of_an_attached_disk_changes_nothing(store, daemon, file):
     vbd(store, file)
     with Backend(daemon):
         assert call("add") == 0
@@ -836,7 +836,7 @@ def test_errors_fit_into_a_node(store, monkeypatch):
     assert node(store, "hotplug-error") == "??" + "x" * 998
 
 
-def test_an_interrupt_is_said_too(store, monkeypatch):
+def test_an_interrupt_is_reported(store, monkeypatch):
     vbd(store, "/x")
 
     def interrupted(*arguments):
@@ -876,7 +876,7 @@ def test_a_watcher_without_a_descriptor_for_its_copy(tmp_path):
     assert told == [(caught.value, True)] and sorted(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_cannot_be_noted_is_named(store, file, tmp_path):
+def test_state_that_cannot_be_stored_is_named(store, file, tmp_path):
     """The state directory's path is a regular file, so no state can be written."""
     vbd(store, file)
     os.makedirs(tmp_path / "run")
@@ -914,7 +914,7 @@ def test_a_recipe_of_a_file(store, daemon, file, recipes, mode):
         assert call("add") == 0, "libxl may call twice"
 
 
-def test_a_recipe_uses_the_device_that_there_is(store, daemon, file, loop, recipes):
+def test_a_recipe_uses_an_existing_device(store, daemon, file, loop, recipes):
     recipes({"file": file})
     vbd(store, "recipe:web1-xvda")
     with Backend(daemon):
@@ -932,14 +932,14 @@ def test_a_recipe_uses_the_device_that_there_is(store, daemon, file, loop, recip
         ("recipe:web1-xvda.json/..", InvalidValue, ["must be the name of a recipe"]),
     ],
 )
-def test_recipes_that_are_not_there(store, file, recipes, target, kind, words):
+def test_missing_recipes(store, file, recipes, target, kind, words):
     recipes({"file": file})
     vbd(store, target)
     fails(store, kind, *words)
     assert _state.read(KEY) is None
 
 
-def test_a_recipe_whose_file_is_gone(store, file, recipes):
+def test_a_recipe_whose_file_is_missing(store, file, recipes):
     recipes({"file": file + ".none"})
     vbd(store, "recipe:web1-xvda")
     fails(store, InvalidValue, f"{file}.none", "does not exist")
@@ -953,7 +953,7 @@ def test_a_recipe_that_others_can_write(store, file, recipes):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_recipe_can_say_that_guests_agree(store, daemon, file, recipes, shared):
+def test_a_recipe_can_allow_shared_writes(store, daemon, file, recipes, shared):
     other = Key(6, 51728)
     guest(store, 6)
     recipes({"file": file}, shared)

@@ -29,7 +29,7 @@ def state(tmp_path, monkeypatch):
     monkeypatch.setattr(_state, "DIRECTORY", str(tmp_path / "state"))
 
 
-def test_a_call_that_is_given_up_records_nothing():
+def test_an_abandoned_call_records_nothing():
     """Its thread may hang in storage until long after the next call for the same disk."""
     late, next_one = (service._Call(number, KEY, "diskseq", 1, -1, None, None) for number in (1, 2))
     late.record(KEY, {"target": "/a"})
@@ -41,7 +41,7 @@ def test_a_call_that_is_given_up_records_nothing():
     assert _state.read(KEY) == {"target": "/b"}
 
 
-def test_one_works_after_the_other():
+def test_transactions_run_one_after_the_other():
     turns, at_work, most = service._Turns(), [], []
 
     def work(number):
@@ -60,7 +60,7 @@ def test_one_works_after_the_other():
     assert most == [1] * 10
 
 
-def test_nobody_waits_for_who_hangs(monkeypatch):
+def test_a_hanging_call_does_not_block_others(monkeypatch):
     monkeypatch.setattr(service, "_TURN_SECONDS", 0.3)
     turns = service._Turns()
     hangs = turns.take(Deadline(30))
@@ -75,7 +75,7 @@ def test_nobody_waits_for_who_hangs(monkeypatch):
     turns.take(Deadline(30)).release()
 
 
-def test_a_call_has_its_turn_until_its_transaction_ends():
+def test_a_call_keeps_its_turn_until_its_transaction_ends():
     turns = service._Turns()
     call = service._Call(1, KEY, "diskseq", 1, -1, None, turns)
 
@@ -92,7 +92,7 @@ def test_a_call_has_its_turn_until_its_transaction_ends():
     call.end_turn()
 
 
-def test_what_is_said_reaches_no_other_process_of_that_number(tmp_path):
+def test_an_answer_reaches_no_other_process_with_a_reused_pid(tmp_path):
     """The script has ended and its PID has been reused by the time it is answered."""
     with subprocess.Popen(["sleep", "60"]) as script, open(tmp_path / "stderr", "wb") as written:
         ended = os.pidfd_open(script.pid)

@@ -109,7 +109,7 @@ def test_the_generated_file_is_what_the_generator_makes():
     assert done.returncode == 0, done.stdout.decode()
 
 
-def test_the_check_sees_a_change(tmp_path):
+def test_the_check_detects_a_change(tmp_path):
     for part in ("tools/uapi", "plugins/module_utils/_kernel"):
         (tmp_path / part).mkdir(parents=True)
     shutil.copy(TOOLS / "generate", tmp_path / "tools/uapi")
@@ -128,7 +128,7 @@ def test_the_check_sees_a_change(tmp_path):
         (tmp_path / "plugins/module_utils/_kernel" / name).write_bytes(made)
 
 
-def test_everything_of_the_header_was_understood():
+def test_the_whole_header_is_parsed():
     """The lists that the other tests use, compared with what cffi parsed."""
     assert len(CONSTANTS) == HEADER.count("#define ") and len(set(CONSTANTS)) == len(CONSTANTS)
     functions = [re.search(r"(\w+)\(", text).group(1) for text in PROTOTYPES]

@@ -54,7 +54,7 @@ def is_held_by_another(device, reader):
 
 
 @pytest.mark.parametrize("moment", ["libvirt", "proof"])
-def test_a_kill_frees_no_number(request_, monkeypatch, moment):
+def test_a_killed_run_does_not_free_the_device_number(request_, monkeypatch, moment):
     request, reader = request_
     seen = []
 
@@ -81,7 +81,7 @@ def test_the_holder_ends_after_a_failure(request_, monkeypatch):
     assert os.read(reader, 1) == b""
 
 
-def test_libvirt_is_given_no_path_that_leads_elsewhere(request_, monkeypatch):
+def test_libvirt_gets_no_path_of_another_device(request_, monkeypatch):
     """libvirt accepts only a path, and would open whatever is there."""
     request, dummy = request_
     asked = []

@@ -85,7 +85,7 @@ def made(scene):
     return scene.stand_in(f"0 {SIZE // 512} linear {below.id.number} 0")
 
 
-def test_a_table_without_a_name_is_known_again(scene, made):
+def test_a_device_of_a_table_without_a_name_is_recognised(scene, made):
     assert disk_device.is_made_of(scene.host, made, snapshot(scene))
 
 
@@ -100,7 +100,7 @@ def test_a_table_without_a_name_is_known_again(scene, made):
         {"target": "linear", "device": "golden", "offset": 0},
     ],
 )
-def test_another_table_is_not(scene, made, change):
+def test_a_device_of_another_table_is_not_recognised(scene, made, change):
     scene.loop("other")
     change = {
         key: {"file": f"{scene.place}/{value}"} if key in ("cow", "origin", "device") else value
@@ -112,7 +112,7 @@ def test_another_table_is_not(scene, made, change):
     assert not disk_device.is_made_of(scene.host, made, source)
 
 
-def test_a_table_of_another_mode_is_not(scene, made):
+def test_a_device_of_another_mode_is_not_recognised(scene, made):
     assert not disk_device.is_made_of(scene.host, made, snapshot(scene)._replace(read_only=True))
 
 

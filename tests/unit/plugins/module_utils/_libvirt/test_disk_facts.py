@@ -55,13 +55,13 @@ def test_the_recipe_of_the_running_guest_counts():
     assert found.problem == "the running guest has another disk than the definition describes"
 
 
-def test_a_disk_that_only_one_of_both_has():
+def test_a_disk_in_only_one_of_both_definitions():
     added, running = facts(text(("xvdb", "/dev/b")), text(("xvda", "/dev/a")))
     assert (added.target, added.live, added.problem) == ("xvdb", None, None)
     assert (running.target, running.config, running.problem) == ("xvda", None, None)
 
 
-def test_what_is_wrong():
+def test_problems():
     (orphaned,) = facts(text(xvda=FILE))
     assert orphaned.config.disk is None and orphaned.source.file == "/srv/a.raw"
     assert orphaned.problem == "the definition has a recipe for a disk that it does not have"

@@ -105,7 +105,7 @@ def test_add_and_remove(name, text):
         assert removed == text
 
 
-def test_twice_is_once(text):
+def test_adding_twice_is_adding_once(text):
     once = domain_xml.put(text, NEW, RECIPE)
     assert domain_xml.put(once, NEW, RECIPE) == once
     again = rewritten(once)
@@ -113,7 +113,7 @@ def test_twice_is_once(text):
     assert domain_xml.drop(text, "xvdq") == text
 
 
-def test_several(text):
+def test_several_disks(text):
     disks = [
         NEW._replace(target=target, path="/dev/mapper/racefree-" + target)
         for target in ("xvdq", "xvdr", "xvds")
@@ -129,7 +129,7 @@ def test_several(text):
     assert meaning(added) == meaning(text)
 
 
-def test_every_disk_there_is_can_be_changed(text):
+def test_every_existing_disk_can_be_changed(text):
     for old in Domain(text).disks():
         new = Disk(old.target, "/dev/mapper/racefree-y", device="cdrom", read_only=True, shareable=True)
         changed = domain_xml.put(text, new, RECIPE)
@@ -153,7 +153,7 @@ def test_every_disk_there_is_can_be_changed(text):
         }
 
 
-def test_what_is_read():
+def test_disks_and_recipes_are_read():
     found = Domain(load("xen-pvh.xml"))
     assert (found.name, found.uuid, found.type, found.id) == (
         "pvh-1",
@@ -174,7 +174,7 @@ def test_what_is_read():
     assert [disk.target for disk in Domain(load("prefixes-taken.xml")).disks()] == ["sda"]
 
 
-def test_ours_is_as_was_defined():
+def test_putting_the_same_recipe_changes_nothing():
     text = load("ours-already.xml")
     uuid = "11111111-2222-3333-4444-55555555555b"
     disk = Disk("xvda", domain_xml.path_of(uuid, "xvda"), bus="xen")
@@ -185,13 +185,13 @@ def test_ours_is_as_was_defined():
     assert "\n      <d:disk target='xvdb'>r</d:disk>\n    </d:disks>" in second
 
 
-def test_what_is_left_of_metadata_stays():
+def test_other_metadata_stays():
     text = load("ours-already.xml").replace("</d:disks>", "</d:disks><!-- a note -->")
     assert "<metadata><!-- a note -->\n  </metadata>" in domain_xml.drop(text, "xvda")
     assert "metadata" not in domain_xml.drop(load("ours-already.xml"), "xvda")
 
 
-def test_line_ends_are_of_one_kind():
+def test_line_ends_follow_the_document():
     added = domain_xml.put(load("xen-pv-virt-install.xml with CRLF"), NEW, RECIPE)
     assert added.count("\n") == added.count("\r\n") and "\r\r" not in added
 
@@ -268,7 +268,7 @@ def test_hostile_documents(hostile, word):
             function(hostile)
 
 
-def test_two_disks_of_one_name():
+def test_two_disks_with_one_target():
     text = load("xen-pv-virt-install.xml").replace(
         "<controller", "<disk><target dev='xvda'/></disk><controller"
     )
@@ -346,7 +346,7 @@ DISKS = st.builds(
 
 
 @given(st.sampled_from(FILES + VARIANTS), DISKS, TEXTS)
-def test_whatever_is_put_is_read_back(name, disk, recipe):
+def test_any_disk_is_read_back(name, disk, recipe):
     text = load(name)
     changed = domain_xml.put(text, disk, recipe)
     found = Domain(changed)
@@ -427,7 +427,7 @@ def test_spans_are_where_the_elements_are(content):
 
 
 @given(st.binary(max_size=300), st.sampled_from(FILES), st.integers(0, 2000))
-def test_broken_documents_are_refused_or_understood(garbage, name, at):
+def test_broken_documents_are_refused_or_parsed(garbage, name, at):
     text = load(name)
     assume(at < len(text))
     broken = text[:at] + garbage.decode("utf-8", "surrogateescape") + text[at + len(garbage) :]

@@ -44,7 +44,7 @@ def seconds_of(pid):
     raise AssertionError("it is no holder")
 
 
-def test_a_holder_outlasts_the_restore_of_a_big_guest(device):
+def test_a_holder_outlives_the_restore_of_a_big_guest(device):
     """libxl adds the disks after it has read the memory."""
     hook.start_holder(UUID, [device])
     with open(hook._record(UUID), encoding="ascii") as file:
@@ -58,7 +58,7 @@ def test_a_holder_outlasts_the_restore_of_a_big_guest(device):
     assert os.listdir(disk_device.STATE) == []
 
 
-def test_a_file_that_a_killed_run_left(device):
+def test_a_file_left_by_a_killed_run(device):
     for name in ("holder.new", "holder"):
         with open(f"{disk_device.STATE}/{UUID}.{name}", "w", encoding="ascii") as file:
             # A PID that no process has: PIDs end at 2^22.
@@ -68,7 +68,7 @@ def test_a_file_that_a_killed_run_left(device):
 
 
 @pytest.mark.parametrize("is_here", [True, False])
-def test_a_holder_of_another_namespace_is_not_ended_by_its_number(device, is_here):
+def test_a_holder_of_another_pid_namespace_is_not_killed(device, is_here):
     """In that namespace, the PID belongs to another process."""
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         mark = identity.mark_of(sleeper.pid, sleeper.pid)
@@ -111,7 +111,7 @@ def running(monkeypatch, tmp_path):
     return text.replace('{"file": "/srv/c"}', "{}")
 
 
-def test_after_a_restart_each_disk_has_its_own_line(running, log, capfd):
+def test_after_a_restart_each_disk_is_logged_on_its_own_line(running, log, capfd):
     """Each disk is reported separately, whatever is wrong with the others, and the guest keeps running."""
     assert hook.main(["web\n1", "reconnect"], running) == 0
     assert all("\n" not in line for dummy, line in log)
@@ -126,6 +126,6 @@ def test_after_a_restart_each_disk_has_its_own_line(running, log, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_start_is_refused_for_the_first(running, log):
+def test_a_start_is_refused_because_of_the_first_bad_disk(running, log):
     assert hook.main(["web1", "started"], running) == 1
     assert len(log) == 1 and log[0][0] == syslog.LOG_ERR and "xvdc" in log[0][1]

@@ -50,14 +50,14 @@ def test_the_disks(text):
 
 
 @pytest.mark.parametrize("name", sorted(set(os.listdir(CORPUS)) - {"ours-already.xml"}))
-def test_domains_that_are_none_of_its_business(name):
+def test_other_domains_are_ignored(name):
     for operation in hook_plan.OPERATIONS:
         assert not hook_plan.concerns(operation, load(name))
         assert hook_plan.job_of(operation, load(name)).disks == []
 
 
 @pytest.mark.parametrize("operation", ["start", "migrate", "", "PREPARE", "prepare\n", "restore"])
-def test_operations_that_are_none_of_its_business(operation, text):
+def test_other_operations_are_ignored(operation, text):
     assert not hook_plan.concerns(operation, text)
 
 
@@ -148,7 +148,7 @@ def test_hostile_files(text, source):
     ],
 )
 @pytest.mark.parametrize("operation", sorted(hook_plan.OPERATIONS))
-def test_documents_that_are_none(operation, document):
+def test_invalid_documents(operation, document):
     with pytest.raises(BlockError):
         hook_plan.job_of(operation, document)
 
@@ -170,27 +170,27 @@ def test_one_disk_does_not_hide_the_others(text):
     assert [wanted.target for wanted in hook_plan.job_of("reconnect", twice).disks] == ["xvda"]
 
 
-def test_what_ends_is_not_asked_for_its_recipes(text):
+def test_recipes_are_not_read_when_a_guest_ends(text):
     """The devices must be removed, however broken the recipes are."""
     broken = text.replace('{"file": "/srv/ours.raw"}', "{}")
     for operation in ("stopped", "release"):
         assert hook_plan.job_of(operation, broken)[:4] == ("release", 20, "ours", UUID)
 
 
-def test_a_document_that_is_none():
+def test_an_invalid_document():
     with pytest.raises(DefinitionError):
         hook_plan.job_of("release", "<!DOCTYPE domain><domain/>")
 
 
 @pytest.mark.skipif(not os.path.exists(PROGRAM), reason="only with the whole tree at hand")
-def test_the_program_looks_for_the_same_marks():
+def test_the_program_searches_for_the_same_marks():
     with open(PROGRAM, encoding="utf-8") as file:
         program = file.read()
     assert "MARKS = (" + ", ".join(f'b"{mark}"' for mark in hook_plan.MARKS) + ")" in program
 
 
 @pytest.mark.skipif(not os.path.exists(PROGRAM), reason="only with the whole tree at hand")
-def test_the_role_knows_the_program_again():
+def test_the_role_recognises_the_program():
     with open(os.path.join(os.path.dirname(PROGRAM), "..", "vars", "main.yml"), encoding="utf-8") as file:
         mark = re.search('^xen_host__hook_mark: "(.+)"$', file.read(), re.MULTILINE).group(1)
     with open(PROGRAM, encoding="utf-8") as file:

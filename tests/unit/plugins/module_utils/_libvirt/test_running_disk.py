@@ -73,7 +73,7 @@ def scene(monkeypatch):
     return Scene(monkeypatch)
 
 
-def test_the_recipe_is_there_before_the_disk(scene):
+def test_the_recipe_is_defined_before_the_disk_is_attached(scene):
     item = scene.item("present", wanted=RECIPE)
     assert item.changes_recipe
     item.change()
@@ -82,7 +82,7 @@ def test_the_recipe_is_there_before_the_disk(scene):
     assert scene.steps[2:] == ["detach", ("recipe", None)]
 
 
-def test_and_goes_after_it(scene):
+def test_the_recipe_is_removed_after_the_disk_is_detached(scene):
     scene.disk = "a disk"
     scene.item("absent", had=RECIPE).change()
     assert scene.steps == ["detach", ("recipe", None)]
@@ -103,7 +103,7 @@ def test_only_the_recipe_is_missing(scene):
     assert scene.steps == [("recipe", RECIPE), ("recipe", None)]
 
 
-def test_what_it_has_is_not_written_again(scene):
+def test_an_unchanged_recipe_is_not_written_again(scene):
     item = scene.item("present", had=RECIPE, wanted=RECIPE)
     assert not item.changes_recipe
     item.change()
@@ -138,7 +138,7 @@ def test_a_disk_that_cannot_be_attached(scene, error, sticks, last):
         ("/dev/sda", ["it may be another"], None, 1),
     ],
 )
-def test_a_recipe_of_the_run_alone(source, doubts, recipe, warned):
+def test_a_recipe_only_in_the_running_definition(source, doubts, recipe, warned):
     """A recipe for a restored guest must not refer to anything that could be another disk by then."""
     state = disk_source.SourceState(spec.parse(source), None, doubts)
     found, warnings = disk_source.recipe_for_run(state, "xvdb of web1")

@@ -90,7 +90,7 @@ def test_a_target_type_that_the_host_lacks_is_refused_and_one_that_is_not_loaded
         )
 
 
-def test_what_cannot_be_exchanged_stays(host):
+def test_an_immutable_target_is_not_replaced(host):
     pool = "0 8 thin-pool 8:0 8:1 128 0"
     assert wanted(host, pool.replace("0 8 ", "0 16 ", 1), pool).length == 16
     assert wanted(host, "0 8 error", pool).lines() == ["0 8 error"]
@@ -98,7 +98,7 @@ def test_what_cannot_be_exchanged_stays(host):
         wanted(host, "0 8 zero", pool)
 
 
-def test_it_is_refused_also_where_it_would_be_made(host, monkeypatch):
+def test_a_bad_table_is_refused_even_if_its_devices_are_created_first(host, monkeypatch):
     monkeypatch.setattr(
         lookup,
         "find",
@@ -125,7 +125,7 @@ def checked(host, table, fail=False):
     )
 
 
-def test_devices_that_cannot_be_had_are_errors_among_the_others(any_host):
+def test_missing_devices_are_reported_with_the_other_errors(any_host):
     table = [
         "0 8 linear /dev/no/such 0",
         {"start": 8, "length": 8, "target": "linear", "device": {"file": "/no/such.raw"}, "offset": 0},
@@ -175,7 +175,7 @@ def test_devices_that_cannot_be_had_are_errors_among_the_others(any_host):
     assert caught.value.errors == result["errors"]
 
 
-def test_a_key_beside_a_device_that_cannot_be_had_is_not_shown(any_host):
+def test_a_key_next_to_a_missing_device_is_not_shown(any_host):
     nested = {"table": ["0 8 crypt aes-cbc-plain var:data 0 /dev/a 0"], "path": "/dev/b"}
     table = [{"start": 0, "length": 8, "target": "linear", "device": nested, "offset": 0}]
     result = dm_table.collect(
@@ -192,7 +192,7 @@ def test_a_key_beside_a_device_that_cannot_be_had_is_not_shown(any_host):
     assert len(result["errors"]) == 1 and "c0ffee" not in str(result)
 
 
-def test_what_is_written_in_a_slot_is_returned_without_its_key(host):
+def test_a_slot_is_returned_without_its_key(host):
     table = [
         {
             "start": 0,
@@ -225,7 +225,7 @@ def test_what_is_written_in_a_slot_is_returned_without_its_key(host):
         ({"table": "0 8 dust /dev/a 0 512"}, "a target type that this host has"),
     ],
 )
-def test_a_table_in_a_slot_is_checked_before_anything_is_made(host, nested, words):
+def test_a_table_in_a_slot_is_checked_before_anything_is_created(host, nested, words):
     if isinstance(nested, dict):
         nested = [{"start": 0, "length": 8, "target": "linear", "device": nested, "offset": 0}]
     with pytest.raises(TableError, match=words):

@@ -72,10 +72,10 @@ def test_a_long_stack():
         ({"path": "/dev/mapper/a", "diskseq": 4}, None),
     ],
 )
-def test_what_names_a_mapped_device(slot, name):
+def test_slots_that_name_a_mapped_device(slot, name):
     table = [{"start": 0, "length": 8, "target": "linear", "device": slot, "offset": 0}]
     assert dm_order.mapped_names(table) == ([name] if name else [])
 
 
-def test_a_table_with_mistakes_is_left_to_its_plan():
+def test_an_invalid_table_is_reported_by_its_plan():
     assert dm_order.mapped_names("0 8 linear /dev/mapper/a") == []

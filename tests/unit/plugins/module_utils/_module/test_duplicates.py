@@ -83,7 +83,7 @@ def names(place):
     ],
 )
 @pytest.mark.parametrize("bound", [False, True])
-def test_one_file(place, names, state, other, bound):
+def test_the_same_file_twice(place, names, state, other, bound):
     other = dict(other, backing_file=names[other["backing_file"]])
     if bound:
         assert not run(loop_device.main, backing_file=names["plain"]).get("failed")
@@ -111,7 +111,7 @@ def test_one_file(place, names, state, other, bound):
         run(loop_device.main, backing_file=names["plain"], state="absent")
 
 
-def test_one_file_that_is_to_be_writable_and_not(place, names):
+def test_the_same_file_read_only_and_writable(place, names):
     result = run(
         loop_devices.main,
         devices=[{"backing_file": names["plain"]}, {"backing_file": names["link"], "read_only": True}],
@@ -135,7 +135,7 @@ def test_other_areas_of_the_file_are_other_devices(place, names):
         run(loop_devices.main, devices=[dict(row, state="absent") for row in rows])
 
 
-def test_one_device_by_its_file_its_node_and_its_number(place, names):
+def test_the_same_device_by_file_path_and_diskseq(place, names):
     device = run(loop_device.main, backing_file=names["plain"])["device"]
     entries = [
         {"backing_file": names["link"], "state": "absent"},
@@ -160,7 +160,7 @@ def test_one_device_by_its_file_its_node_and_its_number(place, names):
         run(loop_device.main, backing_file=names["plain"], state="absent")
 
 
-def test_the_others_are_done_when_that_is_asked_for(place, names):
+def test_the_other_entries_are_done_with_on_error_keep(place, names):
     third = loopdevices.image(place, "third")
     rows = [{"backing_file": names["plain"]}, {"backing_file": third}, {"backing_file": names["link"]}]
     result = run(loop_devices.main, devices=rows, on_error="keep")
@@ -169,7 +169,7 @@ def test_the_others_are_done_when_that_is_asked_for(place, names):
     assert run(loop_device.main, backing_file=third, state="absent")["changed"]
 
 
-def test_one_store(tmp_path):
+def test_the_same_store_twice(tmp_path):
     (tmp_path / "golden").write_bytes(b"golden" * 1000)
     (tmp_path / "a.cow").write_bytes(bytes(512))
     (tmp_path / "way").symlink_to(tmp_path)
@@ -208,7 +208,7 @@ def guest(monkeypatch):
         yield uuid
 
 
-def test_one_disk_of_a_guest(guest):
+def test_the_same_disk_of_a_guest_twice(guest):
     entries = [
         {"domain": domain, "vdev": vdev, "state": "detached"}
         for domain in ("web", guest, guest.upper(), "5")
@@ -222,7 +222,7 @@ def test_one_disk_of_a_guest(guest):
     assert not result.get("failed"), result
 
 
-def test_one_disk_of_a_domain(monkeypatch):
+def test_the_same_disk_of_a_domain_twice(monkeypatch):
     """libvirt's answer for two names is simulated. tests/host/test_libvirt_disk.py tests a real libvirt."""
     uuids = {"web": "11111111-2222-3333-4444-55555555555b", "other": "11111111-2222-3333-4444-55555555555c"}
 
@@ -268,7 +268,7 @@ def test_libvirts_drivers(one, other, same):
     assert (connection.driver_of(one) == connection.driver_of(other)) is same
 
 
-def test_one_mapped_device():
+def test_the_same_mapped_device_twice():
     """Duplicates by name, UUID and number. tests/kernel tests the answers of device-mapper itself."""
     item = dm_device.DmItem(dict.fromkeys(dm_device.ARGUMENTS), None)
     number = _device.DeviceId(253, 4, 77)
@@ -282,7 +282,7 @@ def test_one_mapped_device():
     assert number in seen and not set(by_name.identities()) & set(by_uuid.identities()), "a name is no uuid"
 
 
-def test_one_volume():
+def test_the_same_volume_twice():
     with pytest.raises(InvalidValue) as caught:
         thin.parse_volumes([{"id": 1}, {"id": 2}, {"id": 1, "state": "absent"}])
     assert "volumes[2].id" in str(caught.value) and "volumes[0].id" in str(caught.value)

@@ -149,7 +149,7 @@ def descriptors():
 # One item
 
 
-def test_one(row, files):
+def test_one_entry(row, files):
     predicted, dummy = one(**row("a"), check=True)
     assert files() == {} and predicted["changed"] and not predicted["applied"]
     assert LOG == [("check", "a"), ("plan", "a")]
@@ -190,7 +190,7 @@ def test_one(row, files):
         ("commit", ["check", "plan", "apply", "commit", "undo"], {}),
     ],
 )
-def test_one_that_fails(row, files, step, called, left):
+def test_one_entry_that_fails(row, files, step, called, left):
     result, dummy = one(**row("a", fail=step))
     assert (
         result["failed"]
@@ -219,7 +219,7 @@ def test_check_mode_fails_like_the_run(row, files):
 
 
 @pytest.mark.parametrize("step", ["check", "plan", "apply", "commit"])
-def test_a_bug_is_an_error_too_and_is_rolled_back(row, files, step):
+def test_an_unexpected_exception_is_an_error_and_is_rolled_back(row, files, step):
     result, dummy = many([row("a"), row("b", fail=step, with_error="bug"), row("c")])
     assert (
         result["failed"]
@@ -231,7 +231,7 @@ def test_a_bug_is_an_error_too_and_is_rolled_back(row, files, step):
     assert alone["msg"] == f"unexpected ZeroDivisionError: {step} has a bug" and files() == {}
 
 
-def test_a_bug_of_what_is_done_together_is_an_error_too(row, files, monkeypatch):
+def test_an_unexpected_exception_of_a_batch_is_an_error(row, files, monkeypatch):
     def together(items):
         raise ZeroDivisionError("a bug")
 
@@ -241,7 +241,7 @@ def test_a_bug_of_what_is_done_together_is_an_error_too(row, files, monkeypatch)
 
 
 @pytest.mark.parametrize("error", [KernelError("cannot be read", device="x"), ZeroDivisionError("a bug")])
-def test_what_was_done_is_told_when_it_cannot_be_read(row, files, monkeypatch, error):
+def test_changes_are_reported_even_if_the_result_cannot_be_read(row, files, monkeypatch, error):
     real = FileItem.result
 
     def result_of(item):
@@ -266,7 +266,7 @@ def test_what_was_done_is_told_when_it_cannot_be_read(row, files, monkeypatch, e
     assert alone["failed"] and alone["changed"] and files()["b"] == "other"
 
 
-def test_an_error_at_the_very_end_hides_nothing(row, files, monkeypatch):
+def test_an_error_at_the_end_hides_no_result(row, files, monkeypatch):
     def closing(host):
         raise KernelError("cannot let go")
 
@@ -280,7 +280,7 @@ def test_an_error_at_the_very_end_hides_nothing(row, files, monkeypatch):
 
 
 @pytest.mark.parametrize("step", ["apply", "commit"])
-def test_an_interrupt_takes_back(row, files, step, tmp_path):
+def test_an_interrupt_rolls_back(row, files, step, tmp_path):
     arguments = {
         "devices": [row("a"), row("b"), row("c", fail=step, with_error="stop"), row("d")],
         "_ansible_remote_tmp": str(tmp_path),
@@ -304,7 +304,7 @@ def test_many_files_can_be_open(row):
 # Several items
 
 
-def test_many(row, files):
+def test_many_entries(row, files):
     devices = [row("a"), row("b"), row("c")]
     predicted, dummy = many(devices, check=True)
     assert files() == {} and steps("apply") == []
@@ -333,13 +333,13 @@ def test_many(row, files):
     assert not many(devices)[0]["changed"]
 
 
-def test_none_at_all():
+def test_no_entries():
     result, dummy = many([])
     assert not result["changed"] and result["devices"] == [] and result["diff"] == []
 
 
 @pytest.mark.parametrize("step", ["check", "plan"])
-def test_an_error_of_the_plan_stops_before_any_change(row, files, step):
+def test_an_error_in_planning_stops_the_task_before_any_change(row, files, step):
     for check in (True, False):
         result, dummy = many([row("a"), row("b", fail=step), row("c")], check=check)
         assert (
@@ -358,7 +358,7 @@ def test_an_error_of_the_plan_stops_before_any_change(row, files, step):
         )
 
 
-def test_all_errors_are_told(row):
+def test_all_errors_are_reported(row):
     result, dummy = many([row(str(number), fail="plan") for number in range(7)])
     assert (
         result["msg"].startswith("7 of 7 failed: ")
@@ -371,7 +371,7 @@ def test_all_errors_are_told(row):
 
 
 @pytest.mark.parametrize("step, begun", [("apply", "cba"), ("commit", "cdba")])
-def test_rollback(row, files, tmp_path, step, begun):
+def test_on_error_rollback(row, files, tmp_path, step, begun):
     """The failed item is rolled back first, then the others in reverse order. An old content is restored."""
     (tmp_path / "b").write_text("old", encoding="utf-8")
     (tmp_path / "e").write_text("new", encoding="utf-8")
@@ -394,7 +394,7 @@ def test_rollback(row, files, tmp_path, step, begun):
 
 
 @pytest.mark.parametrize("step", ["check", "plan", "apply", "commit"])
-def test_keep(row, files, step):
+def test_on_error_keep(row, files, step):
     result, dummy = many([row("a"), row("b", fail=step), row("c")], on_error="keep")
     assert result["failed"] and result["changed"] and files() == {"a": "new", "c": "new"}
     assert [entry["changed"] for entry in result["devices"]] == [True, False, True]
@@ -404,12 +404,12 @@ def test_keep(row, files, step):
     assert len(result["diff"]) == 2
 
 
-def test_keep_in_check_mode(row, files):
+def test_on_error_keep_in_check_mode(row, files):
     result, dummy = many([row("a"), row("b", fail="plan")], on_error="keep", check=True)
     assert result["failed"] and result["changed"] and files() == {}
 
 
-def test_what_cannot_be_rolled_back_is_said_and_the_rest_is(row, files):
+def test_failed_rollbacks_are_reported_and_the_rest_is_rolled_back(row, files):
     for error in ("busy", "bug"):
         result, warnings = many(
             [row("a"), row("b", fail="undo", with_error=error), row("c"), row("d", fail="apply")]
@@ -440,12 +440,12 @@ def test_duplicates_are_refused(row, files, tmp_path, on_error, left):
         )
 
 
-def test_a_duplicate_of_what_was_refused_is_none(row):
+def test_a_duplicate_of_a_refused_entry_is_allowed(row):
     result, dummy = many([row("a", fail="check"), row("a")], on_error="keep")
     assert "twice" not in result["msg"] and result["devices"][1]["changed"]
 
 
-def test_bad_options_are_ansibles_own_errors(row):
+def test_bad_options_are_refused_by_ansible(row):
     result, dummy = many([dict(row("a"), colour="red")])
     assert result["failed"] and "colour" in result["msg"]
     assert many([row("a")], on_error="ignore")[0]["failed"]
@@ -571,7 +571,7 @@ def test_loop_devices_rollback(place):
 
 
 @pytest.mark.parametrize("call", range(3))
-def test_loop_devices_that_fail_when_they_are_made_to_last(place, monkeypatch, call):
+def test_loop_devices_that_fail_when_they_are_made_persistent(place, monkeypatch, call):
     """
     Whichever commit fails, the devices that were committed before lose their persistence, and are removed.
     """
@@ -603,7 +603,7 @@ def holders(path):
 
 
 @pytest.mark.parametrize("step", ["hold", "finish"])
-def test_nothing_is_held_of_what_is_rolled_back(place, monkeypatch, step):
+def test_rolled_back_devices_are_not_held(place, monkeypatch, step):
     """
     If starting the holder fails, or a later step, the devices are removed immediately, not after the hold
     time.
@@ -628,7 +628,7 @@ def test_nothing_is_held_of_what_is_rolled_back(place, monkeypatch, step):
     assert loopdevices.nothing_bound(place) and not holders(place)
 
 
-def test_one_process_holds_all(place, monkeypatch):
+def test_one_process_holds_all_devices(place, monkeypatch):
     monkeypatch.setattr(
         holder, "hold", lambda devices, seconds, real=holder.hold: real(devices, min(seconds, 2))
     )
@@ -640,7 +640,7 @@ def test_one_process_holds_all(place, monkeypatch):
     assert loopdevices.nothing_bound(place, 10)
 
 
-def test_what_the_kernel_does_not_forget_is_done_last(place, monkeypatch):
+def test_irreversible_changes_are_done_last(place, monkeypatch):
     """
     Partitions and capacity cannot be rolled back: if another entry fails in its commit, both are unchanged.
     """
@@ -675,7 +675,7 @@ def test_what_the_kernel_does_not_forget_is_done_last(place, monkeypatch):
     run(loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths])
 
 
-def test_what_the_kernel_does_not_forget_is_told_as_changed(place, monkeypatch):
+def test_irreversible_changes_are_reported_as_changed(place, monkeypatch):
     """
     A later entry fails. A device that has grown keeps its size, with a warning, and the new device is
     removed.
@@ -704,7 +704,7 @@ def test_what_the_kernel_does_not_forget_is_told_as_changed(place, monkeypatch):
     run(loop_devices.main, devices=[{"backing_file": path, "state": "absent"} for path in paths])
 
 
-def test_gone_is_what_is_gone(place, monkeypatch):
+def test_gone_lists_only_removed_devices(place, monkeypatch):
     """Three removals, of which the second fails: one device is gone, the others still exist."""
     paths = [loopdevices.image(place, str(number)) for number in range(3)]
     made = run(loop_devices.main, devices=[{"backing_file": path} for path in paths])[0]["devices"]
@@ -744,7 +744,7 @@ def _raise(error):
     raise error
 
 
-def test_loop_device_that_goes_with_its_first_user(place, monkeypatch):
+def test_a_loop_device_that_is_removed_with_its_first_user(place, monkeypatch):
     monkeypatch.setattr(
         holder, "hold", lambda devices, seconds, real=holder.hold: real(devices, min(seconds, 2))
     )
@@ -790,7 +790,7 @@ def test_loop_device_wrong_use(arguments, words):
     assert answers[0] == answers[1]
 
 
-def test_an_invalid_value_says_all():
+def test_an_invalid_value_is_fully_reported():
     with pytest.raises(InvalidValue) as caught:
         raise InvalidValue("size", 7, "must be a multiple of 512", device="/srv/a")
     assert (

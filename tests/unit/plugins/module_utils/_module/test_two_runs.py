@@ -95,7 +95,7 @@ def test_lists_that_overlap(place):
         leave_none(place)
 
 
-def test_one_makes_and_one_removes(place):
+def test_one_run_creates_and_one_removes(place):
     """
     Either the device was created and then removed, or nothing was removed and it was created. The results
     must say which.
@@ -112,7 +112,7 @@ def test_one_makes_and_one_removes(place):
         leave_none(place)
 
 
-def test_a_device_that_is_there_and_one_that_removes_it(place):
+def test_an_existing_device_that_the_other_run_removes(place):
     """The same with an existing device: it is kept and then removed, or removed and then created again."""
     path = loopdevices.image(place, "disk")
     for number in range(PAIRS):
@@ -128,7 +128,7 @@ def test_a_device_that_is_there_and_one_that_removes_it(place):
         leave_none(place)
 
 
-def test_two_that_remove(place):
+def test_two_runs_that_remove(place):
     """One by the file, the other by the device's path. One of them has removed it."""
     path = loopdevices.image(place, "disk")
     for dummy in range(PAIRS):
@@ -157,7 +157,7 @@ def test_different_files_do_not_wait_for_each_other(place):
         assert list(loopdevices.bound_files(place).values()) == [second]
 
 
-def test_who_is_waited_for_is_said(place):
+def test_the_message_names_the_process_waited_for(place):
     path = loopdevices.image(place, "disk")
 
     def impatient():
@@ -170,13 +170,13 @@ def test_who_is_waited_for_is_said(place):
     assert not loopdevices.bound_files(place)
 
 
-def test_check_mode_waits_for_nobody(place):
+def test_check_mode_does_not_wait(place):
     path = loopdevices.image(place, "disk")
     with locks.held(locks.of_file(path)):
         assert run(loop_device.main, {"backing_file": path}, check=True)["changed"]
 
 
-def test_a_double_of_another_program_is_seen(place):
+def test_a_second_device_of_another_program_is_detected(place):
     """
     losetup takes no lock. A device that it binds just before ours is found when the index is read again, and
     ours is removed.
@@ -240,7 +240,7 @@ def test_the_same_store_twice(tmp_path):
         os.unlink(store + ".image")
 
 
-def test_two_runs_that_ask_for_no_lock_write_a_whole_record(tmp_path):
+def test_concurrent_writes_without_a_lock_leave_a_whole_record(tmp_path):
     """
     Like two hosts with a shared file system: each run has its own temporary file, and neither file is left.
     """
@@ -262,7 +262,7 @@ def test_two_runs_that_ask_for_no_lock_write_a_whole_record(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["store", "store.image"]
 
 
-def test_what_a_killed_run_had_begun_to_write_is_removed(tmp_path):
+def test_partial_files_of_a_killed_run_are_removed(tmp_path):
     image, store = loopdevices.image(tmp_path, "image", content=b"1"), loopdevices.image(tmp_path, "store")
 
     def killed():
@@ -293,7 +293,7 @@ def test_one_store_in_failing_and_good_runs(tmp_path):
         os.unlink(store + ".image")
 
 
-def test_a_run_that_is_killed_lets_the_next_one_go_on(place):
+def test_a_killed_run_does_not_block_the_next_one(place):
     path = loopdevices.image(place, "disk")
     for number in range(PAIRS):
         first = Run(loop_device.main, {"backing_file": path})
@@ -307,7 +307,7 @@ def test_a_run_that_is_killed_lets_the_next_one_go_on(place):
 
 
 @pytest.mark.parametrize("writes", [True, False])
-def test_two_entries_that_write_the_same_part_are_refused_before_anything_is_made(place, writes):
+def test_two_writers_of_the_same_area_are_refused_before_anything_is_created(place, writes):
     """In check mode, too. A reader and a writer are allowed, because this is often intended."""
     path = loopdevices.image(place, "disk", 1 << 20)
     rows = [
@@ -327,7 +327,7 @@ def test_two_entries_that_write_the_same_part_are_refused_before_anything_is_mad
 
 
 @pytest.mark.parametrize("second", [{"offset": 524800}, {"offset": 524288, "overlap": True}])
-def test_two_entries_for_one_file_are_made_when_they_do_not_meet_or_are_meant_to(place, second):
+def test_two_entries_for_one_file_are_created_if_they_do_not_overlap_or_may(place, second):
     path = loopdevices.image(place, "disk", 1 << 20)
     rows = [{"backing_file": path, "size": 524800}, dict(second, backing_file=path)]
     for check in (True, False):
@@ -336,7 +336,7 @@ def test_two_entries_for_one_file_are_made_when_they_do_not_meet_or_are_meant_to
 
 
 @pytest.mark.parametrize("check", [True, False])
-def test_of_a_task_whose_plans_fail_nothing_was_rolled_back(place, check):
+def test_a_task_that_fails_in_planning_rolls_nothing_back(place, check):
     rows = [{"backing_file": loopdevices.image(place, "disk")}, {"backing_file": f"{place}/nowhere"}]
     result = run(loop_devices.main, {"devices": rows}, check=check)
     assert (
@@ -344,7 +344,7 @@ def test_of_a_task_whose_plans_fail_nothing_was_rolled_back(place, check):
     )
 
 
-def test_what_opens_files_for_guests_has_all_their_locks_in_one_order_within_its_limit(place):
+def test_all_locks_of_guests_files_are_taken_in_one_order_with_a_deadline(place):
     """
     A run holds the second file's lock and waits for the first one's. A run that needs both takes the first
     one first.

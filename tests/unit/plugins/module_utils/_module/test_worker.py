@@ -43,7 +43,7 @@ def raising(error):
     raise error
 
 
-def test_what_it_returns():
+def test_the_result_is_returned():
     result = _worker.run(lambda: {"pid": os.getpid(), "big": ["x" * 1000] * 2000, "\udcff": (1, {2})}, 5)
     assert (
         result["pid"] != os.getpid() and result["big"] == ["x" * 1000] * 2000 and result["\udcff"] == [1, [2]]
@@ -60,22 +60,22 @@ def test_what_it_returns():
         (OSError(5, "Input/output error"), "KernelError", "EIO"),
     ],
 )
-def test_what_it_raises(error, kind, word):
+def test_errors_are_raised(error, kind, word):
     raised = _worker.run(lambda: raising(error), 5)["raised"]
     assert raised["error"]["kind"] == kind and word in raised["msg"]
 
 
-def test_a_bug():
+def test_an_unexpected_exception():
     raised = _worker.run(lambda: 1 / 0, 5)["raised"]
     assert "unexpected ZeroDivisionError" in raised["msg"] and "Traceback" in raised["exception"]
 
 
-def test_it_is_killed():
+def test_a_killed_worker():
     with pytest.raises(BlockError, match="was killed"):
         _worker.run(lambda: os.kill(os.getpid(), signal.SIGKILL), 5)
 
 
-def test_it_answers_and_ends_between_two_looks(monkeypatch):
+def test_a_worker_that_answers_and_exits_between_two_polls(monkeypatch):
     """The parent finds the pipe empty, and then that the child has exited. The child answered in between."""
     really = os.waitid
 
@@ -88,7 +88,7 @@ def test_it_answers_and_ends_between_two_looks(monkeypatch):
     assert _worker.run(lambda: time.sleep(0.2) or {"answer": 1}, 5) == {"answer": 1}
 
 
-def test_a_process_that_outlives_it():
+def test_a_grandchild_is_not_waited_for():
     """A process that the child started keeps the pipe open, and is not waited for."""
 
     def leave_one():
@@ -102,12 +102,12 @@ def test_a_process_that_outlives_it():
     os.kill(child, signal.SIGKILL)
 
 
-def test_it_prints_nothing(capfd):
+def test_the_worker_prints_nothing(capfd):
     _worker.run(lambda: [os.write(1, b"word"), os.write(2, b"word")], 5)
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_locks_are_the_parents(tmp_path):
+def test_the_parent_holds_the_locks(tmp_path):
     """The parent holds the locks, so they are released with it, even if its child hangs."""
     lock = _locks.Lock("a", "a")
 
@@ -136,7 +136,7 @@ def test_the_locks_are_the_parents(tmp_path):
         assert locks.try_take(lock)
 
 
-def test_more_locks_than_one_message_holds():
+def test_more_locks_than_fit_into_one_message():
     """The parent takes and releases 9,000 locks."""
     locks = [_locks.Lock(f"many {number}", "it") for number in range(9000)]
 
@@ -176,7 +176,7 @@ def test_a_lock_that_another_run_has():
         first.stdin.close()
 
 
-def test_it_dies_with_its_parent(tmp_path):
+def test_the_worker_is_killed_with_its_parent(tmp_path):
     """If the module is killed, its work ends."""
     code = (
         f"import os, time\nfrom {ROOM}._module import worker as _module_worker\n"
@@ -206,7 +206,7 @@ def test_it_dies_with_its_parent(tmp_path):
         os.close(handle)
 
 
-def test_one_that_hangs(monkeypatch):
+def test_a_worker_that_hangs_in_the_kernel(monkeypatch):
     """The parent of a vfork(2) child that does not exit is in state D. This needs no hanging storage."""
 
     def hang():

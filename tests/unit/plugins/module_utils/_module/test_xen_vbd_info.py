@@ -132,7 +132,7 @@ def test_an_error_of_the_backend(host):
     assert collect(host)[0]["problem"] == "the backend reports: 2 creating vbd structure"
 
 
-def test_the_options(host):
+def test_options_domain_and_vdev(host):
     assert [row["domid"] for row in collect(host, domain="6")] == [6]
     assert [row["domid"] for row in collect(host, vdev="xvdb")] == [6]
     assert collect(host, domain="web5", vdev="xvdb") == []

@@ -83,7 +83,7 @@ def test_a_holder_ends_by_itself(device):
         assert closed(reader, 5)
 
 
-def test_a_holder_survives_its_maker(device, tmp_path):
+def test_a_holder_survives_its_creator(device, tmp_path):
     held, reader = device
     os.set_inheritable(held.fd, True)
     code = (
@@ -110,7 +110,7 @@ def test_a_holder_survives_its_maker(device, tmp_path):
     assert time.monotonic() - began < 10
 
 
-def test_a_pending_holder_stays_when_told(device):
+def test_a_confirmed_holder_stays(device):
     held, reader = device
     before = children()
     with _holder.hold_pending([held], 30):
@@ -126,7 +126,7 @@ def test_a_pending_holder_stays_when_told(device):
     assert closed(reader, 0) and children() == before
 
 
-def test_a_pending_holder_ends_with_its_maker(device):
+def test_a_pending_holder_ends_with_its_creator(device):
     held, reader = device
     maker = os.fork()
     if not maker:

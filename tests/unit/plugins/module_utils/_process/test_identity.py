@@ -23,7 +23,7 @@ def child():
     process.communicate()
 
 
-def test_a_process_is_ended(child):
+def test_a_process_is_killed(child):
     started = identity.start_time(child.pid)
     assert identity.end(child.pid, str(int(started) + 1)) is True
     assert child.poll() is None, "another start time is another process"

@@ -14,7 +14,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 from ansible_collections.racefree.block.plugins.module_utils._process.interrupt import interrupting
 
 
-def test_a_call_that_would_wait_for_ever_is_broken():
+def test_a_blocking_call_is_interrupted():
     before = signal.getsignal(signal.SIGALRM)
     reading, writing = os.pipe()
     try:
@@ -30,7 +30,7 @@ def test_a_call_that_would_wait_for_ever_is_broken():
     assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def test_what_ends_in_time_is_left_alone():
+def test_a_call_that_returns_in_time_is_not_interrupted():
     before = signal.getsignal(signal.SIGALRM)
     with interrupting(60, "nothing"):
         pass

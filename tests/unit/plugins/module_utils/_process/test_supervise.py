@@ -59,7 +59,7 @@ def test_a_hang(tmp_path):
     assert identity.start_time((tmp_path / "pid").read_text()) is None
 
 
-def test_a_child_that_is_given_up_has_no_lock_of_its_parent():
+def test_an_abandoned_child_has_no_lock_of_its_parent():
     """
     When the child reports, the parent releases a lock at once. If the child hangs instead, the lock is
     released when the parent releases it.
@@ -86,7 +86,7 @@ def test_a_child_that_is_given_up_has_no_lock_of_its_parent():
     assert others_can_have_it()
 
 
-def test_it_dies_with_its_parent(tmp_path):
+def test_the_child_is_killed_with_its_parent(tmp_path):
     """If the hook's own process is killed, its child must not continue."""
 
     def work():
@@ -119,7 +119,7 @@ def _state(pid):
         return "Z"
 
 
-def test_who_reads_its_output_does_not_wait_for_what_it_leaves(tmp_path):
+def test_readers_of_its_output_do_not_wait_for_orphaned_children(tmp_path):
     """Like libvirt, which reads the hook's standard error until its end."""
     reader, writer = os.pipe()
     kept = os.dup(2)
@@ -136,7 +136,7 @@ def test_who_reads_its_output_does_not_wait_for_what_it_leaves(tmp_path):
     os.close(reader)
 
 
-def test_a_process_is_ended():
+def test_the_child_is_killed():
     process = subprocess.Popen(["sleep", "100"])
     started = identity.start_time(process.pid)
     try:

@@ -112,7 +112,7 @@ def left(place):
 
 
 @pytest.mark.parametrize("commits", range(1, DEVICES))
-def test_a_task_that_is_killed_between_its_commits_leaves_nothing_for_the_next_run(place, rows, commits):
+def test_devices_of_a_task_killed_between_commits_are_removed_by_the_next_run(place, rows, commits):
     assert (
         run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), commits)) is None
     )
@@ -121,7 +121,7 @@ def test_a_task_that_is_killed_between_its_commits_leaves_nothing_for_the_next_r
     assert left(place) == [] and os.listdir(journal.DIRECTORY) == []
 
 
-def test_the_same_task_again_has_them_all(place, rows):
+def test_the_same_task_again_creates_all_devices(place, rows):
     assert run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), 3)) is None
     predicted = run(loop_devices.main, {"devices": rows}, check=True)
     assert len(left(place)) == 3, "check mode changes nothing"
@@ -138,7 +138,7 @@ def test_a_task_that_is_killed_before_its_first_commit_leaves_nothing(place, row
     assert os.listdir(journal.DIRECTORY) == []
 
 
-def test_a_task_that_is_killed_after_its_last_commit_has_done_everything(place, rows):
+def test_a_task_killed_after_its_last_commit_is_complete(place, rows):
     """Only the removal of its list was left to do."""
     assert (
         run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), DEVICES)) is None
@@ -149,7 +149,7 @@ def test_a_task_that_is_killed_after_its_last_commit_has_done_everything(place, 
     assert not again["changed"]
 
 
-def test_a_list_that_was_never_complete_is_removed(place, rows):
+def test_an_incomplete_journal_is_removed(place, rows):
     def before():
         journal.os.rename = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
 
@@ -159,7 +159,7 @@ def test_a_list_that_was_never_complete_is_removed(place, rows):
     assert os.listdir(journal.DIRECTORY) == [] and left(place) == []
 
 
-def test_a_run_that_is_at_work_is_left_alone(place, rows):
+def test_the_journal_of_a_running_task_is_left_unchanged(place, rows):
     """
     The run is stopped between two commits while other runs start and end. Then it continues, and all its
     devices exist.
@@ -189,7 +189,7 @@ def test_a_run_that_is_at_work_is_left_alone(place, rows):
     assert not done.get("failed") and len(left(place)) == DEVICES and os.listdir(journal.DIRECTORY) == []
 
 
-def test_a_device_that_somebody_uses_by_now_stays_and_is_named(place, rows):
+def test_a_device_that_is_in_use_stays_and_is_named(place, rows):
     assert run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), 2)) is None
     number = min(loopdevices.bound_files(place))
     used = os.open(f"/dev/loop{number}", os.O_RDONLY)
@@ -202,7 +202,7 @@ def test_a_device_that_somebody_uses_by_now_stays_and_is_named(place, rows):
     assert list(loopdevices.bound_files(place)) == [number] and os.listdir(journal.DIRECTORY) == []
 
 
-def test_a_device_that_somebody_has_exclusively_is_not_touched_for_a_moment(place, rows):
+def test_a_claimed_device_is_not_touched(place, rows):
     first, last = made(rows[:2])
     listed([first, last])
     remove(last)
@@ -225,7 +225,7 @@ def test_a_device_that_somebody_has_exclusively_is_not_touched_for_a_moment(plac
 
 
 @pytest.mark.parametrize("gone", range(DEVICES - 1))
-def test_of_a_list_that_was_complete_nothing_is_touched_whatever_was_removed_since(place, rows, gone):
+def test_a_complete_journal_removes_nothing(place, rows, gone):
     """
     Devices are made persistent in the order of the list: if the last one is persistent, all of them were.
     """
@@ -236,14 +236,14 @@ def test_of_a_list_that_was_complete_nothing_is_touched_whatever_was_removed_sin
     assert len(left(place)) == DEVICES - 1 and os.listdir(journal.DIRECTORY) == []
 
 
-def test_the_list_goes_with_the_last_commit_not_with_the_task(place, rows):
+def test_the_journal_is_removed_with_the_last_commit(place, rows):
     """finish takes longer the more entries there are, and somebody may remove a device meanwhile."""
     before = killed_at((_loop_device.LoopItem, "finish"), 1)
     assert run(loop_devices.main, {"devices": rows}, before=before) is None
     assert os.listdir(journal.DIRECTORY) == [] and len(left(place)) == DEVICES
 
 
-def test_a_task_that_is_killed_while_it_is_rolled_back_after_its_last_commit_leaves_nothing(place, rows):
+def test_a_task_killed_during_a_late_rollback_leaves_nothing(place, rows):
     def before():
         def finish(item):
             raise journal.KernelError("it fails")
@@ -257,7 +257,7 @@ def test_a_task_that_is_killed_while_it_is_rolled_back_after_its_last_commit_lea
     assert left(place) == [] and os.listdir(journal.DIRECTORY) == []
 
 
-def test_what_is_rolled_back_is_told_and_check_mode_tells_it_before(place, rows):
+def test_recovered_devices_are_reported_in_check_mode_too(place, rows):
     devices = made(rows[:4])
     listed(devices)
     remove(devices[-1])
@@ -276,7 +276,7 @@ def test_what_is_rolled_back_is_told_and_check_mode_tells_it_before(place, rows)
             assert len(texts) == 1 and words in texts[0]
 
 
-def test_what_has_the_number_by_now_is_not_touched(place, rows, tmp_path):
+def test_another_device_with_the_same_number_is_not_touched(place, rows, tmp_path):
     """
     A list with a number and another disk sequence number: the device was removed by hand, and its number was
     reused.
@@ -293,7 +293,7 @@ def test_what_has_the_number_by_now_is_not_touched(place, rows, tmp_path):
     assert len(left(place)) == 1 and os.listdir(journal.DIRECTORY) == []
 
 
-def test_a_list_of_another_boot_means_nothing(place, rows):
+def test_a_journal_of_another_boot_is_ignored(place, rows):
     device = run(loop_device.main, rows[0])["device"]
     with resources.Resources() as host:
         plain = dict(
@@ -323,7 +323,7 @@ def killed_removal(row, used):
     assert run(loop_device.main, dict(row, state="absent", **used), before=before) is None
 
 
-def test_a_device_in_use_whose_removal_is_killed_stays_when_the_next_run_comes_first(place, rows):
+def test_a_device_in_use_survives_its_killed_removal(place, rows):
     device = made(rows[:1])[0]
     with open(device["path"], "rb", buffering=0):
         killed_removal(rows[0], {})
@@ -343,7 +343,7 @@ def test_the_same_removal_again_removes_it(place, rows):
     assert run(loop_device.main, dict(rows[0], state="absent"))["changed"] and left(place) == []
 
 
-def test_a_device_that_was_to_go_with_its_last_user_still_does(place, rows):
+def test_a_deferred_removal_survives_a_killed_removal(place, rows):
     """If autoclear was already set before the killed removal, it stays set."""
     device = made(rows[:1])[0]
     with open(device["path"], "rb", buffering=0) as node:
@@ -355,7 +355,7 @@ def test_a_device_that_was_to_go_with_its_last_user_still_does(place, rows):
     assert left(place) == [] and os.listdir(journal.DIRECTORY) == []
 
 
-def test_a_removal_that_cannot_be_listed_is_not_begun(place, rows):
+def test_a_removal_that_cannot_be_journalled_is_not_started(place, rows):
     made(rows[:2])
 
     def before():
@@ -407,7 +407,7 @@ def is_told_and_stops_nobody(place, rows, name):
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_a_file_that_is_no_list_is_told_in_both_modes_and_stops_nobody(place, rows, kind):
+def test_an_invalid_journal_is_reported_but_stops_no_task(place, rows, kind):
     os.mkdir(journal.DIRECTORY)
     with open(f"{journal.DIRECTORY}/{kind}", "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(FOREIGN[kind]())
@@ -416,7 +416,7 @@ def test_a_file_that_is_no_list_is_told_in_both_modes_and_stops_nobody(place, ro
 
 @pytest.mark.parametrize("name", ["x", ".x"])
 @pytest.mark.parametrize("kind", ["dir", "fifo", "socket", "link"])
-def test_what_is_no_regular_file_is_not_opened(place, rows, kind, name):
+def test_files_that_are_not_regular_are_not_opened(place, rows, kind, name):
     os.mkdir(journal.DIRECTORY)
     loopdevices.special_file(f"{journal.DIRECTORY}/{name}", kind)
     if kind == "link":
@@ -429,7 +429,7 @@ def test_what_is_no_regular_file_is_not_opened(place, rows, kind, name):
     is_told_and_stops_nobody(place, rows, name)
 
 
-def test_a_file_of_another_user_is_no_list(place, rows):
+def test_a_file_of_another_user_is_no_journal(place, rows):
     os.mkdir(journal.DIRECTORY)
     with open(f"{journal.DIRECTORY}/x", "w", encoding="ascii") as file:
         file.write(plain_list())
@@ -437,7 +437,7 @@ def test_a_file_of_another_user_is_no_list(place, rows):
     is_told_and_stops_nobody(place, rows, "x")
 
 
-def test_killed_at_any_instant(place, rows):
+def test_killed_at_any_moment(place, rows):
     """The next run finds all devices or none, and the same task, repeated, creates all."""
     random.seed(13)
     started = time.monotonic()

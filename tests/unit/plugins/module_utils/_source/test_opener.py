@@ -88,7 +88,7 @@ def test_forms(value, source):
         ("4095:1048575", spec.NumberSource(4095, 1048575)),
     ],
 )
-def test_numbers_only_where_a_table_asks(number, source):
+def test_device_numbers_are_allowed_only_in_tables(number, source):
     assert spec.parse(number, numbers=True) == source
     with pytest.raises(InvalidValue):
         spec.parse(number)
@@ -102,7 +102,7 @@ def test_numbers_only_where_a_table_asks(number, source):
         st.builds(spec.NumberSource, st.integers(0, 4095), st.integers(0, 2**20 - 1)),
     )
 )
-def test_the_short_text_leads_back(source):
+def test_the_short_form_is_parsed_back(source):
     assert spec.parse(str(source), numbers=True) == source
 
 
@@ -114,7 +114,7 @@ def test_the_short_text_leads_back(source):
     st.booleans(),
     st.one_of(st.none(), st.integers(1, 2**20)),
 )
-def test_a_file_with_everything(path, offset, size, read_only, direct_io, sector_size):
+def test_a_file_with_all_keys(path, offset, size, read_only, direct_io, sector_size):
     source = spec.FileSource(path, offset, size, read_only, direct_io, sector_size)
     assert spec.parse(source._asdict()) == source
     assert (
@@ -123,7 +123,7 @@ def test_a_file_with_everything(path, offset, size, read_only, direct_io, sector
     )
 
 
-def test_what_a_table_source_is_called():
+def test_the_description_of_a_table_source():
     assert (
         str(spec.TableSource([], "a", "b")) == "table:a"
         and str(spec.TableSource([], None, "b")) == "table:b"
@@ -240,7 +240,7 @@ def test_a_bad_value_is_named(value, option):
     )
 
 
-def test_a_number_without_end():
+def test_a_huge_number():
     """Python itself would refuse to convert it."""
     for text in ("9" * 5000 + ":1", "1:" + "9" * 5000, "diskseq:" + "9" * 5000):
         with pytest.raises(InvalidValue):
@@ -323,7 +323,7 @@ def place():
         assert loopdevices.nothing_bound(path), "the test left a loop device"
 
 
-def test_a_file_is_made_once_and_goes_with_the_run(place):
+def test_a_loop_device_is_created_once_and_removed_after_the_run(place):
     path = loopdevices.image(place, "disk", content=b"here")
     with resources.Resources() as host:
         opener = _opener.Opener(host)
@@ -350,7 +350,7 @@ def test_a_file_is_made_once_and_goes_with_the_run(place):
         assert len(opener.made) == 4
 
 
-def test_what_is_kept_stays(place):
+def test_kept_devices_stay(place):
     path = loopdevices.image(place, "disk")
     with resources.Resources() as host:
         opener = _opener.Opener(host)
@@ -378,7 +378,7 @@ def grow(path, size):
         file.truncate(size)
 
 
-def test_a_device_follows_its_file_when_it_is_used(place):
+def test_an_existing_device_takes_the_new_size_of_its_file(place):
     """
     A device that was created before the file grew is used, with the file's new size. A lookup alone changes
     nothing.
@@ -448,6 +448,6 @@ def test_a_file_that_has_changed(tmp_path):
         ({"file": "/a", "mtime_ns": 1.5, "read_only": True}, "nanoseconds"),
     ],
 )
-def test_no_such_time(value, words):
+def test_an_invalid_timeout(value, words):
     with pytest.raises(InvalidValue, match=f"source.mtime_ns.*{words}"):
         spec.parse(value)

@@ -47,7 +47,7 @@ def linear(device):
         ({"table": "0 8 linear /dev/vg/a 0"}, '{"table": "0 8 linear /dev/vg/a 0"}'),
     ],
 )
-def test_there_and_back(value, text):
+def test_a_recipe_is_parsed_back(value, text):
     source = spec.parse(value)
     found = recipe.text_of(source)
     assert text in (None, found) and found.isascii() and found.isprintable()
@@ -79,7 +79,7 @@ def test_there_and_back(value, text):
         ({"table": f"0 8 crypt aes-xts-plain64 {KEY} 0 /dev/vg/a 0"}, ["no key"]),
     ],
 )
-def test_what_means_nothing_after_a_boot(value, words):
+def test_a_diskseq_without_its_boot_is_refused(value, words):
     with pytest.raises(InvalidValue) as caught:
         recipe.text_of(spec.parse(value))
     for word in words:
@@ -97,13 +97,13 @@ def test_what_means_nothing_after_a_boot(value, words):
         {"table": linear({"path": "/dev/vg/a", "diskseq": 1, "boot_id": BOOT})},
     ],
 )
-def test_what_says_its_boot_is_kept_with_it(value):
+def test_a_diskseq_is_kept_with_its_boot(value):
     source = spec.parse(value)
     text = recipe.text_of(source)
     assert BOOT in text and recipe.parse(text) == source and recipe.boot_of(source) == BOOT
 
 
-def test_what_outlives_the_boot_is_of_none():
+def test_other_sources_are_kept_without_a_boot():
     for value in ("file:/a", {"table": linear("/dev/vg/a")}, {"path": "/dev/vg/a", "uuid": "LVM-x"}):
         assert recipe.boot_of(spec.parse(value)) is None
 
@@ -126,7 +126,7 @@ def test_what_outlives_the_boot_is_of_none():
         ("/dev/disk/by-id/dm-name-a", True, None, "make it with a uuid"),
     ],
 )
-def test_a_name_that_may_be_anothers(path, mapped, uuid, words):
+def test_names_that_another_device_may_get(path, mapped, uuid, words):
     doubt = recipe.doubt(path, mapped, uuid)
     assert doubt is None if words is None else words in doubt and path in doubt
 
@@ -148,13 +148,13 @@ def test_a_name_that_may_be_anothers(path, mapped, uuid, words):
         '{"file": "/a"}' + " " * 70000,
     ],
 )
-def test_no_recipe(text):
+def test_invalid_recipes(text):
     with pytest.raises(BlockError) as caught:
         recipe.parse(text, "xvda of web1")
     assert "xvda of web1" in str(caught.value)
 
 
-def test_too_long():
+def test_a_recipe_that_is_too_long():
     with pytest.raises(InvalidValue, match="65536"):
         recipe.text_of(spec.parse("file:/" + "a" * 70000))
 

@@ -51,7 +51,7 @@ def directory(tmp_path, monkeypatch):
         KeptRecipe("A._+-9", spec.parse(STACK), False, "xvdb of web1"),
     ],
 )
-def test_what_is_written_is_read(kept, directory):
+def test_a_recipe_is_read_as_it_was_written(kept, directory):
     old = os.umask(0)
     try:
         recipe_file.write(kept)
@@ -98,7 +98,7 @@ def test_names_that_are_not_valid(name, directory):
     assert not directory.exists()
 
 
-def test_a_recipe_that_is_not_there(directory):
+def test_a_missing_recipe(directory):
     with pytest.raises(DefinitionError, match="there is no such recipe") as caught:
         recipe_file.read("web1-xvda")
     assert caught.value.errno_name == "ENOENT" and str(directory) in str(caught.value)
@@ -172,7 +172,7 @@ def _give_directory_away(path):
         (_give_directory_away, "which belongs to the user 12345"),
     ],
 )
-def test_what_somebody_else_can_change_is_refused(directory, change, reason):
+def test_a_file_that_others_can_change_is_refused(directory, change, reason):
     recipe_file.write(KEPT)
     change(str(directory / "web1-xvda.json"))
     with pytest.raises(DefinitionError, match=reason) as caught:
@@ -181,7 +181,7 @@ def test_what_somebody_else_can_change_is_refused(directory, change, reason):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="directories of other users need root")
-def test_the_directory_of_somebody_else_is_not_used(directory):
+def test_a_directory_of_another_user_is_not_used(directory):
     directory.mkdir(parents=True)
     os.chown(directory, 12345, 0)
     with pytest.raises(WrongDevice, match="belongs to the user 12345"):

@@ -22,16 +22,16 @@ def block(blocks=7, block_size=128, magic=27022010):
 
 
 @given(st.integers(0, 2**40), st.integers(128, 2097152))
-def test_what_it_tells(blocks, block_size):
+def test_fields(blocks, block_size):
     found = superblock.parse(block(blocks, block_size), "/m")
     assert found == (blocks, block_size) and found.length == blocks * block_size
 
 
-def test_none_yet():
+def test_an_empty_device():
     assert superblock.parse(bytes(4096), "/m") is None and superblock.parse(b"", "/m") is None
 
 
 @pytest.mark.parametrize("data", [block(magic=1), b"x" * 4096, block()[:4000], b"\0" * 4095 + b"x"])
-def test_something_else(data):
+def test_other_data(data):
     with pytest.raises(InvalidValue, match="/m.*something else"):
         superblock.parse(data, "/m")

@@ -27,13 +27,13 @@ from ansible_collections.racefree.block.plugins.module_utils._volumes.thin impor
         ([{"id": 1, "snapshot_of": 0, "state": "absent"}], "volumes[0].snapshot_of"),
     ],
 )
-def test_wrong(rows, option):
+def test_invalid_volumes(rows, option):
     with pytest.raises(InvalidValue) as caught:
         parse_volumes(rows)
     assert caught.value.option == option
 
 
-def test_right():
+def test_valid_volumes():
     rows = [
         {"id": 0, "snapshot_of": None, "state": "present"},
         {"id": 2**24 - 1, "snapshot_of": 0},
@@ -47,7 +47,7 @@ def test_right():
     assert parse_volumes([]) == []
 
 
-def test_what_the_diff_shows():
+def test_the_diff():
     volumes = Volumes(
         None, parse_volumes([{"id": 0}, {"id": 1, "snapshot_of": 0}, {"id": 2, "state": "absent"}]), 1
     )

@@ -127,7 +127,7 @@ def everything(store, root="/"):
     return found
 
 
-def test_opened_by_sysfs(store, daemon, device, sysfs):
+def test_opened_according_to_sysfs(store, daemon, device, sysfs):
     backend = Backend(daemon, Key(5, 51712), opens(number_of(device)))
     backend.start()
     (outcome,) = blkback.attach(store, [request(device)], 10)
@@ -142,7 +142,7 @@ def test_opened_by_sysfs(store, daemon, device, sysfs):
     assert store.get_perms("/local/domain/5/device/vbd/51712/state") == ["n5", "r0"]
 
 
-def test_a_backend_that_offers_opened_is_believed_only_then(store, daemon, device, sysfs):
+def test_the_node_opened_decides_if_the_backend_offers_it(store, daemon, device, sysfs):
     said = threading.Event()
 
     def act(store, key):
@@ -190,7 +190,7 @@ def test_a_backend_that_compares_gets_what_it_can_compare(store, daemon, device,
     assert vbd_read.offers_opened(store) is True
 
 
-def test_what_a_backend_finds_different_is_taken_back(store, daemon, device, sysfs):
+def test_a_device_that_the_backend_rejects_is_rolled_back(store, daemon, device, sysfs):
     before = everything(store)
     backend = Backend(daemon, Key(5, 51712), compares(device, device.id.diskseq + 1))
     backend.start()
@@ -201,7 +201,7 @@ def test_what_a_backend_finds_different_is_taken_back(store, daemon, device, sys
     assert everything(store) == before
 
 
-def test_a_backend_that_never_has_it_open_is_late(store, daemon, device, sysfs):
+def test_a_backend_that_never_opens_times_out(store, daemon, device, sysfs):
     def act(store, key):
         store.write(f"{key.backend}/opened", "0")
         opens(number_of(device))(store, key)
@@ -215,7 +215,7 @@ def test_a_backend_that_never_has_it_open_is_late(store, daemon, device, sysfs):
 
 
 @pytest.mark.parametrize("junk", ["", "2", "01", "1 ", "true"])
-def test_junk_as_opened_is_named(store, daemon, device, sysfs, junk):
+def test_an_invalid_node_opened_is_named(store, daemon, device, sysfs, junk):
     def act(store, key):
         store.write(f"{key.backend}/opened", junk)
 
@@ -224,19 +224,19 @@ def test_junk_as_opened_is_named(store, daemon, device, sysfs, junk):
     assert isinstance(outcome.error, XenStoreError) and "backend/vbd/5/51712/opened" in str(outcome.error)
 
 
-def test_a_stock_backend_offers_nothing(store, vbd):
+def test_a_stock_backend_does_not_offer_opened(store, vbd):
     assert vbd.opened is None
     assert vbd_read.offers_opened(store) is False
 
 
-def test_what_other_programs_serve_tells_nothing(store, sysfs):
+def test_disks_of_other_backends_are_ignored(store, sysfs):
     """The vbd is not in sysfs, so blkback did not write this."""
     store.write("/local/domain/0/backend/vbd/5/51712/opened", "1")
     store.write("/local/domain/0/backend/vbd/5/51712/state", "4")
     assert vbd_read.offers_opened(store) is None
 
 
-def test_opened_is_asked_for_after_the_number_was_seen(store, daemon, device, sysfs, monkeypatch):
+def test_opened_is_read_after_sysfs_shows_the_number(store, daemon, device, sysfs, monkeypatch):
     """The nodes may have been read just before blkback created the node opened, and sysfs just after."""
     original, looks = vbd_read.opened_number, []
 
@@ -254,7 +254,7 @@ def test_opened_is_asked_for_after_the_number_was_seen(store, daemon, device, sy
     assert looks and "(the node opened is 0)" in str(outcome.error)
 
 
-def test_what_is_anothers_by_now_is_not_taken_back(store, daemon, device, sysfs):
+def test_the_rollback_leaves_another_disk_unchanged(store, daemon, device, sysfs):
     def act(other, key):
         other.transaction(
             lambda tx: tx.write_many({f"{key.backend}/diskseq": "1", f"{key.backend}/state": "5"})
@@ -299,7 +299,7 @@ def test_the_wrong_number_is_an_error(store, daemon, device, sysfs):
         (lambda store, key: None, "timed out after 1 s waiting for blkback to open the device"),
     ],
 )
-def test_what_goes_wrong_is_taken_back(store, daemon, device, sysfs, act, words):
+def test_a_failed_attachment_is_rolled_back(store, daemon, device, sysfs, act, words):
     before = everything(store)
     backend = Backend(daemon, Key(5, 51712), act)
     backend.start()
@@ -371,7 +371,7 @@ def test_a_frozen_xenstored(daemon, store, device, sysfs):
     assert everything(store) == before
 
 
-def test_frozen_while_waiting_names_what_is_left(daemon, store, device, sysfs):
+def test_a_freeze_while_waiting_names_the_nodes_left_behind(daemon, store, device, sysfs):
     def act(dummy, key):
         daemon.freeze()
 
@@ -440,7 +440,7 @@ def test_a_guest_that_does_not_answer(store, vbd):
     assert vbd_read.read_vbd(store, *vbd.key).state == 5
 
 
-def test_the_guests_own_words_are_passed_on_safely(store, vbd):
+def test_the_guests_error_message_is_sanitised(store, vbd):
     store.write(vbd.key.frontend_error, "16 Device in use; refusing to close" + "x" * 1000)
     (outcome,) = blkback.detach(store, [Detachment(vbd, GUEST)], 0.2)
     assert "it says '16 Device in use; refusing to close" in str(outcome.error)
@@ -475,7 +475,7 @@ def test_the_guest_has_ended(store, vbd):
     assert store.list("/libxl/5") == ["type"] and store.list("/local/domain/0") is None
 
 
-def test_blkback_that_never_lets_go(store, daemon, vbd, monkeypatch):
+def test_blkback_that_never_closes_the_device(store, daemon, vbd, monkeypatch):
     monkeypatch.setattr(blkback, "_CLEANUP", 0.3)
     (outcome,) = blkback.detach(store, [Detachment(vbd, GUEST)], 0.5, force=True)
     assert isinstance(outcome.error, DeadlineExceeded) and "blkback to close the device" in str(outcome.error)

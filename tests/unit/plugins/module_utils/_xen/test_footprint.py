@@ -102,14 +102,14 @@ def test_targets(rows, expected):
     assert foot((253, 0), table(*rows)) == sorted(expected, key=lambda extent: (extent.leaf, extent.start))
 
 
-def test_who_only_reads_a_snapshot_still_has_its_store_written():
+def test_a_reader_of_a_snapshot_writes_to_its_cow_store():
     assert foot((253, 0), table((0, 100, "snapshot", "8:0 8:16 P 8")), writes=False) == [
         disk(DISK, 0, None, False),
         disk(OTHER, 0, None, True),
     ]
 
 
-def test_a_range_is_carried_through_a_stack():
+def test_a_range_is_mapped_through_a_stack():
     # Sectors 2 to 4 of the linear device end in the second row, which maps to a loop device of a file.
     tables = {
         (253, 1): [(0, 2, "linear", "253:0 9")],
@@ -122,11 +122,11 @@ def test_a_range_is_carried_through_a_stack():
     ]
 
 
-def test_arrays_count_whole():
+def test_arrays_count_as_a_whole():
     assert foot((9, 0), ask(members={(9, 0): [DISK, OTHER]})) == [disk(DISK, 0, None), disk(OTHER, 0, None)]
 
 
-def test_a_stack_without_end():
+def test_an_endless_stack():
     with pytest.raises(NotSupported, match="too deep"):
         foot((253, 0), table((0, 10, "linear", "253:0 0")))
 
@@ -194,7 +194,7 @@ def touched(extent):
 
 
 @given(st.lists(extents, max_size=6), st.lists(extents, max_size=6))
-def test_a_conflict_is_a_byte_that_one_writes_and_both_touch(left, right):
+def test_a_conflict_is_a_byte_that_both_use_and_one_writes(left, right):
     expected = any((a.writes or b.writes) and touched(a) & touched(b) for a in left for b in right)
     assert bool(conflict(left, right)) == expected
     assert bool(conflict(right, left)) == expected
@@ -207,7 +207,7 @@ def test_a_conflict_is_a_byte_that_one_writes_and_both_touch(left, right):
         max_size=5,
     )
 )
-def test_linear_rows_cover_what_they_say(parts):
+def test_linear_targets_cover_exactly_their_range(parts):
     rows, at, expected = [], 0, set()
     for length, (major, minor), offset in parts:
         rows.append((at, length, "linear", f"{major}:{minor} {offset}"))

@@ -46,7 +46,7 @@ def test_without_a_type(store):
 @pytest.mark.parametrize(
     "wanted", ["nobody", 4, "4", "00000009-1111-2222-3333-444444444444", "WEB", "we", "-3", -3, "03", "3.0"]
 )
-def test_absent(store, wanted):
+def test_a_missing_guest(store, wanted):
     with pytest.raises(GuestError, match="no guest of this name, id or uuid runs"):
         _guest.find(store, wanted)
 
@@ -58,31 +58,31 @@ def test_domain_0(store, wanted):
 
 
 @pytest.mark.parametrize("wanted", ["", "a\nb", "a\0", "x" * 257, True])
-def test_what_can_be_no_guest(store, wanted):
+def test_invalid_names_of_guests(store, wanted):
     with pytest.raises(InvalidValue):
         _guest.find(store, wanted)
 
 
-def test_a_name_that_is_anothers_id(store):
+def test_a_name_that_is_the_id_of_another_guest(store):
     with pytest.raises(GuestError, match="several guests match, with the ids 7, 12"):
         _guest.find(store, "12")
     assert _guest.find(store, 12).name == "other"
     assert _guest.find(store, UUIDS[7]).domid == 7
 
 
-def test_two_of_one_name(store):
+def test_two_guests_with_one_name(store):
     store.write("/local/domain/5/name", "web")
     with pytest.raises(GuestError, match="3, 5"):
         _guest.find(store, "web")
 
 
-def test_a_half_made_guest_is_not_there_yet(store):
+def test_a_guest_under_construction_does_not_count(store):
     store.write("/local/domain/20/name", "new")
     with pytest.raises(GuestError):
         _guest.find(store, "new")
 
 
-def test_a_second_domain_of_one_uuid_keeps_it(store):
+def test_a_second_domain_with_the_same_uuid(store):
     store.write("/local/domain/5/vm", "/vm/" + UUIDS[5] + "-1")
     assert _guest.find(store, 5).uuid == UUIDS[5]
 

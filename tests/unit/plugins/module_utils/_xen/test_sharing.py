@@ -130,7 +130,7 @@ def refused(store, loops, path, mode="w", vdev="xvda"):
         return None
 
 
-def test_nobody_uses_it(store, loops):
+def test_an_unused_device(store, loops):
     assert refused(store, loops, loops.make()) is None
 
 
@@ -155,7 +155,7 @@ def test_another_loop_device_of_the_same_file(store, loops):
     assert refused(store, loops, other) is None
 
 
-def test_other_parts_of_one_file(store, loops):
+def test_different_areas_of_one_file(store, loops):
     one = loops.make("disk", "--sizelimit", "524288")
     rest, overlapping = loops.make("disk", "-o", "524288"), loops.make("disk", "-o", "262144")
     in_use(store, one)
@@ -186,7 +186,7 @@ def test_the_same_disk_of_the_same_guest_is_no_conflict_but_a_second_one_is(stor
         ("", "--incoming", False),
     ],
 )
-def test_a_guest_that_moves(store, loops, theirs, own, moves):
+def test_a_guest_that_migrates(store, loops, theirs, own, moves):
     """
     Two domains with the same UUID may be two guests with one definition. Only xl's name suffixes prove a
     migration.
@@ -221,7 +221,7 @@ def test_a_stub_domain_has_the_disks_of_its_guest(store, loops, targets, expecte
     assert bool(refused(store, loops, path)) == expected
 
 
-def test_a_guest_that_does_not_run_yet(store, loops):
+def test_a_guest_that_has_not_started(store, loops):
     """The guest has no domain id and no disk yet. A domain with its UUID is another guest."""
     path = loops.make()
     in_use(store, path)
@@ -235,7 +235,7 @@ def test_a_guest_that_does_not_run_yet(store, loops):
             sharing.check_extents(store, mine, request, path)
 
 
-def test_leftovers_of_another_device_do_not_count(store, loops):
+def test_stale_nodes_of_another_device_do_not_count(store, loops):
     path = loops.make()
     in_use(store, path, diskseq="1")
     assert refused(store, loops, path) is None
@@ -254,7 +254,7 @@ def test_a_file_that_qemu_serves(store, loops):
     assert refused(store, loops, path) and refused(store, loops, path, "r") is None
 
 
-def test_what_this_host_has_claimed(store, loops):
+def test_a_device_claimed_by_this_host(store, loops):
     path = loops.make()
     claim = os.open(path, os.O_RDWR | os.O_EXCL)
     try:
@@ -264,7 +264,7 @@ def test_what_this_host_has_claimed(store, loops):
     assert refused(store, loops, path) is None
 
 
-def test_what_this_host_has_mounted_by_another_loop_device(store, loops):
+def test_a_file_mounted_through_another_loop_device(store, loops):
     """The exclusive claim is on another loop device of the file, as after mount -o loop."""
     mounted, ours, rest = loops.make(), loops.make(), loops.make("other")
     assert refused(store, loops, ours) is None
@@ -278,7 +278,7 @@ def test_what_this_host_has_mounted_by_another_loop_device(store, loops):
     assert refused(store, loops, ours) is None
 
 
-def test_who_comes_in_between_is_seen(store, daemon, loops):
+def test_a_concurrent_attachment_is_detected(store, daemon, loops):
     """The check is part of the transaction: a concurrent attach makes it run again."""
     path, runs = loops.make(), []
     in_use(store, loops.make("other"))
@@ -299,7 +299,7 @@ def test_who_comes_in_between_is_seen(store, daemon, loops):
     assert store.read(f"{request.key.backend}/physical-device") is None
 
 
-def test_each_transaction_sees_for_itself(store, loops):
+def test_each_transaction_checks_again(store, loops):
     path, other = loops.make(), loops.make("other")
     in_use(store, other)
     with _device.open_path(path, writable=True) as device, _sharing.Sharing(loops.questions) as sharing:
@@ -344,7 +344,7 @@ def test_the_second_transaction_is_short(store, loops, monkeypatch):
             store.transaction(lambda tx: sharing.guard(tx, request))
 
 
-def test_this_host_is_asked_once(store, loops, monkeypatch):
+def test_this_host_is_examined_once(store, loops, monkeypatch):
     """
     The host is examined once, before the transaction, however often that runs, and again for another mode.
     """
@@ -374,7 +374,7 @@ def test_two_guests_in_one_call(store, loops, daemon):
     assert "in use as disk xvda of domain 5" in str(outcomes[1].error)
 
 
-def test_nothing_is_kept_open(store, loops):
+def test_no_descriptors_are_left_open(store, loops):
     path = loops.make()
     in_use(store, path)
     before = sorted(os.listdir("/proc/self/fd"))

@@ -198,7 +198,7 @@ def test_without_any_node(store, disks):
     assert "is in use as disk xvda" in refused and given == "free"
 
 
-def test_where_no_node_can_be_opened(store, disks):
+def test_device_nodes_cannot_be_opened(store, disks):
     """The error names what cannot be examined."""
 
     def look():
@@ -283,7 +283,7 @@ class Kept:
         return lambda word: self._ask(name, list(word) if isinstance(word, types.GeneratorType) else word)
 
 
-def test_a_device_that_changes_while_it_is_looked_at(store, disks):
+def test_a_device_that_changes_while_it_is_examined(store, disks):
     """Facts that were read about one device are not used for the other."""
     asked = []
 
@@ -299,7 +299,7 @@ def test_a_device_that_changes_while_it_is_looked_at(store, disks):
             sharing._use_of((7, disks.shared), True)
 
 
-def test_a_device_of_another_guest_that_has_gone(store, disks):
+def test_a_device_of_another_guest_that_is_gone(store, disks):
     """Its nodes are left in XenStore, but it must not block anybody."""
     with loopdevices.own_number() as number:
         gone = number
@@ -352,7 +352,7 @@ def qemu():
         ("r", 30, True),
     ],
 )
-def test_the_file_of_a_qemu_was_renamed(store, disks, place, qemu, mode, domid, expected):
+def test_a_renamed_file_of_a_qemu_process(store, disks, place, qemu, mode, domid, expected):
     was = os.path.join(place, "was")
     os.rename(os.path.join(place, "free"), was)
     qemu(was, mode, domid)
@@ -367,7 +367,7 @@ def test_the_file_of_a_qemu_was_renamed(store, disks, place, qemu, mode, domid, 
     assert "is in use as disk xvda of domain 30" in told if expected else told == "free"
 
 
-def test_another_file_was_put_where_the_one_of_a_qemu_was(store, disks, place, qemu):
+def test_a_replaced_file_of_a_qemu_process(store, disks, place, qemu):
     """
     Both the file that QEMU writes and the file at the path are in use, as the guest's next start opens the
     latter.
@@ -394,7 +394,7 @@ def test_another_file_was_put_where_the_one_of_a_qemu_was(store, disks, place, q
         subprocess.run(["losetup", "-d", made.stdout.strip()], check=True, timeout=30)
 
 
-def test_other_disks_that_its_own_qemu_has_open(store, disks, place, qemu):
+def test_other_disks_of_the_guests_own_qemu(store, disks, place, qemu):
     """QEMU also opens the disks that blkback serves, to emulate others with them."""
     qemu(os.path.join(place, "free"), "w", GUEST.domid)
     loopdevices.image(place, "second")
@@ -408,12 +408,12 @@ def test_other_disks_that_its_own_qemu_has_open(store, disks, place, qemu):
 
 
 @pytest.mark.parametrize("params", ["raw:/nowhere/disk", "rbd:pool/disk", "raw:", "", "raw:/x\\0y"])
-def test_a_path_of_a_qemu_that_leads_nowhere_stops_nobody(store, disks, params):
+def test_a_dangling_path_of_a_qemu_process_is_ignored(store, disks, params):
     store.write("/local/domain/0/backend/qdisk/30/51712/params", params)
     assert answer(store, disks.free) == "free"
 
 
-def test_a_path_of_a_qemu_that_cannot_be_looked_at(store, disks):
+def test_a_path_of_a_qemu_process_that_cannot_be_examined(store, disks):
     store.write("/local/domain/0/backend/qdisk/30/51712/params", "raw:/" + "x" * 300)
     assert "ENAMETOOLONG" in answer(store, disks.free)
 

@@ -38,7 +38,7 @@ def names(host, **params):
     return [lock.name for lock in item.locks()]
 
 
-def test_one_disk_by_any_name(host, tmp_path):
+def test_all_names_of_a_disk_give_one_lock(host, tmp_path):
     """
     The guest by name, id and UUID, the disk by name and number, the file by path and link: always the same
     lock for the disk and the same lock for the file.

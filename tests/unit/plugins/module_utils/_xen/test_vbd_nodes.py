@@ -68,7 +68,7 @@ def test_the_nodes_are_those_of_libxl_and_its_script():
     assert below(nodes, "/libxl/5/device/vbd/51712") == dict(copy, frontend=FRONT, backend=BACK)
 
 
-def test_the_backend_may_not_be_written_by_the_guest():
+def test_the_guest_cannot_write_the_backends_nodes():
     nodes = vbd_nodes.layout(KEY, DISK, IDENTITY)
     given_perms = permissions(nodes)
     assert given_perms[BACK] == ["n0", "r5"]
@@ -80,7 +80,7 @@ def test_the_backend_may_not_be_written_by_the_guest():
     assert paths.index(BACK) < min(index for index, path in enumerate(paths) if path.startswith(BACK + "/"))
 
 
-def test_the_number_goes_last_of_what_blkback_reads():
+def test_the_device_number_is_written_last():
     names = [path.rpartition("/")[2] for path, dummy, dummy2 in vbd_nodes.layout(KEY, DISK, IDENTITY)]
     assert names[-4:] == ["physical-device-path", "diskseq", "physical-device", "hotplug-status"]
 
@@ -94,7 +94,7 @@ def test_the_number_goes_last_of_what_blkback_reads():
         (DISK._replace(params="/dev/mapper/x"), {"params": "/dev/mapper/x"}),
     ],
 )
-def test_choices(disk, expected):
+def test_optional_settings(disk, expected):
     back = below(vbd_nodes.layout(KEY, disk, IDENTITY), BACK)
     assert {name: back[name] for name in expected} == expected
 
@@ -212,20 +212,20 @@ def test_reading():
         ("script", "\n"),
     ],
 )
-def test_junk_is_an_error_that_names_the_node(name, value):
+def test_invalid_nodes_are_named(name, value):
     with pytest.raises(XenStoreError) as caught:
         vbd_nodes.from_nodes(KEY, values(dict(GOOD, **{name: value})))
     assert caught.value.device == f"{BACK}/{name}"
 
 
-def test_forms_that_disagree():
+def test_contradicting_sequence_numbers():
     with pytest.raises(XenStoreError, match="different disk sequence numbers"):
         vbd_nodes.from_nodes(KEY, values(dict(GOOD, **{"physical-device": "2b@7:7"})))
     assert vbd_nodes.from_nodes(KEY, values(dict(GOOD, **{"physical-device": "2a@7:7"}))).diskseq == 42
 
 
 @pytest.mark.parametrize("junk", ["", "9", "4\0", "x" * 3000, "\\xff", "-1"])
-def test_what_the_guest_writes_is_no_error(junk):
+def test_invalid_nodes_of_the_guest_are_ignored(junk):
     assert vbd_nodes.from_nodes(KEY, values(GOOD, junk)).frontend_state is None
 
 
@@ -237,7 +237,7 @@ def test_what_the_guest_writes_is_no_error(junk):
     st.integers(1, 0x7FEF),
     st.integers(1, (2 << 28) - 1),
 )
-def test_what_is_written_is_read_back(form, major, minor, diskseq, domid, devid):
+def test_written_nodes_are_read_back(form, major, minor, diskseq, domid, devid):
     key = Key(domid, devid)
     nodes = vbd_nodes.layout(key, DISK, vbd_nodes.identity(form, major, minor, diskseq, "/dev/x"))
     found = dict.fromkeys(vbd_nodes.read_paths(key))
@@ -253,7 +253,7 @@ def test_what_is_written_is_read_back(form, major, minor, diskseq, domid, devid)
 
 
 @given(st.text(max_size=40))
-def test_any_text_as_number_is_read_or_refused(text):
+def test_any_text_as_number_is_parsed_or_refused(text):
     try:
         vbd = vbd_nodes.from_nodes(KEY, values(dict(GOOD, **{"physical-device": text})))
     except XenStoreError:

@@ -103,7 +103,7 @@ def test_known_encodings(text, number, name):
         "xvd\u00e9",
     ],
 )
-def test_what_is_no_disk(text):
+def test_invalid_names(text):
     with pytest.raises(InvalidValue, match="vdev"):
         _vdev.parse(text)
 
@@ -116,7 +116,7 @@ disks = st.one_of(
 
 
 @given(disks)
-def test_name_and_number_lead_back(vdev):
+def test_names_and_numbers_are_converted_back(vdev):
     assert _vdev.parse(vdev.name) == vdev
     assert _vdev.parse(vdev.number) == vdev
     assert _vdev.parse(str(vdev.number)) == vdev

@@ -57,7 +57,7 @@ def descriptors():
 # Values of nodes
 
 
-def test_absent_is_none(store):
+def test_a_missing_node_is_none(store):
     assert store.read("/no/such") is None
     assert store.list("/no/such") is None
     assert store.get_perms("/no/such") is None
@@ -83,7 +83,7 @@ def test_an_empty_value_can_be_written(store):
     assert store.read("/a/empty") == ""
 
 
-def test_stray_nuls_and_other_bytes_are_seen(store):
+def test_stray_nuls_and_other_bytes_are_reported(store):
     store.connect()
     # Values that a guest could write. pyxs would strip the NUL from the reply.
     store._client.ack(pyxs_store.Op.WRITE, b"/a/nul\0", b"12\0")
@@ -118,13 +118,13 @@ def test_lay_writes_values_and_permissions_in_order(store):
     ]
 
 
-def test_many_nodes_go_through_the_pipeline(store):
+def test_many_nodes_are_read_in_a_pipeline(store):
     values = {f"/many/n{number}": f"{number}" * 100 for number in range(500)}
     store.write_many(values)
     assert store.read_many(values) == values
 
 
-def test_a_refusal_in_the_pipeline_is_raised_and_the_rest_stays_in_step(store):
+def test_an_error_in_the_pipeline_does_not_shift_the_other_replies(store):
     with pytest.raises(XenStoreError, match="ENOENT") as caught:
         store.lay([("/s/a", "1", None)])
         store._all(
@@ -137,7 +137,7 @@ def test_a_refusal_in_the_pipeline_is_raised_and_the_rest_stays_in_step(store):
     assert store.read("/s/b") == "2"
 
 
-def test_more_children_than_one_answer_holds(store):
+def test_more_children_than_fit_into_one_reply(store):
     names = [f"a-child-with-a-rather-long-name-{number:05}" for number in range(3000)]
     store.write_many({"/big/" + name: "" for name in names})
     assert sorted(store.list("/big")) == names
@@ -146,7 +146,7 @@ def test_more_children_than_one_answer_holds(store):
     assert len(store.list("/big")) == 3001
 
 
-def test_a_long_list_is_read_anew_when_it_changes_meanwhile(store):
+def test_a_long_list_is_read_again_if_it_changes(store):
     store.write_many({f"/big/{'n' * 40}{number:05}": "" for number in range(400)})
     original, calls = pyxs_store.execute, []
 
@@ -166,7 +166,7 @@ def test_a_long_list_is_read_anew_when_it_changes_meanwhile(store):
     assert sorted(listed) == [f"{'n' * 40}{number:05}" for number in range(400) if number != 3]
 
 
-def test_empty_parents_go_with_the_last_child(store):
+def test_empty_parents_are_removed_with_the_last_child(store):
     store.write("/c/keep", "1")
     store.write("/c/d/e/f/g", "1")
     store.remove("/c/d/e/f/g")
@@ -224,7 +224,7 @@ def test_the_root_is_never_removed(store):
 
 @settings(max_examples=100)
 @given(st.text(alphabet=[chr(code) for code in range(0x20, 0x7F)], max_size=2000))
-def test_every_printable_value_comes_back(shared_daemon, value):
+def test_every_printable_value_is_read_back(shared_daemon, value):
     with Store(5, shared_daemon.socket) as store:
         store.write("/property", value)
         assert store.read("/property") == value
@@ -233,7 +233,7 @@ def test_every_printable_value_comes_back(shared_daemon, value):
 # Transactions
 
 
-def test_an_error_inside_drops_the_changes(store):
+def test_an_error_in_a_transaction_discards_its_changes(store):
     store.write("/t", "old")
 
     def fail(tx):
@@ -247,7 +247,7 @@ def test_an_error_inside_drops_the_changes(store):
     assert store.read("/t") == "old"
 
 
-def test_a_conflict_runs_it_again(store, shared_daemon):
+def test_a_conflict_repeats_the_transaction(store, shared_daemon):
     store.write("/t", "0")
     runs = []
 
@@ -265,7 +265,7 @@ def test_a_conflict_runs_it_again(store, shared_daemon):
     assert store.read("/t") == "11"
 
 
-def test_who_takes_long_waits_long(store, shared_daemon, monkeypatch):
+def test_slow_transactions_wait_longer_before_a_retry(store, shared_daemon, monkeypatch):
     """
     Concurrent transactions keep each other from committing, so the pause is at least the usual one and at
     most as long as the try.
@@ -287,7 +287,7 @@ def test_who_takes_long_waits_long(store, shared_daemon, monkeypatch):
     assert len(paused) == 2 and paused[0] < 0.2 and 0.3 <= paused[1] < 1
 
 
-def test_conflicts_without_end_reach_the_deadline(store, shared_daemon):
+def test_endless_conflicts_end_at_the_deadline(store, shared_daemon):
     store.write("/t", "0")
     with Store(5, shared_daemon.socket) as other:
 
@@ -397,7 +397,7 @@ def test_a_killed_daemon(daemon):
         assert store.read("/x") is None
 
 
-def test_a_daemon_killed_while_it_should_answer(daemon):
+def test_a_daemon_killed_before_its_reply(daemon):
     with Store(5, daemon.socket) as store:
         store.write("/x", "1")
         daemon.freeze()
@@ -413,7 +413,7 @@ def test_a_daemon_killed_while_it_should_answer(daemon):
         assert time.monotonic() - began < 2
 
 
-def test_no_socket_at_all(tmp_path, monkeypatch):
+def test_a_missing_socket(tmp_path, monkeypatch):
     with pytest.raises(XenStoreError, match="cannot be reached"), Store(1, str(tmp_path / "none")) as store:
         store.read("/")
     monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "other"))
@@ -422,7 +422,7 @@ def test_no_socket_at_all(tmp_path, monkeypatch):
             Store(1).connect()
 
 
-def test_the_limit_of_several_calls(daemon):
+def test_a_deadline_for_several_calls(daemon):
     with Store(30, daemon.socket) as store:
         store.write("/x", "1")
         daemon.freeze()
@@ -439,7 +439,7 @@ def test_the_limit_of_several_calls(daemon):
         assert store.read("/x") == "1"
 
 
-def test_nothing_is_left_open(daemon):
+def test_no_descriptors_are_left_open(daemon):
     before, threads = descriptors(), threading.active_count()
     for dummy in range(20):
         with Store(10, daemon.socket) as store:
@@ -456,7 +456,7 @@ def test_nothing_is_left_open(daemon):
     assert threading.active_count() == threads
 
 
-def test_the_process_can_end_while_the_daemon_is_frozen(daemon):
+def test_the_process_can_exit_while_the_daemon_is_frozen(daemon):
     daemon.freeze()
     code = (
         "from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store\n"
@@ -513,7 +513,7 @@ def message(op, rq_id, tx_id, payload):
         (lambda op, rq, tx: message(16, rq, tx, b"\xff"), "refused"),
     ],
 )
-def test_nonsense(tmp_path, answer, pattern):
+def test_invalid_replies(tmp_path, answer, pattern):
     listener, thread = scripted(tmp_path, answer)
     with listener, Store(2, str(tmp_path / "script")) as store:
         with pytest.raises(XenStoreError, match=pattern):
@@ -521,7 +521,7 @@ def test_nonsense(tmp_path, answer, pattern):
     thread.join(5)
 
 
-def test_a_watch_event_in_between_is_passed_over(tmp_path):
+def test_watch_events_are_skipped(tmp_path):
     listener, thread = scripted(
         tmp_path, lambda op, rq, tx: message(15, 0, 0, b"/x\0token\0") + message(op, rq, tx, b"value")
     )
@@ -530,7 +530,7 @@ def test_a_watch_event_in_between_is_passed_over(tmp_path):
     thread.join(5)
 
 
-def test_watch_events_without_end_do_not_outlast_the_deadline(tmp_path):
+def test_endless_watch_events_end_at_the_deadline(tmp_path):
     listener, thread = scripted(tmp_path, lambda op, rq, tx: message(15, 0, 0, b"/x\0t\0") * 100)
     with listener, Store(0.3, str(tmp_path / "script")) as store:
         with pytest.raises((DeadlineExceeded, XenStoreError)):

@@ -39,7 +39,7 @@ def test_owner_mode_and_attributes_stay(file):
     assert there.st_ino != old.there.st_ino and os.listdir(file.parent) == ["web1.cfg"]
 
 
-def test_a_link_stays_one(file, tmp_path):
+def test_a_symbolic_link_is_kept(file, tmp_path):
     link = tmp_path / "auto"
     link.symlink_to("web1.cfg")
     config_file.write(config_file.read(str(link), "config_file"), b"", "config_file")
@@ -48,7 +48,7 @@ def test_a_link_stays_one(file, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["content", "replaced", "gone"])
-def test_what_somebody_changed_meanwhile_is_not_overwritten(file, change):
+def test_a_concurrent_change_is_not_overwritten(file, change):
     old = config_file.read(str(file), "config_file")
     if change == "content":
         file.write_bytes(b"name = 'mine'\n")

@@ -72,7 +72,7 @@ def test_the_recipe_of_a_disk(text, recipe):
     st.sampled_from(["r", "w"]),
     st.sampled_from(["disk", "cdrom"]),
 )
-def test_what_is_written_is_read_as_it_was_meant(vdev, name, access, device_type):
+def test_a_formatted_disk_is_parsed_back(vdev, name, access, device_type):
     access = "r" if device_type == "cdrom" else access
     says = DiskText(vdev, f"recipe:{name}", access, device_type, script=disk_text.SCRIPT)
     assert disk_text.parse(disk_text.written(says)) == says

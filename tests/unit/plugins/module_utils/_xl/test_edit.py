@@ -57,14 +57,14 @@ def drop(text, *vdevs):
     return text
 
 
-def test_there_are_enough_of_them():
+def test_there_are_enough_examples():
     assert load(VARIANTS[1]).count(b"\r\n") == 3 and b"\xe9" in load(VARIANTS[0])
     assert len(FILES) >= 15
     assert {len(read(load(name)).disks) for name in FILES} >= {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_was_added_is_removed_without_a_trace(name):
+def test_adding_and_removing_leaves_the_file_unchanged(name):
     before = load(name)
     one = put(before, ours("xvdq"))
     assert [disk.says for disk in read(one).disks] == [
@@ -146,7 +146,7 @@ def test_removing_takes_the_right_comma(before, after):
     assert drop(before, "sda") == after
 
 
-def test_a_disk_that_is_not_there_is_removed_already():
+def test_removing_a_missing_disk_does_nothing():
     assert drop(load("02-one-line.cfg"), "xvdz") == load("02-one-line.cfg")
 
 
@@ -209,7 +209,7 @@ def test_the_name_of_the_guest(text, name):
     assert read(text).name == name
 
 
-def test_a_name_that_is_no_string():
+def test_a_name_that_is_not_a_string():
     with pytest.raises(DefinitionError, match="line 2: name must be a string"):
         _ = read(b"x = 1\nname = [ 'a' ]\n").name
 

@@ -34,7 +34,7 @@ BPF = "31 24 0:27 / /sys/fs/bpf rw - bpf bpf rw,mode=700\n"
 
 
 @given(diskseq=NUMBERS, since=NUMBERS, refused=NUMBERS, with_disk=st.booleans())
-def test_a_seal_is_what_was_written(diskseq, since, refused, with_disk):
+def test_a_seal_is_decoded_as_it_was_encoded(diskseq, since, refused, with_disk):
     seal = entry.Seal(diskseq, since, refused, with_disk)
     encoded = seal.encoded()
     assert entry.seal_of(encoded) == seal and len(encoded) == entry.SEAL_SIZE
@@ -42,7 +42,7 @@ def test_a_seal_is_what_was_written(diskseq, since, refused, with_disk):
     assert struct.unpack_from("=Q", encoded, entry.REFUSED_AT) == (refused,)
 
 
-def test_a_pass_is_of_one_thread_and_one_device():
+def test_a_pass_is_for_one_thread_and_one_device():
     keys = {
         entry.pass_key(process, thread, major, minor)
         for process, thread, major, minor in (
@@ -60,7 +60,7 @@ def test_a_pass_is_of_one_thread_and_one_device():
     )
 
 
-def test_every_jump_of_the_program_leads_forward_to_an_instruction():
+def test_every_jump_of_the_program_goes_forward_to_an_instruction():
     code = program.build(3, 4)
     rows = [struct.unpack_from("=BBhi", code, place) for place in range(0, len(code), 8)]
     jumps = [
@@ -86,7 +86,7 @@ def message(**words):
     )
 
 
-def test_an_event_tells_its_device():
+def test_an_event_contains_its_device():
     event = uevent.parse(
         message(
             ACTION="change",
@@ -114,12 +114,12 @@ def test_an_event_tells_its_device():
         {"SUBSYSTEM": "blocks", "MAJOR": 1, "MINOR": 3},
     ],
 )
-def test_other_events_are_none(words):
+def test_other_events_are_ignored(words):
     assert uevent.parse(message(**words)) is None
 
 
 @given(st.binary(max_size=200))
-def test_whatever_is_sent_is_no_error(data):
+def test_any_bytes_can_be_parsed(data):
     uevent.parse(data)
     uevent.parse(b"SUBSYSTEM=block\0" + data)
 
@@ -137,7 +137,7 @@ def mounts(tmp_path, monkeypatch):
     return use
 
 
-def test_a_host_that_has_all_of_it(mounts):
+def test_a_host_that_can_seal(mounts):
     mounts(CGROUPS + BPF)
     place.check()
     assert place.cgroup_root() == "/sys/fs/cgroup"
@@ -171,7 +171,7 @@ def test_a_host_that_has_all_of_it(mounts):
         ),
     ],
 )
-def test_a_host_that_has_not_is_told_what_is_missing(mounts, text, missing):
+def test_a_host_that_cannot_seal_is_told_what_is_missing(mounts, text, missing):
     mounts(text)
     with pytest.raises(NotSupported, match=missing) as caught:
         place.check()
@@ -179,14 +179,14 @@ def test_a_host_that_has_not_is_told_what_is_missing(mounts, text, missing):
 
 
 @pytest.mark.parametrize("kind", ["cgroup", "pid", "user"])
-def test_a_container_seals_nothing(mounts, monkeypatch, kind):
+def test_sealing_in_a_container_is_refused(mounts, monkeypatch, kind):
     mounts(CGROUPS + BPF)
     monkeypatch.setattr(place, "_namespace", lambda asked: place._FIRST[asked] + (asked == kind))
     with pytest.raises(NotSupported, match=f"{kind} namespace of its own"):
         place.check()
 
 
-def test_the_keeper_has_all_its_code():
+def test_the_keeper_gets_all_code_that_it_imports():
     """
     A new Python process imports the keeper from the code that would be sent, and nothing else of the
     collection.
@@ -210,7 +210,7 @@ def test_the_keeper_has_all_its_code():
     assert done.stdout.splitlines() == ["[]", "[]"], done.stderr
 
 
-def test_a_keeper_that_cannot_begin_is_told(monkeypatch):
+def test_a_keeper_that_cannot_start_is_reported(monkeypatch):
     monkeypatch.setattr(keeping, "sources", lambda: {keeping._PACKAGE: ("", True)})
     with pytest.raises(keeping.KernelError, match="ended at once: ModuleNotFoundError"):
         keeping.start()
