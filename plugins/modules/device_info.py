@@ -163,6 +163,14 @@ devices:
             How many attempts to open the device were refused, including those of udev, mounts and calls of
             C(access).
           type: int
+        reasons:
+          description: >-
+            Why it is sealed. V(own) is its own option C(sealed). V(vbd 5 51712) is the disk with this device
+            number of the guest with this ID. V(below 253:3 42 own) is the option C(sealed_below) of the
+            device 253:3, with the disk sequence number 42.
+          type: list
+          elements: str
+          sample: [own]
     holders:
       description: The devices directly above this one, each with C(name) and C(diskseq).
       type: list

@@ -179,6 +179,13 @@ options:
             bpf at C(/sys/fs/bpf). The task must run on the host itself, not in a container.
           - See C(docs/sealed-devices.md) of the collection for the limitations.
         type: bool
+      sealed_below:
+        description:
+          - With V(true), the loop and mapped devices below the device are sealed with it, but not what is
+            below a logical volume of LVM. Devices that a new table adds are sealed too. Requires
+            O(devices[].sealed=true).
+          - With V(false), the seals are lifted that this option has set. If not given, they stay.
+        type: bool
       timeout:
         description:
           - With O(devices[].state=absent), how many seconds to wait for processes that have the device open

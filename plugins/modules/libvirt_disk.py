@@ -110,6 +110,26 @@ options:
         warning, if the source could refer to another disk by then.
     type: bool
     default: false
+  sealed:
+    description:
+      - With V(true), the device is sealed when the domain runs and blkback has opened it. Nobody, not even
+        root, can open a sealed device, so C(mount), C(blkid), C(kpartx) and udev's rules fail with C(EPERM).
+        The guest uses it as before. The seal is lifted when the disk is detached, also when the guest ends.
+      - With V(false), the seal is lifted that this option has set. Seals that others have set stay, such as
+        the option C(sealed) of M(racefree.block.dm_device). If not given, an existing disk keeps its seal,
+        and a new disk has none.
+      - The recipe keeps this option, so the disk is sealed at every start. Only for Xen.
+      - Requires a kernel with CONFIG_CGROUP_BPF, control groups of version 2, and a file system of type bpf
+        at C(/sys/fs/bpf). If something is missing, the task fails before anything is changed.
+      - See C(docs/sealed-devices.md) of the collection for the limitations.
+    type: bool
+  sealed_below:
+    description:
+      - With V(true), the loop and mapped devices below the device are sealed with it, but not what is below a
+        logical volume of LVM. They are released with it, unless somebody else has sealed them. Requires
+        O(sealed=true).
+      - With V(false), the seals are lifted that this option has set. If not given, they stay.
+    type: bool
   uri:
     description:
       - The libvirt driver to connect to, like V(xen:///system) or V(qemu:///system).

@@ -110,6 +110,25 @@ options:
             disconnects and connects again, as some do when they boot.
         type: bool
         default: true
+      sealed:
+        description:
+          - With V(true), the device is sealed as soon as blkback has opened it. Nobody, not even root, can
+            open a sealed device, so C(mount), C(blkid), C(kpartx) and udev's rules fail with C(EPERM). The
+            guest uses it as before. The seal is lifted when the disk is detached, also when the guest ends.
+          - With V(false), the seal is lifted that this option has set. Seals that others have set stay, such
+            as the option C(sealed) of M(racefree.block.dm_device). If not given, an existing disk keeps its
+            seal, and a new disk has none.
+          - Requires a kernel with CONFIG_CGROUP_BPF, control groups of version 2, and a file system of type
+            bpf at C(/sys/fs/bpf). If something is missing, the task fails before anything is changed.
+          - See C(docs/sealed-devices.md) of the collection for the limitations.
+        type: bool
+      sealed_below:
+        description:
+          - With V(true), the loop and mapped devices below the device are sealed with it, but not what is
+            below a logical volume of LVM. They are released with it, unless somebody else has sealed them.
+            Requires O(vbds[].sealed=true).
+          - With V(false), the seals are lifted that this option has set. If not given, they stay.
+        type: bool
       wait_connected:
         description:
           - Whether to wait until the guest has connected to the disk, instead of only until blkback has
@@ -247,6 +266,9 @@ vbds:
           sample: 4
         connected:
           description: Whether the guest is connected to the disk.
+          type: bool
+        sealed:
+          description: Whether the device is sealed for this disk, so that nobody else can open it.
           type: bool
     device:
       description: >-

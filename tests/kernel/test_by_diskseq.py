@@ -20,9 +20,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals
 from conftest import refused, run_module, udev_settle
 from differential import udev_stopped
 from names_service import Service, add_partition, diskseq_of, losetup, service, wait_for
+from sealing import nothing_sealed
 
 pytest.importorskip("pyfuse3")
 
@@ -134,6 +136,35 @@ def test_listed_is_what_there_is(names, loop, mapped):
     subprocess.run(["dmsetup", "remove", "--retry", mapped], check=True)
     assert str(device) not in os.listdir(names.mount)
     assert names.no_pins()
+
+
+@pytest.mark.usefixtures(nothing_sealed.__name__)
+def test_sealed_devices_stop_no_other(names, loop, image):
+    """They have names as without a seal. An open by the name is refused as by the node."""
+    sealed = [losetup(image(f"sealed{number}.raw", 2**20)) for number in range(10)]
+    try:
+        numbers = [(*number_of(node), diskseq_of(node)) for node in sealed]
+        for number in numbers:
+            seals.seal(*number)
+        with open(names.path(diskseq_of(loop)), "rb") as device:
+            assert device.read(5) == b"whole"
+        listed = os.listdir(names.mount)
+        for node, (_major, _minor, diskseq) in zip(sealed, numbers):
+            assert str(diskseq) in listed
+            assert os.lstat(names.path(diskseq)).st_rdev == os.lstat(node).st_rdev
+            assert errno_of(names.path(diskseq)) == errno_of(node) == "EPERM"
+        for number in numbers:
+            seals.lift(*number)
+            assert errno_of(names.path(number[2])) == ""
+        assert names.no_pins()
+    finally:
+        subprocess.run(["losetup", "-d", *sealed], check=False)
+        wait_for(lambda: not any(is_bound(node) for node in sealed))
+
+
+def number_of(node: str) -> tuple[int, int]:
+    rdev = os.lstat(node).st_rdev
+    return os.major(rdev), os.minor(rdev)
 
 
 def test_gone_is_gone(names, image):

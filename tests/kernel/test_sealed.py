@@ -12,7 +12,7 @@ import os
 import subprocess
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._block.seal import place, seals
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import place, reasons, seals
 from conftest import Failed, predict_and_run, read_device, refused, run_module, wait_until
 from sealing import is_refused, nothing_sealed
 
@@ -178,6 +178,147 @@ def test_a_stack_whose_lower_device_is_sealed_grows(image, cleanup, name):
         assert seal["refused"] >= 1 and 0 <= seal["age"] < 600
     gone = predict_and_run("dm_device", name=name, state="absent")
     assert gone["gone"]
+
+
+@pytest.fixture
+def stack(image, cleanup, name):
+    """
+    A loop device, a mapped device on it, and a function that runs dm_device for one on top of both; as
+    (loop, middle, top).
+    """
+    path = image()
+    cleanup(loop=path)
+    lowest = run_module("loop_device", backing_file=path)["device"]
+    cleanup(dm=f"{name}-middle")
+    table = f"0 {SECTORS // 2} linear diskseq:{lowest['diskseq']} 0"
+    middle = run_module("dm_device", name=f"{name}-middle", table=table)["device"]
+    cleanup(dm=name)
+
+    def top(run=predict_and_run, length=SECTORS // 4, **options):
+        line = f"0 {length} linear diskseq:{middle['diskseq']} 0"
+        return run("dm_device", name=name, table=line, **options)
+
+    return lowest, middle, top
+
+
+def reasons_of(device):
+    return seals.reasons_of(device["major"], device["minor"], device["diskseq"])
+
+
+def test_what_lies_below_is_sealed_with_a_device(stack, image, cleanup):
+    lowest, middle, top = stack
+    made = top(sealed=True, sealed_below=True)
+    assert made["diff"]["after"]["sealed_below"] is True
+    paths = [lowest["path"], middle["path"], made["device"]["path"]]
+    assert all(is_refused(path) for path in paths)
+    assert not top(run_module, sealed=True, sealed_below=True)["changed"]
+    assert not top(run_module)["changed"]
+    rows = {row["diskseq"]: row for row in run_module("device_info")["devices"]}
+    (reason,) = rows[lowest["diskseq"]]["seal"]["reasons"]
+    assert reason.startswith(f"below {made['device']['major']}:{made['device']['minor']} ")
+    assert rows[made["device"]["diskseq"]]["seal"]["reasons"] == ["own"]
+    # All of it can grow.
+    os.truncate(lowest["backing_file"], 32 * MIB)
+    run_module("loop_device", backing_file=lowest["backing_file"])
+    table = f"0 {SECTORS} linear diskseq:{lowest['diskseq']} 0"
+    run_module("dm_device", name=middle["mapper_name"], table=table)
+    grown = top(length=SECTORS)
+    assert grown["device"]["size"] == 16 * MIB and all(is_refused(path) for path in paths)
+    # What a new table names is sealed too, and what it no longer names is not.
+    other = image("other.raw")
+    cleanup(loop=other)
+    loop = run_module("loop_device", backing_file=other)["device"]
+    table = f"0 {SECTORS} linear diskseq:{loop['diskseq']} 0"
+    moved = predict_and_run("dm_device", name=made["device"]["mapper_name"], table=table)
+    assert moved["diff"]["after"]["sealed_below"] is True
+    assert is_refused(loop["path"]) and is_refused(paths[2])
+    seals.reap()
+    assert not is_refused(paths[0]) and not is_refused(paths[1])
+    lifted = predict_and_run("dm_device", name=made["device"]["mapper_name"], sealed=True, sealed_below=False)
+    assert (lifted["diff"]["before"]["sealed_below"], lifted["diff"]["after"]["sealed_below"]) == (
+        True,
+        False,
+    )
+    assert is_refused(paths[2]) and not is_refused(loop["path"])
+    # The fixtures remove the loop device before this one.
+    run_module("dm_device", name=made["device"]["mapper_name"], state="absent")
+
+
+@pytest.mark.parametrize("how", ["sealed=false", "absent", "dmsetup"])
+def test_a_seal_below_ends_with_its_reason_and_no_other(stack, how, name):
+    lowest, middle, top = stack
+    top()
+    # Somebody else's seal of one of them stays.
+    run_module("dm_device", name=middle["mapper_name"], sealed=True)
+    path = top(sealed=True, sealed_below=True)["device"]["path"]
+    assert "own" in reasons_of(middle) and len(reasons_of(middle)) == 2
+    if how == "sealed=false":
+        assert not top(sealed=False)["device"]["sealed"] and not is_refused(path)
+    elif how == "absent":
+        assert predict_and_run("dm_device", name=name, state="absent")["gone"]
+    else:
+        subprocess.run(["dmsetup", "remove", "--retry", name], check=True)
+        wait_until(lambda: not is_refused(lowest["path"]), 10)
+    assert not is_refused(lowest["path"])
+    assert is_refused(middle["path"]) and reasons_of(middle) == {"own"}
+    run_module("dm_device", name=middle["mapper_name"], sealed=False)
+    assert not is_refused(middle["path"]) and not reasons.recorded()
+
+
+def test_lifting_an_own_seal_leaves_what_others_need(stack):
+    dummy, middle, top = stack
+    top(sealed=True, sealed_below=True)
+    run_module("dm_device", name=middle["mapper_name"], sealed=True)
+    assert predict_and_run("dm_device", name=middle["mapper_name"], sealed=False)["device"]["sealed"]
+    assert is_refused(middle["path"])
+    assert top(sealed=False) and not is_refused(middle["path"])
+
+
+def test_others_may_use_what_lies_below(stack, cleanup, name):
+    """A device that is sealed only because one above it is can be shared, as the origin of snapshots is."""
+    lowest, middle, top = stack
+    top(sealed=True, sealed_below=True)
+    cleanup(dm=f"{name}-other")
+    table = f"0 8 linear diskseq:{lowest['diskseq']} 0"
+    predict_and_run("dm_device", name=f"{name}-other", table=table)
+    predict_and_run("dm_device", name=f"{name}-other", table=f"0 8 linear diskseq:{middle['diskseq']} 0")
+    assert is_refused(lowest["path"]) and is_refused(middle["path"])
+
+
+def test_options_that_seal_below_alone_are_refused(name):
+    for options in ({}, {"sealed": False}, {"sealed": True, "state": "absent", "deferred": True}):
+        refused(
+            "dm_device",
+            "sealed_below",
+            "is possible only with sealed=true",
+            name=name,
+            sealed_below=True,
+            **{"table": TABLE, **options},
+        )
+
+
+def test_a_seal_for_a_guest_ends_with_its_disk(image, cleanup):
+    """Here blkback has no such disk open, so the next look ends the seal."""
+    path = image()
+    cleanup(loop=path)
+    device = run_module("loop_device", backing_file=path, sealed=True)["device"]
+    number = device["major"], device["minor"], device["diskseq"]
+    reason = reasons.of_vbd(7, 51712)
+    seals.seal(*number, reason=reason)
+    assert reasons_of(device) == {"own", reason}
+    seals.reap()
+    assert reasons_of(device) == {"own"} and is_refused(device["path"])
+    seals.seal(*number, reason=reason)
+    assert predict_and_run("loop_device", backing_file=path, sealed=False)["changed"]
+    # What a run has left that was killed before it sealed the device goes, too.
+    reasons.keep(number[:2], 1, {reason})
+    seals.seal(*number, reason=reason)
+    # The keeper looks at least every ten seconds.
+    wait_until(lambda: not os.path.exists(place.DIRECTORY), 30)
+    assert not is_refused(device["path"])
+    seals.seal(*number)
+    seals.lift(*number)
+    assert not reasons.recorded()
 
 
 def test_ten_sealed_disks_change_nothing_for_others(image, cleanup, name):

@@ -16,7 +16,7 @@ from .._base.errors import BlockError, DeviceGone
 from .._block import device as _device
 from . import control as _control
 from . import keys, suspended, udev
-from .load import Table
+from .load import Table, sealed_let_in
 from .standby import resume_all, standby
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
@@ -93,7 +93,7 @@ def _load_and_suspend(
     Load the table into the held device and suspend it. On an error, the device gets its old ``status`` back.
     """
     address = _control.by_device(device)
-    with keys.reachable(table.targets):
+    with keys.reachable(table.targets), sealed_let_in(table):
         control.load(address, table.targets, table.read_only, table.secure)
     try:
         table.prove()

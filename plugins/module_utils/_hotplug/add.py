@@ -13,6 +13,7 @@ opened it. Only then is hotplug-status set to connected.
 
 from __future__ import annotations
 
+from .._base import gone
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceBusy, GuestError, InvalidValue, WrongDevice
 from .._base.record import Record
@@ -38,6 +39,10 @@ _LONGEST_ERROR = 1000
 _LAST_LOOK = 2.0
 # Seconds for which only sysfs is polled for blkback's open, before its nodes in XenStore are read too.
 _PATIENCE = 0.5
+# _block.seal.place.DIRECTORY: it exists while any device of this host is sealed.
+_SEALS = "/sys/fs/bpf/racefree"
+# Seconds for which blkback may open a sealed device.
+_OPENING = 60.0
 _GIVEN_UP = (str(CLOSING), str(CLOSED))
 # What is read of the vbd before anything is done.
 _NODES = (
@@ -121,6 +126,9 @@ class _Add:
         self.is_served = False
         # Whether other guests may write to the same storage.
         self.is_shared = False
+        # target.SEALED or SEALED_BELOW if the device is to be sealed, and the device that was sealed.
+        self.seal = ""
+        self.sealed: tuple[int, int, int] | None = None
         self.resources = _Resources()
 
     def run(self) -> None:
@@ -139,8 +147,12 @@ class _Add:
     def _attach(self, params: str, mode: str) -> None:
         """Open the device of the target ``params`` and hand it to blkback."""
         writable = "w" in mode
-        recipe = target.parse(params, writable)
+        self.seal, text = target.split_seal(params)
+        recipe = target.parse(text, writable)
         self.is_shared = target.is_shared(recipe, mode)
+        self.seal = self.seal or target.seal_of(recipe)
+        if self.seal:
+            self._check_seal()
         facts = {"target": params}
         self.link.record(self.key, facts)
         with self.resources, target.open_device(recipe, self.limit.left(), self.is_shared) as device:
@@ -165,6 +177,7 @@ class _Add:
         text = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in text)[
             :_LONGEST_ERROR
         ]
+        self._unseal()
         try:
             if not self.identity and not self.is_served:
                 state.forget(self.key)
@@ -235,6 +248,10 @@ class _Add:
             self.nodes["dev"] or str(self.key.devid),
         )
         device.prove()
+        if gone.exists(_SEALS):
+            from .._block.seal import blkback  # rarely needed, so imported here to save start-up time
+
+            blkback.let_open([device.id[:2]], _OPENING)
         with _sharing.Sharing(stack.questions(self.resources)) as sharing:
             if not self.is_shared:
                 sharing.prepare(request)
@@ -295,6 +312,8 @@ class _Add:
                             device=device.path,
                         )
                     device.prove()
+                    if self.seal and self.sealed is None:
+                        self._seal(device)
                     if self.link.transaction(self.store, lambda tx: self._finish_in(tx, device), limit):
                         return
                     waited_for = "blkback to open the device (the node opened is 0)"
@@ -303,6 +322,41 @@ class _Add:
             if late:
                 raise self.limit.exceeded(waited_for, device=device.path, hint=_HINT)
             self.limit.sleep(pause)
+
+    def _check_seal(self) -> None:
+        """Raise an error if the device could not be sealed, before anything is made."""
+        if self.store.read(f"/libxl/{self.key.domid}/type") == "hvm":
+            raise InvalidValue(
+                "target",
+                self.nodes["params"],
+                "is not possible for an HVM guest: its device model opens the disk too, and a seal would "
+                "refuse that. Leave out sealed:",
+            )
+        from .._block.seal import seals  # imported here to save start-up time for disks that are not sealed
+
+        seals.probe()
+
+    def _seal(self, device: Device) -> None:
+        """Seal the device, which blkback has open by now."""
+        from .._block.seal import reasons, seals  # imported here to save start-up time
+
+        number = device.id.major, device.id.minor, device.id.diskseq
+        reason = reasons.of_vbd(self.key.domid, self.key.devid)
+        self.sealed = number
+        seals.seal(*number, reason=reason)
+        if self.seal == target.SEALED_BELOW:
+            seals.seal_below(*number, reason)
+
+    def _unseal(self) -> None:
+        """Lift the seal after a failure. If that fails, it ends when the disk's backend is gone."""
+        if self.sealed is None:
+            return
+        from .._block.seal import reasons, seals  # imported here to save start-up time
+
+        try:
+            seals.lift(*self.sealed, reasons.of_vbd(self.key.domid, self.key.devid))
+        except (BlockError, OSError):
+            pass
 
     def _finish_in(self, tx: Nodes, device: Device) -> bool:
         """

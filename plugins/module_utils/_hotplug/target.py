@@ -36,6 +36,18 @@ if TYPE_CHECKING:
 
 _FORMS = ("diskseq:", "file:", "path:", "dm:")
 _RECIPE = "recipe:"
+SEALED, SEALED_BELOW = "sealed:", "sealed-below:"
+
+
+def split_seal(text: str) -> tuple[str, str]:
+    """
+    Split a target into SEALED, SEALED_BELOW or nothing, and the rest, for ``parse``. With either, the device
+    is to be sealed while the guest has it; with SEALED_BELOW also the loop and mapped devices below it.
+    """
+    for start in (SEALED, SEALED_BELOW):
+        if text.startswith(start):
+            return start, text[len(start) :]
+    return "", text
 
 
 def parse(text: str, writable: bool) -> Recipe:
@@ -61,6 +73,14 @@ def parse(text: str, writable: bool) -> Recipe:
         _check_kept(text, PathSource(path))
         recipe = _guess(path)
     return recipe._replace(read_only=True) if isinstance(recipe, FileSource) and not writable else recipe
+
+
+def seal_of(recipe: Recipe) -> str:
+    """SEALED or SEALED_BELOW if a recipe that is kept in a file says so, otherwise nothing."""
+    seal = getattr(recipe, "seal", None)
+    if seal is None or not seal.sealed:
+        return ""
+    return SEALED_BELOW if seal.sealed_below else SEALED
 
 
 def is_shared(recipe: Recipe, mode: str) -> bool:

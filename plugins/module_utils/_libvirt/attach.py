@@ -23,6 +23,7 @@ from xml.sax.saxutils import quoteattr
 from .._base import gone
 from .._base.deadline import Deadline
 from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
+from .._block.seal import blkback as _seals
 from .._process.holder import hold, hold_for
 from .._xen import blkback, vbd_read
 from .._xen import guest as _guest
@@ -109,6 +110,8 @@ def _attach(store: Store, request: Request, limit: Deadline, guard: Guard | None
         if request.params is None:
             # libvirt accepts only a path.
             request.device.need_node()
+        # Somebody may have sealed the device, perhaps for another guest that has it too.
+        _seals.let_open([request.device.id[:2]], limit.left() + _LATE)
         # If this process is killed while libvirt attaches, the number must not be freed before blkback has
         # opened it.
         with hold([request.device], limit.left() + _TAKING_BACK):

@@ -33,6 +33,7 @@ from .._block.device import Device
 from .._dm import control, lifetime, load, removal, udev
 from .._dm import mapped as _mapped
 from .._source import for_guest, lookup
+from .._source import recipe as _recipe
 from .._source.resources import Resources
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
@@ -54,7 +55,7 @@ _LETTING_GO = 20
 class DiskSpec(NamedTuple):
     """
     One disk of one domain. ``source``: see ``_source.spec.parse``. ``shareable``: other guests may use the
-    same storage.
+    same storage. ``seal``: whether the device is sealed once blkback has opened it.
     """
 
     domain: str
@@ -63,6 +64,7 @@ class DiskSpec(NamedTuple):
     source: Source
     read_only: bool = False
     shareable: bool = False
+    seal: _recipe.Seal = _recipe.Seal()
 
     @property
     def path(self) -> str:
@@ -116,7 +118,7 @@ def make(resources: Resources, spec: DiskSpec, limit: Deadline, store: Store | N
         resources.dm,
         domain_xml.mapped_name(spec.uuid, spec.target),
         spec.mapped_uuid,
-        load.Table((line,), spec.read_only),
+        load.Table((line,), spec.read_only, held=(below,)),
         resources.cookie.next(udev.HANDS_OFF),
         persist=False,
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._base.deadline import Deadline
+from .._source.recipe import Seal
 from . import connection
 from .disk_device import DiskSpec
 
@@ -27,7 +28,8 @@ class DiskRequest(NamedTuple):
     ``source``: None only to remove a disk, whatever its source is. ``mode``: ``r`` or ``w``. ``device_type``:
     ``disk`` or ``cdrom``. ``bus``: None lets libvirt choose. ``shared``: other guests may use the same
     storage. ``config`` and ``live``: whether to change the inactive definition and the running guest.
-    ``present``: whether the disk must exist afterwards. ``timeout``: seconds for each step.
+    ``present``: whether the disk must exist afterwards. ``timeout``: seconds for each step. ``seal``: of the
+    disk, while a guest has it.
     """
 
     uri: str
@@ -42,6 +44,7 @@ class DiskRequest(NamedTuple):
     live: bool = False
     present: bool = True
     timeout: int = 60
+    seal: Seal = Seal()
 
     @property
     def read_only(self) -> bool:
@@ -61,5 +64,5 @@ class DiskRequest(NamedTuple):
         if self.source is None:
             raise AssertionError
         return DiskSpec(
-            definition.name, definition.uuid, self.target, self.source, self.read_only, self.shared
+            definition.name, definition.uuid, self.target, self.source, self.read_only, self.shared, self.seal
         )

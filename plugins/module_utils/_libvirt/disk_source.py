@@ -41,14 +41,16 @@ def read(resources: Resources, request: DiskRequest, definition: Definition) -> 
     )
 
 
-def recipe_for_run(state: SourceState, title: str) -> tuple[str | None, list[str]]:
+def recipe_for_run(
+    state: SourceState, title: str, seal: _recipe.Seal | None = None
+) -> tuple[str | None, list[str]]:
     """
     ``(recipe, warnings)`` for restoring a saved guest. The recipe is None if it could refer to another disk
     by then.
     """
     doubts = state.doubts
     try:
-        recipe = _recipe.text_of(state.source)
+        recipe = _recipe.text_of(state.source, seal)
     except InvalidValue as error:
         doubts = [str(error)]
     if not doubts:

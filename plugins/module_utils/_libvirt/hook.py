@@ -28,6 +28,7 @@ from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceGone, GuestError, WrongDevice
 from .._base.files import write_whole
 from .._block.device import Device
+from .._block.seal import reasons, seals
 from .._dm import lifetime
 from .._process import descriptors, identity
 from .._process import holder as _holder
@@ -124,6 +125,8 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
     end_holder(job.uuid)
     if not job.disks:
         return []
+    if any(spec.seal.sealed for spec in job.disks):
+        seals.probe()
     with Resources() as resources:
         for_guest.reap(resources)
         for_guest.take_turn(resources, [spec.source for spec in job.disks], limit)
@@ -218,7 +221,20 @@ def _prove(resources: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec,
             device=str(spec),
             hint="The path was made to lead elsewhere",
         )
+    _seal(key, spec, device)
     return f"{spec.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"
+
+
+def _seal(key: Key, spec: disk_device.DiskSpec, device: Device) -> None:
+    """Seal the device, which blkback has open by now, if the recipe says so. It ends with the disk."""
+    number, reason = (
+        (device.id.major, device.id.minor, device.id.diskseq),
+        reasons.of_vbd(key.domid, key.devid),
+    )
+    if spec.seal.sealed:
+        seals.seal(*number, reason=reason)
+    if spec.seal.sealed_below:
+        seals.seal_below(*number, reason)
 
 
 # Holders: one for each domain. A file records its PID, so that a later run of this program can end it.

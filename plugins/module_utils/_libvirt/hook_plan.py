@@ -107,7 +107,13 @@ def _wanted(domain: domain_xml.Domain, uuid: str, disk: domain_xml.Present) -> l
     read_only = disk.read_only or disk.device == "cdrom"
     return [
         DiskSpec(
-            domain.name or uuid, uuid, disk.target, _recipe.parse(recipe, title), read_only, disk.shareable
+            domain.name or uuid,
+            uuid,
+            disk.target,
+            _recipe.parse(recipe, title),
+            read_only,
+            disk.shareable,
+            _recipe.seal_of(recipe, title),
         )
     ]
 

@@ -58,7 +58,7 @@ ARGUMENTS = {
     "nolockfs": {"type": "bool", "default": False},
     "udev": {"type": "str", "choices": ["full", "hidden"], "default": "full"},
     "deferred": {"type": "bool", "default": False},
-    **sealing.ARGUMENTS,
+    **sealing.BELOW_ARGUMENTS,
     "timeout": {"type": "int", "default": 10},
     "state": {"type": "str", "choices": ["present", "suspended", "absent"], "default": "present"},
 }

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._base import locks as _locks
-from .._base.errors import BlockError, GuestError, InvalidValue
+from .._base.errors import BlockError, DefinitionError, GuestError, InvalidValue
 from .._block.device import Device
+from .._block.seal import reasons
 from .._libvirt import connection, disk_source, domain_xml
 from .._libvirt.disk_definition import DiskDefinition, Exchange
 from .._libvirt.disk_request import DiskRequest
@@ -25,8 +26,9 @@ from .._source import recipe as _recipe
 from .._source.resources import Resources
 from .._xen import guest, vdev
 from .._xenstore.pyxs_store import Store
+from . import sealing
 from .guest_disk import check_source_mode
-from .item import Identities, Item, Params, Plan, check_seconds, known
+from .item import Identities, Item, Params, Plan, check_seconds, known, undo_steps
 
 if TYPE_CHECKING:
     from .._source.spec import Source
@@ -41,6 +43,7 @@ ARGUMENTS = {
     "shared": {"type": "bool", "default": False},
     "config": {"type": "bool", "default": True},
     "live": {"type": "bool", "default": False},
+    **sealing.BELOW_ARGUMENTS,
     "uri": {"type": "str", "default": connection.URI},
     "timeout": {"type": "int", "default": 60},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -63,6 +66,11 @@ class DiskItem(Item):
         self.defined: DiskDefinition | None = None
         self.running: RunningDisk | None = None
         self.exchange: Exchange | None = None
+        # The settings of the running disk that the plan found and wants, and the steps that roll back a
+        # change of its seals.
+        self._had: dict[str, Any] = {}
+        self._has: dict[str, Any] = {}
+        self._unseal: list[Callable[[], Any]] = []
 
     def key(self) -> tuple[str, Any]:
         return "vdev", f"{self.params['vdev']} of {self.params['domain']}"
@@ -101,6 +109,10 @@ class DiskItem(Item):
             params["timeout"],
         )
 
+    @classmethod
+    def prepare(cls, resources: Resources) -> None:
+        sealing.prepare()
+
     def _source(self) -> Source:
         source = check_source_mode(spec.parse(self.params["source"]), self.params["mode"])
         if self.params["config"]:
@@ -136,6 +148,9 @@ class DiskItem(Item):
         self.definition = definition = connection.read(request.uri, request.domain, request.limit())
         before: dict[str, Any] = {}
         after: dict[str, Any] = {}
+        self.request = request = request._replace(seal=self._seal())
+        if request.present and request.seal.sealed:
+            sealing.need_support()
         below = self._read_source() if request.present else None
         if request.config:
             self.defined = DiskDefinition(self.request, definition, self.recipe)
@@ -143,6 +158,7 @@ class DiskItem(Item):
         if request.live and definition.live is not None:
             self.running = RunningDisk(self.resources, self.request, definition)
             had, has = self.running.plan(below, self.recipe)
+            self._plan_seals(had, has)
             before.update({} if had is None else {"running": had})
             after.update({} if has is None else {"running": has})
         elif request.live and not request.config:
@@ -152,7 +168,51 @@ class DiskItem(Item):
                 hint="config: true changes its definition",
             )
         changes = [part.changes for part in (self.defined, self.running) if part is not None]
-        return Plan(any(changes), before, after)
+        return Plan(any(changes) or self._seals_change, before, after)
+
+    def _seal(self) -> _recipe.Seal:
+        """The wanted seal: as the options say, or else as the present recipe does."""
+        sealed, below, definition = self.params["sealed"], self.params["sealed_below"], known(self.definition)
+        kept = _recipe.Seal()
+        for text in (definition.live, definition.xml):
+            recipe = None if text is None else domain_xml.Domain(text).recipes().get(self.target)
+            try:
+                kept = kept if recipe is None else _recipe.seal_of(recipe, self.title())
+            except (DefinitionError, InvalidValue):
+                # A recipe that cannot be read is replaced.
+                kept = _recipe.Seal()
+        is_sealed = kept.sealed if sealed is None else sealed
+        return _recipe.Seal(is_sealed, is_sealed and (kept.sealed_below if below is None else below))
+
+    def _plan_seals(self, had: dict[str, Any] | None, has: dict[str, Any] | None) -> None:
+        """Compare the seal of the running disk, and add it to both settings."""
+        running = known(self.running)
+        if has is None or not self.request.present:
+            return
+        self._had, self._has = had or {}, has
+        options = dict(self.params)
+        if self.request.seal.sealed:
+            options.update(self.request.seal._asdict())
+        before = self._had if running.vbd is not None else {}
+        sealing.compare(options, running.device, before, has, self._reason())
+
+    @property
+    def _seals_change(self) -> bool:
+        return any(self._had.get(name) != self._has.get(name) for name in _recipe.Seal._fields)
+
+    def _reason(self) -> str:
+        """The reason of the seal of the running disk (``_block.seal.reasons``)."""
+        return reasons.of_vbd(known(known(self.running).guest).domid, vdev.parse(self.target).number)
+
+    def _change_running(self) -> None:
+        running = known(self.running)
+        if running.changes:
+            running.change()
+        if not self.request.present:
+            # Its seal has no reason any more.
+            sealing.prepare()
+        elif self._has:
+            sealing.change(known(running.device), self._had, self._has, self._unseal, self._reason())
 
     def _read_source(self) -> Device | None:
         """
@@ -161,7 +221,7 @@ class DiskItem(Item):
         state = disk_source.read(self.resources, self.request, known(self.definition))
         self.request = self.request._replace(source=state.source)
         recipe_of = disk_source.recipe_to_define if self.request.config else disk_source.recipe_for_run
-        self.recipe, warnings = recipe_of(state, self.title())
+        self.recipe, warnings = recipe_of(state, self.title(), self.request.seal)
         self.warnings += warnings
         return state.device
 
@@ -172,8 +232,8 @@ class DiskItem(Item):
     def apply_together(cls, items: Sequence[DiskItem]) -> list[BlockError | None]:
         errors: dict[DiskItem, BlockError | None] = {}
         for item in items:
-            if item.running is not None and item.running.changes:
-                errors[item] = _error_of(item.running.change)
+            if item.running is not None and (item.running.changes or item._seals_change):
+                errors[item] = _error_of(item._change_running)
         domains: dict[tuple[str, str], list[DiskItem]] = {}
         for item in items:
             if item.defined is not None and item.defined.changes and errors.get(item) is None:
@@ -188,7 +248,8 @@ class DiskItem(Item):
 
     def undo(self) -> None:
         """Restore the old definitions, and detach what was attached. Raises the first error at the end."""
-        failures = [_error_of(part.undo) for part in (self.exchange, self.running) if part is not None]
+        failures = [_error_of(lambda: undo_steps(self._unseal))]
+        failures += [_error_of(part.undo) for part in (self.exchange, self.running) if part is not None]
         for failure in failures:
             if failure is not None:
                 raise failure
@@ -228,6 +289,14 @@ def _check_options(params: Params) -> None:
     if not params["config"] and not params["live"]:
         raise InvalidValue("config", False, "must be true without live: there is nothing else to change")
     check_seconds(params, "timeout", 1)
+    sealing.check_guest_disk(params, "absent")
+    if params["sealed"] and not params["uri"].startswith("xen:"):
+        raise InvalidValue(
+            "sealed",
+            True,
+            f"is possible only for Xen, where blkback tells when it has opened a disk, and the uri is "
+            f"{params['uri']}",
+        )
     if params["bus"] not in (None, *_BUSES):
         raise InvalidValue("bus", params["bus"], f"must be one of {', '.join(_BUSES)}")
     if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "present":

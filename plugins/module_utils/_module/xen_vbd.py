@@ -10,13 +10,14 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._base import locks as _locks
 from .._base.errors import BlockError, DeviceBusy, GuestError, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._block.device import Device
+from .._block.seal import reasons
 from .._libvirt import attach
 from .._source import files, lookup, needed_locks, opener, spec
 from .._source.resources import Resources
@@ -27,8 +28,9 @@ from .._xen.footprint import Extent
 from .._xen.vbd_nodes import Vbd
 from .._xenstore.nodes import Nodes
 from .._xenstore.pyxs_store import Store
+from . import sealing
 from .guest_disk import check_source_mode
-from .item import Identities, Item, Params, Plan, check_seconds, known
+from .item import Identities, Item, Params, Plan, check_seconds, known, undo_steps
 
 if TYPE_CHECKING:
     from .._source.spec import Source
@@ -43,6 +45,7 @@ ARGUMENTS = {
     "diskseq_form": {"type": "str", "choices": list(vbd_nodes.FORMS), "default": "diskseq"},
     "shared": {"type": "bool", "default": False},
     "persist": {"type": "bool", "default": True},
+    **sealing.BELOW_ARGUMENTS,
     "wait_connected": {"type": "bool", "default": False},
     "force": {"type": "bool", "default": False},
     "toolstack": {"type": "str", "choices": ["auto", "xenstore", "libvirt"], "default": "auto"},
@@ -76,6 +79,13 @@ class VbdItem(Item):
         self.device: Device | None = None
         # The source's device, if it already exists.
         self.found: Device | None = None
+        # Whether the disk was attached before this run, and the device of a disk that is detached.
+        self.was_there = False
+        self.old_device: Device | None = None
+        # The settings that the plan found and wants, and the steps that roll back a change of the seals.
+        self._before: dict[str, Any] = {}
+        self._after: dict[str, Any] = {}
+        self._unseal: list[Callable[[], Any]] = []
         resources.for_guests = True
         self.opener = opener.Opener(resources)
 
@@ -99,6 +109,7 @@ class VbdItem(Item):
         if params["diskseq"] is not None:
             _device.check_diskseq(params["diskseq"])
         check_seconds(params, "timeout", 1)
+        sealing.check_guest_disk(params, "detached")
         if params["source"] is not None:
             self.source = spec.parse(params["source"])
         elif params["state"] == "attached":
@@ -109,6 +120,10 @@ class VbdItem(Item):
             self.source = check_source_mode(self.source, params["mode"])
         if isinstance(self.source, spec.FileSource) and params["shared"]:
             self.source = self.source._replace(overlap=True)
+
+    @classmethod
+    def prepare(cls, resources: Resources) -> None:
+        sealing.prepare()
 
     def locks(self) -> list[_locks.Lock]:
         try:
@@ -128,18 +143,36 @@ class VbdItem(Item):
         return self._plan_detached() if self.params["state"] == "detached" else self._plan_attached()
 
     def apply(self) -> None:
-        if self.params["state"] == "attached":
+        if self.params["state"] == "attached" and not self.was_there:
             self.device = self.opener.open(self._wanted_source())
 
     @classmethod
     def apply_together(cls, items: Sequence[VbdItem]) -> list[BlockError | None]:
         errors: dict[int, BlockError | None] = {}
-        for batch, chosen in _batches(items):
+        for batch, chosen in _batches([item for item in items if not item.was_there]):
             if batch.attached:
                 cls._attach(chosen, batch, errors)
             else:
                 cls._detach(chosen, batch, errors)
+        for item in items:
+            if errors.get(id(item)) is None:
+                errors[id(item)] = item._change_seals()
         return [errors.get(id(item)) for item in items]
+
+    def _change_seals(self) -> BlockError | None:
+        """Seal what blkback has open now, or lift seals, as the settings say."""
+        try:
+            if self.params["state"] == "attached":
+                sealing.change(known(self.device), self._before, self._after, self._unseal, self._reason())
+            elif self.old_device is not None:
+                sealing.lift(self.old_device, self._reason())
+        except BlockError as error:
+            return error
+        return None
+
+    def _reason(self) -> str:
+        """The reason of this disk's seal (``_block.seal.reasons``)."""
+        return reasons.of_vbd(known(self.guest).domid, self.vdev.number)
 
     def remains(self) -> list[str]:
         told = list(self.opener.grown)
@@ -160,6 +193,13 @@ class VbdItem(Item):
             self.opener.keep()
 
     def undo(self) -> None:
+        try:
+            undo_steps(self._unseal)
+        finally:
+            if not self.was_there:
+                self._undo_disk()
+
+    def _undo_disk(self) -> None:
         if self.params["state"] == "attached" and self.vbd is not None:
             errors: dict[int, BlockError | None] = {}
             self._detach([self], _BatchKey(False, self.by_libvirt(), False, False), errors)
@@ -181,10 +221,13 @@ class VbdItem(Item):
             return {"vbd": None, "device": None}
         if self.vbd is None:
             return {"vbd": None, "device": None}
-        return {
-            "vbd": dict(self.vbd.as_dict(), domain=known(self.guest).name, uuid=known(self.guest).uuid),
-            "device": known(self.device).as_dict(),
-        }
+        vbd = dict(
+            self.vbd.as_dict(),
+            domain=known(self.guest).name,
+            uuid=known(self.guest).uuid,
+            sealed=sealing.is_for(known(self.device), self._reason()),
+        )
+        return {"vbd": vbd, "device": known(self.device).as_dict()}
 
     # Attaching
 
@@ -194,8 +237,8 @@ class VbdItem(Item):
         after = self._settings(str(self.source), self.params["mode"], self.params["device_type"])
         if vbd is not None:
             self._check_same(vbd)
-            self.vbd = vbd
-            return Plan(False, after, after)
+            self.vbd, self.was_there = vbd, True
+            return self._plan_seals(dict(after), after)
         if self.params["diskseq"] is not None and not isinstance(
             self.source, (spec.DiskseqSource, spec.PathSource)
         ):
@@ -211,7 +254,12 @@ class VbdItem(Item):
                 "is a node that libvirt does not write: say diskseq, or toolstack=xenstore",
             )
         self._check_free()
-        return Plan(True, {}, after)
+        return self._plan_seals({}, after)
+
+    def _plan_seals(self, before: dict[str, Any], after: dict[str, Any]) -> Plan:
+        sealing.compare(self.params, self.device, before, after, self._reason())
+        self._before, self._after = before, after
+        return Plan(before != after, before, after)
 
     def _check_same(self, vbd: Vbd) -> None:
         """Raise an error unless the attached disk is the wanted one."""
@@ -351,6 +399,9 @@ class VbdItem(Item):
                     hint="It is not the source that was given; leave source out to detach whatever is there",
                 )
         before = self._settings(self.vbd.params, **attached.settings_of(self.vbd))
+        if device is not None and sealing.is_for(device, self._reason()):
+            before["sealed"] = True
+            self.old_device = device
         return Plan(True, before, {})
 
     def _is_running(self) -> bool:

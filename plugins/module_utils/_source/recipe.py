@@ -19,6 +19,7 @@ import os
 
 from .. import _dm_table
 from .._base.errors import DefinitionError, InvalidValue
+from .._base.record import Record
 from .._dm import live_table
 from . import spec
 
@@ -53,6 +54,16 @@ _GUARDS: dict[str, Any] = {"mtime_ns": None, "format": None, "overlap": False, "
 # Links named after a hardware ID or a location. Labels and UUIDs do not last: anyone who writes to the disk,
 # such as a guest, can change them.
 _LASTING = ("/dev/disk/by-id/", "/dev/disk/by-path/")
+
+
+class Seal(Record):
+    """
+    Whether the guest's disk is ``sealed`` while the guest has it, and ``sealed_below`` the loop and mapped
+    devices below it too. Kept in the recipe beside the source.
+    """
+
+    sealed: bool = False
+    sealed_below: bool = False
 
 
 def check(source: Source, option: str = "source") -> None:
@@ -96,13 +107,14 @@ def doubt(path: str, is_mapped: bool, uuid: str | None) -> str | None:
     return f"{path} can name another disk after the next boot, and no uuid is kept to detect that: {advice}"
 
 
-def text_of(source: Source) -> str:
+def text_of(source: Source, seal: Seal | None = None) -> str:
     """
-    The text of the recipe; equal sources have equal texts. InvalidValue if it is too long, or cannot be kept
-    (:func:`check`).
+    The text of the recipe; equal sources with equal seals have equal texts. InvalidValue if it is too long,
+    or cannot be kept (:func:`check`).
     """
     check(source)
-    plain = {key: value for key, value in source._asdict().items() if value not in (None, False, 0)}
+    parts = dict(source._asdict(), **({} if seal is None else seal._asdict()))
+    plain = {key: value for key, value in parts.items() if value not in (None, False, 0)}
     text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
     if len(text) > MOST_CHARACTERS:
         raise InvalidValue(
@@ -175,17 +187,33 @@ def parse(text: str, target: str = "source") -> Source:
     """
     The source from the text of a recipe. DefinitionError for text that this collection cannot have written.
     """
+    return _parse(text, target)[0]
+
+
+def seal_of(text: str, target: str = "source") -> Seal:
+    """The Seal from the text of a recipe. DefinitionError as for :func:`parse`."""
+    return _parse(text, target)[1]
+
+
+def _parse(text: str, target: str) -> tuple[Source, Seal]:
     if len(text) > MOST_CHARACTERS:
         raise DefinitionError(f"the recipe has more than {MOST_CHARACTERS} characters", device=target)
     try:
         plain = json.loads(text, parse_constant=_no_constant)
         if not isinstance(plain, dict):
             raise ValueError("it is not an object")
+        seal = Seal(*(_flag(plain.pop(name, False), name) for name in Seal._fields))
         source = spec.parse(plain, option=f"recipe of {target}")
         check(source, option=f"recipe of {target}")
     except (ValueError, RecursionError) as error:
         raise DefinitionError(f"the recipe cannot be read: {error}", device=target) from error
-    return source
+    return source, seal
+
+
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is neither true nor false")
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:

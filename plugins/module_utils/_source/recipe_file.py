@@ -44,12 +44,16 @@ _AGAIN = "Write the recipe again with racefree.block.xl_disk"
 
 
 class KeptRecipe(Record):
-    """A recipe that was read. ``disk``: the disk for which it was written, like ``xvda of web1``, or None."""
+    """
+    A recipe that was read. ``disk``: the disk for which it was written, like ``xvda of web1``, or None.
+    ``seal``: of the disk, while a guest has it; kept beside the source's own keys.
+    """
 
     name: str
     source: Source
     shared: bool = False
     disk: str | None = None
+    seal: _recipe.Seal = _recipe.Seal()
 
 
 def check_name(name: object, option: str = "recipe") -> str:
@@ -134,7 +138,7 @@ def remove(name: str) -> None:
 
 def text_of(kept: KeptRecipe) -> str:
     """The content of the file; equal recipes have equal texts."""
-    plain: dict[str, Any] = {"source": json.loads(_recipe.text_of(kept.source))}
+    plain: dict[str, Any] = {"source": json.loads(_recipe.text_of(kept.source, kept.seal))}
     if kept.shared:
         plain["shared"] = True
     if kept.disk is not None:
@@ -156,7 +160,8 @@ def _parse(text: str, name: str) -> KeptRecipe:
             raise ValueError("shared must be true or false, and disk must be text")
     except (ValueError, RecursionError) as error:
         raise DefinitionError(f"the recipe cannot be read: {error}", device=path, hint=_AGAIN) from error
-    return KeptRecipe(name, _recipe.parse(json.dumps(plain["source"]), path), shared, disk)
+    source = json.dumps(plain["source"])
+    return KeptRecipe(name, _recipe.parse(source, path), shared, disk, _recipe.seal_of(source, path))
 
 
 def _read_trusted(path: str) -> str:

@@ -67,7 +67,7 @@ def read(
     return _read_device(resources, source, read_only, of_device)
 
 
-def kept_text(state: SourceState, title: str) -> tuple[str, list[str]]:
+def kept_text(state: SourceState, title: str, seal: _recipe.Seal | None = None) -> tuple[str, list[str]]:
     """``(text of the recipe, warnings)``. InvalidValue if the source cannot be kept."""
     warnings = list(state.doubts)
     if _recipe.boot_of(state.source):
@@ -75,7 +75,7 @@ def kept_text(state: SourceState, title: str) -> tuple[str, list[str]]:
             f"{title}: the guest cannot start with this disk after the host's next boot: "
             "its disk sequence number is valid for the current boot only"
         )
-    return _recipe.text_of(state.source), warnings
+    return _recipe.text_of(state.source, seal), warnings
 
 
 def is_kept(kept: Source, source: Source) -> bool:

@@ -32,6 +32,7 @@ from .._base.errors import (
     XenStoreError,
 )
 from .._block.device import Device
+from .._block.seal import blkback as _seals
 from .._process.holder import hold, hold_for
 from .._xenstore.nodes import NodeError
 from . import guest as _guest
@@ -160,6 +161,8 @@ def attach(
     for job in jobs:
         job.run(job.prepare)
     ready = [job for job in jobs if not job.error]
+    # Somebody may have sealed a device, perhaps for another guest that has it too.
+    _seals.let_open([job.request.device.id[:2] for job in ready], timeout + _KEPT)
     # If this process is killed between the write and blkback's open, the numbers must not be freed.
     with hold([job.request.device for job in ready], timeout + _KEPT) if ready else contextlib.nullcontext():
         with store.within(limit):

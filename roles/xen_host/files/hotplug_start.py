@@ -53,6 +53,12 @@ class Codes:
             marshal.loads(os.pread(self.fd, size, place)), module.__dict__
         )  # the library's own code, which the role compiled
 
+    def get_source(self, name):
+        """The text of a module, for a process that needs its own copy of the library."""
+        path = HERE + name[len(PACKAGE) :].replace(".", "/")
+        with open(path + ("/__init__.py" if self.index[name][2] else ".py"), encoding="utf-8") as file:
+            return file.read()
+
 
 def main():
     # The interpreter starts without site packages, in a third of the time. cffi is searched for in

@@ -22,7 +22,7 @@ import time
 from ..._base import locks as _locks
 from ..._base.deadline import Deadline
 from ..._base.errors import BlockError
-from . import attachment, reaping, uevent
+from . import attachment, change_event, ending, reaping, uevent
 
 LOCK = _locks.Lock("keeper of seals", "the keeper of this host's seals")
 READY = b"ready\n"
@@ -30,6 +30,8 @@ READY = b"ready\n"
 PERIOD = 10.0
 # A remove event is sent shortly before the device disappears from sysfs. Seconds between the repeated checks.
 _LOOKS = (0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0)
+# Seconds from a remove event until the reasons of the seals are checked. By then sysfs has changed.
+_REASONS_SECONDS = 0.2
 _LOCK_SECONDS = 30.0
 
 
@@ -41,6 +43,8 @@ class Keeper:
 
     def __init__(self) -> None:
         self.again: dict[tuple[int, int], tuple[float, int]] = {}
+        # When the reasons of all seals are checked again, because a guest's disk or an upper device has gone.
+        self.reasons_at: float | None = None
 
     def run(self, listener: uevent.Listener, locks: _locks.Locks) -> None:
         """
@@ -62,7 +66,7 @@ class Keeper:
         """Check all seals; return whether nothing is sealed any more."""
         with _locks.held([attachment.LOCK], Deadline(_LOCK_SECONDS)), attachment.existing() as maps:
             if maps is not None:
-                reaping.reap_all(maps)
+                ending.reap_all(maps)
                 if not reaping.clear_away(maps):
                     return False
             locks.release([LOCK])
@@ -80,10 +84,14 @@ class Keeper:
 
     def _patience(self, until: float) -> float:
         """Seconds until the next check, never 0: a timeout of 0 would make the socket non-blocking."""
-        soonest = min([when for when, dummy in self.again.values()] + [until])
+        soonest = min([when for when, dummy in self.again.values()] + [self.reasons_at or until, until])
         return max(0.0001, soonest - time.monotonic())
 
     def _see(self, event: uevent.Event) -> None:
+        if event.action == "remove":
+            self.reasons_at = self.reasons_at or time.monotonic() + _REASONS_SECONDS
+        if event.is_backend:
+            return
         if event.is_partition and event.action == "add":
             with _locks.held([attachment.LOCK], Deadline(_LOCK_SECONDS)), attachment.existing() as maps:
                 if maps is not None:
@@ -93,12 +101,23 @@ class Keeper:
 
     def _look_again(self) -> None:
         now = time.monotonic()
+        if self.reasons_at is not None and self.reasons_at <= now:
+            self.reasons_at = None
+            self._end_reasons()
         for number, (when, look) in list(self.again.items()):
             if when > now:
                 continue
             del self.again[number]
             if not self._look(number) and look + 1 < len(_LOOKS):
                 self.again[number] = (now + _LOOKS[look + 1], look + 1)
+
+    @staticmethod
+    def _end_reasons() -> None:
+        with _locks.held([attachment.LOCK], Deadline(_LOCK_SECONDS)), attachment.existing() as maps:
+            if maps is not None:
+                for number in ending.end_reasons(maps):
+                    change_event.send(*number)
+                reaping.clear_away(maps)
 
     def _look(self, number: tuple[int, int]) -> bool:
         """Remove the seal if its device is gone; return whether the number is not sealed now."""

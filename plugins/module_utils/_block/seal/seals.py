@@ -13,7 +13,7 @@ from __future__ import annotations
 from ..._base import locks
 from ..._base.deadline import Deadline
 from .. import sysfs
-from . import attachment, change_event, keeping, reaping
+from . import attachment, below, blkback, change_event, ending, keeping, reaping, reasons
 from .entry import Seal
 
 # Seconds to wait for another run that changes seals.
@@ -25,43 +25,80 @@ def probe() -> None:
     attachment.probe()
 
 
-def seal(major: int, minor: int, diskseq: int, with_removal: bool = False) -> None:
+def seal(major: int, minor: int, diskseq: int, with_removal: bool = False, reason: str = reasons.OWN) -> None:
     """
-    Seal the device and its partitions: later opens fail with EPERM. The caller holds the device open, so that
-    its number cannot be reused.
+    Seal the device and its partitions for this reason (``reasons``): later opens fail with EPERM. The caller
+    holds the device open, so that its number cannot be reused.
 
     ``with_removal``: the seal belongs to a deferred removal, and is lifted when that is cancelled. On
     NotSupported or KernelError the device is not sealed, unless it was before.
     """
+    number = major, minor
     with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.ensure() as maps:
-        before = maps.get(major, minor)
-        was_sealed = before is not None and before.diskseq == diskseq
+        before = reasons.of(maps, number, diskseq)
         try:
             keeping.have_keeper()
-            reaping.put(maps, (major, minor), diskseq, with_removal=with_removal)
-            reaping.put_partitions(maps, (major, minor), diskseq)
+            reasons.keep(number, diskseq, before | {reason})
+            blkback.let_open_late(maps, number)
+            reaping.put(maps, number, diskseq, with_removal=with_removal)
+            reaping.put_partitions(maps, number, diskseq)
         except BaseException:
-            if not was_sealed:
-                _remove(maps, (major, minor), diskseq)
+            if not before:
+                ending.remove(maps, number, diskseq)
+            reasons.keep(number, diskseq, before)
             reaping.clear_away(maps)
             raise
 
 
-def lift(major: int, minor: int, diskseq: int) -> bool:
+def lift(major: int, minor: int, diskseq: int, reason: str = reasons.OWN) -> bool:
     """
-    Lift the seal of the device and its partitions, so that they can be opened again; return whether the
-    device was sealed.
+    Remove this reason for the seal of the device and its partitions; return whether there was one. Without
+    another reason they can be opened again. Devices that were sealed with it follow.
     """
     if not attachment.in_use():
         return False
     with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.existing() as maps:
-        found = None if maps is None else maps.get(major, minor)
-        if maps is None or found is None or found.diskseq != diskseq:
+        before = frozenset() if maps is None else reasons.of(maps, (major, minor), diskseq)
+        if maps is None or reason not in before:
             return False
-        _remove(maps, (major, minor), diskseq)
+        lifted = ending.leave(maps, (major, minor), diskseq, before - {reason})
+        lifted += ending.end_reasons(maps)
         reaping.clear_away(maps)
-    change_event.send(major, minor)
+    for number in lifted:
+        change_event.send(*number)
     return True
+
+
+def seal_below(major: int, minor: int, diskseq: int, reason: str = reasons.OWN) -> None:
+    """
+    Seal the loop and mapped devices below a device that is sealed for this reason, and that the caller holds
+    open, so that their numbers cannot be reused. On an error some may be sealed.
+    """
+    why = reasons.of_upper((major, minor), diskseq, reason)
+    for number, lower in below.devices(major, minor):
+        if why not in reasons_of(*number, lower):
+            seal(*number, lower, reason=why)
+
+
+def lift_below(major: int, minor: int, diskseq: int, reason: str = reasons.OWN) -> None:
+    """The opposite of :func:`seal_below`. Other reasons for the seals of these devices are kept."""
+    why = reasons.of_upper((major, minor), diskseq, reason)
+    for number, lower in below.devices(major, minor):
+        lift(*number, lower, reason=why)
+
+
+def are_sealed_below(major: int, minor: int, diskseq: int, reason: str = reasons.OWN) -> list[bool]:
+    """For each loop and mapped device below a device, whether :func:`seal_below` has sealed it."""
+    why = reasons.of_upper((major, minor), diskseq, reason)
+    return [why in reasons_of(*number, lower) for number, lower in below.devices(major, minor)]
+
+
+def reasons_of(major: int, minor: int, diskseq: int) -> frozenset[str]:
+    """The reasons of the device's seal (``reasons``); empty if it is not sealed."""
+    if not attachment.in_use():
+        return frozenset()
+    with attachment.existing() as maps:
+        return frozenset() if maps is None else reasons.of(maps, (major, minor), diskseq)
 
 
 def forget(major: int, minor: int, diskseq: int) -> None:
@@ -75,6 +112,8 @@ def forget(major: int, minor: int, diskseq: int) -> None:
             if sysfs.diskseq_of(major, minor) is not None:
                 # The next device with this number: udev may have been refused when it opened it.
                 change_event.send(major, minor)
+            for number in ending.end_reasons(maps):
+                change_event.send(*number)
             reaping.clear_away(maps)
 
 
@@ -97,8 +136,8 @@ def found() -> dict[tuple[int, int], Seal]:
 
 def reap() -> int:
     """
-    Remove seals of devices that are gone; return how many. If no seal is left, detach the program and remove
-    the maps.
+    Remove seals of devices that are gone or have no reason any more; return how many. If no seal is left,
+    detach the program and remove the maps.
 
     Otherwise make sure that the program is attached and that a keeper runs. Runs that work with devices call
     this at their start.
@@ -109,19 +148,8 @@ def reap() -> int:
         if maps is None:
             attachment.take_away()
             return 0
-        gone = reaping.reap_all(maps)
+        gone = ending.reap_all(maps)
         if not reaping.clear_away(maps):
             attachment.ensure().close()
             keeping.have_keeper()
     return gone
-
-
-def _remove(maps: attachment.Maps, disk: tuple[int, int], diskseq: int) -> None:
-    """
-    Remove the seals of a disk and its partitions. The disk's seal is removed last: while the disk is sealed,
-    the next run seals its partitions again.
-    """
-    for number in [*sysfs.partitions_of(*disk), disk]:
-        seal_there = maps.get(*number)
-        if seal_there is not None and seal_there.diskseq == diskseq:
-            maps.remove(*number)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-uevents of block devices, received from the kernel's netlink multicast group.
+uevents of block devices and guests' disks, received from the kernel's netlink multicast group.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -30,13 +30,14 @@ _LONGEST = 16384
 class Event(Record):
     """
     A uevent of a block device: ``action`` ("add", "remove", "change" ...), device number, and whether it is a
-    partition.
+    partition. Or of a guest's disk that blkback serves: ``is_backend``, without a device number.
     """
 
     action: str
     major: int
     minor: int
     is_partition: bool
+    is_backend: bool = False
 
     @property
     def number(self) -> tuple[int, int]:
@@ -68,8 +69,8 @@ class Listener:
 
     def next(self, seconds: float) -> Event | None:
         """
-        The next uevent of a block device. None after ``seconds`` without a message, and for any other
-        message. Raises Lost.
+        The next uevent of a block device or a guest's disk. None after ``seconds`` without a message, and for
+        any other message. Raises Lost.
         """
         self._socket.settimeout(seconds)
         try:
@@ -85,11 +86,14 @@ class Listener:
 
 
 def parse(message: bytes) -> Event | None:
-    """The Event in the message, or None if it is not about a block device."""
+    """The Event in the message, or None if it is about neither a block device nor a backend of Xen."""
     words = message.split(b"\0")
-    if b"SUBSYSTEM=block" not in words:
+    is_backend = b"SUBSYSTEM=xen-backend" in words
+    if b"SUBSYSTEM=block" not in words and not is_backend:
         return None
     named = dict(word.split(b"=", 1) for word in words if b"=" in word)
+    if is_backend:
+        return Event(named.get(b"ACTION", b"").decode("ascii", "replace"), 0, 0, False, True)
     try:
         major, minor = int(named[b"MAJOR"]), int(named[b"MINOR"])
     except (KeyError, ValueError):

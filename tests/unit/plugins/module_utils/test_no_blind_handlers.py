@@ -62,6 +62,7 @@ STAY = {
     ("_hotplug/script.py", "remove"): "a script that cannot be run is not run",
     ("_hotplug/add.py", "give_up"): "the disk counts as another call's then, and is left as it is",
     ("_hotplug/add.py", "_Add.fail"): CLEANING,
+    ("_hotplug/add.py", "_Add._unseal"): CLEANING,
     ("_hotplug/keeper.py", "Keeper._stand_in"): CLEANING,
     ("_hotplug/worker.py", "may_be_opened"): "the device is kept then",
     ("_xen/stock_script.py", "is_needed"): "the script is run then, and sees for itself",

@@ -30,11 +30,13 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     DeviceGone,
     GuestError,
     InvalidValue,
+    NotSupported,
     WrongDevice,
     XenStoreError,
 )
 from ansible_collections.racefree.block.plugins.module_utils._block import boot
-from ansible_collections.racefree.block.plugins.module_utils._hotplug import add
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import blkback, place, reasons, seals
+from ansible_collections.racefree.block.plugins.module_utils._hotplug import add, service
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
     script as _script,
 )
@@ -48,6 +50,7 @@ from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
     worker as _worker,
 )
 from ansible_collections.racefree.block.plugins.module_utils._source import recipe_file, spec
+from ansible_collections.racefree.block.plugins.module_utils._source.recipe import Seal
 from ansible_collections.racefree.block.plugins.module_utils._source.recipe_file import KeptRecipe
 from ansible_collections.racefree.block.plugins.module_utils._source.spec import (
     DiskseqSource,
@@ -354,6 +357,7 @@ def test_missing_nodes(store):
         ("dm:name", InvalidValue, ["dm:NAME,UUID"]),
         ("path:relative", InvalidValue, ["absolute path"]),
         ("nosuchdisk", DeviceGone, ["/dev/nosuchdisk"]),
+        ("sealed:sealed:/dev/loop0", DeviceGone, ["/dev/sealed:/dev/loop0"]),
     ],
 )
 def test_wrong_targets(store, target, kind, words):
@@ -695,6 +699,56 @@ def test_reaping():
 )
 def test_forms(text, recipe):
     assert _target.parse(text, True) == recipe
+
+
+@pytest.mark.parametrize("start", ["", "sealed:", "sealed-below:"])
+@pytest.mark.parametrize("rest", ["file:/srv/a.raw", "/srv/a.raw", "dm:a,U"])
+def test_a_target_says_whether_it_is_sealed(start, rest):
+    assert _target.split_seal(start + rest) == (start, rest)
+
+
+@pytest.mark.parametrize(
+    "seal, start",
+    [(Seal(), ""), (Seal(True), _target.SEALED), (Seal(True, True), _target.SEALED_BELOW)],
+)
+def test_a_recipe_in_a_file_says_whether_it_is_sealed(seal, start):
+    source = FileSource("/srv/a.raw")
+    assert _target.seal_of(KeptRecipe("a", source, seal=seal)) == start
+    assert _target.seal_of(source) == ""
+
+
+def test_the_usual_call_imports_nothing_of_seals():
+    """Imports take a large part of a call's time."""
+    code = f"import sys, {add.__name__}; print([name for name in sys.modules if '.seal.' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_script_asks_for_seals_where_they_are():
+    assert add._SEALS == place.DIRECTORY
+
+
+def test_the_disk_of_an_hvm_guest_is_not_sealed(store, loop):
+    """Its device model opens the path itself, after the script."""
+    store.write(f"/libxl/{KEY.domid}/type", "hvm")
+    vbd(store, f"sealed:{loop}")
+    fails(store, InvalidValue, "HVM", "device model")
+    store.remove(f"/libxl/{KEY.domid}/type")
+    assert store.read(f"{KEY.backend}/physical-device") is None
+
+
+def test_a_host_that_cannot_seal_makes_nothing(store, file, monkeypatch):
+    def refuse():
+        raise NotSupported("no seals here")
+
+    monkeypatch.setattr(seals, "probe", refuse)
+    vbd(store, f"sealed:file:{file}")
+    fails(store, NotSupported, "no seals here")
+    assert store.read(f"{KEY.backend}/physical-device") is None
+
+
+def test_the_service_has_loaded_what_seals():
+    assert {blkback, reasons, seals} <= set(service.PRELOADED)
 
 
 def test_a_read_only_file_gets_a_read_only_loop_device(file):

@@ -54,6 +54,14 @@ def test_a_recipe_is_parsed_back(value, text):
     assert recipe.parse(found) == source
 
 
+@pytest.mark.parametrize("seal", [recipe.Seal(), recipe.Seal(True), recipe.Seal(True, True)])
+def test_a_seal_is_kept_beside_the_source(seal):
+    source = spec.parse("file:/srv/a.raw")
+    text = recipe.text_of(source, seal)
+    assert (recipe.parse(text), recipe.seal_of(text)) == (source, seal)
+    assert seal.sealed == ("sealed" in text)
+
+
 @pytest.mark.parametrize(
     "value, words",
     [
@@ -146,6 +154,8 @@ def test_names_that_another_device_may_get(path, mapped, uuid, words):
         "[" * 5000,
         '{"diskseq": 4}',
         '{"file": "/a"}' + " " * 70000,
+        '{"file": "/a", "sealed": 1}',
+        '{"file": "/a", "sealed_below": "yes"}',
     ],
 )
 def test_invalid_recipes(text):

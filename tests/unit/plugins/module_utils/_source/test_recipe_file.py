@@ -17,6 +17,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     WrongDevice,
 )
 from ansible_collections.racefree.block.plugins.module_utils._source import recipe_file, spec
+from ansible_collections.racefree.block.plugins.module_utils._source.recipe import Seal
 from ansible_collections.racefree.block.plugins.module_utils._source.recipe_file import KeptRecipe
 
 KEPT = KeptRecipe("web1-xvda", spec.FileSource("/srv/web1.raw", format="raw"), True, "xvda of web1")
@@ -49,6 +50,7 @@ def directory(tmp_path, monkeypatch):
         KEPT,
         KeptRecipe("a", spec.parse("dm:vg-a,LVM-abc"), False, None),
         KeptRecipe("A._+-9", spec.parse(STACK), False, "xvdb of web1"),
+        KeptRecipe("sealed", spec.parse("file:/srv/a.raw"), False, None, Seal(True, True)),
     ],
 )
 def test_a_recipe_is_read_as_it_was_written(kept, directory):
@@ -115,6 +117,7 @@ def test_a_missing_recipe(directory):
         ({"source": {"file": "/a"}, "shared": "yes"}, "shared must be true or false"),
         ({"source": {"file": "/a"}, "disk": 5}, "disk must be text"),
         ({"source": {"file": "a"}}, "must be an absolute path"),
+        ({"source": {"file": "/a", "sealed": 1}}, "sealed is neither true nor false"),
         ({"source": {"diskseq": 42}}, "numbers start again with every boot"),
         ({"source": {"path": "/dev/loop7"}}, "the kernel gives this name to whichever device comes first"),
     ],

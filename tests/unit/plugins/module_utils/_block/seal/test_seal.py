@@ -15,15 +15,20 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import NotSupported
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError, NotSupported
 from ansible_collections.racefree.block.plugins.module_utils._block.seal import (
+    below,
+    blkback,
     change_event,
     entry,
     keeping,
     place,
     program,
+    reasons,
     uevent,
 )
+from ansible_collections.racefree.block.plugins.module_utils._dm import load
+from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,6 +127,59 @@ def test_other_events_are_ignored(words):
 def test_any_bytes_can_be_parsed(data):
     uevent.parse(data)
     uevent.parse(b"SUBSYSTEM=block\0" + data)
+
+
+def test_an_event_tells_that_a_guests_disk_has_gone():
+    event = uevent.parse(message(ACTION="remove", SUBSYSTEM="xen-backend", XENBUS_TYPE="vbd"))
+    assert event.is_backend and event.action == "remove"
+
+
+def test_reasons_are_recorded(tmp_path, monkeypatch):
+    directory = tmp_path / "seals"
+    monkeypatch.setattr(reasons, "DIRECTORY", str(directory))
+    assert reasons.recorded() == []
+    reasons.keep((253, 4), 42, {reasons.OWN})
+    assert not directory.exists()
+    reasons.keep((253, 4), 42, {reasons.OWN, reasons.of_vbd(5, 51712)})
+    (file,) = directory.iterdir()
+    assert file.read_text().splitlines() == ["own", "vbd 5 51712"]
+    assert reasons.recorded() == [((253, 4), 42)]
+    (directory / "something else").write_text("")
+    for left in ({reasons.OWN}, ()):
+        reasons.keep((253, 4), 42, left)
+        reasons.keep((253, 4), 42, left)
+        assert reasons.recorded() == []
+
+
+def test_a_reason_that_cannot_be_recorded_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(reasons, "DIRECTORY", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KernelError, match="record why the device is sealed"):
+        reasons.keep((253, 4), 42, {reasons.of_vbd(5, 51712)})
+    reasons.keep((253, 4), 42, {reasons.OWN})
+
+
+def test_reasons_end(monkeypatch):
+    """blkback has no disk open here, and no device stands on a loop device that does not exist."""
+    monkeypatch.setattr(reasons, "of", lambda maps, number, diskseq: frozenset([reasons.OWN]))
+    for reason, has_ended in (
+        (reasons.OWN, False),
+        ("of a newer version", False),
+        (reasons.of_vbd(5, 51712), True),
+        (reasons.of_upper((253, 4), 42, "vbd 5 51712"), True),
+        (reasons.of_upper((7, 1048000), 42, reasons.OWN), True),
+    ):
+        assert reasons.has_ended(None, reason, (7, 3)) == has_ended
+
+
+def test_nothing_lies_below_what_is_not_there():
+    assert below.devices(7, 1048000) == []
+
+
+def test_names_that_other_rooms_repeat():
+    """Others repeat them to save the import."""
+    assert load._SEALS == place.DIRECTORY
+    assert Key(5, 51712).sysfs == f"{blkback._BACKENDS}/devices/vbd-5-51712"
 
 
 @pytest.fixture
