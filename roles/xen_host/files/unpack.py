@@ -6,7 +6,8 @@
 Makes the directory named by the argument from ``{path: text}`` on standard input, with compiled modules; it
 is made completely or not at all.
 
-The role runs this on the host, so that a hundred files need one transfer and not a hundred.
+The roles block_names, encrypted_swap and xen_host run this on the host, so that a hundred files need one
+transfer and not a hundred.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ def unpack(texts, destination):
             place, quiet=1, stripdir=place, prependdir=os.path.join(parent, PACKAGE)
         ):
             raise SystemExit("the library could not be compiled")
-        with open(os.path.join(place, "hotplug.codes"), "wb") as file:
-            file.write(codes(texts, os.path.join(parent, PACKAGE)))
+        if any(path in texts for path in files_of(ENTRY)):
+            with open(os.path.join(place, "hotplug.codes"), "wb") as file:
+                file.write(codes(texts, os.path.join(parent, PACKAGE)))
         os.rename(place, destination)
     except BaseException:
         shutil.rmtree(place)

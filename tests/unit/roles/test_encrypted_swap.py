@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,8 @@ def test_the_program_runs_from_the_library_alone(tmp_path):
     subprocess.run(
         [sys.executable, "-I", unpack, library], input=json.dumps(texts).encode(), check=True, timeout=120
     )
+    # Only the library of the hotplug script has its modules in one file.
+    assert not (library / "hotplug.codes").exists()
     done = subprocess.run(
         [sys.executable, "-I", library / start, "start", "no-such-area"],
         capture_output=True,
@@ -63,6 +66,18 @@ def test_the_program_runs_from_the_library_alone(tmp_path):
         timeout=60,
     )
     assert done.returncode == 1 and "no-such-area.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_all_roles_unpack_their_library_with_the_same_program():
+    found = {
+        path.parent.parent.name: re.findall(
+            r"role_path ~ '([^']*unpack[^']*)'", path.read_text(encoding="utf-8")
+        )
+        for path in (ROOT / "roles").glob("*/tasks/*.yml")
+        if "unpack.py" in path.read_text(encoding="utf-8")
+    }
+    shared = ["/../xen_host/files/unpack.py"]
+    assert found == {"block_names": shared, "encrypted_swap": shared, "xen_host": ["/files/unpack.py"]}
 
 
 def test_defaults_match_the_documentation():
