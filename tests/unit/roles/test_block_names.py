@@ -112,7 +112,7 @@ def test_racefree_open_runs_from_the_library_alone(tmp_path):
         for path in (FLOOR / room).glob("*.py")
     }
     library = tmp_path / "racefree_block"
-    unpack = [sys.executable, "-I", ROLE / "files/unpack.py", library]
+    unpack = [sys.executable, "-I", ROOT / "roles/xen_host/files/unpack.py", library]
     subprocess.run(unpack, input=json.dumps(texts).encode(), check=True, timeout=120)
     text = (ROLE / "files/racefree-open").read_text(encoding="utf-8")
     assert VARIABLES["block_names__library"] in text
