@@ -1,0 +1,219 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Guests of xl whose disks are recipes: a whole life, on a real Xen host."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+
+import hotplug
+import ptrace
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._dm import udev
+from ansible_collections.racefree.block.plugins.module_utils._source import (
+    for_guest,
+    recipe_file,
+    resources,
+)
+from ansible_collections.racefree.block.plugins.module_utils._xl.config import Config
+from conftest import predict_and_run, run_module
+from test_hotplug import answers, guest_sum, in_guest, run
+
+pytestmark = pytest.mark.xen
+
+NAME = "recipes"
+CONFIG = pathlib.Path(f"/etc/xen/{NAME}.cfg")
+CORPUS = pathlib.Path(__file__).parent / "xl_corpus"
+START = f"""# written by a person
+name = "{NAME}"
+type = "pv"
+kernel = "/usr/lib/xenguest/vmlinux"
+ramdisk = "/usr/lib/xenguest/initrd"
+cmdline = "console=hvc0 quiet loglevel=1 mitigations=off random.trust_cpu=on panic=5"
+memory = 128; vcpus = 1
+vif = []
+disk = [
+  # none yet
+]
+on_crash = "destroy"
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    with hotplug.installed(), hotplug.Service() as service:
+        yield service
+
+
+@pytest.fixture(autouse=True)
+def config():
+    """The guest's configuration, as a person wrote it."""
+    CONFIG.write_text(START)
+    yield CONFIG
+    if run("xl", "domid", NAME, check=False).isdigit():
+        run("xl", "destroy", NAME)
+    wait_nothing_left()
+    for vdev in ("xvda", "xvdb"):
+        recipe_file.remove(f"{NAME}-{vdev}")
+    CONFIG.unlink()
+    run("xenguest", "stop", NAME, check=False)
+
+
+def mapped():
+    listed = subprocess.run(["dmsetup", "ls"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if "racefree" in line]
+
+
+def wait_nothing_left():
+    hotplug.wait_until(lambda: not mapped() and not hotplug.loops(), 30, "the guest's devices to be gone")
+
+
+@pytest.fixture
+def disks(tmp_path):
+    """
+    A snapshot of a golden image, and a file; ``(entries for xl_disks, their checksums)``.
+    """
+    golden = os.urandom(1 << 20)
+    (tmp_path / "golden.raw").write_bytes(golden)
+    data = os.urandom(1 << 20)
+    (tmp_path / "data.raw").write_bytes(data)
+    with open(tmp_path / "store.cow", "wb") as store:
+        store.truncate(2 << 20)
+    snapshot = {
+        "start": 0,
+        "length": 2048,
+        "target": "snapshot",
+        "origin": {"file": str(tmp_path / "golden.raw"), "read_only": True},
+        "cow": {"file": str(tmp_path / "store.cow")},
+        "persistence": "P",
+        "chunk_size": 8,
+    }
+    entries = [
+        {"domain": NAME, "vdev": "xvda", "source": {"table": [snapshot]}},
+        {"domain": NAME, "vdev": "xvdb", "source": {"file": str(tmp_path / "data.raw")}},
+    ]
+    return entries, [hashlib.sha256(content).hexdigest() for content in (golden, data)]
+
+
+def test_xl_reads_what_the_module_reads(tmp_path):
+    """xl finds the same disks in each configuration of the corpus, before and after one is added."""
+    image = tmp_path / "disk.raw"
+    image.write_bytes(bytes(1 << 20))
+    for path in sorted(CORPUS.iterdir()):
+        text = path.read_bytes()
+        copy = tmp_path / path.name
+        copy.write_bytes(text)
+        known = Config(text, str(copy))
+        assert read_by_xl(copy) == facts(known), path.name
+        options = {"config_file": str(copy), "recipe": "corpus", "vdev": "xvdq"}
+        run_module("xl_disk", source={"file": str(image)}, **options)
+        assert read_by_xl(copy) == facts(Config(copy.read_bytes(), str(copy))), path.name
+        run_module("xl_disk", state="absent", **options)
+        assert copy.read_bytes() == text
+
+
+def facts(known):
+    return [(disk.says.vdev, disk.says.target, disk.says.access == "w") for disk in known.disks]
+
+
+def read_by_xl(path):
+    """``(vdev, target, writable)`` of the disks, as ``xl create --dryrun`` prints them."""
+    printed = subprocess.run(["xl", "create", "--dryrun", "--quiet", path], capture_output=True, check=False)
+    assert printed.returncode == 0, printed.stderr.decode()
+    # xl writes JSON, and bytes that are no UTF-8 as they are.
+    found = json.loads(printed.stdout.decode("utf-8", "surrogateescape"), strict=False)
+    return [
+        (disk["vdev"], disk.get("pdev_path") or "", bool(disk.get("readwrite")))
+        for disk in found.get("disks", [])
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("name = 'a'\r\n", "line 1: there is a carriage return"),
+        ("name = 'a'\n# no newline", "line 2: the file ends in a comment"),
+        ("name = 'a'\ndisk = [ 'phy:/dev/null,xvda,w,x' ]\n", "one parameter without a key too many"),
+        ("name = 'a'\ndisk = [ 'http://a,xvda,w' ]\n", "http: is not a prefix that xl knows"),
+    ],
+)
+def test_what_is_refused_xl_refuses_too(tmp_path, text, reason):
+    path = tmp_path / "bad.cfg"
+    path.write_bytes(text.encode())
+    assert subprocess.run(["xl", "create", "--dryrun", "--quiet", path], capture_output=True).returncode != 0
+    with pytest.raises(Exception, match=reason):
+        run_module("xl_disk", config_file=str(path), vdev="xvda", source="file:/dev/null")
+
+
+def test_the_life_of_a_guest(disks, tmp_path):
+    """Declared, created, rebooted, saved, restored, destroyed: always the right bytes, and nothing left."""
+    entries, sums = disks
+    predict_and_run("xl_disks", disks=entries)
+    run("xl", "create", "-q", str(CONFIG), seconds=300)
+    hotplug.wait_until(lambda: answers(NAME), 240, "the guest to answer")
+    assert [guest_sum("xvda", NAME), guest_sum("xvdb", NAME)] == sums
+    assert len(mapped()) == 1
+    assert not run_module("xl_disks", disks=entries)["changed"]
+    in_guest("echo written | dd of=/dev/xvda conv=notrunc 2>/dev/null; sync", NAME)
+    written = guest_sum("xvda", NAME)
+    before = run("xl", "domid", NAME)
+    run("xl", "reboot", NAME)
+    hotplug.wait_until(
+        lambda: run("xl", "domid", NAME, check=False) not in ("", before) and answers(NAME),
+        240,
+        "the guest to reboot",
+    )
+    assert [guest_sum("xvda", NAME), guest_sum("xvdb", NAME)] == [written, sums[1]] != sums
+    run("xl", "save", NAME, str(tmp_path / "saved"), seconds=300)
+    wait_nothing_left()
+    run("xl", "restore", str(tmp_path / "saved"), seconds=300)
+    hotplug.wait_until(lambda: answers(NAME), 120, "the restored guest to answer")
+    assert [guest_sum("xvda", NAME), guest_sum("xvdb", NAME)] == [written, sums[1]]
+    # A running guest keeps its recipes, which it needs for a reboot.
+    gone = run_module("xl_disk", domain=NAME, vdev="xvdb", state="absent")
+    assert gone["changed"] and recipe_file.exists(f"{NAME}-xvdb")
+    run("xl", "destroy", NAME)
+    wait_nothing_left()
+    run_module("xl_disks", disks=[{**entry, "state": "absent"} for entry in entries])
+    assert not recipe_file.exists(f"{NAME}-xvdb") and not recipe_file.exists(f"{NAME}-xvda")
+    assert CONFIG.read_text() == START
+
+
+@pytest.mark.parametrize("way", ["gone", "others can write"])
+def test_a_guest_that_cannot_start(disks, way):
+    entries, dummy = disks
+    run_module("xl_disks", disks=entries)
+    if way == "gone":
+        recipe_file.remove(f"{NAME}-xvdb")
+        words = "there is no such recipe"
+    else:
+        os.chmod(recipe_file.path_of(f"{NAME}-xvdb"), 0o666)
+        words = "others can change it"
+    said = run("xl", "create", str(CONFIG), check=False, seconds=300)
+    assert words in said, said
+    assert not run("xl", "domid", NAME, check=False).isdigit()
+    wait_nothing_left()
+
+
+def test_killed_while_it_makes_the_devices(disks, monkeypatch):
+    """Each of the script's two processes is killed at some of its system calls. Nothing is left."""
+    entries, dummy = disks
+    run_module("xl_disks", disks=entries)
+    monkeypatch.setattr(udev, "_SECONDS_TO_SIGN", -1)
+    kills = 0
+    with hotplug.alone(), hotplug.mute_guest("mute") as guest, hotplug.connect() as store:
+        for which, counts in ((1, (5, 15, 25, 35, 45, 60)), (0, (2, 4))):
+            for count in counts:
+                with hotplug.Disk(store, guest, count % 8, f"recipe:{NAME}-xvda", bare=True) as disk:
+                    kills += ptrace.run_killed(lambda disk=disk: disk.main("add"), which, count)[0]
+                disk.call("remove")
+                with resources.Resources() as host:
+                    for_guest.reap(host)
+                wait_nothing_left()
+    assert kills >= 5
