@@ -35,6 +35,7 @@ def role(tmp_path):
     for task in tasks:
         for module, option, word in (
             ("libvirt_disks", "disks", "ASKED"),
+            ("xl_disks", "disks", "ASKED"),
             ("thin_volumes", "volumes", "VOLUMES"),
         ):
             if f"racefree.block.{module}" in task:
@@ -112,6 +113,28 @@ class Done:
             json.loads(base64.b64decode(found))
             for found in re.findall(word + r" ([A-Za-z0-9+/=]+)", self.text)
         ]
+
+
+def test_guests_of_xl(role, tmp_path):
+    """The same entries, without what only libvirt has."""
+    file = tmp_path / "a.raw"
+    disks = [
+        {"vdev": "xvda", "file": str(file), "size": "1M"},
+        {"vdev": "xvdb", "state": "absent"},
+    ]
+    by_libvirt = role(disks)
+    file.unlink()
+    done = role(disks, "-e", "guest_disks_manager=xl")
+    assert done.asked == by_libvirt.asked and "in configurations of xl" in done.text
+    assert [set(disk) for disk in done.disks[-1]] == [{"domain", "vdev", "state", "source"}]
+    assert {"uri", "live", "timeout"} <= set(by_libvirt.disks[-1][0])
+
+
+def test_running_guests_of_xl_are_not_changed(role, tmp_path):
+    wrong = {"guest_disks_manager": "xl", "guest_disks_live": True}
+    disk = {"vdev": "xvda", "file": str(tmp_path / "a.raw"), "size": "1M"}
+    done = role([disk], "-e", json.dumps(wrong), fails=True)
+    assert "guest_disks_live true: must be false" in done.text and not (tmp_path / "a.raw").exists()
 
 
 def test_links_are_followed_and_files_grow(role, tmp_path):
