@@ -135,10 +135,7 @@ class Config:
             raise refuse(self.path, element.line, f"a disk cannot be read: {error}") from error
 
     def _string(self, token: Token) -> bytes:
-        try:
-            return unquoted(self.text[token.start : token.end])
-        except ValueError as error:
-            raise refuse(self.path, token.line, str(error)) from error
+        return unquoted(self.text[token.start : token.end])
 
     def _refuse_double(self) -> None:
         seen: dict[object, Disk] = {}

@@ -30,17 +30,17 @@ _KEPT = (
     "script",
     "backend",
     "colo-host",
-    "colo-port",
     "colo-export",
     "active-disk",
     "hidden-disk",
 )
-_KEYS = (*_KEPT, "format", "devtype", "access", "backendtype", "specification", "grant_usage")
+_KEYS = (*_KEPT, "format", "devtype", "access", "backendtype", "specification", "grant_usage", "colo-port")
 _FLAGS = ("direct-io-safe", "discard", "no-discard", "colo", "no-colo", "trusted", "untrusted")
 # Prefixes of the old syntax. With these, there is no parameter for the format.
 _PREFIXES = ("tapdisk", "tap", "tap2", "aio", "ioemu", "file", "phy")
 _FORMAT_PREFIXES = ("raw", "qcow", "qcow2", "vhd")
 _SCRIPT_PREFIXES = ("iscsi", "nbd", "enbd", "drbd")
+_VALUES = {"backendtype": _BACKENDS, "specification": ("xen", "virtio"), "grant_usage": ("0", "1")}
 _PREFIX = re.compile(r"([a-z][a-z0-9]*):")
 
 
@@ -86,10 +86,12 @@ def written(disk: DiskText) -> str:
 
 def parse(text: str) -> DiskText:
     """The DiskText of a text; ValueError, with the reason, for a text that xl refuses."""
+    if "\n" in text:
+        raise ValueError("it has a line break")
     reader = _Reader()
     rest = text
     while True:
-        rest = rest.lstrip(" \t\n")
+        rest = rest.lstrip(" \t")
         if not rest:
             return reader.result()
         rest = reader.take(rest)
@@ -108,7 +110,7 @@ class _Reader:
     def take(self, rest: str) -> str:
         """Read the parameter at the beginning of ``rest``; what follows it."""
         if rest.startswith("target="):
-            self._save("target", _until_newline(rest[len("target=") :]))
+            self._save("target", rest[len("target=") :])
             return ""
         prefix = _PREFIX.match(rest)
         if prefix is not None and self._take_prefix(prefix.group(1), rest[prefix.end() :]):
@@ -161,17 +163,10 @@ class _Reader:
             self._set_access(value)
         elif key == "devtype":
             self._set_type(value)
-        elif key in _KEPT:
+        elif key in _KEPT or _is_known(key, value):
             self._save(key, value)
         else:
-            allowed = {
-                "backendtype": _BACKENDS,
-                "specification": ("xen", "virtio"),
-                "grant_usage": ("0", "1"),
-            }
-            if value not in allowed[key]:
-                raise ValueError(f"{word} has a value that xl does not know")
-            self._save(key, value)
+            raise ValueError(f"{word} has a value that xl does not know")
 
     def _take_positional(self, word: str) -> None:
         if "target" not in self.found:
@@ -221,7 +216,7 @@ class _Reader:
         self.found[key] = value
 
 
-def _until_newline(text: str) -> str:
-    if "\n" in text:
-        raise ValueError("it has a line break in its target")
-    return text
+def _is_known(key: str, value: str) -> bool:
+    if key == "colo-port":
+        return value.isascii() and value.isdigit() and int(value) != 0
+    return value in _VALUES[key]

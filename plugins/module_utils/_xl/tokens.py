@@ -57,6 +57,8 @@ def split(text: bytes, path: str) -> list[Token]:
         if match is None or b"\0" in match.group():
             raise refuse(path, line, _reason(text, start))
         kind = match.lastgroup or ""
+        if kind == "string":
+            _check_escapes(match.group(), path, line)
         if kind != "blank":
             sign = match.group().decode("ascii") if kind == "sign" else kind
             found.append(Token(sign, start, match.end(), line))
@@ -81,6 +83,13 @@ def unquoted(raw: bytes) -> bytes:
             byte = _ESCAPES[letter]
         found.append(byte)
     return bytes(found)
+
+
+def _check_escapes(raw: bytes, path: str, line: int) -> None:
+    try:
+        unquoted(raw)
+    except ValueError as error:
+        raise refuse(path, line, str(error)) from error
 
 
 def _reason(text: bytes, start: int) -> str:
