@@ -264,7 +264,7 @@ def test_a_transient_domain_has_no_definition(tmp_path, image):
     try:
         refused(
             "libvirt_disk",
-            "it is transient",
+            "the domain is transient",
             domain="q-transient",
             vdev="vda",
             source="file:" + image(),

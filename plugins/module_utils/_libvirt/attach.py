@@ -220,7 +220,7 @@ def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str) -> 
                 return Outcome(detachment, None, None, False)
             if (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
                 raise WrongDevice(
-                    "the guest's disk is another device by now; it is left alone", device=str(detachment)
+                    "the guest's disk is another device now; it is left unchanged", device=str(detachment)
                 )
             xml = disk_xml(vbd.dev, vbd.params or vbd.physical_device_path or "", vbd.writable, vbd.cdrom)
             _with_domain(

@@ -47,9 +47,9 @@ class DiskDefinition:
         xml = self.definition.xml
         if xml is None:
             raise GuestError(
-                "it is transient: it has no definition that would outlive it",
+                "the domain is transient, so it has no definition that could be changed",
                 device=self.definition.name,
-                hint="Say config: false and live: true",
+                hint="Set config to false and live to true",
             )
         self._refuse_other(xml)
         refuse_shrinking(xml, self.request)
@@ -160,7 +160,7 @@ def refuse_shrinking(xml: str, request: DiskRequest) -> None:
             "source.table",
             f"{_dm_table.parse_table(source.table).length} sectors",
             f"must be {cut} sectors or more: the disk has that size in the definition. "
-            "To make it smaller on purpose, say state=absent first",
+            "To make it smaller on purpose, remove the disk first with state=absent",
             device=request.title,
         )
 

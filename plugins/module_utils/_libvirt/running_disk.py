@@ -177,8 +177,8 @@ class RunningDisk:
         return DeviceBusy(
             wrong,
             device=self.request.title,
-            hint="A disk is not exchanged under a running guest: say state=absent first, or live: false "
-            "to have it from the next start on",
+            hint="The disk of a running guest is never replaced: remove it first with state=absent, or set "
+            "live to false, so that the new disk is used from the next start on",
         )
 
     def _opened(self, vbd: Vbd) -> Device | None:

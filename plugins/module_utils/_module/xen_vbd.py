@@ -266,7 +266,7 @@ class VbdItem(Item):
         attached.check_connected(
             vbd,
             self.title(),
-            "Wait until the guest has given it up, or say state=detached with force=true first",
+            "Wait until the guest has released it, or detach it first with state=detached and force=true",
         )
         attached.check_settings(vbd, self.params, "Detach it first")
         self.device = self._opened(vbd)
@@ -274,7 +274,7 @@ class VbdItem(Item):
             raise DeviceBusy(
                 attached.other_disk(vbd, self.device),
                 device=self.title(),
-                hint="A disk is not exchanged under a running guest: say state=detached first",
+                hint="The disk of a running guest is never replaced: detach it first with state=detached",
             )
         self._guard(self.device)
 

@@ -236,7 +236,7 @@ class DiskChange:
                 "source.table",
                 f"{_dm_table.parse_table(source.table).length} sectors",
                 f"must be {cut} sectors or more: the disk has that size in its recipe. "
-                "To make it smaller on purpose, say state=absent first",
+                "To make it smaller on purpose, remove the disk first with state=absent",
                 device=self.title,
             )
 

@@ -44,7 +44,7 @@ class Scene:
     def item(self, state, had=None, wanted=None):
         request = DiskRequest("xen:///", "web1", "xvdb", None, present=state == "present", timeout=1)
         definition = connection.Definition("web1", "u", None, "<domain/>")
-        item = RunningDisk(types.SimpleNamespace(store=None), request, definition)
+        item = RunningDisk(types.SimpleNamespace(shared=lambda kind: None), request, definition)
         item.guest, item.vbd = types.SimpleNamespace(domid=5), self.disk
         item.changes_disk = (self.disk is None) == (state == "present")
         item.had_recipe, item.recipe, self.recipe = had, wanted, had
