@@ -270,7 +270,7 @@ def test_an_error_at_the_end_hides_no_result(row, files, monkeypatch):
     def closing(host):
         raise KernelError("cannot let go")
 
-    monkeypatch.setattr(runner.resources.Resources, "close", closing)
+    monkeypatch.setattr(runner.Resources, "close", closing)
     result, warnings = many([row("a"), row("b")])
     assert (
         not result.get("failed")
