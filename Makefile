@@ -82,6 +82,7 @@ test-kernel: ## Tests on a kernel that runs as a process: the newest one (forky'
 
 test-roles: ## Tests of roles, on such a kernel with systemd as its init system
 	@$(STEP) test-roles tests/kernel/run --systemd -m systemd
+	@$(STEP) test-reboot tests/kernel/kernel run --systemd --site --timeout 600 -- python3 -B swap_reboot.py
 
 image: ## Make the image of the emulated Xen host of RELEASE if it is not in the cache
 	@$(STEP) image-$(RELEASE) tests/xenhost/xenhost build --install --release $(RELEASE)
