@@ -110,7 +110,9 @@ class _Reader:
     def take(self, rest: str) -> str:
         """Read the parameter at the beginning of ``rest``; what follows it."""
         if rest.startswith("target="):
-            self._save("target", rest[len("target=") :])
+            target = rest[len("target=") :]
+            # xl strips one comma from the end.
+            self._save("target", target[:-1] if target.endswith(",") else target)
             return ""
         prefix = _PREFIX.match(rest)
         if prefix is not None and self._take_prefix(prefix.group(1), rest[prefix.end() :]):

@@ -33,6 +33,7 @@ CDROM = DiskText("hdc", "/root/image.iso", "r", "cdrom", "raw")
         (",hdc:cdrom,r", DiskText("hdc", "", "r", "cdrom", "empty")),
         ("vdev=hdc,cdrom", DiskText("hdc", "", "r", "cdrom")),
         ("vdev=xvda,target=a,b = c: d ", DiskText("xvda", "a,b = c: d ")),
+        ("vdev=xvda,target=a,b,,", DiskText("xvda", "a,b,")),
         ("iscsi:iqn-a,xvda,w", DiskText("xvda", "iqn-a", script="block-iscsi")),
         ("script=block-rbd,vdev=xvda,target=rbd:a", DiskText("xvda", "rbd:a", script="block-rbd")),
         ("rbd:a,,xvda", DiskText("xvda", "rbd:a", format="raw")),
