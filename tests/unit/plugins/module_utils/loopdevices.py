@@ -11,6 +11,7 @@ Others use the machine's loop devices at the same time, so only devices of a tes
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -27,7 +28,8 @@ CONTROL = "/dev/loop-control"
 LOOP_CLR_FD, LOOP_GET_STATUS64, LOOP_CHANGE_FD, LOOP_CONFIGURE = 0x4C01, 0x4C05, 0x4C06, 0x4C0A
 LOOP_CTL_ADD, LOOP_CTL_REMOVE, LOOP_CTL_GET_FREE = 0x4C80, 0x4C81, 0x4C82
 BLKGETDISKSEQ = 0x80081280
-READ_ONLY, AUTOCLEAR = 1, 4
+READ_ONLY, AUTOCLEAR, PARTSCAN = 1, 4, 8
+BLKPG, ADD_PARTITION, DELETE_PARTITION = 0x1269, 1, 2
 
 
 def why_not():
@@ -188,3 +190,12 @@ def at_most(seconds):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def change_partition(fd, operation, number, start=0, length=0):
+    """
+    BLKPG of include/uapi/linux/blkpg.h; start and length in bytes. Used because not every kernel can parse a
+    partition table.
+    """
+    data = ctypes.create_string_buffer(struct.pack("qqi64s64s", start, length, number, b"", b""), 152)
+    fcntl.ioctl(fd, BLKPG, struct.pack("iiiP", operation, 0, 152, ctypes.addressof(data)))

@@ -33,14 +33,6 @@ CONTENT = b"racefree".ljust(512, b".")
 
 
 @pytest.fixture
-def place():
-    loopdevices.need_loop()
-    with loopdevices.directory() as path:
-        yield path
-        assert loopdevices.nothing_bound(path), "the test left a loop device"
-
-
-@pytest.fixture
 def loop(place):
     """``(path of the node, diskseq)`` of a loop device of 64 KiB whose content begins with CONTENT."""
     fd, number = loopdevices.bind_free(loopdevices.image(place, "disk", content=CONTENT))

@@ -16,14 +16,6 @@ from ansible_collections.racefree.block.plugins.modules import loop_device
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, own_dev
 
 
-@pytest.fixture
-def place():
-    loopdevices.need_loop()
-    with loopdevices.directory() as path:
-        yield path
-        assert loopdevices.nothing_bound(path), "the test left a loop device"
-
-
 def run(**arguments):
     """The module's result."""
     output = io.StringIO()

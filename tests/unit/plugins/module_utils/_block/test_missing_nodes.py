@@ -67,14 +67,6 @@ class Disk:
 
 
 @pytest.fixture
-def place():
-    loopdevices.need_loop()
-    with loopdevices.directory() as path:
-        yield path
-        assert loopdevices.nothing_bound(path), "the test left a loop device"
-
-
-@pytest.fixture
 def disk(place):
     made = Disk(place)
     yield made

@@ -6,12 +6,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import fcntl
 import os
 import shutil
-import struct
 import subprocess
 
 import pytest
@@ -22,13 +18,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 )
 from ansible_collections.racefree.block.plugins.module_utils._block import boot as _boot
 from ansible_collections.racefree.block.plugins.module_utils._block import (
-    device as _device,
-)
-from ansible_collections.racefree.block.plugins.module_utils._block import (
     partition as _partition,
-)
-from ansible_collections.racefree.block.plugins.module_utils._block import (
-    sysfs,
 )
 from ansible_collections.racefree.block.plugins.module_utils._dm_table import parse_table
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import target
@@ -37,65 +27,7 @@ from ansible_collections.racefree.block.plugins.modules import device_info, loop
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.modulerun import run
 
-BLKPG, ADD, DELETE = 0x1269, 1, 2
 OTHER_BOOT = "11111111-2222-3333-4444-555555555555"
-PARTSCAN = 8
-
-
-def change_partition(fd, operation, number, start=0, length=0):
-    """
-    BLKPG of include/uapi/linux/blkpg.h; start and length in bytes. Used because not every kernel can parse a
-    partition table.
-    """
-    data = ctypes.create_string_buffer(struct.pack("qqi64s64s", start, length, number, b"", b""), 152)
-    fcntl.ioctl(fd, BLKPG, struct.pack("iiiP", operation, 0, 152, ctypes.addressof(data)))
-
-
-@pytest.fixture
-def disk():
-    """An open loop device with the partitions 1 and 3, whose content begins with their numbers."""
-    loopdevices.need_loop()
-    with loopdevices.directory() as place, contextlib.ExitStack() as opened:
-        path = loopdevices.image(place, "disk", 4 * 2**20, content=b"disk")
-        with open(path, "rb+") as file:
-            for number in (1, 3):
-                file.seek(number * 2**20)
-                file.write(b"part%d" % number)
-        fd, minor = loopdevices.bind_free(path, loopdevices.AUTOCLEAR | PARTSCAN)
-        opened.callback(os.close, fd)
-        for number in (1, 3):
-            change_partition(fd, ADD, number, number * 2**20, 2**20)
-        yield opened.enter_context(_device.open_number(7, minor))
-        for number in (1, 3):
-            with contextlib.suppress(OSError):
-                change_partition(fd, DELETE, number)
-
-
-def test_sysfs_tells_the_partitions_of_a_disk(disk):
-    found = sysfs.partitions_of(disk.id.major, disk.id.minor)
-    assert sorted(sysfs.partition_of(*number)[2:] for number in found) == [(2**20, 2**20), (3 * 2**20, 2**20)]
-    for number in found:
-        assert sysfs.partition_of(*number)[:2] == (disk.id.major, disk.id.minor)
-        assert sysfs.diskseq_of(*number) == disk.id.diskseq
-        assert sysfs.partitions_of(*number) == []
-
-
-def test_sysfs_knows_nothing_of_a_missing_device():
-    number = 4095, 1048575
-    assert sysfs.diskseq_of(*number) is None and sysfs.partition_of(*number) is None
-    assert sysfs.partitions_of(*number) == []
-
-
-def test_a_number_that_was_reused_between_two_reads(disk, monkeypatch):
-    """The attributes of the device that had the number are gone, and those of the next device are there."""
-    real, reads = sysfs.read, []
-
-    def read(path):
-        reads.append(path)
-        return None if len(reads) <= 2 else real(path)
-
-    monkeypatch.setattr(sysfs, "read", read)
-    assert sysfs.diskseq_of(disk.id.major, disk.id.minor) == disk.id.diskseq
 
 
 def test_a_partition_by_its_disk(disk):
