@@ -94,5 +94,6 @@ def options(text: str | None) -> argparse.Namespace:
     """The command line of a program that kills."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", action="store_true", help="also calls that change nothing")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="begin with call N")
     parser.add_argument("--stride", type=int, default=1, metavar="N", help="kill after each Nth call only")
     return parser.parse_args()

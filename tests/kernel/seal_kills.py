@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Kill runs that seal a device, open it by a pass, and lift the seal, and kill the keeper, after one of their
-system calls.
+Kill runs that seal a device, open it by a pass, and lift the seal, runs that remove a stale seal, and the
+keeper, after one of their system calls.
 
 A device that was reported as sealed can never be opened, and after the next run nothing is stale. Exit code 1
 if that is not so.
@@ -188,6 +188,31 @@ def kill_keeper(
     return killed
 
 
+def kill_reapers(runs: killing.Runs, stride: int, every: bool) -> int:
+    """Kill a run that removes a stale seal, after each ``stride``-th call; returns the number of tries."""
+    tries, killed = 0, True
+    with _control.Control() as control, no_keeper():
+        while killed:
+            killing.now(f"seal_kills: the next run, call {tries * stride}")
+            for name in (VICTIM, WITNESS):
+                make(control, name)
+            witness = number_of(control, WITNESS)
+            runs.run(seal, [number_of(control, VICTIM), witness])
+            remove(control, VICTIM)
+            make(control, VICTIM)
+            killed = runs.killed(tries * stride, every, reap)
+            assert is_refused(node_of(witness)), "a sealed device can be opened"
+            runs.run(reap)
+            assert not is_refused(node_of(number_of(control, VICTIM))), "a stale seal is left"
+            assert is_refused(node_of(witness)) and len(seals.found()) == 1
+            runs.run(lift, witness)
+            assert not os.path.exists(place.DIRECTORY), "seals are left"
+            for name in (VICTIM, WITNESS):
+                remove(control, name)
+            tries += killed
+    return tries
+
+
 def kill_sealers(runs: killing.Runs, disk: tuple[str, Number], stride: int, every: bool) -> int:
     """Kill a run that seals, opens and lifts, after each ``stride``-th call; returns the number of tries."""
     (node, number), tries, seen = disk, 0, set()
@@ -244,6 +269,7 @@ def play(stride: int, every: bool) -> dict[str, int]:
         with killing.Runs(*functions) as runs, killing.Runs(*functions) as helpers:
             with no_keeper():
                 tries = {"sealing and lifting": kill_sealers(runs, disk, stride, every)}
+            tries["removing a stale seal"] = kill_reapers(runs, stride, every)
             tries["keeper, others sealed"] = kill_keepers(runs, helpers, stride, every, False)
             tries["keeper, the last seal"] = kill_keepers(runs, helpers, stride, every, True)
             # This starts a keeper each time, which takes a second.

@@ -119,9 +119,12 @@ def semaphores() -> set[str]:
         return {line.split()[1] for line in file.readlines()[1:]}
 
 
-def play(stride: int, every: bool, both: bool) -> tuple[int, int]:
-    """Kill it after each ``stride``-th call. Returns the number of tries, and the last call."""
-    tries = count = 0
+def play(first: int, stride: int, every: bool) -> tuple[int, int]:
+    """
+    Kill it after call ``first`` and each ``stride``-th from there. With a stride of 1, both kinds of next
+    runs follow each. Returns the number of tries, and the last call.
+    """
+    tries, count = 0, first
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, Udev() as udev:
         path = prepare(directory)
         udev.real(False)
@@ -132,7 +135,7 @@ def play(stride: int, every: bool, both: bool) -> tuple[int, int]:
         with no_keeper(), killing.Runs(life, start, stop) as runs:
             while True:
                 killing.now(f"swap_kills: call {count}")
-                nexts = (False, True) if both else (tries % 2 == 1,)
+                nexts = (False, True) if stride == 1 else (tries % 2 == 1,)
                 tries += len(nexts)
                 killed = [killed_once(runs, path, count, every, is_start) for is_start in nexts]
                 if not all(killed):
@@ -151,7 +154,7 @@ def main() -> int:
     options = killing.options(__doc__)
     mount_bpf()
     started = time.monotonic()
-    tries, count = play(options.stride, options.every, options.stride == 1)
+    tries, count = play(options.first, options.stride, options.every)
     print(f"killed after {tries} calls, up to call {count}, in {time.monotonic() - started:.0f} s")
     return 0
 
