@@ -22,7 +22,9 @@ html_title = f"{project} {release}"
 extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinxcontrib.mermaid"]
 include_patterns = [
     "index.md",
+    "CODE_OF_CONDUCT.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     "collections/racefree/block/**",
     "docs/*.md",
     "docs/campaign/*.md",
