@@ -10,11 +10,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._block.seal import place, reasons, seals
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import (
+    attachment,
+    blkback,
+    place,
+    reasons,
+    seals,
+)
 from conftest import Failed, predict_and_run, read_device, refused, run_module, wait_until
-from sealing import is_refused, nothing_sealed
+from sealing import is_refused, no_keeper, nothing_sealed
 
 pytestmark = pytest.mark.usefixtures(nothing_sealed.__name__)
 MIB = 2**20
@@ -319,6 +326,112 @@ def test_a_seal_for_a_guest_ends_with_its_disk(image, cleanup):
     seals.seal(*number)
     seals.lift(*number)
     assert not reasons.recorded()
+
+
+@pytest.fixture
+def xenwatch(monkeypatch):
+    """
+    A process with the name of the kernel thread in which blkback opens devices, which takes its place here.
+    A function that says whether an open there is refused.
+    """
+    code = (
+        "import ctypes, sys\n"
+        "ctypes.CDLL(None).prctl(15, b'xenwatch')\n"
+        "for path in sys.stdin:\n"
+        "    try:\n"
+        "        open(path.strip(), 'rb').close()\n"
+        "    except PermissionError:\n"
+        "        print('refused', flush=True)\n"
+        "    else:\n"
+        "        print('opened', flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        monkeypatch.setattr(blkback, "_thread", lambda: process.pid)
+
+        def is_refused_there(path):
+            process.stdin.write(f"{path}\n")
+            process.stdin.flush()
+            return process.stdout.readline() == "refused\n"
+
+        yield is_refused_there
+        process.stdin.close()
+
+
+def passes():
+    with attachment.existing() as maps:
+        return maps.passes.keys()
+
+
+@pytest.mark.sample
+def test_blkback_gets_a_pass(image, cleanup, xenwatch):
+    """Only its thread, only for the device, and for a limited time."""
+    files = [image(f"{number}.raw") for number in range(2)]
+    for path in files:
+        cleanup(loop=path)
+    first, second = (run_module("loop_device", backing_file=path)["device"] for path in files)
+    number = first["major"], first["minor"]
+    blkback.let_open([number], 60)
+    for device in (first, second):
+        seals.seal(device["major"], device["minor"], device["diskseq"])
+        assert xenwatch(device["path"]) and is_refused(device["path"])
+    blkback.let_open([number], 60)
+    assert not xenwatch(first["path"]) and xenwatch(second["path"])
+    assert is_refused(first["path"])
+    # Another attachment of the same device does not shorten it.
+    blkback.let_open([number], 0)
+    assert not xenwatch(first["path"])
+    with attachment.existing() as maps:
+        maps.passes.remove(maps.passes.keys()[0])
+    assert xenwatch(first["path"])
+    blkback.let_open([number], 0)
+    assert xenwatch(first["path"]) and len(passes()) == 1
+    seals.reap()
+    assert not passes()
+    for device in (first, second):
+        seals.lift(device["major"], device["minor"], device["diskseq"])
+
+
+def test_a_device_that_is_sealed_while_it_is_attached_can_be_opened(image, cleanup, xenwatch, monkeypatch):
+    """When nothing was sealed, the attachment could not ask for a pass."""
+    path = image()
+    cleanup(loop=path)
+    device = run_module("loop_device", backing_file=path)["device"]
+    monkeypatch.setattr(blkback, "_BACKENDS", "/sys")
+    seals.seal(device["major"], device["minor"], device["diskseq"])
+    assert is_refused(device["path"]) and not xenwatch(device["path"])
+    # Most of the map is left to those who need a pass.
+    monkeypatch.setattr(blkback, "_MOST_LATE", 0)
+    seals.lift(device["major"], device["minor"], device["diskseq"])
+    seals.seal(device["major"], device["minor"], device["diskseq"])
+    assert xenwatch(device["path"])
+    seals.lift(device["major"], device["minor"], device["diskseq"])
+
+
+def test_a_seal_for_guests_stays_as_long_as_one_has_the_disk(image, cleanup, tmp_path, monkeypatch):
+    path = image()
+    cleanup(loop=path)
+    device = run_module("loop_device", backing_file=path)["device"]
+    number = device["major"], device["minor"], device["diskseq"]
+    monkeypatch.setattr(blkback, "_BACKENDS", str(tmp_path))
+    vbds = [tmp_path / "devices" / f"vbd-{domid}-51712" / "physical_device" for domid in (7, 8)]
+    for vbd in vbds:
+        vbd.parent.mkdir(parents=True)
+        vbd.write_text(f"{number[0]:x}:{number[1]:x}\n")
+    # It would look at this host's sysfs.
+    with no_keeper():
+        for domid in (7, 8):
+            seals.seal(*number, reason=reasons.of_vbd(domid, 51712))
+        seals.reap()
+        assert len(reasons_of(device)) == 2
+        vbds[0].unlink()
+        seals.reap()
+        assert reasons_of(device) == {reasons.of_vbd(8, 51712)} and is_refused(device["path"])
+        # blkback has another device open for this disk now.
+        vbds[1].write_text("7:ff\n")
+        seals.reap()
+        assert not is_refused(device["path"]) and not reasons.recorded()
 
 
 def test_ten_sealed_disks_change_nothing_for_others(image, cleanup, name):
