@@ -321,7 +321,7 @@ def test_a_device_that_goes_and_comes_back_as_another(store, guest, loops):
     loop = loops()
     vbd = attach(store, guest, "xvdb", loop)
     (outcome,) = blkback.detach(store, [Detachment(vbd._replace(diskseq=vbd.diskseq + 1), guest)], 10)
-    assert isinstance(outcome.error, WrongDevice) and "it is left alone" in str(outcome.error)
+    assert isinstance(outcome.error, WrongDevice) and "it is left unchanged" in str(outcome.error)
     assert vbd_read.read_vbd(store, *vbd.key) == vbd
 
 

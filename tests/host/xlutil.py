@@ -39,8 +39,8 @@ VDEVS = ("sda", "hdc:cdrom", "xvdb", "", "d5")
 MODES = ("r", "w", "", "rw", "cdrom", "x")
 MORE = (
     "cdrom discard no-discard direct-io-safe colo vdev= vdev=xvda target= target=x target=x, format= "
-    "format=raw format=qcow2 access=r access= access=rw backendtype=phy backendtype=x script=s script= backend=d "
-    "devtype=cdrom devtype=disk devtype=x x=1 xx=yy A: 9: colo-port=5 colo-port=x colo-host=h"
+    "format=raw format=qcow2 access=r access= access=rw backendtype=phy backendtype=x script=s script= "
+    "backend=d devtype=cdrom devtype=disk devtype=x x=1 xx=yy A: 9: colo-port=5 colo-port=x colo-host=h"
 ).split(" ")
 
 

@@ -33,7 +33,7 @@ def open_name(disks: Disks, name: DiskName) -> Device:
     device = open_number(disk.major, disk.minor, diskseq=name.diskseq)
     try:
         if not is_bound(disk.name):
-            raise DeviceGone("there is nothing in it", device=device.path)
+            raise DeviceGone("it has no file or medium", device=device.path)
         if not name.partition:
             return device
         found = partition_of(disk, name.partition)

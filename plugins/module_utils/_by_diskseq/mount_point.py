@@ -103,7 +103,7 @@ def _clear(path: str, source: str) -> None:
                 f"something else is mounted here: {found}", device=path, hint=f"Unmount it: umount {path}"
             )
         unmount(path)
-    raise KernelError(f"{_MOST_DEAD} mounts were taken off it, and there are more", device=path)
+    raise KernelError(f"{_MOST_DEAD} dead mounts were removed from it, and there are more", device=path)
 
 
 def mounted(path: str) -> str | None:

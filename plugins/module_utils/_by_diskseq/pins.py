@@ -68,7 +68,7 @@ class Pins:
         """Raise KernelError (ENFILE) if the limit is reached."""
         if len(self._by_node) >= self._limit:
             raise KernelError(
-                f"{self._limit} devices are held for names, as many as may be",
+                f"{self._limit} devices are held for names, which is the limit",
                 errno=errno.ENFILE,
                 hint="Raise the limit of the service that serves the names, or look up fewer names at once",
             )

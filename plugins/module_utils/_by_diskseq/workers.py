@@ -92,7 +92,7 @@ class Workers:
                 f"one of {self._most} threads",
                 0,
                 device=f"diskseq:{key}",
-                hint="As many devices do not answer: look for them (dmesg)",
+                hint="That many devices do not respond: see dmesg",
             )
         self._count += 1
         threading.Thread(target=self._run, name=f"worker-{self._count}", daemon=True).start()

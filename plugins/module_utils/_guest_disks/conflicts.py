@@ -156,7 +156,7 @@ def _check_records(present: list[Entry], users: dict[str | None, list[User]]) ->
             raise InvalidValue(
                 f"{entry.option}.file",
                 entry.file,
-                f"must have another name: {record}, which tells the store's image, is of {paths[record]}",
+                f"must have another name: {record}, which records the store's image, is of {paths[record]}",
             )
 
 

@@ -172,7 +172,7 @@ def _base_of(entry: Entry, sizes: Sizes, mtimes: Sizes) -> tuple[SourceData, int
             ]
         }, entry.size
     if entry.file not in sizes:
-        raise InvalidValue(f"{entry.option}.file", entry.file, "must be a file that is there")
+        raise InvalidValue(f"{entry.option}.file", entry.file, "must be an existing file")
     if entry.image is None:
         said = {"format": entry.given["format"]} if entry.given.get("format") is not None else {}
         return {"file": entry.file, **said}, sizes[entry.file]
@@ -211,7 +211,7 @@ def _checked_sizes(entry: Entry, image: int | None) -> tuple[int, int]:
     """``(bytes of the image, bytes of the disk)`` of a snapshot; InvalidValue if they do not fit together."""
     if not image:
         raise InvalidValue(
-            f"{entry.option}.image", entry.image, "must be an image that is there, and not empty"
+            f"{entry.option}.image", entry.image, "must be an existing image that is not empty"
         )
     if image % SECTOR:
         raise InvalidValue(
@@ -344,7 +344,7 @@ def _check_key(key: Any, option: str) -> None:
         raise InvalidValue(
             option,
             key,
-            "must be :SIZE:logon:PREFIX:NAME: the kernel asks a prefix of logon keys",
+            "must be :SIZE:logon:PREFIX:NAME: the kernel requires a prefix for logon keys",
         )
 
 

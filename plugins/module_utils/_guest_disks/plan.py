@@ -127,7 +127,7 @@ def _check_sizes(file: dict[str, Any], there: int | None, sizes: Sizes) -> None:
         raise InvalidValue(
             "size",
             None,
-            f"must be the size of {file['path']}, since it is to be made",
+            f"must be the size of {file['path']}, which does not exist yet",
             device=file["label"],
         )
     if file["exact"] and there is not None and file["size"] is not None and file["size"] < there:
@@ -139,7 +139,7 @@ def _check_sizes(file: dict[str, Any], there: int | None, sizes: Sizes) -> None:
         )
     if file["image"] is not None and not sizes.get(file["image"]):
         raise InvalidValue(
-            "image", file["image"], "must be an image that is there, and not empty", device=file["label"]
+            "image", file["image"], "must be an existing image that is not empty", device=file["label"]
         )
 
 

@@ -38,7 +38,9 @@ def write(key: Key, facts: dict[str, str]) -> None:
             run_directory.make(DIRECTORY)
             write_whole(path, text, temporary)
     except OSError as error:
-        raise KernelError.from_oserror(error, "note what the disk gets", device=temporary) from error
+        raise KernelError.from_oserror(
+            error, "record which device the disk gets", device=temporary
+        ) from error
 
 
 def read(key: Key) -> dict[str, str] | None:

@@ -95,7 +95,7 @@ class Domain:
         try:
             self.raw = text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise DefinitionError("the definition holds characters that are none") from error
+            raise DefinitionError("the definition contains invalid characters") from error
         self.root = root = xml_edit.parse(self.raw)
         if (root.namespace, root.name) != ("", "domain"):
             raise DefinitionError(f"the definition is one of <{root.name}>, not of <domain>")

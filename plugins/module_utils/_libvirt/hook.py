@@ -219,7 +219,7 @@ def _prove(resources: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec,
         raise WrongDevice(
             f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}",
             device=str(spec),
-            hint="The path was made to lead elsewhere",
+            hint="Something changed where the path leads",
         )
     _seal(key, spec, device)
     return f"{spec.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"

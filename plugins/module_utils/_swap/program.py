@@ -116,7 +116,8 @@ def stop(resources: Resources, wanted: config.Config) -> None:
             break
         if limit.expired:
             raise limit.exceeded(
-                f"{wanted.device_name} to go", hint="Look for who has it open: fuser, dmsetup ls --tree"
+                f"{wanted.device_name} to be removed",
+                hint="Look for who has it open: fuser, dmsetup ls --tree",
             )
         limit.sleep(pause)
     seals.forget(identity.major, identity.minor, identity.diskseq)
@@ -208,7 +209,9 @@ def _have_file(wanted: config.Config) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        raise KernelError.from_oserror(error, f"have {wanted.size} bytes in {path}", device=path) from error
+        raise KernelError.from_oserror(
+            error, f"allocate {wanted.size} bytes in {path}", device=path
+        ) from error
 
 
 def _table(below: Device, wanted: config.Config) -> load.Table:

@@ -447,7 +447,7 @@ class _Detach(_Job):
         if now is not None and (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
             raise WrongDevice(
                 f"the guest's disk is now {_device_words(now)}, it was {_device_words(vbd)}; "
-                "it is left alone",
+                "it is left unchanged",
                 device=str(self.request),
             )
 

@@ -182,7 +182,7 @@ class Sharing:
             raise DeviceBusy(
                 "this host itself uses it: it is mounted, swapped to, or part of a mapped device or an array",
                 device=device.path,
-                hint="Unmount it or take down what stands on it, or hand over that instead",
+                hint="Unmount it, or remove the devices on top of it, or attach the topmost one instead",
             )
         self._prepared.add((device.id, request.mode))
         return mine

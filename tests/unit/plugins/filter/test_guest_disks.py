@@ -82,7 +82,7 @@ def test_entries():
     "there", [{}, {"/golden.raw": 4096, "/web1.raw": 512}, {"/web1.cow": 512, "/web1.raw": 512}]
 )
 def test_a_missing_file(there):
-    with pytest.raises(AnsibleFilterError, match=r"guests\[0\].disks\[0\].(file|image).*that is there"):
+    with pytest.raises(AnsibleFilterError, match=r"guests\[0\].disks\[0\].(file|image).*must be an existing"):
         entries(GUESTS, sizes=there)
 
 
@@ -197,8 +197,8 @@ def test_an_image_can_be_a_read_only_disk():
     "guests, sizes, words",
     [
         (one(file="/a", size="1M"), {"/a": 2**21}, "lose data"),
-        (one(file="/a"), {}, "to be made"),
-        (one(file="/a", size="1M", image="/g"), {}, "an image that is there"),
+        (one(file="/a"), {}, "does not exist yet"),
+        (one(file="/a", size="1M", image="/g"), {}, "an existing image"),
     ],
 )
 def test_existing_files_that_do_not_match_are_refused(guests, sizes, words):
