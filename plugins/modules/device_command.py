@@ -102,7 +102,7 @@ options:
     description:
       - Whether the devices are claimed (C(O_EXCL)). The task then fails if a device is mounted, mapped, used
         for swap or otherwise opened exclusively, and nobody else can do any of this until the command has
-        ended. It does not prevent opening the device in other ways.
+        ended. Devices that are open in other ways are not noticed, such as the disk of a running guest.
       - Many programs claim their device themselves, such as C(mkfs.ext4), C(cryptsetup) and C(mount). They
         would fail if it was claimed already. For those in the table, the claim ends when the program is
         started (RV(exclusive) is V(handed_over)). If somebody else claims the device before the program does,

@@ -14,6 +14,8 @@ import sys
 
 import pytest
 import tool_paths
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import place
+from ansible_collections.racefree.block.plugins.module_utils._command import program
 from conftest import Failed, refused, run_module, snapshot, udev_settle, wait_until
 from names_service import diskseq_of, losetup
 from sealing import nothing_sealed
@@ -196,6 +198,30 @@ def test_the_number_of_a_held_device_is_not_given_away(loop, image):
         out, err = process.communicate("go on\n", timeout=60)
     assert out == "first", err
     wait_until(lambda: subprocess.run(bind, capture_output=True, check=False).returncode == 0)
+
+
+@pytest.mark.usefixtures(nothing_sealed.__name__)
+def test_a_user_names_a_device_that_the_user_may_open(loop):
+    # systemd mounts it so that only root can look for seals.
+    os.chmod(place.BPF_FS, 0o700)
+    with open(loop, "r+b") as disk:
+        disk.write(b"hello")
+    outcomes = []
+    for mode in (0o660, 0o664):
+        os.chmod(loop, mode)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            os.dup2(writer, 1)
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os._exit(program.main([loop, "--", "dd", "if={1}", "bs=5", "count=1"]))
+        os.close(writer)
+        with open(reader, "rb") as output:
+            outcomes.append((output.read(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+    os.chmod(place.BPF_FS, 0o1777)
+    assert outcomes == [(b"", 125), (b"hello", 0)]
 
 
 def luks(image, name):
