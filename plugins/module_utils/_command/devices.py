@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 
-from .._base.errors import BlockError, DeviceBusy, InvalidValue, KernelError
+from .._base.errors import BlockError, DeviceBusy, InvalidValue, KernelError, WrongDevice
 from .._block import let_go, node
 from .._block.device import Device
 from .._block.seal import seals
@@ -47,6 +47,7 @@ class Choice:
         tool = tools.find(program)
         self.style = style or tool.style
         self.exclusive = exclusive
+        self.needs_node = tool.needs_node and self.style == tools.DESCRIPTOR
         self.hands_over = exclusive and tool.claims and self.style != tools.NUMBER
         if self.style == tools.BY_DISKSEQ:
             self._need_names(program, tool, style)
@@ -186,6 +187,8 @@ class Devices:
             return
         fd = self._own(_high(device.fd if self._choice.hands_over else held, device))
         self.inherited.append(fd)
+        if self._choice.needs_node:
+            _need_node(fd, device)
         self.texts[name] = str(fd) if self._choice.style == tools.NUMBER else f"/proc/self/fd/{fd}"
 
     def _own(self, fd: int) -> int:
@@ -208,6 +211,20 @@ def _high(fd: int, device: Device) -> int:
             device=device.path,
             hint=f"Raise the limit of open files above {FIRST_FD} (ulimit -n)",
         ) from error
+
+
+def _need_node(fd: int, device: Device) -> None:
+    """
+    WrongDevice unless the path at the end of /proc/self/fd/N leads to the device. As long as the device is
+    held, no other device can get its number.
+    """
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    if not node.is_node_of(path, device.id.rdev):
+        raise WrongDevice(
+            "its node is missing or belongs to another device, and this program opens it by its node",
+            device=path,
+            hint=node.advice(device.name, device.id.major, device.id.minor),
+        )
 
 
 def _claim(device: Device, access: int) -> int:

@@ -34,13 +34,15 @@ _ANOTHER = "passes it to another process"
 class Tool(NamedTuple):
     """
     ``style``: the path that it gets, DESCRIPTOR or BY_DISKSEQ. ``claims``: whether it, or the kernel for it,
-    opens the device exclusively, so that it fails if somebody else has done so.
+    opens the device exclusively, so that it fails if somebody else has done so. ``needs_node``: it gets a
+    descriptor although it resolves links first, so the node at the end must lead to the held device.
     """
 
     names: tuple[str, ...]
     style: str
     does: str
     claims: bool = False
+    needs_node: bool = False
 
 
 TOOLS = (
@@ -56,7 +58,9 @@ TOOLS = (
     Tool(("xfs_repair",), DESCRIPTOR, _OPENS, True),
     Tool(("mount",), BY_DISKSEQ, _RESOLVES, True),
     Tool(("mkswap",), DESCRIPTOR, _OPENS, True),
-    Tool(("swapon",), BY_DISKSEQ, _RESOLVES, True),
+    # The kernel refuses a path that it was told to forget meanwhile (swapon in mm/swapfile.c, d_unlinked), as
+    # it is with names by disk sequence number.
+    Tool(("swapon",), DESCRIPTOR, "resolves links to /dev/loopN, which is held; see below", True, True),
     Tool(("losetup",), BY_DISKSEQ, _RESOLVES),
     Tool(("lvm", "pvcreate"), BY_DISKSEQ, "takes only names that its own scan finds; see below", True),
     Tool(("mdadm",), DESCRIPTOR, _OPENS, True),

@@ -10,7 +10,10 @@ import os
 import stat
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import WrongDevice
+from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
 from ansible_collections.racefree.block.plugins.module_utils._by_diskseq import served
+from ansible_collections.racefree.block.plugins.module_utils._command import devices as _devices
 from ansible_collections.racefree.block.plugins.module_utils._command import tools
 from ansible_collections.racefree.block.plugins.modules import device_command
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, modulerun
@@ -256,3 +259,24 @@ def test_the_path_that_each_style_gives_is_a_block_device(disk):
         )
         mode, major, minor = (int(word, 16) for word in result["stdout"].splitlines()[0].split())
         assert stat.S_ISBLK(mode) and (major, minor) == (7, disk.number)
+
+
+def test_a_program_that_opens_a_device_by_its_node(disk, place):
+    """swapon resolves /proc/self/fd/N: the node at the end must be the device's."""
+    tool = f"{place}/swapon"
+    with open(tool, "w", encoding="ascii") as file:
+        file.write("#!/bin/sh\nrealpath $1\n")
+    os.chmod(tool, 0o755)
+    assert run([tool, "{disk}"], {"disk": f"path:{disk.node}"})["stdout"] == disk.node
+    own = f"{os.path.dirname(disk.node)}/racefree-test-{os.getpid()}"
+    os.mknod(own, stat.S_IFBLK | 0o600, os.makedev(7, disk.number))
+    try:
+        assert run([tool, "{disk}"], {"disk": f"path:{own}"})["stdout"] == own
+        opened = os.open(own, os.O_RDONLY)
+        os.unlink(own)
+        device = Device(opened, DeviceId(7, disk.number, disk.diskseq), f"loop{disk.number}")
+        with device, pytest.raises(WrongDevice, match="its node is missing or belongs to another device"):
+            _devices._need_node(opened, device)
+    finally:
+        if os.path.exists(own):
+            os.unlink(own)
