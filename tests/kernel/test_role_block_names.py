@@ -9,7 +9,6 @@ The role block_names on a system with systemd and udev: install, install again, 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import subprocess
 import time
@@ -17,55 +16,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import udev_settle, wait_until
+from conftest import run_module, udev_settle, wait_until
 from names_service import diskseq_of, losetup
-from test_role_xen_host import ANSIBLE, NO_INVENTORY, changed_tasks, files
+from role_play import changes, files, play_role
+from sealing import is_refused, nothing_sealed
 
 BY_DISKSEQ, IDENTITY = "/dev/disk/by-diskseq", "/dev/racefree"
 SERVICES = ("racefree-by-diskseq.service", "racefree-identity.service")
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.usefixtures(nothing_sealed.__name__)]
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """A function ``play(check=False, **variables)`` that runs the role and returns the finished process."""
-    if not os.path.isdir(ANSIBLE):
-        pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
-
-    def run(check: bool = False, **variables: object) -> subprocess.CompletedProcess[str]:
-        role = {"name": "racefree.block.block_names"}
-        tasks = [{"name": "Role", "ansible.builtin.include_role": role, "vars": variables}]
-        text = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]
-        path = tmp_path / "play.yml"
-        path.write_text(json.dumps(text))
-        return subprocess.run(
-            ["python3", "-m", "ansible", "playbook", *(["--check"] if check else []), str(path)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-            env=dict(
-                os.environ,
-                PYTHONPATH=ANSIBLE,
-                ANSIBLE_COLLECTIONS_PATH="/root/site",
-                ANSIBLE_HOME=str(tmp_path),
-                ANSIBLE_NOCOLOR="1",
-            ),
-        )
-
-    return run
-
-
-@pytest.fixture
-def role(play) -> Callable[..., set[str]]:
-    """The same, but it must succeed; returns the names of the changed tasks."""
+def role(tmp_path: Path) -> Callable[..., set[str]]:
+    """A function that applies the role and returns the changed tasks: ``role(check=False, **variables)``."""
 
     def apply(check: bool = False, **variables: object) -> set[str]:
-        done = play(check, **variables)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "[WARNING]" not in done.stderr.replace(NO_INVENTORY, ""), done.stderr
-        return changed_tasks(done.stdout)
+        return changes(play_role(tmp_path, "block_names", check, variables))
 
     return apply
 
@@ -108,11 +75,13 @@ def is_there(path: str) -> bool:
     return True
 
 
-def test_installed_used_killed_changed_and_removed(role, loop):
+def test_installed_used_killed_changed_and_removed(role, loop, tmp_path):
     before, number = files(), diskseq_of(loop)
     udev_link = f"{BY_DISKSEQ}/{number}"
     assert os.readlink(udev_link) == f"../../{os.path.basename(loop)}"
 
+    wrong = play_role(tmp_path, "block_names", variables={"block_names_links": ["mapper", "disk/by-diskseq"]})
+    assert wrong.returncode and "block_names_links mapper, disk/by-diskseq: each must be" in wrong.stdout
     predicted = role(check=True)
     assert files() == before and active() == [False, False] and os.path.islink(udev_link)
 
@@ -126,7 +95,9 @@ def test_installed_used_killed_changed_and_removed(role, loop):
     assert not role()
 
     assert_opens(loop, number)
+    left_alone()
     held_back(udev_link)
+    sealed_devices()
     killed(udev_link, by_label)
     restarted(udev_link)
 
@@ -152,6 +123,24 @@ def assert_opens(loop: str, number: int) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         wanted = {"blockdev": str(16 * 2**20), "readlink": path}[tool]
         assert done.stdout.strip() == wanted, done
+
+
+def left_alone() -> None:
+    """udev has links in the directory for no disk, and DISKSEQ is in the events as before."""
+    shown = subprocess.run(["udevadm", "info", "--export-db"], capture_output=True, text=True, check=True)
+    assert "S: disk/by-diskseq/" not in shown.stdout and "E: RACEFREE_DISKSEQ=" in shown.stdout
+    assert shown.stdout.count("E: DISKSEQ=") >= shown.stdout.count("E: RACEFREE_DISKSEQ=")
+
+
+def sealed_devices() -> None:
+    """The service holds a sealed device for its name, and nobody else can open it."""
+    device = run_module("dm_device", name="t-sealed", table="0 2048 zero", sealed=True)["device"]
+    try:
+        path = f"{BY_DISKSEQ}/{device['diskseq']}"
+        assert os.lstat(path).st_rdev == os.makedev(device["major"], device["minor"])
+        assert is_refused(path) and is_refused(device["path"])
+    finally:
+        run_module("dm_device", name="t-sealed", state="absent")
 
 
 def held_back(link: str) -> None:
@@ -190,10 +179,3 @@ def restarted(link: str) -> None:
             assert error.errno in (errno.ENOENT, errno.ENOTCONN, errno.ECONNABORTED)
         time.sleep(0.005)
     assert again.returncode == 0 and is_there(link)
-
-
-def test_a_wrong_value_is_refused_before_anything_is_changed(play):
-    before = files()
-    done = play(block_names_links=["mapper", "disk/by-diskseq"])
-    assert done.returncode and "block_names_links mapper, disk/by-diskseq: each must be" in done.stdout
-    assert files() == before

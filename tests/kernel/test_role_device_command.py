@@ -9,11 +9,10 @@ The playbook luks_guest without its guest, which needs Xen: an open file takes t
 from __future__ import annotations
 
 import os
-import subprocess
 
 import pytest
 from conftest import snapshot, wait_until
-from test_role_xen_host import ANSIBLE, NO_INVENTORY, changed_tasks
+from role_play import changes, run_playbook
 
 pytestmark = pytest.mark.systemd
 PASSPHRASE = "the passphrase of a test"
@@ -23,8 +22,6 @@ ENCRYPT, OPEN, LEAVE = "Encrypt it", "Open it", "Let it go with its last user, t
 @pytest.fixture
 def play(tmp_path):
     """A function that runs the playbook, and returns the names of the changed tasks."""
-    if not os.path.isdir(ANSIBLE):
-        pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
     inventory = tmp_path / "hosts"
     inventory.write_text(
         "[xen_hosts]\nlocalhost ansible_connection=local ansible_python_interpreter=auto_silent\n"
@@ -38,35 +35,11 @@ def play(tmp_path):
     words = [word for item in variables.items() for word in ("-e", "{}='{}'".format(*item))]
 
     def run(*options):
-        done = subprocess.run(
-            [
-                "python3",
-                "-m",
-                "ansible",
-                "playbook",
-                "-vvv",
-                "-i",
-                str(inventory),
-                *words,
-                *options,
-                "racefree.block.luks_guest",
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-            env=dict(
-                os.environ,
-                PYTHONPATH=ANSIBLE,
-                ANSIBLE_COLLECTIONS_PATH="/root/site",
-                ANSIBLE_HOME=str(tmp_path),
-                ANSIBLE_NOCOLOR="1",
-            ),
+        done = run_playbook(
+            tmp_path, "-vvv", "-i", str(inventory), *words, *options, "racefree.block.luks_guest"
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "[WARNING]" not in done.stderr.replace(NO_INVENTORY, ""), done.stderr
         assert PASSPHRASE not in done.stdout + done.stderr
-        return changed_tasks(done.stdout)
+        return changes(done)
 
     return run
 

@@ -8,13 +8,12 @@ The role encrypted_swap on a system with systemd: areas created, changed, stoppe
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 
 import pytest
 from conftest import run_module
-from test_role_xen_host import ANSIBLE, NO_INVENTORY, changed_tasks
+from role_play import changed_tasks, play_role
 
 UNIT = "racefree-encrypted-swap@{}.service"
 LIBRARY = "/usr/local/lib/racefree-encrypted-swap"
@@ -29,40 +28,11 @@ def role(tmp_path):
     A function ``role(areas, check=False, state="present")`` that applies the role. It returns the exit code,
     the changed tasks and the output.
     """
-    if not os.path.isdir(ANSIBLE):
-        pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
 
     def apply(areas=(), check=False, state="present"):
         variables = {"encrypted_swap_areas": list(areas), "encrypted_swap_state": state}
-        tasks = [
-            {
-                "name": "Role",
-                "ansible.builtin.include_role": {"name": "racefree.block.encrypted_swap"},
-                "vars": variables,
-            }
-        ]
-        play = tmp_path / "play.yml"
-        play.write_text(
-            json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}])
-        )
-        done = subprocess.run(
-            ["python3", "-m", "ansible", "playbook", *(["--check"] if check else []), str(play)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-            env=dict(
-                os.environ,
-                PYTHONPATH=ANSIBLE,
-                ANSIBLE_COLLECTIONS_PATH="/root/site",
-                ANSIBLE_HOME=str(tmp_path),
-                ANSIBLE_NOCOLOR="1",
-            ),
-        )
-        said = done.stdout + done.stderr
-        if done.returncode == 0:
-            assert "[WARNING]" not in done.stderr.replace(NO_INVENTORY, ""), done.stderr
-        return done.returncode, changed_tasks(done.stdout), said
+        done = play_role(tmp_path, "encrypted_swap", check, variables)
+        return done.returncode, changed_tasks(done.stdout), done.stdout + done.stderr
 
     yield apply
     apply(state="absent")

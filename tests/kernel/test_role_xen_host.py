@@ -9,19 +9,13 @@ removed.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
-import stat
 import subprocess
-from pathlib import Path
 
 import pytest
 from conftest import wait_until
+from role_play import changes, files, play_role
 
-# The newest ansible-core, for this system's Python (tests/setup/controller).
-ANSIBLE = "/opt/ansible"
 SERVICE = "racefree-block.service"
 SCRIPT = "/etc/xen/scripts/block"
 
@@ -34,76 +28,13 @@ def role(tmp_path):
     A function that applies the role and returns the names of changed tasks: ``role(check=False,
     **variables)``.
     """
-    if not os.path.isdir(ANSIBLE):
-        pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
 
     def apply(check=False, **variables):
         # This kernel has none of Xen's modules.
         variables = dict({"xen_host_kernel_modules": []}, **variables)
-        tasks = [
-            {
-                "name": "Role",
-                "ansible.builtin.include_role": {"name": "racefree.block.xen_host"},
-                "vars": variables,
-            }
-        ]
-        play = tmp_path / "play.yml"
-        play.write_text(
-            json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}])
-        )
-        done = subprocess.run(
-            ["python3", "-m", "ansible", "playbook", *(["--check"] if check else []), str(play)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-            env=dict(
-                os.environ,
-                PYTHONPATH=ANSIBLE,
-                ANSIBLE_COLLECTIONS_PATH="/root/site",
-                ANSIBLE_HOME=str(tmp_path),
-                ANSIBLE_NOCOLOR="1",
-            ),
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "[WARNING]" not in done.stderr.replace(NO_INVENTORY, ""), done.stderr
-        return changed_tasks(done.stdout)
+        return changes(play_role(tmp_path, "xen_host", check, variables))
 
     return apply
-
-
-NO_INVENTORY = (
-    "[WARNING]: No inventory was parsed, only implicit localhost is available\n"
-    "[WARNING]: provided hosts list is empty, only localhost is available. Note that the implicit "
-    "localhost does not match 'all'\n"
-)
-
-
-def changed_tasks(output):
-    """The names of the tasks that changed something, checked against the recap."""
-    names, task = set(), None
-    for line in output.splitlines():
-        found = re.match(r"TASK \[(?:\S+ : )?(.*?)\]", line)
-        task = found.group(1) if found else task
-        if line.startswith("changed:"):
-            names.add(task)
-    assert bool(names) == (re.search(r" changed=([0-9]+) ", output).group(1) != "0"), output
-    return names
-
-
-def files():
-    """``{path: (mode, what is in it)}`` of all files that the role may touch."""
-    found = {}
-    for top in ("/etc", "/usr/local", "/var/lib/dpkg/diversions"):
-        for path in [Path(top), *Path(top).rglob("*")]:
-            mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                found[str(path)] = os.readlink(path)
-            elif stat.S_ISREG(mode):
-                found[str(path)] = stat.S_IMODE(mode), hashlib.sha256(path.read_bytes()).hexdigest()
-            else:
-                found[str(path)] = stat.S_IMODE(mode)
-    return found
 
 
 def service_pid():

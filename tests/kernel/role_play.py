@@ -1,0 +1,106 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Apply roles and playbooks of the collection to this system, and see what they have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+# The newest ansible-core, for this system's Python (tests/setup/controller).
+ANSIBLE = "/opt/ansible"
+_NO_INVENTORY = (
+    "[WARNING]: No inventory was parsed, only implicit localhost is available\n"
+    "[WARNING]: provided hosts list is empty, only localhost is available. Note that the implicit "
+    "localhost does not match 'all'\n"
+)
+
+
+def play_role(
+    directory: Path,
+    role: str,
+    check: bool = False,
+    variables: Mapping[str, object] | None = None,
+    timeout: float = 900,
+) -> subprocess.CompletedProcess[str]:
+    """Apply ``racefree.block.ROLE`` to localhost, as ``run_playbook``."""
+    include = {"name": f"racefree.block.{role}"}
+    tasks = [{"name": "Role", "ansible.builtin.include_role": include, "vars": dict(variables or {})}]
+    text = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]
+    path = directory / "play.yml"
+    path.write_text(json.dumps(text), encoding="utf-8")
+    return run_playbook(directory, *(["--check"] if check else []), str(path), timeout=timeout)
+
+
+def run_playbook(directory: Path, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """
+    Run ansible-playbook with these arguments; ``directory`` is for Ansible's files. Skips the test where
+    Ansible is missing. Fails the test if Ansible has warned and the play has succeeded.
+    """
+    if not os.path.isdir(ANSIBLE):
+        pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
+    done = subprocess.run(
+        ["python3", "-m", "ansible", "playbook", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        env=dict(
+            os.environ,
+            PYTHONPATH=ANSIBLE,
+            ANSIBLE_COLLECTIONS_PATH="/root/site",
+            ANSIBLE_HOME=str(directory),
+            ANSIBLE_NOCOLOR="1",
+            # Modules are sent through a pipe, which saves some processes for each task.
+            ANSIBLE_PIPELINING="1",
+        ),
+    )
+    if done.returncode == 0:
+        assert "[WARNING]" not in done.stderr.replace(_NO_INVENTORY, ""), done.stderr
+    return done
+
+
+def changes(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """The names of the tasks that changed something in a play, which must have succeeded."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return changed_tasks(done.stdout)
+
+
+def changed_tasks(output: str) -> set[str]:
+    """The names of the tasks that changed something, checked against the recap."""
+    names, task = set(), ""
+    for line in output.splitlines():
+        found = re.match(r"TASK \[(?:\S+ : )?(.*?)\]", line)
+        task = found.group(1) if found else task
+        if line.startswith("changed:"):
+            names.add(task)
+    recap = re.search(r" changed=([0-9]+) ", output)
+    assert recap is not None and bool(names) == (recap.group(1) != "0"), output
+    return names
+
+
+def files() -> dict[str, object]:
+    """``{path: (mode, what is in it)}`` of all files that a role may touch."""
+    found: dict[str, object] = {}
+    for top in ("/etc", "/usr/local", "/var/lib/dpkg/diversions"):
+        for path in [Path(top), *Path(top).rglob("*")]:
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                found[str(path)] = os.readlink(path)
+            elif stat.S_ISREG(mode):
+                found[str(path)] = stat.S_IMODE(mode), hashlib.sha256(path.read_bytes()).hexdigest()
+            else:
+                found[str(path)] = stat.S_IMODE(mode)
+    return found
