@@ -78,7 +78,6 @@ def snapshot_of(image):
     return make
 
 
-@pytest.mark.sample
 def test_a_stack_goes_with_its_last_user(snapshot_of):
     before = snapshot()
     keep(snapshot_of())
@@ -97,7 +96,6 @@ def test_a_stack_goes_with_its_last_user(snapshot_of):
     wait_until(lambda: snapshot() == before)
 
 
-@pytest.mark.sample
 def test_a_key_comes_from_the_keyring(image):
     line = {"start": 0, "length": 2048, "target": "crypt", "cipher": "aes-xts-plain64", "iv_offset": 0}
     line.update(key=":64:logon:guests:web1", offset=0, device={"file": image("secret.raw", 1 << 20)})
