@@ -77,7 +77,7 @@ def _replaced(text: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
 
 
 def _with_list(text: bytes, disk: bytes) -> bytes:
-    added = MARK + b"disk = [ '" + disk + b"' ]"
+    added = MARK + b"disk = [\n  '" + disk + b"',\n]"
     return text + added + b"\n" if text.endswith(b"\n") or not text else text + b"\n" + added
 
 
@@ -85,6 +85,8 @@ def _appended(text: bytes, place: Assignment, disk: bytes) -> bytes:
     """The text with a disk at the end of the list."""
     if not place.elements:
         start = place.value.end
+        if text[start : start + 1] == b"\n":
+            return text[:start] + b"\n  '" + disk + b"'," + text[start:]
         blank = b" " if text[start : start + 1] == b" " else b""
         return text[:start] + blank + b"'" + disk + b"'" + text[start:]
     last = place.elements[-1]
@@ -190,7 +192,7 @@ def _without_list(config: Config) -> bytes:
     place = config.lists[0]
     start, end = place.start - len(MARK), place.end
     is_ours = start >= 0 and text[start : place.start] == MARK and _line_of(text, start) == start
-    if not is_ours or text[place.value.end : place.closes].strip(b" "):
+    if not is_ours or text[place.value.end : place.closes].strip(b" \n"):
         return text
     if text[end : end + 1] == b"\n":
         return text[:start] + text[end + 1 :]

@@ -115,9 +115,10 @@ def test_each_disk_can_be_removed(name):
         (b"disk = [\n  'a,,sda'    # b\n]\n", b"disk = [\n  'a,,sda',    # b\n  '%s'\n]\n"),
         (b"disk = [ 'a,,sda',\n  'b,,sdb' ]\n", b"disk = [ 'a,,sda',\n  'b,,sdb',\n  '%s' ]\n"),
         (b"disk = [ # none\n]\n", b"disk = ['%s' # none\n]\n".replace(b"['", b"[ '")),
-        (b"disk = [\n]\n", b"disk = ['%s'\n]\n"),
-        (b"", edit.MARK + b"disk = [ '%s' ]\n"),
-        (b"a = 1", b"a = 1\n" + edit.MARK + b"disk = [ '%s' ]"),
+        (b"disk = [\n]\n", b"disk = [\n  '%s',\n]\n"),
+        (b"disk = [\n  # none\n]\n", b"disk = [\n  '%s',\n  # none\n]\n"),
+        (b"", edit.MARK + b"disk = [\n  '%s',\n]\n"),
+        (b"a = 1", b"a = 1\n" + edit.MARK + b"disk = [\n  '%s',\n]"),
     ],
 )
 def test_the_style_is_that_of_the_list(before, after):
