@@ -106,6 +106,22 @@ options:
         that says so. The guests must coordinate their writes, as cluster file systems do.
     type: bool
     default: false
+  sealed:
+    description:
+      - With V(true), the recipe has the hotplug script seal the device as soon as blkback has opened it.
+        Nobody, not even root, can open a sealed device, so C(mount), C(blkid), C(kpartx) and udev's rules
+        fail with C(EPERM). The guest uses it as before. The seal is lifted when the disk is detached, also
+        when the guest ends.
+      - If not given, an existing recipe is left as it is. The disk of a running guest is not changed.
+      - HVM guests cannot have sealed disks, because their device model opens the disks too.
+      - See C(docs/sealed-devices.md) of the collection for what is required, and for the limitations.
+    type: bool
+  sealed_below:
+    description:
+      - With V(true), the loop and mapped devices below the device are sealed with it, but not what is below a
+        logical volume of LVM. Requires O(sealed=true).
+      - If not given, an existing recipe is left as it is.
+    type: bool
   state:
     description:
       - Whether the configuration should have the disk.
@@ -180,6 +196,9 @@ disk:
       description: The source that is kept in the recipe.
       type: dict
       sample: {"file": "/srv/guests/web1.raw", "format": "raw"}
+    sealed:
+      description: Whether the disk is sealed while a guest has it.
+      type: bool
     text:
       description: The disk in the language of C(xl), for C(xl block-attach).
       type: str

@@ -172,7 +172,7 @@ class DiskItem(Item):
 
     def _seal(self) -> _recipe.Seal:
         """The wanted seal: as the options say, or else as the present recipe does."""
-        sealed, below, definition = self.params["sealed"], self.params["sealed_below"], known(self.definition)
+        definition = known(self.definition)
         kept = _recipe.Seal()
         for text in (definition.live, definition.xml):
             recipe = None if text is None else domain_xml.Domain(text).recipes().get(self.target)
@@ -181,8 +181,7 @@ class DiskItem(Item):
             except (DefinitionError, InvalidValue):
                 # A recipe that cannot be read is replaced.
                 kept = _recipe.Seal()
-        is_sealed = kept.sealed if sealed is None else sealed
-        return _recipe.Seal(is_sealed, is_sealed and (kept.sealed_below if below is None else below))
+        return kept.with_options(self.params["sealed"], self.params["sealed_below"])
 
     def _plan_seals(self, had: dict[str, Any] | None, has: dict[str, Any] | None) -> None:
         """Compare the seal of the running disk, and add it to both settings."""

@@ -26,6 +26,7 @@ from .._xen import vdev as _vdev
 from .._xl import config_file, disk_text
 from .._xl.disk_change import DiskChange, DiskRequest
 from .._xl.guest_config import Exchange, GuestConfig
+from . import sealing
 from .guest_disk import check_source_mode
 from .item import Identities, Item, Params, Plan, known
 
@@ -41,6 +42,7 @@ ARGUMENTS = {
     "mode": {"type": "str", "choices": ["r", "w"], "default": "w"},
     "device_type": {"type": "str", "choices": ["disk", "cdrom"], "default": "disk"},
     "shared": {"type": "bool", "default": False},
+    **sealing.BELOW_ARGUMENTS,
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
 _LONGEST_DOMAIN = 256
@@ -79,6 +81,7 @@ class XlDiskItem(Item):
         params = self.params
         vdev = _vdev.parse(params["vdev"]).name
         _check_names(params)
+        sealing.check_guest_disk(params, "absent")
         if params["source"] is None and params["state"] == "present":
             raise InvalidValue("source", None, "must be given with state=present")
         if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "present":
@@ -93,6 +96,8 @@ class XlDiskItem(Item):
             params["device_type"],
             params["shared"],
             params["state"] == "present",
+            params["sealed"],
+            params["sealed_below"],
         )
 
     def _source(self) -> Source:
@@ -119,6 +124,8 @@ class XlDiskItem(Item):
         used = disk_text.RECIPE + change.name
         is_in_use = not self.request.present and any(each.endswith(used) for each in state.targets())
         before, after = change.plan(is_in_use)
+        if change.wanted is not None and change.wanted.seal.sealed:
+            sealing.need_support()
         self.change = change
         self.warnings += change.warnings
         return Plan(change.changes_config or change.changes_recipe, before, after)
@@ -168,6 +175,7 @@ class XlDiskItem(Item):
             "recipe": change.name,
             "recipe_file": recipe_file.path_of(change.name),
             "source": json.loads(text),
+            "sealed": known(change.wanted).seal.sealed,
             "text": disk_text.written(change.says),
         }
         return {"disk": disk}

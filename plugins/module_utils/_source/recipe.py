@@ -65,6 +65,11 @@ class Seal(Record):
     sealed: bool = False
     sealed_below: bool = False
 
+    def with_options(self, sealed: bool | None, sealed_below: bool | None) -> Seal:
+        """As the options say, and otherwise as it is here. Without ``sealed`` there is nothing below."""
+        is_sealed = self.sealed if sealed is None else sealed
+        return Seal(is_sealed, is_sealed and (self.sealed_below if sealed_below is None else sealed_below))
+
 
 def check(source: Source, option: str = "source") -> None:
     """

@@ -50,7 +50,8 @@ class DiskRequest(NamedTuple):
 
     ``source``: None only to remove a disk, whatever it is. ``recipe``: its name, or None for the usual one.
     ``mode``: ``r`` or ``w``. ``device_type``: ``disk`` or ``cdrom``. ``shared``: other guests may write to
-    the same storage. ``present``: whether the disk must exist afterwards.
+    the same storage. ``present``: whether the disk must exist afterwards. ``sealed``, ``sealed_below``: of
+    the disk while the guest has it; None leaves it as it is.
     """
 
     config_file: str | None
@@ -62,6 +63,8 @@ class DiskRequest(NamedTuple):
     device_type: str = "disk"
     shared: bool = False
     present: bool = True
+    sealed: bool | None = None
+    sealed_below: bool | None = None
 
 
 class DiskChange:
@@ -187,7 +190,9 @@ class DiskChange:
         state = to_keep.read(self._resources, source, request.mode == "r", self._refuse_format)
         dummy, warnings = to_keep.kept_text(state, self.title)
         self.warnings += warnings
-        self.wanted = KeptRecipe(self.name, state.source, request.shared, self.title)
+        had = _recipe.Seal() if self.had is None else self.had.seal
+        seal = had.with_options(request.sealed, request.sealed_below)
+        self.wanted = KeptRecipe(self.name, state.source, request.shared, self.title, seal)
         self._refuse_shrinking(state.source)
 
     def _plan_absent(self, is_in_use: bool) -> None:

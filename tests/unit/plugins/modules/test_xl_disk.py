@@ -10,7 +10,8 @@ import json
 import os
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError, NotSupported
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import state
 from ansible_collections.racefree.block.plugins.module_utils._source import recipe_file
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key
@@ -101,6 +102,7 @@ def test_added_changed_and_removed(etc, image):
         "recipe": "web1-xvda",
         "recipe_file": str(etc / "recipes/web1-xvda.json"),
         "source": {"file": image, "format": "raw"},
+        "sealed": False,
         "text": TEXT,
     }
     assert config(etc) == CONFIG.replace(b"# swap\n", b"# swap\n  '%s',\n" % TEXT.encode())
@@ -118,6 +120,32 @@ def test_added_changed_and_removed(etc, image):
     assert recipe(etc)["source"]["read_only"] is True and "shared" not in recipe(etc)
     gone = predicted(domain="web1", vdev="xvda", source={"file": image}, state="absent")
     assert gone["disk"] is None and config(etc) == CONFIG and os.listdir(etc / "recipes") == []
+
+
+def test_a_sealed_disk(etc, image, monkeypatch):
+    monkeypatch.setattr(seals, "probe", lambda: None)
+    disk = {"domain": "web1", "vdev": "xvda", "source": f"file:{image}"}
+    done = predicted(**disk, sealed=True, sealed_below=True)
+    assert done["disk"]["sealed"] and done["disk"]["source"] == {"file": image, "format": "raw"}
+    assert recipe(etc)["source"] == {
+        "file": image,
+        "format": "raw",
+        "sealed": True,
+        "sealed_below": True,
+    }
+    # Without the options it stays as it is.
+    assert not run(**disk)["changed"]
+    assert not predicted(**disk, sealed=False)["disk"]["sealed"]
+    assert recipe(etc)["source"] == {"file": image, "format": "raw"}
+
+
+def test_a_disk_is_not_sealed_on_a_host_that_cannot(etc, image, monkeypatch):
+    def refuse():
+        raise NotSupported("no seals here")
+
+    monkeypatch.setattr(seals, "probe", refuse)
+    refused("no seals here", domain="web1", vdev="xvda", source=f"file:{image}", sealed=True)
+    refused("sealed_below", domain="web1", vdev="xvda", source=f"file:{image}", sealed_below=True)
 
 
 def test_a_disk_in_place_of_another(etc, image):
