@@ -33,6 +33,8 @@ include_patterns = [
     "tests/kernel/README.md",
 ]
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "default"
@@ -61,5 +63,13 @@ def _link_to_core(_app, _env, node, content):
     return nodes.reference("", "", content, refuri=f"{_CORE}/{page}", internal=False)
 
 
+def _drop_contents(_app, doctree):
+    """Remove a page's own list of its headings: the theme shows one beside the page."""
+    for each in list(doctree.findall(nodes.topic)):
+        if "contents" in each["classes"]:
+            each.parent.remove(each)
+
+
 def setup(app):
     app.connect("missing-reference", _link_to_core)
+    app.connect("doctree-read", _drop_contents)
