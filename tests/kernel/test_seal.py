@@ -137,6 +137,8 @@ def test_nobody_opens_a_sealed_device(loop, name, request, tmp_path):
 
 def test_nothing_else_on_the_host_is_refused(loop):
     device, other = loop(), loop("other.raw")
+    # udev may still be about to open the new devices.
+    udev_settle()
     seal(device)
     started = time.monotonic()
     for dummy in range(5000):
