@@ -134,6 +134,7 @@ disks:
       description: >-
         The source of the disk as it is stored: the recipe of the running guest if it has one, otherwise the
         definition's. V(null) for a disk without a recipe. See O(racefree.block.libvirt_disk#module:source).
+        A disk that is sealed while the guest has it also has C(sealed), and C(sealed_below).
       type: dict
       sample:
         file: /srv/guests/web1.raw

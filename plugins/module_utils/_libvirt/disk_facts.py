@@ -32,7 +32,7 @@ class Facts(Record):
     """
     One disk. ``config`` and ``live`` are None where there is neither such a disk nor a recipe for it.
     ``source``: the recipe of the running guest if there is one, otherwise the definition's. ``problem``: what
-    is wrong, or None.
+    is wrong, or None. ``seal``: of the same recipe.
     """
 
     target: str
@@ -40,6 +40,7 @@ class Facts(Record):
     live: Side | None
     source: Source | None
     problem: str | None
+    seal: _recipe.Seal = _recipe.Seal()
 
 
 def of_domain(definition: Definition) -> list[Facts]:
@@ -59,22 +60,33 @@ def _sides(text: str | None) -> dict[str, Side]:
 
 
 def _facts(target: str, config: Side | None, live: Side | None) -> Facts:
-    source, problem = None, None
+    source, problem, seal = None, None, _recipe.Seal()
     chosen = next((side for side in (live, config) if side is not None and side.recipe is not None), None)
     if chosen is not None and chosen.recipe is not None:
         try:
-            source = _recipe.parse(chosen.recipe, target)
+            source, seal = _recipe.parse(chosen.recipe, target), _recipe.seal_of(chosen.recipe, target)
         except BlockError as error:
             problem = str(error)
-    return Facts(target, config, live, source, problem or _problem(config, live))
+    return Facts(target, config, live, source, problem or _problem(config, live, target), seal)
 
 
-def _problem(config: Side | None, live: Side | None) -> str | None:
+def _problem(config: Side | None, live: Side | None, target: str) -> str | None:
     for side, where in ((config, "the definition"), (live, "the running guest")):
         if side is not None and side.disk is None:
             return f"{where} has a recipe for a disk that it does not have"
     if config is None or live is None or config.disk is None or live.disk is None:
         return None
-    if (config.disk.source, config.recipe) != (live.disk.source, live.recipe):
+    if config.disk.source != live.disk.source or not _are_same(config.recipe, live.recipe, target):
         return "the running guest has another disk than the definition describes"
     return None
+
+
+def _are_same(one: str | None, other: str | None, target: str) -> bool:
+    """Whether both recipes have the same source; one may be sealed and the other not."""
+    if one == other or one is None or other is None:
+        return one == other
+    try:
+        return _recipe.parse(one, target) == _recipe.parse(other, target)
+    except BlockError:
+        # One cannot be read: they are not known to be the same.
+        return False

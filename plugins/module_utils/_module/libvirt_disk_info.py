@@ -65,7 +65,7 @@ def _row(definition: Definition, facts: Facts, resources: Resources) -> dict[str
         "vdev": facts.target,
         "config": _side(facts.config),
         "live": _side(facts.live),
-        "recipe": None if facts.source is None else json.loads(_recipe.text_of(facts.source)),
+        "recipe": None if facts.source is None else json.loads(_recipe.text_of(facts.source, facts.seal)),
         "device": None if device is None else device.as_dict(),
         "problem": problem,
     }

@@ -55,6 +55,14 @@ def test_the_recipe_of_the_running_guest_counts():
     assert found.problem == "the running guest has another disk than the definition describes"
 
 
+def test_a_seal_is_reported_and_makes_no_other_disk():
+    sealed = '{"file": "/srv/a.raw", "sealed": true}'
+    (found,) = facts(text(("xvda", "/dev/a"), xvda=FILE), text(("xvda", "/dev/a"), xvda=sealed))
+    assert found.seal.sealed and not found.seal.sealed_below and found.problem is None
+    (unsealed,) = facts(text(("xvda", "/dev/a"), xvda=sealed), text(("xvda", "/dev/a"), xvda=FILE))
+    assert not unsealed.seal.sealed and unsealed.problem is None
+
+
 def test_a_disk_in_only_one_of_both_definitions():
     added, running = facts(text(("xvdb", "/dev/b")), text(("xvda", "/dev/a")))
     assert (added.target, added.live, added.problem) == ("xvdb", None, None)
