@@ -191,14 +191,17 @@ rc:
     V(0) if it was not run.
   returned: success, and failure of the command
   type: int
+  sample: 0
 stdout:
   description: Standard output of the command.
   returned: success, and failure of the command
   type: str
+  sample: /dev/loop7
 stderr:
   description: Standard error of the command.
   returned: success, and failure of the command
   type: str
+  sample: ""
 start:
   description: When the command was started.
   returned: when it was run
@@ -218,12 +221,14 @@ msg:
   description: Why the command was not run, or what failed.
   returned: failure, check mode, and when the command was not needed
   type: str
+  sample: "disk: its disk sequence number is 57, not 42"
 exclusive:
   description: >-
     V(held) if the devices were claimed until the command had ended; V(handed_over) if the claim was released
     when it was started, because the program claims them itself; V(null) without O(exclusive).
   returned: when it was run
   type: str
+  sample: held
 devices:
   description: >-
     The devices by name, as they were when the command was started. In check mode, V(null) for a device that
@@ -256,18 +261,21 @@ error:
     message:
       description: What was attempted and what happened.
       type: str
+      sample: "it ended with exit code 1 (non-zero return code)"
     device:
       description: The device, file or program concerned.
       type: str
+      sample: mkfs.ext4
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
         kind best.
       type: str
-      sample: EBUSY
+      sample: EIO
     hint:
       description: What to do about it.
       type: str
+      sample: "See stderr and stdout"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module import device_command

@@ -67,6 +67,7 @@ devices:
       description: >-
         Kind of the device. V(other) only occurs for a device that was selected by O(path) or O(diskseq).
       type: str
+      sample: loop
       choices: [loop, dm, other]
     path:
       description: Path of the device node. V(null) if the node is missing or belongs to another device.
@@ -79,12 +80,15 @@ devices:
     major:
       description: Major number.
       type: int
+      sample: 7
     minor:
       description: Minor number.
       type: int
+      sample: 7
     diskseq:
       description: The disk sequence number.
       type: int
+      sample: 42
     boot_id:
       description: >-
         ID of the boot in which the disk sequence number is valid, to be stored together with the number. Disk
@@ -95,20 +99,25 @@ devices:
       description: >-
         Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
       type: int
+      sample: 1
     by_diskseq:
       description: >-
         The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
         for it.
       type: str
+      sample: /dev/disk/by-diskseq/42
     size:
       description: Size in bytes.
       type: int
+      sample: 1073741824
     sector_size:
       description: Logical sector size in bytes.
       type: int
+      sample: 512
     read_only:
       description: Whether the device is read-only.
       type: bool
+      sample: false
     mapper_path:
       description: >-
         The symbolic link that udev creates for the name of a mapped device. V(null) if it does not lead to
@@ -125,6 +134,7 @@ devices:
       description: UUID of a mapped device.
       returned: for mapped devices
       type: str
+      sample: RACEFREE-4711-281937-5b1d7c9e
     table:
       description: >-
         Live table of a mapped device in the format of C(dmsetup table), without keys. V(null) if it has a
@@ -137,10 +147,12 @@ devices:
       description: Whether a mapped device is suspended.
       returned: for mapped devices
       type: bool
+      sample: false
     open_count:
       description: How many times a mapped device is open, not counting this module.
       returned: for mapped devices
       type: int
+      sample: 1
     status:
       description: Status of each target of a mapped device, in the format of C(dmsetup status).
       returned: for mapped devices
@@ -151,6 +163,7 @@ devices:
       description: Whether a loop or mapped device is sealed, so that nobody else can open it.
       returned: for loop and mapped devices
       type: bool
+      sample: false
     seal:
       description: The seal of a sealed device. V(null) if the device is not sealed.
       type: dict
@@ -158,11 +171,13 @@ devices:
         age:
           description: For how many seconds the device has been sealed.
           type: int
+          sample: 3600
         refused:
           description: >-
             How many attempts to open the device were refused, including those of udev, mounts and calls of
             C(access).
           type: int
+          sample: 4
         reasons:
           description: >-
             Why it is sealed. V(own) is its own option C(sealed). V(vbd 5 51712) is the disk with this device
@@ -175,14 +190,17 @@ devices:
       description: The devices directly above this one, each with C(name) and C(diskseq).
       type: list
       elements: dict
+      sample: [{name: dm-3, diskseq: 43}]
     slaves:
       description: The devices directly below this one, each with C(name) and C(diskseq).
       type: list
       elements: dict
+      sample: [{name: loop7, diskseq: 42}]
     used_by:
       description: Known users of the device, such as names of devices above it and mount points.
       type: list
       elements: str
+      sample: [dm-3]
 features:
   description: Features of the host.
   returned: success and O(features=true)
@@ -193,14 +211,17 @@ features:
         The kernel's release, whether it supports disk sequence numbers, loop devices and sealed devices
         (C(seals)), and whether cffi is installed.
       type: dict
+      sample: {release: 6.12.48+deb13-amd64, diskseq: true, loop: true, cffi: true, seals: true}
     device_mapper:
       description: >-
         Interface version, loaded targets with their versions, and whether the strict interface version 5 is
         supported. V(null) without device-mapper.
       type: dict
+      sample: {version: 4.48.0, targets: {linear: 1.5.0, striped: 1.7.0}, strict_version_5: false}
     udev:
       description: Whether udev is running.
       type: bool
+      sample: true
     xen:
       description:
         - Xen's version, whether this is domain 0, whether blkback is available, and the socket of the
@@ -209,11 +230,15 @@ features:
           No released kernel does that. V(null) as long as no guest has a disk, because it cannot be
           determined then.
       type: dict
+      sample:
+        {version: 4.20.0, domain_0: true, blkback: true, blkback_diskseq: false, xenstored_socket:
+        /run/xenstored/socket}
     libvirt:
       description: >-
         Versions of libvirt's Python binding and of the libvirt daemon for Xen. V(null) if the binding is not
         installed.
       type: dict
+      sample: {binding: 11.3.0, daemon: 11.3.0}
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.device_info import ARGUMENTS, collect

@@ -297,6 +297,7 @@ device:
     uuid:
       description: UUID of the mapped device.
       type: str
+      sample: RACEFREE-4711-281937-5b1d7c9e
     major:
       description: Major number.
       type: int
@@ -319,6 +320,7 @@ device:
       description: >-
         Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
       type: int
+      sample: 1
     by_diskseq:
       description: >-
         The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
@@ -336,6 +338,7 @@ device:
     read_only:
       description: Whether the device is read-only.
       type: bool
+      sample: false
     table:
       description: >-
         The live table in the format of C(dmsetup table), without keys. V(null) if it has a target type that
@@ -346,15 +349,19 @@ device:
     suspended:
       description: Whether the device is suspended.
       type: bool
+      sample: false
     persist:
       description: Whether the device is kept when its last user closes it.
       type: bool
+      sample: true
     sealed:
       description: Whether the device is sealed, so that nobody else can open it.
       type: bool
+      sample: false
     open_count:
       description: How many times the device is open, not counting this module.
       type: int
+      sample: 1
     status:
       description: Status of each target, in the format of C(dmsetup status).
       type: list
@@ -366,6 +373,7 @@ gone:
     from being removed, and in check mode if it exists.
   returned: when O(state=absent)
   type: bool
+  sample: true
 error:
   description: The error as structured data.
   returned: failure
@@ -374,13 +382,15 @@ error:
     kind:
       description: Kind of the error.
       type: str
-      sample: TableError
+      sample: DeviceBusy
     message:
       description: What was attempted and what happened.
       type: str
+      sample: "it is in use by mount /mnt"
     device:
       description: The device, file or name concerned.
       type: str
+      sample: web1-root
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
@@ -390,11 +400,13 @@ error:
     hint:
       description: What to do about it.
       type: str
+      sample: "End that use first, or say deferred=true to have it go with its last user"
     errors:
       description: >-
         For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
       type: list
       elements: dict
+      sample: [{line: 2, field: offset, value: 5x, rule: a whole number of sectors, column: 11}]
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_device import DmItem

@@ -231,20 +231,26 @@ devices:
       description: Whether the entry was changed.
       returned: always
       type: bool
+      sample: true
     failed:
       description: V(true) for an entry that failed. The reason is in C(msg) and C(error).
       returned: when the entry failed
       type: bool
+      sample: true
     msg:
       description: The error message.
       returned: when the entry failed
       type: str
+      sample: >-
+        web1-root: it is in use by mount /mnt. End that use first, or say deferred=true to have it go with
+        its last user
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
         entry failed. What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
       returned: when O(on_error=rollback) and another entry failed
       type: bool
+      sample: true
     device:
       description: >-
         The mapped device. V(null) if O(devices[].state=absent), or in check mode if it does not exist yet.
@@ -274,6 +280,7 @@ devices:
         uuid:
           description: UUID of the mapped device.
           type: str
+          sample: RACEFREE-4711-281937-5b1d7c9e
         major:
           description: Major number.
           type: int
@@ -297,6 +304,7 @@ devices:
           description: >-
             Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
           type: int
+          sample: 1
         by_diskseq:
           description: >-
             The symbolic link that udev creates for the disk sequence number and the partition, if udev has a
@@ -314,6 +322,7 @@ devices:
         read_only:
           description: Whether the device is read-only.
           type: bool
+          sample: false
         table:
           description: >-
             The live table in the format of C(dmsetup table), without keys. V(null) if it has a target type
@@ -324,15 +333,19 @@ devices:
         suspended:
           description: Whether the device is suspended.
           type: bool
+          sample: false
         persist:
           description: Whether the device is kept when its last user closes it.
           type: bool
+          sample: true
         sealed:
           description: Whether the device is sealed, so that nobody else can open it.
           type: bool
+          sample: false
         open_count:
           description: How many times the device is open, not counting this module.
           type: int
+          sample: 1
         status:
           description: Status of each target, in the format of C(dmsetup status).
           type: list
@@ -344,6 +357,7 @@ devices:
         it from being removed, and in check mode if it exists.
       returned: when O(devices[].state=absent)
       type: bool
+      sample: true
     error:
       description: The error as structured data.
       returned: when the entry failed
@@ -352,13 +366,15 @@ devices:
         kind:
           description: Kind of the error.
           type: str
-          sample: TableError
+          sample: DeviceBusy
         message:
           description: What was attempted and what happened.
           type: str
+          sample: "it is in use by mount /mnt"
         device:
           description: The device, file or name concerned.
           type: str
+          sample: web1-root
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
@@ -368,11 +384,13 @@ devices:
         hint:
           description: What to do about it.
           type: str
+          sample: "End that use first, or say deferred=true to have it go with its last user"
         errors:
           description: >-
             For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
           type: list
           elements: dict
+          sample: [{line: 2, field: offset, value: 5x, rule: a whole number of sectors, column: 11}]
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_device import DmItem

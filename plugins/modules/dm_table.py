@@ -86,6 +86,7 @@ valid:
   description: Whether the host would accept the table, as far as this can be determined without loading it.
   returned: success
   type: bool
+  sample: true
 errors:
   description: >-
     All errors of the table. A device that cannot be opened is one of these errors, with the reason in its
@@ -97,24 +98,31 @@ errors:
     line:
       description: The line or list entry, from 1. V(null) for an error that does not belong to a single line.
       type: int
+      sample: 2
     target:
       description: The target type.
       type: str
+      sample: linear
     field:
       description: The field.
       type: str
+      sample: offset
     value:
       description: The value that is wrong. Keys are not shown.
       type: raw
+      sample: 5x
     rule:
       description: What is required.
       type: str
+      sample: a whole number of sectors from 0 to 18014398509481983
     column:
       description: Position in the line, from 0.
       type: int
+      sample: 11
     text:
       description: The line, without keys.
       type: str
+      sample: 8 8 linear /dev/a 5x
 lines:
   description: >-
     The table in the format of C(dmsetup table), without keys. Devices are shown as numbers if all of them
@@ -128,6 +136,7 @@ targets:
   returned: success
   type: list
   elements: dict
+  sample: [{start: 0, length: 2097152, target: linear, device: /dev/vg/a, offset: 0}]
 devices:
   description: The devices that the table names, in order. V(null) for an invalid table.
   returned: success
@@ -137,24 +146,32 @@ devices:
     target:
       description: Position of the target in the table, from 1.
       type: int
+      sample: 1
     field:
       description: The field.
       type: str
+      sample: device
     value:
       description: The device as the table names it.
       type: str
+      sample: /dev/vg/a
     access:
       description: How the kernel will open it, V(r), V(w) or V(rw).
       type: str
+      sample: rw
     device:
       description: >-
         The device's identity, as RV(racefree.block.dm_device#module:device). V(null) for a file that has no
         loop device yet.
       type: dict
+      sample: {path: /dev/dm-1, major: 253, minor: 1, diskseq: 41}
 error:
   description: The error as structured data, as RV(racefree.block.dm_device#module:error).
   returned: failure
   type: dict
+  sample:
+    {kind: DeviceGone, message: there is no such mapped device, device: web1, errno: ENXIO, hint: Leave name
+    out for a device that is not there yet}
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_table import ARGUMENTS, collect

@@ -123,9 +123,11 @@ error:
     message:
       description: What was attempted and what happened.
       type: str
+      sample: "cannot add the key: Disk quota exceeded"
     device:
       description: The key concerned.
       type: str
+      sample: guests:web1
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
@@ -135,6 +137,7 @@ error:
     hint:
       description: What to do about it.
       type: str
+      sample: "Make room there, and try again"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.kernel_key import KeyItem

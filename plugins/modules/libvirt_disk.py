@@ -208,6 +208,7 @@ disk:
     running:
       description: Whether the domain was running.
       type: bool
+      sample: true
 device:
   description:
     - The identity of the device that the running guest has. V(null) if O(live=false), if the domain is not
@@ -247,6 +248,7 @@ device:
       description: >-
         Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
       type: int
+      sample: 1
     by_diskseq:
       description: >-
         The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
@@ -264,6 +266,7 @@ device:
     read_only:
       description: Whether the device is read-only.
       type: bool
+      sample: false
 error:
   description: The error as structured data.
   returned: failure
@@ -272,13 +275,15 @@ error:
     kind:
       description: Kind of the error.
       type: str
-      sample: DeadlineExceeded
+      sample: DeviceBusy
     message:
       description: What was attempted and what happened.
       type: str
+      sample: "the guest has a disk xvda already"
     device:
       description: The device, file or name concerned.
       type: str
+      sample: web1
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
@@ -288,6 +293,7 @@ error:
     hint:
       description: What to do about it.
       type: str
+      sample: "A disk is not exchanged under a running guest: say state=absent first, or live: false"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem

@@ -171,6 +171,7 @@ disks:
         partition:
           description: V(null), as this is a whole disk.
           type: int
+          sample: 1
         by_diskseq:
           description: The symbolic link that udev creates for the disk sequence number, if it does.
           type: str
@@ -193,6 +194,7 @@ disks:
         recipe cannot be read or has no disk, or another device has the name that belongs to this disk.
         V(null) if nothing is.
       type: str
+      sample: "there is a recipe for it, but its source is /dev/vg0/other"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk_info import (

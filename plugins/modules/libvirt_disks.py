@@ -177,20 +177,26 @@ disks:
       description: Whether the entry was changed.
       returned: always
       type: bool
+      sample: true
     failed:
       description: V(true) for an entry that failed. The reason is in C(msg) and C(error).
       returned: when the entry failed
       type: bool
+      sample: true
     msg:
       description: The error message.
       returned: when the entry failed
       type: str
+      sample: >-
+        web1: the guest has a disk xvda already. A disk is not exchanged under a running guest: say
+        state=absent first, or live: false
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
         entry failed. What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
       returned: when O(on_error=rollback) and another entry failed
       type: bool
+      sample: true
     disk:
       description: The disk as it is defined. V(null) if O(disks[].state=absent).
       returned: when the entry succeeded
@@ -230,6 +236,7 @@ disks:
         running:
           description: Whether the domain was running.
           type: bool
+          sample: true
     device:
       description:
         - The identity of the device that the running guest has. V(null) if O(disks[].live=false), if the
@@ -270,6 +277,7 @@ disks:
           description: >-
             Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
           type: int
+          sample: 1
         by_diskseq:
           description: >-
             The symbolic link that udev creates for the disk sequence number and the partition, if udev has a
@@ -287,6 +295,7 @@ disks:
         read_only:
           description: Whether the device is read-only.
           type: bool
+          sample: false
     error:
       description: The error as structured data.
       returned: when the entry failed
@@ -295,13 +304,15 @@ disks:
         kind:
           description: Kind of the error.
           type: str
-          sample: DeadlineExceeded
+          sample: DeviceBusy
         message:
           description: What was attempted and what happened.
           type: str
+          sample: "the guest has a disk xvda already"
         device:
           description: The device, file or name concerned.
           type: str
+          sample: web1
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
@@ -311,6 +322,7 @@ disks:
         hint:
           description: What to do about it.
           type: str
+          sample: "A disk is not exchanged under a running guest: say state=absent first, or live: false"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem

@@ -224,6 +224,7 @@ device:
       description: >-
         Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
       type: int
+      sample: 1
     by_diskseq:
       description: >-
         The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
@@ -241,6 +242,7 @@ device:
     read_only:
       description: Whether the device is read-only.
       type: bool
+      sample: false
     backing_file:
       description: Path of the backing file as the kernel reports it.
       type: str
@@ -248,18 +250,23 @@ device:
     offset:
       description: Where in the file the device begins, in bytes.
       type: int
+      sample: 0
     size_limit:
       description: Size limit in bytes. V(0) if the device extends to the end of the file.
       type: int
+      sample: 0
     direct_io:
       description: Whether the device bypasses the page cache.
       type: bool
+      sample: true
     partitions:
       description: Whether the kernel scans the device for partitions.
       type: bool
+      sample: false
     persist:
       description: Whether the device is kept when its last user closes it.
       type: bool
+      sample: true
 gone:
   description: >-
     sealed: description: Whether nobody else can open the device. type: bool Whether the device is gone.
@@ -267,6 +274,7 @@ gone:
     mode if it is there.
   returned: when O(state=absent)
   type: bool
+  sample: true
 error:
   description: The error as structured data.
   returned: failure
@@ -275,13 +283,15 @@ error:
     kind:
       description: Kind of the error.
       type: str
-      sample: WrongDevice
+      sample: DeviceBusy
     message:
       description: What was attempted and what happened.
       type: str
+      sample: "it is in use by mount /mnt"
     device:
       description: The device, file or name concerned.
       type: str
+      sample: /dev/loop7
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
@@ -291,6 +301,7 @@ error:
     hint:
       description: What to do about it.
       type: str
+      sample: "End that use first, or say deferred=true to have it go with its last user"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.loop_device import LoopItem

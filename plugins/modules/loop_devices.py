@@ -203,20 +203,26 @@ devices:
       description: Whether the entry was changed.
       returned: always
       type: bool
+      sample: true
     failed:
       description: V(true) for an entry that failed. The reason is in C(msg) and C(error).
       returned: when the entry failed
       type: bool
+      sample: true
     msg:
       description: The error message.
       returned: when the entry failed
       type: str
+      sample: >-
+        /dev/loop7: it is in use by mount /mnt. End that use first, or say deferred=true to have it go with
+        its last user
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
         entry failed. What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
       returned: when O(on_error=rollback) and another entry failed
       type: bool
+      sample: true
     device:
       description: >-
         The loop device. V(null) if O(devices[].state=absent), or in check mode if it does not exist yet.
@@ -254,6 +260,7 @@ devices:
           description: >-
             Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
           type: int
+          sample: 1
         by_diskseq:
           description: >-
             The symbolic link that udev creates for the disk sequence number and the partition, if udev has a
@@ -271,6 +278,7 @@ devices:
         read_only:
           description: Whether the device is read-only.
           type: bool
+          sample: false
         backing_file:
           description: Path of the backing file as the kernel reports it.
           type: str
@@ -278,18 +286,23 @@ devices:
         offset:
           description: Where in the file the device begins, in bytes.
           type: int
+          sample: 0
         size_limit:
           description: Size limit in bytes. V(0) if the device extends to the end of the file.
           type: int
+          sample: 0
         direct_io:
           description: Whether the device bypasses the page cache.
           type: bool
+          sample: true
         partitions:
           description: Whether the kernel scans the device for partitions.
           type: bool
+          sample: false
         persist:
           description: Whether the device is kept when its last user closes it.
           type: bool
+          sample: true
     gone:
       description: >-
         sealed: description: Whether nobody else can open the device. type: bool Whether the device is gone.
@@ -297,6 +310,7 @@ devices:
         check mode if it is there.
       returned: when O(devices[].state=absent)
       type: bool
+      sample: true
     error:
       description: The error as structured data.
       returned: when the entry failed
@@ -305,13 +319,15 @@ devices:
         kind:
           description: Kind of the error.
           type: str
-          sample: WrongDevice
+          sample: DeviceBusy
         message:
           description: What was attempted and what happened.
           type: str
+          sample: "it is in use by mount /mnt"
         device:
           description: The device, file or name concerned.
           type: str
+          sample: /dev/loop7
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
@@ -321,6 +337,7 @@ devices:
         hint:
           description: What to do about it.
           type: str
+          sample: "End that use first, or say deferred=true to have it go with its last user"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.loop_device import LoopItem

@@ -89,20 +89,26 @@ stores:
       description: Whether the record was changed.
       returned: always
       type: bool
+      sample: true
     failed:
       description: V(true) for an entry that failed. The reason is in C(msg) and C(error).
       returned: when the entry failed
       type: bool
+      sample: true
     msg:
       description: The error message.
       returned: when the entry failed
       type: str
+      sample: >-
+        /srv/guests/web1.cow: it holds changes of /srv/golden/a.raw, and /srv/golden/b.raw is another image.
+        With this image the guest would read a mixture of both
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
         entry failed. What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
       returned: when O(on_error=rollback) and another entry failed
       type: bool
+      sample: true
     store:
       description: The store and its image.
       returned: when the entry succeeded
@@ -133,6 +139,7 @@ stores:
             sha256:
               description: SHA-256 checksum of the image. V(null) in check mode if the image was not read yet.
               type: str
+              sample: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
     error:
       description: The error as structured data.
       returned: when the entry failed
@@ -145,18 +152,21 @@ stores:
         message:
           description: What was attempted and what happened.
           type: str
+          sample: "it holds changes of /srv/golden/a.raw, and /srv/golden/b.raw is another image"
         device:
           description: The device, file or name concerned.
           type: str
+          sample: /srv/guests/web1.cow
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
             its kind best.
           type: str
-          sample: EIO
+          sample: ENODEV
         hint:
           description: What to do about it.
           type: str
+          sample: "With this image the guest would read a mixture of both"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many

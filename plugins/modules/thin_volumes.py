@@ -114,9 +114,11 @@ error:
     message:
       description: What was attempted and what happened.
       type: str
+      sample: "the volume 1 is in use by the mapped device web1"
     device:
       description: The device, file or name concerned.
       type: str
+      sample: guests
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
@@ -126,6 +128,7 @@ error:
     hint:
       description: What to do about it.
       type: str
+      sample: "Remove that first; nothing was done"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one

@@ -208,6 +208,7 @@ vbd:
     uuid:
       description: UUID of the guest.
       type: str
+      sample: 0c2c8a52-6b3b-4d63-9d0f-6cbd2b0f2c11
     domid:
       description: ID of the guest.
       type: int
@@ -239,12 +240,15 @@ vbd:
     major:
       description: Major number of the device that was passed to blkback.
       type: int
+      sample: 253
     minor:
       description: Minor number of the device that was passed to blkback.
       type: int
+      sample: 3
     diskseq:
       description: Disk sequence number that was written to XenStore.
       type: int
+      sample: 42
     state:
       description: State of the backend (4 is connected).
       type: int
@@ -256,9 +260,11 @@ vbd:
     connected:
       description: Whether the guest is connected to the disk.
       type: bool
+      sample: true
     sealed:
       description: Whether the device is sealed for this disk, so that nobody else can open it.
       type: bool
+      sample: false
 device:
   description: >-
     The identity of the device behind the disk. V(null) if O(state=detached), or in check mode if the disk is
@@ -298,6 +304,7 @@ device:
       description: >-
         Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
       type: int
+      sample: 1
     by_diskseq:
       description: >-
         The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
@@ -315,6 +322,7 @@ device:
     read_only:
       description: Whether the device is read-only.
       type: bool
+      sample: false
 error:
   description: The error as structured data.
   returned: failure
@@ -323,13 +331,15 @@ error:
     kind:
       description: Kind of the error.
       type: str
-      sample: DeadlineExceeded
+      sample: DeviceBusy
     message:
       description: What was attempted and what happened.
       type: str
+      sample: "the guest has a disk xvda already"
     device:
       description: The device, file or name concerned.
       type: str
+      sample: web1
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
@@ -339,6 +349,7 @@ error:
     hint:
       description: What to do about it.
       type: str
+      sample: "A disk is not exchanged under a running guest: say state=detached first"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one

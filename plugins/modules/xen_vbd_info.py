@@ -184,6 +184,7 @@ vbds:
         What is wrong with the disk, such as another device than the intended one, an error of the backend, or
         an invalid node in XenStore. V(null) if nothing is.
       type: str
+      sample: "blkback has another device open than the one that was meant"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_info

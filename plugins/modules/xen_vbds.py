@@ -192,20 +192,26 @@ vbds:
       description: Whether the entry was changed.
       returned: always
       type: bool
+      sample: true
     failed:
       description: V(true) for an entry that failed. The reason is in C(msg) and C(error).
       returned: when the entry failed
       type: bool
+      sample: true
     msg:
       description: The error message.
       returned: when the entry failed
       type: str
+      sample: >-
+        web1: the guest has a disk xvda already. A disk is not exchanged under a running guest: say
+        state=detached first
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
         entry failed. What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
       returned: when O(on_error=rollback) and another entry failed
       type: bool
+      sample: true
     vbd:
       description: >-
         The guest's disk. V(null) if O(vbds[].state=detached), or in check mode if it is not attached yet.
@@ -219,6 +225,7 @@ vbds:
         uuid:
           description: UUID of the guest.
           type: str
+          sample: 0c2c8a52-6b3b-4d63-9d0f-6cbd2b0f2c11
         domid:
           description: ID of the guest.
           type: int
@@ -250,12 +257,15 @@ vbds:
         major:
           description: Major number of the device that was passed to blkback.
           type: int
+          sample: 253
         minor:
           description: Minor number of the device that was passed to blkback.
           type: int
+          sample: 3
         diskseq:
           description: Disk sequence number that was written to XenStore.
           type: int
+          sample: 42
         state:
           description: State of the backend (4 is connected).
           type: int
@@ -267,9 +277,11 @@ vbds:
         connected:
           description: Whether the guest is connected to the disk.
           type: bool
+          sample: true
         sealed:
           description: Whether the device is sealed for this disk, so that nobody else can open it.
           type: bool
+          sample: false
     device:
       description: >-
         The identity of the device behind the disk. V(null) if O(vbds[].state=detached), or in check mode if
@@ -310,6 +322,7 @@ vbds:
           description: >-
             Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
           type: int
+          sample: 1
         by_diskseq:
           description: >-
             The symbolic link that udev creates for the disk sequence number and the partition, if udev has a
@@ -327,6 +340,7 @@ vbds:
         read_only:
           description: Whether the device is read-only.
           type: bool
+          sample: false
     error:
       description: The error as structured data.
       returned: when the entry failed
@@ -335,13 +349,15 @@ vbds:
         kind:
           description: Kind of the error.
           type: str
-          sample: DeadlineExceeded
+          sample: DeviceBusy
         message:
           description: What was attempted and what happened.
           type: str
+          sample: "the guest has a disk xvda already"
         device:
           description: The device, file or name concerned.
           type: str
+          sample: web1
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
@@ -351,6 +367,7 @@ vbds:
         hint:
           description: What to do about it.
           type: str
+          sample: "A disk is not exchanged under a running guest: say state=detached first"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many

@@ -199,6 +199,7 @@ disk:
     sealed:
       description: Whether the disk is sealed while a guest has it.
       type: bool
+      sample: false
     text:
       description: The disk in the language of C(xl), for C(xl block-attach).
       type: str
@@ -211,13 +212,15 @@ error:
     kind:
       description: Kind of the error.
       type: str
-      sample: DeadlineExceeded
+      sample: DeviceBusy
     message:
       description: What was attempted and what happened.
       type: str
+      sample: "somebody changed the configuration meanwhile"
     device:
       description: The device, file or name concerned.
       type: str
+      sample: /etc/xen/web1.cfg
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
@@ -227,6 +230,7 @@ error:
     hint:
       description: What to do about it.
       type: str
+      sample: "Run the task again"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one

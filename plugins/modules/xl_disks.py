@@ -151,20 +151,24 @@ disks:
       description: Whether the entry was changed.
       returned: always
       type: bool
+      sample: true
     failed:
       description: V(true) for an entry that failed. The reason is in C(msg) and C(error).
       returned: when the entry failed
       type: bool
+      sample: true
     msg:
       description: The error message.
       returned: when the entry failed
       type: str
+      sample: "/etc/xen/web1.cfg: somebody changed the configuration meanwhile. Run the task again"
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
         entry failed. What cannot be rolled back has C(changed=true) instead, and a warning says what it is.
       returned: when O(on_error=rollback) and another entry failed
       type: bool
+      sample: true
     disk:
       description: The disk as the configuration has it. V(null) if O(disks[].state=absent).
       returned: when the entry succeeded
@@ -205,6 +209,7 @@ disks:
         sealed:
           description: Whether the disk is sealed while a guest has it.
           type: bool
+          sample: false
         text:
           description: The disk in the language of C(xl), for C(xl block-attach).
           type: str
@@ -217,13 +222,15 @@ disks:
         kind:
           description: Kind of the error.
           type: str
-          sample: DeadlineExceeded
+          sample: DeviceBusy
         message:
           description: What was attempted and what happened.
           type: str
+          sample: "somebody changed the configuration meanwhile"
         device:
           description: The device, file or name concerned.
           type: str
+          sample: /etc/xen/web1.cfg
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
@@ -233,6 +240,7 @@ disks:
         hint:
           description: What to do about it.
           type: str
+          sample: "Run the task again"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many
