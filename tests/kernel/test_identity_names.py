@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from conftest import udev_settle
+from conftest import run_module, udev_settle
 from names_service import Service, diskseq_of, losetup, service, wait_for
 
 pytest.importorskip("pyfuse3")
@@ -139,6 +139,28 @@ def test_a_link_that_udev_has_not_brought_up_to_date_is_none(names, disks, image
         subprocess.run(["losetup", "-d", node], check=True)
         wait_for(lambda: not os.path.exists(f"/sys/block/{os.path.basename(node)}/loop"))
         udev_settle()
+
+
+def test_a_table_takes_names(names, disks, mapped, name, cleanup):
+    """By UUID, by udev's link and by number, also where udev has no link or a stale one for the number."""
+    number, above = diskseq_of(f"/dev/mapper/{mapped}"), f"{name}-above"
+    cleanup(dm=above)
+    paths = [names.path(f"dm-uuid/RACE-{mapped}"), names.path(f"link/mapper/{mapped}"), disks.path(number)]
+    stale = f"/dev/disk/by-diskseq/{number}"
+    there = os.stat(f"/dev/mapper/{mapped}").st_rdev
+    for path in (*paths, stale):
+        if path == stale:
+            os.makedirs(os.path.dirname(stale), exist_ok=True)
+            if os.path.lexists(stale):
+                os.unlink(stale)
+            os.symlink("../../null", stale)
+        run_module("dm_device", name=above, table=f"0 2048 linear {path} 0")
+        command = ["dmsetup", "deps", "-o", "devno", above]
+        deps = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert f"({os.major(there)}, {os.minor(there)})" in deps
+        run_module("dm_device", name=above, state="absent")
+    os.unlink(stale)
+    assert disks.no_pins()
 
 
 def test_nothing_is_kept_for_names_that_were_looked_up(names, disks, mapped):
