@@ -133,7 +133,7 @@ def silent_mapped(silent):
 def test_others_are_not_kept_from_their_work_by_a_mapped_device_that_does_not_answer(
     silent_mapped, image, cleanup
 ):
-    """Nor when it was tried in vain to suspend or to remove it."""
+    """The same after a failed attempt to suspend or to remove it."""
     healthy, name = image("healthy.raw"), f"healthy-{os.getpid()}"
     cleanup(loop=healthy)
     table = [{"start": 0, "length": 8, "target": "linear", "device": {"file": healthy}, "offset": 0}]

@@ -130,7 +130,8 @@ def send(name, tty, lines, seconds=30.0):
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise GuestProblem(
-                        f"waited {seconds:g} s for another writer to guest {name}'s console, in vain", 125
+                        f"timed out after {seconds:g} s waiting for another writer to guest {name}'s console",
+                        125,
                     ) from None
                 time.sleep(0.02)
         data = "".join(line + "\n" for line in lines).encode()
@@ -222,7 +223,7 @@ def run(name, command, seconds, grace):
         time.sleep(pause)
         pause = min(pause * 1.3, 0.1)
     raise GuestProblem(
-        f"waited {seconds + grace:g} s for guest {name} to answer, in vain (paused, crashed, or its "
-        "command cannot be killed?)",
+        f"timed out after {seconds + grace:g} s waiting for guest {name} to answer (paused, crashed, or "
+        "its command cannot be killed?)",
         125,
     )

@@ -152,7 +152,7 @@ def stop(name, seconds):
         deadline = time.monotonic() + seconds
         while domid(name) is not None:
             if time.monotonic() > deadline:
-                raise GuestProblem(f"waited {seconds:g} s for guest {name} to be gone, in vain")
+                raise GuestProblem(f"timed out after {seconds:g} s waiting for guest {name} to end")
             time.sleep(0.1)
     forget(name)
 
