@@ -6,8 +6,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
+import signal
 import stat
+import subprocess
+import sys
+import time
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import WrongDevice
@@ -280,3 +286,40 @@ def test_a_program_that_opens_a_device_by_its_node(disk, place):
     finally:
         if os.path.exists(own):
             os.unlink(own)
+
+
+CALL = (
+    "import json, sys; "
+    "from ansible_collections.racefree.block.plugins.modules import device_command; "
+    "from ansible_collections.racefree.block.tests.unit.plugins.module_utils import modulerun; "
+    "print(modulerun.run(device_command.main, **json.loads(sys.argv[1])))"
+)
+
+
+def test_a_killed_task_leaves_the_command_with_its_device(place):
+    file, mark = loopdevices.image(place, "killed", 2**20), f"{place}/pid"
+    arguments = {
+        "argv": ["sh", "-c", f"echo $$ > {mark}.new; mv {mark}.new {mark}; exec sleep 60 # {{disk}}"],
+        "devices": {"disk": {"file": file}},
+        "path_style": "descriptor",
+    }
+    path = os.pathsep.join(filter(None, sys.path))
+    with subprocess.Popen(
+        [sys.executable, "-c", CALL, json.dumps(arguments)], env=dict(os.environ, PYTHONPATH=path)
+    ) as task:
+        end = time.monotonic() + 60
+        while not os.path.exists(mark):
+            assert task.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        task.kill()
+    with open(mark, encoding="ascii") as text:
+        command = os.pidfd_open(int(text.read()))
+    try:
+        # Time for everything that ends with the task.
+        assert not select.select([command], [], [], 0.5)[0]
+        assert list(loopdevices.bound_files(place).values()) == [file]
+    finally:
+        signal.pidfd_send_signal(command, signal.SIGKILL)
+        select.select([command], [], [], 10)
+        os.close(command)
+    assert loopdevices.nothing_bound(place)
