@@ -8,12 +8,14 @@ The role encrypted_swap on a system with systemd: areas created, changed, stoppe
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 
 import pytest
 from conftest import run_module
-from role_play import changed_tasks, play_role
+from test_role_xen_host import ANSIBLE, NO_INVENTORY, changed_tasks
 
 UNIT = "racefree-encrypted-swap@{}.service"
 LIBRARY = "/usr/local/lib/racefree-encrypted-swap"
@@ -23,22 +25,57 @@ pytestmark = pytest.mark.systemd
 
 
 @pytest.fixture
-def role(tmp_path):
+def play(tmp_path):
     """
-    A function ``role(areas, check=False, state="present")`` that applies the role. It returns the exit code,
-    the changed tasks and the output.
+    A function ``play(*tasks, check=False)`` that runs a play. It returns the changed tasks and the output.
+    Each task takes a second, so a play has several checks.
     """
+    if not os.path.isdir(ANSIBLE):
+        pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
 
-    def apply(areas=(), check=False, state="present"):
-        variables = {"encrypted_swap_areas": list(areas), "encrypted_swap_state": state}
-        done = play_role(tmp_path, "encrypted_swap", check, variables)
-        return done.returncode, changed_tasks(done.stdout), done.stdout + done.stderr
+    def run(*tasks, check=False):
+        path = tmp_path / "play.yml"
+        text = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]
+        path.write_text(json.dumps(text))
+        done = subprocess.run(
+            ["python3", "-m", "ansible", "playbook", *(["--check"] if check else []), str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+            env=dict(
+                os.environ,
+                PYTHONPATH=ANSIBLE,
+                ANSIBLE_COLLECTIONS_PATH="/root/site",
+                ANSIBLE_HOME=str(tmp_path),
+                ANSIBLE_NOCOLOR="1",
+                ANSIBLE_PIPELINING="1",
+            ),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "[WARNING]" not in done.stderr.replace(NO_INVENTORY, ""), done.stderr
+        return changed_tasks(done.stdout), done.stdout
 
-    yield apply
-    apply(state="absent")
-    # A second removal changes nothing.
-    code, changed, said = apply(state="absent")
-    assert code == 0 and not changed, said
+    yield run
+    # If the test has failed.
+    systemctl("stop", UNIT.format("*"))
+
+
+def role(*areas, state="present"):
+    """A task that applies the role."""
+    return {
+        "name": "Role",
+        "ansible.builtin.include_role": {"name": "racefree.block.encrypted_swap"},
+        "vars": {"encrypted_swap_areas": list(areas), "encrypted_swap_state": state},
+    }
+
+
+def refused(*areas):
+    """A task that applies the role, which must fail. What it says is in the output."""
+    accepted = {"name": "It was accepted", "ansible.builtin.fail": {}}
+    wanted = {"that": "ansible_failed_task.name != 'It was accepted'", "quiet": True}
+    rescue = {"name": "It was refused", "ansible.builtin.assert": wanted}
+    return {"name": "Refused", "block": [role(*areas), accepted], "rescue": [rescue]}
 
 
 def systemctl(*words):
@@ -52,68 +89,78 @@ def swaps():
         return {int(line.split()[2]): int(line.split()[4]) for line in file.readlines()[1:]}
 
 
-def test_made_changed_and_removed(role, tmp_path):
+def test_made_changed_and_removed(play, tmp_path, image, cleanup):
     one = {"name": "one", "file": str(tmp_path / "one"), "size": "16M", "priority": 3, "direct_io": False}
-    two = {"name": "two", "file": str(tmp_path / "two"), "size": "32M", "discard": True, "direct_io": False}
-    code, dummy, said = role([one, two], check=True)
-    assert code == 0, said
+    disk = {"name": "disk", "path": device_of(image("disk.raw", 64 * MIB), cleanup), "discard": True}
+    full = {"name": "full", "path": device_of(image("full.raw", 16 * MIB), cleanup)}
+    subprocess.run(["mkfs.ext4", "-q", full["path"]], check=True)
+
+    play(role(one, disk), check=True)
     assert not swaps() and not os.path.exists(LIBRARY)
-    code, dummy, said = role([one, two])
-    assert code == 0, said
-    assert sorted(swaps()) == [16 * 1024 - 4, 32 * 1024 - 4] and swaps()[16 * 1024 - 4] == 3
-    for name in ("one", "two"):
+
+    dummy, said = play(role(one, disk))
+    assert sorted(swaps()) == [16 * 1024 - 4, 64 * 1024 - 4] and swaps()[16 * 1024 - 4] == 3
+    for name in ("one", "disk"):
         assert systemctl("is-active", UNIT.format(name)) == (0, "active")
         assert systemctl("is-enabled", UNIT.format(name)) == (0, "enabled")
     # The unit's description says how to stop it, and swapoff is refused.
     assert "systemctl stop" in systemctl("show", "--property=Description", UNIT.format("one"))[1]
-    assert (
-        subprocess.run(["swapoff", "--all"], capture_output=True, check=False).returncode
-        and len(swaps()) == 2
-    )
-    code, changed, said = role([one, two])
-    assert code == 0 and not changed, said
-    key = subprocess.run(
-        ["dmsetup", "table", "--showkeys", "racefree-swap-one"], capture_output=True, text=True, check=True
-    ).stdout.split()[4]
+    off = subprocess.run(["swapoff", "--all"], capture_output=True, check=False)
+    assert off.returncode and len(swaps()) == 2
+    shown = ["dmsetup", "table", "--showkeys", "racefree-swap-one"]
+    key = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.split()[4]
     journal = subprocess.run(["journalctl", "--quiet"], capture_output=True, text=True, check=True).stdout
     assert len(key) == 128 and key not in journal and key not in said
-    # One area is stopped by hand, and the other gets another size.
-    assert systemctl("stop", UNIT.format("two"))[0] == 0 and len(swaps()) == 1
-    mapped = subprocess.run(["dmsetup", "ls"], capture_output=True, text=True, check=True).stdout
-    assert "racefree-swap-two" not in mapped
-    code, changed, said = role([dict(one, size="24M"), two])
-    assert code == 0 and changed, said
-    assert sorted(swaps()) == [24 * 1024 - 4, 32 * 1024 - 4]
-    code, changed, said = role([{"name": "two", "state": "absent"}])
-    assert code == 0 and len(swaps()) == 1 and os.path.exists(two["file"]), said
-    code, changed, said = role(state="absent")
-    assert code == 0 and not swaps() and not os.path.exists(LIBRARY), said
+    stopped_by_hand()
+    assert systemctl("start", UNIT.format("disk"))[0] == 0
+
+    # Applied again it changes nothing, also on a device that now contains random data.
+    changed, said = play(
+        role(one, disk),
+        refused({"name": "One", "file": "/x", "size": "16M"}),
+        refused({"name": "one", "file": "/x"}, {"name": "one", "file": "/y"}),
+        refused({"name": "one"}),
+        refused({"name": "one", "path": "/dev/x", "size": "16M"}),
+        refused(full),
+    )
+    assert not changed and len(swaps()) == 2, said
+    said = " ".join(said.split())
+    assert said.count("TASK [It was refused]") == 5, said
+    for name, why in (
+        ("One", "item.name is match"),
+        ("one", "map(attribute='name')"),
+        ("one", "[item.file, item.path, item.source]"),
+        ("one", "item.size is none"),
+    ):
+        assert f"encrypted_swap_areas, {name}: needs a name of its own" in said and why in said, said
+    assert f"{full['path']}: there is something on it (ext4)" in said, said
+
+    # One gets another size, and the other one is removed.
+    changed, said = play(role(dict(one, size="24M"), {"name": "disk", "state": "absent"}))
+    assert changed and list(swaps()) == [24 * 1024 - 4], said
+
+    dummy, said = play(
+        role(state="absent"), {"name": "Again", "ansible.builtin.debug": {}}, role(state="absent")
+    )
+    assert not swaps() and not os.path.exists(LIBRARY) and os.path.exists(one["file"]), said
+    assert "changed: " not in said.partition("TASK [Again]")[2].partition("PLAY RECAP")[0], said
 
 
-@pytest.mark.parametrize(
-    "areas, words",
-    [
-        ([{"name": "One", "file": "/x", "size": "16M"}], "a name of its own"),
-        ([{"name": "one", "file": "/x"}, {"name": "one", "file": "/y"}], "a name of its own"),
-        ([{"name": "one"}], "exactly one of file, path and source"),
-        ([{"name": "one", "path": "/dev/x", "size": "16M"}], "a size only together with file"),
-    ],
-)
-def test_areas_that_cannot_be(role, areas, words):
-    code, changed, said = role(areas)
-    assert code and not changed and words in " ".join(said.split()), said
-
-
-def test_what_is_on_a_device_is_not_overwritten(role, image, cleanup):
-    path = image("disk.raw", 32 * MIB)
+def device_of(path, cleanup):
     cleanup(loop=path)
-    device = run_module("loop_device", backing_file=path)["device"]
-    subprocess.run(["mkfs.ext4", "-q", device["path"]], check=True)
-    code, changed, said = role([{"name": "disk", "path": device["path"]}])
-    assert code and not changed and "wipefs --all" in said, said
-    subprocess.run(["wipefs", "--quiet", "--all", device["path"]], check=True)
-    code, changed, said = role([{"name": "disk", "path": device["path"]}])
-    assert code == 0 and len(swaps()) == 1, said
-    # The device now contains random data, but the area is known.
-    code, changed, said = role([{"name": "disk", "path": device["path"]}])
-    assert code == 0 and not changed, said
+    return run_module("loop_device", backing_file=path)["device"]["path"]
+
+
+def stopped_by_hand():
+    """Stop an area, and let a start fail after the area is in use: nothing of it is left."""
+    assert systemctl("stop", UNIT.format("disk"))[0] == 0
+    directory = f"/run/systemd/system/{UNIT.format('disk')}.d"
+    os.makedirs(directory)
+    with open(f"{directory}/fails.conf", "w", encoding="ascii") as file:
+        file.write("[Service]\nExecStartPost=/bin/false\n")
+    assert systemctl("daemon-reload")[0] == 0
+    assert systemctl("start", UNIT.format("disk"))[0] != 0 and len(swaps()) == 1
+    mapped = subprocess.run(["dmsetup", "ls"], capture_output=True, text=True, check=True).stdout
+    assert "racefree-swap-disk" not in mapped and "racefree-swap-one" in mapped
+    shutil.rmtree(directory)
+    assert systemctl("daemon-reload")[0] == 0
