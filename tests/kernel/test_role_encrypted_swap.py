@@ -15,7 +15,7 @@ import subprocess
 
 import pytest
 from conftest import run_module
-from test_role_xen_host import ANSIBLE, NO_INVENTORY, changed_tasks
+from role_play import changes, run_playbook
 
 UNIT = "racefree-encrypted-swap@{}.service"
 LIBRARY = "/usr/local/lib/racefree-encrypted-swap"
@@ -30,31 +30,13 @@ def play(tmp_path):
     A function ``play(*tasks, check=False)`` that runs a play. It returns the changed tasks and the output.
     Each task takes a second, so a play has several checks.
     """
-    if not os.path.isdir(ANSIBLE):
-        pytest.skip("Ansible is not there: tests/kernel/run --systemd brings it along")
 
     def run(*tasks, check=False):
         path = tmp_path / "play.yml"
         text = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]
         path.write_text(json.dumps(text))
-        done = subprocess.run(
-            ["python3", "-m", "ansible", "playbook", *(["--check"] if check else []), str(path)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-            env=dict(
-                os.environ,
-                PYTHONPATH=ANSIBLE,
-                ANSIBLE_COLLECTIONS_PATH="/root/site",
-                ANSIBLE_HOME=str(tmp_path),
-                ANSIBLE_NOCOLOR="1",
-                ANSIBLE_PIPELINING="1",
-            ),
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "[WARNING]" not in done.stderr.replace(NO_INVENTORY, ""), done.stderr
-        return changed_tasks(done.stdout), done.stdout
+        done = run_playbook(tmp_path, *(["--check"] if check else []), str(path))
+        return changes(done), done.stdout
 
     yield run
     # If the test has failed.
