@@ -21,7 +21,7 @@ from . import entry
 
 # Raise VERSION with every change of the instructions. The kernel shows NAME, at most 15 characters, so that a
 # host's program can be identified.
-VERSION = 1
+VERSION = 2
 PREFIX = "racefree_seal_"
 NAME = f"{PREFIX}{VERSION}"
 
@@ -141,6 +141,10 @@ def _look_for_pass(code: _Code, passes_fd: int) -> None:
     code.look_up(passes_fd, _PASS_KEY)
     code.add(0x15, R0, offset=_REFUSE, value=0)
     code.copy(R8, R0)
+    # bpf_get_current_comm may leave what follows the end of a short name as it was (seen on 6.1, x86-64).
+    code.set(R1, 0)
+    for part in (0, 8):
+        code.write_double(FRAME, _NAME + part, R1)
     code.address(R1, _NAME)
     code.set(R2, entry.NAME_SIZE)
     code.call(_COMM)

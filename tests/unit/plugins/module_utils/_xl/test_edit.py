@@ -213,7 +213,7 @@ def test_the_name_of_the_guest(text, name):
 
 def test_a_name_that_is_not_a_string():
     with pytest.raises(DefinitionError, match="line 2: name must be a string"):
-        _ = read(b"x = 1\nname = [ 'a' ]\n").name
+        str(read(b"x = 1\nname = [ 'a' ]\n").name)
 
 
 BLANKS = st.text(" \t", max_size=2).map(str.encode)
