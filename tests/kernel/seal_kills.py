@@ -231,7 +231,8 @@ def kill_sealers(runs: killing.Runs, disk: tuple[str, Number], stride: int, ever
         assert not is_refused(node) and not is_refused(partition) and not os.path.exists(place.DIRECTORY)
         if not killed:
             assert said == "sealed lifting lifted" and not sealed
-            assert len(seen) > 2, seen
+            # With long strides, few of the states between the first and the last one are met.
+            assert len(seen) > (2 if every or stride < 20 else 1), seen
             return tries
         tries += 1
 

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import stat
 import subprocess
 import time
 
@@ -325,13 +326,14 @@ def test_a_device_over_a_deleted_file_is_named_and_unchanged(image, cleanup):
 
 def test_not_root(image):
     path = image()
+    # Everything is imported first: the collection is in a directory that only root can search.
+    run_module("loop_device", backing_file=path, state="absent")
+    directories = [parent for parent in pathlib.Path(path).parents if str(parent).startswith("/tmp/")]
+    modes = {directory: stat.S_IMODE(directory.stat().st_mode) for directory in directories}
     child = os.fork()
     if not child:
         os.chmod(path, 0o666)
-        for directory in (
-            path,
-            *[parent for parent in pathlib.Path(path).parents if str(parent).startswith("/tmp/")],
-        ):
+        for directory in directories:
             os.chmod(directory, 0o777)
         os.setgid(65534)
         os.setuid(65534)
@@ -341,7 +343,10 @@ def test_not_root(image):
                 run_module("loop_device", backing_file=path)
             code = 0
         os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+    status = os.waitpid(child, 0)[1]
+    for directory, mode in modes.items():
+        os.chmod(directory, mode)
+    assert status == 0
 
 
 def test_persist_false_for_a_device_that_stayed(image):
