@@ -211,7 +211,7 @@ def test_a_time_limit(cache):
     assert (code, output) == (
         124,
         "before\n",
-    ) and "was not done after 12 s and was killed; it was working on this test" in errors
+    ) and "did not finish within 12 s and was killed; it was working on this test" in errors
     nothing_left(cache)
 
 
@@ -337,7 +337,7 @@ def test_a_start_that_ends_in_a_panic_is_tried_again(stand_ins):
     code, output, errors = stand_ins("pr")
     assert (code, output) == (0, "well\n")
     assert (
-        "did not start, and is tried once more: Kernel panic - not syncing: Attempted to kill init!" in errors
+        "did not start and is tried once more: Kernel panic - not syncing: Attempted to kill init!" in errors
     )
 
 
