@@ -46,15 +46,12 @@ def main() -> None:
     if not module.params["hide_stdin"]:
         module.no_log_values.discard(module.params["stdin"])
 
-    def work() -> dict[str, Any]:
-        warnings: list[str] = []
-        with runner._resources(warnings) as resources:
-            command = Command(module.params, resources)
-            result = command.look() if module.check_mode else command.run()
-        return {"result": result, "warnings": warnings, "failed": "error" in result}
+    def work(resources: Resources) -> dict[str, Any]:
+        command = Command(module.params, resources)
+        return command.look() if module.check_mode else command.run()
 
     # The time limit is the command's own. Opening the devices may take as long as in other modules.
-    runner._finish(module, runner._worked(module, work, [{}]))
+    runner.run_with(module, [{}], work)
 
 
 class CommandFailed(BlockError):

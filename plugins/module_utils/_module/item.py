@@ -185,3 +185,12 @@ def undo_steps(steps: list[Callable[[], Any]]) -> None:
             problem = problem or error
     if problem is not None:
         raise problem
+
+
+def error_of(function: Callable[[], object]) -> BlockError | None:
+    """Call the function; the BlockError that it raised, or None."""
+    try:
+        function()
+    except BlockError as error:
+        return error
+    return None

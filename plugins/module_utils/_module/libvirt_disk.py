@@ -28,7 +28,7 @@ from .._xen import guest, vdev
 from .._xenstore.pyxs_store import Store
 from . import sealing
 from .guest_disk import check_source_mode
-from .item import Identities, Item, Params, Plan, check_seconds, known, undo_steps
+from .item import Identities, Item, Params, Plan, check_seconds, error_of, known, undo_steps
 
 if TYPE_CHECKING:
     from .._source.spec import Source
@@ -232,14 +232,14 @@ class DiskItem(Item):
         errors: dict[DiskItem, BlockError | None] = {}
         for item in items:
             if item.running is not None and (item.running.changes or item._seals_change):
-                errors[item] = _error_of(item._change_running)
+                errors[item] = error_of(item._change_running)
         domains: dict[tuple[str, str], list[DiskItem]] = {}
         for item in items:
             if item.defined is not None and item.defined.changes and errors.get(item) is None:
                 domains.setdefault((item.request.uri, known(item.definition).uuid), []).append(item)
         for chosen in domains.values():
             exchange = Exchange([known(item.defined) for item in chosen])
-            error = _error_of(exchange.run)
+            error = error_of(exchange.run)
             for item in chosen:
                 item.exchange = exchange
                 errors[item] = error
@@ -247,8 +247,8 @@ class DiskItem(Item):
 
     def undo(self) -> None:
         """Restore the old definitions, and detach what was attached. Raises the first error at the end."""
-        failures = [_error_of(lambda: undo_steps(self._unseal))]
-        failures += [_error_of(part.undo) for part in (self.exchange, self.running) if part is not None]
+        failures = [error_of(lambda: undo_steps(self._unseal))]
+        failures += [error_of(part.undo) for part in (self.exchange, self.running) if part is not None]
         for failure in failures:
             if failure is not None:
                 raise failure
@@ -314,11 +314,3 @@ def _canonical_target(value: str) -> str:
     if value[:1].isdigit() or (value[:1] == "d" and value[1:2].isdigit()):
         value = vdev.parse(value).name
     return domain_xml.check_target(value)
-
-
-def _error_of(function: Callable[[], Any]) -> BlockError | None:
-    try:
-        function()
-    except BlockError as error:
-        return error
-    return None

@@ -64,13 +64,27 @@ def run_info(collect: Callable[[Params, Resources], dict[str, Any]], argument_sp
     """main() of a module that only reads: ``collect(params, host)`` returns its values."""
     module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
 
-    def read() -> dict[str, Any]:
+    def read(resources: Resources) -> dict[str, Any]:
+        return dict(collect(module.params, resources), changed=False)
+
+    run_with(module, [module.params], read)
+
+
+def run_with(
+    module: AnsibleModule, rows: list[Params], function: Callable[[Resources], dict[str, Any]]
+) -> None:
+    """
+    Run ``function(resources)`` and end the module with the values that it returns; it has failed if there is
+    an ``error`` among them. ``rows``: as for :func:`_worked`.
+    """
+
+    def work() -> dict[str, Any]:
         warnings: list[str] = []
         with _resources(warnings) as resources:
-            result = dict(collect(module.params, resources), changed=False)
-        return {"result": result, "warnings": warnings, "failed": False}
+            result = function(resources)
+        return {"result": result, "warnings": warnings, "failed": "error" in result}
 
-    _finish(module, _worked(module, read, [module.params]))
+    _finish(module, _worked(module, work, rows))
 
 
 def _patience(row: Params) -> float:

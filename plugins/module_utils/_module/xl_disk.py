@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._base import locks as _locks
@@ -28,7 +28,7 @@ from .._xl.disk_change import DiskChange, DiskRequest
 from .._xl.guest_config import Exchange, GuestConfig
 from . import sealing
 from .guest_disk import check_source_mode
-from .item import Identities, Item, Params, Plan, known
+from .item import Identities, Item, Params, Plan, error_of, known
 
 if TYPE_CHECKING:
     from .._source.spec import Source
@@ -140,10 +140,10 @@ class XlDiskItem(Item):
         for chosen in _by_file(items):
             changes = [known(item.change) for item in chosen]
             exchange = Exchange(changes[0].guest, [change.edit for change in changes])
-            error = _error_of(exchange.run)
+            error = error_of(exchange.run)
             for item, change in zip(chosen, changes):
                 item.exchange = exchange
-                errors[item] = error or _error_of(change.remove_recipe)
+                errors[item] = error or error_of(change.remove_recipe)
         return [errors.get(item) for item in items]
 
     def undo(self) -> None:
@@ -153,7 +153,7 @@ class XlDiskItem(Item):
             # A configuration that was not restored needs the recipe that it names.
             steps.insert(0 if not self.request.present else len(steps), self.change.undo_recipe)
         for step in steps:
-            failure = _error_of(step)
+            failure = error_of(step)
             if failure is not None:
                 raise failure
 
@@ -201,11 +201,3 @@ def _by_file(items: Sequence[XlDiskItem]) -> list[list[XlDiskItem]]:
     for item in items:
         groups.setdefault(known(item.change).guest.file.path, []).append(item)
     return list(groups.values())
-
-
-def _error_of(function: Callable[[], Any]) -> BlockError | None:
-    try:
-        function()
-    except BlockError as error:
-        return error
-    return None

@@ -445,9 +445,9 @@ class _Detach(_Job):
             _guest.prove(tx, guest)
         now = vbd_nodes.from_nodes(self.key, tx.read_many(vbd_nodes.read_paths(self.key)))
         if now is not None and (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
+            is_now, was = (vbd_nodes.device_words(one.number, one.diskseq) for one in (now, vbd))
             raise WrongDevice(
-                f"the guest's disk is now {_device_words(now)}, it was {_device_words(vbd)}; "
-                "it is left unchanged",
+                f"the guest's disk is now {is_now}, it was {was}; it is left unchanged",
                 device=str(self.request),
             )
 
@@ -474,11 +474,6 @@ class _Detach(_Job):
 
 def _saying(said: str | None) -> str:
     return f", it says {said[:200]!r}" if said else ""
-
-
-def _device_words(vbd: Vbd) -> str:
-    number = "no device" if vbd.number is None else f"{vbd.number[0]}:{vbd.number[1]}"
-    return number if vbd.diskseq is None else f"{number} (diskseq {vbd.diskseq})"
 
 
 _HINT_FORCE = (

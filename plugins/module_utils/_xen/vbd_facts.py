@@ -145,14 +145,9 @@ def _problem(vbd: Vbd, served: Served | None, is_intended: bool | None) -> str |
     if vbd.error:
         return f"the backend reports: {vbd.error}"
     if is_intended is False and served is not None:
-        meant = _words(vbd.number, vbd.diskseq)
-        return f"blkback has {_words(served.number, served.diskseq)} open, and the nodes name {meant}"
+        there, meant = (vbd_nodes.device_words(one.number, one.diskseq) for one in (served, vbd))
+        return f"blkback has {there} open, and the nodes name {meant}"
     return None
-
-
-def _words(number: tuple[int, int] | None, diskseq: int | None) -> str:
-    text = "no device" if number is None else f"{number[0]}:{number[1]}"
-    return text if diskseq is None else f"{text} (diskseq {diskseq})"
 
 
 def _statistics(directory: str) -> dict[str, int] | None:

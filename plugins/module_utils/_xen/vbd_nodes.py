@@ -104,6 +104,12 @@ class Vbd(Record):
         }
 
 
+def device_words(number: tuple[int, int] | None, diskseq: int | None) -> str:
+    """A device as messages name it."""
+    text = "no device" if number is None else f"{number[0]}:{number[1]}"
+    return text if diskseq is None else f"{text} (diskseq {diskseq})"
+
+
 def number_text(major: int, minor: int) -> str:
     """``major:minor`` in hexadecimal, as blkback parses physical-device (``%x:%x``)."""
     return f"{major:x}:{minor:x}"

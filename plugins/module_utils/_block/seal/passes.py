@@ -38,8 +38,7 @@ def for_this_thread(maps: attachment.Maps, numbers: list[tuple[int, int]]) -> It
     """
     process, thread = os.getpid(), threading.get_native_id()
     keys = [entry.pass_key(process, thread, *number) for number in numbers]
-    # As long as a name can be: bpf_get_current_comm leaves what follows the end of a shorter one undefined on
-    # x86-64 (seen on 6.1), and the program compares all 16 bytes.
+    # As long as a name can be, so that nobody guesses it.
     secret = os.urandom(8).hex()[: entry.NAME_SIZE - 1].encode("ascii")
     value = entry.Pass(time.monotonic_ns() + SECONDS * 10**9, secret).encoded()
     before = _name()
