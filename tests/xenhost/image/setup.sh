@@ -55,4 +55,4 @@ ssh-keygen -q -t ed25519 -N '' -C xenhost -f /etc/ssh/ssh_host_ed25519_key
 python3 -m compileall -q -f /usr/local/lib/xenguest
 
 # What the modules and the tests import, compiled and proved importable here rather than under emulation.
-python3 -c 'import cffi, libvirt, pyxs, pytest, hypothesis'
+python3 -c 'import cffi, libvirt, pyfuse3, pyxs, pytest, hypothesis'

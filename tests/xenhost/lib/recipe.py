@@ -48,6 +48,7 @@ BASE_PACKAGES = (
     "python3-cffi",
     "python3-pyxs",
     "python3-libvirt",
+    "python3-pyfuse3",
     # block devices
     "dmsetup",
     "cryptsetup-bin",
