@@ -390,7 +390,7 @@ devices:
             For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
           type: list
           elements: dict
-          sample: [{line: 2, field: offset, value: 5x, rule: a whole number of sectors, column: 11}]
+          sample: [{line: 2, field: offset, value: 5x, rule: must be a whole number of sectors, column: 11}]
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_device import DmItem

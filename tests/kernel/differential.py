@@ -336,7 +336,7 @@ def is_dangerous(lines, read_only, errors):
     recalculation in mode R, and every word of a table that stops this kernel.
     """
     if any(
-        "stops" in error or "memory that it has freed" in error["rule"] or "stops with a BUG" in error["rule"]
+        "stops" in error or "would use freed memory" in error["rule"] or "stops with a BUG" in error["rule"]
         for error in errors
     ):
         return True

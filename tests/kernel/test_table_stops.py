@@ -70,7 +70,7 @@ def test_the_header_on_a_cow_device_counts(host, control, name, devices):
     assert cow_header.chunk_size(devices[1]) == 8
     wanted = snapshot(devices, 512, " 1 discard_zeroes_cow")
     if STOPPED:
-        with pytest.raises(TableError, match="its header says 8, and counts"):
+        with pytest.raises(TableError, match="its header has 8, which counts"):
             load(host, control, name, wanted)
     else:
         load(host, control, name, wanted)
