@@ -133,7 +133,7 @@ options:
         this collection can still open it.
       - With V(false), the seal is lifted. If not given, an existing device keeps its seal, and a new device
         has none.
-      - With O(state=absent), this requires O(deferred=true), and prevents that anybody else opens the device
+      - With O(state=absent), this requires O(deferred=true), and no new process can open the device
         before its last user closes it. If the removal is cancelled by O(state=present), the seal is lifted
         too, unless O(sealed=true).
       - Requires a kernel with CONFIG_CGROUP_BPF, control groups of version 2, and a file system of type bpf
