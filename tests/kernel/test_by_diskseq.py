@@ -340,6 +340,28 @@ def test_look_ups_that_are_killed_leave_nothing(names, loop):
     assert errno_of(path) == ""
 
 
+def test_swapon_accepts_the_name(names, image):
+    """
+    The kernel refuses a name that it was told to forget since swapon(2) has looked it up, and swapon(8) looks
+    several times. RACEFREE_SWAPONS sets the number of tries. One may fail on a machine without any time left.
+    """
+    node, refused_tries = losetup(image()), 0
+    tries = int(os.environ.get("RACEFREE_SWAPONS", "30"))
+    try:
+        subprocess.run(["mkswap", "-q", node], check=True)
+        for dummy in range(tries):
+            if subprocess.run(["swapon", names.path(diskseq_of(node))], check=False).returncode:
+                refused_tries += 1
+            else:
+                subprocess.run(["swapoff", node], check=True)
+    finally:
+        subprocess.run(["losetup", "-d", node], check=True)
+    print(f"swapon(8) refused the name in {refused_tries} of {tries} tries")
+    assert refused_tries <= 1
+    assert names.no_pins()
+    wait_for(lambda: not is_bound(node))
+
+
 def test_what_is_not_there_holds_nothing(names):
     for number in range(LOOKUPS):
         assert not os.path.exists(names.path(2**63 + number))

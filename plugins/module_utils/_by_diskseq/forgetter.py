@@ -11,6 +11,10 @@ A name stays in the kernel's dentry cache after its last use, until a notificati
 removes it. The notification takes the directory's lock, which a lookup holds until it is answered. So a
 separate thread sends notifications. It sends none while an answer is late, because lookups of other names
 would wait behind it.
+
+A notification also removes a name that is in use, and swapon(2) refuses a path whose name was removed since
+it was looked up (mm/swapfile.c: d_unlinked). So a name is left alone until it was not looked up for a while.
+This time becomes longer if the machine stands still, because the others had no time either.
 """
 
 from __future__ import annotations
@@ -20,9 +24,14 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# Seconds until the first notification, which covers all lookups until then, and the longest pause between
-# two.
-_FIRST, _MOST = 0.002, 1.0
+from .schedule import Schedule
+
+# Seconds without a lookup of a name before it is forgotten, and the longest pause between two notifications.
+QUIET, _MOST = 0.1, 1.0
+# The quiet time is counted in steps. A step that takes longer counts as one. Seconds.
+_STEP = 0.01
+# How often it looks whether an answer is still late.
+_LATE = 0.01
 
 
 class Work(NamedTuple):
@@ -39,14 +48,20 @@ class Work(NamedTuple):
 
 
 class Forgetter:
-    """The thread that sends the notifications."""
+    """The thread that sends the notifications. ``quiet`` as QUIET, in seconds."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, quiet: float = QUIET) -> None:
         self._work = work
+        self._quiet = quiet
         self._condition = threading.Condition()
-        # name -> (when it is due, the pause before that).
-        self._due: dict[str, tuple[float, float]] = {}
-        self._woken = False
+        # By the clock of _passed().
+        self._due: Schedule[str] = Schedule()
+        self._clock, self._read, self._step = 0.0, time.monotonic(), _STEP
+        # The pause before the notification of each name that is due.
+        self._pauses: dict[str, float] = {}
+        # When something expires, and until when the thread sleeps; monotonic clock.
+        self._expiry: float | None = None
+        self._sleeps: float | None = 0.0
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="forgetter", daemon=True)
 
@@ -59,52 +74,77 @@ class Forgetter:
             self._condition.notify()
 
     def looked_up(self, name: str) -> None:
-        """Schedule the name: the kernel is being told of it once more."""
-        with self._condition:
-            now = time.monotonic()
-            when, dummy = self._due.get(name, (now + _MOST, 0))
-            if when > now + _FIRST:
-                self._due[name] = now + _FIRST, _FIRST
-                self._condition.notify()
+        """Have the name forgotten after a quiet time: the kernel is being told of it once more."""
+        self._plan(name, self._quiet, self._quiet)
 
-    def wake(self) -> None:
-        """Run expire() now: the kernel has forgotten a name, so something may be due earlier than planned."""
+    def hurry(self, name: str) -> None:
+        """Have the name forgotten now: the disk is to be removed."""
+        self._plan(name, 0.0, self._quiet)
+
+    def expires(self, when: float) -> None:
+        """Call ``expire`` at this time (monotonic clock) at the latest."""
         with self._condition:
-            self._woken = True
+            if self._expiry is None or when < self._expiry:
+                self._expiry = when
+                self._wake(when)
+
+    def _plan(self, name: str, wait: float, pause: float) -> None:
+        with self._condition:
+            self._due.put(name, self._passed() + wait)
+            self._pauses[name] = pause
+            self._wake(time.monotonic() + wait)
+
+    def _passed(self) -> float:
+        """The time of a clock that goes on by at most one step at once."""
+        now = time.monotonic()
+        self._clock += min(now - self._read, self._step)
+        self._read = now
+        return self._clock
+
+    def _wake(self, when: float) -> None:
+        if self._sleeps is None or when < self._sleeps:
             self._condition.notify()
 
     def _run(self) -> None:
-        wanted: float | None = None
         while True:
             with self._condition:
-                if not self._ended and not self._woken:
-                    self._condition.wait(self._left(wanted))
+                names = self._next()
                 if self._ended:
                     return
-                self._woken = False
-                names = self._take()
-            for name, pause in names:
+                self._expiry = None
+                pauses = [self._pauses.pop(name) for name in names]
+            for name, pause in zip(names, pauses):
                 self._forget(name, min(_MOST, pause * 2))
-            wanted = self._work.expire()
+            expiry = self._work.expire()
+            if expiry is not None:
+                self.expires(expiry)
 
-    def _left(self, wanted: float | None) -> float | None:
-        """Seconds until something is due, or None."""
-        ends = [when for when, dummy in self._due.values()]
-        if wanted is not None:
-            ends.append(wanted)
-        if not ends:
+    def _next(self) -> list[str]:
+        """
+        Wait until names are due, and return them, or until something expires. The caller holds the lock.
+        """
+        while not self._ended:
+            is_late = self._work.is_late()
+            names = [] if is_late else self._due.take(self._passed())
+            left = None if self._expiry is None else self._expiry - time.monotonic()
+            if names or (left is not None and left <= 0):
+                self._sleeps = 0.0
+                return names
+            waits = [wait for wait in (left, self._left(is_late)) if wait is not None]
+            self._sleeps = time.monotonic() + min(waits) if waits else None
+            self._condition.wait(min(waits, default=None))
+        return []
+
+    def _left(self, is_late: bool) -> float | None:
+        """Seconds to wait for the next name, at most one step of its quiet time. None without names."""
+        due = self._due.next()
+        if due is None:
+            self._step = _STEP
             return None
-        return max(min(ends) - time.monotonic(), 5 * _FIRST if self._work.is_late() else 0)
-
-    def _take(self) -> list[tuple[str, float]]:
-        """Remove and return the names that are due, each with the pause before that."""
-        if self._work.is_late():
-            return []
-        now = time.monotonic()
-        names = [(name, pause) for name, (when, pause) in self._due.items() if when <= now]
-        for name, dummy in names:
-            del self._due[name]
-        return names
+        left = due - self._clock
+        wait = left if left > self._quiet else min(left, _STEP)
+        self._step = max(wait, _STEP)
+        return max(wait, _LATE if is_late else 0.0)
 
     def _forget(self, name: str, pause: float) -> None:
         # A lookup from here on schedules the name itself.
@@ -112,4 +152,6 @@ class Forgetter:
             return
         self._work.forget(name)
         with self._condition:
-            self._due.setdefault(name, (time.monotonic() + pause, pause))
+            if name not in self._pauses:
+                self._due.put(name, self._passed() + pause)
+                self._pauses[name] = pause

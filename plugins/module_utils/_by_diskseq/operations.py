@@ -78,8 +78,6 @@ class DiskOperations(Operations):  # type: ignore[misc]
     async def forget(self, inode_list: list[tuple[int, int]]) -> None:
         for inode, count in inode_list:
             self._files.pins.forget(inode, count)
-        if self.forgetter is not None:
-            self.forgetter.wake()
 
     async def opendir(self, inode: int, ctx: Any) -> Any:
         try:

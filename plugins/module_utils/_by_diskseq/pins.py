@@ -23,6 +23,7 @@ from .._base.errors import KernelError
 from .._block.device import Device
 from . import hold, node_id
 from .disk_name import DiskName
+from .schedule import Schedule
 
 # A new device is held for at least so many seconds, until the lookup that opened it takes it.
 _TAKEN = 1.0
@@ -58,6 +59,9 @@ class Pins:
         self._clock = clock
         self._lock = threading.Lock()
         self._forgotten = threading.Condition(self._lock)
+        # Called with the time at which a pin may expire, from any thread.
+        self.expires: Callable[[float], None] = lambda when: None
+        self._ends: Schedule[int] = Schedule()
         self._by_name: dict[DiskName, Pin] = {}
         self._by_node: dict[int, Pin] = {}
 
@@ -83,7 +87,9 @@ class Pins:
             if name in self._by_name or pin.node in self._by_node or len(self._by_node) >= self._limit:
                 return device
             self._by_name[name] = self._by_node[pin.node] = pin
-            return None
+            self._ends.put(pin.node, pin.until)
+        self.expires(pin.until)
+        return None
 
     def take(self, name: DiskName) -> Pin | None:
         """
@@ -94,12 +100,14 @@ class Pins:
             pin = self._by_name.get(name)
             if pin is None or not pin.current:
                 return None
-            if not hold.is_still(pin.device):
-                # This is final: no disk gets an old sequence number back.
-                pin.current, pin.until = False, self._clock()
-                return None
-            pin.lookups += 1
-            return pin
+            if hold.is_still(pin.device):
+                pin.lookups += 1
+                return pin
+            # This is final: no disk gets an old sequence number back.
+            pin.current, pin.until = False, self._clock()
+            self._ends.put(pin.node, pin.until)
+        self.expires(pin.until)
+        return None
 
     def of_node(self, node: int) -> Pin | None:
         """The pin of an inode that the kernel knows, or None."""
@@ -109,10 +117,15 @@ class Pins:
         """Reduce the lookup count: the kernel has forgotten ``count`` lookups of the inode."""
         with self._lock:
             pin = self._by_node.get(node)
-            if pin is not None:
-                pin.lookups -= count
-                pin.until = self._clock() + (self._grace if pin.current else 0)
-                self._forgotten.notify_all()
+            if pin is None:
+                return
+            pin.lookups -= count
+            pin.until = self._clock() + (self._grace if pin.current else 0)
+            if pin.lookups > 0:
+                return
+            self._ends.put(node, pin.until)
+            self._forgotten.notify_all()
+        self.expires(pin.until)
 
     def is_known(self, name: DiskName) -> bool:
         """Whether the kernel knows an inode for this name."""
@@ -124,12 +137,11 @@ class Pins:
         Remove expired pins. Return their devices, and when (monotonic clock) the next one expires, or None.
         """
         with self._lock:
-            now = self._clock()
-            over = [pin for pin in self._by_node.values() if pin.lookups <= 0 and pin.until <= now]
+            pins = [self._by_node[node] for node in self._ends.take(self._clock())]
+            over = [pin for pin in pins if pin.lookups <= 0]
             for pin in over:
                 self._drop(pin)
-            left = [pin.until for pin in self._by_node.values() if pin.lookups <= 0]
-            return [pin.device for pin in over], min(left, default=None)
+            return [pin.device for pin in over], self._ends.next()
 
     def names_of(self, diskseq: int) -> list[DiskName]:
         """The names for which devices of this disk are held: the disk and its partitions."""
@@ -157,3 +169,4 @@ class Pins:
 
     def _drop(self, pin: Pin) -> None:
         del self._by_name[pin.name], self._by_node[pin.node]
+        self._ends.drop(pin.node)

@@ -24,7 +24,7 @@ from .._base.errors import BlockError, KernelError, NotSupported
 from .._process import descriptors
 from . import disk_name, mount_point, node_id, operations
 from .disk_files import DiskFiles
-from .forgetter import Forgetter, Work
+from .forgetter import QUIET, Forgetter, Work
 from .identity_operations import IdentityOperations
 from .identity_tree import IdentityTree
 from .library import pyfuse3, trio
@@ -38,6 +38,8 @@ _THREADS = 64
 # A request can disappear after poll reported it and before it is read, if its caller is killed. The read then
 # blocks until the next request, and nothing else runs. A signal interrupts it. Seconds.
 _TICK = 0.2
+# The least time in which a lookup is answered and its name is in use. Seconds.
+_LEAST_QUIET = 0.002
 # Seconds for which a removal waits until the kernel forgets the names of its disk.
 _LET_GO = 0.2
 
@@ -103,18 +105,24 @@ def _serve_disks(options: argparse.Namespace) -> int:
             lambda name: _is_known(pins, name),
             files.expire,
             lambda: handlers.late > 0,
-        )
+        ),
+        _quiet(options.grace_ms / 1000),
     )
-    handlers.forgetter = forgetter
+    handlers.forgetter, pins.expires = forgetter, forgetter.expires
 
     def let_go(diskseq: int) -> int:
         for name in pins.names_of(diskseq):
             for spelled in name.spellings:
-                forgetter.looked_up(spelled)
+                forgetter.hurry(spelled)
         return files.let_go(diskseq, _LET_GO)
 
     requests = Requests(f"{options.state}/socket", let_go)
     return serve(handlers, options.mount, SOURCE, [requests.start, forgetter.start], ("dev",))
+
+
+def _quiet(grace: float) -> float:
+    """Seconds without a lookup before a name is forgotten, for this grace time: it adds at most a half."""
+    return max(_LEAST_QUIET, min(QUIET, grace / 2))
 
 
 def _serve_identities(options: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ TOOLS = (
     Tool(("mount",), BY_DISKSEQ, _RESOLVES, True),
     Tool(("mkswap",), DESCRIPTOR, _OPENS, True),
     # The kernel refuses a path that it was told to forget meanwhile (swapon in mm/swapfile.c, d_unlinked), as
-    # it is with names by disk sequence number.
+    # names by disk sequence number are after a while.
     Tool(("swapon",), DESCRIPTOR, "resolves links to /dev/loopN, which is held; see below", True, True),
     Tool(("losetup",), BY_DISKSEQ, _RESOLVES),
     Tool(("lvm", "pvcreate"), BY_DISKSEQ, "takes only names that its own scan finds; see below", True),
