@@ -30,6 +30,11 @@ options:
     description:
       - Only the block device at this path, of any kind. The list is empty when there is none.
     type: path
+  partitions:
+    description:
+      - Whether to read the partition tables of the devices, and to return their partitions.
+    type: bool
+    default: false
   features:
     description:
       - Whether to report the host's features too.
@@ -47,6 +52,13 @@ EXAMPLES = r"""
     msg: "{{ loops | selectattr('backing_file', 'search', ' \\(deleted\\)$') }}"
   vars:
     loops: "{{ found.devices | selectattr('kind', 'eq', 'loop') }}"
+
+- name: List the partitions of a disk
+  racefree.block.device_info:
+    path: /dev/sdb
+    partitions: true
+    features: false
+  register: disk
 
 - name: Find a device by its disk sequence number
   racefree.block.device_info:
@@ -186,6 +198,60 @@ devices:
           type: list
           elements: str
           sample: [own]
+    partition_table:
+      description: Format of the partition table. V(null) if there is none, or one that only the kernel knows.
+      returned: when O(partitions=true)
+      type: str
+      choices: [gpt, dos]
+      sample: gpt
+    partition_list:
+      description:
+        - The partitions that the kernel has, and those in the table that it does not have.
+        - The kernel reads no partition table of a mapped device, so its partitions have no path.
+        - V(null) if the device cannot be read.
+      returned: when O(partitions=true)
+      type: list
+      elements: dict
+      contains:
+        number:
+          description: Number of the partition.
+          type: int
+          sample: 1
+        path:
+          description: >-
+            Path of its device node. V(null) if the kernel does not have this partition, or if the node is
+            missing or belongs to another device.
+          type: str
+          sample: /dev/loop7p1
+        start:
+          description: Where on the disk it begins, in bytes.
+          type: int
+          sample: 1048576
+        size:
+          description: Size in bytes.
+          type: int
+          sample: 1072693248
+        type:
+          description: >-
+            Its type in the table, a GUID or such as V(0x83). V(null) if the table does not have this
+            partition.
+          type: str
+          sample: 0fc63daf-8483-4772-8e79-3d69d8477de4
+        uuid:
+          description: >-
+            Its UUID, as in C(/dev/disk/by-partuuid). V(null) if the table does not have this partition.
+          type: str
+          sample: 2a4e7d3c-51f8-4f0e-9d55-0c1b2a394857
+        problem:
+          description: >-
+            Why it must not be used, such as V(it overlaps partition 2). V(null) if nothing is wrong with it.
+          type: str
+          sample: it overlaps partition 2
+    partition_error:
+      description: Why the partition table cannot be read. V(null) if it was read.
+      returned: when O(partitions=true)
+      type: str
+      sample: it is suspended, so its partition table cannot be read
     holders:
       description: The devices directly above this one, each with C(name) and C(diskseq).
       type: list

@@ -172,8 +172,8 @@ options:
             modules of this collection can still open it.
           - With V(false), the seal is lifted. If not given, an existing device keeps its seal, and a new
             device has none.
-          - With O(devices[].state=absent), this requires O(devices[].deferred=true), and prevents that
-            anybody else opens the device before its last user closes it. If the removal is cancelled by
+          - With O(devices[].state=absent), this requires O(devices[].deferred=true), and no new
+            process can open the device before its last user closes it. If the removal is cancelled by
             O(devices[].state=present), the seal is lifted too, unless O(devices[].sealed=true).
           - Requires a kernel with CONFIG_CGROUP_BPF, control groups of version 2, and a file system of type
             bpf at C(/sys/fs/bpf). The task must run on the host itself, not in a container.
@@ -390,7 +390,7 @@ devices:
             For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
           type: list
           elements: dict
-          sample: [{line: 2, field: offset, value: 5x, rule: a whole number of sectors, column: 11}]
+          sample: [{line: 2, field: offset, value: 5x, rule: must be a whole number of sectors, column: 11}]
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_device import DmItem

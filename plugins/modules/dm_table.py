@@ -114,7 +114,7 @@ errors:
     rule:
       description: What is required.
       type: str
-      sample: a whole number of sectors from 0 to 18014398509481983
+      sample: must be a whole number of sectors from 0 to 18014398509481983
     column:
       description: Position in the line, from 0.
       type: int

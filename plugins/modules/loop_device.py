@@ -76,6 +76,9 @@ options:
     description:
       - Whether the kernel scans the device for partitions. If not given, an existing device keeps its
         setting. It cannot be switched off while the device is bound.
+      - With V(true), the partitions are returned, and a table that has changed since the kernel read it
+        is read again. Partitions that did not change stay, even in use. If a partition that has changed is in
+        use, the task names its users and fails, and nothing is changed. See C(docs/partitions.md).
     type: bool
   format:
     description:
@@ -133,7 +136,7 @@ options:
         this collection can still open it.
       - With V(false), the seal is lifted. If not given, an existing device keeps its seal, and a new device
         has none.
-      - With O(state=absent), this requires O(deferred=true), and prevents that anybody else opens the device
+      - With O(state=absent), this requires O(deferred=true), and no new process can open the device
         before its last user closes it. If the removal is cancelled by O(state=present), the seal is lifted
         too, unless O(sealed=true).
       - Requires a kernel with CONFIG_CGROUP_BPF, control groups of version 2, and a file system of type bpf
@@ -174,6 +177,19 @@ EXAMPLES = r"""
     size: 1MiB
     read_only: true
     direct_io: true
+
+- name: Create a loop device with partitions, and read its table again if it has changed
+  racefree.block.loop_device:
+    backing_file: /srv/images/appliance.raw
+    partitions: true
+  register: appliance
+
+- name: Show the partitions
+  ansible.builtin.debug:
+    msg: "{{ item.path }} has {{ item.size }} bytes, and the UUID {{ item.uuid }}"
+  loop: "{{ appliance.device.partition_list }}"
+  loop_control:
+    label: "{{ item.number }}"
 
 - name: Remove the device, but only if it is still the one that was created above
   racefree.block.loop_device:
@@ -263,15 +279,65 @@ device:
       description: Whether the kernel scans the device for partitions.
       type: bool
       sample: false
+    partition_table:
+      description: Format of the partition table. V(null) if there is none, or one that only the kernel knows.
+      returned: when O(partitions=true)
+      type: str
+      choices: [gpt, dos]
+      sample: gpt
+    partition_list:
+      description:
+        - The partitions that the kernel has, and those in the table that it does not have.
+      returned: when O(partitions=true)
+      type: list
+      elements: dict
+      contains:
+        number:
+          description: Number of the partition.
+          type: int
+          sample: 1
+        path:
+          description: >-
+            Path of its device node. V(null) if the kernel does not have this partition, or if the node is
+            missing or belongs to another device.
+          type: str
+          sample: /dev/loop7p1
+        start:
+          description: Where on the disk it begins, in bytes.
+          type: int
+          sample: 1048576
+        size:
+          description: Size in bytes.
+          type: int
+          sample: 1072693248
+        type:
+          description: >-
+            Its type in the table, a GUID or such as V(0x83). V(null) if the table does not have this
+            partition.
+          type: str
+          sample: 0fc63daf-8483-4772-8e79-3d69d8477de4
+        uuid:
+          description: >-
+            Its UUID, as in C(/dev/disk/by-partuuid). V(null) if the table does not have this partition.
+          type: str
+          sample: 2a4e7d3c-51f8-4f0e-9d55-0c1b2a394857
+        problem:
+          description: >-
+            Why it must not be used, such as V(it overlaps partition 2). V(null) if nothing is wrong with it.
+          type: str
+          sample: it overlaps partition 2
     persist:
       description: Whether the device is kept when its last user closes it.
       type: bool
       sample: true
+    sealed:
+      description: Whether the device is sealed, so that nobody else can open it.
+      type: bool
+      sample: false
 gone:
   description: >-
-    sealed: description: Whether nobody else can open the device. type: bool Whether the device is gone.
-    V(false) if its last user has yet to close it, when it was not removed because of an error, and in check
-    mode if it is there.
+    Whether the device is gone. V(false) if its last user has yet to close it, when it was not removed because
+    of an error, and in check mode if it is there.
   returned: when O(state=absent)
   type: bool
   sample: true

@@ -101,6 +101,23 @@ options:
             coordinate their writes, as cluster file systems do.
         type: bool
         default: false
+      replace:
+        description:
+          - Whether to replace a disk that the guest has as O(vbds[].vdev) and that is another one, has
+            another mode or another device type. Without it, this is an error.
+          - The new device is opened or created, held and checked first, also for use by other guests. Then
+            the guest is asked to release the old disk, and has O(vbds[].timeout) seconds for it. If it does
+            not answer, the request is withdrawn, and nothing was changed. Then the new disk is attached. If
+            that fails, the old disk is attached again, with its seal, and the error says so.
+          - The guest has no disk there for a moment. B(Unmount it in the guest first). Current versions of
+            Linux (6.1 and 6.12 were tried) release a disk even if it is mounted, and the file system then
+            gets I/O errors. Old versions refuse until it is unmounted; that request cannot be withdrawn, and
+            the error says so.
+          - A table of O(vbds[].source) that is not a device yet must not use storage of the old disk.
+          - If the task is killed, the guest may have no disk there. Running it again attaches the new one.
+          - If O(vbds[].sealed) is not given, the new disk is sealed if the old one was.
+        type: bool
+        default: false
       persist:
         description:
           - Whether a loop or mapped device that is created for O(vbds[].source) is kept when the guest no
@@ -203,8 +220,8 @@ vbds:
       returned: when the entry failed
       type: str
       sample: >-
-        web1: the guest has a disk xvda already. A disk is not exchanged under a running guest: say
-        state=detached first
+        xvda of web1: the guest has another disk there: /dev/loop3 (diskseq 41), params /dev/loop3. Detach it
+        first with state=detached, or say replace: true
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
@@ -341,6 +358,32 @@ vbds:
           description: Whether the device is read-only.
           type: bool
           sample: false
+    replaced:
+      description: >-
+        The disk that was replaced. V(null) if none was, or in check mode.
+      returned: success
+      type: dict
+      contains:
+        path:
+          description: Path of its device. V(null) if the guest was releasing it already.
+          type: str
+          sample: /dev/loop3
+        diskseq:
+          description: Disk sequence number of its device. V(null) if the guest was releasing it already.
+          type: int
+          sample: 41
+        params:
+          description: The target as C(xl block-list) showed it.
+          type: str
+          sample: /dev/loop3
+        mode:
+          description: Whether the guest could only read it (V(r)) or also write to it (V(w)).
+          type: str
+          sample: w
+        device_type:
+          description: What kind of device the guest saw.
+          type: str
+          sample: disk
     error:
       description: The error as structured data.
       returned: when the entry failed
@@ -367,7 +410,7 @@ vbds:
         hint:
           description: What to do about it.
           type: str
-          sample: "A disk is not exchanged under a running guest: say state=detached first"
+          sample: "Detach it first with state=detached, or say replace: true"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many

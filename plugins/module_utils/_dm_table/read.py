@@ -69,7 +69,9 @@ def entries(value: Any, report: AnyReport) -> Iterator[tuple[int, Any]]:
                 yield number, entry
             else:
                 report.line(number, None).error(
-                    "table", hide_secrets(repr(entry))[:80], "each target as a line of text or a dictionary"
+                    "table",
+                    hide_secrets(repr(entry))[:80],
+                    "a list in which each target is a line of text or a dictionary",
                 )
     else:
         report.line(None, None).error(
@@ -83,7 +85,7 @@ def _check_type(name: str, line: LineReport) -> type[Target] | None:
         if len(name) > Limits.TYPE_LENGTH:
             line.error("target", name, f"a target type of at most {Limits.TYPE_LENGTH} bytes")
         else:
-            line.error("target", name, f"a known target type: {', '.join(TARGETS)}")
+            line.error("target", name, f"a known target type, one of {', '.join(TARGETS)}")
         return None
     return TARGETS[name]
 
@@ -93,7 +95,7 @@ def read_line(number: int, text: str, report: AnyReport) -> tuple[Line, LineRepo
     line = report.line(number, text)
     position = find_control(text)
     if position is not None:
-        line.error("line", text[position], "no control characters other than tabs", column=position)
+        line.error("line", text[position], "must not contain control characters except tabs", column=position)
         return Line(number, text, None, BAD, BAD), line
     head = _HEAD.match(text)
     if head is None:
@@ -133,7 +135,9 @@ def _check_ascii(words: Iterable[str], columns: Iterable[int], line: LineReport)
     for word, column in zip(words, columns):
         if not word.isascii() and not word.startswith(_CARRIED):
             at = column + (find_not_ascii(word) or 0)
-            line.error("line", word, "ASCII only: the kernel splits other characters", column=at)
+            line.error(
+                "line", word, "ASCII only, because the kernel splits words at other characters", column=at
+            )
 
 
 def read_dict(number: int, plain: dict[str, Any], report: AnyReport) -> tuple[Line, LineReport]:
@@ -149,9 +153,7 @@ def read_dict(number: int, plain: dict[str, Any], report: AnyReport) -> tuple[Li
             values.append(field.load(plain[field.name], field.name, line))
     start, length = values
     if not isinstance(name, str):
-        line.error(
-            "target", name, "a target type as text" if name is not None else "is missing: a target type"
-        )
+        line.error("target", name, "a string" if name is not None else "is missing: a target type")
         return Line(number, plain, None, start, length), line
     kind = _check_type(name, line)
     if kind is None:

@@ -58,10 +58,12 @@ class _Checker:
     def run(self) -> None:
         if not self.lines:
             if not self.report.errors:
-                self.report.line(None, None).error("table", None, "at least one target")
+                self.report.line(None, None).error("table", None, "must have at least one target")
             return
         if len(self.lines) > Limits.TARGETS:
-            self.report.line(None, None).error("table", len(self.lines), f"at most {Limits.TARGETS} targets")
+            self.report.line(None, None).error(
+                "table", len(self.lines), f"must have at most {Limits.TARGETS} targets"
+            )
         self.positions()
         self.kinds()
         if not self.report.errors:
@@ -82,18 +84,18 @@ class _Checker:
                 continue
             if end is not None and start != end:
                 if previous is None:
-                    rule = "the first target starts at 0"
+                    rule = "0, because this is the first target"
                 elif start > end:
-                    rule = f"no gap: line {previous.number} ends at {end}"
+                    rule = f"{end}, where line {previous.number} ends: there is a gap"
                 else:
-                    rule = f"no overlap: line {previous.number} ends at {end}"
+                    rule = f"{end}, where line {previous.number} ends: the targets overlap"
                 self.place(line).error("start", start, rule)
             if length is BAD:
                 end = None
             else:
                 end = start + length
                 if start + length > limit:
-                    self.place(line).error("length", length, f"start + length at most {limit} sectors")
+                    self.place(line).error("length", length, f"at most {limit} sectors together with start")
             previous = line
 
     def kinds(self) -> None:
@@ -108,16 +110,16 @@ class _Checker:
                 refused = context.refused_by(takes)
                 if refused:
                     self.place(line).error(
-                        "target", name, "a target type that the kernel has", kernels=refused
+                        "target", name, "is not a target type of this kernel", kernels=refused
                     )
             if context.targets is not None and name not in context.targets:
                 self.place(line).error(
-                    "target", name, f"a target type that this host has: {', '.join(sorted(context.targets))}"
+                    "target", name, f"a target type of this host, one of {', '.join(sorted(context.targets))}"
                 )
             if context.read_only and name in kernels.ALWAYS_WRITABLE:
-                self.place(line).error("target", name, "not in a read-only table")
+                self.place(line).error("target", name, "is not allowed in a read-only table")
             if context.read_only is False and name in kernels.READ_ONLY:
-                self.place(line).error("target", name, "only in a read-only table")
+                self.place(line).error("target", name, "is allowed only in a read-only table")
         if len(self.lines) > 1:
             self.check_target_combinations(seen)
 
@@ -130,12 +132,12 @@ class _Checker:
                     self.place(line).error(
                         "target",
                         name,
-                        "alone in its table",
+                        "the only target of its table",
                         kernels=() if forbids == kernels.KERNELS else refused,
                     )
                     continue
             if name in kernels.IMMUTABLE and len(seen) > 1:
-                self.place(line).error("target", name, "not together with other target types")
+                self.place(line).error("target", name, "cannot be combined with other target types")
 
     def check_shared_devices(self) -> None:
         """
@@ -157,9 +159,9 @@ class _Checker:
                 access, number = opened.setdefault(device, (slot.access, line.number))
                 owner = owned.setdefault(device, line.number) if slot.own else owned.get(device, line.number)
                 if owner != line.number:
-                    self._refuse_shared(line, slot, f"line {owner} keeps records of its own there")
+                    self._refuse_shared(line, slot, f"line {owner} stores metadata there")
                 elif slot.own and number != line.number:
-                    reason = f"{line.target.TYPE} keeps records of its own there, and line {number} uses it"
+                    reason = f"{line.target.TYPE} stores metadata there, and line {number} uses it"
                     self._refuse_shared(line, slot, reason)
                 elif set(slot.access) - set(access):
                     opened[device] = (slot.access + access, line.number)
@@ -177,7 +179,7 @@ class _Checker:
             slot.field,
             slot.text,
             f"a device that line {number} does not open for {only} only: "
-            "the kernel would go on with memory that it has freed; put this target before that one, or use "
+            "the kernel would use freed memory; put this target before that one, or use "
             "another device",
         )
 
@@ -235,16 +237,18 @@ class _Checker:
             if device is None:
                 if slot.text in self.missing:
                     place = place or self.place(line)
-                    place.error(slot.field, slot.text, f"a device that can be had: {self.missing[slot.text]}")
+                    place.error(
+                        slot.field, slot.text, f"a device that can be opened: {self.missing[slot.text]}"
+                    )
                 continue
             shown = f"{device.major}:{device.minor}"
             errors: list[tuple[Any, str]] = []
             if context.device is not None and (
                 device.number == context.device or context.device in device.stack
             ):
-                errors.append((shown, "no loop: this device stands on the very device that the table is for"))
+                errors.append((shown, "must not depend on the device that the table is for"))
             if "w" in slot.access and device.read_only:
-                errors.append((shown, "a device that can be written, or make the table read-only"))
+                errors.append((shown, "a writable device, or the table must be read-only"))
             if slot.area is not None and device.size_sectors:
                 errors.extend(_area_errors(slot.area, device, block))
             for value, rule in errors:
@@ -273,7 +277,9 @@ class _Checker:
         if remaining:
             line = self.lines[-1]
             self.place(line).error(
-                "length", line.length, f"an end on the logical block of the devices, {whole} sectors"
+                "length",
+                line.length,
+                f"such that the target ends at a multiple of the devices' logical block, {whole} sectors",
             )
 
 
@@ -306,11 +312,11 @@ def _area_errors(area: tuple[int, int], device: DeviceFacts, block: int) -> Iter
     size = device.size_sectors
     sectors = block >> 9
     if offset >= size or offset + length > size:
-        yield offset, f"an area inside the device: it has {size} sectors, {offset} + {length} are asked for"
+        yield offset, f"must have {length} sectors from sector {offset} on; it has {size} in all"
     elif offset % sectors:
-        yield offset, f"an offset that is a multiple of the logical block, {sectors} sectors"
+        yield offset, f"must have an offset that is a multiple of the logical block, {sectors} sectors"
     elif length % sectors:
-        yield length, f"a length that is a multiple of the logical block, {sectors} sectors"
+        yield length, f"must have a length that is a multiple of the logical block, {sectors} sectors"
 
 
 def check(lines: list[Line], report: Report) -> None:

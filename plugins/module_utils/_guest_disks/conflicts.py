@@ -115,7 +115,7 @@ def _parts_of(pool: Pool, option: str, key: Key) -> list[str | None]:
         ]
     if len(set(parts)) < len(parts):
         # Metadata and data must be different devices: the kernel would refuse one device for both, too.
-        raise InvalidValue(f"{option}.data", parts[0], "must be another device than metadata")
+        raise InvalidValue(f"{option}.data", parts[0], "must be a different device from metadata")
     return [*parts, source["uuid"]]
 
 

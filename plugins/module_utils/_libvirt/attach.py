@@ -83,15 +83,23 @@ def attach(
 
 
 def detach(
-    store: Store, detachments: Sequence[Detachment], timeout: float = 30.0, uri: str = URI
+    store: Store,
+    detachments: Sequence[Detachment],
+    timeout: float = 30.0,
+    uri: str = URI,
+    withdraw: bool = False,
 ) -> list[Outcome]:
     """
-    Detach disks that libvirt lists. Returns a list of Outcomes. To use force, or for other disks, see
-    ``_xen.blkback.detach``.
+    Detach disks that libvirt lists. Returns a list of Outcomes. ``withdraw``: see ``_xen.blkback.detach``,
+    also to use force, or for other disks.
+
+    The guest is asked first: libvirt would take the disk away after 10 s without the guest's consent
+    (LIBXL_DESTROY_TIMEOUT in tools/libs/light/libxl_internal.h of Xen, device_backend_callback in
+    libxl_device.c).
     """
     _connection.require()
     limit = Deadline(timeout)
-    return [_detach(store, detachment, limit, uri) for detachment in detachments]
+    return [_detach(store, detachment, limit, uri, withdraw) for detachment in detachments]
 
 
 def disk_xml(dev: str, path: str, writable: bool, cdrom: bool = False) -> str:
@@ -209,7 +217,7 @@ def _roll_back(store: Store, request: Request, xml: str, error: BlockError, uri:
         error.hint = f"{hint}. The disk {request.vdev.name} may still be attached: {failure}"
 
 
-def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str) -> Outcome:
+def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str, withdraw: bool) -> Outcome:
     vbd, guest = detachment.vbd, detachment.guest
     if guest is None:
         raise AssertionError
@@ -222,6 +230,15 @@ def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str) -> 
                 raise WrongDevice(
                     "the guest's disk is another device now; it is left unchanged", device=str(detachment)
                 )
+            if not _with_domain(guest, uri, limit, lambda domain: _is_listed(domain, vbd.dev)):
+                raise GuestError(
+                    "libvirt does not list the disk, because it was attached without libvirt",
+                    device=str(detachment),
+                    hint="Use toolstack=xenstore",
+                )
+            (asked,) = blkback.ask(store, [detachment], limit.left(), withdraw)
+            if asked.error is not None:
+                return asked
             xml = disk_xml(vbd.dev, vbd.params or vbd.physical_device_path or "", vbd.writable, vbd.cdrom)
             _with_domain(
                 guest,
@@ -233,6 +250,11 @@ def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str) -> 
         return Outcome(detachment, None, None)
     except BlockError as error:
         return Outcome(detachment, None, error)
+
+
+def _is_listed(domain: DomainHandle, target: str) -> bool:
+    # libvirt wrote the text itself, and no other text of it has this form; _libvirt.domain_xml is large.
+    return f"<target dev='{target}'" in domain.XMLDesc(0)
 
 
 def _with_domain(guest: _guest.Guest, uri: str, limit: Deadline, function: Callable[[DomainHandle], T]) -> T:

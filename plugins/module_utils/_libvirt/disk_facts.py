@@ -60,33 +60,36 @@ def _sides(text: str | None) -> dict[str, Side]:
 
 
 def _facts(target: str, config: Side | None, live: Side | None) -> Facts:
-    source, problem, seal = None, None, _recipe.Seal()
-    chosen = next((side for side in (live, config) if side is not None and side.recipe is not None), None)
-    if chosen is not None and chosen.recipe is not None:
-        try:
-            source, seal = _recipe.parse(chosen.recipe, target), _recipe.seal_of(chosen.recipe, target)
-        except BlockError as error:
-            problem = str(error)
-    return Facts(target, config, live, source, problem or _problem(config, live, target), seal)
+    kept, running = _read(config, "the definition", target), _read(live, "the running guest", target)
+    chosen = running if live is not None and live.recipe is not None else kept
+    problem = running.problem or kept.problem or _problem(config, live, kept, running)
+    return Facts(target, config, live, chosen.source, problem, chosen.seal)
 
 
-def _problem(config: Side | None, live: Side | None, target: str) -> str | None:
+class _Recipe(Record):
+    """The recipe of one side: ``source`` is None if it has none, or one that cannot be read (``problem``)."""
+
+    source: Source | None = None
+    seal: _recipe.Seal = _recipe.Seal()
+    problem: str | None = None
+
+
+def _read(side: Side | None, where: str, target: str) -> _Recipe:
+    if side is None or side.recipe is None:
+        return _Recipe()
+    try:
+        return _Recipe(_recipe.parse(side.recipe, target), _recipe.seal_of(side.recipe, target))
+    except BlockError as error:
+        return _Recipe(problem=f"the recipe in {where}: {error}")
+
+
+def _problem(config: Side | None, live: Side | None, kept: _Recipe, running: _Recipe) -> str | None:
+    """What is wrong with a disk whose recipes can be read. One of them may be sealed and the other not."""
     for side, where in ((config, "the definition"), (live, "the running guest")):
         if side is not None and side.disk is None:
             return f"{where} has a recipe for a disk that it does not have"
     if config is None or live is None or config.disk is None or live.disk is None:
         return None
-    if config.disk.source != live.disk.source or not _are_same(config.recipe, live.recipe, target):
+    if config.disk.source != live.disk.source or kept.source != running.source:
         return "the running guest has another disk than the definition describes"
     return None
-
-
-def _are_same(one: str | None, other: str | None, target: str) -> bool:
-    """Whether both recipes have the same source; one may be sealed and the other not."""
-    if one == other or one is None or other is None:
-        return one == other
-    try:
-        return _recipe.parse(one, target) == _recipe.parse(other, target)
-    except BlockError:
-        # One cannot be read: they are not known to be the same.
-        return False

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .._base import gone
-from .._base.errors import DeviceGone, InvalidValue, NotSupported
-from .._block import bound, detach, loop, sysfs
+from .._base.errors import DeviceGone, InvalidValue, KernelError, NotSupported
+from .._block import bound, detach, loop, partitions, sysfs
 from .._block import device as _device
 from .._block.device import Device
 from .._dm import mapped
@@ -27,6 +27,7 @@ from .item import Params
 ARGUMENTS = {
     "diskseq": {"type": "int"},
     "path": {"type": "path"},
+    "partitions": {"type": "bool", "default": False},
     "features": {"type": "bool", "default": True},
 }
 
@@ -41,7 +42,7 @@ def collect(params: Params, resources: Resources) -> dict[str, Any]:
         )
     values: dict[str, Any] = {
         "devices": list(
-            _picked(params, resources) if params["path"] or params["diskseq"] else _all(resources)
+            _picked(params, resources) if params["path"] or params["diskseq"] else _all(params, resources)
         )
     }
     if params["features"]:
@@ -57,13 +58,13 @@ def _picked(params: Params, resources: Resources) -> Iterator[dict[str, Any]]:
     except DeviceGone:
         return
     with device:
-        yield _row(resources, device)
+        yield _row(params, resources, device)
 
 
-def _all(resources: Resources) -> Iterator[dict[str, Any]]:
+def _all(params: Params, resources: Resources) -> Iterator[dict[str, Any]]:
     for device, _status in bound.open_bound():
         with device:
-            yield from _described(resources, device)
+            yield from _described(params, resources, device)
     try:
         entries = resources.dm.list_devices()
     except NotSupported:
@@ -74,22 +75,22 @@ def _all(resources: Resources) -> Iterator[dict[str, Any]]:
         except DeviceGone:
             continue
         with device:
-            yield from _described(resources, device)
+            yield from _described(params, resources, device)
 
 
 def _dm_number(entry: NameEntry) -> tuple[int, int]:
     return decode_dev(entry.dev)
 
 
-def _described(resources: Resources, device: Device) -> Iterator[dict[str, Any]]:
+def _described(params: Params, resources: Resources, device: Device) -> Iterator[dict[str, Any]]:
     """A device that goes away while it is being described is left out."""
     try:
-        yield _row(resources, device)
+        yield _row(params, resources, device)
     except DeviceGone:
         return
 
 
-def _row(resources: Resources, device: Device) -> dict[str, Any]:
+def _row(params: Params, resources: Resources, device: Device) -> dict[str, Any]:
     if mapped.is_mapped(device):
         row = dict(dm_describe.describe(resources, device), kind="dm")
     elif loop.is_loop(device):
@@ -98,6 +99,8 @@ def _row(resources: Resources, device: Device) -> dict[str, Any]:
         row = dict(device.as_dict(), kind="other")
     above, below = _neighbours(device, "holders"), _neighbours(device, "slaves")
     seal = sealing.described(device)
+    if params["partitions"]:
+        row.update(_partitions(device, row))
     return dict(row, seal=seal, holders=above, slaves=below, used_by=detach.users(device))
 
 
@@ -108,3 +111,17 @@ def _neighbours(device: Device, which: str) -> list[dict[str, Any]]:
         diskseq = sysfs.read(f"/sys/class/block/{name}/diskseq")
         rows.append({"name": name, "diskseq": int(diskseq) if diskseq else None})
     return rows
+
+
+def _partitions(device: Device, row: dict[str, Any]) -> dict[str, Any]:
+    """The partitions of a whole disk. A disk that cannot be read does not hide the other ones."""
+    if row["partition"] is not None:
+        return {"partition_table": None, "partition_list": [], "partition_error": None}
+    if row.get("suspended"):
+        # Reading it would wait until it is resumed.
+        wrong = "it is suspended, so its partition table cannot be read"
+        return {"partition_table": None, "partition_list": None, "partition_error": wrong}
+    try:
+        return dict(partitions.describe(device), partition_error=None)
+    except KernelError as error:
+        return {"partition_table": None, "partition_list": None, "partition_error": str(error)}

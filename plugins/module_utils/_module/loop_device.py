@@ -19,7 +19,7 @@ from .._base import files, values
 from .._base import locks as _locks
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice, shown
 from .._block import backing as _backing
-from .._block import bind, detach, loop, new_loop, replaced, trusted_path
+from .._block import bind, detach, loop, new_loop, partitions, replaced, trusted_path
 from .._block import device as _device
 from .._block.backing import Backing
 from .._block.device import Device
@@ -197,6 +197,8 @@ class LoopItem(Item):
             self._for_good.append(
                 f"{known(self.device).path} has {known(self.device).size} bytes, as its file allows"
             )
+        if self._update_partitions():
+            self._for_good.append("the kernel's partitions are now those of the changed table")
 
     def remains(self) -> list[str]:
         return self._for_good
@@ -221,7 +223,8 @@ class LoopItem(Item):
                 device=self.device.path,
                 hint="Run the task again: it makes a new one if that is wanted",
             )
-        return {"device": describe(self.device, status)}
+        parts = partitions.describe(self.device) if self.params["partitions"] else {}
+        return {"device": dict(describe(self.device, status), **parts)}
 
     def _area(self, backing: Backing) -> Area:
         """The area of the file, in bytes. It identifies the device, whichever path and size were given."""
@@ -265,9 +268,33 @@ class LoopItem(Item):
 
     def _planned(self, before: dict[str, Any], wanted: dict[str, Any]) -> Plan:
         sealing.compare(self.params, self.device, before, wanted)
+        if self.params["partitions"]:
+            self._plan_partitions(before, wanted)
         self._seal_before, self._seal_after = before, wanted
         self._stays = bool(before) and before["persist"] and wanted["persist"]
         return Plan(before != wanted, before, wanted)
+
+    def _plan_partitions(self, before: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """
+        Add the partitions to the state before and after. DeviceBusy if one that must be removed is in use.
+        """
+        size, block = wanted["size"], wanted["sector_size"]
+        if self.device is None:
+            backing = known(self.backing)
+            table = partitions.table_of(backing.fd, backing.path, size, block, self.params["offset"])
+            wanted["partition_list"] = partitions.expected([], table)
+            return
+        there = partitions.known(self.device)
+        # Not from the file, because what was written to the device may be in its cache only.
+        table = partitions.table_of(self.device.fd, self.device.path, size, block)
+        partitions.refuse_used(self.device, partitions.changes(there, table).remove)
+        before["partition_list"] = [part.row for part in there]
+        wanted["partition_list"] = partitions.expected(there, table)
+
+    def _update_partitions(self) -> bool:
+        """Have the kernel's partitions be those of the table, if the task asks for partitions."""
+        device = known(self.device)
+        return self.params["partitions"] and partitions.update(device, partitions.read_table(device))
 
     def _existing(self) -> tuple[Device | None, loop.LoopInfo | None]:
         """The device to use, of all devices that the file has. The others are left unchanged."""
@@ -390,6 +417,7 @@ class LoopItem(Item):
             )
         )
         self.created = True
+        self._update_partitions()
         self.resources.loops.add(self.device, loop.info(self.device))
 
     def _change(self) -> None:

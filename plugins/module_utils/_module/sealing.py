@@ -90,6 +90,25 @@ def compare(
     _compare_below(params, device, before, after, reason)
 
 
+def as_before(
+    params: dict[str, Any], device: Device | None, before: dict[str, Any], reason: str
+) -> dict[str, Any]:
+    """
+    The options for a disk that replaces the one on ``device`` (None if that is gone): what is not given, is
+    as before. Adds how the old disk is sealed to the settings ``before``.
+    """
+    if device is None or not is_for(device, reason):
+        return params
+    before["sealed"] = True
+    before["sealed_below"] = any(seals.are_sealed_below(*_number(device), reason))
+    wanted = dict(params)
+    if wanted["sealed"] is None:
+        wanted["sealed"] = True
+    if wanted["sealed_below"] is None and wanted["sealed"]:
+        wanted["sealed_below"] = before["sealed_below"]
+    return wanted
+
+
 def _compare_below(
     params: dict[str, Any], device: Device | None, before: dict[str, Any], after: dict[str, Any], reason: str
 ) -> None:

@@ -21,16 +21,17 @@ from .._block.seal import reasons
 from .._libvirt import attach
 from .._source import files, lookup, needed_locks, opener, spec
 from .._source.resources import Resources
-from .._xen import attached, blkback, stack, vbd_nodes, vbd_read, vdev
+from .._xen import attached, blkback, replacing, stack, vbd_nodes, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.footprint import Extent
+from .._xen.replacing import OldDisk
 from .._xen.vbd_nodes import Vbd
 from .._xenstore.nodes import Nodes
 from .._xenstore.pyxs_store import Store
 from . import sealing
-from .guest_disk import check_source_mode
-from .item import Identities, Item, Params, Plan, check_seconds, known, undo_steps
+from .guest_disk import check_replace, check_source_mode
+from .item import Identities, Item, Params, Plan, check_seconds, error_of, known, undo_steps
 
 if TYPE_CHECKING:
     from .._source.spec import Source
@@ -44,6 +45,7 @@ ARGUMENTS = {
     "diskseq": {"type": "int"},
     "diskseq_form": {"type": "str", "choices": list(vbd_nodes.FORMS), "default": "diskseq"},
     "shared": {"type": "bool", "default": False},
+    "replace": {"type": "bool", "default": False},
     "persist": {"type": "bool", "default": True},
     **sealing.BELOW_ARGUMENTS,
     "wait_connected": {"type": "bool", "default": False},
@@ -52,6 +54,12 @@ ARGUMENTS = {
     "timeout": {"type": "int", "default": 30},
     "state": {"type": "str", "choices": ["attached", "detached"], "default": "attached"},
 }
+
+
+_LEAVING = (
+    "Wait until the guest has released it, or say replace: true, or detach it with state=detached and "
+    "force=true"
+)
 
 
 class _Place(NamedTuple):
@@ -82,10 +90,15 @@ class VbdItem(Item):
         # Whether the disk was attached before this run, and the device of a disk that is detached.
         self.was_there = False
         self.old_device: Device | None = None
+        # The disk that the guest has there and that is to be replaced, and whether it is detached now.
+        self.old: OldDisk | None = None
+        self._is_taken = False
         # The settings that the plan found and wants, and the steps that roll back a change of the seals.
         self._before: dict[str, Any] = {}
         self._after: dict[str, Any] = {}
         self._unseal: list[Callable[[], Any]] = []
+        # How the disk that is replaced is sealed.
+        self._old_seal: dict[str, Any] = {}
         resources.for_guests = True
         self.opener = opener.Opener(resources)
 
@@ -110,6 +123,7 @@ class VbdItem(Item):
             _device.check_diskseq(params["diskseq"])
         check_seconds(params, "timeout", 1)
         sealing.check_guest_disk(params, "detached")
+        check_replace(params, "detached")
         if params["source"] is not None:
             self.source = spec.parse(params["source"])
         elif params["state"] == "attached":
@@ -145,12 +159,16 @@ class VbdItem(Item):
     def apply(self) -> None:
         if self.params["state"] == "attached" and not self.was_there:
             self.device = self.opener.open(self._wanted_source())
+        if self.old is not None:
+            self.old = self._check_replacement(self.old, known(self.device))
 
     @classmethod
     def apply_together(cls, items: Sequence[VbdItem]) -> list[BlockError | None]:
         errors: dict[int, BlockError | None] = {}
         for batch, chosen in _batches([item for item in items if not item.was_there]):
-            if batch.attached:
+            if batch.replaces:
+                cls._replace(chosen, batch, errors)
+            elif batch.attached:
                 cls._attach(chosen, batch, errors)
             else:
                 cls._detach(chosen, batch, errors)
@@ -164,6 +182,9 @@ class VbdItem(Item):
         try:
             if self.params["state"] == "attached":
                 sealing.change(known(self.device), self._before, self._after, self._unseal, self._reason())
+                if self.old is not None:
+                    # The seal of the disk that is replaced has no reason any more.
+                    sealing.prepare()
             elif self.old_device is not None:
                 sealing.lift(self.old_device, self._reason())
         except BlockError as error:
@@ -176,6 +197,8 @@ class VbdItem(Item):
 
     def remains(self) -> list[str]:
         told = list(self.opener.grown)
+        if self.old is not None:
+            return told + self.old.state_words(self.resources.shared(Store))
         if self.params["state"] == "attached" or self.vbd is None:
             return told
         now = vbd_read.read_vbd(self.resources.shared(Store), known(self.guest).domid, self.vdev.number)
@@ -202,10 +225,18 @@ class VbdItem(Item):
     def _undo_disk(self) -> None:
         if self.params["state"] == "attached" and self.vbd is not None:
             errors: dict[int, BlockError | None] = {}
-            self._detach([self], _BatchKey(False, self.by_libvirt(), False, False), errors)
+            # A guest that keeps the new disk keeps it for good.
+            self._detach([self], _BatchKey(False, self.by_libvirt()), errors, self.old is not None)
             error = errors[id(self)]
             if error is not None:
                 raise error
+            self.vbd = None
+        if self.old is not None and self._is_taken:
+            failure = error_of(self._put_back)
+            if failure is not None:
+                raise replacing.not_again(self.old, failure)
+            if not self.old.is_leaving:
+                self.warnings.append(f"{self.title()}: the guest has {self.old} again")
         # What was created for it is removed when its last user, our descriptor, closes it.
         self.opener.give_up()
 
@@ -217,17 +248,16 @@ class VbdItem(Item):
         return wanted == "libvirt"
 
     def result(self) -> dict[str, Any]:
-        if self.params["state"] == "detached":
-            return {"vbd": None, "device": None}
-        if self.vbd is None:
-            return {"vbd": None, "device": None}
+        if self.params["state"] == "detached" or self.vbd is None:
+            return {"vbd": None, "device": None, "replaced": None}
         vbd = dict(
             self.vbd.as_dict(),
             domain=known(self.guest).name,
             uuid=known(self.guest).uuid,
             sealed=sealing.is_for(known(self.device), self._reason()),
         )
-        return {"vbd": vbd, "device": known(self.device).as_dict()}
+        replaced = None if self.old is None else self.old.replaced()
+        return {"vbd": vbd, "device": known(self.device).as_dict(), "replaced": replaced}
 
     # Attaching
 
@@ -236,47 +266,138 @@ class VbdItem(Item):
         vbd = vbd_read.read_vbd(self.resources.shared(Store), self.guest.domid, self.vdev.number)
         after = self._settings(str(self.source), self.params["mode"], self.params["device_type"])
         if vbd is not None:
-            self._check_same(vbd)
-            self.vbd, self.was_there = vbd, True
-            return self._plan_seals(dict(after), after)
-        if self.params["diskseq"] is not None and not isinstance(
+            difference = self._difference(vbd)
+            if difference is None:
+                self._guard(known(self.device))
+                self.vbd, self.was_there = vbd, True
+                return self._plan_seals(dict(after), after)
+            if not self.params["replace"]:
+                raise difference
+            self._check_options_of_new()
+            return self._plan_replaced(vbd, after)
+        self._refuse_served_by_others()
+        self._check_options_of_new()
+        self._check_free()
+        return self._plan_seals({}, after)
+
+    def _check_options_of_new(self) -> None:
+        """InvalidValue for options that are not possible for a disk that is not attached yet."""
+        params = self.params
+        if params["diskseq"] is not None and not isinstance(
             self.source, (spec.DiskseqSource, spec.PathSource)
         ):
             raise InvalidValue(
                 "diskseq",
-                self.params["diskseq"],
+                params["diskseq"],
                 "is possible only for a disk that is attached, or a source that names a device by its path",
             )
-        if self.params["diskseq_form"] != "diskseq" and self.by_libvirt():
+        if params["diskseq_form"] != "diskseq" and self.by_libvirt():
             raise InvalidValue(
                 "diskseq_form",
-                self.params["diskseq_form"],
+                params["diskseq_form"],
                 "is a node that libvirt does not write: say diskseq, or toolstack=xenstore",
             )
-        self._check_free()
-        return self._plan_seals({}, after)
+
+    def _refuse_served_by_others(self) -> None:
+        """DeviceBusy if the guest has a disk there that blkback does not serve."""
+        key = vbd_nodes.Key(known(self.guest).domid, self.vdev.number)
+        backend = self.resources.shared(Store).read(f"{key.libxl}/backend") or ""
+        if backend and "/backend/vbd/" not in backend:
+            raise DeviceBusy(
+                f"the guest has a disk {self.vdev.name} already, served by {backend.split('/')[-3]} "
+                "instead of blkback",
+                device=self.title(),
+                hint="Only disks that blkback serves can be changed. The medium of an HVM guest's CD drive "
+                "is changed with xl cd-insert and xl cd-eject",
+            )
 
     def _plan_seals(self, before: dict[str, Any], after: dict[str, Any]) -> Plan:
         sealing.compare(self.params, self.device, before, after, self._reason())
         self._before, self._after = before, after
         return Plan(before != after, before, after)
 
-    def _check_same(self, vbd: Vbd) -> None:
-        """Raise an error unless the attached disk is the wanted one."""
-        attached.check_connected(
-            vbd,
-            self.title(),
-            "Wait until the guest has released it, or detach it first with state=detached and force=true",
-        )
-        attached.check_settings(vbd, self.params, "Detach it first")
-        self.device = self._opened(vbd)
-        if self.device is None or not lookup.is_device(self._wanted_source(), self.device, self.resources):
-            raise DeviceBusy(
-                attached.other_disk(vbd, self.device),
-                device=self.title(),
-                hint="The disk of a running guest is never replaced: detach it first with state=detached",
-            )
-        self._guard(self.device)
+    def _difference(self, vbd: Vbd) -> BlockError | None:
+        """Why the attached disk is not the wanted one. Otherwise, the ``device`` is set."""
+        way = "Detach it first with state=detached, or say replace: true"
+        error = error_of(lambda: attached.check_connected(vbd, self.title(), _LEAVING))
+        error = error or error_of(lambda: attached.check_settings(vbd, self.params, way))
+        device = self._opened(vbd)
+        if error is None and (
+            device is None or not lookup.is_device(self._wanted_source(), device, self.resources)
+        ):
+            error = DeviceBusy(attached.other_disk(vbd, device), device=self.title(), hint=way)
+        if error is None:
+            self.device = device
+        else:
+            self.old_device = device
+        return error
+
+    def _plan_replaced(self, vbd: Vbd, after: dict[str, Any]) -> Plan:
+        store = self.resources.shared(Store)
+        self.old = replacing.look_at(store, vbd, known(self.guest), self.old_device)
+        self._check_free()
+        before = self._settings(vbd.params, **attached.settings_of(vbd))
+        wanted = sealing.as_before(self.params, self.old.device, before, self._reason())
+        self._old_seal = {name: before.get(name) for name in ("sealed", "sealed_below")}
+        sealing.compare(wanted, None, {}, after, self._reason())
+        self._after = after
+        return Plan(True, before, after)
+
+    def _check_replacement(self, old: OldDisk, device: Device) -> OldDisk:
+        """Check the new device, which is open, before the old disk is touched."""
+        request, store = self._request(device), self.resources.shared(Store)
+        blkback.check(request)
+        device.prove()
+        questions = stack.questions(self.resources)
+        if any(device is made for made in self.opener.made) and isinstance(self.source, spec.TableSource):
+            replacing.refuse_overlap(old, device, self.params["mode"] == "w", questions)
+        with _sharing.Sharing(questions) as sharing:
+            if not self.params["shared"]:
+                sharing.guard(store, request)
+            return replacing.with_sharing(old, store, sharing)
+
+    @classmethod
+    def _replace(
+        cls, items: Sequence[VbdItem], batch: _BatchKey, errors: dict[int, BlockError | None]
+    ) -> None:
+        """Detach the old disks, and attach the new ones. Where that fails, the old one is attached again."""
+        store = items[0].resources.shared(Store)
+        timeout = max(item.params["timeout"] for item in items)
+        detachments = [known(item.old).detachment for item in items]
+        detach = attach.detach if batch.by_libvirt else blkback.detach
+        taken = []
+        for item, outcome in zip(items, detach(store, detachments, timeout, withdraw=True)):
+            errors[id(item)] = outcome.error
+            if outcome.error is None:
+                item._is_taken = True
+                taken.append(item)
+        if taken:
+            cls._attach(taken, batch, errors)
+        for item in taken:
+            error = errors[id(item)]
+            if error is not None:
+                item._say_what_holds(error, error_of(item._put_back))
+
+    def _say_what_holds(self, error: BlockError, failure: BlockError | None) -> None:
+        old = known(self.old)
+        if failure is None and not old.is_leaving:
+            replacing.has_again(error, old)
+        else:
+            replacing.has_none(error, old, failure)
+
+    def _put_back(self) -> None:
+        """Attach the old disk again, and seal it as it was."""
+        old, self._is_taken = known(self.old), False
+        if old.device is None:
+            return
+        store, batch = self.resources.shared(Store), _BatchKey(True, self.by_libvirt())
+        with _sharing.Sharing(stack.questions(self.resources)) as sharing:
+            guard = None if old.is_shared else sharing.guard
+            way = attach.attach if batch.by_libvirt else blkback.attach
+            (outcome,) = way(store, [old.request()], self.params["timeout"], guard=guard)
+        if outcome.error is not None:
+            raise outcome.error
+        sealing.change(old.device, {}, self._old_seal, [], self._reason())
 
     def _opened(self, vbd: Vbd) -> Device | None:
         device = attached.open_device(vbd)
@@ -412,24 +533,34 @@ class VbdItem(Item):
         )
 
     @staticmethod
-    def _detach(items: Sequence[VbdItem], batch: _BatchKey, errors: dict[int, BlockError | None]) -> None:
+    def _detach(
+        items: Sequence[VbdItem],
+        batch: _BatchKey,
+        errors: dict[int, BlockError | None],
+        withdraw: bool = False,
+    ) -> None:
         timeout = max(item.params["timeout"] for item in items)
         detachments = [blkback.Detachment(known(item.vbd), item.guest) for item in items]
         if batch.by_libvirt and not batch.force:
-            outcomes = attach.detach(items[0].resources.shared(Store), detachments, timeout)
+            outcomes = attach.detach(
+                items[0].resources.shared(Store), detachments, timeout, withdraw=withdraw
+            )
         else:
-            outcomes = blkback.detach(items[0].resources.shared(Store), detachments, timeout, batch.force)
+            outcomes = blkback.detach(
+                items[0].resources.shared(Store), detachments, timeout, batch.force, withdraw
+            )
         for item, outcome in zip(items, outcomes):
             errors[id(item)] = outcome.error
 
 
 class _BatchKey(NamedTuple):
-    """What disks must have in common to be attached or detached in one call."""
+    """What disks must have in common to be attached, detached or replaced in one call."""
 
     attached: bool
     by_libvirt: bool
-    wait_connected: bool
-    force: bool
+    wait_connected: bool = False
+    force: bool = False
+    replaces: bool = False
 
 
 def _batches(items: Sequence[VbdItem]) -> Iterable[tuple[_BatchKey, list[VbdItem]]]:
@@ -437,7 +568,11 @@ def _batches(items: Sequence[VbdItem]) -> Iterable[tuple[_BatchKey, list[VbdItem
     for item in items:
         params = item.params
         batch = _BatchKey(
-            params["state"] == "attached", item.by_libvirt(), params["wait_connected"], params["force"]
+            params["state"] == "attached",
+            item.by_libvirt(),
+            params["wait_connected"],
+            params["force"],
+            item.old is not None,
         )
         batches.setdefault(batch, []).append(item)
     return batches.items()

@@ -7,7 +7,8 @@ Compare an attached vbd with the disk that is wanted in its place.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A running guest's disk is never exchanged, so a difference is an error that describes the attached disk.
+A running guest's disk is never replaced unless that is asked for, so a difference is an error that describes
+the attached disk.
 """
 
 from __future__ import annotations

@@ -60,6 +60,8 @@ _CLEANUP = 15.0
 _KEPT = 120.0
 # Seconds for a backend to close a vbd that is detached by force.
 _PATIENCE = 5.0
+# Seconds for a guest that has begun to release a disk to do so, when its time is over.
+_LATE = 3.0
 # Seconds for one last request to xenstored after a limit has expired.
 _LAST_LOOK = 2.0
 _NATIVE_PROTOCOL = {"x86_64": "x86_64-abi", "aarch64": "arm-abi"}
@@ -372,28 +374,54 @@ class _Attach(_Job):
         )
 
 
-def detach(
-    store: Session, detachments: Sequence[Detachment], timeout: float = 10.0, force: bool = False
+def ask(
+    store: Session, detachments: Sequence[Detachment], timeout: float = 10.0, withdraw: bool = True
 ) -> list[Outcome]:
     """
-    Detach vbds from their guests; a list of Outcomes in the same order, without a vbd.
+    Ask guests to release their disks, as the first half of :func:`detach`, and leave the nodes; a list of
+    Outcomes in the same order, without a vbd. Nothing is done for a vbd that does not exist.
 
-    Each guest is asked to release its disk and has ``timeout`` seconds for all disks together;
-    DeadlineExceeded otherwise. The request then stays pending, as with xl. With ``force`` the disk is
-    detached at once without asking, and the guest gets I/O errors. The hotplug script of a disk that xl
-    attached is run, for up to 40 s.
-
-    If an Outcome has no error, blkback has released the vbd and its nodes are removed. blkback closes the
-    device asynchronously in a work item (xen_blkif_deferred_free), so the device can still be busy for an
-    instant.
+    ``withdraw``: see :func:`detach`.
     """
+    jobs = [_Detach(detachment, False, timeout) for detachment in detachments]
+    _ask(store, jobs, timeout, withdraw)
+    return [Outcome(job.request, None, job.error, job.changed) for job in jobs]
+
+
+def _ask(store: Session, jobs: Sequence[_Detach], timeout: float, withdraw: bool) -> None:
     limit = Deadline(timeout)
-    jobs = [_Detach(detachment, force, timeout) for detachment in detachments]
     with store.within(limit):
         _all_in_one(store, jobs, limit, lambda tx, job: job.ask_in(tx))
         for job in jobs:
             job.changed = job.changed and not job.error
         _poll(store, [job for job in jobs if not job.gone], limit, _Detach.look)
+    for job in jobs:
+        if withdraw and isinstance(job.error, DeadlineExceeded) and job.written:
+            job.withdraw(store)
+
+
+def detach(
+    store: Session,
+    detachments: Sequence[Detachment],
+    timeout: float = 10.0,
+    force: bool = False,
+    withdraw: bool = False,
+) -> list[Outcome]:
+    """
+    Detach vbds from their guests; a list of Outcomes in the same order, without a vbd.
+
+    Each guest is asked to release its disk and has ``timeout`` seconds for all disks together;
+    DeadlineExceeded otherwise. The request then stays pending, as with xl. With ``withdraw``, it is
+    withdrawn instead, if the guest has not answered at all; ``changed`` of the Outcome tells whether it is
+    pending. With ``force`` the disk is detached at once without asking, and the guest gets I/O errors. The
+    hotplug script of a disk that xl attached is run, for up to 40 s.
+
+    If an Outcome has no error, blkback has released the vbd and its nodes are removed. blkback closes the
+    device asynchronously in a work item (xen_blkif_deferred_free), so the device can still be busy for an
+    instant.
+    """
+    jobs = [_Detach(detachment, force, timeout) for detachment in detachments]
+    _ask(store, jobs, timeout, withdraw)
     given_up = [job for job in jobs if not job.error and not job.gone]
     for job in given_up:
         if is_needed(job.request.vbd):
@@ -420,6 +448,8 @@ class _Detach(_Job):
         self.patience = Deadline(min(_PATIENCE, timeout / 2))
         self.guest_path = f"/local/domain/{self.key.domid}/vm"
         self.extra_paths = [self.guest_path]
+        # The nodes that the request overwrites, and the guest's answer to it, as they were before.
+        self.before: dict[str, str | None] = {}
 
     def ask_in(self, tx: Transaction) -> None:
         """Write online 0 and state 5 in one transaction, as libxl__initiate_device_generic_remove does."""
@@ -432,11 +462,76 @@ class _Detach(_Job):
             return
         self._prove_in(tx)
         self.changed = True
+        self.before = dict(tx.read_many(self._asked()))
         if self.force and tx.remove(self.key.frontend):
             tx.remove_empty_parents(self.key.frontend)
         tx.write(f"{self.key.backend}/online", "0")
         if state != str(CLOSED):
             tx.write(f"{self.key.backend}/state", str(CLOSING))
+
+    def _asked(self) -> tuple[str, str, str]:
+        """The nodes of the request, and of the guest's answer."""
+        return f"{self.key.backend}/online", f"{self.key.backend}/state", f"{self.key.frontend}/state"
+
+    def withdraw(self, store: Session) -> None:
+        """
+        Withdraw the request after a timeout. A guest that has answered meanwhile is given time to finish; if
+        it does, the error is cleared.
+
+        The request is only in the nodes, blkback does not look at them. So while the guest has not answered,
+        the old values restore everything: for blkfront, a backend that is connected (again) means that the
+        disk's size may have changed (blkfront_connect in drivers/block/xen-blkfront.c).
+        """
+        error = self.error
+        if error is None:
+            raise AssertionError
+        limit = Deadline(_LATE)
+        try:
+            with store.within(Deadline(_LATE + _LAST_LOOK)):
+                if store.transaction(self._withdraw_in, limit) and not self._is_answered(store, limit):
+                    self.changed = False
+                    error.hint = f"{_HINT_ASKED}. It still has the disk, and nothing was changed"
+                elif self._is_released(store, limit):
+                    self.error = None
+                else:
+                    error.hint = f"{_HINT_ASKED}. {_RELEASING}"
+        except BlockError as failure:
+            error.hint = f"{_HINT_ASKED}. Whether the request could be withdrawn is not known: {failure}"
+
+    def _withdraw_in(self, tx: Transaction) -> bool:
+        online, state, frontend = self._asked()
+        now = dict(tx.read_many(self._asked()))
+        if now != self.before:
+            if now[state] != str(CLOSING) or self._is_closing(now[frontend]):
+                return False
+            for path in (state, online):
+                tx.write(path, self.before[path] or "")
+        return True
+
+    def _is_closing(self, frontend_state: str | None) -> bool:
+        """Whether the guest has begun to release the disk since it was asked."""
+        closing = (str(CLOSING), str(CLOSED), None)
+        return frontend_state in closing and frontend_state != self.before[self._asked()[2]]
+
+    def _is_answered(self, store: Session, limit: Deadline) -> bool:
+        """Whether the guest has answered while the request was being withdrawn. Then ask it again."""
+        online, dummy, frontend = self._asked()
+        for dummy_look in range(3):
+            if self._is_closing(store.read(frontend)):
+                # With online 1, blkback would keep the device.
+                store.transaction(lambda tx: tx.write(online, "0"), limit)
+                return True
+            limit.sleep(0.1)
+        return False
+
+    def _is_released(self, store: Session, limit: Deadline) -> bool:
+        for pause in pauses(0.01, 0.1):
+            if store.read(f"{self.key.backend}/state") in (None, str(CLOSED)):
+                return True
+            if limit.expired:
+                return False
+            limit.sleep(pause)
+        return False
 
     def _prove_in(self, tx: Transaction) -> None:
         """Check that the guest and the device are still the same."""
@@ -479,6 +574,11 @@ def _saying(said: str | None) -> str:
 _HINT_FORCE = (
     "The guest still uses the disk or does not answer: unmount it there. With force the disk is removed "
     "without the guest's consent, and data that the guest has not written yet is lost"
+)
+_HINT_ASKED = "The guest uses the disk or does not answer: unmount it there, and run the task again"
+_RELEASING = (
+    "It has begun to release the disk, which cannot be withdrawn: it still has the disk, and when it has "
+    "released it, it has none there until the task is run again"
 )
 _HINT_BLKBACK = "See the kernel's messages (dmesg) of the domain that serves the disk"
 

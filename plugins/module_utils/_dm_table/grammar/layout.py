@@ -87,7 +87,9 @@ def _check_keys(plain: Any, known: Sequence[str], path: str, report: LineReport)
     for key in plain:
         if key not in known:
             report.error(
-                f"{path}.{key}" if path else str(key), None, f"no such field; known are {', '.join(known)}"
+                f"{path}.{key}" if path else str(key),
+                None,
+                f"is not a field; known fields: {', '.join(known)}",
             )
 
 
@@ -271,7 +273,7 @@ class Repeat(Group):
 
     def _wrong_number(self, number: int, report: LineReport) -> bool:
         if not self.low <= number <= self.high:
-            report.error(self.name, number, f"from {self.low} to {self.high} members")
+            report.error(self.name, number, f"a list of {self.low} to {self.high} members")
             return True
         return False
 
@@ -547,7 +549,7 @@ class Many(Pair):
 
     def load(self, plain: Any, report: LineReport) -> Any:
         if not isinstance(plain, (list, tuple)):
-            report.error(self.name, plain, f"a list, each {self.field.rule}")
+            report.error(self.name, plain, f"a list, each entry {self.field.rule}")
             return BAD
         values = [
             self.field.load(value, f"{self.name}[{index}]", report) for index, value in enumerate(plain)
@@ -555,7 +557,7 @@ class Many(Pair):
         if BAD in values:
             return BAD
         if len(set(values)) != len(values):
-            report.error(self.name, list(plain), "each value once")
+            report.error(self.name, list(plain), "must not repeat a value")
             return BAD
         return tuple(values)
 
@@ -649,15 +651,15 @@ class Options(Item):
             if option.repeats:
                 if value is not BAD and out[option.name] is not BAD:
                     if value in out[option.name]:
-                        report.error(option.name, word, "each value once")
+                        report.error(option.name, word, "must not repeat a value")
                     value = out[option.name] + (value,)
             elif known:
                 report.error(
                     option.name,
                     word,
-                    "one of these options, and once only"
+                    "cannot be combined with another of these options, or be repeated"
                     if isinstance(option, Choice)
-                    else "an option occurs once only",
+                    else "must not be repeated",
                     column=column,
                 )
             out[option.name] = value
@@ -681,7 +683,7 @@ class Options(Item):
         word = value if isinstance(option, Choice) else option.word
         takes = kernels.OPTIONS.get((report.target or "", word))
         if takes is not None:
-            report.need(takes, option.name, word, "an option that the kernel knows")
+            report.need(takes, option.name, word, "is not an option of this kernel")
 
     def _words(self, out: dict[str, Any]) -> int:
         """The number of words of the options in ``out``."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 20
+# A rule that begins with one of these is a predicate; any other completes "must be".
+_PREDICATES = ("is ", "must ", "needs ", "cannot ")
 _WIDTH = 140
 
 
@@ -85,12 +87,16 @@ class LineReport:
         self, field: str, value: Any, rule: str, column: int | None = None, kernels: Sequence[str] = ()
     ) -> None:
         """
-        Report an error. ``rule`` describes what is allowed, ``kernels`` lists those that reject the value.
+        Report an error. ``rule`` is what the value must be, such as "at most 5 sectors", or says what is
+        wrong in words that follow the name of the field, such as "is missing". ``kernels`` lists those that
+        reject the value.
         """
         self.failed = True
         if column is None:
             column = self.columns.get(field)
         redactor = self.table.redactor
+        if not rule.startswith(_PREDICATES):
+            rule = f"must be {rule}"
         if kernels:
             rule = f"{rule} (refused by Linux {', '.join(kernels)})"
         entry = {
@@ -120,7 +126,7 @@ class LineReport:
             value = shown(self.table.redactor.error_value(value, self.target, field))
             self.context.warn(
                 f"line {self.number}: {self.target}: {field} {value}: {since} {stop.happens} ({stop.name} in "
-                f"docs/device-mapper-tables.md). Allowed there: {rule}"
+                f"docs/device-mapper-tables.md). Safe there: {rule}"
             )
 
     def need(self, takes: Collection[str], field: str, value: Any, rule: str) -> None:

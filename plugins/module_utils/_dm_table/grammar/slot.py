@@ -32,8 +32,8 @@ RULE = (
 )
 _NUMBERS = re.compile(r"([0-9]{1,10}):([0-9]{1,10})\Z")
 _DISKSEQ_RULE = (
-    "diskseq: and a whole number from 1 to 18446744073709551615, with -partP for a partition, with @BOOT for "
-    "the boot that it is of"
+    "diskseq: and a whole number from 1 to 18446744073709551615, optionally with -partP for a partition and "
+    "with @BOOT for the boot of the number"
 )
 _LIKE_NUMBERS = re.compile(r"[0-9]+:")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -86,7 +86,7 @@ def _path_rule(path: str) -> str | None:
         # surrogates.
         size = len(path.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
-        return "a path of whole characters, without lone surrogates"
+        return "a path without lone surrogates"
     if size > Limits.PATH:
         return f"a path of at most {Limits.PATH} bytes"
     if any(ord(char) < 32 or ord(char) == 127 for char in path):
@@ -99,7 +99,7 @@ def check_word(word: str) -> tuple[Any, str | None]:
     if word.startswith("/"):
         rule = _path_rule(word)
         if rule is None and not word.isascii():
-            rule = "ASCII only, the kernel splits other characters; write path:/PATH"
+            rule = "ASCII only, because the kernel splits words at other characters; write path:/PATH"
         return (word, None) if rule is None else (None, rule)
     if _LIKE_NUMBERS.match(word):
         numbers = parse_numbers(word)
@@ -151,7 +151,7 @@ def check_plain(plain: Any) -> tuple[Any, str | None]:
         except (TypeError, ValueError, RecursionError):
             return None, "a source of plain data: text, numbers, lists and dictionaries"
     if isinstance(plain, int) and not isinstance(plain, bool):
-        return None, f"{RULE}; write MAJ:MIN in quotes, YAML 1.1 takes 253:4 for a number"
+        return None, f"{RULE}; write MAJ:MIN in quotes, because YAML 1.1 reads 253:4 as a number"
     return None, RULE
 
 

@@ -178,7 +178,7 @@ class Target(metaclass=TargetType):
             report.error(
                 "parameters",
                 stream.peek(),
-                "nothing more: the words before are all that this target takes",
+                "is not a parameter: this target takes no more words",
                 column=stream.column(),
             )
         return cls._finish(start, length, out, report)
@@ -191,7 +191,7 @@ class Target(metaclass=TargetType):
         for key in plain:
             if key not in cls.NAMES:
                 report.error(
-                    str(key), None, f"no such field; {cls.TYPE} has {', '.join(cls.NAMES) or 'none'}"
+                    str(key), None, f"is not a field; fields of {cls.TYPE}: {', '.join(cls.NAMES) or 'none'}"
                 )
         out: dict[str, Any] = {}
         for part in cls.ITEMS:
@@ -361,7 +361,7 @@ def must_differ(facts: Facts, first: str, second: str, report: LineReport) -> No
     """Report an error if two slots are the same device."""
     one, other = facts.get(first), facts.get(second)
     if one is not None and other is not None and one.number == other.number:
-        report.error(second, f"{other.major}:{other.minor}", f"another device than {first}")
+        report.error(second, f"{other.major}:{other.minor}", f"a different device from {first}")
 
 
 __all__ = ("HIDDEN", "Target", "must_differ")

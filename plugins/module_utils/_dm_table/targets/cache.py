@@ -66,10 +66,10 @@ class Cache(Target):
 
     def check(self, report: LineReport) -> None:
         if len({str(getattr(self, name)) for name in _DEVICES}) != 3:
-            report.error("origin", self.origin, "three different devices")
+            report.error("origin", self.origin, "a different device from the other two")
         for name in _MQ:
             if getattr(self, name) is not None and self.policy != "mq":
-                report.error(name, None, "for the policy mq only")
+                report.error(name, None, "is allowed only with the policy mq")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         cache = facts.get("cache")

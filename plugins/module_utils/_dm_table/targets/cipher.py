@@ -72,12 +72,12 @@ def _parse_plain(text: str) -> tuple[Cipher | None, str | None]:
         # dm-crypt's behaviour before it had modes.
         mode, iv = "cbc", "plain"
     if not _NAME.match(mode):
-        return None, "CIPHER[:KEYCOUNT]-MODE-IV[:OPTIONS]: the mode is a name"
+        return None, "CIPHER[:KEYCOUNT]-MODE-IV[:OPTIONS], where the mode is a name"
     if mode != "ecb" and not iv:
-        return None, "CIPHER-MODE-IV: only the mode ecb goes without an IV"
+        return None, "CIPHER-MODE-IV: only the mode ecb needs no IV"
     spec = f"{mode}({name})"
     if len(spec) >= _NAME_LENGTH:
-        return None, f"names of fewer than {_NAME_LENGTH} characters"
+        return None, f"made of names of fewer than {_NAME_LENGTH} characters"
     return Cipher(False, spec, key_count, iv or None, options if iv_colon else None), None
 
 
@@ -89,7 +89,7 @@ def _parse_api(text: str) -> tuple[Cipher | None, str | None]:
     if not dash:
         name = spec
         if not name.startswith("ecb("):
-            return None, "capi:SPEC-IV[:OPTIONS]: only ecb goes without an IV"
+            return None, "capi:SPEC-IV[:OPTIONS]: only ecb needs no IV"
     if not _SPEC.match(name) or name.count("(") != name.count(")"):
         return None, "capi:SPEC-IV[:OPTIONS] with a name of the kernel's crypto API"
     if len(name) >= _NAME_LENGTH:

@@ -43,7 +43,7 @@ class Clone(Target):
 
     def check(self, report: LineReport) -> None:
         if len({str(getattr(self, name)) for name in _DEVICES}) != 3:
-            report.error("source", self.source, "three different devices")
+            report.error("source", self.source, "a different device from the other two")
         if -(-self.length // self.region_size) > 1 << 31:
             report.error(
                 "region_size", self.region_size, "so large that there are at most 2147483648 regions"

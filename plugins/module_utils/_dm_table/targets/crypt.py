@@ -158,17 +158,15 @@ class Crypt(Target):
             report.error("iv_offset", self.iv_offset, f"a multiple of sector_size, {sectors} sectors")
         if self.integrity is not None and self.integrity.profile == "aead":
             if not cipher.api:
-                report.error(
-                    "cipher", self.cipher, "capi:SPEC-IV: the integrity profile aead goes only with that form"
-                )
+                report.error("cipher", self.cipher, "capi:SPEC-IV, which the integrity profile aead needs")
             if cipher.iv == "lmk":
                 report.error(
                     "cipher",
                     self.cipher,
-                    "another IV generator than lmk, which does not go with the integrity profile aead",
+                    "an IV generator other than lmk, which the integrity profile aead excludes",
                 )
         if cipher.iv in ("lmk", "tcw") and sectors != 1:
-            report.error("sector_size", self.sector_size, f"512 bytes, for the IV generator is {cipher.iv}")
+            report.error("sector_size", self.sector_size, f"512 bytes with the IV generator {cipher.iv}")
         sizes = key_sizes(cipher)
         if sizes is not None and self.key_size not in sizes:
             report.error(

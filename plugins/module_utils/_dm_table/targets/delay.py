@@ -43,7 +43,7 @@ class Delay(Target):
 
     def check(self, report: LineReport) -> None:
         if self.flush is not None and self.write is None:
-            report.error("write", None, "is missing: flush goes only with write")
+            report.error("write", None, "is missing: flush needs write")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {

@@ -34,7 +34,7 @@ class Era(Target):
 
     def check(self, report: LineReport) -> None:
         if self.metadata == self.origin:
-            report.error("origin", self.origin, "another device than metadata")
+            report.error("origin", self.origin, "a different device from metadata")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         origin = facts.get("origin")

@@ -62,28 +62,28 @@ class Flakey(Target):
 
     def check(self, report: LineReport) -> None:
         if self.up_interval + self.down_interval == 0:
-            report.error("down_interval", 0, "an interval up or down that is not 0")
+            report.error("down_interval", 0, "more than 0 if the interval up is 0")
         elif self.up_interval + self.down_interval > Limits.U32:
             report.error(
                 "down_interval",
                 self.down_interval,
-                f"intervals up and down of together at most {Limits.U32} seconds",
+                f"at most {Limits.U32} seconds together with the interval up",
             )
         if self.drop_writes and self.error_writes:
-            report.error("error_writes", None, "not together with drop_writes")
+            report.error("error_writes", None, "cannot be combined with drop_writes")
         corrupt = self.corrupt_bio_byte
         for name in ("drop_writes", "error_writes"):
             if not getattr(self, name):
                 continue
             if corrupt is not None and corrupt.direction == "w":
-                report.error(name, None, "not together with corrupt_bio_byte of writes")
+                report.error(name, None, "cannot be combined with corrupt_bio_byte for writes")
             if self.random_write_corrupt:
-                self._newest(name, "not together with random_write_corrupt", report)
+                self._newest(name, "cannot be combined with random_write_corrupt", report)
         if self.error_reads:
             if corrupt is not None and corrupt.direction == "r":
-                self._newest("error_reads", "not together with corrupt_bio_byte of reads", report)
+                self._newest("error_reads", "cannot be combined with corrupt_bio_byte for reads", report)
             if self.random_read_corrupt:
-                self._newest("error_reads", "not together with random_read_corrupt", report)
+                self._newest("error_reads", "cannot be combined with random_read_corrupt", report)
 
     @staticmethod
     def _newest(name: str, rule: str, report: LineReport) -> None:

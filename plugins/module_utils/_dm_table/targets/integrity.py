@@ -151,30 +151,30 @@ class Integrity(Target):
             report.need(kernels.OPTIONS[("integrity", "mode I")], "mode", "I", "one of J, B, D, R")
             for name in ("meta_device", "journal_crypt", "journal_mac"):
                 if getattr(self, name) is not None:
-                    report.error(name, HIDDEN, "not in mode I")
+                    report.error(name, HIDDEN, "is not allowed in mode I")
             for name in ("allow_discards", "allow_discards_keyed"):
                 if getattr(self, name):
-                    report.error(name, None, "not in mode I")
+                    report.error(name, None, "is not allowed in mode I")
         if self.internal_hash is None:
             if self.tag_size == 0:
-                report.error("tag_size", "-", "a size, or an internal_hash that gives it")
+                report.error("tag_size", "-", "a size unless an internal_hash implies it")
             if self.mode in ("B", "I"):
-                report.error("mode", self.mode, "modes B and I only with internal_hash")
+                report.error("mode", self.mode, "J, D or R without internal_hash")
             for name in ("allow_discards", "allow_discards_keyed", "recalculate", "reset_recalculate"):
                 if getattr(self, name):
-                    report.error(name, None, "only with internal_hash")
+                    report.error(name, None, "needs internal_hash")
         elif self.allow_discards_keyed and ":" not in self.internal_hash:
-            report.error("allow_discards_keyed", None, "only with an internal_hash that has a key")
+            report.error("allow_discards_keyed", None, "needs an internal_hash that has a key")
         for name in ("recalculate", "reset_recalculate"):
             if self.mode == "R" and getattr(self, name):
-                report.error(name, None, "not in mode R: the kernel stops with a BUG")
+                report.error(name, None, "is not allowed in mode R: the kernel stops with a BUG")
         sectors = (self.block_size or 512) >> 9
         if self.length % sectors:
             report.error("length", self.length, f"a multiple of block_size, {sectors} sectors")
         if self.meta_device is None and self.offset % sectors:
             report.error("offset", self.offset, f"a multiple of block_size, {sectors} sectors")
         if self.meta_device is not None and self.meta_device == self.device:
-            report.error("meta_device", self.meta_device, "another device than device")
+            report.error("meta_device", self.meta_device, "a different device from device")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         # Without a metadata device, the data start after the metadata, at an offset that only the superblock
@@ -193,7 +193,7 @@ class Integrity(Target):
             report.error(
                 "offset",
                 self.offset,
-                f"the superblock, {_SUPERBLOCK} sectors from there, inside {place}, which has {size} sectors",
+                f"such that the superblock, {_SUPERBLOCK} sectors, fits in {place}, which has {size}",
             )
 
     def canonical(self) -> Any:

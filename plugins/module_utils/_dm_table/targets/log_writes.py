@@ -30,7 +30,7 @@ class LogWrites(Target):
 
     def check(self, report: LineReport) -> None:
         if self.device == self.log_device:
-            report.error("log_device", self.log_device, "another device than device")
+            report.error("log_device", self.log_device, "a different device from device")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"device": (0, self.length)}

@@ -111,9 +111,9 @@ class Mirror(Target):
                 "region_size", self.region_size, f"so large that there are at most {Limits.U32} regions"
             )
         if (self.log == "disk") != (self.log_device is not None):
-            report.error("log_device", self.log_device, "a device for the log disk, and for that only")
+            report.error("log_device", self.log_device, "given for the log disk, and for no other log")
         if self.keep_log and not self.handle_errors:
-            report.error("keep_log", None, "only together with handle_errors")
+            report.error("keep_log", None, "needs handle_errors")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {

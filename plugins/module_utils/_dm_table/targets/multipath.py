@@ -56,7 +56,7 @@ def _check_arguments(
 ) -> bool:
     """Whether the arguments of a selector or a path are valid."""
     if len(arguments) > len(fields):
-        report.error(path, " ".join(arguments), f"at most {len(fields)} arguments")
+        report.error(path, " ".join(arguments), f"a list of at most {len(fields)} arguments")
         return False
     good = True
     for word, field in zip(arguments, fields):
@@ -135,7 +135,7 @@ class _Groups(Item):
         given: Sequence[str], each: Sequence[Field | None], needed: int, path: str, report: LineReport
     ) -> bool:
         if len(given) < needed:
-            report.error(path, " ".join(given), f"at least {needed} arguments")
+            report.error(path, " ".join(given), f"a list of at least {needed} arguments")
             return False
         return _check_arguments(given, each, path, report)
 
@@ -196,7 +196,7 @@ class _Groups(Item):
             )
             paths.append(Path(device, given))
         if good and len({len(member.arguments) for member in paths}) != 1:
-            report.error(f"{path}.paths", None, "as many arguments for each path as for the others")
+            report.error(f"{path}.paths", None, "a list in which all paths have the same number of arguments")
             good = False
         return PathGroup(selector, arguments, tuple(paths)) if good else BAD
 
@@ -274,7 +274,7 @@ class Multipath(Target):
                 f"from 1 to the number of groups, {len(self.groups)}" if self.groups else "0, without groups",
             )
         if self.handler and self.queue_mode == "bio":
-            report.error("handler", " ".join(self.handler), "none with queue_mode bio")
+            report.error("handler", " ".join(self.handler), "absent with queue_mode bio")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {

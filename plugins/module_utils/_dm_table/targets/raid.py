@@ -172,7 +172,7 @@ class Raid(Target):
             return
         for option in parameters.options:
             if not option.absent(getattr(self, option.name)) and option.name not in taken:
-                report.error(option.name, None, f"not a parameter of {self.level}")
+                report.error(option.name, None, f"is not a parameter of {self.level}")
         self._check_chunk(level, report)
         self._check_sync(count, report)
         self._check_members(level, parity, count, report)
@@ -199,15 +199,15 @@ class Raid(Target):
 
     def _check_sync(self, count: int, report: LineReport) -> None:
         if self.sync and self.nosync:
-            report.error("nosync", None, "not together with sync")
+            report.error("nosync", None, "cannot be combined with sync")
         if self.rebuild and (self.sync or self.nosync):
-            report.error("rebuild", None, "not together with sync or nosync")
+            report.error("rebuild", None, "cannot be combined with sync or nosync")
         for name in ("rebuild", "write_mostly"):
             for index in getattr(self, name):
                 if index >= count:
                     report.error(name, index, f"an index of a device, from 0 to {count - 1}")
         if len(self.write_mostly) >= count:
-            report.error("write_mostly", None, "not for every device")
+            report.error("write_mostly", None, "must leave at least one device that is not rebuilt")
         if self.max_recovery_rate and (self.min_recovery_rate or 0) > self.max_recovery_rate:
             report.error(
                 "min_recovery_rate",
@@ -219,9 +219,9 @@ class Raid(Target):
             and TYPES[self.level][0] in (4, 5, 6)
             and all(member.metadata is None for member in self.members)
         ):
-            report.stops(UNFINISHED_SYNC, "sync", None, "with metadata devices, or without the word")
+            report.stops(UNFINISHED_SYNC, "sync", None, "combined with metadata devices")
         if self.journal_mode is not None and self.journal_dev is None:
-            report.error("journal_mode", self.journal_mode, "only with journal_dev")
+            report.error("journal_mode", self.journal_mode, "needs journal_dev")
 
     def _check_members(self, level: Any, parity: Any, count: int, report: LineReport) -> None:
         present = 0
@@ -229,14 +229,14 @@ class Raid(Target):
             if member.data is not None:
                 present += 1
             elif member.metadata is not None:
-                report.error(f"members[{index}].data", "-", "a device, for there is one for the metadata")
+                report.error(f"members[{index}].data", "-", "a device, because there is one for the metadata")
             elif index in self.rebuild:
-                report.error(f"members[{index}].data", "-", "a device, for it is to be rebuilt")
+                report.error(f"members[{index}].data", "-", "a device, because it is to be rebuilt")
         if level == 10 and all(member.metadata is None for member in self.members):
             report.error(
                 "members",
                 None,
-                "with metadata devices for raid10: without them the kernel forgets the layout, "
+                "must include metadata devices for raid10: without them the kernel forgets the layout, "
                 "and md refuses it",
             )
         needed = 1 if level == 1 else -(-count // self._copies()) if level == 10 else count - parity
@@ -248,9 +248,11 @@ class Raid(Target):
             if self._copies() > count:
                 report.error("raid10_copies", self.raid10_copies, f"at most the number of devices, {count}")
             if self.raid10_use_near_sets and self.raid10_format in (None, "near"):
-                report.error("raid10_use_near_sets", None, "with raid10_format far or offset only")
+                report.error("raid10_use_near_sets", None, "is allowed only with raid10_format far or offset")
             if self.delta_disks is not None and self.delta_disks < 0:
-                report.error("delta_disks", self.delta_disks, "more devices, not fewer, for raid10")
+                report.error(
+                    "delta_disks", self.delta_disks, "more than 0 for raid10, which cannot lose devices"
+                )
         if self.delta_disks is not None and not 1 <= abs(self.delta_disks) <= _MOST - fewest:
             report.error("delta_disks", self.delta_disks, f"from 1 to {_MOST - fewest} devices more or fewer")
         offset = self.data_offset
@@ -286,7 +288,7 @@ class Raid(Target):
                 continue
             if device.number in seen:
                 report.error(
-                    path, f"{device.major}:{device.minor}", f"another device than {seen[device.number]}"
+                    path, f"{device.major}:{device.minor}", f"a different device from {seen[device.number]}"
                 )
             seen.setdefault(device.number, path)
         journal = facts.get("journal_dev")

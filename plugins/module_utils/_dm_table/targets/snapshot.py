@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # The kernel takes a chunk's number of sectors for a number of bytes, which must be at least a sector.
 _BYTES_OF_A_SECTOR = 512
-_LARGE_CHUNKS = "chunks of at least 512 sectors with discard_zeroes_cow"
+_LARGE_CHUNKS = "at least 512 sectors with discard_zeroes_cow"
 
 
 class Snapshot(Target):
@@ -50,16 +50,18 @@ class Snapshot(Target):
     def check(self, report: LineReport) -> None:
         if self.chunk_size == 0 and self.persistence == "N":
             report.error(
-                "chunk_size", 0, "a power of 2; only a persistent snapshot can find it on its COW device"
+                "chunk_size",
+                0,
+                "a power of 2; 0 is allowed only for a persistent snapshot, whose COW device can have it",
             )
         elif self.chunk_size and not is_power_of_two(self.chunk_size):
             report.error("chunk_size", self.chunk_size, f"a power of 2, at most {Limits.INT >> 9} sectors")
         elif self.discard_zeroes_cow and self.chunk_size < _BYTES_OF_A_SECTOR:
             report.stops(SMALL_DISCARDS, "chunk_size", self.chunk_size, _LARGE_CHUNKS)
         if self.discard_passdown_origin and not self.discard_zeroes_cow:
-            report.error("discard_passdown_origin", None, "only together with discard_zeroes_cow")
+            report.error("discard_passdown_origin", None, "needs discard_zeroes_cow")
         if self.origin == self.cow:
-            report.error("cow", self.cow, "another device than origin")
+            report.error("cow", self.cow, "a different device from origin")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         cow = facts.get("cow")
@@ -79,7 +81,7 @@ class Snapshot(Target):
         ):
             written = cow.cow_chunk()
             if written is not None and written < _BYTES_OF_A_SECTOR:
-                rule = f"{_LARGE_CHUNKS}; its header says {written}, and counts"
+                rule = f"a device with chunks of {_LARGE_CHUNKS}; its header has {written}, which counts"
                 report.stops(SMALL_DISCARDS, "cow", f"{cow.major}:{cow.minor}", rule)
         for path in ("origin", "cow"):
             device = facts.get(path)

@@ -32,7 +32,7 @@ class SnapshotMerge(Snapshot):
     def check(self, report: LineReport) -> None:
         super().check(report)
         if self.persistence == "N":
-            report.error("persistence", "N", "P or PO: only persistent exceptions can be merged")
+            report.error("persistence", "N", "P or PO, because only persistent exceptions can be merged")
 
     def access(self, path: str, field: Field) -> str | None:
         # The kernel opens the origin for writing only.

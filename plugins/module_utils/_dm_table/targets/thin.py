@@ -32,10 +32,10 @@ class Thin(Target):
 
     def check(self, report: LineReport) -> None:
         if self.origin is not None and self.origin == self.pool:
-            report.error("origin", self.origin, "another device than pool")
+            report.error("origin", self.origin, "a different device from pool")
 
     def check_devices(self, facts: Facts, report: LineReport) -> None:
         pool = facts.get("pool")
         if pool is not None and pool.dm_uuid is None:
-            report.error("pool", f"{pool.major}:{pool.minor}", "a mapped device with a thin-pool, active")
+            report.error("pool", f"{pool.major}:{pool.minor}", "an active mapped device with a thin-pool")
         must_differ(facts, "pool", "origin", report)

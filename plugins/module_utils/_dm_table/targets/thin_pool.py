@@ -48,7 +48,7 @@ class ThinPool(Target):
 
     def check(self, report: LineReport) -> None:
         if self.metadata == self.data:
-            report.error("data", self.data, "another device than metadata")
+            report.error("data", self.data, "a different device from metadata")
 
     def access(self, path: str, field: Field) -> str | None:
         if path == "metadata":

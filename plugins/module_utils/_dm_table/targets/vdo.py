@@ -91,7 +91,11 @@ class Vdo(Target):
             report.error("length", self.length, "a multiple of 8 sectors")
         zones = [getattr(self, name) or 0 for name in ("logical", "physical", "hash")]
         if any(zones) and not all(zones):
-            report.error("logical", self.logical, "the threads logical, physical and hash all 0 or all not 0")
+            report.error(
+                "logical",
+                self.logical,
+                "0 if the threads physical and hash are 0, and more than 0 if they are",
+            )
         needed = 2 * _USER_VIOS * zones[0]
         if self.cache_blocks < needed:
             report.error(

@@ -112,9 +112,7 @@ class Verity(Target):
         data_sectors = self.data_block_size >> 9
         hash_sectors = self.hash_block_size >> 9
         if self.data_blocks * data_sectors > Limits.U64:
-            report.error(
-                "data_blocks", self.data_blocks, "a number of blocks that fits into 64 bits as sectors"
-            )
+            report.error("data_blocks", self.data_blocks, "a number of blocks whose sectors fit in 64 bits")
         elif self.length > self.data_blocks * data_sectors:
             report.error(
                 "data_blocks",
@@ -122,19 +120,17 @@ class Verity(Target):
                 f"at least the length of the target, {-(-self.length // data_sectors)} blocks",
             )
         if self.hash_start * hash_sectors > Limits.U64:
-            report.error(
-                "hash_start", self.hash_start, "a number of blocks that fits into 64 bits as sectors"
-            )
+            report.error("hash_start", self.hash_start, "a number of blocks whose sectors fit in 64 bits")
         digest = DIGESTS.get(self.algorithm)
         if digest is not None:
             if len(self.root_digest) != digest * 2:
                 report.error(
                     "root_digest",
                     self.root_digest,
-                    f"{digest * 2} hex digits for {self.algorithm}; there are {len(self.root_digest)}",
+                    f"{digest * 2} hex digits for {self.algorithm}, not {len(self.root_digest)}",
                 )
         if self.check_at_most_once and self.data_blocks > Limits.INT:
-            report.error("check_at_most_once", None, f"at most {Limits.INT} data blocks")
+            report.error("check_at_most_once", None, f"is allowed only with at most {Limits.INT} data blocks")
         self._check_fec(report)
 
     def _check_fec(self, report: LineReport) -> None:
@@ -144,7 +140,7 @@ class Verity(Target):
         for name in _FEC:
             # The kernel assumes 0 if fec_start is omitted, and always prints it back.
             if getattr(self, name) is None and name != "fec_start":
-                report.error(name, None, f"is missing: it goes with {given[0]}")
+                report.error(name, None, f"is missing: {given[0]} needs it")
         if self.data_block_size != self.hash_block_size:
             report.error(
                 "hash_block_size", self.hash_block_size, "the same as data_block_size, for error correction"
@@ -154,7 +150,7 @@ class Verity(Target):
             report.error(
                 "fec_blocks",
                 self.fec_blocks,
-                f"at least data and hash blocks together, {self.data_blocks + tree}",
+                f"at least the data and hash blocks together, {self.data_blocks + tree}",
             )
         if self.fec_blocks == 0:
             report.error("fec_blocks", 0, "more than 0")

@@ -70,14 +70,14 @@ class Writecache(Target):
             report.error(
                 "low_watermark" if self.low_watermark is not None else "high_watermark",
                 low if self.low_watermark is not None else high,
-                f"high_watermark ({high}) not below low_watermark ({low})",
+                f"such that high_watermark ({high}) is not below low_watermark ({low})",
             )
         if self.writeback_fua is not None and self.medium != "p":
-            report.error("writeback_fua", self.writeback_fua, "for persistent memory (p) only")
+            report.error("writeback_fua", self.writeback_fua, "is allowed only for persistent memory (p)")
         if self.pause_writeback is not None and self.medium != "s":
-            report.error("pause_writeback", self.pause_writeback, "for an SSD (s) only")
+            report.error("pause_writeback", self.pause_writeback, "is allowed only for an SSD (s)")
         if self.origin == self.cache:
-            report.error("cache", self.cache, "another device than origin")
+            report.error("cache", self.cache, "a different device from origin")
 
     def areas(self, facts: Facts) -> dict[str, tuple[int, int]]:
         return {"origin": (0, self.length)}
@@ -100,5 +100,5 @@ class Writecache(Target):
             report.error(
                 "start_sector",
                 self.start_sector,
-                f"inside the cache device, which has {cache.size_sectors} sectors",
+                f"in the cache device, which has {cache.size_sectors} sectors",
             )

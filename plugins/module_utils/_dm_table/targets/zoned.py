@@ -31,4 +31,4 @@ class Zoned(Target):
         values = [member.device for member in self.members]
         for index, value in enumerate(values):
             if value in values[:index]:
-                report.error(f"members[{index}].device", value, "each device once")
+                report.error(f"members[{index}].device", value, "must not repeat a device")

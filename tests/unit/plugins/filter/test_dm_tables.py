@@ -39,7 +39,7 @@ def test_lines_and_targets():
 def test_filters_report_errors(function):
     with pytest.raises(AnsibleFilterError) as caught:
         function("0 8 linear /dev/a x")
-    assert "offset x: a whole number of sectors" in str(caught.value)
+    assert "offset x: must be a whole number of sectors" in str(caught.value)
     assert "^" in str(caught.value)
     for arguments in ({"kernels": ["6.1"]}, {"kernels": ["5.10"]}):
         with pytest.raises(AnsibleFilterError):

@@ -417,10 +417,10 @@ def test_only_the_described_volume_is_removed():
         (thin(pool=dict(MADE, data=None)), "pool.data.*a file or a block device"),
         (thin(pool=dict(MADE, data="diskseq:5")), "pool.data"),
         (thin(pool=dict(MADE, data="/p.meta", metadata="/p.meta")), "metadata"),
-        (thin(pool=dict(MADE, data="file:/p.meta")), "another device than metadata"),
+        (thin(pool=dict(MADE, data="file:/p.meta")), "a different device from metadata"),
         (
             thin(pool=dict(MADE, data="file:/x/../p.meta")),
-            r"guests\[0\].disks\[0\].thin.pool.data.*another device than metadata",
+            r"guests\[0\].disks\[0\].thin.pool.data.*a different device from metadata",
         ),
         (thin(pool=dict(MADE, block_size=100)), "block_size"),
         (thin(pool=dict(MADE, chunk=1)), "pool.chunk"),

@@ -70,7 +70,6 @@ STAY = {
     ("_hotplug/service.py", "_or_none"): "there is no descriptor then, and another is given up for it",
     ("_hotplug/service.py", "_has_open"): "what cannot be seen to be the script is not signalled",
     ("_hotplug/service.py", "_print_there"): WORDS,
-    ("_libvirt/disk_facts.py", "_are_same"): "they are reported as different then",
     ("_libvirt/kept_format.py", "_says_raw"): "the file is looked at then, which refuses more",
     ("_libvirt/attach.py", "runs"): "without libvirt's daemon the disk is attached without it",
     ("_base/locks.py", "_describe"): WORDS,

@@ -83,7 +83,7 @@ def entry_of(value, **context):
         (f"0 8 crypt a%s-cbc-plain {KEY16} 0 /dev/a 0", "cipher", "CIPHER[:KEYCOUNT]"),
         (f"0 8 crypt capi:cbc(aes-plain64 {KEY16} 0 /dev/a 0", "cipher", "crypto API"),
         (f"0 8 crypt capi:{'x' * 128}-plain64 {KEY16} 0 /dev/a 0", "cipher", "fewer than 128"),
-        (f"0 8 crypt capi:xts(aes) {KEY16} 0 /dev/a 0", "cipher", "only ecb goes without an IV"),
+        (f"0 8 crypt capi:xts(aes) {KEY16} 0 /dev/a 0", "cipher", "only ecb needs no IV"),
         (f"0 8 crypt aes-cbc-essiv:sha\\ 256 {KEY16} 0 /dev/a 0", "cipher", "a cipher:"),
         ("0 8 crypt aes-cbc-plain00 00 0 /dev/a 0", "cipher", "an IV generator"),
         ("0 8 thin-pool /dev/a /dev/b 129 0", "block_size", "from 128 to 2097152, a multiple of 128"),
@@ -100,16 +100,16 @@ def entry_of(value, **context):
         ("0 64 raid raid1 3 0 delta_disks x 2 - /dev/a - /dev/b", "delta_disks", "a whole number"),
         ("0 8 linear", "device", "is missing"),
         ("0 8 0123456789abcdef", "target", "at most 15 bytes"),
-        ("0 8 cript", "target", "a known target type: cache, clone, crypt"),
-        ("0 8 linear /dev/a 0 x", "parameters", "nothing more"),
+        ("0 8 cript", "target", "a known target type, one of cache, clone, crypt"),
+        ("0 8 linear /dev/a 0 x", "parameters", "takes no more words"),
         ("0 8 linear /dev/\u00e4 0", "device", "path:/PATH"),
         ("0 8 linear 8:99999999 0", "device", "MAJ:MIN"),
         ("0 8 linear /dev/" + "x" * 5000 + " 0", "device", "at most 4095 bytes"),
         ("0 8 linear file:/a\x7f 0", "line", "control"),
         ("0 8 thin-pool /dev/a /dev/b 128 0 7 read_only", "#features", "at most 4"),
         ("0 8 thin-pool /dev/a /dev/b 128 0 2 read_only", "#features", "which is 1"),
-        ("0 64 cache /dev/a /dev/b /dev/c 64 2 writeback writethrough smq 0", "mode", "once only"),
-        ("0 8 flakey /dev/a 0 1 1 2 drop_writes drop_writes", "drop_writes", "once only"),
+        ("0 64 cache /dev/a /dev/b /dev/c 64 2 writeback writethrough smq 0", "mode", "or be repeated"),
+        ("0 8 flakey /dev/a 0 1 1 2 drop_writes drop_writes", "drop_writes", "must not be repeated"),
     ],
 )
 def test_rules_say_what_is_allowed(line, field, rule):
@@ -205,7 +205,7 @@ def structured(target, **fields):
                 write_mostly=[0, 0],
             ),
             "write_mostly",
-            "once",
+            "must not repeat",
         ),
         (
             structured(
@@ -233,7 +233,7 @@ def structured(target, **fields):
         (
             structured("mirror", log="core", region_size=8, mirrors=[{"device": "8:1", "offset": 0}]),
             "mirrors",
-            "from 2 to 9",
+            "2 to 9 members",
         ),
         (
             structured("integrity", device="8:0", offset=0, tag_size=4, mode="J", internal_hash=5),
@@ -281,7 +281,7 @@ def structured(target, **fields):
                 ],
             ),
             "groups[0].paths",
-            "as many",
+            "the same number of arguments",
         ),
         (
             structured(
@@ -314,8 +314,8 @@ def structured(target, **fields):
             "algorithm",
             "hash algorithm",
         ),
-        (structured("zero", **{"": 1}), "", "no such field"),
-        ([{"start": 0, "length": 8, "target": 5}], "target", "as text"),
+        (structured("zero", **{"": 1}), "", "is not a field"),
+        ([{"start": 0, "length": 8, "target": 5}], "target", "must be a string"),
     ],
 )
 def test_structured_rules(value, field, rule):

@@ -77,7 +77,7 @@ def test_message_has_line_and_caret():
     lines = str(caught.value).split("\n")
     assert lines == [
         "the table is not valid: 1 error",
-        "line 2: linear: offset 5x: a whole number of sectors from 0 to 18014398509481983",
+        "line 2: linear: offset 5x: must be a whole number of sectors from 0 to 18014398509481983",
         "    8 8 linear /dev/a 5x",
         "                      ^",
     ]
@@ -87,7 +87,7 @@ def test_message_has_line_and_caret():
             "target": "linear",
             "field": "offset",
             "value": "5x",
-            "rule": "a whole number of sectors from 0 to 18014398509481983",
+            "rule": "must be a whole number of sectors from 0 to 18014398509481983",
             "column": 18,
             "text": "8 8 linear /dev/a 5x",
         }
@@ -137,14 +137,14 @@ def test_immutable_targets_must_be_alone_in_6_1():
     with pytest.raises(TableError) as caught:
         parse_table([line, "8 8 zero"], context=Context(kernels=("6.1",), read_only=True))
     assert [(entry["line"], entry["rule"]) for entry in caught.value.errors] == [
-        (1, "not together with other target types")
+        (1, "cannot be combined with other target types")
     ]
 
 
 def test_gaps_and_overlaps_are_distinguished():
-    assert rule_of("0 8 zero\n9 8 zero") == "no gap: line 1 ends at 8"
-    assert rule_of("0 8 zero\n7 8 zero") == "no overlap: line 1 ends at 8"
-    assert rule_of("1 8 zero") == "the first target starts at 0"
+    assert rule_of("0 8 zero\n9 8 zero") == "must be 8, where line 1 ends: there is a gap"
+    assert rule_of("0 8 zero\n7 8 zero") == "must be 8, where line 1 ends: the targets overlap"
+    assert rule_of("1 8 zero") == "must be 0, because this is the first target"
 
 
 def test_a_bad_line_does_not_stop_the_check_of_devices():
@@ -161,17 +161,17 @@ def test_host_without_the_target():
 @pytest.mark.parametrize(
     "line, field, rule",
     [
-        ("0 8 linear /dev/small 993", "device", "inside the device"),
-        ("0 8 linear /dev/small 1000", "device", "inside the device"),
-        ("0 8 linear /dev/small 18014398509481983", "device", "inside the device"),
+        ("0 8 linear /dev/small 993", "device", "sectors from sector"),
+        ("0 8 linear /dev/small 1000", "device", "sectors from sector"),
+        ("0 8 linear /dev/small 18014398509481983", "device", "sectors from sector"),
         ("0 8 linear /dev/big 4", "device", "multiple of the logical block"),
         ("0 12 linear /dev/big 8", "device", "multiple of the logical block"),
-        ("0 1024 striped 2 8 /dev/small 500 /dev/small 0", "stripes[0].device", "inside the device"),
-        ("0 1008 delay /dev/small 0 0 /dev/big 0 0", "read.device", "inside the device"),
-        ("0 8 linear /dev/frozen 0", "device", "written"),
-        ("0 8 snapshot /dev/small /dev/same P 16", "cow", "another device"),
+        ("0 1024 striped 2 8 /dev/small 500 /dev/small 0", "stripes[0].device", "sectors from sector"),
+        ("0 1008 delay /dev/small 0 0 /dev/big 0 0", "read.device", "sectors from sector"),
+        ("0 8 linear /dev/frozen 0", "device", "a writable device"),
+        ("0 8 snapshot /dev/small /dev/same P 16", "cow", "a different device from"),
         ("0 8 snapshot /dev/small /dev/big P 4", "chunk_size", "logical block of cow"),
-        ("0 8 thin-pool /dev/small /dev/same 128 0", "data", "another device"),
+        ("0 8 thin-pool /dev/small /dev/same 128 0", "data", "a different device from"),
         ("0 8 thin /dev/small 0", "pool", "mapped device"),
         (
             "0 16 crypt aes-cbc-plain " + "0" * 32 + " 0 /dev/small 4 1 sector_size:4096",
@@ -179,7 +179,7 @@ def test_host_without_the_target():
             "multiple of the logical block",
         ),
         ("0 12 snapshot /dev/small /dev/big P 16", "origin", "multiple of the logical block"),
-        ("0 1024 raid raid1 1 0 2 - /dev/small - /dev/big", "members[0].data", "inside the device"),
+        ("0 1024 raid raid1 1 0 2 - /dev/small - /dev/big", "members[0].data", "sectors from sector"),
         ("0 8 mirror disk 2 /dev/empty 2 2 /dev/huge 0 /dev/huge2 0", "log_device", "at least"),
         (
             "0 8 verity 1 /dev/big /dev/small 512 512 8 0 made-up 00 -",
@@ -190,22 +190,22 @@ def test_host_without_the_target():
         (
             "0 64 writecache s /dev/small /dev/other 512 2 start_sector 1000",
             "start_sector",
-            "inside the cache device",
+            "in the cache device",
         ),
-        ("0 64 writecache s /dev/small /dev/same 512 0", "cache", "another device"),
+        ("0 64 writecache s /dev/small /dev/same 512 0", "cache", "a different device from"),
         ("0 64 cache /dev/meta /dev/small /dev/other 1024 0 smq 0", "block_size", "size of the cache device"),
-        ("0 64 cache /dev/small /dev/same /dev/other 64 0 smq 0", "cache", "another device"),
-        ("0 64 clone /dev/small /dev/same /dev/other 8", "destination", "another device"),
-        ("0 64 era /dev/small /dev/same 8", "origin", "another device"),
-        ("0 64 log-writes /dev/small /dev/same", "log_device", "another device"),
+        ("0 64 cache /dev/small /dev/same /dev/other 64 0 smq 0", "cache", "a different device from"),
+        ("0 64 clone /dev/small /dev/same /dev/other 8", "destination", "a different device from"),
+        ("0 64 era /dev/small /dev/same 8", "origin", "a different device from"),
+        ("0 64 log-writes /dev/small /dev/same", "log_device", "a different device from"),
         ("0 64 ebs /dev/big 4 1", "offset", "logical block"),
-        ("0 64 raid raid1 1 0 2 - /dev/small - /dev/same", "members[1].data", "another device"),
+        ("0 64 raid raid1 1 0 2 - /dev/small - /dev/same", "members[1].data", "a different device from"),
         (
             "0 64 raid raid4 3 8 journal_dev /dev/small 2 - /dev/other - /dev/meta",
             "journal_dev",
             "8192 sectors",
         ),
-        ("0 64 integrity /dev/small 0 4 J 1 meta_device:/dev/same", "meta_device", "another device"),
+        ("0 64 integrity /dev/small 0 4 J 1 meta_device:/dev/same", "meta_device", "a different device from"),
         ("0 8000000 mirror disk 2 /dev/tiny 2 2 /dev/huge 0 /dev/huge2 0", "log_device", "at least"),
     ],
 )

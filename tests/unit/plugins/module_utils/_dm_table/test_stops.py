@@ -125,7 +125,7 @@ def test_the_header_of_the_cow_device_overrides_the_table(kind, written, refused
     if refused:
         errors, message = stops_of(line, **context)
         assert errors == [("small-discards", "cow")]
-        assert f"its header says {written}" in message
+        assert f"its header has {written}" in message
     else:
         parse_table(line, context=Context(**context))
     parse_table(line, context=Context(devices=context["devices"], running=(6, 12)))

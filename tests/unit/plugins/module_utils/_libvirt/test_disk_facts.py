@@ -69,6 +69,16 @@ def test_a_disk_in_only_one_of_both_definitions():
     assert (running.target, running.config, running.problem) == ("xvda", None, None)
 
 
+def test_a_recipe_that_cannot_be_read_is_named_and_makes_no_other_disk():
+    good, bad = text(("xvda", "/dev/a"), xvda=FILE), text(("xvda", "/dev/a"), xvda="not JSON")
+    (found,) = facts(bad, good)
+    assert found.problem.startswith("the recipe in the definition: xvda: the recipe cannot be read")
+    assert found.source.file == "/srv/a.raw"
+    (found,) = facts(good, bad)
+    assert found.problem.startswith("the recipe in the running guest: xvda: the recipe cannot be read")
+    assert found.source is None
+
+
 def test_problems():
     (orphaned,) = facts(text(xvda=FILE))
     assert orphaned.config.disk is None and orphaned.source.file == "/srv/a.raw"

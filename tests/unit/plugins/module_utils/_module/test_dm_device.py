@@ -83,7 +83,7 @@ def test_an_option_of_a_newer_kernel_is_refused(host):
 def test_a_target_type_that_the_host_lacks_is_refused_and_one_that_is_not_loaded_is_not(host):
     assert wanted(host, ["0 8 linear /dev/a 0", {"start": 8, "length": 8, "target": "zero"}]).length == 16
     assert host.dm.asked == ["zero"]
-    with pytest.raises(TableError, match="a target type that this host has"):
+    with pytest.raises(TableError, match="a target type of this host"):
         wanted(
             host,
             [{"start": 0, "length": 8, "target": "dust", "device": "/dev/a", "offset": 0, "block_size": 512}],
@@ -112,7 +112,7 @@ def test_a_bad_table_is_refused_even_if_its_devices_are_created_first(host, monk
     with pytest.raises(TableError, match="refused by Linux 6.1"):
         item._create()
     inner = spec.parse({"table": ["0 8 dust /dev/a 0 512"]})
-    with pytest.raises(TableError, match="a target type that this host has"):
+    with pytest.raises(TableError, match="a target type of this host"):
         opener.Opener(host).open(inner)
 
 
@@ -219,10 +219,10 @@ def test_a_slot_is_returned_without_its_key(host):
 @pytest.mark.parametrize(
     "nested, words",
     [
-        ("0 8 dust /dev/a 0 512", "a target type that this host has"),
+        ("0 8 dust /dev/a 0 512", "a target type of this host"),
         ("0 8 flakey /dev/a 0 1 1 1 error_reads", "refused by Linux 6.1"),
         ("0 8 linear /dev/a x", "offset"),
-        ({"table": "0 8 dust /dev/a 0 512"}, "a target type that this host has"),
+        ({"table": "0 8 dust /dev/a 0 512"}, "a target type of this host"),
     ],
 )
 def test_a_table_in_a_slot_is_checked_before_anything_is_created(host, nested, words):
@@ -236,7 +236,7 @@ def test_a_table_in_a_slot_is_checked_before_anything_is_created(host, nested, w
 
 def test_a_table_longer_than_the_table_in_its_slot_is_refused(host):
     table = [{"start": 0, "length": 9, "target": "linear", "device": {"table": "0 8 zero"}, "offset": 0}]
-    with pytest.raises(TableError, match="8 sectors"):
+    with pytest.raises(TableError, match="it has 8 in all"):
         wanted(host, table)
     table[0]["length"] = 8
     assert wanted(host, table).length == 8
