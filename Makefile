@@ -14,7 +14,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/racefree-block
 RUN := tests/setup/run
 STEP := tests/setup/step
 
-FAST := units sanity format types lint docs-lint docs changelog-lint licences importer integration-loop
+FAST := units sanity format types lint docs-lint docs changelog-lint licences importer integration-loop cores
 
 .PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended molecule campaign bench build install clean
 
@@ -40,8 +40,12 @@ units: ## Unit tests, with Debian's Python
 units-all: ## Unit tests by ansible-test, with every Python that it finds
 	@$(STEP) units-all tests/setup/ansible-test units --venv --num-workers 2
 
-sanity: ## ansible-test sanity, with every Python that it finds
+cores: ## Newer versions of ansible-core, and a play with each version and each managed Python
+	@$(STEP) cores tests/cores/run
+
+sanity: ## ansible-test sanity of the oldest and the newest ansible-core, with every Python that it finds
 	@$(STEP) sanity tests/setup/ansible-test sanity --venv --color no
+	@$(STEP) sanity-newest tests/cores/sanity
 
 format: ## Format and lint all Python files (ruff); FIX=1 corrects what it can
 	@$(STEP) ruff-format $(RUN) ruff format $(if $(FIX),,--check --quiet) .

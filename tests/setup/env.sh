@@ -24,4 +24,4 @@ stage_root() {
 }
 
 # shellcheck disable=SC2034  # read by the scripts that source this
-readonly setup_dir root python cache
+readonly setup_dir root cache
