@@ -112,6 +112,22 @@ options:
             there is a warning, if the source could refer to another disk by then.
         type: bool
         default: false
+      replace:
+        description:
+          - Whether to replace a disk that the running guest has as O(disks[].vdev) and that is another one,
+            has another mode or another device type. Without it, this is an error. Requires
+            O(disks[].live=true).
+          - The new source is opened or created, held and checked first. Then the guest is asked to release
+            the old disk, and has O(disks[].timeout) seconds for it. If it does not answer, the request is
+            withdrawn, and nothing was changed. Then the new disk is attached. If that, or the change of the
+            definition, fails, the old disk is attached again, with its recipe and its seal, and the error
+            says so.
+          - The guest has no disk there for a moment. B(Unmount it in the guest first). See
+            C(docs/replacing-disks.md) of the collection for what a guest does that uses the disk, and for
+            what is refused.
+          - If O(disks[].sealed) is not given, the new disk is sealed if the old one was.
+        type: bool
+        default: false
       sealed:
         description:
           - With V(true), the device is sealed when the domain runs and blkback has opened it. Nobody, not
@@ -188,7 +204,7 @@ disks:
       returned: when the entry failed
       type: str
       sample: >-
-        web1: the guest has a disk xvda already. A disk is not exchanged under a running guest: say
+        web1: the guest has a disk xvda already. Remove it first: say
         state=absent first, or live: false
     rolled_back:
       description: >-
@@ -296,6 +312,32 @@ disks:
           description: Whether the device is read-only.
           type: bool
           sample: false
+    replaced:
+      description: >-
+        The disk that was replaced. V(null) if none was, or in check mode.
+      returned: success
+      type: dict
+      contains:
+        path:
+          description: Path of its device. V(null) if the guest was releasing it already.
+          type: str
+          sample: /dev/loop3
+        diskseq:
+          description: Disk sequence number of its device. V(null) if the guest was releasing it already.
+          type: int
+          sample: 41
+        params:
+          description: The target as C(virsh domblklist) showed it.
+          type: str
+          sample: /dev/loop3
+        mode:
+          description: Whether the guest could only read it (V(r)) or also write to it (V(w)).
+          type: str
+          sample: w
+        device_type:
+          description: What kind of device the guest saw.
+          type: str
+          sample: disk
     error:
       description: The error as structured data.
       returned: when the entry failed
@@ -322,7 +364,7 @@ disks:
         hint:
           description: What to do about it.
           type: str
-          sample: "A disk is not exchanged under a running guest: say state=absent first, or live: false"
+          sample: "Remove it first with state=absent, or say replace: true, or live: false"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem

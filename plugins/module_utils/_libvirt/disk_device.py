@@ -104,6 +104,18 @@ def make(resources: Resources, spec: DiskSpec, limit: Deadline, store: Store | N
     DeviceBusy, InvalidValue.
     """
     _make_room(resources, spec, limit)
+    below = open_below(resources, spec, limit, store)
+    return _make_over(resources, spec, Over(below, 0, below.size // 512, spec.read_only))
+
+
+def open_below(
+    resources: Resources, spec: DiskSpec, limit: Deadline, store: Store | None, replaces: Key | None = None
+) -> Device:
+    """
+    The device of the disk's source, held by the resources, after checking that nobody else uses the storage.
+    The caller must hold :func:`locked`. ``replaces``: a disk of this guest that does not count, because the
+    new one takes its place. Raises as :func:`make`.
+    """
     below = for_guest.open_source(resources, spec.source, limit, spec.read_only, spec.shareable)
     if below.read_only and not spec.read_only:
         raise InvalidValue(
@@ -112,13 +124,45 @@ def make(resources: Resources, spec: DiskSpec, limit: Deadline, store: Store | N
             f"{below.path} is read-only, so the guest can have it only with mode=r",
             device=str(spec),
         )
-    _check_sharing(resources, spec, below, store)
-    line = (0, below.size // 512, b"linear", f"{below.id.number} 0".encode())
+    _check_sharing(resources, spec, below, store, replaces)
+    return below
+
+
+class Over(NamedTuple):
+    """What a disk's device is made of: ``sectors`` of 512 bytes of ``below`` from the sector ``start`` on."""
+
+    below: Device
+    start: int
+    sectors: int
+    read_only: bool
+
+
+def over(resources: Resources, device: Device) -> Over:
+    """What a held device that this collection created is made of, with the device below held, too."""
+    (line,) = resources.dm.table(control.by_device(device))[1]
+    number, dummy, start = line.params.decode("ascii").partition(" ")
+    found = sysfs.parse_number(number)
+    if found is None:
+        raise AssertionError  # the kernel always writes it in this form
+    # The table has the device open, so its number is pinned.
+    below = resources.enter_context(_device.open_number(*found))
+    return Over(below, int(start), line.length, device.read_only)
+
+
+def make_again(resources: Resources, spec: DiskSpec, made_of: Over, limit: Deadline) -> Device:
+    """Create the device of a disk as it was before. The caller must hold :func:`locked`."""
+    _make_room(resources, spec, limit)
+    return _make_over(resources, spec, made_of)
+
+
+def _make_over(resources: Resources, spec: DiskSpec, made_of: Over) -> Device:
+    below = made_of.below
+    line = (0, made_of.sectors, b"linear", f"{below.id.number} {made_of.start}".encode())
     device = _mapped.make(
         resources.dm,
         domain_xml.mapped_name(spec.uuid, spec.target),
         spec.mapped_uuid,
-        load.Table((line,), spec.read_only, held=(below,)),
+        load.Table((line,), made_of.read_only, held=(below,)),
         resources.cookie.next(udev.HANDS_OFF),
         persist=False,
     )
@@ -228,7 +272,9 @@ def _taken(resources: Resources, mapped: _mapped.Mapped, spec: DiskSpec) -> Devi
             mapped.device.close()
 
 
-def _check_sharing(resources: Resources, spec: DiskSpec, below: Device, store: Store | None) -> None:
+def _check_sharing(
+    resources: Resources, spec: DiskSpec, below: Device, store: Store | None, replaces: Key | None
+) -> None:
     """
     Check for other users, including disks that were created but not attached yet, which are not in XenStore.
     """
@@ -239,7 +285,7 @@ def _check_sharing(resources: Resources, spec: DiskSpec, below: Device, store: S
     if store is not None:
         with _sharing.Sharing(questions) as sharing:
             sharing.check_extents(
-                store, mine, _Place(None, _guest.Guest(-1, spec.uuid, spec.domain)), below.path
+                store, mine, _Place(replaces, _guest.Guest(-1, spec.uuid, spec.domain)), below.path
             )
     for uuid, device in _ours(resources):
         pair = uuid != spec.mapped_uuid and conflict(

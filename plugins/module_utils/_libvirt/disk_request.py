@@ -29,7 +29,7 @@ class DiskRequest(NamedTuple):
     ``disk`` or ``cdrom``. ``bus``: None lets libvirt choose. ``shared``: other guests may use the same
     storage. ``config`` and ``live``: whether to change the inactive definition and the running guest.
     ``present``: whether the disk must exist afterwards. ``timeout``: seconds for each step. ``seal``: of the
-    disk, while a guest has it.
+    disk, while a guest has it. ``replace``: whether a disk that the guest has there may be replaced.
     """
 
     uri: str
@@ -45,6 +45,7 @@ class DiskRequest(NamedTuple):
     present: bool = True
     timeout: int = 60
     seal: Seal = Seal()
+    replace: bool = False
 
     @property
     def read_only(self) -> bool:

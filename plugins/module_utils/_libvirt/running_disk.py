@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._base.errors import DeadlineExceeded, DeviceBusy, WrongDevice
+from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, WrongDevice
 from .._block.device import Device
 from .._dm import control, mapped
 from .._source import lookup, opener
 from .._source.resources import Resources
-from .._xen import attached, blkback, stack, vbd_read, vdev
+from .._source.spec import TableSource
+from .._xen import attached, blkback, replacing, stack, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.vbd_nodes import Vbd
@@ -26,6 +27,7 @@ from .._xenstore.pyxs_store import Store
 from . import attach, disk_device, domain_xml, live_recipe
 from .connection import Definition
 from .disk_request import DiskRequest
+from .old_disk import OldRunningDisk
 
 Settings = dict[str, Any]
 
@@ -51,6 +53,9 @@ class RunningDisk:
         self.had_recipe: str | None = None
         self.recipe: str | None = None
         self.was_detached = False
+        # The disk that is replaced, and whether the table of the new one must be made.
+        self.old: OldRunningDisk | None = None
+        self._makes_table = False
         self._put = False
 
     @property
@@ -89,6 +94,9 @@ class RunningDisk:
                 self._detach()
             self._put_recipe(self.recipe)
             return
+        if self.old is not None:
+            self._replace(self.old)
+            return
         self._put_recipe(self.recipe)
         if self.changes_disk:
             outcome = self._attach()
@@ -104,6 +112,9 @@ class RunningDisk:
             return
         if self.request.present and self.changes_disk and self.vbd is not None:
             self._detach()
+        if self.old is not None:
+            self._undo_replaced(self.old)
+            return
         # A disk that could not be rolled back needs its recipe.
         if self._put and not (self.changes_disk and self._read()):
             self._write_recipe(self.had_recipe)
@@ -147,7 +158,11 @@ class RunningDisk:
                 opener.refuse_broken(self.resources, below)
             self.changes_disk = True
             return _settings(path, request.mode, request.device_type, recipe)
-        self._check_same(self.vbd)
+        problem = self._difference(self.vbd)
+        if problem is not None:
+            if not request.replace:
+                raise problem
+            return self._plan_replaced(self.vbd, below, recipe)
         if listed is None or listed.source != path:
             # The same storage by another path: the disk was attached before there was a definition.
             self.recipe = None
@@ -155,16 +170,40 @@ class RunningDisk:
             self.recipe = self.had_recipe
         return dict(before or {}, recipe=self.recipe)
 
+    def _plan_replaced(self, vbd: Vbd, below: Device | None, recipe: str | None) -> Settings:
+        request, spec = self.request, self._spec()
+        if below is not None:
+            opener.refuse_broken(self.resources, below)
+        if self.guest is None:
+            raise AssertionError
+        old = replacing.look_at(self.resources.shared(Store), vbd, self.guest, self.device)
+        self.old = OldRunningDisk(self.resources, request, spec, old)
+        # From here on, these two are the new disk's.
+        self.vbd = self.device = None
+        self.changes_disk, self.recipe = True, recipe
+        self._makes_table = below is None and isinstance(request.source, TableSource)
+        return _settings(spec.path, request.mode, request.device_type, recipe)
+
+    def _difference(self, vbd: Vbd) -> BlockError | None:
+        """Why the attached disk is not the wanted one. Sets ``device``."""
+        request = self.request
+        wanted = {"mode": request.mode, "device_type": request.device_type}
+        if not request.present:
+            wanted = attached.settings_of(vbd)
+        way = "Detach it first, or say replace: true, or live: false"
+        error = attached.difference(
+            vbd, request.title, wanted, way, "Wait, and try again, or say replace: true"
+        )
+        self.device = self._opened(vbd)
+        if error is None and (self.device is None or not self._is_source(self.device)):
+            error = self._other_disk(vbd)
+        return error
+
     def _check_same(self, vbd: Vbd) -> None:
         """Raise an error unless the attached disk is the wanted one."""
-        request = self.request
-        attached.check_connected(vbd, request.title, "Wait, and try again")
-        if request.present:
-            wanted = {"mode": request.mode, "device_type": request.device_type}
-            attached.check_settings(vbd, wanted, "Detach it first, or say live: false")
-        self.device = self._opened(vbd)
-        if self.device is None or not self._is_source(self.device):
-            raise self._other_disk(vbd)
+        error = self._difference(vbd)
+        if error is not None:
+            raise error
 
     def _other_disk(self, vbd: Vbd) -> DeviceBusy | WrongDevice:
         wrong = attached.other_disk(vbd, self.device)
@@ -177,8 +216,8 @@ class RunningDisk:
         return DeviceBusy(
             wrong,
             device=self.request.title,
-            hint="The disk of a running guest is never replaced: remove it first with state=absent, or set "
-            "live to false, so that the new disk is used from the next start on",
+            hint="Remove it first with state=absent, or say replace: true, or set live to false, so that the "
+            "new disk is used from the next start on",
         )
 
     def _opened(self, vbd: Vbd) -> Device | None:
@@ -198,10 +237,47 @@ class RunningDisk:
 
     # Changing
 
+    def _replace(self, old: OldRunningDisk) -> None:
+        """Detach the old disk, and attach the new one. If that fails, the old one is attached again."""
+        limit, spec, store = self.request.limit(), self._spec(), self.resources.shared(Store)
+        with disk_device.locked(limit):
+            below = disk_device.open_below(self.resources, spec, limit, store, old.old.vbd.key)
+        old.check(below, self._makes_table)
+        old.take()
+        try:
+            self._put_recipe(self.recipe)
+            outcome = self._attach()
+            if outcome.error is not None:
+                raise outcome.error
+        except BlockError as error:
+            self._close_new()
+            old.has_again(error)
+            self._restore_recipe(old)
+            raise
+        self.vbd = outcome.vbd
+
+    def _undo_replaced(self, old: OldRunningDisk) -> None:
+        self._close_new()
+        failure = old.put_back()
+        if failure is not None:
+            raise replacing.not_again(old.old, failure)
+        self._restore_recipe(old)
+
+    def _close_new(self) -> None:
+        """Close the new disk's device, which is removed then, so that its name is free."""
+        if self.device is not None:
+            self.device.close()
+
+    def _restore_recipe(self, old: OldRunningDisk) -> None:
+        if self._put and old.again is not None:
+            self._put = False
+            self._write_recipe(self.had_recipe)
+
     def _attach(self) -> blkback.Outcome:
         limit, spec, request = self.request.limit(), self._spec(), self.request
         with disk_device.locked(limit):
             device = disk_device.make(self.resources, spec, limit, self.resources.shared(Store))
+        self.device = device
         disk_device.settle(self.resources, [(spec, device)], limit)
         if self.guest is None:
             raise AssertionError
@@ -218,7 +294,6 @@ class RunningDisk:
             (outcome,) = attach.attach(
                 self.resources.shared(Store), [wanted], limit.left(), guard, request.uri
             )
-        self.device = device
         return outcome
 
     def _detach(self) -> None:
@@ -230,6 +305,7 @@ class RunningDisk:
             [blkback.Detachment(self.vbd, self.guest)],
             request.timeout,
             request.uri,
+            withdraw=self.old is not None,
         )
         if outcome.error is not None:
             raise outcome.error

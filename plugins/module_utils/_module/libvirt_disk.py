@@ -27,7 +27,7 @@ from .._source.resources import Resources
 from .._xen import guest, vdev
 from .._xenstore.pyxs_store import Store
 from . import sealing
-from .guest_disk import check_source_mode
+from .guest_disk import check_replace, check_source_mode
 from .item import Identities, Item, Params, Plan, check_seconds, error_of, known, undo_steps
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ ARGUMENTS = {
     "shared": {"type": "bool", "default": False},
     "config": {"type": "bool", "default": True},
     "live": {"type": "bool", "default": False},
+    "replace": {"type": "bool", "default": False},
     **sealing.BELOW_ARGUMENTS,
     "uri": {"type": "str", "default": connection.URI},
     "timeout": {"type": "int", "default": 60},
@@ -71,6 +72,8 @@ class DiskItem(Item):
         self._had: dict[str, Any] = {}
         self._has: dict[str, Any] = {}
         self._unseal: list[Callable[[], Any]] = []
+        # How the disk that is replaced is sealed.
+        self._old_seal: dict[str, Any] = {}
 
     def key(self) -> tuple[str, Any]:
         return "vdev", f"{self.params['vdev']} of {self.params['domain']}"
@@ -107,6 +110,7 @@ class DiskItem(Item):
             params["live"],
             params["state"] == "present",
             params["timeout"],
+            replace=params["replace"],
         )
 
     @classmethod
@@ -192,6 +196,11 @@ class DiskItem(Item):
         options = dict(self.params)
         if self.request.seal.sealed:
             options.update(self.request.seal._asdict())
+        if running.old is not None:
+            options = sealing.as_before(options, running.old.old.device, self._had, self._reason())
+            self._old_seal = {name: self._had.get(name) for name in _recipe.Seal._fields}
+            sealing.compare(options, None, {}, has, self._reason())
+            return
         before = self._had if running.vbd is not None else {}
         sealing.compare(options, running.device, before, has, self._reason())
 
@@ -206,12 +215,22 @@ class DiskItem(Item):
     def _change_running(self) -> None:
         running = known(self.running)
         if running.changes:
-            running.change()
+            try:
+                running.change()
+            finally:
+                self._seal_old()
         if not self.request.present:
             # Its seal has no reason any more.
             sealing.prepare()
         elif self._has:
-            sealing.change(known(running.device), self._had, self._has, self._unseal, self._reason())
+            had = self._had if running.old is None else {}
+            sealing.change(known(running.device), had, self._has, self._unseal, self._reason())
+
+    def _seal_old(self) -> None:
+        """Seal the disk that was replaced and is attached again, as it was."""
+        old = None if self.running is None else self.running.old
+        if old is not None and old.again is not None:
+            sealing.change(old.again, {}, self._old_seal, [], self._reason())
 
     def _read_source(self) -> Device | None:
         """
@@ -249,6 +268,7 @@ class DiskItem(Item):
         """Restore the old definitions, and detach what was attached. Raises the first error at the end."""
         failures = [error_of(lambda: undo_steps(self._unseal))]
         failures += [error_of(part.undo) for part in (self.exchange, self.running) if part is not None]
+        failures.append(error_of(self._seal_old))
         for failure in failures:
             if failure is not None:
                 raise failure
@@ -259,13 +279,19 @@ class DiskItem(Item):
         return False
 
     def remains(self) -> list[str]:
+        old = None if self.running is None else self.running.old
+        if old is not None:
+            if old.again is None:
+                return old.old.state_words(self.resources.shared(Store))
+            self.warnings.append(f"{self.title()}: the guest has {old.old} again")
+            return []
         was_detached = self.running is not None and self.running.was_detached
         return ["the disk of the running guest is detached"] if was_detached else []
 
     def result(self) -> dict[str, Any]:
         request, definition = self.request, self.definition
         if definition is None or not request.present:
-            return {"disk": None, "device": None}
+            return {"disk": None, "device": None, "replaced": None}
         kept = None if self.running is None else self.running.recipe
         device = None if self.running is None else self.running.device
         disk = {
@@ -278,7 +304,12 @@ class DiskItem(Item):
             "recipe": self.recipe if request.config else kept,
             "running": definition.live is not None,
         }
-        return {"disk": disk, "device": None if device is None else device.as_dict()}
+        old = None if self.running is None else self.running.old
+        return {
+            "disk": disk,
+            "device": None if device is None else device.as_dict(),
+            "replaced": None if old is None or device is None else old.old.replaced(),
+        }
 
 
 def _check_options(params: Params) -> None:
@@ -289,6 +320,7 @@ def _check_options(params: Params) -> None:
         raise InvalidValue("config", False, "must be true without live: there is nothing else to change")
     check_seconds(params, "timeout", 1)
     sealing.check_guest_disk(params, "absent")
+    check_replace(params, "absent")
     if params["sealed"] and not params["uri"].startswith("xen:"):
         raise InvalidValue(
             "sealed",

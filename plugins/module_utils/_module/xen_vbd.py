@@ -319,8 +319,7 @@ class VbdItem(Item):
     def _difference(self, vbd: Vbd) -> BlockError | None:
         """Why the attached disk is not the wanted one. Otherwise, the ``device`` is set."""
         way = "Detach it first with state=detached, or say replace: true"
-        error = error_of(lambda: attached.check_connected(vbd, self.title(), _LEAVING))
-        error = error or error_of(lambda: attached.check_settings(vbd, self.params, way))
+        error = attached.difference(vbd, self.title(), self.params, way, _LEAVING)
         device = self._opened(vbd)
         if error is None and (
             device is None or not lookup.is_device(self._wanted_source(), device, self.resources)

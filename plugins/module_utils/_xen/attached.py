@@ -13,7 +13,7 @@ the attached disk.
 
 from __future__ import annotations
 
-from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
+from .._base.errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from .._block import device as _device
 from . import vbd_nodes, vbd_read
 
@@ -50,6 +50,18 @@ def check_settings(vbd: Vbd, wanted: Mapping[str, Any], hint: str) -> None:
         if wanted[option] != has:
             wrong = f"cannot be changed: the disk is attached with {option}={has}. {hint}"
             raise InvalidValue(option, wanted[option], wrong)
+
+
+def difference(
+    vbd: Vbd, title: str, wanted: Mapping[str, Any], hint: str, leaving_hint: str
+) -> BlockError | None:
+    """The error of :func:`check_connected` or :func:`check_settings`, None if there is none."""
+    try:
+        check_connected(vbd, title, leaving_hint)
+        check_settings(vbd, wanted, hint)
+    except (DeviceBusy, InvalidValue) as error:
+        return error
+    return None
 
 
 def open_device(vbd: Vbd) -> Device | None:

@@ -9,6 +9,7 @@ tests/host/test_libvirt_hook.py and test_libvirt_disk.py.
 
 from __future__ import annotations
 
+import contextlib
 import types
 
 import pytest
@@ -18,14 +19,19 @@ from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
 )
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     connection,
+    disk_device,
     disk_source,
     live_recipe,
 )
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.disk_request import DiskRequest
+from ansible_collections.racefree.block.plugins.module_utils._libvirt.old_disk import OldRunningDisk
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.running_disk import RunningDisk
 from ansible_collections.racefree.block.plugins.module_utils._source import spec
 from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_read
 from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Outcome
+from ansible_collections.racefree.block.plugins.module_utils._xen.guest import Guest
+from ansible_collections.racefree.block.plugins.module_utils._xen.replacing import OldDisk
+from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import Key, Vbd
 
 RECIPE = '{"file": "/srv/a"}'
 OLD = '{"file": "/srv/old"}'
@@ -60,7 +66,7 @@ class Scene:
             self.disk = "a disk"
         return Outcome(None, None if self.error else self.disk, self.error)
 
-    def detach(self, store, detachments, timeout, uri):
+    def detach(self, store, detachments, timeout, uri, withdraw=False):
         self.steps.append("detach")
         if self.sticks:
             return [Outcome(None, None, GuestError("no"))]
@@ -143,3 +149,72 @@ def test_a_recipe_only_in_the_running_definition(source, doubts, recipe, warned)
     state = disk_source.SourceState(spec.parse(source), None, doubts)
     found, warnings = disk_source.recipe_for_run(state, "xvdb of web1")
     assert found == recipe and len(warnings) == warned
+
+
+VBD = Vbd(Key(5, 51728), "xvdb", "/dev/mapper/x", True, False, 4, 4, True, (7, 3), 9, None, None, None, None)
+
+
+@pytest.fixture
+def replaced(scene, monkeypatch):
+    """A disk to be replaced. The new source is opened, and the old disk is attached again, as steps."""
+
+    def put_back(disk, device, limit):
+        scene.steps.append("attach the old one")
+        if scene.sticks_old:
+            raise GuestError("not even the old one")
+        scene.disk = "the old disk"
+        return device
+
+    scene.sticks_old = False
+    monkeypatch.setattr(disk_device, "locked", lambda limit: contextlib.nullcontext())
+    monkeypatch.setattr(disk_device, "open_below", lambda *arguments: scene.steps.append("open"))
+    monkeypatch.setattr(OldRunningDisk, "check", lambda *arguments: scene.steps.append("check"))
+    monkeypatch.setattr(OldRunningDisk, "_let_go", lambda disk: None)
+    monkeypatch.setattr(OldRunningDisk, "_attach", put_back)
+    scene.disk = "the old disk"
+    item = scene.item("present", had=OLD, wanted=RECIPE)
+    item.request = item.request._replace(source=spec.parse("file:/srv/a"), replace=True)
+    device = types.SimpleNamespace(path="/dev/loop3", id=types.SimpleNamespace(diskseq=9))
+    old = OldDisk(VBD, Guest(5, "u", "web1"), device, True)
+    item.vbd = None
+    item.old, item.changes_disk = OldRunningDisk(item.resources, item.request, None, old), True
+    return item
+
+
+def test_everything_is_checked_before_the_old_disk_is_touched(scene, replaced):
+    replaced.change()
+    assert scene.steps == ["open", "check", "detach", ("recipe", RECIPE), "attach"]
+    assert replaced.old.again is None and replaced.vbd == "a disk"
+
+
+def test_a_guest_that_keeps_the_old_disk_keeps_its_recipe(scene, replaced):
+    scene.sticks = True
+    with pytest.raises(GuestError):
+        replaced.change()
+    replaced.undo()
+    assert scene.steps == ["open", "check", "detach"] and scene.recipe == OLD and scene.disk == "the old disk"
+
+
+def test_the_old_disk_and_its_recipe_come_back(scene, replaced):
+    scene.error = GuestError("no")
+    with pytest.raises(GuestError, match="its old disk .*/dev/loop3, diskseq 9.* again"):
+        replaced.change()
+    replaced.undo()
+    assert scene.steps[4:] == ["attach", "attach the old one", ("recipe", OLD)]
+    assert replaced.old.again is not None
+
+
+def test_the_old_disk_cannot_come_back(scene, replaced):
+    scene.error, scene.sticks_old = GuestError("no"), True
+    with pytest.raises(GuestError, match="no disk xvdb now: .* could not be attached again: not even"):
+        replaced.change()
+    replaced.undo()
+    assert scene.recipe == RECIPE and replaced.old.again is None
+
+
+def test_a_replaced_disk_is_rolled_back(scene, replaced):
+    """Something else of the task has failed."""
+    replaced.change()
+    replaced.undo()
+    assert scene.steps[5:] == ["detach", "attach the old one", ("recipe", OLD)]
+    assert scene.disk == "the old disk"
