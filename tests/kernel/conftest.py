@@ -58,6 +58,7 @@ MARKS = (
     "sample: make test repeats it on emulated hosts, for their kernels; all of these take at most two "
     "minutes",
     "long: takes many minutes on an emulated host; not part of make test (tests/host/run RELEASE -m long)",
+    "slow: takes long on the kernel tier, too; left out unless -m names this mark (tests/kernel/run -m slow)",
     "gate(release): make test runs it only on the host of this release, to save time",
 )
 
@@ -73,9 +74,10 @@ def pytest_collection_modifyitems(config, items):
     """
     Tests that cannot run here are skipped, or deselected if they need Xen. RACEFREE_GATE, a release,
     deselects tests that ``make test`` runs elsewhere: those that can run on the kernel tier, and those marked
-    for the host of the other release.
+    for the host of the other release. Slow tests run only if ``-m`` names their mark.
     """
     gate = os.environ.get("RACEFREE_GATE")
+    is_slow_wanted = "slow" in config.option.markexpr
     chosen, left_out = [], []
     for item in items:
         wanted = (
@@ -84,6 +86,7 @@ def pytest_collection_modifyitems(config, items):
             and all(gate in marker.args for marker in item.iter_markers("gate"))
         )
         wanted = wanted and (XEN or not item.get_closest_marker("xen"))
+        wanted = wanted and (is_slow_wanted or not item.get_closest_marker("slow"))
         (chosen if wanted else left_out).append(item)
         for mark, (met, reason) in NEEDS.items():
             if not met and item.get_closest_marker(mark):

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import time
 
+import hotplug
 import libvirt
 
 URI = "qemu:///system"
+HOOK = "/etc/libvirt/hooks/qemu.d/50-racefree"
+STATE = "/run/racefree-block/libvirt"
 PIDFILE = "/run/libvirtd.pid"
 # A guest that needs no kernel, only the first sector of its disk. It prints the second sector (up to the
 # first 0 byte) to the serial port, writes it to the third one, and prints that it has.
@@ -131,6 +135,73 @@ def stop_daemon():
         time.sleep(0.05)
 
 
+def restart_daemon():
+    stop_daemon()
+    start_daemon()
+
+
+@contextlib.contextmanager
+def hook():
+    """The hook and its library, installed as the role does. The daemon looks for hooks when it starts."""
+    hotplug.install_library()
+    os.makedirs(os.path.dirname(HOOK), exist_ok=True)
+    with (
+        open(f"{hotplug.FILES}/libvirt-hook", encoding="utf-8") as program,
+        open(HOOK, "w", encoding="utf-8") as file,
+    ):
+        file.write("#!/usr/bin/python3 -I\n" + program.read())
+    os.chmod(HOOK, 0o755)
+    start_daemon()
+    restart_daemon()
+    try:
+        yield
+    finally:
+        os.unlink(HOOK)
+        shutil.rmtree(f"{hotplug.LIBRARY}/racefree_block")
+        restart_daemon()
+
+
+@contextlib.contextmanager
+def other_hook(name, text):
+    """Another script in the folder; it runs after the collection's if its name sorts after it."""
+    path = os.path.join(os.path.dirname(HOOK), name)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"#!/bin/sh\n{text}\n")
+    os.chmod(path, 0o755)
+    try:
+        yield
+    finally:
+        os.unlink(path)
+
+
+def wait_for(question, seconds=60, pause=0.05):
+    """The first true answer, or the last one after so many seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        answer = question()
+        if answer or time.monotonic() > until:
+            return answer
+        time.sleep(pause)
+
+
+def ours():
+    """The names of mapped devices that the collection made for domains."""
+    shown = run("dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid").splitlines()
+    return sorted(line.partition(":")[0] for line in shown if "RACEFREE-LIBVIRT-" in line)
+
+
+def nothing_left():
+    """Wait until no device, loop device, holder or record of the hook is left; whether that is so."""
+    return wait_for(
+        lambda: (
+            not ours()
+            and not run("losetup", "-a")
+            and not [name for name in (os.listdir(STATE) if os.path.isdir(STATE) else []) if name != "lock"]
+        ),
+        30,
+    )
+
+
 def definition(name, devices="", serial=None):
     port = f"<serial type='file'><source path='{serial}'/></serial>" if serial else ""
     return (
@@ -154,10 +225,14 @@ def defined(text):
         virsh("undefine", uuid)
 
 
+def pid_of(name):
+    with open(f"/run/libvirt/qemu/{name}.pid", encoding="ascii") as file:
+        return int(file.read())
+
+
 def opened(name):
     """{(major, minor)} of block devices that the domain's QEMU has open."""
-    with open(f"/run/libvirt/qemu/{name}.pid", encoding="ascii") as file:
-        directory = f"/proc/{file.read().strip()}/fd"
+    directory = f"/proc/{pid_of(name)}/fd"
     found = [os.stat(os.path.join(directory, fd)) for fd in os.listdir(directory)]
     return {
         (os.major(there.st_rdev), os.minor(there.st_rdev)) for there in found if stat.S_ISBLK(there.st_mode)

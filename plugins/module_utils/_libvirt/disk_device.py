@@ -38,7 +38,7 @@ from .._source.resources import Resources
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen import stack
-from .._xen.footprint import conflict, footprint
+from .._xen.footprint import Extent, Questions, conflict, footprint
 from .._xen.vbd_key import Key
 from . import domain_xml
 
@@ -287,6 +287,15 @@ def _check_sharing(
             sharing.check_extents(
                 store, mine, _Place(replaces, _guest.Guest(-1, spec.uuid, spec.domain)), below.path
             )
+    _check_made(resources, spec, below, mine, questions)
+    with _sharing.Sharing(questions) as sharing:
+        sharing.check_qemus(mine, f"{below.path} for {spec}")
+
+
+def _check_made(
+    resources: Resources, spec: DiskSpec, below: Device, mine: list[Extent], questions: Questions
+) -> None:
+    """The same for the devices that were made for disks of other domains, or of this one."""
     for uuid, device in _ours(resources):
         pair = uuid != spec.mapped_uuid and conflict(
             mine, footprint(device.id.major, device.id.minor, not device.read_only, questions)

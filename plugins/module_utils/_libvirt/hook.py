@@ -3,14 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The hook for libvirt's Xen driver: creates and verifies the devices of a domain's disks when it starts.
+The hook for libvirt's drivers for Xen and QEMU: creates and verifies the devices of a domain's disks when it
+starts.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 ``prepare`` creates a device at each path and starts a holder process that keeps the devices open. ``started``
-verifies that blkback has opened them, and ends the holder, so that the devices are removed when the guest
-ends. ``stopped`` and ``release`` end a holder that is left over. The hook never calls libvirt, which is
-waiting for the hook. Its standard error becomes part of libvirt's error message.
+verifies that blkback or QEMU has opened them, and ends the holder, so that the devices are removed when the
+guest ends. ``stopped`` and ``release`` end a holder that is left over. For QEMU, ``migrate`` is refused, and
+``restore`` checks the recipes. The hook never calls libvirt, which is waiting for the hook. Its standard
+error becomes part of libvirt's error message; its standard output, which would replace the definition at
+``migrate`` and ``restore``, stays empty.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from typing import Callable
 from .._base import locks as _locks
 from .._base import run_directory
 from .._base.deadline import Deadline, pauses
-from .._base.errors import BlockError, DeviceGone, GuestError, WrongDevice
+from .._base.errors import BlockError, DeviceGone, GuestError, NotSupported, WrongDevice
 from .._base.files import write_whole
 from .._block.device import Device
 from .._block.seal import reasons, seals
@@ -35,10 +38,10 @@ from .._process import holder as _holder
 from .._process.supervise import supervised
 from .._source import for_guest
 from .._source.resources import Resources
-from .._xen import vbd_read, vdev
+from .._xen import domain0, vbd_read, vdev
 from .._xen.vbd_nodes import Key
 from .._xenstore.pyxs_store import Store
-from . import disk_device, hook_plan
+from . import disk_device, hook_plan, qemu_process
 
 # A priority of syslog(3) and a line.
 LogLine = tuple[int, str]
@@ -76,7 +79,7 @@ def main(argv: list[str], text: str) -> int:
             # The child may have been killed after it started the holder, so end that.
             end_holder(job.uuid)
         # A running domain is not stopped because of an error that is found later.
-        return 1 if operation in ("prepare", "started") else 0
+        return 1 if operation in hook_plan.REFUSABLE else 0
     for priority, line in lines:
         syslog.syslog(priority, _one_line(f"{guest}: {operation}: {line}"))
     return 0
@@ -98,6 +101,10 @@ def _act(job: hook_plan.Job, what: str) -> list[LogLine]:
     """
     lines: list[LogLine]
     locks = None
+    if job.action == "refuse" and (job.disks or job.problems):
+        raise _NO_MIGRATION
+    if job.action not in _ACTIONS:
+        return []
     if job.action == "make" and job.disks:
         limit = Deadline(job.seconds - 2)
         locks = disk_device.locked(limit)
@@ -130,7 +137,7 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
     with Resources() as resources:
         for_guest.reap(resources)
         for_guest.take_turn(resources, [spec.source for spec in job.disks], limit)
-        store = resources.shared(Store)
+        store = resources.shared(Store) if job.is_xen or domain0.is_here() else None
         pairs = [(spec, disk_device.make(resources, spec, limit, store)) for spec in job.disks]
         told()
         disk_device.settle(resources, pairs, limit)
@@ -142,7 +149,7 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
 
 
 def hand_over(job: hook_plan.Job) -> list[LogLine]:
-    """``started``: verify that blkback has opened the devices, and end the holder."""
+    """``started``: verify that blkback or QEMU has opened the devices, and end the holder."""
     limit = Deadline(_OPENING)
     with Resources() as resources:
         try:
@@ -194,6 +201,10 @@ def release(job: hook_plan.Job, told: Callable[[], None] | None = None) -> list[
     return []
 
 
+_NO_MIGRATION = NotSupported(
+    "its disks are made from recipes, which name files and devices of one host, so it cannot be migrated",
+    hint="Shut it down, define its disks on the other host with libvirt_disk, and start it there",
+)
 _ACTIONS = {"make": make, "hand_over": hand_over, "adopt": adopt, "release": release}
 
 
@@ -201,6 +212,15 @@ def _prove(resources: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec,
     device = disk_device.find(resources, spec)
     if device is None:
         raise DeviceGone("the device that was made for it is gone", device=str(spec))
+    if job.is_xen:
+        _prove_blkback(job, spec, device, limit)
+    else:
+        # QEMU has opened all disks before libvirt starts its processors.
+        qemu_process.prove(qemu_process.find(job.domain, job.uuid), spec.path, device, str(spec))
+    return f"{spec.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"
+
+
+def _prove_blkback(job: hook_plan.Job, spec: disk_device.DiskSpec, device: Device, limit: Deadline) -> None:
     if job.domid is None:
         raise GuestError("libvirt gave no domain id", device=str(spec))
     key = Key(job.domid, vdev.parse(spec.target).number)
@@ -222,7 +242,6 @@ def _prove(resources: Resources, job: hook_plan.Job, spec: disk_device.DiskSpec,
             hint="Something changed where the path leads",
         )
     _seal(key, spec, device)
-    return f"{spec.target} is in use as {device.path} {device.id.number} diskseq {device.id.diskseq}"
 
 
 def _seal(key: Key, spec: disk_device.DiskSpec, device: Device) -> None:

@@ -7,9 +7,9 @@ What libvirt's hook has to do for the disks of a domain, by operation.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Pure. libvirt's Xen driver calls ``HOOK guest operation suboperation extra`` with the definition on standard
-input (docs/hooks.rst). A non-zero exit code makes ``prepare``, ``start`` and ``started`` fail. A non-zero
-exit code must not be used for a domain that is already running.
+Pure. libvirt's drivers for Xen and QEMU call ``HOOK guest operation suboperation extra`` with the definition
+on standard input (docs/hooks.rst). A non-zero exit code makes ``prepare``, ``start``, ``started``,
+``migrate`` and ``restore`` fail. A non-zero exit code must not be used for a domain that is already running.
 """
 
 from __future__ import annotations
@@ -22,23 +22,29 @@ from .._xen import vdev
 from . import domain_xml
 from .disk_device import DiskSpec
 
-# For each operation the action and its time limit in seconds. All other operations (start, migrate ...) are
+# For each operation the action and its time limit in seconds. All other operations (start, attach ...) are
 # ignored.
-OPERATIONS = {
+OF_XEN = {
     "prepare": ("make", 60),
     "started": ("hand_over", 30),
     "reconnect": ("adopt", 20),
     "stopped": ("release", 20),
     "release": ("release", 20),
 }
+# A migration calls the hook on the host that the guest would move to. `restore` comes before `prepare`, and
+# a refusal there keeps the saved guest as it is.
+OF_QEMU = {**OF_XEN, "migrate": ("refuse", 5), "restore": ("check", 20)}
+# Operations that a non-zero exit code makes fail, while nothing runs yet that it could end by mistake.
+REFUSABLE = ("prepare", "started", "migrate", "restore")
+XEN = "xen"
 # Texts in the definition of every domain that has disks of this collection. Other definitions are not parsed.
 MARKS = (domain_xml.NAMESPACE, domain_xml.PATHS)
 
 
 class Job(NamedTuple):
     """
-    ``action`` and ``seconds``: see OPERATIONS. ``domid``: of a running domain, or None. ``problems``: errors
-    of disks that were left out, as texts.
+    ``action`` and ``seconds``: see OF_QEMU, or ``ignore``. ``domid``: of a running domain, or None.
+    ``problems``: errors of disks that were left out, as texts. ``is_xen``: whether Xen runs it, not QEMU.
     """
 
     action: str
@@ -48,24 +54,26 @@ class Job(NamedTuple):
     domid: int | None
     disks: list[DiskSpec]
     problems: list[str]
+    is_xen: bool = True
 
 
 def concerns(operation: str, text: str) -> bool:
     """Whether the hook has anything to do."""
-    return operation in OPERATIONS and any(mark in text for mark in MARKS)
+    return operation in OF_QEMU and any(mark in text for mark in MARKS)
 
 
 def job_of(operation: str, text: str) -> Job:
     """
-    The Job for a definition (text). For ``make`` and ``hand_over``, DefinitionError if the definition is
-    inconsistent. The other actions handle each disk that can be read.
+    The Job for a definition (text). For ``make``, ``check`` and ``hand_over``, DefinitionError if the
+    definition is inconsistent. The other actions handle each disk that can be read.
     """
-    action, seconds = OPERATIONS[operation]
     domain = domain_xml.Domain(text)
+    is_xen = domain.type == XEN
+    action, seconds = (OF_XEN if is_xen else OF_QEMU).get(operation, ("ignore", 0))
     uuid = domain_xml.check_uuid(domain.uuid)
     domid = int(domain.id) if domain.id is not None and domain.id.isdigit() else None
-    job = Job(action, seconds, domain.name or uuid, uuid, domid, [], [])
-    if action in ("adopt", "release"):
+    job = Job(action, seconds, domain.name or uuid, uuid, domid, [], [], is_xen)
+    if action in ("adopt", "release", "refuse", "ignore"):
         disks, problems = _lenient(domain, uuid)
         return job._replace(disks=disks, problems=problems)
     domain.recipes()
@@ -103,7 +111,15 @@ def _wanted(domain: domain_xml.Domain, uuid: str, disk: domain_xml.Present) -> l
             device=title,
             hint=_HINT,
         )
-    vdev.parse(disk.target)
+    seal = _recipe.seal_of(recipe, title)
+    if domain.type == XEN:
+        vdev.parse(disk.target)
+    elif seal.sealed:
+        raise DefinitionError(
+            "its recipe has sealed, which is possible only for Xen",
+            device=title,
+            hint="Define the disk again with racefree.block.libvirt_disk, sealed: false",
+        )
     read_only = disk.read_only or disk.device == "cdrom"
     return [
         DiskSpec(
@@ -113,7 +129,7 @@ def _wanted(domain: domain_xml.Domain, uuid: str, disk: domain_xml.Present) -> l
             _recipe.parse(recipe, title),
             read_only,
             disk.shareable,
-            _recipe.seal_of(recipe, title),
+            seal,
         )
     ]
 

@@ -25,10 +25,14 @@ _DOMID = "-xen-domid"
 
 
 class Qemu(Record):
-    """A QEMU process: its PID, and its domain ID as text, or None if its command line has none."""
+    """
+    A QEMU process, or one of QEMU's tools: its PID, and its domain ID as text, or None if its command line
+    has none. ``name``: of its guest, or of the program.
+    """
 
     pid: str
     domid: str | None
+    name: str = ""
 
     def may_serve(self, domid: int | str) -> bool:
         """Whether it serves this domain, or may serve it. A process for all domains has the domain ID 0."""
@@ -38,8 +42,8 @@ class Qemu(Record):
 def find_qemus() -> list[Qemu]:
     """All QEMU processes of this host; KernelError if /proc cannot be read."""
     pids = [pid for pid in gone.list_directory("/proc", ()) if pid.isdigit()]
-    found = [pid for pid in pids if (_read(f"/proc/{pid}/comm") or "").startswith("qemu")]
-    return [Qemu(pid, _domid_of(pid)) for pid in found]
+    comms = [(pid, _read(f"/proc/{pid}/comm") or "") for pid in pids]
+    return [_qemu(pid, comm) for pid, comm in comms if comm.startswith("qemu")]
 
 
 def of_qemu(domid: int | str, qemus: Iterable[Qemu]) -> Iterator[tuple[os.stat_result, bool]]:
@@ -49,16 +53,24 @@ def of_qemu(domid: int | str, qemus: Iterable[Qemu]) -> Iterator[tuple[os.stat_r
     """
     for qemu in qemus:
         if qemu.may_serve(domid):
-            yield from _of_process(qemu.pid)
+            yield from of_process(qemu.pid)
 
 
-def _domid_of(pid: str) -> str | None:
-    """The domain ID that libxl passes to QEMU (tools/libs/light/libxl_dm.c of Xen)."""
+def _qemu(pid: str, comm: str) -> Qemu:
+    """
+    With the domain ID that libxl passes to QEMU (tools/libs/light/libxl_dm.c of Xen), and the name that
+    libvirt passes, as ``guest=NAME,debug-threads=on`` with each comma doubled (qemu_command.c of libvirt).
+    """
     words = (_read(f"/proc/{pid}/cmdline") or "").split("\0")
-    return words[words.index(_DOMID) + 1] if _DOMID in words[:-1] else None
+    domid, name = (words[words.index(key) + 1] if key in words[:-1] else None for key in (_DOMID, "-name"))
+    if name is not None:
+        name = name.replace(",,", "\0").partition(",")[0].replace("\0", ",")
+        name = name[len("guest=") :] if name.startswith("guest=") else name
+    return Qemu(pid, domid, name or comm.strip())
 
 
-def _of_process(pid: str) -> Iterator[tuple[os.stat_result, bool]]:
+def of_process(pid: str) -> Iterator[tuple[os.stat_result, bool]]:
+    """The same for one process. Nothing if it has ended. KernelError."""
     for number in gone.list_directory(f"/proc/{pid}/fd", gone.PROC_FILE):
         path = f"/proc/{pid}/fd/{number}"
         try:

@@ -213,6 +213,27 @@ class Sharing:
                 hint=_HINT,
             )
 
+    def check_qemus(self, mine: list[Extent], name: str) -> None:
+        """
+        Raise DeviceBusy if QEMU has something open that conflicts with the Extents ``mine``, for a guest that
+        is not Xen's (KVM), or as one of its tools (qemu-nbd, qemu-img). ``name``: of the device, for the
+        message.
+        """
+        from .._process import open_files  # not needed by the hotplug script, which is to start fast
+
+        for qemu in open_files.find_qemus():
+            # Those for Xen's guests are found through XenStore, which says which disk is whose.
+            if qemu.domid is not None:
+                continue
+            for found, writes in open_files.of_process(qemu.pid):
+                pair = conflict(mine, self._extents_of(found, writes) or [])
+                if pair is not None:
+                    raise DeviceBusy(
+                        f"{describe(*pair)} is open in QEMU for {qemu.name} (process {qemu.pid})",
+                        device=name,
+                        hint=_HINT,
+                    )
+
     @staticmethod
     def _is_same_guest_moving(store: Nodes, domid: int, vm: str | None, request: Asker) -> bool:
         """

@@ -51,14 +51,39 @@ def test_the_disks(text):
 
 @pytest.mark.parametrize("name", sorted(set(os.listdir(CORPUS)) - {"ours-already.xml"}))
 def test_other_domains_are_ignored(name):
-    for operation in hook_plan.OPERATIONS:
+    for operation in hook_plan.OF_QEMU:
         assert not hook_plan.concerns(operation, load(name))
         assert hook_plan.job_of(operation, load(name)).disks == []
 
 
-@pytest.mark.parametrize("operation", ["start", "migrate", "", "PREPARE", "prepare\n", "restore"])
+@pytest.mark.parametrize("operation", ["start", "attach", "", "PREPARE", "prepare\n"])
 def test_other_operations_are_ignored(operation, text):
     assert not hook_plan.concerns(operation, text)
+
+
+@pytest.fixture
+def of_qemu(text):
+    return text.replace("<domain type='xen'", "<domain type='kvm'").replace("xvda", "vda")
+
+
+def test_the_disks_of_a_domain_of_qemu(of_qemu):
+    """Its disks need no name that Xen knows."""
+    for operation, action in (("prepare", "make"), ("restore", "check"), ("migrate", "refuse")):
+        job = hook_plan.job_of(operation, of_qemu)
+        assert (job.action, job.is_xen, [disk.target for disk in job.disks]) == (action, False, ["vda"])
+
+
+@pytest.mark.parametrize("operation", ["migrate", "restore"])
+def test_operations_of_qemu_only(operation, text):
+    assert hook_plan.job_of(operation, text)[:2] == ("ignore", 0)
+
+
+def test_a_sealed_disk_of_qemu(of_qemu):
+    sealed = of_qemu.replace('{"file"', '{"sealed": true, "file"')
+    assert sealed != of_qemu
+    with pytest.raises(DefinitionError, match="only for Xen"):
+        hook_plan.job_of("prepare", sealed)
+    assert hook_plan.job_of("prepare", sealed.replace("'kvm'", "'xen'").replace("vda", "xvda")).disks
 
 
 @pytest.mark.parametrize(
@@ -147,7 +172,7 @@ def test_hostile_files(text, source):
         "<domain/><domain/>",
     ],
 )
-@pytest.mark.parametrize("operation", sorted(hook_plan.OPERATIONS))
+@pytest.mark.parametrize("operation", sorted(hook_plan.OF_QEMU))
 def test_invalid_documents(operation, document):
     with pytest.raises(BlockError):
         hook_plan.job_of(operation, document)
@@ -187,6 +212,8 @@ def test_the_program_searches_for_the_same_marks():
     with open(PROGRAM, encoding="utf-8") as file:
         program = file.read()
     assert "MARKS = (" + ", ".join(f'b"{mark}"' for mark in hook_plan.MARKS) + ")" in program
+    refusable = ", ".join(f'"{operation}"' for operation in hook_plan.REFUSABLE)
+    assert f"REFUSABLE = ({refusable})" in program
 
 
 @pytest.mark.skipif(not os.path.exists(PROGRAM), reason="only with the whole tree at hand")
