@@ -73,6 +73,19 @@ options:
         of file systems are not reliable, because whoever can write to a disk can set them.
       - If O(state=absent), this is a check. The disk is only removed if it has this recipe.
     type: raw
+  size:
+    description:
+      - The size that the disk is to have, in bytes or like V(20G), for a O(source) with C(file) and without
+        C(size). A smaller file is made larger; the new part has no blocks yet. A file that is larger is an
+        error, because nothing is ever made smaller.
+      - With O(live=true), the disk of a running guest grows, and the guest sees the new size while it runs.
+        Without this option it also grows, if it is shorter than what O(source) says. That is so if its file
+        or logical volume was made larger, if C(size) in O(source) is larger than before, or if a table is
+        longer. Nothing may use the new part yet.
+      - The task waits until blkback has told the guest the new size, for at most O(timeout) seconds.
+        Otherwise it fails, and the device keeps its new size. The guest's file system does not grow by
+        itself. See C(docs/grow-a-disk.md) of the collection.
+    type: str
   mode:
     description:
       - Whether the guest may only read (V(r)) or also write (V(w)).
@@ -183,6 +196,14 @@ EXAMPLES = r"""
     source: {file: /srv/guests/web1-data-new.raw}
     live: true
     replace: true
+
+- name: Let the disk grow to 20 GiB, also in the running guest
+  racefree.block.libvirt_disk:
+    domain: web1
+    vdev: xvda
+    source: {file: /srv/guests/web1.raw}
+    size: 20G
+    live: true
 
 - name: Remove it from the definition
   racefree.block.libvirt_disk:

@@ -75,6 +75,19 @@ options:
             to a disk can set them.
           - If O(disks[].state=absent), this is a check. The disk is only removed if it has this recipe.
         type: raw
+      size:
+        description:
+          - The size that the disk is to have, in bytes or like V(20G), for a O(disks[].source) with C(file)
+            and without C(size). A smaller file is made larger; the new part has no blocks yet. A file that is
+            larger is an error, because nothing is ever made smaller.
+          - With O(disks[].live=true), the disk of a running guest grows, and the guest sees the new size
+            while it runs. Without this option it also grows, if it is shorter than what O(disks[].source)
+            says. That is so if its file or logical volume was made larger, if C(size) in O(disks[].source) is
+            larger than before, or if a table is longer. Nothing may use the new part yet.
+          - The task waits until blkback has told the guest the new size, for at most O(disks[].timeout)
+            seconds. Otherwise it fails, and the device keeps its new size. The guest's file system does not
+            grow by itself. See C(docs/grow-a-disk.md) of the collection.
+        type: str
       mode:
         description:
           - Whether the guest may only read (V(r)) or also write (V(w)).

@@ -64,6 +64,19 @@ options:
         C(uuid) and C(read_only). See O(racefree.block.dm_device#module:table).
       - If O(state=detached), this is a check. The disk is only detached if it is this source.
     type: raw
+  size:
+    description:
+      - The size that the disk is to have, in bytes or like V(20G), for a O(source) with C(file) and without
+        C(size). A smaller file is made larger; the new part has no blocks yet. If the guest has the disk
+        already, its device grows, and the guest sees the new size while it runs. A file that is larger is an
+        error, because nothing is ever made smaller.
+      - A disk also grows without this option if it is shorter than what O(source) says. That is so if its
+        file or logical volume was made larger, if C(size) in O(source) is larger than before, or if a table
+        is longer. Nothing may use the new part yet.
+      - The task waits until blkback has told the guest the new size, for at most O(timeout) seconds.
+        Otherwise it fails, and the device keeps its new size. The guest's file system does not grow by
+        itself. See C(docs/grow-a-disk.md) of the collection.
+    type: str
   mode:
     description:
       - Whether the guest may only read (V(r)) or also write (V(w)).
@@ -195,6 +208,13 @@ EXAMPLES = r"""
     vdev: xvdb
     source: {file: /srv/guests/web1-data.raw}
     persist: false
+
+- name: Let the disk of a running guest grow to 20 GiB, and its file with it
+  racefree.block.xen_vbd:
+    domain: web1
+    vdev: xvdb
+    source: {file: /srv/guests/web1-data.raw}
+    size: 20G
 
 - name: Attach a disk that nobody on the host can open while the guest has it
   racefree.block.xen_vbd:

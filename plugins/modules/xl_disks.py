@@ -75,6 +75,19 @@ options:
             C(/dev/disk/by-path).
           - If O(disks[].state=absent), this is a check. The disk is only removed if it has this recipe.
         type: raw
+      size:
+        description:
+          - The size that the disk is to have, in bytes or like V(20G), for a O(disks[].source) with C(file)
+            and without C(size). A smaller file is made larger; the new part has no blocks yet. A file that is
+            larger is an error, because nothing is ever made smaller.
+          - With O(disks[].live=true), the disk of a running guest grows, and the guest sees the new size
+            while it runs. Without this option it also grows, if it is shorter than what O(disks[].source)
+            says. That is so if its file or logical volume was made larger, if C(size) in O(disks[].source) is
+            larger than before, or if a table is longer. Nothing may use the new part yet.
+          - The task waits until blkback has told the guest the new size, for at most O(disks[].timeout)
+            seconds. Otherwise it fails, and the device keeps its new size. The guest's file system does not
+            grow by itself. See C(docs/grow-a-disk.md) of the collection.
+        type: str
       recipe:
         description:
           - Name of the recipe. By default, the one that the disk has in the configuration, or else
@@ -99,6 +112,15 @@ options:
             recipe that says so. The guests must coordinate their writes, as cluster file systems do.
         type: bool
         default: false
+      live:
+        description:
+          - Whether the disk of the running guest grows, too, if it is shorter than what O(disks[].source) and
+            O(disks[].size) say. It must be that of O(disks[].source); another disk there is an error.
+          - A disk that the guest does not have yet is not attached, and it is not an error if the guest does
+            not run.
+          - Requires pyxs (Debian's package is python3-pyxs).
+        type: bool
+        default: false
       sealed:
         description:
           - With V(true), the recipe has the hotplug script seal the device as soon as blkback has opened it.
@@ -115,6 +137,12 @@ options:
             below a logical volume of LVM. Requires O(disks[].sealed=true).
           - If not given, an existing recipe is left as it is.
         type: bool
+      timeout:
+        description:
+          - How many seconds to wait for reads and writes of the guest to end before its disk grows, and then
+            for blkback to tell the guest the new size.
+        type: int
+        default: 60
       state:
         description:
           - Whether the configuration should have the disk.

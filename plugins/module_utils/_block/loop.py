@@ -21,6 +21,7 @@ import os
 import stat
 
 from .._base import gone
+from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceGone, KernelError, NotSupported
 from .._base.record import Record
 from .._kernel import uapi_plain
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 
 STATUS = struct.Struct(uapi_plain.LOOP_INFO64)
+# Seconds for the kernel to empty the device's cache before its size limit changes.
+_CACHED_SECONDS = 5
 
 
 class LoopInfo(Record):
@@ -197,6 +200,26 @@ def set_capacity(device: _device.Device) -> None:
         fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_CAPACITY, 0)
     except OSError as error:
         raise KernelError.from_oserror(error, "take over the file's new size", device=device.path) from error
+
+
+def set_limit(device: _device.Device, limit: int) -> None:
+    """
+    Set the size limit (bytes; 0: to the end of the file) of a bound device, which then has the new size. Its
+    offset, flags and diskseq stay. KernelError.
+
+    The kernel refuses this (EAGAIN in loop_set_status) while pages of the device are in its cache, which it
+    tries to empty first. Another process that reads the device at that moment can be the reason.
+    """
+    patience = Deadline(_CACHED_SECONDS)
+    for pause in pauses():
+        try:
+            status = dict(get_status(device.fd), lo_sizelimit=limit)
+            fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_STATUS64, STATUS.pack(*status.values()))
+            return
+        except OSError as error:
+            if error.errno != errno.EAGAIN or patience.expired:
+                raise KernelError.from_oserror(error, "change its size limit", device=device.path) from error
+        patience.sleep(pause)
 
 
 def _same_limits(backing: HasIdentity, offset: int, size: int) -> tuple[int, ...]:

@@ -104,6 +104,9 @@ class Exchange:
         self._before = disks[0].definition.xml
         self._now: str | None = None
         self._was_undone = False
+        # Set when a disk of the running guest has grown, which cannot be rolled back: it must not be shorter
+        # after the next start.
+        self.stays = False
 
     def run(self) -> None:
         """
@@ -127,8 +130,8 @@ class Exchange:
                 raise error
 
     def undo(self) -> None:
-        """Restore the old definition, once."""
-        if self._was_undone or self._now is None:
+        """Restore the old definition, once, unless it ``stays``."""
+        if self._was_undone or self.stays or self._now is None:
             return
         self._was_undone = True
         self._define(self._now, self._before)

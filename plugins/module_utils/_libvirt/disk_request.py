@@ -30,6 +30,7 @@ class DiskRequest(NamedTuple):
     storage. ``config`` and ``live``: whether to change the inactive definition and the running guest.
     ``present``: whether the disk must exist afterwards. ``timeout``: seconds for each step. ``seal``: of the
     disk, while a guest has it. ``replace``: whether a disk that the guest has there may be replaced.
+    ``size``: make the source's file large enough for this many bytes; 0 if that was not asked for.
     """
 
     uri: str
@@ -46,6 +47,7 @@ class DiskRequest(NamedTuple):
     timeout: int = 60
     seal: Seal = Seal()
     replace: bool = False
+    size: int = 0
 
     @property
     def read_only(self) -> bool:

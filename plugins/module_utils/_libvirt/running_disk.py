@@ -3,23 +3,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One disk of a running guest: compared with the wanted disk, attached with its recipe, detached, and rolled
-back.
+One disk of a running guest: compared with the wanted disk, attached with its recipe, grown, detached, and
+rolled back.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, WrongDevice
 from .._block.device import Device
-from .._dm import control, mapped
-from .._source import lookup, opener
+from .._dm import control, mapped, udev
+from .._source import growth, lookup, opener
 from .._source.resources import Resources
 from .._source.spec import TableSource
-from .._xen import attached, blkback, replacing, stack, vbd_read, vdev
+from .._xen import attached, blkback, grown, replacing, stack, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.vbd_nodes import Vbd
@@ -28,6 +28,9 @@ from . import attach, disk_device, domain_xml, live_recipe
 from .connection import Definition
 from .disk_request import DiskRequest
 from .old_disk import OldRunningDisk
+
+if TYPE_CHECKING:
+    from .._source.spec import Source
 
 Settings = dict[str, Any]
 
@@ -57,6 +60,20 @@ class RunningDisk:
         self.old: OldRunningDisk | None = None
         self._makes_table = False
         self._put = False
+        self._growth: growth.Growth | None = None
+        # Whether the guest must be told its disk's size.
+        self._tells = False
+        self._why_other = ""
+
+    @property
+    def grows(self) -> bool:
+        """Whether a disk that the guest has must become larger, or the guest must still be told."""
+        return self._tells or (self._growth is not None and self._growth.changes)
+
+    @property
+    def grown(self) -> list[str]:
+        """What has grown, as texts. It stays, whatever fails afterwards."""
+        return [] if self._growth is None else self._growth.grown
 
     @property
     def changes_recipe(self) -> bool:
@@ -106,9 +123,23 @@ class RunningDisk:
                 raise outcome.error
             self.vbd = outcome.vbd
 
+    def grow(self) -> None:
+        """
+        Grow the disk. The recipes are written before: a guest that starts again must not get a shorter disk.
+        """
+        if self._growth is not None:
+            self._growth.apply()
+
+    def wait_told(self) -> BlockError | None:
+        """Wait until the backend has told the guest the new size; an error or None."""
+        if not self._tells or self.vbd is None or self.device is None:
+            return None
+        told = grown.Told(self.vbd.key, self.request.title, self.device.size)
+        return grown.wait(self.resources.shared(Store), [told], self.request.timeout)[0]
+
     def undo(self) -> None:
-        """Detach what was attached, and restore the old recipe."""
-        if not self.request.present and self.was_detached:
+        """Detach what was attached, and restore the old recipe, unless the disk has grown."""
+        if self.grown or (not self.request.present and self.was_detached):
             return
         if self.request.present and self.changes_disk and self.vbd is not None:
             self._detach()
@@ -168,7 +199,18 @@ class RunningDisk:
             self.recipe = None
         elif self.recipe is None:
             self.recipe = self.had_recipe
-        return dict(before or {}, recipe=self.recipe)
+        after = dict(before or {}, recipe=self.recipe)
+        if self.device is None:
+            raise AssertionError
+        self._tells = grown.compare(
+            self.resources.shared(Store),
+            self.vbd,
+            self.device,
+            self._growth,
+            {} if before is None else before,
+            after,
+        )
+        return after
 
     def _plan_replaced(self, vbd: Vbd, below: Device | None, recipe: str | None) -> Settings:
         request, spec = self.request, self._spec()
@@ -206,7 +248,7 @@ class RunningDisk:
             raise error
 
     def _other_disk(self, vbd: Vbd) -> DeviceBusy | WrongDevice:
-        wrong = attached.other_disk(vbd, self.device)
+        wrong = attached.other_disk(vbd, self.device) + self._why_other
         if not self.request.present:
             return WrongDevice(
                 wrong,
@@ -228,12 +270,32 @@ class RunningDisk:
         source = self.request.source
         if source is None:
             raise AssertionError
-        if (
+        is_ours = (
             mapped.is_mapped(device)
             and self.resources.dm.status(control.by_device(device)).uuid == self._spec().mapped_uuid
-        ):
+        )
+        if self.request.present and self._plan_growth(device, source, is_ours):
+            return True
+        if is_ours:
             return disk_device.is_made_of(self.resources, device, source)
         return lookup.is_device(source, device, self.resources)
+
+    def _plan_growth(self, device: Device, source: Source, is_ours: bool) -> bool:
+        """Whether the device is that of the source, or would be if it grew, which is planned."""
+        if self.vbd is None or self.guest is None:
+            raise AssertionError
+        place = grown.Place(self.vbd.key, self.guest, self.request.target)
+        store, writes = self.resources.shared(Store), not self.request.read_only
+        guard = (
+            growth.allow if self.request.shared else grown.guard(self.resources, store, place, device, writes)
+        )
+        found = growth.Growth(self.resources, guard, udev.HANDS_OFF, self.request.timeout)
+        plan = found.plan_linear if is_ours else found.plan
+        if not plan(source, device, self.request.size):
+            self._why_other = found.why
+            return False
+        self._growth = found
+        return True
 
     # Changing
 

@@ -21,13 +21,13 @@ from .._libvirt import connection, disk_source, domain_xml
 from .._libvirt.disk_definition import DiskDefinition, Exchange
 from .._libvirt.disk_request import DiskRequest
 from .._libvirt.running_disk import RunningDisk
-from .._source import needed_locks, spec
+from .._source import growth, needed_locks, spec
 from .._source import recipe as _recipe
 from .._source.resources import Resources
 from .._xen import guest, vdev
 from .._xenstore.pyxs_store import Store
 from . import sealing
-from .guest_disk import check_replace, check_source_mode
+from .guest_disk import SIZE_ARGUMENTS, check_replace, check_source_mode, file_to_grow, wanted_size
 from .item import Identities, Item, Params, Plan, check_seconds, error_of, known, undo_steps
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ ARGUMENTS = {
     "domain": {"type": "str", "required": True},
     "vdev": {"type": "str", "required": True},
     "source": {"type": "raw"},
+    **SIZE_ARGUMENTS,
     "mode": {"type": "str", "choices": ["r", "w"], "default": "w"},
     "device_type": {"type": "str", "choices": ["disk", "cdrom"], "default": "disk"},
     "bus": {"type": "str"},
@@ -74,6 +75,8 @@ class DiskItem(Item):
         self._unseal: list[Callable[[], Any]] = []
         # How the disk that is replaced is sealed.
         self._old_seal: dict[str, Any] = {}
+        # The bytes that the source's file must get, None if it is large enough.
+        self._file_size: int | None = None
 
     def key(self) -> tuple[str, Any]:
         return "vdev", f"{self.params['vdev']} of {self.params['domain']}"
@@ -97,11 +100,12 @@ class DiskItem(Item):
         _check_options(params)
         if params["source"] is None and params["state"] == "present":
             raise InvalidValue("source", None, "must be given with state=present")
+        source = None if params["source"] is None else self._source()
         self.request = DiskRequest(
             params["uri"],
             params["domain"],
             self.target,
-            None if params["source"] is None else self._source(),
+            source,
             params["mode"],
             params["device_type"],
             params["bus"],
@@ -111,6 +115,7 @@ class DiskItem(Item):
             params["state"] == "present",
             params["timeout"],
             replace=params["replace"],
+            size=wanted_size(params, source, "absent"),
         )
 
     @classmethod
@@ -156,6 +161,7 @@ class DiskItem(Item):
         if request.present and request.seal.sealed:
             sealing.need_support()
         below = self._read_source() if request.present else None
+        self._plan_file(before, after)
         if request.config:
             self.defined = DiskDefinition(self.request, definition, self.recipe)
             before["definition"], after["definition"] = self.defined.plan()
@@ -172,7 +178,15 @@ class DiskItem(Item):
                 hint="config: true changes its definition",
             )
         changes = [part.changes for part in (self.defined, self.running) if part is not None]
-        return Plan(any(changes) or self._seals_change, before, after)
+        grows = self._file_size is not None or (self.running is not None and self.running.grows)
+        return Plan(any(changes) or self._seals_change or grows, before, after)
+
+    def _plan_file(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        source = self.request.source
+        grows = file_to_grow(source, self.request.size)
+        if grows is not None and isinstance(source, spec.FileSource):
+            before["file"], after["file"] = ({source.file: size} for size in grows)
+            self._file_size = grows[1]
 
     def _seal(self) -> _recipe.Seal:
         """The wanted seal: as the options say, or else as the present recipe does."""
@@ -244,7 +258,9 @@ class DiskItem(Item):
         return state.device
 
     def apply(self) -> None:
-        """Does nothing: all disks of one domain are changed together, in :meth:`apply_together`."""
+        """Make the file larger. All disks of one domain are changed together, in :meth:`apply_together`."""
+        if self._file_size is not None and isinstance(self.request.source, spec.FileSource):
+            growth.enlarge_file(self.request.source, self._file_size)
 
     @classmethod
     def apply_together(cls, items: Sequence[DiskItem]) -> list[BlockError | None]:
@@ -262,7 +278,24 @@ class DiskItem(Item):
             for item in chosen:
                 item.exchange = exchange
                 errors[item] = error
+        # Recipes and definitions come first: a guest that starts again must not get a shorter disk.
+        growing = [item for item in items if item.running is not None and item.running.grows]
+        for item in growing:
+            errors[item] = errors.get(item) or error_of(item._grow_running)
+        for item in growing:
+            errors[item] = errors.get(item) or known(item.running).wait_told()
         return [errors.get(item) for item in items]
+
+    def _grow_running(self) -> None:
+        running = known(self.running)
+        try:
+            running.grow()
+        finally:
+            if running.grown and self.exchange is not None:
+                self.exchange.stays = True
+        if self._has.get("sealed_below"):
+            # The longer table may name more devices.
+            sealing.change(known(running.device), self._has, self._has, self._unseal, self._reason())
 
     def undo(self) -> None:
         """Restore the old definitions, and detach what was attached. Raises the first error at the end."""
@@ -279,14 +312,18 @@ class DiskItem(Item):
         return False
 
     def remains(self) -> list[str]:
+        told = [] if self.running is None else list(self.running.grown)
+        if self.exchange is not None and self.exchange.stays:
+            told.append("the definition is changed, so that the disk is as large after the next start")
         old = None if self.running is None else self.running.old
         if old is not None:
             if old.again is None:
-                return old.old.state_words(self.resources.shared(Store))
+                return told + old.old.state_words(self.resources.shared(Store))
             self.warnings.append(f"{self.title()}: the guest has {old.old} again")
-            return []
-        was_detached = self.running is not None and self.running.was_detached
-        return ["the disk of the running guest is detached"] if was_detached else []
+            return told
+        if self.running is not None and self.running.was_detached:
+            told.append("the disk of the running guest is detached")
+        return told
 
     def result(self) -> dict[str, Any]:
         request, definition = self.request, self.definition

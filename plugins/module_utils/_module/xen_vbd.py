@@ -19,9 +19,9 @@ from .._block import device as _device
 from .._block.device import Device
 from .._block.seal import reasons
 from .._libvirt import attach
-from .._source import files, lookup, needed_locks, opener, spec
+from .._source import files, growth, lookup, needed_locks, opener, spec
 from .._source.resources import Resources
-from .._xen import attached, blkback, replacing, stack, vbd_nodes, vbd_read, vdev
+from .._xen import attached, blkback, grown, replacing, stack, vbd_nodes, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.footprint import Extent
@@ -30,7 +30,7 @@ from .._xen.vbd_nodes import Vbd
 from .._xenstore.nodes import Nodes
 from .._xenstore.pyxs_store import Store
 from . import sealing
-from .guest_disk import check_replace, check_source_mode
+from .guest_disk import SIZE_ARGUMENTS, check_replace, check_source_mode, file_to_grow, wanted_size
 from .item import Identities, Item, Params, Plan, check_seconds, error_of, known, undo_steps
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ ARGUMENTS = {
     "domain": {"type": "str", "required": True},
     "vdev": {"type": "str", "required": True},
     "source": {"type": "raw"},
+    **SIZE_ARGUMENTS,
     "mode": {"type": "str", "choices": ["r", "w"], "default": "w"},
     "device_type": {"type": "str", "choices": ["disk", "cdrom"], "default": "disk"},
     "diskseq": {"type": "int"},
@@ -93,6 +94,12 @@ class VbdItem(Item):
         # The disk that the guest has there and that is to be replaced, and whether it is detached now.
         self.old: OldDisk | None = None
         self._is_taken = False
+        # The bytes that the disk is to have at least, 0 if that was not given; and how the disk grows.
+        self.size = 0
+        self.growth: growth.Growth | None = None
+        # Whether the guest must be told its disk's size.
+        self._tells = False
+        self._why_other = ""
         # The settings that the plan found and wants, and the steps that roll back a change of the seals.
         self._before: dict[str, Any] = {}
         self._after: dict[str, Any] = {}
@@ -132,6 +139,7 @@ class VbdItem(Item):
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
         if self.source is not None:
             self.source = check_source_mode(self.source, params["mode"])
+        self.size = wanted_size(params, self.source, "detached")
         if isinstance(self.source, spec.FileSource) and params["shared"]:
             self.source = self.source._replace(overlap=True)
 
@@ -157,8 +165,16 @@ class VbdItem(Item):
         return self._plan_detached() if self.params["state"] == "detached" else self._plan_attached()
 
     def apply(self) -> None:
-        if self.params["state"] == "attached" and not self.was_there:
-            self.device = self.opener.open(self._wanted_source())
+        if self.params["state"] != "attached":
+            return
+        if self.was_there:
+            if self.growth is not None:
+                self.growth.apply()
+            return
+        source = self._wanted_source()
+        if isinstance(source, spec.FileSource) and file_to_grow(source, self.size):
+            growth.enlarge_file(source, source.offset + self.size)
+        self.device = self.opener.open(source)
         if self.old is not None:
             self.old = self._check_replacement(self.old, known(self.device))
 
@@ -172,10 +188,21 @@ class VbdItem(Item):
                 cls._attach(chosen, batch, errors)
             else:
                 cls._detach(chosen, batch, errors)
+        cls._wait_told(items, errors)
         for item in items:
             if errors.get(id(item)) is None:
                 errors[id(item)] = item._change_seals()
         return [errors.get(id(item)) for item in items]
+
+    @staticmethod
+    def _wait_told(items: Sequence[VbdItem], errors: dict[int, BlockError | None]) -> None:
+        """Wait until the guests know the new sizes of the disks that they had before."""
+        chosen = [item for item in items if item._tells]
+        if not chosen:
+            return
+        told = [grown.Told(known(item.vbd).key, item.title(), known(item.device).size) for item in chosen]
+        store, seconds = chosen[0].resources.shared(Store), max(item.params["timeout"] for item in chosen)
+        errors.update(zip(map(id, chosen), grown.wait(store, told, seconds)))
 
     def _change_seals(self) -> BlockError | None:
         """Seal what blkback has open now, or lift seals, as the settings say."""
@@ -196,7 +223,7 @@ class VbdItem(Item):
         return reasons.of_vbd(known(self.guest).domid, self.vdev.number)
 
     def remains(self) -> list[str]:
-        told = list(self.opener.grown)
+        told = self.opener.grown + ([] if self.growth is None else self.growth.grown)
         if self.old is not None:
             return told + self.old.state_words(self.resources.shared(Store))
         if self.params["state"] == "attached" or self.vbd is None:
@@ -214,6 +241,8 @@ class VbdItem(Item):
     def commit(self) -> None:
         if self.params["persist"]:
             self.opener.keep()
+            if self.growth is not None:
+                self.growth.opener.keep()
 
     def undo(self) -> None:
         try:
@@ -270,7 +299,10 @@ class VbdItem(Item):
             if difference is None:
                 self._guard(known(self.device))
                 self.vbd, self.was_there = vbd, True
-                return self._plan_seals(dict(after), after)
+                before = dict(after)
+                store = self.resources.shared(Store)
+                self._tells = grown.compare(store, vbd, known(self.device), self.growth, before, after)
+                return self._plan_seals(before, after)
             if not self.params["replace"]:
                 raise difference
             self._check_options_of_new()
@@ -278,7 +310,14 @@ class VbdItem(Item):
         self._refuse_served_by_others()
         self._check_options_of_new()
         self._check_free()
+        self._plan_file(after)
         return self._plan_seals({}, after)
+
+    def _plan_file(self, after: dict[str, Any]) -> None:
+        """Add the new size of a file that must become larger for a new disk."""
+        grows = file_to_grow(self.source, self.size)
+        if grows is not None and isinstance(self.source, spec.FileSource):
+            after["sizes"] = {self.source.file: grows[1]}
 
     def _check_options_of_new(self) -> None:
         """InvalidValue for options that are not possible for a disk that is not attached yet."""
@@ -321,10 +360,9 @@ class VbdItem(Item):
         way = "Detach it first with state=detached, or say replace: true"
         error = attached.difference(vbd, self.title(), self.params, way, _LEAVING)
         device = self._opened(vbd)
-        if error is None and (
-            device is None or not lookup.is_device(self._wanted_source(), device, self.resources)
-        ):
-            error = DeviceBusy(attached.other_disk(vbd, device), device=self.title(), hint=way)
+        if error is None and (device is None or not self._is_source(vbd, device)):
+            wrong = attached.other_disk(vbd, device) + self._why_other
+            error = DeviceBusy(wrong, device=self.title(), hint=way)
         if error is None:
             self.device = device
         else:
@@ -335,6 +373,7 @@ class VbdItem(Item):
         store = self.resources.shared(Store)
         self.old = replacing.look_at(store, vbd, known(self.guest), self.old_device)
         self._check_free()
+        self._plan_file(after)
         before = self._settings(vbd.params, **attached.settings_of(vbd))
         wanted = sealing.as_before(self.params, self.old.device, before, self._reason())
         self._old_seal = {name: before.get(name) for name in ("sealed", "sealed_below")}
@@ -397,6 +436,22 @@ class VbdItem(Item):
         if outcome.error is not None:
             raise outcome.error
         sealing.change(old.device, {}, self._old_seal, [], self._reason())
+
+    def _is_source(self, vbd: Vbd, device: Device) -> bool:
+        """Whether the attached device is that of the source, or would be if it grew, which is planned."""
+        store, place = self.resources.shared(Store), grown.Place(vbd.key, known(self.guest), self.vdev.name)
+        found = growth.Growth(
+            self.resources,
+            growth.allow
+            if self.params["shared"]
+            else grown.guard(self.resources, store, place, device, vbd.writable),
+            seconds=self.params["timeout"],
+        )
+        if found.plan(self._wanted_source(), device, self.size):
+            self.growth = found
+            return True
+        self._why_other = found.why
+        return lookup.is_device(self._wanted_source(), device, self.resources)
 
     def _opened(self, vbd: Vbd) -> Device | None:
         device = attached.open_device(vbd)

@@ -19,16 +19,18 @@ from .._base import locks as _locks
 from .._base.errors import BlockError, InvalidValue
 from .._base.files import check_path
 from .._hotplug import state
+from .._source import growth, needed_locks, recipe_file, spec
 from .._source import recipe as _recipe
-from .._source import recipe_file, spec
 from .._source.resources import Resources
 from .._xen import vdev as _vdev
+from .._xenstore.pyxs_store import Store
 from .._xl import config_file, disk_text
 from .._xl.disk_change import DiskChange, DiskRequest
 from .._xl.guest_config import Exchange, GuestConfig
+from .._xl.running_disk import RunningDisk, find_guest
 from . import sealing
-from .guest_disk import check_source_mode
-from .item import Identities, Item, Params, Plan, error_of, known
+from .guest_disk import SIZE_ARGUMENTS, check_source_mode, file_to_grow, wanted_size
+from .item import Identities, Item, Params, Plan, check_seconds, error_of, known
 
 if TYPE_CHECKING:
     from .._source.spec import Source
@@ -38,11 +40,14 @@ ARGUMENTS = {
     "config_file": {"type": "path"},
     "vdev": {"type": "str", "required": True},
     "source": {"type": "raw"},
+    **SIZE_ARGUMENTS,
     "recipe": {"type": "str"},
     "mode": {"type": "str", "choices": ["r", "w"], "default": "w"},
     "device_type": {"type": "str", "choices": ["disk", "cdrom"], "default": "disk"},
     "shared": {"type": "bool", "default": False},
+    "live": {"type": "bool", "default": False},
     **sealing.BELOW_ARGUMENTS,
+    "timeout": {"type": "int", "default": 60},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
 _LONGEST_DOMAIN = 256
@@ -61,6 +66,10 @@ class XlDiskItem(Item):
         super().__init__(params, resources)
         self.change: DiskChange | None = None
         self.exchange: Exchange | None = None
+        # The disk that the running guest has, if that is to grow.
+        self.running: RunningDisk | None = None
+        # The bytes that the source's file must get, None if it is large enough.
+        self._file_size: int | None = None
 
     def key(self) -> tuple[str, Any]:
         return "vdev", self.title()
@@ -82,15 +91,20 @@ class XlDiskItem(Item):
         vdev = _vdev.parse(params["vdev"]).name
         _check_names(params)
         sealing.check_guest_disk(params, "absent")
+        check_seconds(params, "timeout", 1)
+        if params["live"] and params["state"] == "absent":
+            wrong = "must be false with state=absent: a running guest keeps the disk until it ends"
+            raise InvalidValue("live", True, wrong)
         if params["source"] is None and params["state"] == "present":
             raise InvalidValue("source", None, "must be given with state=present")
         if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "present":
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
+        source = None if params["source"] is None else self._source()
         self.request = DiskRequest(
             params["config_file"],
             params["domain"],
             vdev,
-            None if params["source"] is None else self._source(),
+            source,
             params["recipe"],
             params["mode"],
             params["device_type"],
@@ -98,6 +112,7 @@ class XlDiskItem(Item):
             params["state"] == "present",
             params["sealed"],
             params["sealed_below"],
+            wanted_size(params, source, "absent"),
         )
 
     def _source(self) -> Source:
@@ -106,14 +121,28 @@ class XlDiskItem(Item):
         return source
 
     def locks(self) -> list[_locks.Lock]:
-        """The configuration, which is read and written as a whole, and the recipe."""
+        """
+        The configuration, which is read and written as a whole, and the recipe. With ``live``, what the
+        disk is made of, and the disk of the running guest.
+        """
         request = self.request
         path = request.config_file or config_file.path_of(request.domain or "")
         try:
-            name = [DiskChange(self.resources, request, self._read()).name]
+            change = DiskChange(self.resources, request, self._read())
+            names, live = [change.name], self._live_locks(change.guest.name)
         except BlockError:  # the plan reads it again and reports the error
-            name = []
-        return config_file.lock_of(path) + [recipe_file.lock_of(each) for each in name]
+            names, live = [], []
+        return config_file.lock_of(path) + [recipe_file.lock_of(each) for each in names] + live
+
+    def _live_locks(self, name: str) -> list[_locks.Lock]:
+        if not self.params["live"] or self.request.source is None:
+            return []
+        guest = find_guest(self.resources.shared(Store), name)
+        if guest is None:
+            return []
+        number = _vdev.parse(self.request.vdev).number
+        own = _locks.of_vbd(guest.domid, number, self.title())
+        return [own, *needed_locks.of_source(self.request.source)]
 
     def _read(self) -> GuestConfig:
         return GuestConfig(self.request.config_file, self.request.domain)
@@ -128,14 +157,44 @@ class XlDiskItem(Item):
             sealing.need_support()
         self.change = change
         self.warnings += change.warnings
-        return Plan(change.changes_config or change.changes_recipe, before, after)
+        self._plan_file(before, after)
+        self._plan_running(before, after)
+        grows = self._file_size is not None or (self.running is not None and self.running.grows)
+        return Plan(change.changes_config or change.changes_recipe or grows, before, after)
+
+    def _plan_file(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        source = self.request.source
+        grows = file_to_grow(source, self.request.size)
+        if grows is not None and isinstance(source, spec.FileSource):
+            before["file"], after["file"] = ({source.file: size} for size in grows)
+            self._file_size = grows[1]
+
+    def _plan_running(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        """Plan how the disk of a running guest grows, if it has the disk."""
+        change = known(self.change)
+        if not self.params["live"]:
+            return
+        store = self.resources.shared(Store)
+        guest = find_guest(store, change.guest.name)
+        if guest is None:
+            return
+        running = RunningDisk(self.resources, self.request, guest, store)
+        has, gets = running.plan(known(change.wanted).source, self.params["timeout"])
+        if running.grows:
+            self.running = running
+            before["running"], after["running"] = has, gets
 
     def apply(self) -> None:
+        if self._file_size is not None and isinstance(self.request.source, spec.FileSource):
+            growth.enlarge_file(self.request.source, self._file_size)
         known(self.change).write_recipe()
 
     @classmethod
     def apply_together(cls, items: Sequence[XlDiskItem]) -> list[BlockError | None]:
-        """Change all disks of one configuration at once. Then recipes that nothing names are removed."""
+        """
+        Change all disks of one configuration at once. Then recipes that nothing names are removed, and disks
+        of running guests grow.
+        """
         errors: dict[XlDiskItem, BlockError | None] = {}
         for chosen in _by_file(items):
             changes = [known(item.change) for item in chosen]
@@ -144,10 +203,21 @@ class XlDiskItem(Item):
             for item, change in zip(chosen, changes):
                 item.exchange = exchange
                 errors[item] = error or error_of(change.remove_recipe)
+        growing = [item for item in items if item.running is not None and errors.get(item) is None]
+        for item in growing:
+            errors[item] = error_of(known(item.running).grow)
+        for item in growing:
+            seconds = item.params["timeout"]
+            errors[item] = errors.get(item) or known(item.running).wait_told(seconds)
         return [errors.get(item) for item in items]
 
     def undo(self) -> None:
-        """Restore the configuration and the recipe. Raises the first error at the end."""
+        """
+        Restore the configuration and the recipe, unless the disk of the running guest has grown: it must not
+        be shorter after the next start. Raises the first error at the end.
+        """
+        if self.remains():
+            return
         steps = [self.exchange.undo] if self.exchange is not None else []
         if self.change is not None:
             # A configuration that was not restored needs the recipe that it names.
@@ -156,6 +226,9 @@ class XlDiskItem(Item):
             failure = error_of(step)
             if failure is not None:
                 raise failure
+
+    def remains(self) -> list[str]:
+        return [] if self.running is None else self.running.grown
 
     def is_removal(self) -> bool:
         # A configuration and a recipe can be restored.

@@ -77,6 +77,8 @@ class Slots:
     ) -> None:
         self._resources = resources
         self._devices: dict[str, Device | None] = {}
+        # Bytes that devices of slots will have, by the slot's text.
+        self._sizes: dict[str, int] = {}
         # Placeholder minor numbers for devices that do not exist yet. Their major is 0, which no block device
         # has.
         self._unmade: dict[Any, int] = {}
@@ -97,6 +99,14 @@ class Slots:
         )
         complete = all(self._find(slot) is not None for _index, slot in table.devices(read_only))
         return CheckedTable(table.with_devices(self._number_or_text) if complete else table, complete, table)
+
+    def use(self, slot: Slot, device: Device, size: int) -> None:
+        """
+        Take this held device for a slot, instead of looking it up. ``size``: the bytes that it will have when
+        the table is loaded.
+        """
+        self._devices[slot.text] = device
+        self._sizes[slot.text] = size
 
     def device(self, slot: Slot) -> Device | None:
         """The held device of a slot that was looked up; None if it does not exist yet."""
@@ -138,7 +148,9 @@ class Slots:
         def facts(slot: Slot) -> _dm_table.DeviceFacts | _dm_table.NoDevice | None:
             try:
                 device = find(slot)
-                return otherwise(slot) if device is None else _facts(device, self._resources, slot)
+                if device is None:
+                    return otherwise(slot)
+                return _facts(device, self._resources, slot, self._sizes.get(slot.text, 0))
             except BlockError as error:
                 if not whole:
                     raise
@@ -246,9 +258,9 @@ def _targets_of(value: Any, resources: Resources) -> dict[str, tuple[int, int, i
     return found
 
 
-def _facts(device: Device, resources: Resources, slot: Slot) -> _dm_table.DeviceFacts:
-    """The DeviceFacts of the held device of a slot."""
-    size = files.size_to_be(spec.parse_slot(slot), device)
+def _facts(device: Device, resources: Resources, slot: Slot, least: int = 0) -> _dm_table.DeviceFacts:
+    """The DeviceFacts of the held device of a slot, which will have ``least`` bytes or more."""
+    size = max(least, files.size_to_be(spec.parse_slot(slot), device))
     uuid = resources.dm.status(control.by_device(device)).uuid if _mapped.is_mapped(device) else None
     return _dm_table.DeviceFacts(
         device.id.major,

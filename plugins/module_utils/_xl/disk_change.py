@@ -51,7 +51,8 @@ class DiskRequest(NamedTuple):
     ``source``: None only to remove a disk, whatever it is. ``recipe``: its name, or None for the usual one.
     ``mode``: ``r`` or ``w``. ``device_type``: ``disk`` or ``cdrom``. ``shared``: other guests may write to
     the same storage. ``present``: whether the disk must exist afterwards. ``sealed``, ``sealed_below``: of
-    the disk while the guest has it; None leaves it as it is.
+    the disk while the guest has it; None leaves it as it is. ``size``: make the source's file large enough
+    for this many bytes; 0 if that was not asked for.
     """
 
     config_file: str | None
@@ -65,6 +66,7 @@ class DiskRequest(NamedTuple):
     present: bool = True
     sealed: bool | None = None
     sealed_below: bool | None = None
+    size: int = 0
 
 
 class DiskChange:

@@ -130,11 +130,17 @@ def test_guests_of_xl(role, tmp_path):
     assert {"uri", "live", "timeout"} <= set(by_libvirt.disks[-1][0])
 
 
-def test_running_guests_of_xl_are_not_changed(role, tmp_path):
-    wrong = {"guest_disks_manager": "xl", "guest_disks_live": True}
-    disk = {"vdev": "xvda", "file": str(tmp_path / "a.raw"), "size": "1M"}
-    done = role([disk], "-e", json.dumps(wrong), fails=True)
-    assert "guest_disks_live true: must be false" in done.text and not (tmp_path / "a.raw").exists()
+def test_disks_of_running_guests_of_xl_grow(role, tmp_path):
+    """New disks are not attached, and a running guest keeps the disks that are removed."""
+    live = {"guest_disks_manager": "xl", "guest_disks_live": True}
+    disks = [
+        {"vdev": "xvda", "file": str(tmp_path / "a.raw"), "size": "1M"},
+        {"vdev": "xvdb", "state": "absent"},
+    ]
+    done = role(disks, "-e", json.dumps(live))
+    (present,), (absent,) = done.disks[-1], done.disks[-2]
+    assert (present["vdev"], present["live"], present["timeout"]) == ("xvda", True, 60)
+    assert absent == {"domain": "g", "vdev": "xvdb", "state": "absent"}
 
 
 def test_links_are_followed_and_files_grow(role, tmp_path):

@@ -1,0 +1,125 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+One disk of a running guest of xl: whether it is that of its recipe, and how it grows.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._base.errors import BlockError, DeviceBusy, GuestError
+from .._block.device import Device
+from .._dm import udev
+from .._source import growth, lookup
+from .._source.resources import Resources
+from .._xen import attached, grown, vbd_read
+from .._xen import guest as _guest
+from .._xen import vdev as _vdev
+from .._xen.vbd_nodes import Vbd
+from .._xenstore.nodes import Nodes
+from .disk_change import DiskRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .._source.spec import Source
+
+Settings = dict[str, Any]
+
+
+def find_guest(store: Nodes, name: str) -> _guest.Guest | None:
+    """The running guest with this name, or None. GuestError if several have it."""
+    if all(guest.name != name for guest in _guest.running(store)):
+        return None
+    return _guest.find(store, name)
+
+
+class RunningDisk:
+    """``device``: the device that blkback has open for the disk, held by the resources."""
+
+    def __init__(self, resources: Resources, request: DiskRequest, guest: _guest.Guest, store: Nodes) -> None:
+        self._resources = resources
+        self._request = request
+        self._guest = guest
+        self._store = store
+        self._vbd: Vbd | None = None
+        self._growth: growth.Growth | None = None
+        self._tells = False
+        self._why_other = ""
+        self.device: Device | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self._request.vdev} of {self._guest}"
+
+    @property
+    def grows(self) -> bool:
+        """Whether the disk must become larger, or the guest must still be told."""
+        return self._tells or (self._growth is not None and self._growth.changes)
+
+    @property
+    def grown(self) -> list[str]:
+        """What has grown, as texts. It stays, whatever fails afterwards."""
+        return [] if self._growth is None else self._growth.grown
+
+    def plan(self, source: Source, seconds: float) -> tuple[Settings, Settings]:
+        """
+        What grows, before and after; both empty if nothing does, or if the guest does not have the disk yet.
+        ``seconds``: the limit for outstanding reads and writes to end. Raises an error if the guest has
+        another disk there.
+        """
+        request = self._request
+        number = _vdev.parse(request.vdev).number
+        self._vbd = vbd = vbd_read.read_vbd(self._store, self._guest.domid, number)
+        if vbd is None:
+            return {}, {}
+        attached.check_connected(vbd, self.title, "Wait, and try again")
+        device = attached.open_device(vbd)
+        self.device = None if device is None else self._resources.enter_context(device)
+        if self.device is None or not self._is_source(vbd, source, self.device, seconds):
+            raise DeviceBusy(
+                attached.other_disk(vbd, self.device) + self._why_other,
+                device=self.title,
+                hint="The disk of a running guest is never replaced: say live: false, so that the new disk "
+                "is used from the next start on",
+            )
+        before: Settings = {}
+        after: Settings = {}
+        self._tells = grown.compare(self._store, vbd, self.device, self._growth, before, after)
+        return before, after
+
+    def grow(self) -> None:
+        """
+        Grow the disk. Its recipe is written before: a guest that starts again must not get a shorter disk.
+        """
+        if self._growth is None:
+            return
+        if not _guest.lives(self._store, self._guest):
+            raise GuestError("the guest has ended meanwhile", device=self.title)
+        self._growth.apply()
+
+    def wait_told(self, seconds: float) -> BlockError | None:
+        """Wait until the backend has told the guest the new size; an error or None."""
+        if not self._tells or self._vbd is None or self.device is None:
+            return None
+        told = grown.Told(self._vbd.key, self.title, self.device.size)
+        return grown.wait(self._store, [told], seconds)[0]
+
+    def _is_source(self, vbd: Vbd, source: Source, device: Device, seconds: float) -> bool:
+        """Whether the device is that of the source, or would be if it grew, which is planned."""
+        place = grown.Place(vbd.key, self._guest, self._request.vdev)
+        guard = (
+            growth.allow
+            if self._request.shared
+            else grown.guard(self._resources, self._store, place, device, vbd.writable)
+        )
+        found = growth.Growth(self._resources, guard, udev.HANDS_OFF, seconds)
+        if found.plan(source, device, self._request.size):
+            self._growth = found
+            return True
+        self._why_other = found.why
+        return lookup.is_device(source, device, self._resources)
