@@ -16,7 +16,7 @@ STEP := tests/setup/step
 
 FAST := units sanity format types lint docs-lint docs changelog-lint licences importer integration-loop cores
 
-.PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended molecule campaign bench build install clean
+.PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended molecule campaign bench pictures build install clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -64,6 +64,9 @@ docs-lint: ## Documentation of plugins and roles
 
 docs: ## Documentation site, in .build/docs; warnings and broken links are errors
 	@$(STEP) docs tests/setup/docs
+
+pictures: ## Run the plays of tools/pictures on this machine, and draw what they print for docs/images
+	@RACEFREE_VENV=docs $(RUN) python -m tools.pictures '$(CURDIR)/docs/images'
 
 changelog-lint: ## Changelog fragments
 	@$(STEP) changelog-lint $(RUN) antsibull-changelog lint
