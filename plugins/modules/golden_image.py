@@ -1,0 +1,181 @@
+#!/usr/bin/python
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: golden_image
+short_description: Convert a qcow2, VMDK or VHDX image to a raw golden image, once
+version_added: 0.1.0
+description:
+  - Converts an image of another format with C(qemu-img) to a raw image, which snapshots for guests can then
+    use.
+  - An image is converted once. Beside the raw image, C(PATH.source) records what it was made from, with the
+    SHA-256 checksum of each file. A second run does not read the image again unless it was touched since. If
+    its contents are still the same, only the record is updated. If they are not, or if O(path) was written
+    to, the task fails, because changes of guests may belong to the raw image.
+  - The format is never guessed. The task fails if the contents of O(image) are not of the given O(format).
+  - The raw image gets its name when it is complete and on the disk. Until then it has a name that ends with
+    C(.unfinished). It is removed after an error. If the task is killed, C(qemu-img) is killed, too, and the
+    next run removes the file. An existing file is never replaced.
+  - C(qemu-img) gets the opened files that were checked, and opens no others. It runs with limits on time and
+    memory.
+  - Ansible shows nothing of a module before it ends. So the system's log has a line for every 10 percent
+    (C(journalctl -t racefree.block.golden_image -f)).
+  - The role P(racefree.block.guest_disks#role) uses this module.
+author:
+  - The racefree.block contributors (@racefree)
+extends_documentation_fragment:
+  - racefree.block.block
+requirements:
+  - qemu-img (Debian's package is qemu-utils)
+seealso:
+  - module: racefree.block.snapshot_stores
+options:
+  path:
+    description:
+      - Absolute path of the raw image. Its directory must exist.
+      - It is made with mode C(0600). Holes of the image remain holes.
+    type: path
+    required: true
+  image:
+    description:
+      - Absolute path of the image to convert. Nothing may write to it meanwhile.
+      - It can be removed after it was converted.
+    type: path
+    required: true
+  format:
+    description:
+      - The format of O(image).
+    type: str
+    choices: [qcow2, vmdk, vhdx]
+    required: true
+  backing:
+    description:
+      - Whether O(image) may have other files of this host read, which it names. These are a backing file, an
+        external data file of a qcow2 image, or the files that the descriptor of a VMDK image names. Without
+        this option such an image is refused, because whoever made it chose the names.
+      - The result lists these files. Relative names are relative to the directory of the image that names
+        them. A backing file must have its format stated in the image.
+    type: bool
+    default: false
+  timeout:
+    description:
+      - How many seconds the conversion may take. Another run that converts to the same O(path) is waited for
+        one minute longer.
+    type: int
+    default: 3600
+  memory:
+    description:
+      - The largest address space of C(qemu-img), from V(128M) on.
+    type: str
+    default: 1G
+"""
+
+EXAMPLES = r"""
+- name: Convert a cloud image
+  racefree.block.golden_image:
+    path: /srv/golden/debian-13.raw
+    image: /srv/images/debian-13-generic-amd64.qcow2
+    format: qcow2
+  register: made
+
+- name: Convert a disk that VMware keeps in two files, disk.vmdk and disk-flat.vmdk
+  racefree.block.golden_image:
+    path: /srv/golden/appliance.raw
+    image: /srv/images/disk.vmdk
+    format: vmdk
+    backing: true
+    timeout: 14400
+"""
+
+RETURN = r"""
+golden:
+  description: The raw image. In check mode, what is known of it.
+  returned: success
+  type: dict
+  contains:
+    path:
+      description: Its path.
+      type: str
+      sample: /srv/golden/debian-13.raw
+    exists:
+      description: Whether it exists. V(false) in check mode if it would be made.
+      type: bool
+      sample: true
+    size:
+      description: >-
+        Its size in bytes, also if it does not exist yet. V(null) if O(path) could not be looked at.
+      type: int
+      sample: 3221225472
+    mtime_ns:
+      description: >-
+        Its modification time, in nanoseconds since the epoch. V(null) if it does not exist yet.
+      type: int
+      sample: 1764039633123456789
+    made_from:
+      description: The files that were read, the image itself first.
+      type: list
+      elements: dict
+      contains:
+        path:
+          description: Path of the file.
+          type: str
+          sample: /srv/images/debian-13-generic-amd64.qcow2
+        format:
+          description: Its format.
+          type: str
+          sample: qcow2
+        size:
+          description: Its size in bytes.
+          type: int
+          sample: 334495744
+        mtime_ns:
+          description: Its modification time, in nanoseconds since the epoch.
+          type: int
+          sample: 1764039600123456789
+        sha256:
+          description: Its SHA-256 checksum. V(null) in check mode if it was not read yet.
+          type: str
+          sample: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+error:
+  description: The error as structured data.
+  returned: failure
+  type: dict
+  contains:
+    kind:
+      description: Kind of the error.
+      type: str
+      sample: WrongDevice
+    message:
+      description: What was attempted and what happened.
+      type: str
+      sample: "it was written to since it was made, so it is not what guests' changes belong to"
+    device:
+      description: The device, file or name concerned.
+      type: str
+      sample: /srv/golden/debian-13.raw
+    errno:
+      description: >-
+        Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
+        kind best.
+      type: str
+      sample: ENODEV
+    hint:
+      description: What to do about it.
+      type: str
+      sample: "Give another path for a new one, and keep this file while guests use it"
+"""
+
+from ansible_collections.racefree.block.plugins.module_utils._module.golden_image import GoldenItem
+from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one
+
+
+def main():
+    run_one(GoldenItem)
+
+
+if __name__ == "__main__":
+    main()
