@@ -47,8 +47,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description: >-
-    Dictionaries with V(path), V(size) in bytes or none, V(exact), V(image), V(state), V(remove) (a list of
-    paths) and V(label).
+    Dictionaries with V(path), V(size) in bytes or none, V(exact), V(image), V(converted)
+    (what the image is made from, or none), V(state), V(remove) (a list of paths) and V(label).
   type: list
   elements: dict
 """

@@ -21,6 +21,11 @@ options:
     type: list
     elements: dict
     required: true
+  sizes:
+    description:
+      - Sizes in bytes of the existing images, by path.
+      - With this option, stores are left out whose image has yet to be converted.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -41,10 +46,10 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 from ansible_collections.racefree.block.plugins.module_utils._guest_disks import plan
 
 
-def guest_disk_stores(value):
+def guest_disk_stores(value, sizes=None):
     """The stores of the snapshots."""
     try:
-        return plan.stores_of(value)
+        return plan.stores_of(value, sizes)
     except BlockError as error:
         raise AnsibleFilterError(f"guest_disk_stores: {error}") from error
 

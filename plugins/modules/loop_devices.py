@@ -91,7 +91,8 @@ options:
         description:
           - Confirms that the file is a raw disk image although it begins with the signature of an image
             format (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG, Bochs, cloop). Without this option, no
-            device is created for such a file. Convert it with C(qemu-img convert -O raw).
+            device is created for such a file. Convert it with
+            M(racefree.block.golden_image), or with C(qemu-img convert -O raw).
           - A guest can write such a signature to its own disk, so set this option for the disks of guests.
           - A file is always used byte for byte, never decoded as another format.
         type: str

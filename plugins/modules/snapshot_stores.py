@@ -50,6 +50,13 @@ options:
           - Whether to accept a store that has changes but no record as a store of this image.
         type: bool
         default: false
+      format:
+        description:
+          - Confirms that the image is a raw disk although it begins with the signature of another format.
+            Otherwise such an image is refused, because the guest would read the container instead of the disk
+            in it. M(racefree.block.golden_image) converts images of other formats.
+        type: str
+        choices: [raw]
 """
 
 EXAMPLES = r"""

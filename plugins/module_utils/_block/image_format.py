@@ -18,6 +18,8 @@ block/vhdx.h, block/vdi.c, block/parallels.c, block/bochs.c, block/cloop.c, bloc
 from __future__ import annotations
 
 RAW = "raw"
+# Those that golden_image converts.
+CONVERTED = ("qcow2", "vmdk", "vhdx")
 # Bytes to examine at the beginning and at the end; the end begins at a sector boundary.
 HEAD, TAIL, SECTOR = 512, 4096, 512
 
@@ -45,6 +47,17 @@ _VHD_FOOTERS = (511, 512)
 # The last 512 bytes of an Apple disk image: "koly", the version 4, and their number.
 _DMG_TRAILER = b"koly" + (4).to_bytes(4, "big") + (512).to_bytes(4, "big")
 _VMDK_VERSIONS = (b"version=1", b"version=2", b"version=3")
+
+
+def way_out(form: str | None) -> str:
+    """How to use an image of this format (None: of any other), as text: completes "Convert it "."""
+    by_hand = f"qemu-img convert {f'-f {form} ' if form else ''}-O raw"
+    if form not in CONVERTED:
+        return f"({by_hand})"
+    return (
+        "once (racefree.block.golden_image; in the role guest_disks: an image with its format; by hand: "
+        f"{by_hand})"
+    )
 
 
 def tail_of(size: int) -> int:

@@ -116,7 +116,7 @@ def _check_format(backing: Backing, area: Area, option: str) -> None:
             option,
             backing.path,
             f"is an image of the format {found}, not a raw disk image. "
-            f"Convert it (qemu-img convert -f {found} -O raw), or "
+            f"Convert it {image_format.way_out(found)}, or "
             f"{_SAY_RAW.get(option, 'say format=raw')} if a guest wrote these bytes to its own disk",
         )
 

@@ -45,9 +45,10 @@ def check(entries: list[Entry], identities: dict[str, str] | None = None) -> Non
     files, writers = _check_files(present, pools, key)
     images: dict[str | None, str] = {}
     for entry in present:
-        if entry.image is not None:
-            images.setdefault(key(entry.image), entry.label)
+        for path in _images_of(entry):
+            images.setdefault(key(path), entry.label)
     _check_images(present, writers, key)
+    _check_conversions(present, key)
     volumes = _check_volumes(present)
     for entry in entries:
         if entry.remove:
@@ -162,11 +163,35 @@ def _check_records(present: list[Entry], users: dict[str | None, list[User]]) ->
 
 def _check_images(present: list[Entry], writers: dict[str | None, list[User]], key: Key) -> None:
     for entry in present:
-        for other, dummy, path in writers.get(key(entry.image), ()):
-            what = f"{other} writes this file{_also(entry.image, path)}"
-            raise InvalidValue(
-                f"{entry.option}.image", entry.image, f"must be an image that nobody writes: {what}"
-            )
+        for image in _images_of(entry):
+            for other, dummy, path in writers.get(key(image), ()):
+                what = f"{other} writes this file{_also(image, path)}"
+                raise InvalidValue(
+                    f"{entry.option}.image", image, f"must be an image that nobody writes: {what}"
+                )
+
+
+def _images_of(entry: Entry) -> list[str]:
+    """The files that the disk only reads: its image, and what that is made from."""
+    found = [] if entry.image is None else [entry.image]
+    return found if entry.conversion is None else [*found, entry.conversion.path]
+
+
+def _check_conversions(present: list[Entry], key: Key) -> None:
+    """One golden image is made from one image, in one way."""
+    seen: dict[str | None, Entry] = {}
+    sources = {key(entry.conversion.path): entry for entry in present if entry.conversion is not None}
+    for entry in present:
+        if entry.conversion is None:
+            continue
+        option, golden = f"{entry.option}.image.golden", entry.conversion.golden
+        other = seen.setdefault(key(golden), entry)
+        if other.conversion is None or other.conversion._replace(golden=golden) != entry.conversion:
+            wrong = f"must be a file of its own: {other.label} makes it from another image, or in another way"
+            raise InvalidValue(option, golden, wrong)
+        if key(golden) in sources:
+            wrong = f"must be another file than the image of {sources[key(golden)].label}"
+            raise InvalidValue(option, golden, wrong)
 
 
 def _also(path: str | None, other: str) -> str:

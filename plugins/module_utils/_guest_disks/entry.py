@@ -22,6 +22,7 @@ from .._base.errors import InvalidValue, TableError
 from .._base.record import Record
 from .._base.values import SECTOR, boolean, bytes_of, check_keys, whole
 from .._xen import vdev as _vdev
+from .conversion import Conversion, check_image_path, conversion_of
 from .pool import Pool, id_of, pool_of
 
 # Plain data for a recipe.
@@ -65,7 +66,8 @@ class Thin(Record):
 class Entry(Record):
     """
     A checked disk. ``option``: its place in the list. ``label``: its name in messages. Sizes in bytes.
-    ``given``: the options as given.
+    ``image``: the path of the raw image, which is made by ``conversion`` unless that is None. ``given``: the
+    options as given.
     """
 
     option: str
@@ -76,6 +78,7 @@ class Entry(Record):
     file: str | None
     size: int | None
     image: str | None
+    conversion: Conversion | None
     disk_size: int | None
     chunk_size: int
     thin: Thin | None
@@ -106,6 +109,7 @@ def entry_of(disk: dict[str, Any], domain: str, option: str) -> Entry:
         raise InvalidValue(f"{option}.state", disk["state"], "must be present or absent")
     absent = disk.get("state", "present") == "absent"
     flags = {key: boolean(disk[key], f"{option}.{key}") for key in _BOOLEAN_KEYS if disk.get(key) is not None}
+    conversion = conversion_of(disk.get("image"), f"{option}.image")
     _check_kind(disk, option, absent, flags)
     size = None if disk.get("size") is None else bytes_of(disk["size"], f"{option}.size")
     return Entry(
@@ -116,7 +120,8 @@ def entry_of(disk: dict[str, Any], domain: str, option: str) -> Entry:
         absent,
         disk.get("file"),
         size,
-        disk.get("image"),
+        disk.get("image") if conversion is None else conversion.golden,
+        conversion,
         None if disk.get("disk_size") is None else bytes_of(disk["disk_size"], f"{option}.disk_size"),
         whole(disk.get("chunk_size") or 8, f"{option}.chunk_size"),
         None if disk.get("thin") is None else _thin_of(disk["thin"], f"{option}.thin"),
@@ -182,6 +187,9 @@ def _base_of(entry: Entry, sizes: Sizes, mtimes: Sizes) -> tuple[SourceData, int
 def _snapshot_of(entry: Entry, image: int | None, mtime: int | None) -> tuple[SourceData, int]:
     image, size = _checked_sizes(entry, image)
     origin: dict[str, Any] = {"file": entry.image, "read_only": True}
+    if entry.conversion is not None:
+        # Known to be raw, also if the disk in it begins like another format.
+        origin["format"] = "raw"
     if mtime is not None:
         origin["mtime_ns"] = mtime
     if size > image:
@@ -236,10 +244,8 @@ def _check_kind(disk: dict[str, Any], option: str, absent: bool, flags: dict[str
         raise InvalidValue(option, given, "must have either file or thin or source")
     kind = given[0] if given else None
     for key in ("file", "image"):
-        if disk.get(key) is not None and (
-            not str(disk[key]).startswith("/") or len(str(disk[key]).splitlines()) != 1
-        ):
-            raise InvalidValue(f"{option}.{key}", disk[key], "must be an absolute path")
+        if disk.get(key) is not None and not (key == "image" and isinstance(disk[key], dict)):
+            check_image_path(disk[key], f"{option}.{key}")
     if disk.get("image") is not None and kind != "file":
         raise InvalidValue(
             f"{option}.image",
@@ -265,8 +271,8 @@ def _check_format(disk: dict[str, Any], option: str, kind: str | None) -> None:
         return
     if disk["format"] != "raw":
         allowed = (
-            "raw: an image of another format is not used byte for byte, so convert it "
-            "(qemu-img convert -O raw)"
+            "raw: an image of another format is not used byte for byte. Give it as image, with path, format "
+            "and golden, to have it converted once; by hand: qemu-img convert -O raw"
         )
         raise InvalidValue(f"{option}.format", disk["format"], allowed)
     if kind != "file" or disk.get("image") is not None:

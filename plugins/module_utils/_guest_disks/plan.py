@@ -51,8 +51,9 @@ def entries(guests: Guests, identities: dict[str, str] | None = None) -> list[En
 
 def files_of(guests: Guests, identities: dict[str, str] | None = None) -> list[dict[str, Any]]:
     """
-    ``[{path, size, exact, image, state, remove, label}]`` of all files of disks and pools. Sizes in bytes, or
-    None. ``exact``: whether a larger file is refused. ``remove``: the paths to remove.
+    ``[{path, size, exact, image, converted, state, remove, label}]`` of all files of disks and pools. Sizes
+    in bytes, or None. ``exact``: whether a larger file is refused. ``converted``: what the image is made
+    from, or None. ``remove``: the paths to remove.
     """
     found, pools = [], {}
     for entry in entries(guests, identities):
@@ -66,6 +67,7 @@ def files_of(guests: Guests, identities: dict[str, str] | None = None) -> list[d
                 "size": entry.size,
                 "exact": True,
                 "image": entry.image,
+                "converted": None if entry.conversion is None else entry.conversion.path,
                 "state": "absent" if entry.absent else "present",
                 "remove": [entry.file, *([entry.file + RECORD] if entry.image is not None else [])]
                 if entry.remove
@@ -80,6 +82,7 @@ def files_of(guests: Guests, identities: dict[str, str] | None = None) -> list[d
                 "size": size,
                 "exact": exact,
                 "image": None,
+                "converted": None,
                 "state": "present",
                 "remove": [],
                 "label": str(pool),
@@ -143,13 +146,35 @@ def _check_sizes(file: dict[str, Any], there: int | None, sizes: Sizes) -> None:
         )
 
 
-def stores_of(guests: Guests) -> list[dict[str, Any]]:
-    """The entries for ``snapshot_stores`` for all snapshots that guests must have."""
+def images_of(guests: Guests) -> list[dict[str, Any]]:
+    """The options for ``golden_image`` of each image that has to be converted."""
+    found = {
+        plain(entry.conversion.golden): entry.conversion.options
+        for entry in entries(guests)
+        if entry.conversion is not None and not entry.absent
+    }
+    return list(found.values())
+
+
+def stores_of(guests: Guests, sizes: Sizes | None = None) -> list[dict[str, Any]]:
+    """
+    The entries for ``snapshot_stores`` for all snapshots that guests must have. With ``sizes`` (bytes of
+    existing images by path), those are left out whose image has yet to be converted.
+    """
     # A store that guests share is one.
     found = {
         plain(entry.file): entry for entry in entries(guests) if entry.image is not None and not entry.absent
     }
-    return [{"path": entry.file, "image": entry.image, "adopt": entry.adopt} for entry in found.values()]
+    return [
+        {
+            "path": entry.file,
+            "image": entry.image,
+            "adopt": entry.adopt,
+            **({"format": "raw"} if entry.conversion is not None else {}),
+        }
+        for entry in found.values()
+        if sizes is None or entry.conversion is None or sizes.get(entry.image)
+    ]
 
 
 def volumes_of(guests: Guests, states: Sequence[str] = ("present", "absent")) -> list[dict[str, Any]]:
@@ -187,7 +212,8 @@ def entries_of(
     path. ``common``: more options for every entry. ``mtimes``: modification times of images by path, in
     nanoseconds.
 
-    With ``check_mode``, disks whose file does not exist yet or has to grow are left out. Otherwise
+    With ``check_mode``, disks are left out whose file does not exist yet or has to grow, or whose image has
+    yet to be converted. Otherwise
     InvalidValue for a missing file.
     """
     sizes = sizes or {}
@@ -221,6 +247,8 @@ def _is_ready(disk: Entry, sizes: Sizes) -> bool:
         return False
     if disk.file is None:
         return True
+    if disk.conversion is not None and not sizes.get(disk.image):
+        return False
     there = sizes.get(disk.file)
     grows = there is not None and disk.size is not None and disk.size > there
     return there is not None and not (grows and (not there or there % SECTOR))

@@ -7,10 +7,10 @@ Open an image and every file that it names, and describe them to qemu-img by the
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-QEMU would open what an image names by itself: any path of the host, or a network address. It gets a complete
-description instead, a tree of block nodes (BlockdevOptions in qapi/block-core.json of QEMU) in which each file
-is ``/proc/self/fd/N``, and ``backing: null`` where there is none. So the files that were checked are those
-that are read, and no others.
+QEMU would open what an image names by itself: any path of the host, or a network address. It gets a
+complete description instead, a tree of block nodes (BlockdevOptions in qapi/block-core.json of QEMU) in which
+each file is ``/proc/self/fd/N``, and ``backing: null`` where there is none. So the files that were checked
+are those that are read, and no others.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class State(Record):
 
 class Chain(contextlib.ExitStack):
     """
-    A context with an open image and the files that it names. ``files``: the image first, in the order in which
-    they are named; ``size``: of its disk in bytes; ``node``: plain data for qemu-img, which needs the
+    A context with an open image and the files that it names. ``files``: the image first, in the order in
+    which they are named; ``size``: of its disk in bytes; ``node``: plain data for qemu-img, which needs the
     ``descriptors``.
 
     InvalidValue for an image that is not of this format, that is damaged, or that names files although they
@@ -88,7 +88,8 @@ class Chain(contextlib.ExitStack):
     def read_whole(self, limit: Deadline) -> list[State]:
         """The files with their checksums. DeadlineExceeded; WrongDevice if one changes meanwhile."""
         found = [
-            state._replace(sha256=_sum(file, limit)) for state, (file, dummy) in zip(self.states(), self.files)
+            state._replace(sha256=_sum(file, limit))
+            for state, (file, dummy) in zip(self.states(), self.files)
         ]
         self.check_unchanged(found)
         return found
@@ -127,7 +128,7 @@ class Chain(contextlib.ExitStack):
         for named in header.named:
             other = self._path_of(named, path)
             if named.role == "backing":
-                node["backing"] = self._backing(other, named, path, depth)
+                node["backing"] = self._backing_node(other, named, path, depth)
             elif named.role == "data":
                 node["data-file"] = _file_node(self._open(other, named.format).fd)
             else:
@@ -136,7 +137,7 @@ class Chain(contextlib.ExitStack):
             node["file"] = _file_node(self._descriptor(vmdk.descriptor(header, extents)))
         return header.size, node
 
-    def _backing(self, path: str, named: Named, above: str, depth: int) -> dict[str, Any]:
+    def _backing_node(self, path: str, named: Named, above: str, depth: int) -> dict[str, Any]:
         if depth >= _DEEPEST:
             raise wrong(above, f"stands on more than {_DEEPEST} other images")
         if named.format == _header.RAW:

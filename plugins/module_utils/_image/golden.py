@@ -8,8 +8,8 @@ file, which appears whole or not at all.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-A new image is written under a name that no other run uses. Then the record is written, and then the image gets
-its own name, by a link: unlike a rename, that never replaces another file.
+A new image is written under a name that no other run uses. Then the record is written, and then the image
+gets its own name, by a link: unlike a rename, that never replaces another file.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def look(path: str) -> tuple[int, int] | None:
 
 def read_record(path: str) -> Golden | None:
     """
-    What is recorded for the golden image at a path, or None. InvalidValue for a malformed record, KernelError.
+    What is recorded for the golden image at a path, or None. InvalidValue for a malformed record,
+    KernelError.
     """
     record = path + RECORD
     try:

@@ -62,7 +62,7 @@ def _metadata_at(read: Reader, path: str) -> int:
     The offset of the metadata in bytes. Both copies of the table must be the same if both are readable,
     because it is QEMU that chooses one.
     """
-    found = set()
+    found: set[int] = set()
     for copy in _REGIONS_AT:
         table = read(copy, _REGIONS_BYTES)
         if len(table) < _ENTRIES_AT or not table.startswith(_REGIONS_SIGNATURE):

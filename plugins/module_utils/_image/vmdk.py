@@ -8,9 +8,9 @@ data. Pure.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-Sources: "Virtual Disk Format 5.0" by VMware, and block/vmdk.c of QEMU, which reads an extent line over several
-lines and skips those that it does not know. So QEMU never gets the text itself, but :func:`descriptor`, in
-which held descriptors replace the names.
+Sources: "Virtual Disk Format 5.0" by VMware, and block/vmdk.c of QEMU, which reads an extent line over
+several lines and skips those that it does not know. So QEMU never gets the text itself, but
+:func:`descriptor`, in which held descriptors replace the names.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def _of_text(data: bytes, path: str) -> Header:
     try:
         text = data.rstrip(b"\0").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise wrong(path, f"is not a VMDK image, or its descriptor is no UTF-8 text ({error.reason})") from error
+        raise wrong(
+            path, f"is not a VMDK image, or its descriptor is no UTF-8 text ({error.reason})"
+        ) from error
     extents: list[Named] = []
     ids: dict[str, str] = {}
     sectors = 0
@@ -131,4 +133,5 @@ def _why(line: str, number: int) -> str:
     found = _EXTENT_LIKE.match(line)
     if found is None:
         return f"has a descriptor whose line {number} is not understood"
-    return f"has an extent of the kind {found.group(1)} {found.group(2)} in line {number}, which is not converted"
+    kind = " ".join(found.groups())
+    return f"has an extent of the kind {kind} in line {number}, which is not converted"

@@ -54,7 +54,7 @@ def refuse_driver(
                     source.file,
                     f"is an image of the format {disk.format} (driver of {disk.target}) according to the "
                     "definition, but a guest would get it byte for byte. Convert it "
-                    f"(qemu-img convert -f {disk.format} -O raw), or say "
+                    f"{image_format.way_out(disk.format)}, or say "
                     "format=raw if the definition is wrong",
                 )
 

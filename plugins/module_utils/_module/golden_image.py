@@ -236,7 +236,9 @@ class _Progress:
 
     def _say(self, what: str) -> None:
         # It returns without an error where there is no daemon for the log.
-        syslog.syslog(syslog.LOG_INFO, f"{self._text}: {what}".replace("\n", "?").encode(errors="replace").decode())
+        syslog.syslog(
+            syslog.LOG_INFO, f"{self._text}: {what}".replace("\n", "?").encode(errors="replace").decode()
+        )
 
 
 def _content(state: State) -> tuple[str, str | None]:

@@ -25,6 +25,7 @@ ARGUMENTS = {
     "path": {"type": "path", "required": True},
     "image": {"type": "path", "required": True},
     "adopt": {"type": "bool", "default": False},
+    "format": {"type": "str", "choices": ["raw"]},
 }
 
 
@@ -70,7 +71,7 @@ class StoreItem(Item):
     def plan(self) -> Plan:
         path = self.params["path"]
         is_used = snapshot_store.is_used(path)
-        self.image = snapshot_store.look(self.params["image"])
+        self.image = snapshot_store.look(self.params["image"], self.params["format"] == "raw")
         self.before = snapshot_store.read_record(path)
         if self.before is not None:
             snapshot_store.learn(self.before, self.resources.checksums)

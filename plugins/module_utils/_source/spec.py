@@ -23,7 +23,7 @@ from .._base.errors import InvalidValue
 from .._base.record import Record
 from .._base.values import boolean, bytes_or_0, check_keys
 from .._block import boot as _boot
-from .._block import device, sysfs
+from .._block import device, image_format, sysfs
 from .._dm import names
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
@@ -288,7 +288,8 @@ def _number(value: dict[str, Any], option: str, key: str, allowed: str) -> int:
 def _format(value: dict[str, Any], option: str) -> str | None:
     found = value.get("format")
     if found not in (None, "raw"):
-        allowed = "raw: an image of another format is not a raw disk, so convert it (qemu-img convert -O raw)"
+        way_out = image_format.way_out(found if found in image_format.CONVERTED else None)
+        allowed = f"raw: an image of another format is not a raw disk. Convert it {way_out}"
         raise InvalidValue(f"{option}.format", found, allowed)
     return found
 

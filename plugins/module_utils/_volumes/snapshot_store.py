@@ -24,6 +24,7 @@ from .._base.errors import InvalidValue, KernelError, WrongDevice
 from .._base.files import open_regular, write_whole
 from .._base.record import Record
 from .._block import backing as _backing
+from .._block import image_format, new_loop
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -64,11 +65,22 @@ def is_used(path: str) -> bool:
         raise KernelError.from_oserror(error, "read the store", device=path) from error
 
 
-def look(path: str) -> Image:
-    """The Image at a path as it is now, without its checksum. InvalidValue, KernelError."""
+def look(path: str, is_raw: bool = False) -> Image:
+    """
+    The Image at a path as it is now, without its checksum. InvalidValue, also for an image of another format
+    unless the user has said that it ``is_raw``; KernelError.
+    """
     with _backing.Backing(path, read_only=True, option="image") as backing:
         if not backing.size:
             raise InvalidValue("image", path, "must be an image that is not empty")
+        found = None if is_raw else new_loop.format_of(backing)
+        if found is not None:
+            raise InvalidValue(
+                "image",
+                path,
+                f"is an image of the format {found}, not a raw disk image. "
+                f"Convert it {image_format.way_out(found)}, or say format=raw if it is a raw disk after all",
+            )
         return Image(path, backing.size, backing.mtime_ns)
 
 

@@ -26,6 +26,7 @@ from .._base.errors import (
     TableError,
     WrongDevice,
 )
+from .._block import image_format
 from .._block.backing import Backing
 from .._source import recipe as _recipe
 from .._source import recipe_file, to_keep
@@ -232,8 +233,8 @@ class DiskChange:
                 "source.file",
                 source.file,
                 f"is an image of the format {disk.says.format} according to the configuration "
-                f"({disk.says.vdev}), but a guest would get it byte for byte. Convert it (qemu-img convert "
-                f"-f {disk.says.format} -O raw), or say format=raw if the configuration is wrong",
+                f"({disk.says.vdev}), but a guest would get it byte for byte. Convert it "
+                f"{image_format.way_out(disk.says.format)}, or say format=raw if the configuration is wrong",
             )
 
     def _refuse_shrinking(self, source: Source) -> None:

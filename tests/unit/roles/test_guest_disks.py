@@ -378,3 +378,53 @@ def test_volumes_are_created_first_and_removed_last(role, tmp_path):
     live = role([dict(disk, thin=dict(disk["thin"])) for disk in disks], "-e", '{"guest_disks_live": true}')
     # A disk that is going to be detached is in use until then.
     assert live.volumes == [[(1, "present")], [(1, "present")], [(2, "absent")]]
+
+
+def test_an_image_of_another_format(role, tmp_path):
+    """It is converted once, and refused once its contents have changed, before anything else is changed."""
+    raw, image = tmp_path / "disk.raw", tmp_path / "debian.qcow2"
+    raw.write_bytes(b"golden" + bytes(2**20 - 6))
+
+    def write_image():
+        words = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(image)]
+        subprocess.run(words, check=True, timeout=60)
+
+    write_image()
+    golden = tmp_path / "golden.raw"
+    converted = {"path": str(image), "format": "qcow2", "golden": str(golden)}
+    disks = [
+        {"vdev": vdev, "image": converted, "file": str(tmp_path / f"{vdev}.cow"), "size": 4096}
+        for vdev in ("xvda", "xvdb")
+    ]
+    before = sorted(os.listdir(tmp_path))
+    predicted = role(disks, "--check")
+    assert sorted(set(os.listdir(tmp_path)) - {"play.yml"}) == before
+    done = role(disks)
+    # The image is converted, files and records are made.
+    assert done.changed == 3 and golden.read_bytes() == raw.read_bytes()
+    assert predicted.changed == 2 and predicted.asked == []
+    (line,) = done.disks[-1][0]["source"]["table"]
+    assert line["length"] == 2048 and line["origin"] == {
+        "file": str(golden),
+        "read_only": True,
+        "format": "raw",
+        "mtime_ns": golden.stat().st_mtime_ns,
+    }
+    again = role(disks)
+    assert again.changed == 0 and again.disks == [done.disks[-1], done.disks[-1]]
+    raw.write_bytes(b"GOLDEN" + bytes(2**20 - 6))
+    write_image()
+    disks.append({"vdev": "xvdc", "file": str(tmp_path / "new.raw"), "size": "1M"})
+    refused = role(disks, fails=True)
+    assert "it was made from another image" in refused.text and not (tmp_path / "new.raw").exists()
+
+
+def test_an_image_of_another_format_as_a_raw_one(role, tmp_path):
+    """It is refused before anything is made, and the message names the way out."""
+    (tmp_path / "a.qcow2").write_bytes(b"QFI\xfb\0\0\0\3" + bytes(504))
+    disk = {"vdev": "xvda", "image": str(tmp_path / "a.qcow2"), "file": str(tmp_path / "a.cow"), "size": 4096}
+    for options in ((), ("--check",)):
+        done = role([disk], *options, fails=True)
+        assert "is an image of the format qcow2" in done.text
+        assert "in the role guest_disks: an image with its format" in done.text
+    assert not (tmp_path / "a.cow").exists()

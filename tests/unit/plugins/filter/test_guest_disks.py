@@ -13,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.racefree.block.plugins.filter.guest_disk_entries import FilterModule as Entries
 from ansible_collections.racefree.block.plugins.filter.guest_disk_files import FilterModule as Files
+from ansible_collections.racefree.block.plugins.filter.guest_disk_images import FilterModule as Images
 from ansible_collections.racefree.block.plugins.filter.guest_disk_stores import FilterModule as Stores
 from ansible_collections.racefree.block.plugins.filter.guest_disk_volumes import FilterModule as Volumes
 from ansible_collections.racefree.block.plugins.module_utils._source import recipe, spec
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 entries = Entries().filters()["guest_disk_entries"]
 files = Files().filters()["guest_disk_files"]
+images = Images().filters()["guest_disk_images"]
 stores = Stores().filters()["guest_disk_stores"]
 volumes = Volumes().filters()["guest_disk_volumes"]
 
@@ -601,3 +603,97 @@ def test_a_file_of_known_raw_format():
 def test_formats_that_contradict_the_entry_are_refused(disk, words):
     with pytest.raises(AnsibleFilterError, match=words):
         entries(one(**disk), sizes={"/a": 4096, "/b": 4096})
+
+
+# Images of other formats
+QCOW2 = {"path": "/i.qcow2", "format": "qcow2", "golden": "/g"}
+
+
+def test_an_image_of_another_format():
+    """Each is converted once; the disk is a snapshot of the raw image that is made of it."""
+    guests = (
+        one(file="/a", image=QCOW2)
+        + one(vdev="xvdb", file="/b", image=dict(QCOW2, golden="//g"))
+        + one(vdev="xvdc", file="/c", image=dict(QCOW2, path="/j", golden="/h", backing="yes", memory="2G"))
+        + one(vdev="xvdd", file="/d", image=dict(QCOW2, path="/k", golden="/l"), state="absent")
+    )
+    assert images(guests) == [
+        {"path": "//g", "image": "/i.qcow2", "format": "qcow2", "backing": False},
+        {"path": "/h", "image": "/j", "format": "qcow2", "backing": True, "memory": "2G"},
+    ]
+    rows = files(guests)
+    assert [(row["image"], row["converted"]) for row in rows[:3]] == [
+        ("/g", "/i.qcow2"),
+        ("//g", "/i.qcow2"),
+        ("/h", "/j"),
+    ]
+    wanted = [
+        {"path": path, "image": image, "adopt": False, "format": "raw"}
+        for path, image in (("/a", "/g"), ("/b", "//g"), ("/c", "/h"))
+    ]
+    assert stores(guests) == wanted and stores(guests, sizes={"/g": 512}) == wanted[:1]
+    (found,) = entries(one(file="/a", image=QCOW2), sizes={"/a": 512, "/g": 4096}, mtimes={"/g": 7})
+    expected = {"file": "/g", "read_only": True, "format": "raw", "mtime_ns": 7}
+    assert found["source"]["table"][0]["origin"] == expected
+    spec.parse(found["source"])
+
+
+def test_a_disk_whose_image_has_yet_to_be_converted():
+    guests = one(file="/a", image=QCOW2) + one(vdev="xvdb", file="/b")
+    sizes = {"/a": 512, "/b": 512}
+    assert [disk["vdev"] for disk in entries(guests, sizes=sizes, check_mode=True)] == ["xvdb"]
+    with pytest.raises(AnsibleFilterError, match="must be an existing image"):
+        entries(guests, sizes=sizes)
+
+
+WRONG_IMAGES = {
+    "no format": ({"format": None}, "image.format.*must be one of qcow2, vmdk, vhdx. It is never guessed"),
+    "raw": ({"format": "raw"}, "image.format.*Give a raw image as path"),
+    "vdi": ({"format": "vdi"}, "image.format vdi: must be one of"),
+    "no golden image": ({"golden": None}, "image.golden.*absolute path"),
+    "a relative golden image": ({"golden": "g"}, "image.golden g: must be an absolute path"),
+    "no path": ({"path": None}, "image.path.*absolute path"),
+    "a mistyped option": ({"goldn": "/g"}, "image.goldn.*there is no such option"),
+    "backing as a path": ({"backing": "/base"}, "image.backing /base: must be true or false"),
+    "a timeout in words": ({"timeout": "1h"}, "image.timeout 1h: must be a whole number"),
+    "itself": ({"golden": "/x/../i.qcow2"}, "image.golden.*must be another file than the image of"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_IMAGES)
+def test_wrong_images(case):
+    change, words = WRONG_IMAGES[case]
+    image = {key: value for key, value in dict(QCOW2, **change).items() if value is not None}
+    for function in (images, files, stores):
+        with pytest.raises(AnsibleFilterError, match=words):
+            function(one(file="/a", image=image))
+
+
+WRONG_PAIRS = {
+    "another image": (
+        dict(QCOW2, path="/j"),
+        "image.golden /g: must be a file of its own: xvda of g makes it",
+    ),
+    "another format": (dict(QCOW2, format="vmdk"), "or in another way"),
+    "other files": (dict(QCOW2, backing=True), "or in another way"),
+    "the other's image": (dict(QCOW2, path="/j", golden="/i.qcow2"), "than the image of xvda of g"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_PAIRS)
+def test_two_entries_that_would_make_one_golden_image(case):
+    other, words = WRONG_PAIRS[case]
+    with pytest.raises(AnsibleFilterError, match=words):
+        images(one(file="/a", image=QCOW2) + one(vdev="xvdb", file="/b", image=other))
+
+
+@pytest.mark.parametrize("path", ["/g", "/i.qcow2"])
+def test_an_image_that_another_entry_writes_or_removes(path):
+    for more, words in (({}, "writes this file"), ({"state": "absent", "remove_file": True}, "remove_file")):
+        with pytest.raises(AnsibleFilterError, match=words):
+            images(one(file="/a", image=QCOW2) + one(vdev="xvdb", file=path, **more))
+
+
+def test_an_image_of_another_format_without_a_file_for_the_changes():
+    with pytest.raises(AnsibleFilterError, match="only with file"):
+        images(one(source="/dev/a", image=QCOW2))

@@ -17,7 +17,8 @@ import sys
 import time
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._image import chain, qemu_img
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
+from ansible_collections.racefree.block.plugins.module_utils._image import chain, golden, qemu_img
 from ansible_collections.racefree.block.plugins.modules import golden_image
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import modulerun, runs
 
@@ -107,23 +108,21 @@ def test_an_image_is_converted_once(place, variant):
     assert predicted["golden"]["exists"] is False and predicted["golden"]["size"] == SIZE
     done = run(**wanted)
     assert done["changed"] and done["diff"] == predicted["diff"]
-    assert done["diff"]["after"] == {
-        "path": wanted["path"], "size": SIZE, "image": image, "format": form
-    }
-    golden = place / "golden.raw"
-    assert golden.read_bytes() == (place / "disk.raw").read_bytes()
+    assert done["diff"]["after"] == {"path": wanted["path"], "size": SIZE, "image": image, "format": form}
+    made_now = place / "golden.raw"
+    assert made_now.read_bytes() == (place / "disk.raw").read_bytes()
     # Holes stay holes, and only root may read it.
-    assert golden.stat().st_blocks * 512 < SIZE / 2 and stat.S_IMODE(golden.stat().st_mode) == 0o600
+    assert made_now.stat().st_blocks * 512 < SIZE / 2 and stat.S_IMODE(made_now.stat().st_mode) == 0o600
     (source,) = done["golden"]["made_from"]
     assert source["path"] == image and source["format"] == form
     with open(image, "rb") as file:
         assert source["sha256"] == hashlib.sha256(file.read()).hexdigest()
     assert names(place) == [*sorted([*before, "golden.raw", "golden.raw.source"])]
-    identity = golden.stat().st_ino, golden.stat().st_mtime_ns
+    identity = made_now.stat().st_ino, made_now.stat().st_mtime_ns
     for check in (True, False):
         again = run(check, **wanted)
         assert not again["changed"] and again["golden"] == done["golden"]
-    assert (golden.stat().st_ino, golden.stat().st_mtime_ns) == identity
+    assert (made_now.stat().st_ino, made_now.stat().st_mtime_ns) == identity
 
 
 def test_an_unchanged_image_is_not_read_again(place, monkeypatch):
@@ -136,12 +135,12 @@ def test_an_unchanged_image_is_not_read_again(place, monkeypatch):
 def test_the_same_contents_at_another_path_or_time(place):
     """The image is read again, and the record says where it is now; it is not converted again."""
     wanted = made(place)
-    golden = (place / "golden.raw").stat()
+    before = (place / "golden.raw").stat()
     os.utime(wanted["image"], (1, 1))
     for image in (wanted["image"], shutil.copy(wanted["image"], place / "copy.qcow2")):
         wanted["image"] = str(image)
         assert run(True, **wanted)["changed"] and run(**wanted)["changed"] and not run(**wanted)["changed"]
-    assert (place / "golden.raw").stat().st_mtime_ns == golden.st_mtime_ns
+    assert (place / "golden.raw").stat().st_mtime_ns == before.st_mtime_ns
     # An image may be removed after it was converted.
     os.unlink(place / "copy.qcow2")
     assert not run(True, **wanted)["changed"] and not run(**wanted)["changed"]
@@ -191,7 +190,9 @@ def test_contents_of_another_format(place, said, has):
     """The format is what the user says, and an image that is another one is refused."""
     converted(place, "image", has)
     parts = "a raw disk" if has == "raw" else f"of the format {has}"
-    refused(place, f"is not an image of the format {said}", parts, **arguments(place, said, str(place / "image")))
+    refused(
+        place, f"is not an image of the format {said}", parts, **arguments(place, said, str(place / "image"))
+    )
 
 
 WRONG = {
@@ -239,7 +240,9 @@ def test_a_backing_file(place, form):
     tool("create", "-f", form, "-b", f"base.{form}", "-F", form, str(place / "image"))
     tool("bench", "-w", "-c", "1", "-s", "65536", "--pattern=7", "-f", form, str(place / "image"))
     wanted = arguments(place, form, str(place / "image"))
-    refused(place, f"names another file of this host, base.{form} (its backing file)", "backing=true", **wanted)
+    refused(
+        place, f"names another file of this host, base.{form} (its backing file)", "backing=true", **wanted
+    )
     wanted["backing"] = True
     predicted, done = run(True, **wanted), run(**wanted)
     assert done["changed"], done
@@ -312,7 +315,9 @@ def test_a_chain_that_is_too_long(place):
     above = "disk.raw"
     for number in range(chain._DEEPEST + 2):
         form = "raw" if above == "disk.raw" else "qcow2"
-        tool("create", "-f", "qcow2", "-u", "-b", above, "-F", form, str(place / f"{number}.qcow2"), str(SIZE))
+        tool(
+            "create", "-f", "qcow2", "-u", "-b", above, "-F", form, str(place / f"{number}.qcow2"), str(SIZE)
+        )
         above = f"{number}.qcow2"
     refused(place, "stands on more than 32", **arguments(place, image=str(place / above), backing=True))
 
@@ -324,17 +329,11 @@ def test_qemu_img_opens_only_what_was_checked(place, tmp_path):
         (place / "other.raw").write_bytes(bytes(SIZE))
         tool("create", "-f", "qcow2", "-b", "other.raw", "-F", "raw", str(place / "new.qcow2"))
         os.rename(place / "new.qcow2", place / "image.qcow2")
-        limits = qemu_img.Limits(1 << 30, qemu_img_deadline())
+        limits = qemu_img.Limits(1 << 30, Deadline(60))
         assert qemu_img.virtual_size(held, limits) == SIZE
         with open(place / "out", "w+b") as out:
             qemu_img.convert(held, out.fileno(), limits)
     assert (place / "out").read_bytes() == (place / "disk.raw").read_bytes()
-
-
-def qemu_img_deadline():
-    from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
-
-    return Deadline(60)
 
 
 def test_an_image_that_is_written_meanwhile(place, monkeypatch):
@@ -437,8 +436,9 @@ def test_killed_at_any_time(place, monkeypatch):
     The golden image is never there in part, qemu-img does not go on, and the next run removes what is left.
     """
     converted(place, "image.qcow2", "qcow2")
-    slow(monkeypatch, place)
-    running = runs.Run(golden_image.main, arguments(place))
+    with monkeypatch.context() as patched:
+        slow(patched, place)
+        running = runs.Run(golden_image.main, arguments(place))
     until = time.monotonic() + 30
     while not (place / "pid").exists() or not (place / "pid").read_text():
         assert time.monotonic() < until, "the program was not started"
@@ -451,8 +451,6 @@ def test_killed_at_any_time(place, monkeypatch):
         assert time.monotonic() < until, "the program did not end with the run"
         time.sleep(0.01)
     assert not (place / "golden.raw").exists() and (place / left[0]).exists()
-    monkeypatch.undo()
-    monkeypatch.setattr("ansible_collections.racefree.block.plugins.module_utils._module.worker.IN_PROCESS", True)
     assert run(**arguments(place))["changed"]
     assert [name for name in names(place) if name.startswith("golden")] == ["golden.raw", "golden.raw.source"]
 
@@ -464,10 +462,8 @@ def test_killed_before_each_step(place, function, monkeypatch):
     wanted = arguments(place)
 
     def kill():
-        monkeypatch.setattr(
-            f"{golden_image.GoldenItem.__module__.replace('_module.golden_image', '_image.golden')}.{function}",
-            lambda *rest: os.kill(os.getpid(), signal.SIGKILL),
-        )
+        target, name = (golden.New, function[4:]) if function.startswith("New.") else (golden, function)
+        monkeypatch.setattr(target, name, lambda *rest: os.kill(os.getpid(), signal.SIGKILL))
 
     assert runs.Run(golden_image.main, wanted, before=kill).wait().status == -signal.SIGKILL
     assert not (place / "golden.raw").exists()
@@ -479,8 +475,6 @@ def test_killed_before_each_step(place, function, monkeypatch):
 def test_what_a_run_left_after_it_had_named_the_image(place):
     """It is another name of the same file, and goes without the image."""
     wanted = made(place)
-    from ansible_collections.racefree.block.plugins.module_utils._image import golden
-
     os.link(place / "golden.raw", golden._own_name(wanted["path"]))
     assert run(True, **wanted)["changed"] and run(**wanted)["changed"] and not run(**wanted)["changed"]
     assert (place / "golden.raw").read_bytes() == (place / "disk.raw").read_bytes()

@@ -254,3 +254,12 @@ def test_an_invalid_record_that_is_valid_json(place, store, text):
         and "has a record that cannot be read" in result["msg"]
         and "unexpected" not in result["msg"]
     )
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_an_image_of_another_format(place, store, check):
+    (place / "golden").write_bytes(b"QFI\xfb\0\0\0\3" + bytes(504))
+    done = run(store(), check=check)
+    assert done["failed"] and "is an image of the format qcow2" in done["msg"]
+    assert "racefree.block.golden_image" in done["msg"] and not os.path.exists(place / "a.cow.image")
+    assert run(store(format="raw"), check=check)["changed"]

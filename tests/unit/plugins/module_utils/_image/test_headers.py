@@ -33,7 +33,9 @@ def images(tmp_path_factory):
                 continue
             if words:
                 subprocess.run(
-                    ["qemu-img", "create", "-q", "-f", form, str(place / "base"), str(SIZE)], check=True, timeout=60
+                    ["qemu-img", "create", "-q", "-f", form, str(place / "base"), str(SIZE)],
+                    check=True,
+                    timeout=60,
                 )
             command = ["qemu-img", "create", "-q", "-f", form, *words, str(place / "image"), str(SIZE)]
             subprocess.run(command, check=True, timeout=60)
@@ -52,18 +54,19 @@ def test_images_of_qemu(images, form):
 def test_damaged_headers(images, name):
     """Every image is understood or refused; other exceptions would be unclear errors."""
     form, chance = name.rstrip("+"), random.Random(name)
+    image = images[name][: 4 << 20]
     # Where headers are: of qcow2 and VMDK at the beginning, of VHDX also in these places.
     places = [0] if form != "vhdx" else [0, 192 << 10, 256 << 10, 2 << 20]
     refused = 0
-    for dummy in range(600):
-        data = bytearray(images[name])
+    for dummy in range(200):
+        data = bytearray(image)
         for dummy in range(chance.choice((1, 2, 8))):
             data[chance.choice(places) + chance.randrange(200)] = chance.randrange(256)
         try:
             parsed(bytes(data[: chance.choice((len(data), len(data), chance.randrange(len(data))))]), form)
         except InvalidValue:
             refused += 1
-    assert 100 < refused
+    assert 30 < refused
 
 
 def changed(data, at, layout, value):
@@ -155,8 +158,8 @@ def test_a_vmdk_descriptor_with_a_parent():
 @pytest.mark.parametrize(
     "line, part",
     [
-        ("RW\n2048 FLAT\n\"/etc/shadow\" 0", "line 6 is not understood"),
-        ('RW 2048 ZERO', "kind RW ZERO in line 6"),
+        ('RW\n2048 FLAT\n"/etc/shadow" 0', "line 6 is not understood"),
+        ("RW 2048 ZERO", "kind RW ZERO in line 6"),
         ('NOACCESS 2048 FLAT "x" 0', "kind NOACCESS FLAT"),
         ('RW 2048 SESPARSE "x"', "kind RW SESPARSE"),
         ('RW 2048 FLAT "x"', "line 6 that is not understood"),
@@ -187,4 +190,5 @@ def test_a_vhdx_image_with_a_parent(images):
     with pytest.raises(InvalidValue, match="differs from a parent image"):
         parsed(changed(data, where + 4, "<I", 2), "vhdx")
     with pytest.raises(InvalidValue, match="no region table, or two that differ"):
-        parsed(changed(data, (192 << 10) + 16 + 16, "<Q", 5 << 20), "vhdx")
+        where = data.index(vhdx._METADATA.bytes_le, 192 << 10)
+        parsed(changed(data, where + 16, "<Q", 5 << 20), "vhdx")
