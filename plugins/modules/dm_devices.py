@@ -128,8 +128,9 @@ options:
         default: false
       persist:
         description:
-          - With V(true), the device is kept until it is removed, and so are loop devices that were created
-            for files in its table.
+          - With V(true), the device is kept until it is removed or the host boots, and so are loop devices
+            that were created for files in its table. The role racefree.block.boot_devices makes devices at
+            each boot.
           - With V(false), the kernel removes the device when its last user closes it. See O(devices[].hold).
         type: bool
         default: true

@@ -120,7 +120,8 @@ options:
         default: false
       persist:
         description:
-          - With V(true), the device is kept until it is removed.
+          - With V(true), the device is kept until it is removed or the host boots. The role
+            racefree.block.boot_devices makes devices at each boot.
           - With V(false), the kernel removes the device when its last user closes it. See O(devices[].hold).
         type: bool
         default: true

@@ -134,7 +134,8 @@ options:
       persist:
         description:
           - Whether a loop or mapped device that is created for O(vbds[].source) is kept when the guest no
-            longer uses it.
+            longer uses it, until it is removed or the host boots. The role racefree.block.boot_devices makes
+            devices at each boot.
           - With V(false), the device is removed when blkback closes it, so nothing is left over when the
             guest ends. blkback keeps the device open as long as the guest has the disk, also while a guest
             disconnects and connects again, as some do when they boot.

@@ -6,6 +6,8 @@
 Reboot while an area of encrypted swap is in use, and see that the shutdown ends, nothing of the area is left
 in it, and the area is there again after the boot, with another key.
 
+Devices of the role boot_devices are there, too (boot_reboot.py).
+
 Runs on the kernel tier with systemd (tests/kernel/kernel run --systemd --site -- python3 -B swap_reboot.py),
 once before and once after the reboot. The unit is installed without Ansible.
 """
@@ -23,6 +25,7 @@ import time
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
+import boot_reboot
 import killing
 from sealing import is_refused
 
@@ -83,11 +86,13 @@ def key() -> str:
 
 def before() -> None:
     install()
+    boot_reboot.install()
     run("systemd-run", "--unit=eater", "--property=MemoryHigh=24M", sys.executable, "-c", EATER)
     killing.until(lambda: swapped() > 16 * 1024, "what is swapped out", 120)
     write(f"{KEPT}/key", key())
     for place in ("/etc/systemd/system", "/etc/racefree-block", LIBRARY):
         shutil.copytree(place, f"/racefree/root{place}", symlinks=True)
+    boot_reboot.keep()
     print(f"{swapped() // 1024} MiB are swapped out at the reboot", flush=True)
     write(f"{KEPT}/rebooted", str(time.time()))
     run("systemctl", "reboot")
@@ -103,6 +108,7 @@ def after() -> None:
     assert run("systemctl", "is-active", UNIT.format("one")) == "active\n"
     assert swapped() == 0 and key() != read(f"{KEPT}/key")
     print("the area is there again, with another key")
+    boot_reboot.check()
 
 
 if __name__ == "__main__":

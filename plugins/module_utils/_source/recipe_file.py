@@ -16,16 +16,14 @@ is refused.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import stat
 
 from .._base import locks, run_directory
 from .._base.errors import DefinitionError, InvalidValue, KernelError
-from .._base.files import kind_of_file, write_whole
+from .._base.files import write_whole
 from .._base.record import Record
-from .._block import trusted_path
+from .._block import trusted_file
 from . import recipe as _recipe
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
@@ -99,7 +97,9 @@ def read(name: str, option: str = "recipe") -> KeptRecipe:
     """
     path = path_of(check_name(name, option))
     try:
-        text = _read_trusted(path)
+        text = trusted_file.read(
+            path, _MOST_BYTES, f"Find out who did that, and whether the recipe was changed. {_AGAIN}"
+        )
     except FileNotFoundError as error:
         raise DefinitionError("there is no such recipe", path, error.errno, _AGAIN) from error
     except OSError as error:
@@ -162,34 +162,6 @@ def _parse(text: str, name: str) -> KeptRecipe:
         raise DefinitionError(f"the recipe cannot be read: {error}", device=path, hint=_AGAIN) from error
     source = json.dumps(plain["source"])
     return KeptRecipe(name, _recipe.parse(source, path), shared, disk, _recipe.seal_of(source, path))
-
-
-def _read_trusted(path: str) -> str:
-    """The text of a file that nobody but root can change or redirect. Raises OSError, DefinitionError."""
-    place = trusted_path.weak_place(path)
-    if place is not None:
-        raise _not_trusted(path, f"somebody other than root can replace it, by {place}")
-    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        there = os.fstat(handle)
-        if not stat.S_ISREG(there.st_mode):
-            raise _not_trusted(path, f"it is a {kind_of_file(there.st_mode)}, and must be a regular file")
-        if there.st_uid not in (0, os.geteuid()):
-            raise _not_trusted(path, f"it belongs to the user {there.st_uid}, who can change it")
-        if there.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            mode = f"{stat.S_IMODE(there.st_mode):04o}"
-            raise _not_trusted(path, f"others can change it: its mode is {mode}, and must be 0600")
-        if there.st_size > _MOST_BYTES:
-            raise _not_trusted(path, f"it has {there.st_size} bytes, more than {_MOST_BYTES}")
-        with open(f"/proc/self/fd/{handle}", encoding="utf-8", errors="surrogateescape") as file:
-            return file.read(_MOST_BYTES)
-    finally:
-        os.close(handle)
-
-
-def _not_trusted(path: str, wrong: str) -> DefinitionError:
-    hint = f"Find out who did that, and whether the recipe was changed. {_AGAIN}"
-    return DefinitionError(wrong, device=path, errno=errno.EPERM, hint=hint)
 
 
 def _sync() -> None:

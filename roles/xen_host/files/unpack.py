@@ -6,8 +6,8 @@
 Makes the directory named by the argument from ``{path: text}`` on standard input, with compiled modules; it
 is made completely or not at all.
 
-The roles block_names, encrypted_swap and xen_host run this on the host, so that a hundred files need one
-transfer and not a hundred.
+The roles block_names, boot_devices, encrypted_swap and xen_host run this on the host, so that a hundred files
+need one transfer and not a hundred.
 """
 
 from __future__ import annotations

@@ -77,7 +77,12 @@ def test_all_roles_unpack_their_library_with_the_same_program():
         if "unpack.py" in path.read_text(encoding="utf-8")
     }
     shared = ["/../xen_host/files/unpack.py"]
-    assert found == {"block_names": shared, "encrypted_swap": shared, "xen_host": ["/files/unpack.py"]}
+    assert found == {
+        "block_names": shared,
+        "boot_devices": shared,
+        "encrypted_swap": shared,
+        "xen_host": ["/files/unpack.py"],
+    }
 
 
 def test_defaults_match_the_documentation():
