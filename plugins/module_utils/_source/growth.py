@@ -70,8 +70,9 @@ class Growth:
 
     def __init__(self, resources: Resources, guard: Guard, flags: int = 0, seconds: float = 60.0) -> None:
         """
-        ``guard`` is called before anything is planned or changed that uses more of some storage. ``seconds``:
-        the limit for outstanding reads and writes of each mapped device to end.
+        ``guard`` is called before anything is planned or changed that uses more of some storage, and after it
+        was changed (with nothing, as all tables and limits are in place then). ``seconds``: the limit for
+        outstanding reads and writes of each mapped device to end.
         """
         self.size = 0
         # Why the device is not that of the source, if that is known.
@@ -203,7 +204,13 @@ class Growth:
             self._steps.append(Step(device.path, device.size, size, lambda: loop.set_capacity(device)))
             return
         self._limits[device.id[:2]] = source.size
-        self._steps.append(Step(device.path, device.size, size, lambda: loop.set_limit(device, source.size)))
+
+        def run() -> None:
+            self._guard({}, {device.id[:2]: source.size})
+            loop.set_limit(device, source.size)
+            self._guard({}, {})
+
+        self._steps.append(Step(device.path, device.size, size, run))
 
     def _check_overlap(
         self, source: spec.FileSource, backing: _backing.Backing, device: Device, size: int
@@ -319,6 +326,8 @@ class Growth:
                 if event_nr & 0xFFFF:
                     self._resources.cookie.not_sent()
                 raise
+            # Somebody may have begun to use the new part since.
+            self._guard({}, {})
 
         self._steps.append(Step(device.path, device.size, size, run))
 

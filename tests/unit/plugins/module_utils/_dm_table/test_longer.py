@@ -24,6 +24,7 @@ LIVE = "0 16 linear 7:1 0\n16 16 linear 7:2 8"
         # Shorter, or another mapping of the same sectors.
         (LIVE, "0 16 linear 7:1 0", False),
         (LIVE, "0 16 linear 7:1 0\n16 8 linear 7:2 8", False),
+        (LIVE, "0 16 linear 7:1 0\n16 8 linear 7:2 8\n24 64 zero", False),
         (LIVE, "0 16 linear 7:1 0\n16 64 linear 7:2 16", False),
         (LIVE, "0 16 linear 7:1 0\n16 64 linear 7:3 8", False),
         (LIVE, "0 32 linear 7:1 0\n32 16 linear 7:2 8", False),

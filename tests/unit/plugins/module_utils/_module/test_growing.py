@@ -293,7 +293,7 @@ def test_a_disk_of_xl(daemon, attach, etc):
     assert done["diff"]["after"]["running"]["size"] == 2 * MIB
     assert (etc / "web.cfg").read_bytes() == config
     # Without live, only the file grows.
-    assert predict_and_run(xl_disk.main, **dict(options, live=False), size="3M")["changed"]
+    assert predict_and_run(xl_disk.main, **{**options, "live": False, "size": "3M"})["changed"]
     assert disk.size == 2 * MIB and os.path.getsize(disk.path) == 3 * MIB
 
 
