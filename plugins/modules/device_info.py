@@ -253,7 +253,9 @@ devices:
       type: str
       sample: it is suspended, so its partition table cannot be read
     holders:
-      description: The devices directly above this one, each with C(name) and C(diskseq).
+      description: >-
+        The devices directly above this one, each with C(name) and C(diskseq). A loop device over a block
+        device is one of them.
       type: list
       elements: dict
       sample: [{name: dm-3, diskseq: 43}]

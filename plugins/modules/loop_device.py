@@ -10,8 +10,8 @@ module: loop_device
 short_description: Create, change and remove a loop device, and return its identity
 version_added: 0.1.0
 description:
-  - Binds a file to a loop device, and returns the device's identity. This includes its disk sequence number,
-    which the kernel does not give to another device until the next boot.
+  - Binds a file or a block device to a loop device, and returns the device's identity. This includes its disk
+    sequence number, which the kernel does not give to another device until the next boot.
   - A loop device is identified by the device and inode number of its backing file, its offset and its size,
     not by the path of the file. So a second run finds the device of the first run, whichever path is given.
   - If the task fails or its process is killed before it is done, the kernel removes the new device by itself.
@@ -29,8 +29,20 @@ options:
       - Absolute path of the regular file.
       - The task fails if a loop device still uses a file that was at this path before, and that was deleted
         or replaced by a rename. The error names the device. Remove it by its disk sequence number.
-      - Required if O(state=present).
+      - Required if O(state=present), unless O(backing) is given.
     type: path
+  backing:
+    description:
+      - Source of the block device to stand on, instead of O(backing_file). For example to give a disk another
+        sector size, to make a read-only view of it, or to cut a part out of it.
+      - A C(diskseq), a C(path) with the C(uuid) or C(diskseq) that it must have, or a C(file), as text or as
+        data. For a file, a loop device is used or made, which goes with the new one. See
+        C(docs/devices.md).
+      - Other loop devices on the same device are found by its number, whichever path was given. The new
+        device has it open, so its number cannot be given to another device.
+      - A device that is mounted, swapped to or part of another device can only be read, unless
+        O(overlap=true).
+    type: raw
   path:
     description:
       - The loop device to remove, like V(/dev/loop7). Only with O(state=absent), instead of O(backing_file).
@@ -154,9 +166,9 @@ options:
   state:
     description:
       - Whether the device should exist.
-      - With V(absent) and O(backing_file), the device that has this O(offset) and O(size) is removed. A
-        device that covers only a part of the same bytes is kept, for example a device of fixed size whose
-        file has grown since. A warning names it.
+      - With V(absent) and O(backing_file) or O(backing), the device that has this O(offset) and O(size) is
+        removed. A device that covers only a part of the same bytes is kept, for example a device of fixed
+        size whose file has grown since. A warning names it.
     type: str
     choices: [present, absent]
     default: present
@@ -179,6 +191,17 @@ EXAMPLES = r"""
     size: 1MiB
     read_only: true
     direct_io: true
+
+- name: Give a guest's logical volume sectors of 4096 bytes
+  racefree.block.loop_device:
+    backing: {path: /dev/mapper/vg-web3, uuid: "{{ web3_uuid }}"}
+    sector_size: 4K
+
+- name: Create a read-only view of the first GiB of a disk
+  racefree.block.loop_device:
+    backing: {diskseq: "{{ disk.device.diskseq }}"}
+    size: 1G
+    read_only: true
 
 - name: Create a loop device with partitions, and read its table again if it has changed
   racefree.block.loop_device:
@@ -262,9 +285,33 @@ device:
       type: bool
       sample: false
     backing_file:
-      description: Path of the backing file as the kernel reports it.
+      description: Path of the backing file as the kernel reports it. V(null) over a block device.
       type: str
       sample: /srv/guests/web1.raw
+    backing:
+      description: The block device below. V(null) if the device is over a file.
+      type: dict
+      contains:
+        name:
+          description: The kernel's name for the device. V(null) if the disk was unplugged.
+          type: str
+          sample: dm-3
+        major:
+          description: Major number.
+          type: int
+          sample: 253
+        minor:
+          description: Minor number.
+          type: int
+          sample: 3
+        diskseq:
+          description: Disk sequence number.
+          type: int
+          sample: 41
+        partition:
+          description: Partition number. V(null) for a whole disk.
+          type: int
+          sample: 1
     offset:
       description: Where in the file the device begins, in bytes.
       type: int

@@ -34,8 +34,20 @@ options:
           - The task fails if a loop device still uses a file that was at this path before, and that was
             deleted or replaced by a rename. The error names the device. Remove it by its disk sequence
             number.
-          - Required if O(devices[].state=present).
+          - Required if O(devices[].state=present), unless O(devices[].backing) is given.
         type: path
+      backing:
+        description:
+          - Source of the block device to stand on, instead of O(devices[].backing_file). For example to give
+            a disk another sector size, to make a read-only view of it, or to cut a part out of it.
+          - A C(diskseq), a C(path) with the C(uuid) or C(diskseq) that it must have, or a C(file), as text or
+            as data. For a file, a loop device is used or made, which goes with the new one. See
+            C(docs/devices.md).
+          - Other loop devices on the same device are found by its number, whichever path was given. The new
+            device has it open, so its number cannot be given to another device.
+          - A device that is mounted, swapped to or part of another device can only be read, unless
+            O(devices[].overlap=true).
+        type: raw
       path:
         description:
           - The loop device to remove, like V(/dev/loop7). Only with O(devices[].state=absent), instead of
@@ -162,9 +174,9 @@ options:
       state:
         description:
           - Whether the device should exist.
-          - With V(absent) and O(devices[].backing_file), the device that has this O(devices[].offset) and
-            O(devices[].size) is removed. A device that covers only a part of the same bytes is kept, for
-            example a device of fixed size whose file has grown since. A warning names it.
+          - With V(absent) and O(devices[].backing_file) or O(devices[].backing), the device that has this
+            O(devices[].offset) and O(devices[].size) is removed. A device that covers only a part of the same
+            bytes is kept, for example a device of fixed size whose file has grown since. A warning names it.
         type: str
         choices: [present, absent]
         default: present
@@ -285,9 +297,33 @@ devices:
           type: bool
           sample: false
         backing_file:
-          description: Path of the backing file as the kernel reports it.
+          description: Path of the backing file as the kernel reports it. V(null) over a block device.
           type: str
           sample: /srv/guests/web1.raw
+        backing:
+          description: The block device below. V(null) if the device is over a file.
+          type: dict
+          contains:
+            name:
+              description: The kernel's name for the device. V(null) if the disk was unplugged.
+              type: str
+              sample: dm-3
+            major:
+              description: Major number.
+              type: int
+              sample: 253
+            minor:
+              description: Minor number.
+              type: int
+              sample: 3
+            diskseq:
+              description: Disk sequence number.
+              type: int
+              sample: 41
+            partition:
+              description: Partition number. V(null) for a whole disk.
+              type: int
+              sample: 1
         offset:
           description: Where in the file the device begins, in bytes.
           type: int

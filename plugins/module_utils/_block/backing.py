@@ -17,6 +17,7 @@ from .._base import files
 from .._base.errors import DeviceBusy, InvalidValue, KernelError, hint_of
 from .._base.files import open_regular
 from . import loop
+from . import node as _node
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -32,19 +33,35 @@ class Backing:
     """
     An open backing file. ``path`` as given; ``fd``; ``device`` (st_dev) and ``inode`` (st_ino), which
     identify the file; ``size`` in bytes; ``mtime_ns`` in nanoseconds since the epoch.
+
+    With ``block`` (a held ``_block.device.Device``), the backing file is that block device. ``device`` and
+    ``inode`` are then as in ``_block.loop.file_of``.
     """
 
-    def __init__(self, path: str, read_only: bool = False, option: str = "backing_file") -> None:
+    def __init__(
+        self,
+        path: str,
+        read_only: bool = False,
+        option: str = "backing_file",
+        block: _device.Device | None = None,
+    ) -> None:
         self.path = path
         self.read_only = read_only
-        self.fd = _open_backing(path, read_only, option)
-        there = os.fstat(self.fd)
-        self.device, self.inode, self.size, self.mtime_ns = (
-            there.st_dev,
-            there.st_ino,
-            there.st_size,
-            there.st_mtime_ns,
+        self.block = block
+        self.fd = (
+            _open_backing(path, read_only, option) if block is None else _reopen(block, read_only, option)
         )
+        there = os.fstat(self.fd)
+        self.mtime_ns = there.st_mtime_ns
+        if block is None:
+            self.device, self.inode, self.size = there.st_dev, there.st_ino, there.st_size
+        else:
+            self.device, self.inode, self.size = loop.OVER_BLOCK, there.st_rdev, block.size
+
+    @property
+    def kind(self) -> str:
+        """A word for messages."""
+        return "file" if self.block is None else "device"
 
     def __enter__(self) -> Backing:
         return self
@@ -67,6 +84,7 @@ def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size
     size.
     """
     block = 512 if sector_size is None else sector_size
+    option = "backing_file" if backing.block is None else "backing"
     if not 512 <= block <= _PAGE or block & (block - 1):
         raise InvalidValue(
             "sector_size", sector_size, f"must be a power of 2 from 512 to {_PAGE} bytes", device=backing.path
@@ -80,18 +98,19 @@ def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size
             "size", size, f"must be a multiple of the sector size, {block} bytes", device=backing.path
         )
     if not backing.size:
-        raise InvalidValue(
-            "backing_file", backing.path, "is empty: give it the size that the disk is to have"
-        )
+        raise InvalidValue(option, backing.path, "is empty: give it the size that the disk is to have")
     if offset + size > backing.size or offset >= backing.size:
         what, value = ("size", size) if size and offset < backing.size else ("offset", offset)
         raise InvalidValue(
-            what, value, f"must lie inside the file, which has {backing.size} bytes", device=backing.path
+            what,
+            value,
+            f"must lie inside the {backing.kind}, which has {backing.size} bytes",
+            device=backing.path,
         )
     rest = backing.size - offset
     if not size and rest % block:
         raise InvalidValue(
-            "backing_file",
+            option,
             backing.path,
             f"has {rest} bytes there, not a multiple of the sector size {block}: "
             f"the last {rest % block} bytes would be cut off; "
@@ -120,6 +139,27 @@ def cut(device: _device.Device, has: int, left: int, otherwise: str) -> DeviceBu
         device=device.path,
         hint=f"Restore the file's size (truncate --size), or {otherwise}",
     )
+
+
+def _reopen(block: _device.Device, read_only: bool, option: str) -> int:
+    """
+    Open a held block device again, to be bound. InvalidValue if it is read-only, KernelError; WrongDevice or
+    DeviceGone if it has another medium by now.
+    """
+    if block.read_only and not read_only:
+        # Some drivers let it be opened for writing, and then refuse each write.
+        raise _not_opened(OSError(errno.EROFS, "it is read-only"), block.path, read_only, option)
+    flags = (os.O_RDONLY if read_only else os.O_RDWR) | _node.OPEN_FLAGS
+    try:
+        fd = _node.open_block(f"/proc/self/fd/{block.fd}", flags)
+    except OSError as error:
+        raise _not_opened(error, block.path, read_only, option) from error
+    try:
+        block.prove()
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _open_backing(path: str, read_only: bool, option: str) -> int:

@@ -221,6 +221,8 @@ def _check_bound(device: _device.Device, backing: _backing.Backing, direct_io: b
     status = loop.info(device)
     if (status.backing_device, status.backing_inode) != (backing.device, backing.inode):
         raise WrongDevice(f"it is bound to another file than {backing.path}", device=device.path)
+    if backing.block is not None:
+        backing.block.prove()
     # The kernel silently clears the flag if the file is not aligned for direct I/O.
     if direct_io and not status.direct_io:
         raise loop.no_direct_io(backing.path)

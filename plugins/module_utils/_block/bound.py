@@ -10,6 +10,8 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import os
+
 from .._base import gone
 from .._base.deadline import Deadline
 from .._base.errors import DeviceGone
@@ -35,7 +37,7 @@ def bound_numbers(files: set[tuple[int, int]] | None = None) -> list[int]:
     Minor numbers of the loop devices that are currently bound, from sysfs. This tells where to look, and
     proves nothing.
 
-    ``files``: a set of ``(st_dev, st_ino)``; devices bound to other files are left out.
+    ``files``: a set as of :func:`file_of`; devices bound to other files are left out.
     """
     if files is None:
         names = _bound_names()
@@ -65,12 +67,15 @@ def statuses(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     Yield ``(name, status)`` (see :func:`_block.loop.read_status`) of the bound loop devices whose file may be
-    on one of the file systems ``devices`` (st_dev).
+    on one of the file systems ``devices`` (st_dev, or ``_block.loop.OVER_BLOCK``).
 
     ``paths``: the result of :func:`read_paths`, if it is already known. A device that does not answer is left
     out if sysfs shows that its file is on another file system.
     """
     mounts, elsewhere = None, []
+    if loop.OVER_BLOCK in devices:
+        # Nodes of block devices are there; of others, those that answer are yielded.
+        devices = {_nodes() if device == loop.OVER_BLOCK else device for device in devices}
     for name, path in (read_paths() if paths is None else paths).items():
         mounts = mounts or _mounts.read()
         if _mounts.is_elsewhere(path, devices, mounts):
@@ -80,6 +85,29 @@ def statuses(
         if status is not None:
             yield name, status
     yield from _statuses_in_time(elsewhere)
+
+
+def _nodes() -> int:
+    """The st_dev of /dev. KernelError."""
+    try:
+        return os.stat("/dev").st_dev
+    except OSError as error:
+        raise gone.not_seen(error, "/dev") from error
+
+
+def over_block() -> dict[int, list[str]]:
+    """
+    ``{st_rdev: [name]}``: the kernel's names of the loop devices over each block device, if its node is in
+    /dev. Others are not asked, as their storage may be dead. KernelError. This tells where to look, and
+    proves nothing.
+    """
+    found: dict[int, list[str]] = {}
+    for name, path in read_paths().items():
+        status = loop.read_status(name) if path.startswith("/dev/") else None
+        device, number = (0, 0) if status is None else file_of(status)
+        if device == loop.OVER_BLOCK:
+            found.setdefault(number, []).append(name)
+    return found
 
 
 def _statuses_in_time(names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -101,8 +129,8 @@ def _statuses_in_time(names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any
 
 
 def file_of(status: dict[str, Any]) -> tuple[int, int]:
-    """``(st_dev, st_ino)`` of the backing file in a status."""
-    return status["lo_device"], status["lo_inode"]
+    """See :func:`_block.loop.file_of`."""
+    return loop.file_of(status)
 
 
 def open_bound(files: set[tuple[int, int]] | None = None) -> Iterator[tuple[_device.Device, loop.LoopInfo]]:

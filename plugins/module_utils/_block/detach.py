@@ -11,13 +11,14 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import fcntl
+import os
 
 from .._base import gone
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, KernelError
 from .._kernel import uapi_plain
+from . import bound, let_go, loop, sysfs
 from . import device as _device
-from . import let_go, loop, sysfs
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -110,12 +111,14 @@ def _get_bound_status(device: _device.Device) -> dict[str, Any] | None:
         raise KernelError.from_oserror(error, "read the loop device's status", device=device.path) from error
 
 
-def users(device: _device.Device) -> list[str]:
+def users(device: _device.Device, loops: dict[int, list[str]] | None = None) -> list[str]:
     """
     Known users of the device and its partitions: names of the devices stacked on them, and mount points.
-    KernelError.
+    KernelError. ``loops``: ``_block.bound.over_block``, if it is already known.
     """
+    loops = bound.over_block() if loops is None else loops
     names, numbers = gone.list_directory(f"{device.sysfs}/holders"), {device.id.number: ""}
+    names += loops.get(device.id.rdev, [])
     # The name of a partition begins with the name of its disk (block/partitions/core.c).
     disk = device.name.replace("/", "!")
     for name in gone.list_directory(device.sysfs):
@@ -130,7 +133,10 @@ def users(device: _device.Device) -> list[str]:
             numbers[number] = f" (partition {name})"
             names += [
                 f"{holder} (partition {name})"
-                for holder in gone.list_directory(f"{device.sysfs}/{name}/holders")
+                for holder in (
+                    *gone.list_directory(f"{device.sysfs}/{name}/holders"),
+                    *loops.get(os.makedev(*map(int, number.split(":"))), []),
+                )
             ]
     mountinfo = "/proc/self/mountinfo"
     try:

@@ -44,12 +44,15 @@ if TYPE_CHECKING:
 STATUS = struct.Struct(uapi_plain.LOOP_INFO64)
 # Seconds for the kernel to empty the device's cache before its size limit changes.
 _CACHED_SECONDS = 5
+# In place of st_dev for a loop device over a block device, whose number (st_rdev) is in place of st_ino. The
+# node that was opened identifies nothing: others can have the same number.
+OVER_BLOCK = -1
 
 
 class LoopInfo(Record):
     """
-    LOOP_GET_STATUS64 of a bound loop device. ``offset`` and ``sizelimit`` are in bytes; ``sizelimit`` 0 means
-    to the end of the file.
+    LOOP_GET_STATUS64 of a bound loop device. ``backing_device`` and ``backing_inode``: :func:`file_of`.
+    ``offset`` and ``sizelimit`` are in bytes; ``sizelimit`` 0 means to the end of the file.
     """
 
     number: int
@@ -85,8 +88,55 @@ def info(device: _device.Device) -> LoopInfo:
             raise DeviceGone("no file is bound to it", device=device.path, errno=error.errno) from error
         raise KernelError.from_oserror(error, "read the loop device's status", device=device.path) from error
     return LoopInfo(
-        *(status["lo_" + name] for name in ("number", "device", "inode", "offset", "sizelimit", "flags"))
+        status["lo_number"],
+        *file_of(status),
+        *(status["lo_" + name] for name in ("offset", "sizelimit", "flags")),
     )
+
+
+def file_of(status: dict[str, Any]) -> tuple[int, int]:
+    """
+    What identifies the backing file in a status: ``(st_dev, st_ino)``, or ``(OVER_BLOCK, st_rdev)`` of a
+    block device. The loop device has it open, so the number cannot be given to another device.
+    """
+    if status["lo_rdevice"]:
+        return OVER_BLOCK, status["lo_rdevice"]
+    return status["lo_device"], status["lo_inode"]
+
+
+def block_below(major: int, minor: int) -> tuple[int, int] | None:
+    """
+    ``(major, minor)`` of the block device that a loop device is over; None for a file, and for a device that
+    is no bound loop device. A node outside of /dev counts as a file. KernelError.
+    """
+    if major != _device.LOOP_MAJOR:
+        return None
+    name = sysfs.kernel_name(major, minor)
+    if name is None or not is_name(name):
+        return None
+    # Most are over files. They are not opened, as their storage may be dead.
+    is_node = (sysfs.read(f"/sys/block/{name}/loop/backing_file") or "").startswith("/dev/")
+    status = read_status(name) if is_node else None
+    file = (0, 0) if status is None else file_of(status)
+    return (os.major(file[1]), os.minor(file[1])) if file[0] == OVER_BLOCK else None
+
+
+def directly_below(major: int, minor: int) -> list[tuple[int, int]]:
+    """The numbers of the devices directly below a device, also below a loop device. KernelError."""
+    partition = sysfs.partition_of(major, minor)
+    below = block_below(*(partition[:2] if partition else (major, minor)))
+    return sysfs.members_of(major, minor) if below is None else [below]
+
+
+def stack_below(major: int, minor: int) -> set[tuple[int, int]]:
+    """``{(major, minor)}`` of everything below a device. The caller must hold the device. KernelError."""
+    below, todo = set(), [(major, minor)]
+    while todo:
+        for lower in directly_below(*todo.pop()):
+            if lower not in below:
+                below.add(lower)
+                todo.append(lower)
+    return below
 
 
 def backing_path(device: _device.Device) -> str | None:

@@ -40,6 +40,7 @@ class LoopIndex:
         self._minors: dict[int, dict[tuple[int, int], set[int]]] = {}
         self._paths: dict[str, str] | None = None
         self._names: dict[str | None, set[str]] | None = None
+        self._over_block: dict[int, list[str]] | None = None
         self._directories: dict[str, str] = {}
         self._made: Found = []
         self._left_out: Collection[tuple[int, int, int]] = ()
@@ -59,7 +60,7 @@ class LoopIndex:
 
     def forget(self) -> None:
         """Read everything again, because other processes may have created loop devices since."""
-        self._minors, self._paths, self._names = {}, None, None
+        self._minors, self._paths, self._names, self._over_block = {}, None, None, None
 
     def real(self, path: str) -> str:
         """
@@ -98,6 +99,18 @@ class LoopIndex:
             self._minors_of(file), lambda status: (status.backing_device, status.backing_inode) == file
         )
         return found if with_going else self._staying(found)
+
+    def over_blocks(self) -> Found:
+        """All loop devices over block devices, held: ``[(Device, LoopInfo)]``."""
+        self._minors_of((loop.OVER_BLOCK, 0))
+        minors = set().union(*self._minors[loop.OVER_BLOCK].values())
+        return self._staying(self._opened(minors, lambda status: status.backing_device == loop.OVER_BLOCK))
+
+    def names_over_block(self) -> dict[int, list[str]]:
+        """``_block.bound.over_block``, read once."""
+        if self._over_block is None:
+            self._over_block = bound.over_block()
+        return self._over_block
 
     def _staying(self, found: Found) -> Found:
         for device, dummy in found:
@@ -162,12 +175,18 @@ class LoopIndex:
         made = {
             loop.backing_path(device): (device, status) for device, status in self._made if device.fd >= 0
         }
+        over_block = [row for row in made.values() if row[1].backing_device == loop.OVER_BLOCK]
         for name in os.listdir("/sys/block") if made else ():
             if name.startswith("loop") and name[4:].isdigit() and int(name[4:]) not in numbers:
-                own = made.get(sysfs.read(f"/sys/block/{name}/loop/backing_file"))
-                error = None if own is None else _double(name, *own)
-                if own is not None and error is not None:
-                    found[own[0].id] = error
+                path = sysfs.read(f"/sys/block/{name}/loop/backing_file")
+                # A block device can have any number of nodes.
+                rows = (
+                    [made[path]] if path in made else over_block if (path or "").startswith("/dev/") else []
+                )
+                for own in rows:
+                    error = _double(name, *own)
+                    if error is not None:
+                        found[own[0].id] = error
         return found
 
     def _minors_of(self, file: tuple[int, int]) -> Collection[int]:
@@ -176,7 +195,7 @@ class LoopIndex:
         if scanned is None:
             scanned = self._minors[file[0]] = {}
             for dummy, status in bound.statuses({file[0]}, self._bound()):
-                if status["lo_device"] == file[0]:
+                if bound.file_of(status)[0] == file[0]:
                     scanned.setdefault(bound.file_of(status), set()).add(status["minor"])
         return scanned.get(file, ())
 

@@ -19,8 +19,8 @@ from .._base import gone
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, InvalidValue, KernelError
 from .._base.record import Record
+from . import bound, image_format, over_block
 from . import device as _device
-from . import image_format
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 # The target of a hotplug script has no separate options.
 _SAY_RAW = {"target": "write file:raw:/PATH"}
 _SAY_OVERLAP = {
+    "backing": "say overlap=true if two writers are intended",
     "backing_file": "say overlap=true if two writers are intended",
     "target": "give the disk the mode w! if two writers are intended",
 }
@@ -100,9 +101,11 @@ def check(
     ``backing``: the open file (``_block.backing.Backing``). ``for_guest``: whether the sharing check, which
     knows what guests use, runs too. Waits up to 5 s for a device that is about to be detached.
     """
-    if said.format is None:
+    # A guest may have written anything to a block device.
+    if said.format is None and backing.block is None:
         _check_format(backing, area, option)
     if area.writes and not said.overlap:
+        over_block.refuse_used(backing, option)
         _check_overlap(backing, area, loops, for_guest, option)
 
 
@@ -140,7 +143,8 @@ def _check_overlap(backing: Backing, area: Area, loops: LoopIndex, for_guest: bo
     if found is None:
         return
     raise DeviceBusy(
-        f"{found.path} (diskseq {found.diskseq}) writes the same part of the file: it has {found.area}",
+        f"{found.path} (diskseq {found.diskseq}) writes the same part of the {backing.kind}: "
+        f"it has {found.area}",
         device=backing.path,
         hint=f"Use that device, or remove it first; or {_SAY_OVERLAP.get(option, _OTHERWISE)}",
     )
@@ -164,12 +168,18 @@ def _lasting_rival(backing: Backing, area: Area, loops: LoopIndex, for_guest: bo
 
 def is_going(device: _device.Device, status: LoopInfo) -> bool:
     """
-    Whether a held loop device (with its ``_block.loop.LoopInfo``) has autoclear set, and no exclusive user
-    such as a stacked device or a mount.
+    Whether a held loop device (with its ``_block.loop.LoopInfo``) has autoclear set, and no lasting user such
+    as a stacked device, a loop device over it, or a mount.
     """
     if not status.autoclear or gone.list_directory(f"{device.sysfs}/holders"):
         return False
-    return not _device.is_claimed(device)
+    return not _device.is_claimed(device) and device.id.rdev not in bound.over_block()
+
+
+def _meets(backing: Backing, area: Area, status: LoopInfo) -> bool:
+    if backing.block is None:
+        return area.meets(status)
+    return over_block.meets(backing, area.offset, area.size, status)
 
 
 class _Rival(Record):
@@ -187,10 +197,10 @@ def _rival(backing: Backing, area: Area, loops: LoopIndex) -> _Rival | None:
     area.
     """
     going = None
-    found = loops.over((backing.device, backing.inode))
+    found = loops.over((backing.device, backing.inode)) if backing.block is None else loops.over_blocks()
     try:
         for device, status in found:
-            if status.read_only or not area.meets(status):
+            if status.read_only or not _meets(backing, area, status):
                 continue
             area_of_it = f"{device.size} bytes from {status.offset} on"
             rival = _Rival(device.path, device.id.diskseq, is_going(device, status), area_of_it)

@@ -153,15 +153,3 @@ def read(path: str) -> str | None:
             return None
         raise gone.not_seen(error, path) from error
     return data.decode("utf-8", "surrogateescape").rstrip("\n")
-
-
-def stack_below(major: int, minor: int) -> set[tuple[int, int]]:
-    """``{(major, minor)}`` of everything below a device, from sysfs. The caller must hold the device."""
-    below, todo = set(), [(major, minor)]
-    while todo:
-        number = todo.pop()
-        for lower in members_of(*number):
-            if lower not in below:
-                below.add(lower)
-                todo.append(lower)
-    return below

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from .._base import gone
 from .._base.errors import KernelError
-from .._block import sysfs
+from .._block import loop
 from . import control as _control
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
@@ -92,7 +92,7 @@ def problems(control: _control.Control, device: Device) -> Iterator[tuple[str, b
         seen.add(number)
         if gone.exists(f"/sys/dev/block/{number[0]}:{number[1]}/dm", gone.SYSFS):
             yield from _problems_at(control, _control.by_number(*number))
-        numbers += sysfs.members_of(*number)
+        numbers += loop.directly_below(*number)
 
 
 def _problems_at(control: _control.Control, address: _control.Address) -> Iterator[tuple[str, bytes, str]]:

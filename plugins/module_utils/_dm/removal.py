@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 
 from .._base.deadline import Deadline, pauses
-from .._base.errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
+from .._base.errors import BlockError, DeviceBusy, DeviceGone, KernelError, WrongDevice
+from .._block import bound, let_go, sysfs
 from .._block import device as _device
-from .._block import let_go, sysfs
 from . import control as _control
 from . import lifetime, mapped
 from . import names as _names
@@ -208,10 +208,11 @@ def is_there(identity: _device.DeviceId) -> bool:
 
 
 def _busy(device: _device.Device, status: _control.MappedStatus) -> DeviceBusy:
-    names = []
+    names: list[str] = []
     try:
         names = sorted(os.listdir(f"{device.sysfs}/holders"))
-    except OSError:
+        names += bound.over_block().get(device.id.rdev, [])
+    except (OSError, KernelError):
         pass
     going = (
         "It already goes with its last user, which state=present undoes. " if status.deferred_remove else ""

@@ -97,17 +97,22 @@ def _row(params: Params, resources: Resources, device: Device) -> dict[str, Any]
         row = dict(loop_describe.describe(device, loop.info(device)), kind="loop")
     else:
         row = dict(device.as_dict(), kind="other")
-    above, below = _neighbours(device, "holders"), _neighbours(device, "slaves")
+    loops = resources.loops.names_over_block()
+    holders = gone.list_directory(f"{device.sysfs}/holders", gone.SYSFS) + loops.get(device.id.rdev, [])
+    above = _neighbours(holders)
+    below = _neighbours(gone.list_directory(f"{device.sysfs}/slaves", gone.SYSFS))
+    if row.get("backing"):
+        below = [{key: row["backing"][key] for key in ("name", "diskseq")}]
     seal = sealing.described(device)
     if params["partitions"]:
         row.update(_partitions(device, row))
-    return dict(row, seal=seal, holders=above, slaves=below, used_by=detach.users(device))
+    return dict(row, seal=seal, holders=above, slaves=below, used_by=detach.users(device, loops))
 
 
-def _neighbours(device: Device, which: str) -> list[dict[str, Any]]:
-    """The devices directly above (``holders``) or below (``slaves``), each with its disk sequence number."""
+def _neighbours(names: list[str]) -> list[dict[str, Any]]:
+    """Devices directly above or below a device, each with its disk sequence number."""
     rows = []
-    for name in gone.list_directory(f"{device.sysfs}/{which}", gone.SYSFS):
+    for name in names:
         diskseq = sysfs.read(f"/sys/class/block/{name}/diskseq")
         rows.append({"name": name, "diskseq": int(diskseq) if diskseq else None})
     return rows

@@ -16,7 +16,7 @@ from typing import Any
 from .._base import locks as _locks
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from .._block import device as _device
-from .._block import sysfs
+from .._block import loop, sysfs
 from .._block.device import Device
 from .._dm import control as _control
 from .._dm import health, lifetime, live_table, reload, removal
@@ -162,7 +162,7 @@ class DmItem(Item):
         params, numbers = self.params, None
         if params["state"] == "absent":
             own = None if self.device is None else (self.device.id.major, self.device.id.minor)
-            numbers = own, set() if own is None else sysfs.stack_below(*own)
+            numbers = own, set() if own is None else loop.stack_below(*own)
             self.resources.mapped_to_go.update([own] if own else [])
         return params["name"], self.value, params["read_only"], numbers
 

@@ -23,6 +23,7 @@ from .._block import bind, detach, loop, new_loop, partitions, replaced, trusted
 from .._block import device as _device
 from .._block.backing import Backing
 from .._block.device import Device
+from .._source import below
 from .._source.resources import Resources
 from . import duplicates, sealing
 from .item import Identities, Item, Params, Plan, check_seconds, known, undo_steps
@@ -30,6 +31,7 @@ from .loop_describe import describe
 
 ARGUMENTS = {
     "backing_file": {"type": "path"},
+    "backing": {"type": "raw"},
     "path": {"type": "path"},
     "diskseq": {"type": "int"},
     "offset": {"type": "str", "default": "0"},
@@ -57,13 +59,16 @@ Area = tuple[tuple[int, int, int, int], str]
 class LoopItem(Item):
     ARGUMENTS = ARGUMENTS
     CONSTRAINTS = {
-        "required_if": [("state", "present", ("backing_file",))],
-        "required_one_of": [("backing_file", "path", "diskseq")],
+        "required_if": [("state", "present", ("backing_file", "backing"), True)],
+        "required_one_of": [("backing_file", "backing", "path", "diskseq")],
     }
 
     def __init__(self, params: Params, resources: Resources) -> None:
         super().__init__(params, resources)
         self.backing: Backing | None = None
+        # With the option ``backing``: the source, and the size in bytes that its device has or will have.
+        self.source: below.Lower | None = None
+        self.size_below = 0
         self.device: Device | None = None
         self.status: loop.LoopInfo | None = None
         # The identity of the file's area, and its description.
@@ -85,6 +90,8 @@ class LoopItem(Item):
         for option in ("backing_file", "path"):
             if self.params[option]:
                 return option, self.params[option]
+        if self.params["backing"] is not None:
+            return "backing", str(self.source or self.params["backing"])
         return "diskseq", self.params["diskseq"]
 
     def identities(self) -> Identities:
@@ -98,12 +105,14 @@ class LoopItem(Item):
             found.update([self.area])
         option, value = self.key()
         if option != "diskseq":
-            value = (os.path.normpath(value), self.params["offset"], self.params["size"])
+            name = value if option == "backing" else os.path.normpath(value)
+            value = (name, self.params["offset"], self.params["size"])
         found[option, value] = ""
         return found
 
     def title(self) -> str:
-        return self.params["backing_file"] or self.params["path"] or f"diskseq:{self.params['diskseq']}"
+        option, value = self.key()
+        return f"diskseq:{value}" if option == "diskseq" else str(value)
 
     def check(self) -> None:
         params = self.params
@@ -122,7 +131,9 @@ class LoopItem(Item):
             raise InvalidValue(
                 "path", params["path"], "is for state=absent only: the kernel picks the device"
             )
-        if params["state"] == "present" and not params["backing_file"]:
+        if params["backing"] is not None:
+            self._check_source()
+        elif params["state"] == "present" and not params["backing_file"]:
             raise InvalidValue(
                 "backing_file", params["backing_file"], "must be an absolute path of a regular file"
             )
@@ -133,9 +144,22 @@ class LoopItem(Item):
                 "must be left out: either backing_file or path says which device, not both",
             )
 
+    def _check_source(self) -> None:
+        params = self.params
+        for option in ("backing_file", "path"):
+            if params[option]:
+                wrong = f"must be left out: either {option} or backing says which device, not both"
+                raise InvalidValue(option, params[option], wrong)
+        for option, meant in (("format", "raw"), ("trusted_path", True)):
+            if params[option] == meant:
+                raise InvalidValue(option, meant, "is for a file: say it of the file that backing names")
+        self.source = below.parse(params["backing"])
+
     def locks(self) -> list[_locks.Lock]:
         if self.params["backing_file"]:
             return _locks.of_file(self.params["backing_file"])
+        if self.source is not None:
+            return below.locks(self.source, self.resources)
         locks = []
         for device in self._to_remove():
             with device:
@@ -184,7 +208,7 @@ class LoopItem(Item):
         now = (
             None
             if self.created or self.device is None
-            else settings(self.device, known(self.status), known(self.backing))
+            else settings(self.device, known(self.status), self._named())
         )
         if now is None:
             return
@@ -230,7 +254,10 @@ class LoopItem(Item):
         """The area of the file, in bytes. It identifies the device, whichever path and size were given."""
         offset, size = self.params["offset"], self.params["size"]
         size = size or max(0, backing.size - offset)
-        identity, words = duplicates.file_identity(os.fstat(backing.fd))
+        if backing.block is None:
+            identity, words = duplicates.file_identity(os.fstat(backing.fd))
+        else:
+            identity, words = (backing.device, backing.inode), f"the device {backing.path}"
         return (*identity, offset, size), f"{words}, {size} bytes from {offset} on"
 
     def outcome(self) -> dict[str, Any]:
@@ -238,33 +265,54 @@ class LoopItem(Item):
 
     def _plan_present(self) -> Plan:
         params = self.params
-        must = params["trusted_path"]
-        trusted_path.check(
-            params["backing_file"], must, self.resources.warn, "backing_file", self.resources.walked
-        )
-        self.backing = self.resources.enter_context(
-            _backing.Backing(params["backing_file"], params["read_only"])
-        )
-        self.area = self._area(self.backing)
-        self.device, self.status = self._existing()
-        if self.device is None:
-            self._check_new()
-            self._check_planned()
-        _backing.check_geometry(self.backing, params["offset"], params["size"], params["sector_size"])
-        if params["direct_io"]:
-            _backing.check_direct_io(self.backing)
+        self._open_backing()
+        if self.backing is not None:
+            self.area = self._area(self.backing)
+            self.device, self.status = self._existing()
+            if self.device is None:
+                self._check_new()
+                self._check_planned()
+            self._check_backing(self.backing)
         wanted = self._wanted()
         if self.device is None:
             if params["diskseq"] is not None:
                 raise WrongDevice(
-                    f"the file has no loop device, and diskseq={params['diskseq']} was asked for",
-                    device=params["backing_file"],
+                    f"the {'file' if self.source is None else 'device'} has no loop device, and "
+                    f"diskseq={params['diskseq']} was asked for",
+                    device=self.title(),
                     hint="The device that had this number is gone; leave diskseq out to make a new one",
                 )
             return self._planned({}, wanted)
         # The run returns the device's path, which must lead to this device.
         self.device.need_node()
-        return self._planned(settings(self.device, known(self.status), self.backing), wanted)
+        return self._planned(settings(self.device, known(self.status), self._named()), wanted)
+
+    def _open_backing(self) -> None:
+        """Open what the device is to be over. The device of ``backing`` may be yet to be made."""
+        params = self.params
+        if self.source is None:
+            must = params["trusted_path"]
+            trusted_path.check(
+                params["backing_file"], must, self.resources.warn, "backing_file", self.resources.walked
+            )
+            opened = _backing.Backing(params["backing_file"], params["read_only"])
+            self.backing = self.resources.enter_context(opened)
+            self.size_below = opened.size
+            return
+        block, self.size_below = below.look(self.source, self.resources)
+        if block is not None:
+            self._stand_on(block)
+
+    def _stand_on(self, block: Device) -> None:
+        opened = _backing.Backing(block.path, self.params["read_only"], "backing", block)
+        self.backing = self.resources.enter_context(opened)
+        self.size_below = opened.size
+
+    def _check_backing(self, backing: Backing) -> None:
+        params = self.params
+        _backing.check_geometry(backing, params["offset"], params["size"], params["sector_size"])
+        if params["direct_io"]:
+            _backing.check_direct_io(backing)
 
     def _planned(self, before: dict[str, Any], wanted: dict[str, Any]) -> Plan:
         sealing.compare(self.params, self.device, before, wanted)
@@ -280,7 +328,10 @@ class LoopItem(Item):
         """
         size, block = wanted["size"], wanted["sector_size"]
         if self.device is None:
-            backing = known(self.backing)
+            backing = self.backing
+            if backing is None:
+                # It is over a device that is yet to be made.
+                return
             table = partitions.table_of(backing.fd, backing.path, size, block, self.params["offset"])
             wanted["partition_list"] = partitions.expected([], table)
             return
@@ -310,7 +361,7 @@ class LoopItem(Item):
                 raise WrongDevice(
                     f"its loop device has the disk sequence number {found[0][0].id.diskseq}, "
                     f"not {params['diskseq']}",
-                    device=params["backing_file"],
+                    device=self.title(),
                     hint="It is not the device that was asked for any more; nothing was done",
                 )
         if fitting:
@@ -320,7 +371,7 @@ class LoopItem(Item):
                 ("read-only", "read_only=false") if found[0][1].read_only else ("writable", "read_only=true")
             )
             raise DeviceBusy(
-                f"{params['backing_file']} is bound {has} already, and {asked} was asked for",
+                f"{self.title()} is bound {has} already, and {asked} was asked for",
                 device=found[0][0].path,
                 hint="A bound loop device cannot change that: remove it first (state=absent)",
             )
@@ -332,12 +383,12 @@ class LoopItem(Item):
         default.
         """
         params = self.params
-        now = None if self.device is None else settings(self.device, known(self.status), known(self.backing))
+        now = None if self.device is None else settings(self.device, known(self.status), self._named())
         wanted = {
-            "backing_file": params["backing_file"],
+            **self._named(),
             "offset": params["offset"],
             "size": params["size"]
-            or _whole(known(self.backing).size - params["offset"], params["sector_size"] or 512),
+            or _whole(self.size_below - params["offset"], params["sector_size"] or 512),
             "sector_size": params["sector_size"] or (now["sector_size"] if now else 512),
             "read_only": params["read_only"],
             "direct_io": params["direct_io"]
@@ -351,6 +402,10 @@ class LoopItem(Item):
         if now is not None:
             self._check_change(now, wanted)
         return wanted
+
+    def _named(self) -> dict[str, str]:
+        option, value = self.key()
+        return {option: value}
 
     def _check_change(self, now: dict[str, Any], wanted: dict[str, Any]) -> None:
         for option, why in (
@@ -374,10 +429,10 @@ class LoopItem(Item):
     def _check_new(self) -> None:
         params, backing, area = self.params, known(self.backing), self._part()
         file, resources = (backing.device, backing.inode), self.resources
-        replaced.refuse(backing.path, file, area, resources.loops, resources.warn, with_going=False)
-        new_loop.check(
-            backing, area, new_loop.Said(params["format"], params["overlap"]), self.resources.loops
-        )
+        if backing.block is None:
+            replaced.refuse(backing.path, file, area, resources.loops, resources.warn, with_going=False)
+        said = new_loop.Said(params["format"], params["overlap"])
+        new_loop.check(backing, area, said, resources.loops, option=self.key()[0])
 
     def _check_planned(self) -> None:
         """
@@ -404,6 +459,12 @@ class LoopItem(Item):
     def _create(self) -> None:
         params = self.params
         self.resources.loops.expect_nothing()
+        if self.backing is None:
+            if self.source is None:
+                raise AssertionError
+            self._stand_on(below.make(self.source, self.resources))
+            self.area = self._area(known(self.backing))
+            self._check_backing(known(self.backing))
         self._check_new()
         self.device = self.resources.enter_context(
             bind.attach(
@@ -421,7 +482,7 @@ class LoopItem(Item):
         self.resources.loops.add(self.device, loop.info(self.device))
 
     def _change(self) -> None:
-        now, wanted = settings(known(self.device), known(self.status), known(self.backing)), self._wanted()
+        now, wanted = settings(known(self.device), known(self.status), self._named()), self._wanted()
         if now["direct_io"] != wanted["direct_io"]:
             loop.set_direct_io(known(self.device), wanted["direct_io"])
             self._restore.append(lambda: loop.set_direct_io(known(self.device), now["direct_io"]))
@@ -461,6 +522,8 @@ class LoopItem(Item):
         params = self.params
         if params["backing_file"]:
             return self._bound_to_file()
+        if self.source is not None:
+            return self._bound_to_source(self.source)
         try:
             device = (
                 _device.open_path(params["path"])
@@ -497,6 +560,18 @@ class LoopItem(Item):
             file = backing.device, backing.inode
             replaced.refuse(backing.path, file, self._part(), self.resources.loops, self.resources.warn)
             return self._of_the_area(backing, file)
+
+    def _bound_to_source(self, source: below.Lower) -> list[Device]:
+        """The devices over the device of the source; none if that is gone, or not made yet."""
+        try:
+            block = below.look(source, self.resources)[0]
+        except DeviceGone:
+            return []
+        if block is None:
+            return []
+        with _backing.Backing(block.path, True, "backing", block) as backing:
+            self.area = self._area(backing)
+            return self._of_the_area(backing, (backing.device, backing.inode))
 
     def _of_the_area(self, backing: Backing, file: tuple[int, int]) -> list[Device]:
         """The devices that have exactly this area. A warning names devices that have only a part of it."""
@@ -538,10 +613,13 @@ def _lock_of(device: Device) -> _locks.Lock:
     )
 
 
-def settings(device: Device, status: loop.LoopInfo, backing: Backing) -> dict[str, Any]:
-    """The settings of a bound device, named like the module's options. Sizes in bytes."""
+def settings(device: Device, status: loop.LoopInfo, named: dict[str, str]) -> dict[str, Any]:
+    """
+    The settings of a bound device, named like the module's options. Sizes in bytes. ``named``: the option
+    that says what it is over.
+    """
     return {
-        "backing_file": backing.path,
+        **named,
         "offset": status.offset,
         "size": device.size,
         "sector_size": device.logical_block,

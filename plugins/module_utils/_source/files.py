@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import time
 
+from .._base import locks
 from .._base.errors import WrongDevice
 from .._block import backing as _backing
-from .._block import loop, new_loop, replaced, trusted_path
+from .._block import bind, loop, new_loop, replaced, trusted_path
 from . import spec
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
+    from .._base.deadline import Deadline
     from .._block.device import Device
     from .resources import Resources
     from .spec import Source
@@ -93,6 +95,37 @@ def find(source: spec.FileSource, resources: Resources) -> Device | None:
                 chosen.close()
             raise
         return chosen
+
+
+def find_or_make(
+    source: spec.FileSource, resources: Resources, limit: Deadline | None = None
+) -> tuple[Device, bool]:
+    """
+    ``(device, whether it is new)``: the loop device of a FileSource, held by the resources. A new one goes
+    with its last user. ``limit``: how long to wait for other runs. Raises what :func:`find` and
+    ``_block.bind.attach`` raise.
+    """
+    with backing_of(source) as backing:
+        lock = locks.of_inode(backing.device, backing.inode, source.file)
+        if not resources.locks.has(lock):
+            # Somebody may have made it before the lock was free.
+            resources.locks.take([lock], limit)
+            resources.loops.forget()
+            device = find(source, resources)
+            if device is not None:
+                return resources.enter_context(device), False
+        check_new(source, backing, resources)
+        device = bind.attach(
+            backing,
+            source.offset,
+            source.size,
+            source.sector_size,
+            source.read_only,
+            source.direct_io,
+        )
+    resources.enter_context(device)
+    resources.loops.add(device, loop.info(device))
+    return device, True
 
 
 def check_new(

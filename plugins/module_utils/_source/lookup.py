@@ -11,12 +11,12 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from .. import _dm_table
-from .._base.errors import DeviceBusy, DeviceGone, WrongDevice
-from .._block import boot, loop, partition, sysfs
+from .._base.errors import DeviceBusy, DeviceGone
 from .._block import device as _device
+from .._block import loop, sysfs
 from .._dm import control, live_table, names
 from .._dm import mapped as _mapped
-from . import files, spec
+from . import files, named, spec
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -30,25 +30,14 @@ def find(source: Source, resources: Resources) -> _device.Device | None:
     DeviceGone, WrongDevice, DeviceBusy, InvalidValue, KernelError.
     """
     if isinstance(source, spec.DiskseqSource):
-        return open_diskseq(source)
+        return named.open_diskseq(source)
     if isinstance(source, spec.NumberSource):
         return _device.open_number(source.major, source.minor)
     if isinstance(source, spec.PathSource):
-        return open_path(source, resources)
+        return named.open_path(source, resources)
     if isinstance(source, spec.FileSource):
         return files.find(source, resources)
     return find_table(source, resources)
-
-
-def open_diskseq(source: spec.DiskseqSource) -> _device.Device:
-    """
-    The disk or partition of a DiskseqSource, held; DeviceGone if it does not exist, or if the number is from
-    another boot.
-    """
-    boot.check_boot(source.boot_id, source.diskseq)
-    if source.partition is None:
-        return _device.open_diskseq(source.diskseq)
-    return partition.open_partition(source.diskseq, source.partition)
 
 
 def is_device(source: Source, device: _device.Device, resources: Resources) -> bool:
@@ -74,27 +63,6 @@ def is_device(source: Source, device: _device.Device, resources: Resources) -> b
         return False
     with found:
         return found.id == device.id
-
-
-def open_path(source: spec.PathSource, resources: Resources) -> _device.Device:
-    """
-    The device at the path of a PathSource, held; WrongDevice if it does not have the UUID or the diskseq of
-    the source.
-    """
-    boot.check_boot(source.boot_id, source.diskseq)
-    device = _device.open_path(source.path, diskseq=source.diskseq)
-    if source.uuid is None:
-        return device
-    try:
-        if not _mapped.is_mapped(device):
-            raise WrongDevice("it is not a mapped device, so it has no uuid", device=source.path)
-        uuid = resources.dm.status(control.by_device(device)).uuid
-        if uuid != source.uuid:
-            raise WrongDevice(f"its uuid is {uuid or '(none)'}, not {source.uuid}", device=source.path)
-    except BaseException:
-        device.close()
-        raise
-    return device
 
 
 def find_table(source: spec.TableSource, resources: Resources) -> _device.Device | None:

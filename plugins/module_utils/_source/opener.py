@@ -15,7 +15,7 @@ from __future__ import annotations
 from .._base import locks as _locks
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, DeviceGone
-from .._block import bind, loop
+from .._block import loop
 from .._dm import health, lifetime, names
 from .._dm import mapped as _mapped
 from . import files, lookup, slots, spec
@@ -104,24 +104,11 @@ class Opener:
             lifetime.set_persist(self.resources.dm, device, wanted)
 
     def _find_or_make_file(self, source: spec.FileSource) -> Device:
-        with files.backing_of(source) as backing:
-            if self._wait_turn([_locks.of_inode(backing.device, backing.inode, source.file)]):
-                self.resources.loops.forget()
-                device = files.find(source, self.resources)
-                if device is not None:
-                    return self._use(source, device)
-            files.check_new(source, backing, self.resources)
-            device = self._keep_note(
-                bind.attach(
-                    backing,
-                    source.offset,
-                    source.size,
-                    source.sector_size,
-                    source.read_only,
-                    source.direct_io,
-                )
-            )
-        self.resources.loops.add(device, loop.info(device))
+        device, is_new = files.find_or_make(source, self.resources, self.limit)
+        if is_new:
+            self.made.append(device)
+        else:
+            self.follow(source, device)
         return device
 
     def _find_or_make_table(self, source: spec.TableSource) -> Device:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .. import _dm_table
 from .._base.errors import BlockError, DeviceGone, KernelError, WrongDevice
-from .._block import sysfs
+from .._block import loop
 from .._dm import control, cow_header, live_table
 from .._dm import mapped as _mapped
 from .._dm_table.grammar import kernels as _kernels
@@ -269,7 +269,7 @@ def _facts(device: Device, resources: Resources, slot: Slot, least: int = 0) -> 
         device.logical_block,
         device.read_only,
         uuid,
-        sysfs.stack_below(device.id.major, device.id.minor),
+        loop.stack_below(device.id.major, device.id.minor),
         lambda: _cow_chunk(device),
     )
 

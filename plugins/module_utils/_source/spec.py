@@ -29,9 +29,17 @@ from .._dm import names
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Union
+    from typing import Any, Protocol, Union
 
-    from .._dm_table.grammar.slot import Slot
+    class Slot(Protocol):
+        """A device slot of a table (``_dm_table.grammar.slot.Slot``)."""
+
+        @property
+        def value(self) -> Any: ...
+
+        @property
+        def field(self) -> str: ...
+
 
 _KINDS = "diskseq, path, file, table"
 _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h

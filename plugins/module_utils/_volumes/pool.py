@@ -24,7 +24,7 @@ from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from .._block import new_loop
 from .._dm import control, live_table, reload, removal, suspended, udev
 from .._dm import mapped as _mapped
-from .._source import files, lookup, opener, spec
+from .._source import files, lookup, named, opener, spec
 from .._source import slots as _slots
 from . import superblock
 
@@ -78,7 +78,7 @@ class Pool:
         InvalidValue for a table that would shrink it. Also raises what opening its devices raises.
         """
         if isinstance(self._source, spec.PathSource):
-            self.device = self._resources.enter_context(lookup.open_path(self._source, self._resources))
+            self.device = self._resources.enter_context(named.open_path(self._source, self._resources))
             self.length = self.wanted = self._live().length
             return
         described = self._described

@@ -17,9 +17,12 @@ questions about the host.
 
 from __future__ import annotations
 
+import os
+
 from .._base.errors import NotSupported
 from .._base.record import Record
 from .._block import sysfs
+from .._block.loop import OVER_BLOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,9 +64,9 @@ class Questions(Record):
 
     ``table_of``: the active device-mapper table as a list of ``(start, length, type, params)``, in sectors of
     512 bytes, or None for other devices. ``loop_of``: ``(st_dev, st_ino, offset, size)`` of a loop device, in
-    bytes, size 0 for no limit, or None. ``partition_of``: ``(major, minor, start, size)`` with the number of
-    a partition's disk, in bytes, or None. ``members_of``: the numbers of the devices below another stacking
-    driver (md, bcache), or None.
+    bytes, size 0 for no limit, or None; the first two as ``_block.loop.file_of`` has them. ``partition_of``:
+    ``(major, minor, start, size)`` with the number of a partition's disk, in bytes, or None. ``members_of``:
+    the numbers of the devices below another stacking driver (md, bcache), or None.
     """
 
     table_of: Callable[[int, int], list[tuple[int, int, str, str]] | None]
@@ -117,7 +120,7 @@ class _Walk:
             return
         loop = self.questions.loop_of(*number)
         if loop is not None:
-            self._file(loop, start, end, writes)
+            self._loop(loop, start, end, writes, depth)
             return
         table = self.questions.table_of(*number)
         if table is not None:
@@ -130,12 +133,21 @@ class _Walk:
             return
         self.found.append(Extent(("disk",) + number, start, end, writes))
 
-    def _file(self, loop: tuple[int, int, int, int], start: int, end: int | None, writes: bool) -> None:
-        """Add the part of a loop device's file. ``loop`` is what Questions.loop_of returns."""
+    def _loop(
+        self, loop: tuple[int, int, int, int], start: int, end: int | None, writes: bool, depth: int
+    ) -> None:
+        """
+        Add the part of a loop device's file, or what is below the part of its block device. ``loop`` is what
+        Questions.loop_of returns.
+        """
         device, inode, offset, size = loop
         if end is None:
             end = size or None
         last = None if end is None else offset + end
+        if device == OVER_BLOCK:
+            number = os.major(inode), os.minor(inode)
+            self.device(number, offset + start, last, writes, depth + 1)
+            return
         self.found.append(Extent(("file", device, inode), offset + start, last, writes))
 
     def _table(

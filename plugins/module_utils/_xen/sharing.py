@@ -21,7 +21,7 @@ import stat
 from .._base import gone
 from .._base.errors import DeviceBusy
 from .._base.record import Record
-from .._block import bound, sysfs
+from .._block import bound, loop, sysfs
 from .._block import device as _device
 from . import vbd_nodes
 from .footprint import Extent, Questions, conflict, footprint
@@ -177,7 +177,7 @@ class Sharing:
         mine = self._footprint(device.id, request.mode == "w")
         if (device.id, request.mode) in self._prepared:
             return mine
-        refuse_mounted(mine, device.path, device)
+        refuse_mounted(mine, device.path, device, self._questions)
         if not device.read_only and _device.is_claimed(device):
             raise DeviceBusy(
                 "this host itself uses it: it is mounted, swapped to, or part of a mapped device or an array",
@@ -359,32 +359,54 @@ class Sharing:
         return sorted(set(extents), key=str)
 
 
-def refuse_mounted(extents: Iterable[Extent], name: str, own: Device | None = None) -> None:
+def refuse_mounted(
+    extents: Iterable[Extent], name: str, own: Device | None = None, questions: Questions | None = None
+) -> None:
     """
     Raise DeviceBusy if the host itself uses a file among the Extents through a loop device other than
-    ``own``, for instance after ``mount -o loop``.
+    ``own``, for instance after ``mount -o loop``. With ``questions``, a disk too.
 
     A loop device with other devices stacked on it is skipped: a mapped device above it may be the one to be
     attached, which is checked by itself.
     """
+    extents = list(extents)
     files = [extent for extent in extents if extent.leaf[0] == "file"]
-    if not files:
-        return
-    for device, status in bound.open_bound({extent.leaf[1:] for extent in files}):
+    for device, status in bound.open_bound({extent.leaf[1:] for extent in files}) if files else ():
         with device:
             leaf = ("file", status.backing_device, status.backing_inode)
             end = status.offset + status.sizelimit if status.sizelimit else None
-            if (own is not None and device.id == own.id) or not conflict(
-                files, [Extent(leaf, status.offset, end, not status.read_only)]
-            ):
+            if conflict(files, [Extent(leaf, status.offset, end, not status.read_only)]):
+                _refuse_claimed(device, name, own, "file")
+    if questions is not None:
+        _refuse_mounted_over_block(extents, name, own, questions)
+
+
+def _refuse_mounted_over_block(
+    extents: list[Extent], name: str, own: Device | None, questions: Questions
+) -> None:
+    """The same for loop devices over block devices."""
+    for upper in bound.over_block().values():
+        for number in filter(None, map(loop.number_of, upper)):
+            found = bound.open_if_bound(number[1])
+            if found is None:
                 continue
-            above = gone.list_directory(f"{device.sysfs}/holders", gone.SYSFS)
-            if not above and _device.is_claimed(device):
-                raise DeviceBusy(
-                    f"this host itself uses the file, as {device.path}: it is mounted, or swapped to",
-                    device=name,
-                    hint="Unmount it first",
-                )
+            with found[0] as device:
+                below = footprint(*number, not found[1].read_only, questions)
+                if conflict(extents, below):
+                    _refuse_claimed(device, name, own, "storage")
+
+
+def _refuse_claimed(device: Device, name: str, own: Device | None, what: str) -> None:
+    """Raise DeviceBusy for a loop device that is not ``own``, and that the host has mounted or swapped to."""
+    if own is not None and device.id == own.id:
+        return
+    above = gone.list_directory(f"{device.sysfs}/holders", gone.SYSFS)
+    if not above and _device.is_claimed(device):
+        raise DeviceBusy(
+            f"this host itself uses the {what}, as {device.path}: it is mounted, or swapped to",
+            device=name,
+            hint="Unmount it first",
+        )
 
 
 def _what(path: str) -> str:

@@ -68,4 +68,4 @@ def _loop_file(major: int, minor: int) -> tuple[int, int, int, int] | None:
     status = loop.read_status(name) if name is not None and loop.is_name(name) else None
     if not status:
         return None
-    return (status["lo_device"], status["lo_inode"], status["lo_offset"], status["lo_sizelimit"])
+    return (*loop.file_of(status), status["lo_offset"], status["lo_sizelimit"])

@@ -99,7 +99,7 @@ def test_there_are_examples():
     "text",
     [
         "- racefree.block.loop_devise: {backing_file: /a}",
-        "- racefree.block.loop_device: {backing: /a}",
+        "- racefree.block.loop_device: {image: /a}",
         "- role: racefree.block.xen_host\n  vars: {xen_host_no: 1}",
     ],
 )

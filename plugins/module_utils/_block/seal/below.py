@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The loop and mapped devices below a mapped device, from sysfs. Nothing is opened.
+The loop and mapped devices below a device, from sysfs. Only loop devices over block devices are opened.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -14,7 +14,7 @@ volume of LVM: LVM itself must open its physical volumes, and the volumes of oth
 from __future__ import annotations
 
 from ..._base import gone
-from .. import sysfs
+from .. import loop, sysfs
 
 # The UUID of a mapped device of LVM (lib/activate/dev_manager.c of lvm2).
 _LVM = "LVM-"
@@ -32,7 +32,7 @@ def devices(major: int, minor: int) -> list[tuple[tuple[int, int], int]]:
         upper = todo.pop()
         if (sysfs.read("/sys/dev/block/{}:{}/dm/uuid".format(*upper)) or "").startswith(_LVM):
             continue
-        for number in sysfs.members_of(*upper):
+        for number in loop.directly_below(*upper):
             if number in found or not _is_stacked(number):
                 continue
             diskseq = sysfs.diskseq_of(*number)

@@ -1,0 +1,107 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The block device below a loop device, given as a source.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+A device that is made for the source goes with its last user, and the loop device above it is one: it has the
+device open.
+"""
+
+from __future__ import annotations
+
+from .._base import gone
+from .._base import locks as _locks
+from .._base.errors import BlockError, InvalidValue
+from .._block import loop
+from .._dm import health
+from . import files, named, spec
+
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from typing import Union
+
+    from .._block.device import Device
+    from .resources import Resources
+
+    Lower = Union[spec.DiskseqSource, spec.PathSource, spec.FileSource]
+
+
+def parse(value: object, option: str = "backing") -> Lower:
+    """
+    The source from plain data or text. InvalidValue, also for a table: the code that makes mapped devices is
+    not sent to hosts for loop devices.
+    """
+    source = spec.parse(value, option=option)
+    if isinstance(source, (spec.DiskseqSource, spec.PathSource, spec.FileSource)):
+        return source
+    wrong = (
+        "must name a file or a device that exists: make the mapped device with dm_device first, and give its "
+        "path and uuid"
+    )
+    raise InvalidValue(option, str(source), wrong)
+
+
+def locks(source: Lower, resources: Resources) -> list[_locks.Lock]:
+    """The locks for making a loop device over the source's device. KernelError."""
+    wanted = _locks.of_file(source.file) if isinstance(source, spec.FileSource) else []
+    try:
+        device = _find(source, resources)
+    except BlockError:  # the plan looks again and reports the error
+        return wanted
+    if device is not None:
+        with device:
+            wanted.append(lock_of(device))
+    return wanted
+
+
+def lock_of(device: Device) -> _locks.Lock:
+    """The lock of loop devices over a held block device."""
+    return _locks.of_inode(loop.OVER_BLOCK, device.id.rdev, device.path)
+
+
+def _find(source: Lower, resources: Resources) -> Device | None:
+    if isinstance(source, spec.DiskseqSource):
+        return named.open_diskseq(source)
+    if isinstance(source, spec.PathSource):
+        return named.open_path(source, resources)
+    return files.find(source, resources)
+
+
+def look(source: Lower, resources: Resources) -> tuple[Device | None, int]:
+    """
+    ``(device, size in bytes)``: the source's device, held by the resources; None if it is yet to be made for
+    a file, and its size then. DeviceGone, WrongDevice, DeviceBusy, InvalidValue, KernelError.
+    """
+    device = _find(source, resources)
+    if device is not None:
+        resources.enter_context(device)
+        if _is_on_mapped(device):
+            health.refuse_broken(resources.dm, device)
+        return device, files.size_to_be(source, device)
+    if not isinstance(source, spec.FileSource):
+        raise AssertionError
+    with files.backing_of(source, read_only=True, option="backing.file") as backing:
+        return None, source.size or backing.size - source.offset
+
+
+def _is_on_mapped(device: Device) -> bool:
+    """Whether it, or a device below it, is a mapped device. A host may have no device-mapper to ask."""
+    number = device.id.major, device.id.minor
+    numbers = {number, *loop.stack_below(*number)}
+    return any(gone.exists(f"/sys/dev/block/{major}:{minor}/dm", gone.SYSFS) for major, minor in numbers)
+
+
+def make(source: Lower, resources: Resources) -> Device:
+    """
+    The loop device of a file, held by the resources, made if it does not exist; it goes with its last user.
+    Raises what ``files.find_or_make`` raises.
+    """
+    if not isinstance(source, spec.FileSource):
+        raise AssertionError
+    device, _is_new = files.find_or_make(source, resources)
+    resources.locks.take([lock_of(device)])
+    return device

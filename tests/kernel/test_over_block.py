@@ -1,0 +1,97 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Loop devices over mapped devices."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._source import resources
+from ansible_collections.racefree.block.plugins.module_utils._xen import footprint, sharing, stack
+from ansible_collections.racefree.block.plugins.plugin_utils import _stack
+from conftest import open_device, predict_and_run, refused, run_module
+
+MIB = 2**20
+
+
+@pytest.fixture
+def mapped(image, cleanup, name):
+    """A mapped device, as dm_device returns it."""
+    path = image(content=b"below")
+    cleanup(loop=path)
+    cleanup(dm=name)
+    table = [{"start": 0, "length": 32768, "target": "linear", "device": f"file:{path}", "offset": 0}]
+    return run_module("dm_device", name=name, table=table)["device"]
+
+
+def source_of(mapped):
+    return {"path": f"/dev/mapper/{mapped['mapper_name']}", "uuid": mapped["uuid"]}
+
+
+@pytest.mark.sample
+def test_life_of_a_device_over_a_mapped_device(mapped):
+    source = source_of(mapped)
+    made = predict_and_run("loop_device", backing=source, sector_size=4096)["device"]
+    assert made["backing"]["diskseq"] == mapped["diskseq"] and made["sector_size"] == 4096
+    with open(made["path"], "rb") as device:
+        assert device.read(5) == b"below"
+    rows = run_module("device_info", features=False)["devices"]
+    own = next(row for row in rows if row["diskseq"] == made["diskseq"])
+    assert own["slaves"] == [{"name": mapped["name"], "diskseq": mapped["diskseq"]}]
+    tree = _stack.tree(_stack.build(rows)).splitlines()
+    (at,) = (number for number, line in enumerate(tree) if mapped["mapper_name"] in line)
+    assert made["name"] in tree[at + 1] and tree[at + 1].index("└") > tree[at].index("└")
+    refused("dm_device", made["name"], name=mapped["mapper_name"], state="absent", timeout=1)
+    assert predict_and_run("loop_device", backing=source, state="absent")["gone"]
+
+
+def test_a_mounted_device_is_only_read(mapped, tmp_path):
+    path, where = f"/dev/{mapped['name']}", tmp_path / "mount"
+    where.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", path], check=True)
+    subprocess.run(["mount", path, where], check=True)
+    try:
+        refused(
+            "loop_device", "this host itself uses the device", f"mount {where}", backing=source_of(mapped)
+        )
+    finally:
+        subprocess.run(["umount", where], check=True)
+
+
+def test_what_is_mounted_above_is_refused_to_guests(mapped, tmp_path):
+    """The mapped device itself is claimed by nobody: the loop device over it is mounted."""
+    made = run_module("loop_device", backing=source_of(mapped))["device"]
+    where = tmp_path / "mount"
+    where.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", made["path"]], check=True)
+    subprocess.run(["mount", made["path"], where], check=True)
+    try:
+        with resources.Resources() as host, open_device(f"/dev/{mapped['name']}") as device:
+            questions = stack.questions(host)
+            mine = footprint.footprint(device.id.major, device.id.minor, True, questions)
+            with pytest.raises(sharing.DeviceBusy, match=f"uses the storage, as {made['path']}"):
+                sharing.refuse_mounted(mine, device.path, device, questions)
+            subprocess.run(["umount", where], check=True)
+            sharing.refuse_mounted(mine, device.path, device, questions)
+    finally:
+        subprocess.run(["umount", "--quiet", where], check=False)
+        run_module("loop_device", backing=source_of(mapped), state="absent")
+
+
+def test_a_table_over_a_device_over_itself_is_refused(mapped):
+    made = run_module("loop_device", backing=source_of(mapped))["device"]
+    try:
+        source = {"diskseq": made["diskseq"]}
+        table = [{"start": 0, "length": 2048, "target": "linear", "device": source, "offset": 0}]
+        refused("dm_device", name=mapped["mapper_name"], table=table, allow_shrink=True)
+    finally:
+        run_module("loop_device", backing=source_of(mapped), state="absent")
+
+
+def test_the_uuid_is_proved(mapped):
+    wrong = dict(source_of(mapped), uuid="another")
+    refused("loop_device", "its uuid is", "not another", backing=wrong)
+    refused("loop_device", "dm_device first", backing={"table": "0 8 zero"})
