@@ -146,7 +146,7 @@ def in_use(title: str, path: object, wrong: str) -> DeviceBusy:
 def _going_below(resources: Resources, device: Device) -> list[DeviceId]:
     """The devices below a held one that go with their last user."""
     found = []
-    for major, minor in sysfs.stack_below(device.id.major, device.id.minor):
+    for major, minor in loop.stack_below(device.id.major, device.id.minor):
         with _device.open_number(major, minor) as below:
             if (loop.is_loop(below) or mapped.is_mapped(below)) and not stays(resources, below):
                 found.append(below.id)
