@@ -104,7 +104,7 @@ def test_a_bad_table_is_refused_even_if_its_devices_are_created_first(host, monk
         "find",
         lambda source, host: None if isinstance(source, spec.TableSource) else contextlib.nullcontext(source),
     )
-    monkeypatch.setattr(slots, "_facts", lambda device, host, size: None)
+    monkeypatch.setattr(slots, "_facts", lambda device, host, slot, least: None)
     monkeypatch.setattr(files, "size_to_be", lambda source, device: 0)
     monkeypatch.setattr(files, "follow", lambda source, device: None)
     monkeypatch.setattr(opener._mapped, "is_mapped", lambda device: False)
