@@ -62,10 +62,10 @@ options:
             fields, or as a list of both.
           - A device in the table is C(MAJOR:MINOR), an absolute path, V(diskseq:42), V(file:/srv/a.raw),
             V(dm:NAME,UUID), or a dictionary. The dictionary has C(diskseq); or C(path) and optionally the
-            C(uuid) or C(diskseq) that the device must have; or C(file) and optionally C(offset), C(size),
-            C(read_only), C(direct_io), C(sector_size), C(mtime_ns), C(format=raw), C(overlap) and
-            C(trusted_path) (see O(racefree.block.xen_vbd#module:source)); or C(table) and optionally C(name),
-            C(uuid) and C(read_only).
+            C(uuid) or C(diskseq) that the device must have; or C(file) and optionally C(offset), C(size) or
+            C(partition), C(read_only), C(direct_io), C(sector_size), C(mtime_ns), C(format=raw), C(overlap)
+            and C(trusted_path) (see O(racefree.block.xen_vbd#module:source)); or C(table) and optionally
+            C(name), C(uuid) and C(read_only).
           - For a file, a loop device is created. It is removed together with the mapped device unless
             O(devices[].persist=true).
           - Required for a device that does not exist yet. If not given, an existing device keeps its table.

@@ -50,14 +50,14 @@ options:
             such as V(file:/srv/a.raw), V(path:/dev/vg/a) or an absolute path of a block device, or a
             dictionary of one of the following forms.
           - With C(file), a loop device for this file, which is created if it does not exist. Optional are
-            C(offset), C(size) (bytes), C(read_only), C(direct_io), C(sector_size), and C(mtime_ns), the
-            modification time (nanoseconds) that a read-only file must have. A file that begins with the
-            signature of an image format (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG, Bochs, cloop) is
-            refused unless C(format=raw) confirms that it is a raw disk image. The recipe keeps C(format=raw)
-            once the file was found to be raw, so that nothing that the guest writes to its disk can prevent
-            its next start. With C(overlap=true), or with O(disks[].shared), another device may write to the
-            same part of the file. With C(trusted_path=true), a path that a user other than root can redirect
-            is an error instead of a warning.
+            C(offset), C(size) (bytes) or C(partition), C(read_only), C(direct_io), C(sector_size), and
+            C(mtime_ns), the modification time (nanoseconds) that a read-only file must have. A file that
+            begins with the signature of an image format (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG,
+            Bochs, cloop) is refused unless C(format=raw) confirms that it is a raw disk image. The recipe
+            keeps C(format=raw) once the file was found to be raw, so that nothing that the guest writes to
+            its disk can prevent its next start. With C(overlap=true), or with O(disks[].shared), another
+            device may write to the same part of the file. With C(trusted_path=true), a path that a user other
+            than root can redirect is an error instead of a warning.
           - With C(path), a block device, and optionally the C(uuid) (of a mapped device, such as a logical
             volume) that it must have. If C(uuid) is not given, the current UUID of the device is kept with
             the path.

@@ -55,13 +55,13 @@ options:
           - With C(path), a block device, and optionally the C(uuid) (of a mapped device) and the C(diskseq)
             that it must have.
           - With C(file), a loop device for this file, which is created if it does not exist. Optional are
-            C(offset), C(size) (bytes), C(read_only), C(direct_io), C(sector_size), and C(mtime_ns), the
-            modification time (nanoseconds) that a read-only file must have. A file that begins with the
-            signature of an image format (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG, Bochs, cloop) is
-            refused unless C(format=raw) confirms that it is a raw disk image. With C(overlap=true), or with
-            O(vbds[].shared), another device may write to the same part of the file. With
-            C(trusted_path=true), a path that a user other than root can redirect is an error instead of a
-            warning.
+            C(offset), C(size) (bytes) or C(partition), C(read_only), C(direct_io), C(sector_size), and
+            C(mtime_ns), the modification time (nanoseconds) that a read-only file must have. A file that
+            begins with the signature of an image format (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG,
+            Bochs, cloop) is refused unless C(format=raw) confirms that it is a raw disk image. With
+            C(overlap=true), or with O(vbds[].shared), another device may write to the same part of the file.
+            With C(trusted_path=true), a path that a user other than root can redirect is an error instead of
+            a warning.
           - With C(table), a mapped device, which is created if it does not exist, and optionally its C(name),
             C(uuid) and C(read_only). See O(racefree.block.dm_device#module:table).
           - If O(vbds[].state=detached), this is a check. The disk is only detached if it is this source.

@@ -131,3 +131,23 @@ def test_random_tables_are_what_the_kernel_takes_them_for(image, no_udev):
             for part in there:
                 assert part.number in by_number or table.others
     assert seen > 10
+
+
+@pytest.mark.sample
+def test_a_partition_of_a_file_in_a_table(disk, cleanup, name):
+    cleanup(dm=name)
+    with open(disk, "rb+") as file:
+        file.seek(5 * MIB)
+        file.write(b"second")
+    source = {"file": disk, "partition": 2}
+    table = [{"start": 0, "length": 8192, "target": "linear", "device": source, "offset": 0}]
+    made = predict_and_run("dm_device", name=name, table=table)["device"]
+    with open(made["path"], "rb") as device:
+        assert device.read(6) == b"second"
+    wrong = [dict(table[0], device=dict(source, partition=9))]
+    refused("dm_device", "is not in", "has the partitions 1, 2", name=f"{name}-2", table=wrong)
+    too_long = [dict(table[0], length=8193)]
+    refused("dm_device", name=f"{name}-3", table=too_long)
+    run_module("dm_device", name=name, state="absent")
+    part = {"offset": 5 * MIB, "size": 4 * MIB}
+    assert run_module("loop_device", backing_file=disk, state="absent", **part)["gone"]

@@ -20,7 +20,7 @@ from .._block import backing as _backing
 from .._block import detach
 from .._block import device as _device
 from .._dm import control, mapped
-from .._source import files, lookup, recipe, slots, spec
+from .._source import area, files, lookup, recipe, slots, spec
 from .._source.resources import Resources, ToBe
 from . import devices, records
 from .config import Config, Entry, files_of
@@ -127,6 +127,7 @@ def _check_wanted(resources: Resources, entry: Entry, change: str | None) -> Non
         _check_table(resources, source, change == "change")
     elif isinstance(source, spec.FileSource) and change == "change":
         with files.backing_of(source) as backing:
+            source = area.of_source(source, backing)
             _backing.check_geometry(backing, source.offset, source.size, source.sector_size)
     elif resources.mapped_to_be.get(slots.mapped_name(source)) is None:
         found = lookup.find(source, resources)

@@ -121,6 +121,10 @@ def open_device(recipe: Recipe, seconds: float, shared: bool = False) -> Device:
 def _open(recipe: Plain, seconds: float, shared: bool) -> Device:
     if isinstance(recipe, FileSource):
         with _backing.Backing(recipe.file, recipe.read_only, option="target") as backing:
+            if recipe.partition is not None:
+                from .._source import area as _area  # rarely needed, so imported here to save start-up time
+
+                recipe = _area.of_source(recipe, backing, "recipe")
             area = new_loop.Area(recipe.offset, recipe.size, not recipe.read_only)
             with locks.held([locks.of_inode(backing.device, backing.inode, recipe.file)], Deadline(seconds)):
                 loops = loop_index.LoopIndex()

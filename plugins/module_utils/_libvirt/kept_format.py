@@ -86,7 +86,7 @@ def _says_raw(recipe: str | None, source: FileSource, target: str) -> bool:
         return False
     if not isinstance(kept, spec.FileSource) or kept.format != image_format.RAW:
         return False
-    return (kept.file, kept.offset) == (source.file, source.offset)
+    return all(getattr(kept, key) == getattr(source, key) for key in ("file", "offset", "partition"))
 
 
 def _is_file(path: str | None, backing: Backing) -> bool:

@@ -79,9 +79,10 @@ def wanted_size(params: dict[str, Any], source: Source | None, gone: str) -> int
             "is possible only for a source with file. Make another device larger with its own tool first "
             "(such as lvextend), and run this without size",
         )
-    if source.size:
+    if source.size or source.partition:
+        which = "size" if source.size else "partition"
         raise InvalidValue(
-            "size", given, "must be left out beside source.size, which is the size of the disk"
+            "size", given, f"must be left out beside source.{which}, which says how large the disk is"
         )
     if source.read_only or params["mode"] == "r":
         raise InvalidValue("size", given, "is possible only with mode=w and without source.read_only")

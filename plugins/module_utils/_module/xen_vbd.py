@@ -19,7 +19,7 @@ from .._block import device as _device
 from .._block.device import Device
 from .._block.seal import reasons
 from .._libvirt import attach
-from .._source import files, growth, lookup, needed_locks, opener, spec
+from .._source import area, files, growth, lookup, needed_locks, opener, spec
 from .._source.resources import Resources
 from .._xen import attached, blkback, grown, replacing, stack, vbd_nodes, vbd_read, vdev
 from .._xen import guest as _guest
@@ -486,6 +486,7 @@ class VbdItem(Item):
         if not isinstance(source, spec.FileSource):
             raise AssertionError
         with files.backing_of(source) as backing:
+            source = area.of_source(source, backing)
             leaf = ("file", backing.device, backing.inode)
         mine = [
             Extent(

@@ -18,7 +18,7 @@ from .._base import locks as _locks
 from .._base.errors import BlockError, InvalidValue
 from .._block import loop
 from .._dm import health
-from . import files, named, spec
+from . import area, files, named, spec
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def look(source: Lower, resources: Resources) -> tuple[Device | None, int]:
     if not isinstance(source, spec.FileSource):
         raise AssertionError
     with files.backing_of(source, read_only=True, option="backing.file") as backing:
+        source = area.of_source(source, backing, "backing")
         return None, source.size or backing.size - source.offset
 
 

@@ -16,7 +16,7 @@ from .._base import locks
 from .._base.errors import WrongDevice
 from .._block import backing as _backing
 from .._block import bind, loop, new_loop, replaced, trusted_path
-from . import spec
+from . import area, spec
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def size_to_be(source: Source, device: Device) -> int:
     The size in bytes that the device found for a source will have. A loop device without a size limit follows
     its file, which may have grown.
     """
-    if not isinstance(source, spec.FileSource) or source.size:
+    if not isinstance(source, spec.FileSource) or source.size or source.partition:
         return device.size
     with backing_of(source, read_only=True) as backing:
         return max(device.size, (backing.size - source.offset) // 512 * 512)
@@ -79,6 +79,7 @@ def find(source: spec.FileSource, resources: Resources) -> Device | None:
     """
     trusted_path.check(source.file, source.trusted_path, resources.warn, "source.file")
     with backing_of(source) as backing:
+        source = area.of_source(source, backing)
         chosen = None
         for device, status in resources.loops.find(backing, source.offset, source.size):
             if chosen is None and fits(source, device, status):
@@ -114,6 +115,7 @@ def find_or_make(
             device = find(source, resources)
             if device is not None:
                 return resources.enter_context(device), False
+        source = area.of_source(source, backing)
         check_new(source, backing, resources)
         device = bind.attach(
             backing,
@@ -135,11 +137,12 @@ def check_new(
     Raise InvalidValue, DeviceBusy or WrongDevice if no loop device can, or may, be created for the open file
     of a FileSource (:func:`backing_of`).
     """
-    area = new_loop.Area(source.offset, source.size, not source.read_only)
+    source = area.of_source(source, backing)
+    part = new_loop.Area(source.offset, source.size, not source.read_only)
     if not resources.for_guests:
         file = backing.device, backing.inode
-        replaced.refuse(source.file, file, area, resources.loops, resources.warn, with_going=False)
-    new_loop.check(backing, area, source, resources.loops, resources.for_guests, option)
+        replaced.refuse(source.file, file, part, resources.loops, resources.warn, with_going=False)
+    new_loop.check(backing, part, source, resources.loops, resources.for_guests, option)
     _backing.check_geometry(backing, source.offset, source.size, source.sector_size)
 
 

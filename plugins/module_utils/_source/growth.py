@@ -25,7 +25,7 @@ from .._block import enlarge, loop, new_loop, sysfs
 from .._dm import control, live_table, load, reload, suspended
 from .._dm import mapped as _mapped
 from .._dm_table import longer
-from . import files, lookup, opener, slots, spec
+from . import area, files, lookup, opener, slots, spec
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Growth:
         if not loop.is_loop(device):
             return None
         with files.backing_of(source, read_only=True) as backing:
-            status = loop.info(device)
+            status, source = loop.info(device), area.of_source(source, backing)
             has = status.backing_device, status.backing_inode, status.offset
             if has != (backing.device, backing.inode, source.offset) or not files.fits(
                 source, device, status

@@ -16,7 +16,7 @@ from .._block import device as _device
 from .._block import loop, sysfs
 from .._dm import control, live_table, names
 from .._dm import mapped as _mapped
-from . import files, named, spec
+from . import area, files, named, spec
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def is_device(source: Source, device: _device.Device, resources: Resources) -> b
         if not loop.is_loop(device):
             return False
         with files.backing_of(source, read_only=True) as backing:
-            status = loop.info(device)
+            status, source = loop.info(device), area.of_source(source, backing)
             return loop.is_same(status, backing, source.offset, source.size) and files.fits(
                 source, device, status
             )

@@ -19,7 +19,7 @@ from .._block import loop
 from .._dm import control, cow_header, live_table
 from .._dm import mapped as _mapped
 from .._dm_table.grammar import kernels as _kernels
-from . import files, lookup, spec
+from . import area, files, lookup, spec
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ class Slots:
         if not isinstance(source, spec.FileSource):
             return None
         with files.backing_of(source, option=slot.field) as backing:
+            source = area.of_source(source, backing, slot.field)
             size = source.size or backing.size - source.offset
             minor = self._unmade.setdefault(
                 (backing.device, backing.inode, source.offset, size), len(self._unmade)

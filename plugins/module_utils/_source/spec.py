@@ -8,7 +8,8 @@ Sources: plain data or text that names a device. Pure: nothing is looked up.
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
 ``{diskseq: 42, partition, boot_id}``, ``{path: /dev/vg/a, uuid: ..., diskseq: 42, boot_id}``, ``{file:
-/srv/a.raw, offset, size, read_only, direct_io, sector_size, mtime_ns, format, overlap, trusted_path}``,
+/srv/a.raw, offset, size, partition, read_only, direct_io, sector_size, mtime_ns, format, overlap,
+trusted_path}``,
 ``{table: [...], name, uuid, read_only}``.
 
 As text: ``diskseq:42`` (``diskseq:42-part1``, ``diskseq:42@BOOT``), ``path:/dev/vg/a``, ``file:/srv/a.raw``,
@@ -95,7 +96,8 @@ class FileSource(Record):
 
     ``format``: ``raw`` if the file is known to be a raw image, whatever its first bytes are; ``overlap``:
     whether another device may write the same part of it; ``trusted_path``: whether nobody but root may be
-    able to redirect the path.
+    able to redirect the path. ``partition``: the area is this partition of the table in the file, whatever
+    that says when the file is opened; ``offset`` and ``size`` are 0 then.
     """
 
     file: str
@@ -108,9 +110,10 @@ class FileSource(Record):
     format: str | None = None
     overlap: bool = False
     trusted_path: bool = False
+    partition: int | None = None
 
     def __str__(self) -> str:
-        return f"file:{self.file}"
+        return f"file:{self.file}" + (f", partition {self.partition}" if self.partition else "")
 
 
 class TableSource(Record):
@@ -249,7 +252,20 @@ def _parse_file(value: dict[str, Any], option: str) -> FileSource:
         _format(value, option),
         _flag(value, option, "overlap"),
         _flag(value, option, "trusted_path"),
+        _partition_of_file(value, option),
     )
+
+
+def _partition_of_file(value: dict[str, Any], option: str) -> int | None:
+    number = value.get("partition")
+    if number is None:
+        return None
+    for key in ("offset", "size"):
+        if value.get(key):
+            raise InvalidValue(
+                f"{option}.{key}", value[key], "must be left out beside partition, which says what is meant"
+            )
+    return _partition(number, f"{option}.partition")
 
 
 def _parse_table(value: dict[str, Any], option: str) -> TableSource:

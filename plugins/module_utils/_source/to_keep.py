@@ -92,7 +92,7 @@ def known_raw(source: Source, kept: Source | None) -> Source:
     """The source, with ``format=raw`` if the earlier recipe ``kept`` has it for the same storage."""
     if not isinstance(source, FileSource) or not isinstance(kept, FileSource) or source.format is not None:
         return source
-    is_same = (kept.file, kept.offset) == (source.file, source.offset)
+    is_same = all(getattr(kept, key) == getattr(source, key) for key in ("file", "offset", "partition"))
     return source._replace(format=kept.format) if is_same else source
 
 

@@ -24,7 +24,7 @@ from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from .._block import new_loop
 from .._dm import control, live_table, reload, removal, suspended, udev
 from .._dm import mapped as _mapped
-from .._source import files, lookup, named, opener, spec
+from .._source import area, files, lookup, named, opener, spec
 from .._source import slots as _slots
 from . import superblock
 
@@ -191,7 +191,12 @@ class Pool:
         keep it. An existing pool is not checked, because its data is what guests write.
         """
         source = self._source_of("data")
-        if not isinstance(source, spec.FileSource) or source.offset or not gone.exists(source.file):
+        if (
+            not isinstance(source, spec.FileSource)
+            or source.offset
+            or source.partition
+            or not gone.exists(source.file)
+        ):
             return
         with files.backing_of(source, read_only=True, option="pool.data") as backing:
             found = new_loop.format_of(backing)
@@ -208,6 +213,7 @@ class Pool:
             if not gone.exists(source.file):
                 return None
             with files.backing_of(source, read_only=True) as backing:
+                source = area.of_source(source, backing, "pool.metadata")
                 return superblock.parse(os.pread(backing.fd, superblock.BYTES, source.offset), source.file)
         found = lookup.find(source, self._resources)
         if found is None:

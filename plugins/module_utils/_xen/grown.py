@@ -106,7 +106,7 @@ def guard(
         mine = footprint(device.id.major, device.id.minor, writes, to_be)
         with _sharing.Sharing(now) as sharing:
             sharing.check_extents(store, mine, place, device.path)
-        _sharing.refuse_mounted(mine, device.path, device)
+        _sharing.refuse_mounted(mine, device.path, device, now)
 
     return check
 
