@@ -195,6 +195,9 @@ def test_changed_lists(boot, image, monkeypatch):
     assert failed == {} and changed == [NAME, "file", "three", "two"]
     assert " 1024 " in f" {table(NAME)}" and not table("two") and table("three")
     assert not boot.apply()[1]
+    # What is only checked changes no device.
+    wanted[NAME] = linear(one, 1024, format="raw")
+    assert boot.plan(wanted, monkeypatch)["changes"] == {} and boot.apply(wanted)[1:] == ([], {})
 
 
 def test_a_device_in_use_is_left_unchanged(boot, image, monkeypatch):
@@ -326,7 +329,7 @@ def test_wrong_lists_are_refused_and_stop_no_other_device(boot, monkeypatch, wan
         ("{", "the list cannot be read"),
         ("[]", "the list cannot be read"),
         ('{"devices": [], "timeout": -1}', "timeout must be a number of seconds from 0 to 600"),
-        ("[" * 5000, "the list cannot be read"),
+        pytest.param("[" * 5000, "the list cannot be read", id="nested"),
     ],
 )
 def test_a_list_that_is_none_changes_nothing(boot, image, capsys, text, words):

@@ -41,7 +41,7 @@ _AGAIN = "Apply the role racefree.block.boot_devices again"
 class Entry(Record):
     """
     One device. ``source``: a mapped device always has a name and a UUID. ``text``: equal sources have equal
-    texts.
+    texts, whatever is only checked, such as the time of a file.
     """
 
     name: str
@@ -139,7 +139,7 @@ def _entry(plain: dict[str, Any]) -> Entry:
     if isinstance(source, spec.TableSource):
         source = source._replace(name=source.name or name, uuid=source.uuid or f"RACEFREE-BOOT-{name}")
     recipe.check(source, f"{name}.source")
-    return Entry(name, source, recipe.text_of(source))
+    return Entry(name, source, recipe.text_of(recipe.without_guards(source)))
 
 
 def _is_same(one: Entry, other: Entry) -> bool:
