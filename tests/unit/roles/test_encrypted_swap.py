@@ -81,6 +81,7 @@ def test_all_roles_unpack_their_library_with_the_same_program():
         "block_names": shared,
         "boot_devices": shared,
         "encrypted_swap": shared,
+        "kvm_host": shared,
         "xen_host": ["/files/unpack.py"],
     }
 
