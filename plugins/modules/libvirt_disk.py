@@ -24,8 +24,8 @@ extends_documentation_fragment:
   - racefree.block.block
 requirements:
   - libvirt-python (Debian's package is python3-libvirt)
-  - for O(live=true), Xen with xen-blkback in domain 0, and pyxs (Debian's package is python3-pyxs)
-  - for domains to start, the collection's hook in C(/etc/libvirt/hooks/libxl.d)
+  - for O(live=true) with Xen, xen-blkback in domain 0, and pyxs (Debian's package is python3-pyxs)
+  - for domains to start, the collection's hook, installed by the role C(xen_host) or C(kvm_host)
 seealso:
   - module: racefree.block.libvirt_disks
   - module: racefree.block.xen_vbd
@@ -116,7 +116,8 @@ options:
     default: true
   live:
     description:
-      - Whether to change the running domain too, if it is running. Only for Xen.
+      - Whether to change the running domain too, if it is running. Only for V(xen:///system) and
+        V(qemu:///system).
       - With O(config=false), the domain must be running.
       - The recipe is also added to the definition of the running domain, so that the domain can be saved and
         restored, even after a boot of the host. With O(config=false), no recipe is added, and there is a
@@ -126,7 +127,7 @@ options:
   replace:
     description:
       - Whether to replace a disk that the running guest has as O(vdev) and that is another one, has another
-        mode or another device type. Without it, this is an error. Requires O(live=true).
+        mode or another device type. Without it, this is an error. Requires O(live=true). Only for Xen.
       - The new source is opened or created, held and checked first. Then the guest is asked to release the
         old disk, and has O(timeout) seconds for it. If it does not answer, the request is withdrawn, and
         nothing was changed. Then the new disk is attached. If that, or the change of the definition, fails,
@@ -164,7 +165,7 @@ options:
     default: xen:///system
   timeout:
     description:
-      - How many seconds to wait for libvirt, and with O(live=true) for blkback or the guest.
+      - How many seconds to wait for libvirt, and with O(live=true) for blkback, QEMU or the guest.
     type: int
     default: 60
   state:
@@ -203,6 +204,14 @@ EXAMPLES = r"""
     vdev: xvda
     source: {file: /srv/guests/web1.raw}
     size: 20G
+    live: true
+
+- name: Attach a disk to a guest of QEMU, now and at every start
+  racefree.block.libvirt_disk:
+    uri: qemu:///system
+    domain: web2
+    vdev: vdb
+    source: {file: /srv/guests/web2-data.raw}
     live: true
 
 - name: Remove it from the definition

@@ -23,8 +23,8 @@ seealso:
   - module: racefree.block.libvirt_disk
 requirements:
   - libvirt-python (Debian's package is python3-libvirt)
-  - for running domains, Xen with xen-blkback in domain 0, and pyxs (Debian's package is python3-pyxs)
-  - for domains to start, the collection's hook in C(/etc/libvirt/hooks/libxl.d)
+  - for running domains of Xen, xen-blkback in domain 0, and pyxs (Debian's package is python3-pyxs)
+  - for domains to start, the collection's hook, installed by the role C(xen_host) or C(kvm_host)
 options:
   disks:
     description:
@@ -118,7 +118,8 @@ options:
         default: true
       live:
         description:
-          - Whether to change the running domain too, if it is running. Only for Xen.
+          - Whether to change the running domain too, if it is running. Only for V(xen:///system) and
+            V(qemu:///system).
           - With O(disks[].config=false), the domain must be running.
           - The recipe is also added to the definition of the running domain, so that the domain can be saved
             and restored, even after a boot of the host. With O(disks[].config=false), no recipe is added, and
@@ -129,7 +130,7 @@ options:
         description:
           - Whether to replace a disk that the running guest has as O(disks[].vdev) and that is another one,
             has another mode or another device type. Without it, this is an error. Requires
-            O(disks[].live=true).
+            O(disks[].live=true). Only for Xen.
           - The new source is opened or created, held and checked first. Then the guest is asked to release
             the old disk, and has O(disks[].timeout) seconds for it. If it does not answer, the request is
             withdrawn, and nothing was changed. Then the new disk is attached. If that, or the change of the
@@ -169,7 +170,8 @@ options:
         default: xen:///system
       timeout:
         description:
-          - How many seconds to wait for libvirt, and with O(disks[].live=true) for blkback or the guest.
+          - How many seconds to wait for libvirt, and with O(disks[].live=true) for blkback, QEMU or
+            the guest.
         type: int
         default: 60
       state:

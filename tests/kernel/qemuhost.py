@@ -22,7 +22,9 @@ HOOK = "/etc/libvirt/hooks/qemu.d/50-racefree"
 STATE = "/run/racefree-block/libvirt"
 PIDFILE = "/run/libvirtd.pid"
 # A guest that needs no kernel, only the first sector of its disk. It prints the second sector (up to the
-# first 0 byte) to the serial port, writes it to the third one, and prints that it has.
+# first 0 byte) to the serial port, writes it to the third one, and prints that it has. Then it releases each
+# disk that it is asked for, as a system with ACPI does (docs/specs/acpi_pci_hotplug of QEMU): about 18 times
+# a second, when the timer wakes it, it reads the slots to release, and ejects them.
 GUEST = r"""
 .code16
 .globl _start
@@ -46,7 +48,19 @@ _start:
     jc failed
     movw $done, %si
     call print
-    jmp stop
+    sti
+eject:
+    hlt
+    movw $0xae10, %dx
+    xorl %eax, %eax
+    outl %eax, %dx
+    movw $0xae04, %dx
+    inl %dx, %eax
+    testl %eax, %eax
+    jz eject
+    movw $0xae08, %dx
+    outl %eax, %dx
+    jmp eject
 failed:
     movw $wrong, %si
     call print
@@ -202,11 +216,13 @@ def nothing_left():
     )
 
 
-def definition(name, devices="", serial=None):
+def definition(name, devices="", serial=None, acpi=False):
+    """A guest of 64 MiB. ``serial``: a file for what it prints; ``acpi``: whether it can release disks."""
     port = f"<serial type='file'><source path='{serial}'/></serial>" if serial else ""
     return (
         f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>"
-        f"<os><type arch='x86_64' machine='pc'>hvm</type></os><on_reboot>destroy</on_reboot>"
+        f"<os><type arch='x86_64' machine='pc'>hvm</type></os>"
+        f"<features>{'<acpi/>' if acpi else ''}</features><on_reboot>destroy</on_reboot>"
         f"<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{devices}{port}<memballoon "
         "model='none'/></devices></domain>"
     )

@@ -6,7 +6,8 @@
 libvirt_disk and libvirt_disks with libvirtd and QEMU: definitions of qemu:///system, and guests with such a
 disk.
 
-The hook that makes a disk's device at a guest's start is for Xen; here its lower layer makes the device.
+The hook is not installed; its lower layer makes the devices. Tests with it: test_libvirt_qemu_hook.py. Disks
+of running guests: test_libvirt_qemu_live.py.
 """
 
 from __future__ import annotations
@@ -242,18 +243,20 @@ def test_what_libvirt_refuses(domain, image):
     assert "fdc" in str(caught.value) and inactive(domain) == before
 
 
-@pytest.mark.parametrize("more", [{}, {"config": False}, {"state": "absent"}])
-def test_a_running_guest_is_not_changed(domain, image, more):
-    """It cannot be checked yet which device QEMU opened, so QEMU gets none."""
+@pytest.mark.parametrize(
+    "uri, more, words",
+    [
+        ("qemu:///session", {}, "is possible only for xen:///system and qemu:///system"),
+        ("qemu+ssh://elsewhere/system", {"state": "absent"}, "is possible only for xen:///system"),
+        ("test:///default", {"config": False}, "is possible only for xen:///system"),
+        (URI, {"replace": True}, "Use state=absent first"),
+        (URI, {"sealed": True}, "is possible only for Xen"),
+        (URI, {"config": False}, "it does not run"),
+    ],
+)
+def test_running_guests_that_cannot_be_changed(domain, image, uri, more, words):
     refused(
-        "libvirt_disk",
-        "only for Xen",
-        domain=domain,
-        vdev="vda",
-        source="file:" + image(),
-        uri=URI,
-        live=True,
-        **more,
+        "libvirt_disk", words, domain=domain, vdev="vda", source="file:" + image(), uri=uri, live=True, **more
     )
 
 

@@ -45,6 +45,8 @@ class DomainHandle(Protocol):
     def isActive(self) -> int: ...
     def attachDeviceFlags(self, xml: str, flags: int) -> int: ...
     def detachDeviceFlags(self, xml: str, flags: int) -> int: ...
+    def blockInfo(self, path: str, flags: int) -> list[int]: ...
+    def blockResize(self, disk: str, size: int, flags: int) -> int: ...
     def setMetadata(self, type: int, metadata: str | None, key: str, uri: str, flags: int) -> int: ...
 
 
@@ -144,6 +146,15 @@ def driver_of(uri: str) -> tuple[str, str, str]:
         return uri, "", ""
     driver = parts.scheme.partition("+")[0].lower()
     return driver, parts.netloc.rpartition("@")[2].lower(), "" if driver == "xen" else parts.path.rstrip("/")
+
+
+def is_xen(uri: str) -> bool:
+    return driver_of(uri)[0] == "xen"
+
+
+def is_qemu_here(uri: str) -> bool:
+    """Whether the URI leads to this host's QEMU guests, whose processes can be looked at."""
+    return driver_of(uri) == ("qemu", "", "/system")
 
 
 def daemon_version(limit: Deadline, uri: str = URI) -> int:

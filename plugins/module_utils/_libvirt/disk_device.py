@@ -38,7 +38,7 @@ from .._source.resources import Resources
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen import stack
-from .._xen.footprint import Extent, Questions, conflict, footprint
+from .._xen.footprint import Extent, conflict, footprint
 from .._xen.vbd_key import Key
 from . import domain_xml
 
@@ -287,15 +287,17 @@ def _check_sharing(
             sharing.check_extents(
                 store, mine, _Place(replaces, _guest.Guest(-1, spec.uuid, spec.domain)), below.path
             )
-    _check_made(resources, spec, below, mine, questions)
-    with _sharing.Sharing(questions) as sharing:
-        sharing.check_qemus(mine, f"{below.path} for {spec}")
+    check_others(resources, spec, mine, below.path)
 
 
-def _check_made(
-    resources: Resources, spec: DiskSpec, below: Device, mine: list[Extent], questions: Questions
+def check_others(
+    resources: Resources, spec: DiskSpec, mine: list[Extent], path: str, own: int | None = None
 ) -> None:
-    """The same for the devices that were made for disks of other domains, or of this one."""
+    """
+    The same for the Extents ``mine`` of a disk: the devices that were made for other disks, and what QEMU has
+    open, except in the process ``own``. ``path``: of the disk's device, for messages.
+    """
+    questions = stack.questions(resources)
     for uuid, device in _ours(resources):
         pair = uuid != spec.mapped_uuid and conflict(
             mine, footprint(device.id.major, device.id.minor, not device.read_only, questions)
@@ -304,10 +306,12 @@ def _check_made(
             raise DeviceBusy(
                 f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37 :]} "
                 f"of the domain {uuid[len(PREFIX) : len(PREFIX) + 36]}",
-                device=f"{below.path} for {spec}",
+                device=f"{path} for {spec}",
                 hint="Give both only a read-only disk, or say shared: true for guests that coordinate "
                 "their writes",
             )
+    with _sharing.Sharing(questions) as sharing:
+        sharing.check_qemus(mine, f"{path} for {spec}", own)
 
 
 def _number_at(path: str) -> int | None:

@@ -286,20 +286,21 @@ def _add_disk(domain: Domain, edits: xml_edit.Edits, disk: Disk) -> None:
     if devices is None:
         margin = _margin(edits, domain.root)
         step = margin and margin + "  "
-        block = f"{margin}<devices>{_disk_text(disk, step)}{margin}</devices>"
+        block = f"{margin}<devices>{disk_text(disk, step)}{margin}</devices>"
         _append(edits, domain.root, block, margin)
         return
     before = devices.all("disk") or devices.all("emulator")
     if before:
-        edits.insert(before[-1].end, _disk_text(disk, edits.indent(before[-1])))
+        edits.insert(before[-1].end, disk_text(disk, edits.indent(before[-1])))
     elif devices.children:
-        edits.insert(devices.inside, _disk_text(disk, edits.indent(devices.children[0])))
+        edits.insert(devices.inside, disk_text(disk, edits.indent(devices.children[0])))
     else:
         outer = edits.indent(devices)
-        _append(edits, devices, _disk_text(disk, outer and outer + "  "), outer)
+        _append(edits, devices, disk_text(disk, outer and outer + "  "), outer)
 
 
-def _disk_text(disk: Disk, indent: str) -> str:
+def disk_text(disk: Disk, indent: str = "") -> str:
+    """The element of a wanted disk, each line after the text ``indent`` (a line end and spaces, or empty)."""
     quoted, inner = xml_edit.quoted, indent and indent + "  "
     parts = [
         f"<driver name={quoted(disk.driver)} type='raw'/>",

@@ -21,6 +21,7 @@ from .._libvirt import connection, disk_source, domain_xml
 from .._libvirt.disk_definition import DiskDefinition, Exchange
 from .._libvirt.disk_request import DiskRequest
 from .._libvirt.running_disk import RunningDisk
+from .._libvirt.running_qemu import RunningQemuDisk
 from .._source import growth, needed_locks, spec
 from .._source import recipe as _recipe
 from .._source.resources import Resources
@@ -66,7 +67,7 @@ class DiskItem(Item):
         self.recipe: str | None = None
         # The disk in the inactive definition, and in the running guest, if these are requested.
         self.defined: DiskDefinition | None = None
-        self.running: RunningDisk | None = None
+        self.running: RunningDisk | RunningQemuDisk | None = None
         self.exchange: Exchange | None = None
         # The settings of the running disk that the plan found and wants, and the steps that roll back a
         # change of its seals.
@@ -144,13 +145,25 @@ class DiskItem(Item):
         name, words = f"domain {connection.driver_of(uri)} {uuid}", f"the definition of the domain {domain}"
         locks = [_locks.Lock(name, words)]
         if self.params["live"] and is_live:
-            domid = guest.find(self.resources.shared(Store), uuid).domid
-            locks.append(_locks.of_vbd(domid, vdev.parse(self.target).number, self.title()))
+            locks.append(self._lock_of_disk(uuid))
             if self.request.source is not None:
                 # The locks for devices that are created for it are taken before the lock for creating guests'
                 # disks.
                 locks += needed_locks.of_source(self.request.source)
         return locks
+
+    def _lock_of_disk(self, uuid: str) -> _locks.Lock:
+        """The lock for one disk of the running guest with this UUID."""
+        if not connection.is_xen(self.params["uri"]):
+            return _locks.Lock(f"disk {uuid} {self.target}", f"the disk {self.title()}")
+        domid = guest.find(self.resources.shared(Store), uuid).domid
+        return _locks.of_vbd(domid, vdev.parse(self.target).number, self.title())
+
+    def _running(self) -> RunningDisk | RunningQemuDisk:
+        """``running``, which the plan has set."""
+        if self.running is None:
+            raise AssertionError
+        return self.running
 
     def plan(self) -> Plan:
         request = self.request
@@ -166,7 +179,8 @@ class DiskItem(Item):
             self.defined = DiskDefinition(self.request, definition, self.recipe)
             before["definition"], after["definition"] = self.defined.plan()
         if request.live and definition.live is not None:
-            self.running = RunningDisk(self.resources, self.request, definition)
+            run = self.resources, self.request, definition
+            self.running = RunningDisk(*run) if connection.is_xen(request.uri) else RunningQemuDisk(*run)
             had, has = self.running.plan(below, self.recipe)
             self._plan_seals(had, has)
             before.update({} if had is None else {"running": had})
@@ -203,8 +217,9 @@ class DiskItem(Item):
 
     def _plan_seals(self, had: dict[str, Any] | None, has: dict[str, Any] | None) -> None:
         """Compare the seal of the running disk, and add it to both settings."""
-        running = known(self.running)
-        if has is None or not self.request.present:
+        running = self._running()
+        # Only the disks of Xen can be sealed.
+        if has is None or not self.request.present or isinstance(running, RunningQemuDisk):
             return
         self._had, self._has = had or {}, has
         options = dict(self.params)
@@ -224,10 +239,13 @@ class DiskItem(Item):
 
     def _reason(self) -> str:
         """The reason of the seal of the running disk (``_block.seal.reasons``)."""
-        return reasons.of_vbd(known(known(self.running).guest).domid, vdev.parse(self.target).number)
+        running = self.running
+        if not isinstance(running, RunningDisk):
+            raise AssertionError
+        return reasons.of_vbd(known(running.guest).domid, vdev.parse(self.target).number)
 
     def _change_running(self) -> None:
-        running = known(self.running)
+        running = self._running()
         if running.changes:
             try:
                 running.change()
@@ -283,11 +301,11 @@ class DiskItem(Item):
         for item in growing:
             errors[item] = errors.get(item) or error_of(item._grow_running)
         for item in growing:
-            errors[item] = errors.get(item) or known(item.running).wait_told()
+            errors[item] = errors.get(item) or item._running().wait_told()
         return [errors.get(item) for item in items]
 
     def _grow_running(self) -> None:
-        running = known(self.running)
+        running = self._running()
         try:
             running.grow()
         finally:
@@ -369,12 +387,26 @@ def _check_options(params: Params) -> None:
         raise InvalidValue("bus", params["bus"], f"must be one of {', '.join(_BUSES)}")
     if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "present":
         raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
-    if params["live"] and not params["uri"].startswith("xen:"):
+    _check_live(params)
+
+
+def _check_live(params: Params) -> None:
+    """Refuse what is not possible for the running guests of this URI."""
+    uri = params["uri"]
+    if not params["live"] or connection.is_xen(uri):
+        return
+    if not connection.is_qemu_here(uri):
         raise InvalidValue(
             "live",
             True,
-            "is possible only for Xen, since only there it can be proved which device the guest got, "
-            f"and the uri is {params['uri']}",
+            "is possible only for xen:///system and qemu:///system, where it can be proved which device the "
+            f"guest got, and the uri is {uri}",
+        )
+    if params["replace"]:
+        raise InvalidValue(
+            "replace",
+            True,
+            f"is possible only for Xen, and the uri is {uri}. Use state=absent first, and then add the disk",
         )
 
 

@@ -90,25 +90,32 @@ def guard(
     """
 
     def check(tables: dict[Number, list[Line]], limits: dict[Number, int]) -> None:
-        now = stack.questions(resources)
-
-        def loop_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
-            found = now.loop_of(major, minor)
-            limit = limits.get((major, minor))
-            return found if found is None or limit is None else (*found[:3], limit)
-
-        to_be = Questions(
-            lambda major, minor: tables.get((major, minor)) or now.table_of(major, minor),
-            loop_of,
-            now.partition_of,
-            now.members_of,
-        )
+        now, to_be = stack.questions(resources), questions_to_be(resources, tables, limits)
         mine = footprint(device.id.major, device.id.minor, writes, to_be)
         with _sharing.Sharing(now) as sharing:
             sharing.check_extents(store, mine, place, device.path)
         _sharing.refuse_mounted(mine, device.path, device, now)
 
     return check
+
+
+def questions_to_be(
+    resources: stack.Resources, tables: dict[Number, list[Line]], limits: dict[Number, int]
+) -> Questions:
+    """The Questions once the devices with these numbers have these tables and size limits (bytes)."""
+    now = stack.questions(resources)
+
+    def loop_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
+        found = now.loop_of(major, minor)
+        limit = limits.get((major, minor))
+        return found if found is None or limit is None else (*found[:3], limit)
+
+    return Questions(
+        lambda major, minor: tables.get((major, minor)) or now.table_of(major, minor),
+        loop_of,
+        now.partition_of,
+        now.members_of,
+    )
 
 
 def compare(

@@ -213,17 +213,17 @@ class Sharing:
                 hint=_HINT,
             )
 
-    def check_qemus(self, mine: list[Extent], name: str) -> None:
+    def check_qemus(self, mine: list[Extent], name: str, own: int | None = None) -> None:
         """
         Raise DeviceBusy if QEMU has something open that conflicts with the Extents ``mine``, for a guest that
         is not Xen's (KVM), or as one of its tools (qemu-nbd, qemu-img). ``name``: of the device, for the
-        message.
+        message. ``own``: the PID of a process that is left out.
         """
         from .._process import open_files  # not needed by the hotplug script, which is to start fast
 
         for qemu in open_files.find_qemus():
             # Those for Xen's guests are found through XenStore, which says which disk is whose.
-            if qemu.domid is not None:
+            if qemu.domid is not None or qemu.pid == str(own):
                 continue
             for found, writes in open_files.of_process(qemu.pid):
                 pair = conflict(mine, self._extents_of(found, writes) or [])

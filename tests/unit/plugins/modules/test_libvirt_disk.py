@@ -54,7 +54,9 @@ GOOD = {"domain": "web1", "vdev": "xvda", "source": "file:/srv/a.raw"}
         ({"device_type": "floppy"}, ["device_type"]),
         ({"bus": "x'y"}, ["bus", "virtio"]),
         ({"config": False}, ["config", "must be true without live"]),
-        ({"live": True, "uri": "qemu:///system"}, ["live", "only for Xen"]),
+        ({"live": True, "uri": "qemu:///session"}, ["live", "qemu:///system"]),
+        ({"live": True, "uri": "qemu+tls://other/system"}, ["live", "qemu:///system"]),
+        ({"live": True, "uri": "qemu:///system", "replace": True}, ["replace", "only for Xen"]),
         ({"timeout": 0}, ["timeout", "from 1 to"]),
     ],
 )
