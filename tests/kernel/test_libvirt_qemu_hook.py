@@ -15,6 +15,7 @@ import subprocess
 import uuid
 
 import pytest
+import qemu_adversary
 import qemuhost
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml
 from conftest import run_module
@@ -175,7 +176,8 @@ def test_what_the_recipe_names_is_not_there(image, change, words):
         assert nothing_left()
 
 
-@pytest.mark.parametrize("way", [slow("recipe"), "file", slow("block")])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["recipe", "file", "block"])
 def test_what_another_guest_writes_is_refused(image, cleanup, way):
     """Whether it has a recipe for it, or its definition names the file, or a loop device over it."""
     path = image()
@@ -261,6 +263,12 @@ def test_a_copied_definition(image, tmp_path):
         copy = text.replace(f"<uuid>{domain}", f"<uuid>{uuid.uuid4()}").replace("<name>qh9", "<name>qh9c")
         with defined(copy):
             assert "define the disk again" in refusal("qh9c")
+
+
+def test_an_adversary_at_the_path():
+    """One start in each mode; see qemu_adversary.py for larger runs."""
+    counts = qemu_adversary.swapped(["recipe"], len(qemu_adversary.MODES))["recipe"]
+    assert counts["nobody"]["right"] == 1 and not any(row["wrong"] for row in counts.values()), counts
 
 
 # The program, called as libvirt calls it
