@@ -18,7 +18,7 @@ import hotplug
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base import run_directory
 from ansible_collections.racefree.block.plugins.module_utils._block.seal import place, reasons, seals
-from conftest import predict_and_run, refused, run_module, wait_until
+from conftest import Failed, predict_and_run, run_module, wait_until
 from libvirthost import (
     default_script,
     defined,
@@ -171,7 +171,9 @@ def test_an_attachment_that_cannot_be_sealed_is_rolled_back(guests, raw):
     file = raw()
     disk = {"domain": guests[0], "vdev": "xvdb", "source": {"file": file}, "persist": False}
     with no_directory():
-        refused("xen_vbd", "record why the device is sealed", **disk, sealed=True)
+        # Check mode does not try to write there.
+        with pytest.raises(Failed, match="record why the device is sealed"):
+            run_module("xen_vbd", **disk, sealed=True)
     assert not run_module("xen_vbd", domain=guests[0], vdev="xvdb", state="detached")["changed"]
     wait_until(lambda: file not in run("losetup", "-a"), 20)
 

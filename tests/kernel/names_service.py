@@ -30,8 +30,10 @@ BLKPG, ADD = 0x1269, 1
 class Service:
     """
     A running service: ``mount`` is its mount point, ``pid`` its process, ``errors`` the path of its standard
-    error.
+    error. ``prelude`` is Python code that it runs first.
     """
+
+    prelude = ""
 
     def __init__(self, mount: str, state: str, options: tuple[str, ...], what: str = "by-diskseq") -> None:
         self.mount, self.state, self.options, self.what = mount, state, options, what
@@ -44,7 +46,7 @@ class Service:
             sys.executable,
             "-B",
             "-c",
-            f"import sys; from {PACKAGE}.program import main; sys.exit(main(sys.argv[1:]))",
+            f"{self.prelude}\nimport sys; from {PACKAGE}.program import main; sys.exit(main(sys.argv[1:]))",
             self.what,
             "--mount",
             self.mount,
@@ -113,11 +115,11 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(*options: str, what: str = "by-diskseq") -> Iterator[Service]:
+def service(*options: str, what: str = "by-diskseq", kind: type[Service] = Service) -> Iterator[Service]:
     """A service in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="names-", dir="/run") as place:
         os.mkdir(f"{place}/mount")
-        started = Service(f"{place}/mount", f"{place}/state", options, what)
+        started = kind(f"{place}/mount", f"{place}/state", options, what)
         # Tests that run as other users need to enter this directory.
         os.chmod(place, 0o711)
         try:

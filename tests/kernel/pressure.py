@@ -7,7 +7,8 @@ Use so much memory that the kernel must swap, and check that everything comes ba
 available memory, then fill twice of what is left.
 
 Prints how many pages were wrong, and how many MiB were swapped out at most. Exit code 1 if any was wrong, or
-nothing was swapped out. With --hold: prints a line when it has filled the memory, and keeps it.
+nothing was swapped out. With --hold: prints a line when it has filled the memory, and keeps it. With
+--limited: locks nothing, because its control group limits its memory.
 """
 
 from __future__ import annotations
@@ -66,13 +67,15 @@ def main() -> int:
     )
     parser.add_argument("--mib", type=int, default=64, help="how much to fill; half of it is swapped out")
     parser.add_argument("--hold", action="store_true")
+    parser.add_argument("--limited", action="store_true")
     options = parser.parse_args()
     # If there is too little memory, this process ends, and no other.
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
     before = mib_of("/proc/meminfo", "SwapFree")
     pattern = os.urandom(MIB)
-    lock = locked(max(1, mib_of("/proc/meminfo", "MemAvailable") - options.mib // 2))
+    available = 1 if options.limited else mib_of("/proc/meminfo", "MemAvailable") - options.mib // 2
+    lock = locked(max(1, available))
     memory = filled(options.mib, pattern)
     swapped = before - mib_of("/proc/meminfo", "SwapFree")
     if options.hold:

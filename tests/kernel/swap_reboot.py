@@ -6,10 +6,11 @@
 Reboot while an area of encrypted swap is in use, and see that the shutdown ends, nothing of the area is left
 in it, and the area is there again after the boot, with another key.
 
-Devices of the role boot_devices are there, too (boot_reboot.py).
+Devices of the role boot_devices are there, too, on the kernel tier (boot_reboot.py).
 
-Runs on the kernel tier with systemd (tests/kernel/kernel run --systemd --site -- python3 -B swap_reboot.py),
-once before and once after the reboot. The unit is installed without Ansible.
+Runs on the kernel tier with systemd (tests/kernel/kernel run --systemd --site -- python3 -B swap_reboot.py)
+and on an emulated host, once before and once after the reboot. The unit is installed
+without Ansible.
 """
 
 from __future__ import annotations
@@ -32,9 +33,14 @@ from sealing import is_refused
 SITE = "/root/site/ansible_collections/racefree/block"
 LIBRARY = "/usr/local/lib/racefree-encrypted-swap"
 UNIT = "racefree-encrypted-swap@{}.service"
+SETTING = f"/etc/systemd/system/{UNIT.format('one')}.d"
 DEVICE = "racefree-swap-one"
-# On the machine: it stays when the kernel reboots.
-KEPT = "/racefree/out"
+CONFIGURATION = "/etc/racefree-block/encrypted-swap"
+FILE = "/var/swap"
+# What stays when the system reboots: on the kernel tier only directories of the machine do.
+MACHINE = "/racefree"
+IS_HOST = not os.path.isdir(MACHINE)
+KEPT = "/var/tmp/racefree-swap-reboot" if IS_HOST else f"{MACHINE}/out"
 MIB = 2**20
 # Uses more memory than its unit may have, until it is ended.
 EATER = f"import os, time; kept = [os.urandom({MIB}) for n in range(64)]; time.sleep(10000)"
@@ -45,19 +51,32 @@ def run(*command: str) -> str:
 
 
 def install() -> None:
-    """What the role installs, and a unit setting that records what is there after the area was stopped."""
+    """What the role installs, and the unit started."""
     library = f"{LIBRARY}/racefree_block"
     shutil.copytree(f"{SITE}/plugins/module_utils", library)
     write(f"{library}/__init__.py", "")
     shutil.copy(f"{SITE}/roles/encrypted_swap/files/encrypted_swap_start.py", library)
     shutil.copy(f"{SITE}/roles/encrypted_swap/files/{UNIT.format('')}", "/etc/systemd/system")
-    values = {"source": {"file": "/var/swap", "direct_io": False}, "size": 96 * MIB, "priority": 7}
-    write("/etc/racefree-block/encrypted-swap/one.json", json.dumps(values))
-    seen = "(cat /proc/swaps; dmsetup ls; losetup --all; ls /sys/fs/bpf)"
-    setting = f"[Service]\nExecStopPost=/bin/sh -c '{seen} >> {KEPT}/stopped 2>&1'\n"
-    write(f"/etc/systemd/system/{UNIT.format('one')}.d/test.conf", setting)
+    values = {"source": {"file": FILE, "direct_io": IS_HOST}, "size": 96 * MIB, "priority": 7}
+    write(f"{CONFIGURATION}/one.json", json.dumps(values))
     run("systemctl", "daemon-reload")
     run("systemctl", "enable", "--now", UNIT.format("one"))
+
+
+def uninstall() -> None:
+    run("systemctl", "disable", "--now", UNIT.format("one"))
+    for path in (LIBRARY, CONFIGURATION, SETTING):
+        shutil.rmtree(path, ignore_errors=True)
+    os.unlink(f"/etc/systemd/system/{UNIT.format('')}")
+    os.unlink(FILE)
+    run("systemctl", "daemon-reload")
+
+
+def record_what_is_left() -> None:
+    """A setting of the unit: it records what is there after the area was stopped."""
+    seen = "(cat /proc/swaps; dmsetup ls; losetup --all; ls /sys/fs/bpf)"
+    write(f"{SETTING}/test.conf", f"[Service]\nExecStopPost=/bin/sh -c '{seen} >> {KEPT}/stopped 2>&1'\n")
+    run("systemctl", "daemon-reload")
 
 
 def write(path: str, text: str) -> None:
@@ -79,36 +98,56 @@ def swapped() -> int:
 
 
 def key() -> str:
+    """The area's key, in hexadecimal digits."""
+    return run("dmsetup", "table", "--showkeys", DEVICE).split()[4]
+
+
+def digest() -> str:
     """A hash of the area's key."""
-    shown = run("dmsetup", "table", "--showkeys", DEVICE).split()[4]
-    return hashlib.sha256(shown.encode()).hexdigest()
+    return hashlib.sha256(key().encode()).hexdigest()
+
+
+def swap_out() -> None:
+    """Start a unit ``eater`` whose memory is swapped out, and wait until much of it is."""
+    run("systemd-run", "--unit=eater", "--property=MemoryHigh=24M", sys.executable, "-c", EATER)
+    killing.until(lambda: swapped() > 16 * 1024, "what is swapped out", 300)
+
+
+def keep() -> None:
+    """Put what was installed where the next boot finds it."""
+    for place in ("/etc/systemd/system", "/etc/racefree-block", LIBRARY):
+        shutil.copytree(place, f"{MACHINE}/root{place}", symlinks=True)
+    boot_reboot.keep()
 
 
 def before() -> None:
     install()
-    boot_reboot.install()
-    run("systemd-run", "--unit=eater", "--property=MemoryHigh=24M", sys.executable, "-c", EATER)
-    killing.until(lambda: swapped() > 16 * 1024, "what is swapped out", 120)
-    write(f"{KEPT}/key", key())
-    for place in ("/etc/systemd/system", "/etc/racefree-block", LIBRARY):
-        shutil.copytree(place, f"/racefree/root{place}", symlinks=True)
-    boot_reboot.keep()
+    record_what_is_left()
+    if not IS_HOST:
+        boot_reboot.install()
+    swap_out()
+    write(f"{KEPT}/key", digest())
+    if not IS_HOST:
+        keep()
     print(f"{swapped() // 1024} MiB are swapped out at the reboot", flush=True)
     write(f"{KEPT}/rebooted", str(time.time()))
-    run("systemctl", "reboot")
-    time.sleep(1000)
+    if not IS_HOST:
+        run("systemctl", "reboot")
+        time.sleep(1000)
 
 
 def after() -> None:
     seconds = time.time() - float(read("/proc/uptime").split()[0]) - float(read(f"{KEPT}/rebooted"))
     print(f"the shutdown took about {seconds:.0f} s", flush=True)
     stopped = read(f"{KEPT}/stopped")
-    for left in ("/dev/dm-", DEVICE, "/var/swap", "racefree"):
+    assert "Filename" in stopped, stopped
+    for left in ("/dev/dm-", DEVICE, FILE, "racefree"):
         assert left not in stopped, stopped
     assert run("systemctl", "is-active", UNIT.format("one")) == "active\n"
-    assert swapped() == 0 and key() != read(f"{KEPT}/key")
+    assert swapped() == 0 and digest() != read(f"{KEPT}/key")
     print("the area is there again, with another key")
-    boot_reboot.check()
+    if not IS_HOST:
+        boot_reboot.check()
 
 
 if __name__ == "__main__":
