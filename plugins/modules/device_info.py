@@ -35,6 +35,11 @@ options:
       - Whether to read the partition tables of the devices, and to return their partitions.
     type: bool
     default: false
+  warn_percent:
+    description:
+      - Warn of each snapshot store and thin pool that is this full or more, from 1 to 100, and of those that
+        no longer work. RV(nearly_full) has the same texts.
+    type: int
   features:
     description:
       - Whether to report the host's features too.
@@ -59,6 +64,13 @@ EXAMPLES = r"""
     partitions: true
     features: false
   register: disk
+
+- name: Fail if a snapshot store or a thin pool is nearly full
+  racefree.block.device_info:
+    warn_percent: 80
+    features: false
+  register: found
+  failed_when: found.nearly_full | length > 0
 
 - name: Find a device by its disk sequence number
   racefree.block.device_info:
@@ -171,6 +183,32 @@ devices:
       type: list
       elements: str
       sample: ["0 2097152 snapshot-merge 16/2097152 16"]
+    space:
+      description: How full a snapshot's store or a thin pool is. V(null) for other mapped devices.
+      returned: for mapped devices
+      type: dict
+      contains:
+        kind:
+          description: V(store) for a snapshot, V(pool) for a thin pool.
+          type: str
+          choices: [store, pool]
+          sample: store
+        used:
+          description: Bytes in use. Of a store, with its own metadata.
+          type: int
+          sample: 805306368
+        size:
+          description: Size in bytes.
+          type: int
+          sample: 1073741824
+        percent:
+          description: The same in percent, with one decimal.
+          type: float
+          sample: 75.0
+        metadata:
+          description: C(used), C(size) and C(percent) of a pool's metadata. V(null) for a store.
+          type: dict
+          sample: {used: 1048576, size: 8388608, percent: 12.5}
     sealed:
       description: Whether a loop or mapped device is sealed, so that nobody else can open it.
       returned: for loop and mapped devices
@@ -269,6 +307,12 @@ devices:
       type: list
       elements: str
       sample: [dm-3]
+nearly_full:
+  description: Stores and pools that are O(warn_percent) full or more, or that no longer work, as texts.
+  returned: success
+  type: list
+  elements: str
+  sample: ["the snapshot store of web1 is 91.4 % full: 981467136 of 1073741824 bytes"]
 features:
   description: Features of the host.
   returned: success and O(features=true)

@@ -50,6 +50,10 @@ options:
           - Whether to accept a store that has changes but no record as a store of this image.
         type: bool
         default: false
+      warn_percent:
+        description:
+          - Warn if the store is this full or more, from 1 to 100.
+        type: int
       format:
         description:
           - Confirms that the image is a raw disk although it begins with the signature of another format.
@@ -125,6 +129,33 @@ stores:
           description: The store.
           type: str
           sample: /srv/guests/web1.cow
+        space:
+          description: >-
+            How full the store is, from its file. V(null) for an empty one. A full store loses what is written
+            to it.
+          type: dict
+          contains:
+            kind:
+              description: V(store) for a snapshot, V(pool) for a thin pool.
+              type: str
+              choices: [store, pool]
+              sample: store
+            used:
+              description: Bytes in use. Of a store, with its own metadata.
+              type: int
+              sample: 805306368
+            size:
+              description: Size in bytes.
+              type: int
+              sample: 1073741824
+            percent:
+              description: The same in percent, with one decimal.
+              type: float
+              sample: 75.0
+            metadata:
+              description: C(used), C(size) and C(percent) of a pool's metadata. V(null) for a store.
+              type: dict
+              sample: {used: 1048576, size: 8388608, percent: 12.5}
         image:
           description: The image.
           type: dict

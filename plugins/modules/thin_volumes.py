@@ -62,6 +62,10 @@ options:
         type: str
         choices: [present, absent]
         default: present
+  warn_percent:
+    description:
+      - Warn if the pool's data or metadata are this full or more, from 1 to 100.
+    type: int
   timeout:
     description:
       - How many seconds to wait for outstanding I/O to complete when the pool grows or a snapshot is taken.
@@ -88,6 +92,32 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+space:
+  description: How full the pool is. V(null) if it does not exist.
+  returned: success
+  type: dict
+  contains:
+    kind:
+      description: V(store) for a snapshot, V(pool) for a thin pool.
+      type: str
+      choices: [store, pool]
+      sample: store
+    used:
+      description: Bytes in use. Of a store, with its own metadata.
+      type: int
+      sample: 805306368
+    size:
+      description: Size in bytes.
+      type: int
+      sample: 1073741824
+    percent:
+      description: The same in percent, with one decimal.
+      type: float
+      sample: 75.0
+    metadata:
+      description: C(used), C(size) and C(percent) of a pool's metadata. V(null) for a store.
+      type: dict
+      sample: {used: 1048576, size: 8388608, percent: 12.5}
 volumes:
   description: The volumes of O(volumes) as they are after the task, or would be in check mode.
   returned: success

@@ -18,16 +18,19 @@ from .._base.errors import DeviceGone, InvalidValue, KernelError, NotSupported
 from .._block import bound, detach, loop, partitions, sysfs
 from .._block import device as _device
 from .._block.device import Device
-from .._dm import mapped
+from .._dm import health, mapped
+from .._dm import space as _space
 from .._dm.codec import NameEntry, decode_dev
+from .._dm.control import by_device
 from .._source.resources import Resources
 from . import dm_describe, features, loop_describe, sealing
-from .item import Params
+from .item import Params, check_percent
 
 ARGUMENTS = {
     "diskseq": {"type": "int"},
     "path": {"type": "path"},
     "partitions": {"type": "bool", "default": False},
+    "warn_percent": {"type": "int"},
     "features": {"type": "bool", "default": True},
 }
 
@@ -36,6 +39,7 @@ def collect(params: Params, resources: Resources) -> dict[str, Any]:
     """The module's return values. Each device is described while it is held."""
     if params["diskseq"] is not None:
         _device.check_diskseq(params["diskseq"])
+    check_percent(params)
     if params["path"] is not None and params["diskseq"] is not None:
         raise InvalidValue(
             "path", params["path"], "must be left out beside diskseq: one of them picks the device"
@@ -45,6 +49,9 @@ def collect(params: Params, resources: Resources) -> dict[str, Any]:
             _picked(params, resources) if params["path"] or params["diskseq"] else _all(params, resources)
         )
     }
+    values["nearly_full"] = [text for row in values["devices"] for text in row.pop("_nearly_full", ())]
+    for text in values["nearly_full"]:
+        resources.warn(text)
     if params["features"]:
         values["features"] = features.collect(resources)
     return values
@@ -93,6 +100,7 @@ def _described(params: Params, resources: Resources, device: Device) -> Iterator
 def _row(params: Params, resources: Resources, device: Device) -> dict[str, Any]:
     if mapped.is_mapped(device):
         row = dict(dm_describe.describe(resources, device), kind="dm")
+        _add_space(params, resources, device, row)
     elif loop.is_loop(device):
         row = dict(loop_describe.describe(device, loop.info(device)), kind="loop")
     else:
@@ -107,6 +115,16 @@ def _row(params: Params, resources: Resources, device: Device) -> dict[str, Any]
     if params["partitions"]:
         row.update(_partitions(device, row))
     return dict(row, seal=seal, holders=above, slaves=below, used_by=detach.users(device, loops))
+
+
+def _add_space(params: Params, resources: Resources, device: Device, row: dict[str, Any]) -> None:
+    """Add how full a store or pool is. What no longer works for lack of space is reported, too."""
+    space, percent, name = _space.of_device(resources.dm, device), params["warn_percent"], row["mapper_name"]
+    row["space"] = None if space is None else space.as_dict()
+    if percent is not None:
+        wrong = health.problems_of(resources.dm.target_status(by_device(device))[1])
+        row["_nearly_full"] = [f"{name}: {text}" for _kind, text in wrong]
+        row["_nearly_full"] += [] if space is None else space.warnings(name, percent)
 
 
 def _neighbours(names: list[str]) -> list[dict[str, Any]]:

@@ -172,6 +172,13 @@ def check_seconds(params: Params, option: str, least: int = 0) -> None:
         raise InvalidValue(option, params[option], f"must be seconds from {least} to {LONGEST_SECONDS}")
 
 
+def check_percent(params: Params) -> None:
+    """InvalidValue unless ``warn_percent`` is None or from 1 to 100."""
+    value = params["warn_percent"]
+    if value is not None and not 1 <= value <= 100:
+        raise InvalidValue("warn_percent", value, "must be a whole number from 1 to 100")
+
+
 def undo_steps(steps: list[Callable[[], Any]]) -> None:
     """
     Call all of them in reverse order, even if some fail, and empty the list. Raises the first error at the

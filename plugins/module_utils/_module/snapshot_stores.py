@@ -16,15 +16,17 @@ from typing import Any
 from .._base import files
 from .._base import locks as _locks
 from .._base.errors import WrongDevice
+from .._dm.space import Space
 from .._source.resources import Resources
-from .._volumes import snapshot_store
+from .._volumes import snapshot_store, store_space
 from . import duplicates
-from .item import Identities, Item, Params, Plan, known
+from .item import Identities, Item, Params, Plan, check_percent, known
 
 ARGUMENTS = {
     "path": {"type": "path", "required": True},
     "image": {"type": "path", "required": True},
     "adopt": {"type": "bool", "default": False},
+    "warn_percent": {"type": "int"},
     "format": {"type": "str", "choices": ["raw"]},
 }
 
@@ -54,6 +56,7 @@ class StoreItem(Item):
     def check(self) -> None:
         for option in ("path", "image"):
             files.check_path(self.params[option], option, "an absolute path of a regular file")
+        check_percent(self.params)
 
     def locks(self) -> list[_locks.Lock]:
         path = self.params["path"]
@@ -116,9 +119,15 @@ class StoreItem(Item):
             snapshot_store.write_record(self.params["path"], self.before)
 
     def result(self) -> dict[str, Any]:
+        path, percent = self.params["path"], self.params["warn_percent"]
+        room = store_space.of_file(path)
+        space = None if room is None else Space("store", room)
+        if space is not None and percent is not None:
+            self.warnings += space.warnings(path, percent)
         return {
             "store": {
-                "path": self.params["path"],
+                "path": path,
+                "space": None if space is None else space.as_dict(),
                 "image": None if self.image is None else self.image._asdict(),
             }
         }

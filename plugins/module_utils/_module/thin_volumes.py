@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from .._base import locks as _locks
 from .._base.errors import BlockError
 from .._dm import control
+from .._dm import space as _space
 from .._source import lookup, needed_locks, orphans, spec
 from .._source.resources import Resources
 from .._volumes import pool, thin
-from .item import Item, Params, Plan, check_seconds, known
+from .item import Item, Params, Plan, check_percent, check_seconds, known
 
 if TYPE_CHECKING:
     from .._source.spec import Source
@@ -35,6 +36,7 @@ ARGUMENTS = {
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
     },
+    "warn_percent": {"type": "int"},
     "timeout": {"type": "int", "default": 10},
 }
 
@@ -61,6 +63,7 @@ class VolumesItem(Item):
         self.source = spec.parse(self.params["pool"], option="pool")
         pool.check(self.source)
         check_seconds(self.params, "timeout", 1)
+        check_percent(self.params)
         self.volumes = thin.Volumes(
             self.resources, thin.parse_volumes(self.params["volumes"]), self.params["timeout"]
         )
@@ -124,10 +127,19 @@ class VolumesItem(Item):
         if self.pool.device is not None:
             self.volumes.undo(self.pool.device)
 
+    def _space(self) -> dict[str, Any] | None:
+        """How full the pool is, with a warning; None if there is no pool."""
+        device, percent = self.pool.device, self.params["warn_percent"]
+        space = None if device is None else _space.of_device(self.resources.dm, device)
+        if space is not None and percent is not None:
+            self.warnings += space.warnings(f"the pool {self.key()[1]}", percent)
+        return None if space is None else space.as_dict()
+
     def result(self) -> dict[str, Any]:
         return {
+            "space": self._space(),
             "volumes": [
                 {"id": int(number), "state": state.partition(",")[0]}
                 for number, state in (self.after or {}).items()
-            ]
+            ],
         }
