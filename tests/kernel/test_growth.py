@@ -176,8 +176,10 @@ def read(file, place, text):
     return file.read(len(text))
 
 
-def grow(source, file, guard=growth.allow, least=0):
-    """Grow the device of the open file; returns the sizes before and after of what has grown."""
+def grow(source, file, guard=growth.allow, least=0, applied=True):
+    """
+    Grow the device of the open file, or only plan that; returns the sizes before and after of what has grown.
+    """
     with Resources() as resources:
         number = os.fstat(file.fileno()).st_rdev
         device = resources.enter_context(_device.open_number(os.major(number), os.minor(number)))
@@ -185,8 +187,21 @@ def grow(source, file, guard=growth.allow, least=0):
         assert found.plan(spec.parse(source), device, least)
         sizes = found.sizes()
         assert found.size == max([device.size, *(sizes[1][name] for name in sizes[1] if name == device.path)])
-        found.apply()
+        if applied:
+            found.apply()
         return sizes
+
+
+def below(file):
+    """The names of all devices below the device of the open file."""
+    number = os.fstat(file.fileno()).st_rdev
+    todo, found = [os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")], set()
+    while todo:
+        slaves = os.path.join(todo.pop(), "slaves")
+        for name in os.listdir(slaves) if os.path.isdir(slaves) else ():
+            found.add(name)
+            todo.append(os.path.realpath(os.path.join(slaves, name)))
+    return found
 
 
 def size_of(file):
@@ -199,11 +214,14 @@ def test_grown_in_use(stack, files):
         assert size_of(file) == 8 * MIB
         diskseq = _device.read_diskseq(file.fileno(), "the disk")
         assert grow(stack(files, 8 * MIB), file) == ({}, {})
+        standing_on = below(file)
         wanted = stack(files, 24 * MIB)
         before, after = grow(wanted, file)
         assert set(before) == set(after) and all(before[name] < after[name] for name in before)
         assert size_of(file) == 24 * MIB
         assert _device.read_diskseq(file.fileno(), "the disk") == diskseq
+        # The same devices, and not new ones over the same files.
+        assert below(file) == standing_on or (stack is over_a_second_file and below(file) > standing_on)
         assert read(file, 4096, OLD) == OLD
         write(file, 24 * MIB - 512, NEW)
         assert read(file, 24 * MIB - 512, NEW) == NEW
@@ -270,7 +288,7 @@ def test_refused_before_anything_has_grown(files):
     for stack in (limited_file, over_a_part_of_a_larger_file):
         with disk(stack(files, 8 * MIB)) as file:
             with pytest.raises(DeviceBusy, match="somebody else"):
-                grow(stack(files, 16 * MIB), file, guard=refuse)
+                grow(stack(files, 16 * MIB), file, guard=refuse, applied=False)
             assert size_of(file) == 8 * MIB
     assert list(asked[0][1].values()) == [16 * MIB]
     assert [lines[0][:3] for lines in asked[1][0].values()] == [(0, 16 * 2048, "linear")]
