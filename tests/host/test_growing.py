@@ -22,7 +22,7 @@ from ansible_collections.racefree.block.plugins.modules import xen_vbd
 from conftest import Failed, predict_and_run, refused, run_module, wait_until
 from sealing import is_refused
 
-pytestmark = [pytest.mark.xen]
+pytestmark = [pytest.mark.xen, pytest.mark.long]
 
 MIB = 2**20
 GUEST = "growtest"
@@ -207,3 +207,20 @@ def test_killed_while_it_grows(attached, image):
         assert read_at(size // MIB - 1, 5) == "grown"
     assert kills >= 2
     assert not run_module("xen_vbd", **options)["changed"]
+
+
+def test_over_another_disk_of_a_guest(attached, image):
+    """A second line of the table would be what another disk has."""
+    paths = [image("a.raw", 4 * MIB), image("b.raw", 4 * MIB)]
+    sectors = 4 * MIB // 512
+    lines = [
+        {"start": start, "length": sectors, "target": "linear", "device": {"file": path}, "offset": 0}
+        for start, path in zip((0, sectors), paths)
+    ]
+    options = attached(source={"table": lines[:1]})
+    other = {"domain": GUEST, "vdev": "xvdc"}
+    run_module("xen_vbd", **other, source={"file": paths[1]}, persist=False, wait_connected=True)
+    options["source"] = {"table": lines}
+    refused("xen_vbd", "is in use as disk xvdc", **options)
+    run_module("xen_vbd", **other, state="detached")
+    assert run_module("xen_vbd", **options)["changed"] and size_in_guest() == 8 * MIB
