@@ -258,10 +258,6 @@ error:
       description: Kind of the error.
       type: str
       sample: CommandFailed
-    message:
-      description: What was attempted and what happened.
-      type: str
-      sample: "it ended with exit code 1 (non-zero return code)"
     device:
       description: The device, file or program concerned.
       type: str

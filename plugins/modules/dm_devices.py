@@ -368,10 +368,6 @@ devices:
           description: Kind of the error.
           type: str
           sample: DeviceBusy
-        message:
-          description: What was attempted and what happened.
-          type: str
-          sample: "it is in use by mount /mnt"
         device:
           description: The device, file or name concerned.
           type: str

@@ -170,8 +170,7 @@ error:
   returned: failure
   type: dict
   sample:
-    {kind: DeviceGone, message: there is no such mapped device, device: web1, errno: ENXIO, hint: Leave name
-    out for a device that is not there yet}
+    {kind: DeviceGone, device: web1, errno: ENXIO, hint: Leave name out for a device that is not there yet}
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_table import ARGUMENTS, collect

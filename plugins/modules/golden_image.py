@@ -149,10 +149,6 @@ error:
       description: Kind of the error.
       type: str
       sample: WrongDevice
-    message:
-      description: What was attempted and what happened.
-      type: str
-      sample: "it was written to since it was made, so it is not what guests' changes belong to"
     device:
       description: The device, file or name concerned.
       type: str

@@ -120,10 +120,6 @@ error:
       description: Kind of the error.
       type: str
       sample: KernelError
-    message:
-      description: What was attempted and what happened.
-      type: str
-      sample: "cannot add the key: Disk quota exceeded"
     device:
       description: The key concerned.
       type: str

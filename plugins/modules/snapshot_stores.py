@@ -187,10 +187,6 @@ stores:
           description: Kind of the error.
           type: str
           sample: WrongDevice
-        message:
-          description: What was attempted and what happened.
-          type: str
-          sample: "it holds changes of /srv/golden/a.raw, and /srv/golden/b.raw is another image"
         device:
           description: The device, file or name concerned.
           type: str

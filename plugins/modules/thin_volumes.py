@@ -141,10 +141,6 @@ error:
       description: Kind of the error.
       type: str
       sample: DeviceBusy
-    message:
-      description: What was attempted and what happened.
-      type: str
-      sample: "the volume 1 is in use by the mapped device web1"
     device:
       description: The device, file or name concerned.
       type: str

@@ -414,10 +414,6 @@ error:
       description: Kind of the error.
       type: str
       sample: DeviceBusy
-    message:
-      description: What was attempted and what happened.
-      type: str
-      sample: "the guest has a disk xvda already"
     device:
       description: The device, file or name concerned.
       type: str

@@ -249,10 +249,6 @@ error:
       description: Kind of the error.
       type: str
       sample: DeviceBusy
-    message:
-      description: What was attempted and what happened.
-      type: str
-      sample: "somebody changed the configuration meanwhile"
     device:
       description: The device, file or name concerned.
       type: str

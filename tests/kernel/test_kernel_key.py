@@ -90,7 +90,7 @@ def test_refused(key):
     refused("kernel_key", "description", "spaces", **key(description="a:b c"))
     for payload in ("xyz", "abc", "0"):
         result = refused("kernel_key", "payload", "(not shown)", "hexadecimal", **key(payload=payload))
-        assert payload not in result["error"]["message"]
+        assert payload not in result["msg"]
     with pytest.raises(Failed, match="payload"):
         run_module("kernel_key", description="a:b")
 
@@ -116,7 +116,7 @@ def test_a_device_over_its_own_key_only(key, name, image, cleanup):
         run_module("dm_device", name=name, table=table)
     error = caught.value.result["error"]
     assert (
-        options["description"] in error["message"]
+        options["description"] in caught.value.result["msg"]
         and "kernel_key" in error["hint"]
         and error["errno"] == "ENOKEY"
     )

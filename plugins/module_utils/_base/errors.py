@@ -118,10 +118,9 @@ class BlockError(Exception):
         return text
 
     def as_dict(self) -> dict[str, Any]:
-        """The error as plain data, for a module's return values."""
+        """The error as plain data, for a module's return values, beside its text as ``msg``."""
         return {
             "kind": type(self).__name__,
-            "message": self.message,
             "device": None if self.device is None else str(self.device),
             "errno": errno_name(self.ERRNO) if self.errno is None else self.errno_name,
             "hint": self.hint or hint_of(self.errno) or self.HINT,
