@@ -171,8 +171,11 @@ options:
   state:
     description:
       - Whether the domain should have the disk.
+      - With V(empty), the drive is there and has no medium. Possible only with O(device_type=cdrom), and for
+        guests whose drives QEMU serves. With O(live=true), a running guest of QEMU is asked to release the
+        medium.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, empty]
     default: present
 """
 
@@ -212,6 +215,25 @@ EXAMPLES = r"""
     domain: web2
     vdev: vdb
     source: {file: /srv/guests/web2-data.raw}
+    live: true
+
+- name: Insert a CD into the drive of a running guest of QEMU
+  racefree.block.libvirt_disk:
+    domain: web1
+    vdev: sdb
+    device_type: cdrom
+    mode: r
+    source: {file: /srv/iso/debian-13.iso}
+    uri: qemu:///system
+    live: true
+
+- name: Eject it
+  racefree.block.libvirt_disk:
+    domain: web1
+    vdev: sdb
+    device_type: cdrom
+    state: empty
+    uri: qemu:///system
     live: true
 
 - name: Remove it from the definition

@@ -177,8 +177,11 @@ options:
       state:
         description:
           - Whether the domain should have the disk.
+          - With V(empty), the drive is there and has no medium. Possible only with
+            O(disks[].device_type=cdrom), and for guests whose drives QEMU serves. With O(disks[].live=true),
+            a running guest of QEMU is asked to release the medium.
         type: str
-        choices: [present, absent]
+        choices: [present, absent, empty]
         default: present
 """
 

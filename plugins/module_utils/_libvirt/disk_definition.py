@@ -52,6 +52,7 @@ class DiskDefinition:
                 hint="Set config to false and live to true",
             )
         self._refuse_other(xml)
+        self._refuse_empty(xml)
         refuse_shrinking(xml, self.request)
         changed = self.edit(xml)
         self.changes = changed != xml
@@ -71,7 +72,7 @@ class DiskDefinition:
             vdev.parse(request.target)
         disk = domain_xml.Disk(
             request.target,
-            domain_xml.path_of(self.definition.uuid, request.target),
+            None if request.empty else domain_xml.path_of(self.definition.uuid, request.target),
             "phy" if domain.type == "xen" else "qemu",
             request.device_type,
             request.read_only,
@@ -79,6 +80,17 @@ class DiskDefinition:
             request.bus or ("xen" if request.target.startswith("xvd") else None),
         )
         return domain_xml.put(xml, disk, self.recipe)
+
+    def _refuse_empty(self, xml: str) -> None:
+        """InvalidValue for an empty CD drive of blkback."""
+        domain = domain_xml.Domain(xml)
+        if self.request.empty and domain.type == "xen" and domain.os_type != "hvm":
+            raise InvalidValue(
+                "state",
+                "empty",
+                "is not possible for a paravirtual guest: blkback, which serves its drives, has no empty "
+                "ones. Remove the drive with state=absent, and add it again with its next medium",
+            )
 
     def _refuse_other(self, xml: str) -> None:
         """A disk to remove must have the given source, if there is one."""

@@ -299,9 +299,10 @@ def check_others(
     """
     questions = stack.questions(resources)
     for uuid, device in _ours(resources):
-        pair = uuid != spec.mapped_uuid and conflict(
-            mine, footprint(device.id.major, device.id.minor, not device.read_only, questions)
-        )
+        # Held no longer than that: an old disk that is being replaced must go when the guest has released it.
+        with device:
+            number, writes = (device.id.major, device.id.minor), not device.read_only
+            pair = uuid != spec.mapped_uuid and conflict(mine, footprint(*number, writes, questions))
         if pair:
             raise DeviceBusy(
                 f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37 :]} "

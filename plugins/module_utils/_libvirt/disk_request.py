@@ -25,12 +25,13 @@ class DiskRequest(NamedTuple):
     """
     ``domain``: name or UUID, as given. ``target``: the disk's name in the guest, like ``xvda``.
 
-    ``source``: None only to remove a disk, whatever its source is. ``mode``: ``r`` or ``w``. ``device_type``:
-    ``disk`` or ``cdrom``. ``bus``: None lets libvirt choose. ``shared``: other guests may use the same
-    storage. ``config`` and ``live``: whether to change the inactive definition and the running guest.
-    ``present``: whether the disk must exist afterwards. ``timeout``: seconds for each step. ``seal``: of the
-    disk, while a guest has it. ``replace``: whether a disk that the guest has there may be replaced.
-    ``size``: make the source's file large enough for this many bytes; 0 if that was not asked for.
+    ``source``: None to remove a disk, whatever its source is, or for an ``empty`` CD drive. ``mode``: ``r``
+    or ``w``. ``device_type``: ``disk`` or ``cdrom``. ``bus``: None lets libvirt choose. ``shared``: other
+    guests may use the same storage. ``config`` and ``live``: whether to change the inactive definition and
+    the running guest. ``present``: whether the disk must exist afterwards. ``timeout``: seconds for each
+    step. ``seal``: of the disk, while a guest has it. ``replace``: whether a disk that the guest has there
+    may be replaced. ``size``: make the source's file large enough for this many bytes; 0 if that was not
+    asked for.
     """
 
     uri: str
@@ -48,6 +49,7 @@ class DiskRequest(NamedTuple):
     seal: Seal = Seal()
     replace: bool = False
     size: int = 0
+    empty: bool = False
 
     @property
     def read_only(self) -> bool:

@@ -45,12 +45,12 @@ _HEAD = ("name", "uuid", "genid", "title", "description")
 
 class Disk(NamedTuple):
     """
-    A wanted disk. ``target``: like ``xvda``. ``path``: of the block device. ``driver``: ``phy`` or ``qemu``.
-    ``device``: ``disk`` or ``cdrom``. ``bus``: None lets libvirt choose.
+    A wanted disk. ``target``: like ``xvda``. ``path``: of the block device, None for an empty CD drive.
+    ``driver``: ``phy`` or ``qemu``. ``device``: ``disk`` or ``cdrom``. ``bus``: None lets libvirt choose.
     """
 
     target: str
-    path: str
+    path: str | None
     driver: str = "phy"
     device: str = "disk"
     read_only: bool = False
@@ -77,8 +77,15 @@ class Present(NamedTuple):
 
     def serves(self, disk: Disk) -> bool:
         """Whether the disk is equivalent to the wanted one."""
+        # libvirt may leave out the driver of an empty drive, and choose its type.
+        is_same = (
+            self.source is None
+            if disk.path is None
+            else (self.type, self.source, self.driver, self.format)
+            == ("block", disk.path, disk.driver, "raw")
+        )
         return (
-            (self.type, self.source, self.driver, self.format) == ("block", disk.path, disk.driver, "raw")
+            is_same
             and (self.device, self.read_only, self.shareable) == (disk.device, disk.read_only, disk.shareable)
             and disk.bus in (None, self.bus)
         )
@@ -103,6 +110,12 @@ class Domain:
         self.id = root.get("id")
         self.name = _text(root.first("name"))
         self.uuid = _canonical_uuid(_text(root.first("uuid")))
+
+    @property
+    def os_type(self) -> str | None:
+        """``hvm``, ``linux`` (a paravirtual guest of Xen) and so on, or None."""
+        system = self.root.first("os")
+        return _text(None if system is None else system.first("type"))
 
     def disks(self) -> list[Present]:
         """All disks, as a list of Present, in the definition's order."""
@@ -304,7 +317,7 @@ def disk_text(disk: Disk, indent: str = "") -> str:
     quoted, inner = xml_edit.quoted, indent and indent + "  "
     parts = [
         f"<driver name={quoted(disk.driver)} type='raw'/>",
-        f"<source dev={quoted(disk.path)}/>",
+        *([] if disk.path is None else [f"<source dev={quoted(disk.path)}/>"]),
         f"<target dev={quoted(disk.target)}{'' if disk.bus is None else ' bus=' + quoted(disk.bus)}/>",
     ]
     parts += ["<readonly/>"] if disk.read_only else []
@@ -346,6 +359,10 @@ def _change_driver(edits: xml_edit.Edits, element: Element, disk: Disk) -> None:
 
 def _change_source(edits: xml_edit.Edits, element: Element, disk: Disk) -> None:
     sources = element.all("source")
+    if disk.path is None:
+        for child in sources + [child for name in _OF_THE_SOURCE for child in element.all(name)]:
+            edits.remove(child)
+        return
     if element.get("type", "file") == "block" and len(sources) == 1 and sources[0].get("dev") == disk.path:
         return
     new = f"<source dev={xml_edit.quoted(disk.path)}/>"

@@ -19,7 +19,7 @@ from .._dm import control, mapped, udev
 from .._source import growth, lookup, opener
 from .._source.resources import Resources
 from .._source.spec import TableSource
-from .._xen import attached, blkback, grown, replacing, stack, vbd_read, vdev
+from .._xen import attached, blkback, grown, replacing, stack, vbd_nodes, vbd_read, vdev
 from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.vbd_nodes import Vbd
@@ -185,6 +185,10 @@ class RunningDisk:
         request, path = self.request, self._spec().path
         self.recipe = recipe
         if self.vbd is None:
+            if self.guest is None:
+                raise AssertionError
+            key = vbd_nodes.Key(self.guest.domid, vdev.parse(request.target).number)
+            attached.refuse_served_by_others(self.resources.shared(Store), key, request.target, request.title)
             if below is not None:
                 opener.refuse_broken(self.resources, below)
             self.changes_disk = True

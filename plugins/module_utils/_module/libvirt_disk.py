@@ -18,6 +18,7 @@ from .._base.errors import BlockError, DefinitionError, GuestError, InvalidValue
 from .._block.device import Device
 from .._block.seal import reasons
 from .._libvirt import connection, disk_source, domain_xml
+from .._libvirt.cd_drive import CdDrive
 from .._libvirt.disk_definition import DiskDefinition, Exchange
 from .._libvirt.disk_request import DiskRequest
 from .._libvirt.running_disk import RunningDisk
@@ -49,7 +50,7 @@ ARGUMENTS = {
     **sealing.BELOW_ARGUMENTS,
     "uri": {"type": "str", "default": connection.URI},
     "timeout": {"type": "int", "default": 60},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "state": {"type": "str", "choices": ["present", "absent", "empty"], "default": "present"},
 }
 _BUSES = ("xen", "virtio", "ide", "scsi", "sata", "usb", "fdc", "uml", "sd")
 
@@ -68,6 +69,8 @@ class DiskItem(Item):
         # The disk in the inactive definition, and in the running guest, if these are requested.
         self.defined: DiskDefinition | None = None
         self.running: RunningDisk | RunningQemuDisk | None = None
+        # The CD drive of a running guest of QEMU.
+        self.drive: CdDrive | None = None
         self.exchange: Exchange | None = None
         # The settings of the running disk that the plan found and wants, and the steps that roll back a
         # change of its seals.
@@ -95,6 +98,11 @@ class DiskItem(Item):
     def title(self) -> str:
         return f"{self.target} of {self.params['domain']}"
 
+    @property
+    def _is_drive(self) -> bool:
+        """Whether it is a CD drive of QEMU, whose medium changes while the guest runs."""
+        return self.params["device_type"] == "cdrom" and not connection.is_xen(self.params["uri"])
+
     def check(self) -> None:
         params = self.params
         self.target = _canonical_target(params["vdev"])
@@ -107,14 +115,15 @@ class DiskItem(Item):
             params["domain"],
             self.target,
             source,
-            params["mode"],
+            "r" if params["state"] == "empty" else params["mode"],
             params["device_type"],
             params["bus"],
             params["shared"],
             params["config"],
             params["live"],
-            params["state"] == "present",
+            params["state"] != "absent",
             params["timeout"],
+            empty=params["state"] == "empty",
             replace=params["replace"],
             size=wanted_size(params, source, "absent"),
         )
@@ -173,13 +182,18 @@ class DiskItem(Item):
         self.request = request = request._replace(seal=self._seal())
         if request.present and request.seal.sealed:
             sealing.need_support()
-        below = self._read_source() if request.present else None
+        below = self._read_source() if request.present and not request.empty else None
         self._plan_file(before, after)
         if request.config:
             self.defined = DiskDefinition(self.request, definition, self.recipe)
             before["definition"], after["definition"] = self.defined.plan()
-        if request.live and definition.live is not None:
-            run = self.resources, self.request, definition
+        run = self.resources, self.request, definition
+        if request.live and definition.live is not None and self._is_drive:
+            self.drive = CdDrive(*run)
+            had, has = self.drive.plan(below, self.recipe)
+            before.update({} if had is None else {"running": had})
+            after.update({} if has is None else {"running": has})
+        elif request.live and definition.live is not None:
             self.running = RunningDisk(*run) if connection.is_xen(request.uri) else RunningQemuDisk(*run)
             had, has = self.running.plan(below, self.recipe)
             self._plan_seals(had, has)
@@ -191,7 +205,8 @@ class DiskItem(Item):
                 device=definition.name,
                 hint="config: true changes its definition",
             )
-        changes = [part.changes for part in (self.defined, self.running) if part is not None]
+        parts = (self.defined, self.running, self.drive)
+        changes = [part.changes for part in parts if part is not None]
         grows = self._file_size is not None or (self.running is not None and self.running.grows)
         return Plan(any(changes) or self._seals_change or grows, before, after)
 
@@ -286,6 +301,8 @@ class DiskItem(Item):
         for item in items:
             if item.running is not None and (item.running.changes or item._seals_change):
                 errors[item] = error_of(item._change_running)
+            if item.drive is not None and item.drive.changes:
+                errors[item] = error_of(item.drive.change)
         domains: dict[tuple[str, str], list[DiskItem]] = {}
         for item in items:
             if item.defined is not None and item.defined.changes and errors.get(item) is None:
@@ -318,7 +335,8 @@ class DiskItem(Item):
     def undo(self) -> None:
         """Restore the old definitions, and detach what was attached. Raises the first error at the end."""
         failures = [error_of(lambda: undo_steps(self._unseal))]
-        failures += [error_of(part.undo) for part in (self.exchange, self.running) if part is not None]
+        parts = (self.exchange, self.running, self.drive)
+        failures += [error_of(part.undo) for part in parts if part is not None]
         failures.append(error_of(self._seal_old))
         for failure in failures:
             if failure is not None:
@@ -331,6 +349,7 @@ class DiskItem(Item):
 
     def remains(self) -> list[str]:
         told = [] if self.running is None else list(self.running.grown)
+        told += [] if self.drive is None else self.drive.remains()
         if self.exchange is not None and self.exchange.stays:
             told.append("the definition is changed, so that the disk is as large after the next start")
         old = None if self.running is None else self.running.old
@@ -347,13 +366,15 @@ class DiskItem(Item):
         request, definition = self.request, self.definition
         if definition is None or not request.present:
             return {"disk": None, "device": None, "replaced": None}
-        kept = None if self.running is None else self.running.recipe
-        device = None if self.running is None else self.running.device
+        kept = None if self.drive is None else self.drive.recipe
+        kept = kept if self.running is None else self.running.recipe
+        part = self.running or self.drive
+        device = None if part is None else part.device
         disk = {
             "domain": definition.name,
             "uuid": definition.uuid,
             "vdev": self.target,
-            "path": request.spec(definition).path,
+            "path": None if request.empty else request.spec(definition).path,
             "mode": request.mode,
             "device_type": request.device_type,
             "recipe": self.recipe if request.config else kept,
@@ -387,6 +408,7 @@ def _check_options(params: Params) -> None:
         raise InvalidValue("bus", params["bus"], f"must be one of {', '.join(_BUSES)}")
     if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "present":
         raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
+    _check_empty(params)
     _check_live(params)
 
 
@@ -402,11 +424,30 @@ def _check_live(params: Params) -> None:
             "is possible only for xen:///system and qemu:///system, where it can be proved which device the "
             f"guest got, and the uri is {uri}",
         )
-    if params["replace"]:
+    if params["replace"] and params["device_type"] != "cdrom":
         raise InvalidValue(
             "replace",
             True,
-            f"is possible only for Xen, and the uri is {uri}. Use state=absent first, and then add the disk",
+            f"is possible only for Xen and for media of CD drives, and the uri is {uri}. Use state=absent "
+            "first, and then add the disk",
+        )
+
+
+def _check_empty(params: Params) -> None:
+    """InvalidValue if ``state=empty`` does not make sense with the other options."""
+    if params["state"] != "empty":
+        return
+    if params["device_type"] != "cdrom":
+        raise InvalidValue("state", "empty", "is possible only with device_type=cdrom")
+    for option in ("source", "sealed", "sealed_below"):
+        if params[option]:
+            raise InvalidValue(option, params[option], "must not be given with state=empty")
+    if params["live"] and connection.is_xen(params["uri"]):
+        raise InvalidValue(
+            "state",
+            "empty",
+            "is not possible with live for Xen: blkback has no empty CD drives. state=absent takes the CD "
+            "away from a paravirtual guest; xl cd-eject ejects that of an HVM guest",
         )
 
 

@@ -307,7 +307,8 @@ class VbdItem(Item):
                 raise difference
             self._check_options_of_new()
             return self._plan_replaced(vbd, after)
-        self._refuse_served_by_others()
+        key = vbd_nodes.Key(self.guest.domid, self.vdev.number)
+        attached.refuse_served_by_others(self.resources.shared(Store), key, self.vdev.name, self.title())
         self._check_options_of_new()
         self._check_free()
         self._plan_file(after)
@@ -335,19 +336,6 @@ class VbdItem(Item):
                 "diskseq_form",
                 params["diskseq_form"],
                 "is a node that libvirt does not write: say diskseq, or toolstack=xenstore",
-            )
-
-    def _refuse_served_by_others(self) -> None:
-        """DeviceBusy if the guest has a disk there that blkback does not serve."""
-        key = vbd_nodes.Key(known(self.guest).domid, self.vdev.number)
-        backend = self.resources.shared(Store).read(f"{key.libxl}/backend") or ""
-        if backend and "/backend/vbd/" not in backend:
-            raise DeviceBusy(
-                f"the guest has a disk {self.vdev.name} already, served by {backend.split('/')[-3]} "
-                "instead of blkback",
-                device=self.title(),
-                hint="Only disks that blkback serves can be changed. The medium of an HVM guest's CD drive "
-                "is changed with xl cd-insert and xl cd-eject",
             )
 
     def _plan_seals(self, before: dict[str, Any], after: dict[str, Any]) -> Plan:

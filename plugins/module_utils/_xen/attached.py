@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._block.device import Device
+    from .._xenstore.nodes import Nodes
     from .vbd_nodes import Vbd
 
 
@@ -62,6 +63,18 @@ def difference(
     except (DeviceBusy, InvalidValue) as error:
         return error
     return None
+
+
+def refuse_served_by_others(store: Nodes, key: vbd_nodes.Key, vdev: str, title: str) -> None:
+    """DeviceBusy if the guest has a disk there that blkback does not serve."""
+    backend = store.read(f"{key.libxl}/backend") or ""
+    if backend and "/backend/vbd/" not in backend:
+        raise DeviceBusy(
+            f"the guest has a disk {vdev} already, served by {backend.split('/')[-3]} instead of blkback",
+            device=title,
+            hint="Only disks that blkback serves can be changed. The medium of an HVM guest's CD drive is "
+            "changed with xl cd-insert and xl cd-eject",
+        )
 
 
 def open_device(vbd: Vbd) -> Device | None:

@@ -436,3 +436,23 @@ def test_broken_documents_are_refused_or_parsed(garbage, name, at):
     except BlockError:
         return
     assert Domain(changed).disk("xvdq").serves(NEW)
+
+
+def test_an_empty_cd_drive():
+    """It is added, gets a medium and loses it; a second time changes nothing."""
+    text = "<domain type='kvm'><name>a</name><devices>\n  <emulator>x</emulator>\n</devices></domain>"
+    empty = Disk("hdc", None, "qemu", "cdrom", read_only=True)
+    loaded = empty._replace(path="/dev/mapper/racefree-x")
+    added = domain_xml.put(text, empty)
+    assert domain_xml.put(added, empty) == added and "<source" not in added
+    full = domain_xml.put(added, loaded, "{}")
+    assert (
+        Domain(full).disk("hdc").source == "/dev/mapper/racefree-x"
+        and domain_xml.put(full, loaded, "{}") == full
+    )
+    ejected = domain_xml.put(full, empty)
+    assert Domain(ejected).disk("hdc").source is None and Domain(ejected).recipes() == {}
+    assert domain_xml.put(ejected, empty) == ejected
+    # As libvirt lists a drive that was empty from the start.
+    listed = added.replace("type='block'", "type='file'")
+    assert domain_xml.put(listed, empty) == listed

@@ -1,0 +1,235 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The CD drive of a running guest of QEMU: a medium is inserted, ejected, or replaced.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+libvirt changes a medium by virDomainUpdateDeviceFlags, and asks the guest to unlock the tray first
+(qemuDomainChangeEjectableMedia, src/qemu/qemu_hotplug.c). The medium is a mapped device at the disk's path,
+as at the start of the guest, and afterwards QEMU's open files are compared with it. All media of a drive have
+this path, so the old one is ejected and removed before the new one is made; what lies below it stays open, so
+that it can be inserted again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._base.errors import BlockError, DeviceBusy, GuestError, InvalidValue
+from .._block.device import Device
+from .._source import opener
+from .._source.resources import Resources
+from .._source.spec import PathSource
+from .._xen import domain0
+from .._xenstore.pyxs_store import Store
+from . import connection, disk_device, domain_xml, live_recipe, qemu_process
+from .connection import Definition, libvirt
+from .disk_device import Over
+from .disk_request import DiskRequest
+
+Settings = dict[str, Any]
+
+
+class CdDrive:
+    """
+    ``device``: the medium's device, held by the resources, None if the drive is or was empty. ``recipe``: the
+    one that the running definition is to have.
+    """
+
+    def __init__(self, resources: Resources, request: DiskRequest, definition: Definition) -> None:
+        self.resources = resources
+        self.request = request
+        self.definition = definition
+        self.device: Device | None = None
+        self.had_recipe: str | None = None
+        self.recipe: str | None = None
+        self.changes_medium = False
+        # The drive as libvirt listed it, and what its medium was made of, if the collection had made it.
+        self._listed: domain_xml.Present | None = None
+        self._over: Over | None = None
+        # What the drive has now, if this run has changed it: "old", "none" or "new".
+        self._has = "old"
+
+    @property
+    def changes(self) -> bool:
+        return self.changes_medium or self.had_recipe != self.recipe
+
+    def plan(self, below: Device | None, recipe: str | None) -> tuple[Settings | None, Settings | None]:
+        """The drive before and after. ``below``, ``recipe``: of the medium to insert. Raises an error."""
+        request = self.request
+        live = domain_xml.Domain(self.definition.live or "")
+        self._listed = listed = live.disk(request.target)
+        if listed is None and not request.present:
+            return None, None
+        self._check_drive(listed)
+        if listed is None:
+            raise AssertionError
+        self.had_recipe = live.recipe(request.target)
+        self.recipe = None if request.empty else recipe
+        before = {"medium": listed.source, "recipe": self.had_recipe}
+        self.changes_medium = listed.source is not None if request.empty else not self._is_medium(listed)
+        if self.changes_medium and not request.empty:
+            if listed.source is not None and not request.replace:
+                raise DeviceBusy(
+                    f"the drive has another medium: {listed.source}",
+                    device=request.title,
+                    hint="Say replace: true, or eject it first with state=empty",
+                )
+            if below is not None:
+                opener.refuse_broken(self.resources, below)
+        return before, {"medium": None if request.empty else self._path, "recipe": self.recipe}
+
+    def change(self) -> None:
+        """Change the medium. If that fails, the drive gets its old one again, and the error says so."""
+        if not self.changes_medium:
+            self._put_recipe(self.recipe)
+            return
+        if not self.request.empty:
+            with disk_device.locked(self.request.limit()):
+                disk_device.open_below(self.resources, self._spec(), self.request.limit(), self._store())
+        self._hold_old()
+        try:
+            if self._listed is not None and self._listed.source is not None:
+                self._update(None)
+                self._has = "none"
+            self._put_recipe(self.recipe)
+            if not self.request.empty:
+                self._insert()
+        except BlockError as error:
+            if self._has != "old":
+                failure = self._back()
+                holds = "its old medium again" if failure is None else f"no medium now: {failure}"
+                error.hint = f"{error.hint or error.HINT}. The drive has {holds}"
+            raise
+
+    def undo(self) -> None:
+        """Insert the old medium again, or eject the new one. Raises the error."""
+        if self._has == "old" and self.had_recipe == self.recipe:
+            return
+        failure = self._back()
+        if failure is not None:
+            raise failure
+
+    def remains(self) -> list[str]:
+        """What remains changed after :meth:`undo`, as texts."""
+        return [] if self._has == "old" else ["the drive does not have its old medium"]
+
+    @property
+    def _path(self) -> str:
+        return domain_xml.path_of(self.definition.uuid, self.request.target)
+
+    def _check_drive(self, listed: domain_xml.Present | None) -> None:
+        request = self.request
+        if not request.present:
+            raise InvalidValue(
+                "state",
+                "absent",
+                "is not possible with live for a CD drive: QEMU cannot take one from a running guest. "
+                "state=empty ejects its medium",
+            )
+        if listed is None or listed.device != "cdrom":
+            found = "no CD drive" if listed is None else f"a {listed.device} instead of a CD drive"
+            raise GuestError(
+                f"the running guest has {found} there, and QEMU cannot add one now",
+                device=request.title,
+                hint="With live: false, it has the drive from its next start on",
+            )
+
+    def _is_medium(self, listed: domain_xml.Present) -> bool:
+        """Whether the drive has the wanted medium. Sets ``device`` if it has one of the collection."""
+        source = self.request.source
+        if listed.source != self._path or source is None:
+            return False
+        self.device = disk_device.find(self.resources, self._spec())
+        return self.device is not None and disk_device.is_made_of(self.resources, self.device, source)
+
+    def _spec(self) -> disk_device.DiskSpec:
+        return self.request.spec(self.definition)
+
+    def _old_spec(self) -> disk_device.DiskSpec:
+        """The old medium, of which only the place matters."""
+        request, definition = self.request, self.definition
+        return disk_device.DiskSpec(
+            definition.name, definition.uuid, request.target, PathSource(self._path), read_only=True
+        )
+
+    def _store(self) -> Store | None:
+        return self.resources.shared(Store) if domain0.is_here() else None
+
+    def _hold_old(self) -> None:
+        """Hold what is below the old medium's device instead of the device, which goes when it is ejected."""
+        if self._listed is None or self._listed.source != self._path:
+            return
+        device = self.device or disk_device.find(self.resources, self._old_spec())
+        if device is not None:
+            self._over = disk_device.over(self.resources, device)
+            device.close()
+            self.device = None
+
+    def _insert(self) -> None:
+        limit, spec = self.request.limit(), self._spec()
+        with disk_device.locked(limit):
+            self.device = disk_device.make(self.resources, spec, limit, self._store())
+        disk_device.settle(self.resources, [(spec, self.device)], limit)
+        self._update(self._path)
+        self._has = "new"
+        self._prove(self.device)
+
+    def _prove(self, device: Device) -> None:
+        process = qemu_process.find(self.definition.name, self.definition.uuid)
+        qemu_process.prove(process, self._path, device, self.request.title)
+
+    def _back(self) -> BlockError | None:
+        """Give the drive what it had; an error or None."""
+        try:
+            if self._has == "new":
+                self._update(None)
+                self._has = "none"
+            if self.device is not None:
+                self.device.close()
+            self._put_recipe(self.had_recipe)
+            if self._has == "none" and self._listed is not None and self._listed.source is not None:
+                self._insert_old(self._listed)
+            self._has = "old"
+        except BlockError as error:
+            return error
+        return None
+
+    def _insert_old(self, listed: domain_xml.Present) -> None:
+        if self._over is None:
+            # Not a medium of the collection.
+            self._update_xml(listed.xml)
+            return
+        limit, spec = self.request.limit(), self._old_spec()
+        with disk_device.locked(limit):
+            device = disk_device.make_again(self.resources, spec, self._over, limit)
+        disk_device.settle(self.resources, [(spec, device)], limit)
+        self._update(self._path)
+        self._prove(device)
+
+    def _update(self, path: str | None) -> None:
+        """Have libvirt put the device at this path into the drive, or eject what is there."""
+        wanted = domain_xml.Disk(self.request.target, path, "qemu", "cdrom", True)
+        text = domain_xml.Domain(domain_xml.put(self.definition.live or "", wanted))
+        drive = text.disk(self.request.target)
+        if drive is None:
+            raise AssertionError
+        self._update_xml(drive.xml)
+
+    def _update_xml(self, xml: str) -> None:
+        request = self.request
+        connection.with_connection(
+            request.uri,
+            request.limit(),
+            request.title,
+            lambda conn: conn.lookupByUUIDString(self.definition.uuid).updateDeviceFlags(
+                xml, libvirt.VIR_DOMAIN_AFFECT_LIVE
+            ),
+        )
+
+    def _put_recipe(self, recipe: str | None) -> None:
+        request = self.request
+        live_recipe.put(request.uri, self.definition.uuid, request.target, recipe, request.limit())

@@ -1,0 +1,155 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+CD drives of guests of QEMU: empty, a medium is inserted, replaced and ejected, and QEMU reads the right bytes
+of it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import uuid
+
+import pytest
+import qemuhost
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml
+from ansible_collections.racefree.block.plugins.module_utils._libvirt.cd_drive import CdDrive
+from conftest import Failed, predict_and_run, refused, run_module
+from qemuhost import URI, defined, definition, nothing_left, ours, virsh
+
+pytestmark = pytest.mark.qemu
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    with qemuhost.hook():
+        yield
+
+
+@pytest.fixture(scope="module")
+def running(installed):
+    """A running guest without a system, with an empty CD drive."""
+    name = "cd-" + uuid.uuid4().hex[:8]
+    with defined(definition(name)) as domain:
+        change(domain, state="empty")
+        virsh("start", name)
+        yield name
+        virsh("destroy", name)
+    assert nothing_left()
+
+
+@pytest.fixture
+def guest(running):
+    """The same, whose drive is empty again at the end."""
+    yield running
+    run_module("libvirt_disk", **options(running, state="empty", live=True))
+    assert ours() == []
+
+
+@pytest.fixture
+def cd(image):
+    """A function that makes an image that begins with a word; ``(path, word)``."""
+
+    def make(word):
+        return image(f"{word}.iso", content=word.encode().ljust(2048, b"."))
+
+    return make
+
+
+def options(name, path=None, **more):
+    source = {} if path is None else {"source": {"file": path}}
+    return {"domain": name, "vdev": "hdc", "uri": URI, "device_type": "cdrom", "mode": "r", **source, **more}
+
+
+def change(name, **more):
+    return predict_and_run("libvirt_disk", **options(name, **more))
+
+
+def medium(name):
+    """The word with which the only block device begins that QEMU has open; None if it has none."""
+    directory = f"/proc/{qemuhost.pid_of(name)}/fd"
+    for fd in os.listdir(directory):
+        if stat.S_ISBLK(os.stat(f"{directory}/{fd}").st_mode):
+            with open(f"{directory}/{fd}", "rb") as file:
+                return file.read(16).decode().strip(".")
+    assert qemuhost.opened(name) == set()
+    return None
+
+
+def recipes(name, *flags):
+    return domain_xml.Domain(virsh("dumpxml", name, *flags)).recipes()
+
+
+def test_the_life_of_a_drive(guest, cd):
+    one, other = cd("one"), cd("other")
+    assert medium(guest) is None and recipes(guest) == {}
+    assert not run_module("libvirt_disk", **options(guest, state="empty", live=True))["changed"]
+    done = change(guest, path=one, live=True)
+    assert medium(guest) == "one" and len(ours()) == 1 and done["device"]["read_only"]
+    assert recipes(guest) == recipes(guest, "--inactive") and one in recipes(guest)["hdc"]
+    refused(
+        "libvirt_disk",
+        "the drive has another medium",
+        "replace: true",
+        **options(guest, path=other, live=True),
+    )
+    change(guest, path=other, live=True, replace=True)
+    assert medium(guest) == "other" and len(ours()) == 1 and other in recipes(guest)["hdc"]
+    done = change(guest, state="empty", live=True)
+    assert medium(guest) is None and not ours() and recipes(guest) == recipes(guest, "--inactive") == {}
+    assert done["disk"]["path"] is None
+
+
+@pytest.mark.parametrize("fails", ["_prove", pytest.param("_insert", marks=pytest.mark.slow)])
+def test_a_medium_that_fails(guest, cd, monkeypatch, fails):
+    """The drive has its old medium again, with its recipe."""
+    one = cd("one")
+    run_module("libvirt_disk", **options(guest, path=one, live=True))
+    before, left = (recipes(guest), recipes(guest, "--inactive")), [1]
+    original = getattr(CdDrive, fails)
+
+    def once(drive, *arguments):
+        if left:
+            left.pop()
+            raise GuestError("as if QEMU had something else")
+        return original(drive, *arguments)
+
+    monkeypatch.setattr(CdDrive, fails, once)
+    with pytest.raises(Failed, match="as if QEMU.*The drive has its old medium again") as caught:
+        run_module("libvirt_disk", **options(guest, path=cd("other"), live=True, replace=True))
+    assert not caught.value.result["changed"]
+    assert medium(guest) == "one" and len(ours()) == 1
+    assert (recipes(guest), recipes(guest, "--inactive")) == before
+    assert not run_module("libvirt_disk", **options(guest, path=one, live=True))["changed"]
+
+
+def test_another_entry_fails(guest, cd):
+    """A medium that was inserted is ejected again, and one that was ejected is inserted again."""
+    one = cd("one")
+    bad = {"domain": "nobody", "vdev": "hdc", "uri": URI, "state": "absent"}
+    for wanted, has in (({"path": one, "live": True}, None), ({"state": "empty", "live": True}, "one")):
+        if has:
+            run_module("libvirt_disk", **options(guest, path=one, live=True))
+        with pytest.raises(Failed, match="nobody"):
+            run_module("libvirt_disks", disks=[options(guest, **wanted), bad])
+        assert medium(guest) == has and len(ours()) == bool(has)
+
+
+def test_wrong_use(guest, image):
+    path = image()
+    live = {"live": True, "config": False}
+    for words, wanted in (
+        ("is possible only with device_type=cdrom", {"state": "empty", "device_type": "disk", "mode": "w"}),
+        ("must not be given with state=empty", {"state": "empty", "path": path}),
+        ("state=empty ejects its medium", {"state": "absent", **live}),
+        ("QEMU cannot add one now", {"vdev": "hdd", "path": path, **live}),
+        ("media of CD drives", {"device_type": "disk", "path": path, "replace": True, **live}),
+        ("must be r: a cdrom is read-only", {"mode": "w", "path": path, **live}),
+        ("blkback has no empty CD drives", {"state": "empty", "uri": "xen:///system", **live}),
+    ):
+        refused("libvirt_disk", words, **options(guest, **wanted))
+    assert medium(guest) is None
