@@ -32,7 +32,7 @@ from .._block import sysfs
 from .._block.device import Device
 from .._dm import control, lifetime, load, removal, udev
 from .._dm import mapped as _mapped
-from .._source import for_guest, lookup
+from .._source import for_guest, lookup, orphans
 from .._source import recipe as _recipe
 from .._source.resources import Resources
 from .._xen import guest as _guest
@@ -237,6 +237,8 @@ def _make_room(resources: Resources, spec: DiskSpec, limit: Deadline) -> None:
     Remove a device that an earlier run has left under this name. DeviceBusy if it is in use, or was not
     created for this disk.
     """
+    # A killed run may have left it without a table, with this disk's UUID and a name of its own.
+    orphans.reap(resources)
     name, patience = domain_xml.mapped_name(spec.uuid, spec.target), limit.sooner(_LETTING_GO)
     for pause in pauses():
         mapped = _mapped.find(resources.dm, name, spec.mapped_uuid)

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Settings = dict[str, Any]
-# Seconds for undoing what libvirt did, for one answer of libvirt, and seconds for which a device is held for a
-# daemon that may still attach it.
+# Seconds for undoing what libvirt did, for one answer of libvirt, and for holding a device for a daemon that
+# may still attach it.
 _TAKING_BACK = 20
 _ANSWERING = 10
 _LATE = 600

@@ -1,0 +1,139 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+The hook, libvirt's daemon and the module are killed in the middle of what they do for guests of QEMU. Nothing
+is left in the end, and the next run does what was to be done. RACEFREE_KILLS is the number of kills of each.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+import qemuhost
+from conftest import run_module
+from qemuhost import HOOK, URI, defined, definition, nothing_left, ours, virsh, wait_for
+from test_libvirt_qemu_live import live, number_of, running
+
+pytestmark = [pytest.mark.qemu, pytest.mark.slow]
+KILLS = int(os.environ.get("RACEFREE_KILLS") or 6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    with qemuhost.hook():
+        yield
+
+
+def moments(whole, seed):
+    """So many moments within a time in seconds; the same ones for a seed."""
+    chance = random.Random(seed)
+    return [chance.uniform(0.05, 1.0) * whole for dummy in range(KILLS)]
+
+
+def test_the_hook_at_prepare(image):
+    with defined(definition("qk1")) as domain:
+        for vdev in ("vda", "vdb"):
+            run_module("libvirt_disk", domain=domain, vdev=vdev, source={"file": image(vdev)}, uri=URI)
+        text = virsh("dumpxml", "qk1", "--inactive").encode()
+
+        def call(operation, seconds=None):
+            """Call the hook, and kill it after so many seconds; whether it was still working then."""
+            with subprocess.Popen([HOOK, "qk1", operation, "begin", "-"], stdin=subprocess.PIPE) as hook:
+                hook.stdin.write(text)
+                hook.stdin.close()
+                try:
+                    return hook.wait(seconds) != 0
+                except subprocess.TimeoutExpired:
+                    hook.kill()
+                    return True
+
+        began = time.monotonic()
+        assert not call("prepare")
+        whole = time.monotonic() - began
+        assert not call("release") and nothing_left()
+        killed = 0
+        for index, moment in enumerate(moments(whole, 1)):
+            killed += call("prepare", moment)
+            if index % 2:
+                # The guest is started again, and its devices are made anew.
+                assert not call("prepare") and len(ours()) == 2
+            assert not call("release") and nothing_left(), f"killed after {moment:.2f} of {whole:.2f} s"
+        assert killed
+
+
+def test_the_daemon_at_a_start(image):
+    """What QEMU has it keeps, and `reconnect` finds it right; what nobody has goes."""
+    with defined(definition("qk2")) as domain:
+        run_module("libvirt_disk", domain=domain, vdev="vda", source={"file": image()}, uri=URI)
+        began = time.monotonic()
+        virsh("start", "qk2", "--paused")
+        whole = time.monotonic() - began
+        virsh("destroy", "qk2")
+        for moment in moments(whole, 2):
+            with subprocess.Popen(
+                ["virsh", "-c", URI, "start", "qk2", "--paused"], stderr=subprocess.DEVNULL
+            ):
+                time.sleep(moment)
+                pid = qemuhost.daemon_pid()
+                os.kill(pid, signal.SIGKILL)
+                assert wait_for(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
+            qemuhost.start_daemon()
+            virsh("destroy", "qk2", check=False)
+            virsh("start", "qk2", "--paused")
+            assert len(qemuhost.opened("qk2")) == 1 and len(ours()) == 1
+            virsh("destroy", "qk2")
+            assert nothing_left(), f"killed after {moment:.2f} of {whole:.2f} s"
+
+
+def killed_after(seconds, **arguments):
+    """Run libvirt_disk in a process of its own, and kill that after so many seconds."""
+    child = os.fork()
+    if not child:
+        try:
+            run_module("libvirt_disk", **arguments)
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_the_module_at_a_running_guest(tmp_path, image):
+    """Its next run attaches or detaches the disk, whatever the killed one has done."""
+    path = image("data.raw")
+    with running(tmp_path, image) as (domain, name):
+        arguments = {"domain": domain, "vdev": "vdb", "source": {"file": path}, "uri": URI, "live": True}
+        times = {}
+        for state in ("present", "absent"):
+            began = time.monotonic()
+            run_module("libvirt_disk", state=state, **arguments)
+            times[state] = time.monotonic() - began
+        for state, opposite in (("present", "absent"), ("absent", "present")):
+            for moment in moments(times[state], 3):
+                run_module("libvirt_disk", state=opposite, **arguments)
+                killed_after(moment, state=state, **arguments)
+                # What the daemon has been asked for, it does.
+                done = wait_for(lambda state=state: try_again(dict(arguments, state=state)), 90, 1)
+                assert done, f"{state} was killed after {moment:.2f} of {times[state]:.2f} s"
+                has = live(domain).disk("vdb") is not None
+                assert has == (state == "present") == ("vdb" in live(domain).recipes())
+                if has:
+                    assert qemuhost.opened(name) == number_of(done["device"])
+        run_module("libvirt_disk", **dict(arguments, state="absent"))
+        assert not live(domain).recipes() and qemuhost.opened(name) == set()
+
+
+def try_again(arguments):
+    """The module's result, or None if the daemon is still busy with what the killed run has asked for."""
+    try:
+        return run_module("libvirt_disk", **arguments)
+    except Exception as error:  # whatever the module said; the test shows it
+        print(error)
+        return None
