@@ -279,13 +279,32 @@ def test_a_late_file_is_waited_for(boot, tmp_path):
     assert changed == ["late"] and not failed and found["late"]["size"] == MIB
 
 
-def test_a_file_that_grows_and_one_that_others_can_change(boot, image):
+def test_a_file_that_grows_and_a_list_that_others_can_change(boot, image, capsys):
     path = image("grows.raw", MIB)
     boot.apply({"grows": {"file": path}})
     os.truncate(path, 2 * MIB)
     found, changed, dummy = boot.apply()
     assert changed == ["grows"] and found["grows"]["size"] == 2 * MIB
+    os.chmod(os.path.dirname(path), 0o757)
+    capsys.readouterr()
+    assert program.main(["start"]) == 1
+    os.chmod(os.path.dirname(path), 0o755)
+    assert "somebody other than root can replace it" in capsys.readouterr().err
     os.chmod(config.PATH, 0o666)
+    assert program.main(["start"]) == 1
+    assert "others can change it" in capsys.readouterr().err
+
+
+def test_a_file_that_others_can_replace_is_used_with_a_warning(boot, image, tmp_path, capsys):
+    directory = tmp_path / "open"
+    directory.mkdir()
+    os.rename(image("a.raw", MIB), directory / "a.raw")
+    directory.chmod(0o757)
+    boot.declare({"a": {"file": str(directory / "a.raw")}})
+    assert program.main(["start"]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("racefree-boot-devices: a: ") and str(directory) in said, said
+    boot.declare({"a": {"file": str(directory / "a.raw"), "trusted_path": True}})
     assert program.main(["start"]) == 1
 
 

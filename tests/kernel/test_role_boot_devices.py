@@ -101,16 +101,17 @@ def test_declared_refused_failed_and_removed(play, image):
     assert '"path": "/dev/mapper/one"' in said and '"made": true' in said, said
     assert systemctl("is-active", UNIT) == (0, "active") and systemctl("is-enabled", UNIT) == (0, "enabled")
     assert shown("StatusText") == "2 devices are there" and oct(os.stat(LIST).st_mode)[-3:] == "600"
-    assert "tmp.mount" in shown("After").split()
+    # systemctl quotes words that have a backslash.
+    after = shown("After").replace('"', "").replace("\\\\", "\\").split()
+    assert {"tmp.mount", r"tmp-pytest\x2dof\x2droot.mount"} <= set(after), after
 
     # Applied again it changes nothing. What cannot be is refused, and nothing is changed by that either.
     with open("/dev/mapper/one", "rb"):
         changed, said = play(
             role(devices),
             refused({"one": linear(one, 1024), "bad": {"path": "/dev/loop0"}, "../x": {"file": one}}),
-            refused(state="absent"),
         )
-    assert not changed and said.count("TASK [It was refused]") == 2, said
+    assert not changed and "TASK [It was refused]" in said, said
     for words in (
         "bad.source /dev/loop0: cannot be kept",
         "devices[2].name ../x: must be 1 to 64 characters",

@@ -36,10 +36,11 @@ _BUSY_SECONDS = 5
 
 
 class Had(Record):
-    """A device that is there now. ``changed``: whether it was made, grown or set to stay."""
+    """A device that is there. ``changed``: whether it was made, grown or set to stay. ``warnings``: texts."""
 
     facts: dict[str, Any]
     changed: bool
+    warnings: list[str]
 
 
 def have(entry: Entry, known: records.Made | None, order: int) -> Had:
@@ -67,7 +68,7 @@ def have(entry: Entry, known: records.Made | None, order: int) -> Had:
         # A program that uses the device by its link in /dev/mapper must find it.
         if not resources.settle(_UDEV_SECONDS):
             raise DeadlineExceeded("udev to deal with the device", _UDEV_SECONDS, device=entry.name)
-        return Had(_facts(entry, known, device), changed)
+        return Had(_facts(entry, known, device), changed, list(resources.warnings))
 
 
 def _how(resources: Resources, entry: Entry, device: Device, maker: opener.Opener) -> str:

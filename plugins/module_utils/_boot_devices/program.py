@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Another run may be waiting for late disks.
 _TURN_SECONDS = 700
 _LATE_SECONDS = 0.25
-_ERROR = "<3>"
+_ERROR, _WARNING = "<3>", "<4>"
 
 
 class Outcome(Record):
@@ -111,6 +111,8 @@ def _have(entry: _config.Entry, outcome: Outcome, is_last: bool) -> bool:
             return False
         outcome.failed[entry.name] = str(error)
         return True
+    for text in had.warnings:
+        _say(f"{entry.name}: {text}", _WARNING)
     outcome.devices[entry.name] = had.facts
     if had.changed and entry.name not in outcome.changed:
         outcome.changed.append(entry.name)
@@ -136,11 +138,11 @@ def _summary(outcome: Outcome) -> str:
     return f"failed: {names}; {len(outcome.devices)} devices are there"
 
 
-def _say(text: str) -> None:
+def _say(text: str, level: str = _ERROR) -> None:
     # systemd reads the priority from the beginning of a line (sd-daemon(3)).
-    level = _ERROR if "JOURNAL_STREAM" in os.environ else ""
+    start = level if "JOURNAL_STREAM" in os.environ else ""
     line = "; ".join(text.splitlines())
-    sys.stderr.write(f"{level}racefree-boot-devices: {line}\n")
+    sys.stderr.write(f"{start}racefree-boot-devices: {line}\n")
 
 
 def _notify(text: str) -> None:
