@@ -247,11 +247,46 @@ def parse_table(value: Any, *, context: Context | None = None) -> Table:
     list of such lines and of dictionaries ``{start, length, target, ...}``. ``context`` describes where the
     table will be loaded. Raises ``TableError`` with all errors found.
     """
+    key = _key_of(value) if context is None else None
+    if key is not None and key in _parsed:
+        return _parsed[key]
     report = Report(context, redact)
     lines = read_all(value, report)
     rules.check(lines, report)
     report.raise_if_any()
-    return Table([line.target for line in lines])
+    table = Table([line.target for line in lines])
+    if key is not None:
+        if len(_parsed) >= _MOST_PARSED:
+            _parsed.clear()
+        _parsed[key] = table
+    return table
+
+
+# The last tables that were parsed. One table is checked several times on its way to a recipe. A long one is
+# parsed once, and would only take memory here.
+_parsed: dict[Any, Table] = {}
+_MOST_PARSED, _MOST_LINES = 8, 64
+
+
+def _key_of(value: Any) -> Any:
+    """A hashable value that is equal for equal plain data; None for a long list, and for other objects."""
+    if not isinstance(value, list) or len(value) > _MOST_LINES:
+        return None
+    try:
+        return _frozen(value)
+    except TypeError:
+        return None
+
+
+def _frozen(value: Any) -> Any:
+    if type(value) is dict:
+        return dict, tuple((_frozen(key), _frozen(part)) for key, part in value.items())
+    if type(value) is list:
+        return list, tuple(_frozen(part) for part in value)
+    # 1, 1.0 and True are equal, but not the same in a table.
+    if type(value) in (str, int, bool, float, type(None)):
+        return type(value), value
+    raise TypeError
 
 
 def format_table(table: Table) -> list[str]:

@@ -428,3 +428,12 @@ def test_an_image_of_another_format_as_a_raw_one(role, tmp_path):
         assert "is an image of the format qcow2" in done.text
         assert "in the role guest_disks: an image with its format" in done.text
     assert not (tmp_path / "a.cow").exists()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_unchanged_disks_are_looked_at_once(role, tmp_path, changed):
+    """They are defined only if the check found something to change."""
+    (tmp_path / "a.raw").write_bytes(bytes(4096))
+    disk = {"vdev": "xvda", "file": str(tmp_path / "a.raw"), "size": 4096}
+    done = role([disk], "-e", json.dumps({"guest_disks_seen": {"disks": [{"changed": changed}]}}))
+    assert done.asked == [[("xvda", "present")]] * (2 if changed else 1)
