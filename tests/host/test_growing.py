@@ -13,9 +13,11 @@ import os
 import subprocess
 import time
 
+import hotplug
 import ptrace
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._block.seal import place
+from ansible_collections.racefree.block.plugins.module_utils._source import recipe_file
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.plugins.modules import xen_vbd
@@ -72,7 +74,7 @@ def read_at(mib, size):
     return in_guest(f"dd if=/dev/xvdb bs=1M skip={mib} count=1 2>/dev/null | head -c {size}")
 
 
-def backend_nodes():
+def backend_key():
     domid = subprocess.run(["xl", "domid", GUEST], capture_output=True, text=True, check=True).stdout
     return Key(int(domid), 51712 + 16)
 
@@ -93,30 +95,49 @@ def test_the_file_and_the_guest(attached, image):
     assert run_module("xen_vbd_info", domain=GUEST, vdev="xvdb")["vbds"][0]["size"] == 8 * MIB
 
 
-def test_an_idle_guest_is_told(attached, image):
-    """Without any request: blkback's thread compares the sizes every 100 ms."""
+def test_a_disk_by_recipe(image, tmp_path):
+    """With xl_disk: the table of the recipe, and of the device that the hotplug script has made."""
+    config = tmp_path / "growtest.cfg"
+    config.write_text(f'name = "{GUEST}"\ndisk = []\n')
+    path = image("a.raw", 16 * MIB)
+
+    def options(size):
+        line = {"start": 0, "length": size // 512, "target": "linear", "device": {"file": path}, "offset": 0}
+        return {"config_file": str(config), "vdev": "xvdb", "source": {"table": [line]}}
+
+    with hotplug.installed():
+        try:
+            text = run_module("xl_disk", **options(4 * MIB))["disk"]["text"]
+            subprocess.run(["xl", "block-attach", GUEST, text], check=True, timeout=120)
+            write_at(1, "before")
+            done = predict_and_run("xl_disk", **options(8 * MIB), live=True)
+            assert done["changed"] and size_in_guest() == 8 * MIB
+            write_at(7, "grown")
+            assert read_at(7, 5) == "grown" and read_at(1, 6) == "before"
+            (kept,) = recipe_file.read(f"{GUEST}-xvdb").source.table
+            assert kept["length"] == 8 * MIB // 512
+            subprocess.run(["xl", "block-detach", GUEST, "xvdb"], check=True, timeout=120)
+        finally:
+            run_module("xl_disk", config_file=str(config), vdev="xvdb", state="absent")
+            time.sleep(0.5)
+
+
+def test_a_guest_that_makes_no_requests_is_told(attached, image):
+    """blkback's thread compares the sizes every 100 ms. A paused guest cannot make a request."""
     path = image("a.raw", 4 * MIB)
     options = attached(source={"file": path})
     device = run_module("xen_vbd", **options)["device"]["path"]
-    size_in_guest()
-    key = backend_nodes()
-    before = requests(key)
-    os.truncate(path, 8 * MIB)
-    subprocess.run(["losetup", "--set-capacity", device], check=True)
-    with Store() as store:
-        wait_until(lambda: store.read(f"{key.backend}/sectors") == str(8 * MIB // 512), 60)
-    assert requests(key) == before
+    key = backend_key()
+    subprocess.run(["xl", "pause", GUEST], check=True)
+    try:
+        os.truncate(path, 8 * MIB)
+        subprocess.run(["losetup", "--set-capacity", device], check=True)
+        with Store() as store:
+            wait_until(lambda: store.read(f"{key.backend}/sectors") == str(8 * MIB // 512), 60)
+    finally:
+        subprocess.run(["xl", "unpause", GUEST], check=True)
     assert size_in_guest() == 8 * MIB
     assert not run_module("xen_vbd", **options)["changed"]
-
-
-def requests(key):
-    """How many requests the guest has made."""
-    found = {}
-    for name in ("rd_req", "wr_req", "f_req"):
-        with open(f"{key.sysfs}/statistics/{name}", encoding="ascii") as attribute:
-            found[name] = attribute.read()
-    return found
 
 
 def encrypted_snapshot(image, size):
