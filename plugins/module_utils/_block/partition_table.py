@@ -231,17 +231,18 @@ def _checked(entries: list[Entry], size: int, least: int) -> tuple[Entry, ...]:
         if entry.problem is None and entry.size:
             if problem is None and entry.start < reach.end:
                 problem = f"it overlaps partition {reach.number}"
-                found = [_overlapped(other, entry) for other in found]
+                found = [_overlapped(earlier, entry) for earlier in found]
             if entry.end > reach.end:
                 reach = entry
         found.append(entry._replace(problem=problem))
     return tuple(sorted(found, key=lambda entry: entry.number))
 
 
-def _overlapped(entry: Entry, other: Entry) -> Entry:
-    if entry.problem is None and entry.start < other.end and other.start < entry.end:
-        return entry._replace(problem=f"it overlaps partition {other.number}")
-    return entry
+def _overlapped(earlier: Entry, later: Entry) -> Entry:
+    """The first one, with a problem if it has bytes of the second one."""
+    if earlier.problem is None and earlier.start < later.end and later.start < earlier.end:
+        return earlier._replace(problem=f"it overlaps partition {later.number}")
+    return earlier
 
 
 def _problem(entry: Entry, size: int, least: int) -> str | None:

@@ -11,7 +11,8 @@ import os
 import stat
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._block import bound, detach, loop
+from ansible_collections.racefree.block.plugins.module_utils._block import bound, detach, loop, new_loop
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._xen import footprint, stack
 from ansible_collections.racefree.block.plugins.modules import device_info, loop_device, loop_devices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
@@ -164,7 +165,10 @@ def test_a_file_becomes_a_device_that_goes_with_the_upper_one(place):
     assert made["diff"] == predicted["diff"] and made["device"]["size"] == 4 * MIB
     assert not run(loop_device.main, backing=source, sector_size=4096)["changed"]
     assert loopdevices.bound_files(path)
-    # The lower device is not about to go: another writer of the file is refused at once.
+    (lower,) = loopdevices.bound_files(path)
+    with _device.open_number(7, lower) as device:
+        # The upper device uses it, so it is not about to go.
+        assert loop.info(device).autoclear and not new_loop.is_going(device, loop.info(device))
     refused("writes the same part of the file", backing_file=path, offset=0, read_only=False, size=4096)
     remove(backing=source)
     assert loopdevices.nothing_bound(path)

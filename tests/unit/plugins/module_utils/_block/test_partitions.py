@@ -85,6 +85,15 @@ def test_a_changed_table_is_read_again(present):
     assert shown(present.run()) == (None, [])
 
 
+def test_older_pages_of_a_device_that_is_open_are_not_trusted(present):
+    present.write({1: FIRST})
+    path = present.run()["device"]["path"]
+    with open(path, "rb") as held:
+        assert held.read(MIB)
+        present.write({2: SECOND})
+        assert shown(present.run()) == ("gpt", [(2, 4096, 2048, True)])
+
+
 def test_a_partition_in_use_stays_unless_it_has_changed(present):
     present.write({1: FIRST, 2: SECOND})
     path = present.run()["device"]["path"]
