@@ -144,8 +144,8 @@ def test_the_same_contents_at_another_path_or_time(place):
     # An image may be removed after it was converted.
     os.unlink(place / "copy.qcow2")
     assert not run(True, **wanted)["changed"] and not run(**wanted)["changed"]
-    refused(place, "does not exist", **dict(wanted, image=str(place / "other.qcow2")))
-    refused(place, "does not exist", **dict(wanted, format="vmdk"))
+    refused(place, "does not exist", **(wanted | {"image": str(place / "other.qcow2")}))
+    refused(place, "does not exist", **(wanted | {"format": "vmdk"}))
 
 
 def test_an_image_with_other_contents(place):
@@ -224,7 +224,7 @@ def test_wrong_use(place, case, monkeypatch):
 
 def test_the_image_is_its_own_golden_image(place):
     image = converted(place, "image.qcow2", "qcow2")
-    refused(place, "must be another file than path", **arguments(place, path=image))
+    refused(place, "must be another file than path", **(arguments(place) | {"path": image}))
 
 
 def test_without_qemu_img(place, monkeypatch):
