@@ -176,6 +176,19 @@ EXAMPLES = r"""
       new: {path: /dev/mapper/web2-root, uuid: racefree-web2-root}
     exclusive: true
     timeout: 7200
+
+- name: Replace the partition table of a disk, unless that was done already
+  racefree.block.device_command:
+    argv: [sfdisk, --quiet, "{disk}"]
+    devices:
+      disk: {file: /srv/guests/web1.raw}
+    path_style: descriptor
+    stdin: ",,L\n"
+    hide_stdin: false
+    chdir: /srv/guests
+    environment: {LC_ALL: C.UTF-8}
+    removes: /srv/guests/web1.raw
+    creates: /srv/guests/web1.partitioned
 """
 
 RETURN = r"""

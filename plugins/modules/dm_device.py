@@ -266,6 +266,49 @@ EXAMPLES = r"""
     name: web1-root
     diskseq: "{{ root.device.diskseq }}"
     state: absent
+
+- name: Create a read-only view with a UUID of its own, which udev ignores
+  racefree.block.dm_device:
+    name: web1-view
+    uuid: backup-web1-view
+    table: "0 2097152 linear /dev/vg/web1 0"
+    read_only: true
+    udev: hidden
+
+- name: Create a device that is removed with its last user, who has five minutes to open it
+  racefree.block.dm_device:
+    name: web1-once
+    table: "0 2097152 linear file:/srv/guests/web1.raw 0"
+    persist: false
+    hold: 300
+
+- name: Shorten a device that is in use, without waiting for its I/O and without freezing its file system
+  racefree.block.dm_device:
+    name: web1-root
+    table: "0 1048576 linear file:/srv/guests/web1.raw 0"
+    allow_shrink: true
+    noflush: true
+    nolockfs: true
+    timeout: 30
+
+- name: Let nobody open the device of a running guest, nor what is below it
+  racefree.block.dm_device:
+    name: web1-root
+    sealed: true
+    sealed_below: true
+
+- name: Remove the device when its last user closes it, and let nobody else open it until then
+  racefree.block.dm_device:
+    name: web1-root
+    state: absent
+    deferred: true
+    sealed: true
+
+- name: Delete a volume of a thin pool
+  racefree.block.dm_device:
+    name: pool
+    volumes:
+      - {id: 1, state: absent}
 """
 
 RETURN = r"""

@@ -219,6 +219,48 @@ EXAMPLES = r"""
       - {name: web1-root, state: absent}
       - {name: web1-data, state: absent}
     on_error: keep
+
+- name: Create an encrypted device, and a thin pool with a volume and a snapshot of it
+  racefree.block.dm_devices:
+    devices:
+      - name: web1-secret
+        uuid: guests-web1-secret
+        table: "0 2097152 crypt aes-xts-plain64 var:data 0 file:/srv/guests/web1-secret.raw 0"
+        keys: {data: "{{ vault_web1_key }}"}
+        sealed: true
+        sealed_below: true
+        udev: hidden
+      - name: pool
+        table: "0 209715200 thin-pool /dev/vg/pool-meta /dev/vg/pool-data 128 0"
+        volumes:
+          - {id: 0}
+          - {id: 1, snapshot_of: 0}
+          - {id: 2, state: absent}
+
+- name: Create devices that are removed with their last user
+  racefree.block.dm_devices:
+    devices:
+      - name: web1-once
+        table: 0 2097152 linear file:/srv/guests/web1.raw 0
+        read_only: true
+        persist: false
+        hold: 300
+
+- name: Shorten a device that is in use, without waiting for its I/O and without freezing its file system
+  racefree.block.dm_devices:
+    devices:
+      - name: web1-root
+        table: 0 1048576 linear file:/srv/guests/web1.raw 0
+        diskseq: "{{ root.device.diskseq }}"
+        allow_shrink: true
+        noflush: true
+        nolockfs: true
+        timeout: 30
+
+- name: Remove devices when their last users close them
+  racefree.block.dm_devices:
+    devices:
+      - {name: web1-root, state: absent, deferred: true}
 """
 
 RETURN = r"""

@@ -79,6 +79,13 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     var: checked.errors
   when: not checked.valid
+
+- name: Check the next table of an encrypted device, which is read-only
+  racefree.block.dm_table:
+    name: web1-secret
+    table: "0 2097152 crypt aes-xts-plain64 var:data 0 /dev/vg/web1 0"
+    keys: {data: "{{ vault_web1_key }}"}
+    read_only: true
 """
 
 RETURN = r"""

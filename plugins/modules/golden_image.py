@@ -88,6 +88,7 @@ EXAMPLES = r"""
     image: /srv/images/disk.vmdk
     format: vmdk
     backing: true
+    memory: 2G
     timeout: 14400
 """
 

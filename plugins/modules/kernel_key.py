@@ -83,6 +83,12 @@ EXAMPLES = r"""
   racefree.block.kernel_key:
     description: guests:web1
     state: absent
+
+- name: Add a key that no program can read back
+  racefree.block.kernel_key:
+    description: guests:web2
+    payload: "{{ vault_web2_key }}"
+    type: logon
 """
 
 RETURN = r"""

@@ -241,6 +241,27 @@ EXAMPLES = r"""
     domain: web1
     vdev: xvdb
     state: absent
+
+- name: Add a CD image, which other guests may read too, to the definition only
+  racefree.block.libvirt_disk:
+    uri: xen:///system
+    domain: web1
+    vdev: xvdd
+    bus: xen
+    source: {file: /srv/iso/debian.iso}
+    mode: r
+    device_type: cdrom
+    shared: true
+    config: true
+    timeout: 60
+
+- name: Add a disk that nobody on the host can open while the guest runs
+  racefree.block.libvirt_disk:
+    domain: web1
+    vdev: xvde
+    source: {file: /srv/guests/web1-secret.raw}
+    sealed: true
+    sealed_below: true
 """
 
 RETURN = r"""

@@ -198,6 +198,44 @@ EXAMPLES = r"""
       - domain: web2
         vdev: xvda
         source: {file: /srv/guests/web2.raw}
+
+- name: Add a CD image and a sealed disk, and remove a third, also from the running guest
+  racefree.block.libvirt_disks:
+    disks:
+      - domain: web1
+        uri: xen:///system
+        vdev: xvdd
+        bus: xen
+        source: {file: /srv/iso/debian.iso}
+        mode: r
+        device_type: cdrom
+        shared: true
+        config: true
+      - domain: web1
+        vdev: xvde
+        source: {file: /srv/guests/web1-secret.raw}
+        sealed: true
+        sealed_below: true
+      - domain: web1
+        vdev: xvdf
+        state: absent
+        live: true
+        timeout: 60
+    on_error: keep
+
+- name: Let a disk of a running guest grow, and another take the place of a second one
+  racefree.block.libvirt_disks:
+    disks:
+      - domain: web1
+        vdev: xvda
+        source: {file: /srv/guests/web1.raw}
+        size: 40GiB
+        live: true
+      - domain: web1
+        vdev: xvdb
+        source: {file: /srv/guests/web1-new.raw}
+        replace: true
+        live: true
 """
 
 RETURN = r"""

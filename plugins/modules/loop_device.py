@@ -227,6 +227,33 @@ EXAMPLES = r"""
     backing_file: /srv/guests/web2.raw
     persist: false
     hold: 120
+
+- name: Create a device with sectors of 4 KiB over a part of a file that another device uses, too
+  racefree.block.loop_device:
+    backing_file: /srv/guests/web1.raw
+    offset: 1MiB
+    size: 512MiB
+    sector_size: 4096
+    overlap: true
+
+- name: Create a device over a file that is a guest's disk, and whose first bytes look like another format
+  racefree.block.loop_device:
+    backing_file: /srv/guests/web2.raw
+    format: raw
+    trusted_path: true
+    sealed: true
+
+- name: Take over that the file is shorter now, although the device is in use
+  racefree.block.loop_device:
+    backing_file: /srv/guests/web2.raw
+    allow_shrink: true
+    timeout: 30
+
+- name: Remove the device when its last user closes it
+  racefree.block.loop_device:
+    backing_file: /srv/guests/web2.raw
+    state: absent
+    deferred: true
 """
 
 RETURN = r"""

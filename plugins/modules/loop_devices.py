@@ -207,6 +207,35 @@ EXAMPLES = r"""
       - path: "{{ disks.devices[1].device.path }}"
         diskseq: "{{ disks.devices[1].device.diskseq }}"
         state: absent
+
+- name: Create devices with options of their own
+  racefree.block.loop_devices:
+    devices:
+      - backing_file: /srv/guests/web1.raw
+        offset: 1MiB
+        size: 512MiB
+        sector_size: 4096
+        overlap: true
+        partitions: true
+      - backing_file: /srv/guests/web2.raw
+        direct_io: true
+        format: raw
+        trusted_path: true
+        sealed: true
+      - backing: {path: /dev/vg/web4}
+        sector_size: 4096
+      - backing_file: /srv/guests/web3.raw
+        allow_shrink: true
+        persist: false
+        hold: 300
+
+- name: Remove devices when their last users close them
+  racefree.block.loop_devices:
+    devices:
+      - backing_file: /srv/guests/web2.raw
+        state: absent
+        deferred: true
+        timeout: 30
 """
 
 RETURN = r"""

@@ -87,6 +87,17 @@ EXAMPLES = r"""
           cow: {file: /srv/guests/web1.cow}
           persistence: P
           chunk_size: 8
+
+- name: Use stores that another program has created, and go on with the others if one fails
+  racefree.block.snapshot_stores:
+    stores:
+      - {path: /srv/guests/web3.cow, image: /srv/golden/debian.raw, adopt: true}
+    on_error: keep
+
+- name: Confirm that an image is a raw disk although it looks like another format, and warn of a full store
+  racefree.block.snapshot_stores:
+    stores:
+      - {path: /srv/guests/web4.cow, image: /srv/golden/nested.raw, format: raw, warn_percent: 80}
 """
 
 RETURN = r"""

@@ -89,6 +89,19 @@ EXAMPLES = r"""
     pool: {path: /dev/mapper/pool0, uuid: POOL-4711}
     volumes:
       - {id: 2, state: absent}
+
+- name: Take a snapshot of a volume that is in use, and wait longer for its outstanding I/O
+  racefree.block.thin_volumes:
+    pool: {path: /dev/mapper/pool0, uuid: POOL-4711}
+    volumes:
+      - {id: 3, snapshot_of: 1}
+    timeout: 60
+
+- name: Warn if a pool is 80 percent full
+  racefree.block.thin_volumes:
+    pool: {path: /dev/mapper/pool0, uuid: POOL-4711}
+    volumes: []
+    warn_percent: 80
 """
 
 RETURN = r"""

@@ -249,6 +249,33 @@ EXAMPLES = r"""
     vdev: xvdb
     state: detached
     timeout: 20
+
+- name: Attach a device only if it is still the one that was created, and wait until the guest uses it
+  racefree.block.xen_vbd:
+    domain: web1
+    vdev: xvdd
+    source: {path: /dev/mapper/web1-data}
+    diskseq: "{{ data.device.diskseq }}"
+    diskseq_form: diskseq
+    toolstack: xenstore
+    wait_connected: true
+
+- name: Attach an image that several guests read, and seal what is below it
+  racefree.block.xen_vbd:
+    domain: web1
+    vdev: xvde
+    source: {file: /srv/iso/debian.iso}
+    mode: r
+    shared: true
+    sealed: true
+    sealed_below: true
+
+- name: Take a disk away from a guest that does not release it
+  racefree.block.xen_vbd:
+    domain: web1
+    vdev: xvdd
+    state: detached
+    force: true
 """
 
 RETURN = r"""

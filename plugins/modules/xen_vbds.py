@@ -210,6 +210,40 @@ EXAMPLES = r"""
       - {domain: web1, vdev: xvdc, state: detached}
       - {domain: web2, vdev: xvdc, state: detached}
     on_error: keep
+
+- name: Attach disks with options of their own
+  racefree.block.xen_vbds:
+    vbds:
+      - domain: web1
+        vdev: xvdd
+        source: {path: /dev/mapper/web1-data}
+        diskseq: "{{ data.device.diskseq }}"
+        diskseq_form: diskseq
+        toolstack: xenstore
+        wait_connected: true
+        timeout: 60
+      - domain: web1
+        vdev: xvde
+        source: {file: /srv/iso/debian.iso}
+        mode: r
+        device_type: cdrom
+        shared: true
+        sealed: true
+        sealed_below: true
+        persist: false
+      - domain: web1
+        vdev: xvdb
+        source: {file: /srv/guests/web1-new.raw}
+        replace: true
+      - domain: web1
+        vdev: xvdc
+        source: {file: /srv/guests/web1-data.raw}
+        size: 40GiB
+
+- name: Take a disk away from a guest that does not release it
+  racefree.block.xen_vbds:
+    vbds:
+      - {domain: web1, vdev: xvdd, state: detached, force: true}
 """
 
 RETURN = r"""

@@ -192,6 +192,33 @@ EXAMPLES = r"""
     config_file: /srv/xen/web1.cfg
     vdev: xvdb
     state: absent
+
+- name: Add a CD image under a recipe name of your own
+  racefree.block.xl_disk:
+    config_file: /etc/xen/web1.cfg
+    vdev: xvdd
+    recipe: debian-iso
+    source: {file: /srv/iso/debian.iso}
+    mode: r
+    device_type: cdrom
+    shared: true
+
+- name: Add a disk that nobody on the host can open while the guest runs
+  racefree.block.xl_disk:
+    config_file: /etc/xen/web1.cfg
+    vdev: xvde
+    source: {file: /srv/guests/web1-secret.raw}
+    sealed: true
+    sealed_below: true
+
+- name: Let the disk of a running guest grow
+  racefree.block.xl_disk:
+    domain: web1
+    vdev: xvda
+    source: {file: /srv/guests/web1.raw}
+    size: 40GiB
+    live: true
+    timeout: 60
 """
 
 RETURN = r"""

@@ -167,6 +167,36 @@ EXAMPLES = r"""
       - domain: web2
         vdev: xvda
         source: {file: /srv/guests/web2.raw}
+
+- name: Add a CD image and a sealed disk, and remove a third
+  racefree.block.xl_disks:
+    disks:
+      - config_file: /etc/xen/web1.cfg
+        vdev: xvdd
+        recipe: debian-iso
+        source: {file: /srv/iso/debian.iso}
+        mode: r
+        device_type: cdrom
+        shared: true
+      - config_file: /etc/xen/web1.cfg
+        vdev: xvde
+        source: {file: /srv/guests/web1-secret.raw}
+        sealed: true
+        sealed_below: true
+      - config_file: /etc/xen/web1.cfg
+        vdev: xvdf
+        state: absent
+    on_error: keep
+
+- name: Let the disks of a running guest grow
+  racefree.block.xl_disks:
+    disks:
+      - domain: web1
+        vdev: xvda
+        source: {file: /srv/guests/web1.raw}
+        size: 40GiB
+        live: true
+        timeout: 60
 """
 
 RETURN = r"""

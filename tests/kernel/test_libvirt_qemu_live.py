@@ -79,14 +79,13 @@ def test_attached_grown_and_detached(tmp_path, image):
         assert predict_and_run("libvirt_disk", **arguments)["changed"] and told(domain, "vdb") == 32 * MIB
         assert qemuhost.opened(name) == number_of(done["device"])
 
-        refused(
-            "libvirt_disk", "the guest has another disk there", **dict(arguments, source={"file": image("x")})
-        )
+        another = arguments | {"source": {"file": image("x")}}
+        refused("libvirt_disk", "the guest has another disk there", **another)
         refused("libvirt_disk", "with mode=w, not r", **dict(arguments, mode="r"))
         refused(
             "libvirt_disk",
             "It is not the source that was given",
-            **dict(arguments, source={"file": image("x")}, state="absent", config=False),
+            **(another | {"state": "absent", "config": False}),
         )
         # Another guest, or a second disk of this one, cannot write the same file.
         refused_too = {**arguments, "vdev": "vdc", "config": False}

@@ -11,6 +11,7 @@ setup_dir=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(cd -- "$setup_dir/../.." && pwd -P)
 
 # Debian's own interpreter: shims of version managers cannot be copied into virtual environments.
+# shellcheck disable=SC2034  # used by the scripts that source this
 python=/usr/bin/python3
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/racefree-block

@@ -231,7 +231,7 @@ def _checked(entries: list[Entry], size: int, least: int) -> tuple[Entry, ...]:
         if entry.problem is None and entry.size:
             if problem is None and entry.start < reach.end:
                 problem = f"it overlaps partition {reach.number}"
-                found = [_overlapped(earlier, entry) for earlier in found]
+                found = [_overlapped(other, entry) for other in found]
             if entry.end > reach.end:
                 reach = entry
         found.append(entry._replace(problem=problem))
