@@ -279,9 +279,9 @@ def _key_of(value: Any) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    if type(value) is dict:
+    if isinstance(value, dict):
         return dict, tuple((_frozen(key), _frozen(part)) for key, part in value.items())
-    if type(value) is list:
+    if isinstance(value, list):
         return list, tuple(_frozen(part) for part in value)
     # 1, 1.0 and True are equal, but not the same in a table.
     if type(value) in (str, int, bool, float, type(None)):

@@ -76,8 +76,10 @@ class GoldenItem(Item):
         path = self.title()
         try:
             above = os.stat(os.path.dirname(path))
-        except OSError:  # the plan reports the error
-            return []
+        except OSError as error:
+            if error.errno in gone.PATH:
+                return []  # the plan reports it
+            raise gone.not_seen(error, path) from error
         name = f"golden image {above.st_dev} {above.st_ino} {os.path.basename(path)}"
         return [_locks.Lock(name, f"the golden image {path}")]
 

@@ -165,7 +165,7 @@ def test_a_file_becomes_a_device_that_goes_with_the_upper_one(place):
     assert made["diff"] == predicted["diff"] and made["device"]["size"] == 4 * MIB
     assert not run(loop_device.main, backing=source, sector_size=4096)["changed"]
     assert loopdevices.bound_files(path)
-    (lower,) = loopdevices.bound_files(path)
+    lower = next(iter(loopdevices.bound_files(path)))
     with _device.open_number(7, lower) as device:
         # The upper device uses it, so it is not about to go.
         assert loop.info(device).autoclear and not new_loop.is_going(device, loop.info(device))
