@@ -95,7 +95,6 @@ def test_refused(key):
         run_module("kernel_key", description="a:b")
 
 
-@pytest.mark.sample
 def test_a_device_over_its_own_key_only(key, name, image, cleanup):
     options, path = key(), image("disk.raw")
     cleanup(loop=path)

@@ -38,7 +38,6 @@ def numbers(result):
     return [row["number"] for row in result["device"]["partition_list"]]
 
 
-@pytest.mark.sample
 def test_partitions_are_those_of_the_tools(disk):
     device = predict_and_run("loop_device", backing_file=disk, partitions=True)["device"]
     assert device["partition_table"] == "gpt"
@@ -133,7 +132,6 @@ def test_random_tables_are_what_the_kernel_takes_them_for(image, no_udev):
     assert seen > 10
 
 
-@pytest.mark.sample
 def test_a_partition_of_a_file_in_a_table(disk, cleanup, name):
     cleanup(dm=name)
     with open(disk, "rb+") as file:
