@@ -150,7 +150,7 @@ class VbdItem(Item):
     def locks(self) -> list[_locks.Lock]:
         try:
             domid = _guest.find(self.resources.shared(Store), self.params["domain"]).domid
-        except BlockError:  # the plan looks again, and reports the error or no change
+        except GuestError:  # the plan reports it, or no change
             return []
         locks = [_locks.of_vbd(domid, self.vdev.number, self.title())]
         return locks + (

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from .._base import gone
 from .._base import locks as _locks
-from .._base.errors import BlockError, InvalidValue
+from .._base.errors import DeviceGone, InvalidValue, WrongDevice
 from .._block import loop
 from .._dm import health
 from . import area, files, named, spec
@@ -46,11 +46,13 @@ def parse(value: object, option: str = "backing") -> Lower:
 
 
 def locks(source: Lower, resources: Resources) -> list[_locks.Lock]:
-    """The locks for making a loop device over the source's device. KernelError."""
+    """
+    The locks for making a loop device over the source's device. Raises an error if it cannot be examined.
+    """
     wanted = _locks.of_file(source.file) if isinstance(source, spec.FileSource) else []
     try:
         device = _find(source, resources)
-    except BlockError:  # the plan looks again and reports the error
+    except (DeviceGone, InvalidValue, WrongDevice):  # the plan reports it
         return wanted
     if device is not None:
         with device:
