@@ -11,7 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, WrongDevice
 from .._block.device import Device
@@ -24,64 +24,29 @@ from .._xen import guest as _guest
 from .._xen import sharing as _sharing
 from .._xen.vbd_nodes import Vbd
 from .._xenstore.pyxs_store import Store
-from . import attach, disk_device, domain_xml, live_recipe
+from . import attach, disk_device, domain_xml
 from .connection import Definition
 from .disk_request import DiskRequest
 from .old_disk import OldRunningDisk
+from .running import Running, Settings, settings
 
 if TYPE_CHECKING:
     from .._source.spec import Source
 
-Settings = dict[str, Any]
 
-
-class RunningDisk:
+class RunningDisk(Running):
     """
     ``vbd``: the guest's present disk, or None. ``device``: the device that blkback has open for it, held by
     the resources.
-
-    ``had_recipe`` and ``recipe``: the recipe of the disk in the running definition, and the one that it is to
-    have.
     """
 
     def __init__(self, resources: Resources, request: DiskRequest, definition: Definition) -> None:
-        self.resources = resources
-        self.request = request
-        self.definition = definition
+        super().__init__(resources, request, definition)
         self.guest: _guest.Guest | None = None
         self.vbd: Vbd | None = None
-        self.device: Device | None = None
-        # Whether the disk must be attached or detached.
-        self.changes_disk = False
-        self.had_recipe: str | None = None
-        self.recipe: str | None = None
-        self.was_detached = False
         # The disk that is replaced, and whether the table of the new one must be made.
         self.old: OldRunningDisk | None = None
         self._makes_table = False
-        self._put = False
-        self._growth: growth.Growth | None = None
-        # Whether the guest must be told its disk's size.
-        self._tells = False
-        self._why_other = ""
-
-    @property
-    def grows(self) -> bool:
-        """Whether a disk that the guest has must become larger, or the guest must still be told."""
-        return self._tells or (self._growth is not None and self._growth.changes)
-
-    @property
-    def grown(self) -> list[str]:
-        """What has grown, as texts. It stays, whatever fails afterwards."""
-        return [] if self._growth is None else self._growth.grown
-
-    @property
-    def changes_recipe(self) -> bool:
-        return self.had_recipe != self.recipe
-
-    @property
-    def changes(self) -> bool:
-        return self.changes_disk or self.changes_recipe
 
     def plan(self, below: Device | None, recipe: str | None) -> tuple[Settings | None, Settings | None]:
         """
@@ -162,7 +127,7 @@ class RunningDisk:
     def _before(self) -> Settings | None:
         vbd = self.vbd
         if vbd is not None:
-            return _settings(vbd.params, **attached.settings_of(vbd), recipe=self.had_recipe)
+            return settings(vbd.params, **attached.settings_of(vbd), recipe=self.had_recipe)
         return None if self.had_recipe is None else {"recipe": self.had_recipe}
 
     def _plan_absent(self, before: Settings | None, is_listed: bool) -> Settings | None:
@@ -192,7 +157,7 @@ class RunningDisk:
             if below is not None:
                 opener.refuse_broken(self.resources, below)
             self.changes_disk = True
-            return _settings(path, request.mode, request.device_type, recipe)
+            return settings(path, request.mode, request.device_type, recipe)
         problem = self._difference(self.vbd)
         if problem is not None:
             if not request.replace:
@@ -228,7 +193,7 @@ class RunningDisk:
         self.vbd = self.device = None
         self.changes_disk, self.recipe = True, recipe
         self._makes_table = below is None and isinstance(request.source, TableSource)
-        return _settings(spec.path, request.mode, request.device_type, recipe)
+        return settings(spec.path, request.mode, request.device_type, recipe)
 
     def _difference(self, vbd: Vbd) -> BlockError | None:
         """Why the attached disk is not the wanted one. Sets ``device``."""
@@ -377,19 +342,3 @@ class RunningDisk:
             raise outcome.error
         self.vbd = outcome.vbd
         self.was_detached = not request.present
-
-    def _put_recipe(self, recipe: str | None) -> None:
-        if self.changes_recipe:
-            self._put = True
-            self._write_recipe(recipe)
-
-    def _write_recipe(self, recipe: str | None) -> None:
-        request = self.request
-        live_recipe.put(request.uri, self.definition.uuid, request.target, recipe, request.limit())
-
-    def _spec(self) -> disk_device.DiskSpec:
-        return self.request.spec(self.definition)
-
-
-def _settings(path: str | None, mode: str, device_type: str, recipe: str | None) -> Settings:
-    return {"path": path, "mode": mode, "device_type": device_type, "recipe": recipe}

@@ -15,7 +15,7 @@ has opened is compared with it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, WrongDevice
@@ -30,15 +30,15 @@ from .._xen import sharing as _sharing
 from .._xen.footprint import footprint
 from .._xenstore.pyxs_store import Store
 from . import connection as _connection
-from . import disk_device, domain_xml, live_recipe, qemu_process
+from . import disk_device, domain_xml, qemu_process
 from .connection import Definition, DomainHandle, libvirt
 from .disk_request import DiskRequest
+from .running import Running, Settings, settings
 
 if TYPE_CHECKING:
     from .._source.spec import Source
 
 T = TypeVar("T")
-Settings = dict[str, Any]
 # Seconds for undoing what libvirt did, for one answer of libvirt, and for holding a device for a daemon that
 # may still attach it.
 _TAKING_BACK = 20
@@ -46,49 +46,20 @@ _ANSWERING = 10
 _LATE = 600
 
 
-class RunningQemuDisk:
+class RunningQemuDisk(Running):
     """
     ``listed``: the guest's present disk, or None. ``device``: the device that QEMU has open for it, held by
-    the resources. ``had_recipe`` and ``recipe``: as for RunningDisk.
+    the resources.
     """
 
     # No disk is replaced.
     old = None
 
     def __init__(self, resources: Resources, request: DiskRequest, definition: Definition) -> None:
-        self.resources = resources
-        self.request = request
-        self.definition = definition
+        super().__init__(resources, request, definition)
         self.listed: domain_xml.Present | None = None
-        self.device: Device | None = None
-        self.changes_disk = False
-        self.had_recipe: str | None = None
-        self.recipe: str | None = None
-        self.was_detached = False
         self._process: qemu_process.Process | None = None
         self._was_attached = False
-        self._put = False
-        self._growth: growth.Growth | None = None
-        self._tells = False
-        self._why_other = ""
-
-    @property
-    def grows(self) -> bool:
-        """Whether a disk that the guest has must become larger, or the guest must still be told."""
-        return self._tells or (self._growth is not None and self._growth.changes)
-
-    @property
-    def grown(self) -> list[str]:
-        """What has grown, as texts. It stays, whatever fails afterwards."""
-        return [] if self._growth is None else self._growth.grown
-
-    @property
-    def changes_recipe(self) -> bool:
-        return self.had_recipe != self.recipe
-
-    @property
-    def changes(self) -> bool:
-        return self.changes_disk or self.changes_recipe
 
     def plan(self, below: Device | None, recipe: str | None) -> tuple[Settings | None, Settings | None]:
         """As ``RunningDisk.plan``."""
@@ -160,7 +131,7 @@ class RunningQemuDisk:
     def _before(self) -> Settings | None:
         listed = self.listed
         if listed is not None:
-            return _settings(listed.source, _mode_of(listed), listed.device, self.had_recipe)
+            return settings(listed.source, _mode_of(listed), listed.device, self.had_recipe)
         return None if self.had_recipe is None else {"recipe": self.had_recipe}
 
     def _plan_present(self, before: Settings | None, below: Device | None, recipe: str | None) -> Settings:
@@ -170,7 +141,7 @@ class RunningQemuDisk:
             if below is not None:
                 opener.refuse_broken(self.resources, below)
             self.changes_disk = True
-            return _settings(path, request.mode, request.device_type, recipe)
+            return settings(path, request.mode, request.device_type, recipe)
         self._check_same(self.listed)
         if self.listed.source != path:
             # The same storage by another path: the disk was attached before there was a definition.
@@ -368,22 +339,6 @@ class RunningQemuDisk:
             lambda connection: function(connection.lookupByUUIDString(self.definition.uuid)),
         )
 
-    def _put_recipe(self, recipe: str | None) -> None:
-        if self.changes_recipe:
-            self._put = True
-            self._write_recipe(recipe)
-
-    def _write_recipe(self, recipe: str | None) -> None:
-        request = self.request
-        live_recipe.put(request.uri, self.definition.uuid, request.target, recipe, request.limit())
-
-    def _spec(self) -> disk_device.DiskSpec:
-        return self.request.spec(self.definition)
-
 
 def _mode_of(listed: domain_xml.Present) -> str:
     return "r" if listed.read_only or listed.device == "cdrom" else "w"
-
-
-def _settings(path: str | None, mode: str, device_type: str, recipe: str | None) -> Settings:
-    return {"path": path, "mode": mode, "device_type": device_type, "recipe": recipe}
