@@ -82,6 +82,21 @@ def of_file(path: str) -> list[Lock]:
     return [of_inode(there.st_dev, there.st_ino, path)]
 
 
+def of_name(kind: str, path: str, words: str) -> list[Lock]:
+    """
+    A list with the lock of a name in a directory, whether or not a file has that name; empty if there is no
+    such directory. ``kind``: of the things that exclude each other. Raises KernelError if this cannot be
+    determined.
+    """
+    try:
+        above = os.stat(os.path.dirname(path))
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return []
+        raise KernelError.from_oserror(error, f"look at {path}", device=path) from error
+    return [Lock(f"{kind} {above.st_dev} {above.st_ino} {os.path.basename(path)}", words)]
+
+
 def of_vbd(domid: int, devid: int, title: str) -> Lock:
     """The lock of one disk of one running guest. ``title`` describes the disk in messages."""
     return Lock(f"vbd {domid} {devid}", f"the disk {title}")

@@ -74,14 +74,7 @@ class GoldenItem(Item):
 
     def locks(self) -> list[_locks.Lock]:
         path = self.title()
-        try:
-            above = os.stat(os.path.dirname(path))
-        except OSError as error:
-            if error.errno in gone.PATH:
-                return []  # the plan reports it
-            raise gone.not_seen(error, path) from error
-        name = f"golden image {above.st_dev} {above.st_ino} {os.path.basename(path)}"
-        return [_locks.Lock(name, f"the golden image {path}")]
+        return _locks.of_name("golden image", path, f"the golden image {path}")
 
     def plan(self) -> Plan:
         path = self.title()

@@ -60,16 +60,7 @@ class StoreItem(Item):
 
     def locks(self) -> list[_locks.Lock]:
         path = self.params["path"]
-        try:
-            above = os.stat(os.path.dirname(path))
-        except OSError:  # the plan reports the error
-            return []
-        return [
-            _locks.Lock(
-                f"store {above.st_dev} {above.st_ino} {os.path.basename(path)}",
-                f"the record of the store {path}",
-            )
-        ]
+        return _locks.of_name("store", path, f"the record of the store {path}")
 
     def plan(self) -> Plan:
         path = self.params["path"]

@@ -75,7 +75,6 @@ STAY = {
     ("_base/locks.py", "_describe"): WORDS,
     ("_block/backing.py", "_not_opened"): WORDS,
     ("_module/libvirt_disk.py", "DiskItem.locks"): PLAN,
-    ("_module/snapshot_stores.py", "StoreItem.locks"): PLAN,
     ("_module/thin_volumes.py", "VolumesItem.locks"): PLAN,
     ("_module/xen_vbd.py", "VbdItem.locks"): PLAN,
     ("_module/xl_disk.py", "XlDiskItem.locks"): PLAN,
