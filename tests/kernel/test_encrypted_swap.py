@@ -16,10 +16,10 @@ import sys
 import pressure
 import pytest
 import swap_kills
-from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals
-from ansible_collections.racefree.block.plugins.module_utils._swap import config, program
-from conftest import run_module
-from sealing import is_refused, nothing_sealed
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals, way_in
+from ansible_collections.racefree.block.plugins.module_utils._swap import area, config, program
+from conftest import run_module, wait_until
+from sealing import is_refused, nothing_sealed, stopped_keeper
 
 pytestmark = pytest.mark.usefixtures(nothing_sealed.__name__)
 MIB = 2**20
@@ -87,6 +87,29 @@ def test_the_life_of_an_area(swap, capsys):
     assert program.main(["start", "one"]) == 0
     assert table("racefree-swap-one").split()[4] != shown[4]
     assert capsys.readouterr().err == ""
+
+
+def test_a_device_that_goes_while_a_stop_begins(swap, monkeypatch):
+    """As after a killed stop: the device exists when stale seals are removed, and not when it is looked up."""
+    swap()
+    assert program.main(["start", "one"]) == 0
+    [node] = swaps()
+
+    def end_swap(resources):
+        with way_in.let_in([number_of(node)]):
+            area.swap_off(node)
+        # The kernel removes it a moment later.
+        wait_until(lambda: not table("racefree-swap-one"), 20)
+
+    with stopped_keeper(), monkeypatch.context() as patch:
+        patch.setattr(program.orphans, "reap", end_swap)
+        assert program.main(["stop", "one"]) == 0
+        assert not swaps() and not seals.found()
+
+
+def number_of(path):
+    device = os.stat(path).st_rdev
+    return os.major(device), os.minor(device)
 
 
 def test_several_at_once_and_resized(swap):

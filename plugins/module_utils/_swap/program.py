@@ -102,6 +102,8 @@ def stop(resources: Resources, wanted: config.Config) -> None:
     """
     found = _find(resources, wanted)
     if found is None or found.device is None:
+        # A device whose last user was killed may have gone after main() looked for stale seals.
+        seals.reap()
         return
     with found.device as device:
         identity = device.id
