@@ -21,9 +21,11 @@ FAST := units sanity format types lint docs-lint docs changelog-lint licences im
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
+# The emulated hosts come first: their programs have limits in seconds, such as libxl's 40 s for a hotplug script.
 test: ## All tests: test-fast and test-xen in parallel
 	@$(STEP) packages tests/setup/packages
-	@tests/setup/lanes '$(MAKE) --no-print-directory test-fast' '$(MAKE) --no-print-directory test-xen'
+	@tests/setup/lanes 'nice -n 5 $(MAKE) --no-print-directory test-fast' \
+		'$(MAKE) --no-print-directory test-xen'
 
 test-fast: $(FAST) ## Everything that needs no Xen host
 	@$(MAKE) --no-print-directory test-kernel selftest RELEASE=

@@ -39,9 +39,9 @@ MIB = 2**20
 GUESTS = ("sealed1", "sealed2")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def script(ten):
-    """The hotplug script with its service."""
+    """The hotplug script with its service. Not for the whole module: the hook's tests install it, too."""
     with hotplug.installed(), hotplug.Service():
         yield
 

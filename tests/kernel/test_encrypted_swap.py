@@ -90,7 +90,7 @@ def test_the_life_of_an_area(swap, capsys):
 
 
 def test_a_device_that_goes_while_a_stop_begins(swap, monkeypatch):
-    """As after a killed stop: the device exists when stale seals are removed, and not when it is looked up."""
+    """As after a killed stop: the device goes after stale seals were removed, before it is looked up."""
     swap()
     assert program.main(["start", "one"]) == 0
     [node] = swaps()
