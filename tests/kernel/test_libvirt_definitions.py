@@ -21,12 +21,13 @@ from conftest import Failed, predict_and_run, refused, run_module
 libvirt = pytest.importorskip("libvirt")
 
 from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import DefinitionError
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DefinitionError, GuestError
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     connection as _connection,
 )
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     domain_xml,
+    kept,
     live_recipe,
 )
 from ansible_collections.racefree.block.plugins.module_utils._module import worker
@@ -63,6 +64,46 @@ def domain(test_driver):
     made = test_driver.defineXML(text)
     yield made
     made.undefine()
+
+
+def test_connections_are_kept(domain, monkeypatch):
+    """Opened once for many calls, again after a failed call, and by a forked child; closed at the end."""
+    opened = []
+    monkeypatch.setattr(_connection.libvirt, "open", counted(libvirt.open, opened))
+
+    def read():
+        return _connection.read(TEST, domain.name(), Deadline(30)).uuid
+
+    def read_in_child():
+        child = os.fork()
+        if not child:
+            read()
+            os._exit(len(opened))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1 + len(opened)
+
+    with kept.KeptConnections():
+        assert read() == read() == domain.UUIDString() and len(opened) == 1
+        read_in_child()
+        with pytest.raises(GuestError, match="knows no domain"):
+            _connection.read(TEST, "no such domain", Deadline(30))
+        assert read() and len(opened) == 2
+        # As after a restart of the daemon.
+        opened[1].close()
+        assert read() and len(opened) == 3
+    for connection in opened:
+        with pytest.raises(libvirt.libvirtError):
+            connection.getLibVersion()
+    assert read() and read() and len(opened) == 5
+
+
+def counted(open_connection, opened):
+    """``libvirt.open`` that adds each connection to the list."""
+
+    def call(uri):
+        opened.append(open_connection(uri))
+        return opened[-1]
+
+    return call
 
 
 def for_the_test_driver(text):

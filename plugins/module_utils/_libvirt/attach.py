@@ -30,7 +30,8 @@ from .._xen import guest as _guest
 from .._xen.blkback import Detachment, Outcome, Request
 from .._xen.vbd_nodes import Vbd
 from . import connection as _connection
-from .connection import URI, DomainHandle, libvirt
+from .connection import URI, libvirt
+from .handles import DomainHandle
 
 if TYPE_CHECKING:
     from .._xenstore.pyxs_store import Store

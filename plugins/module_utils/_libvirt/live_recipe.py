@@ -19,7 +19,8 @@ from .._base.deadline import Deadline
 from .._base.errors import GuestError
 from . import connection as _connection
 from . import domain_xml
-from .connection import Connection, DomainHandle, libvirt
+from .connection import libvirt
+from .handles import Connection, DomainHandle
 
 
 def put(uri: str, uuid: str, target: str, recipe: str | None, limit: Deadline) -> None:

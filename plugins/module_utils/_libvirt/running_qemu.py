@@ -31,7 +31,8 @@ from .._xen.footprint import footprint
 from .._xenstore.pyxs_store import Store
 from . import connection as _connection
 from . import disk_device, domain_xml, qemu_process
-from .connection import Definition, DomainHandle, libvirt
+from .connection import Definition, libvirt
+from .handles import DomainHandle
 from .disk_request import DiskRequest
 from .running import Running, Settings, settings
 

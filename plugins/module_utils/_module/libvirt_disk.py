@@ -21,6 +21,7 @@ from .._libvirt import connection, disk_source, domain_xml
 from .._libvirt.cd_drive import CdDrive
 from .._libvirt.disk_definition import DiskDefinition, Exchange
 from .._libvirt.disk_request import DiskRequest
+from .._libvirt.kept import KeptConnections
 from .._libvirt.running_disk import RunningDisk
 from .._libvirt.running_qemu import RunningQemuDisk
 from .._source import growth, needed_locks, spec
@@ -63,6 +64,7 @@ class DiskItem(Item):
 
     def __init__(self, params: Params, resources: Resources) -> None:
         super().__init__(params, resources)
+        resources.shared(KeptConnections)
         self.target: str = params["vdev"]
         self.definition: connection.Definition | None = None
         self.recipe: str | None = None
@@ -145,11 +147,8 @@ class DiskItem(Item):
         uri, domain = self.params["uri"], self.params["domain"]
         found = self.resources.domains.get((uri, domain))
         if found is None:
-            try:
-                definition = connection.read(uri, domain, self.request.limit())
-            except BlockError:  # the plan reads it again and reports the error
-                return []
-            found = self.resources.domains[uri, domain] = (definition.uuid, definition.live is not None)
+            found = connection.uuid_of(uri, domain, self.request.limit())
+            self.resources.domains[uri, domain] = found
         uuid, is_live = found
         name, words = f"domain {connection.driver_of(uri)} {uuid}", f"the definition of the domain {domain}"
         locks = [_locks.Lock(name, words)]
@@ -160,6 +159,21 @@ class DiskItem(Item):
                 # disks.
                 locks += needed_locks.of_source(self.request.source)
         return locks
+
+    def _need_locked(self, definition: connection.Definition) -> None:
+        """
+        GuestError if this is not the domain whose locks are held, or if its disk is not locked because it did
+        not run. Without locks, in check mode, nothing is compared.
+        """
+        request = self.request
+        now = definition.uuid, definition.live is not None
+        locked = self.resources.domains.get((request.uri, request.domain), now)
+        if locked[0] != now[0] or (request.live and now[1] > locked[1]):
+            raise GuestError(
+                "it was started or defined again meanwhile; nothing was done",
+                device=request.domain,
+                hint="Try again",
+            )
 
     def _lock_of_disk(self, uuid: str) -> _locks.Lock:
         """The lock for one disk of the running guest with this UUID."""
@@ -177,6 +191,7 @@ class DiskItem(Item):
     def plan(self) -> Plan:
         request = self.request
         self.definition = definition = connection.read(request.uri, request.domain, request.limit())
+        self._need_locked(definition)
         before: dict[str, Any] = {}
         after: dict[str, Any] = {}
         self.request = request = request._replace(seal=self._seal())

@@ -42,7 +42,14 @@ def take(rows: list[Row], locks: _locks.Locks, seconds: float = _locks.SECONDS) 
 
 
 def settle(rows: list[Row]) -> None:
-    """Release the locks that no row needs any more after the plans."""
+    """
+    Release the locks that no row needs any more after the plans. A row that had nothing to lock, for example
+    because a guest did not exist, gets an error if there is something by now: its plan was made without a
+    lock.
+    """
+    for row in rows:
+        if row.would_change and not row.locks:
+            _refuse_unlocked(row)
     unneeded = {lock.name: lock for row in rows if row.locks for lock in row.item.unneeded_locks()}
     if unneeded:
         for row in rows:
@@ -50,6 +57,18 @@ def settle(rows: list[Row]) -> None:
             row.locks = [lock for lock in row.locks if lock.name not in own]
         needed = {lock.name for row in rows for lock in row.locks}
         rows[0].item.resources.locks.release(lock for lock in unneeded.values() if lock.name not in needed)
+
+
+def _refuse_unlocked(row: Row) -> None:
+    try:
+        if row.item.locks():
+            row.error = DeviceBusy(
+                "it appeared while the task made its plan",
+                device=row.item.title(),
+                hint="Nothing was done with it. Try again",
+            )
+    except BlockError as error:
+        row.error = error
 
 
 def _wanted(rows: Iterable[Row]) -> dict[Row, list[_locks.Lock]]:

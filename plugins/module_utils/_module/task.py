@@ -56,10 +56,12 @@ class Task:
         self._refuse_duplicates()
         if self._stopped():
             return
-        locks.settle(self._good())
         if self.check_mode:
             for row in self._good():
                 row.changed = row.would_change
+            return
+        locks.settle(self._good())
+        if self._stopped():
             return
         try:
             self._apply()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._base import locks as _locks
-from .._base.errors import BlockError
+from .._base.errors import DeviceGone, InvalidValue, WrongDevice
 from .._dm import control
 from .._dm import space as _space
 from .._source import lookup, needed_locks, orphans, spec
@@ -78,7 +78,7 @@ class VolumesItem(Item):
         try:
             with known(lookup.find(self._known_source(), self.resources)) as device:
                 status = self.resources.dm.status(control.by_device(device))
-        except BlockError:  # the plan opens it again and reports the error
+        except (DeviceGone, InvalidValue, WrongDevice):  # the plan reports it, or no change
             return []
         return _locks.of_mapped(status.name, status.uuid)
 

@@ -16,6 +16,7 @@ import resource
 import pytest
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.racefree.block.plugins.module_utils._base import locks as _locks
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     DeviceBusy,
     InvalidValue,
@@ -207,6 +208,22 @@ def test_one_entry_that_fails(row, files, step, called, left):
         "hint": "Do not say so",
     }
     assert "exception" not in result and "diff" not in result
+
+
+class AppearingItem(FileItem):
+    """There is nothing to lock when the locks are taken, and something after the plan."""
+
+    def locks(self):
+        return [_locks.Lock("appearing", "it")] if "plan" in [name for name, dummy in LOG] else []
+
+
+def test_what_appears_after_the_locks_were_taken_is_refused(row, files):
+    result, dummy = run(lambda: runner.run_one(AppearingItem), **row("a"))
+    assert "a: it appeared while the task made its plan. Nothing was done with it" in result["msg"]
+    assert files() == {} and not result["changed"] and steps("apply") == []
+    with open(row("a")["path"], "w", encoding="utf-8") as file:
+        file.write("new")
+    assert not run(lambda: runner.run_one(AppearingItem), **row("a"))[0].get("failed")
 
 
 def test_check_mode_fails_like_the_run(row, files):
