@@ -50,8 +50,8 @@ sanity: ## ansible-test sanity of the oldest and the newest ansible-core, with e
 	@$(STEP) sanity-newest tests/cores/sanity
 
 format: ## Format and lint all Python files (ruff); FIX=1 corrects what it can
-	@$(STEP) ruff-format $(RUN) ruff format $(if $(FIX),,--check --quiet) .
-	@$(STEP) ruff-check $(RUN) ruff check --quiet $(if $(FIX),--fix) .
+	@$(STEP) ruff-format $(RUN) ruff format $(if $(FIX),'$(CURDIR)',--check --quiet .)
+	@$(STEP) ruff-check $(RUN) ruff check --quiet $(if $(FIX),--fix '$(CURDIR)',.)
 
 types: ## Types of the library (mypy, strict)
 	@$(STEP) mypy tests/setup/types

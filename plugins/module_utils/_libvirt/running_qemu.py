@@ -32,8 +32,8 @@ from .._xenstore.pyxs_store import Store
 from . import connection as _connection
 from . import disk_device, domain_xml, qemu_process
 from .connection import Definition, libvirt
-from .handles import DomainHandle
 from .disk_request import DiskRequest
+from .handles import DomainHandle
 from .running import Running, Settings, settings
 
 if TYPE_CHECKING:
