@@ -74,8 +74,6 @@ STAY = {
     ("_libvirt/attach.py", "runs"): "without libvirt's daemon the disk is attached without it",
     ("_base/locks.py", "_describe"): WORDS,
     ("_block/backing.py", "_not_opened"): WORDS,
-    ("_module/libvirt_disk.py", "DiskItem.locks"): PLAN,
-    ("_module/thin_volumes.py", "VolumesItem.locks"): PLAN,
     ("_module/xen_vbd.py", "VbdItem.locks"): PLAN,
     ("_module/xl_disk.py", "XlDiskItem.locks"): PLAN,
     ("_source/orphans.py", "_settle"): "what cannot be removed now is found again by the next run",
